@@ -1,0 +1,83 @@
+"""JSON in one place: msgspec, with the standard library where the input is legal but unusual."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+Raw = msgspec.Raw
+
+
+class NotJSONError(ValueError):
+    """The bytes are not JSON; the message says why in words for the sender."""
+
+
+encode = msgspec.json.Encoder().encode  # without the fallback for lone surrogates
+_decode = msgspec.json.Decoder().decode
+
+
+def loads(data: bytes | str) -> Any:
+    """Decode any JSON value.
+
+    Lone surrogates and NaN, which msgspec refuses but models send, are accepted.
+    Raises NotJSONError.
+    """
+    try:
+        return _decode(data)
+    except (ValueError, RecursionError):
+        return _lenient(data)
+
+
+def typed(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """Decode `data` as a type; raises NotJSONError, or msgspec.ValidationError if it is another."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        raise
+    except (ValueError, RecursionError):
+        return msgspec.convert(_lenient(data), decoder.type, str_keys=True)
+
+
+def dumps(value: Any) -> bytes:
+    """Encode a value compactly; lone surrogates leave as escapes."""
+    try:
+        return encode(value)
+    except UnicodeEncodeError:
+        plain = _finite(msgspec.to_builtins(value))
+        return json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()
+
+
+def quote(text: str) -> bytes:
+    """Encode `text` as a JSON string."""
+    try:
+        return encode(text)
+    except UnicodeEncodeError:
+        return json.dumps(text).encode()
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and infinity, as msgspec writes them."""
+    match value:
+        case dict():
+            return {key: _finite(member) for key, member in value.items()}
+        case list() | tuple():
+            return [_finite(member) for member in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def _lenient(data: bytes | str) -> Any:
+    try:
+        return json.loads(data.decode() if isinstance(data, bytes) else data)
+    except UnicodeDecodeError as error:
+        raise NotJSONError("it is not valid UTF-8") from error
+    except RecursionError as error:
+        raise NotJSONError("it is nested too deeply") from error
+    except ValueError as error:
+        raise NotJSONError(str(error)) from error

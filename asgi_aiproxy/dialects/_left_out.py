@@ -1,0 +1,19 @@
+"""What a request holds that another language has no words for: reported, never silently lost."""
+
+from __future__ import annotations
+
+from asgi_aiproxy.messages import Opaque, Request
+
+
+def left_out(request: Request, dialect: str, *, names: bool = False) -> list[str]:
+    """Members of the caller's request that `dialect` can not carry, in the caller's own words.
+
+    `names` tells that the dialect has names for those who speak.
+    """
+    found = [name for own, more in request.extra.items() if own != dialect for name in more]
+    if not names and any(message.name for message in request.messages):
+        found.append("messages[].name")
+    parts = (part for message in request.messages for part in message.parts)
+    if any(isinstance(part, Opaque) and part.dialect != dialect for part in parts):
+        found.append("messages[].content")
+    return found

@@ -1,0 +1,185 @@
+"""Reading what others wrote: typed decoding whose errors name the field, and excerpts of junk."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.errors import APIError, Kind, invalid, kind_of
+from asgi_aiproxy.messages import Media
+
+T = TypeVar("T")
+
+_AT = re.compile(r"^(?P<what>.*?) - at `\$?\.?(?P<where>[^`]*)`$", re.DOTALL)
+_TAG = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+
+
+def body(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """A client's request body as `decoder`'s type; raises APIError naming the wrong field."""
+    try:
+        return _json.typed(decoder, data)
+    except _json.NotJSONError as error:
+        raise invalid(f"The request body could not be read as JSON: {error}.") from error
+    except msgspec.ValidationError as error:
+        raise mistyped(error) from error
+
+
+def mistyped(error: msgspec.ValidationError) -> APIError:
+    """The error for a body of the wrong shape; `param` is the path of the field."""
+    found = _AT.match(str(error))
+    what = found["what"] if found else str(error)
+    where = found["where"] if found else None
+    missing = re.match(r"Object missing required field `(.+)`", what)
+    if missing:
+        where = f"{where}.{missing[1]}" if where else missing[1]
+        return invalid(
+            f"Missing required parameter: '{where}'.", where, "missing_required_parameter"
+        )
+    place = f" for '{where}'" if where else ""
+    return invalid(f"Invalid type{place}: {_lower(what)}.", where, "invalid_type")
+
+
+text = msgspec.json.Decoder(str)
+flag = msgspec.json.Decoder(bool)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def fields(data: bytes) -> dict[str, msgspec.Raw]:
+    """The members of a client's body, still encoded but known to be JSON."""
+    try:
+        data.decode()  # the decoder skips over strings without looking at their bytes
+        return _fields.decode(data)
+    except UnicodeDecodeError as error:
+        raise invalid(
+            "The request body could not be read as JSON: it is not valid UTF-8."
+        ) from error
+    except msgspec.ValidationError as error:
+        raise invalid("The request body must be a JSON object.") from error
+    except RecursionError as error:
+        raise invalid(
+            "The request body could not be read as JSON: it is nested too deeply."
+        ) from error
+    except msgspec.DecodeError as error:
+        why = str(error).removeprefix("JSON is malformed: ")
+        if _SURROGATE.search(data) and object_in(data) is not None:
+            why = "a \\u escape is half of a surrogate pair"
+        raise invalid(f"The request body could not be read as JSON: {why}.") from error
+
+
+def member(
+    found: Mapping[str, msgspec.Raw], name: str, decoder: msgspec.json.Decoder[T]
+) -> T | None:
+    """One member, decoded; None if it is absent or null. Raises APIError naming it."""
+    raw = found.get(name)
+    if raw is None or bytes(raw) == b"null":
+        return None
+    try:
+        return decoder.decode(raw)
+    except msgspec.DecodeError as error:
+        found_at = _AT.match(str(error))
+        what = found_at["what"] if found_at else str(error)
+        raise invalid(
+            f"Invalid type for '{name}': {_lower(what)}.", name, "invalid_type"
+        ) from error
+
+
+def required(name: str) -> APIError:
+    """A member is missing."""
+    return invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+
+
+def model_of(found: Mapping[str, msgspec.Raw]) -> str:
+    """The member `model`. Raises APIError."""
+    model = member(found, "model", text)
+    if not model:
+        raise required("model")
+    return model
+
+
+def expect_list(found: Mapping[str, msgspec.Raw], name: str) -> None:
+    """Raise APIError if the member `name` is missing or no list."""
+    if name not in found:
+        raise required(name)
+    if not bytes(found[name]).lstrip().startswith(b"["):
+        raise invalid(f"Invalid type for '{name}': expected an array.", name, "invalid_type")
+
+
+def members(data: bytes, known: Iterable[str]) -> dict[str, Any]:
+    """The top-level members of a body that are not among `known` and not null."""
+    skip = frozenset(known)
+    return {k: v for k, v in _json.loads(data).items() if k not in skip and v is not None}
+
+
+def object_in(data: bytes | str) -> dict[str, Any] | None:
+    """The JSON object in `data`, or None if that is not what it holds."""
+    try:
+        value = _json.loads(data)
+    except _json.NotJSONError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def names(data: bytes, members: str, name: str) -> tuple[str, ...]:
+    """The member `name` of each object in the list `members`. Raises ValueError."""
+    found = (object_in(data) or {}).get(members)
+    if not isinstance(found, list):
+        raise ValueError("no list of models")
+    values = (item.get(name) for item in found if isinstance(item, dict))
+    return tuple(value for value in values if isinstance(value, str))
+
+
+def arguments(text: str, ignored: list[str]) -> dict[str, Any]:
+    """A call's arguments as an object. Text that is none is kept as text, and reported."""
+    value = object_in(text or "{}")
+    if value is not None:
+        return value
+    ignored.append("tool_calls[].function.arguments")
+    return {"arguments": text}
+
+
+def text_of(media: Media) -> str:
+    """The words of a document that is plain text; none of one that is not."""
+    if media.text or not media.media_type.startswith("text/"):
+        return media.text
+    try:
+        return base64.b64decode(media.data).decode("utf-8", "replace")
+    except binascii.Error as error:
+        raise invalid("A document's data is not valid base64.", "messages") from error
+
+
+def excerpt(data: bytes, limit: int = 300) -> str:
+    """The readable beginning of a body that is not what was expected (a proxy's HTML page, say)."""
+    text = data[:20_000].decode("utf-8", "replace")
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def unreadable(status: int, data: bytes) -> APIError:
+    """The error for an upstream answer that is no JSON object."""
+    said = excerpt(data)
+    message = f"The provider answered HTTP {status}" + (f": {said}" if said else " without a body")
+    kind = kind_of(status)
+    return APIError(kind, message, status=client_status(status, kind), upstream_status=status)
+
+
+def client_status(status: int, kind: Kind) -> int | None:
+    """The upstream status if it is the client's business (a 4xx about the request), else None."""
+    return status if status >= 400 and kind in (Kind.INVALID, Kind.NOT_FOUND) else None
+
+
+def broken(why: str) -> APIError:
+    """The provider sent an answer that ends or breaks where it should not."""
+    return APIError(Kind.UPSTREAM, f"The provider's answer is broken: {why}.")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

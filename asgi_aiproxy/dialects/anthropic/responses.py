@@ -1,0 +1,284 @@
+"""Whole answers, usage and errors: Anthropic's words to neutral ones, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.messages import (
+    Block,
+    Citation,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Response,
+    Stop,
+    Text,
+    ToolCall,
+    Usage,
+)
+
+NAME = "anthropic"
+
+STOPS = {
+    "end_turn": Stop.END,
+    "stop_sequence": Stop.END,
+    "max_tokens": Stop.LENGTH,
+    "model_context_window_exceeded": Stop.LENGTH,
+    "tool_use": Stop.TOOLS,
+    "refusal": Stop.FILTER,
+}
+WORDS = {
+    Stop.END: "end_turn",
+    Stop.LENGTH: "max_tokens",
+    Stop.TOOLS: "tool_use",
+    Stop.FILTER: "refusal",
+    Stop.OTHER: "end_turn",
+}
+
+
+def stop_reason(stop: Stop, word: str, called: bool) -> str:
+    """Anthropic's word: the vendor's own, if it is one of them."""
+    if word in STOPS or word == "pause_turn":
+        return word
+    if called and stop in (Stop.END, Stop.OTHER):
+        return "tool_use"
+    return WORDS[stop]
+
+
+# ── answers ──────────────────────────────────────────────────────────────────
+
+
+def decode_response(body: bytes) -> Response:
+    """Read a whole message."""
+    answer = _read.object_in(body)
+    if answer is None:
+        raise _read.unreadable(200, body)
+    raise_error(answer, body)
+    if not isinstance(answer.get("content"), list):
+        raise _read.broken("it holds no content")
+    word = answer.get("stop_reason") or ""
+    return Response(
+        id=answer.get("id") or "",
+        model=answer.get("model") or "",
+        blocks=tuple(_block(block) for block in answer["content"]),
+        stop=STOPS.get(word, Stop.OTHER),
+        usage=decode_usage(answer.get("usage")),
+        word=word,
+        refusal=explanation(answer.get("stop_details")),
+        extra=end_extra(answer),
+    )
+
+
+def explanation(details: Any) -> str:
+    """Why the model declined, in words for the reader."""
+    found = details.get("explanation") if isinstance(details, Mapping) else None
+    return found if isinstance(found, str) else ""
+
+
+def end_extra(end: Mapping[str, Any]) -> dict[str, Any]:
+    """What an end of a message says beyond its reason."""
+    own = {name: end[name] for name in ("stop_sequence", "stop_details") if end.get(name)}
+    return {NAME: own} if own else {}
+
+
+def _block(block: dict[str, Any]) -> Block:
+    match block:
+        case {"type": "text", "text": str(text)}:
+            citations = tuple(decode_citation(c) for c in block.get("citations") or ())
+            return Text(text, citations)
+        case {"type": "thinking", "thinking": str(text)}:
+            signature = block.get("signature")
+            return Reasoning(text, {NAME: {"signature": signature}} if signature else {})
+        case {"type": "redacted_thinking", "data": str(data)}:
+            return Reasoning("", {NAME: {"redacted": data}})
+        case {"type": "tool_use", "id": str(call_id), "name": str(name)}:
+            return ToolCall(call_id, name, _json.dumps(block.get("input") or {}).decode())
+    return Opaque(NAME, block)  # a hosted tool and its result, or something new
+
+
+def decode_citation(citation: dict[str, Any]) -> Citation:
+    """A source, of the web or of a document in the conversation."""
+    return Citation(
+        url=citation.get("url") or "",
+        title=citation.get("title") or citation.get("document_title") or "",
+        quote=citation.get("cited_text") or "",
+    )
+
+
+def encode_response(response: Response, new_id: str) -> bytes:
+    """Write a whole message."""
+    called = any(isinstance(b, ToolCall) for b in response.blocks)
+    own = response.extra.get(NAME, {})
+    return _json.dumps(
+        {
+            "id": response.id or new_id,
+            "type": "message",
+            "role": "assistant",
+            "model": response.model,
+            "content": [out for b in response.blocks for out in _write(b)],
+            **encode_end(response.stop, response.word, called, response.refusal, own),
+            "usage": encode_usage(response.usage or Usage()),
+        }
+    )
+
+
+def encode_end(
+    stop: Stop, word: str, called: bool, refusal: str, own: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Why a message ends; `own` is what Anthropic itself said of it."""
+    reason = stop_reason(stop, word, called)
+    details = own.get("stop_details")
+    if details is None and refusal and reason == "refusal":
+        details = {"type": "refusal", "category": None, "explanation": refusal}
+    end = {"stop_reason": reason, "stop_sequence": own.get("stop_sequence")}
+    return {**end, "stop_details": details} if details else end
+
+
+def _write(block: Block) -> Iterator[dict[str, Any]]:
+    match block:
+        case Text(text, citations):
+            out: dict[str, Any] = {"type": "text", "text": text}
+            if citations:
+                out["citations"] = [encode_citation(c) for c in citations]
+            yield out
+        case Refusal(text):
+            yield {"type": "text", "text": text}
+        case Reasoning(_, {"anthropic": {"redacted": data}}):
+            yield {"type": "redacted_thinking", "data": data}
+        case Reasoning(text, extra):
+            signature = extra.get(NAME, {}).get("signature", "")
+            yield {"type": "thinking", "thinking": text, "signature": signature}
+        case ToolCall(call_id, name, arguments):
+            yield {
+                "type": "tool_use",
+                "id": call_id,
+                "name": name,
+                "input": _read.arguments(arguments, []),
+            }
+        case Opaque("anthropic", payload):
+            yield dict(payload)
+
+
+def encode_citation(citation: Citation) -> dict[str, Any]:
+    """A source in the form of a web search's."""
+    return {
+        "type": "web_search_result_location",
+        "cited_text": citation.quote,
+        "url": citation.url,
+        "title": citation.title,
+        "encrypted_index": "",
+    }
+
+
+# ── usage ────────────────────────────────────────────────────────────────────
+
+
+def decode_usage(usage: Any) -> Usage | None:
+    """Read `usage`. Anthropic counts cache reads and writes beside the input: they are added."""
+    if not isinstance(usage, Mapping):
+        return None
+    read = usage.get("cache_read_input_tokens") or 0
+    written = usage.get("cache_creation_input_tokens") or 0
+    by_age = usage.get("cache_creation")
+    out = usage.get("output_tokens_details")
+    thought = (out.get("thinking_tokens") or 0) if isinstance(out, Mapping) else 0
+    return Usage(
+        input=(usage.get("input_tokens") or 0) + read + written,
+        output=usage.get("output_tokens") or 0,
+        cache_read=read,
+        cache_write=written,
+        cache_write_1h=(by_age.get("ephemeral_1h_input_tokens") or 0)
+        if isinstance(by_age, Mapping)
+        else 0,
+        reasoning=thought,
+    )
+
+
+def encode_usage(usage: Usage) -> dict[str, Any]:
+    """Write `usage`."""
+    out: dict[str, Any] = {
+        "input_tokens": max(usage.input - usage.cache_read - usage.cache_write, 0),
+        "cache_creation_input_tokens": usage.cache_write,
+        "cache_read_input_tokens": usage.cache_read,
+        "output_tokens": usage.output,
+    }
+    if usage.cache_write_1h:
+        out["cache_creation"] = {
+            "ephemeral_5m_input_tokens": usage.cache_write - usage.cache_write_1h,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        }
+    if usage.reasoning:
+        out["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    return out
+
+
+# ── errors ───────────────────────────────────────────────────────────────────
+
+TYPES = {
+    Kind.INVALID: "invalid_request_error",
+    Kind.UNAUTHORIZED: "authentication_error",
+    Kind.FORBIDDEN: "permission_error",
+    Kind.NOT_FOUND: "not_found_error",
+    Kind.TOO_LARGE: "request_too_large",
+    Kind.LIMITED: "rate_limit_error",
+    Kind.KEY_REJECTED: "api_error",
+    Kind.UPSTREAM: "api_error",
+    Kind.OVERLOADED: "overloaded_error",
+    Kind.TIMEOUT: "timeout_error",
+    Kind.INTERNAL: "api_error",
+}
+_KINDS = {
+    "invalid_request_error": Kind.INVALID,
+    "authentication_error": Kind.KEY_REJECTED,
+    "permission_error": Kind.KEY_REJECTED,
+    "billing_error": Kind.KEY_REJECTED,
+    "not_found_error": Kind.NOT_FOUND,
+    "request_too_large": Kind.TOO_LARGE,
+    "rate_limit_error": Kind.LIMITED,
+    "overloaded_error": Kind.OVERLOADED,
+    "timeout_error": Kind.TIMEOUT,
+    "api_error": Kind.UPSTREAM,
+}
+
+
+def encode_error(error: APIError) -> bytes:
+    """Write `{"type": "error", "error": {...}}`."""
+    return _json.dumps(
+        {"type": "error", "error": {"type": TYPES[error.kind], "message": error.message}}
+    )
+
+
+def decode_error(status: int, body: bytes) -> APIError:
+    """Read an error answer."""
+    answer = _read.object_in(body)
+    if answer is None:
+        return _read.unreadable(status, body)
+    return read_error(answer.get("error"), status, body)
+
+
+def raise_error(answer: dict[str, Any], body: bytes) -> None:
+    """Raise the error that an answer tells, though its status was 200."""
+    if answer.get("type") == "error" or (answer.get("error") and "content" not in answer):
+        raise decode_error(200, body)
+
+
+def read_error(found: Any, status: int, body: bytes) -> APIError:
+    """The error in an answer's or a frame's `error` member; a frame's `status` is 200."""
+    error = found if isinstance(found, dict) else {}
+    word = error.get("type")
+    kind = _KINDS.get(word) if isinstance(word, str) else None
+    message = error.get("message")
+    if not isinstance(message, str) or not message:
+        message = _read.excerpt(body)
+    if kind is None or (status >= 400 and kind_of(status) is not Kind.INVALID):
+        kind = kind_of(status)
+    return APIError(
+        kind,
+        message,
+        status=_read.client_status(status, kind),
+        upstream_status=status,
+    )

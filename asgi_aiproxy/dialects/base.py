@@ -1,0 +1,219 @@
+"""What a dialect is: one API's language, read and written, as server and as client."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+import msgspec
+
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import Frame, Framer, SSEFramer
+from asgi_aiproxy.messages import Event, Request, Response, Usage
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What a method and path ask for.
+
+    `name` is unique over all dialects; a provider lists the names it serves natively. `path` is
+    what such a provider is asked for, below its base URL. `model` and `stream` are what the path
+    itself says, if it does. `chat` tells that the request can be put into other dialects, `raw`
+    that the answer is bytes to be passed on as they come.
+    """
+
+    name: str
+    path: str
+    body: Literal["json", "form", "none"] = "json"
+    model: str = ""
+    stream: bool | None = None
+    chat: bool = False
+    raw: bool = False
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What the gateway itself reads of a client's request.
+
+    `fields` are the members of the body, still encoded. `usage_wanted`: in the stream. `provider`
+    is the caller's wish, if its language has a word for it.
+    """
+
+    model: str
+    stream: bool
+    fields: Mapping[str, msgspec.Raw]
+    usage_wanted: bool = True
+    provider: str = ""
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """An upstream request before base URL and credentials.
+
+    `ignored` names the members of the caller's request that could not be carried.
+    """
+
+    path: str
+    body: Mapping[str, Any]
+    query: str = ""
+    headers: Mapping[str, str] = {}
+    ignored: tuple[str, ...] = ()
+
+
+class Decoder(Protocol):
+    """A streamed answer in pieces in, events out. One per answer.
+
+    A piece is what the language's framer cuts: the data of an event, or a line. Raises APIError on
+    a piece that tells of an error.
+    """
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far."""
+
+    @property
+    def model(self) -> str:
+        """The model that answers, once known."""
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """The events that one piece carries."""
+
+    def close(self) -> Sequence[Event]:
+        """The events that only the end tells; raises APIError if the answer is incomplete."""
+
+
+class Encoder(Protocol):
+    """Events in, whole frames out as bytes. One per answer."""
+
+    def feed(self, event: Event) -> bytes:
+        """The frames that tell this event."""
+
+    def fail(self, error: APIError) -> bytes:
+        """The frames that tell a client in mid-stream that the answer broke."""
+
+
+class Echo(Protocol):
+    """Reads along while an answer passes through in its own dialect."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far."""
+
+    @property
+    def model(self) -> str:
+        """The model that answers, once known."""
+
+    @property
+    def started(self) -> bool:
+        """Whether content was seen: from here on the answer can not be taken back."""
+
+    def plain(self, data: bytes) -> bool:
+        """Whether whole frames `data`, after `started`, hold nothing that must be read."""
+
+    def feed(self, frame: Frame) -> bytes:
+        """What the client gets for this frame; raises APIError on an error frame."""
+
+    def close(self) -> bytes:
+        """What the client still gets at the end; raises APIError if the answer is incomplete."""
+
+    def fail(self, error: APIError) -> bytes:
+        """The frames that tell a client in mid-stream that the answer broke."""
+
+    def whole(self, body: bytes) -> bytes:
+        """What the client gets for an answer that is not streamed; raises APIError."""
+
+
+class Face(ABC):
+    """A language in which we are the server. Pure: no state, no I/O."""
+
+    name: ClassVar[str]
+    keepalive: ClassVar[bytes | None]  # what may be sent to a client that waits for a stream
+    # Which of the caller's headers a provider sees when the request passes through as it is.
+    request_headers: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def match(self, method: str, path: str) -> Operation | None:
+        """What `method` and `path` (percent-encoded, below the mount) ask for, if anything."""
+
+    @abstractmethod
+    def head(self, operation: Operation, body: bytes) -> Head:
+        """Read what routing needs; raises APIError of kind `invalid` naming the field."""
+
+    @abstractmethod
+    def decode_request(self, operation: Operation, body: bytes) -> Request:
+        """Read a client's chat request; raises APIError of kind `invalid` naming the field."""
+
+    @abstractmethod
+    def encode_response(self, response: Response, request: Request) -> bytes:
+        """Write a whole answer."""
+
+    @abstractmethod
+    def encode_error(self, error: APIError) -> bytes:
+        """Write an error body."""
+
+    @abstractmethod
+    def encode_break(self, error: APIError) -> bytes:
+        """Write the frames that end a stream which had no content yet."""
+
+    @abstractmethod
+    def encoder(self, request: Request) -> Encoder:
+        """A writer for one streamed answer."""
+
+    @abstractmethod
+    def forward(
+        self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
+    ) -> Draft:
+        """A client's own request for a provider that speaks this language, asking for `model`.
+
+        `fields` are the members of the body, still encoded.
+        """
+
+    @abstractmethod
+    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+        """A companion for an answer that passes through.
+
+        `usage_wanted`: the client asked for usage in the stream. `exact`: the provider speaks
+        without slips; otherwise they are mended on the way.
+        """
+
+
+class Language(ABC):
+    """A language in which we are the client. Pure: no state, no I/O."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def encode_request(self, request: Request) -> Draft:
+        """Write a request for a provider; raises APIError on structure it can not carry."""
+
+    @abstractmethod
+    def decode_response(self, body: bytes) -> Response:
+        """Read a provider's whole answer; raises APIError if it is an error or no answer."""
+
+    @abstractmethod
+    def decode_error(self, status: int, body: bytes) -> APIError:
+        """Read a provider's error answer. `body` may be anything: HTML, text, nothing."""
+
+    @abstractmethod
+    def decoder(self) -> Decoder:
+        """A reader for one streamed answer."""
+
+    @abstractmethod
+    def list_request(self) -> Draft:
+        """Ask a provider (by GET) for the models it offers."""
+
+    @abstractmethod
+    def decode_list(self, body: bytes) -> tuple[str, ...]:
+        """Read the names of models a provider offers; raises ValueError if they can not be."""
+
+    def framer(self, media_type: str) -> Framer:
+        """What cuts a stream of this media type."""
+        return SSEFramer()
+
+
+class Dialect(Face, Language):
+    """A language spoken both ways."""
+
+    name: ClassVar[str]
+
+
+Clock = Callable[[], float]
+NewId = Callable[[], str]

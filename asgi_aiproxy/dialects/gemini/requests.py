@@ -1,0 +1,428 @@
+"""generateContent requests: Google's words to neutral ones, and back."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read, _schema
+from asgi_aiproxy.dialects._left_out import left_out
+from asgi_aiproxy.dialects.base import Draft, Operation
+from asgi_aiproxy.dialects.gemini import wire
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.messages import (
+    Media,
+    Message,
+    Opaque,
+    Output,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
+
+NAME = "gemini"
+
+# From Gemini 3 on, a function call is replayed with its signature. For calls that another model
+# made, or whose signature was lost on the way, Google documents this stand-in:
+# https://ai.google.dev/gemini-api/docs/thought-signatures
+_NO_SIGNATURE = "skip_thought_signature_validator"
+_CONFIG = "generationConfig."
+_GENERATION = re.compile(r"gemini-(\d+)")
+
+
+# ── Gemini to neutral ────────────────────────────────────────────────────────
+
+
+def decode_request(operation: Operation, body: bytes) -> Request:
+    """Read the body of :generateContent and :streamGenerateContent."""
+    parsed = _parsed(body)
+    try:
+        asked = msgspec.convert(parsed, wire.GenerateContentRequest)
+    except msgspec.ValidationError as error:
+        raise _read.mistyped(error) from error
+    config = asked.generation_config or wire.GenerationConfig()
+    if (config.candidate_count or 1) != 1:
+        raise invalid(
+            "candidateCount must be 1 for a provider that does not speak Gemini's API.",
+            "generationConfig.candidateCount",
+        )
+    rest = _rest(parsed)
+    return Request(
+        model=operation.model,
+        messages=tuple(_Conversation().read(asked)),
+        tools=tuple(_tools(asked, parsed)),
+        tool_choice=_tool_choice(asked),
+        output=_output(config),
+        thinking=_thinking(config.thinking_config),
+        max_tokens=config.max_output_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=None if config.top_k is None else int(config.top_k),
+        stop=tuple(config.stop_sequences or ()),
+        seed=config.seed,
+        presence_penalty=config.presence_penalty,
+        frequency_penalty=config.frequency_penalty,
+        stream=bool(operation.stream),
+        extra={NAME: rest} if rest else {},
+    )
+
+
+def _rest(body: dict[str, Any]) -> dict[str, Any]:
+    """What has no neutral meaning; members of `generationConfig` under dotted names."""
+    known = {"model", *wire.GenerateContentRequest.__struct_encode_fields__}
+    rest = {name: value for name, value in body.items() if name not in known}
+    config = body.get("generationConfig") or {}
+    known = {*wire.GenerationConfig.__struct_encode_fields__}
+    rest |= {f"{_CONFIG}{name}": value for name, value in config.items() if name not in known}
+    if rest.get(f"{_CONFIG}responseModalities") == ["TEXT"]:
+        del rest[f"{_CONFIG}responseModalities"]  # what they are anyway
+    return {name: value for name, value in rest.items() if value is not None}
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        return wire.normal(_json.loads(body))
+    except _json.NotJSONError as error:
+        raise invalid(f"The request body could not be read as JSON: {error}.") from error
+    except RecursionError as error:
+        raise invalid("The request body is nested too deeply.") from error
+
+
+class _Conversation:
+    """Reads contents in order. Calls without an id get one; results find theirs by name."""
+
+    def __init__(self) -> None:
+        self._open: list[ToolCall] = []
+        self._count = 0
+
+    def read(self, asked: wire.GenerateContentRequest) -> Iterator[Message]:
+        if asked.system_instruction is not None:
+            texts = [Text(p.text) for p in asked.system_instruction.parts or () if p.text]
+            yield Message("system", tuple(texts))
+        for content in asked.contents:
+            role: Any = "assistant" if content.role == "model" else "user"
+            parts = tuple(out for part in content.parts or () for out in self._part(part))
+            yield Message(role, parts)
+
+    def _part(self, part: wire.Part) -> Iterator[Part]:
+        signature = part.thought_signature
+        extra = {NAME: {"signature": signature}} if signature else {}
+        signed = {"thoughtSignature": signature} if signature else {}
+        match part:
+            case wire.Part(function_call=wire.FunctionCall() as call):
+                self._count += 1
+                call_id = call.id or f"call_{self._count}"
+                arguments = _json.dumps(call.args or {}).decode()
+                made = ToolCall(call_id, call.name, arguments, extra)
+                self._open.append(made)
+                yield made
+            case wire.Part(function_response=wire.FunctionResponse() as result):
+                yield self._result(result)
+            case wire.Part(text=str(text), thought=True):
+                yield Reasoning(text, extra)
+            case wire.Part(text=str(text)):
+                yield Text(text, extra=extra)
+            case wire.Part(inline_data=wire.Blob(mime_type=kind, data=data)):
+                # Google takes URL-safe base64 as well; others do not.
+                data = data.replace("-", "+").replace("_", "/")
+                yield Media(kind=_kind(kind), media_type=kind, data=data)
+            case wire.Part(file_data=wire.FileData(file_uri=uri, mime_type=kind)):
+                yield Media(kind=_kind(kind), media_type=kind, url=uri)
+            case wire.Part(executable_code=payload) if payload is not None:
+                yield Opaque(NAME, {"executableCode": payload, **signed})
+            case wire.Part(code_execution_result=payload) if payload is not None:
+                yield Opaque(NAME, {"codeExecutionResult": payload, **signed})
+            case _ if extra:
+                yield Text("", extra=extra)
+
+    def _result(self, result: wire.FunctionResponse) -> ToolResult:
+        same = [c for c in self._open if c.id == result.id]
+        made = same or [c for c in self._open if c.name == result.name]
+        call_id = result.id or result.name
+        if made:
+            self._open.remove(made[0])
+            call_id = made[0].id
+        response = result.response
+        parts: list[Text | Media] = []
+        error = isinstance(response, dict) and set(response) == {"error"}
+        if isinstance(response, dict) and len(response) == 1:
+            ((word, value),) = response.items()
+            response = value if word in ("result", "output", "error") else response
+        if response is not None:
+            text = response if isinstance(response, str) else _json.dumps(response).decode()
+            parts.append(Text(text))
+        for part in result.parts or ():
+            parts += [p for p in self._part(part) if isinstance(p, Text | Media)]
+        return ToolResult(call_id, tuple(parts), result.name, error)
+
+
+def _kind(media_type: str) -> Any:
+    head = media_type.partition("/")[0]
+    return head if head in ("image", "audio", "video") else "document"
+
+
+def _tools(asked: wire.GenerateContentRequest, body: dict[str, Any]) -> Iterator[Tool]:
+    for at, tool in enumerate(asked.tools or ()):
+        if any(name != "functionDeclarations" for name in body["tools"][at]):
+            raise invalid(
+                "This provider takes functionDeclarations only, none of Google's own tools.",
+                f"tools[{at}]",
+            )
+        for function in tool.function_declarations or ():
+            schema = function.parameters_json_schema
+            if schema is None and function.parameters is not None:
+                schema = _schema.from_google(function.parameters)
+            yield Tool(name=function.name, description=function.description or "", schema=schema)
+
+
+def _tool_choice(asked: wire.GenerateContentRequest) -> ToolChoice | None:
+    config = asked.tool_config.function_calling_config if asked.tool_config else None
+    if config is None or config.mode in (None, "MODE_UNSPECIFIED"):
+        return None
+    names = tuple(config.allowed_function_names or ())
+    match config.mode:
+        case "NONE":
+            return ToolChoice("none")
+        case "ANY":
+            return ToolChoice("required", names)
+    return ToolChoice("auto", names)
+
+
+def _output(config: wire.GenerationConfig) -> Output | None:
+    if config.response_json_schema is not None:
+        return Output(schema=config.response_json_schema)
+    if config.response_schema is not None:
+        return Output(schema=_schema.from_google(config.response_schema))
+    return Output() if config.response_mime_type == "application/json" else None
+
+
+def _thinking(config: wire.ThinkingConfig | None) -> Thinking | None:
+    if config is None:
+        return None
+    if config.thinking_budget == 0:
+        return Thinking(effort="none")
+    budget = config.thinking_budget
+    return Thinking(
+        effort=(config.thinking_level or "").lower(),
+        budget=None if budget == -1 else budget,
+        summary=config.include_thoughts,
+    )
+
+
+# ── neutral to Gemini ────────────────────────────────────────────────────────
+
+
+def encode_request(request: Request) -> Draft:
+    """Write the body of :generateContent or :streamGenerateContent?alt=sse."""
+    return _Writer(request).draft()
+
+
+def path(model: str, *, stream: bool) -> str:
+    """The path of a model's method."""
+    method = "streamGenerateContent" if stream else "generateContent"
+    return f"/v1beta/models/{quote(model, safe='')}:{method}"
+
+
+class _Writer:
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._ignored: list[str] = []
+        self._names: dict[str, str] = {}  # tool call id -> function name
+        found = _GENERATION.search(request.model)
+        # An alias such as gemini-flash-latest names no generation, and means a new one.
+        self._generation = int(found[1]) if found else 3
+
+    def draft(self) -> Draft:
+        request = self._request
+        body: dict[str, Any] = {"contents": self._contents()}
+        system = [
+            {"text": part.text}
+            for message in request.messages
+            if message.role == "system"
+            for part in message.parts
+            if isinstance(part, Text) and part.text
+        ]
+        if system:
+            body["systemInstruction"] = {"parts": system}
+        self._write_tools(body)
+        config = self._config()
+        for name, value in request.extra.get(NAME, {}).items():
+            if name.startswith(_CONFIG):
+                config[name.removeprefix(_CONFIG)] = value
+            else:
+                body[name] = value
+        if config:
+            body["generationConfig"] = config
+        self._ignored += left_out(request, NAME)
+        for name, given in (("user", request.user), ("parallel_tool_calls", self._one_at_a_time())):
+            if given:
+                self._ignored.append(name)
+        if any(tool.strict for tool in request.tools):
+            self._ignored.append("tools[].function.strict")
+        return Draft(
+            path(request.model, stream=request.stream),
+            body,
+            query="alt=sse" if request.stream else "",
+            ignored=tuple(dict.fromkeys(self._ignored)),
+        )
+
+    def _one_at_a_time(self) -> bool:
+        return self._request.parallel_tools is False and bool(self._request.tools)
+
+    # contents
+
+    def _contents(self) -> list[dict[str, Any]]:
+        out: list[dict[str, Any]] = []
+        for message in self._request.messages:
+            if message.role == "system":
+                continue
+            role = "model" if message.role == "assistant" else "user"
+            parts = [p for part in message.parts for p in self._parts(part)]
+            self._stand_in(parts)
+            if not parts:
+                continue
+            if out and out[-1]["role"] == role:
+                out[-1]["parts"] += parts
+            else:
+                out.append({"role": role, "parts": parts})
+        return out
+
+    def _stand_in(self, parts: list[dict[str, Any]]) -> None:
+        """Sign the first call of a turn if nobody did."""
+        calls = [part for part in parts if "functionCall" in part]
+        if self._generation >= 3 and calls and not any("thoughtSignature" in c for c in calls):
+            calls[0]["thoughtSignature"] = _NO_SIGNATURE
+
+    def _parts(self, part: Part) -> Iterator[dict[str, Any]]:
+        signature = part.extra.get(NAME, {}).get("signature") if hasattr(part, "extra") else None
+        signed = {"thoughtSignature": signature} if signature else {}
+        match part:
+            case Text(text) | Refusal(text):
+                if text or signed:
+                    yield {"text": text, **signed}
+            case ToolCall(call_id, name, arguments):
+                self._names[call_id] = name
+                args = _read.arguments(arguments, self._ignored)
+                yield {"functionCall": {"id": call_id, "name": name, "args": args}, **signed}
+            case Reasoning(text) if signed:  # unsigned thoughts are of no use to it
+                yield {"text": text, "thought": True, **signed} if text else {"text": "", **signed}
+            case ToolResult():
+                yield from self._result(part)
+            case Media():
+                yield self._media(part)
+            case Opaque("gemini", payload):
+                yield dict(payload)
+
+    def _result(self, result: ToolResult) -> Iterator[dict[str, Any]]:
+        text = "".join(part.text for part in result.parts if isinstance(part, Text))
+        value = None if result.error else _read.object_in(text)
+        response = value if value is not None else {"error" if result.error else "result": text}
+        name = self._names.get(result.id) or result.name or result.id
+        yield {"functionResponse": {"id": result.id, "name": name, "response": response}}
+        for part in result.parts:
+            if isinstance(part, Media):
+                yield self._media(part)
+
+    def _media(self, media: Media) -> dict[str, Any]:
+        if media.url or media.file:
+            uri = media.url or media.file
+            kind = media.media_type if "*" not in media.media_type else ""
+            guessed = mimetypes.guess_type(urlsplit(uri).path)[0]
+            data = {"fileUri": uri, "mimeType": kind or guessed or _DEFAULT_TYPE[media.kind]}
+            return {"fileData": data}
+        if media.text:
+            data64 = base64.b64encode(media.text.encode("utf-8", "replace")).decode()
+            return {"inlineData": {"mimeType": media.media_type or "text/plain", "data": data64}}
+        kind = media.media_type
+        if not kind or "*" in kind:
+            kind = _DEFAULT_TYPE[media.kind]
+        return {"inlineData": {"mimeType": kind, "data": media.data}}
+
+    # parameters
+
+    def _write_tools(self, body: dict[str, Any]) -> None:
+        request = self._request
+        if not request.tools:
+            return
+        body["tools"] = [{"functionDeclarations": [_declaration(t) for t in request.tools]}]
+        choice = request.tool_choice
+        if choice is None:
+            return
+        mode = {"auto": "AUTO", "none": "NONE", "required": "ANY"}[choice.mode]
+        config: dict[str, Any] = {"mode": mode}
+        if choice.names:
+            # Names narrow ANY and VALIDATED only; the latter leaves the choice to the model.
+            config["mode"] = "ANY" if choice.mode == "required" else "VALIDATED"
+            config["allowedFunctionNames"] = list(choice.names)
+        body["toolConfig"] = {"functionCallingConfig": config}
+
+    def _config(self) -> dict[str, Any]:
+        request = self._request
+        config: dict[str, Any] = {
+            "maxOutputTokens": request.max_tokens,
+            "temperature": request.temperature,
+            "topP": request.top_p,
+            "topK": request.top_k,
+            "stopSequences": list(request.stop) or None,
+            "seed": request.seed,
+            "presencePenalty": request.presence_penalty,
+            "frequencyPenalty": request.frequency_penalty,
+            "thinkingConfig": self._thinking(),
+        }
+        if request.output is not None:
+            config["responseMimeType"] = "application/json"
+            config["responseJsonSchema"] = request.output.schema
+        return {name: value for name, value in config.items() if value is not None}
+
+    def _thinking(self) -> dict[str, Any] | None:
+        wish = self._request.thinking
+        if wish is None:
+            return None
+        shown = wish.summary is not False and wish.effort != "none"
+        config: dict[str, Any] = {"includeThoughts": True} if shown else {}
+        if self._generation >= 3 and wish.effort:
+            # Gemini 3 can not be told not to think: its least is `minimal` (`low` for Pro).
+            pro = "pro" in self._request.model
+            level = _LEVELS.get(wish.effort, "high")
+            config["thinkingLevel"] = "low" if pro and level == "minimal" else level
+        elif wish.budget is not None:
+            config["thinkingBudget"] = wish.budget
+        elif wish.effort:
+            config["thinkingBudget"] = _BUDGETS.get(wish.effort, 24576)
+            if config["thinkingBudget"] == 0 and "pro" in self._request.model:
+                config["thinkingBudget"] = 128  # 2.5 Pro's least
+        return config or None
+
+
+_DEFAULT_TYPE = {
+    "image": "image/jpeg",
+    "audio": "audio/wav",
+    "video": "video/mp4",
+    "document": "application/pdf",
+}
+# As in https://ai.google.dev/gemini-api/docs/openai#thinking
+_LEVELS = {"none": "minimal", "minimal": "minimal", "low": "low", "medium": "medium"}
+_BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
+
+
+def _declaration(tool: Tool) -> dict[str, Any]:
+    out: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        out["description"] = tool.description
+    if tool.schema is not None:
+        out["parametersJsonSchema"] = _schema.of_object(tool.schema)
+    return out

@@ -1,0 +1,247 @@
+"""Whole answers, usage and errors: Google's words to neutral ones, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.messages import (
+    Block,
+    Citation,
+    Media,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Response,
+    Stop,
+    Text,
+    ToolCall,
+    Usage,
+)
+
+NAME = "gemini"
+
+STOPS = {
+    "STOP": Stop.END,
+    "MAX_TOKENS": Stop.LENGTH,
+    "SAFETY": Stop.FILTER,
+    "RECITATION": Stop.FILTER,
+    "BLOCKLIST": Stop.FILTER,
+    "PROHIBITED_CONTENT": Stop.FILTER,
+    "SPII": Stop.FILTER,
+    "IMAGE_SAFETY": Stop.FILTER,
+    "IMAGE_PROHIBITED_CONTENT": Stop.FILTER,
+    "IMAGE_RECITATION": Stop.FILTER,
+    "MODEL_ARMOR": Stop.FILTER,
+}
+WORDS = {
+    Stop.END: "STOP",
+    Stop.LENGTH: "MAX_TOKENS",
+    Stop.TOOLS: "STOP",
+    Stop.FILTER: "SAFETY",
+    Stop.OTHER: "OTHER",
+}
+
+
+def stop_of(word: str, called: bool) -> Stop:
+    """Google says STOP also when the model calls functions."""
+    stop = STOPS.get(word, Stop.OTHER)
+    return Stop.TOOLS if called and stop is Stop.END else stop
+
+
+def finish_reason(stop: Stop, word: str) -> str:
+    """Google's word: the vendor's own, if it is one of them."""
+    return word if word in STOPS else WORDS[stop]
+
+
+# ── answers ──────────────────────────────────────────────────────────────────
+
+
+def encode_response(response: Response, new_id: str) -> bytes:
+    """Write a whole answer."""
+    parts = [part for block in response.blocks for part in write(block)]
+    candidate: dict[str, Any] = {
+        "content": {"parts": parts, "role": "model"},
+        "finishReason": finish_reason(response.stop, response.word),
+        "index": 0,
+    }
+    if response.refusal:
+        candidate["finishMessage"] = response.refusal
+    return _json.dumps(
+        {
+            "candidates": [candidate],
+            "usageMetadata": encode_usage(response.usage or Usage()),
+            "modelVersion": response.model,
+            "responseId": response.id or new_id,
+        }
+    )
+
+
+def write(block: Block) -> Iterator[dict[str, Any]]:
+    """The parts that tell a block."""
+    extra = {} if isinstance(block, Refusal | Media | Opaque) else block.extra
+    signature = extra.get(NAME, {}).get("signature")
+    signed = {"thoughtSignature": signature} if signature else {}
+    match block:
+        case Text(text) | Refusal(text):
+            yield {"text": text, **signed}
+        case Reasoning(text) if text:
+            yield {"text": text, "thought": True, **signed}
+        case Reasoning() if signed:
+            yield {"text": "", **signed}
+        case ToolCall(call_id, name, arguments):
+            args = _read.arguments(arguments, [])
+            yield {"functionCall": {"id": call_id, "name": name, "args": args}, **signed}
+        case Media(data=data) if data:
+            yield {"inlineData": {"mimeType": block.media_type, "data": data}}
+        case Opaque("gemini", payload):
+            yield dict(payload)
+
+
+def decode_media(blob: Mapping[str, Any]) -> Media:
+    """A picture or sound the model made."""
+    media_type = blob.get("mimeType") or ""
+    head = media_type.partition("/")[0]
+    kind: Any = head if head in ("image", "audio", "video") else "document"
+    return Media(kind=kind, media_type=media_type, data=blob.get("data") or "")
+
+
+def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation, ...]:
+    """Sources out of `groundingMetadata`, whose positions count bytes of UTF-8."""
+    grounding = candidate.get("groundingMetadata") or {}
+    sources = [chunk.get("web") or {} for chunk in grounding.get("groundingChunks") or ()]
+    if not sources:
+        return ()
+    encoded = text.encode("utf-8", "replace")
+
+    def position(at: int) -> int:
+        return len(encoded[:at].decode("utf-8", "ignore"))
+
+    def cite(number: int, segment: Mapping[str, Any]) -> Citation:
+        return Citation(
+            url=sources[number].get("uri") or "",
+            title=sources[number].get("title") or "",
+            quote=segment.get("text") or "",
+            start=position(segment.get("startIndex") or 0),
+            end=position(segment.get("endIndex") or 0),
+        )
+
+    cited = [
+        cite(number, support.get("segment") or {})
+        for support in grounding.get("groundingSupports") or ()
+        for number in support.get("groundingChunkIndices") or ()
+        if 0 <= number < len(sources)
+    ]
+    if cited:
+        return tuple(cited)
+    return tuple(Citation(url=s.get("uri") or "", title=s.get("title") or "") for s in sources)
+
+
+# ── usage ────────────────────────────────────────────────────────────────────
+
+
+def decode_usage(usage: Any) -> Usage | None:
+    """Read `usageMetadata`. Google counts thoughts beside the candidates: they are added."""
+    if not isinstance(usage, Mapping) or "promptTokenCount" not in usage:
+        return None
+    thought = usage.get("thoughtsTokenCount") or 0
+    return Usage(
+        input=(usage.get("promptTokenCount") or 0) + (usage.get("toolUsePromptTokenCount") or 0),
+        output=(usage.get("candidatesTokenCount") or 0) + thought,
+        cache_read=usage.get("cachedContentTokenCount") or 0,
+        reasoning=thought,
+        audio_input=_of_kind(usage.get("promptTokensDetails"), "AUDIO"),
+        audio_output=_of_kind(usage.get("candidatesTokensDetails"), "AUDIO"),
+    )
+
+
+def _of_kind(details: Any, kind: str) -> int:
+    return sum(
+        part.get("tokenCount") or 0
+        for part in details or ()
+        if isinstance(part, Mapping) and part.get("modality") == kind
+    )
+
+
+def encode_usage(usage: Usage) -> dict[str, Any]:
+    """Write `usageMetadata`."""
+    out = {
+        "promptTokenCount": usage.input,
+        "candidatesTokenCount": max(usage.output - usage.reasoning, 0),
+        "totalTokenCount": usage.input + usage.output,
+    }
+    if usage.reasoning:
+        out["thoughtsTokenCount"] = usage.reasoning
+    if usage.cache_read:
+        out["cachedContentTokenCount"] = usage.cache_read
+    return out
+
+
+# ── errors ───────────────────────────────────────────────────────────────────
+
+STATUSES = {
+    Kind.INVALID: "INVALID_ARGUMENT",
+    Kind.UNAUTHORIZED: "UNAUTHENTICATED",
+    Kind.FORBIDDEN: "PERMISSION_DENIED",
+    Kind.NOT_FOUND: "NOT_FOUND",
+    Kind.TOO_LARGE: "INVALID_ARGUMENT",
+    Kind.LIMITED: "RESOURCE_EXHAUSTED",
+    Kind.KEY_REJECTED: "INTERNAL",
+    Kind.UPSTREAM: "INTERNAL",
+    Kind.OVERLOADED: "UNAVAILABLE",
+    Kind.TIMEOUT: "DEADLINE_EXCEEDED",
+    Kind.INTERNAL: "INTERNAL",
+}
+
+
+def encode_error(error: APIError) -> bytes:
+    """Write `{"error": {...}}`."""
+    said = {"code": error.status, "message": error.message, "status": STATUSES[error.kind]}
+    return _json.dumps({"error": said})
+
+
+def decode_error(status: int, body: bytes) -> APIError:
+    """Read an error answer; a stream without `alt=sse` wraps it in a list."""
+    try:
+        answer = _json.loads(body)
+    except _json.NotJSONError:
+        return _read.unreadable(status, body)
+    if isinstance(answer, list) and answer:
+        answer = answer[0]
+    found = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(found, dict):
+        return _read.unreadable(status, body)
+    return read_error(found, status)
+
+
+def read_error(found: dict[str, Any], status: int) -> APIError:
+    """The error in an `error` member; within a stream its own code counts, not `status`."""
+    code = found.get("code")
+    if status < 400:
+        status = code if isinstance(code, int) and code >= 400 else 500
+    kind = kind_of(status)
+    retry_after = None
+    for detail in found.get("details") or ():
+        match detail:
+            case {"reason": "API_KEY_INVALID" | "API_KEY_EXPIRED"}:
+                kind = Kind.KEY_REJECTED  # Google answers 400 here
+            case {"retryDelay": str(delay)} if delay.endswith("s"):
+                retry_after = _seconds(delay[:-1])
+    message = found.get("message")
+    return APIError(
+        kind,
+        message if isinstance(message, str) and message else _read.excerpt(_json.dumps(found)),
+        status=_read.client_status(status, kind),
+        retry_after=retry_after,
+        upstream_status=status,
+    )
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,226 @@
+"""Answers in pieces: Google's chunks to events, and events to chunks.
+
+A whole answer has the shape of a chunk, so both are read by one decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects.base import NewId
+from asgi_aiproxy.dialects.gemini import responses
+from asgi_aiproxy.dialects.gemini.partial import PartialArguments
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import encode_frame
+from asgi_aiproxy.messages import (
+    Block,
+    BlockDelta,
+    BlockEnd,
+    BlockStart,
+    Event,
+    Extra,
+    Media,
+    MessageEnd,
+    MessageStart,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Stop,
+    Text,
+    ToolCall,
+    Usage,
+    merge,
+)
+
+NAME = "gemini"
+
+
+class Decoder:
+    """Chunks of a generateContent answer to events. Only the first candidate is read."""
+
+    def __init__(self, new_id: NewId) -> None:
+        self.model = ""
+        self.usage: Usage | None = None
+        self._new_id = new_id
+        self._blocks = Blocks()
+        self._started = False
+        self._word = ""
+        self._message = ""
+        self._text: list[str] = []
+        self._last: dict[str, Any] = {}  # the candidate that last named sources
+        self._partial: PartialArguments | None = None
+        self._calls = 0
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """The events of one chunk."""
+        return self.chunk(_json.loads(data))
+
+    def chunk(self, chunk: dict[str, Any]) -> list[Event]:
+        """The events of one parsed chunk."""
+        if chunk.get("error"):
+            raise responses.read_error(chunk["error"], 200)
+        events: list[Event] = []
+        if not self._started:
+            self._started = True
+            self.model = chunk.get("modelVersion") or ""
+            events.append(MessageStart(chunk.get("responseId") or "", self.model))
+        usage = responses.decode_usage(chunk.get("usageMetadata"))
+        if usage is not None:
+            self.usage = usage
+        blocked = (chunk.get("promptFeedback") or {}).get("blockReason")
+        if blocked:
+            self._word = "SAFETY"
+            self._message = f"The prompt was blocked by Google ({blocked})."
+        for candidate in chunk.get("candidates") or ():
+            if candidate.get("index", 0) == 0:
+                events += self._candidate(candidate)
+        return events
+
+    def close(self) -> Sequence[Event]:
+        """The end of the message; a finish reason must have come."""
+        if not self._word:
+            raise _read.broken("the stream ended without a finish reason")
+        events = self._close_partial()
+        citations = responses.decode_citations(self._last, "".join(self._text))
+        if citations:
+            # They come with the end: the text they are about may be a block that has ended.
+            events += self._blocks.cite(citations)
+        stop = responses.stop_of(self._word, self._blocks.called)
+        said = self._message if stop in (Stop.FILTER, Stop.OTHER) else ""
+        return [*events, *self._blocks.end(), MessageEnd(stop, self.usage, self._word, said)]
+
+    def _candidate(self, candidate: dict[str, Any]) -> Iterator[Event]:
+        for part in (candidate.get("content") or {}).get("parts") or ():
+            yield from self._part(part)
+        if candidate.get("groundingMetadata"):
+            self._last = candidate
+        if candidate.get("finishReason"):
+            self._word = candidate["finishReason"]
+            self._message = candidate.get("finishMessage") or ""
+
+    def _part(self, part: dict[str, Any]) -> Iterator[Event]:
+        signature = part.get("thoughtSignature")
+        extra: Extra = {NAME: {"signature": signature}} if signature else {}
+        match part:
+            case {"functionCall": dict(call)}:
+                yield from self._call(call, extra)
+            case {"text": str(text)}:
+                kind: Block = Reasoning() if part.get("thought") else Text()
+                yield from self._words(kind, text, extra)
+            case {"inlineData": dict(blob)}:
+                yield from self._blocks.single(responses.decode_media(blob))
+            case {"executableCode": _} | {"codeExecutionResult": _}:
+                yield from self._blocks.single(Opaque(NAME, part))
+
+    def _words(self, kind: Block, text: str, extra: Extra) -> Iterator[Event]:
+        if text:
+            if isinstance(kind, Text):
+                self._text.append(text)
+            yield from self._blocks.text(kind, text)
+        if extra:
+            # A signature ends its block, wherever it comes; alone it is a thought without words.
+            if self._blocks.open:
+                yield from self._blocks.end_text(extra)
+            else:
+                yield from self._blocks.single(Reasoning("", extra))
+
+    def _call(self, call: dict[str, Any], extra: Extra) -> Iterator[Event]:
+        if call.get("name"):
+            yield from self._close_partial()
+            self._calls += 1
+            call_id = call.get("id") or self._new_id()
+            yield from self._blocks.call(self._calls, ToolCall(call_id, call["name"], extra=extra))
+            if "partialArgs" in call or call.get("willContinue"):
+                self._partial = PartialArguments()
+            elif call.get("args"):
+                arguments = _json.dumps(call["args"]).decode()
+                yield from self._blocks.arguments(self._calls, arguments)
+        if self._partial is not None:
+            self._partial.add(call.get("partialArgs") or ())
+            if not call.get("willContinue"):
+                yield from self._close_partial()
+
+    def _close_partial(self) -> list[Event]:
+        if self._partial is None:
+            return []
+        value, self._partial = self._partial.value, None
+        if not value:
+            return []
+        return self._blocks.arguments(self._calls, _json.dumps(value).decode())
+
+
+class Encoder:
+    """Events to chunks of a streamGenerateContent answer, as an event stream."""
+
+    def __init__(self, *, new_id: str) -> None:
+        self._id = new_id
+        self._model = ""
+        self._open: dict[int, Block] = {}
+        self._arguments: dict[int, list[str]] = {}
+
+    def feed(self, event: Event) -> bytes:
+        """The chunks that tell this event."""
+        match event:
+            case MessageStart():
+                self._id = event.id or self._id
+                self._model = event.model
+            case BlockStart(index, block):
+                self._open[index] = block
+                self._arguments[index] = []
+                if isinstance(block, Media | Opaque):
+                    return self._chunk(list(responses.write(block)))
+            case BlockDelta(index, text):
+                return self._delta(index, text)
+            case BlockEnd(index, extra):
+                return self._close(index, extra)
+            case _:
+                return self._end(event)
+        return b""
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream."""
+        return encode_frame(responses.encode_error(error))
+
+    def _delta(self, index: int, text: str) -> bytes:
+        match self._open[index]:
+            case ToolCall():
+                self._arguments[index].append(text)  # Google's calls come whole
+                return b""
+            case Reasoning():
+                return self._chunk([{"text": text, "thought": True}])
+        return self._chunk([{"text": text}])
+
+    def _close(self, index: int, extra: Extra) -> bytes:
+        block = self._open.pop(index)
+        text = "".join(self._arguments.pop(index))
+        extra = merge({} if isinstance(block, Refusal | Media | Opaque) else block.extra, extra)
+        if isinstance(block, ToolCall):
+            whole = ToolCall(block.id, block.name, text, extra)
+            return self._chunk(list(responses.write(whole)))
+        signature = extra.get(NAME, {}).get("signature")
+        if signature:
+            return self._chunk([{"text": "", "thoughtSignature": signature}])
+        return b""
+
+    def _end(self, event: MessageEnd) -> bytes:
+        reason = responses.finish_reason(event.stop, event.word)
+        more: dict[str, Any] = {"finishReason": reason}
+        if event.refusal:
+            more["finishMessage"] = event.refusal
+        return self._chunk([], more, event.usage)
+
+    def _chunk(
+        self, parts: list[dict[str, Any]], more: dict[str, Any] | None = None, usage: Any = None
+    ) -> bytes:
+        candidate = {"content": {"parts": parts, "role": "model"}, **(more or {}), "index": 0}
+        chunk: dict[str, Any] = {"candidates": [candidate]}
+        if usage is not None:
+            chunk["usageMetadata"] = responses.encode_usage(usage)
+        chunk["modelVersion"] = self._model
+        chunk["responseId"] = self._id
+        # Google's own SDKs look for these very characters before the JSON.
+        return b"data: " + _json.dumps(chunk) + b"\n\n"

@@ -1,0 +1,147 @@
+"""The request as Google documents it (models.generateContent). JSON names come in two spellings.
+
+https://ai.google.dev/api/generate-content. Google's API takes `snake_case` as well as `camelCase`,
+and its own SDKs send some of each, so bodies are read after `camel` has made them one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from msgspec import Struct
+
+from asgi_aiproxy.errors import invalid
+
+_SNAKE = re.compile(r"_([a-z])")
+# Members whose own members are the caller's names, not Google's.
+_FREE = frozenset(
+    {"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "schema"}
+    | {"responseSchema", "labels", "properties"}
+)
+
+
+def camel(value: Any) -> Any:
+    """The same JSON with Google's member names in camelCase."""
+    if isinstance(value, list):
+        return [camel(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    out = {}
+    for name, member in value.items():
+        key = _SNAKE.sub(lambda found: found[1].upper(), name) if "_" in name else name
+        out[key] = member if key in _FREE else camel(member)
+    return out
+
+
+class Base(Struct, rename="camel"):
+    pass
+
+
+class Blob(Base):
+    mime_type: str = ""
+    data: str = ""
+    display_name: str | None = None
+
+
+class FileData(Base):
+    file_uri: str
+    mime_type: str = ""
+
+
+class FunctionCall(Base):
+    name: str
+    args: dict[str, Any] | None = None
+    id: str | None = None
+
+
+class FunctionResponse(Base):
+    name: str
+    response: Any = None
+    id: str | None = None
+    parts: list[Part] | None = None
+
+
+class Part(Base):
+    text: str | None = None
+    thought: bool | None = None
+    thought_signature: str | None = None
+    inline_data: Blob | None = None
+    file_data: FileData | None = None
+    function_call: FunctionCall | None = None
+    function_response: FunctionResponse | None = None
+    executable_code: Any = None
+    code_execution_result: Any = None
+
+
+class Content(Base):
+    parts: list[Part] | None = None
+    role: str | None = None
+
+
+class FunctionDeclaration(Base):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    parameters_json_schema: dict[str, Any] | None = None
+
+
+class Tool(Base):
+    function_declarations: list[FunctionDeclaration] | None = None
+
+
+class FunctionCallingConfig(Base):
+    mode: str | None = None
+    allowed_function_names: list[str] | None = None
+
+
+class ToolConfig(Base):
+    function_calling_config: FunctionCallingConfig | None = None
+
+
+class ThinkingConfig(Base):
+    thinking_budget: int | None = None
+    thinking_level: str | None = None
+    include_thoughts: bool | None = None
+
+
+class GenerationConfig(Base):
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: float | None = None
+    stop_sequences: list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    candidate_count: int | None = None
+    response_mime_type: str | None = None
+    response_schema: dict[str, Any] | None = None
+    response_json_schema: dict[str, Any] | None = None
+    thinking_config: ThinkingConfig | None = None
+
+
+class GenerateContentRequest(Base):
+    contents: list[Content]
+    system_instruction: Content | None = None
+    tools: list[Tool] | None = None
+    tool_config: ToolConfig | None = None
+    generation_config: GenerationConfig | None = None
+
+
+def normal(value: Any) -> dict[str, Any]:
+    """A parsed body in one spelling; contents may be a string, one content, or a list."""
+    if not isinstance(value, dict):
+        raise invalid("The request body must be a JSON object.")
+    body: dict[str, Any] = camel(value)
+    contents = body.get("contents")
+    if isinstance(contents, str):
+        contents = [{"role": "user", "parts": [{"text": contents}]}]
+    elif isinstance(contents, dict):
+        contents = [contents]
+    if contents is not None:
+        body["contents"] = contents
+    instruction = body.get("systemInstruction")
+    if isinstance(instruction, str):
+        body["systemInstruction"] = {"parts": [{"text": instruction}]}
+    return body

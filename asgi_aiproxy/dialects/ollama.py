@@ -1,0 +1,232 @@
+"""Ollama's own API: POST /api/chat, one JSON object a line. We are only ever its client.
+
+https://github.com/ollama/ollama/blob/main/docs/api.md
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read, _schema
+from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects._left_out import left_out
+from asgi_aiproxy.dialects.base import Draft, Language, NewId
+from asgi_aiproxy.errors import APIError, Kind, invalid, kind_of
+from asgi_aiproxy.framing import Framer, NDJSONFramer
+from asgi_aiproxy.messages import (
+    Event,
+    Media,
+    Message,
+    MessageEnd,
+    MessageStart,
+    Reasoning,
+    Refusal,
+    Request,
+    Response,
+    Stop,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+    fold,
+)
+
+NAME = "ollama"
+
+_STOPS = {"stop": Stop.END, "length": Stop.LENGTH}
+
+
+def new_id() -> str:
+    """An id for a call; Ollama gives it none."""
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+class Ollama(Language):
+    """Ollama's dialect. `new_id` is for tests that compare bytes."""
+
+    name: ClassVar[str] = NAME
+
+    def __init__(self, *, new_id: NewId = new_id) -> None:
+        self._new_id = new_id
+
+    def encode_request(self, request: Request) -> Draft:
+        """Write the body of POST /api/chat."""
+        ignored = left_out(request, NAME)
+        parts = [part for message in request.messages for part in message.parts]
+        names = {part.id: part.name for part in parts if isinstance(part, ToolCall)}
+        one_at_a_time = request.parallel_tools is False and bool(request.tools)
+        for name, given in (
+            ("user", request.user),
+            ("tool_choice", _chosen(request)),
+            ("parallel_tool_calls", one_at_a_time),
+            ("tools[].function.strict", any(tool.strict for tool in request.tools)),
+        ):
+            if given:
+                ignored.append(name)
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": [out for m in request.messages for out in _write(m, names, ignored)],
+            "stream": request.stream,
+        }
+        if request.tools and not (request.tool_choice and request.tool_choice.mode == "none"):
+            body["tools"] = [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": tool.name,
+                        "description": tool.description,
+                        "parameters": _schema.of_object(tool.schema),
+                    },
+                }
+                for tool in request.tools
+            ]
+        if request.output is not None:
+            body["format"] = "json" if request.output.schema is None else request.output.schema
+        if request.thinking is not None:
+            effort = request.thinking.effort
+            # A level for models that have levels; the others only know whether to think.
+            body["think"] = effort if effort in ("low", "medium", "high") else effort != "none"
+        options = {
+            "num_predict": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": request.top_k,
+            "stop": list(request.stop) or None,
+            "seed": request.seed,
+            "presence_penalty": request.presence_penalty,
+            "frequency_penalty": request.frequency_penalty,
+        }
+        given_options = {name: value for name, value in options.items() if value is not None}
+        if given_options:
+            body["options"] = given_options
+        return Draft("/api/chat", body, ignored=tuple(dict.fromkeys(ignored)))
+
+    def decode_response(self, body: bytes) -> Response:
+        """Read a whole answer: the one line that is all of it."""
+        if _read.object_in(body) is None:
+            raise _read.unreadable(200, body)
+        decoder = self.decoder()
+        return fold([*decoder.feed(body), *decoder.close()])
+
+    def decode_error(self, status: int, body: bytes) -> APIError:
+        """Read an error answer."""
+        answer = _read.object_in(body)
+        message = answer.get("error") if answer is not None else None
+        if not isinstance(message, str) or not message:
+            return _read.unreadable(status, body)
+        kind = kind_of(status)
+        return APIError(
+            kind, message, status=_read.client_status(status, kind), upstream_status=status
+        )
+
+    def decoder(self) -> Decoder:
+        """A reader of lines."""
+        return Decoder(self._new_id)
+
+    def list_request(self) -> Draft:
+        """GET /api/tags."""
+        return Draft("/api/tags", {})
+
+    def decode_list(self, body: bytes) -> tuple[str, ...]:
+        """Read the list."""
+        return _read.names(body, "models", "name")
+
+    def framer(self, media_type: str) -> Framer:
+        """Lines."""
+        return NDJSONFramer()
+
+
+class Decoder:
+    """Lines of an answer to events."""
+
+    def __init__(self, new_id: NewId) -> None:
+        self.model = ""
+        self.usage: Usage | None = None
+        self._new_id = new_id
+        self._blocks = Blocks()
+        self._started = False
+        self._calls = 0
+        self._word: str | None = None
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """The events of one line."""
+        line = _json.loads(data)
+        if line.get("error"):
+            raise APIError(Kind.UPSTREAM, str(line["error"]))
+        return list(self._line(line))
+
+    def close(self) -> Sequence[Event]:
+        """The end of the message; the last line must have come."""
+        if self._word is None:
+            raise _read.broken("the stream ended before it was done")
+        stop = _STOPS.get(self._word, Stop.OTHER)
+        if self._blocks.called and stop is not Stop.LENGTH:
+            stop = Stop.TOOLS
+        return [*self._blocks.end(), MessageEnd(stop, self.usage, self._word)]
+
+    def _line(self, line: dict[str, Any]) -> Iterator[Event]:
+        if not self._started:
+            self._started = True
+            self.model = line.get("model") or ""
+            yield MessageStart("", self.model)
+        message = line.get("message") or {}
+        if message.get("thinking"):
+            yield from self._blocks.text(Reasoning(), message["thinking"])
+        if message.get("content"):
+            yield from self._blocks.text(Text(), message["content"])
+        for call in message.get("tool_calls") or ():
+            function = call.get("function") or {}
+            self._calls += 1
+            made = ToolCall(call.get("id") or self._new_id(), function.get("name") or "")
+            yield from self._blocks.call(self._calls, made)
+            arguments = function.get("arguments")
+            if arguments:
+                text = arguments if isinstance(arguments, str) else _json.dumps(arguments).decode()
+                yield from self._blocks.arguments(self._calls, text)
+        if line.get("done"):
+            self._word = line.get("done_reason") or "stop"
+            if "eval_count" in line or "prompt_eval_count" in line:
+                self.usage = Usage(
+                    input=line.get("prompt_eval_count") or 0, output=line.get("eval_count") or 0
+                )
+
+
+def _chosen(request: Request) -> bool:
+    """Whether the caller wants more of its tools than Ollama can be told."""
+    choice = request.tool_choice
+    return choice is not None and (choice.mode == "required" or bool(choice.names))
+
+
+def _write(message: Message, names: dict[str, str], ignored: list[str]) -> Iterator[dict[str, Any]]:
+    text = "".join(p.text for p in message.parts if isinstance(p, Text | Refusal))
+    out: dict[str, Any] = {"role": message.role, "content": text}
+    for part in message.parts:
+        match part:
+            case ToolResult(call_id, parts, name):
+                result = "".join(p.text for p in parts if isinstance(p, Text))
+                name = name or names.get(call_id, "")
+                yield {"role": "tool", "tool_name": name, "content": result}
+                _show(out, [p for p in parts if isinstance(p, Media)])
+            case Media():
+                _show(out, [part])
+            case Reasoning(thought):
+                out["thinking"] = out.get("thinking", "") + thought
+            case ToolCall(_, name, arguments):
+                value = _read.arguments(arguments, ignored)
+                call = {"function": {"name": name, "arguments": value}}
+                out.setdefault("tool_calls", []).append(call)
+    if out["content"] or len(out) > 2:
+        yield out
+
+
+def _show(out: dict[str, Any], media: list[Media]) -> None:
+    for item in media:
+        if text := _read.text_of(item):
+            out["content"] = "\n".join(filter(None, (out["content"], item.name, text)))
+            continue
+        if item.kind != "image" or not item.data:
+            raise invalid("Ollama takes images only, and only as data: URLs.", "messages")
+        out.setdefault("images", []).append(item.data)

@@ -1,0 +1,182 @@
+"""Answers that pass through in OpenAI's own format: read along, and mended where need be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects.openai_chat import mend, responses
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import Frame, encode_frame
+from asgi_aiproxy.messages import Usage
+
+_DONE = b"data: [DONE]\n\n"
+_NO_USAGE = b',"usage":null'  # what chunks say while usage was asked for and has not come
+
+
+class _Answer(msgspec.Struct):
+    """What is read of a whole answer; everything else is skipped."""
+
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+def openai_usage(body: bytes) -> tuple[str, Usage | None]:
+    """Model and usage of an answer that may be of any kind; empty if it does not tell."""
+    try:
+        answer = _json.typed(_answer, body)
+    except ValueError:
+        return "", None
+    return answer.model or "", responses.decode_usage(answer.usage)
+
+
+class Exact:
+    """For providers that speak the format without slips: the bytes stay as they are.
+
+    One thing is taken out: usage, if the client did not ask for it.
+    """
+
+    def __init__(self, *, usage_wanted: bool) -> None:
+        self._usage_wanted = usage_wanted
+        self.usage: Usage | None = None
+        self.model = ""
+        self.started = False
+        self._finished = False
+        self._done = False
+
+    def plain(self, data: bytes) -> bool:
+        """Whether these frames hold neither usage, error, finish reason nor the end."""
+        return not (
+            b'"usage":' in data
+            or b'"error":' in data
+            or b'"finish_reason":"' in data
+            or b'"finish_reason": "' in data
+            or b"[DONE]" in data
+        )
+
+    def feed(self, frame: Frame) -> bytes:
+        """The frame as it came, unless it is the usage nobody asked for."""
+        if frame.data == b"[DONE]":
+            self._done = True
+            return frame.raw
+        raw = frame.raw if self._usage_wanted else frame.raw.replace(_NO_USAGE, b"")
+        if self.started and self.plain(frame.data.replace(_NO_USAGE, b"")):
+            return raw
+        chunk = _read.object_in(frame.data)
+        if chunk is None:
+            return raw
+        responses.raise_error(chunk)
+        self.model = self.model or chunk.get("model") or ""
+        usage = responses.decode_usage(chunk.get("usage"))
+        if usage is not None:
+            self.usage = usage
+            if not self._usage_wanted and not chunk.get("choices"):
+                return b""
+        for choice in chunk.get("choices") or ():
+            self._finished |= bool(choice.get("finish_reason"))
+            self.started = self.started or _says(choice)
+        return raw
+
+    def close(self) -> bytes:
+        """Nothing, if the answer was complete. A missing `[DONE]` is made good."""
+        if not self._finished and not self._done:
+            raise _read.broken("the stream ended without a finish reason")
+        return b"" if self._done else _DONE
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream; no `[DONE]` follows."""
+        return encode_frame(responses.encode_error(error))
+
+    def whole(self, body: bytes) -> bytes:
+        """The body as it came."""
+        try:
+            answer = _json.typed(_answer, body)
+        except ValueError as error:
+            raise _read.unreadable(200, body) from error
+        if answer.error:
+            raise responses.decode_error(200, body)
+        self.model = answer.model or ""
+        self.usage = responses.decode_usage(answer.usage)
+        return body
+
+
+class Mending:
+    """For providers that nearly speak the format: every chunk is read and put right."""
+
+    def __init__(self, *, usage_wanted: bool, new_id: str) -> None:
+        self._usage_wanted = usage_wanted
+        self._new_id = new_id
+        self._chunks = mend.Chunks(new_id)
+        self._usage: Usage | None = None
+        self._model = ""
+        self.started = False
+        self._ended = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far."""
+        return self._usage or responses.decode_usage(self._chunks.usage)
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self._model or str((self._chunks.head or {}).get("model", ""))
+
+    def plain(self, data: bytes) -> bool:
+        """Never: every chunk is read."""
+        return False
+
+    def feed(self, frame: Frame) -> bytes:
+        """The chunk put right."""
+        if frame.data == b"[DONE]":
+            return self.close()  # the provider may leave the connection open
+        chunk = mend.parsed(frame.data)
+        if chunk is None or self._ended:
+            return b""
+        responses.raise_error(chunk)
+        mended = self._chunks.chunk(chunk)
+        if mended is None:
+            return b""
+        self.started = self.started or any(map(_says, mended["choices"]))
+        return b"data: " + _json.dumps(mended) + b"\n\n"
+
+    def close(self) -> bytes:
+        """The finish reasons, usage and `[DONE]`, if they were not told before."""
+        if self._ended:
+            return b""
+        if self._chunks.finish(0) is None:
+            raise _read.broken("the stream ended without a finish reason")
+        self.started = self._ended = True
+        last = self._chunks.end(usage_wanted=self._usage_wanted)
+        return b"".join([b"data: " + _json.dumps(chunk) + b"\n\n" for chunk in last]) + _DONE
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream; no `[DONE]` follows."""
+        return encode_frame(responses.encode_error(error))
+
+    def whole(self, body: bytes) -> bytes:
+        """The body put right; as it came, if nothing was wrong."""
+        answer = _read.object_in(body)
+        if answer is None:
+            raise _read.unreadable(200, body)
+        responses.raise_error(answer)
+        self._model = answer.get("model") or ""
+        self._usage = responses.decode_usage(answer.get("usage"))
+        if "choices" in answer and mend.answer(answer, self._new_id):
+            return _json.dumps(answer)
+        return body
+
+
+def _says(choice: dict[str, Any]) -> bool:
+    """Whether a choice holds content, or at least its end."""
+    delta = choice.get("delta") or {}
+    return bool(choice.get("finish_reason") or choice.get("text")) or any(
+        value for name, value in delta.items() if name != "role"
+    )

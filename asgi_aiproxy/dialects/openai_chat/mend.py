@@ -1,0 +1,253 @@
+"""What those who nearly speak OpenAI's format get wrong, put right.
+
+Unknown members stay as they are. Seen in real traffic: thoughts inside `content` (Mistral), usage
+beside choices (DeepSeek, Groq, Mistral) or in every chunk (Perplexity), no `[DONE]` (Perplexity),
+a second finish reason and a repeated role (OpenRouter), a finish reason of their own (Together's
+`eos`), empty strings for nothing (Snowflake), ids repeated or empty in later fragments of a call
+(Alibaba), one index for all calls (bridges to Gemini), a first chunk that names neither answer nor
+model (Azure).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects.openai_chat import reasoning, responses
+
+
+def parsed(data: bytes) -> dict[str, Any] | None:
+    """The chunk in the data of an event; None for what some relays send as data to keep alive."""
+    if data[:1] != b"{" and data.lstrip()[:1] != b"{":
+        return None
+    chunk: dict[str, Any] = _json.loads(data)
+    return chunk
+
+
+def answer(body: dict[str, Any], new_id: str) -> bool:
+    """Put a whole chat completion right in place; tells whether anything was wrong."""
+    changed = _head(body, "chat.completion", new_id)
+    for at, choice in enumerate(body.get("choices") or ()):
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            continue
+        changed |= _set(choice, "index", at, isinstance(choice.get("index"), int))
+        changed |= _set(message, "role", "assistant", message.get("role") == "assistant")
+        changed |= content(message)
+        changed |= _legacy(message)
+        calls = message.get("tool_calls")
+        if calls is not None:
+            changed |= _whole_calls(message, calls)
+        called = bool(message.get("tool_calls"))
+        word = responses.finish_word(choice.get("finish_reason"), called) or "stop"
+        changed |= _set(choice, "finish_reason", word, choice.get("finish_reason") == word)
+    return changed
+
+
+def _head(body: dict[str, Any], kind: str, new_id: str) -> bool:
+    changed = _set(body, "id", new_id, isinstance(body.get("id"), str) and bool(body["id"]))
+    changed |= _set(body, "object", kind, body.get("object") == kind)
+    changed |= _set(body, "created", int(time.time()), type(body.get("created")) is int)
+    return changed | _set(body, "model", "", isinstance(body.get("model"), str))
+
+
+def _set(where: dict[str, Any], name: str, value: Any, right: bool) -> bool:
+    if not right:
+        where[name] = value
+    return not right
+
+
+def content(message: dict[str, Any]) -> bool:
+    """Make `content` a string; thoughts inside it become `reasoning_content`."""
+    parts = message.get("content")
+    if parts is None or isinstance(parts, str):
+        return False
+    texts, thoughts = [], []
+    for part in parts if isinstance(parts, list) else ():
+        match part:
+            case {"type": "thinking", "thinking": thinking}:
+                thoughts.append(reasoning.flatten(thinking))
+            case {"text": str(text)}:
+                texts.append(text)
+    message["content"] = "".join(texts)
+    if thoughts:
+        message["reasoning_content"] = "".join(thoughts)
+    return True
+
+
+def _legacy(message: dict[str, Any]) -> bool:
+    call = message.get("function_call")
+    if call is None or (isinstance(call, dict) and (call.get("name") or call.get("arguments"))):
+        return False
+    del message["function_call"]
+    return True
+
+
+def _whole_calls(message: dict[str, Any], calls: Any) -> bool:
+    if not calls:
+        del message["tool_calls"]
+        return True
+    changed = False
+    for at, call in enumerate(calls):
+        changed |= _set(call, "id", f"call_{at}", bool(call.get("id")))
+        kind = "custom" if call.get("custom") else "function"
+        changed |= _set(call, "type", kind, call.get("type") == kind)
+        function = call.get("function")
+        if isinstance(function, dict) and not isinstance(function.get("arguments"), str):
+            function["arguments"] = responses.arguments_text(function.get("arguments")) or "{}"
+            changed = True
+    return changed
+
+
+class Chunks:
+    """Puts the chunks of one stream right. Finish reasons and usage are held back to the end."""
+
+    def __init__(self, new_id: str) -> None:
+        self._id = new_id
+        self.head: dict[str, Any] | None = None  # what all chunks have in common
+        self._early: dict[str, Any] = {}  # what came before the answer had an id
+        self._roles: set[int] = set()
+        self._finish: dict[int, str] = {}
+        self._calls: dict[int, _Calls] = {}
+        self.usage: dict[str, Any] | None = None
+
+    def finish(self, index: int) -> str | None:
+        """The finish reason of one choice in OpenAI's words, once it came."""
+        calls = self._calls.get(index)
+        return responses.finish_word(self._finish.get(index), calls is not None and calls.told > 0)
+
+    def chunk(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
+        """The chunk put right, in place; None if nothing of it is left to say."""
+        usage = chunk.pop("usage", None) or _in_groq(chunk)
+        if isinstance(usage, dict):
+            self.usage = usage
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            choices = []
+        if self.head is None:
+            if not choices and not chunk.get("id"):
+                self._early |= chunk
+                return None
+            chunk.update({k: v for k, v in self._early.items() if k not in chunk})
+            _head(chunk, "chat.completion.chunk", self._id)
+            self.head = {k: chunk[k] for k in ("id", "object", "created", "model")}
+        else:
+            chunk.update(self.head)
+        chunk["choices"] = [c for c in choices if isinstance(c, dict) and self._choice(c)]
+        if not chunk["choices"] and (choices or usage):
+            return None
+        return chunk
+
+    def end(self, *, usage_wanted: bool) -> Iterator[dict[str, Any]]:
+        """The chunks that close the stream: one finish reason a choice, then usage."""
+        head = self.head or {}
+        for index in sorted(self._finish):
+            choice = {"index": index, "delta": {}, "finish_reason": self.finish(index)}
+            yield {**head, "choices": [choice]}
+        if usage_wanted and self.usage is not None:
+            yield {**head, "choices": [], "usage": self.usage}
+
+    def _choice(self, choice: dict[str, Any]) -> bool:
+        """Put one choice right; False if nothing is left of it but its finish reason."""
+        index = choice.get("index")
+        if type(index) is not int:
+            index = choice["index"] = 0
+        word = choice.get("finish_reason")
+        choice["finish_reason"] = None
+        if isinstance(word, str) and word:
+            self._finish.setdefault(index, word)
+        message = choice.pop("message", None)  # Perplexity: the answer so far, beside the delta
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            new = isinstance(message, dict) and index not in self._roles
+            delta = choice["delta"] = message if new else {}
+        return self._delta(index, delta) or not word
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> bool:
+        if index in self._roles:
+            delta.pop("role", None)
+        else:
+            self._roles.add(index)
+            delta["role"] = "assistant"
+        content(delta)
+        _legacy(delta)
+        if not isinstance(delta.get("refusal"), str):
+            delta.pop("refusal", None)
+        calls = delta.pop("tool_calls", None)
+        if calls and isinstance(calls, list):
+            state = self._calls.setdefault(index, _Calls())
+            told = [out for c in calls if isinstance(c, dict) and (out := state.fragment(c))]
+            if told:
+                delta["tool_calls"] = told
+        return any(value for value in delta.values())
+
+
+def _in_groq(chunk: dict[str, Any]) -> Any:
+    """Where Groq told usage before it did so as OpenAI does."""
+    groq = chunk.get("x_groq")
+    return groq.get("usage") if isinstance(groq, dict) else None
+
+
+class _Calls:
+    """The tool calls of one choice."""
+
+    def __init__(self) -> None:
+        self.told = 0
+        self._known: dict[Any, _Call] = {}
+
+    def fragment(self, call: dict[str, Any]) -> dict[str, Any] | None:
+        """One fragment put right; None while there is nothing to tell of its call."""
+        kind, other = "function", "custom"
+        if isinstance(call.get(other), dict):
+            kind, other = other, kind
+        call.pop(other, None)
+        part = call.get(kind)
+        if not isinstance(part, dict):
+            part = call[kind] = {}
+        call_id, name = _word(call.pop("id", None)), _word(part.pop("name", None))
+        state = self._state(call.get("index"), call_id, name)
+        field = "input" if kind == "custom" else "arguments"
+        text = responses.arguments_text(part.get(field))
+        if state.number is not None:
+            call["index"], part[field] = state.number, text
+            return call
+        state.id = state.id or call_id
+        state.held += text
+        if not name:
+            return None  # it waits for its name
+        number = call["index"] = state.number = self.told
+        self.told += 1
+        call["id"] = state.id or f"call_{number}"
+        call["type"] = kind
+        part["name"], part[field] = name, state.held
+        return call
+
+    def _state(self, index: Any, call_id: str, name: str) -> _Call:
+        if type(index) is int:
+            key: Any = index
+        elif call_id:
+            key = ("id", call_id)
+        else:
+            key = next(reversed(self._known), 0)
+        state = self._known.setdefault(key, _Call())
+        if state.number is not None and name:
+            # A name after a name: another call, unless an index or an id say that it is the same.
+            other = call_id != state.id if call_id else type(index) is not int
+            if other:
+                state = self._known[key] = _Call()
+        return state
+
+
+class _Call:
+    """One tool call. Its first fragment waits until the name is known."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # once it was told
+        self.id = ""
+        self.held = ""
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,89 @@
+"""How thoughts and their signatures travel through OpenAI's format, which has no place for them.
+
+Answers carry the text as `reasoning_content` (DeepSeek's word, the most widely read) and, where the
+vendor signed it, `reasoning_details` in OpenRouter's form, which clients send back unchanged:
+https://openrouter.ai/docs/use-cases/reasoning-tokens. Gemini's signature of a tool call travels as
+`extra_content.google.thought_signature`, as in Google's own OpenAI-compatible API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from asgi_aiproxy.dialects.openai_chat import wire
+from asgi_aiproxy.messages import Block, Extra, Reasoning, Text, ToolCall
+
+ANTHROPIC = "anthropic-claude-v1"
+GEMINI = "google-gemini-v1"
+
+
+def details(text: str, extra: Extra) -> list[dict[str, Any]]:
+    """The `reasoning_details` for one block of thoughts; empty if nobody signed it."""
+    redacted = extra.get("anthropic", {}).get("redacted")
+    if redacted:
+        return [{"type": "reasoning.encrypted", "data": redacted, "format": ANTHROPIC}]
+    for vendor, form in (("anthropic", ANTHROPIC), ("gemini", GEMINI)):
+        signature = extra.get(vendor, {}).get("signature")
+        if signature and (text or vendor == "anthropic"):
+            words = {"type": "reasoning.text", "text": text}
+            return [{**words, "signature": signature, "format": form}]
+        if signature:
+            return [{"type": "reasoning.encrypted", "data": signature, "format": form}]
+    return []
+
+
+def read(message: wire.Message, said: list[Block], calls: list[ToolCall]) -> Iterator[Reasoning]:
+    """The thoughts of a replayed message; signatures of text and calls are put back in place."""
+    plain = message.reasoning_content or message.reasoning or ""
+    blocks: list[Reasoning] = []
+    for detail in message.reasoning_details or ():
+        if detail.format == GEMINI and detail.data:
+            if not _sign(detail, said, calls):
+                blocks.append(Reasoning("", {"gemini": {"signature": detail.data}}))
+        elif detail.type == "reasoning.encrypted" and detail.data and detail.format == ANTHROPIC:
+            blocks.append(Reasoning("", {"anthropic": {"redacted": detail.data}}))
+        elif detail.text or detail.summary or detail.signature:
+            blocks.append(_thought(detail, blocks))
+    if plain and not any(block.text for block in blocks):
+        # The words stand beside the details: they are those of the one block that is signed.
+        signed = [at for at, b in enumerate(blocks) if "signature" in b.extra.get("anthropic", {})]
+        if len(signed) == 1:
+            blocks[signed[0]] = Reasoning(plain, blocks[signed[0]].extra)
+        else:
+            blocks.insert(0, Reasoning(plain))
+    return iter(blocks)
+
+
+def _thought(detail: wire.Detail, before: list[Reasoning]) -> Reasoning:
+    text = detail.text or detail.summary or ""
+    vendor = "gemini" if detail.format == GEMINI else "anthropic"
+    extra = {vendor: {"signature": detail.signature}} if detail.signature else {}
+    if before and not before[-1].extra:  # one block in pieces, as a stream was collected
+        return Reasoning(before.pop().text + text, extra)
+    return Reasoning(text, extra)
+
+
+def _sign(detail: wire.Detail, said: list[Block], calls: list[ToolCall]) -> bool:
+    """Give a signature back to the call it names, or to the words; tells whether there are any."""
+    extra = {"gemini": {"signature": detail.data}}
+    for at, call in enumerate(calls):
+        if detail.id == call.id:
+            calls[at] = ToolCall(call.id, call.name, call.arguments, extra)
+            return True
+    for at in range(len(said) - 1, -1, -1):
+        block = said[at]
+        if isinstance(block, Text):
+            said[at] = Text(block.text, block.citations, {**block.extra, **extra})
+            return True
+    return False
+
+
+def flatten(thinking: Any) -> str:
+    """The text of Mistral's `thinking` part: a string, or a list of text parts."""
+    if isinstance(thinking, str):
+        return thinking
+    if isinstance(thinking, list):
+        texts = (part.get("text") for part in thinking if isinstance(part, dict))
+        return "".join(text for text in texts if isinstance(text, str))
+    return ""

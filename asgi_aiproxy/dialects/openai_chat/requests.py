@@ -1,0 +1,473 @@
+"""Chat requests: OpenAI's words to neutral ones, and back."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects._left_out import left_out
+from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects.openai_chat import reasoning, wire
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.messages import (
+    Block,
+    Media,
+    Message,
+    Output,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
+
+NAME = "openai_chat"
+
+_DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<how>[^,]*),(?P<data>.*)", re.DOTALL)
+# Members that are read here, or that concern the gateway alone.
+_KNOWN = (*wire.ChatRequest.__struct_fields__, "provider")
+
+
+# ── OpenAI to neutral ────────────────────────────────────────────────────────
+
+
+def decode_request(body: bytes) -> Request:
+    """Read the body of POST /v1/chat/completions."""
+    asked = _read.body(wire.chat_request, body)
+    _refuse_what_only_openai_has(asked)
+    rest = _read.members(body, _KNOWN)
+    return Request(
+        model=asked.model,
+        messages=tuple(_Conversation().read(asked.messages)),
+        tools=tuple(_tools(asked)),
+        tool_choice=_tool_choice(asked),
+        parallel_tools=asked.parallel_tool_calls,
+        output=_output(asked.response_format),
+        thinking=_thinking(asked),
+        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
+        seed=asked.seed,
+        presence_penalty=asked.presence_penalty,
+        frequency_penalty=asked.frequency_penalty,
+        user=asked.user or "",
+        stream=bool(asked.stream),
+        stream_usage=bool(asked.stream_options and asked.stream_options.include_usage),
+        extra={NAME: rest} if rest else {},
+    )
+
+
+def _refuse_what_only_openai_has(asked: wire.ChatRequest) -> None:
+    other = "a provider that does not speak OpenAI's own format"
+    if asked.n is not None and asked.n != 1:
+        raise invalid(f"'n' must be 1 for {other}.", "n")
+    if asked.logprobs or asked.top_logprobs:
+        raise invalid(f"'logprobs' is not available from {other}.", "logprobs")
+    if asked.audio or "audio" in (asked.modalities or ()):
+        raise invalid(f"Audio output is not available from {other}.", "modalities")
+
+
+class _Conversation:
+    """Reads messages in order; legacy function calls get ids on the way."""
+
+    def __init__(self) -> None:
+        self._legacy = 0
+        self._names: dict[str, str] = {}  # tool call id -> function name
+
+    def read(self, messages: list[wire.Message]) -> Iterator[Message]:
+        for at, message in enumerate(messages):
+            where = f"messages[{at}]"
+            match message.role:
+                case "system" | "developer":
+                    parts = tuple(_parts(message.content, where))
+                    yield Message("system", parts, message.name or "")
+                case "user":
+                    parts = tuple(_parts(message.content, where))
+                    yield Message("user", parts, message.name or "")
+                case "assistant":
+                    yield Message(
+                        "assistant", tuple(self._assistant(message, where)), message.name or ""
+                    )
+                case "tool" | "function":
+                    yield Message("user", (self._result(message, where),))
+                case role:
+                    raise invalid(
+                        f"Invalid value: '{role}'. Supported values are: 'system', 'developer', "
+                        f"'user', 'assistant' and 'tool'.",
+                        f"{where}.role",
+                        "invalid_value",
+                    )
+
+    def _assistant(self, message: wire.Message, where: str) -> Iterator[Part]:
+        said = [p for p in _parts(message.content, where) if not _empty(p)]
+        calls = list(self._calls(message, where))
+        yield from reasoning.read(message, said, calls)
+        yield from said
+        if message.refusal:
+            yield Refusal(message.refusal)
+        yield from calls
+
+    def _calls(self, message: wire.Message, where: str) -> Iterator[ToolCall]:
+        for at, call in enumerate(message.tool_calls or ()):
+            place = f"{where}.tool_calls[{at}]"
+            if call.function is None:
+                if call.custom is None:
+                    raise invalid(
+                        f"Missing required parameter: '{place}.function'.", f"{place}.function"
+                    )
+                name = call.custom.name
+                arguments = _json.dumps({"input": call.custom.input}).decode()
+            else:
+                name, arguments = call.function.name, _arguments(call.function)
+            if not call.id:
+                raise invalid(f"Missing required parameter: '{place}.id'.", f"{place}.id")
+            self._names[call.id] = name
+            google = (call.extra_content or {}).get("google") or {}
+            signature = google.get("thought_signature")
+            extra = {"gemini": {"signature": signature}} if signature else {}
+            yield ToolCall(call.id, name, arguments, extra)
+        if message.function_call is not None:
+            self._legacy += 1
+            call_id = f"call_{self._legacy}"
+            self._names[call_id] = message.function_call.name
+            yield ToolCall(call_id, message.function_call.name, _arguments(message.function_call))
+
+    def _result(self, message: wire.Message, where: str) -> ToolResult:
+        call_id = message.tool_call_id
+        if message.role == "function":
+            call_id = f"call_{self._legacy}"
+        if not call_id:
+            raise invalid(
+                f"Missing required parameter: '{where}.tool_call_id'.", f"{where}.tool_call_id"
+            )
+        parts = []
+        for part in _parts(message.content, where):
+            if not isinstance(part, Text | Media):
+                raise invalid("A tool's result holds text or media only.", f"{where}.content")
+            parts.append(part)
+        return ToolResult(call_id, tuple(parts), self._names.get(call_id) or message.name or "")
+
+
+def _empty(part: Part) -> bool:
+    return isinstance(part, Text) and not part.text
+
+
+def _arguments(function: wire.Function) -> str:
+    if isinstance(function.arguments, dict):
+        return _json.dumps(function.arguments).decode()
+    return function.arguments or ""
+
+
+def _parts(content: str | list[wire.Part] | None, where: str) -> Iterator[Block]:
+    if isinstance(content, str):
+        yield Text(content)
+        return
+    for at, part in enumerate(content or ()):
+        yield _part(part, f"{where}.content[{at}]")
+
+
+def _part(part: wire.Part, where: str) -> Block:
+    match part:
+        case wire.Part(type="text" | "input_text" | "output_text", text=str(text)):
+            mark = part.cache_control
+            return Text(text, extra={"anthropic": {"cache_control": mark}} if mark else {})
+        case wire.Part(type="refusal", refusal=str(text)):
+            return Refusal(text)
+        case wire.Part(type="thinking"):
+            return Reasoning(reasoning.flatten(part.thinking))
+        case wire.Part(type="image_url", image_url=wire.ImageURL(url=url, detail=detail)):
+            seen = {NAME: {"detail": detail}} if detail else {}
+            return _linked("image", url, "image/*", f"{where}.image_url.url", seen)
+        case wire.Part(type="image_url", image_url=str(url)):
+            return _linked("image", url, "image/*", f"{where}.image_url")
+        case wire.Part(type="video_url", video_url=wire.ImageURL(url=url)):
+            return _linked("video", url, "video/*", f"{where}.video_url.url")
+        case wire.Part(type="input_audio", input_audio=wire.InputAudio(data=data, format=form)):
+            return Media(kind="audio", media_type=_AUDIO.get(form, f"audio/{form}"), data=data)
+        case wire.Part(type="file", file=wire.File(file_id=str(file), filename=name)):
+            return Media(kind="document", file=file, name=name or "")
+        case wire.Part(type="file", file=wire.File(file_data=str(data), filename=name)):
+            return _linked("document", data, "application/pdf", where, name=name or "")
+    known = "'text', 'image_url', 'input_audio', 'file' and 'refusal'"
+    raise invalid(
+        f"Invalid content part of type '{part.type}'. Supported are {known}, "
+        f"each with its member of the same name.",
+        where,
+        "invalid_value",
+    )
+
+
+_AUDIO = {"mp3": "audio/mpeg", "wav": "audio/wav"}
+
+
+def _linked(
+    kind: Any, url: str, default: str, where: str, extra: Any = None, name: str = ""
+) -> Media:
+    extra = extra or {}
+    if url.startswith(("http://", "https://", "gs://")):
+        return Media(kind=kind, url=url, name=name, extra=extra)
+    found = _DATA_URL.match(url)
+    if found:
+        media_type, data = found["type"] or default, found["data"]
+        if "base64" not in found["how"]:
+            data = base64.b64encode(unquote_to_bytes(data)).decode()
+        return Media(kind=kind, media_type=media_type, data=data, name=name, extra=extra)
+    if kind == "document" and url:
+        return Media(kind=kind, media_type=default, data=url, name=name, extra=extra)
+    raise invalid(
+        "Expected a URL that begins with 'https://' or 'data:<type>;base64,'.", where, "invalid_url"
+    )
+
+
+def _tools(asked: wire.ChatRequest) -> Iterator[Tool]:
+    for at, tool in enumerate(asked.tools or ()):
+        if tool.type == "function" and tool.function is None:
+            raise _read.required(f"tools[{at}].function")
+        if tool.function is None or tool.type != "function":
+            raise invalid(
+                f"Tools of type '{tool.type}' are not available from this provider; "
+                f"only functions are.",
+                f"tools[{at}].type",
+            )
+        cache = {"anthropic": {"cache_control": tool.cache_control}} if tool.cache_control else {}
+        yield _tool(tool.function, cache)
+    for function in asked.functions or ():
+        yield _tool(function, {})
+
+
+def _tool(function: wire.FunctionDefinition, extra: dict[str, Any]) -> Tool:
+    return Tool(
+        name=function.name,
+        description=function.description or "",
+        schema=function.parameters,
+        strict=function.strict,
+        extra=extra,
+    )
+
+
+def _tool_choice(asked: wire.ChatRequest) -> ToolChoice | None:
+    match asked.tool_choice if asked.tool_choice is not None else asked.function_call:
+        case None:
+            return None
+        case "auto" | "none" | "required" as mode:
+            return ToolChoice(mode)
+        case "any":
+            return ToolChoice("required")
+        case {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(tools)}}:
+            names = tuple(_chosen(tool) for tool in tools)
+            return ToolChoice("required" if mode == "required" else "auto", names)
+        case dict(choice):
+            return ToolChoice("required", (_chosen(choice),))
+        case other:
+            raise invalid(
+                f"Invalid value: '{other}'. Supported values are: 'none', 'auto' and 'required'.",
+                "tool_choice",
+                "invalid_value",
+            )
+
+
+def _chosen(choice: Any) -> str:
+    match choice:
+        case {"function": {"name": str(name)}} | {"name": str(name)}:
+            return name
+    raise invalid("Missing required parameter: 'tool_choice.function.name'.", "tool_choice")
+
+
+def _output(wanted: wire.ResponseFormat | None) -> Output | None:
+    match wanted:
+        case None | wire.ResponseFormat(type="text"):
+            return None
+        case wire.ResponseFormat(type="json_object"):
+            return Output()
+        case wire.ResponseFormat(type="json_schema", json_schema=wire.JSONSchema() as named):
+            return Output(
+                schema=named.schema or {},
+                name=named.name,
+                description=named.description or "",
+                strict=named.strict,
+            )
+        case wire.ResponseFormat(type="json_schema"):
+            raise invalid(
+                "Missing required parameter: 'response_format.json_schema'.",
+                "response_format.json_schema",
+            )
+    raise invalid(
+        f"Invalid value: '{wanted.type}'. Supported values are: 'text', 'json_object' and "
+        f"'json_schema'.",
+        "response_format.type",
+        "invalid_value",
+    )
+
+
+def _thinking(asked: wire.ChatRequest) -> Thinking | None:
+    if asked.thinking is not None:
+        if asked.thinking.type == "disabled":
+            return Thinking(effort="none")
+        return Thinking(effort=asked.reasoning_effort or "", budget=asked.thinking.budget_tokens)
+    if asked.reasoning is not None:
+        wish = asked.reasoning
+        if wish.enabled is False or wish.effort == "none":
+            return Thinking(effort="none")
+        summary = None if wish.exclude is None else not wish.exclude
+        return Thinking(effort=wish.effort or "", budget=wish.max_tokens, summary=summary)
+    if asked.reasoning_effort:
+        return Thinking(effort=asked.reasoning_effort)
+    return None
+
+
+# ── neutral to OpenAI ────────────────────────────────────────────────────────
+
+
+def encode_request(request: Request) -> Draft:
+    """Write the body of POST /chat/completions."""
+    body: dict[str, Any] = {"model": request.model}
+    body["messages"] = [out for m in request.messages for out in _write_message(m)]
+    if request.tools:
+        body["tools"] = [{"type": "function", "function": _write_tool(t)} for t in request.tools]
+    if request.tool_choice is not None and request.tools:
+        body["tool_choice"] = _write_choice(request.tool_choice)
+    _put(body, "parallel_tool_calls", request.parallel_tools if request.tools else None)
+    _put(body, "response_format", _write_output(request.output))
+    _put(body, "max_completion_tokens", request.max_tokens)
+    for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
+        _put(body, name, getattr(request, name))
+    _put(body, "stop", list(request.stop) or None)
+    _put(body, "user", request.user or None)
+    if request.thinking is not None:
+        _put(body, "reasoning_effort", request.thinking.effort or _effort(request.thinking.budget))
+    body["stream"] = request.stream
+    if request.stream:
+        body["stream_options"] = {"include_usage": True}
+    body.update(request.extra.get(NAME, {}))
+    ignored = left_out(request, NAME, names=True)
+    if request.top_k is not None:
+        ignored.append("top_k")
+    return Draft("/chat/completions", body, ignored=tuple(ignored))
+
+
+def _put(body: dict[str, Any], name: str, value: Any) -> None:
+    if value is not None:
+        body[name] = value
+
+
+def _effort(budget: int | None) -> str | None:
+    if budget is None:
+        return None
+    return "low" if budget <= 2048 else "medium" if budget <= 8192 else "high"
+
+
+def _write_message(message: Message) -> Iterator[dict[str, Any]]:
+    name = {"name": message.name} if message.name else {}
+    if message.role == "assistant":
+        yield {"role": "assistant", **_write_assistant(message.parts), **name}
+        return
+    results = [p for p in message.parts if isinstance(p, ToolResult)]
+    rest = [p for p in message.parts if not isinstance(p, ToolResult)]
+    shown: list[Part] = []
+    for result in results:
+        # A tool message holds text only: what a tool showed follows as the user's.
+        texts = [p for p in result.parts if isinstance(p, Text)]
+        shown += [p for p in result.parts if isinstance(p, Media)]
+        said = "".join(p.text for p in texts)
+        yield {"role": "tool", "tool_call_id": result.id, "content": said}
+    if shown or rest:
+        parts = [out for p in [*shown, *rest] if (out := _write_part(p)) is not None]
+        content: Any = parts
+        if len(parts) <= 1 and all(part["type"] == "text" for part in parts):
+            content = parts[0]["text"] if parts else ""
+        yield {"role": message.role, "content": content, **name}
+
+
+def _write_assistant(parts: tuple[Part, ...]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    text = "".join(p.text for p in parts if isinstance(p, Text))
+    refusal = "".join(p.text for p in parts if isinstance(p, Refusal))
+    calls = [p for p in parts if isinstance(p, ToolCall)]
+    out["content"] = text or None
+    if refusal:
+        out["refusal"] = refusal
+    if calls:
+        out["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments or "{}"},
+            }
+            for call in calls
+        ]
+    elif not text and not refusal:
+        out["content"] = ""
+    return out
+
+
+def _write_part(part: Part) -> dict[str, Any] | None:
+    match part:
+        case Text(text=text) | Refusal(text=text):
+            return {"type": "text", "text": text}
+        case Media(kind="image") if part.url or part.data:
+            link = {"url": _link(part), **part.extra.get(NAME, {})}
+            return {"type": "image_url", "image_url": link}
+        case Media(kind="audio", data=data) if data:
+            form = part.media_type.partition("/")[2]
+            return {
+                "type": "input_audio",
+                "input_audio": {"data": data, "format": {"mpeg": "mp3"}.get(form, form)},
+            }
+        case Media(kind="document") if text := _read.text_of(part):
+            return {"type": "text", "text": f"{part.name}\n{text}" if part.name else text}
+        case Media(kind="document", file=file) if file:
+            return {"type": "file", "file": {"file_id": file}}
+        case Media(kind="document", data=data) if data:
+            named = {"filename": part.name or "document.pdf"}
+            return {"type": "file", "file": {"file_data": _link(part), **named}}
+        case Media(kind="video") if part.url or part.data:
+            return {"type": "video_url", "video_url": {"url": _link(part)}}
+        case Media():
+            raise invalid(f"OpenAI's chat API takes no {part.kind} in this form.", "messages")
+        case _:
+            return None
+
+
+def _link(media: Media) -> str:
+    return media.url or f"data:{media.media_type};base64,{media.data}"
+
+
+def _write_tool(tool: Tool) -> dict[str, Any]:
+    out: dict[str, Any] = {"name": tool.name}
+    _put(out, "description", tool.description or None)
+    _put(out, "parameters", tool.schema)
+    _put(out, "strict", tool.strict)
+    return out
+
+
+def _write_choice(choice: ToolChoice) -> Any:
+    named = [{"type": "function", "function": {"name": name}} for name in choice.names]
+    if not named:
+        return choice.mode
+    if len(named) == 1 and choice.mode == "required":
+        return named[0]
+    allowed = {"mode": choice.mode, "tools": named}
+    return {"type": "allowed_tools", "allowed_tools": allowed}
+
+
+def _write_output(output: Output | None) -> dict[str, Any] | None:
+    if output is None:
+        return None
+    if output.schema is None:
+        return {"type": "json_object"}
+    named: dict[str, Any] = {"name": output.name or "answer", "schema": output.schema}
+    _put(named, "description", output.description or None)
+    _put(named, "strict", output.strict)
+    return {"type": "json_schema", "json_schema": named}

@@ -1,0 +1,425 @@
+"""Whole answers, usage and errors: OpenAI's words to neutral ones, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects.openai_chat import reasoning
+from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.messages import (
+    Block,
+    Citation,
+    Extra,
+    Media,
+    Reasoning,
+    Refusal,
+    Response,
+    Stop,
+    Text,
+    ToolCall,
+    Usage,
+)
+
+NAME = "openai_chat"
+
+STOPS = {
+    "stop": Stop.END,
+    "length": Stop.LENGTH,
+    "tool_calls": Stop.TOOLS,
+    "function_call": Stop.TOOLS,
+    "content_filter": Stop.FILTER,
+}
+WORDS = {
+    Stop.END: "stop",
+    Stop.LENGTH: "length",
+    Stop.TOOLS: "tool_calls",
+    Stop.FILTER: "content_filter",
+    Stop.OTHER: "stop",
+}
+
+
+# Words that other vendors use where OpenAI has its five.
+FINISH = {
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "complete": "stop",
+    "max_tokens": "length",
+    "model_length": "length",
+    "insufficient_system_resource": "length",
+    "tool_use": "tool_calls",
+    "tool_call": "tool_calls",
+    "safety": "content_filter",
+    "sensitive": "content_filter",
+    "recitation": "content_filter",
+}
+
+
+def finish_word(word: Any, called: bool) -> str | None:
+    """The finish reason in OpenAI's words; None while there is none."""
+    if not isinstance(word, str) or not word:
+        return None
+    word = FINISH.get(word.lower(), word)
+    if word not in STOPS:
+        word = "stop"
+    return "tool_calls" if called and word == "stop" else word
+
+
+def finish_reason(stop: Stop, called: bool) -> str:
+    """OpenAI's word; an answer that calls tools says so whatever else its vendor calls that."""
+    if called and stop in (Stop.END, Stop.OTHER):
+        return "tool_calls"
+    return WORDS[stop]
+
+
+# ── answers ──────────────────────────────────────────────────────────────────
+
+
+def decode_response(body: bytes) -> Response:
+    """Read a whole chat completion."""
+    answer = _read.object_in(body)
+    if answer is None:
+        raise _read.unreadable(200, body)
+    raise_error(answer)
+    match answer.get("choices"):
+        case [{"message": dict(message)} as choice, *_]:
+            pass
+        case _:
+            raise _read.broken("it holds no choices")
+    blocks = tuple(_blocks(message))
+    called = any(isinstance(block, ToolCall) for block in blocks)
+    word = finish_word(choice.get("finish_reason"), called)
+    # Without a reason the answer is whole all the same.
+    return Response(
+        id=answer.get("id") or "",
+        model=answer.get("model") or "",
+        blocks=blocks,
+        stop=STOPS[word or finish_reason(Stop.END, called)],
+        usage=decode_usage(answer.get("usage")),
+        word=word or "",
+    )
+
+
+def _blocks(message: dict[str, Any]) -> Iterator[Block]:
+    thoughts = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(thoughts, str) and thoughts:
+        yield Reasoning(thoughts)
+    content = message.get("content")
+    citations = tuple(decode_citations(message.get("annotations")))
+    if isinstance(content, str) and content:
+        yield Text(content, citations)
+    for part in content if isinstance(content, list) else ():
+        match part:
+            case {"type": "text", "text": str(text)} if text:
+                yield Text(text)
+            case {"type": "thinking", "thinking": thinking}:
+                yield Reasoning(reasoning.flatten(thinking))
+    if message.get("refusal"):
+        yield Refusal(message["refusal"])
+    for image in message.get("images") or ():
+        yield decode_image(image)
+    for at, call in enumerate(message.get("tool_calls") or ()):
+        yield _call(call, at)
+    legacy = message.get("function_call") or {}
+    if legacy.get("name"):
+        yield ToolCall("call_0", legacy["name"], legacy.get("arguments") or "{}")
+
+
+def _call(call: dict[str, Any], at: int) -> ToolCall:
+    function = call.get("function") or {}
+    return ToolCall(
+        call.get("id") or f"call_{at}",
+        function.get("name") or "",
+        arguments_text(function.get("arguments")) or "{}",
+        call_extra(call),
+    )
+
+
+def call_extra(call: dict[str, Any]) -> Extra:
+    """What a tool call carries for its vendor only."""
+    google = (call.get("extra_content") or {}).get("google") or {}
+    signature = google.get("thought_signature")
+    return {"gemini": {"signature": signature}} if signature else {}
+
+
+def decode_image(image: dict[str, Any]) -> Media:
+    """A member of `images`."""
+    url = (image.get("image_url") or {}).get("url") or ""
+    head, _, data = url.partition(";base64,")
+    if data:
+        return Media(kind="image", media_type=head.removeprefix("data:"), data=data)
+    return Media(kind="image", url=url)
+
+
+def arguments_text(arguments: Any) -> str:
+    """Arguments as JSON text; some vendors send them parsed."""
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else _json.dumps(arguments).decode()
+
+
+def decode_citations(annotations: Any) -> Iterator[Citation]:
+    """Sources out of `annotations`."""
+    for annotation in annotations or ():
+        match annotation:
+            case {"type": "url_citation", "url_citation": dict(found)}:
+                yield Citation(
+                    url=found.get("url") or "",
+                    title=found.get("title") or "",
+                    start=found.get("start_index"),
+                    end=found.get("end_index"),
+                )
+
+
+def encode_response(response: Response, created: int, new_id: str) -> bytes:
+    """Write a whole chat completion; `created` is in Unix seconds."""
+    called = any(isinstance(b, ToolCall) for b in response.blocks)
+    choice = {
+        "index": 0,
+        "message": _message(response),
+        "logprobs": None,
+        "finish_reason": finish_reason(response.stop, called),
+    }
+    answer: dict[str, Any] = {
+        "id": response.id or new_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": response.model,
+        "choices": [choice],
+    }
+    if response.usage is not None:
+        answer["usage"] = encode_usage(response.usage)
+    return _json.dumps(answer)
+
+
+def _message(response: Response) -> dict[str, Any]:
+    texts: list[str] = []
+    thoughts: list[str] = []
+    refusals: list[str] = []
+    annotations: list[dict[str, Any]] = []
+    details: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    at = 0
+    for block in response.blocks:
+        match block:
+            case Text(text, citations, extra):
+                annotations += [encode_citation(c, at, at + len(text)) for c in citations]
+                details += reasoning.details("", extra)
+                texts.append(text)
+                at += len(text)
+            case Reasoning(text, extra):
+                details += reasoning.details(text, extra)
+                thoughts.append(text)
+            case Refusal(text):
+                refusals.append(text)
+            case ToolCall():
+                calls.append(tool_call(block))
+            case Media(kind="image"):
+                images.append(image(block))
+    details = [{**detail, "index": at} for at, detail in enumerate(details)]
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(texts) if texts or not calls else None,
+        "refusal": "".join(refusals) or response.refusal or None,
+    }
+    optional = {
+        "reasoning_content": "".join(thoughts),
+        "reasoning_details": details,
+        "annotations": annotations,
+        "images": images,
+        "tool_calls": calls,
+    }
+    return message | {name: value for name, value in optional.items() if value}
+
+
+def tool_call(call: ToolCall) -> dict[str, Any]:
+    """A member of `tool_calls`."""
+    out: dict[str, Any] = {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+    signature = call.extra.get("gemini", {}).get("signature")
+    if signature:
+        out["extra_content"] = {"google": {"thought_signature": signature}}
+    return out
+
+
+def image(media: Media) -> dict[str, Any]:
+    """A member of `images`, OpenRouter's place for pictures the model drew."""
+    url = media.url or f"data:{media.media_type};base64,{media.data}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def encode_citation(citation: Citation, start: int, end: int) -> dict[str, Any]:
+    """A member of `annotations`; without positions of its own a source covers its whole block.
+
+    Documents of the conversation have no URL and OpenAI has no word for them: they are named by
+    title and quote in the same form.
+    """
+    out: dict[str, Any] = {
+        "start_index": start if citation.start is None else citation.start,
+        "end_index": end if citation.end is None else citation.end,
+        "url": citation.url,
+        "title": citation.title,
+    }
+    if citation.quote and not citation.url:
+        out["quote"] = citation.quote
+    return {"type": "url_citation", "url_citation": out}
+
+
+# ── usage ────────────────────────────────────────────────────────────────────
+
+
+def decode_usage(usage: Any) -> Usage | None:
+    """Read `usage`; reasoning that a vendor counts beside the completion (xAI) is added."""
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    total = _count(usage, "total_tokens")
+    into = usage.get("prompt_tokens_details")
+    out = usage.get("completion_tokens_details")
+    thought = _count(out, "reasoning_tokens") or _count(usage, "reasoning_tokens")
+    if thought and total == prompt + completion + thought:
+        completion += thought
+    cached = _count(into, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens")
+    return Usage(
+        input=prompt,
+        output=completion,
+        cache_read=cached or _count(usage, "num_cached_tokens"),
+        cache_write=_count(into, "cache_write_tokens"),
+        reasoning=thought,
+        audio_input=_count(into, "audio_tokens"),
+        audio_output=_count(out, "audio_tokens"),
+    )
+
+
+def _count(where: Any, name: str) -> int:
+    value = where.get(name) if isinstance(where, dict) else None
+    return value if isinstance(value, int) else 0
+
+
+def encode_usage(usage: Usage) -> dict[str, Any]:
+    """Write `usage`."""
+    into = {"cached_tokens": usage.cache_read, "audio_tokens": usage.audio_input}
+    if usage.cache_write:
+        into["cache_write_tokens"] = usage.cache_write
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "prompt_tokens_details": into,
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            "audio_tokens": usage.audio_output,
+        },
+    }
+
+
+# ── errors ───────────────────────────────────────────────────────────────────
+
+TYPES = {
+    Kind.INVALID: "invalid_request_error",
+    Kind.UNAUTHORIZED: "invalid_request_error",
+    Kind.FORBIDDEN: "invalid_request_error",
+    Kind.NOT_FOUND: "invalid_request_error",
+    Kind.TOO_LARGE: "invalid_request_error",
+    Kind.LIMITED: "requests",
+    Kind.KEY_REJECTED: "server_error",
+    Kind.UPSTREAM: "server_error",
+    Kind.OVERLOADED: "server_error",
+    Kind.TIMEOUT: "server_error",
+    Kind.INTERNAL: "server_error",
+}
+CODES = {
+    Kind.UNAUTHORIZED: "invalid_api_key",
+    Kind.LIMITED: "rate_limit_exceeded",
+}
+# Codes that say more than the status: the key has no money left, or is no key.
+_KEY_CODES = frozenset({"invalid_api_key", "account_deactivated", "billing_not_active"})
+_STREAM_KINDS = {
+    "rate_limit_exceeded": Kind.LIMITED,
+    "insufficient_quota": Kind.LIMITED,
+    "rate_limit_error": Kind.LIMITED,
+    "overloaded_error": Kind.OVERLOADED,
+    "overloaded": Kind.OVERLOADED,
+    "engine_overloaded": Kind.OVERLOADED,
+    "invalid_request_error": Kind.INVALID,
+    "context_length_exceeded": Kind.INVALID,
+    "tool_use_failed": Kind.INVALID,
+}
+
+
+def encode_error(error: APIError) -> bytes:
+    """Write `{"error": {...}}`."""
+    return _json.dumps(
+        {
+            "error": {
+                "message": error.message,
+                "type": TYPES[error.kind],
+                "param": error.param,
+                "code": error.code or CODES.get(error.kind),
+            }
+        }
+    )
+
+
+def decode_error(status: int, body: bytes) -> APIError:
+    """Read an error answer, also in the spellings of those who nearly speak OpenAI's format."""
+    # Google's imitation of OpenAI's API wraps its errors in a list.
+    answer = _read.object_in(body.strip().removeprefix(b"[").removesuffix(b"]"))
+    if answer is None:
+        return _read.unreadable(status, body)
+    return read_error(answer, status)
+
+
+def raise_error(answer: dict[str, Any]) -> None:
+    """Raise the error that an answer or chunk tells, though its status was 200."""
+    if answer.get("error"):
+        raise read_error(answer, 200)
+    for choice in answer.get("choices") or ():
+        if isinstance(choice, dict) and (
+            choice.get("error") or choice.get("finish_reason") == "error"
+        ):
+            raise read_error(choice, 200)  # OpenRouter: the vendor behind it failed
+
+
+def read_error(answer: dict[str, Any], status: int) -> APIError:
+    """The error in a parsed body, or in a chunk of a stream (then `status` is 200)."""
+    found = answer.get("error")
+    if not isinstance(found, dict):
+        found = {"message": found} if isinstance(found, str) else answer
+    code = found.get("code")
+    if isinstance(code, int) and 400 <= code < 600 and status == 200:
+        status = code
+    word = code if isinstance(code, str) else None
+    kind = kind_of(status) if status >= 400 else _stream_kind(word, found.get("type"))
+    if word in _KEY_CODES:
+        kind = Kind.KEY_REJECTED
+    message = found.get("message") or found.get("detail") or answer.get("detail")
+    if not isinstance(message, str) or not message:
+        message = _read.excerpt(_json.dumps(answer))
+    inner = found.get("metadata")
+    if isinstance(inner, dict) and isinstance(inner.get("raw"), str):
+        message = f"{message}: {inner['raw']}"  # OpenRouter: what the vendor behind it said
+    param = found.get("param")
+    return APIError(
+        kind,
+        message,
+        status=_read.client_status(status, kind),
+        param=param if isinstance(param, str) else None,
+        code=word,
+        upstream_status=status,
+    )
+
+
+def _stream_kind(code: str | None, type_: Any) -> Kind:
+    for word in (code, type_):
+        if isinstance(word, str) and word in _STREAM_KINDS:
+            return _STREAM_KINDS[word]
+    return Kind.UPSTREAM

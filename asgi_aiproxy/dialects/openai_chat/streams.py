@@ -1,0 +1,229 @@
+"""Streamed answers: chunks to events, and events to chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects.openai_chat import mend, reasoning, responses
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import encode_frame
+from asgi_aiproxy.messages import (
+    BlockDelta,
+    BlockEnd,
+    BlockStart,
+    Event,
+    Extra,
+    Media,
+    MessageEnd,
+    MessageStart,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    Usage,
+    merge,
+)
+
+DONE = b"data: [DONE]\n\n"
+_encode = _json.encode
+
+
+class Decoder:
+    """Chunks of a chat completion to events. Only the first choice is read."""
+
+    def __init__(self) -> None:
+        self._blocks = Blocks()
+        self._chunks = mend.Chunks("")
+        self._started = self._ended = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far."""
+        return responses.decode_usage(self._chunks.usage)
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return str((self._chunks.head or {}).get("model", ""))
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """The events of one chunk."""
+        if data == b"[DONE]":
+            return self.close()  # the provider may leave the connection open
+        chunk = mend.parsed(data)
+        if chunk is None or self._ended:
+            return ()
+        responses.raise_error(chunk)
+        mended = self._chunks.chunk(chunk)
+        head = self._chunks.head
+        if head is None:
+            return ()
+        events: list[Event] = []
+        if not self._started:
+            self._started = True
+            events.append(MessageStart(head["id"], head["model"]))
+        for choice in (mended or {}).get("choices", ()):
+            if choice["index"] == 0:
+                events += self._delta(choice["delta"])
+        return events
+
+    def close(self) -> Sequence[Event]:
+        """The end of the message, if it was not told before; the finish reason must have come."""
+        if self._ended:
+            return ()
+        word = self._chunks.finish(0)
+        if word is None:
+            raise _read.broken("the stream ended without a finish reason")
+        self._ended = True
+        return [*self._blocks.end(), MessageEnd(responses.STOPS[word], self.usage, word)]
+
+    def _delta(self, delta: dict[str, Any]) -> Iterator[Event]:
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        if isinstance(thought, str) and thought:
+            yield from self._blocks.text(Reasoning(), thought)
+        if delta.get("content"):
+            yield from self._blocks.text(Text(), delta["content"])
+        if delta.get("refusal"):
+            yield from self._blocks.text(Refusal(), delta["refusal"])
+        citations = tuple(responses.decode_citations(delta.get("annotations")))
+        if citations:
+            yield from self._blocks.cite(citations)
+        for image in delta.get("images") or ():
+            yield from self._blocks.single(responses.decode_image(image))
+        for call in delta.get("tool_calls") or ():
+            yield from self._call(call)
+        if delta.get("function_call"):
+            yield from self._legacy(delta["function_call"])
+
+    def _call(self, call: dict[str, Any]) -> Iterator[Event]:
+        function = call["function"]
+        if "id" in call:
+            opening = ToolCall(call["id"], function["name"], extra=responses.call_extra(call))
+            yield from self._blocks.call(call["index"], opening)
+        if function["arguments"]:
+            yield from self._blocks.arguments(call["index"], function["arguments"])
+
+    def _legacy(self, function: dict[str, Any]) -> Iterator[Event]:
+        if not self._blocks.knows("legacy"):
+            yield from self._blocks.call("legacy", ToolCall("call_0", function.get("name") or ""))
+        if function.get("arguments"):
+            yield from self._blocks.arguments("legacy", function["arguments"])
+
+
+class Encoder:
+    """Events to chunks of a chat completion."""
+
+    def __init__(self, *, usage_wanted: bool, created: int, new_id: str) -> None:
+        self._usage_wanted = usage_wanted
+        self._created = created
+        self._id = new_id
+        self._head = b""
+        # For each open block what stands before and after its text in a chunk, and its text so far.
+        self._open: dict[int, tuple[bytes, bytes, list[str]]] = {}
+        self._calls = 0
+        self._at = 0  # characters of visible text in blocks that have ended
+        self._visible: set[int] = set()
+        self._extras: dict[int, Extra] = {}
+        # How many members each list has so far: the SDK joins lists of a stream by `index`.
+        self._told: dict[str, int] = {}
+
+    def feed(self, event: Event) -> bytes:
+        """The chunks that tell this event."""
+        if type(event) is BlockDelta:
+            opened, text = self._open[event.index], event.text
+            opened[2].append(text)
+            try:
+                return opened[0] + _encode(text) + opened[1]
+            except UnicodeEncodeError:
+                return opened[0] + _json.quote(text) + opened[1]
+        match event:
+            case MessageStart():
+                return self._start(event)
+            case BlockStart():
+                return self._begin(event)
+            case BlockEnd():
+                return self._finish(event)
+            case _:
+                return self._end(event)
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream; no `[DONE]` follows, so no client takes the answer for whole."""
+        return encode_frame(responses.encode_error(error))
+
+    def _start(self, event: MessageStart) -> bytes:
+        head = {
+            "id": event.id or self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": event.model,
+        }
+        self._head = b"data: " + _json.dumps(head)[:-1]
+        return self._chunk(b'{"role":"assistant","content":""}')
+
+    def _chunk(self, delta: bytes, finish: bytes = b"null") -> bytes:
+        before, after = self._frame()
+        return before + delta + after.replace(b"null", finish)
+
+    def _frame(self) -> tuple[bytes, bytes]:
+        return self._head + b',"choices":[{"index":0,"delta":', b',"finish_reason":null}]}\n\n'
+
+    def _begin(self, event: BlockStart) -> bytes:
+        match event.block:
+            case Text():
+                self._visible.add(event.index)
+                self._grow(event.index, b'{"content":', b"}")
+            case Reasoning(text, extra):
+                self._extras[event.index] = extra
+                self._grow(event.index, b'{"reasoning_content":', b"}", text)
+            case Refusal():
+                self._grow(event.index, b'{"refusal":', b"}")
+            case ToolCall() as call:
+                number = self._calls
+                self._calls += 1
+                lead = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % number
+                self._grow(event.index, lead, b"}}]}")
+                opening = {"index": number, **responses.tool_call(call)}
+                return self._chunk(_json.dumps({"tool_calls": [opening]}))
+            case Media(kind="image") as media:
+                images = self._numbered("images", [responses.image(media)])
+                return self._chunk(_json.dumps({"images": images}))
+        return b""
+
+    def _grow(self, index: int, before: bytes, after: bytes, text: str = "") -> None:
+        head, tail = self._frame()
+        self._open[index] = (head + before, after + tail, [text])
+
+    def _finish(self, event: BlockEnd) -> bytes:
+        _, _, pieces = self._open.pop(event.index, (b"", b"", []))
+        text = "".join(pieces)
+        delta: dict[str, Any] = {}
+        if event.index in self._visible:
+            start, self._at = self._at, self._at + len(text)
+            if event.citations:
+                cited = [responses.encode_citation(c, start, self._at) for c in event.citations]
+                delta["annotations"] = self._numbered("annotations", cited)
+            text = ""
+        extra = merge(self._extras.pop(event.index, {}), event.extra)
+        if extra:
+            details = reasoning.details(text, extra)
+            if details:
+                delta["reasoning_details"] = self._numbered("reasoning_details", details)
+        return self._chunk(_json.dumps(delta)) if delta else b""
+
+    def _numbered(self, name: str, members: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        start = self._told.get(name, 0)
+        self._told[name] = start + len(members)
+        return [{"index": start + at, **member} for at, member in enumerate(members)]
+
+    def _end(self, event: MessageEnd) -> bytes:
+        finish = responses.finish_reason(event.stop, self._calls > 0)
+        delta = {"refusal": event.refusal} if event.refusal else {}
+        out = self._chunk(_json.dumps(delta), b'"' + finish.encode() + b'"')
+        if self._usage_wanted and event.usage is not None:
+            usage = _json.dumps(responses.encode_usage(event.usage))
+            out += self._head + b',"choices":[],"usage":' + usage + b"}\n\n"
+        return out + DONE

@@ -1,0 +1,212 @@
+"""OpenAI's legacy completions (POST /v1/completions). We are only ever its server.
+
+Providers that have the endpoint get the request as it is; for all others the prompt becomes a
+user's message and the answer's text the completion.
+https://platform.openai.com/docs/api-reference/completions
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects.base import Clock, Draft, Echo, Encoder, Face, Head, NewId, Operation
+from asgi_aiproxy.dialects.openai_chat import OpenAIChat, responses, wire
+from asgi_aiproxy.dialects.openai_chat.echo import Exact
+from asgi_aiproxy.errors import APIError, invalid
+from asgi_aiproxy.framing import encode_frame
+from asgi_aiproxy.messages import (
+    BlockDelta,
+    BlockStart,
+    Event,
+    Message,
+    MessageEnd,
+    MessageStart,
+    Refusal,
+    Request,
+    Response,
+    Text,
+)
+
+NAME = "openai_completions"
+
+_OPERATION = Operation("completions", "/completions", chat=True)
+
+
+class CompletionRequest(msgspec.Struct):
+    """The request as OpenAI documents it."""
+
+    model: str
+    prompt: Any = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    user: str | None = None
+    stream: bool | None = None
+    stream_options: wire.StreamOptions | None = None
+    n: int | None = None
+    best_of: int | None = None
+    logprobs: int | None = None
+
+
+_request = msgspec.json.Decoder(CompletionRequest)
+
+
+def new_id() -> str:
+    """An id as OpenAI's look."""
+    return f"cmpl-{uuid.uuid4().hex}"
+
+
+class OpenAICompletions(Face):
+    """The legacy completions face. `now` and `new_id` are for tests that compare bytes."""
+
+    name: ClassVar[str] = NAME
+    keepalive: ClassVar[bytes | None] = OpenAIChat.keepalive
+    request_headers: ClassVar[frozenset[str]] = OpenAIChat.request_headers
+
+    def __init__(self, *, now: Clock = time.time, new_id: NewId = new_id) -> None:
+        self._now = now
+        self._new_id = new_id
+
+    def match(self, method: str, path: str) -> Operation | None:
+        """POST /v1/completions."""
+        return _OPERATION if method == "POST" and path == "/v1/completions" else None
+
+    def head(self, operation: Operation, body: bytes) -> Head:
+        """Read model, streaming and the wish for usage."""
+        fields = _read.fields(body)
+        stream = _read.member(fields, "stream", _read.flag)
+        options = _read.member(fields, "stream_options", wire.stream_options)
+        return Head(
+            model=_read.model_of(fields),
+            stream=stream is True,
+            fields=fields,
+            usage_wanted=bool(options and options.include_usage),
+        )
+
+    def decode_request(self, operation: Operation, body: bytes) -> Request:
+        """Read a completion request as a chat of one message."""
+        asked = _read.body(_request, body)
+        for name in ("n", "best_of"):
+            if getattr(asked, name) not in (None, 1):
+                raise invalid(f"'{name}' must be 1 for this model.", name)
+        if asked.logprobs:
+            raise invalid("'logprobs' is not available for this model.", "logprobs")
+        rest = _read.members(body, CompletionRequest.__struct_fields__)
+        return Request(
+            model=asked.model,
+            messages=(Message("user", (Text(_prompt(asked.prompt)),)),),
+            max_tokens=asked.max_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
+            seed=asked.seed,
+            presence_penalty=asked.presence_penalty,
+            frequency_penalty=asked.frequency_penalty,
+            user=asked.user or "",
+            stream=bool(asked.stream),
+            stream_usage=bool(asked.stream_options and asked.stream_options.include_usage),
+            extra={NAME: rest} if rest else {},
+        )
+
+    def encode_response(self, response: Response, request: Request) -> bytes:
+        """Write a whole completion."""
+        text = "".join(b.text for b in response.blocks if isinstance(b, Text | Refusal))
+        finish = responses.finish_reason(response.stop, called=False)
+        choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": finish}
+        answer: dict[str, Any] = {
+            "id": response.id or self._new_id(),
+            "object": "text_completion",
+            "created": int(self._now()),
+            "model": response.model,
+            "choices": [choice],
+        }
+        if response.usage is not None:
+            answer["usage"] = responses.encode_usage(response.usage)
+        return _json.dumps(answer)
+
+    def encode_error(self, error: APIError) -> bytes:
+        """Write an error body."""
+        return responses.encode_error(error)
+
+    def encode_break(self, error: APIError) -> bytes:
+        """An error frame."""
+        return encode_frame(responses.encode_error(error))
+
+    def encoder(self, request: Request) -> Encoder:
+        """A writer of chunks."""
+        return _Encoder(
+            usage_wanted=request.stream_usage, created=int(self._now()), new_id=self._new_id()
+        )
+
+    def forward(
+        self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
+    ) -> Draft:
+        """The request as it came, with the model's name and a wish for usage."""
+        return OpenAIChat().forward(operation, model, fields, stream=stream)
+
+    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+        """A companion for an answer that passes through."""
+        return Exact(usage_wanted=usage_wanted)
+
+
+def _prompt(prompt: Any) -> str:
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        return str(prompt[0])
+    if not isinstance(prompt, str):
+        raise invalid(
+            "For this model 'prompt' must be one string: no tokens, and no more than one.", "prompt"
+        )
+    return prompt
+
+
+class _Encoder:
+    """Events to chunks of a completion."""
+
+    def __init__(self, *, usage_wanted: bool, created: int, new_id: str) -> None:
+        self._usage_wanted = usage_wanted
+        self._head: dict[str, Any] = {
+            "id": new_id,
+            "object": "text_completion",
+            "created": created,
+            "model": "",
+        }
+        self._texts: set[int] = set()
+
+    def feed(self, event: Event) -> bytes:
+        """The chunks that tell this event; thoughts have no place here."""
+        match event:
+            case BlockDelta(index, text) if index in self._texts:
+                return self._chunk(text, None)
+            case MessageStart(answer_id, model):
+                self._head |= {"id": answer_id or self._head["id"], "model": model}
+            case BlockStart(index, Text() | Refusal()):
+                self._texts.add(index)
+            case MessageEnd():
+                return self._end(event)
+        return b""
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream; no `[DONE]` follows."""
+        return encode_frame(responses.encode_error(error))
+
+    def _chunk(self, text: str, finish: str | None) -> bytes:
+        choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": finish}
+        return encode_frame(_json.dumps({**self._head, "choices": [choice]}))
+
+    def _end(self, event: MessageEnd) -> bytes:
+        out = self._chunk("", responses.finish_reason(event.stop, called=False))
+        if self._usage_wanted and event.usage is not None:
+            usage = responses.encode_usage(event.usage)
+            out += encode_frame(_json.dumps({**self._head, "choices": [], "usage": usage}))
+        return out + encode_frame(b"[DONE]")

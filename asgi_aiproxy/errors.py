@@ -1,0 +1,123 @@
+"""The exception tree.
+
+AIProxyError
+├── ConfigurationError   raised while building; a plain sentence for the developer
+└── APIError             anything that ends a call; its kind decides status and fall-back
+
+An `APIError` never holds a secret. Each dialect turns one into its own error body and back.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What went wrong, in the few words that decide what happens next."""
+
+    INVALID = "invalid"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    TOO_LARGE = "too_large"
+    LIMITED = "limited"
+    KEY_REJECTED = "key_rejected"
+    UPSTREAM = "upstream"
+    OVERLOADED = "overloaded"
+    TIMEOUT = "timeout"
+    INTERNAL = "internal"
+
+
+STATUS = {
+    Kind.INVALID: 400,
+    Kind.UNAUTHORIZED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.TOO_LARGE: 413,
+    Kind.LIMITED: 429,
+    Kind.KEY_REJECTED: 502,
+    Kind.UPSTREAM: 502,
+    Kind.OVERLOADED: 503,
+    Kind.TIMEOUT: 504,
+    Kind.INTERNAL: 500,
+}
+
+RETRYABLE = frozenset(
+    {Kind.LIMITED, Kind.KEY_REJECTED, Kind.UPSTREAM, Kind.OVERLOADED, Kind.TIMEOUT}
+)
+
+
+class AIProxyError(Exception):
+    """Base class of everything this package raises on purpose."""
+
+
+class ConfigurationError(AIProxyError):
+    """The pieces do not fit together; the message says what to change."""
+
+
+class APIError(AIProxyError):
+    """A call that ended badly.
+
+    `status` is the HTTP status for the client, by default the one of its kind. `param` names the
+    offending request field, `code` is a machine-readable word, `retry_after` is in seconds, and
+    `upstream_status` is what the provider answered, if it did.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        status: int | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        upstream_status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.status = STATUS[kind] if status is None else status
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+        self.upstream_status = upstream_status
+        # The provider's own error body, where the client speaks the same dialect.
+        self.body: bytes | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"APIError({self.kind.value}, {self.message!r}, status={self.status})"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another key or target might do better."""
+        return self.kind in RETRYABLE
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> APIError:
+    """The caller's request is at fault; `param` names the field."""
+    return APIError(Kind.INVALID, message, param=param, code=code)
+
+
+def kind_of(status: int) -> Kind:
+    """Classify an upstream's HTTP status, seen from a client whose own request may be fine.
+
+    401 and 403 concern our key, not the client's token. Other 4xx statuses are about the request.
+    """
+    if status in (401, 402, 403, 407):
+        return Kind.KEY_REJECTED
+    match status:
+        case 404 | 410:
+            return Kind.NOT_FOUND
+        case 408 | 504 | 524:
+            return Kind.TIMEOUT
+        case 413:
+            return Kind.TOO_LARGE
+        case 429:
+            return Kind.LIMITED
+        case 503 | 529:
+            return Kind.OVERLOADED
+    return Kind.INVALID if 400 <= status < 500 else Kind.UPSTREAM

@@ -1,0 +1,269 @@
+"""Bytes to frames, and frames to bytes.
+
+`SSEFramer` follows the event stream rules of the WHATWG HTML standard, section 9.2.6, over bytes
+cut anywhere. `NDJSONFramer` and `JSONArrayFramer` read two other ways in which providers stream
+JSON. Every framer is fed with `feed` and ended with `close`; total work is linear however bytes are
+cut, and what has not been delivered is bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+import msgspec
+
+from asgi_aiproxy.errors import APIError, Kind
+
+# One event may hold a picture in base64; 16 MiB is above what any vendor lets a model return.
+MAX_FRAME = 16 * 1024 * 1024
+
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BOM = b"\xef\xbb\xbf"
+_E = ord("e")
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One event: its data, its type, the last event id seen, and the very bytes it came in."""
+
+    data: bytes
+    event: bytes = b""
+    id: bytes = b""
+    raw: bytes = b""
+
+
+class Framer(Protocol):
+    """Cuts a stream of bytes into the pieces that mean something, JSON texts mostly."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pieces that `data` completes."""
+
+    def close(self) -> bytes | None:
+        """What was left unfinished when the stream ended, as if it had been ended properly."""
+
+
+class SSEFramer:
+    """Cuts an event stream. `retry` is the last reconnection time the server named, in ms.
+
+    `feed` gives the data of each event, `frames` all there is to know of it.
+    """
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []  # an unfinished event
+        self._held = 0
+        self._first = True
+        self._id = b""
+        self._bare = b""  # JSON that is no event
+        self.retry: int | None = None
+        self.pending = True  # whether what comes next may belong to something begun
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The data of the events that `data` completes."""
+        if self.pending or data.find(b"\r") >= 0:
+            return [frame.data for frame in self.frames(data)]
+        # The usual case, where microseconds count: LF alone, one line of data an event, and before
+        # it at most one line that begins with `e`, which is the event's type or means nothing.
+        blocks = data.split(b"\n\n")
+        rest = blocks.pop()
+        found = []
+        for block in blocks:
+            line = block.find(b"\n") + 1
+            if (
+                (line == 0 or block[0] == _E)
+                and block.startswith(b"data: ", line)
+                and block.find(b"\n", line) < 0
+            ):
+                found.append(block[line + 6 :])
+            elif (frame := self._fields(block, b"\n\n")) is not None:
+                found.append(frame.data)
+        if rest:
+            self._hold(rest)
+        return found
+
+    def frames(self, data: bytes) -> list[Frame]:
+        """The events that `data` completes."""
+        data = self._begin(data)
+        if self._held:
+            # Look only at where old and new meet and at what is new: no byte is searched twice.
+            seam = self._pieces[-1][-3:] + data
+            if (b"\r" not in seam and b"\n\n" not in seam) or not _BLANK_LINE.search(seam):
+                self._hold(data)
+                return []
+            data = self._release() + data
+        frames = []
+        at = 0
+        for blank in _BLANK_LINE.finditer(data):
+            frame = self._fields(data[at : blank.start()], blank.group())
+            if frame is not None:
+                frames.append(frame)
+            at = blank.end()
+        # A CR at the very end already ends its line. Its LF, if it comes, is an empty line before
+        # the next event, which means nothing.
+        self.pending = self._first
+        self._hold(data[at:])
+        return frames
+
+    def close(self) -> bytes | None:
+        """The data of the unfinished event, if the stream ended inside one."""
+        frame = self.last_frame()
+        return None if frame is None else frame.data
+
+    def last_frame(self) -> Frame | None:
+        """The unfinished event, if the stream ended inside one.
+
+        Some servers break a stream off with an error that is bare JSON: it counts as an event, too.
+        """
+        frame = self._fields(self._release().rstrip(b"\r\n"), b"\n\n")
+        bare, self._bare = self._bare.strip(), b""
+        return Frame(bare, raw=encode_frame(bare)) if frame is None and bare else frame
+
+    def _begin(self, data: bytes) -> bytes:
+        if self._first:
+            start = b"".join(self._pieces) + data
+            if len(start) < 3 and _BOM.startswith(start):
+                return data
+            self._first = False
+            if start.startswith(_BOM):
+                self._release()
+                return start[3:]
+        return data
+
+    def _hold(self, data: bytes) -> None:
+        if not data:
+            return
+        self.pending = True
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > self._limit:
+            raise APIError(
+                Kind.UPSTREAM, f"The provider sent an event larger than {self._limit} bytes."
+            )
+
+    def _release(self) -> bytes:
+        held = b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        return held
+
+    def _fields(self, block: bytes, end: bytes) -> Frame | None:
+        """The event in a block of lines, by the letter of the standard."""
+        event = b""
+        data: list[bytes] = []
+        for line in _LINE_END.split(block):
+            name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if name == b"data":
+                data.append(value)
+            elif name == b"event":
+                event = value
+            elif name == b"id" and b"\0" not in value:
+                self._id = value
+            elif name == b"retry" and value.isdigit() and len(value) < 20:
+                self.retry = int(value)
+        if not data:
+            if block.lstrip().startswith(b"{"):
+                self._bare = block
+            return None
+        return Frame(b"\n".join(data), event, self._id, block + end)
+
+
+class NDJSONFramer:
+    """Cuts a stream of JSON values, one a line."""
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._held = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes."""
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*self._pieces, lines[0]])
+            self._pieces.clear()
+            self._held = 0
+        if rest:
+            self._pieces.append(rest)
+            self._held += len(rest)
+            if self._held > self._limit:
+                raise APIError(
+                    Kind.UPSTREAM, f"The provider sent a line larger than {self._limit} bytes."
+                )
+        return [line for line in map(bytes.strip, lines) if line]
+
+    def close(self) -> bytes | None:
+        """The last line, if it lacks its end."""
+        rest = b"".join(self._pieces).strip()
+        self._pieces.clear()
+        self._held = 0
+        return rest or None
+
+
+class JSONArrayFramer:
+    """Cuts a JSON array into its objects as they arrive (Gemini streams so without `alt=sse`)."""
+
+    _STRUCTURE = re.compile(rb'["\\{}\[\]]')
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._start = -1
+        self._level = 0  # the depth outside the object that began at `_start`
+        self._depth = 0
+        self._quoted = False
+        self._escaped = -1  # position of the character that a backslash protects
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The objects that `data` completes."""
+        self._buffer += data
+        found = []
+        for mark in self._STRUCTURE.finditer(self._buffer, self._scanned):
+            at, sign = mark.start(), mark.group()
+            if at == self._escaped:
+                continue
+            if self._quoted:
+                if sign == b"\\":
+                    self._escaped = at + 1
+                elif sign == b'"':
+                    self._quoted = False
+            elif sign == b'"':
+                self._quoted = True
+            elif sign in b"{[":
+                if sign == b"{" and self._depth <= 1 and self._start < 0:
+                    self._start, self._level = at, self._depth
+                self._depth += 1
+            elif sign in b"}]":
+                self._depth -= 1
+                if sign == b"}" and self._start >= 0 and self._depth == self._level:
+                    found.append(bytes(self._buffer[self._start : at + 1]))
+                    self._start = -1
+        self._trim()
+        return found
+
+    def close(self) -> bytes | None:
+        """The object that was cut off."""
+        rest = bytes(self._buffer[self._start :]) if self._start >= 0 else b""
+        self._buffer.clear()
+        return rest or None
+
+    def _trim(self) -> None:
+        cut = self._start if self._start >= 0 else len(self._buffer)
+        del self._buffer[:cut]
+        self._scanned = len(self._buffer)
+        self._escaped -= cut
+        self._start = 0 if self._start >= 0 else -1
+        if len(self._buffer) > self._limit:
+            raise APIError(
+                Kind.UPSTREAM, f"The provider sent a value larger than {self._limit} bytes."
+            )
+
+
+def encode_frame(data: bytes, event: bytes = b"") -> bytes:
+    """One event as bytes. `data` may hold line ends; `event` may not."""
+    lines = b"\n".join(b"data: " + line for line in _LINE_END.split(data))
+    if event:
+        return b"event: " + event + b"\n" + lines + b"\n\n"
+    return lines + b"\n\n"

@@ -1,0 +1,372 @@
+"""What every AI chat API says, in words of no vendor: requests, answers and their streams.
+
+An answer is a sequence of events in one legal order (`check` is its executable form)::
+
+    MessageStart, (BlockStart, BlockDelta*, BlockEnd)*, MessageEnd
+
+Indices of blocks rise; several blocks may be open at once; deltas only go to an open block.
+A whole answer is a folded stream, so the two can not diverge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, Literal, final
+
+import msgspec
+
+Extra = Mapping[str, Any]  # what only one dialect understands, keyed by that dialect's name
+
+
+class Value(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An immutable record, compared by value. (msgspec: six times faster to build.)"""
+
+
+# ── parts of a conversation ──────────────────────────────────────────────────
+
+
+class Citation(Value, frozen=True, kw_only=True):
+    """A source for a stretch of text; `start` and `end` count characters of the whole answer."""
+
+    url: str = ""
+    title: str = ""
+    quote: str = ""
+    start: int | None = None
+    end: int | None = None
+
+
+class Text(Value, frozen=True):
+    """Words for the reader."""
+
+    text: str = ""
+    citations: tuple[Citation, ...] = ()
+    extra: Extra = {}
+
+
+class Refusal(Value, frozen=True):
+    """The model's own words for declining."""
+
+    text: str = ""
+
+
+class Reasoning(Value, frozen=True):
+    """Thoughts, or a summary of them; `extra` holds the signature that the vendor wants back."""
+
+    text: str = ""
+    extra: Extra = {}
+
+
+class ToolCall(Value, frozen=True):
+    """The model asks the client to run a tool."""
+
+    id: str
+    name: str
+    arguments: str = ""  # JSON text exactly as the model wrote it
+    extra: Extra = {}
+
+
+class Media(Value, frozen=True, kw_only=True):
+    """An image, document, sound or video: exactly one of `data` (base64), `url`, `file`, `text`."""
+
+    kind: Literal["image", "document", "audio", "video"]
+    media_type: str = ""
+    data: str = ""
+    url: str = ""
+    file: str = ""
+    text: str = ""
+    name: str = ""
+    extra: Extra = {}
+
+
+class ToolResult(Value, frozen=True):
+    """What the client's tool returned for the call `id`."""
+
+    id: str
+    parts: tuple[Text | Media, ...] = ()
+    name: str = ""
+    error: bool = False
+    extra: Extra = {}
+
+
+class Opaque(Value, frozen=True):
+    """Something only its own dialect understands; others leave it out and say so."""
+
+    dialect: str
+    payload: Mapping[str, Any]
+
+
+Block = Text | Refusal | Reasoning | ToolCall | Media | Opaque
+Part = Block | ToolResult
+
+
+# ── the way in ───────────────────────────────────────────────────────────────
+
+
+class Message(Value, frozen=True):
+    """One turn. Tool results are parts of a user turn."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[Part, ...]
+    name: str = ""
+
+
+class Tool(Value, frozen=True, kw_only=True):
+    """A function the model may call; `schema` is the JSON schema of its arguments."""
+
+    name: str
+    description: str = ""
+    schema: Mapping[str, Any] | None = None
+    strict: bool | None = None
+    extra: Extra = {}
+
+
+class ToolChoice(Value, frozen=True):
+    """`names` narrows `required` or `auto` to some of the tools."""
+
+    mode: Literal["auto", "none", "required"]
+    names: tuple[str, ...] = ()
+
+
+class Output(Value, frozen=True, kw_only=True):
+    """The answer must be JSON, of this schema if there is one."""
+
+    schema: Mapping[str, Any] | None = None
+    name: str = ""
+    description: str = ""
+    strict: bool | None = None
+
+
+class Thinking(Value, frozen=True, kw_only=True):
+    """How much to think: an effort word, a budget in tokens, or off (`effort="none"`)."""
+
+    effort: str = ""
+    budget: int | None = None
+    summary: bool | None = None
+
+
+class Request(Value, frozen=True, kw_only=True):
+    """A chat request. `extra` holds members that have no neutral meaning, keyed by dialect."""
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tools: bool | None = None
+    output: Output | None = None
+    thinking: Thinking | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    user: str = ""
+    stream: bool = False
+    stream_usage: bool = True  # the client wants usage in the stream
+    extra: Extra = {}
+
+
+# ── the way out ──────────────────────────────────────────────────────────────
+
+
+class Stop(StrEnum):
+    """Why the answer ended."""
+
+    END = "end"
+    LENGTH = "length"
+    TOOLS = "tools"
+    FILTER = "filter"
+    OTHER = "other"
+
+
+class Usage(Value, frozen=True, kw_only=True):
+    """Tokens. `input` and `output` are totals; all other numbers are parts of one of them."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+
+
+@final
+class MessageStart(Value, frozen=True):
+    """The answer has an id and a model; some vendors already know the prompt's tokens."""
+
+    id: str
+    model: str
+    usage: Usage | None = None
+
+
+@final
+class BlockStart(Value, frozen=True, gc=False):
+    """A block opens. Its text grows by deltas; a tool call's arguments do."""
+
+    index: int
+    block: Block
+
+
+@final
+class BlockDelta(Value, frozen=True, gc=False):
+    """More text (or arguments) of an open block."""
+
+    index: int
+    text: str
+
+
+@final
+class BlockEnd(Value, frozen=True):
+    """A block is complete; `extra` and `citations` are merged into it."""
+
+    index: int
+    extra: Extra = {}
+    citations: tuple[Citation, ...] = ()
+
+
+@final
+class MessageEnd(Value, frozen=True):
+    """The answer is complete; `word` is the vendor's own stop reason, `refusal` its explanation."""
+
+    stop: Stop
+    usage: Usage | None = None
+    word: str = ""
+    refusal: str = ""
+    extra: Extra = {}
+
+
+Event = MessageStart | BlockStart | BlockDelta | BlockEnd | MessageEnd
+
+
+class Response(Value, frozen=True, kw_only=True):
+    """A whole answer."""
+
+    id: str
+    model: str
+    blocks: tuple[Block, ...] = ()
+    stop: Stop = Stop.END
+    usage: Usage | None = None
+    word: str = ""
+    refusal: str = ""
+    extra: Extra = {}
+
+
+def fold(events: Iterable[Event]) -> Response:
+    """Collect a stream of events into the whole answer."""
+    start: MessageStart | None = None
+    end: MessageEnd | None = None
+    blocks: dict[int, Block] = {}
+    texts: dict[int, list[str]] = {}
+    for event in check(events):
+        match event:
+            case MessageStart():
+                start = event
+            case BlockStart(index=index, block=block):
+                blocks[index], texts[index] = block, []
+            case BlockDelta(index=index, text=text):
+                texts[index].append(text)
+            case BlockEnd(index=index):
+                blocks[index] = _finish(blocks[index], "".join(texts.pop(index)), event)
+            case _:
+                end = event
+    if start is None or end is None:
+        raise ValueError("the answer is incomplete")
+    return Response(
+        id=start.id,
+        model=start.model,
+        blocks=tuple(blocks.values()),
+        stop=end.stop,
+        usage=end.usage if end.usage is not None else start.usage,
+        word=end.word,
+        refusal=end.refusal,
+        extra=end.extra,
+    )
+
+
+def _finish(block: Block, text: str, end: BlockEnd) -> Block:
+    match block:
+        case Text():
+            return Text(
+                block.text + text, block.citations + end.citations, merge(block.extra, end.extra)
+            )
+        case Refusal():
+            return Refusal(block.text + text)
+        case Reasoning():
+            return Reasoning(block.text + text, merge(block.extra, end.extra))
+        case ToolCall():
+            return ToolCall(
+                block.id, block.name, block.arguments + text, merge(block.extra, end.extra)
+            )
+        case Opaque():
+            return Opaque(block.dialect, {**block.payload, **end.extra.get(block.dialect, {})})
+    return block
+
+
+def merge(one: Extra, other: Extra) -> Extra:
+    """Both extras, dialect by dialect."""
+    if not other:
+        return one
+    return {**one, **{name: {**one.get(name, {}), **members} for name, members in other.items()}}
+
+
+def unfold(response: Response) -> Iterator[Event]:
+    """The events a stream of this answer would have had, one delta per block."""
+    yield MessageStart(response.id, response.model, response.usage)
+    for index, block in enumerate(response.blocks):
+        match block:
+            case Text(text, citations, extra):
+                yield BlockStart(index, Text())
+                if text:
+                    yield BlockDelta(index, text)
+                yield BlockEnd(index, extra, citations)
+            case Refusal(text) if text:
+                yield BlockStart(index, Refusal())
+                yield BlockDelta(index, text)
+                yield BlockEnd(index)
+            case Reasoning(text, extra) if text:
+                yield BlockStart(index, Reasoning())
+                yield BlockDelta(index, text)
+                yield BlockEnd(index, extra)
+            case ToolCall(id, name, arguments, extra):
+                yield BlockStart(index, ToolCall(id, name, extra=extra))
+                if arguments:
+                    yield BlockDelta(index, arguments)
+                yield BlockEnd(index)
+            case _:
+                yield BlockStart(index, block)
+                yield BlockEnd(index)
+    yield MessageEnd(response.stop, response.usage, response.word, response.refusal, response.extra)
+
+
+def check(events: Iterable[Event]) -> Iterator[Event]:
+    """Pass events through; raise ValueError at the first that is out of order."""
+    started = ended = False
+    last = -1
+    opened: set[int] = set()
+    for event in events:
+        match event:
+            case MessageStart():
+                legal = not started
+                started = True
+            case BlockStart(index=index):
+                legal = started and not ended and index > last
+                last = index
+                opened.add(index)
+            case BlockDelta(index=index):
+                legal = index in opened
+            case BlockEnd(index=index):
+                legal = index in opened
+                opened.discard(index)
+            case _:
+                legal = started and not ended and not opened
+                ended = True
+        if not legal:
+            raise ValueError(f"out of order: {event!r}")
+        yield event
+    if started and not ended:
+        raise ValueError("the stream ends without MessageEnd")

@@ -1,0 +1,84 @@
+"""When to try again, in every spelling that providers use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_RESET = re.compile(
+    r"(?:x-ratelimit-reset|x-ratelimit-reset-(?P<openai>[a-z-]+)"
+    r"|anthropic-ratelimit-(?P<anthropic>[a-z-]+)-reset|ratelimit-reset)"
+)
+
+
+def retry_after(headers: Sequence[tuple[str, str]], now: float) -> float | None:
+    """Seconds to wait, at least 0, by the headers of an answer; None if they do not tell.
+
+    `retry-after-ms`, `retry-after` (seconds or a date), and the reset times of exhausted limits:
+    OpenAI's spans (`6m0s`, `120ms`), Anthropic's timestamps, epochs in seconds or milliseconds.
+    `now` is Unix time.
+    """
+    found = dict(headers)
+    exact = _number(found.get("retry-after-ms"))
+    if exact is not None:
+        return max(exact / 1000, 0.0)
+    if "retry-after" in found:
+        wait = _moment(found["retry-after"], now)
+        if wait is not None:
+            return wait
+    waits = [
+        wait
+        for name, value in headers
+        if (match := _RESET.fullmatch(name))
+        and _exhausted(found, match)
+        and (wait := _moment(value, now)) is not None
+    ]
+    return max(waits, default=None)
+
+
+def _exhausted(headers: dict[str, str], match: re.Match[str]) -> bool:
+    """Whether the limit that this reset belongs to is used up, as far as its headers tell."""
+    if match["openai"]:
+        left = headers.get(f"x-ratelimit-remaining-{match['openai']}")
+    elif match["anthropic"]:
+        left = headers.get(f"anthropic-ratelimit-{match['anthropic']}-remaining")
+    else:
+        left = headers.get("x-ratelimit-remaining", headers.get("ratelimit-remaining"))
+    return left is None or left.strip() in ("", "0", "0.0")
+
+
+def _moment(value: str, now: float) -> float | None:
+    """Seconds from now to a moment in any of its spellings."""
+    value = value.strip()
+    number = _number(value)
+    if number is not None:
+        if number > 1e12:  # an epoch in milliseconds
+            number = number / 1000 - now
+        elif number > 1e9:  # an epoch in seconds
+            number -= now
+        return max(number, 0.0)
+    spans = _SPAN.findall(value)
+    if spans and "".join(a + b for a, b in spans) == value:
+        return sum(float(amount) * _UNITS[unit] for amount, unit in spans)
+    try:
+        then = datetime.fromisoformat(value)
+    except ValueError:
+        try:
+            then = parsedate_to_datetime(value)
+        except (ValueError, TypeError):
+            return None
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return max(then.timestamp() - now, 0.0)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and -1e18 < number < 1e18 else None

@@ -1,0 +1,263 @@
+"""Translators: a provider's bytes in, the client's bytes out.
+
+A translator is made for one attempt and knows nothing of sockets. `feed` takes what arrived and
+returns what can be passed on; `close` is called at the end. Both raise APIError; `fail` then makes
+the frame that tells a client in mid-stream, after all that came before the error. Until `started`,
+nothing returned may be sent: another attempt may still take over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from asgi_aiproxy.dialects.base import Decoder, Echo, Encoder, Language
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.framing import Frame, Framer, SSEFramer
+from asgi_aiproxy.messages import (
+    BlockDelta,
+    BlockStart,
+    Event,
+    MessageEnd,
+    Reasoning,
+    Refusal,
+    Response,
+    Text,
+    Usage,
+    fold,
+)
+
+MAX_WHOLE = 64 * 1024 * 1024
+
+# What reading stumbles over when bytes are not what their vendor documents.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+
+
+class Translator(Protocol):
+    """Upstream bytes in, client bytes out."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far, also after a broken stream."""
+
+    @property
+    def model(self) -> str:
+        """The model that answers, once known."""
+
+    @property
+    def started(self) -> bool:
+        """Whether content came out: the commit point."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What `data` gives the client."""
+
+    def close(self) -> bytes:
+        """What the end gives the client; raises APIError if the answer is incomplete."""
+
+    def fail(self, error: APIError) -> bytes:
+        """What tells a client in mid-stream that the answer broke."""
+
+
+class Verbatim:
+    """A stream passes through in its own dialect, frame by frame, read along by an echo."""
+
+    def __init__(self, echo: Echo) -> None:
+        self._echo = echo
+        self._framer = SSEFramer()
+        self._before: list[bytes] = []
+        self.started = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far."""
+        return self._echo.usage
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self._echo.model
+
+    def feed(self, data: bytes) -> bytes:
+        """The frames that `data` completes."""
+        if (
+            self.started
+            and data.endswith(b"\n\n")
+            and not self._framer.pending
+            and self._echo.plain(data)
+        ):
+            return data
+        return self._read(self._framer.frames(data))
+
+    def close(self) -> bytes:
+        """What is left; the last frame may lack its end."""
+        rest = self._framer.last_frame()
+        out = self._read([rest] if rest else [])
+        out += self._echo.close()
+        self.started = True
+        return out
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream."""
+        return b"".join(self._before) + self._echo.fail(error)
+
+    def _read(self, frames: list[Frame]) -> bytes:
+        out = self._before = []
+        try:
+            for frame in frames:
+                out.append(self._echo.feed(frame))  # noqa: PERF401 (kept when the next one fails)
+        except _MALFORMED as error:
+            raise malformed() from error
+        self._before = []
+        self.started = self.started or self._echo.started
+        return b"".join(out)
+
+
+class Streamed:
+    """A stream in one dialect becomes a stream in another."""
+
+    def __init__(self, framer: Framer, decoder: Decoder, encoder: Encoder) -> None:
+        self._framer = framer
+        self._decoder = decoder
+        self._encoder = encoder
+        self._before: list[bytes] = []
+        self.started = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far."""
+        return self._decoder.usage
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self._decoder.model
+
+    def feed(self, data: bytes) -> bytes:
+        """All that `data` lets the client know, in one piece."""
+        decode, encode = self._decoder.feed, self._encoder.feed
+        out: list[bytes] = []
+        try:
+            for piece in self._framer.feed(data):
+                events = decode(piece)
+                if not self.started:
+                    self.started = any(map(is_content, events))
+                for event in events:
+                    out.append(encode(event))  # noqa: PERF401 (kept when the next one fails)
+        except _MALFORMED as error:
+            self._before = out
+            raise malformed() from error
+        except APIError:
+            self._before = out
+            raise
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def close(self) -> bytes:
+        """The end of the message."""
+        encode = self._encoder.feed
+        out = self._before = []
+        rest = self._framer.close()
+        try:
+            for event in self._decoder.feed(rest) if rest else ():
+                out.append(encode(event))  # noqa: PERF401
+            for event in self._decoder.close():
+                out.append(encode(event))  # noqa: PERF401
+        except _MALFORMED as error:
+            raise malformed() from error
+        self.started = True
+        return b"".join(out)
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream."""
+        return b"".join(self._before) + self._encoder.fail(error)
+
+
+class Whole:
+    """An answer is collected and told at its end, by `tell` from the whole body."""
+
+    def __init__(self, tell: Callable[[bytes], tuple[bytes, str, Usage | None]]) -> None:
+        self._tell = tell
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.usage: Usage | None = None
+        self.model = ""
+        self.started = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Nothing yet."""
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > MAX_WHOLE:
+            raise APIError(
+                Kind.UPSTREAM, f"The provider's answer is larger than {MAX_WHOLE} bytes."
+            )
+        return b""
+
+    def close(self) -> bytes:
+        """The answer."""
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        try:
+            out, self.model, self.usage = self._tell(body)
+        except _MALFORMED as error:
+            raise malformed() from error
+        self.started = True
+        return out
+
+    def fail(self, error: APIError) -> bytes:
+        """Nothing: a whole answer does not break in the middle."""
+        return b""
+
+
+class Bytes:
+    """Bytes pass through unread: sound, pictures, what no dialect knows."""
+
+    usage: Usage | None = None
+    model = ""
+
+    def __init__(self) -> None:
+        self.started = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The same."""
+        self.started = True
+        return data
+
+    def close(self) -> bytes:
+        """Nothing."""
+        self.started = True
+        return b""
+
+    def fail(self, error: APIError) -> bytes:
+        """Nothing that could be said in these bytes."""
+        return b""
+
+
+def collected(language: Language, framer: Framer, body: bytes) -> Response:
+    """The whole answer in a body that is a stream after all."""
+    decoder = language.decoder()
+
+    def events() -> Iterator[Event]:
+        for piece in framer.feed(body):
+            yield from decoder.feed(piece)
+        rest = framer.close()
+        if rest:
+            yield from decoder.feed(rest)
+        yield from decoder.close()
+
+    return fold(events())
+
+
+def is_content(event: Event) -> bool:
+    """Whether an event is something for the reader, or the end: no way back after it."""
+    match event:
+        case BlockDelta(_, text):
+            return bool(text)
+        case BlockStart(_, block):
+            return not isinstance(block, Text | Reasoning | Refusal)
+        case MessageEnd():
+            return True
+    return False
+
+
+def malformed() -> APIError:
+    """The provider sent something its own documentation does not know."""
+    return APIError(Kind.UPSTREAM, "The provider sent an answer that could not be read.")

@@ -1,0 +1,16 @@
+"""Where the recordings of real providers are, if they are here. Nothing of them is copied."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("AIPROXY_SHARED", Path(__file__).parents[2] / "shared"))
+RECORDINGS = SHARED / "recordings"
+
+needs_recordings = pytest.mark.skipif(
+    not RECORDINGS.is_dir(),
+    reason=f"no recordings in {RECORDINGS}; AIPROXY_SHARED says where the shared folder is",
+)

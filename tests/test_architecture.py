@@ -1,0 +1,334 @@
+"""Who may import what, how large a module may be, and that importing does nothing else."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import asgi_aiproxy
+
+ROOT = Path(asgi_aiproxy.__file__).parent
+FILES = sorted(path for path in ROOT.rglob("*.py") if "__pycache__" not in path.parts)
+PACKAGE = "asgi_aiproxy"
+
+# A unit is a module or a folder of the package. Which others it may import:
+PURE = {"_json", "errors", "messages", "framing", "dialects", "translate", "retry_after"}
+MAY: dict[str, set[str]] = {
+    # pure: what can be decided without I/O
+    "_json": set(),
+    "errors": set(),
+    "retry_after": set(),
+    "messages": {"errors"},
+    "framing": {"errors"},
+    "dialects": {"_json", "errors", "messages", "framing"},
+    "translate": {"dialects", "errors", "framing", "messages"},
+    # parts, each usable alone
+    "_watch": {"errors"},
+    "_asgi": {"_watch", "errors"},
+    "usage": {"messages"},
+    "keys": {"errors"},
+    "identity": {"errors", "keys"},
+    "credentials": {"_asgi"},
+    "upstream": {"errors"},
+    "providers": {"_json", "dialects", "errors", "keys", "upstream"},
+    # from a call to its answer
+    "call": {"dialects", "identity", "messages"},
+    "models": {"_watch", "errors", "keys", "providers", "upstream"},
+    "relay": {"_watch", "call", "errors", "keys", "providers", "retry_after", "upstream", "usage"}
+    | {"dialects", "messages", "translate"},
+    "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
+    "uploads": {"_asgi", "_watch", "errors"},
+    # apps and middlewares
+    "shim": {"_asgi", "_json", "_watch", "call", "credentials", "dialects", "errors", "identity"}
+    | {"models", "providers", "relay", "respond", "uploads", "upstream", "usage"},
+    "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"},
+    "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity"},
+    "hosting": {"_asgi", "errors"},
+    "inprocess": {"_asgi"},
+    # assembly
+    "settings": {"_asgi", "errors", "identity", "keys", "middleware", "providers", "router"}
+    | {"shim", "upstream", "usage"},
+    "__main__": {"errors", "settings"},
+    # The test kit speaks the vendors' languages by itself: it is there to test the rest.
+    "testing": PURE | {"_asgi", "_watch"},
+}
+
+# What is not ours, by the only modules that may import it; msgspec is everybody's.
+THIRD: dict[str, set[str]] = {
+    "settings": {"pydantic", "pydantic_settings"},
+    "__main__": {"uvicorn"},
+    "upstream.reqwest": {"pyreqwest"},
+    "upstream.httpx": {"httpx"},
+    "upstream.dial": {"certifi"},
+    "testing.plugin": {"pytest"},
+    "testing.provider": {"anyio"},
+    "testing.seen": {"anyio"},
+    "testing.server": {"anyio", "uvicorn"},
+}
+
+# Parts of the standard library that wait, or touch the world outside.
+WORLD = {"asyncio", "http", "logging", "os", "pathlib", "select", "selectors", "signal"}
+WORLD |= {"socket", "ssl", "subprocess", "tempfile", "threading", "io"}
+
+
+def name_of(path: Path) -> str:
+    """A module's name below the package; the package's own is empty."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def unit_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def only_for_types(path: Path) -> set[ast.AST]:
+    """What stands below `if TYPE_CHECKING:`."""
+    return {
+        inner
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+
+
+def imports(path: Path) -> Iterator[str]:
+    """All modules that a file imports when it runs, by their full names."""
+    skipped = only_for_types(path)
+    for node in ast.walk(tree(path)):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if is_module(inner) else str(node.module)
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("import_module")
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield str(node.args[0].value)
+
+
+def is_module(name: str) -> bool:
+    if not name.startswith(PACKAGE):
+        return False
+    path = ROOT.parent / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of ours that a file imports, by their names below the package."""
+    found = {name.removeprefix(PACKAGE).removeprefix(".") for name in imports(path)
+             if name.partition(".")[0] == PACKAGE}  # fmt: skip
+    return found - {""}
+
+
+def wrong(rule: Callable[[Path], object]) -> dict[str, object]:
+    """The modules that break a rule, and by what."""
+    return {name_of(path): found for path in FILES if name_of(path) and (found := rule(path))}
+
+
+# ── imports ──────────────────────────────────────────────────────────────────
+
+
+def test_a_module_imports_only_what_is_below_it() -> None:
+    def above(path: Path) -> set[str]:
+        unit = unit_of(name_of(path))
+        assert unit in MAY, f"{unit} has no place in this test's table yet"
+        return {name for name in ours(path) if unit_of(name) not in MAY[unit] | {unit}}
+
+    assert wrong(above) == {}
+
+
+def test_the_layers_have_no_circle() -> None:
+    done: set[str] = set()
+    while len(done) < len(MAY):
+        ready = {unit for unit, below in MAY.items() if unit not in done and below <= done}
+        assert ready, f"a circle among {set(MAY) - done}"
+        done |= ready
+
+
+def test_other_packages_are_imported_in_one_place_each() -> None:
+    def foreign(path: Path) -> set[str]:
+        found = {module.partition(".")[0] for module in imports(path)}
+        known = THIRD.get(name_of(path), set())
+        return found - {*sys.stdlib_module_names, PACKAGE, "msgspec"} - known
+
+    assert wrong(foreign) == {}
+
+
+def test_pure_modules_do_not_touch_the_world() -> None:
+    def worldly(path: Path) -> set[str]:
+        found = {module.partition(".")[0] for module in imports(path)}
+        return found & WORLD if unit_of(name_of(path)) in PURE else set()
+
+    assert wrong(worldly) == {}
+
+
+def test_no_dialect_knows_another() -> None:
+    shared = {"base", "_blocks", "_left_out", "_read", "_schema"}
+    # Legacy completions are chat completions under another name.
+    reasons = {"openai_completions": {"openai_chat"}}
+
+    def others(path: Path) -> set[str]:
+        unit, _, rest = name_of(path).partition(".")
+        if unit != "dialects" or not rest:
+            return set()
+        dialect = rest.partition(".")[0]
+        found = {name for name in ours(path) if unit_of(name) == "dialects"}
+        # (The package itself counts: it holds all of them.)
+        known = {name.partition(".")[2].partition(".")[0] for name in found}
+        own = set() if dialect in shared else {dialect} | reasons.get(dialect, set())
+        return known - shared - own
+
+    assert wrong(others) == {}
+
+
+def test_the_environment_is_read_in_one_module() -> None:
+    def reads(path: Path) -> bool:
+        return any(
+            (isinstance(node, ast.ImportFrom) and node.module == "os")
+            or (
+                isinstance(node, ast.Attribute)
+                and ast.unparse(node) in ("os.environ", "os.getenv", "os.environb")
+            )
+            for node in ast.walk(tree(path))
+        )
+
+    assert set(wrong(reads)) == {"settings"}
+
+
+# ── size ─────────────────────────────────────────────────────────────────────
+
+LINES = 480
+DEBTS = {"relay": 520}
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text("utf-8").splitlines())
+
+
+def test_a_module_is_short_enough_to_be_read() -> None:
+    def longer(path: Path) -> int:
+        count = lines(path)
+        return count if count > DEBTS.get(name_of(path), LINES) else 0
+
+    assert wrong(longer) == {}
+    assert sorted(map(lines, FILES))[len(FILES) // 2] <= 180
+
+
+# ── names ────────────────────────────────────────────────────────────────────
+
+PACKAGES = [path for path in FILES if path.name == "__init__.py" and "__all__" in path.read_text()]
+
+
+def rank(name: str) -> tuple[int, str]:
+    """Constants, then classes, then functions, each by the alphabet."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: name_of(path) or PACKAGE)
+def test_all_is_sorted_and_true(path: Path) -> None:
+    module = importlib.import_module(f"{PACKAGE}.{name_of(path)}".rstrip("."))
+    names = module.__all__
+    assert len(set(names)) == len(names)
+    assert names == sorted(names, key=rank)
+    for name in names:
+        assert getattr(module, name) is not None
+        assert not name.startswith("_")
+    imported = {
+        alias.asname or alias.name
+        for node in tree(path).body
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(PACKAGE)
+        for alias in node.names
+    }
+    assert {name for name in imported if not name.startswith("_")} <= set(names)
+
+
+def test_the_packages_names_are_at_home_where_it_says() -> None:
+    assert sorted(asgi_aiproxy._HOME) == sorted(asgi_aiproxy.__all__)
+    for name, home in asgi_aiproxy._HOME.items():
+        module = importlib.import_module(f"{PACKAGE}.{home}")
+        assert getattr(asgi_aiproxy, name) is getattr(module, name)
+    assert set(asgi_aiproxy.__all__) <= set(dir(asgi_aiproxy))
+    typed = {
+        alias.name
+        for node in only_for_types(ROOT / "__init__.py")
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == set(asgi_aiproxy.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        asgi_aiproxy.Nothing  # noqa: B018
+
+
+# ── importing ────────────────────────────────────────────────────────────────
+
+
+def after(code: str) -> list[str]:
+    """What a fresh interpreter prints as JSON after some code; it must say nothing else."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1, done.stdout
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+HEAVY = ["asyncio", "anyio", "httpx", "httpx2", "pydantic", "pydantic_settings", "pyreqwest"]
+HEAVY += ["redis", "ssl", "sse_starlette", "starlette", "uvicorn"]
+LOADED = "import json, sys; print(json.dumps(sorted(sys.modules)))"
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_a_pure_module_loads_nothing_heavy(name: str) -> None:
+    assert not set(after(f"import {PACKAGE}.{name}; {LOADED}")) & set(HEAVY)
+
+
+def test_the_package_alone_loads_nothing_of_itself() -> None:
+    loaded = after(f"import {PACKAGE}; {LOADED}")
+    assert [name for name in loaded if name.startswith(PACKAGE)] == [PACKAGE]
+
+
+def test_a_gateway_loads_no_framework_and_no_settings() -> None:
+    loaded = after(f"from {PACKAGE} import OpenAIShim, KeyPool, lifespan, mount; {LOADED}")
+    unwanted = {"starlette", "redis", "pydantic", "sse_starlette", "uvicorn", "httpx", "anyio"}
+    assert not unwanted & set(loaded)
+
+
+IMPORT_ALL = """
+import json, os, signal, sys, threading
+before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+import importlib
+for name in {names!r}:
+    importlib.import_module(name)
+import asyncio
+sockets = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + fd)
+           and os.readlink("/proc/self/fd/" + fd).startswith("socket:")] if os.path.isdir(
+           "/proc/self/fd") else []
+started = [thread.name for thread in threading.enumerate()]
+after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+loop = asyncio._get_running_loop()
+print(json.dumps([started, sockets, before == after, loop is None, "sse_starlette" in sys.modules]))
+"""
+
+
+def test_importing_everything_says_nothing_and_starts_nothing() -> None:
+    names = [f"{PACKAGE}.{name_of(path)}".rstrip(".") for path in FILES]
+    assert after(IMPORT_ALL.format(names=names)) == [["MainThread"], [], True, True, False]

@@ -1,0 +1,43 @@
+"""What README and docs show works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[object]:
+    return [
+        pytest.param(text, id=f"{page.name}-{number}")
+        for page in PAGES
+        for number, (name, text) in enumerate(BLOCK.findall(page.read_text("utf-8")))
+        if name == language
+    ]
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs_as_it_stands(code: str) -> None:
+    exec(compile(code, "docs", "exec"), {"__name__": "docs"})
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_a_configuration_builds_as_it_stands(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from asgi_aiproxy.settings import Settings, build
+
+    for name in re.findall(r"env:(\w+)", text):
+        monkeypatch.setenv(name, f"value-of-{name}")
+    assert callable(build(Settings(**tomllib.loads(text))))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target

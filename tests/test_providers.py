@@ -1,0 +1,465 @@
+"""The vendors: where a request goes, how it is signed, and which quirks are heeded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import ConfigurationError, HttpxTransport, KeyPool, OpenAIShim, providers
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
+from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.keys import Key
+from asgi_aiproxy.providers import (
+    ANTHROPIC,
+    GEMINI,
+    MISTRAL,
+    OLLAMA,
+    OPENAI,
+    VLLM,
+    Provider,
+    azure,
+    discover,
+    header,
+    openai_compatible,
+)
+from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.upstream import Outgoing
+from tests import asgi
+from tests.upstreams import Upstream, answers, chat_stream, streams
+
+pytestmark = pytest.mark.anyio
+
+# ── where a chat request goes, and with which credential ─────────────────────
+
+CHAT: dict[str, tuple[str, str, str]] = {
+    # provider: (URL, header of the credential, what stands there)
+    "openai": ("https://api.openai.com/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "anthropic": ("https://api.anthropic.com/v1/messages", "x-api-key", "sk-1"),
+    "gemini": (
+        "https://generativelanguage.googleapis.com/v1beta/models/m:generateContent",
+        "x-goog-api-key",
+        "sk-1",
+    ),
+    "mistral": ("https://api.mistral.ai/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "groq": ("https://api.groq.com/openai/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "deepseek": ("https://api.deepseek.com/chat/completions", "authorization", "Bearer sk-1"),
+    "xai": ("https://api.x.ai/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "openrouter": ("https://openrouter.ai/api/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "together": ("https://api.together.xyz/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "fireworks": (
+        "https://api.fireworks.ai/inference/v1/chat/completions",
+        "authorization",
+        "Bearer sk-1",
+    ),
+    "perplexity": ("https://api.perplexity.ai/chat/completions", "authorization", "Bearer sk-1"),
+    "cerebras": ("https://api.cerebras.ai/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "ollama": ("http://127.0.0.1:11434/api/chat", "authorization", "Bearer sk-1"),
+    "vllm": ("http://127.0.0.1:8000/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "lmstudio": ("http://127.0.0.1:1234/v1/chat/completions", "authorization", "Bearer sk-1"),
+}
+
+ANSWERS = {
+    ANTHROPIC_MESSAGES: (
+        b'{"id":"msg_1","type":"message","role":"assistant","model":"m","content":'
+        b'[{"type":"text","text":"Hello"}],"stop_reason":"end_turn","usage":'
+        b'{"input_tokens":1,"output_tokens":1}}'
+    ),
+    GEMINI_CONTENT: (
+        b'{"candidates":[{"content":{"role":"model","parts":[{"text":"Hello"}]},"finishReason":'
+        b'"STOP"}],"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1}}'
+    ),
+    OLLAMA_CHAT: (
+        b'{"model":"m","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant",'
+        b'"content":"Hello"},"done":true,"done_reason":"stop","prompt_eval_count":1,"eval_count":1}'
+    ),
+}
+
+
+def asked(provider: Provider, *steps: Any) -> tuple[OpenAIShim, Upstream]:
+    body = ANSWERS.get(provider.dialect)  # type: ignore[call-overload]
+    upstream = Upstream(*(steps or (answers(body),)))
+    return OpenAIShim(provider, transport=upstream.transport), upstream
+
+
+def test_every_row_is_in_the_table_and_exported() -> None:
+    assert {row.name for row in ROWS} == set(CHAT)
+    assert {getattr(providers, row.name.upper()) for row in ROWS} == set(ROWS)
+    assert set(providers.__all__) >= {row.name.upper() for row in ROWS}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_a_chat_request_goes_to_the_vendors_address_with_its_credential(
+    row: Provider,
+) -> None:
+    app, upstream = asked(row.using("sk-1"))
+    answer = await asgi.chat(app)
+    assert answer.status == 200
+    assert answer.json["choices"][0]["message"]["content"] == "Hello"
+    (request,) = upstream.requests
+    url, name, credential = CHAT[row.name]
+    assert str(request.url) == url
+    assert request.headers.get_list(name) == [credential]
+    assert "sk-1" not in str(request.url)
+    assert repr(request.headers.raw).count("sk-1") == 1
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["user-agent"].startswith("asgi-aiproxy/")
+    if row is ANTHROPIC:
+        assert request.headers.get_list("anthropic-version") == ["2023-06-01"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_without_a_key_no_credential_is_sent(row: Provider) -> None:
+    app, upstream = asked(row)
+    assert (await asgi.chat(app)).status == 200
+    assert not {"authorization", "x-api-key", "x-goog-api-key"} & set(upstream.requests[0].headers)
+
+
+# ── quirks ───────────────────────────────────────────────────────────────────
+
+NEW, OLD = "max_completion_tokens", "max_tokens"
+
+
+@pytest.mark.parametrize(
+    ("row", "spelling"),
+    [
+        ("openai", NEW),
+        ("mistral", OLD),
+        ("deepseek", OLD),
+        ("together", OLD),
+        ("fireworks", OLD),
+        ("perplexity", OLD),
+        ("vllm", OLD),
+        ("lmstudio", OLD),
+        # These know both.
+        ("groq", None),
+        ("xai", None),
+        ("openrouter", None),
+        ("cerebras", None),
+    ],
+)
+async def test_the_limit_is_spelled_as_the_vendor_knows_it(row: str, spelling: str | None) -> None:
+    app, upstream = asked(getattr(providers, row.upper()).using("sk"))
+    for sent in (NEW, OLD):
+        await asgi.chat(app, **{sent: 5})
+        body = upstream.bodies[-1]
+        expected = spelling or sent
+        assert {name: body.get(name) for name in (NEW, OLD)} == {
+            expected: 5,
+            NEW if expected == OLD else OLD: None,
+        }
+    if spelling:
+        await asgi.chat(app, max_tokens=1, max_completion_tokens=2)
+        body = upstream.bodies[-1]
+        assert body[spelling] == (2 if spelling == NEW else 1)
+        assert len({NEW, OLD} & set(body)) == 1
+
+
+async def test_legacy_completions_know_only_the_old_limit_at_openai_too() -> None:
+    answer = {"id": "c", "object": "text_completion", "choices": [{"text": "x", "index": 0}]}
+    app, upstream = asked(OPENAI.using("sk"), answers(json.dumps(answer).encode()))
+    sent = {"model": "gpt-3.5-turbo-instruct", "prompt": "Hi", "max_tokens": 5}
+    await asgi.request(app, "POST", "/v1/completions", sent)
+    assert upstream.bodies == [sent]
+
+
+async def test_mistral_is_not_sent_what_it_refuses() -> None:
+    app, upstream = asked(MISTRAL.using("sk"), streams(*chat_stream("Hi")))
+    await asgi.chat(app, stream=True, seed=7, user="u", store=True, max_completion_tokens=5)
+    assert upstream.bodies == [
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "stream": True,
+            "random_seed": 7,
+            "max_tokens": 5,
+        }
+    ]
+    await asgi.chat(app, seed=7, random_seed=8)
+    assert upstream.bodies[-1]["random_seed"] == 8
+
+
+async def test_an_untouched_request_is_not_rewritten() -> None:
+    draft = Draft("/chat/completions", {"model": "m"})
+    for row in ROWS:
+        if row is not OLLAMA:
+            assert row.amend(draft) is draft
+
+
+async def test_ollama_serves_openais_other_operations_beside_its_own() -> None:
+    app, upstream = asked(OLLAMA, answers(b'{"object":"list","data":[],"model":"m"}'))
+    await asgi.request(app, "POST", "/v1/embeddings", {"model": "m", "input": "x"})
+    await asgi.request(app, "POST", "/v1/completions", {"model": "m", "prompt": "x"})
+    await asgi.request(app, "GET", "/v1/models")
+    assert [request.url.path for request in upstream.requests] == [
+        "/v1/embeddings", "/v1/completions", "/api/tags",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "url"),
+    [
+        (OPENAI, "https://api.openai.com/v1/models"),
+        (ANTHROPIC, "https://api.anthropic.com/v1/models?limit=1000"),
+        (GEMINI, "https://generativelanguage.googleapis.com/v1beta/models?pageSize=1000"),
+        (OLLAMA, "http://127.0.0.1:11434/api/tags"),
+        (azure("https://a.example"), "https://a.example/openai/v1/models"),
+        (azure("https://a.example", api_version="2024-10-21"),
+         "https://a.example/openai/models?api-version=2024-10-21"),
+    ],
+)  # fmt: skip
+async def test_where_a_vendor_lists_its_models(row: Provider, url: str) -> None:
+    app, upstream = asked(row.using("sk-1"), answers(b"{}"))
+    await asgi.request(app, "GET", "/v1/models")
+    assert [str(request.url) for request in upstream.requests] == [url]
+    assert "sk-1" in repr(upstream.requests[0].headers.raw)
+
+
+# ── azure ────────────────────────────────────────────────────────────────────
+
+RESOURCE = "https://my-resource.openai.azure.com"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [RESOURCE, RESOURCE + "/", RESOURCE + "/openai", RESOURCE + "/openai/v1/"],
+)
+async def test_azure_names_the_deployment_in_the_body(base_url: str) -> None:
+    app, upstream = asked(azure(base_url).using("sk-1"))
+    await asgi.chat(app, model="my deployment/1")
+    (request,) = upstream.requests
+    assert str(request.url) == RESOURCE + "/openai/v1/chat/completions"
+    assert upstream.bodies[0]["model"] == "my deployment/1"
+    assert request.headers["api-key"] == "sk-1"
+    assert "authorization" not in request.headers
+
+
+@pytest.mark.parametrize("base_url", [RESOURCE, RESOURCE + "/openai/"])
+async def test_older_azure_names_the_deployment_in_the_path(base_url: str) -> None:
+    provider = azure(base_url, name="old", api_version="2024-10-21&x").using("sk-1")
+    app, upstream = asked(provider)
+    await asgi.chat(app, model="my deployment/1?é")
+    assert upstream.requests[0].url.raw_path == (
+        b"/openai/deployments/my%20deployment%2F1%3F%C3%A9/chat/completions"
+        b"?api-version=2024-10-21%26x"
+    )
+    assert upstream.requests[0].headers["api-key"] == "sk-1"
+    assert provider.name == "old"
+
+
+async def test_uploads_and_embeddings_go_to_the_deployment_too() -> None:
+    app, upstream = asked(azure(RESOURCE, api_version="1").using("sk"), answers(b'{"text":"x"}'))
+    form = (
+        b'--X\r\nContent-Disposition: form-data; name="model"\r\n\r\nears\r\n'
+        b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--X--\r\n'
+    )
+    headers = {"content-type": "multipart/form-data; boundary=X"}
+    answer = await asgi.request(app, "POST", "/v1/audio/transcriptions", form, headers=headers)
+    assert answer.status == 200
+    await asgi.request(app, "POST", "/v1/embeddings", {"model": "e", "input": "x"})
+    assert [request.url.path for request in upstream.requests] == [
+        "/openai/deployments/ears/audio/transcriptions",
+        "/openai/deployments/e/embeddings",
+    ]
+
+
+# ── keys with an address of their own ────────────────────────────────────────
+
+
+async def test_a_key_may_have_its_own_address() -> None:
+    keys = [Key("sk-1", id="a"), Key("sk-2", id="b", base_url="https://eu.example/v1/")]
+    app, upstream = asked(OPENAI.using(keys))
+    await asgi.chat(app, headers={"x-auth-id": "b"})
+    await asgi.chat(app, headers={"x-auth-id": "a"})
+    assert [str(request.url) for request in upstream.requests] == [
+        "https://eu.example/v1/chat/completions",
+        "https://api.openai.com/v1/chat/completions",
+    ]
+    assert upstream.keys == ["sk-2", "sk-1"]
+
+
+class Recording:
+    """A transport that keeps what it is asked to send."""
+
+    def __init__(self) -> None:
+        self.inner: HttpxTransport = Upstream(answers()).transport
+        self.sent: list[Outgoing] = []
+
+    async def send(self, request: Outgoing) -> Any:
+        self.sent.append(request)
+        return await self.inner.send(request)
+
+    async def aclose(self) -> None: ...
+
+
+async def test_the_outbound_proxy_is_the_keys_else_the_providers() -> None:
+    keys = [Key("sk-1", id="a"), Key("sk-2", id="b", proxy="http://key:1")]
+    provider = OPENAI.using(keys, proxy="http://provider:1")
+    transport = Recording()
+    for given in (provider, OPENAI.using("sk")):
+        app = OpenAIShim(given, transport=transport)
+        for id in ("a", "b") if given is provider else ("",):
+            await asgi.chat(app, headers={"x-auth-id": id})
+    assert [request.proxy for request in transport.sent] == [
+        "http://provider:1", "http://key:1", None,
+    ]  # fmt: skip
+    assert "sk-" not in repr(transport.sent)
+
+
+async def test_headers_of_a_provider_replace_ours_and_are_sent_once() -> None:
+    own = {"User-Agent": "my-app/1", "X-Team": "t", "OpenAI-Beta": "ours"}
+    app, upstream = asked(OPENAI.using("sk", headers=own))
+    await asgi.chat(app, headers={"openai-beta": "the caller's"})
+    sent = upstream.requests[0].headers
+    assert sent.get_list("user-agent") == ["my-app/1"]
+    assert sent["x-team"] == "t"
+    assert sent.get_list("openai-beta") == ["the caller's"]
+
+
+# ── using ────────────────────────────────────────────────────────────────────
+
+
+def test_using_copies() -> None:
+    pool = KeyPool(["sk-1"])
+    made = OPENAI.using(pool, name="mine", base_url="https://x.example/v1")
+    assert (made.name, made.base_url, made.keys) == ("mine", "https://x.example/v1", pool)
+    assert (OPENAI.name, OPENAI.keys) == ("openai", None)
+    assert made.native == OPENAI.native
+    # Keys stay when only something else changes.
+    assert made.using(name="other").keys is pool
+    assert made.using([], name="other").keys is pool
+    assert made.using("sk-2").keys is not pool
+
+
+@pytest.mark.parametrize(
+    ("keys", "count"),
+    [("sk-1", 1), (Key("sk-1"), 1), (["sk-1", Key("sk-2")], 2), (iter(("a", "b", "c")), 3)],
+)
+def test_using_takes_one_key_or_several(keys: Any, count: int) -> None:
+    made = OPENAI.using(keys, name="mine")
+    assert made.keys is not None
+    assert len(made.keys) == count
+    assert made.keys.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: OPENAI.using(None), "openai.*NoneType.*environment variable"),
+        (lambda: OPENAI.using([None]), "environment variable"),
+        (lambda: OPENAI.using(""), "'openai'.*empty"),
+        (lambda: OPENAI.using(["sk-1", "sk-1"]), "twice"),
+        (lambda: OPENAI.using(5), "int"),
+        (lambda: OPENAI.using("sk", base_url="api.openai.com"), "begin with http"),
+        (lambda: OPENAI.using("sk", base_url="https://"), "and a host"),
+        (lambda: OPENAI.using("sk", base_url="u:secret@host/v1"), "not 'host/v1'"),
+        (lambda: OPENAI.using("sk", base_url="https://x/v1?k=secret"), "end with its path"),
+        (lambda: OPENAI.using("sk", base_url="https://x/v1#a"), "end with its path"),
+        (lambda: OPENAI.using("sk", base_url="https://x:port/v1"), "base_url"),
+        (lambda: OPENAI.using("sk", base_url=None), "a text, not NoneType"),
+        (lambda: openai_compatible(None), "a text, not NoneType"),
+        (lambda: azure(None), "a text, not NoneType"),
+        (lambda: OPENAI.using("sk", name="a/b"), "holds no '/'"),
+        (lambda: OPENAI.using("sk", name=""), "not empty"),
+        (lambda: OPENAI.using("sk", name="a\nb"), "name"),
+    ],
+)
+def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        make()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_repr_tells_no_secret() -> None:
+    made = OPENAI.using("sk-secret", base_url="https://u:secret@host/v1")
+    assert repr(made) == "Provider('openai', 'https://host/v1', KeyPool('openai': 1 ok))"
+    assert repr(OPENAI) == "Provider('openai', 'https://api.openai.com/v1', None)"
+
+
+# ── others' providers ────────────────────────────────────────────────────────
+
+
+async def test_any_server_that_speaks_openais_format_is_a_provider() -> None:
+    made = openai_compatible("https://acme.example/v1/", name="acme")
+    assert (made.name, made.exact, made.dialect) == ("acme", False, OPENAI_CHAT)
+    app, upstream = asked(made.using("sk-1"))
+    await asgi.chat(app, max_completion_tokens=5)
+    assert str(upstream.requests[0].url) == "https://acme.example/v1/chat/completions"
+    assert upstream.bodies[0]["max_tokens"] == 5
+    assert openai_compatible("http://x").name == "openai-compatible"
+    assert VLLM.native == made.native
+
+
+@pytest.mark.parametrize(
+    ("auth", "name", "value"),
+    [
+        (header("x-acme"), "x-acme", "sk-1"),
+        (header("X-Acme", "Token"), "x-acme", "Token sk-1"),
+        (header("authorization", "Key"), "authorization", "Key sk-1"),
+    ],
+)
+async def test_a_credential_may_be_in_any_header(auth: Any, name: str, value: str) -> None:
+    made = Provider(
+        name="acme",
+        dialect=OPENAI_CHAT,
+        base_url="https://acme.example",
+        auth=auth,
+        native=frozenset({"chat.completions"}),
+    )
+    app, upstream = asked(made.using("sk-1"))
+    assert (await asgi.chat(app)).status == 200
+    assert upstream.requests[0].headers[name] == value
+
+
+class Entry:
+    """An entry point of an installed package."""
+
+    def __init__(self, name: str, value: str, loads: Any) -> None:
+        self.name, self.value, self._loads = name, value, loads
+
+    def load(self) -> Any:
+        if isinstance(self._loads, Exception):
+            raise self._loads
+        return self._loads
+
+
+ACME = openai_compatible("https://acme.example/v1", name="acme")
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def register(*entries: Entry) -> None:
+        def entry_points(group: str) -> list[Entry]:
+            assert group == "asgi_aiproxy.providers"
+            return list(entries)
+
+        monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+
+    return register
+
+
+def test_providers_of_other_packages_are_found(registered: Any) -> None:
+    registered()
+    assert discover() == {}
+    registered(Entry("acme", "acme_ai:ACME", ACME), Entry("two", "b:C", OPENAI))
+    assert discover() == {"acme": ACME, "two": OPENAI}
+
+
+@pytest.mark.parametrize(
+    ("loads", "words"),
+    [
+        (ImportError("no module acme_ai"), r"'acme' \(acme_ai:ACME\).*no module acme_ai"),
+        (AttributeError("ACME"), "can not be loaded"),
+        (RuntimeError("boom"), "boom"),
+        ("a text", "acme_ai:ACME is no Provider"),
+        (Provider, "is no Provider"),
+    ],
+)
+def test_what_is_registered_wrongly_is_told(loads: Any, words: str, registered: Any) -> None:
+    registered(Entry("acme", "acme_ai:ACME", loads))
+    with pytest.raises(ConfigurationError, match=words):
+        discover()

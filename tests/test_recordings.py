@@ -1,0 +1,234 @@
+"""What recorded providers said, read by our decoders, whole and however it is cut.
+
+The recordings are in the shared folder, see `shared.py`; each tells in `expect`, in the provider's
+own words, what was said. Their usage is put into neutral meaning here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy.dialects import Language
+from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.framing import Framer
+from asgi_aiproxy.messages import (
+    BlockDelta,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Response,
+    Text,
+    ToolCall,
+    Usage,
+    fold,
+)
+from tests.scenarios import cut, decode, languages, told
+from tests.shared import RECORDINGS, needs_recordings
+
+pytestmark = needs_recordings
+
+DIALECTS = (
+    (re.compile(r"anthropic\.messages"), "anthropic"),
+    (re.compile(r"(gemini|vertex)\.(stream)?[gG]enerateContent"), "gemini"),
+    (re.compile(r"ollama\.chat"), "ollama"),
+    (re.compile(r"(?!coze|cohere)\w+\.chat"), "openai_chat"),
+)
+# Neutral words for the providers' reasons; without an entry it is the end.
+STOPS = {
+    **dict.fromkeys(("length", "max_tokens"), "length"),
+    **dict.fromkeys(("tool_use", "tool_calls", "function_call"), "tools"),
+    **dict.fromkeys(("content_filter", "safety", "refusal"), "filter"),
+    **dict.fromkeys(("pause_turn", "unexpected_tool_call"), "other"),
+}
+# What is not compared, and why.
+LEFT_OUT = {
+    "azure.chat.content-filter-finish": "edited by hand: a choice without a message is no answer",
+    "azure.chat.content-filter-error-with-status-200": "edited by hand: Azure answers 400",
+    "vertex.streamGenerateContent.stream-partial-args-array-unterminated": "cut off within a call",
+}
+# OpenRouter's place for signatures is written for clients, but not read from providers.
+NO_SIGNATURES = ("openrouter.chat.",)
+
+
+def dialect_of(recording: Any) -> str | None:
+    return next((d for pattern, d in DIALECTS if pattern.fullmatch(recording["api"])), None)
+
+
+def recordings() -> list[Any]:
+    if not RECORDINGS.is_dir():
+        return []
+    found = [json.loads(p.read_bytes()) for p in sorted(RECORDINGS.glob("*.*.*.json"))]
+    return [r for r in found if dialect_of(r) and r["expect"]["kind"] in ("chat", "error")]
+
+
+ALL = recordings()
+ANSWERS = [r for r in ALL if r["expect"]["kind"] == "chat" and r["id"] not in LEFT_OUT]
+STREAMS = [r for r in ANSWERS if "sse" in r["response"] or "ndjson" in r["response"]]
+ERRORS = [r for r in ALL if r["expect"]["kind"] == "error"]
+
+
+def named(recording: Any) -> str:
+    return str(recording["id"])
+
+
+def stream_of(recording: Any) -> bytes:
+    response = recording["response"]
+    return str(response.get("sse") or response.get("ndjson")).encode()
+
+
+def language_of(recording: Any) -> Language:
+    return languages()[dialect_of(recording) or ""]
+
+
+def framer_of(recording: Any) -> Framer:
+    kind = "text/event-stream" if "sse" in recording["response"] else "application/x-ndjson"
+    return language_of(recording).framer(kind)
+
+
+def read(recording: Any) -> tuple[Response | None, APIError | None, str]:
+    """The answer, or the error it ended with and the words before it."""
+    language = language_of(recording)
+    if recording not in STREAMS:
+        body = json.dumps(recording["response"]["body"]).encode()
+        return language.decode_response(body), None, ""
+    events, error = decode(language, cut(framer_of(recording), [stream_of(recording)]))
+    if error is None:
+        return fold(events), None, ""
+    return None, error, "".join(e.text for e in events if isinstance(e, BlockDelta))
+
+
+def test_there_are_recordings_of_every_language() -> None:
+    assert {dialect_of(r) for r in ANSWERS} == set(languages())
+    assert len(ANSWERS) > 80
+
+
+@pytest.mark.parametrize("recording", ANSWERS, ids=named)
+def test_an_answer_says_what_was_recorded(recording: Any) -> None:
+    expect = recording["expect"]
+    answer, error, before = read(recording)
+    if expect.get("error"):
+        assert error is not None
+        assert expect["error"]["message"] in error.message
+        assert before == expect["reasoning"] + expect["text"]
+        return
+    assert error is None
+    assert answer is not None
+    said = "".join(b.text for b in answer.blocks if isinstance(b, Text))
+    assert said == expect["text"]
+    assert "".join(b.text for b in answer.blocks if isinstance(b, Reasoning)) == expect["reasoning"]
+    refused = "".join(b.text for b in answer.blocks if isinstance(b, Refusal)) or answer.refusal
+    assert refused == (expect.get("refusal") or refused)
+    assert answer.model == (expect.get("model") or answer.model)
+    assert answer.id == (expect.get("id") or answer.id)
+    assert calls(answer) == [
+        (call["id"], call["name"], call.get("arguments")) for call in expected_calls(expect, answer)
+    ]
+    assert answer.stop.value == stop_of(expect)
+
+
+def calls(answer: Response) -> list[tuple[str, str, Any]]:
+    found = [block for block in answer.blocks if isinstance(block, ToolCall)]
+    return [(call.id, call.name, json.loads(call.arguments)) for call in found]
+
+
+def expected_calls(expect: Any, answer: Response) -> Iterator[Any]:
+    """The recorded calls; where the provider gave no id, ours."""
+    made = [block for block in answer.blocks if isinstance(block, ToolCall)]
+    assert len(made) == len(expect["tool_calls"])
+    for call, ours in zip(expect["tool_calls"], made, strict=True):
+        assert "arguments_raw" not in call
+        yield {**call, "id": call["id"] or ours.id, "arguments": call["arguments"] or {}}
+
+
+def stop_of(expect: Any) -> str:
+    stop = STOPS.get((expect["finish_reason"] or "").lower(), "end")
+    if expect.get("block_reason"):
+        return "filter"
+    return "tools" if stop == "end" and expect["tool_calls"] else stop
+
+
+@pytest.mark.parametrize("recording", ANSWERS, ids=named)
+def test_usage_has_its_neutral_meaning(recording: Any) -> None:
+    answer, _, _ = read(recording)
+    given = recording["expect"].get("usage")
+    if answer is None or not given:
+        return
+    assert answer.usage in list(neutral(dialect_of(recording), given)), given
+
+
+def neutral(dialect: str | None, given: dict[str, int]) -> Iterator[Usage]:
+    """What the numbers may mean. All are counted inclusively."""
+    into, out, thought = given.get("input", 0), given.get("output", 0), given.get("reasoning", 0)
+    read, written = given.get("cached_input", 0), given.get("cache_write", 0)
+    total = given.get("total", 0)
+    common = {"cache_read": read, "cache_write": written, "reasoning": thought}
+    match dialect:
+        case "anthropic":
+            yield Usage(input=into + read + written, output=out, **common)
+        case "gemini":
+            # The input of hosted tools is counted apart, and only the total tells it.
+            apart = max(total - into - out - thought, 0) if total else 0
+            yield Usage(input=into + apart, output=out + thought, **common)
+        case _:
+            # xAI leaves thoughts out of the completion, and only the total tells it.
+            if total == into + out + thought:
+                out += thought
+            yield Usage(input=into, output=out, **common)
+
+
+@pytest.mark.parametrize(
+    "recording",
+    [r for r in ANSWERS if r["expect"].get("signatures") and not r["id"].startswith(NO_SIGNATURES)],
+    ids=named,
+)
+def test_every_signature_is_kept_to_the_letter(recording: Any) -> None:
+    answer, _, _ = read(recording)
+    assert answer is not None
+    found = [signature for block in answer.blocks for signature in signatures(block)]
+    expect = recording["expect"]["signatures"]
+    assert len(found) == expect["count"]
+    assert hashlib.sha256("".join(found).encode()).hexdigest()[:16] == expect["sha256_16"]
+
+
+def signatures(block: Any) -> Iterator[str]:
+    if isinstance(block, Opaque):
+        sign = block.payload.get("thoughtSignature")
+        yield from [sign] if sign else []
+        return
+    for own in getattr(block, "extra", {}).values():
+        yield from (own[name] for name in ("signature", "redacted") if name in own)
+
+
+@pytest.mark.parametrize("recording", STREAMS, ids=named)
+def test_a_stream_means_the_same_wherever_it_is_cut(recording: Any) -> None:
+    data = stream_of(recording)
+    whole = cut(framer_of(recording), [data])
+    meant = told(*decode(language_of(recording), whole))
+    step = max(len(data) // 40, 1)
+    ways = [[data[:at], data[at:]] for at in range(1, len(data), step)]
+    ways.append([data[at : at + 1] for at in range(len(data))])
+    for parts in ways:
+        pieces = cut(framer_of(recording), parts)
+        if pieces != whole:  # decoders see whole pieces only
+            assert told(*decode(language_of(recording), pieces)) == meant
+
+
+@pytest.mark.parametrize("recording", ERRORS, ids=named)
+def test_an_error_is_understood(recording: Any) -> None:
+    response, expect = recording["response"], recording["expect"]["error"]
+    body = json.dumps(response["body"]) if "body" in response else response.get("text", "")
+    error = language_of(recording).decode_error(response["status"], body.encode())
+    assert error.upstream_status == response["status"]
+    bad_key = recording["id"] == "gemini.generateContent.error-400-bad-key"
+    assert error.kind is (Kind.KEY_REJECTED if bad_key else kind_of(response["status"]))
+    message = expect.get("message") or ""
+    if not message.lstrip().startswith("<"):  # of a page only its words are told
+        assert message in error.message
+    assert "<" not in error.message
+    assert len(error.message) < 1000

@@ -1,0 +1,554 @@
+"""The relay as a client of the OpenAI face meets it: attempts, keys, commit point, books."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from asgi_aiproxy import KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRecord
+from asgi_aiproxy.dialects import OPENAI_CHAT
+from asgi_aiproxy.keys import Health, Key
+from asgi_aiproxy.providers import ANTHROPIC, GROQ, OPENAI, Provider
+from tests import asgi
+from tests.upstreams import Step, Upstream, answers, chat_stream, refuses, sse, streams
+
+pytestmark = pytest.mark.anyio
+
+
+class Books:
+    """A usage sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.records: list[UsageRecord] = []
+
+    async def __call__(self, record: UsageRecord) -> None:
+        self.records.append(record)
+
+
+def shim(upstream: Upstream, router: Any = None, **options: Any) -> tuple[OpenAIShim, Books]:
+    books = Books()
+    options.setdefault("backoff", 0.001)
+    router = router if router is not None else OPENAI.using("sk-1")
+    return OpenAIShim(router, transport=upstream.transport, record=books, **options), books
+
+
+async def settled(app: OpenAIShim) -> None:
+    await app._recorder.drain()
+
+
+async def test_a_whole_answer_arrives_byte_for_byte() -> None:
+    upstream = Upstream(answers())
+    app, books = shim(upstream)
+    answer = await asgi.chat(app)
+    assert answer.status == 200
+    assert answer.body == upstream.steps[0].pieces[0]
+    assert answer.header("content-type") == "application/json"
+    await settled(app)
+    (record,) = books.records
+    assert (record.outcome, record.status, record.attempts) == ("done", 200, 1)
+    assert record.usage is not None
+    assert (record.usage.input, record.usage.output) == (3, 2)
+
+
+async def test_a_stream_arrives_byte_for_byte_when_usage_was_asked_for() -> None:
+    upstream = Upstream(streams())
+    app, books = shim(upstream)
+    answer = await asgi.chat(app, stream=True, stream_options={"include_usage": True})
+    assert answer.body == b"".join(upstream.steps[0].pieces)
+    assert answer.header("content-type") == "text/event-stream; charset=utf-8"
+    await settled(app)
+    assert books.records[0].usage is not None
+
+
+async def test_usage_is_asked_for_upstream_and_hidden_from_who_did_not_ask() -> None:
+    upstream = Upstream(streams())
+    app, books = shim(upstream)
+    answer = await asgi.chat(app, stream=True)
+    assert upstream.bodies[0]["stream_options"] == {"include_usage": True}
+    assert b"prompt_tokens" not in answer.body
+    assert answer.events[-1] == "[DONE]"
+    await settled(app)
+    assert books.records[0].usage is not None
+    assert books.records[0].usage.input == 3
+
+
+async def test_a_limited_key_rests_and_the_next_one_serves() -> None:
+    upstream = Upstream(refuses(429, retry_after="20"), answers())
+    pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
+    app, _ = shim(upstream, OPENAI.using(pool))
+    answer = await asgi.chat(app)
+    assert answer.status == 200
+    assert upstream.keys == ["sk-1", "sk-2"]
+    assert answer.header("x-auth-id") == "2"
+    status = {key.id: key for key in await pool.status()}
+    assert status["1"].health is Health.COOLING
+    assert 19 < status["1"].rests <= 20
+    assert status["2"].in_flight == 0
+
+
+async def test_there_are_as_many_tries_as_keys_whatever_the_attempts() -> None:
+    upstream = Upstream(*[refuses(429) for _ in range(9)], answers())
+    app, _ = shim(upstream, OPENAI.using([f"sk-{n}" for n in range(10)]), attempts=1)
+    assert (await asgi.chat(app)).status == 200
+    assert len(set(upstream.keys)) == 10
+
+
+async def test_when_all_keys_rest_the_client_learns_when_the_first_is_back() -> None:
+    upstream = Upstream(refuses(429, retry_after="30"), refuses(429, retry_after="7"), answers())
+    app, books = shim(upstream, OPENAI.using(["sk-1", "sk-2"]))
+    answer = await asgi.chat(app)
+    assert answer.status == 429
+    assert answer.json["error"]["code"] == "rate_limit_exceeded"
+    assert answer.header("retry-after") == "7"
+    # Until then nobody is asked.
+    again = await asgi.chat(app)
+    assert again.status == 429
+    assert again.header("retry-after") in ("6", "7")
+    assert len(upstream.requests) == 2
+    await settled(app)
+    assert [record.outcome for record in books.records] == ["failed", "failed"]
+
+
+async def test_a_refused_key_is_quarantined_and_the_client_never_sees_a_401() -> None:
+    said = b'{"error":{"message":"Incorrect API key: sk-1","type":"x","code":"invalid_api_key"}}'
+    upstream = Upstream(refuses(401, said), answers())
+    pool = KeyPool(["sk-1", "sk-2"])
+    app, _ = shim(upstream, OPENAI.using(pool))
+    assert (await asgi.chat(app)).status == 200
+    assert [key.health for key in await pool.status()] == [Health.QUARANTINED, Health.OK]
+
+    alone, _ = shim(Upstream(refuses(401, said)), OPENAI.using("sk-1"))
+    answer = await asgi.chat(alone)
+    assert answer.status == 502
+    assert b"sk-1" not in answer.body
+
+
+async def test_a_403_is_about_the_request_and_rests_no_key() -> None:
+    upstream = Upstream(refuses(403), answers())
+    pool = KeyPool(["sk-1", "sk-2"])
+    app, _ = shim(upstream, OPENAI.using(pool))
+    assert (await asgi.chat(app)).status == 200
+    assert {key.health for key in await pool.status()} == {Health.OK}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 529, 408])
+async def test_a_failing_target_falls_back_to_another_vendor_and_dialect(status: int) -> None:
+    anthropic_answer = (
+        b'{"id":"msg_1","type":"message","role":"assistant","model":"claude","content":'
+        b'[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
+    )
+    upstream = Upstream(refuses(status), answers(anthropic_answer))
+    router = ProviderRouter({"m": [OPENAI.using("sk-1"), (ANTHROPIC.using("sk-2"), "claude")]})
+    app, books = shim(upstream, router)
+    answer = await asgi.chat(app)
+    assert answer.json["choices"][0]["message"]["content"] == "Hi"
+    assert answer.header("aiproxy-provider") == "anthropic"
+    second = upstream.requests[1]
+    assert second.url.path == "/v1/messages"
+    # One vendor's key is never shown to the other.
+    assert second.headers["x-api-key"] == "sk-2"
+    assert "authorization" not in second.headers
+    await settled(app)
+    assert books.records[0].attempts == 2
+
+
+async def test_a_connection_that_fails_falls_back() -> None:
+    upstream = Upstream(httpx.ConnectError("refused"), answers())
+    app, _ = shim(upstream)
+    assert (await asgi.chat(app)).status == 200
+
+
+async def test_a_passing_failure_of_the_only_target_is_tried_again() -> None:
+    upstream = Upstream(refuses(503), refuses(500), answers())
+    app, _ = shim(upstream)
+    assert (await asgi.chat(app)).status == 200
+    upstream = Upstream(refuses(503))
+    app, books = shim(upstream)
+    answer = await asgi.chat(app)
+    assert answer.status == 503
+    assert len(upstream.requests) == 3
+    await settled(app)
+    assert books.records[0].outcome == "failed"
+
+
+@pytest.mark.parametrize(("status", "shown"), [(400, 400), (404, 404), (413, 413), (422, 422)])
+async def test_what_is_wrong_with_the_request_is_told_at_once_in_the_vendors_words(
+    status: int, shown: int
+) -> None:
+    upstream = Upstream(refuses(status))
+    app, books = shim(upstream, OPENAI.using(["sk-1", "sk-2"]))
+    answer = await asgi.chat(app)
+    assert answer.status == shown
+    assert answer.json["error"]["message"] == f"no: {status}"
+    assert len(upstream.requests) == 1
+    await settled(app)
+    assert books.records[0].outcome == "refused"
+
+
+async def test_a_200_whose_first_event_is_an_error_is_a_failed_attempt() -> None:
+    broken = streams(*sse({"error": {"message": "overloaded", "type": "overloaded_error"}}))
+    upstream = Upstream(broken, streams())
+    app, _ = shim(upstream)
+    answer = await asgi.chat(app, stream=True)
+    assert answer.status == 200
+    assert "overloaded" not in answer.body.decode()
+    assert len(upstream.requests) == 2
+
+    app, _ = shim(Upstream(broken), attempts=1)
+    answer = await asgi.chat(app, stream=True)
+    assert answer.status == 503
+    assert answer.json["error"]["message"] == "overloaded"
+
+
+async def test_no_content_means_no_commit_even_if_the_role_was_told() -> None:
+    role = chat_stream()[0]
+    broken = streams(role, *sse({"error": {"message": "boom", "type": "server_error"}}))
+    upstream = Upstream(broken, streams())
+    app, _ = shim(upstream)
+    answer = await asgi.chat(app, stream=True)
+    assert [e for e in answer.events if isinstance(e, dict) and "error" in e] == []
+    assert len(upstream.requests) == 2
+
+
+async def test_after_the_first_content_an_error_is_told_in_the_stream() -> None:
+    pieces = chat_stream("Hel")[:2] + sse({"error": {"message": "boom", "type": "server_error"}})
+    upstream = Upstream(streams(*pieces), streams())
+    app, books = shim(upstream)
+    answer = await asgi.chat(app, stream=True)
+    assert answer.status == 200
+    assert answer.events[-1]["error"]["message"] == "boom"
+    assert "[DONE]" not in answer.events
+    assert len(upstream.requests) == 1
+    await settled(app)
+    assert books.records[0].outcome == "failed"
+
+
+async def test_an_error_in_the_packet_of_earlier_text_does_not_swallow_the_text() -> None:
+    first, second = chat_stream("Hel", "lo")[:2], chat_stream("Hel", "lo")[2]
+    error = sse({"error": {"message": "boom", "type": "server_error"}})[0]
+    upstream = Upstream(streams(*first, second + error))
+    app, _ = shim(upstream)
+    events = (await asgi.chat(app, stream=True)).events
+    assert events[-2]["choices"][0]["delta"]["content"] == "lo"
+    assert events[-1]["error"]["message"] == "boom"
+
+
+@pytest.mark.parametrize("provider", [OPENAI, GROQ], ids=["exact", "mended"])
+async def test_a_stream_that_just_ends_is_an_error_and_no_clean_end(provider: Provider) -> None:
+    upstream = Upstream(streams(*chat_stream("Hel", "lo")[:3]))
+    app, books = shim(upstream, provider.using("sk-1"))
+    answer = await asgi.chat(app, stream=True)
+    assert "error" in answer.events[-1]
+    assert "[DONE]" not in answer.events
+    await settled(app)
+    assert books.records[0].outcome == "failed"
+
+
+async def test_a_connection_that_breaks_in_mid_stream_is_told_in_the_stream() -> None:
+    upstream = Upstream(streams(*chat_stream("Hel")[:2], httpx.ReadError("reset")))
+    app, _ = shim(upstream)
+    answer = await asgi.chat(app, stream=True)
+    assert "broke" in answer.events[-1]["error"]["message"]
+
+
+async def test_a_provider_that_answers_html_gives_an_error_in_openais_shape() -> None:
+    page = b"<!DOCTYPE html><html><head><title>x</title></head><body><h1>Blocked</h1></body></html>"
+    for stream in (False, True):
+        step = Step([page], headers={"content-type": "text/html"})
+        app, _ = shim(Upstream(step), attempts=1)
+        answer = await asgi.chat(app, stream=stream)
+        assert answer.status == 502
+        assert "Blocked" in answer.json["error"]["message"]
+        assert "<" not in answer.json["error"]["message"]
+
+
+async def test_a_whole_answer_to_a_wish_for_a_stream_is_streamed_all_the_same() -> None:
+    app, _ = shim(Upstream(answers()))
+    answer = await asgi.chat(app, stream=True)
+    text = "".join(e["choices"][0]["delta"].get("content", "") for e in answer.events[:-1])
+    assert text == "Hello"
+    assert answer.events[-1] == "[DONE]"
+
+
+async def test_a_stream_to_a_wish_for_a_whole_answer_is_collected() -> None:
+    app, _ = shim(Upstream(streams()))
+    answer = await asgi.chat(app)
+    assert answer.json["choices"][0]["message"]["content"] == "Hello"
+    assert answer.json["usage"]["total_tokens"] == 5
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    upstream = Upstream(Step([b""], 302, {"location": "http://elsewhere.test/"}))
+    app, _ = shim(upstream, attempts=1)
+    answer = await asgi.chat(app)
+    assert answer.status == 502
+    assert "base_url" in answer.json["error"]["message"]
+    assert len(upstream.requests) == 1
+
+
+async def test_a_provider_that_does_not_answer_in_time_falls_back() -> None:
+    upstream = Upstream(answers(before=30.0), answers())
+    router = ProviderRouter({"m": [OPENAI.using("sk-1"), GROQ.using("sk-2")]})
+    app, _ = shim(upstream, router, timeouts=Timeouts(first=0.05))
+    answer = await asgi.chat(app)
+    assert answer.status == 200
+    assert answer.header("aiproxy-provider") == "groq"
+
+    app, _ = shim(Upstream(answers(before=30.0)), timeouts=Timeouts(first=0.05))
+    answer = await asgi.chat(app)
+    assert answer.status == 504
+
+
+async def test_waiting_for_the_first_token_is_limited_though_the_headers_came() -> None:
+    upstream = Upstream(streams(chat_stream()[0], 30.0), streams())
+    router = ProviderRouter({"m": [OPENAI.using("sk-1"), GROQ.using("sk-2")]})
+    app, _ = shim(upstream, router, timeouts=Timeouts(first=0.05))
+    answer = await asgi.chat(app, stream=True)
+    assert answer.header("aiproxy-provider") == "groq"
+    assert answer.events[-1] == "[DONE]"
+
+
+async def test_silence_in_mid_stream_is_limited_and_told() -> None:
+    upstream = Upstream(streams(*chat_stream("Hel")[:2], 30.0))
+    app, books = shim(upstream, timeouts=Timeouts(idle=0.05))
+    answer = await asgi.chat(app, stream=True)
+    assert "silent" in answer.events[-1]["error"]["message"]
+    await settled(app)
+    assert books.records[0].status == 504
+
+
+async def test_any_byte_from_the_provider_counts_against_silence() -> None:
+    pings: list[Any] = [piece for _ in range(6) for piece in (0.03, b": ping\n\n")]
+    first, *rest = chat_stream("Hel", "lo")
+    upstream = Upstream(streams(first, rest[0], *pings, *rest[1:]))
+    app, _ = shim(upstream, timeouts=Timeouts(idle=0.12))
+    assert (await asgi.chat(app, stream=True)).events[-1] == "[DONE]"
+
+
+async def test_the_whole_call_is_limited_before_and_after_its_first_token() -> None:
+    app, _ = shim(Upstream(answers(before=30.0)), timeouts=Timeouts(total=0.05))
+    assert (await asgi.chat(app)).status == 504
+    slow: list[Any] = [piece for _ in range(100) for piece in (0.02, chat_stream("a")[1])]
+    app, books = shim(Upstream(streams(*slow)), timeouts=Timeouts(total=0.1))
+    answer = await asgi.chat(app, stream=True)
+    assert answer.status == 200
+    assert "too long" in answer.events[-1]["error"]["message"]
+    await settled(app)
+    assert books.records[0].outcome == "failed"
+
+
+async def test_a_waiting_client_hears_something_and_fallback_still_works() -> None:
+    upstream = Upstream(refuses(503), streams(before=0.2))
+    app, _ = shim(upstream, keepalive=0.1)
+    answer = await asgi.chat(app, stream=True)
+    assert answer.body.startswith(b": keep-alive\n\n")
+    assert answer.events[-1] == "[DONE]"
+
+    upstream = Upstream(refuses(503, b'{"error":{"message":"no"}}'))
+    upstream.steps[0].before = 0.2  # type: ignore[union-attr]
+    app, _ = shim(upstream, keepalive=0.1, attempts=1)
+    answer = await asgi.chat(app, stream=True)
+    assert answer.status == 200  # it was sent with the first keep-alive
+    assert answer.events == [
+        {"error": {"message": "no", "type": "server_error", "param": None, "code": None}}
+    ]
+
+
+async def test_a_silent_stream_is_kept_alive_between_whole_events() -> None:
+    first, second, *rest = chat_stream("Hel", "lo")
+    upstream = Upstream(streams(first, second + rest[0][:10], 0.25, rest[0][10:], *rest[1:]))
+    app, _ = shim(upstream, keepalive=0.1)
+    answer = await asgi.chat(app, stream=True)
+    assert b": keep-alive\n\n" in answer.body
+    text = "".join(e["choices"][0]["delta"].get("content", "") for e in answer.events[:-1])
+    assert text == "Hello"
+
+
+async def test_a_caller_can_name_the_key_and_is_told_if_there_is_none() -> None:
+    upstream = Upstream(answers())
+    pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
+    app, _ = shim(upstream, OPENAI.using(pool))
+    for _ in range(2):
+        answer = await asgi.chat(app, headers={"x-auth-id": "2"})
+        assert answer.header("x-auth-id") == "2"
+    assert upstream.keys == ["sk-2", "sk-2"]
+    answer = await asgi.chat(app, headers={"x-auth-id": "nine"})
+    assert answer.status == 401
+    assert "nine" in answer.json["error"]["message"]
+    assert len(upstream.requests) == 2
+
+
+async def test_a_named_key_that_is_limited_is_not_replaced() -> None:
+    upstream = Upstream(refuses(429), answers())
+    pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
+    app, _ = shim(upstream, OPENAI.using(pool))
+    answer = await asgi.chat(app, headers={"x-auth-id": "1"})
+    assert answer.status == 429
+    assert upstream.keys == ["sk-1"]
+
+
+async def test_a_caller_can_bring_its_own_key_and_no_other_vendor_sees_it() -> None:
+    upstream = Upstream(refuses(503), answers())
+    router = ProviderRouter({"m": [OPENAI.using("sk-1"), GROQ.using("sk-2")]})
+    app, _ = shim(upstream, router, own_keys=True)
+    answer = await asgi.chat(app, headers={"x-provider-key": "sk-mine"})
+    assert answer.status == 200
+    assert upstream.keys == ["sk-mine", "sk-mine"]
+    assert {request.url.host for request in upstream.requests} == {"api.openai.com"}
+    # Without the option the header means nothing.
+    upstream = Upstream(answers())
+    app, _ = shim(upstream, router)
+    await asgi.chat(app, headers={"x-provider-key": "sk-mine", "authorization": "Bearer sk-mine"})
+    assert upstream.keys == ["sk-1"]
+
+
+async def test_a_key_only_serves_its_models_and_the_next_target_takes_over() -> None:
+    upstream = Upstream(answers())
+    small = OPENAI.using(Key("sk-1", models=("gpt-4o-mini*",)))
+    app, _ = shim(upstream, small)
+    answer = await asgi.chat(app, model="gpt-5")
+    assert answer.status == 404
+    assert upstream.requests == []
+    app, _ = shim(upstream, ProviderRouter({"gpt-5": [small, GROQ.using("sk-2")]}))
+    assert (await asgi.chat(app, model="gpt-5")).header("aiproxy-provider") == "groq"
+
+
+async def test_a_call_waits_for_a_busy_key_in_turn() -> None:
+    upstream = Upstream(answers(before=0.05))
+    pool = KeyPool([Key("sk-1", concurrency=1)], wait=5.0)
+    app, _ = shim(upstream, OPENAI.using(pool))
+    both = await asyncio.gather(asgi.chat(app), asgi.chat(app), asgi.chat(app))
+    assert [answer.status for answer in both] == [200, 200, 200]
+    impatient = KeyPool([Key("sk-1", concurrency=1)])
+    app, _ = shim(upstream, OPENAI.using(impatient))
+    both = await asyncio.gather(asgi.chat(app), asgi.chat(app))
+    assert sorted(answer.status for answer in both) == [200, 429]
+
+
+async def test_a_key_without_money_rests_for_long() -> None:
+    said = b'{"error":{"message":"quota","type":"insufficient_quota","code":"insufficient_quota"}}'
+    pool = KeyPool(["sk-1", "sk-2"])
+    app, _ = shim(Upstream(refuses(429, said), answers()), OPENAI.using(pool))
+    assert (await asgi.chat(app)).status == 200
+    assert (await pool.status())[0].rests > 1000
+
+
+async def test_what_a_target_can_not_carry_is_named_or_refused() -> None:
+    anthropic_answer = (
+        b'{"id":"m","type":"message","role":"assistant","model":"c","content":[],'
+        b'"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
+    )
+    upstream = Upstream(answers(anthropic_answer))
+    app, _ = shim(upstream, ANTHROPIC.using("sk"))
+    answer = await asgi.chat(app, seed=7, logit_bias={"1": 2})
+    assert set((answer.header("aiproxy-ignored") or "").split(", ")) == {"seed", "logit_bias"}
+    strict, _ = shim(upstream, ANTHROPIC.using("sk"), strict=True)
+    answer = await asgi.chat(strict, seed=7)
+    assert answer.status == 400
+    assert answer.json["error"]["param"] == "seed"
+
+
+async def test_an_operation_the_provider_does_not_have_is_not_found() -> None:
+    upstream = Upstream(answers())
+    app, _ = shim(upstream, ANTHROPIC.using("sk"))
+    answer = await asgi.request(app, "POST", "/v1/embeddings", {"model": "m", "input": "x"})
+    assert answer.status == 404
+    assert "anthropic" in answer.json["error"]["message"]
+    assert upstream.requests == []
+
+
+async def test_embeddings_pass_through_with_the_models_real_name_and_usage() -> None:
+    body = b'{"object":"list","data":[],"model":"e","usage":{"prompt_tokens":4,"total_tokens":4}}'
+    upstream = Upstream(answers(body))
+    app, books = shim(upstream, ProviderRouter({"fast": (OPENAI.using("sk"), "e-3")}))
+    sent = {"model": "fast", "input": ["a"], "encoding_format": "base64"}
+    answer = await asgi.request(app, "POST", "/v1/embeddings", sent)
+    assert answer.body == body
+    assert upstream.bodies == [{**sent, "model": "e-3"}]
+    await settled(app)
+    assert books.records[0].usage is not None
+    assert books.records[0].usage.input == 4
+
+
+async def test_sound_passes_through_as_it_comes() -> None:
+    sound = Step([b"ID3", b"\x00\x01", b"\xff"], headers={"content-type": "audio/mpeg"})
+    app, _ = shim(Upstream(sound))
+    sent = {"model": "tts-1", "input": "hi", "voice": "alloy"}
+    answer = await asgi.request(app, "POST", "/v1/audio/speech", sent)
+    assert answer.body == b"ID3\x00\x01\xff"
+    assert answer.header("content-type") == "audio/mpeg"
+
+
+async def test_sound_that_breaks_off_cuts_the_connection() -> None:
+    sound = Step([b"ID3", httpx.ReadError("reset")], headers={"content-type": "audio/mpeg"})
+    app, books = shim(Upstream(sound))
+    sent = b'{"model":"tts-1","input":"hi","voice":"alloy"}'
+    async with asgi.opened(app, "POST", "/v1/audio/speech") as exchange:
+        exchange.send_body(sent)
+        assert (await exchange.message())["status"] == 200
+        assert (await exchange.message())["body"] == b"ID3"
+        with pytest.raises(Exception, match="broke off"):
+            await exchange.ended()
+    await settled(app)
+    assert books.records[0].outcome == "failed"
+
+
+async def test_an_unknown_model_names_itself() -> None:
+    app, books = shim(Upstream(answers()), ProviderRouter({"a": OPENAI.using("sk")}))
+    answer = await asgi.chat(app, model="b")
+    assert answer.status == 404
+    assert answer.json["error"]["code"] == "model_not_found"
+    assert answer.json["error"]["param"] == "model"
+    await settled(app)
+    assert books.records[0].outcome == "refused"
+
+
+async def test_a_failing_sink_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def sink(record: UsageRecord) -> None:
+        raise RuntimeError("the books are closed")
+
+    app = OpenAIShim(OPENAI.using("sk"), transport=Upstream(answers()).transport, record=sink)
+    async with app:
+        assert (await asgi.chat(app)).status == 200
+    assert "its record is lost" in caplog.text
+
+
+async def test_leaving_the_app_waits_for_the_books() -> None:
+    kept: list[UsageRecord] = []
+
+    async def slow(record: UsageRecord) -> None:
+        await asyncio.sleep(0.05)
+        kept.append(record)
+
+    async with OpenAIShim(
+        OPENAI.using("sk"), transport=Upstream(answers()).transport, record=slow
+    ) as app:
+        for _ in range(3):
+            await asgi.chat(app)
+    assert len(kept) == 3
+
+
+async def test_a_bug_of_ours_is_a_500_in_openais_shape_and_reaches_the_host() -> None:
+    class Broken:
+        def targets(self, model: str, provider: str = "") -> Any:
+            raise ZeroDivisionError("a bug")
+
+        def models(self) -> Any:
+            return []
+
+    app, _ = shim(Upstream(answers()), Broken())
+    async with asgi.opened(app, "POST", "/v1/chat/completions") as exchange:
+        exchange.send_body(b'{"model":"m","messages":[]}')
+        answer = await exchange.answer()
+        assert answer.status == 500
+        assert answer.json["error"]["type"] == "server_error"
+        assert "bug" not in answer.json["error"]["message"]
+        with pytest.raises(ZeroDivisionError):
+            await exchange.ended()
+
+
+def test_the_dialect_of_the_face_is_that_of_openai() -> None:
+    assert OpenAIShim.faces[0] is OPENAI_CHAT

@@ -1,0 +1,331 @@
+"""The OpenAI face: paths, bad input, models, headers, secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import Authenticate, OpenAIShim, Principal, ProviderRouter
+from asgi_aiproxy.middleware import static_tokens
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
+from tests import asgi
+from tests.upstreams import Upstream, answers, refuses, streams
+
+pytestmark = pytest.mark.anyio
+
+
+def shim(*steps: Any, router: Any = None, **options: Any) -> tuple[OpenAIShim, Upstream]:
+    upstream = Upstream(*(steps or (answers(),)))
+    router = router if router is not None else OPENAI.using("sk-secret-1")
+    return OpenAIShim(router, transport=upstream.transport, backoff=0.001, **options), upstream
+
+
+# ── paths ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/chat/completions", 405),
+        ("PUT", "/v1/embeddings", 405),
+        ("POST", "/v1/models", 405),
+        ("GET", "/", 404),
+        ("POST", "/v1/nothing", 404),
+        ("POST", "/v1/chat/completions/", 404),
+        ("POST", "//v1/chat/completions", 404),
+        ("GET", "/v1/models/", 404),
+    ],
+)
+async def test_what_is_not_there_is_told_in_openais_shape(
+    method: str, path: str, status: int
+) -> None:
+    app, upstream = shim()
+    answer = await asgi.request(app, method, path)
+    assert answer.status == status
+    error = answer.json["error"]
+    assert error["type"] == "invalid_request_error"
+    assert isinstance(error["message"], str)
+    assert upstream.requests == []
+
+
+async def test_a_base_url_without_v1_gets_a_hint() -> None:
+    app, _ = shim()
+    answer = await asgi.chat(app, "/chat/completions")
+    assert answer.status == 404
+    assert "'/v1'" in answer.json["error"]["message"]
+
+
+async def test_a_websocket_is_refused_and_harms_nothing() -> None:
+    app, _ = shim()
+    scope = {"type": "websocket", "path": "/v1/realtime", "headers": []}
+    async with asgi.Exchange(app, scope) as exchange:
+        exchange._in.put_nowait({"type": "websocket.connect"})
+        assert (await exchange.message())["type"] == "websocket.close"
+        await exchange.ended()
+
+
+# ── bad input ────────────────────────────────────────────────────────────────
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+BAD = [
+    (b"", None),
+    (b"{", None),
+    (b"nope", None),
+    (b"[]", None),
+    (b'"text"', None),
+    (b'{"model":"m","messages":[]} trailing', None),
+    (b"\xff\xfe{}", None),
+    (b'{"model":"m","messages":[{"role":"user","content":"\xff"}]}', None),
+    (b'{"model":"m","messages":[{"role":"user","content":"\\ud800"}]}', None),
+    (b'{"model":"m","messages":' + b"[" * 10_000 + b"]" * 10_000 + b"}", None),
+    (b'{"messages":[]}', "model"),
+    (b'{"model":null,"messages":[]}', "model"),
+    (b'{"model":"","messages":[]}', "model"),
+    (b'{"model":5,"messages":[]}', "model"),
+    (b'{"model":"m"}', "messages"),
+    (b'{"model":"m","messages":"Hi"}', "messages"),
+    (b'{"model":"m","messages":[],"stream":"yes"}', "stream"),
+    (b'{"model":"m","messages":[],"stream_options":7}', "stream_options"),
+]
+# What is read only when the request is put into another dialect.
+BAD_TRANSLATED = [
+    (b'{"model":"m","messages":[{"content":"x"}]}', "messages[0].role"),
+    (b'{"model":"m","messages":[{"role":"wizard","content":"x"}]}', "messages[0].role"),
+    (b'{"model":"m","messages":[{"role":"user","content":5}]}', "messages[0].content"),
+    (b'{"model":"m","messages":[5]}', "messages[0]"),
+    (b'{"model":"m","messages":[],"temperature":"hot"}', "temperature"),
+    (b'{"model":"m","messages":[],"max_tokens":"many"}', "max_tokens"),
+    (b'{"model":"m","messages":[],"n":2}', "n"),
+    (b'{"model":"m","messages":[],"logprobs":true}', "logprobs"),
+    (b'{"model":"m","messages":[],"tools":[{"type":"web_search"}]}', "tools[0].type"),
+    (b'{"model":"m","messages":[],"response_format":{"type":"x"}}', "response_format.type"),
+]
+
+
+@pytest.mark.parametrize("router", [OPENAI, ANTHROPIC, GEMINI], ids=lambda row: row.name)
+@pytest.mark.parametrize(("body", "param"), BAD)
+async def test_bad_input_is_a_400_that_names_the_field(
+    body: bytes, param: str, router: Any
+) -> None:
+    app, upstream = shim(router=router.using("sk"))
+    answer = await asgi.request(app, "POST", "/v1/chat/completions", body)
+    assert answer.status == 400, answer.body
+    error = answer.json["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert error["message"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("router", [ANTHROPIC, GEMINI], ids=lambda row: row.name)
+@pytest.mark.parametrize(("body", "param"), BAD_TRANSLATED)
+async def test_what_can_not_be_translated_is_a_400_that_names_the_field(
+    body: bytes, param: str, router: Any
+) -> None:
+    app, upstream = shim(router=router.using("sk"))
+    answer = await asgi.request(app, "POST", "/v1/chat/completions", body)
+    assert answer.status == 400, answer.body
+    assert answer.json["error"]["param"] == param
+    assert upstream.requests == []
+
+
+async def test_a_body_above_the_limit_is_a_413_whether_its_length_is_told_or_not() -> None:
+    app, upstream = shim(max_body=100)
+    body = json.dumps({"model": "m", "messages": MESSAGES, "user": "x" * 200}).encode()
+    told = {"content-length": str(len(body))}
+    answer = await asgi.request(app, "POST", "/v1/chat/completions", body, headers=told)
+    assert (answer.status, answer.json["error"]["type"]) == (413, "invalid_request_error")
+    async with asgi.opened(app, "POST", "/v1/chat/completions") as exchange:
+        for _ in range(20):
+            exchange.send_body(b"x" * 20, more=True)
+        assert (await exchange.answer()).status == 413
+    assert upstream.requests == []
+
+
+async def test_a_body_in_many_pieces_is_put_together() -> None:
+    app, upstream = shim()
+    body = json.dumps({"model": "m", "messages": MESSAGES}).encode()
+    async with asgi.opened(app, "POST", "/v1/chat/completions") as exchange:
+        for at in range(len(body)):
+            exchange.send_body(body[at : at + 1], more=True)
+        exchange.send_body(b"")
+        assert (await exchange.answer()).status == 200
+    assert upstream.bodies == [{"model": "m", "messages": MESSAGES}]
+
+
+async def test_of_a_member_given_twice_only_the_one_that_was_checked_is_passed_on() -> None:
+    app, upstream = shim()
+    body = b'{"model":"first","messages":[],"model":"second"}'
+    assert (await asgi.request(app, "POST", "/v1/chat/completions", body)).status == 200
+    assert upstream.requests[0].content.count(b'"model"') == 1
+    assert upstream.bodies[0]["model"] == "second"
+
+
+async def test_unknown_members_pass_to_a_provider_of_the_same_dialect() -> None:
+    app, upstream = shim()
+    sent = {"model": "m", "messages": MESSAGES, "brand_new": {"a": [1, 2.50, None]}}
+    await asgi.request(app, "POST", "/v1/chat/completions", sent)
+    assert upstream.bodies == [sent]
+
+
+async def test_a_five_megabyte_event_passes_through() -> None:
+    text = "x" * (5 * 1024 * 1024)
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": "stop"}
+    line = b"data: " + json.dumps({**chunk, "choices": [choice]}).encode() + b"\n\n"
+    pieces = [line[at : at + 65536] for at in range(0, len(line), 65536)]
+    app, _ = shim(streams(*pieces, b"data: [DONE]\n\n"))
+    answer = await asgi.chat(app, stream=True)
+    assert answer.events[0]["choices"][0]["delta"]["content"] == text
+
+
+async def test_an_event_without_end_is_an_error_and_no_leak() -> None:
+    app, _ = shim(streams(*[b"data: " + b"x" * 1024 * 1024] * 20), attempts=1)
+    answer = await asgi.chat(app, stream=True)
+    assert answer.status == 502
+    assert "larger than" in answer.json["error"]["message"]
+
+
+# ── models ───────────────────────────────────────────────────────────────────
+
+
+async def test_models_are_listed_as_the_router_knows_them() -> None:
+    router = ProviderRouter({"fast": (OPENAI.using("sk"), "gpt-4o-mini"), "claude": ANTHROPIC})
+    app, upstream = shim(router=router)
+    answer = await asgi.request(app, "GET", "/v1/models")
+    assert answer.json == {
+        "object": "list",
+        "data": [
+            {"id": "fast", "object": "model", "created": 0, "owned_by": "openai"},
+            {"id": "claude", "object": "model", "created": 0, "owned_by": "anthropic"},
+        ],
+    }
+    assert upstream.requests == []
+
+
+async def test_behind_a_pattern_the_provider_is_asked_once() -> None:
+    offered = {"data": [{"id": "gpt-4o"}, {"id": "gpt-5"}, {"id": "whisper-1"}]}
+    app, upstream = shim(
+        answers(json.dumps(offered).encode()), router=ProviderRouter({"gpt-*": OPENAI.using("sk")})
+    )
+    for _ in range(2):
+        answer = await asgi.request(app, "GET", "/v1/models")
+        assert [model["id"] for model in answer.json["data"]] == ["gpt-4o", "gpt-5"]
+    assert [str(request.url) for request in upstream.requests] == [
+        "https://api.openai.com/v1/models"
+    ]
+
+
+async def test_a_provider_that_does_not_list_its_models_harms_no_other() -> None:
+    app, _ = shim(refuses(500), router=ProviderRouter({"a": OPENAI, "b*": ANTHROPIC.using("sk")}))
+    answer = await asgi.request(app, "GET", "/v1/models")
+    assert [model["id"] for model in answer.json["data"]] == ["a"]
+
+
+@pytest.mark.parametrize("path", ["meta-llama%2FLlama-3", "meta-llama/Llama-3"])
+async def test_one_model_is_told_also_with_a_slash_in_its_name(path: str) -> None:
+    app, _ = shim(router=ProviderRouter({"meta-llama/Llama-3": OPENAI}))
+    answer = await asgi.request(app, "GET", f"/v1/models/{path}")
+    assert answer.json["id"] == "meta-llama/Llama-3"
+    answer = await asgi.request(app, "GET", "/v1/models/other")
+    assert (answer.status, answer.json["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_caller_sees_and_uses_only_its_models() -> None:
+    openai = OPENAI.using("sk")
+    router = ProviderRouter({"small": openai, "large": openai})
+    inner, upstream = shim(router=router)
+    verify = static_tokens({"tok": Principal("t1", models=("small*",))})
+    app = Authenticate(inner, verify=verify)
+    headers = {"authorization": "Bearer tok"}
+    answer = await asgi.request(app, "GET", "/v1/models", headers=headers)
+    assert [model["id"] for model in answer.json["data"]] == ["small"]
+    assert (await asgi.chat(app, model="small", headers=headers)).status == 200
+    answer = await asgi.chat(app, model="large", headers=headers)
+    assert (answer.status, answer.json["error"]["param"]) == (403, "model")
+    answer = await asgi.request(app, "GET", "/v1/models/large", headers=headers)
+    assert answer.status == 404
+    assert len(upstream.requests) == 1
+
+
+# ── headers and secrets ──────────────────────────────────────────────────────
+
+CALLER = {
+    "authorization": "Bearer caller-token",
+    "cookie": "session=1",
+    "x-api-key": "caller-key",
+    "x-forwarded-for": "10.0.0.1",
+    "openai-organization": "org-caller",
+    "openai-beta": "assistants=v2",
+    "accept-encoding": "gzip, br, zstd",
+    "user-agent": "OpenAI/Python 3.52",
+    "x-stainless-lang": "python",
+}
+
+
+async def test_only_allowed_headers_of_the_caller_reach_the_provider() -> None:
+    app, upstream = shim()
+    await asgi.chat(app, headers=CALLER)
+    sent = upstream.requests[0].headers
+    assert sent["authorization"] == "Bearer sk-secret-1"
+    assert sent["openai-beta"] == "assistants=v2"
+    assert sent["accept-encoding"] == "identity"
+    allowed = {"authorization", "openai-beta", "accept", "accept-encoding", "content-type"}
+    assert set(sent) <= allowed | {"user-agent", "host", "content-length"}
+    assert "caller" not in repr(sent)
+
+
+async def test_only_allowed_headers_of_the_provider_reach_the_caller() -> None:
+    step = answers()
+    step.headers |= {
+        "x-request-id": "req-1",
+        "x-ratelimit-remaining-requests": "9",
+        "set-cookie": "a=b",
+        "server": "cloud",
+        "openai-organization": "org-ours",
+        "connection": "keep-alive",
+    }
+    app, _ = shim(step)
+    answer = await asgi.chat(app)
+    assert {name for name, _ in answer.headers} == {
+        "content-type",
+        "content-length",
+        "x-request-id",
+        "x-ratelimit-remaining-requests",
+        "aiproxy-provider",
+        "x-auth-id",
+    }
+
+
+async def test_one_callers_cookies_never_reach_the_next() -> None:
+    step = answers()
+    step.headers["set-cookie"] = "session=first"
+    app, upstream = shim(step)
+    await asgi.chat(app)
+    await asgi.chat(app)
+    assert "cookie" not in upstream.requests[1].headers
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 429, 500, 302])
+async def test_a_key_is_in_no_answer_no_log_and_no_repr(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    leak = b'{"error":{"message":"key sk-secret-1 is bad","type":"x","code":null}}'
+    step = answers() if status == 200 else refuses(status, leak)
+    app, _ = shim(step, attempts=1)
+    answer = await asgi.chat(app)
+    # A provider that quotes the key it was sent is none of the vendors we know; still:
+    assert "sk-secret-1" not in answer.body.decode() + repr(answer.headers)
+    assert "sk-secret-1" not in caplog.text + repr(app) + repr(app._relay.router)
+
+
+async def test_retry_after_is_told_as_the_provider_told_it() -> None:
+    headers: Mapping[str, str] = {"retry_after_ms": "1500"}
+    app, _ = shim(refuses(429, **headers))
+    answer = await asgi.chat(app)
+    assert (answer.status, answer.header("retry-after")) == (429, "2")

@@ -1,0 +1,656 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import translate
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
+from asgi_aiproxy.dialects.openai_chat.echo import Exact, Mending
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.framing import NDJSONFramer, SSEFramer
+from asgi_aiproxy.messages import (
+    BlockDelta,
+    BlockEnd,
+    BlockStart,
+    Event,
+    Media,
+    MessageEnd,
+    MessageStart,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Request,
+    Stop,
+    Text,
+    ToolCall,
+    Usage,
+)
+from asgi_aiproxy.translate import (
+    Bytes,
+    Streamed,
+    Translator,
+    Verbatim,
+    Whole,
+    collected,
+    is_content,
+)
+from tests import strict
+from tests.scenarios import HERE, STREAMS, Stream, faces, languages, meaning
+
+
+def stream_of(dialect: str, name: str) -> bytes:
+    (path,) = (HERE / "streams" / dialect).glob(f"{name}.[!e]*")
+    return path.read_bytes()
+
+
+def run(translator: Translator, parts: Iterable[bytes]) -> tuple[bytes, APIError | None]:
+    """All a client gets, and the error with which the answer ended."""
+    out = b""
+    try:
+        for part in parts:
+            out += translator.feed(part)
+        out += translator.close()
+    except APIError as error:
+        return out + translator.fail(error), error
+    return out, None
+
+
+def outcome(translator: Translator, parts: Iterable[bytes]) -> tuple[bytes, str]:
+    """All a client gets, and how the answer ended."""
+    out, error = run(translator, parts)
+    return out, error.message if error else "whole"
+
+
+def cuts(data: bytes) -> Iterator[list[bytes]]:
+    yield [data]
+    for at in range(1, len(data)):
+        yield [data[:at], data[at:]]
+    yield [data[at : at + 1] for at in range(len(data))]
+
+
+def frame_by_frame(data: bytes) -> list[bytes]:
+    """As a provider sends it: every event its own packet."""
+    return [block + b"\n\n" for block in data.split(b"\n\n") if block]
+
+
+# ── verbatim ─────────────────────────────────────────────────────────────────
+
+
+def exact(usage_wanted: bool = True) -> Verbatim:
+    return Verbatim(Exact(usage_wanted=usage_wanted))
+
+
+def anthropic() -> Verbatim:
+    return Verbatim(ANTHROPIC_MESSAGES.echo(usage_wanted=True, exact=True))
+
+
+def gemini() -> Verbatim:
+    return Verbatim(GEMINI_CONTENT.echo(usage_wanted=True, exact=True))
+
+
+PASSING = {"openai_chat": exact, "anthropic": anthropic, "gemini": gemini}
+BROKEN = ("error", "truncated")
+NO_DONE = (
+    "no-done",
+    "quirk-whole-message",
+    "quirk-bare-chunks",
+)  # closed by us
+COMMENTS = ("keepalive",)
+WHOLE_STREAMS = [
+    s
+    for s in STREAMS
+    if s.path.suffix == ".sse" and not s.name.startswith(BROKEN) and s.name not in COMMENTS
+]
+SOME = ("text", "tool", "unicode", "parallel-tools", "usage-every-chunk", "no-done", "hosted-tool")
+
+
+@pytest.mark.parametrize("stream", WHOLE_STREAMS, ids=str)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_an_answer_in_the_clients_own_dialect_passes_byte_by_byte(
+    stream: Stream, end: bytes
+) -> None:
+    data = stream.data.replace(b"\n", end)
+    expected = data
+    if stream.dialect == "openai_chat" and stream.name in NO_DONE:
+        expected += b"data: [DONE]\n\n"
+    for parts in ([data], frame_by_frame(data), [data[:99], data[99:]]):
+        assert outcome(PASSING[stream.dialect](), parts) == (expected, "whole")
+
+
+@pytest.mark.parametrize("stream", [s for s in WHOLE_STREAMS if s.name in SOME], ids=str)
+def test_a_passing_answer_is_the_same_wherever_it_is_cut(stream: Stream) -> None:
+    for wanted in (True, False) if stream.dialect == "openai_chat" else (None,):
+        first = None
+        for parts in cuts(stream.data):
+            translator = PASSING[stream.dialect](*([] if wanted is None else [wanted]))
+            found = (outcome(translator, parts), translator.usage, translator.model)
+            first = first or found
+            assert found == first
+
+
+@pytest.mark.parametrize("dialect", PASSING)
+def test_no_byte_is_lost_where_a_line_end_is_cut_in_two(dialect: str) -> None:
+    data = stream_of(dialect, "text").replace(b"\n", b"\r\n")
+    for parts in cuts(data):
+        out, end = outcome(PASSING[dialect](), parts)
+        assert end == "whole"
+        # The very last LF ends nothing that its CR has not ended.
+        assert out in (data, data[:-1])
+
+
+def test_every_frame_of_a_passing_answer_leaves_at_once() -> None:
+    for dialect, name in (("openai_chat", "text"), ("anthropic", "tool"), ("gemini", "text")):
+        translator = PASSING[dialect]()
+        for frame in frame_by_frame(stream_of(dialect, name)):
+            assert translator.feed(frame) == frame
+        assert translator.close() == b""
+
+
+def test_keep_alives_do_not_hide_frames_of_a_passing_answer() -> None:
+    data = stream_of("anthropic", "keepalive")
+    for parts in cuts(data):
+        out, end = outcome(anthropic(), parts)
+        assert end == "whole"
+        # Comments may be left out.
+        assert out.replace(b": hello\n\n", b"") == data.replace(b": hello\n\n", b"")
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_usage_that_was_not_asked_for_is_hidden_but_counted(frames: bool) -> None:
+    data = stream_of("openai_chat", "text").replace(
+        b'"finish_reason":null}]}', b'"finish_reason":null}],"usage":null}'
+    )
+    parts = frame_by_frame(data) if frames else [data]
+    translator = exact(usage_wanted=False)
+    out, end = outcome(translator, parts)
+    assert end == "whole"
+    assert b"usage" not in out
+    chunks, done = strict.chunks_in(out)
+    assert done
+    strict.read(chunks)
+    assert len(chunks) == 5
+    assert translator.usage == Usage(input=11, output=7, cache_read=4)
+    assert translator.model == "gpt-test"
+
+    asked = exact(usage_wanted=True)
+    assert outcome(asked, parts) == (data, "whole")
+    assert asked.usage == translator.usage
+
+
+def test_words_that_look_like_usage_stay() -> None:
+    words = json.dumps({"content": 'say ,"usage":null and [DONE] and "error":'})
+    chunk = b'data: {"choices":[{"index":0,"delta":%s,"finish_reason":null}],"usage":null}\n\n'
+    frame = chunk % words.encode()
+    translator = exact(usage_wanted=False)
+    for _ in range(2):
+        assert translator.feed(frame) == frame.replace(b',"usage":null}\n', b"}\n")
+
+
+def test_an_answer_with_spaces_in_its_json_passes_too() -> None:
+    data = b"".join(
+        b"data: " + json.dumps(json.loads(frame[6:])).encode() + b"\n\n"
+        for frame in frame_by_frame(stream_of("openai_chat", "no-done"))
+    )
+    for parts in ([data], frame_by_frame(data)):
+        assert outcome(exact(), parts) == (data + b"data: [DONE]\n\n", "whole")
+
+
+def test_a_missing_done_is_made_good() -> None:
+    data = stream_of("openai_chat", "no-done")
+    assert outcome(exact(), [data]) == (data + b"data: [DONE]\n\n", "whole")
+    # The last line of a stream may lack its end.
+    done = stream_of("openai_chat", "text")
+    assert outcome(exact(), [done[:-2]]) == (done, "whole")
+    assert outcome(exact(), [done[:-1]]) == (done, "whole")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "message"),
+    [
+        ("openai_chat", "without a finish reason"),
+        ("anthropic", "without message_stop"),
+        ("gemini", "without a finish reason"),
+    ],
+)
+def test_a_passing_answer_that_is_cut_off_is_an_error(dialect: str, message: str) -> None:
+    data = stream_of(dialect, "truncated")
+    for parts in ([data], frame_by_frame(data), [data[:-1]], []):
+        out, end = outcome(PASSING[dialect](), parts)
+        assert message in end
+        assert b"[DONE]" not in out
+        assert message.encode() in out.split(b"\n\n")[-2]
+
+
+def test_half_a_frame_never_reaches_the_client() -> None:
+    data = stream_of("openai_chat", "truncated-in-frame")
+    out, _ = outcome(exact(), [data])
+    chunks, done = strict.chunks_in(out)
+    assert not done
+    assert chunks[-1]["error"]["message"].startswith("The provider's answer is broken")
+    strict.read(chunks[:-1])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "kind"),
+    [
+        ("openai_chat", "error-midway", Kind.UPSTREAM),
+        ("openai_chat", "error-named-event", Kind.INVALID),
+        ("openai_chat", "error-in-choice", Kind.LIMITED),
+        ("openai_chat", "error-bare-json", Kind.OVERLOADED),
+        ("openai_chat, mended", "error-midway", Kind.UPSTREAM),
+        ("openai_chat, mended", "error-named-event", Kind.INVALID),
+        ("openai_chat, mended", "error-in-choice", Kind.LIMITED),
+        ("openai_chat, mended", "error-bare-json", Kind.OVERLOADED),
+        ("anthropic", "error-midway", Kind.OVERLOADED),
+        ("gemini", "error-midway", Kind.OVERLOADED),
+    ],
+)
+def test_an_error_in_a_passing_answer_comes_after_all_that_was_said(
+    dialect: str, name: str, kind: Kind
+) -> None:
+    data = stream_of(dialect.removesuffix(", mended"), name)
+    for parts in ([data], frame_by_frame(data)):
+        translator = mender() if dialect.endswith("mended") else PASSING[dialect]()
+        out, failure = run(translator, parts)
+        assert failure is not None
+        assert failure.kind is kind
+        *said, error = out.split(b"\n\n")[:-1]
+        assert b"Half" in b"".join(said) or b"Hm" in b"".join(said)
+        assert b'finish_reason":"' not in b"".join(said)
+        assert b'"error"' in error
+        assert failure.message.encode() in error
+        assert b"[DONE]" not in out
+
+
+@pytest.mark.parametrize("dialect", PASSING)
+def test_an_error_in_the_first_frame_is_no_start(dialect: str) -> None:
+    translator = PASSING[dialect]()
+    with pytest.raises(APIError) as caught:
+        translator.feed(stream_of(dialect, "error-first"))
+    assert caught.value.kind is Kind.LIMITED
+    assert not translator.started
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "frames_before"),
+    [
+        ("openai_chat", "text", 1),
+        ("openai_chat", "tool", 0),
+        ("openai_chat", "refusal", 1),
+        ("openai_chat", "empty", 1),
+        ("openai_chat", "reasoning", 0),
+        ("openai_chat", "quirk-azure-filter-first", 2),
+        ("anthropic", "text", 3),
+        ("anthropic", "tool", 1),
+        ("anthropic", "empty", 2),
+        ("gemini", "text", 0),
+        ("gemini", "empty", 0),
+        ("gemini", "blocked", 0),
+    ],
+)
+def test_a_passing_answer_starts_with_its_first_content(
+    dialect: str, name: str, frames_before: int
+) -> None:
+    translator = PASSING[dialect]()
+    for frame in frame_by_frame(stream_of(dialect, name))[:frames_before]:
+        assert translator.feed(frame) == frame
+        assert not translator.started
+    translator.feed(frame_by_frame(stream_of(dialect, name))[frames_before])
+    assert translator.started
+
+
+@pytest.mark.parametrize("dialect", PASSING)
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b'data: {"choices":[7]}\n\n',
+        b'data: {"choices":[],"candidates":[7]}\n\n',
+        b'data: {"type":"content_block_start","content_block":7}\n\n',
+        b"data: [1]\n\n",
+    ],
+)
+def test_junk_in_a_passing_answer_breaks_nothing_but_the_answer(dialect: str, junk: bytes) -> None:
+    _, end = outcome(PASSING[dialect](), [junk])
+    assert end.startswith(("The provider sent an answer that could not", "The provider's answer"))
+
+
+def test_usage_and_model_of_a_passing_answer_are_known_when_it_breaks() -> None:
+    translator = anthropic()
+    outcome(translator, [stream_of("anthropic", "error-midway")])
+    assert translator.usage == Usage(input=11, output=1)
+    assert translator.model == "claude-test"
+
+
+# ── verbatim, and mended ─────────────────────────────────────────────────────
+
+
+def mender(usage_wanted: bool = True) -> Verbatim:
+    return Verbatim(Mending(usage_wanted=usage_wanted, new_id="chatcmpl-new"))
+
+
+CHAT = [s for s in STREAMS if s.dialect == "openai_chat"]
+
+
+@pytest.mark.parametrize("stream", CHAT, ids=str)
+def test_a_mended_answer_is_what_openai_would_have_sent(stream: Stream) -> None:
+    translator = mender()
+    out, end = outcome(translator, [stream.data])
+    chunks, done = strict.chunks_in(out)
+    assert done is (end == "whole")
+    if end != "whole":
+        assert chunks.pop()["error"]["message"] == end
+        assert stream.name.startswith(BROKEN)
+    strict.read(chunks)
+    if end == "whole":
+        says = [bool(c["finish_reason"]) for chunk in chunks for c in chunk["choices"]]
+        assert says[-1], "a choice must end"
+
+
+@pytest.mark.parametrize("stream", [s for s in CHAT if not s.name.startswith(BROKEN)], ids=str)
+def test_a_mended_answer_means_the_same(stream: Stream) -> None:
+    language = languages()["openai_chat"]
+    before = collected(language, SSEFramer(), stream.data)
+    out, _ = outcome(mender(), [stream.data])
+    assert meaning(collected(language, SSEFramer(), out)) == meaning(before)
+
+
+@pytest.mark.parametrize("name", ["text", "quirk-late-name", "usage-beside-choice", "no-done"])
+def test_a_mended_answer_is_the_same_wherever_it_is_cut(name: str) -> None:
+    data = stream_of("openai_chat", name)
+    expected = outcome(mender(), [data])
+    for parts in cuts(data):
+        assert outcome(mender(), parts) == expected
+
+
+def test_unknown_members_survive_mending() -> None:
+    out, _ = outcome(mender(), [stream_of("openai_chat", "quirk-whole-message")])
+    chunks, _ = strict.chunks_in(out)
+    assert chunks[0]["citations"] == ["https://a.example"]
+
+    out, _ = outcome(mender(), [stream_of("openai_chat", "quirk-azure-filter-first")])
+    chunks, _ = strict.chunks_in(out)
+    assert chunks[0]["prompt_filter_results"][0]["prompt_index"] == 0
+    assert (chunks[0]["id"], chunks[0]["model"]) == ("chatcmpl-1", "gpt-test")
+
+
+def test_what_mending_adds_is_only_what_lacks() -> None:
+    out, _ = outcome(mender(), [stream_of("openai_chat", "quirk-bare-chunks")])
+    chunks, _ = strict.chunks_in(out)
+    assert chunks[0]["id"] == "chatcmpl-new"
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "Hi."}
+
+
+@pytest.mark.parametrize(
+    "name", ["usage-beside-choice", "usage-every-chunk", "usage-first", "text"]
+)
+def test_mended_usage_comes_once_and_only_if_asked(name: str) -> None:
+    data = stream_of("openai_chat", name)
+    asked, unasked = mender(), mender(usage_wanted=False)
+    chunks, _ = strict.chunks_in(outcome(asked, [data])[0])
+    assert [bool(chunk.get("usage")) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert b'"usage":{' not in outcome(unasked, [data])[0]
+    assert asked.usage == unasked.usage
+    assert asked.usage is not None
+    assert asked.usage.input == 11
+    assert asked.model == "gpt-test"
+
+
+def test_a_mended_answer_ends_with_done_even_if_the_connection_stays_open() -> None:
+    translator = mender()
+    out = translator.feed(stream_of("openai_chat", "text"))
+    assert out.endswith(b"data: [DONE]\n\n")
+    assert translator.started
+    assert translator.feed(b'data: {"choices":[{"delta":{"content":"more"}}]}\n\n') == b""
+    assert translator.close() == b""
+
+
+# ── streamed ─────────────────────────────────────────────────────────────────
+
+REQUEST = Request(model="m", messages=(), stream=True)
+
+
+def translated(stream: Stream, face: str) -> Streamed:
+    return Streamed(stream.framer, stream.language.decoder(), faces()[face].encoder(REQUEST))
+
+
+@pytest.mark.parametrize("stream", [s for s in STREAMS if s.name in SOME], ids=str)
+@pytest.mark.parametrize("face", ["openai_chat", "anthropic"])
+def test_a_translated_answer_is_the_same_wherever_it_is_cut(stream: Stream, face: str) -> None:
+    expected = outcome(translated(stream, face), [stream.data])
+    for parts in cuts(stream.data):
+        assert outcome(translated(stream, face), parts) == expected
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=str)
+def test_a_translated_answer_ends_whole_or_with_an_error_after_all_that_was_said(
+    stream: Stream,
+) -> None:
+    for face in faces():
+        one_packet = translated(stream, face)
+        out, end = outcome(one_packet, [stream.data])
+        again = translated(stream, face)
+        steps = [stream.data[at : at + 7] for at in range(0, len(stream.data), 7)]
+        assert outcome(again, steps) == (out, end)
+        assert (end == "whole") is not any(word in stream.name for word in BROKEN)
+        if end != "whole":
+            assert json.dumps(end)[1:-1].encode() in out
+            assert b"[DONE]" not in out
+            assert b'"message_stop"' not in out
+        assert one_packet.usage == again.usage
+        assert one_packet.model == again.model
+
+
+def test_each_packet_gives_what_it_says() -> None:
+    translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    packets = frame_by_frame(stream_of("anthropic", "text"))
+    words = []
+    for packet in packets:
+        chunks, _ = strict.chunks_in(translator.feed(packet))
+        words.append(
+            "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
+        )
+    assert words == ["", "", "", "Hel", "lo, wor", "ld.", "", "", ""]
+    assert translator.close() == b""
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "pieces_before"),
+    [
+        ("anthropic", "text", 3),
+        ("anthropic", "empty", 2),
+        ("anthropic", "tool", 1),
+        ("anthropic", "hosted-tool", 1),
+        ("anthropic", "reasoning", 2),
+        ("openai_chat", "text", 1),
+        ("openai_chat", "empty", 2),
+        ("gemini", "text", 0),
+        ("ollama", "text", 0),
+    ],
+)
+def test_a_translated_answer_starts_with_its_first_content(
+    dialect: str, name: str, pieces_before: int
+) -> None:
+    (stream,) = (s for s in STREAMS if (s.dialect, s.name) == (dialect, name))
+    packets = frame_by_frame(stream.data) if dialect != "ollama" else stream.data.splitlines(True)
+    translator = translated(stream, "openai_chat")
+    for packet in packets[:pieces_before]:
+        translator.feed(packet)
+        assert not translator.started
+    translator.feed(packets[pieces_before])
+    assert translator.started
+
+
+def test_an_error_in_the_same_packet_keeps_the_words_before_it() -> None:
+    translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    with pytest.raises(APIError) as caught:
+        translator.feed(stream_of("anthropic", "error-midway"))
+    *said, error = strict.chunks_in(translator.fail(caught.value))[0]
+    assert [c["choices"][0]["delta"].get("content") for c in said] == ["", "Half an ans"]
+    assert error == {
+        "error": {"message": "Overloaded", "type": "server_error", "param": None, "code": None}
+    }
+
+
+def test_words_that_were_sent_are_not_sent_again_by_fail() -> None:
+    translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    *before, last = frame_by_frame(stream_of("anthropic", "error-midway"))
+    for packet in before:
+        translator.feed(packet)
+    with pytest.raises(APIError) as caught:
+        translator.feed(last)
+    assert b"Half" not in translator.fail(caught.value)
+
+
+JUNK = [
+    b"nonsense",
+    b"[1]",
+    b"7",
+    b'{"type":7}',
+    b'{"type":"message_start","message":null}',
+    b'{"type":"content_block_stop","index":9}',
+    b'{"type":"content_block_start","index":0,"content_block":7}',
+    b'{"candidates":[7]}',
+    b'{"candidates":[{"content":{"parts":[7]},"finishReason":"STOP"}]}',
+    b'{"message":7}',
+    b'{"choices":[{"index":0,"delta":{"images":[7]}}]}',
+    b'{"error":7}',
+    b'{"a":' * 3000 + b"1" + b"}" * 3000,
+]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+@pytest.mark.parametrize("dialect", languages())
+def test_junk_from_a_provider_breaks_nothing_but_the_answer(dialect: str, junk: bytes) -> None:
+    language = languages()[dialect]
+    framer = NDJSONFramer() if dialect == "ollama" else SSEFramer()
+    data = junk + b"\n" if dialect == "ollama" else b"data: " + junk + b"\n\n"
+    translator = Streamed(framer, language.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    out, end = outcome(translator, [data])
+    assert end != "whole"
+    chunks, done = strict.chunks_in(out)
+    assert not done
+    assert "error" in chunks[-1]
+
+
+def test_junk_in_mid_stream_keeps_the_words_before_it() -> None:
+    data = stream_of("anthropic", "truncated") + b"data: nonsense\n\n"
+    translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    out, end = outcome(translator, [data])
+    assert end == "The provider sent an answer that could not be read."
+    assert b"Half an answer" in out
+
+
+def test_the_rest_of_a_stream_that_breaks_at_its_end_is_not_lost() -> None:
+    # The last event lacks its end, and the answer its finish reason.
+    data = stream_of("openai_chat", "truncated").rstrip(b"\n")
+    translator = Streamed(SSEFramer(), OPENAI_CHAT.decoder(), ANTHROPIC_MESSAGES.encoder(REQUEST))
+    out, end = outcome(translator, [data])
+    assert "without a finish reason" in end
+    assert b"Half an answer and then" in out
+
+
+def test_a_frame_too_large_is_an_error_of_the_provider() -> None:
+    for translator in (
+        Streamed(SSEFramer(10), OPENAI_CHAT.decoder(), OPENAI_CHAT.encoder(REQUEST)),
+        Verbatim(Exact(usage_wanted=True)),
+    ):
+        if isinstance(translator, Verbatim):
+            translator._framer = SSEFramer(10)
+        out, end = outcome(translator, [b"data: xxxxxxxxxxx"])
+        assert "larger than 10 bytes" in end
+        assert b"larger than 10 bytes" in out
+
+
+# ── whole answers, and bytes ─────────────────────────────────────────────────
+
+
+def tell(body: bytes) -> tuple[bytes, str, Usage | None]:
+    if body == b"broken":
+        raise KeyError("choices")
+    if body == b"refused":
+        raise APIError(Kind.LIMITED, "Slow down.")
+    return b"told: " + body, "model", Usage(input=1)
+
+
+def test_a_whole_answer_is_told_at_its_end() -> None:
+    whole = Whole(tell)
+    assert whole.feed(b"a") == b""
+    assert whole.feed(b"b") == b""
+    assert (whole.started, whole.model, whole.usage) == (False, "", None)
+    assert whole.close() == b"told: ab"
+    assert (whole.started, whole.model, whole.usage) == (True, "model", Usage(input=1))
+
+
+@pytest.mark.parametrize(("body", "kind"), [(b"broken", Kind.UPSTREAM), (b"refused", Kind.LIMITED)])
+def test_a_whole_answer_that_can_not_be_told_never_started(body: bytes, kind: Kind) -> None:
+    whole = Whole(tell)
+    whole.feed(body)
+    with pytest.raises(APIError) as caught:
+        whole.close()
+    assert caught.value.kind is kind
+    assert not whole.started
+    assert whole.fail(caught.value) == b""
+
+
+def test_a_whole_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translate, "MAX_WHOLE", 10)
+    whole = Whole(tell)
+    whole.feed(b"12345")
+    whole.feed(b"67890")
+    with pytest.raises(APIError, match="larger than 10 bytes"):
+        whole.feed(b"1")
+
+
+def test_bytes_pass_unread() -> None:
+    passing = Bytes()
+    assert not passing.started
+    assert passing.feed(b"\0\xff") == b"\0\xff"
+    assert passing.started
+    assert passing.close() == b""
+    assert passing.fail(APIError(Kind.UPSTREAM, "so")) == b""
+    assert (passing.usage, passing.model) == (None, "")
+
+    empty = Bytes()
+    assert empty.close() == b""
+    assert empty.started
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_stream_nobody_asked_for_is_collected(end: str) -> None:
+    data = stream_of("ollama", "text").rstrip(b"\n") + end.encode()
+    answer = collected(OLLAMA_CHAT, NDJSONFramer(), data)
+    assert answer.blocks == (Text("Hello, world."),)
+    assert answer.usage == Usage(input=11, output=7)
+    with pytest.raises(APIError):
+        collected(OLLAMA_CHAT, NDJSONFramer(), stream_of("ollama", "truncated"))
+
+
+@pytest.mark.parametrize(
+    ("event", "content"),
+    [
+        (MessageStart("m", "model"), False),
+        (BlockStart(0, Text()), False),
+        (BlockStart(0, Reasoning()), False),
+        (BlockStart(0, Refusal()), False),
+        (BlockStart(0, ToolCall("c", "f")), True),
+        (BlockStart(0, Media(kind="image")), True),
+        (BlockStart(0, Opaque("anthropic", {})), True),
+        (BlockDelta(0, "a"), True),
+        (BlockDelta(0, ""), False),
+        (BlockEnd(0), False),
+        (MessageEnd(Stop.END), True),
+    ],
+)
+def test_what_commits_to_an_answer(event: Event, content: bool) -> None:
+    assert is_content(event) is content
+
+
+def test_all_translators_have_the_same_shape() -> None:
+    def shape(it: Any) -> list[str]:
+        return [n for n in ("usage", "model", "started", "feed", "close", "fail") if hasattr(it, n)]
+
+    streamed = Streamed(SSEFramer(), OPENAI_CHAT.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    assert {len(shape(it)) for it in (exact(), streamed, Whole(tell), Bytes())} == {6}

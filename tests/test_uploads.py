@@ -1,0 +1,522 @@
+"""Multipart bodies: the model is found, and everything else passes as it came."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import assume, given, settings, strategies as st
+
+from asgi_aiproxy import HttpxTransport, KeyPool, OpenAIShim, ProviderRouter, UsageRecord, uploads
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.keys import Key
+from asgi_aiproxy.providers import ANTHROPIC, OPENAI
+from asgi_aiproxy.uploads import ModelField
+from tests import asgi
+from tests.upstreams import Upstream, answers, refuses
+
+pytestmark = pytest.mark.anyio
+
+MiB = 1024 * 1024
+B = b"XbX"
+
+
+def part(name: str, value: bytes, more: str = "") -> bytes:
+    disposition = f'Content-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return b"--" + B + b"\r\n" + disposition.encode() + value + b"\r\n"
+
+
+def file(value: bytes, name: str = "file") -> bytes:
+    return part(name, value, '; filename="a.wav"\r\nContent-Type: audio/wav')
+
+
+END = b"--" + B + b"--\r\n"
+MODEL = part("model", b"whisper-1")
+FAKES = (
+    b'\r\n--XbY\r\nContent-Disposition: form-data; name="model"\r\n\r\nfake\r\n--XbY--'
+    b'\r\n--XbXx\r\nContent-Disposition: form-data; name="model"\r\n\r\nfake\r\n'
+    b'\n--XbX\r\nContent-Disposition: form-data; name="model"\r\n\r\nfake\r\n'
+    b' --XbX\r\nContent-Disposition: form-data; name="model"\r\n\r\nfake\n--XbX--\r'
+    b"\r\n--XbX-\r\n--Xb\r\n--\r\n\r\n"
+)
+
+# (what it is, the body, the model that is found in it)
+BODIES = [
+    ("model first", MODEL + file(b"RIFF") + END, "whisper-1"),
+    ("model last", file(b"RIFF") + part("language", b"en") + MODEL + END, "whisper-1"),
+    ("model alone", MODEL + END, "whisper-1"),
+    ("fakes in a file", file(FAKES) + MODEL + END, "whisper-1"),
+    ("fakes in a text", part("prompt", FAKES) + MODEL + END, "whisper-1"),
+    ("empty file", file(b"") + MODEL + END, "whisper-1"),
+    ("nothing but line ends", file(b"\r\n\r\n\r\n") + MODEL + END, "whisper-1"),
+    ("a part without headers", b"--XbX\r\n\r\nname=model\r\n" + MODEL + END, "whisper-1"),
+    ("a preamble", b"preamble\r\n\r\nmore\r\n" + MODEL + END, "whisper-1"),
+    ("an epilogue", MODEL + END + MODEL + END, "whisper-1"),
+    ("no line end after the end", MODEL + END[:-2], "whisper-1"),
+    ("no final boundary", MODEL + file(b"RIFF"), "whisper-1"),
+    ("names without quotes", MODEL.replace(b'"', b"") + END, "whisper-1"),
+    ("headers in other letters", MODEL.replace(b"Content-D", b"CONTENT-d") + END, "whisper-1"),
+    ("more headers", part("model", b"m", "\r\nContent-Type: text/plain") + END, "m"),
+    ("name last", MODEL.replace(b" name", b" charset=utf-8;name") + END, "whisper-1"),
+    ("letters", part("model", "модель".encode()) + END, "модель"),
+    ("long", part("model", b"m" * 1024) + END, "m" * 1024),
+    ("spaces stay", part("model", b" m ") + END, " m "),
+    ("empty", part("model", b"") + END, ""),
+    ("a fake boundary in it", part("model", b"a\r\n--XbY--") + END, "a\r\n--XbY--"),
+    # None of these is the field.
+    ("a file called model", file(b"whisper-1", "model") + END, None),
+    ("an empty file name", part("model", b"x", '; filename=""') + END, None),
+    ("a starred file name", part("model", b"x", "; filename*=UTF-8''x") + END, None),
+    ("another name", part("models", b"x") + part("Model", b"x") + END, None),
+    ("a name in a name", part("x; name=model", b"x") + END, None),
+    ("another header", b'--XbX\r\nX: content-disposition: form-data; name="model"\r\n\r\nx\r\n'
+     + END, None),
+    ("after the end", END + MODEL + END, None),
+    ("never ends", b'--XbX\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisp', None),
+    ("only line feeds", (MODEL + END).replace(b"\r\n", b"\n"), None),
+    ("nothing", b"", None),
+    ("junk", b"\r\n" * 50 + b"--" * 50, None),
+    ("JSON", b'{"model":"whisper-1"}', None),
+]  # fmt: skip
+
+
+def found(pieces: list[bytes], boundary: bytes = B) -> ModelField:
+    field = ModelField(boundary)
+    for piece in pieces:
+        field.feed(piece)
+    return field
+
+
+@pytest.mark.parametrize(("body", "model"), [b[1:] for b in BODIES], ids=[b[0] for b in BODIES])
+def test_the_model_is_found_wherever_the_body_is_cut(body: bytes, model: str | None) -> None:
+    def check(field: ModelField) -> None:
+        assert field.model == model
+        if model is not None:
+            assert body[field.start : field.end] == model.encode()
+
+    check(found([body]))
+    check(found([body[at : at + 1] for at in range(len(body))]))
+    for at in range(len(body)):
+        check(found([body[:at], body[at:]]))
+
+
+# (what it is, the body, what is wrong with it)
+WRONG = [
+    ("twice", MODEL + file(b"x") + part("model", b"gpt-4o-transcribe") + END, "given twice"),
+    ("twice the same", MODEL + MODEL + END, "given twice"),
+    ("twice, without an end", MODEL + MODEL[:-5], "given twice"),
+    ("no text", part("model", b"\xff\xfe") + END, "not valid UTF-8"),
+    ("very long", part("model", b"m" * 1025) + END, "too long"),
+    ("very long, no end", part("model", b"m" * 5000)[:-2], "too long"),
+    ("headers without an end", b"--XbX\r\nX: " + b"x" * 17_000, "headers without an end"),
+    ("long headers", b"--XbX\r\nX: " + b"x" * 17_000 + b"\r\n\r\n" + END, "headers without an end"),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), [b[1:] for b in WRONG], ids=[b[0] for b in WRONG])
+def test_what_is_wrong_is_told_wherever_the_body_is_cut(body: bytes, words: str) -> None:
+    for size in (1, 7, 1000, len(body)):
+        with pytest.raises(APIError, match=words) as caught:
+            found([body[at : at + size] for at in range(0, len(body), size)])
+        assert caught.value.status == 400
+
+
+VALUES = st.one_of(
+    st.binary(max_size=30),
+    st.lists(
+        st.sampled_from([b"\r\n", b"--", b"XbX", b"\r", b"\n", b"-", b"Xb", b"model", b'"', b" "]),
+        max_size=12,
+    ).map(b"".join),
+)
+
+
+@given(
+    values=st.lists(st.tuples(st.sampled_from(["file", "text", "bare"]), VALUES), max_size=4),
+    model=st.text(max_size=12),
+    at=st.integers(0, 4),
+    cuts=st.lists(st.integers(0, 600), max_size=6),
+)
+@settings(max_examples=300)
+def test_any_body_gives_its_model_and_no_other(
+    values: list[tuple[str, bytes]], model: str, at: int, cuts: list[int]
+) -> None:
+    # A delimiter in a value ends it by definition: no client would choose this boundary then.
+    everything = [value for _, value in values] + [model.encode(errors="surrogatepass")]
+    assume(not any(b"\r\n--" + B in b"\r\n" + value + b"\r\n" for value in everything))
+    assume(not any("\ud800" <= letter <= "\udfff" for letter in model))
+    made = []
+    for kind, value in values:
+        if kind == "bare":
+            made.append(b"--" + B + b"\r\n\r\n" + value + b"\r\n")
+        else:
+            made.append(file(value) if kind == "file" else part("prompt", value))
+    made.insert(at, part("model", model.encode()))
+    body = b"".join(made) + END
+    places = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    field = found([body[a:b] for a, b in pairwise(places)])
+    assert field.model == model
+    assert field.finished
+    renamed = body[: field.start] + b"renamed" + body[field.end :]
+    assert found([renamed]).model == "renamed"
+
+
+@given(st.binary(max_size=200), st.binary(min_size=1, max_size=5))
+def test_no_body_is_too_strange(body: bytes, boundary: bytes) -> None:
+    for pieces in ([body], [body[at : at + 1] for at in range(len(body))]):
+        try:
+            found([b"--" + boundary + b"\r\n", *pieces], boundary)
+        except APIError:
+            pass
+
+
+def test_what_was_read_is_not_kept() -> None:
+    field = ModelField(B)
+    field.feed(b'--XbX\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n')
+    for _ in range(100):
+        field.feed(b"x" * 65_536)
+        assert len(field._buffer) < 100
+    field.feed(b"\r\n" + MODEL + END)
+    assert field.model == "whisper-1"
+    for _ in range(100):
+        field.feed(b"x" * 65_536)
+    assert len(field._buffer) < 100
+
+
+# ── through the app ──────────────────────────────────────────────────────────
+
+FORM = {"content-type": f"multipart/form-data; boundary={B.decode()}"}
+PATH = "/v1/audio/transcriptions"
+TEXT = b'{"text":"hello"}'
+
+
+class Place:
+    """A shim with an alias, over a scripted provider that takes uploads."""
+
+    def __init__(self, *steps: Any, **options: Any) -> None:
+        self.upstream = Upstream(*(steps or (answers(TEXT),)))
+        self.pool = KeyPool([Key("sk-1", id="1")])
+        self.records: list[UsageRecord] = []
+        router = ProviderRouter(
+            {"ears": (OPENAI.using(self.pool), "whisper-1"), "claude": ANTHROPIC.using("sk-2")},
+        )
+        transport = options.pop("transport", self.upstream.transport)
+        self.app = OpenAIShim(router, transport=transport, record=self._record, **options)
+
+    async def _record(self, record: UsageRecord) -> None:
+        self.records.append(record)
+
+    async def check(self, outcome: str) -> None:
+        """Nothing is held any more, and the books say how it ended."""
+        assert [key.in_flight for key in await self.pool.status()] == [0]
+        assert self.upstream.open == 0
+        await self.app._recorder.drain()
+        assert [record.outcome for record in self.records] == [outcome]
+
+
+def form(*, model: bytes = b"ears", first: bool = True) -> bytes:
+    parts = [part("model", model), file(FAKES), part("response_format", b"json")]
+    return b"".join(parts if first else reversed(parts)) + END
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["model-first", "model-last"])
+@pytest.mark.parametrize("size", [1, 50, 10_000])
+async def test_a_body_arrives_byte_for_byte_with_the_models_real_name(
+    size: int, first: bool
+) -> None:
+    place = Place()
+    body = form(first=first)
+    headers = {**FORM, "content-length": str(len(body))}
+    async with asgi.opened(place.app, "POST", PATH, headers=headers) as exchange:
+        for at in range(0, len(body), size):
+            exchange.send_body(body[at : at + size], more=at + size < len(body))
+        answer = await exchange.answer()
+        await exchange.ended()
+    assert (answer.status, answer.body) == (200, TEXT)
+    (request,) = place.upstream.requests
+    expected = form(model=b"whisper-1", first=first)
+    assert request.content == expected
+    assert request.headers["content-length"] == str(len(expected))
+    assert request.headers["content-type"] == FORM["content-type"]
+    assert "transfer-encoding" not in request.headers
+    assert str(request.url) == "https://api.openai.com/v1/audio/transcriptions"
+    assert answer.header("aiproxy-provider") == "openai"
+    await place.check("done")
+
+
+async def test_a_body_of_unknown_length_is_sent_as_one() -> None:
+    place = Place()
+    answer = await asgi.request(place.app, "POST", PATH, form(), headers=FORM)
+    assert answer.status == 200
+    assert "content-length" not in place.upstream.requests[0].headers
+    assert place.upstream.requests[0].content == form(model=b"whisper-1")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        'multipart/form-data; boundary="XbX"',
+        'Multipart/Form-Data; Boundary="XbX"',
+        "multipart/form-data;boundary=XbX",
+        "multipart/form-data; charset=utf-8; boundary=XbX",
+        "multipart/form-data; xboundary=no; boundary=XbX; x=y",
+    ],
+)
+async def test_a_boundary_may_be_spelled_as_the_rfc_allows(content_type: str) -> None:
+    place = Place()
+    headers = {"content-type": content_type}
+    answer = await asgi.request(place.app, "POST", PATH, form(), headers=headers)
+    assert answer.status == 200
+    assert place.upstream.requests[0].headers["content-type"] == content_type
+
+
+async def test_a_boundary_may_be_anything_that_a_header_holds() -> None:
+    place = Place()
+    body = form().replace(B, b"a b'()+_,-./:=?")
+    headers = {"content-type": 'multipart/form-data; boundary="a b\'()+_,-./:=?"'}
+    assert (await asgi.request(place.app, "POST", PATH, body, headers=headers)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "param"),
+    [
+        (FORM, file(b"x") + END, 400, "model"),
+        (FORM, part("model", b"") + END, 400, "model"),
+        (FORM, b"", 400, "model"),
+        (FORM, b"no form at all", 400, "model"),
+        (FORM, form().replace(b"\r\n", b"\n"), 400, "model"),
+        (FORM, part("model", b"\xff") + END, 400, "model"),
+        (FORM, MODEL + MODEL + END, 400, "model"),
+        ({}, form(), 415, None),
+        ({"content-type": "text/plain"}, form(), 415, None),
+        ({"content-type": "multipart/form-data"}, form(), 415, None),
+        ({"content-type": 'multipart/form-data; boundary=""'}, form(), 415, None),
+        ({"content-type": "multipart/mixed; boundary=XbX"}, form(), 415, None),
+        ({**FORM, "content-length": "2000000"}, b"", 413, None),
+        (FORM, file(b"x" * 1_000_001) + MODEL + END, 413, None),
+        (FORM, form(model=b"nobody"), 404, "model"),
+        (FORM, form(model=b"claude"), 404, None),
+    ],
+)
+async def test_what_can_not_be_served_is_told_and_nobody_is_asked(
+    headers: dict[str, str], body: bytes, status: int, param: str | None
+) -> None:
+    place = Place(max_upload=1_000_000)
+    answer = await asgi.request(place.app, "POST", PATH, body, headers=headers)
+    assert answer.status == status, answer.body
+    assert answer.json["error"]["type"] == "invalid_request_error"
+    assert answer.json["error"]["param"] == param
+    assert place.upstream.requests == []
+
+
+async def test_a_body_that_turns_out_too_large_on_its_way_is_a_413() -> None:
+    place = Place(max_upload=300_000)
+    async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
+        exchange.send_body(part("model", b"ears") + file(b"")[:-2], more=True)
+        for _ in range(40):
+            exchange.send_body(b"x" * 10_000, more=True)
+        answer = await exchange.answer()
+        await exchange.ended()
+    assert answer.status == 413
+    await place.check("refused")
+
+
+async def test_a_second_model_never_reaches_the_provider() -> None:
+    # The first one is checked against what the caller may use; a provider may heed the last.
+    slow = Slow()
+    place = Place(transport=HttpxTransport(slow))
+    async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
+        exchange.send_body(part("model", b"ears") + file(b"")[:-2], more=True)
+        await asyncio.wait_for(slow.reading.wait(), 5)
+        exchange.send_body(b"\r\n" + part("model", b"gpt-4o-transcribe") + END)
+        answer = await exchange.answer()
+    assert (answer.status, answer.json["error"]["param"]) == (400, "model")
+    assert b"gpt-4o" not in b"".join(slow.pieces)
+    assert slow.closed.is_set()
+    await place.check("refused")
+
+
+class Slow(httpx.AsyncBaseTransport):
+    """A provider that reads a request piece by piece, as a test lets it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.reading = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        try:
+            async for piece in request.stream:
+                self.pieces.append(piece)
+                self.reading.set()
+        finally:
+            self.closed.set()
+        return httpx.Response(200, content=TEXT, headers={"content-type": "application/json"})
+
+
+async def test_a_body_is_sent_on_while_it_comes() -> None:
+    slow = Slow()
+    place = Place(transport=HttpxTransport(slow))
+    async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
+        exchange.send_body(part("model", b"ears") + file(b"")[:-2], more=True)
+        await asyncio.wait_for(slow.reading.wait(), 5)
+        slow.reading.clear()
+        exchange.send_body(b"first", more=True)
+        await asyncio.wait_for(slow.reading.wait(), 5)
+        assert b"first" in slow.pieces[-1]
+        exchange.send_body(b"\r\n" + END)
+        assert (await exchange.answer()).body == TEXT
+    await place.check("done")
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+async def test_a_client_that_leaves_in_mid_upload_leaves_nothing_open(model_first: bool) -> None:
+    slow = Slow()
+    place = Place(transport=HttpxTransport(slow))
+    async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
+        if model_first:
+            exchange.send_body(part("model", b"ears"), more=True)
+        exchange.send_body(file(b"half")[:-2], more=True)
+        if model_first:
+            await asyncio.wait_for(slow.reading.wait(), 5)
+        exchange.disconnect()
+        await exchange.ended()
+        assert exchange._out.empty()
+    if model_first:
+        await asyncio.wait_for(slow.closed.wait(), 5)
+        await place.check("cut")
+    else:
+        assert not slow.pieces
+
+
+async def test_a_client_that_leaves_while_it_waits_for_the_answer_leaves_nothing_open() -> None:
+    place = Place(answers(TEXT, before=30.0))
+    async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
+        exchange.send_body(form())
+        await asyncio.wait_for(place.upstream.asked.wait(), 5)
+        exchange.disconnect()
+        await exchange.ended()
+    await place.check("cut")
+
+
+async def test_an_upload_is_tried_once_only() -> None:
+    place = Place(refuses(503), answers(TEXT))
+    answer = await asgi.request(place.app, "POST", PATH, form(), headers=FORM)
+    assert answer.status == 503
+    assert len(place.upstream.requests) == 1
+
+
+# ── what comes before the model ──────────────────────────────────────────────
+
+
+SPOOL = tempfile.SpooledTemporaryFile
+
+
+class Spools:
+    """Watches the temporary files that uploads make."""
+
+    def __init__(self) -> None:
+        self.made: list[Any] = []
+
+    def __call__(self, max_size: int) -> Any:
+        made = SPOOL(max_size)
+        self.made.append(made)
+        return made
+
+
+@pytest.fixture
+def spools(monkeypatch: pytest.MonkeyPatch) -> Spools:
+    spools = Spools()
+    monkeypatch.setattr(uploads.tempfile, "SpooledTemporaryFile", spools)
+    return spools
+
+
+async def test_a_large_file_before_the_model_goes_to_disk_and_on_in_pieces(spools: Spools) -> None:
+    slow = Slow()
+    place = Place(transport=HttpxTransport(slow))
+    async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
+        exchange.send_body(file(b"")[:-2], more=True)
+        for number in range(128):
+            exchange.send_body(bytes([number]) * 65_536, more=True)
+        while len(exchange._in._queue):  # type: ignore[attr-defined]
+            await asyncio.sleep(0.001)
+        (kept,) = spools.made
+        assert kept._rolled  # on disk
+        assert slow.pieces == []  # nobody knows yet where to send it
+        exchange.send_body(b"\r\n" + part("model", b"ears") + END)
+        assert (await exchange.answer()).status == 200
+        await exchange.ended()
+    sent = b"".join(slow.pieces)
+    content = b"".join(bytes([number]) * 65_536 for number in range(128))
+    assert sent == file(content) + part("model", b"whisper-1") + END
+    assert max(map(len, slow.pieces)) <= MiB // 2
+    assert kept.closed
+    await place.check("done")
+
+
+async def test_a_small_one_stays_in_memory(spools: Spools) -> None:
+    place = Place()
+    body = file(b"x" * (MiB - 1000)) + part("model", b"ears") + END
+    assert (await asgi.request(place.app, "POST", PATH, body, headers=FORM)).status == 200
+    (kept,) = spools.made
+    assert not kept._rolled
+    assert kept.closed
+
+
+async def test_what_comes_after_the_model_is_not_kept(spools: Spools) -> None:
+    slow = Slow()
+    place = Place(transport=HttpxTransport(slow))
+    async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
+        exchange.send_body(part("model", b"ears") + file(b"")[:-2], more=True)
+        for _ in range(64):
+            exchange.send_body(b"x" * 65_536, more=True)
+        exchange.send_body(b"\r\n" + END)
+        assert (await exchange.answer()).status == 200
+    (kept,) = spools.made
+    assert not kept._rolled
+    assert sum(map(len, slow.pieces)) > 4 * MiB
+
+
+@pytest.mark.parametrize("end", ["gone", "refused"])
+async def test_the_file_is_closed_when_nothing_comes_of_it(spools: Spools, end: str) -> None:
+    place = Place()
+    async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
+        exchange.send_body(file(b"x" * 2 * MiB)[:-2], more=True)
+        if end == "gone":
+            exchange.disconnect()
+        else:
+            exchange.send_body(b"\r\n" + END)
+            assert (await exchange.answer()).status == 400
+        await exchange.ended()
+    assert [kept.closed for kept in spools.made] == [True]
+
+
+# ── the same operations as JSON ──────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8"])
+async def test_an_image_edit_may_come_as_json(content_type: str) -> None:
+    place = Place(answers(b'{"created":1,"data":[]}'))
+    body = {"model": "ears", "prompt": "a cat", "images": [{"image_url": "https://x/y.png"}]}
+    headers = {"content-type": content_type}
+    answer = await asgi.request(place.app, "POST", "/v1/images/edits", body, headers=headers)
+    assert answer.status == 200
+    assert place.upstream.bodies == [{**body, "model": "whisper-1"}]
+    assert place.upstream.requests[0].headers["content-type"] == "application/json"
+    assert json.loads(place.upstream.requests[0].content)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/audio/transcriptions", "/v1/audio/translations", "/v1/images/edits",
+     "/v1/images/variations"],
+)  # fmt: skip
+async def test_all_operations_that_take_forms_do(path: str) -> None:
+    place = Place()
+    assert (await asgi.request(place.app, "POST", path, form(), headers=FORM)).status == 200
+    assert place.upstream.requests[0].url.path == path
