@@ -1,0 +1,85 @@
+"""What goes to a provider and what comes back, whatever library carries it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+Headers = Sequence[tuple[str, str]]  # names in lower case, repeated ones kept
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """Five limits in seconds; None means no limit. Each but `total` ends one attempt, not the call.
+
+    `pool` waits for a free connection slot, `connect` for the connection, `first` for the first
+    content of the answer (for an answer that is not streamed: all of it), `idle` between bytes
+    after that, `total` for the whole call with all its attempts.
+    """
+
+    pool: float = 10.0
+    connect: float = 10.0
+    first: float | None = 600.0
+    idle: float | None = 180.0
+    total: float | None = None
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it leaves. `body` is bytes, a stream that can be sent once, or None.
+
+    `streamed` asks for the answer as it comes, down to the single byte; otherwise small answers may
+    be gathered. `proxy` is the URL of an outbound proxy for this request.
+    """
+
+    method: str
+    url: str
+    headers: Headers
+    body: bytes | AsyncIterable[bytes] | None = None
+    streamed: bool = False
+    proxy: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Outgoing({self.method} {self.url.partition('?')[0]})"  # no secrets
+
+    def with_header(self, name: str, value: str) -> Outgoing:
+        """The same request with one more header."""
+        return msgspec.structs.replace(self, headers=[*self.headers, (name, value)])
+
+
+class Incoming(Protocol):
+    """An answer whose body is still coming."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Headers:
+        """The headers, `content-encoding` undone."""
+
+    async def read(self) -> bytes:
+        """The next bytes of the body as they come; nothing at its end. Raises APIError."""
+
+    async def aclose(self) -> None:
+        """Done with it. In mid-stream the connection is closed now."""
+
+
+class Transport(Protocol):
+    """Sends requests. Keeps no cookies, follows no redirects."""
+
+    async def send(self, request: Outgoing) -> Incoming:
+        """Send one request; returns when the head of the answer is in. Raises APIError."""
+
+    async def aclose(self) -> None:
+        """Close all connections. A later `send` may open new ones."""
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """The first value of a header; `name` in lower case."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None

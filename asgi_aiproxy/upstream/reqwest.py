@@ -1,0 +1,244 @@
+"""A transport with HTTP/2: pyreqwest, a binding of Rust's reqwest."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyreqwest import exceptions
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.proxy import ProxyBuilder
+from pyreqwest.request import StreamRequest
+
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
+from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
+from asgi_aiproxy.upstream.coding import Undo, plain
+from asgi_aiproxy.upstream.dial import certificates, proxy_parts
+
+_URL = re.compile(r" for url \(.*?\)")
+
+
+class ReqwestTransport:
+    """Sends requests through pyreqwest.
+
+    `ca` is a PEM file (or its content) trusted beside the system's; `proxy` the URL of an outbound
+    proxy for all requests that name no other; `http2` lets TLS connections negotiate HTTP/2. The
+    environment's proxy variables are not read.
+
+    pyreqwest (as of 0.15) can not end a request that waits for the head of its answer: who is
+    cancelled there leaves, but the provider goes on, and the request still counts against
+    `max_connections` until it answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeouts: Timeouts | None = None,
+        max_connections: int = 1000,
+        max_keepalive: int = 200,
+        proxy: str | None = None,
+        ca: str | Path | bytes | None = None,
+        http2: bool = False,
+    ) -> None:
+        self._timeouts = timeouts if timeouts is not None else Timeouts()
+        self._max_connections = max_connections
+        self._max_keepalive = max_keepalive
+        self._proxy = proxy
+        self._ca = certificates(ca) if ca is not None else None
+        self._http2 = http2
+        self._clients: dict[str | None, Client] = {}
+        if proxy is not None:
+            proxy_parts(proxy)
+
+    def __repr__(self) -> str:
+        return f"ReqwestTransport(clients={len(self._clients)})"
+
+    async def send(self, request: Outgoing) -> ReqwestIncoming:
+        """Send one request; returns when the head of the answer is in."""
+        client = self._clients.get(request.proxy)
+        if client is None:
+            client = self._clients[request.proxy] = self._build(request.proxy)
+        body: _Body | None = None
+        try:
+            builder = client.request(request.method, request.url).headers(list(request.headers))
+            if isinstance(request.body, bytes):
+                builder = builder.body_bytes(request.body)
+            elif request.body is not None:
+                body = _Body(request.body)
+                builder = builder.body_stream(body)
+            if request.streamed:
+                # Without this the answer is held back until 64 KiB of it are in.
+                builder = builder.streamed_read_buffer_limit(0)
+            sending = builder.build_streamed()
+        except ValueError:
+            raise _unsendable() from None  # the cause quotes what may be a secret
+        try:
+            response = await sending.__aenter__()
+        except BaseException as error:
+            if body is not None:
+                body.stop()
+            if isinstance(error, exceptions.BuilderError):
+                raise _unsendable() from None
+            if isinstance(error, exceptions.PyreqwestError):
+                raise failure(error, request.url) from error
+            raise
+        if body is not None and response.status >= 300:
+            body.stop()  # refused before all was said
+        try:
+            headers, undo = plain(_headers(response.headers))
+        except BaseException:
+            await sending.__aexit__(None, None, None)
+            raise
+        chunk = response.body_reader.read_chunk
+        return ReqwestIncoming(sending, response.status, headers, chunk, undo, body)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.close()
+
+    def _build(self, proxy: str | None) -> Client:
+        limits = self._timeouts
+        builder = (
+            ClientBuilder()
+            .follow_redirects(False)
+            .referer(False)
+            .no_proxy()
+            .http1_lower_case_headers()
+            .max_connections(self._max_connections)
+            .pool_max_idle_per_host(self._max_keepalive)
+            .pool_timeout(timedelta(seconds=limits.pool))
+            .connect_timeout(timedelta(seconds=limits.connect))
+        )
+        if self._http2:
+            builder = builder.http2(True)
+        proxy = proxy or self._proxy
+        try:
+            if proxy:
+                builder = builder.proxy(ProxyBuilder.all(proxy))
+            if self._ca is not None:
+                builder = builder.add_root_certificate_pem(self._ca)
+            return builder.build()
+        except ValueError:
+            message = "pyreqwest takes the outbound proxy, or the CA, for none."
+            raise ConfigurationError(message) from None
+
+
+class ReqwestIncoming:
+    """An answer of pyreqwest's."""
+
+    __slots__ = ("_body", "_chunk", "_sending", "_undo", "headers", "status")
+
+    def __init__(
+        self,
+        sending: StreamRequest,
+        status: int,
+        headers: Headers,
+        chunk: Callable[[], Coroutine[Any, Any, Any]],
+        undo: Undo | None,
+        body: _Body | None,
+    ) -> None:
+        self._sending: StreamRequest | None = sending
+        self._chunk = chunk
+        self._undo = undo
+        self._body = body
+        self.status = status
+        self.headers = headers
+
+    async def read(self) -> bytes:
+        """The next bytes; nothing at the end."""
+        try:
+            while (chunk := await self._chunk()) is not None:
+                data = bytes(chunk)
+                if self._undo is None or (data := self._undo.feed(data)):
+                    return data
+        except exceptions.PyreqwestError as error:
+            raise failure(error) from error
+        if self._undo is not None:
+            self._undo.close()
+        return b""
+
+    async def aclose(self) -> None:
+        """Close it, in mid-stream with its connection."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            if self._body is not None:
+                self._body.stop()
+            await sending.__aexit__(None, None, None)
+
+
+class _Body:
+    """A body that can be stopped: pyreqwest then ends the request, which it would not otherwise."""
+
+    def __init__(self, pieces: AsyncIterable[bytes]) -> None:
+        self._pieces = aiter(pieces)
+        self._stopped = False
+        self._waits: asyncio.Task[Any] | None = None
+        self._closing: asyncio.Task[Any] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._stopped:
+            raise asyncio.CancelledError
+        self._waits = asyncio.current_task()
+        try:
+            return await anext(self._pieces)
+        finally:
+            self._waits = None
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped = True
+        close = getattr(self._pieces, "aclose", None)
+        if self._waits is not None:
+            self._waits.cancel()
+        elif close is not None and self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(close())
+
+
+def failure(error: exceptions.PyreqwestError, url: str = "") -> APIError:
+    """The error for a client; causes are told, URLs (they may hold a key) are not."""
+    details = getattr(error, "details", None) or {}
+    causes = [_URL.sub("", cause["message"]) for cause in details.get("causes") or []]
+    why = causes[-1] if causes else _URL.sub("", error.message)
+    host = urlsplit(url).hostname if url else None
+    to = f" to {host}" if host else ""
+    if isinstance(error, exceptions.PoolTimeoutError):
+        return APIError(Kind.TIMEOUT, "No connection to the provider became free in time.")
+    if isinstance(error, exceptions.ConnectTimeoutError):
+        return APIError(Kind.TIMEOUT, f"The connection{to} took too long.", code="connect_timeout")
+    if isinstance(error, TimeoutError):
+        return APIError(Kind.TIMEOUT, "The provider took too long.")
+    # A connection that broke before its answer is an error of connecting, too, for pyreqwest.
+    if isinstance(error, exceptions.ConnectError) and "client error (Connect)" in causes:
+        message = f"The connection{to} failed: {why}."
+        return APIError(Kind.UPSTREAM, message, code="connect_error")
+    return APIError(Kind.UPSTREAM, f"The connection to the provider broke: {why}.")
+
+
+def _headers(given: Any) -> list[tuple[str, str]]:
+    try:
+        return list(given.items())
+    except ValueError:
+        # One has bytes beyond ASCII, which pyreqwest can not put into a string: without it, then.
+        return [(name, value) for name in dict.fromkeys(given) for value in _values(given, name)]
+
+
+def _values(given: Any, name: str) -> list[str]:
+    try:
+        return list(given.getall(name))
+    except ValueError:
+        return []
+
+
+def _unsendable() -> APIError:
+    message = "The request to the provider is no valid HTTP: is there a line end in a key?"
+    return APIError(Kind.INTERNAL, message)

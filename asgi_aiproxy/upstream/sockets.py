@@ -1,0 +1,284 @@
+"""The default transport: HTTP/1.1 over the event loop's own connections.
+
+Written for two things that no client library gives together: a call that is cancelled, whatever it
+waits for, closes its connection at once, so that no model goes on writing for nobody; and a call
+costs tens of microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from pathlib import Path
+
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
+from asgi_aiproxy.upstream.coding import Undo, plain
+from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
+from asgi_aiproxy.upstream.dial import Place, dial, needs_tls, place, proxy_parts, reason, tls
+from asgi_aiproxy.upstream.http1 import NotHTTPError, request_head
+
+# Connections that were idle for longer are not trusted to be alive.
+_IDLE = 75.0
+_BROKEN = (OSError, NotHTTPError, ConnectionEndedError)
+_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
+
+
+class SocketTransport:
+    """Sends requests by itself, in HTTP/1.1.
+
+    `max_connections` limits the requests at once, `max_keepalive` the idle connections kept for
+    each provider. `proxy` is the URL of an outbound proxy (http, https, socks5) for all requests
+    that name no other; `ca` a PEM file (or its content) trusted beside the system's. The
+    environment's proxy variables are not read.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeouts: Timeouts | None = None,
+        max_connections: int = 1000,
+        max_keepalive: int = 200,
+        proxy: str | None = None,
+        ca: str | Path | bytes | None = None,
+    ) -> None:
+        if proxy is not None:
+            proxy_parts(proxy)
+        self._timeouts = timeouts if timeouts is not None else Timeouts()
+        self._max_connections = max_connections
+        self._max_keepalive = max_keepalive
+        self._proxy = proxy
+        self._ca = ca
+        self._context = tls(ca) if ca is not None else None
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+
+    def __repr__(self) -> str:
+        return f"SocketTransport({sum(len(pool.open) for pool in self._pools.values())} open)"
+
+    async def send(self, request: Outgoing) -> SocketIncoming:
+        """Send one request; returns when the head of the answer is in."""
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            pool = self._new_pool(loop)
+        try:
+            where = place(request.url, request.proxy or self._proxy)
+            head, length = _head(request, where)
+        except ValueError:
+            # Without its cause, which quotes what may be a secret.
+            message = "The request to the provider is no valid HTTP: is there a line end in a key?"
+            raise APIError(Kind.INTERNAL, message) from None
+        if pool.free > 0:
+            pool.free -= 1
+        else:
+            await pool.turn(self._timeouts.pool)
+        connection: Connection | None = None
+        try:
+            connection = pool.idle(where.origin) or await self._connect(pool, where)
+            reader = await connection.send(request.method, head, request.body, length)
+            headers, undo = plain(reader.headers)
+        except BaseException as error:
+            try:
+                if connection is not None:
+                    connection.abort()
+                    await connection.finish()
+            finally:
+                pool.give()
+            if isinstance(error, _BROKEN):
+                raise broke(error) from error
+            raise
+        return SocketIncoming(pool, where, connection, reader.status, headers, undo)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        pools, self._pools = self._pools, {}
+        here = asyncio.get_running_loop()
+        for loop, pool in pools.items():
+            if loop is here:
+                await pool.aclose()
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(pool.abort)
+
+    def _new_pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
+        """A pool for this event loop. What is left of loops that are closed is forgotten."""
+        self._pools = {known: pool for known, pool in self._pools.items() if not known.is_closed()}
+        pool = self._pools[loop] = _Pool(loop, self._max_connections, self._max_keepalive)
+        return pool
+
+    async def _connect(self, pool: _Pool, where: Place) -> Connection:
+        if self._context is None and needs_tls(where):
+            self._context = tls(None)
+        to = f"The connection to {where.host}{' through the outbound proxy' * bool(where.proxy)}"
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                connection = await dial(where, self._context)
+        except TimeoutError as error:
+            message = f"{to} took too long."
+            raise APIError(Kind.TIMEOUT, message, code="connect_timeout") from error
+        except _BROKEN as error:
+            message = f"{to} failed: {reason(error)}."
+            raise APIError(Kind.UPSTREAM, message, code="connect_error") from error
+        pool.open.add(connection)
+        connection.gone.add_done_callback(lambda _: pool.forget(where.origin, connection))
+        return connection
+
+
+class SocketIncoming:
+    """An answer on its way."""
+
+    __slots__ = ("_connection", "_pool", "_undo", "_where", "headers", "status")
+
+    def __init__(
+        self,
+        pool: _Pool,
+        where: Place,
+        connection: Connection,
+        status: int,
+        headers: Headers,
+        undo: Undo | None,
+    ) -> None:
+        self._pool = pool
+        self._where = where
+        self._connection: Connection | None = connection
+        self._undo = undo
+        self.status = status
+        self.headers = headers
+
+    async def read(self) -> bytes:
+        """The next bytes; nothing at the end."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        try:
+            while data := await connection.read():
+                if self._undo is None or (data := self._undo.feed(data)):
+                    return data
+        except _BROKEN as error:
+            raise broke(error) from error
+        if self._undo is not None:
+            self._undo.close()
+        await self.aclose()
+        return b""
+
+    async def aclose(self) -> None:
+        """Done with it: its connection is free for others, or, in mid-stream, closed."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                alive = await connection.finish()
+            finally:
+                self._pool.give()
+            if alive:
+                self._pool.keep(self._where.origin, connection)
+
+
+class _Pool:
+    """The connections of one event loop, and the turns of those who wait for one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, most: int, most_idle: int) -> None:
+        self._loop = loop
+        self._most_idle = most_idle
+        self._idle: dict[object, deque[Connection]] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+        self.free = most
+        self.open: set[Connection] = set()
+
+    async def turn(self, seconds: float) -> None:
+        """Wait for a place. Raises APIError if that takes too long."""
+        turn = self._loop.create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(seconds):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.give()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            if isinstance(error, TimeoutError):
+                message = "No connection to the provider became free in time."
+                raise APIError(Kind.TIMEOUT, message) from error
+            raise
+
+    def give(self) -> None:
+        """A place is free: the next may have it."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
+
+    def idle(self, origin: object) -> Connection | None:
+        """A connection that is open already: the one that was used last."""
+        kept = self._idle.get(origin)
+        while kept:
+            connection = kept.pop()
+            if self._loop.time() - connection.idle_since < _IDLE and not connection.stale:
+                return connection
+            connection.abort()
+        return None
+
+    def keep(self, origin: object, connection: Connection) -> None:
+        """Keep a connection for later."""
+        now = connection.idle_since = self._loop.time()
+        kept = self._idle.get(origin)
+        if kept is None:
+            kept = self._idle[origin] = deque()
+        while kept and now - kept[0].idle_since >= _IDLE:
+            kept.popleft().abort()
+        if self._closed or len(kept) >= self._most_idle:
+            connection.abort()
+        else:
+            kept.append(connection)
+
+    def forget(self, origin: object, connection: Connection) -> None:
+        """A connection is gone."""
+        self.open.discard(connection)
+        kept = self._idle.get(origin)
+        if kept is not None:
+            if connection in kept:
+                kept.remove(connection)
+            if not kept:
+                del self._idle[origin]
+
+    def abort(self) -> None:
+        """Close all connections now, and keep none from here on."""
+        self._closed = True
+        for connection in self.open:
+            connection.abort()
+
+    async def aclose(self) -> None:
+        """Close all connections, and see them closed."""
+        self.abort()
+        going = [connection.gone for connection in self.open]
+        if going:
+            await asyncio.wait(going, timeout=1.0)
+
+
+def _head(request: Outgoing, where: Place) -> tuple[bytes, int | None]:
+    """The head of a request, and the length of a body that is a stream, if known."""
+    named = {name.lower() for name, _ in request.headers}
+    headers = [*request.headers]
+    if "host" not in named:
+        headers.insert(0, ("host", where.authority))
+    length: int | None = None
+    if isinstance(request.body, bytes):
+        if "content-length" not in named:
+            headers.append(("content-length", str(len(request.body))))
+    elif request.body is not None:
+        if "content-length" in named:
+            length = next(int(value) for name, value in headers if name.lower() == "content-length")
+        else:
+            headers.append(("transfer-encoding", "chunked"))
+    elif request.method not in _BODILESS:
+        headers.append(("content-length", "0"))
+    if where.proxy_authorization is not None:
+        headers.append(("proxy-authorization", where.proxy_authorization))
+    return request_head(request.method, where.target, headers), length
+
+
+def broke(error: Exception) -> APIError:
+    """The error for a client whose answer broke off."""
+    return APIError(Kind.UPSTREAM, f"The connection to the provider broke: {reason(error)}.")

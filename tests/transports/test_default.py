@@ -1,0 +1,195 @@
+"""The transport that is taken where none is given, and what it needs to be there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport
+from asgi_aiproxy.upstream.base import Timeouts
+from asgi_aiproxy.upstream.dial import place
+from asgi_aiproxy.upstream.sockets import _Pool
+from tests.transports.conftest import SOCKETS, close, post, rest
+from tests.wire import PATIENCE, Wire, again, deaf_port
+
+pytestmark = pytest.mark.anyio
+
+PROGRAM = """
+import asyncio, logging, sys
+{without}
+logging.basicConfig(format="LOG %(message)s")
+
+import openai
+from asgi_aiproxy import OpenAIShim
+from asgi_aiproxy.providers import ANTHROPIC, OPENAI
+from asgi_aiproxy.testing import MockProvider, serve
+from asgi_aiproxy.upstream import default_transport
+
+async def main():
+    mock = MockProvider()
+    async with serve(mock) as vendor:
+        rows = OPENAI.using("sk", base_url=vendor + "/v1"), ANTHROPIC.using("sk", base_url=vendor)
+        for row in rows:
+            transport = default_transport({options})
+            print(type(transport).__name__)
+            async with OpenAIShim(row, transport=transport) as app, serve(app) as url:
+                client = openai.AsyncOpenAI(base_url=url + "/v1", api_key="-", max_retries=0)
+                ask = dict(model="m", messages=[dict(role="user", content="Hi")])
+                answer = await client.chat.completions.create(**ask)
+                print(answer.choices[0].message.content)
+                stream = await client.chat.completions.create(**ask, stream=True)
+                parts = [c.choices[0].delta.content or "" async for c in stream if c.choices]
+                print("".join(parts))
+            await transport.aclose()
+
+asyncio.run(main())
+print("pyreqwest" in sys.modules)
+"""
+WITHOUT = """
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pyreqwest":
+            raise ImportError("no wheel for this platform")
+sys.meta_path.insert(0, Gone())
+"""
+
+
+def run(without: str = "", options: str = "") -> tuple[list[str], str]:
+    """What a program prints that serves and asks a gateway, and what it logs."""
+    program = PROGRAM.replace("{without}", without).replace("{options}", options)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    logged = "\n".join(line for line in done.stderr.splitlines() if line.startswith("LOG"))
+    return done.stdout.split("\n")[:-1], logged
+
+
+SAID = "Hello from the mock."
+
+
+def test_it_is_our_own_and_needs_nothing_that_is_compiled() -> None:
+    printed, logged = run(WITHOUT)
+    assert printed == ["SocketTransport", SAID, SAID] * 2 + ["False"]
+    assert logged == ""
+
+
+def test_http2_is_pyreqwests() -> None:
+    printed, logged = run(options="http2=True")
+    assert printed == ["ReqwestTransport", SAID, SAID] * 2 + ["True"]
+    assert logged == ""
+
+
+def test_http2_is_httpxs_where_pyreqwest_can_not_be_imported_and_that_is_said_once() -> None:
+    printed, logged = run(WITHOUT, "http2=True")
+    assert printed == ["HttpxTransport", SAID, SAID] * 2 + ["False"]
+    assert logged.count("pyreqwest can not be imported") == 1
+    assert "no wheel for this platform" in logged
+
+
+@pytest.mark.parametrize("make", [SocketTransport, ReqwestTransport, HttpxTransport])
+def test_transports_show_no_secret(make: Any) -> None:
+    transport = make(proxy="http://me:WORD@proxy.invalid:3128")
+    assert "WORD" not in repr(transport)
+
+
+# ── addresses ────────────────────────────────────────────────────────────────
+
+
+async def test_a_host_whose_first_address_is_dead_is_reached_by_the_next() -> None:
+    transport = SOCKETS(timeouts=Timeouts(connect=PATIENCE))
+    loop = asyncio.get_running_loop()
+    async with Wire(again()) as wire:
+        with deaf_port() as deaf:
+
+            async def addresses(host: str, port: int, **options: Any) -> list[Any]:
+                tcp = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+                refused = (*tcp, ("127.0.0.1", 1))
+                return [refused, (*tcp, ("127.0.0.1", deaf)), (*tcp, ("127.0.0.1", wire.port))]
+
+            loop.getaddrinfo = addresses  # type: ignore[method-assign, assignment]
+            async with asyncio.timeout(2.0):
+                answer = await transport.send(post("http://several.example"))
+            assert await rest(answer) == b"{}"
+            await answer.aclose()
+    await close(transport)
+
+
+async def test_ipv6_addresses_are_understood() -> None:
+    try:
+        wire = Wire(again(), host="::1")
+        await wire.__aenter__()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    transport = SOCKETS()
+    answer = await transport.send(post(f"http://[::1]:{wire.port}"))
+    assert await rest(answer) == b"{}"
+    await answer.aclose()
+    await close(transport)
+    await wire.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("url", "authority", "target"),
+    [
+        ("http://host", "host", "/"),
+        ("http://host:80/a", "host", "/a"),
+        ("https://host:443/a?b=c&d", "host", "/a?b=c&d"),
+        ("https://HOST:8443/a", "host:8443", "/a"),
+        ("http://[::1]:8080/", "[::1]:8080", "/"),
+        ("http://me:word@host/a", "host", "/a"),
+        ("http://host/a b/ü?q=ö#part", "host", "/a%20b/%C3%BC?q=%C3%B6"),
+        ("http://host/a%2Fb%20c/*:x", "host", "/a%2Fb%20c/*:x"),
+        ("http://bücher.example/", "xn--bcher-kva.example", "/"),
+    ],
+)
+def test_urls_are_taken_apart(url: str, authority: str, target: str) -> None:
+    where = place(url, None)
+    assert (where.authority, where.target) == (authority, target)
+
+
+# ── the pool ─────────────────────────────────────────────────────────────────
+
+
+async def test_places_are_given_in_turn_and_none_is_lost() -> None:
+    pool = _Pool(asyncio.get_running_loop(), 1, 1)
+    pool.free -= 1
+    order: list[int] = []
+
+    async def wait(number: int) -> None:
+        await pool.turn(PATIENCE)
+        order.append(number)
+        await asyncio.sleep(0)
+        pool.give()
+
+    waiting = [asyncio.ensure_future(wait(number)) for number in range(5)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    pool.give()
+    waiting[0].cancel()  # it has its turn already, and passes it on
+    await asyncio.wait(waiting)
+    assert order == [2, 3, 4]
+    assert pool.free == 1
+
+
+async def test_idle_connections_are_limited_and_forgotten_when_they_are_old() -> None:
+    transport = SocketTransport(max_keepalive=2)
+    async with Wire(again()) as wire:
+        answers = [await transport.send(post(wire.url)) for _ in range(5)]
+        for answer in answers:
+            await rest(answer)
+            await answer.aclose()
+        await wire.opened(2)
+        (pool,) = transport._pools.values()
+        for connection in pool.open:
+            connection.idle_since -= 3600
+        answer = await transport.send(post(wire.url))
+        await rest(answer)
+        await answer.aclose()
+        await wire.opened(1)
+    await close(transport)

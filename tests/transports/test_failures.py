@@ -1,0 +1,270 @@
+"""What goes wrong on the way: the kind of error that comes of it, and what it does not tell."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from asgi_aiproxy.errors import APIError, Kind as ErrorKind
+from asgi_aiproxy.upstream import Timeouts, Transport
+from tests.transports.conftest import Kind, close, post, rest
+from tests.wire import PATIENCE, Handler, Line, Wire, closed_port, deaf_port
+
+pytestmark = pytest.mark.anyio
+
+
+async def whole(transport: Transport, url: str) -> bytes:
+    answer = await transport.send(post(url + "/path", streamed=True))
+    try:
+        return await rest(answer)
+    finally:
+        await answer.aclose()
+
+
+async def fails(transport: Transport, url: str) -> APIError:
+    """The error of a request that fails, at its beginning or in its answer."""
+    with pytest.raises(APIError) as caught:
+        await asyncio.wait_for(whole(transport, url), PATIENCE)
+    error = caught.value
+    # A sentence for a client, without the query, the key, or an empty reason.
+    for told in (str(error), repr(error)):
+        assert "SECRET" not in told
+        assert "?" not in told
+        assert "/path" not in told
+    assert re.fullmatch(r"[A-Z][^\n]*[^ .:]\.", str(error)), str(error)
+    return error
+
+
+async def breaking(kind: Kind, handler: Handler, **options: object) -> APIError:
+    """The error that comes of what a server does."""
+    transport = kind(**options)
+    async with Wire(handler) as wire:
+        error = await fails(transport, wire.url)
+        assert not any(text in str(error) for text in (str(wire.port), wire.url))
+    await close(transport)
+    return error
+
+
+async def test_nobody_listens(transport: Transport) -> None:
+    with closed_port() as port:
+        error = await fails(transport, f"http://127.0.0.1:{port}")
+    assert (error.kind, error.status, error.code) == (ErrorKind.UPSTREAM, 502, "connect_error")
+    assert "127.0.0.1" in str(error)
+    assert "refused" in str(error).lower()
+
+
+async def test_there_is_no_such_host(transport: Transport) -> None:
+    error = await fails(transport, "http://nothing.invalid")
+    assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
+    assert "nothing.invalid" in str(error)
+
+
+async def test_connecting_takes_too_long(kind: Kind) -> None:
+    transport = kind(timeouts=Timeouts(connect=0.2))
+    with deaf_port() as port:
+        error = await fails(transport, f"http://127.0.0.1:{port}")
+    assert (error.kind, error.status, error.code) == (ErrorKind.TIMEOUT, 504, "connect_timeout")
+    await close(transport)
+
+
+async def test_the_handshake_takes_too_long(kind: Kind) -> None:
+    async def handler(line: Line) -> None:
+        await line.gone()
+
+    transport = kind(timeouts=Timeouts(connect=0.2))
+    async with Wire(handler) as wire:
+        error = await fails(transport, f"https://127.0.0.1:{wire.port}")
+        await wire.opened(0)
+    assert (error.kind, error.code) == (ErrorKind.TIMEOUT, "connect_timeout")
+    await close(transport)
+
+
+async def test_there_are_more_calls_than_connections(kind: Kind) -> None:
+    async def handler(line: Line) -> None:
+        while True:
+            await line.request()
+            await line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+            if len(wire.lines) > 1:
+                await line.send(b"0\r\n\r\n")
+
+    transport = kind(timeouts=Timeouts(pool=0.1), max_connections=1)
+    async with Wire(handler) as wire:
+        first = await transport.send(post(wire.url, streamed=True))
+        assert await first.read() == b"ok"
+        error = await fails(transport, wire.url)
+        assert (error.kind, error.status) == (ErrorKind.TIMEOUT, 504)
+        await first.aclose()
+        second = await transport.send(post(wire.url, streamed=True))
+        assert await rest(second) == b"ok"
+        await second.aclose()
+    await close(transport)
+
+
+async def test_who_waits_for_a_connection_gets_the_next_free_one(kind: Kind) -> None:
+    go = asyncio.Event()
+    most = 0
+
+    async def handler(line: Line) -> None:
+        nonlocal most
+        while True:
+            await line.request()
+            most = max(most, wire.open)
+            await go.wait()
+            await line.answer()
+
+    transport = kind(max_connections=3)
+    async with Wire(handler) as wire, asyncio.timeout(PATIENCE):
+
+        async def call() -> bytes:
+            answer = await transport.send(post(wire.url))
+            try:
+                return await rest(answer)
+            finally:
+                await answer.aclose()
+
+        calls = asyncio.gather(*[call() for _ in range(12)])
+        await wire.opened(3)
+        go.set()
+        assert await calls == [b"{}"] * 12
+        assert most <= 3
+    await close(transport)
+
+
+async def shut(line: Line) -> None:
+    await line.request()
+
+
+async def reset(line: Line) -> None:
+    await line.request()
+    line.reset()
+
+
+async def cut_head(line: Line) -> None:
+    await line.request()
+    await line.send(b"HTTP/1.1 200 OK\r\nContent-Ty")
+
+
+async def banner(line: Line) -> None:
+    await line.send(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+async def garbage(line: Line) -> None:
+    await line.request()
+    await line.send(b"\x00\x01\x02 nonsense\r\n\r\n")
+
+
+async def endless_head(line: Line) -> None:
+    await line.request()
+    await line.send(b"HTTP/1.1 200 OK\r\n", *[b"X: %b\r\n" % (b"y" * 60_000)] * 12)
+
+
+async def two_lengths(line: Line) -> None:
+    await line.request()
+    await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!")
+
+
+@pytest.mark.parametrize(
+    "handler", [shut, reset, cut_head, banner, garbage, endless_head, two_lengths]
+)
+async def test_no_answer_comes_or_none_that_is_one(kind: Kind, handler: Handler) -> None:
+    error = await breaking(kind, handler)
+    assert (error.kind, error.status) == (ErrorKind.UPSTREAM, 502)
+    assert "broke" in str(error)
+    # Not a failure to connect: the request may have had its effect.
+    assert error.code is None
+
+
+async def short(line: Line) -> None:
+    await line.request()
+    await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{}")
+
+
+async def short_chunks(line: Line) -> None:
+    await line.request()
+    await line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+
+
+async def half_a_chunk(line: Line) -> None:
+    await line.request()
+    await line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{}")
+
+
+async def no_chunks(line: Line) -> None:
+    await line.request()
+    await line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n")
+    await line.gone()
+
+
+async def reset_body(line: Line) -> None:
+    await line.request()
+    await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{}")
+    await asyncio.sleep(0.02)  # a RST overtakes what is not read yet
+    line.reset()
+
+
+@pytest.mark.parametrize("handler", [short, short_chunks, half_a_chunk, no_chunks, reset_body])
+async def test_an_answer_breaks_off(kind: Kind, handler: Handler) -> None:
+    error = await breaking(kind, handler)
+    assert (error.kind, error.status, error.code) == (ErrorKind.UPSTREAM, 502, None)
+    assert "broke" in str(error)
+
+
+async def test_what_came_before_the_break_is_delivered(transport: Transport) -> None:
+    async with Wire(short) as wire:
+        answer = await transport.send(post(wire.url, streamed=True))
+        assert await answer.read() == b"{}"
+        with pytest.raises(APIError):
+            await answer.read()
+        await answer.aclose()
+
+
+async def test_tls_meets_a_server_without_it(transport: Transport) -> None:
+    async def handler(line: Line) -> None:
+        await line.reader.read(10)
+        await line.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    async with Wire(handler) as wire:
+        error = await fails(transport, f"https://127.0.0.1:{wire.port}")
+    assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
+
+
+async def test_plain_http_meets_a_server_of_tls(
+    transport: Transport, server_context: ssl.SSLContext
+) -> None:
+    async with Wire(shut, server_context) as wire:
+        error = await fails(transport, f"http://127.0.0.1:{wire.port}")
+    assert error.kind is ErrorKind.UPSTREAM
+
+
+async def test_a_certificate_of_nobody_is_refused(
+    transport: Transport, server_context: ssl.SSLContext
+) -> None:
+    async with Wire(shut, server_context) as wire:
+        error = await fails(transport, wire.url)
+        assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
+        assert "certificate" in str(error)
+
+
+async def test_after_any_failure_the_transport_works(kind: Kind) -> None:
+    """Nothing stays taken: with one connection allowed, ten calls fail and the eleventh works."""
+    transport = kind(timeouts=Timeouts(pool=2.0, connect=2.0), max_connections=1)
+    failing: list[Callable[[Line], Awaitable[None]]] = [shut, reset, garbage, short, half_a_chunk]
+
+    async def handler(line: Line) -> None:
+        if failing:
+            await failing.pop(0)(line)
+        else:
+            await line.request()
+            await line.answer(b"well")
+
+    async with Wire(handler) as wire:
+        while failing:
+            await fails(transport, wire.url)
+        answer = await transport.send(post(wire.url))
+        assert await rest(answer) == b"well"
+        await answer.aclose()
+    await close(transport)

@@ -1,0 +1,178 @@
+"""HTTP/1.1 answers, read from bytes that are cut anywhere."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, strategies as st
+
+from asgi_aiproxy.upstream.http1 import MAX_HEAD, AnswerReader, NotHTTPError, request_head
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ANSWERS = {
+    "counted": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\nhello", b"hello"),
+    "counted twice": (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", b"hello"),
+    "chunked": (CHUNKED + b"2\r\nhe\r\n003\r\nllo\r\n0\r\n\r\n", b"hello"),
+    "chunked, sloppily": (CHUNKED + b"5 ;a=b\r\nhello\r\n00\r\nA: b\r\nC: d\r\n\r\n", b"hello"),
+    "line ends in chunks": (CHUNKED + b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", b"\r\n0\r\n\r\n"),
+    "empty": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+    "no content": (b"HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n", b""),
+    "interim": (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"hello",
+    ),
+    "bare line feeds": (b"HTTP/1.1 200 OK\nContent-Length: 7\n\nhe\r\n\r\nl", b"he\r\n\r\nl"),
+    "folded": (b"HTTP/1.1 200 OK\r\nX: a\r\n  b\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+}
+
+
+def read(*pieces: bytes, method: str = "POST", close: bool = False) -> tuple[AnswerReader, bytes]:
+    reader = AnswerReader(method)
+    body = b"".join(reader.feed(piece) for piece in pieces)
+    if close:
+        reader.close()
+    return reader, body
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_is_the_same_however_it_is_cut(name: str) -> None:
+    raw, expected = ANSWERS[name]
+    whole, body = read(raw)
+    assert (body, whole.done, whole.reusable) == (expected, True, True)
+    for at in range(1, len(raw)):
+        reader, body = read(raw[:at], raw[at:])
+        assert (reader.status, reader.headers) == (whole.status, whole.headers), at
+        assert (body, reader.done, reader.reusable) == (expected, True, True), at
+    reader, body = read(*[raw[at : at + 1] for at in range(len(raw))])
+    assert (body, reader.done, reader.headers) == (expected, True, whole.headers)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_that_ends_early_is_never_taken_for_whole(name: str) -> None:
+    raw, _ = ANSWERS[name]
+    for at in range(len(raw)):
+        reader, _ = read(raw[:at])
+        assert not reader.done, at
+        with pytest.raises(NotHTTPError):
+            reader.close()
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.data())
+def test_any_chunks_in_any_pieces_give_the_body(chunks: list[bytes], data: st.DataObject) -> None:
+    coded = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks if chunk)
+    raw = CHUNKED + coded + b"0\r\n\r\n"
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=8)))
+    edges = [0, *cuts, len(raw)]
+    reader, body = read(*[raw[a:b] for a, b in pairwise(edges)])
+    assert (body, reader.done, reader.reusable) == (b"".join(chunks), True, True)
+
+
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_whatever_comes_it_is_read_or_refused(data: bytes, cut: int) -> None:
+    for start in (b"", b"HTTP/1.1 200 OK\r\n", CHUNKED):
+        reader = AnswerReader("POST")
+        try:
+            reader.feed(start + data[:cut])
+            reader.feed(data[cut:])
+            reader.close()
+        except NotHTTPError:
+            pass
+
+
+def test_a_body_without_a_length_lasts_until_the_connection_ends() -> None:
+    reader, body = read(b"HTTP/1.1 200 OK\r\n\r\n", b"as long", b" as it comes")
+    assert (body, reader.done) == (b"as long as it comes", False)
+    reader.close()
+    assert (reader.done, reader.reusable) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("head", "reusable"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: Keep-Alive\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: Close\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x, close\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n", False),
+        (CHUNKED + b"0\r\n\r\nHTTP/1.1", False),
+        # Two lengths are how answers of one caller are smuggled to the next.
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            False,
+        ),
+    ],
+)
+def test_whether_the_connection_can_be_used_again(head: bytes, reusable: bool) -> None:
+    reader, _ = read(head)
+    assert (reader.done, reader.reusable) == (True, reusable)
+
+
+def test_an_answer_to_head_has_no_body() -> None:
+    reader, _ = read(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n", method="HEAD")
+    assert reader.done
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"http/1.1 200 OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",  # a TLS alert
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n: no name\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nName : spaced\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n",
+        CHUNKED + b"\r\n",
+        CHUNKED + b"0x5\r\nhello",
+        CHUNKED + b"-5\r\nhello",
+        CHUNKED + b"5_0\r\nhello",
+        CHUNKED + b"5\r\nhelloX\r\n",
+        CHUNKED + b"5\r\nhello\n0\r\n\r\n",
+        CHUNKED + b"fffffffffffffffff\r\n",
+        CHUNKED + b"5;" + b"x" * 5000,
+        CHUNKED + b"0\r\n" + b"X: y\r\n" * 30_000,
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_HEAD,
+    ],
+)
+def test_what_is_no_sound_answer_is_refused(raw: bytes) -> None:
+    with pytest.raises(NotHTTPError):
+        read(raw)
+    with pytest.raises(NotHTTPError):
+        read(*[raw[at : at + 97] for at in range(0, len(raw), 97)])
+
+
+def test_a_request_is_written_to_the_letter() -> None:
+    head = request_head("POST", "/v1/x?y=z", [("host", "h:1"), ("x-a", "1"), ("x-a", "ü")])
+    assert head == b"POST /v1/x?y=z HTTP/1.1\r\nhost: h:1\r\nx-a: 1\r\nx-a: \xfc\r\n\r\n"
+    # What no byte of Latin-1 can say is said in UTF-8.
+    assert "x: 東\r\n".encode() in request_head("GET", "/", [("x", "東")])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("a b", "c"),
+        ("", "c"),
+        ("a:", "c"),
+        ("a", "b\n"),
+        ("a", "b\r\nc: d"),
+        ("a", "\0"),
+        ("ä", ""),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_not_written(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match="header"):
+        request_head("GET", "/", [(name, value)])
