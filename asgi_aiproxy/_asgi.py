@@ -1,0 +1,153 @@
+"""ASGI shared by all apps: paths below a mount, bodies, lifespan, plain answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from urllib.parse import quote, unquote
+
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.errors import APIError, Kind
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+def local_path(scope: Scope) -> str | None:
+    """The path below the mount, percent-encoded as it came; None if it is not below the mount.
+
+    Hosts differ: most leave the whole path and put the mount into `root_path`, behind a prefix of
+    their own that the path may lack; Litestar cuts the mount off and adds a slash at the end;
+    some match mounts without a segment boundary. What they have in common is that the mount is a
+    whole-segment suffix of `root_path`.
+    """
+    rest = _below(scope["path"], scope.get("root_path", ""))
+    if not rest.startswith("/"):
+        return None
+    raw = scope.get("raw_path")
+    if raw is None:
+        return quote(rest, safe=_SAFE)
+    sent = raw.decode("latin-1").partition("?")[0]
+    if rest != "/" and rest.endswith("/") and not unquote(sent).endswith("/"):
+        rest = rest[:-1]  # Litestar's
+    return _tail(sent, rest)
+
+
+_SAFE = "/:@!$&'()*+,;=~"  # what may stand in a path as it is
+
+
+def _below(path: str, root: str) -> str:
+    """The path without the longest end of `root` that it begins with."""
+    while root:
+        prefix = root if root.startswith("/") else "/" + root
+        if path == prefix or path.startswith(prefix + "/"):
+            return path[len(prefix) :] or "/"
+        root = root[:-1] if root.endswith("/") else root.lstrip("/").partition("/")[2]
+    return path or "/"
+
+
+def _tail(sent: str, rest: str) -> str:
+    """The end of the path as it was sent that decodes to `rest`."""
+    if "%" not in sent and sent.endswith(rest):
+        return rest
+    at, missing = len(sent), len(rest)
+    while missing > 0 and (slash := sent.rfind("/", 0, at)) >= 0:
+        missing -= 1 + len(unquote(sent[slash + 1 : at]))
+        at = slash
+    if missing == 0 and unquote(sent[at:]) == rest:
+        return sent[at:]
+    return quote(rest, safe=_SAFE)  # the host has rewritten the path
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first value of a request header; `name` in lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+def content_length(scope: Scope) -> int | None:
+    """How long the client says its body is."""
+    said = header(scope, b"content-length")
+    return int(said) if said is not None and said.isdecimal() and len(said) < 20 else None
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole request body; raises APIError (413) above `limit` bytes, ClientGoneError."""
+    length = content_length(scope)
+    if length is not None and length > limit:
+        raise too_large(limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError("The client left.")
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False) and len(body) <= limit:
+        return body
+    pieces, size = [body], len(body)
+    while message.get("more_body", False) and size <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("The client left.")
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+    if size > limit:
+        raise too_large(limit)
+    return b"".join(pieces)
+
+
+def too_large(limit: int) -> APIError:
+    """The body is too large."""
+    return APIError(Kind.TOO_LARGE, f"The request body is larger than {limit} bytes.")
+
+
+async def answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: RawHeaders,
+    media_type: bytes = b"application/json",
+) -> None:
+    """Send a whole answer. Raises ClientGoneError if nobody is there to take it."""
+    start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": start})
+        await send({"type": "http.response.body", "body": body})
+    except OSError as error:
+        raise ClientGoneError("The client left.") from error
+
+
+async def serve_lifespan(
+    app: AbstractAsyncContextManager[Any], receive: Receive, send: Send
+) -> None:
+    """Answer a `lifespan` scope by entering and leaving `app`."""
+    await receive()
+    try:
+        await app.__aenter__()
+    except Exception as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        raise
+    try:
+        await send({"type": "lifespan.startup.complete"})
+        while (await receive())["type"] != "lifespan.shutdown":
+            pass
+    except BaseException:  # the server is going without a word
+        await app.__aexit__(None, None, None)
+        raise
+    try:
+        await app.__aexit__(None, None, None)
+    except Exception as error:
+        await send({"type": "lifespan.shutdown.failed", "message": str(error)})
+        raise
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def refuse_websocket(receive: Receive, send: Send) -> None:
+    """Close a WebSocket that nothing here answers: the handshake fails with 403."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})

@@ -1,0 +1,67 @@
+"""What a client asks for, read as far as the gateway needs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from functools import cached_property
+
+import msgspec
+
+from asgi_aiproxy.dialects.base import Face, Operation
+from asgi_aiproxy.identity import ANONYMOUS, Principal
+from asgi_aiproxy.messages import Request
+
+# A body that passes through unread, asking for a model: the bytes, and how many if that is known.
+Upload = Callable[[str], tuple[AsyncIterable[bytes], int | None]]
+
+
+class Call:
+    """One request of a client, on its way through the relay.
+
+    `fields` are the members of a JSON body, still encoded; an `upload` comes with its own
+    `content_type` and can be sent once. `provider`, `key_id`, `own_key` and `affinity` are the
+    caller's wishes for who serves it and with which key.
+    """
+
+    def __init__(
+        self,
+        face: Face,
+        operation: Operation,
+        *,
+        model: str,
+        stream: bool = False,
+        usage_wanted: bool = False,
+        body: bytes = b"",
+        fields: Mapping[str, msgspec.Raw] | None = None,
+        upload: Upload | None = None,
+        content_type: str = "application/json",
+        headers: Sequence[tuple[str, str]] = (),
+        principal: Principal = ANONYMOUS,
+        provider: str = "",
+        key_id: str = "",
+        own_key: str = "",
+        affinity: str = "",
+    ) -> None:
+        self.face = face
+        self.operation = operation
+        self.model = model
+        self.stream = stream
+        self.usage_wanted = usage_wanted
+        self.body = body
+        self.fields = fields if fields is not None else {}
+        self.upload = upload
+        self.content_type = content_type
+        self.headers = headers
+        self.principal = principal
+        self.provider = provider
+        self.key_id = key_id
+        self.own_key = own_key
+        self.affinity = affinity
+
+    def __repr__(self) -> str:
+        return f"Call({self.operation.name}, model={self.model!r}, stream={self.stream})"
+
+    @cached_property
+    def request(self) -> Request:
+        """The neutral form: read only if the call is translated. Raises APIError."""
+        return self.face.decode_request(self.operation, self.body)

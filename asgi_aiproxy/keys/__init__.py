@@ -1,0 +1,24 @@
+"""Provider keys and their pools."""
+
+from __future__ import annotations
+
+from asgi_aiproxy.keys.key import Key, fingerprint, matches, serves
+from asgi_aiproxy.keys.lease import Lease, NoKeyError
+from asgi_aiproxy.keys.pool import KeyPool, KeyStatus
+from asgi_aiproxy.keys.strategies import Strategy
+from asgi_aiproxy.keys.verdict import Health, Verdict, verdict
+
+__all__ = [
+    "Health",
+    "Key",
+    "KeyPool",
+    "KeyStatus",
+    "Lease",
+    "NoKeyError",
+    "Strategy",
+    "Verdict",
+    "fingerprint",
+    "matches",
+    "serves",
+    "verdict",
+]

@@ -1,0 +1,88 @@
+"""A provider's key, and what it may be used for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from asgi_aiproxy.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A provider's key. Without an id it is known by its fingerprint.
+
+    `models` are patterns of the models it may be used for (none: all). Keys of a lower `priority`
+    number are used first. `rpm`, `tpm` and `concurrency` limit requests and tokens a minute and
+    requests at once. `proxy` and `base_url` replace the provider's. `attributes` are for a
+    provider's own use.
+    """
+
+    secret: str = field(repr=False)
+    id: str = ""
+    weight: int = 1
+    priority: int = 0
+    models: tuple[str, ...] = ()
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    proxy: str | None = None
+    base_url: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.secret, str):
+            raise ConfigurationError(
+                f"A key is a text, not {type(self.secret).__name__}: is its environment variable "
+                f"not set?"
+            )
+        if not self.id:
+            object.__setattr__(self, "id", fingerprint(self.secret))
+        elif not self.id.isprintable():
+            raise ConfigurationError("The id of a key must be printable, it is told in headers.")
+        object.__setattr__(self, "models", patterns(self.models))
+        if self.weight < 1:
+            raise ConfigurationError(f"Key {self.id!r}: the weight must be at least 1.")
+        for name in ("rpm", "tpm", "concurrency"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ConfigurationError(f"Key {self.id!r}: {name} must be at least 1.")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"Key {self.id!r}: base_url must begin with http:// or https://."
+            )
+
+
+def fingerprint(secret: str) -> str:
+    """A name for a secret that tells nothing of it."""
+    return "key-" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def listed(keys: str | Key | Iterable[str | Key], owner: str) -> list[str | Key]:
+    """Keys however they are given: one, or several."""
+    if isinstance(keys, str | Key):
+        return [keys]
+    if not isinstance(keys, Iterable):
+        raise ConfigurationError(
+            f"{owner}: expected a key or several, got {type(keys).__name__}: is its environment "
+            f"variable not set?"
+        )
+    return list(keys)
+
+
+def patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Patterns of models; one may stand alone."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def matches(pattern: str, model: str) -> bool:
+    """Whether a model is what `pattern` means: `*` stands for anything, `?` for one character."""
+    return fnmatchcase(model, pattern.replace("[", "[[]"))  # models have names like "sonnet[1m]"
+
+
+def serves(patterns: Iterable[str], model: str) -> bool:
+    """Whether a model is one of `patterns`."""
+    return any(matches(pattern, model) for pattern in patterns)

@@ -1,0 +1,89 @@
+"""A key in use, what a call wants of a pool, and the error if it can not have it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from asgi_aiproxy.errors import AIProxyError
+from asgi_aiproxy.keys.slot import Slot
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.keys.pool import KeyPool
+
+
+class NoKeyError(AIProxyError):
+    """No key can serve now; `retry_after` is when the first may, if that is known.
+
+    `exists` is False if no key of the pool would ever do, `unknown` tells that the key that was
+    asked for is none of the pool's.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        exists: bool = True,
+        unknown: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.exists = exists
+        self.unknown = unknown
+
+
+class Lease:
+    """A key in use. `settle` tells how it fared; `release` ends the use, once.
+
+    `with` a lease, it is released at the end of the block.
+    """
+
+    __slots__ = ("_pool", "_slot", "key")
+
+    def __init__(self, pool: KeyPool, slot: Slot) -> None:
+        self._pool: KeyPool | None = pool
+        self._slot = slot
+        self.key = slot.key
+
+    def __repr__(self) -> str:
+        return f"Lease({self.key.id})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def settle(
+        self, status: int, retry_after: float | None = None, *, code: str | None = None
+    ) -> None:
+        """Judge the key by the status of its answer; `retry_after` is in seconds."""
+        if self._pool is not None:
+            self._pool._judge(self._slot, status, retry_after, code)
+
+    def spend(self, tokens: int) -> None:
+        """Count tokens against the key's limit."""
+        self._slot.spend(tokens)
+
+    def release(self) -> None:
+        """End the use."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool._release(self._slot)
+
+
+class Want(msgspec.Struct, frozen=True):
+    """What a call asks a pool for."""
+
+    model: str
+    key_id: str
+    affinity: str
+    exclude: Collection[str]
+
+    @property
+    def kind(self) -> tuple[str, str, frozenset[str]]:
+        """Wants of one kind can be met by the same keys."""
+        return self.model, self.key_id, frozenset(self.exclude)

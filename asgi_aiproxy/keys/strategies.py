@@ -1,0 +1,117 @@
+"""In which order the keys of a pool are tried.
+
+A strategy yields candidates, best first; one may come twice. The first that can serve is taken, so
+a strategy costs what it takes to find one, not what it takes to look at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from bisect import bisect
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import Literal
+
+from asgi_aiproxy.keys.slot import Slot
+
+Strategy = Literal["weighted", "round_robin", "random", "least_busy", "fill_first"]
+
+# So many are drawn at random before all are looked at.
+_DRAWS = 16
+# Up to so many keys, what a resting key leaves over is shared exactly by weight.
+_FEW = 64
+
+
+class Group:
+    """Keys of one priority."""
+
+    def __init__(self, slots: list[Slot]) -> None:
+        self.slots = slots
+        self.turn = 0
+        self.weights = list(accumulate(slot.key.weight for slot in slots))
+        self.even = len({slot.key.weight for slot in slots}) == 1
+
+    def sequence(self, start: int) -> Iterator[Slot]:
+        """All keys, once, from one on."""
+        count = len(self.slots)
+        for at in range(count):
+            yield self.slots[(start + at) % count]
+
+    def weighed(self, point: float) -> Slot:
+        """The key at a point between 0 and 1, where each takes room by its weight."""
+        return self.slots[min(bisect(self.weights, point * self.weights[-1]), len(self.slots) - 1)]
+
+
+def _fill_first(group: Group, random: random.Random) -> Iterator[Slot]:
+    yield from group.slots
+
+
+def _round_robin(group: Group, random: random.Random) -> Iterator[Slot]:
+    turn, group.turn = group.turn, group.turn + 1
+    yield group.slots[turn % len(group.slots)]
+    # It can not: all others share its turn, else its neighbour would have two.
+    yield from _random(group, random)
+
+
+def _random(group: Group, random: random.Random) -> Iterator[Slot]:
+    for _ in range(_DRAWS):
+        yield random.choice(group.slots)
+    yield from group.sequence(random.randrange(len(group.slots)))
+
+
+def _weighted(group: Group, random: random.Random) -> Iterator[Slot]:
+    if group.even:
+        yield from _round_robin(group, random)
+        return
+    for _ in range(_DRAWS):
+        yield group.weighed(random.random())
+    if len(group.slots) <= _FEW:
+        # Efraimidis and Spirakis: sorting by u^(1/w) is drawing by weight without putting back.
+        yield from sorted(group.slots, key=lambda slot: -(random.random() ** (1 / slot.key.weight)))
+    else:
+        yield from group.sequence(random.randrange(len(group.slots)))
+
+
+def _least_busy(group: Group, random: random.Random) -> Iterator[Slot]:
+    few = group.slots
+    if len(few) > _DRAWS:
+        few = random.sample(few, _DRAWS)
+    group.turn += 1
+    first = group.turn % len(few)
+    yield from sorted(few[first:] + few[:first], key=lambda slot: slot.in_flight / slot.key.weight)
+    if len(few) < len(group.slots):
+        yield from group.sequence(random.randrange(len(group.slots)))
+
+
+STRATEGIES: dict[str, Callable[[Group, random.Random], Iterator[Slot]]] = {
+    "weighted": _weighted,
+    "round_robin": _round_robin,
+    "random": _random,
+    "least_busy": _least_busy,
+    "fill_first": _fill_first,
+}
+
+
+def ramped(slots: Iterator[Slot], random: random.Random) -> Iterator[Slot]:
+    """The same, but keys just out of quarantine are seldom first."""
+    shy = []
+    for slot in slots:
+        if slot.share < 1 and random.random() >= slot.share:
+            shy.append(slot)
+        else:
+            yield slot
+    yield from shy
+
+
+def sticky(group: Group, affinity: str) -> Iterator[Slot]:
+    """The same key for one affinity, by weight; when it can not, the same others in its place."""
+    digest = hashlib.sha256(affinity.encode("utf-8", "surrogatepass")).digest()
+    for at in range(0, len(digest), 4):
+        yield group.weighed(int.from_bytes(digest[at : at + 4]) / 2**32)
+    yield from group.sequence(int.from_bytes(digest))
+
+
+def system_random() -> random.Random:
+    """A source of randomness of one's own."""
+    return random.Random()  # noqa: S311 (it spreads load, it keeps no secret)

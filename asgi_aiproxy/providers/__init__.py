@@ -1,0 +1,52 @@
+"""The vendors: one row each, ready for `ROW.using("key")`."""
+
+from __future__ import annotations
+
+from asgi_aiproxy.providers.azure import azure
+from asgi_aiproxy.providers.base import Offer, Provider, Router, Target, bearer, header
+from asgi_aiproxy.providers.catalog import (
+    ANTHROPIC,
+    CEREBRAS,
+    DEEPSEEK,
+    FIREWORKS,
+    GEMINI,
+    GROQ,
+    LMSTUDIO,
+    MISTRAL,
+    OLLAMA,
+    OPENAI,
+    OPENROUTER,
+    PERPLEXITY,
+    TOGETHER,
+    VLLM,
+    XAI,
+    openai_compatible,
+)
+from asgi_aiproxy.providers.discovery import discover
+
+__all__ = [
+    "ANTHROPIC",
+    "CEREBRAS",
+    "DEEPSEEK",
+    "FIREWORKS",
+    "GEMINI",
+    "GROQ",
+    "LMSTUDIO",
+    "MISTRAL",
+    "OLLAMA",
+    "OPENAI",
+    "OPENROUTER",
+    "PERPLEXITY",
+    "TOGETHER",
+    "VLLM",
+    "XAI",
+    "Offer",
+    "Provider",
+    "Router",
+    "Target",
+    "azure",
+    "bearer",
+    "discover",
+    "header",
+    "openai_compatible",
+]

@@ -1,0 +1,56 @@
+"""Azure OpenAI: OpenAI's dialect under Azure's addresses.
+
+https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle: since 2025 the `v1` form
+needs no API version and names the deployment in the body; before, it stood in the path.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import OPENAI_CHAT
+from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.providers.base import Amend, Provider, header
+from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS
+
+
+def azure(base_url: str, *, name: str = "azure", api_version: str | None = None) -> Provider:
+    """An Azure OpenAI resource, e.g. `https://my-resource.openai.azure.com`.
+
+    The model's name is that of the deployment. With `api_version` (say `2024-10-21`) the older form
+    with the deployment in the path is used. The `/openai/v1` that Azure's own pages show behind the
+    address may stand there.
+    """
+    if isinstance(base_url, str):
+        base_url = base_url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
+    return Provider(
+        name=name,
+        dialect=OPENAI_CHAT,
+        base_url=base_url,
+        auth=header("api-key"),
+        native=OPENAI_OPERATIONS,
+        amend=under_v1 if api_version is None else in_deployment(api_version),
+    )
+
+
+def under_v1(draft: Draft) -> Draft:
+    """`/openai/v1/...`."""
+    return msgspec.structs.replace(draft, path="/openai/v1" + draft.path)
+
+
+def in_deployment(api_version: str) -> Amend:
+    """`/openai/deployments/{model}/...?api-version=...`."""
+    query = urlencode({"api-version": api_version})
+
+    def amend(draft: Draft) -> Draft:
+        if draft.path == "/models":
+            return msgspec.structs.replace(draft, path="/openai/models", query=query)
+        model = draft.body.get("model", "")
+        name = model if isinstance(model, str) else _json.loads(bytes(model))
+        path = f"/openai/deployments/{quote(name, safe='')}{draft.path}"
+        return msgspec.structs.replace(draft, path=path, query=query)
+
+    return amend

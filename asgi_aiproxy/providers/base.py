@@ -1,0 +1,210 @@
+"""What a provider is: a language, an address and credentials. A vendor is a row of these."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from asgi_aiproxy import __version__, _json
+from asgi_aiproxy.dialects.base import Draft, Language
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.keys import Key, KeyPool
+from asgi_aiproxy.keys.key import listed
+from asgi_aiproxy.upstream.base import Outgoing, Timeouts
+
+Auth = Callable[[Outgoing, str], Outgoing]  # pure: a request and a secret make a request
+Amend = Callable[[Draft], Draft]
+
+
+def bearer(request: Outgoing, secret: str) -> Outgoing:
+    """`authorization: Bearer <secret>`."""
+    return request.with_header("authorization", f"Bearer {secret}")
+
+
+def header(name: str, scheme: str = "") -> Auth:
+    """The secret in a header of this name, after `scheme` if there is one."""
+    lead = f"{scheme} " if scheme else ""
+
+    def auth(request: Outgoing, secret: str) -> Outgoing:
+        return request.with_header(name.lower(), lead + secret)
+
+    return auth
+
+
+def unchanged(draft: Draft) -> Draft:
+    """No quirk to heed."""
+    return draft
+
+
+_URL = re.compile(r"(\w+://)?([^/]*)(.*)", re.DOTALL)
+_HEADERS = {
+    "accept": "*/*",
+    "accept-encoding": "identity",  # compression only holds a stream back
+    "user-agent": f"asgi-aiproxy/{__version__}",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """A vendor's API, or a server that speaks like one.
+
+    `native` names the operations that pass through as they are; what of chat is not among them is
+    translated. `exact` says that the provider's answers keep to the letter of its dialect; others
+    are mended on the way. `catalogue` names its models for `GET /v1/models`; without one it is
+    asked. `amend` sees every request before it leaves.
+    """
+
+    name: str
+    dialect: Language
+    base_url: str
+    auth: Auth = bearer
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    amend: Amend = unchanged
+    native: frozenset[str] = frozenset()
+    exact: bool = True
+    catalogue: tuple[str, ...] = ()
+    keys: KeyPool | None = None
+    proxy: str | None = None
+    timeouts: Timeouts | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or not self.name.isprintable():
+            raise ConfigurationError(
+                f"Provider {self.name!r}: a name is not empty and holds no '/', for models can be "
+                f"asked for as 'name/model'."
+            )
+        if not isinstance(self.base_url, str):
+            raise ConfigurationError(
+                f"Provider {self.name!r}: base_url is a text, not {type(self.base_url).__name__}."
+            )
+        try:
+            parts = urlsplit(self.base_url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConfigurationError(f"Provider {self.name!r}: base_url: {error}.") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise ConfigurationError(
+                f"Provider {self.name!r}: base_url must begin with http:// or https:// and a host, "
+                f"not {_shown(self.base_url)!r}."
+            )
+        if parts.query or parts.fragment:
+            raise ConfigurationError(
+                f"Provider {self.name!r}: base_url must end with its path: "
+                f"{_shown(self.base_url)!r}."
+            )
+
+    def __repr__(self) -> str:
+        return f"Provider({self.name!r}, {_shown(self.base_url)!r}, {self.keys!r})"
+
+    def using(
+        self, keys: KeyPool | str | Key | Iterable[str | Key] = (), **changes: Any
+    ) -> Provider:
+        """A copy with credentials (and any other change): a row becomes a working provider."""
+        if isinstance(keys, KeyPool):
+            return replace(self, keys=keys, **changes)
+        name = changes.get("name", self.name)
+        made = listed(keys, name)
+        return replace(self, keys=KeyPool(made, name=name) if made else self.keys, **changes)
+
+    def outgoing(self, draft: Draft, key: Key | None, *, method: str, streamed: bool) -> Outgoing:
+        """The request as it leaves, its body encoded and its key in place."""
+        body = _json.dumps(draft.body) if draft.body else None
+        headers = [("content-type", "application/json")] if body is not None else []
+        return self.request(method, draft, key, body=body, headers=headers, streamed=streamed)
+
+    def request(
+        self,
+        method: str,
+        draft: Draft,
+        key: Key | None,
+        *,
+        body: bytes | AsyncIterable[bytes] | None,
+        headers: Sequence[tuple[str, str]],
+        streamed: bool,
+    ) -> Outgoing:
+        """The request as it leaves, with a body that is encoded already."""
+        base = (key.base_url if key is not None else None) or self.base_url
+        url = base.rstrip("/") + draft.path
+        if draft.query:
+            url += "?" + draft.query
+        # Later ones replace earlier ones: what the caller says of its request goes first.
+        sent = {**_HEADERS, **self._headers, **draft.headers, **dict(headers)}
+        out = Outgoing(
+            method=method,
+            url=url,
+            headers=list(sent.items()),
+            body=body,
+            streamed=streamed,
+            proxy=(key.proxy if key is not None else None) or self.proxy,
+        )
+        return self.auth(out, key.secret) if key is not None else out
+
+    @cached_property
+    def _headers(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.headers.items()}
+
+    # a provider is also the simplest router
+
+    def targets(self, model: str, provider: str = "") -> tuple[Target, ...]:
+        """Itself, whatever the model."""
+        if provider and provider != self.name:
+            return ()
+        return (Target(self, model.removeprefix(f"{self.name}/")),)
+
+    def models(self) -> tuple[str, ...]:
+        """None by name: it answers for all it has."""
+        return ()
+
+    def offers(self) -> tuple[Offer, ...]:
+        """All its models."""
+        return (Offer(self),)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A provider and the name of the model there.
+
+    Targets of a lower `priority` number are tried first; within one priority `weight` decides how
+    often a target comes first.
+    """
+
+    provider: Provider
+    model: str
+    weight: int = 1
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if self.weight < 1:
+            raise ConfigurationError(f"A target's weight is at least 1, not {self.weight!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Models that are asked for by the provider's own names: all that match, after `prefix`."""
+
+    provider: Provider
+    pattern: str = "*"
+    prefix: str = ""
+
+
+class Router(Protocol):
+    """Decides who answers. (`offers` may be left out.)"""
+
+    def targets(self, model: str, provider: str = "") -> Sequence[Target]:
+        """Who can answer for `model`, in the order to try; `provider` is the caller's wish."""
+
+    def models(self) -> Sequence[str]:
+        """The names that can be asked for, as far as the router knows them."""
+
+    def offers(self) -> Sequence[Offer]:
+        """What else can be asked for, by names that only providers know."""
+
+
+def _shown(url: str) -> str:
+    """An address without what may be secret in it: user, password, query."""
+    scheme, host, path = _URL.fullmatch(url.partition("?")[0]).groups()  # type: ignore[union-attr]
+    return f"{scheme or ''}{host.rpartition('@')[2]}{path}"

@@ -1,0 +1,233 @@
+"""One row a vendor, and beside it the functions that heed its quirks.
+
+Addresses and quirks are from the vendors' API references; what their answers get wrong is put right
+by `exact=False`, see `dialects/openai_chat/mend.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
+from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.providers.base import Amend, Provider, header
+from asgi_aiproxy.providers.operations import (
+    AUDIO,
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    OPENAI_OPERATIONS,
+)
+
+
+def renamed(**names: str) -> Amend:
+    """Members of the body get other names, unless the other is there already."""
+
+    def amend(draft: Draft) -> Draft:
+        if not any(old in draft.body for old in names):
+            return draft
+        body = dict(draft.body)
+        for old, new in names.items():
+            if old in body:
+                value = body.pop(old)
+                body.setdefault(new, value)
+        return msgspec.structs.replace(draft, body=body)
+
+    return amend
+
+
+def without(*names: str) -> Amend:
+    """Members that the vendor refuses, and does not need to be told."""
+
+    def amend(draft: Draft) -> Draft:
+        if not any(name in draft.body for name in names):
+            return draft
+        body = {name: value for name, value in draft.body.items() if name not in names}
+        return msgspec.structs.replace(draft, body=body)
+
+    return amend
+
+
+def both(*amends: Amend) -> Amend:
+    """One after the other."""
+
+    def amend(draft: Draft) -> Draft:
+        for step in amends:
+            draft = step(draft)
+        return draft
+
+    return amend
+
+
+def of_chat(amend: Amend) -> Amend:
+    """For chat completions only."""
+
+    def amended(draft: Draft) -> Draft:
+        return amend(draft) if draft.path == "/chat/completions" else draft
+
+    return amended
+
+
+# OpenAI's name for the limit since the o-series, which refuses the old one (legacy completions know
+# only the old one); most others know only the old one.
+new_limit = of_chat(renamed(max_tokens="max_completion_tokens"))
+old_limit = renamed(max_completion_tokens="max_tokens")
+
+
+def beside_own_api(draft: Draft) -> Draft:
+    """Ollama serves OpenAI's operations under /v1, beside its own API."""
+    if draft.path.startswith("/api/"):
+        return draft
+    return msgspec.structs.replace(draft, path="/v1" + draft.path)
+
+
+OPENAI = Provider(
+    name="openai",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.openai.com/v1",
+    native=OPENAI_OPERATIONS,
+    amend=new_limit,
+)
+ANTHROPIC = Provider(
+    name="anthropic",
+    dialect=ANTHROPIC_MESSAGES,
+    base_url="https://api.anthropic.com",
+    auth=header("x-api-key"),
+    headers={"anthropic-version": "2023-06-01"},
+    native=frozenset({"messages"}),
+)
+GEMINI = Provider(
+    name="gemini",
+    dialect=GEMINI_CONTENT,
+    base_url="https://generativelanguage.googleapis.com",
+    auth=header("x-goog-api-key"),
+    native=frozenset({"generateContent"}),
+)
+MISTRAL = Provider(
+    name="mistral",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.mistral.ai/v1",
+    native=CHAT | EMBEDDINGS,
+    exact=False,
+    # Mistral refuses members it does not know; its last chunk tells usage unasked.
+    amend=both(old_limit, renamed(seed="random_seed"), without("stream_options", "user", "store")),
+)
+GROQ = Provider(
+    name="groq",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.groq.com/openai/v1",
+    native=CHAT | AUDIO,
+    exact=False,
+)
+DEEPSEEK = Provider(
+    name="deepseek",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.deepseek.com",
+    native=CHAT,
+    exact=False,
+    amend=old_limit,
+)
+XAI = Provider(
+    name="xai",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.x.ai/v1",
+    native=CHAT | COMPLETIONS | EMBEDDINGS | frozenset({"images.generations"}),
+    exact=False,
+)
+OPENROUTER = Provider(
+    name="openrouter",
+    dialect=OPENAI_CHAT,
+    base_url="https://openrouter.ai/api/v1",
+    native=CHAT | COMPLETIONS | EMBEDDINGS,
+    exact=False,
+)
+TOGETHER = Provider(
+    name="together",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.together.xyz/v1",
+    native=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
+    exact=False,
+    amend=old_limit,
+)
+FIREWORKS = Provider(
+    name="fireworks",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.fireworks.ai/inference/v1",
+    native=CHAT | COMPLETIONS | EMBEDDINGS,
+    exact=False,
+    amend=old_limit,
+)
+PERPLEXITY = Provider(
+    name="perplexity",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.perplexity.ai",
+    native=CHAT,
+    exact=False,
+    amend=old_limit,
+)
+CEREBRAS = Provider(
+    name="cerebras",
+    dialect=OPENAI_CHAT,
+    base_url="https://api.cerebras.ai/v1",
+    native=CHAT | COMPLETIONS,
+    exact=False,
+)
+OLLAMA = Provider(
+    name="ollama",
+    dialect=OLLAMA_CHAT,
+    base_url="http://127.0.0.1:11434",
+    native=COMPLETIONS | EMBEDDINGS,
+    amend=beside_own_api,
+)
+VLLM = Provider(
+    name="vllm",
+    dialect=OPENAI_CHAT,
+    base_url="http://127.0.0.1:8000/v1",
+    native=OPENAI_OPERATIONS,
+    exact=False,
+    amend=old_limit,
+)
+LMSTUDIO = Provider(
+    name="lmstudio",
+    dialect=OPENAI_CHAT,
+    base_url="http://127.0.0.1:1234/v1",
+    native=CHAT | COMPLETIONS | EMBEDDINGS,
+    exact=False,
+    amend=old_limit,
+)
+
+
+def openai_compatible(base_url: str, *, name: str = "openai-compatible") -> Provider:
+    """Any server that speaks OpenAI's format, more or less; `base_url` mostly ends in `/v1`."""
+    return Provider(
+        name=name,
+        dialect=OPENAI_CHAT,
+        base_url=base_url,
+        native=OPENAI_OPERATIONS,
+        exact=False,
+        amend=old_limit,
+    )
+
+
+ROWS: tuple[Provider, ...] = (
+    OPENAI,
+    ANTHROPIC,
+    GEMINI,
+    MISTRAL,
+    GROQ,
+    DEEPSEEK,
+    XAI,
+    OPENROUTER,
+    TOGETHER,
+    FIREWORKS,
+    PERPLEXITY,
+    CEREBRAS,
+    OLLAMA,
+    VLLM,
+    LMSTUDIO,
+)
+
+# Kinds that are no row because they need an address.
+ADDRESSED: dict[str, Callable[..., Provider]] = {"openai-compatible": openai_compatible}

@@ -1,0 +1,10 @@
+"""Which of OpenAI's operations a vendor serves under its OpenAI-like API."""
+
+from __future__ import annotations
+
+CHAT = frozenset({"chat.completions"})
+COMPLETIONS = frozenset({"completions"})
+EMBEDDINGS = frozenset({"embeddings"})
+IMAGES = frozenset({"images.generations", "images.edits", "images.variations"})
+AUDIO = frozenset({"audio.speech", "audio.transcriptions", "audio.translations"})
+OPENAI_OPERATIONS = CHAT | COMPLETIONS | EMBEDDINGS | IMAGES | AUDIO | frozenset({"moderations"})

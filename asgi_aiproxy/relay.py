@@ -1,0 +1,503 @@
+"""From a call to its answer: attempts, the commit point, and the books.
+
+An attempt leases a key, sends the request and translates the answer up to its first content. Until
+then any failure may hand the call to another key or target. From then on the answer is committed:
+failures become an error in the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import msgspec
+
+from asgi_aiproxy._watch import ClientGoneError, Deadline
+from asgi_aiproxy.call import Call
+from asgi_aiproxy.dialects._read import unreadable
+from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects.openai_chat.echo import openai_usage
+from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.keys import Key, Lease, NoKeyError
+from asgi_aiproxy.messages import Usage, unfold
+from asgi_aiproxy.providers.base import Provider, Router, Target
+from asgi_aiproxy.retry_after import retry_after
+from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole, collected
+from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header
+from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
+
+logger = logging.getLogger("asgi_aiproxy")
+
+# A provider's error page is read up to here.
+_MAX_ERROR = 256 * 1024
+# Failures of a provider that may have passed a moment later.
+_PASSING = frozenset({Kind.UPSTREAM, Kind.OVERLOADED})
+_STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The head of a committed answer, and its first bytes for the client."""
+
+    media_type: str
+    first: bytes
+    whole: bool  # `first` is all of it
+    headers: Headers  # the provider's
+    ignored: tuple[str, ...]
+    provider: str
+    key_id: str
+
+
+class Relay:
+    """Sends calls to the targets a router names.
+
+    `attempts` limits the failures of targets before the call fails (keys that are over a limit or
+    refused do not count: there are as many tries as keys). When all targets have failed and the
+    failure may pass, they are tried again after `backoff` seconds, doubled each time. `strict`
+    refuses requests that a target can not carry whole.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        transport: Transport,
+        recorder: Recorder,
+        timeouts: Timeouts | None = None,
+        attempts: int = 3,
+        backoff: float = 0.25,
+        strict: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.router = router
+        self.transport = transport
+        self.recorder = recorder
+        self.timeouts = timeouts if timeouts is not None else Timeouts()
+        self.attempts = attempts
+        self.backoff = backoff
+        self.strict = strict
+        self.clock = clock
+
+    def exchange(self, call: Call) -> Exchange:
+        """An exchange for one call; the caller closes it."""
+        return Exchange(self, call)
+
+
+class Exchange:
+    """One call from its first attempt to its record. `open`, then `pump`, and `close` always.
+
+    `close` frees what is held and writes the one record of this exchange. It is best called before
+    the last bytes are sent: who takes them slowly, or not at all, then holds up no key.
+    """
+
+    def __init__(self, relay: Relay, call: Call) -> None:
+        self._relay = relay
+        self._call = call
+        self._started = relay.clock()
+        self._ticks = time.perf_counter()
+        self._first_byte: float | None = None
+        self._attempts = 0
+        self._provider = ""
+        self._key_id = ""
+        self._secret = ""
+        self._lease: Lease | None = None
+        self._answer: Incoming | None = None
+        self._translator: Translator | None = None
+        self._idle: float | None = None
+        self._finished = False
+        self._closed = False
+        self._error: APIError | None = None
+        # What is waited for; a client that waits with us may be kept company meanwhile.
+        self.deadline: Deadline | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer came to its proper end."""
+        return self._finished
+
+    # the answer
+
+    async def open(self) -> Reply:
+        """Try targets until one commits. Raises the APIError that is left."""
+        try:
+            reply = await self._open()
+        except APIError as error:
+            self._error = error
+            raise
+        self._error = None
+        return reply
+
+    async def _open(self) -> Reply:
+        """Try the targets in order, and again while their failures may pass."""
+        call, relay = self._call, self._relay
+        targets = relay.router.targets(call.model, call.provider)
+        if not targets:
+            raise no_such_model(call.model, call.provider)
+        if call.own_key:  # one vendor's key is not shown to another
+            targets = [t for t in targets if t.provider is targets[0].provider]
+        pause = relay.backoff
+        failure: APIError | None = None
+        while True:
+            passing = False
+            for target in targets:
+                try:
+                    return await self._with_keys(target)
+                except APIError as error:
+                    failure = _last(failure, error)
+                more = failure.retryable or failure.code == NO_KEY
+                if not more or call.upload is not None or self._attempts >= relay.attempts:
+                    raise failure
+                passing = passing or failure.kind in _PASSING
+            assert failure is not None  # noqa: S101 (there is at least one target)
+            if not passing:
+                raise failure
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause *= 2
+
+    async def pump(self, write: Callable[[bytes], Awaitable[None]], first: bytes) -> bytes:
+        """Write a committed answer, `first` and what follows; returns its last piece unwritten.
+
+        If the answer breaks, that piece is what tells the client so. Raises ClientGoneError if
+        `write` raises OSError, or waits for as long as a provider may be silent.
+        """
+        answer, translator = self._answer, self._translator
+        if self._finished or answer is None or translator is None:
+            return first
+        read, feed = answer.read, translator.feed
+        out = first
+        try:
+            with Deadline(self._idle, "The provider fell silent.") as deadline:
+                self.deadline = deadline
+                while True:
+                    if out:
+                        deadline.busy = True
+                        try:
+                            await write(out)
+                        except OSError as error:
+                            raise ClientGoneError("The client left.") from error
+                        deadline.busy = False
+                    deadline.since = deadline.now()
+                    data = await read()
+                    if not data:
+                        break
+                    out = feed(data)
+                out = translator.close()
+            self._finished = True
+        except APIError as error:
+            self._error = self._without_secret(error)
+            out = translator.fail(error)
+        return out
+
+    async def _with_keys(self, target: Target) -> Reply:
+        """Try one target with its keys, one after the other while it is the key that fails."""
+        tried: set[str] = set()
+        failure: APIError | None = None
+        while True:
+            try:
+                key = await self._take_key(target, tried)
+            except NoKeyError as error:
+                if failure is None:
+                    raise no_key(error, target.provider.name, target.model) from error
+                if failure.kind is Kind.LIMITED:
+                    failure.retry_after = error.retry_after or failure.retry_after
+                self._attempts += 1
+                raise failure from None
+            try:
+                return await self._attempt(target, key)
+            except APIError as error:
+                self._without_secret(error)
+                logger.info(
+                    "provider %s, key %s: %s", target.provider.name, self._key_id or "-", error
+                )
+                await self._end_attempt(error)
+                if key is None or self._lease_was_chosen() or error.kind not in _KEY_FAILURES:
+                    self._attempts += 1
+                    raise
+                tried.add(key.id)
+                failure = error
+
+    def _lease_was_chosen(self) -> bool:
+        """Whether the caller named its key or brought it: then there is no other to try."""
+        return bool(self._call.key_id or self._call.own_key)
+
+    async def _take_key(self, target: Target, tried: set[str]) -> Key | None:
+        call, provider = self._call, target.provider
+        self._provider, self._key_id, self._secret = provider.name, "", ""
+        if call.own_key:
+            self._secret = call.own_key
+            return Key(call.own_key, id="own")
+        if provider.keys is None:
+            return None
+        self._lease = await provider.keys.acquire(
+            model=target.model, key_id=call.key_id, affinity=call.affinity, exclude=tried
+        )
+        key = self._lease.key
+        self._key_id, self._secret = key.id, key.secret
+        return key
+
+    def _without_secret(self, error: APIError) -> APIError:
+        """The same error, should the provider have quoted the key it was sent."""
+        if self._secret:
+            error.message = error.message.replace(self._secret, "[key]")
+            if error.body is not None:
+                error.body = error.body.replace(self._secret.encode(), b"[key]")
+        return error
+
+    async def _attempt(self, target: Target, key: Key | None) -> Reply:
+        call, provider = self._call, target.provider
+        native = call.operation.name in provider.native
+        draft = self._draft(target, native)
+        if draft.ignored and self._relay.strict:
+            raise invalid(
+                f"{provider.name} can not carry: {', '.join(draft.ignored)}.", draft.ignored[0]
+            )
+        streamed = call.stream or call.upload is not None or call.operation.raw
+        if call.upload is None:
+            outgoing = provider.outgoing(draft, key, method="POST", streamed=streamed)
+        else:
+            body, length = call.upload(target.model)
+            headers = [("content-type", call.content_type)]
+            if length is not None:
+                headers.append(("content-length", str(length)))
+            outgoing = provider.request(
+                "POST", draft, key, body=body, headers=headers, streamed=streamed
+            )
+        limits = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
+        self._idle = limits.idle
+        with Deadline(limits.first, "The provider did not answer in time.") as deadline:
+            self.deadline = deadline
+            self._answer = answer = await self._relay.transport.send(outgoing)
+            if not 200 <= answer.status < 300:
+                raise await self._refusal(target, answer, native)
+            media_type = header(answer.headers, "content-type") or ""
+            kind = media_type.partition(";")[0].strip().lower()
+            self._translator = translator = self._translate(target, native, kind)
+            first, whole = await _first(answer, translator)
+        self._finished = whole
+        self._first_byte = time.perf_counter() - self._ticks
+        if self._lease is not None:
+            self._lease.settle(answer.status)
+        return Reply(
+            media_type=media_type if isinstance(translator, Bytes) else "",
+            first=first,
+            whole=whole,
+            headers=answer.headers,
+            ignored=draft.ignored,
+            provider=provider.name,
+            key_id=self._key_id,
+        )
+
+    def _draft(self, target: Target, native: bool) -> Draft:
+        call = self._call
+        if native:
+            draft = call.face.forward(call.operation, target.model, call.fields, stream=call.stream)
+            if call.headers:
+                draft = msgspec.structs.replace(draft, headers=dict(call.headers))
+        elif call.operation.chat:
+            request = msgspec.structs.replace(call.request, model=target.model)
+            draft = target.provider.dialect.encode_request(request)
+        else:
+            raise APIError(
+                Kind.NOT_FOUND,
+                f"The provider {target.provider.name!r} of model {call.model!r} does not offer "
+                f"{call.operation.name}.",
+                code="unsupported_operation",
+            )
+        return target.provider.amend(draft)
+
+    def _translate(self, target: Target, native: bool, kind: str) -> Translator:
+        call, provider = self._call, target.provider
+        face, language = call.face, provider.dialect
+        if kind == "text/html":
+            return Whole(_page)
+        if not call.operation.chat:
+            return Whole(_passing) if kind == "application/json" else Bytes()
+        streams = kind in _STREAMS or (call.stream and kind != "application/json")
+        if native and streams == call.stream:
+            echo = face.echo(usage_wanted=call.usage_wanted, exact=provider.exact)
+            if call.stream:
+                return Verbatim(echo)
+            return Whole(lambda body: (echo.whole(body), echo.model, echo.usage))
+        if call.stream and streams:
+            return Streamed(language.framer(kind), language.decoder(), face.encoder(call.request))
+        return Whole(partial(_retell, call, provider, kind, streams))
+
+    async def _refusal(self, target: Target, answer: Incoming, native: bool) -> APIError:
+        """The error for an answer that is none. What it means for the key is settled."""
+        provider = target.provider
+        body = bytearray()
+        while len(body) < _MAX_ERROR and (data := await answer.read()):
+            body += data
+        if 300 <= answer.status < 400:
+            return APIError(
+                Kind.UPSTREAM,
+                f"The provider {provider.name!r} answered with a redirect (HTTP {answer.status}): "
+                f"its base_url may be wrong.",
+            )
+        error = provider.dialect.decode_error(answer.status, bytes(body))
+        if error.retry_after is None and error.retryable:
+            error.retry_after = retry_after(answer.headers, self._relay.clock())
+        if error.kind is Kind.KEY_REJECTED:
+            logger.warning(
+                "provider %s refused key %s: HTTP %d", provider.name, self._key_id, answer.status
+            )
+            if error.status != answer.status:
+                # What the provider says about our key is not for the client: it may quote it.
+                error.message = f"The provider {provider.name!r} refused the gateway's key."
+        elif native and provider.exact and not error.retryable:
+            error.body = bytes(body)
+        return error
+
+    async def _end_attempt(self, error: APIError) -> None:
+        """Free what a failed attempt held, and judge its key."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            status = error.upstream_status or 0
+            if status < 400 and error.kind is Kind.LIMITED:
+                status = 429  # told within a stream
+            lease.settle(status or 500, error.retry_after, code=error.code)
+            lease.release()
+        await self._drop_answer()
+
+    async def _drop_answer(self) -> None:
+        answer, self._answer, self._translator = self._answer, None, None
+        if answer is not None:
+            try:
+                await answer.aclose()
+            except Exception:  # of a transport that is not ours
+                logger.warning("an answer could not be closed", exc_info=True)
+
+    # the books
+
+    def fail(self, error: APIError) -> None:
+        """Note why the answer broke, where that was not seen from here."""
+        self._error = error
+
+    async def close(self) -> None:
+        """End the exchange. One that neither finished nor failed was cut by its client."""
+        if self._closed:
+            return
+        self._closed = True
+        translator = self._translator
+        usage = translator.usage if translator is not None else None
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            if usage is not None:
+                lease.spend(usage.input + usage.output)
+            if self._error is not None and self._error.kind is Kind.LIMITED:
+                lease.settle(429, self._error.retry_after)
+            lease.release()
+        self._relay.recorder.put(self._record(usage))
+        await self._drop_answer()
+
+    def _record(self, usage: Usage | None) -> UsageRecord:
+        call, error = self._call, self._error
+        if error is not None:
+            refused = not error.retryable and error.kind is not Kind.INTERNAL
+            outcome, status = (Outcome.REFUSED if refused else Outcome.FAILED), error.status
+        elif self._finished:
+            outcome, status = Outcome.DONE, 200
+        else:
+            outcome, status = Outcome.CUT, 499  # as nginx says
+        return UsageRecord(
+            id=uuid.uuid4().hex,
+            principal=call.principal.id,
+            face=call.face.name,
+            operation=call.operation.name,
+            provider=self._provider,
+            model_asked=call.model,
+            model=self._translator.model if self._translator is not None else "",
+            key_id=self._key_id,
+            usage=usage,
+            outcome=outcome,
+            status=status,
+            error=error.message if error is not None else "",
+            attempts=self._attempts + (self._first_byte is not None),
+            started=self._started,
+            first_byte=self._first_byte,
+            duration=time.perf_counter() - self._ticks,
+        )
+
+
+_KEY_FAILURES = frozenset({Kind.LIMITED, Kind.KEY_REJECTED})
+
+
+async def _first(answer: Incoming, translator: Translator) -> tuple[bytes, bool]:
+    """What comes up to the first content, and whether that was all."""
+    pieces = []
+    while not translator.started:
+        data = await answer.read()
+        if not data:
+            pieces.append(translator.close())
+            return b"".join(pieces), True
+        pieces.append(translator.feed(data))
+    return b"".join(pieces), False
+
+
+def _retell(
+    call: Call, provider: Provider, kind: str, streams: bool, body: bytes
+) -> tuple[bytes, str, Usage | None]:
+    """A whole answer in another dialect, or in the other of two forms (streamed, whole)."""
+    language = provider.dialect
+    if streams:
+        response = collected(language, language.framer(kind), body)
+    else:
+        response = language.decode_response(body)
+    if call.stream:
+        encoder = call.face.encoder(call.request)
+        out = b"".join([encoder.feed(event) for event in unfold(response)])
+    else:
+        out = call.face.encode_response(response, call.request)
+    return out, response.model, response.usage
+
+
+def _passing(body: bytes) -> tuple[bytes, str, Usage | None]:
+    """A JSON answer that passes through; usage is read if it is where OpenAI has it."""
+    return body, *openai_usage(body)
+
+
+def _page(body: bytes) -> tuple[bytes, str, Usage | None]:
+    raise unreadable(200, body)
+
+
+def no_such_model(model: str, provider: str = "") -> APIError:
+    """Nobody is configured to answer."""
+    if provider:
+        return APIError(
+            Kind.NOT_FOUND, f"There is no provider {provider!r} here.", param="provider"
+        )
+    return APIError(
+        Kind.NOT_FOUND,
+        f"The model {model!r} does not exist, or not for you.",
+        param="model",
+        code="model_not_found",
+    )
+
+
+NO_KEY = "no_key"
+
+
+def no_key(error: NoKeyError, provider: str, model: str) -> APIError:
+    """The error for a client whose call no key can serve. Another provider may."""
+    if error.unknown:
+        return APIError(Kind.UNAUTHORIZED, f"Provider {provider!r}: {error}", code=NO_KEY)
+    if not error.exists:
+        message = f"No key of provider {provider!r} may be used for the model {model!r}."
+        return APIError(Kind.NOT_FOUND, message, param="model", code=NO_KEY)
+    return APIError(
+        Kind.LIMITED,
+        f"All keys of provider {provider!r} are resting or busy.",
+        retry_after=error.retry_after,
+    )
+
+
+def _last(before: APIError | None, error: APIError) -> APIError:
+    """The failure to report: the last, but with the soonest time to try again."""
+    both = before is not None and before.kind is error.kind is Kind.LIMITED
+    if both and before is not None and before.retry_after is not None:
+        error.retry_after = min(before.retry_after, error.retry_after or before.retry_after)
+    return error

@@ -1,0 +1,218 @@
+"""Answers on their way out: streams with their keep-alives, whole bodies, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import Message, RawHeaders, Send
+from asgi_aiproxy._watch import ClientGoneError, Deadline
+from asgi_aiproxy.dialects.base import Face
+from asgi_aiproxy.errors import AIProxyError, APIError, Kind
+from asgi_aiproxy.relay import Exchange, Reply
+
+logger = logging.getLogger("asgi_aiproxy")
+
+# What of a provider's headers its client sees: ids to quote to support, and limits to heed.
+_PASSED = frozenset(
+    {"x-request-id", "request-id", "openai-processing-ms", "openai-version", "openai-model"}
+    | {"retry-after", "retry-after-ms", "x-should-retry", "cf-ray", "apim-request-id"}
+)
+_PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+
+
+_TOO_LONG = "The call took too long."
+_BROKE = "The provider broke off in the middle of its answer."
+
+
+class StreamReply:
+    """Sends a stream; while its provider is silent the client hears something now and then."""
+
+    def __init__(
+        self,
+        send: Send,
+        face: Face,
+        exchange: Exchange,
+        *,
+        total: float | None,
+        keepalive: float,
+    ) -> None:
+        self._send = send
+        self._face = face
+        self._exchange = exchange
+        self._total = total
+        self._every = keepalive / 2 if face.keepalive is not None else 0.0
+        self._begun = False
+        self._wrote = True
+        self._ping: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self) -> None:
+        """Send the whole stream. Raises APIError as long as nothing was sent."""
+        self._arm()
+        try:
+            out = await self._content()
+            self._disarm()
+            await self._exchange.close()
+            await self._quiet()
+            await _say(self._send, {"type": "http.response.body", "body": out, "more_body": False})
+        finally:
+            self._disarm()
+            if self._ping is not None:
+                self._ping.cancel()
+
+    async def _content(self) -> bytes:
+        """Send all but the last piece."""
+        try:
+            with Deadline(self._total, _TOO_LONG):
+                reply = await self._exchange.open()
+                await self._quiet()
+                await self._begin(_headers(reply))
+                return await self._exchange.pump(self._write, reply.first)
+        except APIError as error:
+            self._exchange.fail(error)
+            await self._quiet()
+            if not self._begun:
+                raise
+            return self._face.encode_break(error)
+        except ClientGoneError:
+            raise
+        except Exception:
+            self._exchange.fail(internal())
+            if not self._begun:
+                raise
+            logger.exception("an answer broke within the gateway")
+            return self._face.encode_break(internal())
+
+    async def _begin(self, headers: RawHeaders) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        start = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            *headers,
+        ]
+        await _say(self._send, {"type": "http.response.start", "status": 200, "headers": start})
+
+    def _write(self, out: bytes) -> Awaitable[None]:
+        self._wrote = True
+        message = {"type": "http.response.body", "body": out, "more_body": True}
+        return self._send(message) if self._ping is None else self._write_next(message)
+
+    async def _write_next(self, message: Message) -> None:
+        await self._quiet()
+        await self._send(message)
+
+    async def _quiet(self) -> None:
+        """Wait until nothing is being said to pass the time."""
+        if self._ping is not None:
+            await asyncio.wait((self._ping,))
+
+    def _arm(self) -> None:
+        if self._every > 0:
+            self._timer = self._loop.call_later(self._every, self._check)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        """Ping if nothing was said since the last check, and the client reads what is said."""
+        waits = self._exchange.deadline is None or not self._exchange.deadline.busy
+        if not self._wrote and waits and self._ping is None:
+            self._ping = self._loop.create_task(self._pass_time())
+        self._wrote = False
+        self._arm()
+
+    async def _pass_time(self) -> None:
+        try:
+            await self._begin([])
+            message = {"body": self._face.keepalive, "more_body": True}
+            await _say(self._send, {"type": "http.response.body", **message})
+        except ClientGoneError:
+            pass  # whoever writes next is told
+        finally:
+            self._ping = None
+
+
+async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> None:
+    """Send an answer that is no event stream. Raises APIError as long as nothing was sent."""
+    begun = False
+
+    async def write(out: bytes) -> None:
+        await send({"type": "http.response.body", "body": out, "more_body": True})
+
+    try:
+        with Deadline(total, _TOO_LONG):
+            reply = await exchange.open()
+            media_type = reply.media_type.encode("latin-1") or b"application/json"
+            headers = _headers(reply)
+            if not reply.whole:
+                begun = True
+                start = [(b"content-type", media_type), *headers]
+                await _say(send, {"type": "http.response.start", "status": 200, "headers": start})
+            out = await exchange.pump(write, reply.first)
+    except ClientGoneError:
+        raise
+    except Exception as error:
+        exchange.fail(error if isinstance(error, APIError) else internal())
+        if not begun:
+            raise
+        raise AnswerBrokeError(_BROKE) from error
+    await exchange.close()
+    if not begun:
+        await _asgi.answer(send, 200, out, headers, media_type)
+    elif exchange.finished:
+        await _say(send, {"type": "http.response.body", "body": out, "more_body": False})
+    else:
+        # These bytes have no word for an error: break off, so that nobody takes them for whole.
+        raise AnswerBrokeError(_BROKE)
+
+
+class AnswerBrokeError(AIProxyError):
+    """An answer that can not be told to be broken broke: the server must cut the connection."""
+
+
+async def _say(send: Send, message: Message) -> None:
+    try:
+        await send(message)
+    except OSError as error:
+        raise ClientGoneError("The client left.") from error
+
+
+async def send_error(send: Send, face: Face, error: APIError) -> None:
+    """Send an error in the client's own dialect."""
+    headers: RawHeaders = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    body = error.body if error.body is not None else face.encode_error(error)
+    await _asgi.answer(send, error.status, body, headers)
+
+
+def internal() -> APIError:
+    """A bug of ours; what exactly is for the log."""
+    return APIError(Kind.INTERNAL, "Something went wrong within the gateway.")
+
+
+def _headers(reply: Reply) -> RawHeaders:
+    """What the client learns of who answered, and of the provider's headers."""
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in reply.headers
+        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
+    ]
+    headers.append((b"aiproxy-provider", reply.provider.encode("latin-1", "replace")))
+    if reply.key_id:
+        headers.append((b"x-auth-id", reply.key_id.encode("latin-1", "replace")))
+    if reply.ignored:
+        headers.append((b"aiproxy-ignored", ", ".join(reply.ignored).encode("ascii", "replace")))
+    return headers

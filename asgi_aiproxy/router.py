@@ -1,0 +1,243 @@
+"""Which provider answers for a model."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from typing import Any, Self
+from urllib.parse import unquote
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.dialects import OPENAI_CHAT
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
+from asgi_aiproxy.keys import matches
+from asgi_aiproxy.providers.base import Offer, Provider, Target
+from asgi_aiproxy.respond import send_error
+from asgi_aiproxy.shim import ProviderShim
+
+# A provider, a provider and its own name for the model, or a target with weight and priority.
+Route = Provider | tuple[Provider, str] | Target
+
+
+class ProviderRouter:
+    """Picks providers by the name of the model.
+
+    ::
+
+        ProviderRouter({
+            "gpt-*": OPENAI.using("sk-..."),                     # a pattern
+            "fast": (GROQ.using("gsk-..."), "llama-3.3-70b"),    # an alias
+            "smart": [anthropic, (openai, "gpt-5")],             # the second if the first fails
+        })
+
+    An exact name goes before patterns, and of those the one with more literal characters first.
+    `provider/model` always works, for the providers named here and in `providers`. Routes of one
+    name are tried in order; `Target`s of one priority share the load by weight. A caller who wishes
+    for a provider gets the routes that lead there, or else that provider under the name given.
+
+    It is also an app: below `/<provider>/` it serves each provider by itself, in the provider's own
+    language and in OpenAI's. What goes there takes the same options as a `Shim`.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route | Sequence[Route]] | None = None,
+        *,
+        providers: Iterable[Provider] = (),
+        random: random.Random | None = None,
+        **options: Any,
+    ) -> None:
+        _check(routes, options)
+        self._options = options
+        self._shims: dict[str, ProviderShim] = {}
+        self._random = random if random is not None else _system_random()
+        self._exact: dict[str, tuple[Target, ...]] = {}
+        self._patterns: list[tuple[str, tuple[Target, ...]]] = []
+        self._providers: dict[str, Provider] = {}
+        for provider in providers:
+            self._know(provider)
+        for name, given in (routes or {}).items():
+            targets = tuple(_targets(name, given))
+            for target in targets:
+                self._know(target.provider)
+            if _is_pattern(name):
+                self._patterns.append((name, targets))
+            else:
+                self._exact[name] = targets
+        self._patterns.sort(key=lambda pattern: -len(pattern[0].replace("*", "").replace("?", "")))
+
+    def __repr__(self) -> str:
+        return (
+            f"ProviderRouter({len(self._exact)} names, {len(self._patterns)} patterns, "
+            f"providers: {', '.join(self._providers) or 'none'})"
+        )
+
+    @property
+    def providers(self) -> Mapping[str, Provider]:
+        """All providers by name."""
+        return self._providers
+
+    def targets(self, model: str, provider: str = "") -> Sequence[Target]:
+        """Who can answer for `model`, in the order to try; nobody if it is not known."""
+        found: Sequence[Target] = self._find(model)
+        if provider:
+            wished = self._providers.get(provider)
+            if wished is None:
+                return ()
+            found = [target for target in found if target.provider is wished]
+            return found or wished.targets(model)
+        return found if len(found) < 2 else draw(found, self._random)
+
+    def models(self) -> Sequence[str]:
+        """All exact names."""
+        return list(self._exact)
+
+    def offers(self) -> Sequence[Offer]:
+        """What the first provider of each pattern has, and all of providers without a route."""
+        offers = [
+            Offer(targets[0].provider, pattern)
+            for pattern, targets in self._patterns
+            if not targets[0].model
+        ]
+        routed = {
+            target.provider.name
+            for targets in [*self._exact.values(), *(found for _, found in self._patterns)]
+            for target in targets
+        }
+        rest = [provider for name, provider in self._providers.items() if name not in routed]
+        return [*offers, *(Offer(provider, prefix=f"{provider.name}/") for provider in rest)]
+
+    # as an app
+
+    async def __aenter__(self) -> Self:
+        for name in self._providers:
+            await self._shim(name).__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        async with AsyncExitStack() as stack:  # all of them, should one fail
+            for shim in self._shims.values():
+                stack.push_async_exit(shim)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one ASGI scope to the provider that the path begins with."""
+        if scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await _asgi.refuse_websocket(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        path = _asgi.local_path(scope)
+        name = unquote((path or "").removeprefix("/").partition("/")[0])
+        if name in self._providers:
+            root = scope.get("root_path", "").rstrip("/")
+            below = {**scope, "root_path": f"{root}/{name}"}
+            await self._shim(name)(below, receive, send)
+        else:
+            known = ", ".join(f"/{known}/" for known in self._providers) or "no provider's name"
+            where = path if path is not None else scope["path"]
+            error = APIError(Kind.NOT_FOUND, f"There is nothing at {where!r}, only below {known}.")
+            with suppress(ClientGoneError):
+                await send_error(send, OPENAI_CHAT, error)
+
+    def _shim(self, name: str) -> ProviderShim:
+        if name not in self._shims:
+            self._shims[name] = ProviderShim(self._providers[name], **self._options)
+        return self._shims[name]
+
+    def _know(self, provider: Provider) -> None:
+        if not isinstance(provider, Provider):
+            raise ConfigurationError(
+                f"ProviderRouter: expected providers, got {type(provider).__name__}."
+            )
+        known = self._providers.setdefault(provider.name, provider)
+        if known is not provider:
+            raise ConfigurationError(
+                f"Two different providers are named {provider.name!r}: use the same object for "
+                f"both, or give one another name with .using(..., name='...')."
+            )
+
+    def _find(self, model: str) -> tuple[Target, ...]:
+        if model in self._exact:
+            return self._exact[model]
+        name, slash, rest = model.partition("/")
+        prefixed = bool(slash) and name in self._providers
+        for pattern, targets in self._patterns:
+            # A pattern that spells out the slash means this very name; a mere `*` does not.
+            if (not prefixed or "/" in pattern) and matches(pattern, model):
+                return tuple(_named(target, model) for target in targets)
+        return (Target(self._providers[name], rest),) if prefixed and rest else ()
+
+
+def draw(targets: Sequence[Target], random: random.Random) -> list[Target]:
+    """Targets by priority, and within one priority in an order drawn by weight."""
+    # Efraimidis and Spirakis: sorting by u^(1/w) is drawing by weight without putting back.
+    keyed = [(t.priority, -(random.random() ** (1 / t.weight)), at) for at, t in enumerate(targets)]
+    return [targets[at] for _, _, at in sorted(keyed)]
+
+
+_OPTIONS = [
+    name
+    for name, parameter in inspect.signature(ProviderShim).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+]
+
+
+def _check(routes: object, options: Iterable[str]) -> None:
+    """Say at once what would only be noticed with the first request."""
+    if routes is not None and not isinstance(routes, Mapping):
+        raise ConfigurationError(
+            f"ProviderRouter takes a mapping of model names to providers, like "
+            f'{{"gpt-*": OPENAI.using("sk-...")}}, not {type(routes).__name__}.'
+        )
+    for option in options:
+        if option not in _OPTIONS:
+            known = ", ".join(_OPTIONS)
+            raise ConfigurationError(
+                f"ProviderRouter has no option {option!r}. There are: providers, random, {known}."
+            )
+
+
+def _is_pattern(name: str) -> bool:
+    return "*" in name or "?" in name
+
+
+def _targets(name: str, given: Route | Sequence[Route]) -> Iterable[Target]:
+    several = isinstance(given, Sequence) and not isinstance(given, tuple)
+    routes: Sequence[Route] = given if several else (given,)  # type: ignore[assignment]
+    if isinstance(given, tuple) and not (len(given) == 2 and isinstance(given[1], str)):
+        routes = given
+    if not routes:
+        raise ConfigurationError(f"Route {name!r} leads nowhere: it names no provider.")
+    own = "" if _is_pattern(name) else name
+    for at, route in enumerate(routes):
+        match route:
+            case Target():
+                yield route if route.model else replace(route, model=own)
+            case Provider():
+                yield Target(route, own, priority=at)
+            case (Provider() as provider, str(model)):
+                yield Target(provider, model or own, priority=at)
+            case _:
+                raise ConfigurationError(
+                    f"Route {name!r}: expected a provider, (provider, model) or a Target, "
+                    f"got {type(route).__name__}."
+                )
+
+
+def _named(target: Target, model: str) -> Target:
+    """A pattern's target, asked for by the caller's own name unless it has one."""
+    if target.model:
+        return target
+    return Target(target.provider, model, target.weight, target.priority)
+
+
+def _system_random() -> random.Random:
+    return random.Random()  # noqa: S311 (it spreads load, it keeps no secret)

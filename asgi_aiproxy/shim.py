@@ -1,0 +1,282 @@
+"""Faces: ASGI apps that speak an AI API and pass on to providers."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from asgi_aiproxy import _asgi, _json
+from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._watch import ClientGoneError, Departure
+from asgi_aiproxy.call import Call
+from asgi_aiproxy.credentials import credential
+from asgi_aiproxy.dialects import (
+    ANTHROPIC_MESSAGES,
+    GEMINI_CONTENT,
+    OPENAI_CHAT,
+    OPENAI_COMPLETIONS,
+)
+from asgi_aiproxy.dialects.base import Face, Operation
+from asgi_aiproxy.errors import AIProxyError, APIError, Kind
+from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.models import ModelList
+from asgi_aiproxy.providers.base import Router
+from asgi_aiproxy.relay import Relay, no_such_model
+from asgi_aiproxy.respond import StreamReply, internal, send_error, send_whole
+from asgi_aiproxy.uploads import Upload
+from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
+from asgi_aiproxy.usage import Recorder, UsageSink, ignore
+
+MiB = 1024 * 1024
+
+
+class Shim:
+    """An ASGI app that speaks one or more AI APIs and has their requests answered by providers.
+
+    `router` says who answers for a model; a provider is a router of its own. `record` gets one
+    `UsageRecord` an exchange. `max_body` limits JSON bodies, `max_upload` multipart ones, in bytes.
+    `keepalive` is after how many
+    seconds of silence a waiting stream is kept alive. `strict` refuses what a provider can not
+    carry, where otherwise the header `aiproxy-ignored` names it. `own_keys` lets callers bring
+    their own key for a provider: in `x-provider-key`, or as their API key where no
+    `Authenticate` stands before.
+
+    Works with and without `lifespan`; `async with` or `lifespan(...)` opens and closes it properly.
+    """
+
+    faces: ClassVar[tuple[Face, ...]]
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        transport: Transport | None = None,
+        record: UsageSink = ignore,
+        timeouts: Timeouts | None = None,
+        attempts: int = 3,
+        backoff: float = 0.25,
+        max_body: int = 32 * MiB,
+        max_upload: int = 512 * MiB,
+        keepalive: float = 15.0,
+        strict: bool = False,
+        own_keys: bool = False,
+    ) -> None:
+        self._owned = default_transport(timeouts=timeouts) if transport is None else None
+        self._recorder = Recorder(record)
+        self._relay = Relay(
+            router,
+            transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
+            recorder=self._recorder,
+            timeouts=timeouts,
+            attempts=attempts,
+            backoff=backoff,
+            strict=strict,
+        )
+        self._models = ModelList(self._relay.transport)
+        self._total = (timeouts if timeouts is not None else Timeouts()).total
+        self._max_body = max_body
+        self._max_upload = max_upload
+        self._keepalive = keepalive
+        self._own_keys = own_keys
+        self._users = 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._relay.router!r})"
+
+    async def __aenter__(self) -> Self:
+        self._users += 1
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._users -= 1
+        if self._users == 0:
+            await self._recorder.drain()
+            if self._owned is not None:
+                await self._owned.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await _asgi.refuse_websocket(receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        face = self.faces[0]
+        try:
+            try:
+                face, operation = self._match(scope)
+                principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
+                if operation.body == "none":
+                    await self._list(send, operation, principal)
+                else:
+                    await self._relay_call(scope, receive, send, face, operation, principal)
+            except APIError as error:
+                await send_error(send, face, error)
+            except AIProxyError:
+                raise
+            except Exception:
+                await send_error(send, face, internal())
+                raise
+        except ClientGoneError:
+            pass  # nobody is left to tell
+
+    # matching
+
+    def _match(self, scope: Scope) -> tuple[Face, Operation]:
+        method: str = scope["method"]
+        path = _asgi.local_path(scope)
+        if path is None:
+            raise APIError(Kind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
+        for face in self.faces:
+            operation = face.match(method, path)
+            if operation is not None:
+                return face, operation
+        for face in self.faces:
+            for other in ("POST", "GET"):
+                if other != method and face.match(other, path) is not None:
+                    raise APIError(
+                        Kind.INVALID,
+                        f"Not allowed: {method} {path}. This path takes {other}.",
+                        status=405,
+                    )
+        hint = ""
+        if any(face.match(method, "/v1" + path) for face in self.faces):
+            hint = " The base URL of clients must end with '/v1'."
+        raise APIError(Kind.NOT_FOUND, f"Unknown request URL: {method} {path}.{hint}")
+
+    # models
+
+    async def _list(self, send: Send, operation: Operation, principal: Principal) -> None:
+        router = self._relay.router
+        if operation.name == "model":
+            targets = router.targets(operation.model)
+            if not targets or not principal.may_use(operation.model):
+                raise no_such_model(operation.model)
+            body = _model(operation.model, targets[0].provider.name)
+        else:
+            names = await self._models.names(router)
+            data = [_model(name, owner) for name, owner in names if principal.may_use(name)]
+            body = {"object": "list", "data": data}
+        await _asgi.answer(send, 200, _json.dumps(body), [])
+
+    # calls
+
+    async def _relay_call(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        face: Face,
+        operation: Operation,
+        principal: Principal,
+    ) -> None:
+        sent_as = _asgi.header(scope, b"content-type") or ""
+        if operation.body == "form" and not sent_as.startswith("application/json"):
+            await self._relay_upload(scope, receive, send, face, operation, principal)
+            return
+        body = await _asgi.read_body(scope, receive, self._max_body)
+        head = face.head(operation, body)
+        call = Call(
+            face,
+            operation,
+            model=head.model,
+            stream=head.stream,
+            usage_wanted=head.usage_wanted,
+            body=body,
+            fields=head.fields,
+            headers=_forwarded(scope, face),
+            principal=principal,
+            provider=head.provider or _asgi.header(scope, b"x-provider") or "",
+            key_id=_asgi.header(scope, b"x-auth-id") or "",
+            own_key=self._own_key(scope),
+            affinity=_asgi.header(scope, b"x-session-affinity") or "",
+        )
+        await self._exchange(call, receive, send)
+
+    async def _relay_upload(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        face: Face,
+        operation: Operation,
+        principal: Principal,
+    ) -> None:
+        upload = Upload(scope, receive, self._max_upload)
+        try:
+            call = Call(
+                face,
+                operation,
+                model=await upload.open(),
+                upload=upload.stream,
+                content_type=upload.content_type,
+                headers=_forwarded(scope, face),
+                principal=principal,
+                provider=_asgi.header(scope, b"x-provider") or "",
+                key_id=_asgi.header(scope, b"x-auth-id") or "",
+                own_key=self._own_key(scope),
+            )
+            await self._exchange(call, upload.receive, send)
+        finally:
+            upload.close()
+
+    async def _exchange(self, call: Call, receive: Receive, send: Send) -> None:
+        """Have a call answered. `receive` is what comes after its body."""
+        if not call.principal.may_use(call.model):
+            raise APIError(
+                Kind.FORBIDDEN,
+                f"The model {call.model!r} is not among those you may use.",
+                param="model",
+                code="model_not_allowed",
+            )
+        exchange = self._relay.exchange(call)
+        try:
+            with Departure(receive):
+                if call.stream and call.operation.chat:
+                    await StreamReply(
+                        send, call.face, exchange, total=self._total, keepalive=self._keepalive
+                    ).run()
+                else:
+                    await send_whole(send, exchange, total=self._total)
+        finally:
+            await exchange.close()
+
+    def _own_key(self, scope: Scope) -> str:
+        if not self._own_keys:
+            return ""
+        key = _asgi.header(scope, b"x-provider-key")
+        if key is None and SCOPE_KEY not in scope:
+            key = credential(scope)
+        return key or ""
+
+
+class ProviderShim(Shim):
+    """Speaks all languages: a provider's own passes through, the others are translated."""
+
+    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS, ANTHROPIC_MESSAGES, GEMINI_CONTENT)
+
+
+class OpenAIShim(Shim):
+    """Speaks OpenAI's API; clients take its mount plus `/v1` as base URL.
+
+    ::
+
+        app.mount("/ai", OpenAIShim(ANTHROPIC.using("sk-ant-...")))
+    """
+
+    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS)
+
+
+def _forwarded(scope: Scope, face: Face) -> list[tuple[str, str]]:
+    """The caller's headers that a provider of its own dialect sees."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in scope["headers"]
+        if name.decode("latin-1") in face.request_headers
+    ]
+
+
+def _model(name: str, owner: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}

@@ -1,0 +1,20 @@
+"""A test kit: a mock of every provider, offline, whose answers and faults a test writes down.
+
+::
+
+    mock = MockProvider()
+    mock.script(Fault.rate_limited("seconds"), Answer("Second time lucky."))
+    async with serve(mock) as url:
+        ...  # point the code under test at `url`
+    assert [seen.path for seen in mock.seen] == ["/v1/chat/completions"] * 2
+"""
+
+from __future__ import annotations
+
+from asgi_aiproxy.testing.answers import Answer
+from asgi_aiproxy.testing.faults import Fault
+from asgi_aiproxy.testing.provider import MockProvider
+from asgi_aiproxy.testing.seen import Seen
+from asgi_aiproxy.testing.server import serve, serve_in_thread
+
+__all__ = ["Answer", "Fault", "MockProvider", "Seen", "serve", "serve_in_thread"]

@@ -1,0 +1,229 @@
+"""What goes wrong, one constructor a fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, get_args
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.testing.answers import Answer
+from asgi_aiproxy.testing.reply import Reply
+from asgi_aiproxy.testing.voice import RetryAfter, Voice, timed
+
+Shape = Callable[[Reply, Voice], Reply]
+
+NO_JSON = b"{this is no JSON"
+BLOCK_PAGE = b"""<!DOCTYPE html>
+<html><head><title>Attention Required!</title><style>body { color: black }</style></head>
+<body><h1>Sorry, you have been blocked</h1>
+<p>You are unable to access this site. Ray ID: 0000000000000000</p></body></html>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong, made by one of the class methods.
+
+    `Fault.dies_after(3) | Fault.split()` is the one and then the other, and
+    `Fault.dies_after(3).of(Answer(...))` what goes wrong with this answer instead of the usual one.
+    A fault of your own is a name and a function from the good reply, and the voice that gave it,
+    to the bad one.
+
+    Faults count events of a stream, and at most up to the one before the last: a stream that dies
+    is never complete. On an answer that is not streamed, what comes "after so many events" comes
+    after half of the body (or, after 0 events, after the headers).
+    """
+
+    name: str
+    shape: Shape = field(repr=False, compare=False)
+    answer: Answer | None = None
+
+    def of(self, answer: Answer) -> Self:
+        """The same fault of another answer."""
+        return replace(self, answer=answer)
+
+    def __or__(self, other: Fault) -> Fault:
+        """This fault, and then the other."""
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            return other.shape(self.shape(reply, voice), voice)
+
+        return Fault(f"{self.name} | {other.name}", shape, other.answer or self.answer)
+
+    # ── error answers ──
+
+    @classmethod
+    def status(
+        cls,
+        status: int,
+        message: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | str | dict[str, Any] | None = None,
+    ) -> Fault:
+        """An answer of this status, with `body` or else the provider's own kind of error."""
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            if body is None:
+                error = voice.error(status, message, headers=headers)
+            else:
+                error = Reply.whole(_bytes(body), voice.json_type, status=status, headers=headers)
+            return timed(error, voice.answer)
+
+        return cls(f"status({status})", shape)
+
+    @classmethod
+    def rate_limited(
+        cls, retry_after: RetryAfter | None = "seconds", *, seconds: float = 2.0
+    ) -> Fault:
+        """Status 429, telling in one of these forms when to come again.
+
+        "seconds" and "date": `retry-after` (a date counts whole seconds, and is rounded up); "ms":
+        `retry-after-ms`; "reset": the provider's headers of an exhausted limit; "body": in the
+        error's message, or Google's `RetryInfo`. Google has no such headers: "reset" is "body"
+        there. None tells nothing.
+        """
+        if retry_after is not None and retry_after not in get_args(RetryAfter):
+            raise ValueError(f"retry_after must be None or one of {get_args(RetryAfter)}")
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            return timed(voice.limited(retry_after, seconds), voice.answer)
+
+        return cls(f"rate_limited({retry_after}, {seconds:g})", shape)
+
+    @classmethod
+    def overloaded_first(cls) -> Fault:
+        """Status 200, and the stream's first event is an error. Not streamed: status 503 or 529."""
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            if not reply.streamed:
+                return timed(voice.error(voice.overloaded, "Overloaded"), voice.answer)
+            return replace(reply, events=(voice.broken(voice.overloaded, "Overloaded", 0),))
+
+        return cls("overloaded_first", shape)
+
+    @classmethod
+    def html(cls, status: int = 403) -> Fault:
+        """A block page as a firewall in between sends it; `status` may well be 200."""
+        return cls(
+            f"html({status})",
+            lambda reply, voice: timed(
+                Reply.whole(BLOCK_PAGE, "text/html; charset=UTF-8", status=status), voice.answer
+            ),
+        )
+
+    # ── answers that break off ──
+
+    @classmethod
+    def error_after(cls, events: int, message: str = "Internal server error") -> Fault:
+        """An error event after so many events. Not streamed: status 500."""
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            if not reply.streamed:
+                return timed(voice.error(500, message), voice.answer)
+            begun = _begin(reply, events)
+            return replace(reply, events=(*begun, voice.broken(500, message, len(begun))))
+
+        return cls(f"error_after({events})", shape)
+
+    @classmethod
+    def dies_after(cls, events: int) -> Fault:
+        """The connection is cut.
+
+        The mock raises `reply.ConnectionCutError` after what it has sent: servers then log the
+        exception and close the connection, which clients see as a body that ends too early.
+        A middleware around the mock may turn that into a proper end; put none there. An ASGI app
+        has no way to cut a connection before the status line.
+        """
+        return cls(
+            f"dies_after({events})",
+            lambda reply, voice: replace(reply, events=_begin(reply, events), end="cut"),
+        )
+
+    @classmethod
+    def truncated_after(cls, events: int) -> Fault:
+        """The answer ends as if it were complete, which it is not."""
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            begun = _begin(reply, events)
+            length = None if reply.streamed else sum(map(len, begun))
+            return replace(reply, events=begun, length=length)
+
+        return cls(f"truncated_after({events})", shape)
+
+    @classmethod
+    def silence(cls) -> Fault:
+        """Nothing at all, until the client leaves."""
+        return cls("silence", lambda reply, voice: replace(reply, first_after=math.inf))
+
+    @classmethod
+    def silence_after(cls, events: int) -> Fault:
+        """Nothing more, until the client leaves; with 0 events only the headers come."""
+        return cls(
+            f"silence_after({events})",
+            lambda reply, voice: replace(reply, events=_begin(reply, events), end="silence"),
+        )
+
+    # ── answers in a strange form ──
+
+    @classmethod
+    def split(cls, size: int = 1) -> Fault:
+        """The body in pieces of `size` bytes, each sent by itself (a client may get several)."""
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            body = b"".join(reply.events)
+            pieces = tuple(body[at : at + size] for at in range(0, len(body), size))
+            return replace(reply, events=pieces)
+
+        return cls(f"split({size})", shape)
+
+    @classmethod
+    def wrong_type(cls, content_type: str) -> Fault:
+        """The right bytes under a wrong content type."""
+        return cls(
+            f"wrong_type({content_type})",
+            lambda reply, voice: replace(reply, media_type=content_type),
+        )
+
+    @classmethod
+    def whole(cls) -> Fault:
+        """The whole answer in one piece, although a stream was asked for."""
+        return cls("whole", lambda reply, voice: voice.say(voice.answer, stream=False))
+
+    @classmethod
+    def garbage(cls, after: int = 1) -> Fault:
+        """One event whose data is no JSON, after so many good ones. Not streamed: such a body."""
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            if not reply.streamed:
+                return timed(Reply.whole(NO_JSON, reply.media_type), voice.answer)
+            at = len(_begin(reply, after))
+            bad = voice.frame(NO_JSON, at)
+            return replace(reply, events=(*reply.events[:at], bad, *reply.events[at + 1 :]))
+
+        return cls(f"garbage({after})", shape)
+
+    @classmethod
+    def huge(cls, size: int) -> Fault:
+        """One event (or body) with a text of `size` characters."""
+
+        def shape(reply: Reply, voice: Voice) -> Reply:
+            answer = replace(voice.answer, text="x" * size, pieces=1)
+            return voice.say(answer, stream=reply.streamed)
+
+        return cls(f"huge({size})", shape)
+
+
+def _begin(reply: Reply, events: int) -> tuple[bytes, ...]:
+    if reply.streamed:
+        return reply.events[: max(0, min(events, len(reply.events) - 1))]
+    body = b"".join(reply.events)
+    return (body[: len(body) // 2],) if events > 0 else ()
+
+
+def _bytes(body: bytes | str | dict[str, Any]) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    return body.encode() if isinstance(body, str) else _json.dumps(body)

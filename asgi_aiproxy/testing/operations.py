@@ -1,0 +1,156 @@
+"""What OpenAI does besides chat, as far as the shape of its answers goes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects.openai_chat.responses import encode_usage, finish_reason
+from asgi_aiproxy.messages import Stop
+from asgi_aiproxy.testing.answers import Answer
+from asgi_aiproxy.testing.reply import Reply
+from asgi_aiproxy.testing.seen import Seen
+
+REQUIRED = {
+    "chat": ("model", "messages"),
+    "completions": ("model", "prompt"),
+    "embeddings": ("model", "input"),
+    "images.generations": ("prompt",),
+    "audio.speech": ("model", "input", "voice"),
+    "moderations": ("input",),
+}
+DIMENSIONS = 8
+CREATED = 1_700_000_000
+# A transparent picture of one pixel.
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJg"
+    "gg=="
+)
+# One silent frame of MPEG audio.
+SILENCE = b"\xff\xfb\x10\xc4" + b"\0" * 100
+
+_SOUNDS = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/opus",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}
+_CATEGORIES = ("harassment", "hate", "illicit", "self-harm", "sexual", "violence")
+
+
+def perform(seen: Seen, answer: Answer, *, stream: bool) -> Reply:
+    """The reply to an operation other than chat."""
+    if seen.operation == "completions" and stream:
+        events = tuple(_completion_events(seen, answer))
+        return Reply(media_type="text/event-stream; charset=utf-8", events=events)
+    if seen.operation == "audio.speech":
+        form = str(seen.members.get("response_format", "mp3"))
+        return Reply.whole(SILENCE, _SOUNDS.get(form, "audio/mpeg"))
+    return Reply.whole(_json.dumps(_WHOLE[seen.operation](seen, answer)))
+
+
+def _completion(seen: Seen, answer: Answer) -> dict[str, Any]:
+    return {
+        **_completion_head(seen),
+        "choices": [_choice(answer.words, finish_reason(answer.stop or Stop.END, False))],
+        "usage": encode_usage(answer.usage),
+    }
+
+
+def _completion_events(seen: Seen, answer: Answer) -> Iterator[bytes]:
+    head = _completion_head(seen)
+    end = finish_reason(answer.stop or Stop.END, False)
+    choices = [*(_choice(piece, None) for piece in answer.cut(answer.words)), _choice("", end)]
+    for choice in choices:
+        yield _event({**head, "choices": [choice]})
+    options = seen.members.get("stream_options")
+    if isinstance(options, dict) and options.get("include_usage") is True:
+        yield _event({**head, "choices": [], "usage": encode_usage(answer.usage)})
+    yield b"data: [DONE]\n\n"
+
+
+def _completion_head(seen: Seen) -> dict[str, Any]:
+    return {
+        "id": f"cmpl-mock{seen.number}",
+        "object": "text_completion",
+        "created": CREATED,
+        "model": seen.model,
+    }
+
+
+def _choice(text: str, finish: str | None) -> dict[str, Any]:
+    return {"text": text, "index": 0, "logprobs": None, "finish_reason": finish}
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + _json.dumps(data) + b"\n\n"
+
+
+def _embeddings(seen: Seen, answer: Answer) -> dict[str, Any]:
+    given = seen.members["input"]
+    # A list of numbers is one text in tokens.
+    texts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+    size = seen.members.get("dimensions")
+    encoded = seen.members.get("encoding_format") == "base64"
+    rows = []
+    for at, text in enumerate(texts):
+        vector = embed(str(text), size if isinstance(size, int) else DIMENSIONS)
+        packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        value = packed if encoded else vector
+        rows.append({"object": "embedding", "index": at, "embedding": value})
+    count = answer.usage.input
+    return {
+        "object": "list",
+        "data": rows,
+        "model": seen.model,
+        "usage": {"prompt_tokens": count, "total_tokens": count},
+    }
+
+
+def embed(text: str, size: int) -> list[float]:
+    """A vector for a text: always the same one, and another for another text."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return [(digest[at % len(digest)] - 127.5) / 127.5 for at in range(size)]
+
+
+def _images(seen: Seen, answer: Answer) -> dict[str, Any]:
+    count = seen.members.get("n")
+    if seen.members.get("response_format") == "url":
+        image = {"url": "https://mock.invalid/image.png"}
+    else:
+        image = {"b64_json": PIXEL}
+    number = count if isinstance(count, int) else 1
+    return {"created": CREATED, "data": [image] * number}
+
+
+def _transcription(seen: Seen, answer: Answer) -> dict[str, Any]:
+    return {"text": answer.words}
+
+
+def _moderation(seen: Seen, answer: Answer) -> dict[str, Any]:
+    given = seen.members["input"]
+    result = {
+        "flagged": False,
+        "categories": dict.fromkeys(_CATEGORIES, False),
+        "category_scores": dict.fromkeys(_CATEGORIES, 0.0),
+    }
+    number = len(given) if isinstance(given, list) else 1
+    return {"id": f"modr-mock{seen.number}", "model": seen.model, "results": [result] * number}
+
+
+_WHOLE: dict[str, Callable[[Seen, Answer], dict[str, Any]]] = {
+    "completions": _completion,
+    "embeddings": _embeddings,
+    "images.generations": _images,
+    "images.edits": _images,
+    "images.variations": _images,
+    "audio.transcriptions": _transcription,
+    "audio.translations": _transcription,
+    "moderations": _moderation,
+}

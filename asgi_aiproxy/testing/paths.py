@@ -1,0 +1,64 @@
+"""Which dialect and operation a path means: one server stands for every provider."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import unquote
+
+
+class Place(NamedTuple):
+    """Where a request is headed. `operation` is empty for a path that nobody serves."""
+
+    dialect: str
+    operation: str
+    model: str = ""
+
+
+_CONTENT = re.compile(r"/(?:models|endpoints)/([^/:]+):(?:generate|streamGenerate)Content$")
+_DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")
+_MODEL = re.compile(r"/models/(.+)$")
+_OPENAI = {
+    "/chat/completions": "chat",
+    "/completions": "completions",
+    "/embeddings": "embeddings",
+    "/images/generations": "images.generations",
+    "/images/edits": "images.edits",
+    "/images/variations": "images.variations",
+    "/audio/speech": "audio.speech",
+    "/audio/transcriptions": "audio.transcriptions",
+    "/audio/translations": "audio.translations",
+    "/moderations": "moderations",
+}
+
+
+def locate(method: str, path: str, headers: Mapping[str, str]) -> Place:
+    """Find dialect, operation and, where the path names it, the model. Any prefix will do."""
+    if method == "POST":
+        if content := _CONTENT.search(path):
+            return Place("gemini", "chat", unquote(content[1]))
+        if path.endswith("/v1/messages"):
+            return Place("anthropic", "chat")
+        if path.endswith("/api/chat"):
+            return Place("ollama", "chat")
+        for tail, operation in _OPENAI.items():
+            if path.endswith(tail):
+                deployment = _DEPLOYMENT.search(path)
+                return Place("openai", operation, unquote(deployment[1]) if deployment else "")
+    dialect = _guess(path, headers)
+    if method == "GET":
+        if path.endswith("/models" if dialect != "ollama" else "/api/tags"):
+            return Place(dialect, "models")
+        if dialect != "ollama" and (model := _MODEL.search(path)):
+            return Place(dialect, "model", unquote(model[1]))
+    return Place(dialect, "")
+
+
+def _guess(path: str, headers: Mapping[str, str]) -> str:
+    """Whose API this is, where paths are the same or nobody's."""
+    if "anthropic-version" in headers:
+        return "anthropic"
+    if "x-goog-api-key" in headers or "/v1beta" in path:
+        return "gemini"
+    return "ollama" if "/api/" in path and "/v1" not in path else "openai"

@@ -1,0 +1,148 @@
+"""The mock provider: an ASGI app that speaks every dialect and does what its script says."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+
+from anyio import to_thread
+
+from asgi_aiproxy._asgi import Receive, Scope, Send, read_body, refuse_websocket, serve_lifespan
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.testing.answers import Answer
+from asgi_aiproxy.testing.faults import Fault
+from asgi_aiproxy.testing.reply import Reply, play
+from asgi_aiproxy.testing.seen import Seen, look_at
+from asgi_aiproxy.testing.voice import Voice
+from asgi_aiproxy.testing.voices import VOICES
+
+Step = Answer | Fault
+
+_LIMIT = 1 << 30
+
+
+class MockProvider:
+    """Answers as OpenAI, Anthropic, Google or Ollama would, whichever the path is of.
+
+    `answer` is what it says unless told otherwise. With `key`, requests that do not bring that
+    secret are refused. `models` are what it lists; it answers for any. Requests that a provider
+    would refuse (no such path, a wrong key, a member missing) are refused and use up no step.
+
+    ::
+
+        mock = MockProvider(key="sk-good")
+        mock.script(Fault.rate_limited("ms"), Answer("Now it works."))
+        mock.on("anthropic", Fault.overloaded_first())
+    """
+
+    def __init__(
+        self,
+        answer: Answer | None = None,
+        *,
+        key: str | None = None,
+        models: Sequence[str] = ("mock-model",),
+    ) -> None:
+        self.seen: list[Seen] = []
+        self._first = answer if answer is not None else Answer()
+        self._key = key
+        self._models = tuple(models)
+        self._arrived = threading.Condition()
+        self._steps: deque[Step] = deque()
+        self._special: list[tuple[str, deque[Step]]] = []
+        self._usual: Step = self._first
+
+    def __repr__(self) -> str:
+        left = len(self._steps) + sum(len(steps) for _, steps in self._special)
+        return f"<MockProvider: {len(self.seen)} requests seen, {left} steps left>"
+
+    def script(self, *steps: Step) -> None:
+        """What happens to the next requests, in order; after that, the usual answer is given."""
+        self._steps.extend(steps)
+
+    def on(self, where: str, *steps: Step) -> None:
+        """What happens to the next requests of one dialect ("openai", "anthropic", "gemini",
+        "ollama"), or of paths in which the regular expression `where` is found.
+
+        These steps go before those of `script`.
+        """
+        self._special.append((where, deque(steps)))
+
+    def always(self, step: Step) -> None:
+        """What happens from now on where no step is left."""
+        self._usual = step
+
+    def reset(self) -> None:
+        """Forget the script and what was seen."""
+        with self._arrived:
+            self.seen.clear()
+        self._steps.clear()
+        self._special.clear()
+        self._usual = self._first
+
+    async def wait_seen(self, count: int = 1, timeout: float = 2.0) -> Seen:
+        """Wait for the request number `count`, answered or not; raises TimeoutError."""
+        wait = partial(self._wait_seen, count, timeout)
+        if not await to_thread.run_sync(wait, abandon_on_cancel=True):
+            raise TimeoutError(f"{self!r}, and not {count} within {timeout} seconds")
+        return self.seen[count - 1]
+
+    def _wait_seen(self, count: int, timeout: float) -> bool:
+        with self._arrived:
+            return self._arrived.wait_for(lambda: len(self.seen) >= count, timeout)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or the server's lifespan."""
+        if scope["type"] == "lifespan":
+            await serve_lifespan(nullcontext(), receive, send)
+        elif scope["type"] == "websocket":
+            await refuse_websocket(receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.monotonic()
+        try:
+            body = await read_body(scope, receive, _LIMIT)
+        except ClientGoneError:
+            return  # in the middle of the question
+        with self._arrived:
+            seen = look_at(scope, body, number=len(self.seen) + 1, started=started)
+            self.seen.append(seen)
+            self._arrived.notify_all()
+        gone = False
+        try:
+            await play(self._reply(seen), receive, send)
+        except (ClientGoneError, OSError):
+            gone = True
+        finally:
+            seen.close(client_gone=gone)
+
+    def _reply(self, seen: Seen) -> Reply:
+        usual = self._usual if isinstance(self._usual, Answer) else self._first
+        voice = VOICES[seen.dialect](seen, usual, self._models)
+        reply = voice.refuse(self._key) or self._act(self._next(seen), voice)
+        if voice.id_header:
+            headers = {voice.id_header: f"req_{voice.id}", **reply.headers}
+            reply = replace(reply, headers=headers)
+        return reply
+
+    def _act(self, step: Step, voice: Voice) -> Reply:
+        voice.answer = (step if isinstance(step, Answer) else step.answer) or voice.answer
+        reply = voice.say(voice.answer, stream=voice.seen.streamed)
+        return reply if isinstance(step, Answer) else step.shape(reply, voice)
+
+    def _next(self, seen: Seen) -> Step:
+        for where, steps in self._special:
+            if steps and (where == seen.dialect or _found(where, seen)):
+                return steps.popleft()
+        return self._steps.popleft() if self._steps else self._usual
+
+
+def _found(where: str, seen: Seen) -> bool:
+    return where not in VOICES and re.search(where, seen.path) is not None

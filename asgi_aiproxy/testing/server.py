@@ -1,0 +1,95 @@
+"""A real server on the loopback interface, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from anyio import CancelScope, to_thread
+
+from asgi_aiproxy._asgi import ASGIApp
+from asgi_aiproxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_START = 10.0  # seconds an app may take to start
+_STOP = 5.0  # seconds it may take to stop, open streams included
+
+
+@asynccontextmanager
+async def serve(
+    app: ASGIApp, *, server: str = "uvicorn", host: str = "127.0.0.1"
+) -> AsyncIterator[str]:
+    """Serve any ASGI app, with its lifespan, in a thread; gives the base URL, without a slash.
+
+    The app has an event loop of its own. At the end open streams get a second, then are cancelled.
+    """
+    if server != "uvicorn":
+        raise ValueError(f"server must be 'uvicorn', not {server!r}")
+    running = _Running(app, host)
+    try:
+        await to_thread.run_sync(running.start)
+        yield running.url
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(running.stop)
+
+
+@contextmanager
+def serve_in_thread(app: ASGIApp, *, host: str = "127.0.0.1") -> Iterator[str]:
+    """The same for tests that are not async."""
+    running = _Running(app, host)
+    try:
+        running.start()
+        yield running.url
+    finally:
+        running.stop()
+
+
+class _Running:
+    """A uvicorn server and its thread. The socket is bound first, so that its port is known."""
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        try:
+            import uvicorn
+        except ImportError:
+            raise ConfigurationError(
+                "serving needs uvicorn: pip install 'asgi-aiproxy[serve]'."
+            ) from None
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, 0), family=family, backlog=1024)
+        port = self._socket.getsockname()[1]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        # No logging of its own: what the application has set up is not touched.
+        config = uvicorn.Config(
+            app, lifespan="auto", log_config=None, access_log=False, timeout_graceful_shutdown=1
+        )
+        self._server: uvicorn.Server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="mock server", daemon=True)
+
+    def start(self) -> None:
+        """Start, and wait until the app is up; raises RuntimeError if it does not come up."""
+        self._thread.start()
+        end = time.monotonic() + _START
+        while not self._server.started:
+            if not self._thread.is_alive():
+                raise RuntimeError("The app's start-up failed; the log of uvicorn.error tells why.")
+            if time.monotonic() > end:
+                raise RuntimeError(f"The app did not start within {_START:g} seconds.")
+            time.sleep(0.002)
+
+    def stop(self) -> None:
+        """Stop, and wait for it as long as is decent."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(_STOP)
+        self._socket.close()
+
+    def _run(self) -> None:
+        with suppress(SystemExit):  # uvicorn's way to say that the start-up failed
+            self._server.run(sockets=[self._socket])

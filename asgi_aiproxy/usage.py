@@ -1,0 +1,120 @@
+"""What was used, told once for every exchange, however it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+import msgspec
+
+from asgi_aiproxy.messages import Usage
+
+logger = logging.getLogger("asgi_aiproxy")
+
+
+class Outcome(StrEnum):
+    """How an exchange ended."""
+
+    DONE = "done"
+    CUT = "cut"  # the client left
+    FAILED = "failed"  # no target answered, or the answer broke
+    REFUSED = "refused"  # the request itself was at fault, or not allowed
+
+
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One exchange. Times are in seconds, `started` is Unix time.
+
+    `provider`, `model` and `key_id` are those of the last attempt; `first_byte` is None if nothing
+    was sent; `usage` holds what is known, None if the provider told nothing.
+    """
+
+    id: str
+    principal: str = ""
+    face: str = ""
+    operation: str = ""
+    provider: str = ""
+    model_asked: str = ""
+    model: str = ""
+    key_id: str = ""
+    usage: Usage | None = None
+    outcome: Outcome = Outcome.DONE
+    status: int = 0
+    error: str = ""
+    attempts: int = 0
+    started: float = 0.0
+    first_byte: float | None = None
+    duration: float = 0.0
+
+
+UsageSink = Callable[[UsageRecord], Awaitable[None]]
+
+
+async def ignore(record: UsageRecord) -> None:
+    """A sink that keeps nothing."""
+
+
+async def log_usage(record: UsageRecord) -> None:
+    """A sink that writes one line to the log `asgi_aiproxy.usage`."""
+    used = record.usage or Usage()
+    logging.getLogger("asgi_aiproxy.usage").info(
+        "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d status=%d %.3fs",
+        record.outcome.value,
+        record.operation,
+        record.principal or "-",
+        record.model or record.model_asked,
+        record.provider or "-",
+        record.key_id or "-",
+        used.input,
+        used.output,
+        record.status,
+        record.duration,
+    )
+
+
+def tee(*sinks: UsageSink) -> UsageSink:
+    """A sink that passes records to all of `sinks`, one after the other."""
+
+    async def sink(record: UsageRecord) -> None:
+        for each in sinks:
+            await each(record)
+
+    return sink
+
+
+class Recorder:
+    """Hands records to a sink without making anybody wait.
+
+    The task that does so lives only while there is something to hand over; `drain` waits for it.
+    A sink that raises loses its record, and the log says so.
+    """
+
+    def __init__(self, sink: UsageSink) -> None:
+        self._sink = sink
+        self._waiting: deque[UsageRecord] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, record: UsageRecord) -> None:
+        """Take a record over."""
+        if self._sink is ignore:
+            return
+        self._waiting.append(record)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def drain(self) -> None:
+        """Wait until all records are handed over."""
+        while self._waiting or (self._task is not None and not self._task.done()):
+            if self._task is None or self._task.done():
+                self._task = asyncio.get_running_loop().create_task(self._work())
+            await asyncio.wait((self._task,))
+
+    async def _work(self) -> None:
+        while self._waiting:
+            record = self._waiting.popleft()
+            try:
+                await self._sink(record)
+            except Exception:
+                logger.exception("a usage sink failed; its record is lost: %r", record)
