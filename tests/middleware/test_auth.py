@@ -1,0 +1,312 @@
+"""Who gets through to an app, and what stands in its scope."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim, Principal
+from asgi_aiproxy.credentials import credential
+from asgi_aiproxy.identity import SCOPE_KEY
+from asgi_aiproxy.middleware import static_tokens
+from asgi_aiproxy.providers import OPENAI
+from tests import asgi
+from tests.upstreams import Upstream, answers
+
+pytestmark = pytest.mark.anyio
+
+ALICE = Principal("alice", models=("gpt-*",))
+
+
+class Inner:
+    """An app behind the door; keeps the scopes it gets."""
+
+    def __init__(self) -> None:
+        self.scopes: list[Any] = []
+        self.log: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"in"})
+
+    async def __aenter__(self) -> Inner:
+        self.log.append("in")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.log.append("out")
+
+
+def guarded(**options: Any) -> tuple[Authenticate, Inner]:
+    inner = Inner()
+    options = options or {"verify": static_tokens({"tok-1": ALICE, "tok-2": "bob"})}
+    return Authenticate(inner, **options), inner
+
+
+# ── where a credential may be ────────────────────────────────────────────────
+
+PLACES: list[tuple[str, Mapping[str, str], str | None]] = [
+    ("/", {"authorization": "Bearer tok-1"}, "tok-1"),
+    ("/", {"authorization": "bearer tok-1"}, "tok-1"),
+    ("/", {"authorization": "BEARER   tok-1 "}, "tok-1"),
+    ("/", {"authorization": "Bearer two words"}, "two words"),
+    ("/", {"authorization": "Bearer"}, None),
+    ("/", {"authorization": "Bearer "}, None),
+    ("/", {"authorization": "Basic dG9rLTE="}, None),
+    ("/", {"authorization": "tok-1"}, None),
+    ("/", {"x-api-key": "tok-1"}, "tok-1"),
+    ("/", {"x-goog-api-key": "tok-1"}, "tok-1"),
+    ("/", {"api-key": "tok-1"}, "tok-1"),
+    ("/", {"x-api-key": " tok-1 "}, "tok-1"),
+    ("/", {"x-api-key": "", "api-key": "tok-1"}, "tok-1"),
+    ("/", {"authorization": "Basic x", "x-api-key": "tok-1"}, "tok-1"),
+    ("/", {"authorization": "Bearer tok-1", "x-api-key": "tok-2"}, "tok-1"),
+    ("/?key=tok-1", {}, "tok-1"),
+    ("/?a=b&key=tok-1&alt=sse", {}, "tok-1"),
+    ("/?key=tok%2D1", {}, "tok-1"),
+    ("/?key=", {}, None),
+    ("/?monkey=tok-1", {}, None),
+    ("/?key=tok-1&key=tok-2", {}, "tok-1"),
+    ("/?key=tok-1", {"x-api-key": "tok-2"}, "tok-2"),
+    # What would break a header that it may travel on in is no credential.
+    ("/?key=tok%0D%0Ax-evil:1", {}, None),
+    ("/?key=%00", {}, None),
+    ("/", {}, None),
+]
+
+
+@pytest.mark.parametrize(("path", "headers", "token"), PLACES)
+def test_a_credential_is_found_where_the_vendors_clients_put_it(
+    path: str, headers: Mapping[str, str], token: str | None
+) -> None:
+    assert credential(asgi.scope_of("GET", path, headers=headers)) == token
+
+
+@pytest.mark.parametrize(("path", "headers", "token"), PLACES)
+async def test_who_shows_a_known_token_gets_through_and_nobody_else(
+    path: str, headers: Mapping[str, str], token: str | None
+) -> None:
+    app, inner = guarded()
+    answer = await asgi.request(app, "GET", path, headers=headers)
+    if token in ("tok-1", "tok-2"):
+        assert (answer.status, answer.body) == (200, b"in")
+        assert inner.scopes[0][SCOPE_KEY].id == {"tok-1": "alice", "tok-2": "bob"}[token]
+    else:
+        assert answer.status == 401
+        assert inner.scopes == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [({}, "No API key was given"), ({"x-api-key": "wrong"}, "not valid")],
+)
+async def test_a_refusal_is_in_openais_shape_and_says_what_to_do(
+    headers: Mapping[str, str], words: str
+) -> None:
+    app, _ = guarded()
+    answer = await asgi.request(app, "POST", "/v1/chat/completions", b"{}", headers=headers)
+    assert answer.status == 401
+    assert answer.header("www-authenticate") == "Bearer"
+    assert answer.header("content-type") == "application/json"
+    error = answer.json["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
+    assert words in error["message"]
+    assert "wrong" not in answer.body.decode()
+
+
+async def test_a_refusal_to_a_client_that_has_left_harms_nothing() -> None:
+    app, _ = guarded()
+    async with asgi.opened(app, "GET", "/") as exchange:
+        exchange.drop()
+        await exchange.ended()
+
+
+# ── the host's own users ─────────────────────────────────────────────────────
+
+
+def of_session(scope: Any) -> Principal | None:
+    return Principal(scope["session"]) if scope.get("session") else None
+
+
+async def test_the_hosts_own_user_is_asked_for_first() -> None:
+    asked: list[str] = []
+
+    async def verify(token: str) -> Principal | None:
+        asked.append(token)
+        return ALICE if token == "tok-1" else None
+
+    app, inner = guarded(verify=verify, identify=of_session)
+    headers = {"x-api-key": "tok-1"}
+    await asgi.request(app, "GET", "/", headers=headers, session="carol")
+    assert (inner.scopes[0][SCOPE_KEY].id, asked) == ("carol", [])
+    await asgi.request(app, "GET", "/", headers=headers)
+    assert (inner.scopes[1][SCOPE_KEY].id, asked) == ("alice", ["tok-1"])
+    answer = await asgi.request(app, "GET", "/", headers={"x-api-key": "other"})
+    assert answer.status == 401
+
+
+async def test_the_hosts_users_alone_are_enough() -> None:
+    app, inner = guarded(identify=of_session)
+    assert (await asgi.request(app, "GET", "/", session="carol")).status == 200
+    answer = await asgi.request(app, "GET", "/", headers={"x-api-key": "tok-1"})
+    assert answer.status == 401
+    assert "API key" not in answer.json["error"]["message"]  # a key would not help
+    assert len(inner.scopes) == 1
+
+
+@pytest.mark.parametrize("wanted", ["verify", "identify"])
+async def test_either_function_may_be_async_or_not(wanted: str) -> None:
+    async def later(_: Any) -> Principal:
+        return ALICE
+
+    def at_once(_: Any) -> Principal:
+        return ALICE
+
+    for function in (later, at_once):
+        app, inner = guarded(**{wanted: function})
+        await asgi.request(app, "GET", "/", headers={"x-api-key": "any"})
+        assert inner.scopes[0][SCOPE_KEY] is ALICE
+
+
+@pytest.mark.parametrize("slip", [False, True, "alice", {}, 0])
+@pytest.mark.parametrize("wanted", ["verify", "identify"])
+async def test_a_slip_of_the_function_lets_nobody_through(wanted: str, slip: Any) -> None:
+    async def function(_: Any) -> Any:
+        return slip
+
+    app, inner = guarded(**{wanted: function})
+    with pytest.raises(TypeError, match="return a Principal or None"):
+        await asgi.request(app, "GET", "/", headers={"x-api-key": "any"})
+    assert inner.scopes == []
+
+
+async def test_what_verify_raises_lets_nobody_through() -> None:
+    async def verify(token: str) -> Principal | None:
+        raise ConnectionError("the database is away")
+
+    app, inner = guarded(verify=verify)
+    with pytest.raises(ConnectionError):
+        await asgi.request(app, "GET", "/", headers={"x-api-key": "any"})
+    assert inner.scopes == []
+
+
+# ── scopes ───────────────────────────────────────────────────────────────────
+
+
+async def test_the_callers_scope_is_not_changed() -> None:
+    app, inner = guarded()
+    scope = asgi.scope_of("GET", "/v1/models", headers={"x-api-key": "tok-1"})
+    before = copy.deepcopy(scope)
+    async with asgi.Exchange(app, scope) as exchange:
+        await exchange.answer()
+    assert scope == before
+    assert inner.scopes[0] is not scope
+    assert inner.scopes[0] == {**before, SCOPE_KEY: ALICE}
+
+
+@pytest.mark.parametrize("scope_type", ["lifespan", "mystery"])
+async def test_scopes_without_a_caller_pass_as_they_are(scope_type: str) -> None:
+    app, inner = guarded()
+    scope = {"type": scope_type}
+    async with asgi.Exchange(app, scope) as exchange:
+        await exchange.ended()
+    assert inner.scopes[0] is scope
+
+
+async def test_a_websocket_needs_a_token_too() -> None:
+    app, inner = guarded()
+    scope = {"type": "websocket", "path": "/", "headers": [], "query_string": b""}
+    async with asgi.Exchange(app, scope) as exchange:
+        exchange._in.put_nowait({"type": "websocket.connect"})
+        assert (await exchange.message())["type"] == "websocket.close"
+        await exchange.ended()
+    assert inner.scopes == []
+    async with asgi.Exchange(app, {**scope, "query_string": b"key=tok-1"}) as exchange:
+        await exchange.ended()
+    assert inner.scopes[0][SCOPE_KEY] is ALICE
+
+
+async def test_entering_it_enters_the_app_behind() -> None:
+    app, inner = guarded()
+    async with app as entered:
+        assert entered is app
+        assert inner.log == ["in"]
+    assert inner.log == ["in", "out"]
+
+    async def plain(scope: Any, receive: Any, send: Any) -> None: ...
+
+    async with Authenticate(plain, identify=of_session):
+        pass  # an app that can not be entered is left alone
+
+
+async def test_lifespan_reaches_the_app_behind() -> None:
+    shim = OpenAIShim(OPENAI.using("sk"))
+    async with asgi.lifespan(Authenticate(shim, identify=of_session)):
+        assert shim._users == 1
+    assert shim._users == 0
+
+
+async def test_a_callers_models_are_heeded_by_the_app_behind() -> None:
+    upstream = Upstream(answers())
+    app = Authenticate(
+        OpenAIShim(OPENAI.using("sk"), transport=upstream.transport),
+        verify=static_tokens({"tok-1": ALICE}),
+    )
+    headers = {"authorization": "Bearer tok-1"}
+    assert (await asgi.chat(app, model="gpt-5", headers=headers)).status == 200
+    assert (await asgi.chat(app, model="claude", headers=headers)).status == 403
+    assert len(upstream.requests) == 1
+    assert "tok-1" not in repr(upstream.requests[0].headers)
+
+
+# ── principals, tokens, mistakes ─────────────────────────────────────────────
+
+
+def test_a_principal_may_use_what_its_patterns_say() -> None:
+    assert Principal("x").may_use("anything")
+    assert ALICE.may_use("gpt-5")
+    assert not ALICE.may_use("claude")
+    # A text is one pattern, and not its letters, one of which is "*".
+    one = Principal("x", models="gpt-*")  # type: ignore[arg-type]
+    assert one.models == ("gpt-*",)
+    assert not one.may_use("claude")
+    assert Principal("x", models=["a", "b"]).models == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_principals_can_be_kept_in_sets() -> None:
+    assert len({ALICE, Principal("alice", models=("gpt-*",)), Principal("bob")}) == 2
+
+
+def test_no_token_is_in_a_repr() -> None:
+    tokens = {"tok-secret": "alice"}
+    app = Authenticate(OpenAIShim(OPENAI.using("sk-secret")), verify=static_tokens(tokens))
+    assert "secret" not in repr(app)
+    assert repr(app).startswith("Authenticate(OpenAIShim(")
+
+
+async def test_strange_tokens_are_just_wrong() -> None:
+    verify = static_tokens({"tok": "alice", "ключ": "bob"})
+    for token in ("\ud800", "", "to", "tok\x00", "k" * 100_000):
+        assert await verify(token) is None
+    assert (await verify("ключ")) == Principal("bob", "bob")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Authenticate(Inner()), "needs verify=, identify=, or both"),
+        (lambda: Authenticate(Inner(), verify={"tok": "x"}), "not dict.*static_tokens"),  # type: ignore[arg-type]
+        (lambda: Authenticate(Inner(), identify="x"), "not str"),  # type: ignore[arg-type]
+        (lambda: static_tokens(["tok"]), "a mapping"),  # type: ignore[arg-type]
+        (lambda: static_tokens({"": "x"}), "no token is empty"),
+        (lambda: static_tokens({"tok": None}), "a text, not NoneType"),  # type: ignore[dict-item]
+    ],
+)
+def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        make()
