@@ -1,0 +1,1 @@
+"""Measures every row of the hot path's budget: `python -m benchmarks`."""

@@ -1,0 +1,216 @@
+"""The ASGI apps under test, as factories; `BENCH_UPSTREAM` is the mock's base URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+from pyreqwest.client import Client, ClientBuilder
+
+from asgi_aiproxy.upstream import Outgoing, default_transport
+from benchmarks import wire
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+JSON = [(b"content-type", b"application/json")]
+SSE = [(b"content-type", b"text/event-stream; charset=utf-8")]
+
+
+def upstream() -> str:
+    return os.environ["BENCH_UPSTREAM"]
+
+
+# Ours.
+
+
+def chat() -> App:
+    """OpenAI to OpenAI, with all that a gateway is for."""
+    from asgi_aiproxy.providers import OPENAI
+
+    return gateway(OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1"))
+
+
+def claude() -> App:
+    """OpenAI to Anthropic."""
+    from asgi_aiproxy.providers import ANTHROPIC
+
+    return gateway(ANTHROPIC.using(["sk-one", "sk-two"], base_url=upstream()))
+
+
+def gateway(provider: Any) -> App:
+    from asgi_aiproxy.middleware.auth import Authenticate, static_tokens
+    from asgi_aiproxy.shim import OpenAIShim
+
+    async def record(usage: Any) -> None:
+        pass
+
+    shim = OpenAIShim(provider, record=record)
+    return Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
+
+
+# What they are compared with.
+
+
+def answer() -> App:
+    """No upstream at all: what the server itself can do."""
+    body = wire.openai_whole()
+    headers = [*JSON, (b"content-length", b"%d" % len(body))]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        await read(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def relay() -> App:
+    """A bare relay loop over the gateway's own transport."""
+    transport = default_transport()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        answer = await transport.send(asked(scope["path"], await read(receive)))
+        await send({"type": "http.response.start", "status": answer.status, "headers": SSE})
+        while data := await answer.read():
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await answer.aclose()
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+def translating() -> App:
+    """The bare relay loop with the least translation there can be, Anthropic to OpenAI."""
+    transport = default_transport()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        answer = await transport.send(asked(wire.MESSAGES, await read(receive)))
+        await send({"type": "http.response.start", "status": answer.status, "headers": SSE})
+        rest = b""
+        while data := await answer.read():
+            out, rest = translate(rest + data)
+            await send({"type": "http.response.body", "body": out, "more_body": True})
+        await answer.aclose()
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+    return app
+
+
+def asked(path: str, body: bytes) -> Outgoing:
+    return Outgoing(method="POST", url=upstream() + path, headers=HEADERS, body=body, streamed=True)
+
+
+# For scale: the same over pyreqwest.
+
+
+def pyreqwest_whole() -> App:
+    """A bare relay of whole answers."""
+    client = lazy_client()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        request = client().post(upstream() + scope["path"]).headers(HEADERS)
+        response = await request.body_bytes(await read(receive)).build().send()
+        body = bytes(await response.bytes())
+        headers = [*JSON, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def pyreqwest() -> App:
+    """A bare relay loop of streams."""
+    client = lazy_client()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        request = client().post(upstream() + scope["path"]).headers(HEADERS)
+        request = request.body_bytes(await read(receive)).streamed_read_buffer_limit(0)
+        async with request.build_streamed() as response:
+            await send({"type": "http.response.start", "status": response.status, "headers": SSE})
+            read_chunk = response.body_reader.read_chunk
+            while chunk := await read_chunk():
+                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+class Delta(msgspec.Struct):
+    text: str = ""
+
+
+class Event(msgspec.Struct):
+    type: str
+    delta: Delta | None = None
+
+
+decode = msgspec.json.Decoder(Event).decode
+encode = msgspec.json.Encoder().encode
+PREFIX = (
+    b'data: {"id":"msg_01XFDUDYJgAACzvnptvVoYEL","object":"chat.completion.chunk",'
+    b'"created":1760000000,"model":"claude-sonnet-4-5-20250929",'
+    b'"choices":[{"index":0,"delta":{"content":'
+)
+SUFFIX = b'},"finish_reason":null}]}\n\n'
+
+
+def translate(data: bytes) -> tuple[bytes, bytes]:
+    """Anthropic's events to OpenAI's chunks, by hand: decode a struct, encode between constants."""
+    blocks = data.split(b"\n\n")
+    rest = blocks.pop()
+    out = []
+    for block in blocks:
+        event = decode(block[block.find(b"data: ") + 6 :])
+        if event.delta is not None and event.delta.text:
+            out.append(PREFIX + encode(event.delta.text) + SUFFIX)
+    return b"".join(out), rest
+
+
+HEADERS = [("content-type", "application/json"), ("authorization", f"Bearer {wire.TOKEN}")]
+
+
+def lazy_client() -> Callable[[], Client]:
+    clients: list[Client] = []
+
+    def client() -> Client:
+        if not clients:
+            clients.append(ClientBuilder().no_proxy().build())
+        return clients[0]
+
+    return client
+
+
+async def read(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body", False):
+        message = await receive()
+        body += message.get("body", b"")
+    return body
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

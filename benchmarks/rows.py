@@ -1,0 +1,311 @@
+"""The rows of the budget (section 15 of the design), one function each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import rivals, traffic, wire
+from benchmarks.machine import ROOT
+from benchmarks.report import Result
+from benchmarks.rounds import Bench, Case
+from benchmarks.servers import Server, granian, uvicorn
+
+CONNECTIONS = 32
+EVENTS = 200
+RATE = 50
+PACED = 400
+FOREVER = 1_000_000
+PROBE = "paced-25-1000"  # the answer of an endless stream is checked with this one
+
+
+def chat_whole(bench: Bench) -> list[Result]:
+    with bench.servers() as servers:
+        body = wire.body("whole")
+        apps = {
+            "no upstream": "answer",
+            "chat whole": "chat",
+            "chat relay": "relay",
+            "chat relay, pyreqwest": "pyreqwest_whole",
+        }
+        cases = [
+            Case(name, servers.start(uvicorn, app), wire.CHAT, body) for name, app in apps.items()
+        ]
+        bench.closed(cases, connections=CONNECTIONS)
+    bare, ours, relay, pyreqwest = cases
+    return [
+        share("chat whole", bare, ours, must=35, should=45),
+        share("  a bare relay, same transport", bare, relay),
+        share("  a bare relay over pyreqwest", bare, pyreqwest),
+    ]
+
+
+def stream_verbatim(bench: Bench) -> list[Result]:
+    with bench.servers() as servers:
+        apps = {"relay": "relay", "verbatim": "chat", "relay, pyreqwest": "pyreqwest"}
+        by_name = {name: servers.start(uvicorn, app) for name, app in apps.items()}
+
+        def case(ask: str, *, asked: bool, by: str = "verbatim") -> Case:
+            """The mock tells usage in both cases: the gateway always asks for it."""
+            name = f"{by}, {ask}{', usage asked' if asked and by == 'verbatim' else ''}"
+            return stream(name, by_name[by], wire.CHAT, ask, usage=asked)
+
+        burst, chunks, paced = f"burst-{EVENTS}", f"chunks-{EVENTS}", f"paced-{FOREVER}-{RATE}"
+        base = case(burst, asked=True, by="relay")
+        plain, asked = case(burst, asked=False), case(burst, asked=True)
+        cut = case(chunks, asked=True, by="relay"), case(chunks, asked=False)
+        other = case(chunks, asked=True, by="relay, pyreqwest")
+        slow = case(paced, asked=True, by="relay"), case(paced, asked=False)
+        bench.closed([base, plain, asked, *cut, other], connections=CONNECTIONS)
+        few = bench.options.few
+        streams = bench.paced([slow[1], slow[0]], streams=PACED, rate=RATE, rounds=few)
+    return [
+        share("stream verbatim", *cut, must=80, should=90),
+        share("  a bare relay over pyreqwest", cut[0], other),
+        share("stream verbatim, in one HTTP chunk", base, plain, must=80, should=90),
+        share("  usage asked", base, asked),
+        share(f"  paced, {streams} streams", *slow),
+    ]
+
+
+def stream_translated(bench: Bench) -> list[Result]:
+    with bench.servers() as servers:
+        relay, ours = servers.start(uvicorn, "translating"), servers.start(uvicorn, "claude")
+        cases = [
+            stream(f"{name}, {ask}", server, wire.CHAT, ask)
+            for ask in (f"chunks-{EVENTS}", f"burst-{EVENTS}")
+            for name, server in (("translating relay", relay), ("translated", ours))
+        ]
+        bench.closed(cases, connections=CONNECTIONS)
+    return [
+        share("stream translated burst", cases[0], cases[1], must=60, should=80),
+        share("stream translated burst, in one HTTP chunk", cases[2], cases[3], must=60, should=80),
+    ]
+
+
+def paced_translated(bench: Bench) -> list[Result]:
+    with bench.servers() as servers:
+
+        def tcp_relay(_: str, port: int) -> list[str]:
+            target = str(bench.upstream.port)
+            return [sys.executable, "-m", "benchmarks.tcp_relay", str(port), target]
+
+        started = {
+            ("translated", "uvicorn"): (servers.start(uvicorn, "claude"), wire.CHAT),
+            ("relay", "uvicorn"): (servers.start(uvicorn, "relay"), wire.MESSAGES),
+            ("translated", "granian"): (servers.start(granian, "claude"), wire.CHAT),
+            ("relay", "granian"): (servers.start(granian, "relay"), wire.MESSAGES),
+            ("TCP", "uvloop"): (servers.start(tcp_relay, ""), wire.MESSAGES),
+            ("pyreqwest", "uvicorn"): (servers.start(uvicorn, "pyreqwest"), wire.MESSAGES),
+            ("pyreqwest", "granian"): (servers.start(granian, "pyreqwest"), wire.MESSAGES),
+        }
+
+        def cases(kind: str) -> list[Case]:
+            ask = f"{kind}-{FOREVER}-{RATE}"
+            return [
+                stream(f"{kind} {what}, {server}", process, path, ask)
+                for (what, server), (process, path) in started.items()
+            ]
+
+        paced, alone = cases("paced"), cases("alone")[:5:2]
+        rounds = bench.options.rounds
+        streams = bench.paced(paced, streams=PACED, rate=RATE, rounds=rounds)
+        few = bench.paced(alone, streams=PACED, rate=RATE, rounds=bench.options.few)
+    on_uvicorn, relay_uvicorn, on_granian, relay_granian, tcp, other, other_granian = paced
+
+    def note(streams: int) -> str:
+        more = f" ({PACED} are too many for this core)" if streams < PACED else ""
+        return f"{streams} streams{more}"
+
+    return [
+        times("paced translated, uvicorn", on_uvicorn, tcp, 4.5, 3.9, note(streams)),
+        times("  a bare relay, same transport", relay_uvicorn, tcp),
+        times("  a bare relay over pyreqwest", other, tcp),
+        times("paced translated, granian", on_granian, tcp, 3.2, 2.7, note(streams)),
+        times("  a bare relay, same transport", relay_granian, tcp),
+        times("  a bare relay over pyreqwest", other_granian, tcp),
+        times("  each event alone, uvicorn", alone[0], alone[2], note=note(few)),
+        times("  each event alone, granian", alone[1], alone[2], note=note(few)),
+    ]
+
+
+def translator(bench: Bench) -> list[Result]:
+    bench.progress.step("translator alone")
+    rounds, seconds = str(bench.options.rounds * 2 - 1), str(bench.options.seconds / 4)
+    command = [sys.executable, "-m", "benchmarks.translator", rounds, seconds]
+    run = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {bench.cores.gateway}),
+    )
+    results = []
+    for name, found in json.loads(run.stdout).items():
+        ratios = [ours / base for ours, base in zip(found["ours"], found["by_hand"], strict=True)]
+        best = {who: min(times) * 1e6 for who, times in found.items()}
+        note = f"{best['ours']:.2f} us an event, by hand {best['by_hand']:.2f}"
+        results.append(
+            Result(f"translator alone, {name}", ratios, "x", 2, 1.3, note=note, raw=found)
+        )
+    return results
+
+
+def first_token(bench: Bench) -> list[Result]:
+    with bench.servers() as servers:
+        claude, chat = servers.start(uvicorn, "claude"), servers.start(uvicorn, "chat")
+        ask = "paced-3-500"
+        cases = [
+            stream(f"first token, {name}", server, path, ask)
+            for name, server, path in (
+                ("translated", claude, wire.CHAT),
+                ("direct, Anthropic", None, wire.MESSAGES),
+                ("verbatim", chat, wire.CHAT),
+                ("direct, OpenAI", None, wire.CHAT),
+            )
+        ]
+        bench.closed(cases, connections=1, seconds=bench.options.seconds / 2)
+    translated, to_anthropic, verbatim, to_openai = cases
+    return [
+        added("time to first token added", translated, to_anthropic, must=0.5, should=0.25),
+        added("  the same dialect", verbatim, to_openai),
+    ]
+
+
+def memory(bench: Bench) -> list[Result]:
+    streams, megabyte = 1000, 1e6
+    ask = f"paced-{FOREVER}-2"
+    with bench.servers() as servers:
+        server = servers.start(uvicorn, "claude")
+        case = stream("memory", server, wire.CHAT, ask)
+        bench.verify([case])
+        before = server.rss() / megabyte
+        bench.progress.step(f"opening {streams} streams")
+        request = wire.request(case.path, case.body)
+        with traffic.load(bench.tools, bench.cores.load, server.port, streams, request) as (
+            board,
+            process,
+        ):
+            traffic.wait_for(
+                lambda: board[traffic.STREAMS] == streams, "all streams to open", process
+            )
+            time.sleep(max(2.0, bench.options.seconds * 2))
+            during = server.rss() / megabyte
+            if board[traffic.ERRORS] or board[traffic.STREAMS] != streams:
+                raise RuntimeError("memory: streams broke")
+        bench.upstream.finish()
+    each = (during - before) * 1000 / streams
+    note = f"{before:.0f} MB before, {each:.0f} kB a stream"
+    raw = {"before": before, "during": during}
+    return [Result("memory, 1,000 open streams", [during], "MB", 150, 90, note=note, raw=raw)]
+
+
+def imports(bench: Bench) -> list[Result]:
+    def clock(code: str) -> float:
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            check=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {bench.cores.gateway}),
+        )
+        return (time.perf_counter() - began) * 1000
+
+    def exported() -> str:
+        code = "from asgi_aiproxy import OpenAIShim"
+        run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+        return code if run.returncode == 0 else "from asgi_aiproxy.shim import OpenAIShim"
+
+    bench.progress.step("import")
+    codes = ["pass", "import asgi_aiproxy", exported()]
+    for code in codes:
+        clock(code)  # once for the caches
+    times: dict[str, list[float]] = {code: [] for code in codes}
+    for _ in range(bench.options.rounds * 3):
+        for code in codes:
+            times[code].append(clock(code))
+    nothing, package, shim = times.values()
+
+    def more(row: str, found: list[float], must: float | None, should: float | None) -> Result:
+        rounds = [one - base for one, base in zip(found, nothing, strict=True)]
+        return Result(row, rounds, "ms", must, should, raw={"times": found, "pass": nothing})
+
+    return [
+        more("import asgi_aiproxy", package, 150, 60),
+        more(f"  {codes[2]}", shim, None, None),
+    ]
+
+
+def litellm(bench: Bench) -> list[Result]:
+    if not bench.litellm:
+        return []
+    paced, few = f"paced-{FOREVER}-{RATE}", 12
+    with bench.servers() as servers:
+        rival = rivals.start_litellm(bench, servers, openai=["whole"], anthropic=[paced, PROBE])
+        ours, claude = servers.start(uvicorn, "chat"), servers.start(uvicorn, "claude")
+        body = wire.body("whole")
+        whole = [
+            Case("chat, LiteLLM", rival, wire.CHAT, body, exact=False),
+            Case("chat, ours beside it", ours, wire.CHAT, body),
+        ]
+        slow = [
+            stream(f"paced, {name}", server, wire.CHAT, paced)
+            for name, server in (("LiteLLM", rival), ("ours beside it", claude))
+        ]
+        bench.closed(whole, connections=CONNECTIONS)
+        bench.paced(slow, streams=few, rate=RATE, rounds=bench.options.few)
+    return [
+        times("LiteLLM, chat", whole[0], whole[1], note=f"{whole[0].rate[0]:.0f} requests/s"),
+        times("LiteLLM, paced", slow[0], slow[1], note=f"{few} streams"),
+    ]
+
+
+ROWS: dict[str, Callable[[Bench], list[Result]]] = {
+    "chat whole": chat_whole,
+    "stream verbatim": stream_verbatim,
+    "stream translated burst": stream_translated,
+    "paced translated": paced_translated,
+    "translator alone": translator,
+    "time to first token": first_token,
+    "memory": memory,
+    "import": imports,
+    "litellm": litellm,
+}
+
+
+def stream(name: str, server: Server | None, path: str, ask: str, *, usage: bool = False) -> Case:
+    """A case that asks for a stream; `ask` is the model, see upstream.c."""
+    count = int(ask.split("-")[1])
+    body = wire.body(ask, stream=True, usage=usage)
+    if count < FOREVER:
+        return Case(name, server, path, body, count)
+    return Case(name, server, path, body, 25, wire.body(PROBE, stream=True, usage=usage))
+
+
+def share(row: str, base: Case, case: Case, must: float = 0, should: float = 0) -> Result:
+    """What of the base's speed is left."""
+    rounds = [100 * one / other for one, other in zip(base.cpu, case.cpu, strict=True)]
+    return Result(row, rounds, "%", must or None, should or None, higher=True, raw=raw(case, base))
+
+
+def times(
+    row: str, case: Case, base: Case, must: float = 0, should: float = 0, note: str = ""
+) -> Result:
+    """How many times the base's CPU."""
+    rounds = [one / other for one, other in zip(case.cpu, base.cpu, strict=True)]
+    return Result(row, rounds, "x", must or None, should or None, note=note, raw=raw(case, base))
+
+
+def added(row: str, case: Case, base: Case, must: float = 0, should: float = 0) -> Result:
+    """How many milliseconds later."""
+    rounds = [(one - other) * 1e3 for one, other in zip(case.first, base.first, strict=True)]
+    return Result(row, rounds, "ms", must or None, should or None, raw=raw(case, base))
+
+
+def raw(*cases: Case) -> dict[str, Any]:
+    return {"cases": [case.raw() for case in cases]}
