@@ -1,0 +1,67 @@
+"""An existing Litestar service whose own users call AI models through it.
+
+    uvicorn examples.litestar_app.app:app
+
+The service knows its users by a session header; the gateway takes that knowledge over, so there are
+no gateway tokens. Two Anthropic keys take turns, and OpenAI answers when Anthropic can not.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from litestar import Litestar, get
+from litestar.handlers import asgi
+
+from asgi_aiproxy import (
+    Authenticate,
+    Key,
+    KeyPool,
+    OpenAIShim,
+    Principal,
+    ProviderRouter,
+    lifespan,
+)
+from asgi_aiproxy.providers import ANTHROPIC, OPENAI, Provider
+
+USERS = {"session-of-ada": Principal("ada"), "session-of-ben": Principal("ben", models=("fast",))}
+
+
+def session_user(scope: Any) -> Principal | None:
+    """Who this is, by the means the service already has."""
+    session = dict(scope["headers"]).get(b"x-session", b"").decode()
+    return USERS.get(session)
+
+
+@get("/")
+async def home() -> dict[str, str]:
+    """The service's own route."""
+    return {"service": "yours", "ai": "/ai/v1"}
+
+
+def create_app(
+    anthropic: Provider | None = None, openai: Provider | None = None, transport: Any = None
+) -> Litestar:
+    """The whole service; providers can be replaced by tests."""
+    keys = KeyPool(
+        [
+            Key(os.environ.get("ANTHROPIC_API_KEY", "no-key-set"), id="main"),
+            Key(os.environ.get("ANTHROPIC_SPARE_KEY", "no-spare-set"), id="spare"),
+        ]
+    )
+    anthropic = anthropic if anthropic is not None else ANTHROPIC.using(keys)
+    if openai is None:
+        openai = OPENAI.using(os.environ.get("OPENAI_API_KEY", "no-key-set"))
+    router = ProviderRouter(
+        {
+            "smart": [(anthropic, "claude-sonnet-4-5"), (openai, "gpt-4o")],
+            "fast": (openai, "gpt-4o-mini"),
+        }
+    )
+    ai = Authenticate(OpenAIShim(router, transport=transport), identify=session_user)
+    mounted = asgi("/ai", is_mount=True, copy_scope=True)(ai)
+    return Litestar([home, mounted], lifespan=[lifespan(ai)])
+
+
+app = create_app()
