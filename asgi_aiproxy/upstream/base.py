@@ -31,7 +31,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it leaves. `body` is bytes, a stream that can be sent once, or None.
 
     `streamed` asks for the answer as it comes, down to the single byte; otherwise small answers may
-    be gathered. `proxy` is the URL of an outbound proxy for this request.
+    be gathered. `raw` asks for the bytes and headers as they were sent, `content-encoding` and all.
+    `proxy` is the URL of an outbound proxy for this request.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     headers: Headers
     body: bytes | AsyncIterable[bytes] | None = None
     streamed: bool = False
+    raw: bool = False
     proxy: str | None = None
 
     def __repr__(self) -> str:
@@ -58,7 +60,7 @@ class Incoming(Protocol):
 
     @property
     def headers(self) -> Headers:
-        """The headers, `content-encoding` undone."""
+        """The headers; unless `raw` was asked for, `content-encoding` is undone."""
 
     async def read(self) -> bytes:
         """The next bytes of the body as they come; nothing at its end. Raises APIError."""

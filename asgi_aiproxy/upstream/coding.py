@@ -21,8 +21,13 @@ class Undo(Protocol):
         """All has come; raises APIError if something is missing."""
 
 
-def plain(headers: list[tuple[str, str]]) -> tuple[Headers, Undo | None]:
-    """The headers of the decoded answer, and what decodes it. Raises APIError on the unknown."""
+def plain(headers: list[tuple[str, str]], *, raw: bool = False) -> tuple[Headers, Undo | None]:
+    """The headers of the decoded answer, and what decodes it. Raises APIError on the unknown.
+
+    A `raw` answer is left as it is.
+    """
+    if raw:
+        return headers, None
     codings = [
         coding
         for name, value in headers

@@ -109,7 +109,7 @@ class HttpxTransport:
         except Exception as error:
             raise failure(httpx, error, request.url) from error
         try:
-            return HttpxIncoming(httpx, response)
+            return HttpxIncoming(httpx, response, raw=request.raw)
         except BaseException:
             await response.aclose()
             raise
@@ -158,13 +158,13 @@ class HttpxTransport:
 class HttpxIncoming:
     """An answer of httpx's."""
 
-    def __init__(self, httpx: Any, response: Any) -> None:
+    def __init__(self, httpx: Any, response: Any, *, raw: bool) -> None:
         self._httpx = httpx
         self._response = response
         self.status: int = response.status_code
         headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
         self.headers: Headers
-        self.headers, self._undo = plain(headers)
+        self.headers, self._undo = plain(headers, raw=raw)
         self._bytes: AsyncIterator[bytes] = aiter(response.stream)
 
     async def read(self) -> bytes:

@@ -51,7 +51,7 @@ class ReqwestTransport:
         self._proxy = proxy
         self._ca = certificates(ca) if ca is not None else None
         self._http2 = http2
-        self._clients: dict[str | None, Client] = {}
+        self._clients: dict[tuple[str | None, bool], Client] = {}
         if proxy is not None:
             proxy_parts(proxy)
 
@@ -60,9 +60,10 @@ class ReqwestTransport:
 
     async def send(self, request: Outgoing) -> ReqwestIncoming:
         """Send one request; returns when the head of the answer is in."""
-        client = self._clients.get(request.proxy)
+        which = (request.proxy, request.raw)
+        client = self._clients.get(which)
         if client is None:
-            client = self._clients[request.proxy] = self._build(request.proxy)
+            client = self._clients[which] = self._build(*which)
         body: _Body | None = None
         try:
             builder = client.request(request.method, request.url).headers(list(request.headers))
@@ -90,7 +91,7 @@ class ReqwestTransport:
         if body is not None and response.status >= 300:
             body.stop()  # refused before all was said
         try:
-            headers, undo = plain(_headers(response.headers))
+            headers, undo = plain(_headers(response.headers), raw=request.raw)
         except BaseException:
             await sending.__aexit__(None, None, None)
             raise
@@ -103,7 +104,7 @@ class ReqwestTransport:
         for client in clients.values():
             await client.close()
 
-    def _build(self, proxy: str | None) -> Client:
+    def _build(self, proxy: str | None, raw: bool) -> Client:
         limits = self._timeouts
         builder = (
             ClientBuilder()
@@ -118,6 +119,8 @@ class ReqwestTransport:
         )
         if self._http2:
             builder = builder.http2(True)
+        if raw:
+            builder = builder.gzip(False).brotli(False).deflate(False).zstd(False)
         proxy = proxy or self._proxy
         try:
             if proxy:

@@ -76,7 +76,7 @@ class SocketTransport:
         try:
             connection = pool.idle(where.origin) or await self._connect(pool, where)
             reader = await connection.send(request.method, head, request.body, length)
-            headers, undo = plain(reader.headers)
+            headers, undo = plain(reader.headers, raw=request.raw)
         except BaseException as error:
             try:
                 if connection is not None:

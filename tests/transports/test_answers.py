@@ -283,3 +283,20 @@ async def test_a_provider_can_not_send_more_than_is_read(kind: Kind) -> None:
         await answer.aclose()
         assert sent < 20_000_000
     await close(transport)
+
+
+async def test_a_raw_answer_comes_as_it_was_sent_encoding_and_all(transport: Transport) -> None:
+    packed = gzip.compress(b"hello " * 100)
+    async with Wire(again(packed, "Content-Encoding: gzip")) as wire:
+        answer = await transport.send(post(wire.url, streamed=True, raw=True))
+        assert header(answer.headers, "content-encoding") == "gzip"
+        assert header(answer.headers, "content-length") == str(len(packed))
+        assert await rest(answer) == packed
+        await answer.aclose()
+
+
+async def test_a_raw_answer_may_have_an_encoding_that_nobody_knows(transport: Transport) -> None:
+    async with Wire(again(b"abc", "Content-Encoding: made-up")) as wire:
+        answer = await transport.send(post(wire.url, streamed=True, raw=True))
+        assert await rest(answer) == b"abc"
+        await answer.aclose()
