@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import IO
 
@@ -154,6 +155,11 @@ class Upload:
         self._size = self._kept_size = 0
         self._more = True
         self._consumed = asyncio.Event()
+        # What `receive` read before it was asked for, and what went wrong with it.
+        self._ahead: deque[bytes] = deque()
+        self._failure: APIError | None = None
+        self._sending = False
+        self._turn = asyncio.Lock()  # one reads at a time
 
     def close(self) -> None:
         """Give back what was kept."""
@@ -177,11 +183,28 @@ class Upload:
         return self._pieces(new), length
 
     async def receive(self) -> Message:
-        """What comes after the body: an ASGI `receive` for who watches for a disconnect."""
+        """What comes after the body: an ASGI `receive` for who watches for a disconnect.
+
+        Until the body is asked for, some of it is read ahead: servers tell of a disconnect only
+        after what came before it.
+        """
+        ahead = 0
+        while self._more and ahead < _PIECE and not self._sending and self._failure is None:
+            async with self._turn:
+                try:
+                    data = await self._next()
+                except ClientGoneError:
+                    return {"type": "http.disconnect"}
+                except APIError as error:
+                    self._failure = error  # told to who sends the body on
+                else:
+                    self._ahead.append(data)
+                    ahead += len(data)
         await self._consumed.wait()
         return await self._receive()
 
     async def _pieces(self, model: bytes) -> AsyncIterator[bytes]:
+        self._sending = True
         self._kept.seek(0)
         left = self._field.start
         while left > _PIECE:
@@ -191,9 +214,15 @@ class Upload:
         self._kept.seek(self._field.end)
         while piece := await self._kept_bytes(_PIECE):
             yield piece
-        while self._more:
-            data = await self._next()
-            if data:
+        while True:
+            async with self._turn:
+                if not self._ahead:
+                    if self._failure is not None:
+                        raise self._failure
+                    if not self._more:
+                        break
+                    self._ahead.append(await self._next())
+            if data := self._ahead.popleft():
                 yield data
 
     async def _next(self) -> bytes:

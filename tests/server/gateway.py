@@ -1,0 +1,94 @@
+"""A gateway under a real server over a provider of bytes, whose books and leases a test can see."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgi_aiproxy import Key, KeyPool, OpenAIShim, Timeouts, UsageRecord
+from asgi_aiproxy.providers import OPENAI
+from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.upstream import SocketTransport
+from tests.server.caller import Caller
+from tests.server.servers import Running, Server
+from tests.wire import PATIENCE, Handler, Wire
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+SECRET = "sk-upstream-secret"
+
+
+def chunked(*pieces: bytes, end: bool = False) -> bytes:
+    """Pieces of a body, each a chunk."""
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
+    return body + b"0\r\n\r\n" * end
+
+
+@dataclass
+class Gateway:
+    """What a test sees of a gateway."""
+
+    pool: KeyPool
+    transport: SocketTransport
+    wire: Wire
+    running: Running
+    app: OpenAIShim
+    records: list[UsageRecord] = field(default_factory=list)
+    recorded_at: float = 0.0
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self, record: UsageRecord) -> None:
+        """The sink."""
+        self.records.append(record)
+        self.recorded_at = time.perf_counter()
+        self._news.set()
+
+    async def caller(self, **options: Any) -> Caller:
+        return await Caller.to(self.running.port, **options)
+
+    async def recorded(self, count: int = 1) -> UsageRecord:
+        """Wait for so many records; there are no more, and no key is in use."""
+        async with asyncio.timeout(PATIENCE):
+            while len(self.records) < count:
+                self._news.clear()
+                await self._news.wait()
+        await asyncio.sleep(0.02)  # what would come too often comes about now
+        assert len(self.records) == count, self.records
+        assert [key.in_flight for key in await self.pool.status()] == [0]
+        return self.records[-1]
+
+
+@asynccontextmanager
+async def gateway(
+    server: Server,
+    handler: Handler,
+    *,
+    provider: Provider = OPENAI,
+    base: str = "{url}/v1",
+    wait: float = 0.0,
+    max_connections: int = 10,
+    grace: float = 1.0,
+    timeouts: Timeouts | None = None,
+    **options: Any,
+) -> AsyncIterator[Gateway]:
+    """A gateway that runs. `base` is where the provider is; {url} stands for the wire's."""
+    pool = KeyPool([Key(SECRET, id="1", concurrency=1)], wait=wait)
+    limits = timeouts if timeouts is not None else Timeouts(first=60.0, idle=60.0)
+    transport = SocketTransport(timeouts=limits, max_connections=max_connections)
+    seen: list[Gateway] = []
+
+    async def sink(record: UsageRecord) -> None:
+        await seen[0].take(record)
+
+    async with Wire(handler) as wire:
+        target = provider.using(pool, base_url=base.format(url=wire.url, port=wire.port))
+        app = OpenAIShim(target, transport=transport, record=sink, timeouts=limits, **options)
+        try:
+            async with server(app, grace=grace) as running:
+                seen.append(Gateway(pool, transport, wire, running, app))
+                yield seen[0]
+        finally:
+            await transport.aclose()

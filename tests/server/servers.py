@@ -1,0 +1,117 @@
+"""Real servers in the test's own event loop, so that a test sees both sides of the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import hypercorn.asyncio
+import uvicorn
+from granian.constants import Interfaces
+from granian.server.embed import Server as Granian
+from hypercorn.config import Config
+
+from tests.wire import PATIENCE
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that runs. `stop` asks it to end, as a signal would; `task` is done when it has."""
+
+    port: int
+    task: asyncio.Task[Any]
+    stop: Callable[[], None]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server, and how to run an app in it; `grace` is what open streams get at its end."""
+
+    name: str
+    start: Callable[[Any, float], Running]
+    loop: str = "asyncio"
+
+    def __call__(self, app: Any, *, grace: float = 1.0) -> AbstractAsyncContextManager[Running]:
+        return _run(self, app, grace)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@asynccontextmanager
+async def _run(server: Server, app: Any, grace: float) -> AsyncIterator[Running]:
+    running = server.start(app, grace)
+    try:
+        await _listening(running)
+        yield running
+    finally:
+        running.stop()
+        done, _ = await asyncio.wait((running.task,), timeout=grace + PATIENCE)
+        if not done:
+            running.task.cancel()
+            await asyncio.wait((running.task,))
+    assert done, f"{server} did not end"
+    running.task.result()
+
+
+async def _listening(running: Running) -> None:
+    async with asyncio.timeout(2 * PATIENCE):
+        while not running.task.done():
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+                writer.close()
+                return
+            await asyncio.sleep(0.005)
+    running.task.result()
+
+
+def _uvicorn(app: Any, grace: float) -> Running:
+    sock = socket.create_server(("127.0.0.1", 0), backlog=256)
+    config = uvicorn.Config(
+        app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=int(grace)
+    )
+    server = uvicorn.Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    async def serve() -> None:
+        await server.serve(sockets=[sock])
+
+    return Running(sock.getsockname()[1], asyncio.ensure_future(serve()), stop)
+
+
+def _hypercorn(app: Any, grace: float) -> Running:
+    sock = socket.create_server(("127.0.0.1", 0), backlog=256)
+    port = sock.getsockname()[1]
+    config = Config()
+    config.bind = [f"fd://{sock.detach()}"]
+    config.graceful_timeout = grace
+    config.accesslog = config.errorlog = None
+    ended = asyncio.Event()
+    serving = hypercorn.asyncio.serve(app, config, shutdown_trigger=ended.wait, mode="asgi")
+    return Running(port, asyncio.ensure_future(serving), ended.set)
+
+
+def _granian(app: Any, grace: float) -> Running:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    server = Granian(app, port=port, interface=Interfaces.ASGI, log_enabled=False)
+    server.workers_kill_timeout = grace
+    return Running(port, asyncio.ensure_future(server.serve()), server.stop)
+
+
+SERVERS = [
+    Server("uvicorn", _uvicorn),
+    Server("uvicorn-uvloop", _uvicorn, loop="uvloop"),
+    Server("hypercorn", _hypercorn),
+    Server("granian", _granian),
+]
