@@ -26,6 +26,7 @@ MAY: dict[str, set[str]] = {
     "_json": set(),
     "errors": set(),
     "retry_after": set(),
+    "stores": {"errors"},
     "messages": {"errors"},
     "framing": {"errors"},
     "dialects": {"_json", "errors", "messages", "framing"},

@@ -1,0 +1,365 @@
+"""The store within one process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Self
+
+from asgi_aiproxy.stores.account import Account, Lack
+from asgi_aiproxy.stores.base import (
+    ANYTHING,
+    ONCE,
+    Admitted,
+    Anything,
+    Clear,
+    Count,
+    Expected,
+    Grant,
+    Hold,
+    Level,
+    Refused,
+    Reserve,
+    Settled,
+    Slot,
+    check,
+)
+
+_SWEEP = 4096  # accounts are looked over for what has expired after so many admissions
+
+
+class MemoryStore:
+    """A store for one process: what it holds ends with it."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._tables: dict[str, dict[str, bytes]] = {}
+        self._versions: dict[str, int] = {}
+        self._accounts: dict[str, Account] = {}
+        self._logs: dict[str, deque[tuple[int, bytes]]] = {}
+        self._numbers: dict[str, int] = {}
+        self._watchers: dict[str, list[Callable[[], None]]] = {}
+        self._until_sweep = _SWEEP
+
+    # tables
+
+    async def get(self, table: str, key: str) -> bytes | None:
+        """One row's value, or None."""
+        return self._tables.get(table, {}).get(key)
+
+    async def rows(self, table: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
+        """All rows, or those of `keys` that exist."""
+        found = self._tables.get(table, {})
+        return {key: found[key] for key in (found if keys is None else keys) if key in found}
+
+    async def page(self, table: str, after: str = "", limit: int = 100) -> dict[str, bytes]:
+        """At most `limit` rows whose keys come after `after`, in their order."""
+        found = self._tables.get(table, {})
+        keys = sorted((key for key in found if key > after), key=str.encode)
+        return {key: found[key] for key in keys[:limit]}
+
+    async def put(
+        self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
+    ) -> bool:
+        """Write a row if there is what is `expected`; whether it was so."""
+        wanted = {} if isinstance(expected, Anything) else {key: expected}
+        return not await self.put_many(table, {key: value}, expected=wanted)
+
+    async def put_many(
+        self,
+        table: str,
+        rows: Mapping[str, bytes | None],
+        *,
+        expected: Mapping[str, bytes | None] | None = None,
+    ) -> list[str]:
+        """Write all rows, or none: the keys whose rows are not as `expected`."""
+        held = self._tables.setdefault(table, {})
+        wrong = [key for key, value in (expected or {}).items() if held.get(key) != value]
+        if not wrong:
+            for key, value in rows.items():
+                if value is None:
+                    held.pop(key, None)
+                else:
+                    held[key] = value
+            self._changed(table)
+        return wrong
+
+    async def drop(self, table: str, key: str) -> bool:
+        """Remove a row; whether there was one."""
+        if self._tables.get(table, {}).pop(key, None) is None:
+            return False
+        self._changed(table)
+        return True
+
+    async def version(self, name: str) -> int:
+        """A number that rises with every change of a table, or of what is on hold."""
+        return self._versions.get(name, 0)
+
+    def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` in the running loop after a change; returns how to stop."""
+        loop = asyncio.get_running_loop()
+
+        def soon() -> None:
+            if not loop.is_closed():
+                loop.call_soon(changed)
+
+        watchers = self._watchers.setdefault(name, [])
+        watchers.append(soon)
+
+        def stop() -> None:
+            if soon in watchers:
+                watchers.remove(soon)
+
+        return stop
+
+    def _changed(self, name: str) -> None:
+        self._versions[name] = self._versions.get(name, 0) + 1
+        for soon in self._watchers.get(name, ()):
+            soon()
+
+    # admission
+
+    async def admit(
+        self,
+        holder: str,
+        grants: Sequence[Grant],
+        *,
+        ttl: float = 60.0,
+        one_of: Sequence[Sequence[Grant]] = (),
+    ) -> Admitted | Refused:
+        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
+        check(holder, grants, one_of, ttl)
+        now = self._now()
+        until = now + ttl * 1000
+        taken = self._left(holder, grants, now)
+        if isinstance(taken, Refused):
+            return taken
+        choice = -1
+        every = tuple(grants)
+        refused: Refused | None = None
+        for number, choices in enumerate(one_of):
+            more = self._left(holder, choices, now)
+            if not isinstance(more, Refused):
+                choice, every = number, (*grants, *choices)
+                taken += more
+                break
+            refused = _sooner(refused, more)
+        if choice < 0 and refused is not None:
+            return refused
+        for grant in every:
+            if not isinstance(grant, Clear):
+                self._account(grant.account).take(holder, grant, now, until)
+        self._sweep(now)
+        return Admitted(
+            holder=holder, grants=every, left=tuple(taken), choice=choice, at=now / 1000
+        )
+
+    def _left(self, holder: str, grants: Iterable[Grant], now: int) -> list[int | None] | Refused:
+        """What would remain of each, or the first that is lacking with the longest wait of all."""
+        left: list[int | None] = []
+        refused: Refused | None = None
+        for grant in grants:
+            found = self._account(grant.account).left(holder, grant, now)
+            if not isinstance(found, Lack):
+                left.append(found)
+            elif refused is None:
+                refused = Refused(grant=grant, left=found.left, retry_after=found.retry_after)
+            elif found.retry_after is not None:
+                wait = max(refused.retry_after or 0.0, found.retry_after)
+                refused = Refused(grant=refused.grant, left=refused.left, retry_after=wait)
+        return refused or left
+
+    async def settle(
+        self, admitted: Admitted, actual: Mapping[Grant, int] | None = None
+    ) -> Settled:
+        """Give slots back, and correct counts and budgets to what was really used."""
+        now = self._now()
+        actual = actual or {}
+        holder = admitted.holder
+        done = False
+        spent: dict[Reserve, int] = {}
+        new: dict[str, bool] = {}  # by account
+        for grant in admitted.grants:
+            if isinstance(grant, Clear):
+                continue
+            account = self._account(grant.account)
+            used = grant.amount if not isinstance(grant, Slot) else 0
+            used = actual.get(grant, used)
+            marked = not admitted.sure or (isinstance(grant, Count) and used != grant.amount)
+            if marked and grant.account not in new:
+                new[grant.account] = account.first(f"settle {holder}", now, ONCE)
+            first = new.get(grant.account, False)
+            if isinstance(grant, Count):
+                window = account.windows.get(grant.name)
+                if admitted.sure and marked and first and window is not None:
+                    window.correct(now, admitted.at * 1000, used - grant.amount)
+                    done = True
+                continue
+            assumed = not admitted.sure and first
+            done |= account.settle(holder, grant, used, now, assumed=assumed)
+            if isinstance(grant, Reserve):
+                spent[grant] = account.budgets[grant.name].spent
+        return Settled(first=done, spent=spent)
+
+    async def renew(self, admitted: Admitted, ttl: float) -> bool:
+        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        now = self._now()
+        until = now + ttl * 1000
+        kept = [
+            self._account(grant.account).renew(admitted.holder, grant, now, until)
+            for grant in admitted.grants
+        ]
+        return all(kept)
+
+    async def charge(self, budget: Reserve, *, once: str) -> int:
+        """Add `budget.amount` to what is spent, cap or not; returns the spending."""
+        now = self._now()
+        account = self._account(budget.account)
+        if account.first(f"charge {once}", now, ONCE):
+            return account.charge(budget, now)
+        return account.budgets[budget.name].spent if budget.name in account.budgets else 0
+
+    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+        """How much of each is used now."""
+        now = self._now()
+        return [self._level(grant, now) for grant in grants]
+
+    def _level(self, grant: Grant, now: int) -> Level:
+        account = self._accounts.get(grant.account)
+        if account is None:
+            return Level(0)
+        match grant:
+            case Count():
+                window = account.windows.get(grant.name)
+                return Level(window.used(now, grant.window) if window is not None else 0)
+            case Slot():
+                slots = account.slots.get(grant.name)
+                if slots is not None:
+                    slots.expired(now)
+                return Level(len(slots.until) if slots is not None else 0)
+            case Reserve():
+                budget = account.budgets.get(grant.name)
+                if budget is None:
+                    return Level(0)
+                budget.sweep(now)
+                return Level(budget.spent, budget.held)
+            case Clear():
+                return Level(int(account.held.get(grant.name, (0, b""))[0] > now))
+
+    # holds
+
+    async def hold(self, account: str, name: str, seconds: float, value: bytes = b"") -> bool:
+        """Put on hold, unless it is for longer already; whether it was done."""
+        until = self._now() + seconds * 1000
+        held = self._account(account).held
+        if name in held and held[name][0] >= until:
+            return False
+        held[name] = (until, value)
+        self._changed(account)
+        return True
+
+    async def lift(self, account: str, name: str) -> bool:
+        """End a hold; whether there was one."""
+        until, _ = self._account(account).held.pop(name, (0, b""))
+        if until <= self._now():
+            return False
+        self._changed(account)
+        return True
+
+    async def holds(self, account: str) -> dict[str, Hold]:
+        """All that is on hold now."""
+        return self._account(account).holds(self._now())
+
+    # counters
+
+    async def add(
+        self,
+        account: str,
+        amounts: Mapping[str, int],
+        *,
+        ttl: float | None = None,
+        once: str = "",
+    ) -> dict[str, int]:
+        """Add to sums; returns the new ones."""
+        now = self._now()
+        found = self._account(account)
+        if found.sums_until <= now:
+            found.sums = {}
+        if not once or found.first(f"add {once}", now, ONCE):
+            found.sums_until = float("inf") if ttl is None else now + ttl * 1000
+            for name, amount in amounts.items():
+                found.sums[name] = found.sums.get(name, 0) + amount
+        return {name: found.sums.get(name, 0) for name in amounts}
+
+    async def sums(self, account: str, names: Collection[str] | None = None) -> dict[str, int]:
+        """All sums, or those of `names`; what was never added to is missing."""
+        found = self._accounts.get(account)
+        if found is None or found.sums_until <= self._now():
+            return {}
+        sums = found.sums
+        return {name: sums[name] for name in (sums if names is None else names) if name in sums}
+
+    # logs
+
+    async def append(
+        self, log: str, record: bytes, *, maxlen: int | None = None, once: str = ""
+    ) -> None:
+        """Add a record; `maxlen` are kept."""
+        if once and not self._account(log).first(f"append {once}", self._now(), ONCE):
+            return
+        records = self._logs.setdefault(log, deque())
+        number = self._numbers[log] = self._numbers.get(log, 0) + 1
+        records.append((number, record))
+        while maxlen is not None and len(records) > maxlen:
+            records.popleft()
+
+    async def read(
+        self, log: str, after: str = "", limit: int = 100, *, newest: bool = False
+    ) -> list[tuple[str, bytes]]:
+        """Records with their ids, after (or with `newest`: going back from) the id `after`."""
+        records = self._logs.get(log, deque())
+        start = int(after) if after else None
+        found = (
+            (str(number), record)
+            for number, record in (reversed(records) if newest else records)
+            if start is None or (number < start if newest else number > start)
+        )
+        return list(islice(found, limit))
+
+    # the rest
+
+    async def aclose(self) -> None:
+        """Nothing to let go of: what was stored stays with the object."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _account(self, name: str) -> Account:
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = Account()
+        return account
+
+    def _sweep(self, now: int) -> None:
+        self._until_sweep -= 1
+        if self._until_sweep <= 0:
+            gone = [name for name, account in self._accounts.items() if account.sweep(now)]
+            for name in gone:
+                del self._accounts[name]
+            self._until_sweep = max(_SWEEP, len(self._accounts))
+
+
+def _sooner(known: Refused | None, more: Refused) -> Refused:
+    """Of two refusals the one that ends first."""
+    if known is None or known.retry_after is None:
+        return more
+    return more if more.retry_after is not None and more.retry_after < known.retry_after else known
