@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from asgi_aiproxy import Key, KeyPool, OpenAIShim, Timeouts, UsageRecord
+from asgi_aiproxy import Key, KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRecord
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream import SocketTransport
@@ -69,12 +69,16 @@ async def gateway(
     provider: Provider = OPENAI,
     base: str = "{url}/v1",
     wait: float = 0.0,
+    models: Sequence[str] = (),
     max_connections: int = 10,
     grace: float = 1.0,
     timeouts: Timeouts | None = None,
     **options: Any,
 ) -> AsyncIterator[Gateway]:
-    """A gateway that runs. `base` is where the provider is; {url} stands for the wire's."""
+    """A gateway that runs, for any model unless `models` are named.
+
+    `base` is where the provider is; {url} and {port} stand for the wire's.
+    """
     pool = KeyPool([Key(SECRET, id="1", concurrency=1)], wait=wait)
     limits = timeouts if timeouts is not None else Timeouts(first=60.0, idle=60.0)
     transport = SocketTransport(timeouts=limits, max_connections=max_connections)
@@ -85,7 +89,8 @@ async def gateway(
 
     async with Wire(handler) as wire:
         target = provider.using(pool, base_url=base.format(url=wire.url, port=wire.port))
-        app = OpenAIShim(target, transport=transport, record=sink, timeouts=limits, **options)
+        router = ProviderRouter(dict.fromkeys(models, target)) if models else target
+        app = OpenAIShim(router, transport=transport, record=sink, timeouts=limits, **options)
         try:
             async with server(app, grace=grace) as running:
                 seen.append(Gateway(pool, transport, wire, running, app))

@@ -111,7 +111,8 @@ def _granian(app: Any, grace: float) -> Running:
 
 SERVERS = [
     Server("uvicorn", _uvicorn),
-    Server("uvicorn-uvloop", _uvicorn, loop="uvloop"),
     Server("hypercorn", _hypercorn),
     Server("granian", _granian),
 ]
+# As people run it who install `uvicorn[standard]`.
+UVLOOP = Server("uvicorn-uvloop", _uvicorn, loop="uvloop")

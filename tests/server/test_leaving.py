@@ -13,7 +13,7 @@ import pytest
 from asgi_aiproxy import Timeouts
 from asgi_aiproxy.upstream import Outgoing
 from tests.server.gateway import HEAD, Gateway, chunked, gateway
-from tests.server.servers import Server
+from tests.server.servers import SERVERS, UVLOOP, Server
 from tests.upstreams import chat_answer, chat_stream
 from tests.wire import PATIENCE, Line, deaf_port
 
@@ -24,6 +24,12 @@ SOON = 1.0
 
 WAYS = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 Note = Callable[[str, object], None]
+
+
+@pytest.fixture(params=[*SERVERS, UVLOOP], ids=str)
+def server(request: pytest.FixtureRequest) -> Server:
+    found: Server = request.param
+    return found
 
 
 class Provider:
