@@ -1,37 +1,116 @@
-"""Who calls."""
+"""Who calls, and how much of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys.key import patterns, serves
+from asgi_aiproxy.networks import check_networks
 
 # Where an ASGI scope carries its principal.
 SCOPE_KEY = "asgi_aiproxy.principal"
+
+Period = Literal["total", "day", "month"]
+Unit = Literal["usd", "units"]
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How much may be spent: `limit` micro-dollars, or quota units, in all or in each UTC day or
+    month. A `shared` one is spent by all callers of an account together.
+
+    Raises ConfigurationError if the limit is below zero.
+    """
+
+    limit: int
+    per: Period = "total"
+    unit: Unit = "usd"
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.limit < 2**53:  # what a Lua number holds whole
+            raise ConfigurationError(f"A budget can not be {self.limit}.")
+
+    @classmethod
+    def usd(cls, dollars: float, per: Period = "total", *, shared: bool = False) -> Budget:
+        """A budget in dollars."""
+        return cls(int(Decimal(str(dollars)) * 1_000_000), per, "usd", shared)
+
+    @classmethod
+    def units(cls, units: int, per: Period = "total", *, shared: bool = False) -> Budget:
+        """A budget in quota units."""
+        return cls(units, per, "units", shared)
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a caller may use: requests and tokens a minute, requests at once, and budgets.
+
+    None: as much as it likes. Raises ConfigurationError if a limit is below one.
+    """
+
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    budgets: tuple[Budget, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("rpm", "tpm", "concurrency"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ConfigurationError(f"{name} must be at least 1, or None: no limit.")
+        named = [(budget.per, budget.unit, budget.shared) for budget in self.budgets]
+        if len(set(named)) < len(named):
+            raise ConfigurationError("There are two budgets of the same unit and period.")
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A caller, as a token or the host application knows it.
 
-    `models` are patterns of the model names it may use, as it writes them (none: all).
+    `models` are patterns of the model names it may use, as it writes them (none: all). `providers`
+    and `keys` are patterns of the providers and keys that may serve it. `networks` are the ranges
+    of addresses it may call from. `account` is whom it shares budgets with, `ratio` what it pays
+    of a price. With `key_id` it is always served with that key; `may_pin` lets it name one itself.
     """
 
     id: str
     name: str = ""
     models: tuple[str, ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict, hash=False)
+    limits: Limits = NO_LIMITS
+    account: str = ""
+    group: str = ""
+    ratio: float = 1.0
+    providers: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    key_id: str = ""
+    may_pin: bool = True
+    scopes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str):
             raise ConfigurationError(f"A principal's id is a text, not {type(self.id).__name__}.")
-        object.__setattr__(self, "models", patterns(self.models))
+        for name in ("models", "providers", "keys", "networks"):
+            object.__setattr__(self, name, patterns(getattr(self, name)))
+        check_networks(self.networks)
+        if not 0 <= self.ratio < float("inf"):
+            raise ConfigurationError(f"A ratio can not be {self.ratio}.")
 
     def may_use(self, model: str) -> bool:
         """Whether this caller may ask for `model`."""
         return not self.models or serves(self.models, model)
+
+    def may_have(self, provider: str) -> bool:
+        """Whether `provider` may serve this caller."""
+        return not self.providers or serves(self.providers, provider)
 
 
 ANONYMOUS = Principal("")

@@ -1,0 +1,339 @@
+"""What exchanges cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+
+import msgspec
+import pytest
+from hypothesis import given, strategies as st
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios, Tier
+from asgi_aiproxy.prices.estimate import input_tokens, output_tokens
+from asgi_aiproxy.prices.price import rates
+from asgi_aiproxy.prices.ratios import millionths
+
+ONE = 1_000_000  # the ratio of a group that pays full prices
+SONNET = Price(
+    input=3,
+    output=15,
+    cache_read=0.3,
+    cache_write=3.75,
+    cache_write_1h=6,
+    tiers=(Tier(above=200_000, input=6, output=22.5, cache_read=0.6),),
+)
+AUDIO = Price(input=2.5, output=10, audio_input=40, audio_output=80, reasoning=12, request=0.005)
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "cost"),
+    [
+        (SONNET, Usage(), 0),
+        (SONNET, Usage(input=1000), 3000),
+        (SONNET, Usage(output=1000), 15_000),
+        (SONNET, Usage(input=1000, output=100), 4500),
+        # Cached tokens are part of the input, and cheaper.
+        (SONNET, Usage(input=1000, cache_read=900), 300 + 270),
+        (SONNET, Usage(input=1000, cache_write=1000), 3750),
+        (SONNET, Usage(input=1000, cache_write=1000, cache_write_1h=400), 2250 + 2400),
+        # A long prompt costs more from its first token, and so does its answer.
+        (SONNET, Usage(input=200_000), 600_000),
+        (SONNET, Usage(input=200_001, output=10), 6 * 200_001 + 225),
+        (SONNET, Usage(input=300_000, cache_read=300_000), 180_000),
+        # Reasoning costs as much as other output, unless it has a price.
+        (SONNET, Usage(output=1000, reasoning=900), 15_000),
+        (AUDIO, Usage(output=1000, reasoning=900), 5000 + 1000 + 10_800),
+        (AUDIO, Usage(input=100, audio_input=60), 5000 + 100 + 2400),
+        (AUDIO, Usage(output=100, audio_output=50), 5000 + 500 + 4000),
+        (AUDIO, Usage(), 5000),
+        # A part of a micro-dollar counts as a whole.
+        (Price(input=0.0375), Usage(input=1), 1),
+        (Price(input=0.1), Usage(input=10), 1),
+        (Price(input=0.1), Usage(input=11), 2),
+        (Price(input=0.07), Usage(input=100), 7),
+        # What does not add up can not make money.
+        (SONNET, Usage(input=10, cache_read=1000), 300),
+        (SONNET, Usage(output=10, reasoning=1000), 15_000),
+        (Price(), Usage(input=10**9, output=10**9), 0),
+    ],
+)
+def test_an_exchange_costs_what_its_kinds_of_tokens_cost(
+    price: Price, usage: Usage, cost: int
+) -> None:
+    assert rates(price).cost(usage) == cost
+    assert Prices({"m": price}, listed=False).cost("p", "m", usage, ONE) == cost
+
+
+TOKENS = st.integers(0, 3_000_000)
+PRICES = st.decimals(0, 200, places=4).map(float)
+
+
+@given(PRICES, PRICES, TOKENS, TOKENS)
+def test_a_cost_is_never_off_by_a_whole_micro_dollar(a: float, b: float, i: int, o: int) -> None:
+    exact = Fraction(str(a)) * i + Fraction(str(b)) * o
+    assert 0 <= rates(Price(input=a, output=b)).cost(Usage(input=i, output=o)) - exact < 1
+
+
+@given(TOKENS, TOKENS, st.data())
+def test_what_may_be_spent_at_most_is_never_less_than_what_is(
+    i: int, o: int, data: st.DataObject
+) -> None:
+    read = data.draw(st.integers(0, i))
+    written = data.draw(st.integers(0, i - read))
+    reasoning = data.draw(st.integers(0, o))
+    found = rates(SONNET)
+    used = Usage(input=i, output=o, cache_read=read, cache_write=written, reasoning=reasoning)
+    assert found.cost(used) <= found.most(i, o)
+
+
+def test_a_group_pays_its_ratio_of_a_price() -> None:
+    prices = Prices({"m": SONNET}, listed=False)
+    assert prices.cost("p", "m", Usage(input=1000), millionths(0.5)) == 1500
+    assert prices.cost("p", "m", Usage(input=1000), millionths(1.1)) == 3300
+    assert prices.cost("p", "m", Usage(input=1000), 0) == 0
+    assert prices.most("p", "m", 1000, 0, millionths(2)) == 7500
+
+
+# ── which price ──────────────────────────────────────────────────────────────
+
+
+def test_ones_own_prices_go_first_and_the_more_exact_before_patterns() -> None:
+    own = {
+        "*": Price(input=1),
+        "gpt-*": Price(input=2),
+        "gpt-4o": Price(input=3),
+        "azure/gpt-4o": Price(input=4),
+        "local/*": Price(),
+    }
+    prices = Prices({k: own[k] for k in ("gpt-*", "local/*", "*", "azure/gpt-4o", "gpt-4o")})
+    usage = Usage(input=1)
+    assert prices.cost("azure", "gpt-4o", usage, ONE) == 4
+    assert prices.cost("openai", "gpt-4o", usage, ONE) == 3
+    assert prices.cost("openai", "gpt-4o-mini", usage, ONE) == 2
+    assert prices.cost("local", "llama", usage, ONE) == 0
+    assert prices.cost("other", "mystery", usage, ONE) == 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "gpt-4o"),
+        ("openai", "gpt-4o-2024-08-06"),
+        ("anthropic", "claude-sonnet-4-5"),
+        ("gemini", "gemini-2.5-pro"),
+        ("groq", "llama-3.3-70b-versatile"),
+        ("xai", "grok-3"),
+        ("mistral", "mistral-large-latest"),
+        ("deepseek", "deepseek-chat"),
+        ("my-openai", "gpt-4o"),  # a row under another name: the model tells
+        ("azure", "gpt-4o"),
+    ],
+)
+def test_models_of_the_vendors_have_their_list_prices(provider: str, model: str) -> None:
+    found = Prices().find(provider, model)
+    assert found is not None
+    assert 0 < found.input < 100_000_000  # a hundred dollars for a million tokens
+    assert found.input <= found.output
+    assert found.cache_read <= found.input
+
+
+def test_a_list_price_is_what_the_package_itself_makes_of_it() -> None:
+    from genai_prices import Usage as Theirs, calc_price
+
+    rows = [
+        ("openai", "gpt-4o-mini", Usage(input=1000, output=300, cache_read=400)),
+        (
+            "anthropic",
+            "claude-sonnet-4-5",
+            Usage(input=9000, output=70, cache_read=5000, cache_write=3000),
+        ),
+        ("anthropic", "claude-sonnet-4-5", Usage(input=250_000, output=70)),
+        ("gemini", "gemini-2.5-pro", Usage(input=250_000, output=70, cache_read=100)),
+    ]
+    for provider, model, usage in rows:
+        theirs = calc_price(
+            Theirs(
+                input_tokens=usage.input,
+                output_tokens=usage.output,
+                cache_read_tokens=usage.cache_read,
+                cache_write_tokens=usage.cache_write,
+            ),
+            model,
+            provider_id={"gemini": "google"}.get(provider, provider),
+        )
+        cost = Prices().cost(provider, model, usage, ONE)
+        assert cost is not None
+        assert 0 <= cost - theirs.total_price * 1_000_000 < 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("openai", "mystery-1"), ("", ""), ("ollama", "mistral-7b"), ("vllm", "gpt-4o")],
+)
+def test_what_nobody_prices_has_no_price_unless_one_is_stated(provider: str, model: str) -> None:
+    assert Prices().cost(provider, model, Usage(input=1), ONE) is None
+    assert Prices().most(provider, model, 1, 1, ONE) is None
+    stated = Prices(unknown=Price(input=7))
+    assert stated.cost(provider, model, Usage(input=1), ONE) == 7
+
+
+def test_prices_that_change_are_looked_up_again() -> None:
+    now = [0.0]
+    prices = Prices(listed=False, clock=lambda: now[0])
+    asked: list[float] = []
+
+    def listed(provider: str, model: str, at: float) -> None:
+        asked.append(at)
+
+    prices._listed = listed
+    for at in (0.0, 59.0, 61.0, 62.0):
+        now[0] = at
+        prices.find("p", "m")
+    assert asked == [0.0, 61.0]
+
+
+def test_the_price_list_is_only_loaded_when_it_is_asked() -> None:
+    code = """
+import sys
+from asgi_aiproxy.prices import Price, Prices, Ratios
+prices = Prices({"m": Price(input=1)})
+prices.find("p", "m")
+assert not {"genai_prices", "pydantic", "httpx2"} & set(sys.modules)
+prices.find("openai", "gpt-4o")
+assert "genai_prices" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)
+    with pytest.raises(ConfigurationError, match=r"asgi-aiproxy\[prices\]"):
+        Prices().find("openai", "gpt-4o")
+
+
+def test_prices_are_written_as_json_has_them() -> None:
+    price = msgspec.json.decode(b'{"input": 3, "output": 15.5}', type=Price)
+    assert price == Price(input=3, output=15.5)
+    with pytest.raises(msgspec.ValidationError, match="unknown field `inptu`"):
+        msgspec.json.decode(b'{"inptu": 3}', type=Price)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Price(input=-1), "can not be -1: input"),
+        (lambda: Price(output=float("nan")), "can not be nan"),
+        (lambda: Price(tiers=(Tier(above=1, output=-2),)), "can not be -2"),
+        (lambda: Prices({"m": 3}), "is a Price, not int"),  # type: ignore[dict-item]
+        (lambda: Ratio(-1), "below zero"),
+        (lambda: Ratios({"m": float("inf")}), "below zero"),
+        (lambda: Ratios({}, units_per_usd=0), "at least 1"),
+    ],
+)
+def test_a_wrong_price_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        make()
+
+
+# ── ratios ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("model", "usage", "group", "units"),
+    [
+        ("gpt-4", Usage(input=100, output=50), 1.0, 15 * (100 + 2 * 50)),
+        ("gpt-3.5-turbo", Usage(input=100, output=30), 1.0, 105),  # 0.75 x (100 + 39.99…)
+        ("gpt-4", Usage(input=100), 0.5, 750),
+        ("ada", Usage(input=1), 1.0, 1),  # never nothing for something
+        ("ada", Usage(), 1.0, 0),
+        ("gpt-4", Usage(input=100, output=50), 0.0, 0),
+        ("other", Usage(input=10), 1.0, 300),
+    ],
+)
+def test_units_are_group_times_model_times_prompt_and_completion(
+    model: str, usage: Usage, group: float, units: int
+) -> None:
+    ratios = Ratios(
+        {"gpt-4": Ratio(15, 2), "gpt-3.5*": Ratio(0.75, 1.333333), "ada": 0.05}, unknown=30
+    )
+    assert ratios.cost("openai", model, usage, millionths(group)) == units
+    most = ratios.most("openai", model, usage.input, usage.output, millionths(group))
+    assert most == units
+
+
+def test_a_unit_is_worth_what_is_stated() -> None:
+    assert Ratios({}).usd(500_000) == 1.0
+    assert Ratios({}, units_per_usd=100).usd(250) == 2.5
+    # A ratio of 1 is two dollars for a million tokens.
+    assert Ratios({"m": 1}).cost("p", "m", Usage(input=1_000_000), ONE) == 1_000_000
+
+
+def test_a_model_without_ratio_has_no_price_in_units() -> None:
+    assert Ratios({"a": 1}).cost("p", "b", Usage(input=1), ONE) is None
+
+
+# ── estimates ────────────────────────────────────────────────────────────────
+
+
+def body(**fields: object) -> bytes:
+    return msgspec.json.encode(fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("The quick brown fox jumps over the lazy dog. " * 100, 1000),
+        ("def f(x):\n    return [i for i in range(x) if i % 2]\n" * 100, 2000),
+        ("我们今天去公园散步然后一起吃晚饭" * 100, 1600),  # about a token a character
+        ("x", 1),
+    ],
+)
+def test_a_text_is_never_estimated_too_low_by_much(text: str, tokens: int) -> None:
+    estimate = input_tokens(body(messages=[{"role": "user", "content": text}]))
+    assert tokens <= estimate <= 3 * tokens + 100
+
+
+def test_a_picture_is_not_counted_as_text() -> None:
+    picture = "iVBORw0KGgo" + "Ab+/" * 250_000  # a megabyte
+    openai = body(
+        messages=[{"role": "user", "content": [{"image_url": f"data:image/png;base64,{picture}"}]}]
+    )
+    anthropic = body(messages=[{"content": [{"source": {"type": "base64", "data": picture}}]}])
+    for request in (openai, anthropic):
+        assert 1600 < input_tokens(request) < 25_000
+    # A long text is no picture.
+    assert input_tokens(body(content="word " * 200_000)) > 250_000
+    assert input_tokens(body(content="слово" * 20_000)) > 50_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({}, 4096),
+        ({"max_tokens": 10}, 10),
+        ({"max_completion_tokens": 20}, 20),
+        ({"max_tokens": 10, "max_completion_tokens": 20}, 20),
+        ({"max_output_tokens": 30}, 30),
+        ({"max_tokens": 10, "n": 3}, 30),
+        ({"n": 2}, 8192),
+        ({"max_tokens": None}, 4096),
+        ({"max_tokens": "many"}, 4096),
+        ({"max_tokens": -1}, 4096),
+        ({"max_tokens": 0}, 0),
+        ({"generationConfig": {"maxOutputTokens": 5, "candidateCount": 2}}, 10),
+        ({"generation_config": {"max_output_tokens": 6}}, 6),
+        ({"generationConfig": "x"}, 4096),
+        ({"options": {"num_predict": 7}}, 7),
+        ({"options": {"num_predict": -1}}, 4096),
+    ],
+)
+def test_an_answer_is_as_long_as_the_request_allows_in_any_dialect(
+    fields: dict[str, object], tokens: int
+) -> None:
+    raw = msgspec.json.decode(body(**fields), type=dict[str, msgspec.Raw])
+    assert output_tokens(raw, 4096) == tokens
