@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import quote, unquote
@@ -70,6 +70,11 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return str(value.decode("latin-1"))
     return None
+
+
+def headers(scope: Scope, names: Collection[bytes]) -> dict[bytes, str]:
+    """Those of the request headers that are among `names`, the last of each name."""
+    return {name: value.decode("latin-1") for name, value in scope["headers"] if name in names}
 
 
 def content_length(scope: Scope) -> int | None:

@@ -19,6 +19,11 @@ logger = logging.getLogger("asgi_aiproxy")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
+# Seconds before a client's leaving is watched for. A task to do so costs more than many an answer
+# takes that is at hand; who leaves earlier is noticed then.
+_MOMENT = 0.005
+
+
 class ClientGoneError(AIProxyError):
     """The client left before its answer was complete."""
 
@@ -60,7 +65,8 @@ class _Interrupt:
 class Departure(_Interrupt):
     """Raises ClientGoneError when `receive` says that the client has left.
 
-    Nobody else may call `receive` within the block.
+    Nobody else may call `receive` within the block. It is asked once the block has lasted for a
+    moment: what is over by then need not be watched.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -68,7 +74,9 @@ class Departure(_Interrupt):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._watcher: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_MOMENT, self._begin)
         return self
 
     def __exit__(
@@ -77,12 +85,18 @@ class Departure(_Interrupt):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watcher.cancel()
+        self._timer.cancel()
+        watcher, self._watcher = self._watcher, None  # no cycle is left for the collector
+        if watcher is not None:
+            watcher.cancel()
         super().__exit__(kind, error, trace)
 
     def error(self) -> AIProxyError:
         """The client left."""
         return ClientGoneError("The client left.")
+
+    def _begin(self) -> None:
+        self._watcher = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         try:

@@ -11,9 +11,9 @@ import asyncio
 import logging
 import random
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
+from random import getrandbits
 
 import msgspec
 
@@ -35,6 +35,8 @@ logger = logging.getLogger("asgi_aiproxy")
 
 # A provider's error page is read up to here.
 _MAX_ERROR = 256 * 1024
+# A shorter key is a word like "none" for a server that wants any; texts may well hold it.
+_SECRET = 8
 # Failures of a provider that may have passed a moment later.
 _PASSING = frozenset({Kind.UPSTREAM, Kind.OVERLOADED})
 _STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
@@ -241,7 +243,7 @@ class Exchange:
 
     def _without_secret(self, error: APIError) -> APIError:
         """The same error, should the provider have quoted the key it was sent."""
-        if self._secret:
+        if len(self._secret) >= _SECRET:
             error.message = error.message.replace(self._secret, "[key]")
             if error.body is not None:
                 error.body = error.body.replace(self._secret.encode(), b"[key]")
@@ -404,7 +406,7 @@ class Exchange:
         else:
             outcome, status = Outcome.CUT, 499  # as nginx says
         return UsageRecord(
-            id=uuid.uuid4().hex,
+            id=f"{getrandbits(128):032x}",
             principal=call.principal.id,
             face=call.face.name,
             operation=call.operation.name,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager, nullcontext
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, RawHeaders, Send
@@ -68,7 +69,7 @@ class StreamReply:
     async def _content(self) -> bytes:
         """Send all but the last piece."""
         try:
-            with Deadline(self._total, _TOO_LONG):
+            with _within(self._total):
                 reply = await self._exchange.open()
                 await self._quiet()
                 await self._begin(_headers(reply))
@@ -150,7 +151,7 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
         await send({"type": "http.response.body", "body": out, "more_body": True})
 
     try:
-        with Deadline(total, _TOO_LONG):
+        with _within(total):
             reply = await exchange.open()
             media_type = reply.media_type.encode("latin-1") or b"application/json"
             headers = _headers(reply)
@@ -178,6 +179,11 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
 
 class AnswerBrokeError(AIProxyError):
     """An answer that can not be told to be broken broke: the server must cut the connection."""
+
+
+def _within(seconds: float | None) -> AbstractContextManager[object]:
+    """A limit for the whole call, if there is one."""
+    return Deadline(seconds, _TOO_LONG) if seconds is not None else nullcontext()
 
 
 async def _say(send: Send, message: Message) -> None:

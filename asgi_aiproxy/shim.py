@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi, _json
@@ -27,6 +28,9 @@ from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
 from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 
 MiB = 1024 * 1024
+
+# The headers that callers steer the gateway with.
+_READ = frozenset({b"content-type", b"x-provider", b"x-auth-id", b"x-session-affinity"})
 
 
 class Shim:
@@ -172,9 +176,10 @@ class Shim:
         operation: Operation,
         principal: Principal,
     ) -> None:
-        sent_as = _asgi.header(scope, b"content-type") or ""
+        told = _asgi.headers(scope, _READ)
+        sent_as = told.get(b"content-type", "")
         if operation.body == "form" and not sent_as.startswith("application/json"):
-            await self._relay_upload(scope, receive, send, face, operation, principal)
+            await self._relay_upload(scope, receive, send, face, operation, principal, told)
             return
         body = await _asgi.read_body(scope, receive, self._max_body)
         head = face.head(operation, body)
@@ -188,10 +193,10 @@ class Shim:
             fields=head.fields,
             headers=_forwarded(scope, face),
             principal=principal,
-            provider=head.provider or _asgi.header(scope, b"x-provider") or "",
-            key_id=_asgi.header(scope, b"x-auth-id") or "",
-            own_key=self._own_key(scope),
-            affinity=_asgi.header(scope, b"x-session-affinity") or "",
+            provider=head.provider or told.get(b"x-provider", ""),
+            key_id=told.get(b"x-auth-id", ""),
+            own_key=self._own_key(scope) if self._own_keys else "",
+            affinity=told.get(b"x-session-affinity", ""),
         )
         await self._exchange(call, receive, send)
 
@@ -203,6 +208,7 @@ class Shim:
         face: Face,
         operation: Operation,
         principal: Principal,
+        told: Mapping[bytes, str],
     ) -> None:
         upload = Upload(scope, receive, self._max_upload)
         try:
@@ -214,9 +220,9 @@ class Shim:
                 content_type=upload.content_type,
                 headers=_forwarded(scope, face),
                 principal=principal,
-                provider=_asgi.header(scope, b"x-provider") or "",
-                key_id=_asgi.header(scope, b"x-auth-id") or "",
-                own_key=self._own_key(scope),
+                provider=told.get(b"x-provider", ""),
+                key_id=told.get(b"x-auth-id", ""),
+                own_key=self._own_key(scope) if self._own_keys else "",
             )
             await self._exchange(call, upload.receive, send)
         finally:
@@ -244,8 +250,6 @@ class Shim:
             await exchange.close()
 
     def _own_key(self, scope: Scope) -> str:
-        if not self._own_keys:
-            return ""
         key = _asgi.header(scope, b"x-provider-key")
         if key is None and SCOPE_KEY not in scope:
             key = credential(scope)
@@ -271,10 +275,11 @@ class OpenAIShim(Shim):
 
 def _forwarded(scope: Scope, face: Face) -> list[tuple[str, str]]:
     """The caller's headers that a provider of its own dialect sees."""
+    wanted = face.request_headers
     return [
-        (name.decode("latin-1"), value.decode("latin-1"))
+        (text, value.decode("latin-1"))
         for name, value in scope["headers"]
-        if name.decode("latin-1") in face.request_headers
+        if (text := name.decode("latin-1")) in wanted
     ]
 
 

@@ -84,37 +84,55 @@ def tee(*sinks: UsageSink) -> UsageSink:
     return sink
 
 
+_GATHER = 0.01  # seconds
+
+
 class Recorder:
     """Hands records to a sink without making anybody wait.
 
-    The task that does so lives only while there is something to hand over; `drain` waits for it.
-    A sink that raises loses its record, and the log says so.
+    Records are handed over a few at a time, some milliseconds later, by a task that lives only as
+    long as there are any; `drain` waits for it. A sink that raises loses its record, and the log
+    says so.
     """
 
     def __init__(self, sink: UsageSink) -> None:
         self._sink = sink
         self._waiting: deque[UsageRecord] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, record: UsageRecord) -> None:
         """Take a record over."""
         if self._sink is ignore:
             return
         self._waiting.append(record)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._work())
+        loop = asyncio.get_running_loop()
+        if self._timer is None or self._loop is not loop:
+            self._loop, self._task = loop, None  # what another loop had begun, it will not end
+            self._timer = loop.call_later(_GATHER, self._start)
 
     async def drain(self) -> None:
         """Wait until all records are handed over."""
-        while self._waiting or (self._task is not None and not self._task.done()):
-            if self._task is None or self._task.done():
-                self._task = asyncio.get_running_loop().create_task(self._work())
-            await asyncio.wait((self._task,))
+        while self._waiting or self._task is not None:
+            self._start()
+            if self._task is not None:
+                await asyncio.wait((self._task,))
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is None and self._waiting:
+            self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
-        while self._waiting:
-            record = self._waiting.popleft()
-            try:
-                await self._sink(record)
-            except Exception:
-                logger.exception("a usage sink failed; its record is lost: %r", record)
+        try:
+            while self._waiting:
+                record = self._waiting.popleft()
+                try:
+                    await self._sink(record)
+                except Exception:
+                    logger.exception("a usage sink failed; its record is lost: %r", record)
+        finally:
+            self._task = None

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Self
 
 from asgi_aiproxy.errors import ConfigurationError
@@ -79,6 +79,7 @@ class KeyPool:
         self._random = random if random is not None else system_random()
         self._slots: dict[str, Slot] = {}
         self._groups: list[Group] | None = None  # made when needed
+        self._shy = False  # whether any key may have to come back slowly
         self._waiting = Line(self._take)
         for key in listed(keys, name):
             made = self._made(key)
@@ -167,16 +168,19 @@ class KeyPool:
 
     def _candidates(self, want: Want) -> Iterator[Slot]:
         if want.key_id:
-            if want.key_id in self._slots:
-                yield self._slots[want.key_id]
-            return
+            slot = self._slots.get(want.key_id)
+            return iter(() if slot is None else (slot,))
         if self._groups is None:
             self._groups = _grouped(self._slots.values())
-        for group in self._groups:
-            if want.affinity:
-                yield from sticky(group, want.affinity)
-            else:
-                yield from ramped(self._strategy(group, self._random), self._random)
+        if len(self._groups) == 1:
+            return self._ordered(self._groups[0], want.affinity)
+        return chain.from_iterable(self._ordered(group, want.affinity) for group in self._groups)
+
+    def _ordered(self, group: Group, affinity: str) -> Iterator[Slot]:
+        if affinity:
+            return sticky(group, affinity)
+        order = self._strategy(group, self._random)
+        return ramped(order, self._random) if self._shy else order
 
     def _release(self, slot: Slot) -> None:
         slot.in_flight -= 1
@@ -192,6 +196,7 @@ class KeyPool:
             strikes=slot.strikes - slot.resting(),
         )
         if judged.health is not Health.OK:
+            self._shy = True
             slot.judge(judged)
         elif status < 400:
             healed = slot.health is not Health.OK

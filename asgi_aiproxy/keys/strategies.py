@@ -61,9 +61,10 @@ def _random(group: Group, random: random.Random) -> Iterator[Slot]:
 
 
 def _weighted(group: Group, random: random.Random) -> Iterator[Slot]:
-    if group.even:
-        yield from _round_robin(group, random)
-        return
+    return _round_robin(group, random) if group.even else _by_weight(group, random)
+
+
+def _by_weight(group: Group, random: random.Random) -> Iterator[Slot]:
     for _ in range(_DRAWS):
         yield group.weighed(random.random())
     if len(group.slots) <= _FEW:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
+from functools import partial
 from typing import cast
 
 from asgi_aiproxy.errors import APIError, Kind
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
         self._transport = cast("asyncio.Transport", transport)
+        self._readable = _readable(transport.get_extra_info("socket").fileno())
 
     def data_received(self, data: bytes) -> None:
         """Something came."""
@@ -204,8 +206,8 @@ class Connection(asyncio.Protocol):
         """Whether an idle connection is of no use: it is gone, or something came unasked."""
         if self.lost is not None or self._transport is None or self._transport.is_closing():
             return True
-        sock = self._transport.get_extra_info("socket")
-        return sock is not None and _readable(sock.fileno())
+        # The event loop may not have got round to what has come.
+        return bool(self._readable())
 
     def abort(self) -> None:
         """Close the connection now."""
@@ -299,12 +301,10 @@ class Connection(asyncio.Protocol):
                 await close()
 
 
-def _readable(file: int) -> bool:
-    """Whether a read would not have to wait; the event loop may not have got round to it."""
-    if file < 0:
-        return True
+def _readable(file: int) -> Callable[[], object]:
+    """A function that tells whether a read would not have to wait."""
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([file], [], [], 0)[0])
+        return lambda: select.select([file], [], [], 0)[0]
     poll = select.poll()
     poll.register(file, select.POLLIN)
-    return bool(poll.poll(0))
+    return partial(poll.poll, 0)
