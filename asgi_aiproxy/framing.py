@@ -20,8 +20,13 @@ MAX_FRAME = 16 * 1024 * 1024
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+# The usual event, where microseconds count: one line of data, and before it at most one line that
+# begins with `e`, which is the event's type or means nothing. Nothing is tried twice (`*+`).
+_usual = re.compile(rb"(?:e.*+\n)?data: ?(.*+)\n\n").fullmatch
+_frames_usual = re.compile(rb"^((?:event: (.*+)\n)?data: ?(.*+)\n\n)", re.MULTILINE).split
+_all_usual = re.compile(rb"^(?:e.*+\n)?data: ?(.*+)\n\n", re.MULTILINE).split
+_CR = ord("\r")
 _BOM = b"\xef\xbb\xbf"
-_E = ord("e")
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +51,8 @@ class Framer(Protocol):
 class SSEFramer:
     """Cuts an event stream. `retry` is the last reconnection time the server named, in ms.
 
-    `feed` gives the data of each event, `frames` all there is to know of it.
+    `feed` gives the data of each event, `frames` all there is to know of it. Who can do with the
+    bytes of several events at once takes `whole`, and `split` only where need be.
     """
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
@@ -56,42 +62,52 @@ class SSEFramer:
         self._first = True
         self._id = b""
         self._bare = b""  # JSON that is no event
+        self._pending = True  # whether what comes next may belong to something begun
         self.retry: int | None = None
-        self.pending = True  # whether what comes next may belong to something begun
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that `data` completes."""
-        if self.pending or data.find(b"\r") >= 0:
-            return [frame.data for frame in self.frames(data)]
-        # The usual case, where microseconds count: LF alone, one line of data an event, and before
-        # it at most one line that begins with `e`, which is the event's type or means nothing.
-        blocks = data.split(b"\n\n")
-        rest = blocks.pop()
-        found = []
-        for block in blocks:
-            line = block.find(b"\n") + 1
-            if (
-                (line == 0 or block[0] == _E)
-                and block.startswith(b"data: ", line)
-                and block.find(b"\n", line) < 0
-            ):
-                found.append(block[line + 6 :])
-            elif (frame := self._fields(block, b"\n\n")) is not None:
-                found.append(frame.data)
-        if rest:
-            self._hold(rest)
-        return found
+        if not self._pending and _CR not in data:
+            one = _usual(data)
+            if one is not None:
+                return [one[1]]
+        data = self.whole(data)
+        usual = data.replace(b"\r\n", b"\n") if _CR in data else data
+        if _CR not in usual:
+            parts = _all_usual(usual)
+            if not any(parts[::2]):  # what is between them
+                return parts[1::2]
+        return [frame.data for frame in self.split(data)]
 
     def frames(self, data: bytes) -> list[Frame]:
         """The events that `data` completes."""
+        return self.split(self.whole(data))
+
+    def whole(self, data: bytes) -> bytes:
+        """The bytes of the events that `data` completes; the beginning of another is held."""
+        if not self._pending and data.endswith((b"\n\n", b"\r\n\r\n")):
+            return data
         data = self._begin(data)
         if self._held:
             # Look only at where old and new meet and at what is new: no byte is searched twice.
-            seam = self._pieces[-1][-3:] + data
-            if (b"\r" not in seam and b"\n\n" not in seam) or not _BLANK_LINE.search(seam):
+            if not _end_of_last(self._pieces[-1][-3:] + data):
                 self._hold(data)
-                return []
+                return b""
             data = self._release() + data
+        end = _end_of_last(data)
+        # A CR at the very end already ends its line. Its LF, if it comes, is an empty line before
+        # the next event, which means nothing.
+        self._pending = self._first
+        self._hold(data[end:])
+        return data[:end]
+
+    def split(self, data: bytes) -> list[Frame]:
+        """The events in `data`, which `whole` gave."""
+        if _CR not in data:
+            parts = _frames_usual(data)
+            if not any(parts[::4]):
+                rows = zip(parts[1::4], parts[2::4], parts[3::4], strict=True)
+                return [Frame(text, event or b"", self._id, raw) for raw, event, text in rows]
         frames = []
         at = 0
         for blank in _BLANK_LINE.finditer(data):
@@ -99,10 +115,6 @@ class SSEFramer:
             if frame is not None:
                 frames.append(frame)
             at = blank.end()
-        # A CR at the very end already ends its line. Its LF, if it comes, is an empty line before
-        # the next event, which means nothing.
-        self.pending = self._first
-        self._hold(data[at:])
         return frames
 
     def close(self) -> bytes | None:
@@ -133,7 +145,7 @@ class SSEFramer:
     def _hold(self, data: bytes) -> None:
         if not data:
             return
-        self.pending = True
+        self._pending = True
         self._pieces.append(data)
         self._held += len(data)
         if self._held > self._limit:
@@ -167,6 +179,17 @@ class SSEFramer:
                 self._bare = block
             return None
         return Frame(b"\n".join(data), event, self._id, block + end)
+
+
+def _end_of_last(data: bytes) -> int:
+    """Where the last blank line ends; 0 if there is none."""
+    if _CR not in data:
+        at = data.rfind(b"\n\n")
+        return 0 if at < 0 else at + 2
+    end = 0
+    for blank in _BLANK_LINE.finditer(data):
+        end = blank.end()
+    return end
 
 
 class NDJSONFramer:

@@ -79,14 +79,12 @@ class Verbatim:
 
     def feed(self, data: bytes) -> bytes:
         """The frames that `data` completes."""
-        if (
-            self.started
-            and data.endswith(b"\n\n")
-            and not self._framer.pending
-            and self._echo.plain(data)
-        ):
-            return data
-        return self._read(self._framer.frames(data))
+        whole = self._framer.whole(data)
+        if self.started:
+            out = self._echo.skim(whole)
+            if out is not None:
+                return out
+        return self._read(self._framer.split(whole))
 
     def close(self) -> bytes:
         """What is left; the last frame may lack its end."""
@@ -119,6 +117,8 @@ class Streamed:
         self._framer = framer
         self._decoder = decoder
         self._encoder = encoder
+        # Looked up once: this is where microseconds count.
+        self._cut, self._decode, self._encode = framer.feed, decoder.feed, encoder.feed
         self._before: list[bytes] = []
         self.started = False
 
@@ -134,22 +134,28 @@ class Streamed:
 
     def feed(self, data: bytes) -> bytes:
         """All that `data` lets the client know, in one piece."""
-        decode, encode = self._decoder.feed, self._encoder.feed
-        out: list[bytes] = []
         try:
-            for piece in self._framer.feed(data):
-                events = decode(piece)
-                if not self.started:
-                    self.started = any(map(is_content, events))
-                for event in events:
-                    out.append(encode(event))  # noqa: PERF401 (kept when the next one fails)
+            pieces = self._cut(data)
+            if self.started and len(pieces) == 1:
+                events = self._decode(pieces[0])
+                if len(events) == 1:  # the usual packet
+                    return self._encode(events[0])
+                return b"".join(map(self._encode, events))
+            return self._translate(pieces)
         except _MALFORMED as error:
-            self._before = out
             raise malformed() from error
-        except APIError:
-            self._before = out
-            raise
-        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _translate(self, pieces: list[bytes]) -> bytes:
+        decode, encode, started = self._decode, self._encode, self.started
+        out = self._before = []
+        for piece in pieces:
+            events = decode(piece)
+            if not started:
+                started = self.started = any(map(is_content, events))
+            for event in events:
+                out.append(encode(event))  # noqa: PERF401 (kept when the next one fails)
+        self._before = []
+        return b"".join(out)
 
     def close(self) -> bytes:
         """The end of the message."""

@@ -229,7 +229,7 @@ def test_half_a_frame_never_reaches_the_client() -> None:
     out, _ = outcome(exact(), [data])
     chunks, done = strict.chunks_in(out)
     assert not done
-    assert chunks[-1]["error"]["message"].startswith("The provider's answer is broken")
+    assert "could not be read" in chunks[-1]["error"]["message"]
     strict.read(chunks[:-1])
 
 
@@ -536,7 +536,7 @@ def test_junk_from_a_provider_breaks_nothing_but_the_answer(dialect: str, junk: 
 
 
 def test_junk_in_mid_stream_keeps_the_words_before_it() -> None:
-    data = stream_of("anthropic", "truncated") + b"data: nonsense\n\n"
+    data = stream_of("anthropic", "truncated") + b"data: {nonsense\n\n"
     translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
     out, end = outcome(translator, [data])
     assert end == "The provider sent an answer that could not be read."

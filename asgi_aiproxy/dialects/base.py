@@ -105,8 +105,11 @@ class Echo(Protocol):
     def started(self) -> bool:
         """Whether content was seen: from here on the answer can not be taken back."""
 
-    def plain(self, data: bytes) -> bool:
-        """Whether whole frames `data`, after `started`, hold nothing that must be read."""
+    def skim(self, data: bytes) -> bytes | None:
+        """What the client gets for whole frames `data`, after `started`, if nothing is to be read.
+
+        None if something is: then each frame is fed. What is no JSON may pass here.
+        """
 
     def feed(self, frame: Frame) -> bytes:
         """What the client gets for this frame; raises APIError on an error frame."""

@@ -1327,7 +1327,7 @@ def test_cached_tokens_beyond_the_input_do_not_make_it_negative() -> None:
         (b"", Kind.UPSTREAM, "200 without a body"),
         (b"<html>Oops</html>", Kind.UPSTREAM, "200: Oops"),
         (b'{"type":"message"}', Kind.UPSTREAM, "holds no content"),
-        (b'{"content":"text"}', Kind.UPSTREAM, "holds no content"),
+        (b'{"content":1}', Kind.UPSTREAM, "holds no content"),
         (
             b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
             Kind.OVERLOADED,

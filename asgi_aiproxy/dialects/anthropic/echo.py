@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.anthropic import responses
 from asgi_aiproxy.errors import APIError
@@ -25,17 +26,23 @@ class Echo:
         """The tokens known so far."""
         return responses.decode_usage(self._counts) if self._counts else None
 
-    def plain(self, data: bytes) -> bool:
-        """Whether these frames hold neither usage, error nor the end."""
-        return not (b'"usage"' in data or b'"error"' in data or b"message_stop" in data)
+    def skim(self, data: bytes) -> bytes | None:
+        """These frames, if they hold neither usage, error nor the end."""
+        # `find`, for `in` takes half as long again on bytes.
+        find = data.find
+        if find(b'"usage"') >= 0 or find(b'"error"') >= 0 or find(b'"message_stop"') >= 0:
+            return None
+        return data
 
     def feed(self, frame: Frame) -> bytes:
         """The frame as it came."""
-        event = _read.object_in(frame.data) or {}
+        if not frame.data.lstrip().startswith(b"{"):
+            return b""  # some send what is no event to keep the connection alive
+        event = _json.loads(frame.data)
         match event.get("type"):
             case "message_start":
                 message = event.get("message") or {}
-                self.model = message.get("model") or ""
+                self.model = str(message.get("model") or "")
                 self._count(message.get("usage"))
             case "message_delta":
                 self._count(event.get("usage"))

@@ -58,13 +58,17 @@ def decode_response(body: bytes) -> Response:
     if answer is None:
         raise _read.unreadable(200, body)
     raise_error(answer, body)
-    if not isinstance(answer.get("content"), list):
+    content = answer.get("content")
+    if isinstance(content, str):  # of some who speak Anthropic's dialect
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, list):
         raise _read.broken("it holds no content")
-    word = answer.get("stop_reason") or ""
+    word = answer.get("stop_reason")
+    word = word if isinstance(word, str) else ""
     return Response(
-        id=answer.get("id") or "",
-        model=answer.get("model") or "",
-        blocks=tuple(_block(block) for block in answer["content"]),
+        id=str(answer.get("id") or ""),
+        model=str(answer.get("model") or ""),
+        blocks=tuple(_block(at, b) for at, b in enumerate(content) if isinstance(b, dict)),
         stop=STOPS.get(word, Stop.OTHER),
         usage=decode_usage(answer.get("usage")),
         word=word,
@@ -85,28 +89,46 @@ def end_extra(end: Mapping[str, Any]) -> dict[str, Any]:
     return {NAME: own} if own else {}
 
 
-def _block(block: dict[str, Any]) -> Block:
+def _block(number: int, block: dict[str, Any]) -> Block:
     match block:
         case {"type": "text", "text": str(text)}:
-            citations = tuple(decode_citation(c) for c in block.get("citations") or ())
-            return Text(text, citations)
+            return Text(text, tuple(decode_citations(block)))
         case {"type": "thinking", "thinking": str(text)}:
             signature = block.get("signature")
             return Reasoning(text, {NAME: {"signature": signature}} if signature else {})
         case {"type": "redacted_thinking", "data": str(data)}:
             return Reasoning("", {NAME: {"redacted": data}})
-        case {"type": "tool_use", "id": str(call_id), "name": str(name)}:
-            return ToolCall(call_id, name, _json.dumps(block.get("input") or {}).decode())
+        case {"type": "tool_use", "name": str(name)}:
+            call_id = block.get("id") or f"toolu_{number}"
+            return ToolCall(call_id, name, arguments_text(block.get("input")) or "{}")
     return Opaque(NAME, block)  # a hosted tool and its result, or something new
+
+
+def arguments_text(arguments: Any) -> str:
+    """A tool's input as JSON text."""
+    if not arguments:
+        return ""
+    return arguments if isinstance(arguments, str) else _json.dumps(arguments).decode()
+
+
+def decode_citations(block: Mapping[str, Any]) -> Iterator[Citation]:
+    """The sources of a block of text."""
+    for citation in block.get("citations") or ():
+        if isinstance(citation, dict):
+            yield decode_citation(citation)
 
 
 def decode_citation(citation: dict[str, Any]) -> Citation:
     """A source, of the web or of a document in the conversation."""
     return Citation(
-        url=citation.get("url") or "",
-        title=citation.get("title") or citation.get("document_title") or "",
-        quote=citation.get("cited_text") or "",
+        url=_text(citation.get("url")),
+        title=_text(citation.get("title")) or _text(citation.get("document_title")),
+        quote=_text(citation.get("cited_text")),
     )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def encode_response(response: Response, new_id: str) -> bytes:

@@ -32,21 +32,24 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "anthropic"
-_decode = wire.stream_event.decode
+_decode_delta = wire.content_block_delta.decode
+_InputDelta = wire.InputDelta
 
 
 class Decoder:
-    """Frames of a message stream to events."""
+    """Frames of a message stream to events. Blocks are numbered anew, for not all count upwards."""
 
     def __init__(self) -> None:
         self.model = ""
         self._counts: dict[str, Any] = {}
-        self._blocks: dict[int, Block] = {}
+        self._started = self._done = False
+        self._numbers: dict[Any, int] = {}  # of the open blocks, by Anthropic's index
+        self._blocks: list[Block] = []
         self._extra: dict[int, dict[str, Any]] = {}
         self._citations: dict[int, list[Citation]] = {}
         self._arguments: dict[int, list[str]] = {}
+        self._input: dict[int, str] = {}  # told whole, at the start of its block
         self._end: dict[str, Any] = {}
-        self._done = False
 
     @property
     def usage(self) -> Usage | None:
@@ -56,18 +59,15 @@ class Decoder:
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one frame."""
         try:
-            event = _decode(data)
-        except ValueError:
-            event = _json.typed(wire.stream_event, data)
+            event = _decode_delta(data)
+            number = self._numbers[event.index]
+        except (ValueError, KeyError):
+            return self._other(data)
         delta = event.delta
-        if delta is not None:
-            if delta.text:  # the usual case first: only a text_delta has a text
-                return (BlockDelta(event.index, delta.text),)
-            if delta.thinking:
-                return (BlockDelta(event.index, delta.thinking),)
-            if event.type == "content_block_delta":
-                return self._delta(event.index, delta)
-        return self._other(event, data)
+        text = delta.text
+        if type(delta) is _InputDelta:
+            return self._argue(number, text)
+        return (BlockDelta(number, text),) if text else ()
 
     def close(self) -> Sequence[Event]:
         """Nothing, if the message was complete."""
@@ -75,91 +75,125 @@ class Decoder:
             raise _read.broken("the stream ended without message_stop")
         return ()
 
-    def _delta(self, index: int, delta: wire.Delta) -> Sequence[Event]:
-        match delta.type:
-            case "input_json_delta":
-                pieces = self._arguments.setdefault(index, [])
-                if delta.partial_json:
-                    pieces.append(delta.partial_json)
-                    if isinstance(self._blocks.get(index), ToolCall):
-                        return (BlockDelta(index, delta.partial_json),)
-            case "signature_delta":
-                self._extra[index] = {NAME: {"signature": delta.signature}}
-            case "citations_delta":
-                found = responses.decode_citation(delta.citation)
-                self._citations.setdefault(index, []).append(found)
-        return ()
-
-    def _other(self, event: wire.StreamEvent, data: bytes) -> Sequence[Event]:
-        match event.type:
-            case "content_block_start":
-                return self._open(event.index, event.content_block)
-            case "content_block_stop":
-                return self._close(event.index)
+    def _other(self, data: bytes) -> Sequence[Event]:
+        if self._done or not data.lstrip().startswith(b"{"):
+            return ()  # some send what is no event to keep the connection alive
+        event = _json.loads(data)
+        index = event.get("index")
+        found: Sequence[Event] = ()
+        match event.get("type"):
             case "message_start":
-                message = event.message
-                self.model = message.get("model") or ""
-                self._count(message.get("usage"))
-                return (MessageStart(message.get("id") or "", self.model, self.usage),)
+                return self._start(_object(event.get("message")))
+            case "content_block_start":
+                found = self._open(index, _object(event.get("content_block")))
+            case "content_block_delta":
+                found = self._delta(index, _object(event.get("delta")))
+            case "content_block_stop":
+                found = self._close(index)
             case "message_delta":
-                self._count(event.usage)
-                delta = event.delta or wire.Delta()
-                self._end = {
-                    "stop_reason": delta.stop_reason,
-                    "stop_sequence": delta.stop_sequence,
-                    "stop_details": delta.stop_details,
-                }
+                self._count(event.get("usage"))
+                self._end |= _told(event.get("delta"))
+                return ()
             case "message_stop":
-                return self._stop()
-            case "error":
-                raise responses.read_error(event.error, 200, data)
-        return ()  # ping, and what is new
+                found = self._stop()
+            case kind if kind == "error" or event.get("error"):
+                raise responses.read_error(event.get("error"), 200, data)
+            case _:
+                return ()  # ping, and what is new
+        return found if self._started else [*self._start({}), *found]
+
+    def _start(self, message: dict[str, Any]) -> Sequence[Event]:
+        self._count(message.get("usage"))
+        if self._started:
+            return ()
+        self._started = True
+        self.model = str(message.get("model") or "")
+        return (MessageStart(str(message.get("id") or ""), self.model, self.usage),)
 
     def _count(self, usage: Any) -> None:
-        if isinstance(usage, dict):
-            self._counts.update({k: v for k, v in usage.items() if v is not None})
+        self._counts |= _told(usage)
 
-    def _open(self, index: int, block: dict[str, Any]) -> Sequence[Event]:
+    def _open(self, index: Any, block: dict[str, Any]) -> Sequence[Event]:
+        number = len(self._blocks)
         text = ""
         opened: Block
         match block:
             case {"type": "text"}:
                 opened, text = Text(), block.get("text") or ""
+                self._citations[number] = list(responses.decode_citations(block))
             case {"type": "thinking"}:
                 opened, text = Reasoning(), block.get("thinking") or ""
                 if block.get("signature"):
-                    self._extra[index] = {NAME: {"signature": block["signature"]}}
+                    self._extra[number] = {NAME: {"signature": block["signature"]}}
             case {"type": "redacted_thinking", "data": data}:
                 opened = Reasoning("", {NAME: {"redacted": data}})
-            case {"type": "tool_use", "id": call_id, "name": name}:
-                opened = ToolCall(call_id, name)
+            case {"type": "tool_use", "name": str(name)}:
+                opened = ToolCall(block.get("id") or f"toolu_{number}", name)
                 if block.get("input"):  # some who speak Anthropic's dialect send it whole
-                    text = _json.dumps(block["input"]).decode()
-                    self._arguments[index] = [text]
+                    self._input[number] = responses.arguments_text(block["input"])
             case _:
                 opened = Opaque(NAME, block)
-        self._blocks[index] = opened
-        events: list[Event] = [BlockStart(index, opened)]
+        events = list(self._close(index))
+        self._numbers[index] = number
+        self._blocks.append(opened)
+        events.append(BlockStart(number, opened))
         if text:
-            events.append(BlockDelta(index, text))
+            events.append(BlockDelta(number, text))
         return events
 
-    def _close(self, index: int) -> Sequence[Event]:
-        block = self._blocks.pop(index)
-        extra = self._extra.pop(index, {})
-        arguments = "".join(self._arguments.pop(index, ()))
+    def _delta(self, index: Any, delta: dict[str, Any]) -> Sequence[Event]:
+        events: list[Event] = []
+        kind = delta.get("type")
+        if index not in self._numbers and kind in ("text_delta", "thinking_delta"):
+            events += self._open(index, {"type": kind.removesuffix("_delta")})
+        number = self._numbers.get(index)
+        match delta:
+            case _ if number is None:
+                pass
+            case {"type": "text_delta", "text": str(text)} | {
+                "type": "thinking_delta",
+                "thinking": str(text),
+            } if text:
+                events.append(BlockDelta(number, text))
+            case {"type": "input_json_delta", "partial_json": str(text)}:
+                events += self._argue(number, text)
+            case {"type": "signature_delta", "signature": str(signature)} if signature:
+                self._extra[number] = {NAME: {"signature": signature}}
+            case {"type": "citations_delta", "citation": dict(citation)}:
+                found = responses.decode_citation(citation)
+                self._citations.setdefault(number, []).append(found)
+        return events
+
+    def _argue(self, number: int, text: str) -> Sequence[Event]:
+        """More input of a tool; that of a hosted one comes with its end."""
+        pieces = self._arguments.get(number)
+        if pieces is None:
+            pieces = self._arguments[number] = []
+        if not text:
+            return ()
+        pieces.append(text)
+        return (BlockDelta(number, text),) if type(self._blocks[number]) is ToolCall else ()
+
+    def _close(self, index: Any) -> Sequence[Event]:
+        number = self._numbers.pop(index, None)
+        if number is None:
+            return ()
+        block = self._blocks[number]
+        extra = self._extra.pop(number, {})
+        arguments = "".join(self._arguments.pop(number, ()))
         events: list[Event] = []
         if isinstance(block, ToolCall) and not arguments:
-            events.append(BlockDelta(index, "{}"))
+            events.append(BlockDelta(number, self._input.pop(number, "{}")))
         if isinstance(block, Opaque) and arguments:
-            extra = {NAME: {"input": _json.loads(arguments)}}
-        events.append(BlockEnd(index, extra, tuple(self._citations.pop(index, ()))))
+            extra = {NAME: {"input": _read.arguments(arguments, [])}}
+        events.append(BlockEnd(number, extra, tuple(self._citations.pop(number, ()))))
         return events
 
     def _stop(self) -> Sequence[Event]:
         self._done = True
-        word = self._end.get("stop_reason") or ""
-        ends = [event for index in list(self._blocks) for event in self._close(index)]
+        word = self._end.get("stop_reason")
+        word = word if isinstance(word, str) else ""
+        ends = [event for index in list(self._numbers) for event in self._close(index)]
         return [
             *ends,
             MessageEnd(
@@ -170,6 +204,15 @@ class Decoder:
                 responses.end_extra(self._end),
             ),
         ]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _told(value: Any) -> dict[str, Any]:
+    """The members that are not null."""
+    return {name: member for name, member in _object(value).items() if member is not None}
 
 
 class Encoder:

@@ -98,30 +98,23 @@ class MessagesRequest(Struct):
 messages_request = msgspec.json.Decoder(MessagesRequest)
 
 
-class Delta(Struct, gc=False):
-    """The change in a `content_block_delta`, or the end in a `message_delta`."""
-
-    type: str = ""
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-    signature: str = ""
-    citation: Any = None
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-    stop_details: Any = None
+class TextDelta(Struct, gc=False, tag_field="type", tag="text_delta"):
+    text: str
 
 
-class StreamEvent(Struct, gc=False):
-    """Any frame of a stream."""
-
-    type: str
-    index: int = 0
-    delta: Delta | None = None
-    content_block: Any = None
-    message: Any = None
-    usage: Any = None
-    error: Any = None
+class ThinkingDelta(Struct, gc=False, tag_field="type", tag="thinking_delta"):
+    text: str = msgspec.field(name="thinking")
 
 
-stream_event = msgspec.json.Decoder(StreamEvent)
+class InputDelta(Struct, gc=False, tag_field="type", tag="input_json_delta"):
+    text: str = msgspec.field(name="partial_json")
+
+
+class ContentBlockDelta(Struct, gc=False, tag_field="type", tag="content_block_delta"):
+    """The frames of which there are hundreds in an answer; all others are read untyped."""
+
+    index: int
+    delta: TextDelta | ThinkingDelta | InputDelta
+
+
+content_block_delta = msgspec.json.Decoder(ContentBlockDelta)

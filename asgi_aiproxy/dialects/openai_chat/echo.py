@@ -51,15 +51,23 @@ class Exact:
         self._finished = False
         self._done = False
 
-    def plain(self, data: bytes) -> bool:
-        """Whether these frames hold neither usage, error, finish reason nor the end."""
-        return not (
-            b'"usage":' in data
-            or b'"error":' in data
-            or b'"finish_reason":"' in data
-            or b'"finish_reason": "' in data
-            or b"[DONE]" in data
-        )
+    def skim(self, data: bytes) -> bytes | None:
+        """These frames, if they hold neither usage, error, finish reason nor the end."""
+        if data.find(b'"usage"') >= 0:
+            without = data.replace(_NO_USAGE, b"")
+            if without.find(b'"usage"') >= 0:
+                return None
+            if not self._usage_wanted:
+                data = without
+        find = data.find  # `in` takes half as long again on bytes
+        if (
+            find(b'"error"') >= 0
+            or find(b'"finish_reason":"') >= 0
+            or find(b'"finish_reason": "') >= 0
+            or find(b"[DONE]") >= 0
+        ):
+            return None
+        return data
 
     def feed(self, frame: Frame) -> bytes:
         """The frame as it came, unless it is the usage nobody asked for."""
@@ -67,11 +75,9 @@ class Exact:
             self._done = True
             return frame.raw
         raw = frame.raw if self._usage_wanted else frame.raw.replace(_NO_USAGE, b"")
-        if self.started and self.plain(frame.data.replace(_NO_USAGE, b"")):
-            return raw
-        chunk = _read.object_in(frame.data)
+        chunk = mend.parsed(frame.data)
         if chunk is None:
-            return raw
+            return b""
         responses.raise_error(chunk)
         self.model = self.model or chunk.get("model") or ""
         usage = responses.decode_usage(chunk.get("usage"))
@@ -129,9 +135,9 @@ class Mending:
         """The model that answers."""
         return self._model or str((self._chunks.head or {}).get("model", ""))
 
-    def plain(self, data: bytes) -> bool:
+    def skim(self, data: bytes) -> bytes | None:
         """Never: every chunk is read."""
-        return False
+        return None
 
     def feed(self, frame: Frame) -> bytes:
         """The chunk put right."""

@@ -134,12 +134,13 @@ class Encoder:
     def feed(self, event: Event) -> bytes:
         """The chunks that tell this event."""
         if type(event) is BlockDelta:
-            opened, text = self._open[event.index], event.text
-            opened[2].append(text)
+            before, after, texts = self._open[event.index]
+            text = event.text
+            texts.append(text)
             try:
-                return opened[0] + _encode(text) + opened[1]
+                return before + _encode(text) + after
             except UnicodeEncodeError:
-                return opened[0] + _json.quote(text) + opened[1]
+                return before + _json.quote(text) + after
         match event:
             case MessageStart():
                 return self._start(event)
