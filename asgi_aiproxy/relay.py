@@ -26,7 +26,7 @@ from asgi_aiproxy.errors import APIError, Kind, invalid
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.messages import Usage, unfold
 from asgi_aiproxy.providers.base import Provider, Router, Target
-from asgi_aiproxy.retry_after import retry_after
+from asgi_aiproxy.retry_after import retry_after, told_to_retry
 from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole, collected
 from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header
 from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
@@ -343,6 +343,8 @@ class Exchange:
         error = provider.dialect.decode_error(answer.status, bytes(body))
         if error.retry_after is None and error.retryable:
             error.retry_after = retry_after(answer.headers, self._relay.clock())
+            if error.retry_after is None and error.kind is Kind.LIMITED:
+                error.retry_after = told_to_retry(error.message)
         if error.kind is Kind.KEY_REJECTED:
             logger.warning(
                 "provider %s refused key %s: HTTP %d", provider.name, self._key_id, answer.status

@@ -9,6 +9,14 @@ from email.utils import parsedate_to_datetime
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_AMOUNT = (
+    r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?)"
+    r"(?![a-z])"
+)
+_AMOUNTS = re.compile(_AMOUNT, re.IGNORECASE)
+_TOLD = re.compile(
+    rf"\b(?:try again|retry)(?: after| in)? ((?:{_AMOUNT}(?:,? (?:and )?)?)+)", re.IGNORECASE
+)
 _RESET = re.compile(
     r"(?:x-ratelimit-reset|x-ratelimit-reset-(?P<openai>[a-z-]+)"
     r"|anthropic-ratelimit-(?P<anthropic>[a-z-]+)-reset|ratelimit-reset)"
@@ -38,6 +46,21 @@ def retry_after(headers: Sequence[tuple[str, str]], now: float) -> float | None:
         and (wait := _moment(value, now)) is not None
     ]
     return max(waits, default=None)
+
+
+def told_to_retry(message: str) -> float | None:
+    """Seconds to wait by the words of an error: `Please try again in 1m3.5s.`; None if it has none.
+
+    What OpenAI and those who follow it say beside their headers, and some instead of them.
+    """
+    told = _TOLD.search(message[:2000])
+    if told is None:
+        return None
+    return sum(float(n) * _unit(word.lower()) for n, word in _AMOUNTS.findall(told[1]))
+
+
+def _unit(word: str) -> float:
+    return _UNITS["ms" if word.startswith(("ms", "mil")) else word[0]]
 
 
 def _exhausted(headers: dict[str, str], match: re.Match[str]) -> bool:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from asgi_aiproxy.retry_after import retry_after
+from asgi_aiproxy.retry_after import retry_after, told_to_retry
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
@@ -117,3 +117,32 @@ VALUES = st.one_of(
 def test_no_header_of_a_provider_can_break_the_reading(headers: list[tuple[str, str]]) -> None:
     wait = retry_after(headers, NOW)
     assert wait is None or wait >= 0
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Rate limit reached for gpt-4o on tokens per min. Please try again in 6m0s.", 360),
+        ("Please try again in 20ms. Visit https://example.com to learn more.", 0.02),
+        ("Limit 30000, Used 29000. Please try again in 1.242s.", 1.242),
+        ("please try again in 1h2m3.5s", 3723.5),
+        ("Please retry after 20 seconds. Please go here to increase the limit.", 20),
+        ("Please retry in 34.074824224s.", 34.074824224),
+        ("Try again in 2 minutes, 5 seconds", 125),
+        ("Try again in 1 minute and 30 secs", 90),
+        ("try again in 250 milliseconds", 0.25),
+        ("Please try again later.", None),
+        ("Please try again in a moment.", None),
+        ("You can retry 3 times", None),
+        ("Please try again in 5 monkeys.", None),
+        ("", None),
+    ],
+)
+def test_the_words_of_an_error_are_understood(message: str, seconds: float | None) -> None:
+    assert told_to_retry(message) == (None if seconds is None else pytest.approx(seconds))
+
+
+@given(st.text(alphabet="try again in0123456789.msh, "))
+def test_no_words_are_too_odd(message: str) -> None:
+    found = told_to_retry("try again in " + message)
+    assert found is None or found >= 0
