@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from asgi_aiproxy.identity import Principal
     from asgi_aiproxy.inprocess import in_process
     from asgi_aiproxy.keys import Key, KeyPool
-    from asgi_aiproxy.middleware import Authenticate
+    from asgi_aiproxy.middleware import Authenticate, InjectKey
+    from asgi_aiproxy.passthrough import PassthroughProxy
     from asgi_aiproxy.providers import Provider, Target
     from asgi_aiproxy.router import ProviderRouter
     from asgi_aiproxy.shim import OpenAIShim, Shim
@@ -26,10 +27,12 @@ __all__ = [
     "Authenticate",
     "ConfigurationError",
     "HttpxTransport",
+    "InjectKey",
     "Key",
     "KeyPool",
     "Kind",
     "OpenAIShim",
+    "PassthroughProxy",
     "Principal",
     "Provider",
     "ProviderRouter",
@@ -52,10 +55,12 @@ _HOME = {
     "Authenticate": "middleware",
     "ConfigurationError": "errors",
     "HttpxTransport": "upstream",
+    "InjectKey": "middleware",
     "Key": "keys",
     "KeyPool": "keys",
     "Kind": "errors",
     "OpenAIShim": "shim",
+    "PassthroughProxy": "passthrough",
     "Principal": "identity",
     "Provider": "providers",
     "ProviderRouter": "router",

@@ -53,8 +53,12 @@ MAY: dict[str, set[str]] = {
     # apps and middlewares
     "shim": {"_asgi", "_json", "_watch", "call", "credentials", "dialects", "errors", "identity"}
     | {"models", "providers", "relay", "respond", "uploads", "upstream", "usage"},
-    "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"},
-    "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity"},
+    "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "identity"}
+    | {"keys", "messages", "providers", "relay", "respond", "retry_after", "upstream", "usage"},
+    "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
+    | {"passthrough"},
+    "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}
+    | {"retry_after"},
     "hosting": {"_asgi", "errors"},
     "inprocess": {"_asgi"},
     # assembly
@@ -69,8 +73,10 @@ MAY: dict[str, set[str]] = {
 THIRD: dict[str, set[str]] = {
     "settings": {"pydantic", "pydantic_settings"},
     "__main__": {"uvicorn"},
+    "passthrough.websocket": {"websockets"},
     "prices.book": {"genai_prices"},
     "upstream.reqwest": {"pyreqwest"},
+    "stores.redis.wire": {"redis"},
     "upstream.httpx": {"httpx"},
     "upstream.dial": {"certifi"},
     "testing.plugin": {"pytest"},

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from asgi_aiproxy.middleware.auth import Authenticate, static_tokens
+from asgi_aiproxy.middleware.inject import InjectKey
 
-__all__ = ["Authenticate", "static_tokens"]
+__all__ = ["Authenticate", "InjectKey", "static_tokens"]

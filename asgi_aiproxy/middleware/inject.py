@@ -1,0 +1,129 @@
+"""`InjectKey`: requests reach the app behind with a key of a pool, not with the caller's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.credentials import (
+    INJECTED,
+    presented,
+    query_without,
+    subprotocols_without,
+    without,
+)
+from asgi_aiproxy.dialects import OPENAI_CHAT
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
+from asgi_aiproxy.keys import KeyPool, Lease, NoKeyError
+from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy.retry_after import retry_after
+
+
+class InjectKey(Wrapper):
+    """Puts a key of `pool` into each request for `app`, HTTP and WebSocket.
+
+    The caller's own credential is taken out wherever it stands: headers, query, subprotocols. The
+    key goes into `header`, after `scheme` (by default `Bearer` in `authorization`, nothing
+    elsewhere). It is judged by the status of the answer and held until the answer has ended;
+    `x-auth-id` names it, in the answer, and in a request that wishes for one.
+
+    ::
+
+        InjectKey(PassthroughProxy("http://internal:9000"), pool=KeyPool(["key-1", "key-2"]))
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        pool: KeyPool,
+        header: str = "authorization",
+        scheme: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not isinstance(pool, KeyPool):
+            raise ConfigurationError(
+                f"InjectKey: pool is a KeyPool, not {type(pool).__name__}: KeyPool(['key-1'])."
+            )
+        super().__init__(app)
+        self._pool = pool
+        self._header = header.lower().encode("latin-1")
+        if scheme is None:
+            scheme = "Bearer" if self._header == b"authorization" else ""
+        self._lead = f"{scheme} " if scheme else ""
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one scope on with a key, or answer that there is none."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        named = _asgi.header(scope, b"x-auth-id") or ""
+        affinity = _asgi.header(scope, b"x-session-affinity") or ""
+        try:
+            lease = await self._pool.acquire(key_id=named, affinity=affinity)
+        except NoKeyError as error:
+            await _refuse(scope, receive, send, error)
+            return
+        with lease:
+            watched = _Judge(lease, send, self._clock)
+            await self.app(self._with_key(scope, lease), receive, watched.send)
+
+    def _with_key(self, scope: Scope, lease: Lease) -> Scope:
+        shown = presented(scope)
+        headers: RawHeaders = without(scope["headers"], shown)
+        headers = [pair for pair in headers if pair[0] not in (self._header, b"x-auth-id")]
+        headers.append((self._header, f"{self._lead}{lease.key.secret}".encode("latin-1")))
+        injected = {
+            **scope,
+            "headers": headers,
+            "query_string": query_without(scope.get("query_string", b""), shown),
+            INJECTED: lease.key.id,
+        }
+        if "subprotocols" in scope:
+            injected["subprotocols"] = subprotocols_without(scope["subprotocols"], shown)
+        return injected
+
+
+class _Judge:
+    """Sees the answer on its way, and judges the key by it."""
+
+    _STARTS = frozenset(
+        {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+    )
+
+    def __init__(self, lease: Lease, send: Send, clock: Callable[[], float]) -> None:
+        self._lease = lease
+        self._send = send
+        self._clock = clock
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on."""
+        if message["type"] in self._STARTS:
+            headers: RawHeaders = list(message.get("headers", ()))
+            told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+            after = retry_after(told, self._clock())
+            self._lease.settle(message.get("status", 101), after)
+            headers = [pair for pair in headers if pair[0] != b"x-auth-id"]
+            headers.append((b"x-auth-id", self._lease.key.id.encode("latin-1", "replace")))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: NoKeyError) -> None:
+    if scope["type"] == "websocket":
+        await _asgi.refuse_websocket(receive, send)
+        return
+    headers: RawHeaders = []
+    if error.unknown:
+        failure = APIError(Kind.UNAUTHORIZED, str(error), code="no_key")
+    else:
+        failure = APIError(Kind.LIMITED, "All keys are resting or busy.")
+        if error.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after + 0.5))))
+    with suppress(ClientGoneError):
+        await _asgi.answer(send, failure.status, OPENAI_CHAT.encode_error(failure), headers)

@@ -1,0 +1,78 @@
+"""What the exchanges of one proxy share, and what is known of each for its one record."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.passthrough.request import Asked
+from asgi_aiproxy.upstream.base import Timeouts, Transport
+from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What all exchanges of one proxy share; sizes in bytes."""
+
+    transport: Transport
+    recorder: Recorder
+    timeouts: Timeouts
+    max_body: int | None
+    max_replay: int
+    keep_host: bool
+    clock: Callable[[], float]
+
+
+class Books:
+    """What is known of one exchange."""
+
+    def __init__(self, asked: Asked, clock: Callable[[], float]) -> None:
+        self._asked = asked
+        self._started = clock()
+        self._ticks = time.perf_counter()
+        self.first_byte: float | None = None
+        self.attempts = 0
+        self.status = 0
+        self.model = ""
+        self.finished = False
+        self.error: APIError | None = None
+        self.key_id = asked.injected
+
+    def began(self) -> None:
+        """The answer is on its way to the client."""
+        self.first_byte = time.perf_counter() - self._ticks
+
+    def record(self, model: str, usage: Usage | None) -> UsageRecord:
+        """The record, with what the answer told of model and usage."""
+        asked, error = self._asked, self.error
+        outcome, status = Outcome.DONE, self.status
+        if error is not None:
+            refused = not error.retryable and error.kind is not Kind.INTERNAL
+            outcome, status = (Outcome.REFUSED if refused else Outcome.FAILED), error.status
+        elif not self.finished:
+            outcome, status = Outcome.CUT, 499  # as nginx says
+        elif status >= 400:
+            failed = status >= 500 or kind_of(status) is Kind.LIMITED
+            outcome = Outcome.FAILED if failed else Outcome.REFUSED
+        return UsageRecord(
+            id=uuid.uuid4().hex,
+            principal=asked.principal.id,
+            face="passthrough",
+            operation=asked.operation,
+            provider=asked.site.name,
+            model_asked=self.model,
+            model=model,
+            key_id=self.key_id,
+            usage=usage,
+            outcome=outcome,
+            status=status,
+            error=error.message if error is not None else "",
+            attempts=self.attempts,
+            started=self._started,
+            first_byte=self.first_byte,
+            duration=time.perf_counter() - self._ticks,
+        )

@@ -1,0 +1,158 @@
+"""`PassthroughProxy`: an API as it is, with the pool's key instead of the caller's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
+from asgi_aiproxy.passthrough.books import Ways
+from asgi_aiproxy.passthrough.exchange import Exchange
+from asgi_aiproxy.passthrough.headers import Forwarded
+from asgi_aiproxy.passthrough.request import read
+from asgi_aiproxy.passthrough.site import Paths, site, with_policy
+from asgi_aiproxy.passthrough.websocket import Bridge, SocketLimits
+from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.respond import internal, send_error
+from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
+from asgi_aiproxy.usage import Recorder, UsageSink, ignore
+
+MiB = 1024 * 1024
+
+
+class PassthroughProxy:
+    """An ASGI app that passes requests on as they are, HTTP and WebSocket, both ways as streams.
+
+    ::
+
+        app.mount("/openai", PassthroughProxy(OPENAI.using("sk-...")))  # a vendor's whole API
+        app.mount("/app", PassthroughProxy("http://internal:9000"))     # any application
+
+    To a provider go requests for inference and its resources, with a key of its pool: `paths`
+    gives other patterns (`/files/**`, `GET /models/**`), or opens everything with `"all"`, account
+    administration included. To a URL goes everything, with the caller's credential unless
+    something before has taken that for its own (`Authenticate`, `InjectKey`).
+
+    Bodies up to `max_replay` bytes are read before they are sent, so that another key can have
+    them when one is over its limit; longer ones stream. `max_body` limits them (None: no limit),
+    `max_message` limits the messages of WebSockets. `forwarded` says what an application is told
+    of the client (`x-forwarded-*`): set anew, appended, kept as it came, or nothing; `keep_host`
+    passes the client's `host` on. `own_keys` lets callers bring their own key for a provider.
+    `record` gets one `UsageRecord` an exchange. `ca` is trusted beside the system's authorities.
+
+    Works with and without `lifespan`. An upstream that dies in mid-answer makes the app raise, so
+    that the server cuts the client's connection: half an answer is never a whole one.
+    """
+
+    def __init__(
+        self,
+        target: Provider | str,
+        *,
+        paths: Paths | None = None,
+        transport: Transport | None = None,
+        record: UsageSink = ignore,
+        timeouts: Timeouts | None = None,
+        max_body: int | None = None,
+        max_replay: int = MiB,
+        max_message: int = 16 * MiB,
+        forwarded: Forwarded | None = None,
+        keep_host: bool = False,
+        own_keys: bool = False,
+        ca: str | Path | bytes | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._site = site(target, paths)
+        if forwarded is not None:
+            if forwarded not in ("set", "append", "keep", "drop"):
+                raise ConfigurationError(
+                    f"PassthroughProxy: forwarded is 'set', 'append', 'keep' or 'drop', "
+                    f"not {forwarded!r}."
+                )
+            self._site = with_policy(self._site, forwarded=forwarded)
+        limits = timeouts if timeouts is not None else Timeouts()
+        self._owned = default_transport(timeouts=limits, ca=ca) if transport is None else None
+        self._recorder = Recorder(record)
+        self._ways = Ways(
+            transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
+            recorder=self._recorder,
+            timeouts=limits,
+            max_body=max_body,
+            max_replay=max_replay,
+            keep_host=keep_host,
+            clock=clock,
+        )
+        self._sockets = SocketLimits(max_message=max_message, connect=limits.connect, ca=ca)
+        self._own_keys = own_keys
+        self._users = 0
+
+    def __repr__(self) -> str:
+        return f"PassthroughProxy({self._site.provider or self._site.name!r})"
+
+    async def __aenter__(self) -> Self:
+        self._users += 1
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._users -= 1
+        if self._users == 0:
+            await self._recorder.drain()
+            if self._owned is not None:
+                await self._owned.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientGoneError):  # nobody is left to tell
+            try:
+                if _upgrades(scope):
+                    await self._refuse_upgrade(send)
+                    return
+                asked = read(scope, self._site, own_keys=self._own_keys)
+                exchange = Exchange(self._ways, asked, scope, receive)
+                try:
+                    await exchange.run(send)
+                finally:
+                    await exchange.close()
+            except APIError as error:
+                await send_error(send, self._site.face, error)
+            except AIProxyError:
+                raise
+            except Exception:
+                await send_error(send, self._site.face, internal())
+                raise
+
+    async def _refuse_upgrade(self, send: Send) -> None:
+        """A WebSocket that comes as plain HTTP: its server did not take it for one."""
+        error = APIError(Kind.INVALID, "This is no WebSocket handshake that is understood here.")
+        headers = [(b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")]
+        await _asgi.answer(send, 426, self._site.face.encode_error(error), headers)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientGoneError):
+            bridge = Bridge(self._ways, self._sockets, scope, receive, send)
+            try:
+                asked = read(scope, self._site, own_keys=self._own_keys)
+            except APIError as error:
+                await bridge.refuse(self._site.face, error)
+                return
+            await bridge.run(asked)
+
+
+def _upgrades(scope: Scope) -> bool:
+    return any(
+        name == b"upgrade" and value.strip().lower() == b"websocket"
+        for name, value in scope["headers"]
+    )

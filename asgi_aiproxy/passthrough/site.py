@@ -1,0 +1,155 @@
+"""Where a proxy leads: a vendor's API, or any application at a URL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import OPENAI_CHAT
+from asgi_aiproxy.dialects.base import Face
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
+from asgi_aiproxy.keys import Key
+from asgi_aiproxy.passthrough.headers import INTERNAL, VENDOR, Policy
+from asgi_aiproxy.passthrough.paths import Opened, below
+from asgi_aiproxy.passthrough.surfaces import SURFACES, Surface
+from asgi_aiproxy.providers.base import Provider
+
+Paths = Literal["all"] | Iterable[str]
+
+_MODEL_IN_PATH = re.compile(r"/(?:models|deployments|tunedModels)/([^/:]+)[:/]")
+
+
+class _Asked(msgspec.Struct):
+    model: str | None = None
+    store: bool | None = None
+
+
+_asked = msgspec.json.Decoder(_Asked)
+
+
+@dataclass(frozen=True)
+class Site:
+    """An upstream and what the proxy heeds of it. `provider` is None for an application."""
+
+    name: str
+    base_url: str
+    provider: Provider | None
+    policy: Policy
+    opened: Opened | None  # None: everything
+    stateful: Opened
+    surface: Surface
+
+    @property
+    def face(self) -> Face:
+        """The language for what the proxy itself has to say."""
+        dialect = self.provider.dialect if self.provider is not None else None
+        return dialect if isinstance(dialect, Face) else OPENAI_CHAT
+
+    def operation(self, method: str, path: str) -> str:
+        """What a path below the base is called in records. Raises APIError if it is not open."""
+        if self.opened is None:
+            return "passthrough"
+        name = self.opened.name(method, path)
+        if name is None:
+            raise APIError(Kind.NOT_FOUND, f"{method} {path} is not open here.", code="not_open")
+        return name
+
+    def base(self, key: Key | None) -> str:
+        """The base URL, without a slash at its end."""
+        return ((key.base_url if key is not None else None) or self.base_url).rstrip("/")
+
+    def local(self, path: str) -> str:
+        """A path below the mount as one below the base URL."""
+        return below(self.base_url, path) if self.provider is not None else path
+
+    def is_stateful(self, method: str, path: str, body: bytes | None) -> bool:
+        """Whether a request makes or names what only one key finds again."""
+        if self.provider is None:
+            return False
+        if body is not None and any(name in body for name in self.surface.references):
+            return True
+        if not self.stateful.name(method, path):
+            return False
+        return body is None or b'"store"' not in body or asked(body)[1] is not False
+
+
+def asked(body: bytes) -> tuple[str, bool | None]:
+    """The members `model` and `store` of a JSON body; empty and None if it has none."""
+    try:
+        found = _json.typed(_asked, body)
+    except ValueError:
+        return "", None
+    return found.model or "", found.store
+
+
+def model_in(path: str) -> str:
+    """The model that a path names, as Google's and Azure's do."""
+    found = _MODEL_IN_PATH.search(path)
+    return found[1] if found else ""
+
+
+def site(target: Provider | str, paths: Paths | None) -> Site:
+    """What `PassthroughProxy` is told. Raises ConfigurationError."""
+    if isinstance(target, Provider):
+        return _vendor(target, paths)
+    if not isinstance(target, str):
+        raise ConfigurationError(
+            f"PassthroughProxy takes a Provider or a URL, not {type(target).__name__}."
+        )
+    parts = urlsplit(target)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigurationError(
+            "PassthroughProxy: a URL begins with http:// or https:// and a host, and ends with its "
+            "path."
+        )
+    if parts.username is not None:
+        raise ConfigurationError(
+            "PassthroughProxy: a URL holds no user or password; see InjectKey for credentials."
+        )
+    return Site(
+        name=parts.hostname,
+        base_url=target,
+        provider=None,
+        policy=INTERNAL,
+        opened=_opened(paths),
+        stateful=Opened(()),
+        surface=Surface(()),
+    )
+
+
+def _vendor(provider: Provider, paths: Paths | None) -> Site:
+    surface = SURFACES.get(provider.dialect.name)
+    if surface is None:
+        if paths is None:
+            raise ConfigurationError(
+                f"PassthroughProxy({provider.name!r}): say with paths= what of it is open."
+            )
+        surface = Surface(())
+    return Site(
+        name=provider.name,
+        base_url=provider.base_url,
+        provider=provider,
+        policy=VENDOR,
+        opened=Opened(surface.open) if paths is None else _opened(paths),
+        stateful=Opened(surface.stateful),
+        surface=surface,
+    )
+
+
+def _opened(paths: Paths | None) -> Opened | None:
+    if paths is None or paths == "all":
+        return None
+    if isinstance(paths, str):
+        raise ConfigurationError(f"paths= is 'all' or several patterns, not {paths!r}.")
+    return Opened(paths)
+
+
+def with_policy(of: Site, **changes: object) -> Site:
+    """The same site under a policy with these changes."""
+    return replace(of, policy=replace(of.policy, **changes))  # type: ignore[arg-type]

@@ -1,0 +1,137 @@
+"""What of each API is open by default, and what of it lives with one key.
+
+A key of a vendor's opens more than models: the same host takes it for the administration of the
+account. What is listed here is inference and what belongs to it; what hands out credentials of the
+account (OpenAI's realtime client secrets, Google's auth tokens) is left out. By the vendors' API
+references: https://platform.openai.com/docs/api-reference, https://docs.anthropic.com/en/api,
+https://ai.google.dev/api, https://github.com/ollama/ollama/blob/main/docs/api.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """An API's paths below the base URL, as patterns (see `Opened`).
+
+    `stateful` are those whose resources only the key that made them finds again, and `references`
+    what in a JSON body names such a resource.
+    """
+
+    open: tuple[str, ...]
+    stateful: tuple[str, ...] = ()
+    references: tuple[bytes, ...] = ()
+
+
+def _under(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The same patterns below several prefixes."""
+    found = []
+    for pattern in patterns:
+        method, space, path = pattern.rpartition(" ")
+        found += [f"{method}{space}{prefix}{path}" for prefix in prefixes]
+    return tuple(found)
+
+
+_OPENAI_PREFIXES = ("", "/v1", "/openai", "/openai/v1")  # the last two are Azure's
+_OPENAI_STATEFUL = (
+    "/responses/**",
+    "/conversations/**",
+    "/files/**",
+    "/uploads/**",
+    "/batches/**",
+    "/assistants/**",
+    "/threads/**",
+    "/vector_stores/**",
+    "/containers/**",
+    "/fine_tuning/jobs/**",
+    "/evals/**",
+    "/videos/**",
+)
+_OPENAI_OPEN = (
+    "/chat/completions/**",
+    "/completions",
+    "/embeddings",
+    "/moderations",
+    "/images/**",
+    "/audio/**",
+    "GET /models/**",
+    "/realtime",
+    "/rerank",
+    *_OPENAI_STATEFUL,
+)
+
+OPENAI = Surface(
+    open=(*_under(_OPENAI_PREFIXES, _OPENAI_OPEN), "/openai/deployments/*/*/**"),
+    stateful=_under(_OPENAI_PREFIXES, _OPENAI_STATEFUL),
+    references=(
+        b'"file_id"',
+        b'"file_ids"',
+        b'"input_file_id"',
+        b'"previous_response_id"',
+        b'"conversation"',
+        b'"vector_store_ids"',
+        b'"container"',
+    ),
+)
+
+ANTHROPIC = Surface(
+    open=(
+        "/v1/messages/**",
+        "/v1/complete",
+        "GET /v1/models/**",
+        "/v1/files/**",
+        "/v1/skills/**",
+    ),
+    stateful=("/v1/messages/batches/**", "/v1/files/**", "/v1/skills/**"),
+    references=(b'"file_id"', b'"skill_id"', b'"container"'),
+)
+
+_GEMINI_PREFIXES = ("/v1*", "/upload/v1*", "/download/v1*")
+_GEMINI_STATEFUL = (
+    "/files/**",
+    "/cachedContents/**",
+    "/batches/**",
+    "/operations/**",
+    "/tunedModels/**",
+    "/corpora/**",
+    "/fileSearchStores/**",
+    "/interactions/**",
+)
+
+GEMINI = Surface(
+    open=(
+        *_under(_GEMINI_PREFIXES, ("/models/**", *_GEMINI_STATEFUL)),
+        "/v1*/openai/**",
+        "/ws/google.ai.generativelanguage.*",
+    ),
+    stateful=_under(_GEMINI_PREFIXES, _GEMINI_STATEFUL),
+    references=(b'"fileUri"', b'"file_uri"', b'"cachedContent"', b'"cached_content"'),
+)
+
+OLLAMA = Surface(
+    open=(
+        "/api/chat",
+        "/api/generate",
+        "/api/embed",
+        "/api/embeddings",
+        "GET /api/tags",
+        "/api/show",
+        "GET /api/ps",
+        "GET /api/version",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "GET /v1/models/**",
+    )
+)
+
+# By the name of the dialect.
+SURFACES = {
+    "openai_chat": OPENAI,
+    "anthropic": ANTHROPIC,
+    "gemini": GEMINI,
+    "ollama": OLLAMA,
+}

@@ -1,0 +1,90 @@
+"""The keys that one exchange may use, one after the other."""
+
+from __future__ import annotations
+
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError
+from asgi_aiproxy.relay import no_key
+
+
+class Turns:
+    """Hands out keys of a pool until one does; there may be no pool, or a key of the caller's own.
+
+    `key_id` is the one that the caller named, `affinity` what makes calls get the same key.
+    """
+
+    def __init__(
+        self,
+        pool: KeyPool | None,
+        *,
+        provider: str,
+        own_key: str = "",
+        key_id: str = "",
+        affinity: str = "",
+        model: str = "",
+    ) -> None:
+        self._pool = pool
+        self._provider = provider
+        self._own_key = own_key
+        self._named = key_id
+        self._affinity = affinity
+        self._model = model
+        self._tried: set[str] = set()
+        self._lease: Lease | None = None
+        self.key_id = ""
+
+    @property
+    def several(self) -> bool:
+        """Whether there may be another key."""
+        chosen = bool(self._own_key or self._named)
+        return self._pool is not None and not chosen and len(self._pool) > len(self._tried)
+
+    @property
+    def ours(self) -> bool:
+        """Whether the key in use is of the pool."""
+        return self._lease is not None
+
+    async def next(self) -> Key | None:
+        """The next key. Raises APIError if there is none; `waits` in it tells that one rests."""
+        self.release()
+        if self._own_key:
+            self.key_id = "own"
+            return Key(self._own_key, id="own")
+        if self._pool is None:
+            return None
+        try:
+            self._lease = await self._pool.acquire(
+                model=self._model,
+                key_id=self._named,
+                affinity=self._affinity,
+                exclude=self._tried,
+            )
+        except NoKeyError as error:
+            raise no_key(error, self._provider, self._model) from error
+        key = self._lease.key
+        self.key_id = key.id
+        self._tried.add(key.id)
+        return key
+
+    def settle(
+        self, status: int, retry_after: float | None = None, *, code: str | None = None
+    ) -> None:
+        """Tell how the key fared."""
+        if self._lease is not None:
+            self._lease.settle(status, retry_after, code=code)
+
+    def spend(self, tokens: int) -> None:
+        """Count tokens against the key."""
+        if self._lease is not None:
+            self._lease.spend(tokens)
+
+    def release(self) -> None:
+        """Give the key back."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+
+def rests(error: APIError) -> bool:
+    """Whether an error of `next` says that a key would do, later."""
+    return error.status == 429

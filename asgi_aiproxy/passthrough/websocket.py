@@ -1,0 +1,361 @@
+"""A WebSocket through the proxy: one to the client, one to the upstream, and what passes between.
+
+The upstream is asked first, so that a client whose session would be refused is told so in its
+handshake. https://www.rfc-editor.org/rfc/rfc6455
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import ssl
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.dialects.base import Face
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.keys import Key
+from asgi_aiproxy.passthrough.books import Books, Ways
+from asgi_aiproxy.passthrough.headers import answer_headers, raw
+from asgi_aiproxy.passthrough.meter import Sum
+from asgi_aiproxy.passthrough.request import Asked
+from asgi_aiproxy.passthrough.site import model_in
+from asgi_aiproxy.passthrough.turns import Turns
+from asgi_aiproxy.providers.base import Auth
+from asgi_aiproxy.retry_after import retry_after
+from asgi_aiproxy.upstream.base import Headers, Outgoing
+from asgi_aiproxy.upstream.dial import reason, tls
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+logger = logging.getLogger("asgi_aiproxy")
+
+_KEY_FAILED = frozenset({401, 402, 429})
+_GOING_AWAY, _TOO_BIG, _BROKE = 1001, 1009, 1011
+_PATIENCE = 5.0  # seconds that the upstream has for its part of a good-bye
+_QUEUE = 4  # messages of the upstream's that may wait for a slow client
+_PROTOCOLS = "sec-websocket-protocol"
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """The longest message in bytes, the time to connect in seconds, and whom to trust besides."""
+
+    max_message: int
+    connect: float
+    ca: str | Path | bytes | None = None
+
+
+class Bridge:
+    """One WebSocket of a client's. `refuse` it, or `run` it to its end."""
+
+    def __init__(
+        self, ways: Ways, limits: SocketLimits, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._ways = ways
+        self._limits = limits
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._sum = Sum()
+        self._broke = False
+
+    async def refuse(self, face: Face, error: APIError) -> None:
+        """Answer the handshake with an error."""
+        await self._receive()
+        headers = [(b"content-type", b"application/json")]
+        await self._deny(error.status, face.encode_error(error), headers)
+
+    async def run(self, asked: Asked) -> None:
+        """Connect both sides, until one of them ends it."""
+        books = Books(asked, self._ways.clock)
+        provider = asked.site.provider
+        books.model = model_in(asked.path) or _query(asked, "model")
+        turns = Turns(
+            provider.keys if provider is not None else None,
+            provider=asked.site.name,
+            own_key=asked.own_key,
+            key_id=asked.key_id,
+            affinity=asked.affinity,
+            model=books.model,
+        )
+        try:
+            await self._receive()  # websocket.connect
+            if not _installed():
+                logger.error("WebSockets need a library: pip install 'asgi-aiproxy[realtime]'")
+                message = "WebSockets are not installed here."
+                raise APIError(Kind.INTERNAL, message, status=501)
+            asked.check_model(books.model)
+            upstream = await self._unless_gone(self._connected(asked, turns, books))
+            if upstream is not None:
+                await self._bridged(upstream, asked, books)
+        except APIError as error:
+            books.error = error
+            headers = [(b"content-type", b"application/json")]
+            await self._deny(error.status, asked.site.face.encode_error(error), headers)
+        finally:
+            usage = self._sum.usage
+            if usage is not None:
+                turns.spend(usage.input + usage.output)
+            turns.release()
+            record = books.record(self._sum.model, usage)
+            self._ways.recorder.put(record)
+
+    # the handshake
+
+    async def _connected(self, asked: Asked, turns: Turns, books: Books) -> ClientConnection | None:
+        """The upstream's WebSocket; None if it refused and the client was told so.
+
+        Raises APIError.
+        """
+        from websockets.exceptions import InvalidStatus, WebSocketException
+
+        while True:
+            key = await turns.next()
+            books.attempts += 1
+            books.key_id = asked.injected or turns.key_id
+            try:
+                upstream = await self._dial(asked, key)
+            except InvalidStatus as refused:
+                answer = refused.response
+                headers = [(name.lower(), value) for name, value in answer.headers.raw_items()]
+                after = retry_after(headers, self._ways.clock())
+                turns.settle(answer.status_code, after)
+                if turns.ours and answer.status_code in _KEY_FAILED and turns.several:
+                    continue
+                books.status = answer.status_code
+                await self._pass_refusal(asked, turns, headers, bytes(answer.body or b""), books)
+                return None
+            except (OSError, TimeoutError, WebSocketException, EOFError) as error:
+                why = reason(error) if isinstance(error, OSError) else type(error).__name__
+                message = f"The WebSocket to {asked.site.name} could not be opened: {why}."
+                raise APIError(Kind.UPSTREAM, message) from error
+            turns.settle(101)
+            books.status = 101
+            return upstream
+
+    async def _pass_refusal(
+        self, asked: Asked, turns: Turns, headers: Headers, body: bytes, books: Books
+    ) -> None:
+        status = books.status
+        if turns.ours and status in (401, 402):
+            message = f"{asked.site.name!r} refused the gateway's key."
+            raise APIError(Kind.KEY_REJECTED, message)
+        if not 300 <= status <= 599:
+            raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
+        passed = answer_headers(headers, asked.site.policy, bodiless=True)
+        await self._deny(status, body, raw(passed))
+        books.finished = True
+
+    async def _dial(self, asked: Asked, key: Key | None) -> ClientConnection:
+        from websockets.asyncio.client import connect
+
+        out = asked.outgoing(key, keep_host=False)
+        offered = list(asked.subprotocols)
+        headers = []
+        for name, value in out.headers:
+            if name == _PROTOCOLS:
+                offered.append(value)
+            elif name != "accept-encoding":
+                headers.append((name, value))
+        url = "ws" + out.url.removeprefix("http")
+        options: dict[str, Any] = {}
+        if url.startswith("wss:"):
+            options["ssl"] = _context(self._limits.ca)
+        connecting = connect(
+            url,
+            additional_headers=headers,
+            subprotocols=offered or None,  # type: ignore[arg-type]
+            compression=None,  # it takes more memory than all the rest of an idle session
+            user_agent_header=None,
+            proxy=out.proxy,
+            open_timeout=self._limits.connect,
+            close_timeout=_PATIENCE,
+            max_size=self._limits.max_message,
+            max_queue=_QUEUE,
+            logger=_quiet(),
+            **options,
+        )
+        # A redirect is the client's to follow, and our key is not for wherever it leads.
+        connecting.process_redirect = lambda error: error  # type: ignore[method-assign, assignment]
+        return await connecting
+
+    async def _unless_gone(
+        self, connecting: Coroutine[Any, Any, ClientConnection | None]
+    ) -> ClientConnection | None:
+        """What comes of `connecting`. Raises ClientGoneError if the client leaves before."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(connecting)
+        gone = loop.create_task(self._gone())
+        try:
+            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientGoneError("The client left.")
+            return task.result()
+        finally:
+            for each in (task, gone):
+                each.cancel()
+            await asyncio.wait((task, gone))
+
+    async def _gone(self) -> None:
+        while (await self._receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def _deny(self, status: int, body: bytes, headers: RawHeaders) -> None:
+        """Refuse the handshake: with a whole answer where the server can, else with its 403."""
+        if "websocket.http.response" not in (self._scope.get("extensions") or {}):
+            await self._say({"type": "websocket.close", "code": 1000})
+            return
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+        start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
+        await self._say(start)
+        await self._say({"type": "websocket.http.response.body", "body": body})
+
+    # the session
+
+    async def _bridged(self, upstream: ClientConnection, asked: Asked, books: Books) -> None:
+        response = upstream.response
+        headers: Headers = []
+        if response is not None:
+            headers = [(name.lower(), value) for name, value in response.headers.raw_items()]
+        told = raw(answer_headers(headers, asked.site.policy, bodiless=True))
+        if books.key_id:
+            told.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
+        chosen = upstream.subprotocol
+        accept: Message = {
+            "type": "websocket.accept",
+            # Never one that holds a key.
+            "subprotocol": chosen if chosen in asked.subprotocols else None,
+            "headers": told,
+        }
+        try:
+            await self._say(accept)
+            books.began()
+            code, why = await self._until_one_ends(upstream, books)
+        except BaseException:
+            await upstream.close(_GOING_AWAY)
+            raise
+        await upstream.close(code, why)
+
+    async def _until_one_ends(self, upstream: ClientConnection, books: Books) -> tuple[int, str]:
+        """Pass messages on; returns the code and reason that the upstream is to be closed with."""
+        loop = asyncio.get_running_loop()
+        down = loop.create_task(self._down(upstream, books))
+        up = loop.create_task(self._up(upstream, books))
+        try:
+            await asyncio.wait((down, up), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (down, up):
+                task.cancel()
+            await asyncio.wait((down, up))
+        if not up.cancelled():
+            return up.result()
+        down.result()
+        return 1000, ""
+
+    async def _up(self, upstream: ClientConnection, books: Books) -> tuple[int, str]:
+        """The client's messages, until it closes; returns with what."""
+        from websockets.exceptions import ConnectionClosed
+
+        limit = self._limits.max_message
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                code = message.get("code") or 1005
+                books.finished = code in (1000, 1001, 1005) or 3000 <= code < 5000
+                return _sendable(code), message.get("reason") or ""
+            data = message.get("text")
+            if data is None:
+                data = message.get("bytes") or b""
+            if len(data) > limit:
+                await self._say(_close(_TOO_BIG, "message too big"))
+                return _TOO_BIG, "message too big"
+            try:
+                await upstream.send(data)
+            except ConnectionClosed:
+                await asyncio.Event().wait()  # the other direction knows why
+
+    async def _down(self, upstream: ClientConnection, books: Books) -> None:
+        """The upstream's messages, until it closes; the client is told with what."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            while True:
+                data = await upstream.recv()
+                if isinstance(data, str):
+                    self._sum.feed(data)
+                    await self._say({"type": "websocket.send", "text": data})
+                else:
+                    if len(data) < _TOLD and data[:1] == b"{":  # Google's events are binary
+                        self._sum.feed(data.decode("utf-8", "replace"))
+                    await self._say({"type": "websocket.send", "bytes": data})
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None:
+                books.finished = True
+                await self._say(_close(_sendable(closed.rcvd.code), closed.rcvd.reason))
+                return
+            too_big = closed.sent is not None and closed.sent.code == _TOO_BIG
+            books.error = APIError(Kind.UPSTREAM, "The upstream's WebSocket broke.")
+            await self._say(_close(_TOO_BIG if too_big else _BROKE, "the upstream broke off"))
+
+    async def _say(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError) as error:  # some servers say it so
+            raise ClientGoneError("The client left.") from error
+
+
+_TOLD = 64 * 1024
+
+
+def _close(code: int, reason: str) -> Message:
+    return {"type": "websocket.close", "code": code, "reason": reason}
+
+
+def _sendable(code: int) -> int:
+    """The code as it may be sent: some only tell that none came (RFC 6455, 7.4.1)."""
+    if code == 1005:
+        return 1000
+    return code if 1000 <= code <= 1003 or 1007 <= code <= 1014 or code >= 3000 else _GOING_AWAY
+
+
+def _query(asked: Asked, name: str) -> str:
+    return (parse_qs(asked.query).get(name) or [""])[0]
+
+
+def key_in_subprotocol(prefix: str = "openai-insecure-api-key.") -> Auth:
+    """An `auth` for providers that take the key of a WebSocket as a subprotocol."""
+
+    def auth(request: Outgoing, secret: str) -> Outgoing:
+        return request.with_header(_PROTOCOLS, prefix + secret)
+
+    return auth
+
+
+@functools.cache
+def _context(ca: str | Path | bytes | None) -> ssl.SSLContext:
+    return tls(ca)
+
+
+@functools.cache
+def _quiet() -> logging.Logger:
+    """What the library notes of each connection is not for the application's log."""
+    quiet = logging.getLogger("asgi_aiproxy.websockets")
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+    return quiet
+
+
+def _installed() -> bool:
+    try:
+        import websockets.asyncio.client  # noqa: F401
+    except ImportError:
+        return False
+    return True
