@@ -1,0 +1,308 @@
+"""Admissions, as the scripts read and answer them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from asgi_aiproxy.stores.base import (
+    Admitted,
+    Clear,
+    Count,
+    Grant,
+    Level,
+    Refused,
+    Reserve,
+    Settled,
+    Slot,
+)
+from asgi_aiproxy.stores.redis.admission_lua import ADMIT, CHARGE, PEEK, RENEW, SETTLE
+from asgi_aiproxy.stores.redis.link import Link
+from asgi_aiproxy.stores.redis.names import Names, milliseconds
+from asgi_aiproxy.stores.redis.pipe import Argument
+
+
+class Admissions:
+    """Admission within what one script can reach: an account, or all of a single server."""
+
+    def __init__(self, link: Link, names: Names) -> None:
+        self._link = link
+        self._names = names
+
+    async def admit(
+        self,
+        holder: str,
+        grants: Sequence[Grant],
+        ttl: float,
+        one_of: Sequence[Sequence[Grant]],
+    ) -> Admitted | Refused:
+        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
+        every = [*grants, *(grant for choice in one_of for grant in choice)]
+        keys: list[str] = []
+        arguments: list[Argument] = [holder, milliseconds(ttl), len(grants)]
+        for grant in grants:
+            self._ask(holder, grant, keys, arguments)
+        arguments.append(len(one_of))
+        for choice in one_of:
+            arguments.append(len(choice))
+            for grant in choice:
+                self._ask(holder, grant, keys, arguments)
+        tag = self._tag(every)
+        given, choice_or_grant, *rest = await self._link.run(tag, ADMIT, keys, *arguments)
+        if not given:
+            left, wait = rest
+            return Refused(
+                grant=every[choice_or_grant],
+                left=left,
+                retry_after=wait / 1000 if wait >= 0 else None,
+            )
+        chosen = one_of[choice_or_grant] if choice_or_grant >= 0 else ()
+        return Admitted(
+            holder=holder,
+            grants=(*grants, *chosen),
+            left=tuple(left if left >= 0 else None for left in rest[1:]),
+            choice=choice_or_grant,
+            at=rest[0] / 1000,
+        )
+
+    def _ask(self, holder: str, grant: Grant, keys: list[str], arguments: list[Argument]) -> None:
+        keys += self._names.of(grant)
+        match grant:
+            case Count(limit=limit, window=window, amount=amount):
+                arguments += ("count", _number(limit), milliseconds(window), amount)
+            case Slot(limit=limit):
+                arguments += ("slot", _number(limit))
+            case Reserve(cap=cap, amount=amount, on_expiry=on_expiry):
+                keys.append(self._names.once(grant.account, "settle", holder))
+                arguments += (on_expiry, _number(cap), amount, _kept(grant))
+            case Clear(name=name):
+                arguments += ("clear", name)
+
+    async def settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> Settled:
+        """Give slots back, and correct counts and budgets to what was really used."""
+        keys: list[str] = []
+        holder = admitted.holder
+        arguments: list[Argument] = [holder, int(admitted.sure), round(admitted.at * 1000)]
+        budgets: list[Reserve] = []
+        for grant in admitted.grants:
+            if isinstance(grant, Clear):
+                continue
+            if isinstance(grant, Slot):
+                keys += self._names.of(grant)
+                arguments.append("slot")
+                continue
+            used = actual.get(grant, grant.amount)
+            if isinstance(grant, Reserve):
+                budgets.append(grant)
+                arguments += ("budget", used, _kept(grant))
+            elif used != grant.amount and admitted.sure:
+                arguments += ("count", milliseconds(grant.window), used - grant.amount)
+            else:
+                continue
+            keys += self._names.of(grant)
+            keys.append(self._names.once(grant.account, "settle", holder))
+        if not keys:
+            return Settled(first=False, spent={})
+        tag = self._tag(admitted.grants)
+        done, *spent = await self._link.run(tag, SETTLE, keys, *arguments)
+        return Settled(first=bool(done), spent=dict(zip(budgets, spent, strict=True)))
+
+    async def renew(self, admitted: Admitted, ttl: float) -> bool:
+        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        keys: list[str] = []
+        arguments: list[Argument] = [admitted.holder, milliseconds(ttl)]
+        for grant in admitted.grants:
+            if isinstance(grant, Slot | Reserve):
+                keys += self._names.of(grant)
+                arguments.append("slot" if isinstance(grant, Slot) else "budget")
+        if not keys:
+            return True
+        return bool(await self._link.run(self._tag(admitted.grants), RENEW, keys, *arguments))
+
+    async def charge(self, budget: Reserve, once: str) -> int:
+        """Add to what is spent, once."""
+        keys = [*self._names.of(budget), self._names.once(budget.account, "charge", once)]
+        spent: int = await self._link.run(
+            self._tag([budget]), CHARGE, keys, budget.amount, _kept(budget)
+        )
+        return spent
+
+    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+        """How much of each is used now."""
+        keys: list[str] = []
+        arguments: list[Argument] = []
+        for grant in grants:
+            keys += self._names.of(grant)
+            match grant:
+                case Count(window=window):
+                    arguments += ("count", milliseconds(window))
+                case Slot():
+                    arguments.append("slot")
+                case Reserve():
+                    arguments.append("budget")
+                case Clear(name=name):
+                    arguments += ("clear", name)
+        flat = await self._link.run(self._tag(grants), PEEK, keys, *arguments)
+        return [Level(used, held) for used, held in zip(flat[::2], flat[1::2], strict=True)]
+
+    def _tag(self, grants: Sequence[Grant]) -> str:
+        return self._names.tag(grants[0].account) if grants else ""
+
+
+class ClusterAdmissions(Admissions):
+    """Admission on a cluster, where a script reaches no more than one account.
+
+    What names several accounts is asked of each at the same time, and given back if one refuses.
+    So no limit is ever exceeded, but for a moment others may find it used up.
+    """
+
+    async def admit(
+        self,
+        holder: str,
+        grants: Sequence[Grant],
+        ttl: float,
+        one_of: Sequence[Sequence[Grant]],
+    ) -> Admitted | Refused:
+        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
+        where = {grant.account for choice in one_of for grant in choice}
+        if len(where) <= 1:
+            return await self._admit(holder, grants, ttl, one_of)
+        base = await self._admit(holder, grants, ttl, ())
+        if isinstance(base, Refused):
+            return base
+        refused: Refused | None = None
+        try:
+            for number, choice in enumerate(one_of):
+                found = await self._admit(holder, choice, ttl, ())
+                if isinstance(found, Admitted):
+                    return joined([base, found], (*grants, *choice), number)
+                refused = sooner(refused, found)
+        except BaseException:
+            await self._give_back([base])
+            raise
+        await self._give_back([base])
+        return refused if refused is not None else base
+
+    async def _admit(
+        self,
+        holder: str,
+        grants: Sequence[Grant],
+        ttl: float,
+        one_of: Sequence[Sequence[Grant]],
+    ) -> Admitted | Refused:
+        parts = _by_account(grants)
+        where = next((grant.account for choice in one_of for grant in choice), None)
+        if where is not None:
+            parts.setdefault(where, [])
+        if len(parts) <= 1:
+            return await super().admit(holder, grants, ttl, one_of)
+        results = await asyncio.gather(
+            *(
+                super(ClusterAdmissions, self).admit(
+                    holder, part, ttl, one_of if account == where else ()
+                )
+                for account, part in parts.items()
+            ),
+            return_exceptions=True,
+        )
+        given = [result for result in results if isinstance(result, Admitted)]
+        if len(given) == len(results):
+            choice = max(result.choice for result in given)
+            chosen = one_of[choice] if choice >= 0 else ()
+            return joined(given, (*grants, *chosen), choice)
+        await self._give_back(given)
+        refused: Refused | None = None
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            if isinstance(result, Refused):
+                refused = both(refused, result)
+        assert refused is not None  # noqa: S101 (or all were given)
+        return refused
+
+    async def _give_back(self, given: Sequence[Admitted]) -> None:
+        """Nothing was used. What can not be given back now expires by itself."""
+        await asyncio.gather(
+            *(self.settle(each, dict.fromkeys(each.grants, 0)) for each in given),
+            return_exceptions=True,
+        )
+
+    async def settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> Settled:
+        """Give slots back, and correct counts and budgets to what was really used."""
+        results = await asyncio.gather(
+            *(super(ClusterAdmissions, self).settle(part, actual) for part in _parts(admitted))
+        )
+        spent = {grant: sum_ for result in results for grant, sum_ in result.spent.items()}
+        return Settled(first=any(result.first for result in results), spent=spent)
+
+    async def renew(self, admitted: Admitted, ttl: float) -> bool:
+        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        results = await asyncio.gather(
+            *(super(ClusterAdmissions, self).renew(part, ttl) for part in _parts(admitted))
+        )
+        return all(results)
+
+    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+        """How much of each is used now."""
+        parts = _by_account(grants)
+        results = await asyncio.gather(
+            *(super(ClusterAdmissions, self).peek(part) for part in parts.values())
+        )
+        levels = [
+            (grant, level)
+            for part, found in zip(parts.values(), results, strict=True)
+            for grant, level in zip(part, found, strict=True)
+        ]
+        known = dict(levels)
+        return [known[grant] for grant in grants]
+
+
+def joined(parts: Sequence[Admitted], grants: tuple[Grant, ...], choice: int) -> Admitted:
+    """Admissions of several accounts as one."""
+    left = {
+        grant: rest for part in parts for grant, rest in zip(part.grants, part.left, strict=True)
+    }
+    return Admitted(
+        holder=parts[0].holder,
+        grants=grants,
+        left=tuple(left[grant] for grant in grants),
+        choice=choice,
+        at=parts[0].at,
+    )
+
+
+def both(known: Refused | None, more: Refused) -> Refused:
+    """Two refusals that must both end: the first, with the longer wait."""
+    if known is None:
+        return more
+    waits = [wait for wait in (known.retry_after, more.retry_after) if wait is not None]
+    return Refused(grant=known.grant, left=known.left, retry_after=max(waits, default=None))
+
+
+def sooner(known: Refused | None, more: Refused) -> Refused:
+    """Of two refusals the one that ends first."""
+    if known is None or known.retry_after is None:
+        return more
+    return more if more.retry_after is not None and more.retry_after < known.retry_after else known
+
+
+def _by_account(grants: Sequence[Grant]) -> dict[str, list[Grant]]:
+    parts: dict[str, list[Grant]] = {}
+    for grant in grants:
+        parts.setdefault(grant.account, []).append(grant)
+    return parts
+
+
+def _parts(admitted: Admitted) -> list[Admitted]:
+    return [
+        Admitted(holder=admitted.holder, grants=tuple(part), at=admitted.at, sure=admitted.sure)
+        for part in _by_account(admitted.grants).values()
+    ]
+
+
+def _number(limit: int | None) -> int:
+    return -1 if limit is None else limit
+
+
+def _kept(budget: Reserve) -> int:
+    return 0 if budget.keep is None else milliseconds(budget.keep)

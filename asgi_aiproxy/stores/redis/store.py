@@ -1,0 +1,272 @@
+"""The store that many processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Self
+
+from asgi_aiproxy.stores.base import (
+    ANYTHING,
+    Admitted,
+    Anything,
+    Expected,
+    Grant,
+    Hold,
+    Level,
+    Refused,
+    Reserve,
+    Settled,
+    check,
+)
+from asgi_aiproxy.stores.redis import admission_lua, tables_lua
+from asgi_aiproxy.stores.redis.admission import Admissions, ClusterAdmissions
+from asgi_aiproxy.stores.redis.link import ClusterLink, Link
+from asgi_aiproxy.stores.redis.names import Names, milliseconds
+from asgi_aiproxy.stores.redis.pipe import Argument, packed
+from asgi_aiproxy.stores.redis.tables_lua import ADD, APPEND, DROP, HOLD, HOLDS, LIFT, PAGE, PUT
+from asgi_aiproxy.stores.redis.watch import Watch
+from asgi_aiproxy.stores.redis.wire import Dialler, read_url
+
+_PLENTY = 500  # rows, from which on a table is read and written by the way for large calls
+
+
+class RedisStore:
+    """A store in Redis or Valkey (6.2 or newer): one server, Sentinel, or a cluster, by its URL.
+
+    Every call is one round trip, shared by what is called in the same turn of the event loop, and
+    ends within `timeout` seconds, those that move whole tables within `patience`. All keys begin
+    with `prefix`. One store serves one event loop at a time.
+    """
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        *,
+        prefix: str = "aiproxy",
+        timeout: float = 0.5,
+        patience: float = 10.0,
+    ) -> None:
+        target = read_url(url)
+        self._shown = target.shown
+        self._names = names = Names(prefix)
+        scripts = (*admission_lua.SCRIPTS, *tables_lua.SCRIPTS)
+        load = [packed(("SCRIPT", "LOAD", script.text)) for script in scripts]
+        kind = ClusterLink if target.kind == "cluster" else Link
+        self._link = kind(target, Dialler(target, timeout=timeout, prepare=load), timeout)
+        self._slow = kind(target, Dialler(target, timeout=timeout), patience)
+        admissions = ClusterAdmissions if self._link.clustered else Admissions
+        self._admissions = admissions(self._link, names)
+        self._watch = Watch(self.version)
+
+    def __repr__(self) -> str:
+        return f"RedisStore({self._shown!r})"
+
+    # tables
+
+    async def get(self, table: str, key: str) -> bytes | None:
+        """One row's value, or None."""
+        names = self._names
+        found: bytes | None = await self._link.call(
+            names.tag(table), "HGET", names.key(table, "t"), key
+        )
+        return found
+
+    async def rows(self, table: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
+        """All rows, or those of `keys` that exist."""
+        names = self._names
+        name, tag = names.key(table, "t"), names.tag(table)
+        if keys is None:
+            return _pairs(await self._slow.call(tag, "HGETALL", name))
+        if not keys:
+            return {}
+        link = self._link if len(keys) < _PLENTY else self._slow
+        values = await link.call(tag, "HMGET", name, *keys)
+        return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+    async def page(self, table: str, after: str = "", limit: int = 100) -> dict[str, bytes]:
+        """At most `limit` rows whose keys come after `after`, in the order of the keys' UTF-8."""
+        names = self._names
+        keys = [names.key(table, "t"), names.key(table, "i")]
+        return _pairs(await self._slow.run(names.tag(table), PAGE, keys, after, limit))
+
+    async def put(
+        self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
+    ) -> bool:
+        """Write a row if there is what is `expected` (None: no such row); whether it was so."""
+        wanted = {} if isinstance(expected, Anything) else {key: expected}
+        return not await self.put_many(table, {key: value}, expected=wanted)
+
+    async def put_many(
+        self,
+        table: str,
+        rows: Mapping[str, bytes | None],
+        *,
+        expected: Mapping[str, bytes | None] | None = None,
+    ) -> list[str]:
+        """Write all rows, or none: the keys whose rows are not as `expected`."""
+        expected = expected or {}
+        arguments: list[Argument] = [len(expected)]
+        for key, value in (*expected.items(), *rows.items()):
+            arguments += (key, 0 if value is None else 1, value or b"")
+        link = self._link if len(rows) < _PLENTY else self._slow
+        wrong = await link.run(self._names.tag(table), PUT, self._table(table), *arguments)
+        self._watch.poke()
+        return [key.decode("utf-8", "surrogatepass") for key in wrong]
+
+    async def drop(self, table: str, key: str) -> bool:
+        """Remove a row; whether there was one."""
+        names = self._names
+        done = await self._link.run(names.tag(table), DROP, self._table(table), key)
+        self._watch.poke()
+        return bool(done)
+
+    async def version(self, name: str) -> int:
+        """A number that rises with every change of a table, or of what is on hold."""
+        names = self._names
+        return int(await self._link.call(names.tag(name), "GET", names.key(name, "v")) or 0)
+
+    def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` in the running loop within a second of a change; returns how to stop."""
+        return self._watch.add(name, changed)
+
+    def _table(self, table: str) -> list[str]:
+        return [self._names.key(table, kind) for kind in ("t", "i", "v")]
+
+    # admission
+
+    async def admit(
+        self,
+        holder: str,
+        grants: Sequence[Grant],
+        *,
+        ttl: float = 60.0,
+        one_of: Sequence[Sequence[Grant]] = (),
+    ) -> Admitted | Refused:
+        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
+        check(holder, grants, one_of, ttl)
+        return await self._admissions.admit(holder, grants, ttl, one_of)
+
+    async def settle(
+        self, admitted: Admitted, actual: Mapping[Grant, int] | None = None
+    ) -> Settled:
+        """Give slots back, and correct counts and budgets to what was really used."""
+        return await self._admissions.settle(admitted, actual or {})
+
+    async def renew(self, admitted: Admitted, ttl: float) -> bool:
+        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        return await self._admissions.renew(admitted, ttl)
+
+    async def charge(self, budget: Reserve, *, once: str) -> int:
+        """Add `budget.amount` to what is spent, cap or not; returns the spending."""
+        return await self._admissions.charge(budget, once)
+
+    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+        """How much of each is used now."""
+        return await self._admissions.peek(grants) if grants else []
+
+    # holds
+
+    async def hold(self, account: str, name: str, seconds: float, value: bytes = b"") -> bool:
+        """Put on hold, unless it is for longer already; whether it was done."""
+        names = self._names
+        keys = [names.key(account, "h"), names.key(account, "v")]
+        tag = names.tag(account)
+        done = await self._link.run(tag, HOLD, keys, name, milliseconds(seconds), value)
+        self._watch.poke()
+        return bool(done)
+
+    async def lift(self, account: str, name: str) -> bool:
+        """End a hold; whether there was one."""
+        names = self._names
+        keys = [names.key(account, "h"), names.key(account, "v")]
+        done = await self._link.run(names.tag(account), LIFT, keys, name)
+        self._watch.poke()
+        return bool(done)
+
+    async def holds(self, account: str) -> dict[str, Hold]:
+        """All that is on hold now."""
+        names = self._names
+        tag = names.tag(account)
+        flat = await self._link.run(tag, HOLDS, [names.key(account, "h")])
+        return {
+            _text(name): Hold(left / 1000, value)
+            for name, left, value in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        }
+
+    # counters
+
+    async def add(
+        self,
+        account: str,
+        amounts: Mapping[str, int],
+        *,
+        ttl: float | None = None,
+        once: str = "",
+    ) -> dict[str, int]:
+        """Add to sums; returns the new ones."""
+        names = self._names
+        keys = [names.key(account, "n"), names.once(account, "add", once)]
+        arguments: list[Argument] = [0 if ttl is None else milliseconds(ttl), int(bool(once))]
+        for name, amount in amounts.items():
+            arguments += (name, amount)
+        sums = await self._link.run(names.tag(account), ADD, keys, *arguments)
+        return dict(zip(amounts, sums, strict=True))
+
+    async def sums(self, account: str, names: Collection[str] | None = None) -> dict[str, int]:
+        """All sums, or those of `names`; what was never added to is missing."""
+        key, tag = self._names.key(account, "n"), self._names.tag(account)
+        if names is None:
+            found = _pairs(await self._slow.call(tag, "HGETALL", key))
+            return {name: int(amount) for name, amount in found.items()}
+        if not names:
+            return {}
+        values = await self._link.call(tag, "HMGET", key, *names)
+        return {
+            name: int(value) for name, value in zip(names, values, strict=True) if value is not None
+        }
+
+    # logs
+
+    async def append(
+        self, log: str, record: bytes, *, maxlen: int | None = None, once: str = ""
+    ) -> None:
+        """Add a record; about `maxlen` are kept."""
+        names = self._names
+        keys = [names.key(log, "l"), names.once(log, "append", once)]
+        await self._link.run(names.tag(log), APPEND, keys, maxlen or 0, int(bool(once)), record)
+
+    async def read(
+        self, log: str, after: str = "", limit: int = 100, *, newest: bool = False
+    ) -> list[tuple[str, bytes]]:
+        """Records with their ids, after (or with `newest`: going back from) the id `after`."""
+        key, tag = self._names.key(log, "l"), self._names.tag(log)
+        start = f"({after}" if after else ("+" if newest else "-")
+        command = ("XREVRANGE", key, start, "-") if newest else ("XRANGE", key, start, "+")
+        found = await self._slow.call(tag, *command, "COUNT", limit)
+        return [(_text(number), fields[1]) for number, fields in found]
+
+    # the rest
+
+    async def aclose(self) -> None:
+        """Close all connections; a later use opens them again."""
+        await self._watch.aclose()
+        await self._link.aclose()
+        await self._slow.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
+
+
+def _pairs(reply: object) -> dict[str, bytes]:
+    """A reply of names and values: a map in RESP3, a flat list in RESP2 and from scripts."""
+    if isinstance(reply, dict):
+        return {_text(name): value for name, value in reply.items()}
+    assert isinstance(reply, list)  # noqa: S101 (the protocol knows no other)
+    return {_text(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}

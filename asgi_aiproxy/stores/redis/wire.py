@@ -1,0 +1,193 @@
+"""Connections by redis-py: TCP, TLS, Unix sockets, users and passwords, and who is the master.
+
+A server's address is a URL:
+
+- `redis://user:password@host:6379/0`, `rediss://` for TLS, `unix:///path`;
+- `redis+sentinel://user:password@host:26379,host:26379/mymaster/0`;
+- `redis+cluster://user:password@host:7000,host:7001`.
+
+`rediss+sentinel` and `rediss+cluster` use TLS. What follows `?` are arguments of redis-py's
+connections, such as `ssl_ca_certs=/path`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError as BrokenError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.stores.base import StoreUnavailableError
+from asgi_aiproxy.stores.redis.pipe import Dial, Rejected, Wire
+
+Address = tuple[str, int]
+
+_CODES = {NoScriptError: "NOSCRIPT", ReadOnlyError: "READONLY"}  # of redis-py before 8
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a URL says: which servers to ask, how to connect to one, and what they are."""
+
+    kind: Literal["server", "sentinel", "cluster"]
+    shown: str  # without the password
+    url: str  # of one server, without an address unless it is the only one
+    seeds: tuple[Address, ...] = ()
+    master: str = ""
+
+
+def read_url(url: str) -> Target:
+    """Understand a URL. Raises ConfigurationError."""
+    split = urlsplit(url)
+    scheme, _, kind = split.scheme.partition("+")
+    users, at, hosts = split.netloc.rpartition("@")
+    shown = urlunsplit((split.scheme, hosts, split.path, "", ""))
+    if kind not in ("", "sentinel", "cluster") or scheme not in ("redis", "rediss", "unix"):
+        raise ConfigurationError(
+            f"{shown or url!r} is no address of a Redis server: it begins with redis://, "
+            f"rediss://, unix://, redis+sentinel:// or redis+cluster://."
+        )
+    if not kind:
+        return Target("server", shown, url)
+    default = 26379 if kind == "sentinel" else 6379
+    try:
+        seeds = tuple(_address(host, default) for host in hosts.split(",") if host)
+    except ValueError:
+        raise ConfigurationError(f"{shown!r}: a port is not a number.") from None
+    if not seeds:
+        raise ConfigurationError(f"{shown!r} names no host.")
+    master, path = "", split.path
+    if kind == "sentinel":
+        master, _, number = split.path.strip("/").partition("/")
+        path = f"/{number}" if number else ""
+        if not master:
+            raise ConfigurationError(
+                f"{shown!r} does not name the master: redis+sentinel://host:26379/mymaster"
+            )
+        return Target("sentinel", shown, _url(scheme, users + at, path, split.query), seeds, master)
+    return Target("cluster", shown, _url(scheme, users + at, "", split.query), seeds)
+
+
+def _url(scheme: str, users: str, path: str, query: str) -> str:
+    return urlunsplit((scheme, f"{users}localhost", path, query, ""))
+
+
+def _address(text: str, default: int) -> Address:
+    host, colon, port = text.rpartition(":")
+    return (host, int(port)) if colon and "]" not in port else (text, default)
+
+
+class Dialler:
+    """Makes connections to the servers of one target. `prepare` is sent on each first."""
+
+    def __init__(self, target: Target, *, timeout: float, prepare: Iterable[bytes] = ()) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._prepare = list(prepare)
+        try:
+            pool: Any = ConnectionPool.from_url(
+                target.url,
+                socket_timeout=None,  # a pipe limits the time
+                socket_connect_timeout=timeout,
+                retry_on_timeout=False,
+                health_check_interval=0,
+                client_name="asgi_aiproxy",
+            )
+            self._class: type[AbstractConnection] = pool.connection_class
+            self._arguments: dict[str, Any] = dict(pool.connection_kwargs)
+            pool.make_connection()  # tells now what is wrong with the arguments
+        except (TypeError, ValueError, OSError, RedisError) as error:
+            raise ConfigurationError(f"{target.shown!r}: {error}") from error
+        self._sentinel: Any = None
+        if target.kind == "sentinel":
+            make: Any = Sentinel
+            self._sentinel = make(
+                target.seeds,
+                sentinel_kwargs={"socket_timeout": timeout, "socket_connect_timeout": timeout},
+            )
+
+    def to(self, address: Address | None = None) -> Dial:
+        """How to connect to an address, or to the target's own server."""
+
+        async def dial() -> Wire:
+            return await self._open(address)
+
+        return dial
+
+    async def _open(self, address: Address | None) -> Wire:
+        arguments = self._arguments
+        try:
+            if self._sentinel is not None:
+                address = await self._sentinel.discover_master(self._target.master)
+            if address is not None:
+                arguments = arguments | {"host": address[0], "port": address[1]}
+            connection: Any = self._class(**arguments)
+            wire = RedisWire(connection)
+            try:
+                await connection.connect()
+                for command in self._prepare:
+                    await wire.send(command)
+                for _ in self._prepare:
+                    await wire.read()
+            except BaseException:
+                await wire.aclose()
+                raise
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"Redis: {error}") from error
+        return wire
+
+
+class RedisWire:
+    """A connection of redis-py, without its retries."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    async def send(self, data: bytes) -> None:
+        """Send; raises StoreUnavailableError."""
+        if not self._connection.is_connected:  # redis-py would connect again
+            raise StoreUnavailableError("Redis: the connection is closed.")
+        try:
+            await self._connection.send_packed_command(data, check_health=False)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"Redis: {error}") from error
+
+    async def read(self) -> Any:
+        """The next reply, or `Rejected`. Raises StoreUnavailableError when the connection ends."""
+        try:
+            return await self._connection.read_response(disable_decoding=True)
+        except BusyLoadingError as error:
+            return Rejected("LOADING", str(error))
+        except BrokenError as error:
+            raise StoreUnavailableError(f"Redis: {error}") from error
+        except ResponseError as error:
+            return rejected(error)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(f"Redis: {error}") from error
+
+    async def aclose(self) -> None:
+        """Close, now."""
+        try:
+            await self._connection.disconnect(nowait=True)
+        except (RedisError, OSError):
+            pass
+
+
+def rejected(error: ResponseError) -> Rejected:
+    """A reply that says no; redis-py keeps the code of those it knows apart from the text."""
+    known = getattr(error, "status_code", None) or _CODES.get(type(error))
+    if known:
+        return Rejected(known, str(error))
+    code, _, text = str(error).partition(" ")
+    return Rejected(code, text)

