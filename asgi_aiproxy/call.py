@@ -8,6 +8,7 @@ from functools import cached_property
 import msgspec
 
 from asgi_aiproxy.dialects.base import Face, Operation
+from asgi_aiproxy.gate import Gate
 from asgi_aiproxy.identity import ANONYMOUS, Principal
 from asgi_aiproxy.messages import Request
 
@@ -20,7 +21,7 @@ class Call:
 
     `fields` are the members of a JSON body, still encoded; an `upload` comes with its own
     `content_type` and can be sent once. `provider`, `key_id`, `own_key` and `affinity` are the
-    caller's wishes for who serves it and with which key.
+    caller's wishes for who serves it and with which key. `gate` is asked before it goes out.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Call:
         key_id: str = "",
         own_key: str = "",
         affinity: str = "",
+        gate: Gate | None = None,
     ) -> None:
         self.face = face
         self.operation = operation
@@ -57,6 +59,7 @@ class Call:
         self.key_id = key_id
         self.own_key = own_key
         self.affinity = affinity
+        self.gate = gate
 
     def __repr__(self) -> str:
         return f"Call({self.operation.name}, model={self.model!r}, stream={self.stream})"

@@ -104,6 +104,7 @@ class Exchange:
         self._first_byte: float | None = None
         self._attempts = 0
         self._provider = ""
+        self._model = ""
         self._key_id = ""
         self._secret = ""
         self._lease: Lease | None = None
@@ -137,10 +138,15 @@ class Exchange:
         """Try the targets in order, and again while their failures may pass."""
         call, relay = self._call, self._relay
         targets = relay.router.targets(call.model, call.provider)
+        if call.principal.providers:
+            targets = [t for t in targets if call.principal.may_have(t.provider.name)]
         if not targets:
             raise no_such_model(call.model, call.provider)
         if call.own_key:  # one vendor's key is not shown to another
             targets = [t for t in targets if t.provider is targets[0].provider]
+        if call.gate is not None:
+            asked = [(target.provider.name, target.model) for target in targets]
+            await call.gate.admit(call.operation.name, asked, call.fields, call.body)
         pause = relay.backoff
         failure: APIError | None = None
         while True:
@@ -229,6 +235,7 @@ class Exchange:
     async def _take_key(self, target: Target, tried: set[str]) -> Key | None:
         call, provider = self._call, target.provider
         self._provider, self._key_id, self._secret = provider.name, "", ""
+        self._model = target.model
         if call.own_key:
             self._secret = call.own_key
             return Key(call.own_key, id="own")
@@ -395,7 +402,10 @@ class Exchange:
             if self._error is not None and self._error.kind is Kind.LIMITED:
                 lease.settle(429, self._error.retry_after)
             lease.release()
-        self._relay.recorder.put(self._record(usage))
+        record = self._record(usage)
+        if self._call.gate is not None:
+            record = self._call.gate.settle(record)
+        self._relay.recorder.put(record)
         await self._drop_answer()
 
     def _record(self, usage: Usage | None) -> UsageRecord:
@@ -414,6 +424,7 @@ class Exchange:
             operation=call.operation.name,
             provider=self._provider,
             model_asked=call.model,
+            model_sent=self._model,
             model=self._translator.model if self._translator is not None else "",
             key_id=self._key_id,
             usage=usage,

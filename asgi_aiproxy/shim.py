@@ -18,6 +18,7 @@ from asgi_aiproxy.dialects import (
 )
 from asgi_aiproxy.dialects.base import Face, Operation
 from asgi_aiproxy.errors import AIProxyError, APIError, Kind
+from asgi_aiproxy.gate import GATE_KEY
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.models import ModelList
 from asgi_aiproxy.providers.base import Router
@@ -48,6 +49,7 @@ class Shim:
     """
 
     faces: ClassVar[tuple[Face, ...]]
+    asks_gate: ClassVar[bool] = True  # see `asgi_aiproxy.gate`
 
     def __init__(
         self,
@@ -197,6 +199,7 @@ class Shim:
             key_id=told.get(b"x-auth-id", ""),
             own_key=self._own_key(scope) if self._own_keys else "",
             affinity=told.get(b"x-session-affinity", ""),
+            gate=scope.get(GATE_KEY),
         )
         await self._exchange(call, receive, send)
 
@@ -223,6 +226,7 @@ class Shim:
                 provider=told.get(b"x-provider", ""),
                 key_id=told.get(b"x-auth-id", ""),
                 own_key=self._own_key(scope) if self._own_keys else "",
+                gate=scope.get(GATE_KEY),
             )
             await self._exchange(call, upload.receive, send)
         finally:

@@ -27,8 +27,11 @@ class Outcome(StrEnum):
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One exchange. Times are in seconds, `started` is Unix time.
 
-    `provider`, `model` and `key_id` are those of the last attempt; `first_byte` is None if nothing
-    was sent; `usage` holds what is known, None if the provider told nothing.
+    `provider`, `model` and `key_id` are those of the last attempt, `model_sent` is the model it
+    was asked for; `first_byte` is None if nothing was sent; `usage` holds what is known, None if
+    the provider told nothing. `cost` is in micro-dollars, `units` in quota units, None if there is
+    no price. `estimated`: part of the usage was not told but guessed. `absorbed`: the caller is
+    not charged.
     """
 
     id: str
@@ -37,6 +40,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     operation: str = ""
     provider: str = ""
     model_asked: str = ""
+    model_sent: str = ""
     model: str = ""
     key_id: str = ""
     usage: Usage | None = None
@@ -47,6 +51,12 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: float = 0.0
     first_byte: float | None = None
     duration: float = 0.0
+    account: str = ""
+    group: str = ""
+    cost: int | None = None
+    units: int | None = None
+    estimated: bool = False
+    absorbed: bool = False
 
 
 UsageSink = Callable[[UsageRecord], Awaitable[None]]

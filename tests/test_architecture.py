@@ -37,28 +37,29 @@ MAY: dict[str, set[str]] = {
     "usage": {"messages"},
     "keys": {"errors"},
     "networks": {"errors"},
+    "gate": {"usage"},
     "identity": {"errors", "keys", "networks"},
     "prices": {"errors", "keys", "messages"},
-    "tenants": {"errors", "identity", "networks", "stores"},
+    "tenants": {"errors", "identity", "messages", "networks", "prices", "stores", "usage"},
     "credentials": {"_asgi"},
     "upstream": {"errors"},
     "providers": {"_json", "dialects", "errors", "keys", "upstream"},
     # from a call to its answer
-    "call": {"dialects", "identity", "messages"},
+    "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "relay": {"_watch", "call", "errors", "keys", "providers", "retry_after", "upstream", "usage"}
     | {"dialects", "messages", "translate"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
     # apps and middlewares
-    "shim": {"_asgi", "_json", "_watch", "call", "credentials", "dialects", "errors", "identity"}
-    | {"models", "providers", "relay", "respond", "uploads", "upstream", "usage"},
+    "shim": {"_asgi", "_json", "_watch", "call", "credentials", "dialects", "errors", "gate"}
+    | {"identity", "models", "providers", "relay", "respond", "uploads", "upstream", "usage"},
     "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "identity"}
     | {"keys", "messages", "providers", "relay", "respond", "retry_after", "upstream", "usage"},
     "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
     | {"passthrough"},
     "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}
-    | {"retry_after"},
+    | {"gate", "networks", "prices", "retry_after", "stores", "tenants"},
     "hosting": {"_asgi", "errors"},
     "inprocess": {"_asgi"},
     # assembly

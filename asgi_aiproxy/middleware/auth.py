@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
-from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.credentials import credential
-from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.identity import SCOPE_KEY, Principal
 from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy.middleware.faces import refuse
+from asgi_aiproxy.networks import within
 
 Who = Principal | None
 Verify = Callable[[str], Awaitable[Who]]
@@ -26,7 +25,9 @@ class Authenticate(Wrapper):
 
     `verify` takes the caller's token and returns who that is, or None. `identify` takes the scope
     and returns who the host's own session or JWT middleware says it is, or None; it is asked first.
-    Whoever it is stands in the scope for the apps behind.
+    Whoever it is stands in the scope for the apps behind. Who calls from outside its networks is
+    refused (the address is the scope's: behind a proxy, have the server read its headers). `verify`
+    may raise APIError to say why a token is not good.
     """
 
     def __init__(
@@ -49,30 +50,55 @@ class Authenticate(Wrapper):
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        try:
+            principal = await self._who(scope)
+        except APIError as error:
+            if scope["type"] == "websocket":
+                await _asgi.refuse_websocket(receive, send)
+            else:
+                await refuse(scope, send, error)
+            return
+        scope = {**scope, SCOPE_KEY: principal}
+        if principal.key_id or not principal.may_pin:
+            scope["headers"] = _pinned(scope["headers"], principal.key_id)
+        await self.app(scope, receive, send)
+
+    async def _who(self, scope: Scope) -> Principal:
+        """Whoever calls. Raises APIError if it may not."""
         principal = token = None
         if self._identify is not None:
             principal = await _answered(self._identify(scope))
         if principal is None and self._verify is not None:
             token = credential(scope)
             principal = await _answered(self._verify(token)) if token else None
-        if principal is not None:
-            await self.app({**scope, SCOPE_KEY: principal}, receive, send)
-        elif scope["type"] == "websocket":
-            await _asgi.refuse_websocket(receive, send)
-        else:
-            await self._refuse(send, token)
+        if principal is None:
+            raise APIError(Kind.UNAUTHORIZED, self._unknown(token))
+        if principal.networks and not within(principal.networks, _address(scope)):
+            raise APIError(
+                Kind.FORBIDDEN, "You may not call from this address.", code="address_not_allowed"
+            )
+        return principal
 
-    async def _refuse(self, send: Send, token: str | None) -> None:
+    def _unknown(self, token: str | None) -> str:
         if self._verify is None:
-            message = "You are not known here."
-        elif token is None:
-            message = "No API key was given. Send it as 'Authorization: Bearer <key>'."
-        else:
-            message = "The API key is not valid."
-        error = APIError(Kind.UNAUTHORIZED, message)
-        challenge = [(b"www-authenticate", b"Bearer")]
-        with suppress(ClientGoneError):
-            await _asgi.answer(send, 401, OPENAI_CHAT.encode_error(error), challenge)
+            return "You are not known here."
+        if token is None:
+            return "No API key was given. Send it as 'Authorization: Bearer <key>'."
+        return "The API key is not valid."
+
+
+_PIN = b"x-auth-id"
+
+
+def _pinned(headers: Iterable[tuple[bytes, bytes]], key_id: str) -> list[tuple[bytes, bytes]]:
+    """Headers that ask for this key, or for none."""
+    kept = [pair for pair in headers if pair[0] != _PIN]
+    return [*kept, (_PIN, key_id.encode("latin-1", "replace"))] if key_id else kept
+
+
+def _address(scope: Scope) -> str | None:
+    client = scope.get("client")
+    return client[0] if client else None
 
 
 async def _answered(answer: object) -> Who:

@@ -1,0 +1,36 @@
+"""What stands between a call and its providers: limits, asked before it goes out and told after.
+
+A middleware such as `Quota` puts a gate into the scope, under GATE_KEY. Who relays calls asks it
+once, when it knows who may serve, and tells it once how the exchange ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from asgi_aiproxy.usage import UsageRecord
+
+# Where an ASGI scope carries its gate.
+GATE_KEY = "asgi_aiproxy.gate"
+
+
+class Gate(Protocol):
+    """For one exchange."""
+
+    async def admit(
+        self,
+        operation: str,
+        targets: Sequence[tuple[str, str]],
+        fields: Mapping[str, msgspec.Raw],
+        body: bytes,
+    ) -> None:
+        """Let a call go out to one of `targets` (provider, model). Raises APIError if it may not.
+
+        `fields` are the members of its JSON `body`, still encoded; both are empty for uploads.
+        """
+
+    def settle(self, record: UsageRecord) -> UsageRecord:
+        """Book how the exchange ended, admitted or not; returns the record with what it cost."""

@@ -1,0 +1,41 @@
+"""Errors of middlewares, in the language their caller speaks."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import RawHeaders, Scope, Send
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_CHAT
+from asgi_aiproxy.dialects.base import Face
+from asgi_aiproxy.errors import APIError
+
+_FACES: tuple[Face, ...] = (OPENAI_CHAT, ANTHROPIC_MESSAGES, GEMINI_CONTENT)
+
+
+def face_of(scope: Scope) -> Face:
+    """The language of a request, by its path wherever the app is mounted, else by its headers."""
+    method, path = scope.get("method", "POST"), scope["path"]
+    at = path.rfind("/v1")
+    if at >= 0:
+        for face in _FACES:
+            if face.match(method, path[at:]) is not None:
+                return face
+    if _asgi.header(scope, b"anthropic-version") is not None:
+        return ANTHROPIC_MESSAGES
+    if _asgi.header(scope, b"x-goog-api-key") is not None:
+        return GEMINI_CONTENT
+    return OPENAI_CHAT
+
+
+async def refuse(scope: Scope, send: Send, error: APIError) -> None:
+    """Answer with an error, if the caller is still there to take it."""
+    headers: RawHeaders = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    with suppress(ClientGoneError):
+        await _asgi.answer(send, error.status, face_of(scope).encode_error(error), headers)

@@ -1,0 +1,135 @@
+"""`Quota`: nobody uses more than their limits allow, in all workers together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
+from asgi_aiproxy.errors import APIError, ConfigurationError
+from asgi_aiproxy.gate import GATE_KEY
+from asgi_aiproxy.identity import ANONYMOUS, NO_LIMITS, SCOPE_KEY, Limits, Principal
+from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy.middleware.faces import refuse
+from asgi_aiproxy.prices import Tariff
+from asgi_aiproxy.stores.base import Away, Store
+from asgi_aiproxy.tenants.gate import CallGate
+from asgi_aiproxy.tenants.limiter import Limiter, OnLow
+
+_OURS = b"x-ratelimit-"
+
+
+class Quota(Wrapper):
+    """Holds callers to their limits: requests and tokens a minute, requests at once, budgets.
+
+    The limits are those of the `Principal` in the scope; `limits` are for callers that have none,
+    also for all that nobody knows together. `store` is where all workers count; a call costs one
+    trip to it before it goes out, and one in the background when it has ended. A budget is reserved
+    by an upper estimate, and settled with what the provider says was used: `default_output` is how
+    many tokens an answer is taken to have if the request does not limit them. `prices` (by default
+    the list prices of genai-prices) are for budgets in dollars, `ratios` for those in units; if
+    they are given, all exchanges are priced, also of callers without a budget.
+
+    While the store is away `limits_away` and `budgets_away` say what happens: `fail_open`,
+    `fail_closed` (a 503), or `local_estimate` (by what this process knows). What is used meanwhile
+    is booked when the store is back. `on_low` is called once when a budget falls below `low`, a
+    share of it. `ttl` is after how many seconds the slots and reservations of a dead worker end:
+    they are charged as they were reserved.
+
+    An app that relays calls asks for more by itself, when it knows the model (see
+    `asgi_aiproxy.gate`); before any other app each request counts.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        store: Store,
+        limits: Limits | None = None,
+        prices: Tariff | None = None,
+        ratios: Tariff | None = None,
+        default_output: int = 4096,
+        limits_away: Away | str = Away.LOCAL_ESTIMATE,
+        budgets_away: Away | str = Away.FAIL_CLOSED,
+        low: float = 0.1,
+        on_low: OnLow | None = None,
+        ttl: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(app)
+        if not 0 <= low <= 1:
+            raise ConfigurationError("Quota: low is a share of a budget, between 0 and 1.")
+        self._limits = limits if limits is not None else NO_LIMITS
+        self._limiter = Limiter(
+            store,
+            prices=prices,
+            ratios=ratios,
+            default_output=default_output,
+            limits_away=_mode(limits_away),
+            budgets_away=_mode(budgets_away),
+            low=low,
+            on_low=on_low,
+            ttl=ttl,
+            clock=clock,
+        )
+        self._asked = _asks(app)
+
+    async def __aexit__(self, *exc: object) -> None:
+        await super().__aexit__(*exc)
+        await self._limiter.drain()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one scope on, or answer 429."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
+        limits = self._limits if principal.limits == NO_LIMITS else principal.limits
+        if limits == NO_LIMITS and not self._limiter.priced:
+            await self.app(scope, receive, send)
+            return
+        gate = CallGate(self._limiter, principal, limits, _asgi.content_length(scope) or 0)
+        try:
+            if not self._asked:
+                await gate.enter()
+        except APIError as error:
+            if scope["type"] == "websocket":
+                await _asgi.refuse_websocket(receive, send)
+            else:
+                await refuse(scope, _with(gate, send), error)
+            return
+        try:
+            await self.app({**scope, GATE_KEY: gate}, receive, _with(gate, send))
+        finally:
+            gate.close()
+
+
+def _mode(mode: Away | str) -> Away:
+    try:
+        return Away(mode)
+    except ValueError as error:
+        known = ", ".join(Away)
+        raise ConfigurationError(f"Unknown mode {mode!r}. There are: {known}.") from error
+
+
+def _asks(app: object) -> bool:
+    """Whether the app behind, or the one behind that, asks the gate by itself."""
+    while app is not None:
+        if getattr(app, "asks_gate", False):
+            return True
+        app = getattr(app, "app", None)
+    return False
+
+
+def _with(gate: CallGate, send: Send) -> Send:
+    """A `send` that tells the caller how it stands, and not how we do with a provider."""
+
+    def sending(message: Message) -> object:
+        if message["type"] == "http.response.start" and gate.headers:
+            headers: Sequence[tuple[bytes, bytes]] = message.get("headers", ())
+            kept = [pair for pair in headers if not pair[0].lower().startswith(_OURS)]
+            message = {**message, "headers": [*kept, *gate.headers]}
+        return send(message)
+
+    return sending  # type: ignore[return-value]

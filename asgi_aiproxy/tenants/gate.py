@@ -1,0 +1,229 @@
+"""The gate of one call: takes what it needs from the store, and books what it used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from random import getrandbits
+
+import msgspec
+
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.identity import Budget, Limits, Principal
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices import Tariff
+from asgi_aiproxy.prices.estimate import input_tokens, output_tokens
+from asgi_aiproxy.prices.ratios import millionths
+from asgi_aiproxy.stores.base import (
+    Admitted,
+    Away,
+    Count,
+    Grant,
+    Refused,
+    Reserve,
+    StoreUnavailableError,
+)
+from asgi_aiproxy.tenants import grants as by
+from asgi_aiproxy.tenants.limiter import Limiter
+from asgi_aiproxy.tenants.reckon import SILENT, reckon
+from asgi_aiproxy.usage import UsageRecord
+
+_NOTHING = Usage()
+
+
+class CallGate:
+    """A `Gate`: the limits of one caller, for one exchange.
+
+    `headers` are for its answer. `close` ends what nobody settled.
+    """
+
+    def __init__(
+        self, limiter: Limiter, principal: Principal, limits: Limits, length: int = 0
+    ) -> None:
+        self._limiter = limiter
+        self._principal = principal
+        self._limits = limits
+        self._length = length
+        self._ratio = millionths(principal.ratio)
+        self._targets: Sequence[tuple[str, str]] = ()
+        self._operation = ""
+        self._fields: Mapping[str, msgspec.Raw] = {}
+        self._body = b""
+        self._taken: list[tuple[Admitted, Admitted | None]] = []  # in the store, and here
+        self._entered = False
+        self._settled = False
+        self.headers: by.Headers = []
+
+    async def enter(self) -> None:
+        """Take what any request takes, without knowing what it asks for. Raises APIError."""
+        self._entered = True
+        await self._take(by.per_request(self._principal, self._limits))
+
+    async def admit(
+        self,
+        operation: str,
+        targets: Sequence[tuple[str, str]],
+        fields: Mapping[str, msgspec.Raw],
+        body: bytes,
+    ) -> None:
+        """Take what a call takes. Raises APIError."""
+        limits = self._limits
+        self._operation, self._targets = operation, targets
+        self._fields, self._body = fields, body
+        grants = [] if self._entered else by.per_request(self._principal, limits)
+        if limits.tpm is not None or limits.budgets:
+            now = self._limiter.clock()
+            read, wrote = self._size_of()
+            grants += by.per_tokens(
+                self._principal,
+                limits,
+                read + wrote,
+                lambda budget: self._most(budget, read, wrote),
+                now,
+            )
+        await self._take(grants)
+
+    def _size_of(self) -> tuple[int, int]:
+        """About how many tokens the call brings, and how many it can get at most."""
+        read = input_tokens(self._body) if self._body else self._length // 50
+        if self._operation in SILENT:
+            return read, 0
+        return read, output_tokens(self._fields, self._limiter.default_output)
+
+    def _most(self, budget: Budget, read: int, wrote: int) -> int:
+        """What the call may cost at most. Raises APIError if nobody can tell."""
+        tariff = self._limiter.tariffs.get(budget.unit)
+        most = 0
+        for provider, model in self._targets:
+            cost = (
+                tariff.most(provider, model, read, wrote, self._ratio)
+                if tariff is not None
+                else None
+            )
+            if cost is None:
+                raise APIError(
+                    Kind.FORBIDDEN,
+                    f"The model {model!r} has no price, so it can not be used within a budget.",
+                    param="model",
+                    code="model_not_priced",
+                )
+            most = max(most, cost)
+        return most
+
+    async def _take(self, grants: Sequence[Grant]) -> None:
+        if not grants:
+            return
+        limiter = self._limiter
+        holder = f"{getrandbits(128):032x}"
+        try:
+            answer = await limiter.store.admit(holder, grants, ttl=limiter.settler.ttl)
+        except StoreUnavailableError as error:
+            await self._take_without(holder, grants, error)
+            return
+        except asyncio.CancelledError:
+            self._forget(holder, grants)
+            raise
+        if isinstance(answer, Refused):
+            self._refuse(answer)
+        else:
+            limiter.local.learn(answer)
+            self._have(answer, None, answer)
+
+    async def _take_without(
+        self, holder: str, grants: Sequence[Grant], error: StoreUnavailableError
+    ) -> None:
+        """Do without the store, as it was said that we should."""
+        limiter = self._limiter
+        modes = {limiter.away(grant) for grant in grants}
+        here = [grant for grant in grants if limiter.away(grant) is Away.LOCAL_ESTIMATE]
+        answer: Admitted | Refused | None = None
+        if Away.FAIL_CLOSED not in modes:
+            answer = Admitted(holder=holder, grants=())
+            if here:
+                answer = await limiter.local.admit(holder, here)
+        if not isinstance(answer, Admitted):
+            self._forget(holder, grants)
+        if answer is None:
+            raise APIError(
+                Kind.OVERLOADED, "Your limits can not be checked at the moment.", retry_after=1.0
+            ) from error
+        if isinstance(answer, Refused):
+            self._refuse(answer)
+        else:
+            self._have(Admitted.assumed(holder, grants), answer, answer)
+
+    def _have(self, admitted: Admitted, here: Admitted | None, told: Admitted) -> None:
+        self.headers += by.headers(told)
+        self._taken.append((admitted, here))
+        if admitted.sure:
+            self._limiter.settler.keep(admitted)
+
+    def _refuse(self, refused: Refused) -> None:
+        self.headers += by.refused_headers(refused)
+        raise by.refusal(refused, self._limits, self._limiter.clock())
+
+    def _forget(self, holder: str, grants: Sequence[Grant]) -> None:
+        """Give back what the store may have given without saying so."""
+        self._limiter.settler.put(Admitted.assumed(holder, grants), dict.fromkeys(grants, 0))
+
+    # the end
+
+    def settle(self, record: UsageRecord) -> UsageRecord:
+        """Book how the exchange ended; returns the record with what it cost."""
+        principal, limiter = self._principal, self._limiter
+        reckoned = reckon(record, self._size_of)
+        usage = reckoned.usage
+        costs = {
+            unit: self._cost(limiter.tariffs[unit], record, usage)
+            for unit in limiter.units_of(self._limits)
+        }
+        if not self._settled:
+            self._settled = True
+            paid = dict.fromkeys(costs, 0) if reckoned.absorbed else costs
+            self._end(lambda grant: _used(grant, usage.input + usage.output, paid))
+        return msgspec.structs.replace(
+            record,
+            usage=usage if reckoned.estimated else record.usage,
+            estimated=reckoned.estimated,
+            absorbed=reckoned.absorbed,
+            account=principal.account,
+            group=principal.group,
+            cost=costs.get("usd"),
+            units=costs.get("units"),
+        )
+
+    def close(self) -> None:
+        """End what nobody settled: it is taken to have used what was asked for."""
+        if not self._settled:
+            self._settled = True
+            self._end(lambda grant: None)
+
+    def _cost(self, tariff: Tariff, record: UsageRecord, usage: Usage) -> int | None:
+        """What was used costs, by the name of the model that has a price."""
+        if usage == _NOTHING:
+            return 0
+        for model in (record.model_sent, record.model, record.model_asked):
+            if model:
+                cost = tariff.cost(record.provider, model, usage, self._ratio)
+                if cost is not None:
+                    return cost
+        return None
+
+    def _end(self, used: Callable[[Grant], int | None]) -> None:
+        """Settle all that was taken; where `used` is None it is what was asked for."""
+        for admitted, here in self._taken:
+            self._limiter.settler.put(admitted, _actual(admitted, used))
+            if here is not None and here.grants:
+                self._limiter.settler_here.put(here, _actual(here, used))
+        self._taken.clear()
+
+
+def _actual(admitted: Admitted, used: Callable[[Grant], int | None]) -> dict[Grant, int]:
+    return {grant: amount for grant in admitted.grants if (amount := used(grant)) is not None}
+
+
+def _used(grant: Grant, tokens: int, paid: Mapping[str, int | None]) -> int | None:
+    """What was used of a grant; None if it is what was asked for."""
+    if isinstance(grant, Reserve):
+        return paid.get(grant.name.split(":")[-2])
+    return tokens if isinstance(grant, Count) and grant.name.endswith(":tpm") else None

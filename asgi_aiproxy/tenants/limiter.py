@@ -1,0 +1,103 @@
+"""`Limiter`: what the gates of all calls have in common."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Set
+
+import msgspec
+
+from asgi_aiproxy.identity import Budget, Limits
+from asgi_aiproxy.prices import Prices, Tariff
+from asgi_aiproxy.stores.base import Away, Grant, Reserve, Settled, Store
+from asgi_aiproxy.tenants.local import Local
+from asgi_aiproxy.tenants.settler import Settlement, Settler
+
+
+class Low(msgspec.Struct, frozen=True):
+    """A budget that fell below what its owner wants to hear of; `left` may be below zero.
+
+    `caller` is who used it last; `account` is where a shared one belongs.
+    """
+
+    caller: str
+    account: str
+    budget: Budget
+    left: int
+
+
+OnLow = Callable[[Low], Awaitable[None] | None]
+
+
+class Limiter:
+    """What all gates of one `Quota` share; its options are described there."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prices: Tariff | None = None,
+        ratios: Tariff | None = None,
+        default_output: int = 4096,
+        limits_away: Away = Away.LOCAL_ESTIMATE,
+        budgets_away: Away = Away.FAIL_CLOSED,
+        low: float = 0.1,
+        on_low: OnLow | None = None,
+        ttl: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.default_output = default_output
+        self._limits_away = Away(limits_away)
+        self._budgets_away = Away(budgets_away)
+        self.local = Local(clock=clock)
+        self.settler = Settler(store, ttl=ttl, settled=self._tell if on_low else None)
+        self.settler_here = Settler(self.local.store)
+        self.tariffs: dict[str, Tariff] = {"usd": prices if prices is not None else Prices()}
+        if ratios is not None:
+            self.tariffs["units"] = ratios
+        given = {"usd": prices, "units": ratios}
+        self.priced = frozenset(unit for unit, tariff in given.items() if tariff is not None)
+        self._low = low
+        self._on_low = on_low
+
+    def away(self, grant: Grant) -> Away:
+        """What is done about a grant while the store is away."""
+        return self._budgets_away if isinstance(grant, Reserve) else self._limits_away
+
+    def units_of(self, limits: Limits) -> Set[str]:
+        """The units in which exchanges are priced."""
+        if not limits.budgets:
+            return self.priced
+        return self.priced | ({budget.unit for budget in limits.budgets} & self.tariffs.keys())
+
+    async def drain(self) -> None:
+        """Settle what has ended, if the store is there."""
+        await self.settler.drain()
+        await self.settler_here.drain()
+
+    async def _tell(self, settlement: Settlement, settled: Settled) -> None:
+        """Call the hook for each budget that this settlement made low."""
+        for grant, spent in settled.spent.items():
+            cap = grant.cap
+            if cap is None or self._on_low is None:
+                continue
+            used = settlement.actual.get(grant, grant.amount)
+            edge = cap - int(cap * self._low)
+            if spent - used < edge <= spent:
+                caller, budget = _whose(grant)
+                low = Low(caller, grant.account.removeprefix("caller:"), budget, cap - spent)
+                answer = self._on_low(low)
+                if inspect.isawaitable(answer):
+                    await answer
+
+
+def _whose(grant: Reserve) -> tuple[str, Budget]:
+    *caller, unit, which = grant.name.rsplit(":", 2)
+    per = "total" if which == "total" else "day" if len(which) == 10 else "month"
+    budget = msgspec.convert(
+        {"limit": grant.cap, "unit": unit, "per": per, "shared": not caller}, Budget
+    )
+    return "".join(caller), budget
