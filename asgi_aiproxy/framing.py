@@ -183,12 +183,11 @@ class SSEFramer:
 
 def _end_of_last(data: bytes) -> int:
     """Where the last blank line ends; 0 if there is none."""
-    if _CR not in data:
-        at = data.rfind(b"\n\n")
-        return 0 if at < 0 else at + 2
-    end = 0
-    for blank in _BLANK_LINE.finditer(data):
-        end = blank.end()
+    lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+    end = max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
+    if _CR in data:
+        for blank in _BLANK_LINE.finditer(data, end):
+            end = blank.end()
     return end
 
 

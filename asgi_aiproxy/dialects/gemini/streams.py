@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects._blocks import Blocks
 from asgi_aiproxy.dialects.base import NewId
-from asgi_aiproxy.dialects.gemini import responses
+from asgi_aiproxy.dialects.gemini import responses, wire
 from asgi_aiproxy.dialects.gemini.partial import PartialArguments
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
@@ -37,6 +39,8 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "gemini"
+_decode_plain = wire.plain_chunk.decode
+_TEXT, _REASONING = Text(), Reasoning()
 
 
 class Decoder:
@@ -44,7 +48,8 @@ class Decoder:
 
     def __init__(self, new_id: NewId) -> None:
         self.model = ""
-        self.usage: Usage | None = None
+        self._usage: Usage | None = None
+        self._counted = msgspec.Raw()  # the usage told last, still encoded
         self._new_id = new_id
         self._blocks = Blocks()
         self._started = False
@@ -55,9 +60,38 @@ class Decoder:
         self._partial: PartialArguments | None = None
         self._calls = 0
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far. Google tells them in every chunk; the last counts."""
+        if self._counted:
+            self._usage = responses.decode_usage(_json.loads(bytes(self._counted))) or self._usage
+            self._counted = msgspec.Raw()
+        return self._usage
+
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one chunk."""
+        if self._started:
+            try:
+                chunk = _decode_plain(data)
+            except ValueError:
+                pass
+            else:
+                return self._plain(chunk)
+        if not data.lstrip().startswith(b"{"):
+            return ()  # some send what is no event to keep the connection alive
         return self.chunk(_json.loads(data))
+
+    def _plain(self, chunk: wire.PlainChunk) -> Sequence[Event]:
+        if chunk.usage_metadata:
+            self._counted = chunk.usage_metadata
+        (candidate,) = chunk.candidates
+        (part,) = candidate.content.parts
+        if candidate.index != 0 or not part.text:
+            return ()
+        if part.thought:
+            return self._blocks.text(_REASONING, part.text)
+        self._text.append(part.text)
+        return self._blocks.text(_TEXT, part.text)
 
     def chunk(self, chunk: dict[str, Any]) -> list[Event]:
         """The events of one parsed chunk."""
@@ -70,7 +104,7 @@ class Decoder:
             events.append(MessageStart(chunk.get("responseId") or "", self.model))
         usage = responses.decode_usage(chunk.get("usageMetadata"))
         if usage is not None:
-            self.usage = usage
+            self._usage, self._counted = usage, msgspec.Raw()
         blocked = (chunk.get("promptFeedback") or {}).get("blockReason")
         if blocked:
             self._word = "SAFETY"
@@ -153,6 +187,11 @@ class Decoder:
         return self._blocks.arguments(self._calls, _json.dumps(value).decode())
 
 
+# Google's own SDKs look for these very characters before the JSON.
+_DATA = b"data: "
+_BEFORE = _DATA + b'{"candidates":[{"content":{"parts":[{"text":'
+
+
 class Encoder:
     """Events to chunks of a streamGenerateContent answer, as an event stream."""
 
@@ -161,20 +200,23 @@ class Encoder:
         self._model = ""
         self._open: dict[int, Block] = {}
         self._arguments: dict[int, list[str]] = {}
+        self._after = b""  # what stands behind the text of a chunk
 
     def feed(self, event: Event) -> bytes:
         """The chunks that tell this event."""
         match event:
+            case BlockDelta(index, text):
+                return self._delta(index, text)
             case MessageStart():
                 self._id = event.id or self._id
                 self._model = event.model
+                names = _json.dumps({"modelVersion": self._model, "responseId": self._id})
+                self._after = b'}],"role":"model"},"index":0}],' + names[1:] + b"\n\n"
             case BlockStart(index, block):
                 self._open[index] = block
                 self._arguments[index] = []
                 if isinstance(block, Media | Opaque):
                     return self._chunk(list(responses.write(block)))
-            case BlockDelta(index, text):
-                return self._delta(index, text)
             case BlockEnd(index, extra):
                 return self._close(index, extra)
             case _:
@@ -191,8 +233,8 @@ class Encoder:
                 self._arguments[index].append(text)  # Google's calls come whole
                 return b""
             case Reasoning():
-                return self._chunk([{"text": text, "thought": True}])
-        return self._chunk([{"text": text}])
+                return _BEFORE + _json.quote(text) + b',"thought":true' + self._after
+        return _BEFORE + _json.quote(text) + self._after
 
     def _close(self, index: int, extra: Extra) -> bytes:
         block = self._open.pop(index)
@@ -222,5 +264,4 @@ class Encoder:
             chunk["usageMetadata"] = responses.encode_usage(usage)
         chunk["modelVersion"] = self._model
         chunk["responseId"] = self._id
-        # Google's own SDKs look for these very characters before the JSON.
-        return b"data: " + _json.dumps(chunk) + b"\n\n"
+        return _DATA + _json.dumps(chunk) + b"\n\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from asgi_aiproxy.errors import invalid
@@ -127,6 +128,36 @@ class GenerateContentRequest(Base):
     tools: list[Tool] | None = None
     tool_config: ToolConfig | None = None
     generation_config: GenerationConfig | None = None
+
+
+class PlainPart(Struct, gc=False, rename="camel", forbid_unknown_fields=True):
+    """Words or thoughts, unsigned."""
+
+    text: str
+    thought: bool | None = None
+
+
+class PlainContent(Struct, gc=False):
+    parts: tuple[PlainPart]
+
+
+class PlainCandidate(Struct, gc=False, rename="camel"):
+    content: PlainContent
+    index: int = 0
+    finish_reason: None = None
+    grounding_metadata: None = None
+
+
+class PlainChunk(Struct, gc=False, rename="camel"):
+    """The chunks of which there are hundreds in an answer; all others are read untyped."""
+
+    candidates: tuple[PlainCandidate]
+    usage_metadata: msgspec.Raw = msgspec.Raw()
+    error: None = None
+    prompt_feedback: None = None
+
+
+plain_chunk = msgspec.json.Decoder(PlainChunk)
 
 
 def normal(value: Any) -> dict[str, Any]:

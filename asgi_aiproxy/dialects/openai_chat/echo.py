@@ -8,7 +8,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.openai_chat import mend, responses
+from asgi_aiproxy.dialects.openai_chat import mend, responses, wire
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame
 from asgi_aiproxy.messages import Usage
@@ -26,6 +26,7 @@ class _Answer(msgspec.Struct):
 
 
 _answer = msgspec.json.Decoder(_Answer)
+_decode_plain = wire.plain_chunk.decode
 
 
 def openai_usage(body: bytes) -> tuple[str, Usage | None]:
@@ -136,11 +137,17 @@ class Mending:
         return self._model or str((self._chunks.head or {}).get("model", ""))
 
     def skim(self, data: bytes) -> bytes | None:
-        """Never: every chunk is read."""
+        """One chunk that is right; all others are read frame by frame."""
+        if data.startswith(b"data: ") and data.endswith(b"\n\n"):
+            return self._as_it_is(data[6:-2])
         return None
 
     def feed(self, frame: Frame) -> bytes:
         """The chunk put right."""
+        if self.started:
+            right = self._as_it_is(frame.data)
+            if right is not None:
+                return right
         if frame.data == b"[DONE]":
             return self.close()  # the provider may leave the connection open
         chunk = mend.parsed(frame.data)
@@ -152,6 +159,24 @@ class Mending:
             return b""
         self.started = self.started or any(map(_says, mended["choices"]))
         return b"data: " + _json.dumps(mended) + b"\n\n"
+
+    def _as_it_is(self, data: bytes) -> bytes | None:
+        """The chunk, if it holds nothing but words or thoughts and is right."""
+        if self._ended:
+            return None
+        try:
+            chunk = _decode_plain(data)
+        except ValueError:
+            return None
+        (choice,) = chunk.choices
+        if choice.finish_reason is not None or choice.delta.role is not None:
+            return None
+        if not self._chunks.fits(chunk.id, chunk.object, chunk.created, chunk.model, choice.index):
+            return None
+        data = data.replace(_NO_USAGE, b"")
+        if data.find(b'"usage"') >= 0 or data.find(b"\n") >= 0:
+            return None
+        return b"data: " + data + b"\n\n"
 
     def close(self) -> bytes:
         """The finish reasons, usage and `[DONE]`, if they were not told before."""

@@ -118,6 +118,18 @@ class Chunks:
         calls = self._calls.get(index)
         return responses.finish_word(self._finish.get(index), calls is not None and calls.told > 0)
 
+    def fits(self, id: str, object: str, created: int, model: str, index: int) -> bool:
+        """Whether a chunk's head is that of all others, and its choice has begun."""
+        head = self.head
+        return (
+            head is not None
+            and index in self._roles
+            and head["id"] == id
+            and head["object"] == object
+            and head["created"] == created
+            and head["model"] == model
+        )
+
     def chunk(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """The chunk put right, in place; None if nothing of it is left to say."""
         usage = chunk.pop("usage", None) or _in_groq(chunk)

@@ -8,7 +8,7 @@ from typing import Any
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects._blocks import Blocks
-from asgi_aiproxy.dialects.openai_chat import mend, reasoning, responses
+from asgi_aiproxy.dialects.openai_chat import mend, reasoning, responses, wire
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -30,6 +30,8 @@ from asgi_aiproxy.messages import (
 
 DONE = b"data: [DONE]\n\n"
 _encode = _json.encode
+_decode_plain = wire.plain_chunk.decode
+_TEXT, _REASONING = Text(), Reasoning()
 
 
 class Decoder:
@@ -52,6 +54,13 @@ class Decoder:
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one chunk."""
+        if self._started and not self._ended:
+            try:
+                (choice,) = _decode_plain(data).choices
+            except ValueError:
+                pass
+            else:
+                return self._plain(choice.delta) if choice.index == 0 else ()
         if data == b"[DONE]":
             return self.close()  # the provider may leave the connection open
         chunk = mend.parsed(data)
@@ -80,6 +89,14 @@ class Decoder:
             raise _read.broken("the stream ended without a finish reason")
         self._ended = True
         return [*self._blocks.end(), MessageEnd(responses.STOPS[word], self.usage, word)]
+
+    def _plain(self, delta: wire.PlainDelta) -> Sequence[Event]:
+        words = delta.content
+        thought = delta.reasoning_content or delta.reasoning
+        if not thought:
+            return self._blocks.text(_TEXT, words) if words else ()
+        events = self._blocks.text(_REASONING, thought)
+        return [*events, *self._blocks.text(_TEXT, words)] if words else events
 
     def _delta(self, delta: dict[str, Any]) -> Iterator[Event]:
         thought = delta.get("reasoning_content") or delta.get("reasoning")

@@ -160,5 +160,41 @@ class ChatRequest(Struct):
     audio: dict[str, Any] | None = None
 
 
+class PlainDelta(Struct, gc=False):
+    """Words or thoughts and nothing else: what is typed None must be null."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    role: str | None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    annotations: None = None
+    images: None = None
+
+
+class PlainChoice(Struct, gc=False):
+    index: int
+    delta: PlainDelta
+    finish_reason: msgspec.UnsetType | None = msgspec.UNSET
+    message: None = None
+    error: None = None
+
+
+class PlainChunk(Struct, gc=False):
+    """The chunks of which there are hundreds in an answer; all others are read untyped."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: tuple[PlainChoice]
+    usage: None = None
+    error: None = None
+    x_groq: None = None
+
+
+plain_chunk = msgspec.json.Decoder(PlainChunk)
 chat_request = msgspec.json.Decoder(ChatRequest)
 stream_options = msgspec.json.Decoder(StreamOptions)
