@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests import redis_server
+
+
+def pytest_report_header() -> str:
+    return redis_server.told()
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """All of this runs on asyncio, as the servers do."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A server for this test worker. What is stored there goes under a prefix of the test's own."""
+    if url := redis_server.given_url():
+        yield url
+    else:
+        with redis_server.server() as server:
+            yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[str]:
+    """A cluster of three nodes for this test worker."""
+    with redis_server.cluster() as nodes:
+        yield "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)

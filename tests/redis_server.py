@@ -171,8 +171,7 @@ def cluster(size: int = 3) -> Iterator[list[Server]]:
     """The nodes of a cluster that has all slots."""
     nodes: list[Server] = []
     try:
-        for _ in range(size):
-            nodes.append(_node())
+        nodes.extend(_node() for _ in range(size))
         bounds = [16384 * number // size for number in range(size + 1)]
         for node, first, end in zip(nodes, bounds, bounds[1:], strict=False):
             slots = map(str, range(first, end))
