@@ -169,6 +169,8 @@ class Account(msgspec.Struct):
                 return None if until <= now else Lack(0, (until - now) / 1000)
 
     def _left_of(self, holder: str, grant: Reserve, cap: int | None, now: int) -> int | Lack | None:
+        if f"settle {holder}" in self.once.until:
+            return Lack(0, None)  # it was settled before it was asked for
         budget = self.budgets.get(grant.name)
         used = 0
         if budget is not None:
