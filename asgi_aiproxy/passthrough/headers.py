@@ -159,11 +159,14 @@ def raw(headers: Headers) -> RawHeaders:
 
 
 def _named(headers: Iterable[tuple[str, str]]) -> set[str]:
-    """What `connection` declares to be about this connection only."""
+    """What `connection` declares to be about this connection only, and `trailer` to be no header.
+
+    (Some servers put the trailers of a request among its headers.)
+    """
     return {
         option.strip().lower()
         for name, value in headers
-        if name == "connection"
+        if name in ("connection", "trailer")
         for option in value.split(",")
         if option.strip().lower() not in ("close", "keep-alive")
     }

@@ -124,11 +124,11 @@ class AnswerReader:
             # Some servers end their lines with a mere LF.
             bare = held.find(b"\n\n", max(before - 1, 0), at if at >= 0 else len(held))
             end, rest = (bare, bare + 2) if bare >= 0 else (at, at + 4)
+            if (len(held) if end < 0 else end) > MAX_HEAD:
+                raise NotHTTPError(f"the headers are longer than {MAX_HEAD} bytes")
             if end < 0:
                 if not b"HTTP/1.".startswith(held[:7]):
                     raise NotHTTPError("what came is no HTTP")
-                if len(held) > MAX_HEAD:
-                    raise NotHTTPError(f"the headers are longer than {MAX_HEAD} bytes")
                 self._held = held
                 return b""
             self._held = b""
@@ -137,8 +137,8 @@ class AnswerReader:
             if self.status >= 200:
                 break
             self.headers = []  # an interim answer; the real one follows
+        self._frame()  # which may find that it can not be read
         self.begun = True
-        self._frame()
         return self.feed(data) if data else b""
 
     def _read(self, head: str) -> None:
