@@ -44,7 +44,7 @@ def lifespan(*parts: AbstractAsyncContextManager[Any] | Lifespan) -> Callable[..
     return entered
 
 
-class Entered:
+class Entered(AbstractAsyncContextManager[Any, None]):
     """A lifespan, for `async with` and for hosts that step through a generator."""
 
     def __init__(self, parts: tuple[Any, ...], app: Any) -> None:
@@ -52,7 +52,7 @@ class Entered:
         self._app = app
         self._open: AbstractAsyncContextManager[State | None] | None = None
 
-    async def __aenter__(self) -> State | None:
+    async def __aenter__(self) -> Any:  # a State or None; hosts insist on one of the two
         opened = _opened(self._parts, self._app)
         state = await opened.__aenter__()
         self._open = opened
@@ -66,7 +66,7 @@ class Entered:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> State | None:
+    async def __anext__(self) -> Any:
         if self._open is None:
             return await self.__aenter__()
         await self.__aexit__(None, None, None)
