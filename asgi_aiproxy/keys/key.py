@@ -29,9 +29,10 @@ class Key:
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
-    proxy: str | None = None
-    base_url: str | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    # A proxy's password, and whatever attributes hold, are as secret as the key.
+    proxy: str | None = field(default=None, repr=False)
+    base_url: str | None = field(default=None, repr=False)
+    attributes: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, str):

@@ -26,7 +26,7 @@ _IN_TARGET = "!$%&'()*+,-./:;=?@_~[]"
 _SILENCE = 60  # seconds of silence after which the other side is probed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Place:
     """Where a request goes. `origin` names connections that may carry it."""
 
