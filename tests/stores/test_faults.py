@@ -1,0 +1,317 @@
+"""Redis stopped, paused, restarted, slow, full: no call waits beyond its limit, all recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from asgi_aiproxy.stores import Admitted, Count, Reserve, Slot, StoreUnavailableError
+from asgi_aiproxy.stores.redis import RedisStore
+from tests.redis_server import Server, server as started
+from tests.stores.proxy import Fault, Proxy
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 0.5
+SLACK = 1.5  # what a busy machine may take on top
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with started("--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+        server.signal(signal.SIGCONT)
+
+
+@pytest.fixture
+async def store(server: Server) -> AsyncIterator[RedisStore]:
+    async with RedisStore(server.url, timeout=LIMIT) as store:
+        yield store
+
+
+async def timed(call: Awaitable[object]) -> tuple[float, object]:
+    """How long a call took, and what came of it."""
+    start = time.monotonic()
+    try:
+        result: object = await call
+    except StoreUnavailableError as error:
+        result = error
+    return time.monotonic() - start, result
+
+
+async def recovered(store: RedisStore) -> None:
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                await store.add("recovery", {"n": 1})
+            except StoreUnavailableError:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+def stop(server: Server) -> None:
+    server.stop()
+
+
+def pause(server: Server) -> None:
+    server.signal(signal.SIGSTOP)
+
+
+def resume(server: Server) -> None:
+    if server.process is None:
+        server.start()
+    else:
+        server.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("fault", [stop, pause])
+@pytest.mark.parametrize("used", [True, False], ids=["connected", "never connected"])
+async def test_calls_to_a_server_that_is_away_end_in_time_and_it_comes_back(
+    store: RedisStore, server: Server, fault: Callable[[Server], None], used: bool
+) -> None:
+    if used:
+        await store.add("day", {"n": 1})
+    fault(server)
+    results = await asyncio.gather(*(timed(store.add("day", {"n": 1})) for _ in range(300)))
+    assert all(isinstance(result, StoreUnavailableError) for _, result in results)
+    assert max(seconds for seconds, _ in results) < LIMIT + SLACK
+    resume(server)
+    await recovered(store)
+    assert await store.add("other", {"n": 1}) == {"n": 1}
+
+
+async def test_while_the_server_is_away_calls_do_not_wait_one_after_the_other(
+    store: RedisStore, server: Server
+) -> None:
+    await store.add("day", {"n": 1})
+    pause(server)
+    start = time.monotonic()
+    for _ in range(100):
+        _, result = await timed(store.add("day", {"n": 1}))
+        assert isinstance(result, StoreUnavailableError)
+        await asyncio.sleep(0.005)
+    assert time.monotonic() - start < 100 * LIMIT / 10
+    resume(server)
+    await recovered(store)
+
+
+async def test_a_single_call_long_after_a_failure_is_not_refused_for_it(
+    store: RedisStore, server: Server
+) -> None:
+    """Nobody called while the server was away and back: the next call is served."""
+    stop(server)
+    with pytest.raises(StoreUnavailableError):
+        await store.get("t", "k")
+    resume(server)
+    await asyncio.sleep(1.5)
+    assert await store.get("t", "k") is None
+
+
+async def test_a_connection_that_the_server_closed_while_idle_costs_nothing(
+    store: RedisStore, server: Server
+) -> None:
+    for number in range(1, 4):
+        assert await store.add("day", {"n": 1}) == {"n": number}
+        server.ask("CLIENT", "KILL", "TYPE", "normal")
+        await asyncio.sleep(0.1)
+    stop(server)
+    server.start()
+    await asyncio.sleep(0.1)
+    assert await store.add("day", {"n": 1}) == {"n": 4}
+
+
+@pytest.mark.parametrize("fault", ["swallow", "cut"])
+async def test_nothing_is_done_twice_when_replies_are_lost(server: Server, fault: Fault) -> None:
+    async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=LIMIT) as store:
+        await store.add("day", {"n": 0})
+        for number in range(1, 4):
+            proxy.fault = fault
+            seconds, result = await timed(store.add("day", {"n": 1}))
+            assert isinstance(result, StoreUnavailableError)
+            assert seconds < LIMIT + SLACK
+            proxy.fault = "none"
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        assert await store.sums("day", ["n"]) == {"n": number}
+                        break
+                    except StoreUnavailableError:
+                        await asyncio.sleep(0.02)
+
+
+async def test_replies_that_come_late_are_nobody_elses(server: Server) -> None:
+    """After a time-out the connection is given up: its late replies answer no later call."""
+    async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=LIMIT) as store:
+        for number in range(50):
+            await store.put("t", f"k{number}", b"%d" % number)
+        proxy.delay = LIMIT + 0.2
+        late = await asyncio.gather(*(timed(store.get("t", f"k{n}")) for n in range(50)))
+        assert all(isinstance(result, StoreUnavailableError) for _, result in late)
+        proxy.delay = 0.0
+        await recovered(store)
+        found = await asyncio.gather(*(store.get("t", f"k{n}") for n in reversed(range(50))))
+        assert found == [b"%d" % n for n in reversed(range(50))]
+
+
+async def test_a_slow_server_serves_all_calls_at_the_same_time(server: Server) -> None:
+    async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=5) as store:
+        proxy.delay = 0.3
+        start = time.monotonic()
+        waves = []
+        for number in range(10):
+            waves += [
+                asyncio.create_task(store.add("day", {f"{number}.{n}": 1})) for n in range(50)
+            ]
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*waves)
+        assert time.monotonic() - start < 500 * 0.3 / 10
+        assert proxy.connections == 1
+
+
+async def test_a_server_that_is_out_of_connections_is_away_until_it_has_one(
+    store: RedisStore, server: Server
+) -> None:
+    server.ask("CONFIG", "SET", "maxclients", "1")
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    results = await asyncio.gather(*(timed(store.add("day", {"n": 1})) for _ in range(20)))
+    assert all(isinstance(result, StoreUnavailableError) for _, result in results)
+    assert max(seconds for seconds, _ in results) < LIMIT + SLACK
+    writer.close()
+    await recovered(store)
+
+
+async def test_five_hundred_calls_need_one_connection(server: Server) -> None:
+    async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=5) as store:
+        await asyncio.gather(*(store.add("day", {"n": 1}) for _ in range(500)))
+        assert await store.add("day", {"n": 0}) == {"n": 500}
+        assert proxy.connections == 1
+
+
+async def test_scripts_that_the_server_has_forgotten_are_sent_again(
+    store: RedisStore, server: Server
+) -> None:
+    await store.add("day", {"n": 1})
+    server.ask("SCRIPT", "FLUSH")
+    results = await asyncio.gather(*(store.add("day", {"n": 1}) for _ in range(20)))
+    assert sorted(result["n"] for result in results) == list(range(2, 22))
+
+
+async def test_what_the_server_refuses_is_said_in_its_words(
+    store: RedisStore, server: Server
+) -> None:
+    server.ask("SET", "aiproxy:{day}:n", "no hash")
+    with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
+        await store.add("day", {"n": 1})
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreUnavailableError, match="OOM"):
+        await store.add("night", {"n": 1})
+    server.ask("CONFIG", "SET", "maxmemory", "0")
+    assert await store.add("night", {"n": 1}) == {"n": 1}
+
+
+async def test_a_closed_store_opens_again_when_it_is_used(store: RedisStore) -> None:
+    await store.add("day", {"n": 1})
+    await store.aclose()
+    assert await store.add("day", {"n": 1}) == {"n": 2}
+
+
+def test_a_store_moves_to_another_event_loop(server: Server) -> None:
+    store = RedisStore(server.url)
+
+    async def use() -> dict[str, int]:
+        stop = store.watch("t", lambda: None)
+        try:
+            return await store.add("day", {"n": 1})
+        finally:
+            stop()
+
+    assert [asyncio.run(use())["n"] for _ in range(3)] == [1, 2, 3]
+
+
+async def test_who_watches_hears_of_what_changed_while_the_server_was_away(
+    store: RedisStore, server: Server
+) -> None:
+    heard = asyncio.Event()
+    await store.put("t", "k", b"1")
+    stop = store.watch("t", heard.set)
+    await heard.wait()
+    pause(server)
+    await asyncio.sleep(1)
+    resume(server)
+    heard.clear()
+    async with RedisStore(server.url) as other:
+        await other.put("t", "k", b"2")
+    async with asyncio.timeout(5):
+        await heard.wait()
+    stop()
+
+
+@pytest.mark.parametrize("fault", ["pause", "restart", "swallow", "cut"])
+async def test_budgets_are_exact_at_the_end_whatever_happens_meanwhile(
+    server: Server, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twenty callers spend while the server comes and goes; what fails is settled later, as
+    `Admitted.assumed`. Nothing is charged twice or lost, nothing stays set aside."""
+    caplog.set_level(logging.ERROR)
+    budget = Reserve("team", "usd", 10, 100_000)
+    grants = [Slot("team", "calls", 1000), Count("team", "rpm", 100_000), budget]
+    spent = 0
+    ended = False
+    unsettled: list[tuple[Admitted, int]] = []
+
+    async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=LIMIT) as store:
+
+        async def caller(number: int) -> int:
+            nonlocal spent
+            turn = 0
+            while not ended:
+                turn += 1
+                holder = f"{number}.{turn}"
+                used = turn % 7
+                try:
+                    found = await store.admit(holder, grants)
+                except StoreUnavailableError:
+                    # fail_closed for every other: it did not go out, and cost nothing
+                    used *= turn % 2
+                    found = Admitted.assumed(holder, grants)
+                assert isinstance(found, Admitted)
+                spent += used
+                await asyncio.sleep(0.02)
+                try:
+                    await store.settle(found, {budget: used})
+                except StoreUnavailableError:
+                    unsettled.append((found, used))
+            return turn
+
+        callers = [asyncio.create_task(caller(number)) for number in range(20)]
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            if fault == "pause":
+                pause(server)
+                await asyncio.sleep(0.8)
+                resume(server)
+            elif fault == "restart":
+                stop(server)
+                await asyncio.sleep(0.3)
+                await asyncio.to_thread(server.start)
+            else:
+                proxy.fault = "swallow" if fault == "swallow" else "cut"
+                await asyncio.sleep(0.8)
+                proxy.fault = "none"
+            await recovered(store)
+        ended = True
+        turns = await asyncio.gather(*callers)
+        assert sum(turns) > 300
+        assert unsettled
+        for _ in range(2):
+            await asyncio.gather(*(store.settle(each, {budget: n}) for each, n in unsettled))
+        level, slots = await store.peek([budget, grants[0]])
+        assert (level.used, level.held) == (spent, 0)
+        assert slots.used == 0
+    assert caplog.records == []
