@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,11 +73,13 @@ async def gateway(
     max_connections: int = 10,
     grace: float = 1.0,
     timeouts: Timeouts | None = None,
+    mounted: Callable[[OpenAIShim], Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway that runs, for any model unless `models` are named.
 
-    `base` is where the provider is; {url} and {port} stand for the wire's.
+    `base` is where the provider is; {url} and {port} stand for the wire's. `mounted` makes the
+    host of the app, if it has one.
     """
     pool = KeyPool([Key(SECRET, id="1", concurrency=1)], wait=wait)
     limits = timeouts if timeouts is not None else Timeouts(first=60.0, idle=60.0)
@@ -92,7 +94,8 @@ async def gateway(
         router = ProviderRouter(dict.fromkeys(models, target)) if models else target
         app = OpenAIShim(router, transport=transport, record=sink, timeouts=limits, **options)
         try:
-            async with server(app, grace=grace) as running:
+            host = app if mounted is None else mounted(app)
+            async with server(host, grace=grace) as running:
                 seen.append(Gateway(pool, transport, wire, running, app))
                 yield seen[0]
         finally:
