@@ -138,8 +138,7 @@ class Exchange:
         """Try the targets in order, and again while their failures may pass."""
         call, relay = self._call, self._relay
         targets = relay.router.targets(call.model, call.provider)
-        if call.principal.providers:
-            targets = [t for t in targets if call.principal.may_have(t.provider.name)]
+        targets = [t for t in targets if call.principal.may_have(t.provider.name)]
         if not targets:
             raise no_such_model(call.model, call.provider)
         if call.own_key:  # one vendor's key is not shown to another
@@ -242,7 +241,11 @@ class Exchange:
         if provider.keys is None:
             return None
         self._lease = await provider.keys.acquire(
-            model=target.model, key_id=call.key_id, affinity=call.affinity, exclude=tried
+            model=target.model,
+            key_id=call.key_id,
+            affinity=call.affinity,
+            exclude=tried,
+            among=call.principal.keys,
         )
         key = self._lease.key
         self._key_id, self._secret = key.id, key.secret
@@ -402,10 +405,8 @@ class Exchange:
             if self._error is not None and self._error.kind is Kind.LIMITED:
                 lease.settle(429, self._error.retry_after)
             lease.release()
-        record = self._record(usage)
-        if self._call.gate is not None:
-            record = self._call.gate.settle(record)
-        self._relay.recorder.put(record)
+        gate, record = self._call.gate, self._record(usage)
+        self._relay.recorder.put(record if gate is None else gate.settle(record))
         await self._drop_answer()
 
     def _record(self, usage: Usage | None) -> UsageRecord:

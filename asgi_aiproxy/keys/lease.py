@@ -82,8 +82,9 @@ class Want(msgspec.Struct, frozen=True):
     key_id: str
     affinity: str
     exclude: Collection[str]
+    among: tuple[str, ...] = ()
 
     @property
-    def kind(self) -> tuple[str, str, frozenset[str]]:
+    def kind(self) -> tuple[str, str, frozenset[str], tuple[str, ...]]:
         """Wants of one kind can be met by the same keys."""
-        return self.model, self.key_id, frozenset(self.exclude)
+        return self.model, self.key_id, frozenset(self.exclude), self.among

@@ -116,9 +116,10 @@ class KeyPool:
         key_id: str = "",
         affinity: str = "",
         exclude: Collection[str] = (),
+        among: tuple[str, ...] = (),
     ) -> Lease:
         """A key, waited for if need be; the caller releases it. Raises NoKeyError."""
-        want = Want(model, key_id, affinity, exclude)
+        want = Want(model, key_id, affinity, exclude, among)
         if not self._waiting.holds(want):
             try:
                 return self._take(want)
@@ -134,14 +135,15 @@ class KeyPool:
         key_id: str = "",
         affinity: str = "",
         exclude: Collection[str] = (),
+        among: tuple[str, ...] = (),
     ) -> Lease:
         """A key now, or NoKeyError.
 
         `model` must be among the key's (none named: any key will do); `key_id` asks for that very
         key; calls of one `affinity` get the same key as long as it is well; `exclude` names keys
-        that were tried.
+        that were tried; `among` are patterns of the ids it must be one of (none: all).
         """
-        return self._take(Want(model, key_id, affinity, exclude))
+        return self._take(Want(model, key_id, affinity, exclude, among))
 
     def _take(self, want: Want) -> Lease:
         now = self._clock()
@@ -149,7 +151,7 @@ class KeyPool:
         found = False
         for slot in self._candidates(want):
             key = slot.key
-            if key.id in want.exclude:
+            if key.id in want.exclude or (want.among and not serves(want.among, key.id)):
                 continue
             if key.models and want.model and not serves(key.models, want.model):
                 continue

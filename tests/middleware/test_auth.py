@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim, Principal
+from asgi_aiproxy import (
+    Authenticate,
+    ConfigurationError,
+    Key,
+    KeyPool,
+    OpenAIShim,
+    Principal,
+    ProviderRouter,
+)
 from asgi_aiproxy.credentials import credential
 from asgi_aiproxy.identity import SCOPE_KEY
-from asgi_aiproxy.middleware import static_tokens
+from asgi_aiproxy.middleware import static_tokens, stored_tokens
 from asgi_aiproxy.providers import OPENAI
+from asgi_aiproxy.stores import MemoryStore
+from asgi_aiproxy.tenants import Tokens
 from tests import asgi
 from tests.upstreams import Upstream, answers
 
@@ -310,3 +320,113 @@ async def test_strange_tokens_are_just_wrong() -> None:
 def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
+
+
+# ── tokens of a store ────────────────────────────────────────────────────────
+
+
+async def doorkeeper(**fields: Any) -> tuple[str, Authenticate, Inner]:
+    store = MemoryStore()
+    secret, _ = await Tokens(store).issue(**fields)
+    inner = Inner()
+    return secret, Authenticate(inner, verify=stored_tokens(store)), inner
+
+
+async def ask(app: Any, token: str, *, path: str = "/v1/chat/completions", **more: Any) -> Any:
+    headers = {"authorization": f"Bearer {token}", **more.pop("headers", {})}
+    return await asgi.request(app, "POST", path, b"{}", headers=headers, **more)
+
+
+async def test_the_tokens_of_a_store_open_the_door() -> None:
+    secret, app, inner = await doorkeeper(name="team")
+    assert (await ask(app, secret)).status == 200
+    assert inner.scopes[0][SCOPE_KEY].name == "team"
+    assert (await ask(app, secret[:-1])).status == 401
+
+
+async def test_why_a_token_is_not_good_is_told_in_the_callers_language() -> None:
+    secret, app, inner = await doorkeeper(enabled=False)
+    answer = await ask(app, secret)
+    assert (answer.status, answer.json["error"]["code"]) == (401, "api_key_disabled")
+    assert answer.header("www-authenticate") == "Bearer"
+    answer = await ask(app, secret, path="/ai/v1/messages")
+    assert (answer.status, answer.json["type"]) == (401, "error")
+    assert answer.json["error"]["type"] == "authentication_error"
+    answer = await ask(app, secret, path="/v1beta/models/gemini-2.5-pro:generateContent")
+    assert answer.json["error"]["status"] == "UNAUTHENTICATED"
+    answer = await ask(app, secret, path="/odd", headers={"anthropic-version": "2023-06-01"})
+    assert answer.json["type"] == "error"
+    answer = await ask(app, secret, path="/odd", headers={"x-goog-api-key": "x"})
+    assert answer.json["error"]["status"] == "UNAUTHENTICATED"
+    assert inner.scopes == []
+
+
+@pytest.mark.parametrize(
+    ("client", "status"),
+    [
+        (("10.1.2.3", 1), 200),
+        (("11.1.2.3", 1), 403),
+        (("::ffff:10.1.2.3", 1), 200),
+        (("unix:", 0), 403),
+        (None, 403),
+    ],
+)
+async def test_who_calls_from_elsewhere_is_refused(client: Any, status: int) -> None:
+    secret, app, _ = await doorkeeper(networks=("10.0.0.0/8",))
+    answer = await ask(app, secret, client=client)
+    assert answer.status == status
+    if status == 403:
+        assert answer.json["error"]["code"] == "address_not_allowed"
+
+
+def pins(inner: Inner) -> list[bytes]:
+    return [value for name, value in inner.scopes[-1]["headers"] if name == b"x-auth-id"]
+
+
+async def test_a_key_is_named_only_by_who_may() -> None:
+    secret, app, inner = await doorkeeper(may_pin=True)
+    await ask(app, f"{secret}-team-a")
+    assert pins(inner) == [b"team-a"]
+    await ask(app, f"{secret}-team-a", headers={"x-auth-id": "other"})
+    assert pins(inner) == [b"team-a"]
+    await ask(app, secret, headers={"x-auth-id": "other"})
+    assert pins(inner) == [b"other"]
+    secret, app, inner = await doorkeeper()
+    await ask(app, secret, headers={"x-auth-id": "other"})
+    assert pins(inner) == []
+    assert (await ask(app, f"{secret}-team-a")).status == 403
+
+
+async def test_a_pinned_token_is_served_with_its_key_and_no_other() -> None:
+    upstream = Upstream(answers())
+    store = MemoryStore()
+    secret, _ = await Tokens(store).issue(may_pin=True)
+    keys = KeyPool([Key("sk-a", id="a"), Key("sk-b", id="b")])
+    shim = OpenAIShim(OPENAI.using(keys), transport=upstream.transport)
+    app = Authenticate(shim, verify=stored_tokens(store))
+    for _ in range(3):
+        answer = await asgi.chat(app, headers={"authorization": f"Bearer {secret}-b"})
+        assert answer.header("x-auth-id") == "b"
+    assert upstream.keys == ["sk-b"] * 3
+    wrong = await asgi.chat(app, headers={"authorization": f"Bearer {secret}-c"})
+    assert wrong.status == 401
+    assert "no key 'c'" in wrong.json["error"]["message"]
+
+
+async def test_a_groups_providers_and_keys_serve_its_callers() -> None:
+    upstream = Upstream(answers())
+    keys = KeyPool([Key("sk-a", id="a"), Key("sk-vip", id="vip-1")])
+    one = OPENAI.using(keys, name="one")
+    two = OPENAI.using("sk-two", name="two")
+    who = [Principal("x", providers=("one",), keys=("vip-*",))]
+    app = Authenticate(
+        OpenAIShim(ProviderRouter({"m": [two, one]}), transport=upstream.transport),
+        identify=lambda scope: who[0],
+    )
+    for _ in range(4):
+        assert (await asgi.chat(app)).header("aiproxy-provider") == "one"
+    assert upstream.keys == ["sk-vip"] * 4
+    who[0] = Principal("x", providers=("three",))
+    assert (await asgi.chat(app)).status == 404
+    who[0] = Principal("x", providers=("one",), keys=("none-*",))
+    assert (await asgi.chat(app)).status == 404
