@@ -1,0 +1,131 @@
+"""The gateway in processes of its own, as it is started where no host application is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
+from tests.server.caller import Caller
+
+pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")]
+
+ROOT = Path(__file__).parents[2]
+START = 20.0
+GRACE = 1
+BUILD = "asgi_aiproxy.settings:build"
+
+COMMANDS: dict[str, list[str]] = {
+    "asgi_aiproxy": ["asgi_aiproxy", "serve", "--port", "PORT"],
+    "uvicorn": [
+        *("uvicorn", "--factory", BUILD, "--port", "PORT"),
+        *("--timeout-graceful-shutdown", str(GRACE)),
+    ],
+    "hypercorn": [
+        *("hypercorn", "served:app", "--bind", "127.0.0.1:PORT"),
+        *("--graceful-timeout", str(GRACE)),
+    ],
+    "granian": [
+        *("granian", "--interface", "asgi", "--factory", BUILD, "--port", "PORT"),
+        *("--workers-kill-timeout", str(GRACE)),
+    ],
+}
+SERVED = f"from {BUILD.partition(':')[0]} import build\n\napp = build()\n"
+
+
+@dataclass
+class Process:
+    """A gateway that runs."""
+
+    process: asyncio.subprocess.Process
+    port: int
+
+    async def stop(self) -> str:
+        """Ask it to end; what it wrote. Raises TimeoutError."""
+        self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(GRACE + START):
+            out, _ = await self.process.communicate()
+        return out.decode()
+
+
+@asynccontextmanager
+async def started(name: str, vendor: str, where: Path) -> AsyncIterator[Process]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    config = where / "aiproxy.toml"
+    config.write_text(
+        f'[providers.openai]\nbase_url = "{vendor}/v1"\nkeys = ["sk-1"]\n'
+        f'[routes]\n"m" = ["openai"]\n'
+    )
+    (where / "served.py").write_text(SERVED)
+    command = [part.replace("PORT", str(port)) for part in COMMANDS[name]]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AIPROXY_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *command,
+        cwd=where,
+        env={**environment, "AIPROXY_CONFIG": str(config), "PYTHONPATH": f"{ROOT}:{where}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(START):
+            while process.returncode is None:
+                with suppress(OSError):
+                    (await Caller.to(port)).leave()
+                    break
+                await asyncio.sleep(0.02)
+        yield Process(process, port)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+async def test_it_streams_misses_who_leaves_and_stops_when_told(name: str, tmp_path: Path) -> None:
+    mock = MockProvider(Answer("Hello there."))
+    async with serve(mock) as vendor, started(name, vendor, tmp_path) as gateway:
+        mock.script(Fault.silence_after(2))
+        caller = await Caller.to(gateway.port)
+        caller.chat(stream=True)
+        assert (await caller.head()).status == 200
+        await caller.until(b"Hello")
+        caller.leave()
+        await (await mock.wait_seen()).wait_gone()
+
+        caller = await Caller.to(gateway.port)
+        caller.chat()
+        answer = await caller.answer()
+        assert answer.json["choices"][0]["message"]["content"] == "Hello there."
+        caller.leave()
+
+        told = await gateway.stop()
+        assert gateway.process.returncode in (0, -signal.SIGTERM), told
+        assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "hypercorn", "granian"])
+async def test_a_stream_without_end_does_not_keep_it_from_stopping(
+    name: str, tmp_path: Path
+) -> None:
+    mock = MockProvider(Answer("Hello there."))
+    mock.script(Fault.silence_after(2))
+    async with serve(mock) as vendor, started(name, vendor, tmp_path) as gateway:
+        caller = await Caller.to(gateway.port)
+        caller.chat(stream=True)
+        await caller.head()
+        await caller.until(b"Hello")
+        await gateway.stop()
+        await mock.seen[0].wait_gone()
+        caller.leave()
