@@ -1,0 +1,217 @@
+"""What holds for any sequence of calls; and that a server does what the memory store does."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.stores import (
+    Admitted,
+    Clear,
+    Count,
+    Grant,
+    MemoryStore,
+    Refused,
+    Reserve,
+    Slot,
+    Store,
+)
+from asgi_aiproxy.stores.redis import RedisStore
+
+LONG = 3600.0
+ACCOUNTS = ("a", "b")
+CAP = 60
+LIMIT = 6
+SLOTS = 3
+
+counts = st.builds(
+    Count, st.sampled_from(ACCOUNTS), st.just("n"), st.just(LIMIT), st.just(LONG), st.integers(0, 4)
+)
+slots = st.builds(Slot, st.sampled_from(ACCOUNTS), st.just("s"), st.just(SLOTS))
+budgets = st.builds(
+    Reserve,
+    st.sampled_from(ACCOUNTS),
+    st.just("b"),
+    st.integers(0, 40),
+    st.just(CAP),
+    st.sampled_from(["charge", "release"]),
+)
+clears = st.builds(Clear, st.sampled_from(ACCOUNTS), st.sampled_from(["k1", "k2"]))
+grants = st.lists(st.one_of(counts, slots, budgets, clears), max_size=4)
+choices = st.lists(st.lists(st.one_of(slots, budgets, clears), max_size=2), max_size=3)
+
+admits = st.tuples(st.just("admit"), st.integers(0, 30), grants, choices)
+settles = st.tuples(st.just("settle"), st.integers(0, 30), st.integers(0, 50), st.booleans())
+assumed = st.tuples(st.just("assume"), st.integers(0, 30), grants, st.integers(0, 50))
+renews = st.tuples(st.just("renew"), st.integers(0, 30))
+holds = st.tuples(st.just("hold"), st.sampled_from(ACCOUNTS), st.sampled_from(["k1", "k2"]))
+lifts = st.tuples(st.just("lift"), st.sampled_from(ACCOUNTS), st.sampled_from(["k1", "k2"]))
+charges = st.tuples(
+    st.just("charge"), st.sampled_from(ACCOUNTS), st.integers(0, 9), st.integers(0, 3)
+)
+steps = st.lists(
+    st.one_of(admits, admits, settles, settles, assumed, renews, holds, lifts, charges),
+    max_size=25,
+)
+
+EVERY: Sequence[Grant] = [
+    kind
+    for account in ACCOUNTS
+    for kind in (
+        Count(account, "n", LIMIT, LONG),
+        Slot(account, "s", SLOTS),
+        Reserve(account, "b", 0, CAP),
+        Clear(account, "k1"),
+        Clear(account, "k2"),
+    )
+]
+
+
+def plain(result: Any) -> Any:
+    """A result without the times in it."""
+    if isinstance(result, Admitted):
+        return msgspec.structs.replace(result, at=0.0)
+    if isinstance(result, Refused):
+        wait = result.retry_after
+        return msgspec.structs.replace(result, retry_after=wait and round(wait / LONG, 1))
+    return result
+
+
+async def step(store: Store, action: Any, known: dict[int, Admitted]) -> Any:
+    match action:
+        case ("admit", holder, wanted, one_of):
+            try:
+                found = await store.admit(f"{holder}", wanted, ttl=LONG, one_of=one_of)
+            except ConfigurationError:
+                return "no sense"
+            if isinstance(found, Admitted):
+                known[holder] = found
+            return found
+        case ("settle", holder, used, more):
+            if holder not in known:
+                return None
+            got = known[holder]
+            actual: dict[Grant, int] = {
+                grant: used if more else min(used, grant.amount)
+                for grant in got.grants
+                if isinstance(grant, Reserve | Count)
+            }
+            return await store.settle(got, actual)
+        case ("assume", holder, wanted, used):
+            real = [grant for grant in wanted if isinstance(grant, Reserve)][:1]
+            return await store.settle(
+                Admitted.assumed(f"assumed {holder}", real), dict.fromkeys(real, used)
+            )
+        case ("renew", holder):
+            return await store.renew(known[holder], LONG) if holder in known else None
+        case ("hold", account, name):
+            await store.hold(account, name, LONG)  # whether it is longer depends on the clock
+            return None
+        case ("lift", account, name):
+            return await store.lift(account, name)
+        case ("charge", account, amount, once):
+            return await store.charge(Reserve(account, "b", amount, CAP), once=f"{once}")
+    raise AssertionError(action)
+
+
+async def play(store: Store, actions: Sequence[Any]) -> list[Any]:
+    known: dict[int, Admitted] = {}
+    seen = []
+    for action in actions:
+        result = await step(store, action, known)
+        seen.append((plain(result), await store.peek(EVERY)))
+    return seen
+
+
+quick = settings(max_examples=150, deadline=None)
+fewer = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@quick
+@given(steps)
+def test_limits_are_never_exceeded_by_what_is_given(actions: list[Any]) -> None:
+    async def run() -> None:
+        store = MemoryStore()
+        known: dict[int, Admitted] = {}
+        for action in actions:
+            before = dict(zip(EVERY, await store.peek(EVERY), strict=True))
+            result = await step(store, action, known)
+            after = dict(zip(EVERY, await store.peek(EVERY), strict=True))
+            for grant, level in after.items():
+                if isinstance(grant, Slot):
+                    assert 0 <= level.used <= SLOTS
+                    continue
+                if isinstance(grant, Clear):
+                    continue
+                assert level.used >= 0
+                assert level.held >= 0
+                most = LIMIT if isinstance(grant, Count) else CAP
+                total = level.used + level.held
+                if isinstance(result, Admitted) and before[grant] != level:
+                    assert total <= max(most, before[grant].used + before[grant].held)
+                if isinstance(result, Refused):
+                    assert level == before[grant]
+
+    asyncio.run(run())
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60), st.booleans()), max_size=30))
+def test_what_is_spent_is_what_was_settled(turns: list[tuple[int, int, bool]]) -> None:
+    """And at most the cap, plus what those that were under-estimated took beyond it."""
+
+    async def run() -> None:
+        store = MemoryStore()
+        total = beyond = 0
+        for number, (estimate, used, twice) in enumerate(turns):
+            budget = Reserve("a", "b", estimate, CAP)
+            got = await store.admit(f"{number}", [budget])
+            if isinstance(got, Admitted):
+                await store.settle(got, {budget: used})
+                if twice:
+                    await store.settle(got, {budget: used + 1})
+                total += used
+                beyond = max(beyond, used - estimate)
+            (level,) = await store.peek([budget])
+            assert (level.used, level.held) == (total, 0)
+            assert total <= CAP + beyond
+
+    asyncio.run(run())
+
+
+@fewer
+@given(actions=steps)
+def test_a_server_answers_as_the_memory_store_does(redis_url: str, actions: list[Any]) -> None:
+    async def run() -> None:
+        async with RedisStore(redis_url, prefix=uuid.uuid4().hex, timeout=5) as store:
+            assert await play(store, actions) == await play(MemoryStore(), actions)
+
+    asyncio.run(run())
+
+
+@fewer
+@given(actions=steps)
+def test_a_cluster_answers_as_the_memory_store_does(redis_cluster: str, actions: list[Any]) -> None:
+    def of_one(action: Any) -> Any:
+        """With several accounts a cluster may name another of the grants that are lacking."""
+        if action[0] == "admit":
+            kept = [grant for grant in action[2] if grant.account == "a"]
+            one_of = [[grant for grant in one if grant.account == "a"] for one in action[3]]
+            return (*action[:2], kept, one_of)
+        return action
+
+    single = [of_one(action) for action in actions]
+
+    async def run() -> None:
+        async with RedisStore(redis_cluster, prefix=uuid.uuid4().hex, timeout=5) as store:
+            assert await play(store, single) == await play(MemoryStore(), single)
+
+    asyncio.run(run())
