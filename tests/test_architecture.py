@@ -40,7 +40,11 @@ MAY: dict[str, set[str]] = {
     "gate": {"usage"},
     "identity": {"errors", "keys", "networks"},
     "prices": {"errors", "keys", "messages"},
-    "tenants": {"errors", "identity", "messages", "networks", "prices", "stores", "usage"},
+    "_backlog": set(),
+    "sinks": {"_backlog", "errors", "usage"},
+    "ledger": {"_backlog", "prices", "stores", "usage"},
+    "tenants": {"_backlog", "errors", "identity", "messages", "networks", "prices", "stores"}
+    | {"usage"},
     "credentials": {"_asgi"},
     "upstream": {"errors"},
     "providers": {"_json", "dialects", "errors", "keys", "upstream"},
@@ -60,6 +64,8 @@ MAY: dict[str, set[str]] = {
     | {"passthrough"},
     "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}
     | {"gate", "networks", "prices", "retry_after", "stores", "tenants"},
+    "admin": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "identity", "keys"}
+    | {"messages", "middleware", "networks", "providers", "stores", "tenants", "upstream", "usage"},
     "hosting": {"_asgi", "errors"},
     "inprocess": {"_asgi"},
     # assembly

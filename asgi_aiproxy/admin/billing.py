@@ -1,0 +1,183 @@
+"""What a caller may see of itself: `GET /me`, and what clients ask of OpenAI's dashboard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy.admin.budgets import BudgetOut, Standing, standings
+from asgi_aiproxy.admin.routes import Call, Need, Route
+from asgi_aiproxy.admin.serve import respond
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.tenants import Tokens
+
+# What OpenAI's own answer has where there is no limit; clients show it as "unlimited".
+_UNLIMITED = 100_000_000.0
+
+
+class Me(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller, its limits, and how much of them is used. `expires` is Unix time."""
+
+    id: str
+    name: str
+    models: tuple[str, ...]
+    account: str
+    group: str
+    expires: float | None
+    scopes: tuple[str, ...]
+    limits: Standing
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be spent in all, in US dollars, as OpenAI's dashboard tells it."""
+
+    object: Literal["billing_subscription"] = "billing_subscription"
+    has_payment_method: bool = True
+    soft_limit_usd: float
+    hard_limit_usd: float
+    system_hard_limit_usd: float
+    access_until: int
+
+
+class TotalUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was spent, in hundredths of a US dollar, as OpenAI's dashboard tells it."""
+
+    object: Literal["list"] = "list"
+    total_usage: float
+
+
+class Dates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What clients send; what they get is the spending of the budget's own period."""
+
+    start_date: str = ""
+    end_date: str = ""
+
+
+class OwnDesk:
+    """What a caller may see of itself. `units_per_usd` is what a quota unit is worth."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        units_per_usd: int = 500_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._tokens = Tokens(store)
+        self._units_per_usd = units_per_usd
+        self._clock = clock
+
+    async def me(self, caller: Principal) -> Me:
+        """All of it."""
+        return Me(
+            id=caller.id,
+            name=caller.name,
+            models=caller.models,
+            account=caller.account,
+            group=caller.group,
+            expires=await self._expires(caller),
+            scopes=tuple(caller.scopes),
+            limits=await self._standing(caller),
+        )
+
+    async def subscription(self, caller: Principal) -> Subscription:
+        """The limit of the budget that has least left."""
+        tightest = self._tightest(await self._standing(caller))
+        limit = tightest[0] if tightest is not None else _UNLIMITED
+        return Subscription(
+            soft_limit_usd=limit,
+            hard_limit_usd=limit,
+            system_hard_limit_usd=limit,
+            access_until=int(await self._expires(caller) or 0),
+        )
+
+    async def usage(self, caller: Principal) -> TotalUsage:
+        """What was spent of the budget that has least left."""
+        tightest = self._tightest(await self._standing(caller))
+        return TotalUsage(total_usage=round(tightest[1] * 100, 6) if tightest is not None else 0.0)
+
+    async def _standing(self, caller: Principal) -> Standing:
+        return (await standings(self._store, [caller], self._clock()))[0]
+
+    async def _expires(self, caller: Principal) -> float | None:
+        row = await self._tokens.table.find(caller.id) if caller.id else None
+        return row.expires if row is not None else None
+
+    def _tightest(self, standing: Standing) -> tuple[float, float] | None:
+        """Limit and spending of the budget that has least left, in dollars."""
+        amounts = [self._dollars(budget) for budget in standing.budgets]
+        return min(amounts, key=lambda pair: pair[0] - pair[1], default=None)
+
+    def _dollars(self, budget: BudgetOut) -> tuple[float, float]:
+        worth = 1 if budget.unit == "usd" else self._units_per_usd
+        return budget.limit / worth, (budget.spent + budget.held) / worth
+
+    def routes(self) -> list[Route]:
+        """The paths of all this: the dashboard's with and without `/v1`, as clients have it."""
+
+        async def me(call: Call) -> Any:
+            return await self.me(call.caller)
+
+        async def subscription(call: Call) -> Any:
+            return await self.subscription(call.caller)
+
+        async def usage(call: Call) -> Any:
+            return await self.usage(call.caller)
+
+        found = []
+        for lead in ("", "/v1"):
+            found += [
+                Route(method="GET", path=f"{lead}/me", need="token", run=me, answer=Me,
+                      summary="Who I am, my limits, and how much of them is used."),
+                Route(method="GET", path=f"{lead}/dashboard/billing/subscription", need="token",
+                      run=subscription, answer=Subscription,
+                      summary="My budget, as OpenAI's dashboard tells it."),
+                Route(method="GET", path=f"{lead}/dashboard/billing/usage", need="token",
+                      run=usage, query=Dates, answer=TotalUsage,
+                      summary="My spending, as OpenAI's dashboard tells it."),
+            ]  # fmt: skip
+        return found
+
+
+class Billing(Wrapper):
+    """Answers callers of `app` what they may see of themselves: `GET /me` and the `dashboard/
+    billing/...` of OpenAI's API, below the same base URL. All else goes to `app`.
+
+    It stands behind `Authenticate`, and before `Quota`, so that asking costs nothing.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        store: Store,
+        units_per_usd: int = 500_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(app)
+        self._routes = OwnDesk(store, units_per_usd=units_per_usd, clock=clock).routes()
+        self._paths = frozenset(route.path for route in self._routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on."""
+        known = scope["type"] == "http" and SCOPE_KEY in scope
+        if known and _asgi.local_path(scope) in self._paths:
+            await respond(self._routes, self, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def caller(self, scope: Scope, need: Need) -> Principal:
+        """Whoever is in the scope."""
+        caller: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
+        if not caller.id:
+            raise APIError(Kind.UNAUTHORIZED, "You are not known here.")
+        return caller

@@ -1,0 +1,138 @@
+"""Limits and budgets as the admin API has them, and how much of them is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.identity import Budget, Limits, Period, Principal
+from asgi_aiproxy.stores.base import Count, Grant, Reserve, Slot, Store
+from asgi_aiproxy.tenants import grants as by
+
+MICRO = 1_000_000
+_MOST_USD = 1_000_000_000
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class BudgetIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How much may be spent, in US dollars or in quota units: in all, or each UTC day or month."""
+
+    usd: Annotated[float, Meta(ge=0, le=_MOST_USD)] | UnsetType = UNSET
+    units: Annotated[int, Meta(ge=0, lt=2**53)] | UnsetType = UNSET
+    per: Period = "total"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.usd, UnsetType) is isinstance(self.units, UnsetType):
+            raise invalid("budgets: each is either in usd or in units.", "budgets")
+
+
+class BudgetOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A budget, what was spent of it, and what is set aside for calls that are under way.
+
+    `limit`, `spent`, `held` and `left` are in US dollars or in units; what is left may be below
+    zero. `resets` is Unix time.
+    """
+
+    unit: str
+    per: Period
+    limit: float
+    spent: float
+    held: float
+    left: float
+    shared: bool = False
+    resets: int | None = None
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """A limit, and how much of it is used now."""
+
+    limit: int
+    used: int
+
+
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A caller's limits, and how much of them is used now."""
+
+    rpm: Rate | None = None
+    tpm: Rate | None = None
+    concurrency: Rate | None = None
+    budgets: tuple[BudgetOut, ...] = ()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether one of the budgets is used up."""
+        return any(budget.left <= 0 for budget in self.budgets)
+
+
+def budgets_of(given: Sequence[BudgetIn], *, shared: bool = False) -> tuple[Budget, ...]:
+    """Budgets as they are kept. Raises APIError if two are for the same."""
+    made = []
+    for one in given:
+        if isinstance(one.units, int):
+            made.append(Budget.units(one.units, one.per, shared=shared))
+        elif isinstance(one.usd, int | float):
+            made.append(Budget.usd(one.usd, one.per, shared=shared))
+    if len({(budget.unit, budget.per) for budget in made}) < len(made):
+        raise invalid("budgets: there are two of the same unit and period.", "budgets")
+    return tuple(made)
+
+
+def amount(budget: Budget, value: int) -> float:
+    """What is kept, as it is shown."""
+    return float(Decimal(value) / MICRO) if budget.unit == "usd" else value
+
+
+def _grants(principal: Principal, now: float) -> list[Grant]:
+    limits = principal.limits
+    grants: list[Grant] = [*by.per_request(principal, limits)]
+    grants += by.per_tokens(principal, limits, 0, lambda budget: 0, now)
+    return grants
+
+
+async def standings(store: Store, principals: Sequence[Principal], now: float) -> list[Standing]:
+    """How callers stand, all with one look. Raises StoreUnavailableError."""
+    grants = [_grants(principal, now) for principal in principals]
+    levels = iter(await store.peek([grant for own in grants for grant in own]))
+    found = []
+    for principal, own in zip(principals, grants, strict=True):
+        rates: dict[str, Rate] = {}
+        left = list(principal.limits.budgets)
+        budgets = []
+        for grant in own:
+            level = next(levels)
+            match grant:
+                case Reserve():
+                    budgets.append(_budget(left.pop(0), level.used, level.held, now))
+                case Slot():
+                    rates["concurrency"] = Rate(grant.limit or 0, level.used)
+                case Count():
+                    rates[grant.name.rpartition(":")[2]] = Rate(grant.limit or 0, level.used)
+        found.append(Standing(**rates, budgets=tuple(budgets)))
+    return found
+
+
+def _budget(budget: Budget, spent: int, held: int, now: float) -> BudgetOut:
+    ends = by.period_ends(budget.per, now)
+    return BudgetOut(
+        unit=budget.unit,
+        per=budget.per,
+        limit=amount(budget, budget.limit),
+        spent=amount(budget, spent),
+        held=amount(budget, held),
+        left=amount(budget, budget.limit - spent - held),
+        shared=budget.shared,
+        resets=round(now + ends) if ends is not None else None,
+    )
+
+
+def limits_of(
+    rpm: int | None, tpm: int | None, concurrency: int | None, budgets: Sequence[BudgetIn]
+) -> Limits:
+    """Limits as they are kept."""
+    return Limits(rpm, tpm, concurrency, budgets_of(budgets))

@@ -1,0 +1,233 @@
+"""Groups, which set prices and who serves; and accounts, whose budgets several tokens share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from asgi_aiproxy.admin.budgets import BudgetIn, Standing, budgets_of, standings
+from asgi_aiproxy.admin.problems import conflict, given
+from asgi_aiproxy.admin.routes import Call, Done, Page, PageQuery, Route, paged
+from asgi_aiproxy.identity import Limits, Principal
+from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.tenants import Account, Group, RowExistsError, Tokens
+
+Id = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\s/]+$")]
+Ratio = Annotated[float, Meta(ge=0, le=1_000_000)]
+Patterns = tuple[Annotated[str, Meta(min_length=1)], ...]
+
+
+class GroupNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What members pay of a price, and patterns of who serves them (none: all)."""
+
+    name: Id
+    ratio: Ratio = 1.0
+    providers: Patterns = ()
+    keys: Patterns = ()
+
+
+class GroupEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change of a group; what is left out stays."""
+
+    ratio: Ratio | UnsetType = UNSET
+    providers: Patterns | UnsetType = UNSET
+    keys: Patterns | UnsetType = UNSET
+
+
+class GroupOut(msgspec.Struct, frozen=True):
+    """A group."""
+
+    name: str
+    ratio: float
+    providers: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+class AccountNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An account; its budgets are spent by all its tokens together."""
+
+    id: Id
+    name: str = ""
+    enabled: bool = True
+    budgets: tuple[BudgetIn, ...] = ()
+
+
+class AccountEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change of an account; what is left out stays."""
+
+    name: str | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    budgets: tuple[BudgetIn, ...] | UnsetType = UNSET
+
+
+class AccountOut(msgspec.Struct, frozen=True):
+    """An account, and how much of its budgets is used."""
+
+    id: str
+    name: str
+    enabled: bool
+    limits: Standing
+
+
+class GroupDesk:
+    """What can be done about the groups of a store. Raises as `TokenDesk` does."""
+
+    def __init__(self, store: Store) -> None:
+        self._groups = Tokens(store).groups
+
+    async def page(self, query: PageQuery) -> Page[GroupOut]:
+        """Groups by their names."""
+        rows = await self._groups.page(query.after, query.limit + 1)
+        return paged([_group(row) for row in rows.values()], query.limit, lambda row: row.name)
+
+    async def get(self, name: str) -> GroupOut:
+        """One group."""
+        return _group(await self._groups.get(name))
+
+    async def create(self, new: GroupNew) -> GroupOut:
+        """A new group."""
+        row = Group(**msgspec.structs.asdict(new))
+        try:
+            await self._groups.create(new.name, row)
+        except RowExistsError as error:
+            raise conflict(f"name: there is a group {new.name!r} already.", "name") from error
+        return _group(row)
+
+    async def edit(self, name: str, change: GroupEdit) -> GroupOut:
+        """Change some of a group."""
+        fields = given(change)
+        row = await self._groups.edit(name, lambda row: msgspec.structs.replace(row, **fields))
+        return _group(row)
+
+    async def drop(self, name: str) -> Done:
+        """Remove a group; its tokens are refused until they have another."""
+        await self._groups.drop(name)
+        return Done()
+
+    def routes(self) -> list[Route]:
+        """The paths of all this."""
+
+        async def page(call: Call) -> Any:
+            return await self.page(call.query)
+
+        async def create(call: Call) -> Any:
+            return await self.create(call.body)
+
+        async def get(call: Call) -> Any:
+            return await self.get(call.path["name"])
+
+        async def edit(call: Call) -> Any:
+            return await self.edit(call.path["name"], call.body)
+
+        async def drop(call: Call) -> Any:
+            return await self.drop(call.path["name"])
+
+        many, one = "/groups", "/groups/{name}"
+        return [
+            Route(method="GET", path=many, need="read", run=page, query=PageQuery,
+                  answer=Page[GroupOut], summary="List groups."),
+            Route(method="POST", path=many, need="write", run=create, body=GroupNew,
+                  answer=GroupOut, status=201, summary="Create a group."),
+            Route(method="GET", path=one, need="read", run=get, answer=GroupOut,
+                  summary="One group."),
+            Route(method="PATCH", path=one, need="write", run=edit, body=GroupEdit,
+                  answer=GroupOut, summary="Change a group."),
+            Route(method="DELETE", path=one, need="write", run=drop,
+                  summary="Remove a group; its tokens are refused until they have another."),
+        ]  # fmt: skip
+
+
+class AccountDesk:
+    """What can be done about the accounts of a store. Raises as `TokenDesk` does."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._accounts = Tokens(store).accounts
+        self._clock = clock
+
+    async def page(self, query: PageQuery) -> Page[AccountOut]:
+        """Accounts by their ids."""
+        rows = await self._accounts.page(query.after, query.limit + 1)
+        page = paged(list(rows.values()), query.limit, lambda row: row.id)
+        return Page(await self._shown(page.data), page.next)
+
+    async def get(self, id: str) -> AccountOut:
+        """One account."""
+        return (await self._shown([await self._accounts.get(id)]))[0]
+
+    async def create(self, new: AccountNew) -> AccountOut:
+        """A new account."""
+        row = Account(
+            id=new.id,
+            name=new.name,
+            enabled=new.enabled,
+            budgets=budgets_of(new.budgets, shared=True),
+        )
+        try:
+            await self._accounts.create(new.id, row)
+        except RowExistsError as error:
+            raise conflict(f"id: there is an account {new.id!r} already.") from error
+        return (await self._shown([row]))[0]
+
+    async def edit(self, id: str, change: AccountEdit) -> AccountOut:
+        """Change some of an account."""
+        fields = given(change)
+        if "budgets" in fields:
+            fields["budgets"] = budgets_of(fields["budgets"], shared=True)
+        row = await self._accounts.edit(id, lambda row: msgspec.structs.replace(row, **fields))
+        return (await self._shown([row]))[0]
+
+    async def drop(self, id: str) -> Done:
+        """Remove an account; its tokens are refused."""
+        await self._accounts.drop(id)
+        return Done()
+
+    async def _shown(self, rows: list[Account]) -> list[AccountOut]:
+        callers = [
+            Principal(row.id, account=row.id, limits=Limits(budgets=row.budgets)) for row in rows
+        ]
+        levels = await standings(self._store, callers, self._clock())
+        return [
+            AccountOut(row.id, row.name, row.enabled, standing)
+            for row, standing in zip(rows, levels, strict=True)
+        ]
+
+    def routes(self) -> list[Route]:
+        """The paths of all this."""
+
+        async def page(call: Call) -> Any:
+            return await self.page(call.query)
+
+        async def create(call: Call) -> Any:
+            return await self.create(call.body)
+
+        async def get(call: Call) -> Any:
+            return await self.get(call.path["id"])
+
+        async def edit(call: Call) -> Any:
+            return await self.edit(call.path["id"], call.body)
+
+        async def drop(call: Call) -> Any:
+            return await self.drop(call.path["id"])
+
+        many, one = "/accounts", "/accounts/{id}"
+        return [
+            Route(method="GET", path=many, need="read", run=page, query=PageQuery,
+                  answer=Page[AccountOut], summary="List accounts."),
+            Route(method="POST", path=many, need="write", run=create, body=AccountNew,
+                  answer=AccountOut, status=201, summary="Create an account."),
+            Route(method="GET", path=one, need="read", run=get, answer=AccountOut,
+                  summary="One account, and how much of its budgets is used."),
+            Route(method="PATCH", path=one, need="write", run=edit, body=AccountEdit,
+                  answer=AccountOut, summary="Change an account."),
+            Route(method="DELETE", path=one, need="write", run=drop,
+                  summary="Remove an account; its tokens are refused."),
+        ]  # fmt: skip
+
+
+def _group(row: Group) -> GroupOut:
+    return GroupOut(row.name, row.ratio, row.providers, row.keys)

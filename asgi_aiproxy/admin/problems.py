@@ -1,0 +1,99 @@
+"""What is wrong with a request, in words that name the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
+from asgi_aiproxy.stores.base import StoreUnavailableError
+from asgi_aiproxy.tenants import NoSuchRowError, RowExistsError
+
+_AT = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
+
+
+class BadLine(msgspec.Struct, frozen=True):
+    """A line that can not be read; they are counted from 1."""
+
+    line: int
+    error: str
+
+
+class BadLinesError(APIError):
+    """Some lines of an import are wrong, and so nothing of it was done."""
+
+    def __init__(self, lines: Sequence[BadLine]) -> None:
+        shown = "; ".join(f"line {bad.line}: {bad.error}" for bad in lines[:20])
+        more = f" (and {len(lines) - 20} more)" if len(lines) > 20 else ""
+        message = f"Nothing was imported: {shown}{more}."
+        super().__init__(Kind.INVALID, message, param="lines", code="bad_lines")
+        self.lines = lines
+        error = {"message": message, "type": "invalid_request_error", "param": "lines"}
+        self.body = _json.dumps({"error": {**error, "code": "bad_lines", "lines": lines}})
+
+
+def body_of(data: bytes, wanted: Any) -> Any:
+    """A request's JSON body as a type. Raises APIError, which names the field that is wrong."""
+    try:
+        value = _json.loads(data or b"{}")
+    except _json.NotJSONError as error:
+        raise invalid(f"The body is not valid JSON: {error}.") from error
+    return converted(value, wanted)
+
+
+def converted(value: Any, wanted: Any, *, texts: bool = False) -> Any:
+    """A value as a type; with `texts` numbers may come as texts. Raises APIError (400)."""
+    try:
+        return msgspec.convert(value, wanted, strict=not texts)
+    except msgspec.ValidationError as error:
+        raise field_error(error) from error
+
+
+def field_error(error: msgspec.ValidationError) -> APIError:
+    """A validation error with the name of its field."""
+    text, place = str(error), ""
+    if found := _AT.fullmatch(text):
+        text, place = found[1], found[2]
+    if found := _UNKNOWN.fullmatch(text):
+        text, place = "there is no such field", _joined(place, found[1])
+    elif found := _MISSING.fullmatch(text):
+        text, place = "it is missing", _joined(place, found[1])
+    return invalid(f"{place}: {text}." if place else f"{text}.", place or None)
+
+
+def _joined(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
+
+
+def told(error: Exception) -> APIError:
+    """The answer to an error that an operation raised on purpose."""
+    match error:
+        case APIError():
+            return error
+        case NoSuchRowError():
+            return APIError(Kind.NOT_FOUND, str(error), code="not_found")
+        case RowExistsError():
+            return conflict(str(error))
+        case StoreUnavailableError():
+            message = "The store is not available at the moment."
+            return APIError(Kind.OVERLOADED, message, retry_after=1.0)
+        case ConfigurationError():
+            return invalid(str(error))
+    raise error
+
+
+def conflict(message: str, param: str = "id") -> APIError:
+    """Something of this name is there already."""
+    return APIError(Kind.INVALID, message, status=409, param=param, code="exists")
+
+
+def given(fields: msgspec.Struct) -> dict[str, Any]:
+    """The fields of a change that were sent; null is a value, too."""
+    known: Mapping[str, Any] = msgspec.structs.asdict(fields)
+    return {name: value for name, value in known.items() if value is not msgspec.UNSET}

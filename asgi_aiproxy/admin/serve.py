@@ -1,0 +1,109 @@
+"""A request of the admin API: matched, let in, read, answered as JSON."""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import suppress
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from asgi_aiproxy import _asgi, _json
+from asgi_aiproxy._asgi import RawHeaders, Receive, Scope, Send
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.admin.problems import body_of, converted, told
+from asgi_aiproxy.admin.routes import Call, Need, Route, Text, find
+from asgi_aiproxy.dialects import OPENAI_CHAT
+from asgi_aiproxy.errors import AIProxyError, APIError, Kind, invalid
+from asgi_aiproxy.identity import Principal
+
+logger = logging.getLogger("asgi_aiproxy")
+
+_MAX_BODY = 8 * 1024 * 1024
+
+
+class Knows(Protocol):
+    """Knows who asks."""
+
+    async def caller(self, scope: Scope, need: Need) -> Principal:
+        """Who asks, if they may. Raises APIError."""
+        ...
+
+
+async def respond(
+    routes: list[Route], knows: Knows, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer one HTTP request by `routes`; `knows` says who may."""
+    with suppress(ClientGoneError):
+        try:
+            try:
+                await _run(routes, knows, scope, receive, send)
+            except AIProxyError as error:
+                if isinstance(error, ClientGoneError):
+                    raise
+                await _refuse(send, told(error))
+        except AIProxyError:
+            raise
+        except Exception:
+            logger.exception("the admin API failed")
+            message = "Something went wrong within the gateway."
+            await _refuse(send, APIError(Kind.INTERNAL, message))
+
+
+async def _run(
+    routes: list[Route], knows: Knows, scope: Scope, receive: Receive, send: Send
+) -> None:
+    path = _asgi.local_path(scope)
+    if path is None:
+        raise APIError(Kind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
+    route, names = find(routes, scope["method"], path)
+    call = Call(scope=scope, path=names)
+    if route.need != "nothing":
+        call = msgspec.structs.replace(call, caller=await knows.caller(scope, route.need))
+    query = _query(scope, route.query)
+    data = await _asgi.read_body(scope, receive, _MAX_BODY)
+    body: Any = None
+    if route.body is bytes:
+        body = data
+    elif route.body is not None:
+        body = body_of(data, route.body)
+    elif data.strip() not in (b"", b"{}"):
+        raise invalid("This path takes no body.")
+    result = await route.run(msgspec.structs.replace(call, query=query, body=body))
+    if callable(result):
+        await result(scope, receive, send)
+    elif isinstance(result, Text):
+        await _asgi.answer(send, route.status, result.body, _HEADERS, result.media_type.encode())
+    else:
+        await _asgi.answer(send, route.status, _json.dumps(result), _HEADERS)
+
+
+_HEADERS: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+
+
+def _query(scope: Scope, wanted: Any) -> Any:
+    text = scope.get("query_string", b"").decode("latin-1")
+    pairs = parse_qsl(text, keep_blank_values=True)
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise invalid(f"{twice}: it is given twice.", twice)
+    if wanted is not None:
+        return converted(named, wanted, texts=True)
+    if named:
+        name = next(iter(named))
+        raise invalid(f"{name}: there is no such parameter here.", name)
+    return None
+
+
+async def _refuse(send: Send, error: APIError) -> None:
+    headers = list(_HEADERS)
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    body = error.body if error.body is not None else OPENAI_CHAT.encode_error(error)
+    await _asgi.answer(send, error.status, body, headers)

@@ -1,0 +1,262 @@
+"""Tokens: issued, listed, edited, rotated and revoked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from asgi_aiproxy.admin.budgets import (
+    BudgetIn,
+    Positive,
+    Standing,
+    budgets_of,
+    limits_of,
+    standings,
+)
+from asgi_aiproxy.admin.problems import given
+from asgi_aiproxy.admin.routes import Call, Done, Page, PageQuery, Route, paged
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
+from asgi_aiproxy.identity import Principal
+from asgi_aiproxy.networks import check_networks
+from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.tenants import Token, Tokens
+from asgi_aiproxy.tenants.door import principal_of
+from asgi_aiproxy.tenants.token import Scope
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Patterns = tuple[Annotated[str, Meta(min_length=1)], ...]
+Status = Literal["active", "disabled", "expired", "exhausted"]
+
+_RATES = ("rpm", "tpm", "concurrency")
+_GRACE = 30 * 86400.0
+ROOT = Principal("admin", "admin", scopes=("root",))
+
+
+class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A token to issue. `expires` is Unix time; a `secret` in use elsewhere is taken over.
+
+    None is: no limit; no `models` or `networks`: all.
+    """
+
+    name: Name
+    secret: str = ""
+    enabled: bool = True
+    expires: float | None = None
+    models: Patterns = ()
+    networks: Patterns = ()
+    rpm: Positive | None = None
+    tpm: Positive | None = None
+    concurrency: Positive | None = None
+    budgets: tuple[BudgetIn, ...] = ()
+    account: str = ""
+    group: str = ""
+    may_pin: bool = False
+    scopes: tuple[Scope, ...] = ()
+
+
+class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change of a token; what is left out stays."""
+
+    name: Name | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    expires: float | UnsetType | None = UNSET
+    models: Patterns | UnsetType = UNSET
+    networks: Patterns | UnsetType = UNSET
+    rpm: Positive | UnsetType | None = UNSET
+    tpm: Positive | UnsetType | None = UNSET
+    concurrency: Positive | UnsetType | None = UNSET
+    budgets: tuple[BudgetIn, ...] | UnsetType = UNSET
+    group: str | UnsetType = UNSET
+    may_pin: bool | UnsetType = UNSET
+    scopes: tuple[Scope, ...] | UnsetType = UNSET
+
+
+class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, but for its secret: that was shown when it was issued."""
+
+    id: str
+    name: str
+    status: Status
+    created: float
+    expires: float | None
+    models: tuple[str, ...]
+    networks: tuple[str, ...]
+    account: str
+    group: str
+    may_pin: bool
+    scopes: tuple[Scope, ...]
+    limits: Standing
+
+
+class Issued(msgspec.Struct, frozen=True):
+    """A token and its secret, which is shown this once."""
+
+    secret: str
+    token: TokenOut
+
+
+class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how many seconds the secret before stays good."""
+
+    grace: Annotated[float, Meta(ge=0, le=_GRACE)] = 0.0
+
+
+class TokenDesk:
+    """What can be done about the tokens of a store. Methods raise APIError, which names the field,
+    NoSuchRowError, RowExistsError and StoreUnavailableError.
+
+    Only who has the scope `root` may touch tokens that have scopes: `by` is who asks.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        self.tokens = Tokens(store, clock=clock)
+        self._store = store
+        self._clock = clock
+
+    async def page(self, query: PageQuery) -> Page[TokenOut]:
+        """Tokens by their ids."""
+        rows = await self.tokens.page(query.after, query.limit + 1)
+        page = paged(rows, query.limit, lambda row: row.id)
+        return Page(await self._shown(page.data), page.next)
+
+    async def get(self, id: str) -> TokenOut:
+        """One token."""
+        return (await self._shown([await self.tokens.get(id)]))[0]
+
+    async def issue(self, new: TokenNew, by: Principal = ROOT) -> Issued:
+        """A new token."""
+        fields = msgspec.structs.asdict(new)
+        _may_grant(by, new.scopes)
+        limits = limits_of(new.rpm, new.tpm, new.concurrency, new.budgets)
+        for name in (*_RATES, "budgets"):
+            del fields[name]
+        await self._check(fields)
+        try:
+            secret, row = await self.tokens.issue(**fields, limits=limits)
+        except ConfigurationError as error:
+            raise invalid(str(error), "secret" if new.secret else None) from error
+        return Issued(secret, (await self._shown([row]))[0])
+
+    async def edit(self, id: str, change: TokenEdit, by: Principal = ROOT) -> TokenOut:
+        """Change some of a token."""
+        fields = given(change)
+        await self._may_touch(id, by)
+        _may_grant(by, fields.get("scopes", ()))
+        await self._check(fields)
+        limits: dict[str, Any] = {n: fields.pop(n) for n in _RATES if n in fields}
+        if "budgets" in fields:
+            limits["budgets"] = budgets_of(fields.pop("budgets"))
+        row = await self.tokens.table.edit(id, lambda row: _changed(row, fields, limits))
+        return (await self._shown([row]))[0]
+
+    async def rotate(self, id: str, rotation: Rotation, by: Principal = ROOT) -> Issued:
+        """A new secret."""
+        await self._may_touch(id, by)
+        secret, row = await self.tokens.rotate(id, grace=rotation.grace)
+        return Issued(secret, (await self._shown([row]))[0])
+
+    async def revoke(self, id: str, by: Principal = ROOT) -> Done:
+        """Dead at once, and gone."""
+        await self._may_touch(id, by)
+        await self.tokens.revoke(id)
+        return Done()
+
+    async def _shown(self, rows: list[Token]) -> list[TokenOut]:
+        now = self._clock()
+        callers = [principal_of(row, None, None) for row in rows]
+        levels = await standings(self._store, callers, now)
+        return [
+            TokenOut(
+                id=row.id,
+                name=row.name,
+                status=_status(row, standing, now),
+                created=row.created,
+                expires=row.expires,
+                models=row.models,
+                networks=row.networks,
+                account=row.account,
+                group=row.group,
+                may_pin=row.may_pin,
+                scopes=row.scopes,
+                limits=standing,
+            )
+            for row, standing in zip(rows, levels, strict=True)
+        ]
+
+    async def _check(self, fields: dict[str, Any]) -> None:
+        expires = fields.get("expires")
+        if expires is not None and not self._clock() < expires < 32_503_680_000:
+            raise invalid("expires: it must be a Unix time, in seconds, to come.", "expires")
+        try:
+            check_networks(fields.get("networks", ()))
+        except ConfigurationError as error:
+            raise invalid(f"networks: {error}", "networks") from error
+        group, account = fields.get("group"), fields.get("account")
+        if group and await self.tokens.groups.find(group) is None:
+            raise invalid(f"group: there is no group {group!r}.", "group")
+        if account and await self.tokens.accounts.find(account) is None:
+            raise invalid(f"account: there is no account {account!r}.", "account")
+
+    async def _may_touch(self, id: str, by: Principal) -> None:
+        if "root" not in by.scopes:
+            _may_grant(by, (await self.tokens.get(id)).scopes)
+
+    def routes(self) -> list[Route]:
+        """The paths of all this."""
+
+        async def page(call: Call) -> Any:
+            return await self.page(call.query)
+
+        async def issue(call: Call) -> Any:
+            return await self.issue(call.body, call.caller)
+
+        async def get(call: Call) -> Any:
+            return await self.get(call.path["id"])
+
+        async def edit(call: Call) -> Any:
+            return await self.edit(call.path["id"], call.body, call.caller)
+
+        async def rotate(call: Call) -> Any:
+            return await self.rotate(call.path["id"], call.body, call.caller)
+
+        async def revoke(call: Call) -> Any:
+            return await self.revoke(call.path["id"], call.caller)
+
+        many, one = "/tokens", "/tokens/{id}"
+        return [
+            Route(method="GET", path=many, need="read", run=page, query=PageQuery,
+                  answer=Page[TokenOut], summary="List tokens."),
+            Route(method="POST", path=many, need="write", run=issue, body=TokenNew,
+                  answer=Issued, status=201, summary="Issue a token; its secret is shown once."),
+            Route(method="GET", path=one, need="read", run=get, answer=TokenOut,
+                  summary="One token, and how much of its limits is used."),
+            Route(method="PATCH", path=one, need="write", run=edit, body=TokenEdit,
+                  answer=TokenOut, summary="Change a token."),
+            Route(method="POST", path=one + "/rotate", need="write", run=rotate, body=Rotation,
+                  answer=Issued, summary="Give a token a new secret."),
+            Route(method="DELETE", path=one, need="write", run=revoke,
+                  summary="Revoke a token: it is dead in all workers within a second."),
+        ]  # fmt: skip
+
+
+def _may_grant(by: Principal, scopes: tuple[Scope, ...]) -> None:
+    if scopes and "root" not in by.scopes:
+        message = "scopes: only who has the scope 'root' may give them, or touch who has any."
+        raise APIError(Kind.FORBIDDEN, message, param="scopes")
+
+
+def _changed(row: Token, fields: dict[str, Any], limits: dict[str, Any]) -> Token:
+    changed = msgspec.structs.replace(row.limits, **limits)
+    return msgspec.structs.replace(row, **fields, limits=changed)
+
+
+def _status(row: Token, standing: Standing, now: float) -> Status:
+    if not row.enabled:
+        return "disabled"
+    if row.expires is not None and row.expires <= now:
+        return "expired"
+    return "exhausted" if standing.exhausted else "active"

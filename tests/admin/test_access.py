@@ -1,0 +1,218 @@
+"""Who may use the admin API, and what else is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import Authenticate, ConfigurationError, Principal
+from asgi_aiproxy.admin import AdminApp
+from asgi_aiproxy.stores import MemoryStore
+from tests import asgi
+from tests.admin.conftest import ROOT, Client
+
+pytestmark = pytest.mark.anyio
+
+
+async def issued(client: Client, **fields: Any) -> str:
+    answer = await client("POST", "/tokens", {"name": "t", **fields})
+    assert answer.status == 201, answer.body
+    secret: str = answer.json["secret"]
+    return secret
+
+
+@pytest.mark.parametrize("token", ["", "  ", None])
+def test_there_is_no_token_by_default(token: Any) -> None:
+    with pytest.raises(ConfigurationError, match="needs a token of your own"):
+        AdminApp(MemoryStore(), token=token)
+
+
+async def test_without_a_token_or_with_a_wrong_one_it_is_401(client: Client) -> None:
+    for token in (None, "wrong", ROOT[:-1], ROOT + "x", ROOT.upper()):
+        answer = await client.by(token)("GET", "/tokens")
+        assert (answer.status, answer.header("www-authenticate")) == (401, "Bearer")
+        assert "message" in answer.json["error"]
+    assert (await client("GET", "/tokens")).status == 200
+
+
+async def test_a_token_in_the_query_is_not_heard(client: Client) -> None:
+    assert (await client.by(None)("GET", f"/tokens?key={ROOT}")).status == 401
+
+
+async def test_a_gateway_token_may_see_itself_and_nothing_else(client: Client) -> None:
+    user = client.by(await issued(client, rpm=5))
+    assert (await user("GET", "/me")).status == 200
+    for method, path in [("GET", "/tokens"), ("POST", "/tokens"), ("GET", "/groups")]:
+        answer = await user(method, path)
+        assert (answer.status, answer.json["error"]["code"]) == (403, "scope")
+
+
+async def test_scopes_reach_as_far_as_their_names_say(client: Client) -> None:
+    reader = client.by(await issued(client, scopes=["read"]))
+    writer = client.by(await issued(client, scopes=["write"]))
+    root = client.by(await issued(client, scopes=["root"]))
+    new = {"name": "plain"}
+    assert [(await who("GET", "/tokens")).status for who in (reader, writer, root)] == [200] * 3
+    assert [(await who("POST", "/tokens", new)).status for who in (reader, writer, root)] == [
+        403, 201, 201,
+    ]  # fmt: skip
+
+
+async def test_only_root_may_give_scopes_or_touch_who_has_any(client: Client) -> None:
+    writer = client.by(await issued(client, scopes=["write"]))
+    target = (await client("POST", "/tokens", {"name": "r", "scopes": ["read"]})).json["token"][
+        "id"
+    ]
+    plain = (await client("POST", "/tokens", {"name": "p"})).json["token"]["id"]
+    for method, path, body in [
+        ("POST", "/tokens", {"name": "x", "scopes": ["root"]}),
+        ("PATCH", f"/tokens/{plain}", {"scopes": ["root"]}),
+        ("PATCH", f"/tokens/{target}", {"enabled": False}),
+        ("POST", f"/tokens/{target}/rotate", {}),
+        ("DELETE", f"/tokens/{target}", b""),
+    ]:
+        assert (await writer(method, path, body)).status == 403, path
+    assert (await writer("PATCH", f"/tokens/{plain}", {"rpm": 7})).status == 200
+    assert (await client("DELETE", f"/tokens/{target}")).status == 200
+
+
+async def test_who_tries_wrong_tokens_too_often_is_not_heard(
+    make: Callable[..., Client],
+) -> None:
+    client = make(MemoryStore(), tries=3)
+    statuses = [(await client.by(f"wrong-{n}")("GET", "/tokens")).status for n in range(5)]
+    assert statuses == [401, 401, 401, 429, 429]
+    answer = await client("GET", "/tokens")  # the right one neither: a guess must not be confirmed
+    assert answer.status == 429
+    assert 1 <= int(answer.header("retry-after") or 0) <= 60
+    elsewhere = await asgi.request(
+        client.app, "GET", "/tokens", client=("10.0.0.9", 1),
+        headers={"authorization": f"Bearer {ROOT}"},
+    )  # fmt: skip
+    assert elsewhere.status == 200
+    assert (await client.by(None)("GET", "/health")).status == 200
+
+
+async def test_the_hosts_own_users_are_let_in_by_their_scopes() -> None:
+    def identify(scope: Any) -> Principal | None:
+        name = asgi_header(scope, b"x-user")
+        return Principal(name, scopes=("read",) if name == "ann" else ()) if name else None
+
+    app = Authenticate(AdminApp(MemoryStore(), token=ROOT), identify=identify)
+    statuses = [
+        (await asgi.request(app, method, "/tokens", {}, headers={"x-user": user})).status
+        for user, method in [("ann", "GET"), ("ann", "POST"), ("bob", "GET"), ("", "GET")]
+    ]
+    assert statuses == [200, 403, 403, 401]
+
+
+def asgi_header(scope: Any, name: bytes) -> str:
+    return next((value.decode() for key, value in scope["headers"] if key == name), "")
+
+
+async def test_a_token_is_bound_to_its_networks_here_too(client: Client) -> None:
+    away = client.by(await issued(client, scopes=["read"], networks=["10.0.0.0/8"]))
+    at_home = client.by(await issued(client, scopes=["read"], networks=["127.0.0.1"]))
+    assert (await away("GET", "/tokens")).status == 403
+    assert (await at_home("GET", "/tokens")).status == 200
+
+
+# ── paths ────────────────────────────────────────────────────────────────────
+
+
+async def test_it_can_be_mounted_anywhere(store: Any) -> None:
+    client = Client(AdminApp(store, token=ROOT), root_path="/behind/ai-admin")
+    assert (await client("GET", "/tokens")).status == 200
+    document = (await client.by(None)("GET", "/openapi.json")).json
+    assert document["servers"] == [{"url": "/behind/ai-admin"}]
+
+
+async def test_paths_that_are_not_there_are_404_and_wrong_methods_405(client: Client) -> None:
+    for path in ("/", "/token", "/tokens/", "/tokens//", "/tokens/a/b", "/..", "/%2Ftokens"):
+        assert (await client("GET", path)).status == 404, path
+    status, _, message = await client.error("PUT", "/tokens")
+    assert (status, "takes GET, POST" in message) == (405, True)
+
+
+async def test_what_has_no_place_in_a_request_is_named(client: Client) -> None:
+    assert (await client.error("GET", "/tokens?limt=3"))[:2] == (400, "limt")
+    assert (await client.error("GET", "/tokens?limit=0"))[:2] == (400, "limit")
+    assert (await client.error("GET", "/tokens?limit=x"))[:2] == (400, "limit")
+    assert (await client.error("GET", "/tokens?limit=1&limit=2"))[:2] == (400, "limit")
+    assert (await client.error("GET", "/me?x=1"))[:2] == (400, "x")
+    assert (await client.error("GET", "/tokens", {"a": 1}))[0] == 400
+    assert (await client.error("POST", "/tokens", b"{"))[0] == 400
+    assert (await client.error("POST", "/tokens", b"[]"))[0] == 400
+    assert (await client.error("POST", "/tokens", b"\xff"))[0] == 400
+    assert (await client.error("POST", "/tokens", b" " * (8 * 1024 * 1024 + 1)))[0] == 413
+
+
+async def test_answers_are_not_kept_by_anybody_on_the_way(client: Client) -> None:
+    answer = await client("GET", "/tokens")
+    assert answer.header("cache-control") == "no-store"
+    assert answer.header("content-type") == "application/json"
+
+
+# ── health, and the document ─────────────────────────────────────────────────
+
+
+class Away(MemoryStore):
+    async def version(self, name: str) -> int:
+        from asgi_aiproxy.stores import StoreUnavailableError
+
+        raise StoreUnavailableError("redis://:password@host is away")
+
+    page = version  # type: ignore[assignment]
+
+
+async def test_health_is_the_process_and_readiness_the_store(client: Client) -> None:
+    nobody = client.by(None)
+    assert (await nobody("GET", "/health")).json == {"ok": True}
+    assert (await nobody("GET", "/ready")).json == {"ok": True}
+    away = Client(AdminApp(Away(), token=ROOT), None)
+    assert (await away("GET", "/health")).status == 200
+    answer = await away("GET", "/ready")
+    assert (answer.status, b"password" in answer.body) == (503, False)
+
+
+async def test_lifespan_is_answered(client: Client) -> None:
+    async with asgi.lifespan(client.app):
+        assert (await client("GET", "/tokens")).status == 200
+
+
+async def test_the_openapi_document_names_everything_that_can_be_asked(client: Client) -> None:
+    document = (await client.by(None)("GET", "/openapi.json")).json
+    assert document["openapi"] == "3.1.0"
+    issue = document["paths"]["/tokens"]["post"]
+    assert issue["security"] == [{"token": []}]
+    name = issue["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    schema = document["components"]["schemas"][name]
+    assert schema["properties"]["rpm"]["anyOf"][0] == {"type": "integer", "minimum": 1}
+    assert schema["required"] == ["name"]
+    assert schema["additionalProperties"] is False
+    names = [p["name"] for p in document["paths"]["/tokens/{id}"]["get"]["parameters"]]
+    assert names == ["id"]
+    ids = [entry["operationId"] for path in document["paths"].values() for entry in path.values()]
+    assert len(set(ids)) == len(ids)
+
+
+async def test_every_reference_of_the_document_leads_somewhere(client: Client) -> None:
+    document = (await client.by(None)("GET", "/openapi.json")).json
+
+    def references(value: Any) -> Any:
+        if isinstance(value, dict):
+            if isinstance(value.get("$ref"), str):
+                yield value["$ref"]
+            for inner in value.values():
+                yield from references(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from references(inner)
+
+    found = set(references(document))
+    assert len(found) > 10
+    for reference in found:
+        name = reference.removeprefix("#/components/schemas/")
+        assert name in document["components"]["schemas"]
