@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -154,6 +154,28 @@ def text_of(media: Media) -> str:
         raise invalid("A document's data is not valid base64.", "messages") from error
 
 
+def count(where: Any, name: str) -> int:
+    """A number of tokens; 0 if `where` is no object, or tells none. Some write 12.0, or "12"."""
+    value = where.get(name) if isinstance(where, Mapping) else None
+    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else 0
+
+
+def text_in(where: Any, name: str) -> str:
+    """A string member; empty if there is none."""
+    value = where.get(name) if isinstance(where, Mapping) else None
+    return value if isinstance(value, str) else ""
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """The objects in a list, whatever else it holds; none if it is no list."""
+    if isinstance(value, list):
+        yield from (item for item in value if isinstance(item, dict))
+
+
 def excerpt(data: bytes, limit: int = 300) -> str:
     """The readable beginning of a body that is not what was expected (a proxy's HTML page, say)."""
     text = data[:20_000].decode("utf-8", "replace")
@@ -164,10 +186,13 @@ def excerpt(data: bytes, limit: int = 300) -> str:
 
 
 def unreadable(status: int, data: bytes) -> APIError:
-    """The error for an upstream answer that is no JSON object."""
+    """The error for an upstream answer that is no JSON object.
+
+    No vendor refuses a key so: a 403 of this kind is a firewall's, and says nothing about the key.
+    """
     said = excerpt(data)
     message = f"The provider answered HTTP {status}" + (f": {said}" if said else " without a body")
-    kind = kind_of(status)
+    kind = Kind.UPSTREAM if status == 403 else kind_of(status)
     return APIError(kind, message, status=client_status(status, kind), upstream_status=status)
 
 

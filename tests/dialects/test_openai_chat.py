@@ -1298,7 +1298,8 @@ def test_an_answer_that_only_calls_has_no_content() -> None:
             {"prompt_tokens": 9, "completion_tokens": 5, "reasoning_tokens": 2},
             Usage(input=9, output=5, reasoning=2),
         ),
-        ({"prompt_tokens": None, "completion_tokens": "5"}, Usage()),
+        ({"prompt_tokens": None, "completion_tokens": "5"}, Usage(output=5)),
+        ({"prompt_tokens": 12.0, "completion_tokens": 5.5}, Usage(input=12)),
     ],
 )
 def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> None:
@@ -1575,7 +1576,17 @@ def test_openais_codes_are_told() -> None:
     assert code(APIError(Kind.UNAUTHORIZED, "m")) == ("invalid_request_error", "invalid_api_key")
     assert code(APIError(Kind.LIMITED, "m")) == ("requests", "rate_limit_exceeded")
     assert code(invalid("m", "p", "c")) == ("invalid_request_error", "c")
-    assert code(APIError(Kind.TIMEOUT, "m")) == ("server_error", None)
+    assert code(APIError(Kind.UPSTREAM, "m")) == ("server_error", None)
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.LIMITED, Kind.OVERLOADED, Kind.TIMEOUT, Kind.UPSTREAM, Kind.INVALID]
+)
+def test_what_an_error_frame_means_is_told_by_its_words(kind: Kind) -> None:
+    frame = OPENAI_CHAT.encode_error(APIError(kind, "m"))
+    with pytest.raises(APIError) as caught:
+        OPENAI_CHAT.decoder().feed(frame)
+    assert caught.value.kind is kind
 
 
 # ── mending ──────────────────────────────────────────────────────────────────

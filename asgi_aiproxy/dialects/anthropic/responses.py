@@ -63,8 +63,7 @@ def decode_response(body: bytes) -> Response:
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
         raise _read.broken("it holds no content")
-    word = answer.get("stop_reason")
-    word = word if isinstance(word, str) else ""
+    word = _read.text_in(answer, "stop_reason")
     return Response(
         id=str(answer.get("id") or ""),
         model=str(answer.get("model") or ""),
@@ -79,8 +78,7 @@ def decode_response(body: bytes) -> Response:
 
 def explanation(details: Any) -> str:
     """Why the model declined, in words for the reader."""
-    found = details.get("explanation") if isinstance(details, Mapping) else None
-    return found if isinstance(found, str) else ""
+    return _read.text_in(details, "explanation")
 
 
 def end_extra(end: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,22 +111,16 @@ def arguments_text(arguments: Any) -> str:
 
 def decode_citations(block: Mapping[str, Any]) -> Iterator[Citation]:
     """The sources of a block of text."""
-    for citation in block.get("citations") or ():
-        if isinstance(citation, dict):
-            yield decode_citation(citation)
+    yield from map(decode_citation, _read.objects(block.get("citations")))
 
 
 def decode_citation(citation: dict[str, Any]) -> Citation:
     """A source, of the web or of a document in the conversation."""
     return Citation(
-        url=_text(citation.get("url")),
-        title=_text(citation.get("title")) or _text(citation.get("document_title")),
-        quote=_text(citation.get("cited_text")),
+        url=_read.text_in(citation, "url"),
+        title=_read.text_in(citation, "title") or _read.text_in(citation, "document_title"),
+        quote=_read.text_in(citation, "cited_text"),
     )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def encode_response(response: Response, new_id: str) -> bytes:
@@ -203,20 +195,15 @@ def decode_usage(usage: Any) -> Usage | None:
     """Read `usage`. Anthropic counts cache reads and writes beside the input: they are added."""
     if not isinstance(usage, Mapping):
         return None
-    read = usage.get("cache_read_input_tokens") or 0
-    written = usage.get("cache_creation_input_tokens") or 0
-    by_age = usage.get("cache_creation")
-    out = usage.get("output_tokens_details")
-    thought = (out.get("thinking_tokens") or 0) if isinstance(out, Mapping) else 0
+    read = _read.count(usage, "cache_read_input_tokens")
+    written = _read.count(usage, "cache_creation_input_tokens")
     return Usage(
-        input=(usage.get("input_tokens") or 0) + read + written,
-        output=usage.get("output_tokens") or 0,
+        input=_read.count(usage, "input_tokens") + read + written,
+        output=_read.count(usage, "output_tokens"),
         cache_read=read,
         cache_write=written,
-        cache_write_1h=(by_age.get("ephemeral_1h_input_tokens") or 0)
-        if isinstance(by_age, Mapping)
-        else 0,
-        reasoning=thought,
+        cache_write_1h=_read.count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"),
+        reasoning=_read.count(usage.get("output_tokens_details"), "thinking_tokens"),
     )
 
 

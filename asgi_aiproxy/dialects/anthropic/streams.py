@@ -191,8 +191,7 @@ class Decoder:
 
     def _stop(self) -> Sequence[Event]:
         self._done = True
-        word = self._end.get("stop_reason")
-        word = word if isinstance(word, str) else ""
+        word = _read.text_in(self._end, "stop_reason")
         ends = [event for index in list(self._numbers) for event in self._close(index)]
         return [
             *ends,

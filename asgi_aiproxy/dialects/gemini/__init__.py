@@ -82,6 +82,9 @@ class Gemini(Dialect):
         answer = _read.object_in(body)
         if answer is None:
             raise _read.unreadable(200, body)
+        for candidate in _read.objects(answer.get("candidates")):
+            if candidate.get("content") and not candidate.get("finishReason"):
+                candidate["finishReason"] = "STOP"  # without a reason it is whole all the same
         decoder = self.decoder()
         return fold([*decoder.chunk(answer), *decoder.close()])
 

@@ -36,6 +36,7 @@ STOPS = {
     "IMAGE_PROHIBITED_CONTENT": Stop.FILTER,
     "IMAGE_RECITATION": Stop.FILTER,
     "MODEL_ARMOR": Stop.FILTER,
+    "LANGUAGE": Stop.FILTER,
 }
 WORDS = {
     Stop.END: "STOP",
@@ -103,10 +104,10 @@ def write(block: Block) -> Iterator[dict[str, Any]]:
 
 def decode_media(blob: Mapping[str, Any]) -> Media:
     """A picture or sound the model made."""
-    media_type = blob.get("mimeType") or ""
+    media_type = _read.text_in(blob, "mimeType")
     head = media_type.partition("/")[0]
     kind: Any = head if head in ("image", "audio", "video") else "document"
-    return Media(kind=kind, media_type=media_type, data=blob.get("data") or "")
+    return Media(kind=kind, media_type=media_type, data=_read.text_in(blob, "data"))
 
 
 def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation, ...]:
@@ -142,16 +143,19 @@ def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation,
 
 # ── usage ────────────────────────────────────────────────────────────────────
 
+_COUNTS = ("promptTokenCount", "candidatesTokenCount")
+
 
 def decode_usage(usage: Any) -> Usage | None:
     """Read `usageMetadata`. Google counts thoughts beside the candidates: they are added."""
-    if not isinstance(usage, Mapping) or "promptTokenCount" not in usage:
-        return None
-    thought = usage.get("thoughtsTokenCount") or 0
+    if not isinstance(usage, Mapping) or not any(name in usage for name in _COUNTS):
+        return None  # Vertex AI begins with the kind of traffic alone
+    thought = _read.count(usage, "thoughtsTokenCount")
+    prompt = _read.count(usage, "promptTokenCount")
     return Usage(
-        input=(usage.get("promptTokenCount") or 0) + (usage.get("toolUsePromptTokenCount") or 0),
-        output=(usage.get("candidatesTokenCount") or 0) + thought,
-        cache_read=usage.get("cachedContentTokenCount") or 0,
+        input=prompt + _read.count(usage, "toolUsePromptTokenCount"),
+        output=_read.count(usage, "candidatesTokenCount") + thought,
+        cache_read=_read.count(usage, "cachedContentTokenCount"),
         reasoning=thought,
         audio_input=_of_kind(usage.get("promptTokensDetails"), "AUDIO"),
         audio_output=_of_kind(usage.get("candidatesTokensDetails"), "AUDIO"),
@@ -160,24 +164,34 @@ def decode_usage(usage: Any) -> Usage | None:
 
 def _of_kind(details: Any, kind: str) -> int:
     return sum(
-        part.get("tokenCount") or 0
-        for part in details or ()
-        if isinstance(part, Mapping) and part.get("modality") == kind
+        _read.count(part, "tokenCount")
+        for part in _read.objects(details)
+        if part.get("modality") == kind
     )
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:
     """Write `usageMetadata`."""
-    out = {
+    said = max(usage.output - usage.reasoning, 0)
+    out: dict[str, Any] = {
         "promptTokenCount": usage.input,
-        "candidatesTokenCount": max(usage.output - usage.reasoning, 0),
+        "candidatesTokenCount": said,
         "totalTokenCount": usage.input + usage.output,
     }
+    if usage.audio_input:
+        out["promptTokensDetails"] = _by_kind(usage.input, usage.audio_input)
+    if usage.audio_output:
+        out["candidatesTokensDetails"] = _by_kind(said, usage.audio_output)
     if usage.reasoning:
         out["thoughtsTokenCount"] = usage.reasoning
     if usage.cache_read:
         out["cachedContentTokenCount"] = usage.cache_read
     return out
+
+
+def _by_kind(total: int, audio: int) -> list[dict[str, Any]]:
+    counts = {"AUDIO": audio, "TEXT": total - audio}
+    return [{"modality": kind, "tokenCount": n} for kind, n in counts.items() if n > 0]
 
 
 # ── errors ───────────────────────────────────────────────────────────────────
@@ -217,14 +231,15 @@ def decode_error(status: int, body: bytes) -> APIError:
     return read_error(found, status)
 
 
-def read_error(found: dict[str, Any], status: int) -> APIError:
+def read_error(error: Any, status: int) -> APIError:
     """The error in an `error` member; within a stream its own code counts, not `status`."""
-    code = found.get("code")
+    found = error if isinstance(error, dict) else {"message": error}
     if status < 400:
-        status = code if isinstance(code, int) and code >= 400 else 500
+        code = _read.count(found, "code")
+        status = code if code >= 400 else 500
     kind = kind_of(status)
     retry_after = None
-    for detail in found.get("details") or ():
+    for detail in _read.objects(found.get("details")):
         match detail:
             case {"reason": "API_KEY_INVALID" | "API_KEY_EXPIRED"}:
                 kind = Kind.KEY_REJECTED  # Google answers 400 here

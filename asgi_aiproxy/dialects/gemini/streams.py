@@ -100,17 +100,17 @@ class Decoder:
         events: list[Event] = []
         if not self._started:
             self._started = True
-            self.model = chunk.get("modelVersion") or ""
-            events.append(MessageStart(chunk.get("responseId") or "", self.model))
+            self.model = _read.text_in(chunk, "modelVersion")
+            events.append(MessageStart(_read.text_in(chunk, "responseId"), self.model))
         usage = responses.decode_usage(chunk.get("usageMetadata"))
         if usage is not None:
             self._usage, self._counted = usage, msgspec.Raw()
-        blocked = (chunk.get("promptFeedback") or {}).get("blockReason")
+        blocked = _read.text_in(chunk.get("promptFeedback"), "blockReason")
         if blocked:
             self._word = "SAFETY"
             self._message = f"The prompt was blocked by Google ({blocked})."
-        for candidate in chunk.get("candidates") or ():
-            if candidate.get("index", 0) == 0:
+        for candidate in _read.objects(chunk.get("candidates")):
+            if not candidate.get("index"):
                 events += self._candidate(candidate)
         return events
 
@@ -128,13 +128,15 @@ class Decoder:
         return [*events, *self._blocks.end(), MessageEnd(stop, self.usage, self._word, said)]
 
     def _candidate(self, candidate: dict[str, Any]) -> Iterator[Event]:
-        for part in (candidate.get("content") or {}).get("parts") or ():
+        content = candidate.get("content")
+        for part in _read.objects(content.get("parts") if isinstance(content, dict) else None):
             yield from self._part(part)
         if candidate.get("groundingMetadata"):
             self._last = candidate
-        if candidate.get("finishReason"):
-            self._word = candidate["finishReason"]
-            self._message = candidate.get("finishMessage") or ""
+        word = _read.text_in(candidate, "finishReason")
+        if word:
+            self._word = word
+            self._message = _read.text_in(candidate, "finishMessage")
 
     def _part(self, part: dict[str, Any]) -> Iterator[Event]:
         signature = part.get("thoughtSignature")
@@ -145,9 +147,9 @@ class Decoder:
             case {"text": str(text)}:
                 kind: Block = Reasoning() if part.get("thought") else Text()
                 yield from self._words(kind, text, extra)
-            case {"inlineData": dict(blob)}:
+            case {"inlineData": dict(blob)} if not part.get("thought"):
                 yield from self._blocks.single(responses.decode_media(blob))
-            case {"executableCode": _} | {"codeExecutionResult": _}:
+            case {"inlineData": _} | {"executableCode": _} | {"codeExecutionResult": _}:
                 yield from self._blocks.single(Opaque(NAME, part))
 
     def _words(self, kind: Block, text: str, extra: Extra) -> Iterator[Event]:
@@ -170,8 +172,8 @@ class Decoder:
             yield from self._blocks.call(self._calls, ToolCall(call_id, call["name"], extra=extra))
             if "partialArgs" in call or call.get("willContinue"):
                 self._partial = PartialArguments()
-            elif call.get("args"):
-                arguments = _json.dumps(call["args"]).decode()
+            elif args := call.get("args"):
+                arguments = args if isinstance(args, str) else _json.dumps(args).decode()
                 yield from self._blocks.arguments(self._calls, arguments)
         if self._partial is not None:
             self._partial.add(call.get("partialArgs") or ())

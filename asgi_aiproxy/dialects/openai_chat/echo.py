@@ -20,8 +20,8 @@ _NO_USAGE = b',"usage":null'  # what chunks say while usage was asked for and ha
 class _Answer(msgspec.Struct):
     """What is read of a whole answer; everything else is skipped."""
 
-    model: str | None = None
-    usage: dict[str, Any] | None = None
+    model: Any = None
+    usage: Any = None
     error: Any = None
 
 
@@ -35,7 +35,7 @@ def openai_usage(body: bytes) -> tuple[str, Usage | None]:
         answer = _json.typed(_answer, body)
     except ValueError:
         return "", None
-    return answer.model or "", responses.decode_usage(answer.usage)
+    return str(answer.model or ""), responses.decode_usage(answer.usage)
 
 
 class Exact:
@@ -72,7 +72,7 @@ class Exact:
 
     def feed(self, frame: Frame) -> bytes:
         """The frame as it came, unless it is the usage nobody asked for."""
-        if frame.data == b"[DONE]":
+        if frame.data.strip() == b"[DONE]":
             self._done = True
             return frame.raw
         raw = frame.raw if self._usage_wanted else frame.raw.replace(_NO_USAGE, b"")
@@ -80,13 +80,13 @@ class Exact:
         if chunk is None:
             return b""
         responses.raise_error(chunk)
-        self.model = self.model or chunk.get("model") or ""
+        self.model = self.model or str(chunk.get("model") or "")
         usage = responses.decode_usage(chunk.get("usage"))
         if usage is not None:
             self.usage = usage
             if not self._usage_wanted and not chunk.get("choices"):
                 return b""
-        for choice in chunk.get("choices") or ():
+        for choice in _read.objects(chunk.get("choices")):
             self._finished |= bool(choice.get("finish_reason"))
             self.started = self.started or _says(choice)
         return raw
@@ -109,7 +109,7 @@ class Exact:
             raise _read.unreadable(200, body) from error
         if answer.error:
             raise responses.decode_error(200, body)
-        self.model = answer.model or ""
+        self.model = str(answer.model or "")
         self.usage = responses.decode_usage(answer.usage)
         return body
 
@@ -148,7 +148,7 @@ class Mending:
             right = self._as_it_is(frame.data)
             if right is not None:
                 return right
-        if frame.data == b"[DONE]":
+        if frame.data.strip() == b"[DONE]":
             return self.close()  # the provider may leave the connection open
         chunk = mend.parsed(frame.data)
         if chunk is None or self._ended:
@@ -198,7 +198,7 @@ class Mending:
         if answer is None:
             raise _read.unreadable(200, body)
         responses.raise_error(answer)
-        self._model = answer.get("model") or ""
+        self._model = str(answer.get("model") or "")
         self._usage = responses.decode_usage(answer.get("usage"))
         if "choices" in answer and mend.answer(answer, self._new_id):
             return _json.dumps(answer)
@@ -207,7 +207,7 @@ class Mending:
 
 def _says(choice: dict[str, Any]) -> bool:
     """Whether a choice holds content, or at least its end."""
-    delta = choice.get("delta") or {}
-    return bool(choice.get("finish_reason") or choice.get("text")) or any(
-        value for name, value in delta.items() if name != "role"
+    delta = choice.get("delta")
+    return bool(choice.get("finish_reason") or choice.get("text")) or (
+        isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
     )

@@ -1,11 +1,11 @@
 """What those who nearly speak OpenAI's format get wrong, put right.
 
 Unknown members stay as they are. Seen in real traffic: thoughts inside `content` (Mistral), usage
-beside choices (DeepSeek, Groq, Mistral) or in every chunk (Perplexity), no `[DONE]` (Perplexity),
-a second finish reason and a repeated role (OpenRouter), a finish reason of their own (Together's
-`eos`), empty strings for nothing (Snowflake), ids repeated or empty in later fragments of a call
-(Alibaba), one index for all calls (bridges to Gemini), a first chunk that names neither answer nor
-model (Azure).
+beside choices (DeepSeek, Groq, Mistral), inside one (Moonshot) or in every chunk (Perplexity), no
+`[DONE]` (Perplexity), a second finish reason and a repeated role (OpenRouter), a finish reason of
+their own (Together's `eos`), empty strings for nothing (Snowflake), ids repeated or empty in later
+fragments of a call (Alibaba), one index for all calls (bridges to Gemini), a first chunk that names
+neither answer nor model (Azure).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.openai_chat import reasoning, responses
 
 
@@ -29,7 +30,7 @@ def parsed(data: bytes) -> dict[str, Any] | None:
 def answer(body: dict[str, Any], new_id: str) -> bool:
     """Put a whole chat completion right in place; tells whether anything was wrong."""
     changed = _head(body, "chat.completion", new_id)
-    for at, choice in enumerate(body.get("choices") or ()):
+    for at, choice in enumerate(_read.objects(body.get("choices"))):
         message = choice.get("message")
         if not isinstance(message, dict):
             continue
@@ -90,7 +91,7 @@ def _whole_calls(message: dict[str, Any], calls: Any) -> bool:
         del message["tool_calls"]
         return True
     changed = False
-    for at, call in enumerate(calls):
+    for at, call in enumerate(_read.objects(calls)):
         changed |= _set(call, "id", f"call_{at}", bool(call.get("id")))
         kind = "custom" if call.get("custom") else "function"
         changed |= _set(call, "type", kind, call.get("type") == kind)
@@ -132,12 +133,10 @@ class Chunks:
 
     def chunk(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """The chunk put right, in place; None if nothing of it is left to say."""
-        usage = chunk.pop("usage", None) or _in_groq(chunk)
+        choices = list(_read.objects(chunk.get("choices")))
+        usage = chunk.pop("usage", None) or _in_groq(chunk) or _in_choice(choices)
         if isinstance(usage, dict):
             self.usage = usage
-        choices = chunk.get("choices")
-        if not isinstance(choices, list):
-            choices = []
         if self.head is None:
             if not choices and not chunk.get("id"):
                 self._early |= chunk
@@ -147,7 +146,7 @@ class Chunks:
             self.head = {k: chunk[k] for k in ("id", "object", "created", "model")}
         else:
             chunk.update(self.head)
-        chunk["choices"] = [c for c in choices if isinstance(c, dict) and self._choice(c)]
+        chunk["choices"] = [choice for choice in choices if self._choice(choice)]
         if not chunk["choices"] and (choices or usage):
             return None
         return chunk
@@ -200,6 +199,12 @@ def _in_groq(chunk: dict[str, Any]) -> Any:
     """Where Groq told usage before it did so as OpenAI does."""
     groq = chunk.get("x_groq")
     return groq.get("usage") if isinstance(groq, dict) else None
+
+
+def _in_choice(choices: list[dict[str, Any]]) -> Any:
+    """Where Moonshot tells usage."""
+    told = [choice.pop("usage", None) for choice in choices]
+    return next(filter(None, told), None)
 
 
 class _Calls:

@@ -49,21 +49,32 @@ FINISH = {
     "stop_sequence": "stop",
     "complete": "stop",
     "max_tokens": "length",
+    "max_output_tokens": "length",
+    "max_length": "length",
     "model_length": "length",
+    "model_context_window_exceeded": "length",
     "insufficient_system_resource": "length",
     "tool_use": "tool_calls",
     "tool_call": "tool_calls",
     "safety": "content_filter",
     "sensitive": "content_filter",
     "recitation": "content_filter",
+    "refusal": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
+    "guardrail_intervened": "content_filter",
 }
+# Not an end but a failure of the vendor, or of the one behind it (OpenRouter, Z.ai).
+_FAILED = ("error", "network_error")
 
 
 def finish_word(word: Any, called: bool) -> str | None:
     """The finish reason in OpenAI's words; None while there is none."""
     if not isinstance(word, str) or not word:
         return None
-    word = FINISH.get(word.lower(), word)
+    word = word.lower()
+    word = FINISH.get(word, word)
     if word not in STOPS:
         word = "stop"
     return "tool_calls" if called and word == "stop" else word
@@ -88,15 +99,15 @@ def decode_response(body: bytes) -> Response:
     match answer.get("choices"):
         case [{"message": dict(message)} as choice, *_]:
             pass
-        case _:
-            raise _read.broken("it holds no choices")
+        case _:  # some tell an error so, each in its own way
+            raise _read.broken(f"it holds no choices: {_read.excerpt(body)}")
     blocks = tuple(_blocks(message))
     called = any(isinstance(block, ToolCall) for block in blocks)
     word = finish_word(choice.get("finish_reason"), called)
     # Without a reason the answer is whole all the same.
     return Response(
-        id=answer.get("id") or "",
-        model=answer.get("model") or "",
+        id=str(answer.get("id") or ""),
+        model=str(answer.get("model") or ""),
         blocks=blocks,
         stop=STOPS[word or finish_reason(Stop.END, called)],
         usage=decode_usage(answer.get("usage")),
@@ -118,22 +129,27 @@ def _blocks(message: dict[str, Any]) -> Iterator[Block]:
                 yield Text(text)
             case {"type": "thinking", "thinking": thinking}:
                 yield Reasoning(reasoning.flatten(thinking))
-    if message.get("refusal"):
-        yield Refusal(message["refusal"])
-    for image in message.get("images") or ():
-        yield decode_image(image)
-    for at, call in enumerate(message.get("tool_calls") or ()):
+    refusal = _read.text_in(message, "refusal")
+    if refusal:
+        yield Refusal(refusal)
+    yield from map(decode_image, _read.objects(message.get("images")))
+    for at, call in enumerate(_read.objects(message.get("tool_calls"))):
         yield _call(call, at)
-    legacy = message.get("function_call") or {}
-    if legacy.get("name"):
-        yield ToolCall("call_0", legacy["name"], legacy.get("arguments") or "{}")
+    match message.get("function_call"):
+        case {"name": str(name), **legacy} if name:
+            yield ToolCall("call_0", name, arguments_text(legacy.get("arguments")) or "{}")
 
 
 def _call(call: dict[str, Any], at: int) -> ToolCall:
-    function = call.get("function") or {}
+    custom = call.get("custom")
+    if isinstance(custom, dict):  # its input is free text
+        words = arguments_text(custom.get("input"))
+        return ToolCall(call.get("id") or f"call_{at}", _read.text_in(custom, "name"), words)
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
     return ToolCall(
         call.get("id") or f"call_{at}",
-        function.get("name") or "",
+        _read.text_in(function, "name"),
         arguments_text(function.get("arguments")) or "{}",
         call_extra(call),
     )
@@ -141,14 +157,15 @@ def _call(call: dict[str, Any], at: int) -> ToolCall:
 
 def call_extra(call: dict[str, Any]) -> Extra:
     """What a tool call carries for its vendor only."""
-    google = (call.get("extra_content") or {}).get("google") or {}
-    signature = google.get("thought_signature")
-    return {"gemini": {"signature": signature}} if signature else {}
+    match call.get("extra_content"):
+        case {"google": {"thought_signature": str(signature)}} if signature:
+            return {"gemini": {"signature": signature}}
+    return {}
 
 
 def decode_image(image: dict[str, Any]) -> Media:
     """A member of `images`."""
-    url = (image.get("image_url") or {}).get("url") or ""
+    url = _read.text_in(image.get("image_url"), "url")
     head, _, data = url.partition(";base64,")
     if data:
         return Media(kind="image", media_type=head.removeprefix("data:"), data=data)
@@ -164,15 +181,16 @@ def arguments_text(arguments: Any) -> str:
 
 def decode_citations(annotations: Any) -> Iterator[Citation]:
     """Sources out of `annotations`."""
-    for annotation in annotations or ():
-        match annotation:
-            case {"type": "url_citation", "url_citation": dict(found)}:
-                yield Citation(
-                    url=found.get("url") or "",
-                    title=found.get("title") or "",
-                    start=found.get("start_index"),
-                    end=found.get("end_index"),
-                )
+    for annotation in _read.objects(annotations):
+        found = annotation.get("url_citation")
+        if annotation.get("type") == "url_citation" and isinstance(found, dict):
+            start, end = found.get("start_index"), found.get("end_index")
+            yield Citation(
+                url=_read.text_in(found, "url"),
+                title=_read.text_in(found, "title"),
+                start=start if isinstance(start, int) else None,
+                end=end if isinstance(end, int) else None,
+            )
 
 
 def encode_response(response: Response, created: int, new_id: str) -> bytes:
@@ -280,28 +298,26 @@ def decode_usage(usage: Any) -> Usage | None:
     """Read `usage`; reasoning that a vendor counts beside the completion (xAI) is added."""
     if not isinstance(usage, dict):
         return None
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    total = _count(usage, "total_tokens")
+    prompt, completion = (
+        _read.count(usage, "prompt_tokens"),
+        _read.count(usage, "completion_tokens"),
+    )
+    total = _read.count(usage, "total_tokens")
     into = usage.get("prompt_tokens_details")
     out = usage.get("completion_tokens_details")
-    thought = _count(out, "reasoning_tokens") or _count(usage, "reasoning_tokens")
+    thought = _read.count(out, "reasoning_tokens") or _read.count(usage, "reasoning_tokens")
     if thought and total == prompt + completion + thought:
         completion += thought
-    cached = _count(into, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens")
+    cached = _read.count(into, "cached_tokens") or _read.count(usage, "prompt_cache_hit_tokens")
     return Usage(
         input=prompt,
         output=completion,
-        cache_read=cached or _count(usage, "num_cached_tokens"),
-        cache_write=_count(into, "cache_write_tokens"),
+        cache_read=cached or _read.count(usage, "num_cached_tokens"),
+        cache_write=_read.count(into, "cache_write_tokens"),
         reasoning=thought,
-        audio_input=_count(into, "audio_tokens"),
-        audio_output=_count(out, "audio_tokens"),
+        audio_input=_read.count(into, "audio_tokens"),
+        audio_output=_read.count(out, "audio_tokens"),
     )
-
-
-def _count(where: Any, name: str) -> int:
-    value = where.get(name) if isinstance(where, dict) else None
-    return value if isinstance(value, int) else 0
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:
@@ -339,16 +355,31 @@ TYPES = {
 CODES = {
     Kind.UNAUTHORIZED: "invalid_api_key",
     Kind.LIMITED: "rate_limit_exceeded",
+    Kind.OVERLOADED: "server_is_overloaded",
+    Kind.TIMEOUT: "timeout",
 }
 # Codes that say more than the status: the key has no money left, or is no key.
 _KEY_CODES = frozenset({"invalid_api_key", "account_deactivated", "billing_not_active"})
 _STREAM_KINDS = {
+    "authentication_error": Kind.KEY_REJECTED,
+    "permission_error": Kind.KEY_REJECTED,
+    "requests": Kind.LIMITED,
+    "tokens": Kind.LIMITED,
     "rate_limit_exceeded": Kind.LIMITED,
     "insufficient_quota": Kind.LIMITED,
     "rate_limit_error": Kind.LIMITED,
     "overloaded_error": Kind.OVERLOADED,
     "overloaded": Kind.OVERLOADED,
     "engine_overloaded": Kind.OVERLOADED,
+    "server_is_overloaded": Kind.OVERLOADED,
+    "slow_down": Kind.OVERLOADED,
+    "service_unavailable": Kind.OVERLOADED,
+    "timeout": Kind.TIMEOUT,
+    "timeout_error": Kind.TIMEOUT,
+    "not_found_error": Kind.NOT_FOUND,
+    "model_not_found": Kind.NOT_FOUND,
+    "content_filter": Kind.INVALID,
+    "content_policy_violation": Kind.INVALID,
     "invalid_request_error": Kind.INVALID,
     "context_length_exceeded": Kind.INVALID,
     "tool_use_failed": Kind.INVALID,
@@ -380,13 +411,11 @@ def decode_error(status: int, body: bytes) -> APIError:
 
 def raise_error(answer: dict[str, Any]) -> None:
     """Raise the error that an answer or chunk tells, though its status was 200."""
-    if answer.get("error"):
+    if answer.get("error") or (answer.get("object") == "error" and not answer.get("choices")):
         raise read_error(answer, 200)
-    for choice in answer.get("choices") or ():
-        if isinstance(choice, dict) and (
-            choice.get("error") or choice.get("finish_reason") == "error"
-        ):
-            raise read_error(choice, 200)  # OpenRouter: the vendor behind it failed
+    for choice in _read.objects(answer.get("choices")):
+        if choice.get("error") or choice.get("finish_reason") in _FAILED:
+            raise read_error(choice, 200)
 
 
 def read_error(answer: dict[str, Any], status: int) -> APIError:
@@ -395,8 +424,9 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
     if not isinstance(found, dict):
         found = {"message": found} if isinstance(found, str) else answer
     code = found.get("code")
-    if isinstance(code, int) and 400 <= code < 600 and status == 200:
-        status = code
+    if status == 200:
+        told = (_read.count(found, name) for name in ("code", "status", "status_code"))
+        status = next((number for number in told if 400 <= number < 600), status)
     word = code if isinstance(code, str) else None
     kind = kind_of(status) if status >= 400 else _stream_kind(word, found.get("type"))
     if word in _KEY_CODES:

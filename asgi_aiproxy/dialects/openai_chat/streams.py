@@ -61,7 +61,7 @@ class Decoder:
                 pass
             else:
                 return self._plain(choice.delta) if choice.index == 0 else ()
-        if data == b"[DONE]":
+        if data.strip() == b"[DONE]":
             return self.close()  # the provider may leave the connection open
         chunk = mend.parsed(data)
         if chunk is None or self._ended:
@@ -104,16 +104,17 @@ class Decoder:
             yield from self._blocks.text(Reasoning(), thought)
         if delta.get("content"):
             yield from self._blocks.text(Text(), delta["content"])
-        if delta.get("refusal"):
-            yield from self._blocks.text(Refusal(), delta["refusal"])
+        refusal = _read.text_in(delta, "refusal")
+        if refusal:
+            yield from self._blocks.text(Refusal(), refusal)
         citations = tuple(responses.decode_citations(delta.get("annotations")))
         if citations:
             yield from self._blocks.cite(citations)
-        for image in delta.get("images") or ():
+        for image in _read.objects(delta.get("images")):
             yield from self._blocks.single(responses.decode_image(image))
         for call in delta.get("tool_calls") or ():
             yield from self._call(call)
-        if delta.get("function_call"):
+        if isinstance(delta.get("function_call"), dict):
             yield from self._legacy(delta["function_call"])
 
     def _call(self, call: dict[str, Any]) -> Iterator[Event]:
@@ -126,9 +127,11 @@ class Decoder:
 
     def _legacy(self, function: dict[str, Any]) -> Iterator[Event]:
         if not self._blocks.knows("legacy"):
-            yield from self._blocks.call("legacy", ToolCall("call_0", function.get("name") or ""))
-        if function.get("arguments"):
-            yield from self._blocks.arguments("legacy", function["arguments"])
+            name = _read.text_in(function, "name")
+            yield from self._blocks.call("legacy", ToolCall("call_0", name))
+        arguments = responses.arguments_text(function.get("arguments"))
+        if arguments:
+            yield from self._blocks.arguments("legacy", arguments)
 
 
 class Encoder:
