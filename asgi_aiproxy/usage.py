@@ -59,6 +59,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     absorbed: bool = False
 
 
+# One that has a method `drain` is asked to finish when the app that feeds it closes.
 UsageSink = Callable[[UsageRecord], Awaitable[None]]
 
 
@@ -70,7 +71,7 @@ async def log_usage(record: UsageRecord) -> None:
     """A sink that writes one line to the log `asgi_aiproxy.usage`."""
     used = record.usage or Usage()
     logging.getLogger("asgi_aiproxy.usage").info(
-        "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d status=%d %.3fs",
+        "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d cost=%s status=%d %.3fs",
         record.outcome.value,
         record.operation,
         record.principal or "-",
@@ -79,6 +80,7 @@ async def log_usage(record: UsageRecord) -> None:
         record.key_id or "-",
         used.input,
         used.output,
+        "-" if record.cost is None else f"${record.cost / 1_000_000:.6f}",
         record.status,
         record.duration,
     )
@@ -87,11 +89,26 @@ async def log_usage(record: UsageRecord) -> None:
 def tee(*sinks: UsageSink) -> UsageSink:
     """A sink that passes records to all of `sinks`, one after the other."""
 
-    async def sink(record: UsageRecord) -> None:
-        for each in sinks:
-            await each(record)
+    return _Tee(sinks)
 
-    return sink
+
+class _Tee:
+    def __init__(self, sinks: tuple[UsageSink, ...]) -> None:
+        self._sinks = sinks
+
+    async def __call__(self, record: UsageRecord) -> None:
+        for sink in self._sinks:
+            await sink(record)
+
+    async def drain(self) -> None:
+        for sink in self._sinks:
+            await _finish(sink)
+
+
+async def _finish(sink: UsageSink) -> None:
+    drain = getattr(sink, "drain", None)
+    if drain is not None:
+        await drain()
 
 
 _GATHER = 0.01  # seconds
@@ -123,11 +140,12 @@ class Recorder:
             self._timer = loop.call_later(_GATHER, self._start)
 
     async def drain(self) -> None:
-        """Wait until all records are handed over."""
+        """Wait until all records are handed over, and the sink has done with them."""
         while self._waiting or self._task is not None:
             self._start()
             if self._task is not None:
                 await asyncio.wait((self._task,))
+        await _finish(self._sink)
 
     def _start(self) -> None:
         if self._timer is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
+from asgi_aiproxy._backlog import Backlog
 from asgi_aiproxy.stores.base import (
     Admitted,
     Grant,
@@ -20,9 +20,6 @@ from asgi_aiproxy.stores.base import (
 )
 
 logger = logging.getLogger("asgi_aiproxy")
-
-_AT_ONCE = 256
-_FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -50,77 +47,47 @@ class Settler:
     ) -> None:
         self._store = store
         self.ttl = ttl
-        self._most = most
         self._settled = settled
-        self._waiting: deque[Settlement] = deque()
+        what = "settlements (what they had reserved stays charged)"
+        self._backlog: Backlog[Settlement] = Backlog(self._settle, what=what, most=most)
         self._open: dict[str, Admitted] = {}
-        self._task: asyncio.Task[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
-        self._lost = 0
 
     def __len__(self) -> int:
         """How many settlements wait."""
-        return len(self._waiting)
+        return len(self._backlog)
 
     def keep(self, admitted: Admitted) -> None:
         """Renew an admission until it is settled."""
         if any(isinstance(grant, Slot | Reserve) for grant in admitted.grants):
             self._open[admitted.holder] = admitted
-            self._renewal = _running(self._renewal, self._renew)
+            task, loop = self._renewal, asyncio.get_running_loop()
+            if task is None or task.done() or task.get_loop() is not loop:
+                self._renewal = loop.create_task(self._renew())
 
     def put(self, admitted: Admitted, actual: Mapping[Grant, int]) -> None:
         """Settle an admission soon; a grant that `actual` does not name used what it asked for."""
         self._open.pop(admitted.holder, None)
-        if len(self._waiting) >= self._most:
-            self._waiting.popleft()
-            if not self._lost:
-                logger.error("too many settlements wait for the store: the oldest are lost")
-            self._lost += 1
-        self._waiting.append(Settlement(admitted, actual))
-        self._task = _running(self._task, self._work)
+        self._backlog.put(Settlement(admitted, actual))
 
     async def drain(self, timeout: float = 5.0) -> None:
-        """Wait until all is settled, or for `timeout` seconds: the log says what was left."""
-        if self._waiting or self._task is not None:
-            self._task = _running(self._task, self._work)
-            await asyncio.wait((self._task,), timeout=timeout)
+        """Wait until all is settled, or for `timeout` seconds; nothing is renewed from then on."""
+        await self._backlog.drain(timeout)
         if self._renewal is not None and not self._open:
             self._renewal.cancel()
-        if self._waiting:
-            logger.error(
-                "the store is away: %d settlements are lost, their reservations stay charged",
-                len(self._waiting),
-            )
-            if self._task is not None:
-                self._task.cancel()
 
-    async def _work(self) -> None:
-        pause = _FIRST_PAUSE
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
-            away: list[Settlement] = []
-            try:
-                done = await asyncio.gather(*map(self._settle, batch))
-                away = [one for one, settled in zip(batch, done, strict=True) if not settled]
-            except asyncio.CancelledError:
-                away = batch
-                raise
-            finally:
-                self._waiting.extendleft(reversed(away))
-            if away:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LAST_PAUSE)
-            else:
-                pause = _FIRST_PAUSE
+    async def _settle(self, batch: list[Settlement]) -> list[Settlement]:
+        """Settle some; those for which the store is away are to be tried again."""
+        done = await asyncio.gather(*map(self._settle_one, batch))
+        return [one for one, settled in zip(batch, done, strict=True) if not settled]
 
-    async def _settle(self, one: Settlement) -> bool:
-        """Settle one; False if the store is away."""
+    async def _settle_one(self, one: Settlement) -> bool:
         try:
             settled = await self._store.settle(one.admitted, one.actual)
         except StoreUnavailableError:
             return False
         except Exception:
-            logger.exception("a settlement failed, its reservation stays charged: %r", one)
+            logger.exception("a settlement failed, what it had reserved stays charged: %r", one)
             return True
         if self._settled is not None and settled.first:
             try:
@@ -143,17 +110,3 @@ class Settler:
             for result in results:
                 if isinstance(result, Exception) and not isinstance(result, StoreUnavailableError):
                     logger.error("an admission could not be renewed", exc_info=result)
-
-
-def _running(
-    task: asyncio.Task[None] | None, work: Callable[[], Awaitable[None]]
-) -> asyncio.Task[None]:
-    """The task that does some work: the one there is, if it lives in this loop."""
-    loop = asyncio.get_running_loop()
-    if task is not None and not task.done() and task.get_loop() is loop:
-        return task
-
-    async def run() -> None:
-        await work()
-
-    return loop.create_task(run())

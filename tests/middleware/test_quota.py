@@ -462,7 +462,7 @@ async def test_at_the_end_settlements_wait_for_the_store_but_not_for_long(
         store_of(place).away = True
         await place.ask()
     assert len(settler) == 1
-    assert "1 settlements are lost" in caplog.text
+    assert "1 settlements (what they had reserved stays charged) are lost" in caplog.text
 
 
 def short(drain: Any) -> Any:
