@@ -1,0 +1,317 @@
+"""Streams through the proxy under real servers: at once, at the slower side's pace, let go of."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+
+import pytest
+
+from asgi_aiproxy.providers import OPENAI
+from tests.passthrough.door import Door, behind
+from tests.passthrough.test_conformance import ask, says
+from tests.wire import PATIENCE, Line
+
+pytestmark = pytest.mark.anyio
+
+STREAM = says("HTTP/1.1 200 OK\nContent-Type: text/event-stream\nTransfer-Encoding: chunked")
+MiB = 1024 * 1024
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Upstream:
+    """Reads the head, says some bytes, and waits for the other side to go."""
+
+    def __init__(self, *said: bytes, reads: int = 0) -> None:
+        self.said = said
+        self.reads = reads  # so much of the body
+        self.reached = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    async def __call__(self, line: Line) -> None:
+        await line.head()
+        if self.reads:
+            await line.reader.readexactly(self.reads)
+        await line.send(*self.said)
+        self.reached.set()
+        await line.gone()
+        self.gone.set()
+
+    async def reach(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self.reached.wait()
+        await asyncio.sleep(0.02)  # so that the proxy waits, and is not about to
+
+    async def left(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self.gone.wait()
+
+
+# ── at once ──────────────────────────────────────────────────────────────────
+
+
+async def test_each_piece_of_an_answer_is_there_before_the_next_is_said(door: Door) -> None:
+    heard = asyncio.Event()
+
+    async def handler(line: Line) -> None:
+        await line.request()
+        await line.send(STREAM)
+        for number in range(5):
+            await line.send(chunk(b"data: %d\n\n" % number))
+            await heard.wait()
+            heard.clear()
+        await line.send(b"0\r\n\r\n")
+
+    async with behind(door, handler) as at:
+        caller = await at.caller()
+        caller.say(ask("GET /x"))
+        await caller.head()
+        for number in range(5):
+            assert await caller.piece() == b"data: %d\n\n" % number
+            heard.set()
+        assert await caller.piece() == b""
+
+
+async def test_each_piece_of_a_request_is_there_before_the_next_is_said(door: Door) -> None:
+    async def handler(line: Line) -> None:
+        await line.head()
+        await line.send(STREAM)
+        for number in range(5):
+            size = int(await line.reader.readuntil(b"\r\n"), 16)
+            data = (await line.reader.readexactly(size + 2))[:-2]
+            assert data == b"piece %d" % number
+            await line.send(chunk(data))
+        await line.reader.readuntil(b"0\r\n\r\n")
+        await line.send(b"0\r\n\r\n")
+
+    async with behind(door, handler) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", "Transfer-Encoding: chunked") + chunk(b"piece 0"))
+        await caller.head()
+        for number in range(5):
+            assert await caller.piece() == b"piece %d" % number
+            caller.say(chunk(b"piece %d" % (number + 1)) if number < 4 else b"0\r\n\r\n")
+        assert await caller.piece() == b""
+        assert (await at.recorded()).outcome == "done"
+
+
+# ── at the slower side's pace ────────────────────────────────────────────────
+
+# What the kernel's and the servers' buffers on both connections may hold; of so much more is sent
+# that nobody could mistake the one for the other.
+BUFFERS = 32 * MiB
+
+
+async def test_a_slow_client_slows_the_upstream(door: Door) -> None:
+    sent = 0
+
+    async def handler(line: Line) -> None:
+        nonlocal sent
+        await line.request()
+        await line.send(STREAM)
+        piece = chunk(b"x" * 65536)
+        for _ in range(64 * MiB // 65536):
+            await line.send(piece)
+            sent += 65536
+        await line.send(b"0\r\n\r\n")
+
+    async with behind(door, handler) as at:
+        caller = await at.caller(window=65536)
+        caller.say(ask("GET /x"))
+        await caller.head()
+        await settled(lambda: sent)
+        assert sent < BUFFERS
+        size = 0
+        while data := await caller.piece():
+            size += len(data)
+        assert size == 64 * MiB
+
+
+async def test_a_slow_upstream_slows_the_client(door: Door) -> None:
+    go = asyncio.Event()
+    got = 0
+
+    async def handler(line: Line) -> None:
+        nonlocal got
+        await line.head()
+        await go.wait()
+        while got < 64 * MiB:
+            got += len(await line.reader.read(MiB))
+        await line.answer(b"ok")
+
+    async with behind(door, handler) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
+        written = 0
+
+        async def upload() -> None:
+            nonlocal written
+            for _ in range(64 * MiB // 65536):
+                caller.say(b"x" * 65536)
+                await caller.writer.drain()
+                written += 65536
+
+        task = asyncio.ensure_future(upload())
+        await settled(lambda: written)
+        assert written < BUFFERS
+        go.set()
+        assert (await caller.answer()).body == b"ok"
+        await task
+        assert got == 64 * MiB
+
+
+async def settled(value: object) -> None:
+    """Wait until a number stands still."""
+    last = -1
+    async with asyncio.timeout(4 * PATIENCE):
+        while (now := value()) != last:  # type: ignore[operator]
+            last = now
+            await asyncio.sleep(0.25)
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+async def test_a_long_body_takes_no_memory(door: Door, way: str) -> None:
+    size = 48 * MiB
+
+    async def handler(line: Line) -> None:
+        request = await line.head()
+        left = int(request.header("content-length") or 0)
+        while left:
+            left -= len(await line.reader.read(min(left, 65536)))
+        length = 0 if way == "up" else size
+        await line.send(says(f"HTTP/1.1 200 OK\nContent-Length: {length}"))
+        for _ in range(length // 65536):
+            await line.send(b"x" * 65536)
+
+    async with behind(door, handler) as at:
+        caller = await at.caller(window=MiB)
+        tracemalloc.start()
+        try:
+            if way == "up":
+                caller.say(ask("POST /x", f"Content-Length: {size}"))
+                for _ in range(size // 65536):
+                    caller.say(b"x" * 65536)
+                    await caller.writer.drain()
+            else:
+                caller.say(ask("GET /x"))
+            head = await caller.head()
+            assert head.status == 200
+            while await caller.piece():
+                pass
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 12 * MiB  # all sides of both connections are in this process
+
+
+# ── a client that leaves ─────────────────────────────────────────────────────
+
+
+async def test_leaving_while_it_sends(door: Door) -> None:
+    upstream = Upstream(reads=100_000)
+    async with behind(door, upstream) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", "Content-Length: 3000000") + b"x" * 100_000)
+        await upstream.reach()
+        caller.leave()
+        await upstream.left()
+        record = await at.recorded()
+        assert (record.outcome, record.status) == ("cut", 499)
+
+
+async def test_leaving_while_a_short_body_is_on_its_way(door: Door) -> None:
+    async with behind(door, Upstream()) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", "Content-Length: 1000") + b"x" * 100)
+        await asyncio.sleep(0.05)
+        caller.leave()
+        record = await at.recorded()
+        assert record.outcome == "cut"
+        assert at.wire.lines == []
+
+
+@pytest.mark.parametrize("said", [[], [STREAM], [STREAM, chunk(b"data: 1\n\n")]])
+async def test_leaving_while_it_waits(door: Door, said: list[bytes]) -> None:
+    upstream = Upstream(*said)
+    async with behind(door, upstream) as at:
+        caller = await at.caller()
+        caller.say(ask("GET /x"))
+        await upstream.reach()
+        if said:
+            await caller.head()
+        caller.leave()
+        await upstream.left()
+        assert (await at.recorded()).outcome == "cut"
+
+
+async def test_leaving_while_it_is_sent_more_than_it_reads(door: Door) -> None:
+    gone = asyncio.Event()
+
+    async def handler(line: Line) -> None:
+        await line.request()
+        await line.send(STREAM)
+        try:
+            while True:
+                await line.send(chunk(b"x" * 65536))
+        finally:
+            gone.set()
+
+    async with behind(door, handler) as at:
+        caller = await at.caller(window=65536)
+        caller.say(ask("GET /x"))
+        await caller.head()
+        await asyncio.sleep(0.3)
+        caller.leave(reset=True)
+        async with asyncio.timeout(PATIENCE):
+            await gone.wait()
+        assert (await at.recorded()).outcome == "cut"
+
+
+async def test_leaving_while_it_sends_although_it_was_answered(door: Door) -> None:
+    upstream = Upstream(STREAM, chunk(b"early"))
+    async with behind(door, upstream) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", "Transfer-Encoding: chunked") + chunk(b"one"))
+        await caller.head()
+        assert await caller.piece() == b"early"
+        caller.leave()
+        await upstream.left()
+        assert (await at.recorded()).outcome == "cut"
+
+
+async def test_leaving_frees_the_key(door: Door) -> None:
+    upstream = Upstream(STREAM)
+    from asgi_aiproxy import Key, KeyPool
+
+    pool = KeyPool([Key("sk-1", id="1", concurrency=1)])
+    async with behind(door, upstream, OPENAI, base="/v1", keys=pool) as at:
+        caller = await at.caller()
+        caller.say(ask("GET /v1/files"))
+        await upstream.reach()
+        assert [key.in_flight for key in await pool.status()] == [1]
+        caller.leave()
+        await upstream.left()
+        await at.recorded()
+        assert [key.in_flight for key in await pool.status()] == [0]
+
+
+async def test_many_at_once(door: Door) -> None:
+    async def handler(line: Line) -> None:
+        while True:
+            request = await line.request()
+            await line.answer(request.body[::-1])
+
+    async with behind(door, handler) as at:
+
+        async def one(number: int) -> None:
+            body = b"%d " % number * 1000
+            caller = await at.caller()
+            caller.say(ask("POST /x", body=body))
+            assert (await caller.answer()).body == body[::-1]
+            caller.leave()
+
+        await asyncio.gather(*map(one, range(100)))
+        await at.recorded(100)

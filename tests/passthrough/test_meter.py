@@ -1,0 +1,198 @@
+"""Usage read from the ends of answers, in every vendor's words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.passthrough.meter import HEAD, TAIL, Meter, Sum
+from tests.shared import needs_recordings
+from tests.test_recordings import ANSWERS, STREAMS, named, read, stream_of
+
+LONG = "lorem ipsum " * 5000
+
+
+def metered(body: bytes, size: int = 1000) -> tuple[str, Usage | None]:
+    meter = Meter()
+    for at in range(0, len(body), size):
+        meter.feed(body[at : at + size])
+    return meter.told()
+
+
+def sse(*events: Any) -> bytes:
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
+CHAT = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+DETAILED = {**CHAT, "prompt_tokens_details": {"cached_tokens": 5}}
+RESPONSES = {
+    "input_tokens": 9,
+    "input_tokens_details": {"cached_tokens": 5},
+    "output_tokens": 4,
+    "output_tokens_details": {"reasoning_tokens": 3},
+    "total_tokens": 13,
+}
+CLAUDE = {"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 4}
+GOOGLE = {"promptTokenCount": 9, "candidatesTokenCount": 4, "totalTokenCount": 13}
+
+WHOLE: dict[str, tuple[dict[str, Any], Usage]] = {
+    "chat": ({"model": "m", "x": LONG, "usage": CHAT}, Usage(input=9, output=4)),
+    "cached": (
+        {"model": "m", "x": LONG, "usage": DETAILED},
+        Usage(input=9, output=4, cache_read=5),
+    ),
+    "embeddings": (
+        {"object": "list", "data": [LONG], "model": "m", "usage": {"prompt_tokens": 9}},
+        Usage(input=9),
+    ),
+    "responses": (
+        {"model": "m", "output": [LONG], "usage": RESPONSES, "metadata": {}},
+        Usage(input=9, output=4, cache_read=5, reasoning=3),
+    ),
+    "anthropic": (
+        {"model": "m", "content": [LONG], "usage": CLAUDE},
+        Usage(input=9, output=4, cache_read=5),
+    ),
+    "gemini": (
+        {"candidates": [LONG], "usageMetadata": GOOGLE, "modelVersion": "m"},
+        Usage(input=9, output=4),
+    ),
+    "ollama": (
+        {"model": "m", "message": {"content": LONG}, "prompt_eval_count": 9, "eval_count": 4},
+        Usage(input=9, output=4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("length", ["short", "long"])
+def test_whole_answers(name: str, length: str) -> None:
+    answer, usage = WHOLE[name]
+    body = json.dumps(answer).encode()
+    if length == "short":
+        body = body.replace(LONG.encode(), b"hello")
+    model, found = metered(body)
+    assert found == usage
+    assert model == "m"
+
+
+def test_streams_of_openai() -> None:
+    chunk = {"model": "m", "choices": [{"delta": {"content": LONG[:500]}}], "usage": None}
+    last = {"model": "m", "choices": [], "usage": CHAT}
+    assert metered(sse(*[chunk] * 100, last) + b"data: [DONE]\n\n") == (
+        "m",
+        Usage(input=9, output=4),
+    )
+
+
+def test_streams_of_anthropic_tell_one_half_first_and_the_other_last() -> None:
+    start = {
+        "type": "message_start",
+        "message": {"model": "m", "usage": {**CLAUDE, "output_tokens": 1}},
+    }
+    delta = {"type": "content_block_delta", "delta": {"text": LONG[:500]}}
+    end = {"type": "message_delta", "usage": {"output_tokens": 4}}
+    body = sse(start, *[delta] * 100, end, {"type": "message_stop"})
+    assert metered(body) == ("m", Usage(input=9, output=4, cache_read=5))
+    # One that was cut: what the beginning told.
+    assert metered(body[:5000])[1] == Usage(input=9, output=1, cache_read=5)
+
+
+def test_streams_of_gemini_tell_it_again_and_again() -> None:
+    first = {
+        "candidates": [LONG[:500]],
+        "usageMetadata": {"promptTokenCount": 9},
+        "modelVersion": "m",
+    }
+    last = {**first, "usageMetadata": GOOGLE}
+    assert metered(sse(*[first] * 50, last)) == ("m", Usage(input=9, output=4))
+    array = json.dumps([first, first, last]).encode()
+    assert metered(array) == ("m", Usage(input=9, output=4))
+
+
+def test_streams_of_responses_end_in_an_event_that_is_longer_than_what_is_kept() -> None:
+    end = {
+        "type": "response.completed",
+        "response": {"instructions": LONG, "model": "m", "output": [LONG], "usage": RESPONSES},
+    }
+    created = {"type": "response.created", "response": {"model": "m", "usage": None}}
+    assert metered(sse(created, end)) == (
+        "m",
+        Usage(input=9, output=4, cache_read=5, reasoning=3),
+    )
+
+
+def test_lines_of_ollama() -> None:
+    lines = [{"model": "m", "message": {"content": "x"}}] * 500
+    lines.append({"model": "m", "done": True, "prompt_eval_count": 9, "eval_count": 4})
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    assert metered(body) == ("m", Usage(input=9, output=4))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"content": "{\\"usage\\": {\\"prompt_tokens\\": 5}}"}',
+        '{"usage": null}',
+        '{"usage": {"prompt_tok',
+        '{"usage": {"seconds": 4}}',
+        '{"usage": {"prompt_tokens": "many", "prompt_tokens_details": 5}}',
+        '{"usage": {"promptTokenCount": "a", "thoughtsTokenCount": "b"}}',
+        "",
+        "\x00\xff",
+    ],
+)
+def test_what_tells_no_usage(text: str) -> None:
+    usage = metered(text.encode("latin-1"))[1]
+    assert usage is None or (usage.input, usage.output) == (0, 0)
+
+
+def test_little_is_kept_however_long_an_answer_is() -> None:
+    meter = Meter()
+    for _ in range(1000):
+        meter.feed(b"x" * 65536)
+    assert len(meter._head) == HEAD
+    assert sum(map(len, meter._tail)) <= 5 * TAIL
+    for _ in range(100_000):
+        meter.feed(b"x")
+    assert len(meter._tail) <= 257
+
+
+@pytest.mark.parametrize(
+    ("kind", "coding", "read"),
+    [
+        ("application/json", "", True),
+        ("text/event-stream; charset=utf-8", "identity", True),
+        ("application/x-ndjson", "", True),
+        ("application/json", "gzip", False),
+        ("audio/mpeg", "", False),
+        ("", "", False),
+    ],
+)
+def test_only_what_can_be_read_is_looked_at(kind: str, coding: str, read: bool) -> None:
+    assert (Meter.for_type(kind, coding) is not None) is read
+
+
+def test_a_session_adds_up() -> None:
+    total = Sum()
+    total.feed('{"type":"session.created","session":{"model":"gpt-realtime"}}')
+    done = {"type": "response.done", "response": {"usage": {**RESPONSES}}}
+    for _ in range(3):
+        total.feed(json.dumps({"type": "response.output_audio.delta", "delta": "AAAA"}))
+        total.feed(json.dumps(done))
+    assert total.model == "gpt-realtime"
+    assert total.usage == Usage(input=27, output=12, cache_read=15, reasoning=9)
+
+
+@needs_recordings
+@pytest.mark.parametrize("recording", ANSWERS, ids=named)
+def test_a_recorded_answer_is_metered_as_it_is_decoded(recording: Any) -> None:
+    response = recording["response"]
+    whole = recording not in STREAMS
+    body = json.dumps(response["body"]).encode() if whole else stream_of(recording)
+    answer, _, _ = read(recording)
+    if answer is not None:
+        assert metered(body)[1] == answer.usage
