@@ -352,9 +352,7 @@ async def test_a_waiting_client_hears_something_and_fallback_still_works() -> No
     app, _ = shim(upstream, keepalive=0.1, attempts=1)
     answer = await asgi.chat(app, stream=True)
     assert answer.status == 200  # it was sent with the first keep-alive
-    assert answer.events == [
-        {"error": {"message": "no", "type": "server_error", "param": None, "code": None}}
-    ]
+    assert [event["error"]["message"] for event in answer.events] == ["no"]
 
 
 async def test_a_silent_stream_is_kept_alive_between_whole_events() -> None:
