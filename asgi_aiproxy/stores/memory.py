@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Self
 
+import msgspec
+
+from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.account import Account, Lack
 from asgi_aiproxy.stores.base import (
     ANYTHING,
@@ -27,14 +31,38 @@ from asgi_aiproxy.stores.base import (
     Slot,
     check,
 )
+from asgi_aiproxy.stores.file import StateFile
 
 _SWEEP = 4096  # accounts are looked over for what has expired after so many admissions
 
 
-class MemoryStore:
-    """A store for one process: what it holds ends with it."""
+_FORMAT = 1
+_RECORDS = 10_000  # of a log that survive
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+
+class _Saved(msgspec.Struct):
+    format: int
+    tables: dict[str, dict[str, bytes]]
+    versions: dict[str, int]
+    accounts: dict[str, Account]
+    logs: dict[str, list[tuple[int, bytes]]]
+
+
+class MemoryStore:
+    """A store for one process.
+
+    With a `file` it survives restarts: what was written before is read now, tables are written
+    before `put` and its like return, what traffic changes within a second and by `aclose`. Slots
+    do not survive their process, and of each log its last 10,000 records. Raises
+    ConfigurationError if the file can not be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str | os.PathLike[str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
         self._tables: dict[str, dict[str, bytes]] = {}
         self._versions: dict[str, int] = {}
@@ -43,6 +71,9 @@ class MemoryStore:
         self._numbers: dict[str, int] = {}
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._until_sweep = _SWEEP
+        self._file = StateFile(file, self._snapshot) if file is not None else None
+        if self._file is not None and (saved := self._file.read()) is not None:
+            self._restore(saved, str(file))
 
     # tables
 
@@ -85,6 +116,7 @@ class MemoryStore:
                 else:
                     held[key] = value
             self._changed(table)
+            await self._written()
         return wrong
 
     async def drop(self, table: str, key: str) -> bool:
@@ -92,6 +124,7 @@ class MemoryStore:
         if self._tables.get(table, {}).pop(key, None) is None:
             return False
         self._changed(table)
+        await self._written()
         return True
 
     async def version(self, name: str) -> int:
@@ -117,6 +150,7 @@ class MemoryStore:
 
     def _changed(self, name: str) -> None:
         self._versions[name] = self._versions.get(name, 0) + 1
+        self._moved()
         for soon in self._watchers.get(name, ()):
             soon()
 
@@ -153,6 +187,7 @@ class MemoryStore:
             if not isinstance(grant, Clear):
                 self._account(grant.account).take(holder, grant, now, until)
         self._sweep(now)
+        self._moved()
         return Admitted(
             holder=holder, grants=every, left=tuple(taken), choice=choice, at=now / 1000
         )
@@ -202,6 +237,7 @@ class MemoryStore:
             done |= account.settle(holder, grant, used, now, assumed=assumed)
             if isinstance(grant, Reserve):
                 spent[grant] = account.budgets[grant.name].spent
+        self._moved()
         return Settled(first=done, spent=spent)
 
     async def renew(self, admitted: Admitted, ttl: float) -> bool:
@@ -218,6 +254,7 @@ class MemoryStore:
         """Add `budget.amount` to what is spent, cap or not; returns the spending."""
         now = self._now()
         account = self._account(budget.account)
+        self._moved()
         if account.first(f"charge {once}", now, ONCE):
             return account.charge(budget, now)
         return account.budgets[budget.name].spent if budget.name in account.budgets else 0
@@ -286,6 +323,7 @@ class MemoryStore:
         """Add to sums; returns the new ones."""
         now = self._now()
         found = self._account(account)
+        self._moved()
         if found.sums_until <= now:
             found.sums = {}
         if not once or found.first(f"add {once}", now, ONCE):
@@ -310,6 +348,7 @@ class MemoryStore:
         """Add a record; `maxlen` are kept."""
         if once and not self._account(log).first(f"append {once}", self._now(), ONCE):
             return
+        self._moved()
         records = self._logs.setdefault(log, deque())
         number = self._numbers[log] = self._numbers.get(log, 0) + 1
         records.append((number, record))
@@ -332,13 +371,45 @@ class MemoryStore:
     # the rest
 
     async def aclose(self) -> None:
-        """Nothing to let go of: what was stored stays with the object."""
+        """Write the file, if there is one. What was stored stays with the object."""
+        if self._file is not None:
+            await self._file.aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+    def _moved(self) -> None:
+        if self._file is not None:
+            self._file.changed()
+
+    async def _written(self) -> None:
+        if self._file is not None:
+            await self._file.written()
+
+    def _snapshot(self) -> bytes:
+        logs = {
+            name: list(islice(records, max(len(records) - _RECORDS, 0), None))
+            for name, records in self._logs.items()
+        }
+        saved = _Saved(_FORMAT, self._tables, self._versions, self._accounts, logs)
+        return msgspec.msgpack.encode(saved)
+
+    def _restore(self, data: bytes, name: str) -> None:
+        try:
+            saved = msgspec.msgpack.decode(data, type=_Saved)
+        except msgspec.DecodeError as error:
+            raise ConfigurationError(f"{name} is not the state of a store: {error}") from error
+        if saved.format != _FORMAT:
+            raise ConfigurationError(f"{name} was written by another version of this package.")
+        self._tables, self._versions = saved.tables, saved.versions
+        self._accounts = saved.accounts
+        for account in self._accounts.values():
+            account.slots.clear()  # their holders ended with the process
+        self._logs = {log: deque(records) for log, records in saved.logs.items()}
+        self._numbers = {log: records[-1][0] for log, records in saved.logs.items() if records}
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.stores import (
+    Admitted,
+    Count,
+    Level,
+    MemoryStore,
+    Reserve,
+    Slot,
+    StoreUnavailableError,
+)
+from tests.stores.conftest import Clock
+
+pytestmark = pytest.mark.anyio
+
+GRANTS = [
+    Slot("team", "calls", 2),
+    Count("team", "rpm", 3, window=3600),
+    Reserve("team", "usd", 10, 25),
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+async def test_a_store_goes_on_where_it_ended(file: Path, clock: Clock) -> None:
+    async with MemoryStore(file=file, clock=clock) as store:
+        await store.put_many("tokens", {"a": b"\x00\xff", "b": b""})
+        done = await store.admit("done", GRANTS)
+        open_ = await store.admit("open", GRANTS, ttl=60)
+        assert isinstance(done, Admitted)
+        assert isinstance(open_, Admitted)
+        await store.settle(done, {GRANTS[2]: 3})
+        await store.add("day", {"n": 1}, once="x")
+        await store.hold("pool", "k", 60, b"429")
+        for number in range(3):
+            await store.append("log", b"%d" % number)
+        ids = [number for number, _ in await store.read("log")]
+        version = await store.version("tokens")
+
+    async with MemoryStore(file=file, clock=clock) as store:
+        assert await store.rows("tokens") == {"a": b"\x00\xff", "b": b""}
+        assert await store.version("tokens") == version
+        assert await store.peek(GRANTS) == [Level(0), Level(2), Level(3, 10)]
+        assert await store.add("day", {"n": 1}, once="x") == {"n": 1}
+        assert (await store.holds("pool"))["k"].value == b"429"
+        assert await store.read("log") == [(ids[n], b"%d" % n) for n in range(3)]
+        await store.append("log", b"3")
+        assert (await store.read("log"))[-1][0] not in ids
+        clock.now += 61  # the worker that held it is gone
+        assert await store.peek(GRANTS[2:]) == [Level(13, 0)]
+        assert (await store.settle(open_, {GRANTS[2]: 1})).spent == {GRANTS[2]: 4}
+
+
+async def test_a_row_is_on_disk_when_put_returns(file: Path) -> None:
+    """A process that is killed right after has lost nothing."""
+    code = f"""
+import asyncio, os
+from asgi_aiproxy.stores import MemoryStore
+async def main():
+    store = MemoryStore(file={str(file)!r})
+    await store.put("t", "put", b"1")
+    await store.put_many("t", {{"many": b"1", "dropped": b"1"}})
+    await store.drop("t", "dropped")
+    os._exit(9)
+asyncio.run(main())
+"""
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], timeout=60)
+    assert done.returncode == 9
+    async with MemoryStore(file=file) as store:
+        assert await store.rows("t") == {"put": b"1", "many": b"1"}
+
+
+async def test_what_traffic_changes_is_on_disk_soon(file: Path) -> None:
+    store = MemoryStore(file=file)
+    for _ in range(100):
+        await store.add("day", {"n": 1})
+    assert not file.exists()
+    async with asyncio.timeout(10):
+        while not file.exists():
+            await asyncio.sleep(0.05)
+    assert MemoryStore(file=copied(file))._accounts["day"].sums == {"n": 100}
+    await store.aclose()
+
+
+def copied(file: Path) -> Path:
+    copy = file.with_name("copy")
+    copy.write_bytes(file.read_bytes())
+    return copy
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x81", b"\xff" * 100])
+async def test_a_file_that_is_none_of_ours_is_said_so_and_left_alone(
+    file: Path, content: bytes
+) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="state"):
+        MemoryStore(file=file)
+    assert file.read_bytes() == content
+
+
+async def test_a_cut_file_is_not_taken_for_a_whole_one(file: Path) -> None:
+    async with MemoryStore(file=file) as store:
+        await store.put("t", "k", b"1" * 1000)
+    whole = file.read_bytes()
+    for end in range(0, len(whole), 7):
+        file.write_bytes(whole[:end])
+        with pytest.raises(ConfigurationError):
+            MemoryStore(file=file)
+
+
+async def test_a_file_in_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="No such file"):
+        MemoryStore(file=tmp_path / "nowhere" / "state")
+
+
+async def test_a_file_serves_one_process(file: Path) -> None:
+    async with MemoryStore(file=file) as store:
+        await store.put("t", "k", b"1")
+        code = f"from asgi_aiproxy.stores import MemoryStore; MemoryStore(file={str(file)!r})"
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=60
+        )
+        assert b"in use by another process" in done.stderr
+        await store.put("t", "k", b"2")
+    async with MemoryStore(file=file) as store:
+        assert await store.get("t", "k") == b"2"
+
+
+async def test_what_can_not_be_written_is_said_and_tried_again(file: Path) -> None:
+    async with MemoryStore(file=file) as store:
+        await store.put("t", "k", b"1")
+        file.unlink()
+        (file / "in the way").mkdir(parents=True)
+        with pytest.raises(StoreUnavailableError, match="not written"):
+            await store.put("t", "k", b"2")
+        (file / "in the way").rmdir()
+        file.rmdir()
+        await store.put("t", "other", b"3")
+        assert sorted(path.name for path in file.parent.iterdir()) == ["state", "state.lock"]
+    async with MemoryStore(file=file) as store:
+        assert await store.rows("t") == {"k": b"2", "other": b"3"}
+
+
+async def test_many_writers_share_a_few_writes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore(file=file)
+    assert store._file is not None
+    writes = 0
+    replace = store._file._replace
+
+    def counted(data: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        replace(data)
+
+    monkeypatch.setattr(store._file, "_replace", counted)
+    await asyncio.gather(*(store.put("t", f"{n}", b"") for n in range(200)))
+    assert writes <= 3
+    await store.aclose()
+    async with MemoryStore(file=file) as again:
+        assert len(await again.rows("t")) == 200
