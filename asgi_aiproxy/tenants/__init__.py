@@ -7,6 +7,7 @@ from asgi_aiproxy.tenants.group import Account, Group
 from asgi_aiproxy.tenants.table import NoSuchRowError, RowExistsError
 from asgi_aiproxy.tenants.token import Token
 from asgi_aiproxy.tenants.tokens import Tokens
+from asgi_aiproxy.tenants.vouchers import Voucher, VoucherError, Vouchers
 
 __all__ = [
     "Account",
@@ -16,5 +17,8 @@ __all__ = [
     "StoredTokens",
     "Token",
     "Tokens",
+    "Voucher",
+    "VoucherError",
+    "Vouchers",
     "stored_tokens",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -11,6 +11,7 @@ from asgi_aiproxy.errors import AIProxyError
 from asgi_aiproxy.stores.base import Store
 
 Row = TypeVar("Row", bound=msgspec.Struct)
+Check = Callable[[], Awaitable[None]]
 
 _ATTEMPTS = 50
 
@@ -66,15 +67,20 @@ class Table(Generic[Row]):
         """Write a row, whatever was there."""
         await self.store.put(self.name, id, self._encode(row))
 
-    async def edit(self, id: str, change: Callable[[Row], Row]) -> Row:
+    async def edit(
+        self, id: str, change: Callable[[Row], Row], *, check: Check | None = None
+    ) -> Row:
         """Replace a row by what `change` makes of it; whoever edits it meanwhile is not undone.
 
-        Returns the new row. Raises NoSuchRowError, and what `change` raises.
+        `check` is called each time after the row is read, before it is written. Returns the new
+        row. Raises NoSuchRowError, and what `change` and `check` raise.
         """
         for _ in range(_ATTEMPTS):
             before = await self.store.get(self.name, id)
             if before is None:
                 raise self._missing(id)
+            if check is not None:
+                await check()
             row = change(self._decode(before))
             after = self._encode(row)
             if after == before or await self.store.put(self.name, id, after, expected=before):

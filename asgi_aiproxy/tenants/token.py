@@ -37,7 +37,8 @@ class Token(
     (Nothing slower is needed: nobody guesses 226 bits.) `models` are patterns, `networks` ranges
     of addresses. `account` is whose budgets it shares, `group` sets prices and who serves it.
     `may_pin` lets its user name the key that serves: by `TOKEN-keyid`, or in `x-auth-id`. `scopes`
-    are what it may do at the admin API. Times are Unix times.
+    are what it may do at the admin API. `credited` are vouchers whose redemption is under way.
+    Times are Unix times.
 
     Raises ConfigurationError for what can not be.
     """
@@ -56,6 +57,7 @@ class Token(
     may_pin: bool = False
     scopes: tuple[Scope, ...] = ()
     old: tuple[Old, ...] = ()
+    credited: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_networks(self.networks)
