@@ -217,9 +217,9 @@ class Exchange:
                 return await self._attempt(target, key)
             except APIError as error:
                 self._without_secret(error)
-                logger.info(
-                    "provider %s, key %s: %s", target.provider.name, self._key_id or "-", error
-                )
+                # The message alone: handlers keep what they are given, and the error the request.
+                told = target.provider.name, self._key_id or "-", error.message
+                logger.info("provider %s, key %s: %s", *told)
                 await self._end_attempt(error)
                 if key is None or self._lease_was_chosen() or error.kind not in _KEY_FAILURES:
                     self._attempts += 1

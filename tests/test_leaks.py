@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import logging
 import os
 import sys
 from collections import Counter
@@ -15,13 +16,15 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import Key, KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRecord
+from asgi_aiproxy.call import Call
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
 from asgi_aiproxy.upstream import SocketTransport
+from tests import asgi
 from tests.server.caller import Caller
 from tests.server.gateway import HEAD, chunked
 from tests.server.servers import SERVERS
 from tests.server.test_answers import claude
-from tests.upstreams import chat_answer, chat_stream
+from tests.upstreams import Upstream, chat_answer, chat_stream, refuses
 from tests.wire import PATIENCE, Line, Wire
 
 pytestmark = pytest.mark.anyio
@@ -254,7 +257,11 @@ def _ours(kind: type) -> bool:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts files in /proc")
-async def test_nothing_is_left_of_two_thousand_exchanges() -> None:
+async def test_nothing_is_left_of_two_thousand_exchanges(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("", "asgi_aiproxy"):
+        caplog.set_level(logging.ERROR, name)  # pytest keeps what is logged
     pools = [KeyPool([Key(f"sk-{at}", id=str(at))], name=str(at)) for at in range(4)]
     transport = SocketTransport(max_connections=AT_ONCE)
     outcomes: Counter[str] = Counter()
@@ -297,3 +304,16 @@ async def test_nothing_is_left_of_two_thousand_exchanges() -> None:
         assert after.files <= before.files
         assert after.objects - before.objects == Counter()
         assert after.blocks - before.blocks < EXCHANGES  # less than one object an exchange
+
+
+async def test_who_keeps_the_log_keeps_no_request_alive(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    upstream = Upstream(refuses(503))
+    shim = OpenAIShim(OPENAI.using("sk-1"), transport=upstream.transport, attempts=1)
+    gc.collect()
+    before = sum(type(each) is Call for each in gc.get_objects())
+    for _ in range(5):
+        assert (await asgi.chat(shim)).status == 503
+    gc.collect()
+    assert sum(type(each) is Call for each in gc.get_objects()) == before
+    assert len([record for record in caplog.records if record.name == "asgi_aiproxy"]) == 5
