@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -115,6 +116,22 @@ def test_a_stream_that_is_left_early_leaves_the_vendor(
     assert world.record().outcome == "cut"
     assert world.mock.seen[0]._over.wait(5)
     assert world.mock.seen[0].client_gone
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_call_that_is_cancelled_or_runs_out_of_time_leaves_the_vendor(
+    client: openai.AsyncOpenAI, world: World, vendor: str, stream: bool
+) -> None:
+    world.mock.always(Fault.silence())
+    asked: Any = {"model": MODELS[vendor], "messages": HI, "stream": stream}
+    call = asyncio.ensure_future(client.chat.completions.create(**asked))
+    seen = await world.mock.wait_seen()
+    call.cancel()
+    await seen.wait_gone()
+    with pytest.raises(openai.APITimeoutError):
+        await client.with_options(timeout=0.2).chat.completions.create(**asked)
+    await (await world.mock.wait_seen(2)).wait_gone()
+    assert world.record(2).outcome == "cut"
 
 
 async def test_the_stream_helper_puts_the_answer_together(

@@ -234,6 +234,32 @@ async def test_requests_that_come_all_at_once_are_answered_in_order(server: Serv
         await place.recorded(2)
 
 
+async def test_a_request_that_waits_behind_a_stream_is_no_goodbye(server: Server) -> None:
+    """More from the client while it is answered, on the same connection, is not its end."""
+    asked = asyncio.Event()
+
+    async def handler(line: Line) -> None:
+        while True:
+            await line.request()
+            first, second, *rest = chat_stream(*WORDS)
+            await line.send(HEAD, chunked(first, second))
+            await asked.wait()
+            await asyncio.sleep(0.05)  # so that the gateway has read what else came
+            await line.send(chunked(*rest, end=True))
+
+    async with gateway(server, handler, wait=5.0) as place:
+        caller = await place.caller()
+        caller.chat(stream=True)
+        assert (await caller.head()).status == 200
+        first = await caller.until(WORDS[0].encode())
+        caller.chat(stream=True)
+        asked.set()
+        first += await caller.rest()
+        second = await caller.answer()
+        assert text_of(first) == text_of(second.body) == "".join(WORDS)
+        assert (await place.recorded(2)).outcome == "done"
+
+
 async def test_a_connection_goes_on_after_an_error(server: Server) -> None:
     async with gateway(server, again(chat_answer("Hello"), JSON), max_body=10_000) as place:
         caller = await place.caller()
