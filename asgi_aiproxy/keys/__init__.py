@@ -5,6 +5,7 @@ from __future__ import annotations
 from asgi_aiproxy.keys.key import Key, fingerprint, matches, serves
 from asgi_aiproxy.keys.lease import Lease, NoKeyError
 from asgi_aiproxy.keys.pool import KeyPool, KeyStatus
+from asgi_aiproxy.keys.sealer import Sealer, SealError, Unsealed
 from asgi_aiproxy.keys.strategies import Strategy
 from asgi_aiproxy.keys.verdict import Health, Verdict, verdict
 
@@ -15,7 +16,10 @@ __all__ = [
     "KeyStatus",
     "Lease",
     "NoKeyError",
+    "SealError",
+    "Sealer",
     "Strategy",
+    "Unsealed",
     "Verdict",
     "fingerprint",
     "matches",

@@ -62,6 +62,19 @@ def fingerprint(secret: str) -> str:
     return "key-" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
+def fit(key: Key, pool: str) -> Key:
+    """The same key. Raises ConfigurationError if no request could carry its secret."""
+    if not key.secret:
+        raise ConfigurationError(f"Pool {pool!r}: a key is empty (id {key.id!r}).")
+    sendable = key.secret.isascii() and key.secret.isprintable()
+    if not sendable or key.secret != key.secret.strip():
+        raise ConfigurationError(
+            f"Pool {pool!r}: the key {key.id!r} holds what no HTTP header can carry: a "
+            f"line break or a space at its end, or letters that are not ASCII."
+        )
+    return key
+
+
 def listed(keys: str | Key | Iterable[str | Key], owner: str) -> list[str | Key]:
     """Keys however they are given: one, or several."""
     if isinstance(keys, str | Key):

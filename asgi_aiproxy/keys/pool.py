@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.keys.key import Key, listed, serves
+from asgi_aiproxy.keys.key import Key, fit, listed, serves
 from asgi_aiproxy.keys.lease import Lease, NoKeyError, Want
 from asgi_aiproxy.keys.line import Line
 from asgi_aiproxy.keys.slot import Slot
@@ -24,6 +24,12 @@ from asgi_aiproxy.keys.strategies import (
     system_random,
 )
 from asgi_aiproxy.keys.verdict import Health, verdict
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.keys.sealer import Seals
+    from asgi_aiproxy.keys.shared import Shared
+    from asgi_aiproxy.keys.table import KeyTable
+    from asgi_aiproxy.stores.base import Away, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,11 @@ class KeyPool:
     rests when the provider does not say. `wait` is how many seconds a call may wait for a key;
     who waits longest goes first.
 
+    With a `store`, pools of the same `name` in all processes are one: keys in the store's table
+    join those given here, and health and limits are shared. `sealer` seals the secrets there.
+    While the store is `away`, keys are used by what this process knows, or (`fail_closed`) those
+    with limits are not used. It can be entered, `async with`, to have read the keys beforehand.
+
     ::
 
         async with pool.lease() as lease:
@@ -61,6 +72,9 @@ class KeyPool:
         strategy: Strategy = "weighted",
         cooldown: float = 30.0,
         wait: float = 0.0,
+        store: Store | None = None,
+        sealer: Seals | None = None,
+        away: Away | Literal["fail_open", "fail_closed"] = "fail_open",
         clock: Callable[[], float] = time.monotonic,
         random: random.Random | None = None,
     ) -> None:
@@ -81,6 +95,7 @@ class KeyPool:
         self._groups: list[Group] | None = None  # made when needed
         self._shy = False  # whether any key may have to come back slowly
         self._waiting = Line(self._take)
+        self._shared: Shared | None = None
         for key in listed(keys, name):
             made = self._made(key)
             if made.id in self._slots:
@@ -88,6 +103,10 @@ class KeyPool:
                 what = "the same key is given twice" if same else "two keys have the same id"
                 raise ConfigurationError(f"Pool {name!r}: {what}: {made.id!r}.")
             self._slots[made.id] = Slot(made, clock)
+        if store is not None:
+            from asgi_aiproxy.keys.shared import Shared
+
+            self._shared = Shared(self, store, sealer, away, self._random)
 
     def __repr__(self) -> str:
         counts = dict.fromkeys(Health, 0)
@@ -98,6 +117,11 @@ class KeyPool:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def table(self) -> KeyTable | None:
+        """The keys in the store, if there is one."""
+        return self._shared.table if self._shared is not None else None
 
     # using keys
 
@@ -120,6 +144,8 @@ class KeyPool:
     ) -> Lease:
         """A key, waited for if need be; the caller releases it. Raises NoKeyError."""
         want = Want(model, key_id, affinity, exclude, among)
+        if self._shared is not None:
+            return await self._shared.acquire(want, self._wait)
         if not self._waiting.holds(want):
             try:
                 return self._take(want)
@@ -162,11 +188,14 @@ class KeyPool:
                 return Lease(self, slot)
             if wait != float("inf"):
                 soonest = wait if soonest is None else min(soonest, wait)
+        raise self._no_key(want, found, soonest)
+
+    def _no_key(self, want: Want, found: bool, soonest: float | None) -> NoKeyError:
         if want.key_id and want.key_id not in self._slots:
-            raise NoKeyError(f"There is no key {want.key_id!r}.", exists=False, unknown=True)
+            return NoKeyError(f"There is no key {want.key_id!r}.", exists=False, unknown=True)
         if not found:
-            raise NoKeyError("No key is left to try.", exists=False)
-        raise NoKeyError("All keys are resting or busy.", retry_after=soonest)
+            return NoKeyError("No key is left to try.", exists=False)
+        return NoKeyError("All keys are resting or busy.", retry_after=soonest)
 
     def _candidates(self, want: Want) -> Iterator[Slot]:
         if want.key_id:
@@ -200,40 +229,74 @@ class KeyPool:
         if judged.health is not Health.OK:
             self._shy = True
             slot.judge(judged)
-        elif status < 400:
-            healed = slot.health is not Health.OK
+            if self._shared is not None:
+                self._shared.publish(slot)
+        elif status < 400 and slot.health is not Health.OK:
             slot.judge(judged)
-            if healed and self._waiting:
-                self._waiting.serve()
+            self._healed(slot)
+        elif status < 400:
+            slot.judge(judged)
+
+    def _healed(self, slot: Slot) -> None:
+        if self._shared is not None:
+            self._shared.publish(slot)
+            self._shared.queue.ring()
+        self._waiting.serve()
 
     # keeping keys
 
-    async def add(self, key: str | Key) -> None:
-        """Add a key, or replace the one of the same id; calls in flight keep theirs.
+    async def add(self, *keys: str | Key) -> None:
+        """Add keys, or replace those of the same ids; calls in flight keep theirs.
 
-        What is known of a key's health and use is kept as long as its secret is the same.
+        What is known of a key's health and use is kept as long as its secret is the same. In a
+        shared pool this, as all that follows, is so everywhere within a second, and may raise
+        StoreUnavailableError.
         """
-        made = self._made(key)
-        known = self._slots.get(made.id)
-        if known is not None and known.key.secret == made.secret:
-            known.key = made
+        made = [self._made(key) for key in keys]
+        if self._shared is not None:
+            await self._shared.put(made)
         else:
-            self._slots[made.id] = Slot(made, self._clock)
-        self._changed()
+            for key in made:
+                self._slots[key.id] = self._slot(key)
+            self._changed()
+
+    async def replace(self, keys: Iterable[str | Key]) -> None:
+        """Have these keys in place of all others, in one step; those given in code stay in a
+        shared pool."""
+        made = [self._made(key) for key in listed(keys, self.name)]
+        if self._shared is not None:
+            await self._shared.replace(made)
+        else:
+            self._adopt({key.id: (key, None) for key in made})
+
+    async def rotate(self, key_id: str, secret: str) -> None:
+        """Give a key a new secret; calls in flight keep the old one. Raises KeyError."""
+        if self._shared is not None:
+            await self._shared.refresh()
+        await self.add(replace(self._slots[key_id].key, secret=secret))
 
     async def remove(self, key_id: str) -> None:
         """Remove a key; calls in flight keep it to their end. Raises KeyError."""
+        if self._shared is not None:
+            await self._shared.remove(key_id)
+            return
         del self._slots[key_id]
         self._changed()
 
     async def disable(self, key_id: str) -> None:
         """Use this key no more until `enable`. Raises KeyError."""
-        self._slots[key_id].health = Health.DEAD
+        if self._shared is not None:
+            await self._shared.switch(key_id, enabled=False)
+        else:
+            self._slots[key_id].health = Health.DEAD
 
     async def enable(self, key_id: str) -> None:
         """Use this key again, whatever was held against it. Raises KeyError."""
-        self._slots[key_id].forgive()
-        self._waiting.serve()
+        if self._shared is not None:
+            await self._shared.switch(key_id, enabled=True)
+        else:
+            self._slots[key_id].forgive()
+            self._waiting.serve()
 
     async def status(self) -> list[KeyStatus]:
         """How every key is."""
@@ -250,27 +313,43 @@ class KeyPool:
             for slot in self._slots.values()
         ]
 
+    def _slot(self, key: Key) -> Slot:
+        """A key's slot: the one there is, if it is of the same secret."""
+        known = self._slots.get(key.id)
+        if known is None or known.key.secret != key.secret:
+            return Slot(key, self._clock)
+        known.rekey(key)
+        return known
+
+    def _adopt(self, wanted: Mapping[str, tuple[Key, bool | None]]) -> None:
+        """Have these keys, in this order; each is enabled, disabled, or (None) as it was."""
+        slots: dict[str, Slot] = {}
+        for id, (key, enabled) in wanted.items():
+            slot = slots[id] = self._slot(key)
+            if enabled is False:
+                slot.health = Health.DEAD
+            elif enabled and slot.health is Health.DEAD:
+                slot.forgive()
+        self._slots = slots
+        self._changed()
+
     def _changed(self) -> None:
         self._groups = None
         self._waiting.serve()
+        if self._shared is not None:
+            self._shared.queue.ring()
 
     def _made(self, key: str | Key) -> Key:
-        made = key if isinstance(key, Key) else Key(key)
-        if not made.secret:
-            raise ConfigurationError(f"Pool {self.name!r}: a key is empty (id {made.id!r}).")
-        fit = made.secret.isascii() and made.secret.isprintable()
-        if not fit or made.secret != made.secret.strip():
-            raise ConfigurationError(
-                f"Pool {self.name!r}: the key {made.id!r} holds what no HTTP header can carry: a "
-                f"line break or a space at its end, or letters that are not ASCII."
-            )
-        return made
+        return fit(key if isinstance(key, Key) else Key(key), self.name)
 
     async def __aenter__(self) -> Self:
+        if self._shared is not None:
+            await self._shared.begin()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        return None
+        if self._shared is not None:
+            await self._shared.aclose()
 
 
 def _grouped(slots: Iterable[Slot]) -> list[Group]:

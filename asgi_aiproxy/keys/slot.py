@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asgi_aiproxy.keys.key import Key
+from asgi_aiproxy.keys.key import Key, fingerprint
 from asgi_aiproxy.keys.verdict import Health, Verdict
 
 _NEVER = float("-inf")
+_SHY = 1 / 8  # of its weight, when a key was refused
 _DUST = 1e-3  # adding up fractions of a minute is not exact
 
 
 class Slot:
-    """A key and its state. Rate limits are leaky: `*_full` is when the bucket would be empty."""
+    """A key and its state. Rate limits are leaky: `*_full` is when the bucket would be empty.
+
+    `tag` is the name by which other processes know the same secret; `shut` is until when, as a
+    store said, its limits are used up.
+    """
 
     __slots__ = (
         "clock",
@@ -20,16 +25,19 @@ class Slot:
         "health",
         "in_flight",
         "key",
+        "limited",
         "requests_full",
         "share",
+        "shut",
         "strikes",
+        "tag",
         "tokens_full",
         "until",
         "uses",
     )
 
     def __init__(self, key: Key, clock: Callable[[], float]) -> None:
-        self.key = key
+        self.rekey(key)
         self.clock = clock
         self.health = Health.OK
         self.until = _NEVER
@@ -40,10 +48,16 @@ class Slot:
         self.failures = 0
         self.requests_full = _NEVER
         self.tokens_full = _NEVER
+        self.shut = _NEVER
+        self.tag = f"{key.id}:{fingerprint(key.secret)}"
+
+    def rekey(self, key: Key) -> None:
+        """The same secret, said to be used in another way."""
+        self.key = key
+        self.limited = (key.rpm, key.tpm, key.concurrency) != (None, None, None)
 
     def wait(self, now: float) -> float:
         """Seconds until this key may be used; infinity if only a release or an operator helps."""
-        key = self.key
         if self.health is not Health.OK:
             if self.health is Health.DEAD:
                 return float("inf")
@@ -51,9 +65,12 @@ class Slot:
                 return self.until - now
             if self.health is Health.QUARANTINED and self.in_flight:
                 return float("inf")  # one trial at a time
+        if not self.limited:
+            return 0.0
+        key = self.key
         if key.concurrency is not None and self.in_flight >= key.concurrency:
             return float("inf")
-        wait = 0.0
+        wait = max(0.0, self.shut - now)
         if key.rpm is not None:
             wait = max(wait, self.requests_full + 60 / key.rpm - now - 60)
         if key.tpm is not None:
@@ -90,11 +107,21 @@ class Slot:
             if verdict.health is Health.QUARANTINED or not resting:
                 self.health = verdict.health
             if verdict.health is Health.QUARANTINED:
-                self.share = 1 / 8
+                self.share = _SHY
         elif not resting:
             self.share = min(1.0, self.share * 2)
             self.strikes = 0
             self.health = Health.OK
+
+    def rest(self, health: Health, until: float, strikes: int) -> None:
+        """It has to rest, as somebody else found out."""
+        self.health, self.until, self.strikes = health, until, strikes
+        if health is Health.QUARANTINED:
+            self.share = _SHY
+
+    def heal(self) -> None:
+        """It is well again, as somebody else found out; its share comes back step by step."""
+        self.health, self.until, self.strikes = Health.OK, _NEVER, 0
 
     def forgive(self) -> None:
         """Nothing is held against this key any more."""

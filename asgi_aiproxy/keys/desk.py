@@ -1,0 +1,237 @@
+"""Where keys with limits are asked for: in a store, so that their limits hold for all processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import count
+
+import msgspec
+
+from asgi_aiproxy.keys.slot import Slot
+from asgi_aiproxy.keys.verdict import Health
+from asgi_aiproxy.stores import base
+from asgi_aiproxy.stores.base import (
+    Admitted,
+    Count,
+    Grant,
+    Refused,
+    Store,
+    StoreUnavailableError,
+)
+
+logger = logging.getLogger("asgi_aiproxy")
+
+_AT_ONCE = 256
+_MOST = 10_000  # ends that may wait for the store; without them leases end by themselves
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds
+
+
+class Contact:
+    """Whether a store answers: it is logged once when it stops, and once when it is back."""
+
+    def __init__(self, pool: str) -> None:
+        self._pool = pool
+        self.away = False
+
+    def lost(self, error: StoreUnavailableError) -> None:
+        """It did not answer."""
+        if not self.away:
+            self.away = True
+            logger.warning("pool %s: the store is away: %s", self._pool, error)
+
+    def found(self) -> None:
+        """It answered."""
+        if self.away:
+            self.away = False
+            logger.info("pool %s: the store is back", self._pool)
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """What the store has booked for the use of a key, as far as that is known.
+
+    `asked` is what has to be settled, `granted` what has to be kept, if it takes that long.
+    """
+
+    asked: Admitted
+    granted: tuple[Grant, ...]
+
+
+class Desk:
+    """Takes keys with limits from the store, and gives them back.
+
+    A key in use is kept for `ttl` seconds, and renewed until it is given back: those of a process
+    that dies come back by themselves. `freed` is called when something was given back.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        account: str,
+        contact: Contact,
+        *,
+        freed: Callable[[], None],
+        ttl: float = 60.0,
+    ) -> None:
+        self._store = store
+        self._account = account
+        self._contact = contact
+        self._freed = freed
+        self._ttl = ttl
+        self._me = secrets.token_hex(8)
+        self._numbers = count()
+        self._ended: deque[tuple[float, Admitted, Mapping[Grant, int]]] = deque(maxlen=_MOST)
+        self._open: dict[str, tuple[Grant, ...]] = {}  # by holder
+        self._work: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None
+
+    def grants(self, slot: Slot) -> tuple[Grant, ...]:
+        """What one use of a key takes. Tokens are counted when they are known: at first one."""
+        key, account, tag = slot.key, self._account, slot.tag
+        found: list[Grant] = []
+        if key.rpm is not None:
+            found.append(Count(account, f"{tag}:rpm", key.rpm))
+        if key.tpm is not None:
+            found.append(Count(account, f"{tag}:tpm", key.tpm))
+        if key.concurrency is not None:
+            found.append(base.Slot(account, f"{tag}:slots", key.concurrency))
+        if slot.health is Health.QUARANTINED:
+            found.append(base.Slot(account, f"{tag}:trial", 1))
+        return tuple(found)
+
+    async def ask(self, slots: Sequence[Slot]) -> tuple[int, Ticket] | Refused:
+        """Take the first of some keys that can be had: which one, and its ticket.
+
+        Raises StoreUnavailableError with a ticket in `ticket`, for it may have been done.
+        """
+        one_of = [self.grants(slot) for slot in slots]
+        holder = f"{self._me}-{next(self._numbers):x}"
+        try:
+            found = await self._store.admit(holder, (), ttl=self._ttl, one_of=one_of)
+        except StoreUnavailableError as error:
+            self._contact.lost(error)
+            raise DeskClosedError(self._assumed(holder, one_of)) from error
+        except BaseException:
+            self.end(self._assumed(holder, one_of))
+            raise
+        self._contact.found()
+        if isinstance(found, Refused):
+            return found
+        ticket = Ticket(found, found.grants)
+        self._keep(ticket)
+        return found.choice, ticket
+
+    def assume(self, ticket: Ticket, slot: Slot) -> Ticket:
+        """The ticket of a key that is used though the store was away: it learns of it later."""
+        ticket = Ticket(ticket.asked, self.grants(slot))
+        self._keep(ticket)
+        return ticket
+
+    def end(self, ticket: Ticket, tokens: int = 0) -> None:
+        """Give a key back that has used so many tokens. It is done soon, and tried for a while."""
+        asked = ticket.asked
+        held = self._open.pop(asked.holder, None) is not None
+        actual: dict[Grant, int] = {
+            grant: tokens
+            for grant in asked.grants
+            if isinstance(grant, Count) and grant.name.endswith(":tpm") and asked.sure
+        }
+        if not (held or actual or not asked.sure):
+            return  # what it took is counted, and forgotten in a minute
+        loop = asyncio.get_running_loop()
+        self._ended.append((loop.time() + self._ttl, asked, actual))
+        self._work = _running(self._work, self._settle_all)
+
+    async def aclose(self, seconds: float) -> None:
+        """Give back what has ended; wait so long at most."""
+        if self._work is not None and self._ended:
+            self._work = _running(self._work, self._settle_all)
+            await asyncio.wait((self._work,), timeout=seconds)
+        for task in (self._work, self._renewal):
+            if task is not None and task.get_loop() is asyncio.get_running_loop():
+                task.cancel()
+
+    def _assumed(self, holder: str, one_of: Sequence[tuple[Grant, ...]]) -> Ticket:
+        every = tuple(grant for grants in one_of for grant in grants)
+        return Ticket(Admitted.assumed(holder, every), ())
+
+    def _keep(self, ticket: Ticket) -> None:
+        slots = tuple(grant for grant in ticket.granted if isinstance(grant, base.Slot))
+        if slots:
+            self._open[ticket.asked.holder] = slots
+            self._renewal = _running(self._renewal, self._renew_all)
+
+    async def _settle_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE
+        while self._ended:
+            batch = [self._ended.popleft() for _ in range(min(_AT_ONCE, len(self._ended)))]
+            settled = await asyncio.gather(*(self._settle(*one[1:]) for one in batch))
+            now = loop.time()
+            late = [
+                one
+                for one, done in zip(batch, settled, strict=True)
+                if not done and one[0] > now and len(self._ended) < _MOST
+            ]
+            if len(late) < len(batch):
+                self._freed()
+            if late:
+                self._ended.extendleft(reversed(late))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LAST_PAUSE)
+
+    async def _settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> bool:
+        try:
+            await self._store.settle(admitted, actual)
+        except StoreUnavailableError as error:
+            self._contact.lost(error)
+            return False
+        except Exception:
+            logger.exception("a key could not be given back; it comes back by itself")
+        return True
+
+    async def _renew_all(self) -> None:
+        known: set[str] = set()
+        while self._open:
+            await asyncio.sleep(self._ttl / 3)
+            # Most have ended by now; only what was there last time needs it.
+            due = {holder: slots for holder, slots in self._open.items() if holder in known}
+            known = set(self._open)
+            await asyncio.gather(*(self._renew(*one) for one in due.items()))
+
+    async def _renew(self, holder: str, slots: tuple[Grant, ...]) -> None:
+        try:
+            if not await self._store.renew(Admitted(holder=holder, grants=slots), self._ttl):
+                # It was lost, or taken while the store was away: it is in use all the same.
+                forced = [msgspec.structs.replace(slot, limit=None) for slot in slots]
+                if holder in self._open:
+                    await self._store.admit(holder, forced, ttl=self._ttl)
+        except StoreUnavailableError as error:
+            self._contact.lost(error)
+        except Exception:
+            logger.exception("a key in use could not be renewed")
+
+
+class DeskClosedError(StoreUnavailableError):
+    """The store is away; `ticket` is what it may have booked before it was."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        super().__init__("The store is away.")
+        self.ticket = ticket
+
+
+def _running(
+    task: asyncio.Task[None] | None, work: Callable[[], Awaitable[None]]
+) -> asyncio.Task[None]:
+    """The task that does some work: the one there is, if it lives in this loop."""
+    loop = asyncio.get_running_loop()
+    if task is not None and not task.done() and task.get_loop() is loop:
+        return task
+
+    async def run() -> None:
+        await work()
+
+    return loop.create_task(run())

@@ -1,0 +1,271 @@
+"""What a store has of a pool, its keys and their health, kept in step with the pool's own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
+from typing import Literal, Protocol
+
+import msgspec
+
+from asgi_aiproxy.keys.desk import Contact
+from asgi_aiproxy.keys.slot import Slot
+from asgi_aiproxy.keys.table import KeyTable, Stored
+from asgi_aiproxy.keys.verdict import Health
+from asgi_aiproxy.stores.base import Hold, StoreUnavailableError
+
+logger = logging.getLogger("asgi_aiproxy")
+
+# A key that was refused stays known as such for so long after its rest, until it is tried.
+_REMEMBERED = 7 * 86400.0
+_SLACK = 0.5  # seconds by which what two processes know of the end of a rest may differ
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What is on record about a key that rests."""
+
+    health: Literal["cooling", "quarantined"]
+    strikes: int = 0
+
+
+class Home(Protocol):
+    """The pool, as a replica sees it."""
+
+    def slots(self) -> Iterable[Slot]:
+        """The keys there are."""
+        ...
+
+    def adopt(self, rows: Mapping[str, Stored]) -> None:
+        """Have these keys, beside those given in code."""
+        ...
+
+    def changed(self) -> None:
+        """The health of keys is another than before."""
+        ...
+
+
+class Replica:
+    """Reads the keys and the health of a pool from a store, and again whenever they change there;
+    writes there what this process finds out. All of it in the background, but for the beginning.
+    """
+
+    def __init__(
+        self,
+        table: KeyTable,
+        account: str,
+        home: Home,
+        contact: Contact,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = table.store
+        self._table = table
+        self._account = account
+        self._home = home
+        self._contact = contact
+        self._clock = clock
+        self._numbers = count(1)
+        self._rows_read = 0
+        self._stale_rows = self._stale_holds = False
+        self._unwritten: dict[str, Slot] = {}
+        self._held: dict[str, Health] = {}  # what the store was last known to say, by tag
+        self.errors: dict[str, str] = {}  # why rows can not be read, by key
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stops: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._first: asyncio.Task[None] | None = None
+        self._more = asyncio.Event()
+        self._ready = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether the keys have never been read yet."""
+        return not self._rows_read
+
+    def ready(self) -> bool:
+        """Whether the keys have been read, or at least been asked for, in this event loop."""
+        return self._ready and self._loop is asyncio.get_running_loop()
+
+    async def begin(self, seconds: float | None = None) -> None:
+        """Read all, and hear of changes from now on. What takes longer is read later, and so it is
+        when the store is away."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._ready = loop, False
+            self._more = asyncio.Event()
+            self._first = loop.create_task(self._begin())
+            self._task = loop.create_task(self._work())
+        if self._first is not None:
+            await asyncio.wait((self._first,), timeout=seconds)
+        self._ready = True
+
+    async def _begin(self) -> None:
+        for stop in self._stops:
+            stop()
+        self._stops = [
+            self._store.watch(self._table.name, self._rows_changed),
+            self._store.watch(self._account, self._holds_changed),
+        ]
+        try:
+            await self.read_rows()
+            await self._read_holds()
+        except StoreUnavailableError as error:
+            self._contact.lost(error)
+            self._rows_changed()
+        except Exception:
+            logger.exception("the keys of pool %s could not be read", self._table.pool)
+
+    async def aclose(self, seconds: float) -> None:
+        """Write what is still to be written, for so long at most, and stop."""
+        if self._loop is not asyncio.get_running_loop():
+            return
+        for stop in self._stops:
+            stop()
+        tasks = [task for task in (self._task, self._first) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._stops, self._task, self._first, self._loop = [], None, None, None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._write()
+        except (StoreUnavailableError, TimeoutError):
+            pass  # others find out by themselves
+
+    def publish(self, slot: Slot) -> None:
+        """Tell the store what has become of a key."""
+        self._unwritten[slot.tag] = slot
+        self._more.set()
+
+    async def read_rows(self) -> None:
+        """Read all keys. Raises StoreUnavailableError."""
+        number = next(self._numbers)
+        rows = await self._table.keys()
+        if number < self._rows_read:
+            return  # what was asked for later has come first
+        self._rows_read = number
+        self._complain(rows)
+        self._home.adopt(rows)
+        self._stale_holds = True  # new keys may be at rest
+        self._more.set()
+
+    def _rows_changed(self) -> None:
+        self._stale_rows = True
+        self._more.set()
+
+    def _holds_changed(self) -> None:
+        self._stale_holds = True
+        self._more.set()
+
+    async def _work(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            try:
+                await self._step()
+            except StoreUnavailableError as error:
+                self._contact.lost(error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LAST_PAUSE)
+                self._more.set()
+            except Exception:
+                logger.exception("pool %s could not be kept in step", self._table.pool)
+                await asyncio.sleep(_LAST_PAUSE)
+            else:
+                self._contact.found()
+                pause = _FIRST_PAUSE
+
+    async def _step(self) -> None:
+        """Write what is new here, then read what is new there: so nothing is read that is older
+        than what was written."""
+        await self._write()
+        if self._stale_rows:
+            self._stale_rows = False
+            try:
+                await self.read_rows()
+            except BaseException:
+                self._stale_rows = True
+                raise
+        if self._stale_holds:
+            self._stale_holds = False
+            try:
+                await self._read_holds()
+            except BaseException:
+                self._stale_holds = True
+                raise
+
+    # health
+
+    async def _write(self) -> None:
+        while self._unwritten:
+            tag, slot = next(iter(self._unwritten.items()))
+            health, until = slot.health, slot.until
+            await self._write_one(slot)
+            if (slot.health, slot.until) == (health, until):
+                self._unwritten.pop(tag, None)
+
+    async def _write_one(self, slot: Slot) -> None:
+        store, account, tag = self._store, self._account, slot.tag
+        health, rest = slot.health, slot.until - self._clock()
+        known = self._held.get(tag)
+        if health is Health.DEAD or (health is Health.COOLING and rest <= 0):
+            return
+        if health is Health.OK:
+            if known is not None:
+                del self._held[tag]
+                await store.lift(account, tag)
+            return
+        note = msgspec.json.encode(Note(health.value, slot.strikes))  # type: ignore[arg-type]
+        if health is Health.QUARANTINED:
+            rest = max(rest, 0.0) + _REMEMBERED
+        elif known is Health.QUARANTINED:
+            await store.lift(account, tag)  # it was let in, and is over a limit
+        self._held[tag] = health
+        if not await store.hold(account, tag, rest, note):
+            self._stale_holds = True  # somebody knows better
+
+    async def _read_holds(self) -> None:
+        holds = await self._store.holds(self._account)
+        now = self._clock()
+        notes = {tag: found for tag, hold in holds.items() if (found := _read(hold, now))}
+        changed = False
+        for slot in self._home.slots():
+            if slot.tag in self._unwritten or slot.health is Health.DEAD:
+                continue
+            found = notes.get(slot.tag)
+            if found is None:
+                self._held.pop(slot.tag, None)
+                over = slot.health is Health.COOLING and slot.until - now <= _SLACK
+                if slot.health is not Health.OK and not over:
+                    slot.heal()
+                    changed = True
+                continue
+            note, until = found
+            health = self._held[slot.tag] = Health(note.health)
+            if slot.health is not health or abs(slot.until - until) > _SLACK:
+                slot.rest(health, until, note.strikes)
+                changed = True
+        if changed:
+            self._home.changed()
+
+    def _complain(self, rows: Mapping[str, Stored]) -> None:
+        """Log what can not be read, once."""
+        errors = {id: stored.error for id, stored in rows.items() if stored.error}
+        for id, error in errors.items():
+            if self.errors.get(id) != error:
+                logger.error("pool %s: a key is left out: %s", self._table.pool, error)
+        self.errors = errors
+
+
+def _read(hold: Hold, now: float) -> tuple[Note, float] | None:
+    """What is on record, and until when the key rests."""
+    try:
+        note = msgspec.json.decode(hold.value, type=Note)
+    except msgspec.MsgspecError:
+        return None
+    remembered = _REMEMBERED if note.health == "quarantined" else 0.0
+    return note, now + hold.seconds - remembered

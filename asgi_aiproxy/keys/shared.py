@@ -1,0 +1,269 @@
+"""What makes a pool one with the pools of the same name in other processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.keys.desk import Contact, Desk, DeskClosedError, Ticket
+from asgi_aiproxy.keys.key import Key, serves
+from asgi_aiproxy.keys.lease import Lease, NoKeyError, Want
+from asgi_aiproxy.keys.queue import Queue
+from asgi_aiproxy.keys.replica import Replica
+from asgi_aiproxy.keys.sealer import Seals
+from asgi_aiproxy.keys.slot import Slot
+from asgi_aiproxy.keys.table import KeyTable, Stored
+from asgi_aiproxy.keys.verdict import Health
+from asgi_aiproxy.stores.base import Away, Refused, Store
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.keys.pool import KeyPool
+
+_CHOICES = 16  # keys that the store is asked for at once
+_AGAIN = 1.0  # seconds, when nobody can tell
+_PATIENCE = 2.0  # seconds for which the first call waits for the keys to be read
+_FAREWELL = 2.0  # seconds for what is still to be told to the store
+
+
+class SharedLease(Lease):
+    """A key in use that the store knows of."""
+
+    __slots__ = ("_desk", "_ticket", "_tokens")
+
+    def __init__(self, pool: KeyPool, slot: Slot, desk: Desk, ticket: Ticket) -> None:
+        super().__init__(pool, slot)
+        self._desk = desk
+        self._ticket: Ticket | None = ticket
+        self._tokens = 0
+
+    def spend(self, tokens: int) -> None:
+        """Count tokens against the key's limit."""
+        super().spend(tokens)
+        self._tokens += tokens
+
+    def release(self) -> None:
+        """End the use."""
+        super().release()
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._desk.end(ticket, self._tokens)
+
+
+class Shared:
+    """A pool's part in a store: its keys and their health are copied here, their limits are there.
+
+    A key without limits costs no call of the store, one with limits one call.
+    """
+
+    def __init__(
+        self, pool: KeyPool, store: Store, sealer: Seals | None, away: str, random: random.Random
+    ) -> None:
+        if away not in (Away.FAIL_OPEN, Away.FAIL_CLOSED):
+            raise ConfigurationError(
+                f"Pool {pool.name!r}: while the store is away, keys are used by what this process "
+                f"knows (fail_open), or those with limits are not (fail_closed); not {away!r}."
+            )
+        self._pool = pool
+        self._away = away
+        self._contact = Contact(pool.name)
+        self.table = KeyTable(store, pool.name, sealer)
+        self.account = f"pool:{pool.name}"
+        self.queue = Queue(self._draw, random)
+        self._replica = Replica(self.table, self.account, self, self._contact, pool._clock)
+        self._desk = Desk(store, self.account, self._contact, freed=self.queue.ring)
+        self._given = {slot.key.id: slot.key for slot in pool._slots.values()}
+
+    async def begin(self) -> None:
+        """Read what the store has. Raises ConfigurationError if it has keys, and none is of use."""
+        await self._replica.begin()
+        errors = self._replica.errors
+        if errors and not self._pool._slots:
+            raise ConfigurationError(next(iter(errors.values())))
+
+    async def aclose(self) -> None:
+        """Tell the store what is still to be told, and let go."""
+        await self._desk.aclose(_FAREWELL)
+        await self._replica.aclose(_FAREWELL)
+
+    # using keys
+
+    async def acquire(self, want: Want, wait: float) -> Lease:
+        """A key, waited for if need be. Raises NoKeyError."""
+        if not self._replica.ready():
+            await self._replica.begin(_PATIENCE)
+        if not self.queue.holds(want):
+            try:
+                return await self._draw(want)
+            except NoKeyError as error:
+                if not error.exists or not wait:
+                    raise
+        return await self.queue.wait(want, wait)
+
+    async def _draw(self, want: Want) -> Lease:
+        """A key now, or NoKeyError: keys with limits are asked for, up to the first that has none
+        and so can be had."""
+        seen = set(want.exclude)
+        found = False
+        soonest: float | None = None
+        while True:
+            choices, free, fits, wait = self._choices(want, seen)
+            found, soonest = found or fits, _sooner(soonest, wait)
+            if choices:
+                try:
+                    answer = await self._desk.ask(choices)
+                except DeskClosedError as error:
+                    return self._without_store(choices, free, error.ticket)
+                if not isinstance(answer, Refused):
+                    number, ticket = answer
+                    if self._fits(choices[number]):
+                        return self._lent(choices[number], ticket)
+                    self._desk.end(ticket)  # it has come to rest, or is gone, meanwhile
+                    seen = set(want.exclude)
+                    continue
+                self._note(choices, answer)
+                soonest = _sooner(soonest, answer.retry_after)
+            if free is not None and self._fits(free):
+                return self._lent(free, None)
+            if len(choices) < _CHOICES:
+                raise self._failure(want, found, soonest)
+
+    def _choices(
+        self, want: Want, seen: set[str]
+    ) -> tuple[list[Slot], Slot | None, bool, float | None]:
+        """Keys that the store is to be asked for, the key after them that needs no asking,
+        whether there is any for this call, and the seconds until the first is back."""
+        now = self._pool._clock()
+        soonest: float | None = None
+        choices: list[Slot] = []
+        found = False
+        for slot in self._pool._candidates(want):
+            key = slot.key
+            if key.id in seen or (want.among and not serves(want.among, key.id)):
+                continue
+            seen.add(key.id)
+            if key.models and want.model and not serves(key.models, want.model):
+                continue
+            found = True
+            wait = slot.wait(now)
+            if wait > 0:
+                soonest = _sooner(soonest, wait if wait != float("inf") else None)
+            elif not slot.limited and slot.health is not Health.QUARANTINED:
+                return choices, slot, True, soonest
+            else:
+                choices.append(slot)
+                if len(choices) == _CHOICES:
+                    break
+        return choices, None, found, soonest
+
+    def _failure(self, want: Want, found: bool, soonest: float | None) -> NoKeyError:
+        if not found and self._replica.behind:
+            return NoKeyError("The keys can not be read: the store is away.", retry_after=_AGAIN)
+        return self._pool._no_key(want, found, soonest)
+
+    def _fits(self, slot: Slot) -> bool:
+        """Whether a key can still be used, now that the store has answered."""
+        pool = self._pool
+        return pool._slots.get(slot.key.id) is slot and slot.wait(pool._clock()) <= 0
+
+    def _lent(self, slot: Slot, ticket: Ticket | None) -> Lease:
+        pool = self._pool
+        slot.use(pool._clock())
+        return Lease(pool, slot) if ticket is None else SharedLease(pool, slot, self._desk, ticket)
+
+    def _note(self, choices: list[Slot], refused: Refused) -> None:
+        """None of these can be had before; but a place may become free at any time."""
+        if refused.retry_after is not None:
+            until = self._pool._clock() + refused.retry_after
+            for slot in choices:
+                if slot.key.concurrency is None and slot.health is not Health.QUARANTINED:
+                    slot.shut = until
+
+    def _without_store(self, choices: list[Slot], free: Slot | None, ticket: Ticket) -> Lease:
+        first = next((slot for slot in choices if self._fits(slot)), None)
+        if self._away is Away.FAIL_OPEN and first is not None:
+            return self._lent(first, self._desk.assume(ticket, first))
+        self._desk.end(ticket)
+        if free is not None and self._fits(free):
+            return self._lent(free, None)
+        raise NoKeyError(
+            "The limits of the keys can not be checked: the store is away.", retry_after=_AGAIN
+        )
+
+    # health
+
+    def publish(self, slot: Slot) -> None:
+        """A verdict has changed this key."""
+        self._replica.publish(slot)
+
+    # keeping keys
+
+    async def put(self, keys: Iterable[Key]) -> None:
+        """Write keys, in place of those of the same ids."""
+        await self.table.put(*keys)
+        await self.refresh()
+
+    async def replace(self, keys: Iterable[Key]) -> None:
+        """Make these the keys of the store."""
+        await self.table.replace(keys)
+        await self.refresh()
+
+    async def remove(self, key_id: str) -> None:
+        """Remove a key. Raises KeyError, and ConfigurationError for one given in code."""
+        if await self.table.drop(key_id):
+            await self.refresh()
+        elif key_id in self._given:
+            raise ConfigurationError(
+                f"Pool {self._pool.name!r}: the key {key_id!r} is given in code, where other "
+                f"processes have it, too: it can be disabled, not removed."
+            )
+        else:
+            raise KeyError(key_id)
+
+    async def switch(self, key_id: str, *, enabled: bool) -> None:
+        """Enable or disable a key everywhere. Raises KeyError."""
+        await self.refresh()
+        slot = self._pool._slots[key_id]
+        await self.table.switch(key_id, enabled=enabled)
+        await self.refresh()
+        if enabled:
+            slot.forgive()
+            self.publish(slot)
+
+    async def refresh(self) -> None:
+        """Read the keys now. Raises StoreUnavailableError."""
+        await self._replica.begin(_PATIENCE)
+        await self._replica.read_rows()
+
+    # what the replica asks of its home
+
+    def slots(self) -> Iterable[Slot]:
+        """The keys there are."""
+        return self._pool._slots.values()
+
+    def adopt(self, rows: Mapping[str, Stored]) -> None:
+        """Have these keys, beside those given in code, in the same order everywhere."""
+        pool = self._pool
+        wanted = {id: (key, True) for id, key in self._given.items()}
+        for id in sorted(rows):
+            key, enabled, error = rows[id]
+            known = pool._slots.get(id)
+            if error and known is not None:
+                wanted[id] = known.key, known.health is not Health.DEAD
+            elif error:
+                wanted.pop(id, None)
+            elif key is not None:
+                wanted[id] = key, enabled
+            elif id in self._given:
+                wanted[id] = self._given[id], enabled
+        pool._adopt(wanted)
+
+    def changed(self) -> None:
+        """The health of keys is another than before."""
+        self._pool._shy = True
+        self.queue.ring()
+
+
+def _sooner(known: float | None, more: float | None) -> float | None:
+    return more if known is None else known if more is None else min(known, more)
