@@ -12,7 +12,8 @@ from asgi_aiproxy.stores.redis.pipe import Argument, Pipe, Rejected
 from asgi_aiproxy.stores.redis.wire import Address, Dialler, Target
 
 SLOTS = 16384
-_HOPS = 5  # redirections of one call
+_HOPS = 5  # attempts at one call
+_ELSEWHERE = ("MOVED", "ASK", "TRYAGAIN")
 
 
 def slot_of(account: str) -> int:
@@ -58,8 +59,9 @@ class Link:
 class ClusterLink(Link):
     """Calls, each bounded in time, to the node that has what it is about.
 
-    Who has which slot is asked of any node, and again when a node fails, or says that a slot has
-    moved. A call that was redirected was not executed, so it is sent on.
+    Who has which slot is asked of any node, and again when a node fails. A call that was redirected
+    was not executed, so it is sent on. While a slot is on its way from one node to another, scripts
+    on several keys can not run; they are tried again until their time is over.
     """
 
     clustered = True
@@ -94,13 +96,16 @@ class ClusterLink(Link):
             if asking:
                 pipe.call("ASKING")
             reply = await pipe.call(*command)
-            if not isinstance(reply, Rejected) or reply.code not in ("MOVED", "ASK"):
+            if not isinstance(reply, Rejected) or reply.code not in _ELSEWHERE:
                 return reply
+            if reply.code == "TRYAGAIN":
+                await asyncio.sleep(self._timeout / _HOPS)
+                continue
             asking = reply.code == "ASK"
             address = _place(reply.text, address)
             if not asking and self._owners:
                 self._owners[slot] = address
-        raise StoreUnavailableError("Redis: the nodes of the cluster do not agree on a slot.")
+        raise StoreUnavailableError("Redis: a slot of the cluster is on its way to another node.")
 
     async def _ask(self) -> None:
         """Ask who has which slot; calls that want to know at the same time ask once."""

@@ -205,8 +205,10 @@ class RedisStore:
     ) -> dict[str, int]:
         """Add to sums; returns the new ones."""
         names = self._names
-        keys = [names.key(account, "n"), names.once(account, "add", once)]
-        arguments: list[Argument] = [0 if ttl is None else milliseconds(ttl), int(bool(once))]
+        keys = [names.key(account, "n")]
+        if once:
+            keys.append(names.once(account, "add", once))
+        arguments: list[Argument] = [0 if ttl is None else milliseconds(ttl)]
         for name, amount in amounts.items():
             arguments += (name, amount)
         sums = await self._link.run(names.tag(account), ADD, keys, *arguments)
@@ -232,8 +234,10 @@ class RedisStore:
     ) -> None:
         """Add a record; about `maxlen` are kept."""
         names = self._names
-        keys = [names.key(log, "l"), names.once(log, "append", once)]
-        await self._link.run(names.tag(log), APPEND, keys, maxlen or 0, int(bool(once)), record)
+        keys = [names.key(log, "l")]
+        if once:
+            keys.append(names.once(log, "append", once))
+        await self._link.run(names.tag(log), APPEND, keys, maxlen or 0, record)
 
     async def read(
         self, log: str, after: str = "", limit: int = 100, *, newest: bool = False

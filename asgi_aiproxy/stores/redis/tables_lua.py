@@ -105,13 +105,13 @@ return found
 """
 )
 
-# KEYS: sums, mark. ARGV: milliseconds to keep (0: for ever), whether it has a mark; name, amount.
+# KEYS: sums, a mark if it is done once. ARGV: milliseconds to keep (0: for ever); name, amount.
 ADD = Script(
     FIRST
     + """
-local new = ARGV[2] == '0' or first(KEYS[2])
+local new = not KEYS[2] or first(KEYS[2])
 local sums = {}
-for arg = 3, #ARGV, 2 do
+for arg = 2, #ARGV, 2 do
   if new then
     sums[#sums + 1] = redis.call('HINCRBY', KEYS[1], ARGV[arg], ARGV[arg + 1])
   else
@@ -126,13 +126,13 @@ return sums
 """
 )
 
-# KEYS: log, mark. ARGV: about how many to keep (0: all), whether it has a mark, the record.
+# KEYS: log, a mark if it is done once. ARGV: about how many to keep (0: all), the record.
 APPEND = Script(
     FIRST
     + """
-if ARGV[2] ~= '0' and not first(KEYS[2]) then return 0 end
-if ARGV[1] == '0' then redis.call('XADD', KEYS[1], '*', 'r', ARGV[3])
-else redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'r', ARGV[3]) end
+if KEYS[2] and not first(KEYS[2]) then return 0 end
+if ARGV[1] == '0' then redis.call('XADD', KEYS[1], '*', 'r', ARGV[2])
+else redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'r', ARGV[2]) end
 return 1
 """
 )

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as BrokenError,
@@ -112,9 +114,14 @@ class Dialler:
         self._sentinel: Any = None
         if target.kind == "sentinel":
             make: Any = Sentinel
+            share = timeout / (len(target.seeds) + 1)  # they are asked one after the other
             self._sentinel = make(
                 target.seeds,
-                sentinel_kwargs={"socket_timeout": timeout, "socket_connect_timeout": timeout},
+                sentinel_kwargs={
+                    "socket_timeout": share,
+                    "socket_connect_timeout": share,
+                    "retry": Retry(NoBackoff(), 0),
+                },
             )
 
     def to(self, address: Address | None = None) -> Dial:
