@@ -78,7 +78,7 @@ class Backlog(Generic[T]):
             self._task = loop.create_task(self._work(self._hurry))
 
     async def _work(self, hurry: asyncio.Event) -> None:
-        pause = _FIRST_PAUSE
+        tries = 0
         if self._gather:
             await _at_most(hurry, self._gather)
         while self._waiting:
@@ -94,10 +94,11 @@ class Backlog(Generic[T]):
                 self._busy = 0
                 self._waiting.extendleft(reversed(again))
             if again:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LAST_PAUSE)
-            else:
-                pause = _FIRST_PAUSE
+                await asyncio.sleep(self._pause(tries))
+            tries = tries + 1 if again else 0
+
+    def _pause(self, tries: int) -> float:
+        return min(_FIRST_PAUSE * 2.0**tries, _LAST_PAUSE)
 
 
 async def _at_most(event: asyncio.Event, seconds: float) -> None:

@@ -160,7 +160,7 @@ class CallGate:
 
     def _refuse(self, refused: Refused) -> None:
         self.headers += by.refused_headers(refused)
-        raise by.refusal(refused, self._limits, self._limiter.clock())
+        raise by.refusal(refused, self._limiter.clock())
 
     def _forget(self, holder: str, grants: Sequence[Grant]) -> None:
         """Give back what the store may have given without saying so."""

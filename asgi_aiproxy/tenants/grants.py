@@ -75,11 +75,11 @@ def per_tokens(
         yield reserve(principal, budget, cost(budget), now)
 
 
-def refusal(refused: Refused, limits: Limits, now: float) -> APIError:
+def refusal(refused: Refused, now: float) -> APIError:
     """Why a call may not go out."""
     grant, retry_after = refused.grant, refused.retry_after
     if isinstance(grant, Reserve):
-        return _exhausted(grant, refused.left, limits, now)
+        return _exhausted(grant, refused.left, now)
     if isinstance(grant, Slot):
         message = f"Rate limit reached: {grant.limit} requests at the same time."
         return APIError(Kind.LIMITED, message, retry_after=retry_after or 1.0)
@@ -89,7 +89,7 @@ def refusal(refused: Refused, limits: Limits, now: float) -> APIError:
     return APIError(Kind.LIMITED, message, retry_after=retry_after or 1.0)
 
 
-def _exhausted(grant: Reserve, left: int, limits: Limits, now: float) -> APIError:
+def _exhausted(grant: Reserve, left: int, now: float) -> APIError:
     unit, which = grant.name.split(":")[-2:]
     per: Period = "total" if which == "total" else "day" if len(which) == 10 else "month"
     of = "budget" if per == "total" else f"budget of this {per}"
