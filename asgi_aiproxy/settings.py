@@ -36,17 +36,12 @@ from pydantic_settings import (
 )
 
 from asgi_aiproxy._asgi import ASGIApp
+from asgi_aiproxy.composition import compose, is_local, place
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.identity import Principal
-from asgi_aiproxy.keys import Key, KeyPool, Strategy
-from asgi_aiproxy.middleware import Authenticate, static_tokens
-from asgi_aiproxy.providers import Provider, Target, azure, openai_compatible
+from asgi_aiproxy.identity import Period
+from asgi_aiproxy.keys import Strategy
+from asgi_aiproxy.networks import check_networks
 from asgi_aiproxy.providers.catalog import ROWS
-from asgi_aiproxy.providers.discovery import discover
-from asgi_aiproxy.router import ProviderRouter, Route
-from asgi_aiproxy.shim import OpenAIShim
-from asgi_aiproxy.upstream import Timeouts, default_transport
-from asgi_aiproxy.usage import ignore, log_usage
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -73,6 +68,14 @@ def _not_empty(value: SecretStr) -> SecretStr:
 def _proxy(value: SecretStr) -> SecretStr:
     if urlsplit(value.get_secret_value()).scheme not in ("http", "https", "socks5", "socks5h"):
         raise ValueError("a proxy's address begins with http://, https:// or socks5://")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        check_networks((value,))
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
     return value
 
 
@@ -110,6 +113,7 @@ def _targets(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_from_environment)]
 Secret = Annotated[SecretStr, BeforeValidator(_from_environment), AfterValidator(_not_empty)]
 Proxy = Annotated[Secret, AfterValidator(_proxy)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class _Model(BaseModel):
@@ -150,12 +154,17 @@ class ProviderSettings(_Model):
 
 
 class TokenSettings(_Model):
-    """A token for callers of the gateway."""
+    """A token for callers of the gateway. Those of one name share their limits."""
 
     token: Secret
     name: str = Field(min_length=1)
     models: list[str] = []
-    budget_usd: float | None = Field(default=None, ge=0)
+    networks: list[Network] = []
+    rpm: int | None = Field(default=None, ge=1)
+    tpm: int | None = Field(default=None, ge=1)
+    concurrency: int | None = Field(default=None, ge=1)
+    budget_usd: float | None = Field(default=None, ge=0, le=1e9)
+    budget_per: Period = "total"
 
 
 class TargetSettings(_Model):
@@ -191,6 +200,12 @@ class Settings(BaseSettings):
     routes: dict[str, Annotated[list[TargetSettings], BeforeValidator(_targets)]] = {}
     tokens: list[TokenSettings] = []
     redis_url: Secret | None = None
+    redis_prefix: str = Field(default="aiproxy", min_length=1)
+    store_file: str | None = None
+    sealing_keys: Annotated[list[Secret], BeforeValidator(_keys), NoDecode] = []
+    anonymous: bool = False
+    ledger: bool = True
+    prices: dict[str, dict[str, Any]] = {}
     admin_token: Secret | None = None
     timeouts: TimeoutSettings = TimeoutSettings()
     attempts: int = Field(default=3, ge=1)
@@ -202,6 +217,14 @@ class Settings(BaseSettings):
     ca: str | None = None
     http2: bool = False
     log_usage: bool = True
+
+    def all_providers(self) -> dict[str, ProviderSettings]:
+        """The providers by name, those that only routes name too."""
+        routed = {
+            wanted.target.partition("/")[0] for given in self.routes.values() for wanted in given
+        }
+        missing = {name: ProviderSettings() for name in sorted(routed - self.providers.keys())}
+        return missing | self.providers
 
 
 def load(path: str | Path | None = None) -> Settings:
@@ -229,30 +252,7 @@ def build(settings: Settings | None = None) -> ASGIApp:
     """Compose the app that `settings` describe; by default those of AIPROXY_CONFIG."""
     if settings is None:
         settings = load()
-    rows = {row.name: row for row in ROWS} | discover()
-    providers = _providers(settings, rows)
-    routes = {name: _route(name, given, providers, rows) for name, given in settings.routes.items()}
-    if not routes and len(providers) == 1:
-        routes = {"*": list(providers.values())}
-    router = ProviderRouter(routes, providers=providers.values())
-    timeouts = Timeouts(**settings.timeouts.model_dump())
-    if settings.ca is not None and not Path(settings.ca).is_file():
-        raise ConfigurationError(f"ca: there is no file {settings.ca!r}.")
-    app: ASGIApp = OpenAIShim(
-        router,
-        transport=default_transport(
-            timeouts=timeouts, proxy=_told(settings.proxy), ca=settings.ca, http2=settings.http2
-        ),
-        timeouts=timeouts,
-        attempts=settings.attempts,
-        max_body=settings.max_body,
-        keepalive=settings.keepalive,
-        strict=settings.strict,
-        own_keys=settings.own_keys,
-        record=log_usage if settings.log_usage else ignore,
-    )
-    if settings.tokens:
-        app = Authenticate(app, verify=static_tokens(_tokens(settings.tokens)))
+    app = compose(settings)
     for doubt in doubts(settings):
         logger.warning("%s", doubt)
     return app
@@ -261,135 +261,24 @@ def build(settings: Settings | None = None) -> ASGIApp:
 def doubts(settings: Settings) -> list[str]:
     """What is no mistake, but may not be what was meant."""
     found = []
-    routed = {
-        route.target.partition("/")[0] for given in settings.routes.values() for route in given
-    }
-    used = {name: ProviderSettings() for name in sorted(routed)} | settings.providers
-    for name, given in used.items():
+    durable = settings.redis_url is not None or settings.store_file is not None
+    for name, given in settings.all_providers().items():
         remote = given.base_url is None and given.kind != "openai-compatible"
-        local = any(row.name == (given.kind or name) and _local(row) for row in ROWS)
-        if remote and not local and not given.keys and not settings.own_keys:
+        local = any(row.name == (given.kind or name) and is_local(row) for row in ROWS)
+        stored = durable or settings.admin_token is not None
+        if remote and not local and not given.keys and not settings.own_keys and not stored:
             found.append(f"providers.{name}: it has no keys, so it is asked without one.")
-    later = {
-        "redis_url": settings.redis_url is not None,
-        "admin_token": settings.admin_token is not None,
-        "tokens.budget_usd": any(token.budget_usd is not None for token in settings.tokens),
-    }
-    ignored = [name for name, is_set in later.items() if is_set]
-    if ignored:
-        found.append(f"{', '.join(ignored)}: this version does not heed it yet.")
+    if settings.admin_token is not None and not durable:
+        found.append(
+            "admin_token: without redis_url or store_file, what is issued and changed there ends "
+            "with the process, and is unknown to others."
+        )
+    if durable and not settings.tokens and not settings.anonymous:
+        found.append(
+            "tokens: none is in the file: only who was issued one may call. (anonymous = true "
+            "lets everybody in.)"
+        )
     return found
-
-
-def _providers(settings: Settings, rows: Mapping[str, Provider]) -> dict[str, Provider]:
-    if not settings.providers and not settings.routes:
-        raise ConfigurationError(
-            "providers: none is configured. Add one, for example:\n\n"
-            '    [providers.openai]\n    keys = ["env:OPENAI_API_KEY"]\n\n'
-            f"to the file of --config (or {_PREFIX}CONFIG)."
-        )
-    return {name: _provider(name, given, rows) for name, given in settings.providers.items()}
-
-
-def _provider(name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:
-    where = _place(("providers", name))
-    try:
-        provider = _row(where, name, given, rows)
-        changes: dict[str, Any] = {"name": name}
-        if given.headers:
-            own = {header: value.get_secret_value() for header, value in given.headers.items()}
-            changes["headers"] = {**provider.headers, **own}
-        if given.models:
-            changes["catalogue"] = tuple(given.models)
-        if given.proxy is not None:
-            changes["proxy"] = _told(given.proxy)
-        if given.exact is not None:
-            changes["exact"] = given.exact
-        keys = [_key(key) for key in given.keys]
-        pool = KeyPool(
-            keys,
-            name=name,
-            strategy=given.strategy,
-            cooldown=given.cooldown,
-            wait=given.wait,
-        )
-        return provider.using(pool if keys else (), **changes)
-    except ConfigurationError as error:
-        text = str(error)
-        raise ConfigurationError(text if text.startswith(where) else f"{where}: {text}") from None
-
-
-def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:
-    """The provider that a table is about, at its own address."""
-    kind = given.kind or name
-    if given.api_version is not None and kind != "azure":
-        raise ConfigurationError(f"{where}.api_version: only azure has one.")
-    if kind in ("azure", "openai-compatible"):
-        if given.base_url is None:
-            raise ConfigurationError(f"{where}.base_url: {kind} needs the address of its server.")
-        if kind == "azure":
-            return azure(given.base_url, name=name, api_version=given.api_version)
-        return openai_compatible(given.base_url, name=name)
-    if kind not in rows:
-        known = ", ".join(sorted({*rows, "azure", "openai-compatible"}))
-        if given.kind:
-            raise ConfigurationError(f"{where}.kind: {kind!r} is not known. There are: {known}.")
-        raise ConfigurationError(
-            f"{where}: {name!r} is no provider that is known. Give the table the name of one, or "
-            f"say with `kind` what it is. There are: {known}."
-        )
-    row = rows[kind]
-    return row if given.base_url is None else row.using(base_url=given.base_url)
-
-
-def _key(given: KeySettings) -> Key:
-    return Key(
-        given.secret.get_secret_value(),
-        **given.model_dump(exclude={"secret", "models", "proxy"}),
-        models=tuple(given.models),
-        proxy=_told(given.proxy),
-    )
-
-
-def _route(
-    name: str,
-    given: list[TargetSettings],
-    providers: dict[str, Provider],
-    rows: Mapping[str, Provider],
-) -> list[Route]:
-    routes: list[Route] = []
-    for wanted in given:
-        provider, _, model = wanted.target.partition("/")
-        if provider not in providers:
-            if provider not in rows:
-                known = ", ".join(dict.fromkeys([*providers, *rows]))
-                where = _place(("routes", name))
-                raise ConfigurationError(
-                    f"{where}: there is no provider {provider!r}. There are: {known}."
-                )
-            providers[provider] = rows[provider]  # with no table of its own: without keys
-        routes.append(Target(providers[provider], model, wanted.weight, wanted.priority))
-    return routes
-
-
-def _tokens(given: list[TokenSettings]) -> dict[str, Principal]:
-    tokens: dict[str, Principal] = {}
-    for each in given:
-        token = each.token.get_secret_value()
-        if token in tokens:
-            raise ConfigurationError(
-                f"tokens: {tokens[token].name!r} and {each.name!r} have the same token."
-            )
-        tokens[token] = Principal(each.name, each.name, tuple(each.models))
-    return tokens
-
-
-def _told(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret is not None else None
-
-
-def _local(row: Provider) -> bool:
-    return urlsplit(row.base_url).hostname in ("127.0.0.1", "localhost")
 
 
 def _environment() -> dict[str, Any]:
@@ -423,7 +312,7 @@ def _explained(error: ValidationError, path: object, variables: Mapping[str, Any
         message = message.replace("Input should be", "it must be")
         message = _WORDS.get(mistake["type"], message)
         source = "environment" if path is None or _holds(variables, mistake["loc"]) else path
-        line = f"{source}: {_place(mistake['loc'])}: {message}"
+        line = f"{source}: {place(mistake['loc'])}: {message}"
         if line not in lines:
             lines.append(line)
     return "\n".join(lines)
@@ -452,14 +341,3 @@ def _holds(data: Any, place: Sequence[str | int]) -> bool:
         except (KeyError, IndexError, TypeError):
             return 0 < at == len(place) - 1
     return True
-
-
-def _place(steps: Sequence[str | int]) -> str:
-    """A place as a TOML file would spell it."""
-    text = ""
-    for step in steps:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        else:
-            text += "." + (step if re.fullmatch(r"[\w-]+", step) else f'"{step}"')
-    return text.removeprefix(".")

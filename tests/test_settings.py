@@ -23,6 +23,8 @@ import pytest
 from pydantic import SecretStr
 
 from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim, ProviderRouter
+from asgi_aiproxy.admin import AdminApp
+from asgi_aiproxy.composition import Gateway
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.settings import Settings, build, doubts, load
@@ -76,11 +78,15 @@ def said(tmp_path: Path) -> Any:
     return said
 
 
-def built(text: str) -> OpenAIShim:
-    app = build(Settings(**tomllib.loads(text)))
-    app = app.app if isinstance(app, Authenticate) else app  # type: ignore[assignment]
-    assert isinstance(app, OpenAIShim)
+def shim_of(app: Any) -> OpenAIShim:
+    """What is behind all middlewares."""
+    while not isinstance(app, OpenAIShim):
+        app = app.app
     return app
+
+
+def built(text: str) -> OpenAIShim:
+    return shim_of(build(Settings(**tomllib.loads(text))))
 
 
 def router_of(text: str) -> ProviderRouter:
@@ -100,8 +106,11 @@ async def test_the_designs_own_example_builds_as_it_stands(
     path = tmp_path / "aiproxy.toml"
     path.write_text(DESIGN, "utf-8")
     app = build(load(path))
-    assert isinstance(app, Authenticate)
-    router = app.app._relay.router  # type: ignore[attr-defined]
+    assert isinstance(app, Gateway)
+    assert isinstance(app.app, Authenticate)
+    assert isinstance(app.admin, AdminApp)
+    router = shim_of(app)._relay.router
+    assert isinstance(router, ProviderRouter)
     anthropic = router.providers["anthropic"]
     assert anthropic.base_url == "http://127.0.0.1:9100"
     assert anthropic.auth is not OPENAI.auth
@@ -537,11 +546,16 @@ def test_doubts_are_told_in_the_log_and_nothing_else_is(caplog: pytest.LogCaptur
     assert doubts(Settings(**tomllib.loads("own_keys = true\n" + text))) == []
 
 
-def test_what_is_not_heeded_yet_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    text = OPEN + '[[tokens]]\ntoken = "t"\nname = "x"\nbudget_usd = 5\n'
-    assert doubts(Settings(**tomllib.loads(text))) == [
-        "tokens.budget_usd: this version does not heed it yet."
-    ]
+DOUBTFUL = [
+    ('admin_token = "t"\n' + OPEN, "admin_token: without redis_url or store_file"),
+    ('redis_url = "redis://localhost"\n' + OPEN, "tokens: none is in the file"),
+]
+
+
+@pytest.mark.parametrize(("text", "doubt"), DOUBTFUL)
+def test_what_may_surprise_of_a_store_is_told(text: str, doubt: str) -> None:
+    (found,) = doubts(Settings(**tomllib.loads(text)))
+    assert found.startswith(doubt)
 
 
 # ── the command line ─────────────────────────────────────────────────────────

@@ -1,0 +1,377 @@
+"""From settings to the app that they describe, with the same constructors that all have."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import SecretStr
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy.admin import AdminApp, Billing
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.hosting import mount
+from asgi_aiproxy.identity import Budget, Limits, Principal
+from asgi_aiproxy.keys import Key, KeyPool
+from asgi_aiproxy.keys.sealer import Sealer, Unsealed
+from asgi_aiproxy.ledger import Ledger
+from asgi_aiproxy.middleware import Authenticate, static_tokens
+from asgi_aiproxy.middleware.auth import Verify
+from asgi_aiproxy.middleware.quota import Quota
+from asgi_aiproxy.prices import Price, Prices
+from asgi_aiproxy.providers import Provider, Target, azure, openai_compatible
+from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.providers.discovery import discover
+from asgi_aiproxy.router import ProviderRouter, Route
+from asgi_aiproxy.shim import OpenAIShim
+from asgi_aiproxy.stores import MemoryStore, Store
+from asgi_aiproxy.tenants import stored_tokens
+from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
+from asgi_aiproxy.usage import UsageSink, ignore, log_usage, tee
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.keys.sealer import Seals
+    from asgi_aiproxy.settings import (
+        KeySettings,
+        ProviderSettings,
+        Settings,
+        TargetSettings,
+        TokenSettings,
+    )
+
+Part = AbstractAsyncContextManager[Any]
+
+
+class Gateway:
+    """A gateway with what it owns: store, key pools, ledger and connections, opened and closed
+    with it. `admin` is mounted below `/admin`."""
+
+    def __init__(self, app: ASGIApp, parts: Sequence[Part], admin: ASGIApp | None = None) -> None:
+        self.app = app
+        self.admin = admin
+        self._parts = parts
+        self._front = app if admin is None else mount(app, {"/admin": admin})
+        self._open = AsyncExitStack()
+        self._users = 0
+
+    def __repr__(self) -> str:
+        return f"Gateway({self.app!r})"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
+        else:
+            await self._front(scope, receive, send)
+
+    async def __aenter__(self) -> Self:
+        self._users += 1
+        if self._users == 1:
+            async with AsyncExitStack() as stack:
+                for part in self._parts:
+                    await stack.enter_async_context(part)
+                self._open = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._users -= 1
+        if self._users == 0:
+            await self._open.aclose()
+
+
+def compose(settings: Settings) -> ASGIApp:
+    """The app that `settings` describe. Raises ConfigurationError."""
+    store = store_of(settings)
+    books = settings.ledger and (store is not None or settings.admin_token is not None)
+    if store is None and (settings.admin_token is not None or _limited(settings)):
+        store = MemoryStore()
+    providers = providers_of(settings, store)
+    router = _router(settings, providers)
+    timeouts = Timeouts(**settings.timeouts.model_dump())
+    transport = transport_of(settings)
+    parts: list[Part] = [aclosing(transport)]
+    if store is not None:
+        parts.append(store)
+    parts += [provider.keys for provider in providers.values() if provider.keys is not None]
+    record: UsageSink = log_usage if settings.log_usage else ignore
+    prices = _prices(settings)
+    if store is not None and books:
+        ledger = Ledger(store, prices=prices)
+        parts.append(ledger)
+        record = tee(record, ledger) if settings.log_usage else ledger
+    shim = OpenAIShim(
+        router,
+        transport=transport,
+        timeouts=timeouts,
+        attempts=settings.attempts,
+        max_body=settings.max_body,
+        keepalive=settings.keepalive,
+        strict=settings.strict,
+        own_keys=settings.own_keys,
+        record=record,
+    )
+    app: ASGIApp = shim
+    verify = _verify(settings, store)
+    if store is not None and verify is not None:
+        app = Billing(Quota(shim, store=store, prices=prices), store=store)
+    if verify is not None:
+        app = Authenticate(app, verify=verify)
+    if store is None:
+        return app
+    admin = _admin(settings, store, providers, transport)
+    if isinstance(app, AbstractAsyncContextManager):
+        parts.append(app)
+    return Gateway(app, parts, admin)
+
+
+def store_of(settings: Settings) -> Store | None:
+    """The store that outlives a process; None if there is none. Raises ConfigurationError."""
+    if settings.redis_url is None:
+        return MemoryStore(file=settings.store_file) if settings.store_file is not None else None
+    if settings.store_file is not None:
+        raise ConfigurationError("store_file: it is not used with redis_url; take one of them out.")
+    try:
+        from asgi_aiproxy.stores.redis import RedisStore
+    except ImportError as error:
+        raise ConfigurationError(f"redis_url: redis-py can not be imported: {error}.") from error
+    try:
+        return RedisStore(settings.redis_url.get_secret_value(), prefix=settings.redis_prefix)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"redis_url: {error}") from error
+
+
+def transport_of(settings: Settings) -> Transport:
+    """What carries requests to providers."""
+    if settings.ca is not None and not Path(settings.ca).is_file():
+        raise ConfigurationError(f"ca: there is no file {settings.ca!r}.")
+    return default_transport(
+        timeouts=Timeouts(**settings.timeouts.model_dump()),
+        proxy=_told(settings.proxy),
+        ca=settings.ca,
+        http2=settings.http2,
+    )
+
+
+def providers_of(settings: Settings, store: Store | None) -> dict[str, Provider]:
+    """All providers by name, those of routes too. With a store their keys are shared through it.
+
+    Raises ConfigurationError.
+    """
+    rows = {row.name: row for row in ROWS} | discover()
+    for name, targets in settings.routes.items():
+        for provider in (wanted.target.partition("/")[0] for wanted in targets):
+            if provider not in settings.providers and provider not in rows:
+                known = ", ".join(dict.fromkeys([*settings.providers, *rows]))
+                where = place(("routes", name))
+                raise ConfigurationError(
+                    f"{where}: there is no provider {provider!r}. There are: {known}."
+                )
+    sealer = _sealer(settings)
+    return {
+        name: _provider(name, given, rows, store, sealer)
+        for name, given in settings.all_providers().items()
+    }
+
+
+def is_local(row: Provider) -> bool:
+    """Whether a row is about one's own machine, where no key is needed."""
+    return urlsplit(row.base_url).hostname in ("127.0.0.1", "localhost")
+
+
+def place(steps: Sequence[str | int]) -> str:
+    """A place as a TOML file would spell it."""
+    text = ""
+    for step in steps:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += "." + (step if re.fullmatch(r"[\w-]+", step) else f'"{step}"')
+    return text.removeprefix(".")
+
+
+def _router(settings: Settings, providers: dict[str, Provider]) -> ProviderRouter:
+    if not providers:
+        raise ConfigurationError(
+            "providers: none is configured. Add one, for example:\n\n"
+            '    [providers.openai]\n    keys = ["env:OPENAI_API_KEY"]\n\n'
+            "to the file of --config (or AIPROXY_CONFIG)."
+        )
+    routes = {name: _route(targets, providers) for name, targets in settings.routes.items()}
+    if not routes and len(providers) == 1:
+        routes = {"*": list(providers.values())}
+    return ProviderRouter(routes, providers=providers.values())
+
+
+def _route(given: Sequence[TargetSettings], providers: Mapping[str, Provider]) -> list[Route]:
+    routes: list[Route] = []
+    for wanted in given:
+        name, _, model = wanted.target.partition("/")
+        routes.append(Target(providers[name], model, wanted.weight, wanted.priority))
+    return routes
+
+
+def _provider(
+    name: str,
+    given: ProviderSettings,
+    rows: Mapping[str, Provider],
+    store: Store | None,
+    sealer: Seals | None,
+) -> Provider:
+    where = place(("providers", name))
+    try:
+        provider = _row(where, name, given, rows)
+        changes: dict[str, Any] = {"name": name}
+        if given.headers:
+            own = {header: value.get_secret_value() for header, value in given.headers.items()}
+            changes["headers"] = {**provider.headers, **own}
+        if given.models:
+            changes["catalogue"] = tuple(given.models)
+        if given.proxy is not None:
+            changes["proxy"] = _told(given.proxy)
+        if given.exact is not None:
+            changes["exact"] = given.exact
+        keys = [_key(key) for key in given.keys]
+        pool = KeyPool(
+            keys,
+            name=name,
+            strategy=given.strategy,
+            cooldown=given.cooldown,
+            wait=given.wait,
+            store=store,
+            sealer=sealer,
+        )
+        # Where keys may come from the store, none is a reason to refuse, not to ask without one;
+        # but for servers that need none.
+        free = is_local(provider) or given.kind == "openai-compatible"
+        stored = store is not None and ("keys" in given.model_fields_set or not free)
+        return provider.using(pool if keys or stored else (), **changes)
+    except ConfigurationError as error:
+        text = str(error)
+        raise ConfigurationError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:
+    """The provider that a table is about, at its own address."""
+    kind = given.kind or name
+    if given.api_version is not None and kind != "azure":
+        raise ConfigurationError(f"{where}.api_version: only azure has one.")
+    if kind in ("azure", "openai-compatible"):
+        if given.base_url is None:
+            raise ConfigurationError(f"{where}.base_url: {kind} needs the address of its server.")
+        if kind == "azure":
+            return azure(given.base_url, name=name, api_version=given.api_version)
+        return openai_compatible(given.base_url, name=name)
+    if kind not in rows:
+        known = ", ".join(sorted({*rows, "azure", "openai-compatible"}))
+        if given.kind:
+            raise ConfigurationError(f"{where}.kind: {kind!r} is not known. There are: {known}.")
+        raise ConfigurationError(
+            f"{where}: {name!r} is no provider that is known. Give the table the name of one, or "
+            f"say with `kind` what it is. There are: {known}."
+        )
+    row = rows[kind]
+    return row if given.base_url is None else row.using(base_url=given.base_url)
+
+
+def _key(given: KeySettings) -> Key:
+    return Key(
+        given.secret.get_secret_value(),
+        **given.model_dump(exclude={"secret", "models", "proxy"}),
+        models=tuple(given.models),
+        proxy=_told(given.proxy),
+    )
+
+
+def _tokens(given: Sequence[TokenSettings]) -> dict[str, Principal]:
+    tokens: dict[str, Principal] = {}
+    for each in given:
+        token = each.token.get_secret_value()
+        if token in tokens:
+            raise ConfigurationError(
+                f"tokens: {tokens[token].name!r} and {each.name!r} have the same token."
+            )
+        tokens[token] = Principal(
+            each.name,
+            each.name,
+            tuple(each.models),
+            limits=_limits(each),
+            networks=tuple(each.networks),
+        )
+    return tokens
+
+
+def _limits(given: TokenSettings) -> Limits:
+    budgets: tuple[Budget, ...] = ()
+    if given.budget_usd is not None:
+        budgets = (Budget.usd(given.budget_usd, given.budget_per),)
+    return Limits(given.rpm, given.tpm, given.concurrency, budgets)
+
+
+def _limited(settings: Settings) -> bool:
+    """Whether tokens of the file have limits."""
+    return any(_limits(token) != Limits() for token in settings.tokens)
+
+
+def _verify(settings: Settings, store: Store | None) -> Verify | None:
+    """Who knows callers by their tokens, those of the file and those of the store; None if all may
+    call."""
+    if settings.anonymous:
+        if settings.tokens:
+            raise ConfigurationError("anonymous: with [[tokens]] it makes no sense.")
+        return None
+    static = static_tokens(_tokens(settings.tokens)) if settings.tokens else None
+    if store is None:
+        return static
+    stored = stored_tokens(store)
+    if static is None:
+        return stored
+    known = static
+
+    async def verify(token: str) -> Principal | None:
+        return await known(token) or await stored(token)
+
+    return verify
+
+
+def _admin(
+    settings: Settings, store: Store, providers: Mapping[str, Provider], transport: Transport
+) -> AdminApp | None:
+    if settings.admin_token is None:
+        return None
+    return AdminApp(store, token=settings.admin_token.get_secret_value())
+
+
+def _sealer(settings: Settings) -> Seals | None:
+    """What seals keys at rest; within one process nobody else can read them."""
+    if settings.sealing_keys:
+        return Sealer([key.get_secret_value() for key in settings.sealing_keys])
+    outside = settings.redis_url is not None or settings.store_file is not None
+    return None if outside else Unsealed()
+
+
+def _prices(settings: Settings) -> Prices:
+    """Prices of one's own, and the listed ones where their package is there."""
+    own = {}
+    for name, fields in settings.prices.items():
+        try:
+            own[name] = msgspec.convert(fields, Price)
+        except (msgspec.ValidationError, ConfigurationError) as error:
+            raise ConfigurationError(f"{place(('prices', name))}: {error}") from error
+    listed = importlib.util.find_spec("genai_prices") is not None
+    if not (own or listed) and any(token.budget_usd is not None for token in settings.tokens):
+        raise ConfigurationError(
+            "tokens.budget_usd: nothing has a price here: pip install 'asgi-aiproxy[prices]', or "
+            "give your own in [prices]."
+        )
+    return Prices(own, listed=listed)
+
+
+def _told(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
