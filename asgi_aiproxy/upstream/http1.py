@@ -47,6 +47,14 @@ def _check_name(name: str) -> None:
         raise ValueError("a header has a name that is none")
 
 
+@lru_cache(maxsize=1024)
+def _size(line: bytes) -> int:
+    told = _SIZE.fullmatch(line)
+    if told is None:
+        raise NotHTTPError("what came is not chunked as it says")
+    return int(told[1], 16)
+
+
 class AnswerReader:
     """Reads one answer. `feed` what arrives, and `close` when the connection ends.
 
@@ -237,12 +245,15 @@ class AnswerReader:
                 self._crlf = False
                 at += 2
                 continue
-            told = _SIZE.fullmatch(data, at, end)
-            if told is None:
-                raise NotHTTPError("what came is not chunked as it says")
+            left = _size(data[at:end])
             at = end + 2
-            self._left = int(told[1], 16)
-            if not self._left:
+            stop = at + left
+            if left and data[stop : stop + 2] == b"\r\n":  # all of it is here, as usual
+                out.append(data[at:stop])
+                at = stop + 2
+                continue
+            self._left = left
+            if not left:
                 self._state = _TRAILER
                 self._end(data[at:])
                 break
