@@ -315,3 +315,24 @@ async def test_budgets_are_exact_at_the_end_whatever_happens_meanwhile(
         assert (level.used, level.held) == (spent, 0)
         assert slots.used == 0
     assert caplog.records == []
+
+
+async def test_an_event_loop_that_was_busy_does_not_blame_the_server(store: RedisStore) -> None:
+    await store.add("day", {"n": 1})
+    for turn in range(2, 7):
+        call = asyncio.create_task(store.add("day", {"n": 1}))
+        await asyncio.sleep(0.01 if turn % 2 else 0)
+        time.sleep(LIMIT + 0.1)  # noqa: ASYNC251 (that is the point)
+        assert await call == {"n": turn}
+
+
+async def test_a_call_for_a_whole_table_does_not_wait_for_a_server_that_is_away(
+    store: RedisStore, server: Server
+) -> None:
+    await store.put_many("t", {f"{n}": b"" for n in range(1000)})
+    pause(server)
+    many: dict[str, bytes | None] = {f"{n}": b"" for n in range(1000)}
+    for call in (store.rows("t"), store.page("t", limit=5000), store.put_many("t", many)):
+        seconds, result = await timed(call)
+        assert isinstance(result, StoreUnavailableError)
+        assert seconds < LIMIT + SLACK

@@ -94,7 +94,7 @@ class ClusterLink(Link):
                 raise StoreUnavailableError(f"Redis: no node of the cluster has the slot {slot}.")
             pipe = self._pipe_to(address)
             if asking:
-                pipe.call("ASKING")
+                pipe.call("ASKING").add_done_callback(_unheeded)
             reply = await pipe.call(*command)
             if not isinstance(reply, Rejected) or reply.code not in _ELSEWHERE:
                 return reply
@@ -145,6 +145,11 @@ class ClusterLink(Link):
             self._asking.cancel()
         for pipe in self._pipes.values():
             await pipe.aclose()
+
+
+def _unheeded(reply: asyncio.Future[Any]) -> None:
+    if not reply.cancelled():
+        reply.exception()  # the call that follows fails of the same
 
 
 def _place(text: str, known: Address) -> Address:

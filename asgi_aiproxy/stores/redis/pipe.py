@@ -22,6 +22,7 @@ from asgi_aiproxy.stores.base import StoreUnavailableError
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 
+_GRACE = 0.02  # a reply that came while the event loop was busy may still be unread
 _MOST = 20_000  # calls that may wait at the same time
 _PATIENCE = 10.0  # seconds without a call after which nobody tries to connect any more
 
@@ -52,7 +53,7 @@ class Rejected(msgspec.Struct, frozen=True):
     text: str
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, eq=False):
     command: Command
     reply: asyncio.Future[Any]
     deadline: float
@@ -77,6 +78,7 @@ class Pipe:
         self._wire: Wire | None = None
         self._more = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._late: _Call | None = None
         self._down = ""  # why calls fail at once
         self._last = 0.0
 
@@ -160,10 +162,14 @@ class Pipe:
         waiting = self._sent or self._unsent
         if not waiting:
             return
-        if waiting[0].deadline <= self._loop.time():
-            self._fail(f"{self._name}: no answer within {self._timeout:g} s.")
+        oldest = waiting[0]
+        if oldest.deadline > self._loop.time():
+            self._timer = self._loop.call_at(oldest.deadline, self._check)
+        elif oldest is not self._late:
+            self._late = oldest
+            self._timer = self._loop.call_later(_GRACE, self._check)
         else:
-            self._timer = self._loop.call_at(waiting[0].deadline, self._check)
+            self._fail(f"{self._name}: no answer within {self._timeout:g} s.")
 
     def _fail(self, why: str) -> None:
         """The connection is no good: tell who waits, and try again until it is."""

@@ -27,15 +27,16 @@ from asgi_aiproxy.stores.redis.tables_lua import ADD, APPEND, DROP, HOLD, HOLDS,
 from asgi_aiproxy.stores.redis.watch import Watch
 from asgi_aiproxy.stores.redis.wire import Dialler, read_url
 
-_PLENTY = 500  # rows, from which on a table is read and written by the way for large calls
+_PLENTY = 500  # rows or records, from which on they take the way for large calls
 
 
 class RedisStore:
     """A store in Redis or Valkey (6.2 or newer): one server, Sentinel, or a cluster, by its URL.
 
     Every call is one round trip, shared by what is called in the same turn of the event loop, and
-    ends within `timeout` seconds, those that move whole tables within `patience`. All keys begin
-    with `prefix`. One store serves one event loop at a time.
+    ends within `timeout` seconds (on a cluster within twice as many, while it finds the nodes).
+    Calls that move whole tables have a connection of their own and `patience`. All keys begin with
+    `prefix`. One store serves one event loop at a time.
     """
 
     def __init__(
@@ -76,18 +77,19 @@ class RedisStore:
         names = self._names
         name, tag = names.key(table, "t"), names.tag(table)
         if keys is None:
-            return _pairs(await self._slow.call(tag, "HGETALL", name))
+            return _pairs(await (await self._large(tag)).call(tag, "HGETALL", name))
         if not keys:
             return {}
-        link = self._link if len(keys) < _PLENTY else self._slow
+        link = self._link if len(keys) < _PLENTY else await self._large(tag)
         values = await link.call(tag, "HMGET", name, *keys)
         return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
 
     async def page(self, table: str, after: str = "", limit: int = 100) -> dict[str, bytes]:
         """At most `limit` rows whose keys come after `after`, in the order of the keys' UTF-8."""
         names = self._names
-        keys = [names.key(table, "t"), names.key(table, "i")]
-        return _pairs(await self._slow.run(names.tag(table), PAGE, keys, after, limit))
+        keys, tag = [names.key(table, "t"), names.key(table, "i")], names.tag(table)
+        link = self._link if limit < _PLENTY else await self._large(tag)
+        return _pairs(await link.run(tag, PAGE, keys, after, limit))
 
     async def put(
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
@@ -108,8 +110,9 @@ class RedisStore:
         arguments: list[Argument] = [len(expected)]
         for key, value in (*expected.items(), *rows.items()):
             arguments += (key, 0 if value is None else 1, value or b"")
-        link = self._link if len(rows) < _PLENTY else self._slow
-        wrong = await link.run(self._names.tag(table), PUT, self._table(table), *arguments)
+        tag = self._names.tag(table)
+        link = self._link if len(rows) < _PLENTY else await self._large(tag)
+        wrong = await link.run(tag, PUT, self._table(table), *arguments)
         self._watch.poke()
         return [key.decode("utf-8", "surrogatepass") for key in wrong]
 
@@ -128,6 +131,11 @@ class RedisStore:
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` in the running loop within a second of a change; returns how to stop."""
         return self._watch.add(name, changed)
+
+    async def _large(self, tag: str) -> Link:
+        """The way for large calls, once it is known that the server answers at all."""
+        await self._link.call(tag, "PING")
+        return self._slow
 
     def _table(self, table: str) -> list[str]:
         return [self._names.key(table, kind) for kind in ("t", "i", "v")]
@@ -218,7 +226,7 @@ class RedisStore:
         """All sums, or those of `names`; what was never added to is missing."""
         key, tag = self._names.key(account, "n"), self._names.tag(account)
         if names is None:
-            found = _pairs(await self._slow.call(tag, "HGETALL", key))
+            found = _pairs(await (await self._large(tag)).call(tag, "HGETALL", key))
             return {name: int(amount) for name, amount in found.items()}
         if not names:
             return {}
@@ -246,7 +254,8 @@ class RedisStore:
         key, tag = self._names.key(log, "l"), self._names.tag(log)
         start = f"({after}" if after else ("+" if newest else "-")
         command = ("XREVRANGE", key, start, "-") if newest else ("XRANGE", key, start, "+")
-        found = await self._slow.call(tag, *command, "COUNT", limit)
+        link = self._link if limit < _PLENTY else await self._large(tag)
+        found = await link.call(tag, *command, "COUNT", limit)
         return [(_text(number), fields[1]) for number, fields in found]
 
     # the rest
