@@ -156,17 +156,17 @@ def text_of(media: Media) -> str:
 
 def count(where: Any, name: str) -> int:
     """A number of tokens; 0 if `where` is no object, or tells none. Some write 12.0, or "12"."""
-    value = where.get(name) if isinstance(where, Mapping) else None
+    value = where.get(name) if isinstance(where, dict) else None
+    if type(value) is int or value is None:
+        return value or 0
     if isinstance(value, str) and value.isdecimal() and len(value) < 16:
         return int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) else 0
+    return int(value) if isinstance(value, float) and value.is_integer() else 0
 
 
 def text_in(where: Any, name: str) -> str:
     """A string member; empty if there is none."""
-    value = where.get(name) if isinstance(where, Mapping) else None
+    value = where.get(name) if isinstance(where, dict) else None
     return value if isinstance(value, str) else ""
 
 

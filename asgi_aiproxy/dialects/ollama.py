@@ -5,8 +5,8 @@ https://github.com/ollama/ollama/blob/main/docs/api.md
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
+from random import getrandbits
 from typing import Any, ClassVar
 
 from asgi_aiproxy import _json
@@ -41,7 +41,7 @@ _STOPS = {"stop": Stop.END, "length": Stop.LENGTH}
 
 def new_id() -> str:
     """An id for a call; Ollama gives it none."""
-    return f"call_{uuid.uuid4().hex[:24]}"
+    return f"call_{getrandbits(96):024x}"
 
 
 class Ollama(Language):

@@ -8,8 +8,8 @@ https://platform.openai.com/docs/api-reference/completions
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping
+from random import getrandbits
 from typing import Any, ClassVar
 
 import msgspec
@@ -64,7 +64,7 @@ _request = msgspec.json.Decoder(CompletionRequest)
 
 def new_id() -> str:
     """An id as OpenAI's look."""
-    return f"cmpl-{uuid.uuid4().hex}"
+    return f"cmpl-{getrandbits(128):032x}"
 
 
 class OpenAICompletions(Face):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
+from random import getrandbits
 from typing import ClassVar
 
 import msgspec
@@ -21,7 +21,7 @@ _MESSAGES = Operation("messages", "/v1/messages", chat=True)
 
 def new_id() -> str:
     """An id as Anthropic's look."""
-    return f"msg_{uuid.uuid4().hex[:24]}"
+    return f"msg_{getrandbits(96):024x}"
 
 
 class Anthropic(Dialect):

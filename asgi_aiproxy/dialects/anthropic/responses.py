@@ -193,7 +193,7 @@ def encode_citation(citation: Citation) -> dict[str, Any]:
 
 def decode_usage(usage: Any) -> Usage | None:
     """Read `usage`. Anthropic counts cache reads and writes beside the input: they are added."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     read = _read.count(usage, "cache_read_input_tokens")
     written = _read.count(usage, "cache_creation_input_tokens")

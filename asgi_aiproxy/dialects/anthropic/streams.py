@@ -58,6 +58,8 @@ class Decoder:
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one frame."""
+        if not self._numbers:
+            return self._other(data)
         try:
             event = _decode_delta(data)
             number = self._numbers[event.index]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping
+from random import getrandbits
 from typing import ClassVar
 from urllib.parse import unquote
 
@@ -23,7 +23,7 @@ _PATH = re.compile(r"/v1(?:beta\d?|alpha)?/models/(?P<model>[^:?]+):(?P<method>[
 
 def new_id() -> str:
     """An id for an answer or a call; Google gives calls none."""
-    return f"call_{uuid.uuid4().hex[:24]}"
+    return f"call_{getrandbits(96):024x}"
 
 
 class Gemini(Dialect):

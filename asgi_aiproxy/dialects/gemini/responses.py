@@ -148,7 +148,7 @@ _COUNTS = ("promptTokenCount", "candidatesTokenCount")
 
 def decode_usage(usage: Any) -> Usage | None:
     """Read `usageMetadata`. Google counts thoughts beside the candidates: they are added."""
-    if not isinstance(usage, Mapping) or not any(name in usage for name in _COUNTS):
+    if not isinstance(usage, dict) or not any(name in usage for name in _COUNTS):
         return None  # Vertex AI begins with the kind of traffic alone
     thought = _read.count(usage, "thoughtsTokenCount")
     prompt = _read.count(usage, "promptTokenCount")

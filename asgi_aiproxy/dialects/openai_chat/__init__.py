@@ -6,8 +6,8 @@ https://platform.openai.com/docs/api-reference
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping
+from random import getrandbits
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
@@ -39,7 +39,7 @@ _MODELS = Operation("models", "/models", body="none")
 
 def new_id() -> str:
     """An id as OpenAI's look."""
-    return f"chatcmpl-{uuid.uuid4().hex}"
+    return f"chatcmpl-{getrandbits(128):032x}"
 
 
 def _provider(fields: Mapping[str, msgspec.Raw]) -> str:
