@@ -256,8 +256,12 @@ class Bridge:
                 task.cancel()
             await asyncio.wait((down, up))
         if not up.cancelled():
-            return up.result()
-        down.result()
+            code, why = up.result()
+            if code == _TOO_BIG:
+                await self._say(_close(code, why))
+            return code, why
+        # (Some servers do not send a close while somebody still waits for a message.)
+        await self._say(_close(*down.result()))
         return 1000, ""
 
     async def _up(self, upstream: ClientConnection, books: Books) -> tuple[int, str]:
@@ -275,15 +279,14 @@ class Bridge:
             if data is None:
                 data = message.get("bytes") or b""
             if len(data) > limit:
-                await self._say(_close(_TOO_BIG, "message too big"))
                 return _TOO_BIG, "message too big"
             try:
                 await upstream.send(data)
             except ConnectionClosed:
                 await asyncio.Event().wait()  # the other direction knows why
 
-    async def _down(self, upstream: ClientConnection, books: Books) -> None:
-        """The upstream's messages, until it closes; the client is told with what."""
+    async def _down(self, upstream: ClientConnection, books: Books) -> tuple[int, str]:
+        """The upstream's messages, until it closes; returns with what."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -299,11 +302,10 @@ class Bridge:
         except ConnectionClosed as closed:
             if closed.rcvd is not None:
                 books.finished = True
-                await self._say(_close(_sendable(closed.rcvd.code), closed.rcvd.reason))
-                return
-            too_big = closed.sent is not None and closed.sent.code == _TOO_BIG
+                return _sendable(closed.rcvd.code), closed.rcvd.reason
             books.error = APIError(Kind.UPSTREAM, "The upstream's WebSocket broke.")
-            await self._say(_close(_TOO_BIG if too_big else _BROKE, "the upstream broke off"))
+            too_big = closed.sent is not None and closed.sent.code == _TOO_BIG
+            return _TOO_BIG if too_big else _BROKE, "the upstream broke off"
 
     async def _say(self, message: Message) -> None:
         try:

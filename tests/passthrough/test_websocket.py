@@ -1,0 +1,475 @@
+"""WebSockets through the proxy, under real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Request, Response
+
+from asgi_aiproxy import Authenticate, InjectKey, Key, KeyPool, PassthroughProxy, UsageRecord
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.middleware import static_tokens
+from asgi_aiproxy.passthrough import key_in_subprotocol
+from asgi_aiproxy.providers import OPENAI
+from tests.passthrough.door import LIMITS, Door
+from tests.wire import PATIENCE, closed_port
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
+
+Session = Callable[[ServerConnection], Awaitable[None]]
+
+
+@dataclass
+class Place:
+    """A proxy behind a door, to a server of WebSockets."""
+
+    url: str
+    pool: KeyPool
+    records: list[UsageRecord] = field(default_factory=list)
+    asked: list[Request] = field(default_factory=list)
+    sessions: list[ServerConnection] = field(default_factory=list)
+
+    async def recorded(self) -> UsageRecord:
+        async with asyncio.timeout(PATIENCE):
+            while not self.records:
+                await asyncio.sleep(0.002)
+        await asyncio.sleep(0.02)
+        (record,) = self.records
+        assert {key.in_flight for key in await self.pool.status()} == {0}
+        return record
+
+
+@asynccontextmanager
+async def place(
+    door: Door,
+    session: Session,
+    *,
+    refuse: Callable[[Request], Response | None] = lambda request: None,
+    subprotocols: list[str] | None = None,
+    plain: bool = False,
+    auth: Any = None,
+    wrap: Any = None,
+    options: dict[str, Any] | None = None,
+    **more: Any,
+) -> AsyncIterator[Place]:
+    """`plain` leads to a URL, otherwise to OpenAI with two keys."""
+    pool = KeyPool([Key("sk-first-key", id="1"), Key("sk-second-key", id="2")])
+    made = Place("", pool)
+
+    async def record(record: UsageRecord) -> None:
+        made.records.append(record)
+
+    def asked(connection: ServerConnection, request: Request) -> Response | None:
+        made.asked.append(request)
+        return refuse(request)
+
+    async def run(connection: ServerConnection) -> None:
+        made.sessions.append(connection)
+        await session(connection)
+
+    async with serve(
+        run, "127.0.0.1", 0, process_request=asked, subprotocols=subprotocols, **(options or {})
+    ) as server:  # type: ignore[call-overload]
+        port = server.sockets[0].getsockname()[1]
+        upstream = f"http://127.0.0.1:{port}"
+        changes = {"auth": auth} if auth is not None else {}
+        row = OPENAI.using(pool, base_url=upstream + "/v1", **changes)
+        proxy = PassthroughProxy(upstream if plain else row, record=record, timeouts=LIMITS, **more)
+        door.app = wrap(proxy, pool) if wrap is not None else proxy
+        made.url = f"ws://127.0.0.1:{door.port}"
+        async with proxy:
+            yield made
+
+
+async def echo(connection: ServerConnection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+async def idle(connection: ServerConnection) -> None:
+    await connection.wait_closed()
+
+
+def realtime(url: str, **options: Any) -> connect:
+    options.setdefault("compression", None)
+    return connect(f"{url}/v1/realtime?model=gpt-realtime", proxy=None, **options)
+
+
+# ── messages ─────────────────────────────────────────────────────────────────
+
+
+async def test_text_and_bytes_pass_both_ways(door: Door) -> None:
+    async with place(door, echo) as at, realtime(at.url) as client:
+        for message in ("hello", "grüße ✓", b"\x00\xff" * 10, "", b"", "x" * 300_000):
+            await client.send(message)
+            assert await client.recv() == message
+
+
+async def test_messages_pass_in_order_while_both_talk(door: Door) -> None:
+    async def talk(connection: ServerConnection) -> None:
+        async def count() -> None:
+            for number in range(300):
+                await connection.send(f"down {number}")
+
+        task = asyncio.ensure_future(count())
+        got = [await connection.recv() for _ in range(300)]
+        await task
+        await connection.send(json.dumps(got))
+        await connection.wait_closed()
+
+    async with place(door, talk) as at, realtime(at.url) as client:
+        for number in range(300):
+            await client.send(f"up {number}")
+        assert [await client.recv() for _ in range(300)] == [f"down {n}" for n in range(300)]
+        assert json.loads(await client.recv()) == [f"up {n}" for n in range(300)]
+
+
+async def test_a_fragmented_message_arrives_whole(door: Door) -> None:
+    async with place(door, echo) as at, realtime(at.url) as client:
+        await client.send(["frag", "men", "ted"])
+        assert await client.recv() == "fragmented"
+
+
+async def test_who_is_idle_stays_connected_and_pings_are_answered(door: Door) -> None:
+    async with place(door, echo) as at, realtime(at.url) as client:
+        await (await client.ping())
+        await (await at.sessions[0].ping())
+        await asyncio.sleep(0.3)
+        await client.send("still there")
+        assert await client.recv() == "still there"
+
+
+async def test_a_slow_client_slows_the_upstream(door: Door) -> None:
+    sent = 0
+
+    async def flood(connection: ServerConnection) -> None:
+        nonlocal sent
+        for _ in range(1000):
+            await connection.send(b"x" * 65536)
+            sent += 65536
+
+    slow = {"max_queue": 1, "ping_interval": None}
+    async with place(door, flood) as at, realtime(at.url, **slow) as client:
+        last = -1
+        while sent != last:
+            last = sent
+            await asyncio.sleep(0.25)
+        assert sent < 32 * 1024 * 1024
+        for _ in range(1000):
+            await client.recv()
+
+
+# ── the end ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (3000, "x"), (4999, "é")])
+async def test_the_upstreams_close_reaches_the_client(door: Door, code: int, reason: str) -> None:
+    async def closes(connection: ServerConnection) -> None:
+        await connection.send("last words")
+        await connection.close(code, reason)
+
+    async with place(door, closes) as at, realtime(at.url) as client:
+        assert await client.recv() == "last words"
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+        assert caught.value.rcvd is not None
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (code, reason)
+        record = await at.recorded()
+        assert (record.outcome, record.status) == ("done", 101)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (3000, "done"), (4999, "")])
+async def test_the_clients_close_reaches_the_upstream(door: Door, code: int, reason: str) -> None:
+    async with place(door, idle) as at:
+        async with realtime(at.url) as client:
+            await client.close(code, reason)
+            async with asyncio.timeout(PATIENCE):
+                await at.sessions[0].wait_closed()
+        if door.server != "hypercorn":  # which does not tell
+            assert at.sessions[0].close_code == code
+        if door.server == "uvicorn":  # which alone tells
+            assert at.sessions[0].close_reason == reason
+        await at.recorded()
+
+
+async def test_a_client_that_vanishes_frees_the_upstream(door: Door) -> None:
+    async with place(door, idle) as at:
+        client = await realtime(at.url)
+        client.transport.abort()
+        async with asyncio.timeout(PATIENCE):
+            await at.sessions[0].wait_closed()
+        await at.recorded()
+
+
+async def test_an_upstream_that_dies_is_no_clean_end(door: Door) -> None:
+    async def dies(connection: ServerConnection) -> None:
+        await connection.send("one")
+        connection.transport.abort()
+
+    async with place(door, dies) as at, realtime(at.url) as client:
+        assert await client.recv() == "one"
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1011
+        assert (await at.recorded()).outcome == "failed"
+
+
+async def test_a_message_that_is_too_long_ends_it(door: Door) -> None:
+    async with place(door, echo, max_message=1000) as at, realtime(at.url) as client:
+        await client.send("x" * 1000)
+        assert len(await client.recv()) == 1000
+        await client.send("x" * 1001)
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1009
+
+
+async def test_so_does_one_of_the_upstreams(door: Door) -> None:
+    async def shouts(connection: ServerConnection) -> None:
+        await connection.send("x" * 1001)
+        await connection.wait_closed()
+
+    async with place(door, shouts, max_message=1000) as at, realtime(at.url) as client:
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1009
+        assert at.sessions[0].close_code == 1009
+
+
+# ── the handshake ────────────────────────────────────────────────────────────
+
+
+async def test_the_key_of_the_pool_takes_the_place_of_the_callers(door: Door) -> None:
+    async with place(door, echo) as at:
+        headers = {"Authorization": "Bearer caller-token", "OpenAI-Beta": "realtime=v1"}
+        async with realtime(at.url, additional_headers=headers) as client:
+            assert client.response is not None
+            if door.server != "granian":  # which leaves headers of the handshake out
+                assert client.response.headers["x-auth-id"] == "1"
+        (request,) = at.asked
+        assert request.path == "/v1/realtime?model=gpt-realtime"
+        assert request.headers["authorization"] == "Bearer sk-first-key"
+        assert request.headers["openai-beta"] == "realtime=v1"
+        assert "caller-token" not in str(request.headers)
+
+
+async def test_a_key_in_the_browsers_subprotocol_is_taken_out(door: Door) -> None:
+    offered = ["realtime", "openai-insecure-api-key.caller-token", "openai-beta.realtime-v1"]
+    async with place(door, echo, subprotocols=["realtime"]) as at:
+        async with realtime(at.url, subprotocols=offered) as client:
+            assert client.subprotocol == "realtime"
+        (request,) = at.asked
+        assert request.headers["sec-websocket-protocol"] == "realtime, openai-beta.realtime-v1"
+        assert request.headers["authorization"] == "Bearer sk-first-key"
+
+
+async def test_our_key_may_go_as_a_subprotocol_and_is_never_told_back(door: Door) -> None:
+    def greedy(connection: ServerConnection, offered: Any) -> Any:
+        return next((each for each in offered if "api-key" in each), None)
+
+    async with place(
+        door, echo, auth=key_in_subprotocol(), options={"select_subprotocol": greedy}
+    ) as at:
+        async with realtime(at.url) as client:
+            assert client.subprotocol is None
+            assert "sk-" not in str(client.response)
+        (request,) = at.asked
+        assert request.headers["sec-websocket-protocol"] == "openai-insecure-api-key.sk-first-key"
+
+
+async def test_a_subprotocol_is_agreed_upon_by_client_and_upstream(door: Door) -> None:
+    async with (
+        place(door, echo, plain=True, subprotocols=["b", "a"]) as at,
+        connect(f"{at.url}/chat", subprotocols=["a", "b"], proxy=None) as client,
+    ):
+        assert client.subprotocol in ("a", "b")
+        assert at.sessions[0].subprotocol == client.subprotocol
+
+
+async def test_an_application_gets_headers_cookies_and_where_it_is_mounted(door: Door) -> None:
+    headers = {"Cookie": "a=1", "X-Own": "2", "Authorization": "Bearer theirs"}
+    async with place(door, echo, plain=True) as at:
+        async with connect(f"{at.url}/ws?x=%2F", additional_headers=headers, proxy=None) as client:
+            await client.send("hi")
+            assert await client.recv() == "hi"
+        (request,) = at.asked
+        assert request.path == "/ws?x=%2F"
+        assert {n: request.headers[n] for n in headers} == headers
+        assert request.headers["x-forwarded-proto"] == "http"
+
+
+@pytest.mark.parametrize("path", ["/v1/organization/x", "/v1/files/%2e%2e/x", "/v1/realtime/../x"])
+async def test_what_is_not_open_is_refused_before_the_upstream_is_asked(
+    door: Door, path: str
+) -> None:
+    async with place(door, echo) as at:
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(at.url + path, proxy=None):
+                pass
+        assert 400 <= caught.value.response.status_code < 500
+        assert at.asked == []
+
+
+async def test_a_refusal_is_passed_on(door: Door) -> None:
+    def refuse(request: Request) -> Response:
+        from websockets.datastructures import Headers
+
+        body = b'{"error":"no such model"}'
+        headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(body))})
+        return Response(404, "Not Found", headers, body)
+
+    async with place(door, echo, refuse=refuse) as at:
+        with pytest.raises(InvalidStatus) as caught:
+            async with realtime(at.url):
+                pass
+        response = caught.value.response
+        if door.server == "uvicorn":  # it can
+            assert response.status_code == 404
+            assert response.body == b'{"error":"no such model"}'
+        assert 400 <= response.status_code < 500
+        assert (await at.recorded()).status == 404
+
+
+@pytest.mark.parametrize("status", [429, 401])
+async def test_a_key_that_can_not_hands_over_to_the_next(door: Door, status: int) -> None:
+    from websockets.datastructures import Headers
+
+    def refuse(request: Request) -> Response | None:
+        if "first" in request.headers["authorization"]:
+            return Response(status, "No", Headers({"Content-Length": "0"}), b"")
+        return None
+
+    async with place(door, echo, refuse=refuse) as at:
+        async with realtime(at.url) as client:
+            await client.send("hi")
+            assert await client.recv() == "hi"
+        assert len(at.asked) == 2
+        assert (await at.recorded()).key_id == "2"
+
+
+async def test_a_redirect_is_not_followed(door: Door) -> None:
+    from websockets.datastructures import Headers
+
+    def refuse(request: Request) -> Response:
+        headers = Headers({"Location": "/v1/elsewhere", "Content-Length": "0"})
+        return Response(302, "Found", headers, b"")
+
+    async with place(door, echo, refuse=refuse) as at:
+        with pytest.raises((InvalidStatus, ConnectionClosed)):
+            async with realtime(at.url) as client:
+                client.process_redirect = lambda error: error  # type: ignore[attr-defined]
+        assert {request.path for request in at.asked} == {"/v1/realtime?model=gpt-realtime"}
+
+
+async def test_nobody_listens(door: Door) -> None:
+    with closed_port() as port:
+        door.app = PassthroughProxy(f"http://127.0.0.1:{port}", timeouts=LIMITS)
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(f"ws://127.0.0.1:{door.port}/x", proxy=None):
+                pass
+        assert caught.value.response.status_code in (502, 403)
+
+
+async def test_a_client_that_leaves_in_the_handshake_frees_the_key(door: Door) -> None:
+    if door.server == "granian":
+        pytest.skip("it tells nothing before a handshake is over: the time to connect bounds it")
+    reached = asyncio.Event()
+    gone = asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        reached.set()
+        await reader.read()
+        gone.set()
+        writer.close()
+
+    pool = KeyPool(["sk-1"])
+    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        row = OPENAI.using(pool, base_url=f"http://127.0.0.1:{port}/v1")
+        door.app = PassthroughProxy(row, timeouts=LIMITS)
+        task = asyncio.ensure_future(
+            connect(f"ws://127.0.0.1:{door.port}/v1/realtime", proxy=None).__aenter__()
+        )
+        async with asyncio.timeout(PATIENCE):
+            await reached.wait()
+            assert [key.in_flight for key in await pool.status()] == [1]
+            task.cancel()
+            await gone.wait()
+            while (await pool.status())[0].in_flight:
+                await asyncio.sleep(0.002)
+
+
+async def test_without_the_library_it_says_what_is_missing(
+    door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with place(door, echo) as at:
+        monkeypatch.setattr("asgi_aiproxy.passthrough.websocket._installed", lambda: False)
+        with pytest.raises(InvalidStatus) as caught:
+            async with realtime(at.url):
+                pass
+        assert caught.value.response.status_code in (501, 403)
+        assert "pip install 'asgi-aiproxy[realtime]'" in caplog.text
+
+
+# ── with others ──────────────────────────────────────────────────────────────
+
+
+async def test_behind_authenticate_and_with_an_injected_key(door: Door) -> None:
+    def wrap(proxy: PassthroughProxy, pool: KeyPool) -> Any:
+        tokens = static_tokens({"gateway-token": "ada"})
+        return Authenticate(InjectKey(proxy, pool=pool), verify=tokens)
+
+    async with place(door, echo, plain=True, wrap=wrap) as at:
+        headers = {"Authorization": "Bearer gateway-token"}
+        async with connect(f"{at.url}/ws", additional_headers=headers, proxy=None) as client:
+            await client.send("hi")
+            assert await client.recv() == "hi"
+            assert [key.in_flight for key in await at.pool.status()] == [1, 0]
+        browser = ["openai-insecure-api-key.gateway-token", "chat"]
+        async with connect(f"{at.url}/ws", subprotocols=browser, proxy=None):
+            pass
+        with pytest.raises(InvalidStatus):
+            async with connect(f"{at.url}/ws", proxy=None):
+                pass
+        assert [r.headers["authorization"] for r in at.asked] == [
+            "Bearer sk-first-key",
+            "Bearer sk-second-key",
+        ]
+        assert "gateway-token" not in str([request.headers for request in at.asked])
+
+
+async def test_a_session_is_metered(door: Door) -> None:
+    async def answers(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{"model":"gpt-realtime-1"}}')
+        usage = {"total_tokens": 13, "input_tokens": 9, "output_tokens": 4}
+        async for _ in connection:
+            await connection.send(
+                json.dumps({"type": "response.done", "response": {"usage": usage}})
+            )
+
+    async with place(door, answers) as at:
+        async with realtime(at.url) as client:
+            await client.recv()
+            for _ in range(2):
+                await client.send('{"type":"response.create"}')
+                await client.recv()
+        record = await at.recorded()
+        assert record.usage == Usage(input=18, output=8)
+        assert (record.operation, record.model_asked, record.model) == (
+            "realtime",
+            "gpt-realtime",
+            "gpt-realtime-1",
+        )
