@@ -74,7 +74,7 @@ class Desk:
         contact: Contact,
         *,
         freed: Callable[[], None],
-        ttl: float = 60.0,
+        ttl: float,
     ) -> None:
         self._store = store
         self._account = account

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.keys.pool import KeyPool
 
 _CHOICES = 16  # keys that the store is asked for at once
+_TTL = 60.0  # seconds after which what a dead process held comes back
 _AGAIN = 1.0  # seconds, when nobody can tell
 _PATIENCE = 2.0  # seconds for which the first call waits for the keys to be read
 _FAREWELL = 2.0  # seconds for what is still to be told to the store
@@ -72,7 +73,7 @@ class Shared:
         self.account = f"pool:{pool.name}"
         self.queue = Queue(self._draw, random)
         self._replica = Replica(self.table, self.account, self, self._contact, pool._clock)
-        self._desk = Desk(store, self.account, self._contact, freed=self.queue.ring)
+        self._desk = Desk(store, self.account, self._contact, freed=self.queue.ring, ttl=_TTL)
         self._given = {slot.key.id: slot.key for slot in pool._slots.values()}
 
     async def begin(self) -> None:

@@ -1,0 +1,73 @@
+"""Stores that pools share, and pools that stand for those of other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy.keys import Health, Key, KeyPool
+from asgi_aiproxy.keys.sealer import Unsealed
+from asgi_aiproxy.stores import MemoryStore, Store
+from asgi_aiproxy.stores.redis import RedisStore
+
+Pools = Callable[..., Any]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def client(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    """Makes clients of one store; a memory store is its only client."""
+    if request.param == "memory":
+        only = MemoryStore()
+        return lambda: only
+    url, prefix = request.getfixturevalue("redis_url"), f"test-{uuid.uuid4().hex}"
+    return lambda: RedisStore(url, prefix=prefix, timeout=5.0)
+
+
+@pytest.fixture
+async def store(client: Callable[[], Store]) -> AsyncIterator[Store]:
+    async with client() as store:
+        yield store
+
+
+@pytest.fixture
+async def worker(client: Callable[[], Store]) -> AsyncIterator[Pools]:
+    """Makes pools, each with a client of its own, as other processes would have them."""
+    async with AsyncExitStack() as stack:
+
+        async def worker(*keys: str | Key, **options: Any) -> KeyPool:
+            store = await stack.enter_async_context(client())
+            options.setdefault("sealer", Unsealed())
+            pool = KeyPool(keys, name="vendor", store=store, **options)
+            return await stack.enter_async_context(pool)
+
+        yield worker
+
+
+async def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Wait until something is so; what is promised within a second may take a busy machine more."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = true()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def health(pool: KeyPool) -> dict[str, Health]:
+    return {status.id: status.health for status in await pool.status()}
+
+
+async def is_so(pool: KeyPool, **expected: Health) -> bool:
+    found = await health(pool)
+    return all(found.get(id) is state for id, state in expected.items())
+
+
+async def ids(pool: KeyPool) -> list[str]:
+    return [status.id for status in await pool.status()]
