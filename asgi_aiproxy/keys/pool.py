@@ -123,6 +123,11 @@ class KeyPool:
         """The keys in the store, if there is one."""
         return self._shared.table if self._shared is not None else None
 
+    @property
+    def keys(self) -> dict[str, Key]:
+        """The keys by their ids, in a shared pool as they were last read."""
+        return {id: slot.key for id, slot in self._slots.items()}
+
     # using keys
 
     @asynccontextmanager
