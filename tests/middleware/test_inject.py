@@ -1,0 +1,198 @@
+"""`InjectKey`: any app behind a key pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import (
+    Authenticate,
+    ConfigurationError,
+    InjectKey,
+    Key,
+    KeyPool,
+    PassthroughProxy,
+    lifespan,
+)
+from asgi_aiproxy.middleware import static_tokens
+from tests import asgi
+from tests.upstreams import Upstream, answers, refuses
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "gateway-token"
+
+
+class App:
+    """An app that notes its scopes and answers as it is told."""
+
+    def __init__(self, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+        self.scopes: list[Any] = []
+        self.status = status
+        self.headers = headers
+        self.entered = 0
+
+    async def __aenter__(self) -> App:
+        self.entered += 1
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.entered -= 1
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        if scope["type"] != "http":
+            return
+        if self.status == 0:
+            raise RuntimeError("broken")
+        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """The headers of the last request."""
+        return {name.decode(): value.decode() for name, value in self.scopes[-1]["headers"]}
+
+
+def pool(**options: Any) -> KeyPool:
+    return KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")], **options)
+
+
+async def test_the_key_takes_the_place_of_the_callers_credential() -> None:
+    app = App()
+    injected = InjectKey(app, pool=pool())
+    headers = {"authorization": f"Bearer {TOKEN}", "x-api-key": TOKEN, "accept": "text/plain"}
+    answer = await asgi.request(injected, "GET", f"/x?key={TOKEN}&a=1", headers=headers)
+    assert answer.status == 200
+    assert app.seen == {"authorization": "Bearer sk-1", "accept": "text/plain"}
+    assert app.scopes[-1]["query_string"] == b"a=1"
+    assert answer.header("x-auth-id") == "1"
+    await asgi.request(injected, "GET", "/x")
+    assert app.seen == {"authorization": "Bearer sk-2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "header", "value"),
+    [
+        ({"header": "X-Api-Key"}, "x-api-key", "sk-1"),
+        ({"header": "X-Token", "scheme": "Key"}, "x-token", "Key sk-1"),
+        ({"scheme": ""}, "authorization", "sk-1"),
+        ({"scheme": "Token"}, "authorization", "Token sk-1"),
+    ],
+)
+async def test_the_key_goes_where_the_app_wants_it(
+    options: dict[str, str], header: str, value: str
+) -> None:
+    app = App()
+    headers = {header: "from the caller"}
+    await asgi.request(InjectKey(app, pool=pool(), **options), "GET", "/x", headers=headers)
+    assert app.seen == {header: value}
+
+
+async def test_a_key_is_judged_by_its_answer() -> None:
+    keys = pool()
+    app = App(429, (b"retry-after", b"60"), (b"x-auth-id", b"theirs"))
+    answer = await asgi.request(InjectKey(app, pool=keys), "GET", "/x")
+    assert answer.status == 429
+    assert [v for name, v in answer.headers if name == "x-auth-id"] == ["1"]
+    status = {key.id: key for key in await keys.status()}
+    assert status["1"].health == "cooling"
+    assert 50 < status["1"].rests <= 60
+    await asgi.request(InjectKey(App(401), pool=keys), "GET", "/x")
+    assert {key.health for key in await keys.status()} == {"cooling", "quarantined"}
+
+
+async def test_when_no_key_can_it_says_when() -> None:
+    keys = pool()
+    for _ in range(2):
+        await asgi.request(InjectKey(App(429, (b"retry-after", b"60")), pool=keys), "GET", "/x")
+    app = App()
+    answer = await asgi.request(InjectKey(app, pool=keys), "GET", "/x")
+    assert answer.status == 429
+    assert answer.json["error"]["message"] == "All keys are resting or busy."
+    assert 50 < int(answer.header("retry-after") or 0) <= 61
+    assert app.scopes == []
+
+
+async def test_a_caller_may_name_the_key() -> None:
+    app = App()
+    injected = InjectKey(app, pool=pool())
+    answer = await asgi.request(injected, "GET", "/x", headers={"x-auth-id": "2"})
+    assert (answer.header("x-auth-id"), app.seen) == ("2", {"authorization": "Bearer sk-2"})
+    answer = await asgi.request(injected, "GET", "/x", headers={"x-auth-id": "nobody"})
+    assert answer.status == 401
+
+
+async def test_calls_of_one_session_get_the_same_key() -> None:
+    app = App()
+    injected = InjectKey(app, pool=pool())
+    used = set()
+    for _ in range(5):
+        await asgi.request(injected, "GET", "/x", headers={"x-session-affinity": "s"})
+        used.add(app.seen["authorization"])
+    assert len(used) == 1
+
+
+async def test_a_key_is_given_back_although_the_app_fails() -> None:
+    keys = pool()
+    async with asgi.opened(InjectKey(App(0), pool=keys), "GET", "/x") as exchange:
+        with pytest.raises(RuntimeError, match="broken"):
+            await exchange.ended()
+    assert {key.in_flight for key in await keys.status()} == {0}
+
+
+async def test_other_scopes_pass_and_the_app_is_opened() -> None:
+    app = App()
+    injected = InjectKey(app, pool=pool())
+    async with lifespan(injected)():
+        assert app.entered == 1
+    assert app.entered == 0
+    async with asgi.Exchange(injected, {"type": "mystery"}) as exchange:
+        await exchange.ended()
+    assert app.scopes[-1]["type"] == "mystery"
+
+
+async def test_a_websocket_without_a_key_is_refused() -> None:
+    keys = KeyPool([Key("sk-1", concurrency=1)])
+    with keys.take():
+        scope = asgi.scope_of("GET", "/x", type="websocket")
+        async with asgi.Exchange(InjectKey(App(), pool=keys), scope) as exchange:
+            exchange._in.put_nowait({"type": "websocket.connect"})
+            assert (await exchange.message())["type"] == "websocket.close"
+            await exchange.ended()
+
+
+def test_a_pool_that_is_none_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="KeyPool"):
+        InjectKey(App(), pool=["sk-1"])  # type: ignore[arg-type]
+    assert "sk-1" not in repr(InjectKey(App(), pool=pool()))
+
+
+async def test_an_internal_app_with_auth_and_rotation_in_one_line() -> None:
+    upstream = Upstream(refuses(429), answers(b"inside"))
+    proxy = PassthroughProxy("http://internal:9000/base", transport=upstream.transport)
+    keys = pool()
+    app = Authenticate(InjectKey(proxy, pool=keys), verify=static_tokens({TOKEN: "ada"}))
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    assert (await asgi.request(app, "GET", "/x")).status == 401
+    assert upstream.requests == []
+    assert (await asgi.request(app, "GET", f"/x?key={TOKEN}", headers=headers)).status == 429
+    assert (await asgi.request(app, "GET", "/x?y=1", headers=headers)).body == b"inside"
+    assert upstream.keys == ["sk-1", "sk-2"]
+    assert [str(request.url) for request in upstream.requests] == [
+        "http://internal:9000/base/x",
+        "http://internal:9000/base/x?y=1",
+    ]
+
+
+async def test_a_credential_for_the_gateway_does_not_go_further_than_that() -> None:
+    upstream = Upstream(answers(b"inside"))
+    proxy = PassthroughProxy("http://internal:9000", transport=upstream.transport)
+    app = Authenticate(proxy, verify=static_tokens({TOKEN: "ada"}))
+    headers = {"authorization": f"Bearer {TOKEN}", "cookie": f"t={TOKEN}", "x-own": "1"}
+    assert (await asgi.request(app, "GET", "/x", headers=headers)).status == 200
+    (request,) = upstream.requests
+    assert TOKEN not in str(request.headers)
+    assert request.headers["x-own"] == "1"
