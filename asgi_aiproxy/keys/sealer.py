@@ -18,7 +18,7 @@ from asgi_aiproxy.errors import AIProxyError, ConfigurationError
 _SEALED, _PLAIN = "sealed1:", "plain:"
 _SALT, _NONCE, _KEY = 16, 12, 32  # bytes
 _SHORTEST = 16  # characters of a passphrase
-_SCRYPT = {"n": 2**15, "r": 8, "p": 3}  # OWASP, "Password Storage Cheat Sheet"
+_SCRYPT = {"n": 2**15, "r": 8, "p": 1}
 
 
 class SealError(AIProxyError):
@@ -42,13 +42,17 @@ class Sealer:
 
     A key is 32 random bytes in base64 (`Sealer.generate()` makes one), or a passphrase of at least
     16 characters. Of a passphrase the key is derived by scrypt (RFC 7914), which takes about a
-    quarter of a second for each salt that is met; a sealer uses the salt that it met last.
+    tenth of a second for each salt that is met; a sealer uses the salt that it met last.
 
     Raises ConfigurationError if `cryptography` is not installed, or a key is too short.
     """
 
     def __init__(self, keys: str | Iterable[str]) -> None:
-        given = [keys] if isinstance(keys, str) else list(keys)
+        given = [keys] if isinstance(keys, str) or keys is None else list(keys)
+        if not all(isinstance(key, str) for key in given):
+            raise ConfigurationError(
+                "A sealing key is a text: is its environment variable not set?"
+            )
         if not given:
             raise ConfigurationError("A Sealer needs a key.")
         try:
@@ -136,11 +140,6 @@ class _Source:
     __slots__ = ("phrase", "raw")
 
     def __init__(self, given: str) -> None:
-        if not isinstance(given, str):
-            raise ConfigurationError(
-                f"A sealing key is a text, not {type(given).__name__}: is its environment variable "
-                f"not set?"
-            )
         self.raw = _raw(given)
         self.phrase = given.encode()
         if not self.raw and len(given) < _SHORTEST:

@@ -78,9 +78,12 @@ class KeyTable:
         return {id: stored for id, (_, stored) in self._read.items()}
 
     async def page(self, after: str = "", limit: int = 100) -> dict[str, KeyRow]:
-        """At most `limit` rows whose ids come after `after`, nothing opened."""
+        """At most `limit` rows whose ids come after `after`, nothing opened.
+
+        Raises SealError if one is damaged.
+        """
         rows = await self.store.page(self.name, after, limit)
-        return {id: self._decode(row) for id, row in rows.items()}
+        return {id: self._readable(id, row) for id, row in rows.items()}
 
     async def put(self, *keys: Key) -> None:
         """Write keys, all or none, in place of those of the same ids.
@@ -103,7 +106,7 @@ class KeyTable:
         for _ in range(_ATTEMPTS):
             before = await self.store.rows(self.name)
             rows: dict[str, bytes | None] = {
-                id: None for id, row in before.items() if self._decode(row).hidden
+                id: None for id, row in before.items() if not self._is_switch(row)
             }
             rows |= {id: self._row(key, before.get(id)) for id, key in made.items()}
             expected = {id: before.get(id) for id in rows}
@@ -119,7 +122,7 @@ class KeyTable:
         """Enable or disable a key; without a row it is one given in code."""
         for _ in range(_ATTEMPTS):
             before = await self.store.get(self.name, id)
-            row = self._decode(before) if before is not None else KeyRow()
+            row = self._readable(id, before) if before is not None else KeyRow()
             row = msgspec.structs.replace(row, enabled=enabled)
             after = self._encode(row) if row.hidden or not enabled else None
             done = await self.store.put_many(self.name, {id: after}, expected={id: before})
@@ -130,13 +133,14 @@ class KeyTable:
     async def reseal(self) -> int:
         """Seal all secrets with the sealer's first key; returns how many there are.
 
-        Raises SealError, naming the key's id, if one can not be opened; those before it are done.
+        Raises SealError, naming the key's id, if one can not be opened; those before it, by their
+        ids, are done.
         """
         count = 0
-        for id in await self.store.rows(self.name):
+        for id in sorted(await self.store.rows(self.name)):
             for _ in range(_ATTEMPTS):
                 before = await self.store.get(self.name, id)
-                row = self._decode(before) if before is not None else KeyRow()
+                row = self._readable(id, before) if before is not None else KeyRow()
                 if not row.hidden:
                     break
                 hidden = self._seal(self._opened(id, row.hidden), id)
@@ -171,13 +175,12 @@ class KeyTable:
         return {id: (row, self._open(id, row)) for id, row in rows.items()}
 
     def _open(self, id: str, value: bytes) -> Stored:
+        enabled = False
         try:
-            row = self._decode(value)
-        except msgspec.ValidationError:
-            return Stored(None, False, f"The row of key {id!r} of pool {self.pool!r} is damaged.")
-        if not row.hidden:
-            return Stored(None, row.enabled)
-        try:
+            row = self._readable(id, value)
+            enabled = row.enabled
+            if not row.hidden:
+                return Stored(None, enabled)
             hidden = msgspec.json.decode(self._opened(id, row.hidden), type=_Hidden)
             key = Key(
                 hidden.secret,
@@ -192,11 +195,27 @@ class KeyTable:
                 base_url=row.base_url,
                 attributes=hidden.attributes,
             )
-            return Stored(fit(key, self.pool), row.enabled)
+            return Stored(fit(key, self.pool), enabled)
         except AIProxyError as error:
-            return Stored(None, row.enabled, str(error))
+            return Stored(None, enabled, str(error))
         except msgspec.MsgspecError:
-            return Stored(None, False, f"The row of key {id!r} of pool {self.pool!r} is damaged.")
+            return Stored(None, enabled, str(self._damaged(id)))
+
+    def _readable(self, id: str, value: bytes) -> KeyRow:
+        try:
+            return self._decode(value)
+        except msgspec.MsgspecError:
+            raise self._damaged(id) from None
+
+    def _is_switch(self, value: bytes) -> bool:
+        """Whether a row is only about a key that is given in code."""
+        try:
+            return not self._decode(value).hidden
+        except msgspec.MsgspecError:
+            return False
+
+    def _damaged(self, id: str) -> SealError:
+        return SealError(f"The row of key {id!r} of pool {self.pool!r} is damaged.")
 
     def _opened(self, id: str, hidden: str) -> bytes:
         try:
