@@ -309,9 +309,10 @@ async def test_budgets_are_exact_at_the_end_whatever_happens_meanwhile(
         turns = await asyncio.gather(*callers)
         assert sum(turns) > 300
         assert unsettled
+    async with RedisStore(server.url, timeout=30) as books:
         for _ in range(2):
-            await asyncio.gather(*(store.settle(each, {budget: n}) for each, n in unsettled))
-        level, slots = await store.peek([budget, grants[0]])
+            await asyncio.gather(*(books.settle(each, {budget: n}) for each, n in unsettled))
+        level, slots = await books.peek([budget, grants[0]])
         assert (level.used, level.held) == (spent, 0)
         assert slots.used == 0
     assert caplog.records == []

@@ -17,15 +17,17 @@ class Names:
     """
 
     def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+        self._open = prefix + ":{"
 
     def tag(self, account: str) -> str:
         """An account as it stands between the braces."""
-        return account.replace("%", "%25").replace("}", "%7D")
+        if "%" in account or "}" in account:
+            return account.replace("%", "%25").replace("}", "%7D")
+        return account
 
     def key(self, account: str, kind: str, name: str | None = None) -> str:
         """The key of something."""
-        key = f"{self._prefix}:{{{self.tag(account)}}}:{kind}"
+        key = f"{self._open}{self.tag(account)}}}:{kind}"
         return key if name is None else f"{key}:{name}"
 
     def of(self, grant: Grant) -> tuple[str, ...]:

@@ -214,6 +214,17 @@ class Pipe:
 
 def packed(command: Command) -> bytes:
     """A command as the server reads it (RESP: an array of bulk strings)."""
+    parts = [f"*{len(command)}\r\n"]
+    for argument in command:
+        if type(argument) is bytes:
+            return _with_bytes(command)
+        text = argument if type(argument) is str else str(argument)
+        length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        parts.append(f"${length}\r\n{text}\r\n")
+    return "".join(parts).encode("utf-8", "surrogatepass")
+
+
+def _with_bytes(command: Command) -> bytes:
     parts = [b"*%d\r\n" % len(command)]
     for argument in command:
         if type(argument) is not bytes:
