@@ -10,9 +10,17 @@ from dataclasses import dataclass, field
 import openai
 import pytest
 
-from asgi_aiproxy import Authenticate, KeyPool, OpenAIShim, ProviderRouter, UsageRecord
+from asgi_aiproxy import (
+    Authenticate,
+    KeyPool,
+    OpenAIShim,
+    ProviderRouter,
+    Shim,
+    UsageRecord,
+)
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
+from asgi_aiproxy.shim import ProviderShim
 from asgi_aiproxy.testing import MockProvider, serve_in_thread
 from tests.wire import PATIENCE
 
@@ -26,9 +34,10 @@ class World:
     """Where the gateway is, what its vendors are asked, and what its books say."""
 
     mock: MockProvider
-    shim: OpenAIShim
+    shims: list[Shim]
     pools: list[KeyPool]
-    url: str = ""
+    url: str = ""  # speaks OpenAI's language, and ends in /v1
+    polyglot: str = ""  # speaks all
     records: list[UsageRecord] = field(default_factory=list)
     _news: threading.Condition = field(default_factory=threading.Condition)
 
@@ -47,11 +56,11 @@ class World:
 
     def reset(self) -> None:
         """As if nothing had been. What is on its way to the books is waited for."""
-        recorder = self.shim._recorder
         end = time.monotonic() + PATIENCE
-        while recorder._waiting or not (recorder._task is None or recorder._task.done()):
-            assert time.monotonic() < end
-            time.sleep(0.001)
+        for recorder in [shim._recorder for shim in self.shims]:
+            while recorder._waiting or not (recorder._task is None or recorder._task.done()):
+                assert time.monotonic() < end
+                time.sleep(0.001)
         self.mock.reset()
         self.records.clear()
         for pool in self.pools:
@@ -75,12 +84,17 @@ def running() -> Iterator[World]:
             "gemini": GEMINI.using(pools["gemini"], base_url=vendors),
         }
         router = ProviderRouter({MODELS[name]: row for name, row in rows.items()})
-        shim = OpenAIShim(router, record=record, attempts=1)
-        world = World(mock, shim, list(pools.values()))
+        shims: list[Shim] = [
+            kind(router, record=record, attempts=1) for kind in (OpenAIShim, ProviderShim)
+        ]
+        world = World(mock, shims, list(pools.values()))
         worlds.append(world)
-        app = Authenticate(shim, verify=static_tokens({TOKEN: "team"}))
-        with serve_in_thread(app) as url:
+        openai_only, all_languages = (
+            Authenticate(shim, verify=static_tokens({TOKEN: "team"})) for shim in shims
+        )
+        with serve_in_thread(openai_only) as url, serve_in_thread(all_languages) as polyglot:
             world.url = f"{url}/v1"
+            world.polyglot = polyglot
             yield world
 
 

@@ -132,7 +132,7 @@ async def test_a_client_that_reads_slowly_slows_the_provider_and_gets_everything
 ) -> None:
     word = "x" * 50_000
     event = chunked(chat_stream(word)[1])
-    count = 800  # 40 MB
+    count = 450  # 22 MB
     sent = 0
     full = asyncio.Event()
 

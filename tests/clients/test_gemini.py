@@ -1,0 +1,134 @@
+"""The official `google-genai` package, unmodified, with each vendor behind the gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google import genai
+from google.genai import errors, types
+
+from asgi_aiproxy.messages import Stop, ToolCall, Usage
+from asgi_aiproxy.testing import Answer, Fault
+from tests.clients.conftest import MODELS, TOKEN, VENDORS, World
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    VENDORS,
+]
+
+WEATHER = ToolCall("call_1", "weather", '{"city": "Paris"}')
+VERSIONS = pytest.mark.parametrize("version", ["v1", "v1beta"])
+
+
+def client(world: World, version: str = "v1beta", key: str = TOKEN) -> genai.Client:
+    options = types.HttpOptions(base_url=world.polyglot, api_version=version)
+    return genai.Client(api_key=key, http_options=options)
+
+
+@VERSIONS
+async def test_a_whole_answer(world: World, vendor: str, version: str) -> None:
+    answer = await client(world, version).aio.models.generate_content(
+        model=MODELS[vendor],
+        contents="Hi",
+        config=types.GenerateContentConfig(system_instruction="Be brief.", temperature=0.5),
+    )
+    assert answer.text == "Hello from the mock."
+    assert answer.candidates is not None
+    assert answer.candidates[0].finish_reason == types.FinishReason.STOP
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata.prompt_token_count == 12
+    assert answer.usage_metadata.candidates_token_count == 7
+    record = world.record()
+    assert (record.provider, record.usage) == (vendor, Usage(input=12, output=7))
+    assert "Be brief." in world.mock.seen[0].body.decode()
+    assert world.mock.seen[0].secrets == {f"sk-{vendor}"}
+
+
+@VERSIONS
+async def test_a_stream(world: World, vendor: str, version: str) -> None:
+    stream = await client(world, version).aio.models.generate_content_stream(
+        model=MODELS[vendor], contents="Hi"
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.text or "" for chunk in chunks) == "Hello from the mock."
+    assert len(chunks) >= 4
+    assert chunks[-1].usage_metadata is not None
+    assert chunks[-1].usage_metadata.candidates_token_count == 7
+    assert world.record().usage == Usage(input=12, output=7)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_round_of_tools(world: World, vendor: str, stream: bool) -> None:
+    world.mock.script(Answer(tool_calls=(WEATHER,), pieces=4), Answer("It is warm."))
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    declared = types.FunctionDeclaration(
+        name="weather", description="A tool.", parameters_json_schema=schema
+    )
+    asked: Any = {
+        "model": MODELS[vendor],
+        "config": types.GenerateContentConfig(tools=[types.Tool(function_declarations=[declared])]),
+    }
+    models = client(world).aio.models
+    calls: list[types.Part] = []
+    if stream:
+        async for chunk in await models.generate_content_stream(contents="Hi", **asked):
+            for candidate in chunk.candidates or []:
+                parts = (candidate.content and candidate.content.parts) or []
+                calls += [part for part in parts if part.function_call]
+    else:
+        answer = await models.generate_content(contents="Hi", **asked)
+        assert answer.candidates is not None
+        content = answer.candidates[0].content
+        calls = [part for part in (content and content.parts) or [] if part.function_call]
+    (part,) = calls
+    assert part.function_call is not None
+    assert (part.function_call.name, part.function_call.args) == ("weather", {"city": "Paris"})
+    result = types.FunctionResponse(
+        id=part.function_call.id, name="weather", response={"degrees": 22}
+    )
+    contents: Any = [
+        types.Content(role="user", parts=[types.Part(text="Hi")]),
+        types.Content(role="model", parts=[part]),
+        types.Content(role="user", parts=[types.Part(function_response=result)]),
+    ]
+    answer = await models.generate_content(contents=contents, **asked)
+    assert answer.text == "It is warm."
+    assert "degrees" in world.mock.seen[1].body.decode()
+
+
+async def test_an_answer_that_was_too_long_is_known_to_be(world: World, vendor: str) -> None:
+    world.mock.script(Answer("Hel", stop=Stop.LENGTH))
+    answer = await client(world).aio.models.generate_content(model=MODELS[vendor], contents="Hi")
+    assert answer.candidates is not None
+    assert answer.candidates[0].finish_reason == types.FinishReason.MAX_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "kind"),
+    [
+        (400, 400, errors.ClientError),
+        (401, 502, errors.ServerError),
+        (404, 404, errors.ClientError),
+        (429, 429, errors.ClientError),
+        (500, 502, errors.ServerError),
+    ],
+)
+async def test_a_vendors_refusal_is_the_right_exception(
+    world: World, vendor: str, status: int, told: int, kind: type[errors.APIError]
+) -> None:
+    world.mock.script(Fault.status(status, "The vendor says no."))
+    with pytest.raises(kind) as caught:
+        await client(world).aio.models.generate_content(model=MODELS[vendor], contents="Hi")
+    assert caught.value.code == told
+    assert f"sk-{vendor}" not in str(caught.value)
+
+
+async def test_a_wrong_token_is_told_in_its_own_shape(world: World, vendor: str) -> None:
+    with pytest.raises(errors.ClientError) as caught:
+        await client(world, key="stolen").aio.models.generate_content(
+            model=MODELS[vendor], contents="Hi"
+        )
+    assert caught.value.code == 401
+    assert world.mock.seen == []
