@@ -58,8 +58,9 @@ MAY: dict[str, set[str]] = {
     # apps and middlewares
     "shim": {"_asgi", "_json", "_watch", "call", "credentials", "dialects", "errors", "gate"}
     | {"identity", "models", "providers", "relay", "respond", "uploads", "upstream", "usage"},
-    "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "identity"}
-    | {"keys", "messages", "providers", "relay", "respond", "retry_after", "upstream", "usage"},
+    "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "gate"}
+    | {"identity", "keys", "messages", "providers", "relay", "respond", "retry_after", "upstream"}
+    | {"usage"},
     "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
     | {"passthrough"},
     "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}

@@ -9,11 +9,13 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._watch import ClientGoneError, Deadline, Departure
 from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.gate import GATE_KEY, Gate
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.body import Body
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import answer_headers, content_length, raw
 from asgi_aiproxy.passthrough.kept import Kept
+from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.meter import Meter
 from asgi_aiproxy.passthrough.request import Asked, rewritten
 from asgi_aiproxy.passthrough.site import asked as asked_in, model_in
@@ -44,6 +46,7 @@ class Exchange:
     def __init__(self, ways: Ways, asked: Asked, scope: Scope, receive: Receive) -> None:
         self._ways = ways
         self._asked = asked
+        self._gate: Gate | None = scope.get(GATE_KEY)
         self._body = Body(
             receive,
             length=_asgi.content_length(scope),
@@ -70,6 +73,8 @@ class Exchange:
             with Departure(self._body.receive), Deadline(self._timeouts.total, "It took too long."):
                 content = await self._body.open()
                 self._read(content)
+                known = content if isinstance(content, bytes) else b""
+                await ask(self._gate, self._asked, self._books.model, known)
                 answer = await self._answered(content)
                 last = await self._pass_on(answer, send)
         except ClientGoneError:
@@ -93,7 +98,7 @@ class Exchange:
             if record.usage is not None:
                 self._turns.spend(record.usage.input + record.usage.output)
             self._turns.release()
-        self._ways.recorder.put(record)
+        self._ways.recorder.put(record if self._gate is None else self._gate.settle(record))
         await self._drop()
 
     # the question

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
@@ -49,6 +49,8 @@ class PassthroughProxy:
     Works with and without `lifespan`. An upstream that dies in mid-answer makes the app raise, so
     that the server cuts the client's connection: half an answer is never a whole one.
     """
+
+    asks_gate: ClassVar[bool] = True  # see `asgi_aiproxy.gate`
 
     def __init__(
         self,

@@ -20,9 +20,11 @@ from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.gate import GATE_KEY, Gate
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import answer_headers, raw
+from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.meter import Sum
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.passthrough.site import model_in
@@ -77,6 +79,7 @@ class Bridge:
         """Connect both sides, until one of them ends it."""
         books = Books(asked, self._ways.clock)
         provider = asked.site.provider
+        gate: Gate | None = self._scope.get(GATE_KEY)
         books.model = model_in(asked.path) or _query(asked, "model")
         turns = Turns(
             provider.keys if provider is not None else None,
@@ -93,6 +96,7 @@ class Bridge:
                 message = "WebSockets are not installed here."
                 raise APIError(Kind.INTERNAL, message, status=501)
             asked.check_model(books.model)
+            await ask(gate, asked, books.model, session=True)
             upstream = await self._unless_gone(self._connected(asked, turns, books))
             if upstream is not None:
                 await self._bridged(upstream, asked, books)
@@ -106,7 +110,7 @@ class Bridge:
                 turns.spend(usage.input + usage.output)
             turns.release()
             record = books.record(self._sum.model, usage)
-            self._ways.recorder.put(record)
+            self._ways.recorder.put(record if gate is None else gate.settle(record))
 
     # the handshake
 

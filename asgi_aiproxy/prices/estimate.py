@@ -41,13 +41,20 @@ def output_tokens(fields: Mapping[str, msgspec.Raw], default: int) -> int:
 
     `fields` are the members of its body, still encoded, of any dialect.
     """
-    limit = next((found for name in _OUTPUT if (found := _read(fields, name)) is not None), None)
-    times = max([_read(fields, name) or 1 for name in _TIMES])
-    for room, (most, count) in _ROOMS.items():
-        inner = _inside(fields, room)
-        if limit is None:
-            limit = _read(inner, most)
-        times = max(times, _read(inner, count) or 1)
+    limit: int | None = None
+    for name in _OUTPUT:
+        if limit is None and name in fields:
+            limit = _read(fields, name)
+    times = 1
+    for name in _TIMES:
+        if name in fields:
+            times = max(times, _read(fields, name) or 1)
+    if not _ROOMS.keys().isdisjoint(fields):
+        for room, (most, count) in _ROOMS.items():
+            inner = _inside(fields, room)
+            if limit is None:
+                limit = _read(inner, most)
+            times = max(times, _read(inner, count) or 1)
     return (default if limit is None or limit < 0 else limit) * times
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -94,6 +95,7 @@ def _fine(ratio: Ratio | float) -> tuple[int, int]:
     return millionths(made.model), millionths(made.completion)
 
 
+@lru_cache(maxsize=256)
 def millionths(ratio: float) -> int:
     """A ratio as a whole number of millionths."""
     return int(Decimal(str(ratio)) * _FINE)

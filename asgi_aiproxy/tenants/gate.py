@@ -25,7 +25,7 @@ from asgi_aiproxy.stores.base import (
 )
 from asgi_aiproxy.tenants import grants as by
 from asgi_aiproxy.tenants.limiter import Limiter
-from asgi_aiproxy.tenants.reckon import SILENT, reckon
+from asgi_aiproxy.tenants.reckon import SILENT, Reckoned, reckon
 from asgi_aiproxy.usage import UsageRecord
 
 _NOTHING = Usage()
@@ -73,7 +73,7 @@ class CallGate:
         grants = [] if self._entered else by.per_request(self._principal, limits)
         if limits.tpm is not None or limits.budgets:
             now = self._limiter.clock()
-            read, wrote = self._size_of()
+            read, wrote = self._size_of() if targets else (0, 0)
             grants += by.per_tokens(
                 self._principal,
                 limits,
@@ -171,7 +171,10 @@ class CallGate:
     def settle(self, record: UsageRecord) -> UsageRecord:
         """Book how the exchange ended; returns the record with what it cost."""
         principal, limiter = self._principal, self._limiter
-        reckoned = reckon(record, self._size_of)
+        if self._targets:
+            reckoned = reckon(record, self._size_of)
+        else:
+            reckoned = Reckoned(record.usage or _NOTHING)
         usage = reckoned.usage
         costs = {
             unit: self._cost(limiter.tariffs[unit], record, usage)

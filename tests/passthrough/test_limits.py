@@ -1,0 +1,99 @@
+"""Limits hold for what passes through as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import PassthroughProxy, Principal
+from asgi_aiproxy.identity import Budget, Limits
+from asgi_aiproxy.middleware import Authenticate, Quota
+from asgi_aiproxy.prices import Price, Prices
+from asgi_aiproxy.providers import ANTHROPIC, OPENAI
+from asgi_aiproxy.stores import Level, MemoryStore
+from asgi_aiproxy.tenants.grants import reserve
+from asgi_aiproxy.usage import UsageRecord
+from tests import asgi
+from tests.upstreams import Upstream, answers, chat_answer, refuses, streams
+
+pytestmark = pytest.mark.anyio
+
+PRICES = Prices({"gpt-test": Price(input=1, output=10)}, listed=False)
+COST = 23
+BODY = {"model": "gpt-test", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
+
+
+class Place:
+    def __init__(self, upstream: Upstream, target: Any = None, **limits: Any) -> None:
+        self.who = Principal("alice", limits=Limits(**limits))
+        self.store = MemoryStore()
+        self.records: list[UsageRecord] = []
+        target = target if target is not None else OPENAI.using("sk-1")
+        proxy = PassthroughProxy(target, transport=upstream.transport, record=self._record)
+        self.quota = Quota(proxy, store=self.store, prices=PRICES)
+        self.app = Authenticate(self.quota, identify=lambda scope: self.who)
+
+    async def _record(self, record: UsageRecord) -> None:
+        self.records.append(record)
+
+    async def post(self, body: Any = BODY, path: str = "/v1/chat/completions") -> asgi.Answer:
+        headers = {"content-type": "application/json"}
+        return await asgi.request(self.app, "POST", path, body, headers=headers)
+
+    async def level(self) -> Level:
+        async with self.app:
+            pass  # what has ended is booked and recorded
+        limiter = self.quota._limiter
+        budget = reserve(self.who, self.who.limits.budgets[0], 0, limiter.clock())
+        return (await self.store.peek([budget]))[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_budget_is_spent_by_what_passes_through(stream: bool) -> None:
+    place = Place(Upstream(streams() if stream else answers()), budgets=(Budget(200),))
+    assert (await place.post({**BODY, "stream": stream})).status == 200
+    assert await place.level() == Level(COST)
+    assert [record.cost for record in place.records] == [COST]
+    statuses = [(await place.post()).status for _ in range(10)]
+    assert 429 in statuses
+    assert (await place.level()).used <= 200
+
+
+async def test_a_refused_request_costs_nothing_and_frees_its_place() -> None:
+    place = Place(Upstream(refuses(400)), budgets=(Budget(10_000),), concurrency=1)
+    for _ in range(2):
+        assert (await place.post()).status == 400
+        assert await place.level() == Level(0)
+
+
+async def test_looking_at_things_counts_as_a_request_and_costs_nothing() -> None:
+    place = Place(Upstream(answers(b'{"data": []}')), budgets=(Budget(0),), rpm=2, tpm=1)
+    statuses = [(await asgi.request(place.app, "GET", "/v1/files")).status for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    assert await place.level() == Level(0)
+
+
+async def test_what_names_no_model_with_a_price_is_not_for_who_has_a_budget() -> None:
+    place = Place(Upstream(answers()), budgets=(Budget(10**9),))
+    answer = await place.post({"input_file_id": "f"}, "/v1/batches")
+    assert (answer.status, answer.json["error"]["code"]) == (403, "model_not_priced")
+    place.who = Principal("bob", limits=Limits(rpm=5))
+    assert (await place.post({"input_file_id": "f"}, "/v1/batches")).status == 200
+
+
+async def test_an_application_behind_it_has_no_price() -> None:
+    place = Place(
+        Upstream(answers(chat_answer(usage=None))), "http://internal", budgets=(Budget(0),), rpm=9
+    )
+    answer = await place.post({"anything": 1}, "/any")
+    assert answer.status == 200
+    assert answer.header("x-ratelimit-remaining-requests") == "8"
+    assert await place.level() == Level(0)
+
+
+async def test_errors_are_in_the_vendors_words() -> None:
+    place = Place(Upstream(answers()), ANTHROPIC.using("sk"), rpm=1)
+    await place.post(path="/v1/messages")
+    answer = await place.post(path="/v1/messages")
+    assert (answer.status, answer.json["error"]["type"]) == (429, "rate_limit_error")
