@@ -23,6 +23,7 @@ from asgi_aiproxy.stores import (
     Store,
 )
 from asgi_aiproxy.stores.redis import RedisStore
+from tests.stores.conftest import Clock
 
 LONG = 3600.0
 ACCOUNTS = ("a", "b")
@@ -213,5 +214,36 @@ def test_a_cluster_answers_as_the_memory_store_does(redis_cluster: str, actions:
     async def run() -> None:
         async with RedisStore(redis_cluster, prefix=uuid.uuid4().hex, timeout=5) as store:
             assert await play(store, single) == await play(MemoryStore(), single)
+
+    asyncio.run(run())
+
+
+@quick
+@given(
+    st.lists(st.tuples(st.floats(0, 3), st.integers(1, 4)), max_size=60),
+    st.sampled_from([0.5, 1.0, 7.0]),
+)
+def test_in_no_window_of_time_do_more_pass_than_the_limit(
+    calls: list[tuple[float, int]], window: float
+) -> None:
+    """And who waits as long as it was told to is let in, unless somebody was before."""
+
+    async def run() -> None:
+        clock = Clock()
+        store = MemoryStore(clock=clock)
+        passed: list[tuple[float, int]] = []
+        for wait, amount in calls:
+            clock.now += wait
+            count = Count("a", "n", LIMIT, window, amount)
+            found = await store.admit("x", [count])
+            if isinstance(found, Refused):
+                assert found.retry_after is not None
+                assert 0 < found.retry_after <= window * 1.05 + 0.01
+                clock.now += found.retry_after + 0.001
+                found = await store.admit("x", [count])
+            assert isinstance(found, Admitted)
+            passed.append((clock.now, amount))
+            recent = sum(n for at, n in passed if at > clock.now - window)
+            assert recent <= LIMIT
 
     asyncio.run(run())
