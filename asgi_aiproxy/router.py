@@ -11,11 +11,13 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.keys import matches
+from asgi_aiproxy.passthrough import PassthroughProxy
+from asgi_aiproxy.passthrough.site import Paths
 from asgi_aiproxy.providers.base import Offer, Provider, Target
 from asgi_aiproxy.respond import send_error
 from asgi_aiproxy.shim import ProviderShim
@@ -40,9 +42,12 @@ class ProviderRouter:
     name are tried in order; `Target`s of one priority share the load by weight. A caller who wishes
     for a provider gets the routes that lead there, or else that provider under the name given.
 
-    It is also an app: below `/<provider>/` it serves each provider by itself, in the provider's own
-    language and in OpenAI's. What goes there takes the same options as a `Shim`.
+    It is also an app: below `/<provider>/` it serves each provider by itself: chat in all
+    languages, and the rest of the provider's own API as it is (see `PassthroughProxy`; `paths` says
+    what of it is open). What goes there takes the same options as a `Shim`.
     """
+
+    asks_gate = True  # see `asgi_aiproxy.gate`
 
     def __init__(
         self,
@@ -50,11 +55,14 @@ class ProviderRouter:
         *,
         providers: Iterable[Provider] = (),
         random: random.Random | None = None,
+        paths: Paths | None = None,
         **options: Any,
     ) -> None:
         _check(routes, options)
         self._options = options
+        self._paths = paths
         self._shims: dict[str, ProviderShim] = {}
+        self._natives: dict[str, PassthroughProxy] = {}
         self._random = random if random is not None else _system_random()
         self._exact: dict[str, tuple[Target, ...]] = {}
         self._patterns: list[tuple[str, tuple[Target, ...]]] = []
@@ -117,35 +125,52 @@ class ProviderRouter:
     async def __aenter__(self) -> Self:
         for name in self._providers:
             await self._shim(name).__aenter__()
+            await self._native(name).__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         async with AsyncExitStack() as stack:  # all of them, should one fail
             for shim in self._shims.values():
                 stack.push_async_exit(shim)
+            for native in self._natives.values():
+                stack.push_async_exit(native)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one ASGI scope to the provider that the path begins with."""
         if scope["type"] == "lifespan":
             await _asgi.serve_lifespan(self, receive, send)
             return
-        if scope["type"] == "websocket":
-            await _asgi.refuse_websocket(receive, send)
-            return
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return
         path = _asgi.local_path(scope)
         name = unquote((path or "").removeprefix("/").partition("/")[0])
         if name in self._providers:
             root = scope.get("root_path", "").rstrip("/")
             below = {**scope, "root_path": f"{root}/{name}"}
-            await self._shim(name)(below, receive, send)
+            await self._app(name, below)(below, receive, send)
+        elif scope["type"] == "websocket":
+            await _asgi.refuse_websocket(receive, send)
         else:
             known = ", ".join(f"/{known}/" for known in self._providers) or "no provider's name"
             where = path if path is not None else scope["path"]
             error = APIError(Kind.NOT_FOUND, f"There is nothing at {where!r}, only below {known}.")
             with suppress(ClientGoneError):
                 await send_error(send, OPENAI_CHAT, error)
+
+    def _app(self, name: str, scope: Scope) -> ASGIApp:
+        """Who of the two serves a request to this provider."""
+        if scope["type"] == "http":
+            shim = self._shim(name)
+            if shim.knows(scope):
+                return shim
+        return self._native(name)
+
+    def _native(self, name: str) -> PassthroughProxy:
+        if name not in self._natives:
+            options = {o: value for o, value in self._options.items() if o in _SHARED}
+            provider = self._providers[name]
+            self._natives[name] = PassthroughProxy(provider, paths=self._paths, **options)
+        return self._natives[name]
 
     def _shim(self, name: str) -> ProviderShim:
         if name not in self._shims:
@@ -190,6 +215,10 @@ _OPTIONS = [
 ]
 
 
+# What the native API takes of them.
+_SHARED = frozenset({"transport", "record", "timeouts", "own_keys"})
+
+
 def _check(routes: object, options: Iterable[str]) -> None:
     """Say at once what would only be noticed with the first request."""
     if routes is not None and not isinstance(routes, Mapping):
@@ -201,7 +230,8 @@ def _check(routes: object, options: Iterable[str]) -> None:
         if option not in _OPTIONS:
             known = ", ".join(_OPTIONS)
             raise ConfigurationError(
-                f"ProviderRouter has no option {option!r}. There are: providers, random, {known}."
+                f"ProviderRouter has no option {option!r}. There are: providers, random, paths, "
+                f"{known}."
             )
 
 

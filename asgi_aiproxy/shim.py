@@ -130,6 +130,13 @@ class Shim:
 
     # matching
 
+    def knows(self, scope: Scope) -> bool:
+        """Whether a request is for one of the operations of this app."""
+        path = _asgi.local_path(scope)
+        return path is not None and any(
+            face.match(scope["method"], path) is not None for face in self.faces
+        )
+
     def _match(self, scope: Scope) -> tuple[Face, Operation]:
         method: str = scope["method"]
         path = _asgi.local_path(scope)

@@ -394,8 +394,42 @@ async def test_what_is_not_there_below_a_provider_is_a_404_too() -> None:
         answer = await asgi.request(app, "GET", path)
         assert answer.status == 404
         assert answer.json["error"]["type"] == "invalid_request_error"
-    answer = await asgi.request(app, "GET", "/openai/v1/chat/completions")
-    assert answer.status == 405
+
+
+async def test_what_no_face_knows_is_the_providers_own_api() -> None:
+    upstream = Upstream(answers(b'{"data":[]}'))
+    app = served_by(upstream)
+    for method, path, url in [
+        (
+            "GET",
+            "/openai/v1/chat/completions?limit=1",
+            "https://api.openai.com/v1/chat/completions?limit=1",
+        ),
+        ("GET", "/openai/v1/files", "https://api.openai.com/v1/files"),
+        ("POST", "/anthropic/v1/messages/batches", "https://api.anthropic.com/v1/messages/batches"),
+        (
+            "GET",
+            "/gemini/v1beta/files/x%2Fy",
+            "https://generativelanguage.googleapis.com/v1beta/files/x%2Fy",
+        ),
+    ]:
+        answer = await asgi.request(app, method, path, headers={"authorization": "Bearer caller"})
+        assert answer.body == b'{"data":[]}'
+        request = upstream.requests[-1]
+        assert (request.method, str(request.url)) == (method, url)
+        assert "caller" not in str(request.headers)
+    answer = await asgi.request(app, "GET", "/openai/v1/organization/admin_api_keys")
+    assert answer.status == 404
+    assert len(upstream.requests) == 4
+
+
+async def test_how_much_of_that_is_open_can_be_said() -> None:
+    upstream = Upstream(answers(b"{}"))
+    router = ProviderRouter({"m": openai}, paths=(), transport=upstream.transport)
+    assert (await asgi.request(router, "GET", "/openai/v1/files")).status == 404
+    assert (await asgi.chat(router, "/openai/v1/chat/completions")).status != 404
+    router = ProviderRouter({"m": openai}, paths="all", transport=upstream.transport)
+    assert (await asgi.request(router, "GET", "/openai/v1/organization/x")).status == 200
 
 
 @pytest.mark.parametrize("root_path", ["/ai", "/api/ai", "/ai/"])
@@ -414,9 +448,9 @@ async def test_below_a_mount(root_path: str) -> None:
     assert answer.status == 404
 
 
-async def test_a_websocket_is_refused_and_unknown_scopes_are_left_alone() -> None:
+async def test_a_websocket_to_nobody_is_refused_and_unknown_scopes_are_left_alone() -> None:
     app = served_by(Upstream(answers()))
-    scope = {"type": "websocket", "path": "/openai/v1/realtime", "headers": []}
+    scope = {"type": "websocket", "path": "/nobody/v1/realtime", "headers": []}
     async with asgi.Exchange(app, scope) as exchange:
         exchange._in.put_nowait({"type": "websocket.connect"})
         assert (await exchange.message())["type"] == "websocket.close"

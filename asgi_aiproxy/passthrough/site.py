@@ -124,7 +124,7 @@ def site(target: Provider | str, paths: Paths | None) -> Site:
 
 
 def _vendor(provider: Provider, paths: Paths | None) -> Site:
-    surface = SURFACES.get(provider.dialect.name)
+    surface = SURFACES.get(provider.surface or provider.dialect.name)
     if surface is None:
         if paths is None:
             raise ConfigurationError(

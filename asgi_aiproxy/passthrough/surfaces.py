@@ -34,7 +34,8 @@ def _under(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, .
     return tuple(found)
 
 
-_OPENAI_PREFIXES = ("", "/v1", "/openai", "/openai/v1")  # the last two are Azure's
+_OPENAI_PREFIXES = ("", "/v1")
+_AZURE_PREFIXES = ("/openai", "/openai/v1")
 _OPENAI_STATEFUL = (
     "/responses/**",
     "/conversations/**",
@@ -62,18 +63,26 @@ _OPENAI_OPEN = (
     *_OPENAI_STATEFUL,
 )
 
+_OPENAI_REFERENCES = (
+    b'"file_id"',
+    b'"file_ids"',
+    b'"input_file_id"',
+    b'"previous_response_id"',
+    b'"conversation"',
+    b'"vector_store_ids"',
+    b'"container"',
+)
+
 OPENAI = Surface(
-    open=(*_under(_OPENAI_PREFIXES, _OPENAI_OPEN), "/openai/deployments/*/*/**"),
+    open=_under(_OPENAI_PREFIXES, _OPENAI_OPEN),
     stateful=_under(_OPENAI_PREFIXES, _OPENAI_STATEFUL),
-    references=(
-        b'"file_id"',
-        b'"file_ids"',
-        b'"input_file_id"',
-        b'"previous_response_id"',
-        b'"conversation"',
-        b'"vector_store_ids"',
-        b'"container"',
-    ),
+    references=_OPENAI_REFERENCES,
+)
+
+AZURE = Surface(
+    open=(*_under(_AZURE_PREFIXES, _OPENAI_OPEN), "/openai/deployments/*/*/**"),
+    stateful=_under(_AZURE_PREFIXES, _OPENAI_STATEFUL),
+    references=_OPENAI_REFERENCES,
 )
 
 ANTHROPIC = Surface(
@@ -128,9 +137,10 @@ OLLAMA = Surface(
     )
 )
 
-# By the name of the dialect.
+# By the name of the dialect, or by `Provider.surface`.
 SURFACES = {
     "openai_chat": OPENAI,
+    "azure": AZURE,
     "anthropic": ANTHROPIC,
     "gemini": GEMINI,
     "ollama": OLLAMA,

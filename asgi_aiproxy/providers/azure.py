@@ -33,6 +33,7 @@ def azure(base_url: str, *, name: str = "azure", api_version: str | None = None)
         auth=header("api-key"),
         native=OPENAI_OPERATIONS,
         amend=under_v1 if api_version is None else in_deployment(api_version),
+        surface="azure",
     )
 
 

@@ -55,7 +55,8 @@ class Provider:
     `native` names the operations that pass through as they are; what of chat is not among them is
     translated. `exact` says that the provider's answers keep to the letter of its dialect; others
     are mended on the way. `catalogue` names its models for `GET /v1/models`; without one it is
-    asked. `amend` sees every request before it leaves.
+    asked. `amend` sees every request before it leaves. `surface` names the API whose paths
+    `PassthroughProxy` opens, if that is not the dialect's.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Provider:
     keys: KeyPool | None = None
     proxy: str | None = None
     timeouts: Timeouts | None = None
+    surface: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or not self.name.isprintable():

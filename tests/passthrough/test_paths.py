@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.passthrough.paths import Opened, below, checked, checked_query
-from asgi_aiproxy.passthrough.surfaces import ANTHROPIC, GEMINI, OLLAMA, OPENAI, Surface
+from asgi_aiproxy.passthrough.surfaces import ANTHROPIC, AZURE, GEMINI, OLLAMA, OPENAI, Surface
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ OPEN = [
     (OPENAI, "DELETE", "/files/file-1"),
     (OPENAI, "POST", "/v1/batches"),
     (OPENAI, "GET", "/realtime"),
-    (OPENAI, "POST", "/openai/deployments/gpt/chat/completions"),
-    (OPENAI, "POST", "/openai/v1/responses"),
+    (AZURE, "POST", "/openai/deployments/gpt/chat/completions"),
+    (AZURE, "POST", "/openai/v1/responses"),
     (ANTHROPIC, "POST", "/v1/messages"),
     (ANTHROPIC, "GET", "/v1/messages/batches/b/results"),
     (ANTHROPIC, "POST", "/v1/files"),
@@ -137,13 +137,15 @@ CLOSED = [
     (OPENAI, "DELETE", "/models/ft:mine"),
     (OPENAI, "POST", "/realtime/client_secrets"),
     (OPENAI, "POST", "/realtime/sessions"),
+    (OPENAI, "GET", "/openai/v1/models"),
+    (AZURE, "GET", "/openai/v1/organization/x"),
     (OPENAI, "GET", "/"),
     (OPENAI, "GET", ""),
     (OPENAI, "GET", "//files"),
     (OPENAI, "GET", "/filesystem"),
     (OPENAI, "GET", "/FILES"),
     (OPENAI, "GET", "/%66iles"),
-    (OPENAI, "PUT", "/openai/deployments/gpt"),
+    (AZURE, "PUT", "/openai/deployments/gpt"),
     (ANTHROPIC, "GET", "/v1/organizations/api_keys"),
     (ANTHROPIC, "POST", "/v1/organizations/invites"),
     (ANTHROPIC, "DELETE", "/v1/models/claude"),
