@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
     from asgi_aiproxy.hosting import lifespan, mount
-    from asgi_aiproxy.identity import Principal
+    from asgi_aiproxy.identity import Budget, Limits, Principal
     from asgi_aiproxy.inprocess import in_process
     from asgi_aiproxy.keys import Key, KeyPool
-    from asgi_aiproxy.middleware import Authenticate, InjectKey
+    from asgi_aiproxy.ledger import Ledger
+    from asgi_aiproxy.middleware import Authenticate, InjectKey, Quota
     from asgi_aiproxy.passthrough import PassthroughProxy
+    from asgi_aiproxy.prices import Price, Prices, Ratios
     from asgi_aiproxy.providers import Provider, Target
     from asgi_aiproxy.router import ProviderRouter
     from asgi_aiproxy.shim import OpenAIShim, Shim
+    from asgi_aiproxy.sinks import JSONLines
+    from asgi_aiproxy.stores import MemoryStore
+    from asgi_aiproxy.stores.redis import RedisStore
+    from asgi_aiproxy.tenants import Tokens, stored_tokens
     from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, Timeouts
     from asgi_aiproxy.usage import UsageRecord, log_usage, tee
 
@@ -25,26 +31,38 @@ __all__ = [
     "AIProxyError",
     "APIError",
     "Authenticate",
+    "Budget",
     "ConfigurationError",
     "HttpxTransport",
     "InjectKey",
+    "JSONLines",
     "Key",
     "KeyPool",
     "Kind",
+    "Ledger",
+    "Limits",
+    "MemoryStore",
     "OpenAIShim",
     "PassthroughProxy",
+    "Price",
+    "Prices",
     "Principal",
     "Provider",
     "ProviderRouter",
+    "Quota",
+    "Ratios",
+    "RedisStore",
     "ReqwestTransport",
     "Shim",
     "Target",
     "Timeouts",
+    "Tokens",
     "UsageRecord",
     "in_process",
     "lifespan",
     "log_usage",
     "mount",
+    "stored_tokens",
     "tee",
 ]
 
@@ -53,26 +71,38 @@ _HOME = {
     "AIProxyError": "errors",
     "APIError": "errors",
     "Authenticate": "middleware",
+    "Budget": "identity",
     "ConfigurationError": "errors",
     "HttpxTransport": "upstream",
     "InjectKey": "middleware",
+    "JSONLines": "sinks",
     "Key": "keys",
     "KeyPool": "keys",
     "Kind": "errors",
+    "Ledger": "ledger",
+    "Limits": "identity",
+    "MemoryStore": "stores",
     "OpenAIShim": "shim",
     "PassthroughProxy": "passthrough",
+    "Price": "prices",
+    "Prices": "prices",
     "Principal": "identity",
     "Provider": "providers",
     "ProviderRouter": "router",
+    "Quota": "middleware",
+    "Ratios": "prices",
+    "RedisStore": "stores.redis",
     "ReqwestTransport": "upstream",
     "Shim": "shim",
     "Target": "providers",
     "Timeouts": "upstream",
+    "Tokens": "tenants",
     "UsageRecord": "usage",
     "in_process": "inprocess",
     "lifespan": "hosting",
     "log_usage": "usage",
     "mount": "hosting",
+    "stored_tokens": "tenants",
     "tee": "usage",
 }
 
