@@ -70,6 +70,7 @@ async def gateway(
     base: str = "{url}/v1",
     wait: float = 0.0,
     models: Sequence[str] = (),
+    concurrency: int | None = 1,
     max_connections: int = 10,
     grace: float = 1.0,
     timeouts: Timeouts | None = None,
@@ -81,7 +82,7 @@ async def gateway(
     `base` is where the provider is; {url} and {port} stand for the wire's. `mounted` makes the
     host of the app, if it has one.
     """
-    pool = KeyPool([Key(SECRET, id="1", concurrency=1)], wait=wait)
+    pool = KeyPool([Key(SECRET, id="1", concurrency=concurrency)], wait=wait)
     limits = timeouts if timeouts is not None else Timeouts(first=60.0, idle=60.0)
     transport = SocketTransport(timeouts=limits, max_connections=max_connections)
     seen: list[Gateway] = []

@@ -112,7 +112,8 @@ def _hypercorn(app: Any, grace: float) -> Running:
 def _granian(app: Any, grace: float) -> Running:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    server = Granian(app, port=port, interface=Interfaces.ASGI, log_enabled=False)
+    options = {"interface": Interfaces.ASGI, "backlog": 1024, "log_enabled": False}
+    server = Granian(app, port=port, **options)
     server.workers_kill_timeout = grace
     return Running(port, asyncio.ensure_future(server.serve()), server.stop)
 

@@ -214,6 +214,33 @@ async def test_in_mid_stream(server: Server, reset: bool, record_property: Note)
         await check(place, caller.leave(reset=reset), record_property, provider)
 
 
+async def test_two_hundred_at_once(server: Server, record_property: Note) -> None:
+    gone = []
+
+    async def handler(line: Line) -> None:
+        await line.request()
+        await line.send(HEAD + chunked(*chat_stream("Hel")[:2]))
+        await line.gone()
+        gone.append(line.gone_at or 0.0)
+
+    async with gateway(server, handler, concurrency=None, max_connections=200) as place:
+        callers = [await place.caller() for _ in range(200)]
+        for caller in callers:
+            caller.chat(stream=True)
+        for caller in callers:
+            assert (await caller.head()).status == 200
+            await caller.until(b"Hel")
+        moment = max([caller.leave() for caller in callers])
+        await place.recorded(200)
+        assert {record.outcome for record in place.records} == {"cut"}
+        await until(lambda: len(gone) == 200)
+        record_property("upstream_ms", round((max(gone) - moment) * 1000, 2))
+        record_property("record_ms", round((place.recorded_at - moment) * 1000, 2))
+        assert max(gone) - moment < SOON
+        pool = place.transport._pools[asyncio.get_running_loop()]
+        assert (pool.free, len(pool.open)) == (200, 0)
+
+
 async def test_in_mid_stream_of_sound(server: Server, record_property: Note) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
     provider = Provider(head + chunked(b"la la"))
