@@ -144,7 +144,7 @@ class Exchange:
         if call.own_key:  # one vendor's key is not shown to another
             targets = [t for t in targets if t.provider is targets[0].provider]
         if call.gate is not None:
-            asked = [(target.provider.name, target.model) for target in targets]
+            asked = [(t.provider.name, t.model) for t in targets if not call.own_key]
             await call.gate.admit(call.operation.name, asked, call.fields, call.body)
         pause = relay.backoff
         failure: APIError | None = None

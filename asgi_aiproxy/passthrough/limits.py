@@ -23,7 +23,8 @@ async def ask(
     """
     if gate is None:
         return
-    costs = asked.site.provider is not None and (session or asked.method not in _FREE)
+    ours = asked.site.provider is not None and not asked.own_key
+    costs = ours and (session or asked.method not in _FREE)
     targets = [(asked.site.name, model)] if costs else []
     await gate.admit(asked.operation, targets, _members(body), body)
 

@@ -171,15 +171,16 @@ class CallGate:
     def settle(self, record: UsageRecord) -> UsageRecord:
         """Book how the exchange ended; returns the record with what it cost."""
         principal, limiter = self._principal, self._limiter
+        units = limiter.units_of(self._limits)
+        costs: dict[str, int | None] = dict.fromkeys(units, 0)
         if self._targets:
             reckoned = reckon(record, self._size_of)
+            costs = {
+                unit: self._cost(limiter.tariffs[unit], record, reckoned.usage) for unit in units
+            }
         else:
             reckoned = Reckoned(record.usage or _NOTHING)
         usage = reckoned.usage
-        costs = {
-            unit: self._cost(limiter.tariffs[unit], record, usage)
-            for unit in limiter.units_of(self._limits)
-        }
         if not self._settled:
             self._settled = True
             paid = dict.fromkeys(costs, 0) if reckoned.absorbed else costs

@@ -592,3 +592,13 @@ def test_records_and_limits_are_plain_values() -> None:
     limits = Limits(rpm=1, budgets=(Budget.usd(0.29), Budget.units(5, "day")))
     assert limits.budgets[0].limit == 290_000
     assert msgspec.json.decode(msgspec.json.encode(limits), type=Limits) == limits
+
+
+async def test_who_brings_its_own_key_pays_its_vendor_and_not_us() -> None:
+    place = gateway(who=caller(budgets=usd(0), rpm=1), relay={"own_keys": True})
+    headers = {"x-provider-key": "sk-mine"}
+    answer = await place.ask(headers=headers)
+    assert (answer.status, place.upstream.keys) == (200, ["sk-mine"])
+    assert await place.spent() == 0
+    assert place.records[0].cost == 0
+    assert (await place.ask(headers=headers)).status == 429  # but it counts
