@@ -67,7 +67,7 @@ class Shared:
                 f"knows (fail_open), or those with limits are not (fail_closed); not {away!r}."
             )
         self._pool = pool
-        self._away = away
+        self._away = Away(away)
         self._contact = Contact(pool.name)
         self.table = KeyTable(store, pool.name, sealer)
         self.account = f"pool:{pool.name}"

@@ -78,12 +78,11 @@ class KeyTable:
         return {id: stored for id, (_, stored) in self._read.items()}
 
     async def page(self, after: str = "", limit: int = 100) -> dict[str, KeyRow]:
-        """At most `limit` rows whose ids come after `after`, nothing opened.
-
-        Raises SealError if one is damaged.
+        """At most `limit` rows whose ids come after `after`, nothing opened; a damaged one as one
+        that is disabled.
         """
         rows = await self.store.page(self.name, after, limit)
-        return {id: self._readable(id, row) for id, row in rows.items()}
+        return {id: self._shown(row) for id, row in rows.items()}
 
     async def put(self, *keys: Key) -> None:
         """Write keys, all or none, in place of those of the same ids.
@@ -207,12 +206,15 @@ class KeyTable:
         except msgspec.MsgspecError:
             raise self._damaged(id) from None
 
+    def _shown(self, value: bytes) -> KeyRow:
+        try:
+            return self._decode(value)
+        except msgspec.MsgspecError:
+            return KeyRow(enabled=False, hidden="damaged")
+
     def _is_switch(self, value: bytes) -> bool:
         """Whether a row is only about a key that is given in code."""
-        try:
-            return not self._decode(value).hidden
-        except msgspec.MsgspecError:
-            return False
+        return not self._shown(value).hidden
 
     def _damaged(self, id: str) -> SealError:
         return SealError(f"The row of key {id!r} of pool {self.pool!r} is damaged.")
