@@ -345,7 +345,12 @@ def _admin(
 ) -> AdminApp | None:
     if settings.admin_token is None:
         return None
-    return AdminApp(store, token=settings.admin_token.get_secret_value())
+    return AdminApp(
+        store,
+        token=settings.admin_token.get_secret_value(),
+        providers=providers.values(),
+        transport=transport,
+    )
 
 
 def _sealer(settings: Settings) -> Seals | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from asgi_aiproxy import __version__, _asgi
@@ -11,13 +11,22 @@ from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy.admin.access import Access
 from asgi_aiproxy.admin.billing import OwnDesk
 from asgi_aiproxy.admin.groups import AccountDesk, GroupDesk
+from asgi_aiproxy.admin.key_routes import key_routes
+from asgi_aiproxy.admin.keys import KeyDesk
+from asgi_aiproxy.admin.live import LiveDesk
 from asgi_aiproxy.admin.openapi import document
 from asgi_aiproxy.admin.routes import Call, Done, Route
 from asgi_aiproxy.admin.serve import respond
 from asgi_aiproxy.admin.tokens import TokenDesk
+from asgi_aiproxy.admin.usage import UsageDesk
+from asgi_aiproxy.admin.vouchers import VoucherDesk
+from asgi_aiproxy.keys import KeyPool
+from asgi_aiproxy.ledger import Ledger
+from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.tenants import StoredTokens
 from asgi_aiproxy.tenants.tokens import TOKENS
+from asgi_aiproxy.upstream import Transport, default_transport
 
 
 class AdminApp:
@@ -26,7 +35,9 @@ class AdminApp:
     `token` is the administrator's, with all rights; there is none by default. Tokens of the store
     that have scopes (`read`, `write`, `root`) are let in by those, and so is whom a host's own
     `Authenticate(identify=...)` names with scopes. Who shows a wrong token `tries` times a minute
-    has to wait. `units_per_usd` is what a quota unit is worth.
+    has to wait. `pools` are key pools to look after, and those of `providers`, whose keys can also
+    be tried, through `transport`. `ledger` is the name of the ledger in the store, `units_per_usd`
+    what a quota unit is worth.
 
     ::
 
@@ -40,19 +51,29 @@ class AdminApp:
         store: Store,
         *,
         token: str,
+        pools: Iterable[KeyPool] = (),
+        providers: Iterable[Provider] = (),
+        transport: Transport | None = None,
+        ledger: str = "ledger",
         tries: int = 10,
         units_per_usd: int = 500_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._access = Access(token, StoredTokens(store, clock=clock), tries=tries)
+        self._owned = default_transport() if transport is None else None
+        carries = transport if transport is not None else self._owned
         desks = (
             TokenDesk(store, clock=clock),
             GroupDesk(store),
             AccountDesk(store, clock=clock),
+            VoucherDesk(store, clock=clock),
+            UsageDesk(Ledger(store, name=ledger), clock=clock),
+            LiveDesk(store, ledger, self._access),
             OwnDesk(store, units_per_usd=units_per_usd, clock=clock),
         )
         self._routes = [route for desk in desks for route in desk.routes()]
+        self._routes += key_routes(KeyDesk(pools, providers, carries))  # type: ignore[arg-type]
         self._routes += self._own_routes()
 
     def __repr__(self) -> str:
@@ -71,7 +92,8 @@ class AdminApp:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        return None
+        if self._owned is not None:
+            await self._owned.aclose()
 
     def _own_routes(self) -> list[Route]:
         async def health(call: Call) -> Any:
@@ -86,10 +108,26 @@ class AdminApp:
             return document(self._routes, version=__version__, server=server)
 
         return [
-            Route(method="GET", path="/health", need="nothing", run=health,
-                  summary="Whether the process answers."),
-            Route(method="GET", path="/ready", need="nothing", run=ready,
-                  summary="Whether the store answers, too; if not, 503."),
-            Route(method="GET", path="/openapi.json", need="nothing", run=describe,
-                  answer=dict[str, Any], summary="This document."),
-        ]  # fmt: skip
+            Route(
+                method="GET",
+                path="/health",
+                need="nothing",
+                run=health,
+                summary="Whether the process answers.",
+            ),
+            Route(
+                method="GET",
+                path="/ready",
+                need="nothing",
+                run=ready,
+                summary="Whether the store answers, too; if not, 503.",
+            ),
+            Route(
+                method="GET",
+                path="/openapi.json",
+                need="nothing",
+                run=describe,
+                answer=dict[str, Any],
+                summary="This document.",
+            ),
+        ]

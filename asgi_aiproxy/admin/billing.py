@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.admin.budgets import BudgetOut, Standing, standings
-from asgi_aiproxy.admin.routes import Call, Need, Route
+from asgi_aiproxy.admin.routes import Need, Route
 from asgi_aiproxy.admin.serve import respond
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
@@ -124,27 +124,35 @@ class OwnDesk:
     def routes(self) -> list[Route]:
         """The paths of all this: the dashboard's with and without `/v1`, as clients have it."""
 
-        async def me(call: Call) -> Any:
-            return await self.me(call.caller)
-
-        async def subscription(call: Call) -> Any:
-            return await self.subscription(call.caller)
-
-        async def usage(call: Call) -> Any:
-            return await self.usage(call.caller)
-
         found = []
         for lead in ("", "/v1"):
             found += [
-                Route(method="GET", path=f"{lead}/me", need="token", run=me, answer=Me,
-                      summary="Who I am, my limits, and how much of them is used."),
-                Route(method="GET", path=f"{lead}/dashboard/billing/subscription", need="token",
-                      run=subscription, answer=Subscription,
-                      summary="My budget, as OpenAI's dashboard tells it."),
-                Route(method="GET", path=f"{lead}/dashboard/billing/usage", need="token",
-                      run=usage, query=Dates, answer=TotalUsage,
-                      summary="My spending, as OpenAI's dashboard tells it."),
-            ]  # fmt: skip
+                Route(
+                    method="GET",
+                    path=f"{lead}/me",
+                    need="token",
+                    run=lambda call: self.me(call.caller),
+                    answer=Me,
+                    summary="Who I am, my limits, and how much of them is used.",
+                ),
+                Route(
+                    method="GET",
+                    path=f"{lead}/dashboard/billing/subscription",
+                    need="token",
+                    run=lambda call: self.subscription(call.caller),
+                    answer=Subscription,
+                    summary="My budget, as OpenAI's dashboard tells it.",
+                ),
+                Route(
+                    method="GET",
+                    path=f"{lead}/dashboard/billing/usage",
+                    need="token",
+                    run=lambda call: self.usage(call.caller),
+                    query=Dates,
+                    answer=TotalUsage,
+                    summary="My spending, as OpenAI's dashboard tells it.",
+                ),
+            ]
         return found
 
 

@@ -18,7 +18,7 @@ from asgi_aiproxy.admin.budgets import (
     standings,
 )
 from asgi_aiproxy.admin.problems import given
-from asgi_aiproxy.admin.routes import Call, Done, Page, PageQuery, Route, paged
+from asgi_aiproxy.admin.routes import Done, Page, PageQuery, Route, paged
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
 from asgi_aiproxy.identity import Principal
 from asgi_aiproxy.networks import check_networks
@@ -208,39 +208,61 @@ class TokenDesk:
     def routes(self) -> list[Route]:
         """The paths of all this."""
 
-        async def page(call: Call) -> Any:
-            return await self.page(call.query)
-
-        async def issue(call: Call) -> Any:
-            return await self.issue(call.body, call.caller)
-
-        async def get(call: Call) -> Any:
-            return await self.get(call.path["id"])
-
-        async def edit(call: Call) -> Any:
-            return await self.edit(call.path["id"], call.body, call.caller)
-
-        async def rotate(call: Call) -> Any:
-            return await self.rotate(call.path["id"], call.body, call.caller)
-
-        async def revoke(call: Call) -> Any:
-            return await self.revoke(call.path["id"], call.caller)
-
         many, one = "/tokens", "/tokens/{id}"
         return [
-            Route(method="GET", path=many, need="read", run=page, query=PageQuery,
-                  answer=Page[TokenOut], summary="List tokens."),
-            Route(method="POST", path=many, need="write", run=issue, body=TokenNew,
-                  answer=Issued, status=201, summary="Issue a token; its secret is shown once."),
-            Route(method="GET", path=one, need="read", run=get, answer=TokenOut,
-                  summary="One token, and how much of its limits is used."),
-            Route(method="PATCH", path=one, need="write", run=edit, body=TokenEdit,
-                  answer=TokenOut, summary="Change a token."),
-            Route(method="POST", path=one + "/rotate", need="write", run=rotate, body=Rotation,
-                  answer=Issued, summary="Give a token a new secret."),
-            Route(method="DELETE", path=one, need="write", run=revoke,
-                  summary="Revoke a token: it is dead in all workers within a second."),
-        ]  # fmt: skip
+            Route(
+                method="GET",
+                path=many,
+                need="read",
+                run=lambda call: self.page(call.query),
+                query=PageQuery,
+                answer=Page[TokenOut],
+                summary="List tokens.",
+            ),
+            Route(
+                method="POST",
+                path=many,
+                need="write",
+                run=lambda call: self.issue(call.body, call.caller),
+                body=TokenNew,
+                answer=Issued,
+                status=201,
+                summary="Issue a token; its secret is shown once.",
+            ),
+            Route(
+                method="GET",
+                path=one,
+                need="read",
+                run=lambda call: self.get(call.path["id"]),
+                answer=TokenOut,
+                summary="One token, and how much of its limits is used.",
+            ),
+            Route(
+                method="PATCH",
+                path=one,
+                need="write",
+                run=lambda call: self.edit(call.path["id"], call.body, call.caller),
+                body=TokenEdit,
+                answer=TokenOut,
+                summary="Change a token.",
+            ),
+            Route(
+                method="POST",
+                path=one + "/rotate",
+                need="write",
+                run=lambda call: self.rotate(call.path["id"], call.body, call.caller),
+                body=Rotation,
+                answer=Issued,
+                summary="Give a token a new secret.",
+            ),
+            Route(
+                method="DELETE",
+                path=one,
+                need="write",
+                run=lambda call: self.revoke(call.path["id"], call.caller),
+                summary="Revoke a token: it is dead in all workers within a second.",
+            ),
+        ]
 
 
 def _may_grant(by: Principal, scopes: tuple[Scope, ...]) -> None:

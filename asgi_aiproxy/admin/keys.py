@@ -1,0 +1,369 @@
+"""The keys of providers: created, imported, changed, switched off and on, tried."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from asgi_aiproxy.admin.budgets import Positive
+from asgi_aiproxy.admin.lines import read_lines
+from asgi_aiproxy.admin.problems import conflict, given
+from asgi_aiproxy.admin.routes import Done, Page, PageQuery, paged
+from asgi_aiproxy.admin.trial import Trial, attempt
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
+from asgi_aiproxy.keys import Key, KeyPool, fingerprint
+from asgi_aiproxy.keys.key import fit
+from asgi_aiproxy.keys.table import KeyRow
+from asgi_aiproxy.providers import Provider
+from asgi_aiproxy.upstream import Transport
+
+_AT_ONCE = 8  # keys that are tried at the same time
+
+Id = Annotated[str, Meta(max_length=200)]
+Patterns = tuple[Annotated[str, Meta(min_length=1)], ...]
+Url = Annotated[str, Meta(pattern=r"^https?://[^/\s]")]
+ProxyUrl = Annotated[str, Meta(pattern=r"^(https?|socks5h?)://[^/\s]")]
+
+
+class KeyNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key to add; without an id it is known by its fingerprint. None: no limit."""
+
+    secret: Annotated[str, Meta(min_length=1)]
+    id: Id = ""
+    weight: Positive = 1
+    priority: int = 0
+    models: Patterns = ()
+    rpm: Positive | None = None
+    tpm: Positive | None = None
+    concurrency: Positive | None = None
+    proxy: ProxyUrl | None = None
+    base_url: Url | None = None
+    attributes: dict[str, Any] = {}
+
+
+class KeyEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change of a key; what is left out stays. Calls in flight keep an old `secret`."""
+
+    secret: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
+    weight: Positive | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    models: Patterns | UnsetType = UNSET
+    rpm: Positive | UnsetType | None = UNSET
+    tpm: Positive | UnsetType | None = UNSET
+    concurrency: Positive | UnsetType | None = UNSET
+    proxy: ProxyUrl | UnsetType | None = UNSET
+    base_url: Url | UnsetType | None = UNSET
+    attributes: dict[str, Any] | UnsetType = UNSET
+
+
+class KeyOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A key, but for its secret. What is in flight, used and failed is this worker's; `rests` is
+    in seconds. `source` is where it comes from: the configuration, or the store."""
+
+    id: str
+    provider: str
+    source: Literal["code", "store"]
+    fingerprint: str
+    health: str
+    rests: float = 0.0
+    in_flight: int = 0
+    uses: int = 0
+    failures: int = 0
+    weight: int = 1
+    priority: int = 0
+    models: tuple[str, ...] = ()
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    proxy: bool = False
+    base_url: str | None = None
+
+
+class ProviderOut(msgspec.Struct, frozen=True):
+    """A provider, and how many of its keys are how: ok, cooling, quarantined, dead."""
+
+    name: str
+    base_url: str
+    language: str
+    keys: dict[str, int]
+    in_flight: int
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """The ids of the keys that were imported."""
+
+    ids: list[str]
+
+
+class ImportQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """With `replace` the imported keys take the place of all others in the store."""
+
+    replace: bool = False
+
+
+class OneTrial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to try with: a model, or else the list of models."""
+
+    model: str = ""
+
+
+class TrialQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to try with, and which page of the keys."""
+
+    model: str = ""
+    after: str = ""
+    limit: int = 100
+
+    def page(self) -> PageQuery:
+        """The page."""
+        return PageQuery(self.after, self.limit)
+
+
+class KeyDesk:
+    """What can be done about the keys of `pools`, those of `providers` among them. Methods raise
+    APIError, which names the field, and StoreUnavailableError.
+    """
+
+    def __init__(
+        self, pools: Iterable[KeyPool], providers: Iterable[Provider], transport: Transport
+    ) -> None:
+        self._providers = {provider.name: provider for provider in providers}
+        own = {p.name: p.keys for p in self._providers.values() if p.keys is not None}
+        self._pools: dict[str, KeyPool] = {}
+        for pool in (*own.values(), *pools):
+            known = self._pools.setdefault(pool.name, pool)
+            if known is not pool:
+                raise ConfigurationError(f"There are two pools of the name {pool.name!r}.")
+        self._of = {pool.name for pool in own.values()}  # who has a provider
+        self._transport = transport
+
+    # providers
+
+    async def providers(self, query: PageQuery) -> Page[ProviderOut]:
+        """All providers and pools by their names."""
+        alone = self._pools.keys() - self._of
+        names = sorted(name for name in {*self._providers, *alone} if name > query.after)
+        names = names[: query.limit + 1]
+        shown = [await self._provider(name) for name in names]
+        return paged(shown, query.limit, lambda provider: provider.name)
+
+    async def provider(self, name: str) -> ProviderOut:
+        """One of them."""
+        if name not in self._providers:
+            self._pool(name)
+        return await self._provider(name)
+
+    async def _provider(self, name: str) -> ProviderOut:
+        provider = self._providers.get(name)
+        pool = self._pools.get(name)
+        if provider is not None:
+            pool = provider.keys
+        counts: dict[str, int] = {}
+        in_flight = 0
+        for status in await pool.status() if pool is not None else ():
+            counts[status.health] = counts.get(status.health, 0) + 1
+            in_flight += status.in_flight
+        if provider is None:
+            return ProviderOut(name, "", "", counts, in_flight)
+        return ProviderOut(
+            name, shown_url(provider.base_url), provider.dialect.name, counts, in_flight
+        )
+
+    # keys
+
+    async def page(self, name: str, query: PageQuery) -> Page[KeyOut]:
+        """The keys of a provider by their ids."""
+        pool = self._pool(name)
+        rows = await _page_of(pool, query)
+        ids = {id for id in pool.keys if id > query.after} | rows.keys()
+        wanted = sorted(ids, key=str.encode)[: query.limit + 1]
+        return paged(await self._shown(name, wanted, rows), query.limit, lambda key: key.id)
+
+    async def get(self, name: str, id: str) -> KeyOut:
+        """One key."""
+        self._find(name, id)
+        rows = await _rows_of(self._pool(name), [id])
+        return (await self._shown(name, [id], rows))[0]
+
+    async def create(self, name: str, new: KeyNew | Sequence[KeyNew]) -> list[KeyOut]:
+        """Add keys, all or none."""
+        pool = self._pool(name)
+        if isinstance(new, KeyNew):
+            many = {"": new}
+        else:
+            many = {f"[{at}].": one for at, one in enumerate(new)}
+        if not many:
+            raise invalid("There is no key in this list.")
+        keys: dict[str, Key] = {}
+        for at, one in many.items():
+            key = key_of(one, name, at)
+            if key.id in keys:
+                raise conflict(f"{at}id: {key.id!r} is given twice.", f"{at}id")
+            keys[key.id] = key
+        there = pool.keys.keys() | (await _rows_of(pool, list(keys))).keys()
+        for at, id in zip(many, keys, strict=True):
+            if id in there:
+                raise conflict(f"{at}id: there is a key {id!r} already.", f"{at}id")
+        await pool.add(*keys.values())
+        return await self._shown(name, list(keys), await _rows_of(pool, list(keys)))
+
+    async def load(self, name: str, text: bytes, *, replace: bool = False) -> Imported:
+        """Add the keys of a list, or have them in place of all others; all or none.
+
+        Raises BadLinesError, which names all lines that are wrong.
+        """
+        pool = self._pool(name)
+        there = set() if replace else {*pool.keys}
+        keys = read_lines(text, lambda new: key_of(new, name, ""), there, KeyNew)
+        if replace:
+            await pool.replace(keys.values())
+        else:
+            await pool.add(*keys.values())
+        return Imported(list(keys))
+
+    async def edit(self, name: str, id: str, change: KeyEdit) -> KeyOut:
+        """Change some of a key."""
+        fields = given(change)
+        try:
+            key = fit(replace(self._find(name, id), **fields), name)
+        except ConfigurationError as error:
+            raise invalid(str(error), "secret" if "secret" in fields else None) from error
+        await self._pool(name).add(key)
+        return await self.get(name, id)
+
+    async def remove(self, name: str, id: str) -> Done:
+        """Remove a key; calls in flight keep it."""
+        pool = self._pool(name)
+        try:
+            await pool.remove(id)
+        except KeyError as error:
+            raise no_key(name, id) from error
+        return Done()
+
+    async def switch(self, name: str, id: str, *, enabled: bool) -> KeyOut:
+        """Use a key no more, or again, whatever was held against it."""
+        pool = self._pool(name)
+        try:
+            await (pool.enable(id) if enabled else pool.disable(id))
+        except KeyError as error:
+            raise no_key(name, id) from error
+        return await self.get(name, id)
+
+    # trials
+
+    async def try_one(self, name: str, id: str, model: str = "") -> Trial:
+        """Ask the provider with a key."""
+        return await attempt(self._tried(name), self._find(name, id), self._transport, model=model)
+
+    async def try_all(self, name: str, query: TrialQuery) -> Page[Trial]:
+        """Ask the provider with each key of a page."""
+        provider, keys = self._tried(name), self._pool(name).keys
+        page = await self.page(name, query.page())
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(id: str) -> Trial:
+            async with room:
+                return await attempt(provider, keys[id], self._transport, model=query.model)
+
+        known = [key.id for key in page.data if key.id in keys]
+        return Page(list(await asyncio.gather(*map(one, known))), page.next)
+
+    # finding
+
+    def _pool(self, name: str) -> KeyPool:
+        provider = self._providers.get(name)
+        pool = provider.keys if provider is not None else self._pools.get(name)
+        if pool is None:
+            what = "provider" if provider is None else "key pool of the provider"
+            raise APIError(Kind.NOT_FOUND, f"There is no {what} {name!r}.", code="not_found")
+        return pool
+
+    def _find(self, name: str, id: str) -> Key:
+        key = self._pool(name).keys.get(id)
+        if key is None:
+            raise no_key(name, id)
+        return key
+
+    def _tried(self, name: str) -> Provider:
+        self._pool(name)
+        provider = self._providers.get(name)
+        if provider is None:
+            message = (
+                f"The pool {name!r} is no provider's that is known here: AdminApp(providers=)."
+            )
+            raise APIError(Kind.INVALID, message, status=409, code="no_provider")
+        return provider
+
+    async def _shown(
+        self, name: str, ids: Iterable[str], rows: Mapping[str, KeyRow]
+    ) -> list[KeyOut]:
+        pool = self._pool(name)
+        keys = pool.keys
+        statuses = {status.id: status for status in await pool.status()}
+        found = []
+        for id in ids:
+            key, status, row = keys.get(id), statuses.get(id), rows.get(id)
+            if key is None or status is None:
+                found.append(
+                    KeyOut(
+                        id=id, provider=name, source="store", fingerprint="", health="unreadable"
+                    )
+                )
+                continue
+            fields = {f: v for f, v in asdict(key).items() if f in KeyOut.__struct_fields__}
+            fields |= {
+                "proxy": key.proxy is not None,
+                "base_url": key.base_url and shown_url(key.base_url),
+            }
+            found.append(
+                KeyOut(
+                    **fields,
+                    provider=name,
+                    source="store" if row is not None and row.hidden else "code",
+                    fingerprint=fingerprint(key.secret),
+                    health=status.health,
+                    rests=round(status.rests, 3),
+                    in_flight=status.in_flight,
+                    uses=status.uses,
+                    failures=status.failures,
+                )
+            )
+        return found
+
+
+def key_of(new: KeyNew, pool: str, lead: str) -> Key:
+    """A key as it is kept. Raises APIError, which names the field after `lead`."""
+    try:
+        return fit(Key(**msgspec.structs.asdict(new)), pool)
+    except ConfigurationError as error:
+        field = "id" if not new.id.isprintable() else "secret"
+        raise invalid(f"{lead}{field}: {error}", f"{lead}{field}") from error
+
+
+def no_key(pool: str, id: str) -> APIError:
+    """There is no such key."""
+    return APIError(Kind.NOT_FOUND, f"There is no key {id!r} in {pool!r}.", code="not_found")
+
+
+def shown_url(url: str) -> str:
+    """An address without user and password."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+async def _page_of(pool: KeyPool, query: PageQuery) -> dict[str, KeyRow]:
+    return {} if pool.table is None else await pool.table.page(query.after, query.limit + 1)
+
+
+async def _rows_of(pool: KeyPool, ids: list[str]) -> dict[str, KeyRow]:
+    """What the store has of some keys."""
+    if pool.table is None:
+        return {}
+    rows = await pool.table.store.rows(pool.table.name, ids)
+    return {id: msgspec.json.decode(row, type=KeyRow) for id, row in rows.items()}

@@ -1,0 +1,116 @@
+"""The live tail: exchanges as they end, in all workers, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy.admin.routes import Call, Route
+from asgi_aiproxy.admin.serve import Knows
+from asgi_aiproxy.admin.usage import RecordOut, shown
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.ledger import Query, State
+from asgi_aiproxy.stores.base import Store, StoreUnavailableError
+from asgi_aiproxy.usage import UsageRecord
+
+_AT_ONCE = 200  # records that are read together
+_TAILS = 100
+_PING = 15  # seconds
+
+_decode = msgspec.json.Decoder(UsageRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class LiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which exchanges: those of which all is true. `after` is the id of the last one seen."""
+
+    principal: str = ""
+    account: str = ""
+    group: str = ""
+    provider: str = ""
+    model: str = ""
+    key: str = ""
+    state: State | None = None
+    after: str = ""
+
+    def query(self) -> Query:
+        """Whom to let through."""
+        fields = msgspec.structs.asdict(self)
+        del fields["after"]
+        return Query(**{**fields, "state": self.state or ""})
+
+
+class LiveDesk:
+    """Tells of exchanges as they end. Who comes back with `Last-Event-ID` misses none of those
+    that are kept; while the store is away, it waits. `poll` is in seconds."""
+
+    def __init__(self, store: Store, log: str, knows: Knows, *, poll: float = 1.0) -> None:
+        self._store = store
+        self._log = log
+        self._knows = knows
+        self._poll = poll
+        self._open = 0
+
+    async def tail(self, call: Call) -> Any:
+        """An ASGI app that answers one request."""
+        # It looks for servers when it is imported, so it is imported when it is needed.
+        from sse_starlette import EventSourceResponse
+
+        if self._open >= _TAILS:
+            raise APIError(Kind.OVERLOADED, f"{_TAILS} live tails are open.", retry_after=5.0)
+        after = call.query.after or _asgi.header(call.scope, b"last-event-id") or ""
+        if not after:
+            newest = await self._store.read(self._log, limit=1, newest=True)
+            after = newest[0][0] if newest else ""
+
+        async def still_allowed() -> None:
+            await self._knows.caller(call.scope, "read")
+
+        events = self._events(after, call.query.query(), still_allowed)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return EventSourceResponse(events, ping=_PING, headers=headers)
+
+    async def _events(
+        self, after: str, wanted: Query, still_allowed: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[dict[str, str]]:
+        self._open += 1
+        try:
+            while True:
+                rows: list[tuple[str, bytes]] = []
+                with suppress(StoreUnavailableError):
+                    rows = await self._store.read(self._log, after, _AT_ONCE)
+                for id, value in rows:
+                    after = id
+                    record = _decode(value)
+                    if wanted.matches(record):
+                        data = _encode(shown(record)).decode()
+                        yield {"id": id, "event": "exchange", "data": data}
+                if len(rows) < _AT_ONCE:
+                    await asyncio.sleep(self._poll)
+                try:
+                    await still_allowed()
+                except APIError as error:
+                    if error.status in (401, 403):
+                        return  # the token was revoked meanwhile
+        finally:
+            self._open -= 1
+
+    def routes(self) -> list[Route]:
+        """The path of all this."""
+        return [
+            Route(
+                method="GET",
+                path="/usage/live",
+                need="read",
+                run=self.tail,
+                query=LiveQuery,
+                answer=RecordOut,
+                media_type="text/event-stream",
+                summary="Exchanges as they end, as server-sent events.",
+            )
+        ]

@@ -1,0 +1,160 @@
+"""The books: exchanges one by one, and what they come to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from asgi_aiproxy.admin.budgets import MICRO
+from asgi_aiproxy.admin.routes import MOST, Page, Route
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.ledger import By, Ledger, Query, State, Totals
+from asgi_aiproxy.usage import UsageRecord
+
+_LONGEST = 400  # days
+_USUAL = 30
+
+Limit = Annotated[int, Meta(ge=1, le=MOST)]
+
+
+class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which exchanges: those of which all is true. `since` and `until` are Unix times."""
+
+    principal: str = ""
+    account: str = ""
+    group: str = ""
+    provider: str = ""
+    model: str = ""
+    key: str = ""
+    state: State | None = None
+    since: float | None = None
+    until: float | None = None
+    after: str = ""
+    limit: Limit = 100
+
+    def query(self) -> Query:
+        """What the ledger is asked."""
+        fields = msgspec.structs.asdict(self)
+        del fields["after"], fields["limit"]
+        return Query(**{**fields, "state": self.state or ""})
+
+
+class SumQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sums of the UTC days from `since` to `until`, by default the last 30."""
+
+    by: By = "day"
+    since: date | None = None
+    until: date | None = None
+    name: str | None = None
+    after: Annotated[int, Meta(ge=0)] = 0
+    limit: Limit = 100
+
+
+class RecordOut(UsageRecord, frozen=True, kw_only=True):
+    """An exchange; `usd` is its cost in US dollars, `cost` the same in micro-dollars."""
+
+    usd: float | None = None
+
+
+class SumOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What some exchanges come to. What is `absorbed_usd` nobody paid."""
+
+    name: str
+    requests: int
+    failed: int
+    input: int
+    output: int
+    usd: float
+    absorbed_usd: float
+    units: int
+
+
+class UsageDesk:
+    """What can be read in a ledger. Raises APIError, which names the field, and
+    StoreUnavailableError."""
+
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.time) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    async def page(self, query: UsageQuery) -> Page[RecordOut]:
+        """Exchanges, the newest first."""
+        found = await self._ledger.query(query.query(), after=query.after, limit=query.limit)
+        return Page([shown(record) for record in found.records], found.after or None)
+
+    async def total(self, query: UsageQuery) -> SumOut:
+        """What the exchanges come to that are kept one by one."""
+        return _sum("total", await self._ledger.total(query.query()))
+
+    async def sums(self, query: SumQuery) -> Page[SumOut]:
+        """Sums, the dearest first, days in their order."""
+        until = query.until or datetime.fromtimestamp(self._clock(), UTC).date()
+        since = query.since or until - timedelta(days=_USUAL - 1)
+        if not 0 <= (until - since).days < _LONGEST:
+            raise invalid(f"since: it goes from {_LONGEST} days before until, to until.", "since")
+        names = None if query.name is None else [query.name]
+        found = await self._ledger.totals(query.by, since=since, until=until, names=names)
+        sums = [_sum(name, totals) for name, totals in found.items()]
+        if query.by == "day":
+            sums.sort(key=lambda one: one.name)
+        else:
+            sums.sort(key=lambda one: (-one.usd, -one.units, -one.requests, one.name))
+        end = query.after + query.limit
+        return Page(sums[query.after : end], str(end) if end < len(sums) else None)
+
+    def routes(self) -> list[Route]:
+        """The paths of all this."""
+        return [
+            Route(
+                method="GET",
+                path="/usage",
+                need="read",
+                run=lambda call: self.page(call.query),
+                query=UsageQuery,
+                answer=Page[RecordOut],
+                summary="Exchanges, the newest first.",
+            ),
+            Route(
+                method="GET",
+                path="/usage/total",
+                need="read",
+                run=lambda call: self.total(call.query),
+                query=UsageQuery,
+                answer=SumOut,
+                summary="What the exchanges come to that are kept one by one.",
+            ),
+            Route(
+                method="GET",
+                path="/usage/sums",
+                need="read",
+                run=lambda call: self.sums(call.query),
+                query=SumQuery,
+                answer=Page[SumOut],
+                summary="Sums by caller, account, model, provider, key or day.",
+            ),
+        ]
+
+
+def shown(record: UsageRecord) -> RecordOut:
+    """A record with its cost in dollars."""
+    fields: dict[str, Any] = msgspec.structs.asdict(record)
+    usd = record.cost / MICRO if record.cost is not None else None
+    return RecordOut(**fields, usd=usd)
+
+
+def _sum(name: str, totals: Totals) -> SumOut:
+    return SumOut(
+        name=name,
+        requests=totals.requests,
+        failed=totals.failed,
+        input=totals.input,
+        output=totals.output,
+        usd=totals.cost / MICRO,
+        absorbed_usd=totals.absorbed / MICRO,
+        units=totals.units,
+    )

@@ -1,0 +1,233 @@
+"""Vouchers: made in bulk, exported, redeemed once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from asgi_aiproxy.admin.budgets import MICRO
+from asgi_aiproxy.admin.routes import Page, PageQuery, Route, Text, paged
+from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.identity import Budget
+from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.tenants import NoSuchRowError, Voucher, VoucherError, Vouchers
+
+Status = Literal["open", "redeemed", "disabled", "expired"]
+Place = Annotated[str, Meta(pattern=r"^(token|account)/.+$")]
+
+
+class VouchersNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Vouchers to make, all of one worth: in US dollars, or in units. `name` is that of the lot."""
+
+    count: Annotated[int, Meta(ge=1, le=100_000)]
+    usd: Annotated[float, Meta(gt=0, le=1_000_000)] | UnsetType = UNSET
+    units: Annotated[int, Meta(ge=1, lt=2**53)] | UnsetType = UNSET
+    name: Annotated[str, Meta(max_length=200)] = ""
+    expires: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.usd, UnsetType) is isinstance(self.units, UnsetType):
+            raise invalid("usd: vouchers are worth either usd or units.", "usd")
+
+
+class Codes(msgspec.Struct, frozen=True):
+    """The codes, which are shown this once."""
+
+    codes: list[str]
+
+
+class VoucherEdit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a voucher may be redeemed."""
+
+    enabled: bool
+
+
+class Redemption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A code, and whom it is for: `token/<id>` or `account/<id>`."""
+
+    code: Annotated[str, Meta(min_length=1, max_length=200)]
+    onto: Place
+
+
+class VoucherOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A voucher, but for its code. Times are Unix times."""
+
+    id: str
+    name: str
+    status: Status
+    amount: float
+    unit: str
+    created: float
+    expires: float | None
+    redeemed_by: str
+    redeemed_at: float
+
+
+class LotQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The lot that is meant; all, if it is not named."""
+
+    name: str | None = None
+
+
+class VoucherDesk:
+    """What can be done about the vouchers of a store. Raises as `TokenDesk` does."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        self._vouchers = Vouchers(store, clock=clock)
+        self._clock = clock
+
+    async def page(self, query: PageQuery) -> Page[VoucherOut]:
+        """Vouchers by their ids."""
+        rows = await self._vouchers.table.page(query.after, query.limit + 1)
+        return paged([self._shown(row) for row in rows.values()], query.limit, lambda row: row.id)
+
+    async def get(self, id: str) -> VoucherOut:
+        """One voucher."""
+        return self._shown(await self._vouchers.table.get(id))
+
+    async def create(self, new: VouchersNew) -> Codes:
+        """New vouchers; their codes are nowhere else."""
+        if new.expires is not None and not self._clock() < new.expires < 32_503_680_000:
+            raise invalid("expires: it must be a Unix time, in seconds, to come.", "expires")
+        if isinstance(new.units, int):
+            worth = Budget.units(new.units)
+        else:
+            worth = Budget.usd(new.usd if isinstance(new.usd, int | float) else 0)
+        if worth.limit < 1:
+            raise invalid("usd: a voucher is worth at least 0.000001.", "usd")
+        codes = await self._vouchers.create(
+            new.count, worth.limit, unit=worth.unit, name=new.name, expires=new.expires
+        )
+        return Codes(codes)
+
+    async def export(self, query: LotQuery) -> Text:
+        """All vouchers of a lot as CSV, without their codes."""
+        out = io.StringIO()
+        table = csv.writer(out)
+        table.writerow(VoucherOut.__struct_fields__)
+        async for row in self._vouchers.export(query.name):
+            shown = self._shown(row)
+            values = msgspec.structs.asdict(shown)
+            for name in ("created", "expires", "redeemed_at"):
+                values[name] = _date(values[name])
+            table.writerow([_plain(value) for value in values.values()])
+        return Text(out.getvalue().encode(), "text/csv; charset=utf-8")
+
+    async def enable(self, id: str, enabled: bool) -> VoucherOut:
+        """Let a voucher be redeemed, or not."""
+        return self._shown(await self._vouchers.enable(id, enabled))
+
+    async def redeem(self, redemption: Redemption) -> VoucherOut:
+        """Pay a voucher, once."""
+        kind, _, id = redemption.onto.partition("/")
+        try:
+            row = await self._vouchers.redeem(
+                redemption.code, "token" if kind == "token" else "account", id
+            )
+        except VoucherError as error:
+            message, field = str(error), "onto" if "budget" in str(error) else "code"
+            raise APIError(
+                Kind.INVALID, f"{field}: {message}", status=409, param=field, code="voucher"
+            ) from error
+        except NoSuchRowError as error:
+            raise invalid(f"onto: there is no {kind} {id!r}.", "onto") from error
+        return self._shown(row)
+
+    def _shown(self, row: Voucher) -> VoucherOut:
+        return VoucherOut(
+            id=row.id,
+            name=row.name,
+            status=self._status(row),
+            amount=row.amount / MICRO if row.unit == "usd" else row.amount,
+            unit=row.unit,
+            created=row.created,
+            expires=row.expires,
+            redeemed_by=row.redeemed_by,
+            redeemed_at=row.redeemed_at,
+        )
+
+    def _status(self, row: Voucher) -> Status:
+        if row.redeemed_by:
+            return "redeemed"
+        if not row.enabled:
+            return "disabled"
+        return "expired" if row.expires is not None and row.expires <= self._clock() else "open"
+
+    def routes(self) -> list[Route]:
+        """The paths of all this."""
+
+        return [
+            Route(
+                method="GET",
+                path="/vouchers",
+                need="read",
+                run=lambda call: self.page(call.query),
+                query=PageQuery,
+                answer=Page[VoucherOut],
+                summary="List vouchers.",
+            ),
+            Route(
+                method="POST",
+                path="/vouchers",
+                need="write",
+                run=lambda call: self.create(call.body),
+                body=VouchersNew,
+                answer=Codes,
+                status=201,
+                summary="Make vouchers; codes are shown once.",
+            ),
+            Route(
+                method="GET",
+                path="/vouchers/export",
+                need="read",
+                run=lambda call: self.export(call.query),
+                query=LotQuery,
+                answer=Text,
+                media_type="text/csv",
+                summary="All vouchers of a lot, as CSV.",
+            ),
+            Route(
+                method="POST",
+                path="/vouchers/redeem",
+                need="write",
+                run=lambda call: self.redeem(call.body),
+                body=Redemption,
+                answer=VoucherOut,
+                summary="Redeem a voucher, once.",
+            ),
+            Route(
+                method="GET",
+                path="/vouchers/{id}",
+                need="read",
+                run=lambda call: self.get(call.path["id"]),
+                answer=VoucherOut,
+                summary="One voucher.",
+            ),
+            Route(
+                method="PATCH",
+                path="/vouchers/{id}",
+                need="write",
+                run=lambda call: self.enable(call.path["id"], call.body.enabled),
+                body=VoucherEdit,
+                answer=VoucherOut,
+                summary="Let it be redeemed, or not.",
+            ),
+        ]
+
+
+def _date(value: float | None) -> str:
+    return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds") if value else ""
+
+
+def _plain(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return value
