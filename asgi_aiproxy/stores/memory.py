@@ -33,9 +33,6 @@ from asgi_aiproxy.stores.base import (
 )
 from asgi_aiproxy.stores.file import StateFile
 
-_SWEEP = 4096  # accounts are looked over for what has expired after so many admissions
-
-
 _FORMAT = 1
 _RECORDS = 10_000  # of a log that survive
 
@@ -70,7 +67,7 @@ class MemoryStore:
         self._logs: dict[str, deque[tuple[int, bytes]]] = {}
         self._numbers: dict[str, int] = {}
         self._watchers: dict[str, list[Callable[[], None]]] = {}
-        self._until_sweep = _SWEEP
+        self._to_sweep: list[str] = []
         self._file = StateFile(file, self._snapshot) if file is not None else None
         if self._file is not None and (saved := self._file.read()) is not None:
             self._restore(saved, str(file))
@@ -421,12 +418,13 @@ class MemoryStore:
         return account
 
     def _sweep(self, now: int) -> None:
-        self._until_sweep -= 1
-        if self._until_sweep <= 0:
-            gone = [name for name, account in self._accounts.items() if account.sweep(now)]
-            for name in gone:
-                del self._accounts[name]
-            self._until_sweep = max(_SWEEP, len(self._accounts))
+        """Look one account over for what has expired: with every admission another."""
+        if not self._to_sweep:
+            self._to_sweep = list(self._accounts)
+        name = self._to_sweep.pop()
+        account = self._accounts.get(name)
+        if account is not None and account.sweep(now):
+            del self._accounts[name]
 
 
 def _sooner(known: Refused | None, more: Refused) -> Refused:

@@ -88,7 +88,8 @@ class Pipe:
         if loop is not self._loop:
             # Another loop, or another process after a fork: nothing of before can be used, nor
             # may it be closed, for the one who made it may still use it.
-            self._forgotten.append((self._task, self._wire))
+            if self._task is not None and not self._task.done():
+                self._forgotten.append((self._task, self._wire))
             self._loop = loop
             self._begin()
         now = self._last = loop.time()
