@@ -130,6 +130,17 @@ class Desk:
         self._keep(ticket)
         return ticket
 
+    async def claim(self, name: str, seconds: float) -> bool:
+        """Whether nobody else has claimed this; from now on it is claimed for so long."""
+        grant = base.Slot(self._account, name, 1)
+        holder = f"{self._me}-{next(self._numbers):x}"
+        try:
+            found = await self._store.admit(holder, (grant,), ttl=seconds)
+        except StoreUnavailableError as error:
+            self._contact.lost(error)
+            return False
+        return isinstance(found, Admitted)
+
     def end(self, ticket: Ticket, tokens: int = 0) -> None:
         """Give a key back that has used so many tokens. It is done soon, and tried for a while."""
         asked = ticket.asked

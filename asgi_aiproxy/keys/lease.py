@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from asgi_aiproxy.errors import AIProxyError
+from asgi_aiproxy.keys.learned import used_up
 from asgi_aiproxy.keys.slot import Slot
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ class NoKeyError(AIProxyError):
 
 
 class Lease:
-    """A key in use. `settle` tells how it fared; `release` ends the use, once.
+    """A key in use.
 
-    `with` a lease, it is released at the end of the block.
+    `settle` tells how it fared, `learn` what the headers of its answer say, and `release` ends the
+    use, once. `with` a lease, it is released at the end of the block.
     """
 
     __slots__ = ("_pool", "_slot", "key")
@@ -63,6 +65,13 @@ class Lease:
         """Judge the key by the status of its answer; `retry_after` is in seconds."""
         if self._pool is not None:
             self._pool._judge(self._slot, status, retry_after, code)
+
+    def learn(self, headers: Sequence[tuple[str, str]], now: float) -> None:
+        """Heed what the headers of an answer tell of the key's limits: one that is used up rests
+        until it is renewed. `now` is Unix time.
+        """
+        if self._pool is not None and (seconds := used_up(headers, now)):
+            self._pool._pause(self._slot, seconds)
 
     def spend(self, tokens: int) -> None:
         """Count tokens against the key's limit."""

@@ -14,6 +14,7 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys.key import Key, fit, listed, serves
 from asgi_aiproxy.keys.lease import Lease, NoKeyError, Want
 from asgi_aiproxy.keys.line import Line
+from asgi_aiproxy.keys.prober import Prober, Test
 from asgi_aiproxy.keys.slot import Slot
 from asgi_aiproxy.keys.strategies import (
     STRATEGIES,
@@ -23,7 +24,7 @@ from asgi_aiproxy.keys.strategies import (
     sticky,
     system_random,
 )
-from asgi_aiproxy.keys.verdict import Health, verdict
+from asgi_aiproxy.keys.verdict import LONGEST, Health, verdict
 
 if TYPE_CHECKING:
     from asgi_aiproxy.keys.sealer import Seals
@@ -96,6 +97,7 @@ class KeyPool:
         self._shy = False  # whether any key may have to come back slowly
         self._waiting = Line(self._take)
         self._shared: Shared | None = None
+        self._prober: Prober | None = None
         for key in listed(keys, name):
             made = self._made(key)
             if made.id in self._slots:
@@ -176,6 +178,11 @@ class KeyPool:
         """
         return self._take(Want(model, key_id, affinity, exclude, among))
 
+    async def _now(self, key_id: str) -> Lease:
+        """A certain key, without waiting. Raises NoKeyError."""
+        want = Want("", key_id, "", ())
+        return self._take(want) if self._shared is None else await self._shared.acquire(want, 0.0)
+
     def _take(self, want: Want) -> Lease:
         now = self._clock()
         soonest: float | None = None
@@ -241,6 +248,13 @@ class KeyPool:
             self._healed(slot)
         elif status < 400:
             slot.judge(judged)
+
+    def _pause(self, slot: Slot, seconds: float) -> None:
+        """Its limit is used up, though nothing was refused yet."""
+        if slot.health is Health.OK:
+            slot.rest(Health.COOLING, self._clock() + min(seconds, LONGEST), slot.strikes)
+            if self._shared is not None:
+                self._shared.publish(slot)
 
     def _healed(self, slot: Slot) -> None:
         if self._shared is not None:
@@ -347,12 +361,35 @@ class KeyPool:
     def _made(self, key: str | Key) -> Key:
         return fit(key if isinstance(key, Key) else Key(key), self.name)
 
+    def probe(
+        self, test: Test, *, every: float = 60.0, well: bool = False, limit: float = 30.0
+    ) -> None:
+        """From when the pool is entered, test keys that were refused, once they have rested.
+
+        `test` gets a key, asks the provider with it, and returns the answer's status; it may take
+        `limit` seconds. It is done about `every` so many seconds, in a shared pool by one process.
+        With `well`, keys that are well are tested, too.
+        """
+        self._prober = Prober(
+            self,
+            test,
+            every=every,
+            well=well,
+            limit=limit,
+            claim=self._shared.claim if self._shared is not None else None,
+            random=self._random,
+        )
+
     async def __aenter__(self) -> Self:
         if self._shared is not None:
             await self._shared.begin()
+        if self._prober is not None:
+            self._prober.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._prober is not None:
+            await self._prober.stop()
         if self._shared is not None:
             await self._shared.aclose()
 

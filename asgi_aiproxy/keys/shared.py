@@ -198,6 +198,10 @@ class Shared:
         """A verdict has changed this key."""
         self._replica.publish(slot)
 
+    async def claim(self, seconds: float) -> bool:
+        """Whether this process is the one to test keys now."""
+        return await self._desk.claim("probe", seconds)
+
     # keeping keys
 
     async def put(self, keys: Iterable[Key]) -> None:

@@ -27,7 +27,7 @@ class Verdict:
 _BROKE = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"})
 _SHORTEST = 0.5
 _LONG = 3600.0
-_LONGEST = 24 * _LONG  # whatever a provider says, a key is tried again the next day
+LONGEST = 24 * _LONG  # whatever a provider says, a key is tried again the next day
 
 
 def verdict(
@@ -47,7 +47,7 @@ def verdict(
         if code in _BROKE:
             return Verdict(Health.COOLING, _LONG)
         if retry_after is not None and retry_after > 0:
-            return Verdict(Health.COOLING, min(max(retry_after, _SHORTEST), _LONGEST))
+            return Verdict(Health.COOLING, min(max(retry_after, _SHORTEST), LONGEST))
         return Verdict(Health.COOLING, max(cooldown * 2 ** min(strikes, 5), _SHORTEST))
     if status in (401, 402):
         rest = _LONG if status == 402 else min(cooldown * 2 ** min(strikes, 7), _LONG)
