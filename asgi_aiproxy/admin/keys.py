@@ -239,6 +239,11 @@ class KeyDesk:
     async def remove(self, name: str, id: str) -> Done:
         """Remove a key; calls in flight keep it."""
         pool = self._pool(name)
+        if pool.table is not None and id in pool.keys:
+            row = (await _rows_of(pool, [id])).get(id)
+            if row is None or not row.hidden:
+                message = f"The key {id!r} stands in the configuration: it can only be disabled."
+                raise APIError(Kind.INVALID, message, status=409, code="configured")
         try:
             await pool.remove(id)
         except KeyError as error:
@@ -258,7 +263,8 @@ class KeyDesk:
 
     async def try_one(self, name: str, id: str, model: str = "") -> Trial:
         """Ask the provider with a key."""
-        return await attempt(self._tried(name), self._find(name, id), self._transport, model=model)
+        key = self._find(name, id)
+        return await attempt(self._tried(name), key, self._transport, model=model)
 
     async def try_all(self, name: str, query: TrialQuery) -> Page[Trial]:
         """Ask the provider with each key of a page."""

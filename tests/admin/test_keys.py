@@ -1,0 +1,277 @@
+"""Providers and their keys over the admin API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy.admin import AdminApp
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.keys import Key, KeyPool, Sealer
+from asgi_aiproxy.providers import ANTHROPIC, OPENAI
+from asgi_aiproxy.stores import MemoryStore, Store
+from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
+from tests.admin.conftest import ROOT, Client
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz-0123456789"
+KEYS = "/providers/openai/keys"
+
+
+@pytest.fixture
+async def pool(store: Store) -> AsyncIterator[KeyPool]:
+    async with KeyPool(
+        [Key("sk-of-the-code", id="code")], name="openai", store=store, sealer=Sealer("s" * 43)
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+async def keeper(store: Store, pool: KeyPool) -> AsyncIterator[Client]:
+    app = AdminApp(store, token=ROOT, providers=[OPENAI.using(pool), ANTHROPIC])
+    async with app:
+        yield Client(app)
+
+
+async def ids(client: Client, path: str = KEYS) -> list[str]:
+    return [key["id"] for key in (await client("GET", path)).json["data"]]
+
+
+async def test_a_key_is_added_shown_without_its_secret_and_used(
+    keeper: Client, pool: KeyPool, store: Store
+) -> None:
+    new = {"secret": SECRET, "id": "main", "weight": 3, "rpm": 50, "models": ["gpt-*"],
+           "proxy": "http://user:password@proxy:3128"}  # fmt: skip
+    answer = await keeper("POST", KEYS, new)
+    assert answer.status == 201, answer.body
+    listed = await keeper("GET", KEYS)
+    single = await keeper("GET", KEYS + "/main")
+    for told in (answer, listed, single):
+        assert SECRET not in told.body.decode()
+        assert b"abcdef" not in told.body
+        assert b"password" not in told.body
+    (key,) = answer.json
+    assert key == single.json == listed.json["data"][1]
+    assert (key["id"], key["source"], key["health"]) == ("main", "store", "ok")
+    assert (key["weight"], key["rpm"], key["models"]) == (3, 50, ["gpt-*"])
+    assert key["fingerprint"].startswith("key-")
+    assert listed.json["data"][0]["source"] == "code"
+    with pool.take(key_id="main") if not pool.table else await pool.acquire(key_id="main") as lease:
+        assert lease.key.secret == SECRET
+    assert SECRET.encode() not in b"".join((await store.rows("keys:openai")).values())
+
+
+async def test_several_keys_are_added_all_or_none(keeper: Client) -> None:
+    many = [{"secret": f"sk-{n}", "id": f"k{n}"} for n in range(3)]
+    assert (await keeper("POST", KEYS, many)).status == 201
+    assert await ids(keeper) == ["code", "k0", "k1", "k2"]
+    more = [{"secret": "sk-4", "id": "k4"}, {"secret": "sk-5", "id": "k1"}]
+    assert (await keeper.error("POST", KEYS, more))[:2] == (409, "[1].id")
+    twice = [{"secret": "sk-6", "id": "k6"}, {"secret": "sk-7", "id": "k6"}]
+    assert (await keeper.error("POST", KEYS, twice))[:2] == (409, "[1].id")
+    assert await ids(keeper) == ["code", "k0", "k1", "k2"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "secret"),
+        ({"secret": ""}, "secret"),
+        ({"secret": "no\nheader"}, "secret"),
+        ({"secret": " s "}, "secret"),
+        ({"secret": "s", "weight": 0}, "weight"),
+        ({"secret": "s", "rpm": -1}, "rpm"),
+        ({"secret": "s", "base_url": "ftp://x"}, "base_url"),
+        ({"secret": "s", "proxy": "proxy:1"}, "proxy"),
+        ({"secret": "s", "colour": 1}, "colour"),
+        ({"secret": "s", "id": "a\x00b"}, "id"),
+        ([], None),
+        ([{"secret": "s"}, {"weight": 1}], "[1].secret"),
+    ],
+)
+async def test_a_wrong_key_is_answered_with_its_field(
+    keeper: Client, body: Any, field: str | None
+) -> None:
+    status, param, message = await keeper.error("POST", KEYS, body)
+    assert (status, param) == (400, field), message
+    assert await ids(keeper) == ["code"]
+
+
+async def test_a_key_is_edited_and_its_secret_replaced(keeper: Client, pool: KeyPool) -> None:
+    await keeper("POST", KEYS, {"secret": "sk-1", "id": "a", "rpm": 5})
+    answer = await keeper("PATCH", KEYS + "/a", {"secret": "sk-2", "rpm": None, "weight": 9})
+    assert answer.status == 200, answer.body
+    assert (answer.json["rpm"], answer.json["weight"]) == (None, 9)
+    assert pool.keys["a"].secret == "sk-2"
+    assert (await keeper.error("PATCH", KEYS + "/a", {"id": "b"}))[:2] == (400, "id")
+    assert (await keeper.error("PATCH", KEYS + "/a", {"secret": "x\ny"}))[:2] == (400, "secret")
+    assert (await keeper.error("PATCH", KEYS + "/none", {"weight": 2}))[0] == 404
+
+
+async def test_a_key_is_switched_off_and_on_and_removed(keeper: Client, pool: KeyPool) -> None:
+    await keeper("POST", KEYS, {"secret": "sk-1", "id": "a"})
+    assert (await keeper("POST", KEYS + "/a/disable")).json["health"] == "dead"
+    assert (await keeper("POST", KEYS + "/code/disable")).json["health"] == "dead"
+    told = (await keeper("GET", "/providers/openai")).json
+    assert told["keys"] == {"dead": 2}
+    assert (await keeper("POST", KEYS + "/a/enable")).json["health"] == "ok"
+    assert (await keeper("DELETE", KEYS + "/a")).json == {"ok": True}
+    assert await ids(keeper) == ["code"]
+    assert (await keeper("DELETE", KEYS + "/a")).status == 404
+    assert (await keeper("POST", KEYS + "/a/enable")).status == 404
+    assert (await keeper("DELETE", KEYS + "/code")).status == 409  # it stands in the code
+    assert (await keeper("GET", KEYS + "/code")).json["health"] == "dead"
+
+
+async def test_keys_are_listed_page_by_page(keeper: Client) -> None:
+    await keeper("POST", KEYS, [{"secret": f"sk-{n}", "id": f"k{n}"} for n in range(6)])
+    found, after = [], ""
+    while after is not None:
+        page = (await keeper("GET", f"{KEYS}?limit=3&after={after}")).json
+        found += [key["id"] for key in page["data"]]
+        assert len(page["data"]) <= 3
+        after = page["next"]
+    assert found == ["code", *(f"k{n}" for n in range(6))]
+
+
+async def test_providers_are_listed_with_their_keys_health(keeper: Client) -> None:
+    page = (await keeper("GET", "/providers")).json
+    assert [(p["name"], p["keys"]) for p in page["data"]] == [
+        ("anthropic", {}),
+        ("openai", {"ok": 1}),
+    ]
+    assert page["data"][1]["base_url"] == OPENAI.base_url
+    assert (await keeper("GET", "/providers?limit=1")).json["next"] == "anthropic"
+    for path in ("/providers/none", "/providers/none/keys", "/providers/anthropic/keys"):
+        assert (await keeper("GET", path)).status == 404
+
+
+# ── lists ────────────────────────────────────────────────────────────────────
+
+
+async def test_a_list_of_keys_is_imported(keeper: Client, pool: KeyPool) -> None:
+    text = (
+        "\ufeff# ours\n\nsk-plain\r\nnamed sk-named\nother,sk-other\n"
+        '{"id": "full", "secret": "sk-full", "weight": 4}\n'
+    )
+    answer = await keeper("POST", "/providers/openai/import", text.encode())
+    assert answer.status == 201, answer.body
+    assert answer.json["ids"][1:] == ["named", "other", "full"]
+    secrets = {key.secret for key in pool.keys.values()}
+    assert secrets == {"sk-of-the-code", "sk-plain", "sk-named", "sk-other", "sk-full"}
+    assert pool.keys["full"].weight == 4
+
+
+async def test_of_ten_thousand_lines_the_three_bad_ones_are_named_and_nothing_is_written(
+    keeper: Client, store: Store
+) -> None:
+    lines = [f"k{n} sk-{n}" for n in range(10_000)]
+    lines[16] = "a b c"
+    lines[4711] = "k3 sk-again"
+    lines[9998] = '{"secret": "s", "weight": 0}'
+    answer = await keeper("POST", "/providers/openai/import", "\n".join(lines).encode())
+    error = answer.json["error"]
+    assert (answer.status, error["code"], error["param"]) == (400, "bad_lines", "lines")
+    assert [bad["line"] for bad in error["lines"]] == [17, 4712, 9999]
+    assert "line 4: " not in error["message"]
+    assert "that of line 4, too" in error["lines"][1]["error"]
+    assert await store.rows("keys:openai") == {}
+    assert await ids(keeper) == ["code"]
+
+
+async def test_ten_thousand_keys_are_imported_at_once(keeper: Client) -> None:
+    lines = "\n".join(f"k{n} sk-{n}" for n in range(10_000))
+    answer = await keeper("POST", "/providers/openai/import", lines.encode())
+    assert len(answer.json["ids"]) == 10_000
+    assert (await keeper("GET", "/providers/openai")).json["keys"] == {"ok": 10_001}
+    again = await keeper("POST", "/providers/openai/import", b"k5 sk-new")
+    assert again.json["error"]["lines"] == [{"line": 1, "error": "there is a key 'k5' already"}]
+
+
+async def test_an_import_can_take_the_place_of_all_others(keeper: Client) -> None:
+    await keeper("POST", KEYS, {"secret": "sk-1", "id": "old"})
+    path = "/providers/openai/import?replace=true"
+    assert (await keeper("POST", path, b"new sk-2")).status == 201
+    assert await ids(keeper) == ["code", "new"]
+    assert (await keeper.error("POST", path, b"\n# nothing\n"))[:2] == (400, "lines")
+    assert await ids(keeper) == ["code", "new"]
+
+
+async def test_without_a_sealer_nothing_is_written_in_the_open(store: Store) -> None:
+    async with KeyPool(["sk-1"], name="openai", store=store) as pool:
+        client = Client(AdminApp(store, token=ROOT, pools=[pool]))
+        status, _, message = await client.error("POST", KEYS, {"secret": SECRET})
+        assert (status, "Sealer" in message, SECRET in message) == (400, True, False)
+    assert await store.rows("keys:openai") == {}
+
+
+async def test_a_pool_of_this_process_alone_is_looked_after_too() -> None:
+    pool = KeyPool(["sk-1"], name="openai")
+    client = Client(AdminApp(MemoryStore(), token=ROOT, pools=[pool]))
+    assert (await client("POST", KEYS, {"secret": "sk-2", "id": "b"})).status == 201
+    assert pool.keys["b"].secret == "sk-2"
+    assert (await client("DELETE", KEYS + "/b")).status == 200
+    assert (await client("POST", KEYS + "/b/test")).status == 404
+    assert (await client("POST", "/providers/openai/test")).status == 409  # whose is it?
+
+
+def test_two_pools_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="two pools of the name 'a'"):
+        AdminApp(MemoryStore(), token=ROOT, pools=[KeyPool(name="a"), KeyPool(name="a")])
+
+
+# ── trials ───────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def tried() -> Callable[[str], Client]:
+    def tried(url: str) -> Client:
+        pool = KeyPool([Key("sk-good", id="good"), Key("sk-other", id="other")], name="openai")
+        provider = OPENAI.using(pool, base_url=url + "/v1")
+        return Client(AdminApp(MemoryStore(), token=ROOT, providers=[provider]))
+
+    return tried
+
+
+async def test_a_key_is_tried_and_timed(tried: Callable[[str], Client]) -> None:
+    mock = MockProvider(Answer(text="Hi"))
+    async with serve(mock) as url:
+        client = tried(url)
+        found = (await client("POST", KEYS + "/good/test")).json
+        assert (found["id"], found["ok"], found["status"], found["error"]) == (
+            "good",
+            True,
+            200,
+            "",
+        )
+        assert 0 < found["latency_ms"] < 10_000
+        found = (await client("POST", KEYS + "/other/test?model=gpt-4o")).json
+        assert found["ok"]
+        seen = mock.seen
+        assert [(s.method, s.path) for s in seen] == [
+            ("GET", "/v1/models"), ("POST", "/v1/chat/completions"),
+        ]  # fmt: skip
+        assert [s.headers["authorization"] for s in seen] == ["Bearer sk-good", "Bearer sk-other"]
+        assert json.loads(seen[1].body)["model"] == "gpt-4o"
+
+
+async def test_all_keys_are_tried_and_each_tells_how_it_fared(
+    tried: Callable[[str], Client],
+) -> None:
+    mock = MockProvider(Answer(text="Hi"))
+    mock.script(Fault.status(401))
+    async with serve(mock) as url:
+        page = (await tried(url)("POST", "/providers/openai/test?model=gpt-4o")).json
+    assert sorted((one["ok"], one["status"]) for one in page["data"]) == [(False, 401), (True, 200)]
+    assert sorted(one["id"] for one in page["data"]) == ["good", "other"]
+    assert all(one["error"] for one in page["data"] if not one["ok"])
+
+
+async def test_a_provider_that_is_not_there_is_told(tried: Callable[[str], Client]) -> None:
+    found = (await tried("http://127.0.0.1:9")("POST", KEYS + "/good/test")).json
+    assert (found["ok"], found["status"]) == (False, 0)
+    assert found["error"]
