@@ -9,6 +9,7 @@ cut, and what has not been delivered is bounded.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
@@ -90,11 +91,11 @@ class SSEFramer:
         data = self._begin(data)
         if self._held:
             # Look only at where old and new meet and at what is new: no byte is searched twice.
-            if not _end_of_last(self._pieces[-1][-3:] + data):
+            if not end_of_last(self._pieces[-1][-3:] + data):
                 self._hold(data)
                 return b""
             data = self._release() + data
-        end = _end_of_last(data)
+        end = end_of_last(data)
         # A CR at the very end already ends its line. Its LF, if it comes, is an empty line before
         # the next event, which means nothing.
         self._pending = self._first
@@ -108,14 +109,16 @@ class SSEFramer:
             if not any(parts[::4]):
                 rows = zip(parts[1::4], parts[2::4], parts[3::4], strict=True)
                 return [Frame(text, event or b"", self._id, raw) for raw, event, text in rows]
-        frames = []
+        return [frame for frame, _ in self.walk(data)]
+
+    def walk(self, data: bytes) -> Iterator[tuple[Frame, int]]:
+        """The same one by one, each with the place in `data` where it ends."""
         at = 0
         for blank in _BLANK_LINE.finditer(data):
             frame = self._fields(data[at : blank.start()], blank.group())
-            if frame is not None:
-                frames.append(frame)
             at = blank.end()
-        return frames
+            if frame is not None:
+                yield frame, at
 
     def close(self) -> bytes | None:
         """The data of the unfinished event, if the stream ended inside one."""
@@ -181,14 +184,27 @@ class SSEFramer:
         return Frame(b"\n".join(data), event, self._id, block + end)
 
 
-def _end_of_last(data: bytes) -> int:
-    """Where the last blank line ends; 0 if there is none."""
+def end_of_last(data: bytes) -> int:
+    """Where in `data` the last blank line ends, and with it an event; 0 if there is none."""
     lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
     end = max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
     if _CR in data:
         for blank in _BLANK_LINE.finditer(data, end):
             end = blank.end()
     return end
+
+
+def split_before(data: bytes, marks: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    """Whole events in two: those up to the first that holds one of `marks`, and the rest."""
+    find = data.find  # `in` takes half as long again on bytes
+    for mark in marks:
+        if find(mark) >= 0:
+            break
+    else:
+        return data, b""
+    first = min(at for mark in marks if (at := find(mark)) >= 0)
+    end = end_of_last(data[:first])
+    return data[:end], data[end:]
 
 
 class NDJSONFramer:

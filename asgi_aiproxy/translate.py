@@ -8,7 +8,7 @@ nothing returned may be sent: another attempt may still take over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from asgi_aiproxy.dialects.base import Decoder, Echo, Encoder, Language
@@ -79,17 +79,16 @@ class Verbatim:
 
     def feed(self, data: bytes) -> bytes:
         """The frames that `data` completes."""
-        whole = self._framer.whole(data)
-        if self.started:
-            out = self._echo.skim(whole)
-            if out is not None:
-                return out
-        return self._read(self._framer.split(whole))
+        data = self._framer.whole(data)
+        if not self.started:
+            return self._begin(data)
+        out, rest = self._echo.skim(data)
+        return out if not rest else self._read([out], self._framer.split(rest))
 
     def close(self) -> bytes:
         """What is left; the last frame may lack its end."""
         rest = self._framer.last_frame()
-        out = self._read([rest] if rest else [])
+        out = self._read([], [rest] if rest else [])
         out += self._echo.close()
         self.started = True
         return out
@@ -98,11 +97,22 @@ class Verbatim:
         """An error in mid-stream."""
         return b"".join(self._before) + self._echo.fail(error)
 
-    def _read(self, frames: list[Frame]) -> bytes:
-        out = self._before = []
+    def _begin(self, data: bytes) -> bytes:
+        """Read up to the first content, and skim what follows it."""
+        out: list[bytes] = []
+        for frame, end in self._framer.walk(data):
+            out = [self._read(out, [frame])]
+            if self.started:
+                plain, rest = self._echo.skim(data[end:])
+                return self._read([*out, plain], self._framer.split(rest))
+        return b"".join(out)
+
+    def _read(self, before: list[bytes], frames: Iterable[Frame]) -> bytes:
+        """What the client gets for frames, after what it gets for those `before`."""
+        out = self._before = before
         try:
             for frame in frames:
-                out.append(self._echo.feed(frame))  # noqa: PERF401 (kept when the next one fails)
+                out.append(self._echo.feed(frame))
         except _MALFORMED as error:
             raise malformed() from error
         self._before = []

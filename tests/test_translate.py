@@ -8,9 +8,10 @@ import pytest
 
 from asgi_aiproxy import translate
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
+from asgi_aiproxy.dialects.base import Echo
 from asgi_aiproxy.dialects.openai_chat.echo import Exact, Mending
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.framing import NDJSONFramer, SSEFramer
+from asgi_aiproxy.framing import Frame, NDJSONFramer, SSEFramer
 from asgi_aiproxy.messages import (
     BlockDelta,
     BlockEnd,
@@ -79,6 +80,60 @@ def frame_by_frame(data: bytes) -> list[bytes]:
 # ── verbatim ─────────────────────────────────────────────────────────────────
 
 
+class Counting:
+    """An echo that counts what it is asked to read."""
+
+    def __init__(self, echo: Echo) -> None:
+        self._echo = echo
+        self.read = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._echo, name)
+
+    def feed(self, frame: Frame) -> bytes:
+        self.read += 1
+        return self._echo.feed(frame)
+
+
+@pytest.mark.parametrize(("dialect", "read"), [("openai_chat", 6), ("anthropic", 5), ("gemini", 3)])
+@pytest.mark.parametrize("packets", ["one", "each its own"])
+def test_of_a_passing_answer_only_its_ends_are_read(dialect: str, read: int, packets: str) -> None:
+    middle = {
+        "openai_chat": b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"},'
+        b'"finish_reason":null}],"usage":null}\n\n',
+        "anthropic": b'data: {"type":"content_block_delta","index":0,'
+        b'"delta":{"type":"text_delta","text":"x"}}\n\n',
+        "gemini": b'data: {"candidates":[{"content":{"parts":[{"text":"x"}]}}],'
+        b'"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":9}}\n\n',
+    }[dialect]
+    start = {
+        "openai_chat": b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n',
+        "anthropic": b'data: {"type":"message_start","message":{"id":"m"}}\n\n'
+        b'data: {"type":"content_block_start","index":0,"content_block":{"type":"text"}}\n\n',
+        "gemini": b'data: {"responseId":"r"}\n\n',
+    }[dialect]
+    end = {
+        "openai_chat": b'data: {"id":"c","choices":[{"index":0,"finish_reason":"stop"}]}\n\n'
+        b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":9}}\n\n'
+        b"data: [DONE]\n\n",
+        "anthropic": b'data: {"type":"message_delta","usage":{"input_tokens":9,'
+        b'"output_tokens":9}}\n\ndata: {"type":"message_stop"}\n\n',
+        "gemini": b'data: {"candidates":[{"finishReason":"STOP"}]}\n\n',
+    }[dialect]
+    data = start + middle * 50 + end
+    faces_of_it = {"openai_chat": Exact(usage_wanted=True)}
+    echo = Counting(
+        faces_of_it.get(dialect) or faces()[dialect].echo(usage_wanted=True, exact=True)
+    )
+    translator = Verbatim(echo)
+    parts = [data] if packets == "one" else frame_by_frame(data)
+    out, ended = outcome(translator, parts)
+    assert ended == "whole"
+    assert out == data
+    assert echo.read <= read
+    assert translator.usage == Usage(input=9, output=9)
+
+
 def exact(usage_wanted: bool = True) -> Verbatim:
     return Verbatim(Exact(usage_wanted=usage_wanted))
 
@@ -116,7 +171,8 @@ def test_an_answer_in_the_clients_own_dialect_passes_byte_by_byte(
     expected = data
     if stream.dialect == "openai_chat" and stream.name in NO_DONE:
         expected += b"data: [DONE]\n\n"
-    for parts in ([data], frame_by_frame(data), [data[:99], data[99:]]):
+    packets = [packet.replace(b"\n", end) for packet in frame_by_frame(stream.data)]
+    for parts in ([data], packets, [data[:99], data[99:]]):
         assert outcome(PASSING[stream.dialect](), parts) == (expected, "whole")
 
 

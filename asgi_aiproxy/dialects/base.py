@@ -105,10 +105,11 @@ class Echo(Protocol):
     def started(self) -> bool:
         """Whether content was seen: from here on the answer can not be taken back."""
 
-    def skim(self, data: bytes) -> bytes | None:
-        """What the client gets for whole frames `data`, after `started`, if nothing is to be read.
+    def skim(self, data: bytes) -> tuple[bytes, bytes]:
+        """What the client gets for whole frames `data`, after `started`, as long as none is read.
 
-        None if something is: then each frame is fed. What is no JSON may pass here.
+        The second part begins with the first frame that must be read, by `feed`. It is empty if
+        there is none, which is the usual case and costs next to nothing.
         """
 
     def feed(self, frame: Frame) -> bytes:

@@ -325,13 +325,20 @@ def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(body: bytes) -> N
     assert echo.usage is None
 
 
-def test_half_an_event_of_a_passing_answer_is_an_error_and_chatter_is_dropped() -> None:
-    for at in (1, 2):
-        translator = Verbatim(Exact(usage_wanted=True))
-        events = [ROLE, HI][:at]
-        assert translator.feed(sse(*events, b": chatter")) == sse(*events)
-        with pytest.raises(APIError, match="could not be read"):
-            translator.feed(b'data: {"usage": {nonsense\n\n')
+def test_junk_does_not_begin_a_passing_answer() -> None:
+    translator = Verbatim(Exact(usage_wanted=True))
+    assert translator.feed(sse(b": chatter", ROLE, b"chatter")) == sse(ROLE)
+    assert not translator.started
+    with pytest.raises(APIError, match="could not be read"):
+        translator.feed(b"data: {nonsense\n\n")
+
+
+def test_usage_that_can_not_be_read_breaks_a_passing_answer_in_order() -> None:
+    translator = Verbatim(Exact(usage_wanted=True))
+    translator.feed(sse(ROLE, HI))
+    with pytest.raises(APIError, match="could not be read") as caught:
+        translator.feed(sse(DOT) + b'data: {"usage":{nonsense\n\n')
+    assert translator.fail(caught.value).startswith(sse(DOT))
 
 
 # ── Google ───────────────────────────────────────────────────────────────────

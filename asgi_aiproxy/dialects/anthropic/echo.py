@@ -8,8 +8,10 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.anthropic import responses
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.framing import Frame, encode_frame
+from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
+
+_READ = (b'"usage"', b'"error"', b'"message_stop"')
 
 
 class Echo:
@@ -26,13 +28,9 @@ class Echo:
         """The tokens known so far."""
         return responses.decode_usage(self._counts) if self._counts else None
 
-    def skim(self, data: bytes) -> bytes | None:
-        """These frames, if they hold neither usage, error nor the end."""
-        # `find`, for `in` takes half as long again on bytes.
-        find = data.find
-        if find(b'"usage"') >= 0 or find(b'"error"') >= 0 or find(b'"message_stop"') >= 0:
-            return None
-        return data
+    def skim(self, data: bytes) -> tuple[bytes, bytes]:
+        """These frames, up to one with usage, an error or the end."""
+        return split_before(data, _READ)
 
     def feed(self, frame: Frame) -> bytes:
         """The frame as it came."""

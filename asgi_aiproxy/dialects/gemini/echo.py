@@ -8,8 +8,10 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.gemini import responses
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame
+from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
+
+_READ = (b'"error"', b'"finishReason"', b'"blockReason"')
 
 
 class Echo:
@@ -31,14 +33,12 @@ class Echo:
         self._skimmed = b""
         return self._usage
 
-    def skim(self, data: bytes) -> bytes | None:
-        """These frames, if they hold neither error nor the end."""
-        find = data.find  # `in` takes half as long again on bytes
-        if find(b'"error"') >= 0 or find(b'"finishReason"') >= 0 or find(b'"blockReason"') >= 0:
-            return None
-        if find(b'"usageMetadata"') >= 0:
-            self._skimmed = data
-        return data
+    def skim(self, data: bytes) -> tuple[bytes, bytes]:
+        """These frames, up to one with an error or the end."""
+        out, rest = split_before(data, _READ)
+        if out.find(b'"usageMetadata"') >= 0:
+            self._skimmed = out
+        return out, rest
 
     def feed(self, frame: Frame) -> bytes:
         """The frame as it came."""
