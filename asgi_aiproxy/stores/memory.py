@@ -421,6 +421,7 @@ class MemoryStore:
         """Look one account over for what has expired: with every admission another."""
         if not self._to_sweep:
             self._to_sweep = list(self._accounts)
+            return
         name = self._to_sweep.pop()
         account = self._accounts.get(name)
         if account is not None and account.sweep(now):
