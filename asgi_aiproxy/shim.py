@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi, _json
@@ -21,7 +21,7 @@ from asgi_aiproxy.errors import AIProxyError, APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.models import ModelList
-from asgi_aiproxy.providers.base import Router
+from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.relay import Relay, no_such_model
 from asgi_aiproxy.respond import StreamReply, internal, send_error, send_whole
 from asgi_aiproxy.uploads import Upload
@@ -164,12 +164,14 @@ class Shim:
     async def _list(self, send: Send, operation: Operation, principal: Principal) -> None:
         router = self._relay.router
         if operation.name == "model":
-            targets = router.targets(operation.model)
+            targets = _serving(principal, router.targets(operation.model))
             if not targets or not principal.may_use(operation.model):
                 raise no_such_model(operation.model)
             body = _model(operation.model, targets[0].provider.name)
         else:
             names = await self._models.names(router)
+            if principal.providers:
+                names = [(n, o) for n, o in names if _serving(principal, router.targets(n))]
             data = [_model(name, owner) for name, owner in names if principal.may_use(name)]
             body = {"object": "list", "data": data}
         await _asgi.answer(send, 200, _json.dumps(body), [])
@@ -292,6 +294,11 @@ def _forwarded(scope: Scope, face: Face) -> list[tuple[str, str]]:
         for name, value in scope["headers"]
         if (text := name.decode("latin-1")) in wanted
     ]
+
+
+def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:
+    """The targets that may serve a caller."""
+    return [target for target in targets if principal.may_have(target.provider.name)]
 
 
 def _model(name: str, owner: str) -> dict[str, object]:

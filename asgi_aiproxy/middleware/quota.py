@@ -17,7 +17,7 @@ from asgi_aiproxy.stores.base import Away, Store
 from asgi_aiproxy.tenants.gate import CallGate
 from asgi_aiproxy.tenants.limiter import Limiter, OnLow
 
-_OURS = b"x-ratelimit-"
+_OURS = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
 class Quota(Wrapper):

@@ -53,6 +53,13 @@ class Prices:
     def __repr__(self) -> str:
         return f"Prices({len(self._own)} of its own)"
 
+    def load(self) -> None:
+        """Read the list of prices now, which takes a quarter of a second; else it is done when it
+        is first asked. Raises ConfigurationError if it is not installed.
+        """
+        if self._listed is not None:
+            self._listed("openai", "gpt-4o", self._clock())
+
     def find(self, provider: str, model: str) -> Rates | None:
         """The price of a model at a provider, None if it has none."""
         now = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -59,7 +60,8 @@ class StoredTokens:
         self._wrong: dict[bytes, _Known] = {}
         self._common: dict[tuple[str, str], tuple[int, float, Any]] = {}
         self._version = 0
-        self._watched = False
+        self._stops: list[Callable[[], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"StoredTokens({self._store!r})"
@@ -69,6 +71,8 @@ class StoredTokens:
 
         Raises APIError if it has expired, is disabled, or could not be looked up.
         """
+        if self._loop is not asyncio.get_running_loop():
+            self._watch()
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
         known = self._known.get(digest) or self._wrong.get(digest)
@@ -83,11 +87,13 @@ class StoredTokens:
         return None
 
     def _watch(self) -> None:
-        """Begin to hear of changes; this needs a running loop, so it is done at the first use."""
-        if not self._watched:
-            self._watched = True
-            for table in (TOKENS, GROUPS, ACCOUNTS):
-                self._store.watch(table, self._changed)
+        """Begin to hear of changes, which needs a running loop; what was known before is old."""
+        self._loop = asyncio.get_running_loop()
+        self._version += 1
+        for stop in self._stops:
+            stop()
+        tables = (TOKENS, GROUPS, ACCOUNTS)
+        self._stops = [self._store.watch(table, self._changed) for table in tables]
 
     def _changed(self) -> None:
         self._version += 1
@@ -95,7 +101,6 @@ class StoredTokens:
     async def _look_up(
         self, token: str, digest: bytes, before: _Known | None, now: float
     ) -> _Known:
-        self._watch()
         version = self._version  # a change that comes while we read is for the next to see
         try:
             found = await self._find(token, now, version)

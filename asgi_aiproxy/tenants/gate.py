@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from random import getrandbits
 
@@ -26,9 +25,10 @@ from asgi_aiproxy.stores.base import (
 from asgi_aiproxy.tenants import grants as by
 from asgi_aiproxy.tenants.limiter import Limiter
 from asgi_aiproxy.tenants.reckon import SILENT, Reckoned, reckon
-from asgi_aiproxy.usage import UsageRecord
+from asgi_aiproxy.usage import Outcome, UsageRecord
 
 _NOTHING = Usage()
+_MOST = 2**53 - 1  # what a Lua number holds whole
 
 
 class CallGate:
@@ -52,6 +52,7 @@ class CallGate:
         self._taken: list[tuple[Admitted, Admitted | None]] = []  # in the store, and here
         self._entered = False
         self._settled = False
+        self._refused = False
         self.headers: by.Headers = []
 
     async def enter(self) -> None:
@@ -71,6 +72,8 @@ class CallGate:
         self._operation, self._targets = operation, targets
         self._fields, self._body = fields, body
         grants = [] if self._entered else by.per_request(self._principal, limits)
+        if not self._limiter.ready:
+            await self._limiter.load(limits)
         if limits.tpm is not None or limits.budgets:
             now = self._limiter.clock()
             read, wrote = self._size_of() if targets else (0, 0)
@@ -101,6 +104,7 @@ class CallGate:
                 else None
             )
             if cost is None:
+                self._refused = True
                 raise APIError(
                     Kind.FORBIDDEN,
                     f"The model {model!r} has no price, so it can not be used within a budget.",
@@ -108,7 +112,7 @@ class CallGate:
                     code="model_not_priced",
                 )
             most = max(most, cost)
-        return most
+        return min(most, _MOST)
 
     async def _take(self, grants: Sequence[Grant]) -> None:
         if not grants:
@@ -120,7 +124,7 @@ class CallGate:
         except StoreUnavailableError as error:
             await self._take_without(holder, grants, error)
             return
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, for one: it may have been done all the same
             self._forget(holder, grants)
             raise
         if isinstance(answer, Refused):
@@ -159,6 +163,7 @@ class CallGate:
             self._limiter.settler.keep(admitted)
 
     def _refuse(self, refused: Refused) -> None:
+        self._refused = True
         self.headers += by.refused_headers(refused)
         raise by.refusal(refused, self._limiter.clock())
 
@@ -184,9 +189,11 @@ class CallGate:
         if not self._settled:
             self._settled = True
             paid = dict.fromkeys(costs, 0) if reckoned.absorbed else costs
-            self._end(lambda grant: _used(grant, usage.input + usage.output, paid))
+            tokens = min(max(usage.input + usage.output, 0), _MOST)
+            self._end(lambda grant: _used(grant, tokens, paid))
         return msgspec.structs.replace(
             record,
+            outcome=Outcome.REFUSED if self._refused else record.outcome,
             usage=usage if reckoned.estimated else record.usage,
             estimated=reckoned.estimated,
             absorbed=reckoned.absorbed,
@@ -210,7 +217,7 @@ class CallGate:
             if model:
                 cost = tariff.cost(record.provider, model, usage, self._ratio)
                 if cost is not None:
-                    return cost
+                    return min(max(cost, 0), _MOST)  # whatever a provider says
         return None
 
     def _end(self, used: Callable[[Grant], int | None]) -> None:

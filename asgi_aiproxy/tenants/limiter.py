@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Set
@@ -60,8 +61,18 @@ class Limiter:
             self.tariffs["units"] = ratios
         given = {"usd": prices, "units": ratios}
         self.priced = frozenset(unit for unit, tariff in given.items() if tariff is not None)
+        self.ready = not any(hasattr(tariff, "load") for tariff in self.tariffs.values())
         self._low = low
         self._on_low = on_low
+
+    async def load(self, limits: Limits) -> None:
+        """Read the price list if it is needed, without holding up others."""
+        units = self.units_of(limits)
+        for unit in units:
+            load = getattr(self.tariffs[unit], "load", None)
+            if load is not None:
+                await asyncio.to_thread(load)
+        self.ready = units == self.tariffs.keys()
 
     def away(self, grant: Grant) -> Away:
         """What is done about a grant while the store is away."""

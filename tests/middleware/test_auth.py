@@ -426,7 +426,11 @@ async def test_a_groups_providers_and_keys_serve_its_callers() -> None:
     for _ in range(4):
         assert (await asgi.chat(app)).header("aiproxy-provider") == "one"
     assert upstream.keys == ["sk-vip"] * 4
+    assert (await asgi.request(app, "GET", "/v1/models")).json["data"][0]["id"] == "m"
+    assert (await asgi.request(app, "GET", "/v1/models/m")).status == 200
     who[0] = Principal("x", providers=("three",))
     assert (await asgi.chat(app)).status == 404
+    assert (await asgi.request(app, "GET", "/v1/models")).json["data"] == []
+    assert (await asgi.request(app, "GET", "/v1/models/m")).status == 404
     who[0] = Principal("x", providers=("one",), keys=("none-*",))
     assert (await asgi.chat(app)).status == 404

@@ -253,6 +253,30 @@ async def test_a_budget_in_units_goes_by_ratios() -> None:
     assert (await without.ask()).json["error"]["code"] == "model_not_priced"
 
 
+async def test_numbers_out_of_this_world_do_no_harm() -> None:
+    place = gateway(who=caller(budgets=usd(10_000), tpm=10_000))
+    answer = await place.ask(max_tokens=10**18)
+    assert (answer.status, answer.json["error"]["code"]) == (429, "insufficient_quota")
+    for usage, status in (
+        ({"prompt_tokens": -5, "completion_tokens": -5_000}, 200),
+        ({"prompt_tokens": 10**18, "completion_tokens": 10**18}, 200),
+        ({}, 429),
+    ):
+        place.upstream.steps[:] = [answers(chat_answer(usage=usage))]
+        assert (await place.ask(max_tokens=2)).status == status
+        assert await place.spent() >= 0
+    assert {record.outcome for record in place.records} == {Outcome.REFUSED, Outcome.DONE}
+
+
+async def test_the_price_list_is_loaded_without_holding_up_others() -> None:
+    place = gateway(who=caller(budgets=usd(10**9)), prices=None)
+    assert not place.quota._limiter.ready
+    assert (await place.ask(model="gpt-4o")).status == 200
+    assert place.quota._limiter.ready
+    assert place.records == [] or place.records[0].cost is not None
+    assert await place.spent() > 0
+
+
 async def test_a_group_pays_by_its_ratio() -> None:
     who = Principal("a", group="vip", ratio=0.5, limits=Limits(budgets=usd(1000)))
     place = gateway(who=who)

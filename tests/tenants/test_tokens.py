@@ -404,6 +404,25 @@ async def test_stored_tokens_is_the_verify_of_a_store() -> None:
     assert found.id == token.id
 
 
+def test_in_another_event_loop_changes_are_heard_of_again() -> None:
+    store = MemoryStore()
+    tokens, verify = Tokens(store), stored_tokens(store)
+
+    async def issue() -> tuple[str, str]:
+        secret, token = await tokens.issue()
+        assert await verify(secret) is not None
+        return secret, token.id
+
+    async def revoke(secret: str, id: str) -> None:
+        assert await verify(secret) is not None
+        await tokens.revoke(id)
+        await told()
+        assert await verify(secret) is None
+
+    secret, id = asyncio.run(issue())
+    asyncio.run(revoke(secret, id))
+
+
 # ── addresses ────────────────────────────────────────────────────────────────
 
 
