@@ -21,7 +21,7 @@ from asgi_aiproxy.stores.base import Away, Refused, Store
 if TYPE_CHECKING:
     from asgi_aiproxy.keys.pool import KeyPool
 
-_CHOICES = 16  # keys that the store is asked for at once
+_FEW, _MANY = 2, 16  # keys that the store is asked for at once: while all is well, and if not
 _TTL = 60.0  # seconds after which what a dead process held comes back
 _AGAIN = 1.0  # seconds, when nobody can tell
 _PATIENCE = 2.0  # seconds for which the first call waits for the keys to be read
@@ -74,6 +74,7 @@ class Shared:
         self.queue = Queue(self._draw, random)
         self._replica = Replica(self.table, self.account, self, self._contact, pool._clock)
         self._desk = Desk(store, self.account, self._contact, freed=self.queue.ring, ttl=_TTL)
+        self._breadth = _FEW
         self._given = {slot.key.id: slot.key for slot in pool._slots.values()}
 
     async def begin(self) -> None:
@@ -109,7 +110,8 @@ class Shared:
         found = False
         soonest: float | None = None
         while True:
-            choices, free, fits, wait = self._choices(want, seen)
+            most = self._breadth
+            choices, free, fits, wait = self._choices(want, seen, most)
             found, soonest = found or fits, _sooner(soonest, wait)
             if choices:
                 try:
@@ -118,23 +120,25 @@ class Shared:
                     return self._without_store(choices, free, error.ticket)
                 if not isinstance(answer, Refused):
                     number, ticket = answer
+                    self._breadth = _FEW if number == 0 else _MANY
                     if self._fits(choices[number]):
                         return self._lent(choices[number], ticket)
                     self._desk.end(ticket)  # it has come to rest, or is gone, meanwhile
                     seen = set(want.exclude)
                     continue
+                self._breadth = _MANY
                 self._note(choices, answer)
                 soonest = _sooner(soonest, answer.retry_after)
             if free is not None and self._fits(free):
                 return self._lent(free, None)
-            if len(choices) < _CHOICES:
+            if len(choices) < most:
                 raise self._failure(want, found, soonest)
 
     def _choices(
-        self, want: Want, seen: set[str]
+        self, want: Want, seen: set[str], most: int
     ) -> tuple[list[Slot], Slot | None, bool, float | None]:
-        """Keys that the store is to be asked for, the key after them that needs no asking,
-        whether there is any for this call, and the seconds until the first is back."""
+        """At most `most` keys that the store is to be asked for, the key after them that needs no
+        asking, whether there is any for this call, and the seconds until the first is back."""
         now = self._pool._clock()
         soonest: float | None = None
         choices: list[Slot] = []
@@ -154,7 +158,7 @@ class Shared:
                 return choices, slot, True, soonest
             else:
                 choices.append(slot)
-                if len(choices) == _CHOICES:
+                if len(choices) == most:
                     break
         return choices, None, found, soonest
 
