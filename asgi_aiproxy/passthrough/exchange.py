@@ -231,7 +231,7 @@ class Exchange:
         passed = answer_headers(answer.headers, asked.site.policy, bodiless=bodiless)
         headers = raw(
             [
-                (name, rewritten(value, asked, self._key) if name in _LOCATIONS else value)
+                (name, rewritten(name, value, asked, self._key) if name in _LOCATIONS else value)
                 for name, value in passed
             ]
         )

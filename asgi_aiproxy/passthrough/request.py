@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import RawHeaders, Scope
@@ -48,6 +48,7 @@ class Asked:
     key_id: str
     affinity: str
     injected: str  # the id of the key that a middleware has put in
+    token: str = field(repr=False)  # what the caller was known by
 
     def outgoing(
         self,
@@ -141,6 +142,7 @@ def read(scope: Scope, site: Site, *, own_keys: bool) -> Asked:
         key_id=principal.key_id or (principal.may_pin and _asgi.header(scope, b"x-auth-id")) or "",
         affinity=_asgi.header(scope, b"x-session-affinity") or "",
         injected=injected,
+        token=(credential(scope) or "") if SCOPE_KEY in scope else "",
     )
 
 
@@ -164,11 +166,19 @@ def mounted_at(scope: Scope, below: str) -> str:
     return seen if seen.startswith(root) else root + seen
 
 
-def rewritten(location: str, asked: Asked, key: Key | None) -> str:
+def rewritten(name: str, location: str, asked: Asked, key: Key | None) -> str:
     """A location of the upstream's as clients find it again: below the mount.
 
-    Elsewhere it stays as it is.
+    Elsewhere it stays as it is. Where Google wants an upload, its clients show no key: there the
+    caller's own token stands in the address, as Google's keys may.
     """
+    found = _below_mount(location, asked, key)
+    if found != location and asked.token and name.startswith("x-goog-upload-"):
+        found += f"{'&' if '?' in found else '?'}key={quote(asked.token, safe='')}"
+    return found
+
+
+def _below_mount(location: str, asked: Asked, key: Key | None) -> str:
     base = urlsplit(asked.site.base(key))
     try:
         parts = urlsplit(location)
