@@ -17,6 +17,7 @@ from asgi_aiproxy.framing import (
     NDJSONFramer,
     SSEFramer,
     encode_frame,
+    split_before,
 )
 from tests.scenarios import STREAMS, Stream
 from tests.shared import RECORDINGS, needs_recordings
@@ -457,6 +458,52 @@ CUTS = st.lists(st.integers(0, 120), max_size=6).map(sorted)
 
 def in_parts(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+# What nearly all providers send: one line of data, its type before it, and nothing else.
+USUAL_EVENTS = st.builds(
+    lambda before, colon, value, after: before + "data" + colon + value + "\n" + after + "\n",
+    st.sampled_from(["", "", "event: x\n", "e\n", "id: 1\n", "event: x\nevent: y\n", ": x\n\n"]),
+    st.sampled_from([": ", ": ", ":", ""]),
+    VALUES,
+    st.sampled_from(["", "", "", "data: b\n", "event: z\n", "\n"]),
+)
+USUAL_STREAM = st.lists(USUAL_EVENTS, max_size=6).map("".join)
+
+
+@given(USUAL_STREAM | USUAL_STREAM.map(lambda s: s.replace("\n", "\r\n")), CUTS)
+@settings(max_examples=300, deadline=None)
+def test_usual_events_in_all_packets_are_read_as_the_standard_says(
+    stream: str, cuts: list[int]
+) -> None:
+    framer, quick = SSEFramer(), under_way()
+    parts = in_parts(stream.encode(), cuts)
+    found = [f for part in parts for f in framer.frames(part)]
+    events = [(f.data.decode(), f.event.decode(), f.id.decode()) for f in found]
+    assert events == by_the_letter(stream)
+    assert [d.decode() for part in parts for d in quick.feed(part)] == [e[0] for e in events]
+
+
+@given(USUAL_STREAM, CUTS)
+@settings(max_examples=300, deadline=None)
+def test_the_bytes_of_whole_events_are_all_there_and_can_be_parted(
+    stream: str, cuts: list[int]
+) -> None:
+    framer, other = SSEFramer(), SSEFramer()
+    data = stream.encode()
+    passed = b""
+    for part in in_parts(data, cuts):
+        whole = framer.whole(part)
+        assert framer.split(whole) == other.frames(part)
+        one, two = split_before(whole, (b"b", b"{"))
+        assert one + two == whole
+        assert b"b" not in one
+        assert two == b"" or re.search(rb"[b{]", two)
+        parted = [f.data for f in (*framer.split(one), *framer.split(two))]
+        assert parted == [f.data for f in framer.split(whole)]
+        passed += whole
+    assert data.startswith(passed)
+    assert data.count(b"\n\n") == passed.count(b"\n\n")
 
 
 @given(SOME_STREAM, CUTS)
