@@ -25,6 +25,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as BrokenError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -36,7 +37,7 @@ from asgi_aiproxy.stores.redis.pipe import Dial, Rejected, Wire
 
 Address = tuple[str, int]
 
-_CODES = {NoScriptError: "NOSCRIPT", ReadOnlyError: "READONLY"}  # of redis-py before 8
+_CODES = {NoScriptError: "NOSCRIPT", OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -192,7 +193,7 @@ class RedisWire:
 
 
 def rejected(error: ResponseError) -> Rejected:
-    """A reply that says no; redis-py keeps the code of those it knows apart from the text."""
+    """A reply that says no; redis-py parts the code from the text, before version 8 for good."""
     known = getattr(error, "status_code", None) or _CODES.get(type(error))
     if known:
         return Rejected(known, str(error))
