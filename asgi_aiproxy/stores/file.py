@@ -116,8 +116,8 @@ class StateFile:
         except OSError:
             lock.close()
             raise ConfigurationError(
-                f"{self._path} is in use by another process. A file serves one process; several "
-                f"workers share their state over Redis."
+                f"{self._path} is in use by another process, or another store. A file serves one "
+                f"process; several workers share their state over Redis."
             ) from None
         self._lock = lock
 
