@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -58,6 +61,31 @@ async def test_the_litestar_example_knows_its_users_and_falls_back() -> None:
                     await ben.chat.completions.create(model="smart", messages=[])
                 with pytest.raises(openai.AuthenticationError):
                     await client.models.list()
+
+
+async def test_the_litestar_example_shows_an_internal_application_behind_key_rotation() -> None:
+    async def internal(scope: Any, receive: Any, send: Any) -> None:
+        seen = {name.decode(): value.decode() for name, value in scope["headers"]}
+        told = {"path": scope["path"], "key": seen.get("x-report-key"), "mount": None}
+        told["mount"] = seen.get("x-forwarded-prefix")
+        body = json.dumps(told).encode()
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async with (
+        serve(internal) as reports,
+        serve(litestar_app(reports=reports)) as url,
+        httpx2.AsyncClient(base_url=url) as client,
+    ):
+        assert (await client.get("/reports/2026/q1")).status_code == 401
+        ada = {"x-session": "session-of-ada"}
+        answers = [await client.get("/reports/2026/q1", headers=ada) for _ in range(2)]
+    assert [answer.json() for answer in answers] == [
+        {"path": "/2026/q1", "key": "report-key-1", "mount": "/reports"},
+        {"path": "/2026/q1", "key": "report-key-2", "mount": "/reports"},
+    ]
+    assert [answer.headers["x-auth-id"] for answer in answers] == ["first", "second"]
 
 
 def test_the_demo_shows_every_vendor_and_ends() -> None:

@@ -4,6 +4,9 @@
 
 The service knows its users by a session header; the gateway takes that knowledge over, so there are
 no gateway tokens. Two Anthropic keys take turns, and OpenAI answers when Anthropic can not.
+
+Below /reports the same users reach an internal application that knows neither them nor rotation:
+it gets one of its two keys with each request, WebSockets included.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from litestar.handlers import asgi
 
 from asgi_aiproxy import (
     Authenticate,
+    InjectKey,
     Key,
     KeyPool,
     OpenAIShim,
+    PassthroughProxy,
     Principal,
     ProviderRouter,
     lifespan,
@@ -37,13 +42,16 @@ def session_user(scope: Any) -> Principal | None:
 @get("/")
 async def home() -> dict[str, str]:
     """The service's own route."""
-    return {"service": "yours", "ai": "/ai/v1"}
+    return {"service": "yours", "ai": "/ai/v1", "reports": "/reports"}
 
 
 def create_app(
-    anthropic: Provider | None = None, openai: Provider | None = None, transport: Any = None
+    anthropic: Provider | None = None,
+    openai: Provider | None = None,
+    transport: Any = None,
+    reports: str = "http://127.0.0.1:9000",
 ) -> Litestar:
-    """The whole service; providers can be replaced by tests."""
+    """The whole service; providers and the internal application can be replaced by tests."""
     keys = KeyPool(
         [
             Key(os.environ.get("ANTHROPIC_API_KEY", "no-key-set"), id="main"),
@@ -60,8 +68,16 @@ def create_app(
         }
     )
     ai = Authenticate(OpenAIShim(router, transport=transport), identify=session_user)
-    mounted = asgi("/ai", is_mount=True, copy_scope=True)(ai)
-    return Litestar([home, mounted], lifespan=[lifespan(ai)])
+    badges = KeyPool([Key("report-key-1", id="first"), Key("report-key-2", id="second")])
+    internal = Authenticate(
+        InjectKey(PassthroughProxy(reports), pool=badges, header="x-report-key"),
+        identify=session_user,
+    )
+    mounts = [
+        asgi("/ai", is_mount=True, copy_scope=True)(ai),
+        asgi("/reports", is_mount=True, copy_scope=True)(internal),
+    ]
+    return Litestar([home, *mounts], lifespan=[lifespan(ai, internal)])
 
 
 app = create_app()
