@@ -186,6 +186,32 @@ def cluster(size: int = 3) -> Iterator[list[Server]]:
             node.remove()
 
 
+@contextmanager
+def replica(nodes: list[Server], master: Server) -> Iterator[Server]:
+    """One more node, that takes the place of `master` when it dies."""
+    node = _node()
+    try:
+        node.ask("CLUSTER", "MEET", "127.0.0.1", str(master.port), str(_bus(master)))
+        for each in (*nodes, node):
+            until(lambda each=each: _whole(each, len(nodes) + 1), "the cluster")  # type: ignore[misc]
+        identity = master.ask("CLUSTER", "MYID").split("\r\n")[1]
+        assert node.ask("CLUSTER", "REPLICATE", identity).startswith("+OK")
+        until(lambda: "master_link_status:up" in node.ask("INFO", "replication"), "the replica")
+        yield node
+    finally:
+        node.remove()
+
+
+def copied(master: Server, replica: Server) -> None:
+    """Wait until a replica has all that its master has."""
+
+    def offset(server: Server, name: str) -> str:
+        return server.ask("INFO", "replication").partition(f"{name}:")[2].partition("\r")[0]
+
+    wanted = offset(master, "master_repl_offset")
+    until(lambda: int(offset(replica, "slave_repl_offset") or 0) >= int(wanted), "the copy")
+
+
 def _bus(node: Server) -> int:
     return int((node.folder / "bus").read_text())
 

@@ -11,7 +11,7 @@ import pytest
 from asgi_aiproxy.stores import Admitted, Level, Refused, Reserve, Slot, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.stores.redis.link import slot_of
-from tests.redis_server import Server, cluster
+from tests.redis_server import Server, cluster, copied, replica
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +93,23 @@ async def test_a_node_that_died_takes_no_other_with_it(
                 break
             except StoreUnavailableError:
                 await asyncio.sleep(0.1)
+
+
+async def test_when_a_node_dies_its_replica_is_found(
+    store: RedisStore, nodes: list[Server]
+) -> None:
+    account = account_at(1)
+    with replica(nodes, nodes[1]) as next_one:
+        assert await store.add(account, {"n": 1}) == {"n": 1}
+        copied(nodes[1], next_one)
+        nodes[1].stop()
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    assert await store.add(account, {"n": 1}) == {"n": 2}
+                    break
+                except StoreUnavailableError:
+                    await asyncio.sleep(0.1)
 
 
 async def test_what_some_nodes_gave_is_given_back_if_another_refuses_or_is_away(

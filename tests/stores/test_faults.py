@@ -215,6 +215,15 @@ async def test_what_the_server_refuses_is_said_in_its_words(
     assert await store.add("night", {"n": 1}) == {"n": 1}
 
 
+async def test_a_version_rises_though_the_servers_clock_was_set_back(
+    store: RedisStore, server: Server
+) -> None:
+    future = str(int(time.time() + 1e6) * 1_000_000)
+    server.ask("SET", "aiproxy:{t}:v", future)
+    await store.put("t", "k", b"1")
+    assert await store.version("t") == int(future) + 1
+
+
 async def test_a_closed_store_opens_again_when_it_is_used(store: RedisStore) -> None:
     await store.add("day", {"n": 1})
     await store.aclose()

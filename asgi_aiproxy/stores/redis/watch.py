@@ -29,7 +29,6 @@ class Watch:
     def add(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Watch a name; returns how to stop."""
         self._watchers.setdefault(name, []).append(changed)
-        self._known.pop(name, None)  # the new one is told once
         self._start()
         self.poke()
 
