@@ -1,4 +1,4 @@
-"""`python -m asgi_aiproxy`: serve a configuration, or check one."""
+"""`python -m asgi_aiproxy`: serve a configuration, check one, or look after a gateway."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from asgi_aiproxy import __version__
+from asgi_aiproxy.cli import add_commands
+from asgi_aiproxy.cli.words import CONFIG
 from asgi_aiproxy.errors import ConfigurationError
-
-_CONFIG = "a TOML file (default: that of AIPROXY_CONFIG; else AIPROXY_... variables alone)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,14 +36,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="serve a configuration over HTTP")
-    serve.add_argument("--config", metavar="FILE", help=_CONFIG)
+    serve.add_argument("--config", metavar="FILE", help=CONFIG)
     serve.add_argument("--host", default="127.0.0.1", help="address to bind (127.0.0.1)")
     serve.add_argument("--port", type=_port, default=8000, help="port to bind (8000)")
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check", help="say whether a configuration is right")
-    check.add_argument("--config", metavar="FILE", help=_CONFIG)
+    check.add_argument("--config", metavar="FILE", help=CONFIG)
     check.set_defaults(run=_check)
+
+    add_commands(commands)
     return parser
 
 
@@ -88,7 +90,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
     logging.getLogger("asgi_aiproxy").setLevel(logging.ERROR)  # doubts are told below
     settings = load(arguments.config)
-    build(settings)
+    # (A store's file is its gateway's alone while that is running.)
+    alone = {"store_file": None} if settings.redis_url is None else {}
+    build(settings.model_copy(update=alone))
     for doubt in doubts(settings):
         print(f"asgi_aiproxy: {doubt}", file=sys.stderr)
     routes, providers = len(settings.routes), ", ".join(settings.providers) or "those of routes"

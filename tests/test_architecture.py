@@ -75,7 +75,8 @@ MAY: dict[str, set[str]] = {
     | {"middleware", "prices", "providers", "router", "shim", "stores", "tenants"}
     | {"upstream", "usage"},
     "settings": {"_asgi", "composition", "errors", "identity", "keys", "networks", "providers"},
-    "__main__": {"errors", "settings"},
+    "cli": {"admin", "composition", "errors", "keys", "ledger", "providers", "settings", "stores"},
+    "__main__": {"cli", "errors", "settings"},
     # The test kit speaks the vendors' languages by itself: it is there to test the rest.
     "testing": PURE | {"_asgi", "_watch"},
 }

@@ -107,6 +107,10 @@ class VoucherDesk:
         )
         return Codes(codes)
 
+    async def all(self, query: LotQuery) -> list[VoucherOut]:
+        """All vouchers of a lot."""
+        return [self._shown(row) async for row in self._vouchers.export(query.name)]
+
     async def export(self, query: LotQuery) -> Text:
         """All vouchers of a lot as CSV, without their codes."""
         out = io.StringIO()

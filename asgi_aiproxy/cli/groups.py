@@ -1,0 +1,110 @@
+"""`groups` and `accounts`: what several tokens have in common."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from asgi_aiproxy.admin.groups import AccountDesk, AccountNew, GroupDesk, GroupNew
+from asgi_aiproxy.admin.problems import converted
+from asgi_aiproxy.admin.routes import PageQuery
+from asgi_aiproxy.cli import tables, words
+from asgi_aiproxy.cli.office import Office, work
+from asgi_aiproxy.cli.words import Commands, command, pages, section
+
+
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    own = section(commands, "groups", "groups, which set prices and who serves")
+    create = command(own, "create", "create a group", _create_group)
+    create.add_argument("name")
+    create.add_argument("--ratio", type=float, default=1.0, help="what members pay of a price (1)")
+    create.add_argument("--providers", nargs="*", default=[], metavar="PATTERN", help="(all)")
+    create.add_argument("--keys", nargs="*", default=[], metavar="PATTERN", help="(all)")
+    pages(command(own, "list", "list groups", _list_groups))
+    remove = command(own, "remove", "remove a group; its tokens are refused", _remove_group)
+    remove.add_argument("name")
+
+    own = section(commands, "accounts", "accounts, whose budgets several tokens share")
+    create = command(own, "create", "create an account", _create_account)
+    create.add_argument("id")
+    create.add_argument("--name", default="")
+    create.add_argument("--budget", type=words.budget, action="append", default=[], metavar="USD",
+                        help="dollars: 25, 5/day, 100/month (several times)")  # fmt: skip
+    create.add_argument("--units", type=words.units, action="append", default=[], metavar="UNITS")
+    pages(command(own, "list", "list accounts, and what is left of their budgets", _list_accounts))
+    remove = command(own, "remove", "remove an account; its tokens are refused", _remove_account)
+    remove.add_argument("id")
+
+
+def _create_group(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        fields = words.chosen(arguments, ("name", "ratio", "providers", "keys"))
+        made = await GroupDesk(office.store).create(converted(fields, GroupNew))
+        _say(arguments, made, f"The group {made.name} is created.")
+
+    return work(arguments, do)
+
+
+def _list_groups(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        page = await GroupDesk(office.store).page(PageQuery(arguments.after, arguments.limit))
+        if arguments.json:
+            tables.as_json(page)
+            return
+        rows = [
+            (one.name, one.ratio, one.providers or "all", one.keys or "all") for one in page.data
+        ]
+        tables.table(("NAME", "RATIO", "PROVIDERS", "KEYS"), rows, "There are no groups.")
+        tables.more(page.next)
+
+    return work(arguments, do)
+
+
+def _remove_group(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        done = await GroupDesk(office.store).drop(arguments.name)
+        _say(arguments, done, f"The group {arguments.name} is removed.")
+
+    return work(arguments, do)
+
+
+def _create_account(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        budgets = [one for one in (*arguments.budget, *arguments.units) if one is not None]
+        fields = {"id": arguments.id, "name": arguments.name, "budgets": budgets}
+        made = await AccountDesk(office.store).create(converted(fields, AccountNew))
+        _say(arguments, made, f"The account {made.id} is created.")
+
+    return work(arguments, do)
+
+
+def _list_accounts(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        page = await AccountDesk(office.store).page(PageQuery(arguments.after, arguments.limit))
+        if arguments.json:
+            tables.as_json(page)
+            return
+        rows = [
+            (one.id, one.name or None, one.enabled, [tables.budget(b) for b in one.limits.budgets])
+            for one in page.data
+        ]
+        tables.table(("ID", "NAME", "ENABLED", "LEFT"), rows, "There are no accounts.")
+        tables.more(page.next)
+
+    return work(arguments, do)
+
+
+def _remove_account(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        done = await AccountDesk(office.store).drop(arguments.id)
+        _say(arguments, done, f"The account {arguments.id} is removed.")
+
+    return work(arguments, do)
+
+
+def _say(arguments: argparse.Namespace, value: Any, text: str) -> None:
+    if arguments.json:
+        tables.as_json(value)
+    else:
+        print(text)

@@ -1,0 +1,90 @@
+"""Where commands work: over the store, and with the providers, that a configuration names."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+from asgi_aiproxy.admin.keys import KeyDesk
+from asgi_aiproxy.admin.problems import BadLinesError
+from asgi_aiproxy.cli.tables import note
+from asgi_aiproxy.composition import providers_of, store_of, transport_of
+from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
+from asgi_aiproxy.keys import KeyPool
+from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.settings import ProviderSettings, Settings, load
+from asgi_aiproxy.stores import Store
+
+_NO_STORE = (
+    "there is no store: what is in memory would end with this command. Set redis_url (or "
+    "AIPROXY_REDIS_URL), or store_file for a gateway of one process, in the file of --config."
+)
+
+
+class Office:
+    """What a command works with."""
+
+    def __init__(self, settings: Settings, store: Store, stack: AsyncExitStack) -> None:
+        self.settings = settings
+        self.store = store
+        self._stack = stack
+
+    async def keys(self, provider: str = "") -> tuple[KeyDesk, list[KeyPool]]:
+        """What can be done about the keys of one provider, or of all, and their pools."""
+        settings = self.settings
+        known = settings.all_providers()
+        if provider and provider not in known and provider in {row.name for row in ROWS}:
+            known = {provider: ProviderSettings()}
+            settings = settings.model_copy(update={"providers": known, "routes": {}})
+        found = providers_of(settings, self.store)
+        if provider:
+            found = {name: one for name, one in found.items() if name == provider}
+        pools = [one.keys for one in found.values() if one.keys is not None]
+        for pool in pools:
+            await self._stack.enter_async_context(pool)
+        transport = transport_of(settings)
+        self._stack.push_async_callback(transport.aclose)
+        return KeyDesk((), found.values(), transport), pools
+
+
+def work(arguments: argparse.Namespace, do: Callable[[Office], Awaitable[None]]) -> int:
+    """Do something over the store, and return the exit status. What goes wrong is said in words.
+
+    Raises ConfigurationError.
+    """
+    settings = load(arguments.config)
+    try:
+        asyncio.run(_open(settings, do))
+    except ConfigurationError:
+        raise
+    except BadLinesError as error:
+        note("asgi_aiproxy: nothing was imported:")
+        for bad in error.lines:
+            note(f"  line {bad.line}: {bad.error}")
+        return 1
+    except APIError as error:
+        note(f"asgi_aiproxy: {error.message}")
+        return 1
+    except AIProxyError as error:
+        note(f"asgi_aiproxy: {error}")
+        return 1
+    except BrokenPipeError:  # who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _open(settings: Settings, do: Callable[[Office], Awaitable[None]]) -> None:
+    store = store_of(settings)
+    if store is None:
+        raise ConfigurationError(_NO_STORE)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(store)
+        await do(Office(settings, store, stack))
+        sys.stdout.flush()

@@ -1,0 +1,187 @@
+"""`tokens`: issued, listed, edited, rotated and revoked."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from asgi_aiproxy.admin.problems import converted
+from asgi_aiproxy.admin.routes import PageQuery
+from asgi_aiproxy.admin.tokens import Rotation, TokenDesk, TokenEdit, TokenNew
+from asgi_aiproxy.cli import tables, words
+from asgi_aiproxy.cli.office import Office, work
+from asgi_aiproxy.cli.words import Commands, Time, chosen, command, pages, section
+from asgi_aiproxy.errors import invalid
+
+_FIELDS = (
+    *("name", "rpm", "tpm", "concurrency", "models", "networks", "expires", "group", "account"),
+    *("may_pin", "scopes", "secret", "enabled"),
+)
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    own = section(commands, "tokens", "tokens that callers show")
+    issue = command(own, "issue", "issue a token, which is shown this once", _issue)
+    _options(issue, name=True)
+    issue.add_argument("--account", help="whose budgets it shares", default=argparse.SUPPRESS)
+    issue.add_argument("--secret", metavar="TOKEN", help="take over a token of another gateway",
+                       default=argparse.SUPPRESS)  # fmt: skip
+    pages(command(own, "list", "list tokens", _list))
+    _which(command(own, "show", "one token, and how much of its limits is used", _show))
+    edit = command(own, "edit", "change a token; what is not named stays", _edit)
+    _which(edit)
+    _options(edit, name=False)
+    switch = edit.add_mutually_exclusive_group()
+    for flag, value in (("--enable", True), ("--disable", False)):
+        switch.add_argument(flag, dest="enabled", action="store_const", const=value,
+                            default=argparse.SUPPRESS)  # fmt: skip
+    rotate = command(own, "rotate", "give a token a new secret, which is shown this once", _rotate)
+    _which(rotate)
+    rotate.add_argument("--grace", type=words.span, default=0.0, metavar="SPAN",
+                        help="how long the old one stays good: 15m, 24h (not at all)")  # fmt: skip
+    _which(command(own, "revoke", "revoke a token: it is dead everywhere within a second", _revoke))
+
+
+def _which(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("token", metavar="ID", help="its id, or its name if no other has it")
+
+
+def _options(parser: argparse.ArgumentParser, *, name: bool) -> None:
+    def option(flag: str, help: str, **more: Any) -> None:
+        parser.add_argument(flag, help=help, default=argparse.SUPPRESS, **more)
+
+    option("--name", "whose it is", required=name)
+    option("--rpm", "requests a minute", type=words.limit, metavar="N")
+    option("--tpm", "tokens a minute", type=words.limit, metavar="N")
+    option("--concurrency", "requests at once", type=words.limit, metavar="N")
+    option("--budget", "dollars: 25, 5/day, 100/month (several times)", type=words.budget,
+           action="append", metavar="USD")  # fmt: skip
+    option("--units", "quota units, likewise", type=words.units, action="append", metavar="UNITS")
+    option("--models", "models it may use: gpt-*, claude-* (all)", nargs="*", metavar="PATTERN")
+    option("--networks", "where it may be used from: 10.0.0.0/8 (anywhere)", nargs="*",
+           metavar="RANGE")  # fmt: skip
+    option("--expires", "when it ends: 30d, 2027-01-31, never", type=Time(), metavar="WHEN")
+    option("--group", "the group that sets prices and who serves", metavar="NAME")
+    option("--may-pin", "may it choose the key that serves", action=argparse.BooleanOptionalAction)
+    option("--scope", "what it may do at the admin API: read, write, root", dest="scopes",
+           action="append", choices=["read", "write", "root"])  # fmt: skip
+
+
+def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    fields = chosen(arguments, _FIELDS)
+    given = chosen(arguments, ("budget", "units"))
+    if given:
+        every = [one for some in given.values() for one in some]
+        fields["budgets"] = [one for one in every if one is not None]
+    return fields
+
+
+def _issue(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        new = converted(_fields(arguments), TokenNew)
+        _shown_once(arguments, await TokenDesk(office.store).issue(new))
+
+    return work(arguments, do)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        query = PageQuery(arguments.after, arguments.limit)
+        page = await TokenDesk(office.store).page(query)
+        if arguments.json:
+            tables.as_json(page)
+            return
+        heads = ("ID", "NAME", "STATUS", "LEFT", "RPM", "TPM", "MODELS", "EXPIRES")
+        rows = [
+            (
+                *(token.id, token.name, token.status),
+                [tables.budget(one) for one in token.limits.budgets],
+                *(rate and rate.limit for rate in (token.limits.rpm, token.limits.tpm)),
+                token.models or "all",
+                tables.moment(token.expires) or "never",
+            )
+            for token in page.data
+        ]
+        tables.table(heads, rows, "There are no tokens.")
+        tables.more(page.next)
+
+    return work(arguments, do)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        desk = TokenDesk(office.store)
+        _tell(arguments, await desk.get(await _id(desk, arguments.token)))
+
+    return work(arguments, do)
+
+
+def _edit(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        desk = TokenDesk(office.store)
+        change = converted(_fields(arguments), TokenEdit)
+        _tell(arguments, await desk.edit(await _id(desk, arguments.token), change))
+
+    return work(arguments, do)
+
+
+def _rotate(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        desk = TokenDesk(office.store)
+        rotation = converted({"grace": arguments.grace}, Rotation)
+        issued = await desk.rotate(await _id(desk, arguments.token), rotation)
+        _shown_once(arguments, issued)
+
+    return work(arguments, do)
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        desk = TokenDesk(office.store)
+        id = await _id(desk, arguments.token)
+        done = await desk.revoke(id)
+        if arguments.json:
+            tables.as_json(done)
+        else:
+            print(f"The token {id} is revoked.")
+
+    return work(arguments, do)
+
+
+async def _id(desk: Any, wanted: str) -> str:
+    """The id of a token that is named by it, or by its name."""
+    if await desk.tokens.table.find(wanted) is not None:
+        return wanted
+    found: list[str] = []
+    after = ""
+    while rows := await desk.tokens.page(after, 1000):
+        found += [row.id for row in rows if row.name == wanted]
+        after = rows[-1].id
+    if len(found) > 1:
+        raise invalid(f"There are {len(found)} tokens named {wanted!r}: {', '.join(found[:5])}.")
+    return found[0] if found else wanted
+
+
+def _shown_once(arguments: argparse.Namespace, issued: Any) -> None:
+    if arguments.json:
+        tables.as_json(issued)
+        return
+    print(f"The token, which is shown this once:\n\n    {issued.secret}\n")
+    _tell(arguments, issued.token)
+
+
+def _tell(arguments: argparse.Namespace, token: Any) -> None:
+    if arguments.json:
+        tables.as_json(token)
+        return
+    tables.facts(
+        [
+            *(("id", token.id), ("name", token.name), ("status", token.status)),
+            ("expires", tables.moment(token.expires) or "never"),
+            *tables.limits(token.limits),
+            *(("models", token.models or "all"), ("networks", token.networks)),
+            *(("group", token.group), ("account", token.account)),
+            *(("may pin", token.may_pin or None), ("scopes", token.scopes)),
+        ]
+    )
