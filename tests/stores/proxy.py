@@ -13,11 +13,12 @@ class Proxy:
     """Passes bytes on to a server.
 
     `fault`: replies are swallowed, or the connection is cut when one comes. `delay` is how many
-    seconds replies are late. `refuse` closes new connections at once.
+    seconds replies are late. `refuse` closes new connections at once. `target` is the port where
+    new connections lead.
     """
 
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
-        self._target = port
+        self.target = port
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -50,7 +51,7 @@ class Proxy:
             return
         self.connections += 1
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.close()
             return

@@ -215,6 +215,19 @@ async def test_what_the_server_refuses_is_said_in_its_words(
     assert await store.add("night", {"n": 1}) == {"n": 1}
 
 
+async def test_a_server_that_has_become_a_replica_is_left(server: Server) -> None:
+    """As when a name leads to another server from now on: old connections take no writes."""
+    with started() as new:
+        async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=5) as store:
+            await store.add("day", {"n": 1})
+            server.ask("REPLICAOF", "127.0.0.1", str(new.port))
+            proxy.target = new.port
+            with pytest.raises(StoreUnavailableError, match="READONLY"):
+                await store.add("day", {"n": 1})
+            await recovered(store)
+            assert await store.add("day", {"n": 1}) == {"n": 1}
+
+
 async def test_a_version_rises_though_the_servers_clock_was_set_back(
     store: RedisStore, server: Server
 ) -> None:
