@@ -53,6 +53,48 @@ def gateway(provider: Any) -> App:
     return Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
 
 
+def kept() -> App:
+    """The same with a token of a store, and a ledger there; `BENCH_STORE` is a Redis, or memory."""
+    from asgi_aiproxy.identity import NO_LIMITS
+
+    return stored(NO_LIMITS)
+
+
+def limited() -> App:
+    """And with limits: requests, requests at once, and a budget."""
+    from asgi_aiproxy.identity import Budget, Limits
+
+    return stored(Limits(rpm=10**9, concurrency=10**6, budgets=(Budget(2**52),)))
+
+
+def stored(limits: Any) -> App:
+    from asgi_aiproxy.ledger import Ledger
+    from asgi_aiproxy.middleware import Authenticate, Quota, stored_tokens
+    from asgi_aiproxy.prices import Price, Prices
+    from asgi_aiproxy.providers import OPENAI
+    from asgi_aiproxy.shim import OpenAIShim
+    from asgi_aiproxy.stores import MemoryStore
+    from asgi_aiproxy.stores.redis import RedisStore
+    from asgi_aiproxy.tenants.token import Token, read
+    from asgi_aiproxy.tenants.tokens import Tokens
+
+    url = os.environ.get("BENCH_STORE")
+    store = RedisStore(url, prefix=f"bench-{os.getpid()}") if url else MemoryStore()
+    shown = read(wire.TOKEN)[0]
+    row = Token(id=shown.id, digest=shown.digest, limits=limits)
+    provider = OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1")
+    prices = Prices(unknown=Price(input=1, output=1), listed=False)
+    shim = OpenAIShim(provider, record=Ledger(store, prices=prices))
+    app = Authenticate(Quota(shim, store=store, prices=prices), verify=stored_tokens(store))
+
+    async def seeded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await Tokens(store).table.put(row.id, row)
+        await app(scope, receive, send)
+
+    return seeded
+
+
 # What they are compared with.
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from benchmarks import rivals, traffic, wire
@@ -42,6 +43,40 @@ def chat_whole(bench: Bench) -> list[Result]:
         share("chat whole", bare, ours, must=35, should=45),
         share("  a bare relay, same transport", bare, relay),
         share("  a bare relay over pyreqwest", bare, pyreqwest),
+    ]
+
+
+def chat_stored(bench: Bench) -> list[Result]:
+    """Tokens, a ledger and limits in a store: what Redis costs beside memory."""
+    from tests import redis_server
+
+    url = redis_server.given_url()
+    with ExitStack() as stack:
+        if url is None:
+            url = stack.enter_context(redis_server.server()).url
+        servers = stack.enter_context(bench.servers())
+        body = wire.body("whole")
+        plain = Case("chat whole", servers.start(uvicorn, "chat"), wire.CHAT, body)
+        stores = {"memory": "", "Redis": url}
+        cases = [
+            Case(
+                f"{app}, {name}",
+                servers.start(uvicorn, app, env={"BENCH_STORE": at}),
+                wire.CHAT,
+                body,
+            )
+            for app in ("kept", "limited")
+            for name, at in stores.items()
+        ]
+        bench.closed([plain, *cases], connections=CONNECTIONS)
+    kept, kept_redis, limited, limited_redis = cases
+    return [
+        share("chat with tokens and ledger in Redis, beside memory", kept, kept_redis, 70, 85),
+        share("  in memory, beside none", plain, kept),
+        share(
+            "chat with limits and a budget in Redis, beside memory", limited, limited_redis, 70, 85
+        ),
+        share("  in memory, beside none", plain, limited),
     ]
 
 
@@ -267,6 +302,7 @@ def litellm(bench: Bench) -> list[Result]:
 
 ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "chat whole": chat_whole,
+    "chat with": chat_stored,
     "stream verbatim": stream_verbatim,
     "stream translated burst": stream_translated,
     "paced translated": paced_translated,

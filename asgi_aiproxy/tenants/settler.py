@@ -59,7 +59,7 @@ class Settler:
 
     def keep(self, admitted: Admitted) -> None:
         """Renew an admission until it is settled."""
-        if any(isinstance(grant, Slot | Reserve) for grant in admitted.grants):
+        if _held(admitted):
             self._open[admitted.holder] = admitted
             task, loop = self._renewal, asyncio.get_running_loop()
             if task is None or task.done() or task.get_loop() is not loop:
@@ -68,6 +68,8 @@ class Settler:
     def put(self, admitted: Admitted, actual: Mapping[Grant, int]) -> None:
         """Settle an admission soon; a grant that `actual` does not name used what it asked for."""
         self._open.pop(admitted.holder, None)
+        if admitted.sure and not actual and not _held(admitted):
+            return  # counts that were right from the beginning
         self._backlog.put(Settlement(admitted, actual))
 
     async def drain(self, timeout: float = 5.0) -> None:
@@ -78,6 +80,8 @@ class Settler:
 
     async def _settle(self, batch: list[Settlement]) -> list[Settlement]:
         """Settle some; those for which the store is away are to be tried again."""
+        if len(batch) == 1:  # as most are; this costs no task
+            return [] if await self._settle_one(batch[0]) else batch
         done = await asyncio.gather(*map(self._settle_one, batch))
         return [one for one, settled in zip(batch, done, strict=True) if not settled]
 
@@ -110,3 +114,8 @@ class Settler:
             for result in results:
                 if isinstance(result, Exception) and not isinstance(result, StoreUnavailableError):
                     logger.error("an admission could not be renewed", exc_info=result)
+
+
+def _held(admitted: Admitted) -> bool:
+    """Whether something is held that must be given back."""
+    return any(isinstance(grant, Slot | Reserve) for grant in admitted.grants)

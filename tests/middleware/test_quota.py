@@ -567,7 +567,7 @@ async def test_a_shim_behind_a_host_is_asked_for_the_rest() -> None:
     answer = await place.ask()
     assert answer.header("x-ratelimit-remaining-requests") == "4"
     assert await place.spent() == COST
-    assert store_of(place).calls == ["admit", "admit", "settle", "settle"]
+    assert store_of(place).calls == ["admit", "admit", "settle"]
 
 
 async def test_the_gate_is_left_for_the_app_behind() -> None:
