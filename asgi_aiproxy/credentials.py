@@ -94,4 +94,7 @@ def subprotocols_without(offered: Iterable[str], shown: frozenset[str]) -> list[
 
 
 def _tells(value: str, shown: frozenset[str]) -> bool:
-    return any(secret == value or (len(secret) >= _SHORT and secret in value) for secret in shown)
+    for secret in shown:  # noqa: SIM110 (this is asked for every header of every request)
+        if secret == value or (len(secret) >= _SHORT and secret in value):
+            return True
+    return False

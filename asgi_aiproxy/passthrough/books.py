@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import getrandbits
 
 from asgi_aiproxy.errors import APIError, Kind, kind_of
 from asgi_aiproxy.messages import Usage
@@ -59,7 +59,7 @@ class Books:
             failed = status >= 500 or kind_of(status) is Kind.LIMITED
             outcome = Outcome.FAILED if failed else Outcome.REFUSED
         return UsageRecord(
-            id=uuid.uuid4().hex,
+            id=f"{getrandbits(128):032x}",
             principal=asked.principal.id,
             face="passthrough",
             operation=asked.operation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
@@ -49,12 +50,10 @@ class Exchange:
         self._gate: Gate | None = scope.get(GATE_KEY)
         self._body = Body(
             receive,
-            length=_asgi.content_length(scope),
+            length=asked.length,
             limit=ways.max_body,
             replay=ways.max_replay,
         )
-        self._length = _asgi.content_length(scope)
-        self._type = _asgi.header(scope, b"content-type") or ""
         provider = asked.site.provider
         own = provider.timeouts if provider is not None else None
         self._timeouts = own if own is not None else ways.timeouts
@@ -70,7 +69,7 @@ class Exchange:
     async def run(self, send: Send) -> None:
         """Have it answered. Raises APIError before, AnswerBrokeError after the answer has begun."""
         try:
-            with Departure(self._body.receive), Deadline(self._timeouts.total, "It took too long."):
+            with Departure(self._body.receive), _within(self._timeouts.total):
                 content = await self._body.open()
                 self._read(content)
                 known = content if isinstance(content, bytes) else b""
@@ -108,7 +107,7 @@ class Exchange:
         asked = self._asked
         whole = content if isinstance(content, bytes) else None
         model = model_in(asked.path)
-        if not model and whole is not None and "json" in self._type.lower():
+        if not model and whole is not None and "json" in asked.content_type.lower():
             model = asked_in(whole)[0]
         self._books.model = model
         affinity = asked.affinity
@@ -145,7 +144,7 @@ class Exchange:
             self._books.key_id = self._asked.injected or turns.key_id
             answer = self._answer = await self._send(content, key)
             if not turns.ours or not self._about_key(answer.status):
-                turns.settle(answer.status, retry_after(answer.headers, self._ways.clock()))
+                turns.settle(answer.status)
                 return answer
             kept = await self._refused(answer, key, turns)
             again = content is None or isinstance(content, bytes)
@@ -184,7 +183,7 @@ class Exchange:
 
     async def _send(self, content: Content, key: Key | None) -> Incoming:
         """Send the request, twice if it does no harm and the connection was of no use."""
-        length = self._length if not isinstance(content, bytes | None) else None
+        length = self._asked.length if not isinstance(content, bytes | None) else None
         request = self._asked.outgoing(
             key, body=content, length=length, keep_host=self._ways.keep_host
         )
@@ -255,6 +254,10 @@ class Exchange:
                 await answer.aclose()
             except Exception:  # of a transport that is not ours
                 logger.warning("an answer could not be closed", exc_info=True)
+
+
+def _within(seconds: float | None) -> AbstractContextManager[object]:
+    return Deadline(seconds, "It took too long.") if seconds is not None else nullcontext()
 
 
 async def _say(send: Send, message: _asgi.Message) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from asgi_aiproxy._asgi import RawHeaders, Scope
@@ -27,7 +28,9 @@ _ANSWERED = {"expect", "host", "content-length"}
 # What only the server of this answer may say: servers add the first two by themselves, and the
 # third would lead clients to a port of the host's that nobody listens on.
 _OF_THE_SERVER = {"date", "server", "alt-svc"}
+_NOT_TOLD = _HOP | _OF_THE_SERVER | {"content-length"}
 _SOCKET = "sec-websocket-"
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
 
 _FORWARDED = {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip"}
 _FORWARDED |= {"true-client-ip", "cf-connecting-ip", "fastly-client-ip", "x-original-url"}
@@ -39,7 +42,10 @@ _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 
 
-@dataclass(frozen=True, slots=True)
+_MOST_NAMES = 4096
+
+
+@dataclass(frozen=True)
 class Policy:
     """What passes besides; names in lower case."""
 
@@ -48,6 +54,34 @@ class Policy:
     answer_prefixes: tuple[str, ...] = ()
     forwarded: Forwarded = "set"
     encoded: bool = True  # whether the upstream may encode its answer as the client can take it
+    # What was decided before: there are few names.
+    _known: dict[bytes, str] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def asks(self, name: bytes) -> str:
+        """The name of a request's header as it is passed on; empty if it is not."""
+        known = self._known.get(name)
+        if known is None:
+            text = name.decode("latin-1").lower()
+            stays = (
+                text in _HOP
+                or text in _ANSWERED
+                or text in self.request
+                or text.startswith(_SOCKET)
+                or (self.forwarded in ("set", "drop") and _tells_way(text))
+                or (text == "accept-encoding" and not self.encoded)
+            )
+            if len(self._known) >= _MOST_NAMES:
+                self._known.clear()
+            known = self._known[name] = "" if stays else text
+        return known
+
+    def tells(self, name: str) -> bool:
+        """Whether a header of an answer is passed on."""
+        return not (
+            name in _NOT_TOLD
+            or name in self.answer
+            or name.startswith((*self.answer_prefixes, _SOCKET))
+        )
 
 
 # For an application of one's own: it is told who asks, and cookies are its own.
@@ -72,23 +106,20 @@ def check(scope: Scope) -> None:
     Servers refuse most of this before it comes here; not all of them do.
     """
     size = 0
-    seen: dict[bytes, int] = {}
+    framing = []
     for name, value in scope["headers"]:
         size += len(name) + len(value) + 4
-        seen[name] = seen.get(name, 0) + 1
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not _is_name(name) or not _VALUE.fullmatch(value):
             raise invalid("A header of the request is not valid.")
-        if name == b"content-length" and not (value.isdigit() and len(value) < 19):
-            raise invalid("The request's content-length is no number.")
-        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise invalid("The request's transfer-encoding is not one that is known here.")
+        if name in _FRAMING:
+            framing.append(name)
+            _check_framing(name, value)
     if size > MAX_HEAD:
         message = f"The request's headers are larger than {MAX_HEAD} bytes."
         raise APIError(Kind.INVALID, message, status=431)
-    for name in (b"content-length", b"transfer-encoding", b"host"):
-        if seen.get(name, 0) > 1:
-            raise invalid(f"The request has several headers {name.decode()!r}.")
-    if b"content-length" in seen and b"transfer-encoding" in seen:
+    if len(set(framing)) < len(framing):
+        raise invalid("The request says its host or its length several times.")
+    if b"content-length" in framing and b"transfer-encoding" in framing:
         raise invalid("The request says its length in two ways.")
     method = scope.get("method", "GET")
     if not _METHOD.fullmatch(method):
@@ -98,6 +129,18 @@ def check(scope: Scope) -> None:
         raise APIError(Kind.INVALID, f"Not allowed here: {method}.", status=405)
 
 
+@lru_cache(maxsize=_MOST_NAMES)
+def _is_name(name: bytes) -> bool:
+    return _TOKEN.fullmatch(name) is not None
+
+
+def _check_framing(name: bytes, value: bytes) -> None:
+    if name == b"content-length" and not (value.isdigit() and len(value) < 19):
+        raise invalid("The request's content-length is no number.")
+    if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+        raise invalid("The request's transfer-encoding is not one that is known here.")
+
+
 def request_headers(
     given: RawHeaders, policy: Policy, *, of: Forwarding, defaults: Sequence[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
@@ -105,31 +148,31 @@ def request_headers(
 
     `defaults` are added where the client has not said that itself.
     """
-    sent = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in given]
-    left = _HOP | _ANSWERED | policy.request | _named(sent)
-    kept = [
-        (name, value)
-        for name, value in sent
-        if name not in left
-        and not name.startswith(_SOCKET)
-        and (policy.forwarded in ("keep", "append") or not _tells_way(name))
-        and (policy.encoded or name != "accept-encoding")
-    ]
+    kept = []
+    hops: list[str] = []
+    for name, value in given:
+        if text := policy.asks(name):
+            kept.append((text, value.decode("latin-1")))
+        elif name in (b"connection", b"trailer"):
+            hops.append(value.decode("latin-1"))
+    if hops:
+        named = _named(hops)
+        if named:
+            kept = [pair for pair in kept if pair[0] not in named]
     if not policy.encoded:
         kept.append(("accept-encoding", "identity"))
-    said = {name for name, _ in kept}
-    kept += [(name, value) for name, value in defaults if name not in said]
+    if defaults:
+        said = {name for name, _ in kept}
+        kept += [pair for pair in defaults if pair[0] not in said]
     return of.added(kept, policy.forwarded)
 
 
 def answer_headers(headers: Headers, policy: Policy, *, bodiless: bool) -> list[tuple[str, str]]:
     """What the client is sent of an answer's headers; `bodiless` answers lose their length."""
-    left = _HOP | _OF_THE_SERVER | policy.answer | _named(headers) | {"content-length"}
-    passed = [
-        (name, value)
-        for name, value in headers
-        if name not in left and not name.startswith((*policy.answer_prefixes, _SOCKET))
-    ]
+    passed = [pair for pair in headers if policy.tells(pair[0])]
+    named = _named([value for name, value in headers if name in ("connection", "trailer")])
+    if named:
+        passed = [pair for pair in passed if pair[0] not in named]
     length = content_length(headers)
     if length is not None and not bodiless:
         passed.append(("content-length", str(length)))
@@ -152,24 +195,19 @@ def raw(headers: Headers) -> RawHeaders:
     found = []
     for name, value in headers:
         pair = (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
-        if not _TOKEN.fullmatch(pair[0]) or not _VALUE.fullmatch(pair[1]):
+        if not _is_name(pair[0]) or not _VALUE.fullmatch(pair[1]):
             raise APIError(Kind.UPSTREAM, "The upstream's answer has a header that is none.")
         found.append(pair)
     return found
 
 
-def _named(headers: Iterable[tuple[str, str]]) -> set[str]:
+def _named(values: Iterable[str]) -> set[str]:
     """What `connection` declares to be about this connection only, and `trailer` to be no header.
 
     (Some servers put the trailers of a request among its headers.)
     """
-    return {
-        option.strip().lower()
-        for name, value in headers
-        if name in ("connection", "trailer")
-        for option in value.split(",")
-        if option.strip().lower() not in ("close", "keep-alive")
-    }
+    options = {option.strip().lower() for value in values for option in value.split(",")}
+    return options - {"close", "keep-alive", ""}
 
 
 def _tells_way(name: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote_from_bytes, unquote, urlsplit
 
 from asgi_aiproxy.errors import ConfigurationError, invalid
@@ -14,9 +15,11 @@ from asgi_aiproxy.errors import ConfigurationError, invalid
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNFIT = re.compile(r"[\x00-\x20\x7f#]")
 _DEEPEST = 4  # so often something may have been encoded
+_SEEN = 1024  # most requests are for the same few paths
 _METHODS = {"GET": "(?:GET|HEAD)"}
 
 
+@lru_cache(maxsize=_SEEN)
 def checked(path: str) -> str:
     """The same path, its bytes beyond ASCII encoded.
 
@@ -56,6 +59,7 @@ def _ascii(text: str) -> str:
     return quote_from_bytes(text.encode("latin-1"), safe=bytes(range(0x21, 0x7F)))
 
 
+@lru_cache(maxsize=_SEEN)
 def below(base: str, path: str) -> str:
     """`path` without what it repeats of the end of the base URL.
 
@@ -82,8 +86,9 @@ class Opened:
         self._match = re.compile(
             "|".join(f"({_regex(pattern)})" for pattern in self._names) or "(?!)"
         ).fullmatch
+        self.name = lru_cache(maxsize=_SEEN)(self._name)
 
-    def name(self, method: str, path: str) -> str | None:
+    def _name(self, method: str, path: str) -> str | None:
         """What the pattern is called that opens this path to this method; None: it is closed."""
         found = self._match(f"{method} {path}")
         if found is None or found.lastindex is None:

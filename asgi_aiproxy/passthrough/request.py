@@ -16,7 +16,6 @@ from asgi_aiproxy.credentials import (
     subprotocols_without,
     without,
 )
-from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.keys import Key
@@ -26,6 +25,7 @@ from asgi_aiproxy.passthrough.site import Site
 from asgi_aiproxy.upstream.base import Outgoing
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_READ = frozenset({b"x-auth-id", b"x-session-affinity", b"content-length", b"content-type"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ class Asked:
     affinity: str
     injected: str  # the id of the key that a middleware has put in
     token: str = field(repr=False)  # what the caller was known by
+    length: int | None  # of the body, if the client says so
+    content_type: str
 
     def outgoing(
         self,
@@ -60,12 +62,10 @@ class Asked:
     ) -> Outgoing:
         """The request with this key; `length` is that of a body to iterate over, if it is known."""
         provider = self.site.provider
-        own = self._own_headers()
-        dialect = provider.dialect if provider is not None else None
-        # What a caller may say of its request itself goes before what the provider says.
-        theirs = dialect.request_headers if isinstance(dialect, Face) else ()
-        firm = {name.encode() for name, _ in own if name not in theirs}
-        given = [pair for pair in self.headers if pair[0] not in firm]
+        given = self.headers
+        if firm := self.site.firm:
+            given = [pair for pair in given if pair[0] not in firm]
+        own = self.site.headers
         headers = request_headers(given, self.site.policy, of=self.way, defaults=own)
         if keep_host and self.way.host:
             headers.insert(0, ("host", self.way.host))
@@ -82,11 +82,6 @@ class Asked:
             proxy=(key.proxy if key is not None else None) or (provider and provider.proxy) or None,
         )
         return provider.auth(out, key.secret) if provider is not None and key is not None else out
-
-    def _own_headers(self) -> list[tuple[str, str]]:
-        if self.site.provider is None:
-            return []
-        return [(name.lower(), value) for name, value in self.site.provider.headers.items()]
 
     def check_model(self, model: str) -> None:
         """Raise APIError if the caller is bound to models, and this is none of them, or unknown."""
@@ -116,6 +111,7 @@ def read(scope: Scope, site: Site, *, own_keys: bool) -> Asked:
     principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
     if not principal.may_have(site.name):
         raise APIError(Kind.FORBIDDEN, f"You may not use {site.name!r}.")
+    told = _asgi.headers(scope, _READ)
     own_key = _own_key(scope) if own_keys else ""
     injected: str = scope.get(INJECTED, "")
     headers: RawHeaders = list(scope["headers"])
@@ -139,10 +135,12 @@ def read(scope: Scope, site: Site, *, own_keys: bool) -> Asked:
         operation=operation,
         principal=principal,
         own_key=own_key,
-        key_id=principal.key_id or (principal.may_pin and _asgi.header(scope, b"x-auth-id")) or "",
-        affinity=_asgi.header(scope, b"x-session-affinity") or "",
+        key_id=principal.key_id or (told.get(b"x-auth-id", "") if principal.may_pin else ""),
+        affinity=told.get(b"x-session-affinity", ""),
         injected=injected,
         token=(credential(scope) or "") if SCOPE_KEY in scope else "",
+        length=int(told[b"content-length"]) if b"content-length" in told else None,
+        content_type=told.get(b"content-type", ""),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -44,6 +45,19 @@ class Site:
     opened: Opened | None  # None: everything
     stateful: Opened
     surface: Surface
+
+    @cached_property
+    def headers(self) -> list[tuple[str, str]]:
+        """The provider's own headers."""
+        given = self.provider.headers if self.provider is not None else {}
+        return [(name.lower(), value) for name, value in given.items()]
+
+    @cached_property
+    def firm(self) -> frozenset[bytes]:
+        """Those of them that a caller may not replace by its own."""
+        dialect = self.provider.dialect if self.provider is not None else None
+        theirs = dialect.request_headers if isinstance(dialect, Face) else frozenset[str]()
+        return frozenset(name.encode() for name, _ in self.headers if name not in theirs)
 
     @property
     def face(self) -> Face:

@@ -1,0 +1,122 @@
+"""`python -m benchmarks.passthrough`: the proxy beside a bare relay and a bare aiohttp proxy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from benchmarks import __main__, wire
+from benchmarks.apps import App, upstream
+from benchmarks.report import Result
+from benchmarks.rounds import Bench, Case
+from benchmarks.rows import CONNECTIONS, EVENTS, ROWS, share, stream, uvicorn
+from benchmarks.servers import HOST
+
+
+def vendor() -> App:
+    """A vendor's API: keys, an allow-list, usage read on the side, one record each."""
+    from asgi_aiproxy import PassthroughProxy
+    from asgi_aiproxy.providers import OPENAI
+
+    async def record(usage: Any) -> None:
+        pass
+
+    provider = OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1")
+    return PassthroughProxy(provider, record=record)
+
+
+def application() -> App:
+    """Any application at a URL."""
+    from asgi_aiproxy import PassthroughProxy
+
+    return PassthroughProxy(upstream())
+
+
+def aiohttp_proxy(port: int) -> None:
+    """The least that aiohttp's server and client make a reverse proxy of."""
+    import asyncio
+
+    import aiohttp
+    import uvloop
+    from aiohttp import web
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    base = os.environ["BENCH_UPSTREAM"]
+    hop = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host"}
+
+    async def session(app: web.Application) -> Any:
+        connector = aiohttp.TCPConnector(limit=1000)
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as made:
+            app["session"] = made
+            yield
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        headers = [(n, value) for n, value in request.headers.items() if n.lower() not in hop]
+        asked = request.app["session"].request(
+            request.method,
+            base + request.path_qs,
+            headers=headers,
+            data=request.content if request.can_read_body else None,
+            allow_redirects=False,
+        )
+        async with asked as answer:
+            passed = [(n, value) for n, value in answer.headers.items() if n.lower() not in hop]
+            response = web.StreamResponse(status=answer.status, headers=passed)
+            await response.prepare(request)
+            async for data in answer.content.iter_any():
+                await response.write(data)
+            await response.write_eof()
+            return response
+
+    app = web.Application(client_max_size=1 << 30)
+    app.cleanup_ctx.append(session)
+    app.router.add_route("*", "/{rest:.*}", handle)
+    web.run_app(app, host=HOST, port=port, access_log=None, print=None)
+
+
+def passthrough(bench: Bench) -> list[Result]:
+    """Whole answers and streams."""
+
+    def ours(app: str, port: int) -> list[str]:
+        command = uvicorn(app, port)
+        return [part.replace("benchmarks.apps:", "benchmarks.passthrough:") for part in command]
+
+    def theirs(_: str, port: int) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.passthrough", "aiohttp", str(port)]
+
+    with bench.servers() as servers:
+        started = {
+            "relay": servers.start(uvicorn, "relay"),
+            "vendor": servers.start(ours, "vendor"),
+            "application": servers.start(ours, "application"),
+            "aiohttp": servers.start(theirs, ""),
+        }
+        whole = {
+            name: Case(f"whole, {name}", server, wire.CHAT, wire.body("whole"))
+            for name, server in started.items()
+        }
+        chunks, burst = (
+            {
+                name: stream(f"{kind}, {name}", server, wire.CHAT, f"{kind}-{EVENTS}", usage=True)
+                for name, server in started.items()
+            }
+            for kind in ("chunks", "burst")
+        )
+        bench.closed([*whole.values(), *chunks.values(), *burst.values()], connections=CONNECTIONS)
+    results = []
+    for kind, cases in (("whole", whole), ("stream", chunks), ("stream, burst", burst)):
+        least = 0 if kind == "whole" else 90
+        for name in ("vendor", "application"):
+            row = f"passthrough {kind}, {name}"
+            results.append(share(row, cases["relay"], cases[name], should=least))
+            results.append(share("  beside aiohttp", cases["aiohttp"], cases[name], must=50))
+    return results
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["aiohttp"]:
+        aiohttp_proxy(int(sys.argv[2]))
+    else:
+        ROWS["passthrough"] = passthrough
+        sys.exit(__main__.main(["--only", "passthrough", *sys.argv[1:]]))
