@@ -72,7 +72,7 @@ class ModelList:
     async def _ask(self, provider: Provider) -> tuple[str, ...]:
         language = provider.dialect
         draft = provider.amend(language.list_request())
-        free = nullcontext() if provider.keys is None else provider.keys.take()
+        free = nullcontext() if provider.keys is None else await provider.keys.acquire()
         with free as lease, Deadline(self._limit, "it took too long"):
             key = lease.key if lease is not None else None
             request = provider.outgoing(draft, key, method="GET", streamed=False)

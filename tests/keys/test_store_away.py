@@ -25,7 +25,7 @@ from tests.redis_server import Server, die_with_parent, server as started
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 0.5  # of a call of the store
+LIMIT = 1.0  # of a call of the store
 SLACK = 2.0  # what a busy machine may take on top
 LIMITED, FREE = Key("sk-l", id="limited", concurrency=2), Key("sk-f", id="free", priority=1)
 
@@ -44,7 +44,7 @@ async def worker(server: Server) -> AsyncIterator[Callable[..., KeyPool]]:
     pools: list[KeyPool] = []
 
     def worker(*keys: Key, **options: Any) -> KeyPool:
-        stores.append(RedisStore(server.url, timeout=LIMIT))
+        stores.append(RedisStore(server.url, timeout=options.pop("timeout", LIMIT)))
         options = {"sealer": Unsealed(), "cooldown": 60.0, **options}
         pools.append(KeyPool(keys, name="v", store=stores[-1], **options))
         return pools[-1]
@@ -104,7 +104,7 @@ async def test_calls_go_on_while_the_store_is_away_and_what_was_found_out_is_tol
             await until(lambda: is_so(second, free=Health.QUARANTINED))
             assert time.monotonic() - began < 30
             await until(lambda: "the store is back" in caplog.text)
-        assert caplog.text.count("pool v: the store is away") == 1
+        assert 1 <= caplog.text.count("pool v: the store is away") <= 2  # once for each process
         for lease in held:
             lease.release()
         await until(lambda: _can(second, key_id="limited"))
@@ -184,7 +184,7 @@ shared._TTL = 2.0
 key = Key("sk", id="a", concurrency=6)
 
 async def main():
-    pool = KeyPool(key, name="v", store=RedisStore(sys.argv[1]), wait=30)
+    pool = KeyPool(key, name="v", store=RedisStore(sys.argv[1], timeout=5), wait=30)
 
     async def call():
         while True:
@@ -214,7 +214,7 @@ async def test_what_killed_processes_held_comes_back(
     monkeypatch.setattr(shared, "_TTL", 2.0)
     workers = [process(server) for _ in range(3)]
     key = Key("sk", id="a", concurrency=6)
-    pool = worker(key)
+    pool = worker(key, timeout=5.0)
     try:
         for one in workers:
             assert one.stdout is not None
