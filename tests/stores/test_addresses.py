@@ -191,3 +191,12 @@ async def test_a_master_that_became_a_replica_is_left(watched: Watched) -> None:
         assert result["n"] >= 1
         assert "role:master" in watched.replica.ask("INFO", "replication")
         assert watched.replica.ask("HGET", "aiproxy:{here}:n", "n") == f"$1\r\n{result['n']}\r\n"
+
+
+def test_a_store_that_asks_sentinel_moves_to_another_event_loop(watched: Watched) -> None:
+    store = RedisStore(watched.url, timeout=2)
+
+    async def use() -> dict[str, int]:
+        return await store.add("here", {"n": 1})
+
+    assert [asyncio.run(use())["n"] for _ in range(3)] == [1, 2, 3]

@@ -119,7 +119,8 @@ class ClusterLink(Link):
 
     async def _find(self) -> None:
         error: StoreUnavailableError | None = None
-        for address in dict.fromkeys((*self._pipes, *self._target.seeds)):
+        connected = [address for address, pipe in self._pipes.items() if pipe.connected]
+        for address in dict.fromkeys((*connected, *self._target.seeds, *self._pipes)):
             try:
                 reply = accepted(await self._pipe_to(address).call("CLUSTER", "SLOTS"))
             except StoreUnavailableError as failure:

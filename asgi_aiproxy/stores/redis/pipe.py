@@ -82,6 +82,11 @@ class Pipe:
         self._down = ""  # why calls fail at once
         self._last = 0.0
 
+    @property
+    def connected(self) -> bool:
+        """Whether calls leave at once."""
+        return self._wire is not None
+
     def call(self, *command: Argument) -> asyncio.Future[Any]:
         """Send a command; the reply may be `Rejected`. Raises StoreUnavailableError."""
         loop = asyncio.get_running_loop()

@@ -112,18 +112,6 @@ class Dialler:
             pool.make_connection()  # tells now what is wrong with the arguments
         except (TypeError, ValueError, OSError, RedisError) as error:
             raise ConfigurationError(f"{target.shown!r}: {error}") from error
-        self._sentinel: Any = None
-        if target.kind == "sentinel":
-            make: Any = Sentinel
-            share = timeout / (len(target.seeds) + 1)  # they are asked one after the other
-            self._sentinel = make(
-                target.seeds,
-                sentinel_kwargs={
-                    "socket_timeout": share,
-                    "socket_connect_timeout": share,
-                    "retry": Retry(NoBackoff(), 0),
-                },
-            )
 
     def to(self, address: Address | None = None) -> Dial:
         """How to connect to an address, or to the target's own server."""
@@ -136,8 +124,8 @@ class Dialler:
     async def _open(self, address: Address | None) -> Wire:
         arguments = self._arguments
         try:
-            if self._sentinel is not None:
-                address = await self._sentinel.discover_master(self._target.master)
+            if self._target.kind == "sentinel":
+                address = await self._master()
             if address is not None:
                 arguments = arguments | {"host": address[0], "port": address[1]}
             connection: Any = self._class(**arguments)
@@ -154,6 +142,24 @@ class Dialler:
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"Redis: {error}") from error
         return wire
+
+    async def _master(self) -> Address:
+        make: Any = Sentinel
+        share = self._timeout / (len(self._target.seeds) + 1)  # they are asked one after the other
+        sentinel = make(
+            self._target.seeds,
+            sentinel_kwargs={
+                "socket_timeout": share,
+                "socket_connect_timeout": share,
+                "retry": Retry(NoBackoff(), 0),
+            },
+        )
+        try:
+            host, port = await sentinel.discover_master(self._target.master)
+        finally:
+            for client in sentinel.sentinels:
+                await client.aclose()
+        return host, port
 
 
 class RedisWire:
