@@ -12,22 +12,19 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from random import getrandbits
 
 import msgspec
 
 from asgi_aiproxy._watch import ClientGoneError, Deadline
+from asgi_aiproxy.attempt import draft_of, translator_of
 from asgi_aiproxy.call import Call
-from asgi_aiproxy.dialects._read import unreadable
-from asgi_aiproxy.dialects.base import Draft
-from asgi_aiproxy.dialects.openai_chat.echo import openai_usage
 from asgi_aiproxy.errors import APIError, Kind, invalid
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
-from asgi_aiproxy.messages import Usage, unfold
-from asgi_aiproxy.providers.base import Provider, Router, Target
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.retry_after import retry_after, told_to_retry
-from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole, collected
+from asgi_aiproxy.translate import Bytes, Translator
 from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header
 from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
 
@@ -39,7 +36,6 @@ _MAX_ERROR = 256 * 1024
 _SECRET = 8
 # Failures of a provider that may have passed a moment later.
 _PASSING = frozenset({Kind.UPSTREAM, Kind.OVERLOADED})
-_STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -262,7 +258,7 @@ class Exchange:
     async def _attempt(self, target: Target, key: Key | None) -> Reply:
         call, provider = self._call, target.provider
         native = call.operation.name in provider.native
-        draft = self._draft(target, native)
+        draft = draft_of(call, target, native)
         if draft.ignored and self._relay.strict:
             raise invalid(
                 f"{provider.name} can not carry: {', '.join(draft.ignored)}.", draft.ignored[0]
@@ -287,7 +283,7 @@ class Exchange:
                 raise await self._refusal(target, answer, native)
             media_type = header(answer.headers, "content-type") or ""
             kind = media_type.partition(";")[0].strip().lower()
-            self._translator = translator = self._translate(target, native, kind)
+            self._translator = translator = translator_of(call, provider, native, kind)
             first, whole = await _first(answer, translator)
         self._finished = whole
         self._first_byte = time.perf_counter() - self._ticks
@@ -302,41 +298,6 @@ class Exchange:
             provider=provider.name,
             key_id=self._key_id,
         )
-
-    def _draft(self, target: Target, native: bool) -> Draft:
-        call = self._call
-        if native:
-            draft = call.face.forward(call.operation, target.model, call.fields, stream=call.stream)
-            if call.headers:
-                draft = msgspec.structs.replace(draft, headers=dict(call.headers))
-        elif call.operation.chat:
-            request = msgspec.structs.replace(call.request, model=target.model)
-            draft = target.provider.dialect.encode_request(request)
-        else:
-            raise APIError(
-                Kind.NOT_FOUND,
-                f"The provider {target.provider.name!r} of model {call.model!r} does not offer "
-                f"{call.operation.name}.",
-                code="unsupported_operation",
-            )
-        return target.provider.amend(draft)
-
-    def _translate(self, target: Target, native: bool, kind: str) -> Translator:
-        call, provider = self._call, target.provider
-        face, language = call.face, provider.dialect
-        if kind == "text/html":
-            return Whole(_page)
-        if not call.operation.chat:
-            return Whole(_passing) if kind == "application/json" else Bytes()
-        streams = kind in _STREAMS or (call.stream and kind != "application/json")
-        if native and streams == call.stream:
-            echo = face.echo(usage_wanted=call.usage_wanted, exact=provider.exact)
-            if call.stream:
-                return Verbatim(echo)
-            return Whole(lambda body: (echo.whole(body), echo.model, echo.usage))
-        if call.stream and streams:
-            return Streamed(language.framer(kind), language.decoder(), face.encoder(call.request))
-        return Whole(partial(_retell, call, provider, kind, streams))
 
     async def _refusal(self, target: Target, answer: Incoming, native: bool) -> APIError:
         """The error for an answer that is none. What it means for the key is settled."""
@@ -359,9 +320,11 @@ class Exchange:
             logger.warning(
                 "provider %s refused key %s: HTTP %d", provider.name, self._key_id, answer.status
             )
-            if error.status != answer.status:
-                # What the provider says about our key is not for the client: it may quote it.
-                error.message = f"The provider {provider.name!r} refused the gateway's key."
+            refused = f"The provider {provider.name!r} refused the gateway's key"
+            # What a provider says about our key is not for the client, who can not mend it; Google
+            # says of no more than that the request is wrong, and so it is told.
+            same = error.status == answer.status
+            error.message = f"{refused}: {error.message}" if same else f"{refused}."
         elif native and provider.exact and not error.retryable:
             error.body = bytes(body)
         return error
@@ -452,32 +415,6 @@ async def _first(answer: Incoming, translator: Translator) -> tuple[bytes, bool]
             return b"".join(pieces), True
         pieces.append(translator.feed(data))
     return b"".join(pieces), False
-
-
-def _retell(
-    call: Call, provider: Provider, kind: str, streams: bool, body: bytes
-) -> tuple[bytes, str, Usage | None]:
-    """A whole answer in another dialect, or in the other of two forms (streamed, whole)."""
-    language = provider.dialect
-    if streams:
-        response = collected(language, language.framer(kind), body)
-    else:
-        response = language.decode_response(body)
-    if call.stream:
-        encoder = call.face.encoder(call.request)
-        out = b"".join([encoder.feed(event) for event in unfold(response)])
-    else:
-        out = call.face.encode_response(response, call.request)
-    return out, response.model, response.usage
-
-
-def _passing(body: bytes) -> tuple[bytes, str, Usage | None]:
-    """A JSON answer that passes through; usage is read if it is where OpenAI has it."""
-    return body, *openai_usage(body)
-
-
-def _page(body: bytes) -> tuple[bytes, str, Usage | None]:
-    raise unreadable(200, body)
 
 
 def no_such_model(model: str, provider: str = "") -> APIError:

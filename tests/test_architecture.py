@@ -51,8 +51,9 @@ MAY: dict[str, set[str]] = {
     # from a call to its answer
     "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
-    "relay": {"_watch", "call", "errors", "keys", "providers", "retry_after", "upstream", "usage"}
-    | {"dialects", "messages", "translate"},
+    "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
+    "relay": {"_watch", "attempt", "call", "errors", "keys", "messages", "providers"}
+    | {"retry_after", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
     # apps and middlewares

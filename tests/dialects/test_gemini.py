@@ -1227,13 +1227,13 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.
         (500, problem(500), Kind.UPSTREAM, 502, None),
         (503, problem(503), Kind.OVERLOADED, 503, None),
         (504, problem(504), Kind.TIMEOUT, 504, None),
-        # a key that is none is told with a 400, but it is not the client's
-        (400, problem(400, details=[BAD_KEY]), Kind.KEY_REJECTED, 502, None),
+        # Google tells a bad key with a 400: asking once more would not help the client either.
+        (400, problem(400, details=[BAD_KEY]), Kind.KEY_REJECTED, 400, None),
         (
             400,
             problem(400, details=[{"reason": "API_KEY_EXPIRED"}]),
             Kind.KEY_REJECTED,
-            502,
+            400,
             None,
         ),
         # without alt=sse

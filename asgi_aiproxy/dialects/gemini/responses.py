@@ -238,6 +238,7 @@ def read_error(error: Any, status: int) -> APIError:
         code = _read.count(found, "code")
         status = code if code >= 400 else 500
     kind = kind_of(status)
+    told = _read.client_status(status, kind)
     retry_after = None
     for detail in _read.objects(found.get("details")):
         match detail:
@@ -249,7 +250,7 @@ def read_error(error: Any, status: int) -> APIError:
     return APIError(
         kind,
         message if isinstance(message, str) and message else _read.excerpt(_json.dumps(found)),
-        status=_read.client_status(status, kind),
+        status=told,
         retry_after=retry_after,
         upstream_status=status,
     )

@@ -1,0 +1,84 @@
+"""What one attempt sends to a provider, and how its answer becomes the client's. Pure.
+
+`native` says that the call passes through in its own dialect.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from asgi_aiproxy.call import Call
+from asgi_aiproxy.dialects._read import unreadable
+from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects.openai_chat.echo import openai_usage
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.messages import Usage, unfold
+from asgi_aiproxy.providers.base import Provider, Target
+from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole, collected
+
+_STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
+
+
+def draft_of(call: Call, target: Target, native: bool) -> Draft:
+    """The request for a target. Raises APIError if it can not serve such calls."""
+    if native:
+        draft = call.face.forward(call.operation, target.model, call.fields, stream=call.stream)
+        if call.headers:
+            draft = msgspec.structs.replace(draft, headers=dict(call.headers))
+    elif call.operation.chat:
+        request = msgspec.structs.replace(call.request, model=target.model)
+        draft = target.provider.dialect.encode_request(request)
+    else:
+        raise APIError(
+            Kind.NOT_FOUND,
+            f"The provider {target.provider.name!r} of model {call.model!r} does not offer "
+            f"{call.operation.name}.",
+            code="unsupported_operation",
+        )
+    return target.provider.amend(draft)
+
+
+def translator_of(call: Call, provider: Provider, native: bool, kind: str) -> Translator:
+    """What turns an answer of content type `kind` into the client's."""
+    face, language = call.face, provider.dialect
+    if kind == "text/html":
+        return Whole(_page)
+    if not call.operation.chat:
+        return Whole(_passing) if kind == "application/json" else Bytes()
+    streams = kind in _STREAMS or (call.stream and kind != "application/json")
+    if native and streams == call.stream:
+        echo = face.echo(usage_wanted=call.usage_wanted, exact=provider.exact)
+        if call.stream:
+            return Verbatim(echo)
+        return Whole(lambda body: (echo.whole(body), echo.model, echo.usage))
+    if call.stream and streams:
+        return Streamed(language.framer(kind), language.decoder(), face.encoder(call.request))
+    return Whole(partial(_retell, call, provider, kind, streams))
+
+
+def _retell(
+    call: Call, provider: Provider, kind: str, streams: bool, body: bytes
+) -> tuple[bytes, str, Usage | None]:
+    """A whole answer in another dialect, or in the other of two forms (streamed, whole)."""
+    language = provider.dialect
+    if streams:
+        response = collected(language, language.framer(kind), body)
+    else:
+        response = language.decode_response(body)
+    if call.stream:
+        encoder = call.face.encoder(call.request)
+        out = b"".join([encoder.feed(event) for event in unfold(response)])
+    else:
+        out = call.face.encode_response(response, call.request)
+    return out, response.model, response.usage
+
+
+def _passing(body: bytes) -> tuple[bytes, str, Usage | None]:
+    """A JSON answer that passes through; usage is read if it is where OpenAI has it."""
+    return body, *openai_usage(body)
+
+
+def _page(body: bytes) -> tuple[bytes, str, Usage | None]:
+    raise unreadable(200, body)
