@@ -18,13 +18,14 @@ from asgi_aiproxy.stores.redis import RedisStore
 Pools = Callable[..., Any]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def client(request: pytest.FixtureRequest) -> Callable[[], Store]:
     """Makes clients of one store; a memory store is its only client."""
     if request.param == "memory":
         only = MemoryStore()
         return lambda: only
-    url, prefix = request.getfixturevalue("redis_url"), f"test-{uuid.uuid4().hex}"
+    url = request.getfixturevalue("redis_url" if request.param == "redis" else "redis_cluster")
+    prefix = f"test-{uuid.uuid4().hex}"
     return lambda: RedisStore(url, prefix=prefix, timeout=5.0)
 
 
