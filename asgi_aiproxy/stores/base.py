@@ -115,7 +115,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
         """What to settle when `admit` raised StoreUnavailableError.
 
         The store may or may not have done it, or still do it. Settling this books what was really
-        used, once, in either case: settle zeros if the request was refused.
+        used, once, in either case: settle zeros for what did not go out, such as the choices of
+        `one_of` that were not taken. Counts stay as they are.
         """
         return cls(holder=holder, grants=tuple(grants), sure=False)
 

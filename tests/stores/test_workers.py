@@ -90,9 +90,10 @@ async def check(task: Task) -> tuple[list[dict[str, Any]], list[Level]]:
         return events(task), await store.peek(worker.grants(task))
 
 
+@pytest.mark.parametrize("where", ["redis_url", "redis_cluster"])
 @pytest.mark.parametrize("scarce", ["calls", "rpm", "usd", "all"])
 async def test_limits_hold_across_workers_and_all_is_counted(
-    redis_url: str, prefix: str, tmp_path: Path, scarce: str
+    request: pytest.FixtureRequest, where: str, prefix: str, tmp_path: Path, scarce: str
 ) -> None:
     limits = {
         "calls": {"calls": 17},
@@ -100,7 +101,7 @@ async def test_limits_hold_across_workers_and_all_is_counted(
         "usd": {"cap": 20_000},
         "all": {"calls": 17, "rpm": 333, "cap": 15_000},
     }[scarce]
-    task = made(redis_url, prefix, tmp_path / "log", **limits)
+    task = made(request.getfixturevalue(where), prefix, tmp_path / "log", **limits)
     with running(task) as workers:
         for each in workers:
             assert await asyncio.to_thread(each.wait, 90) == 0
