@@ -18,6 +18,7 @@ from asgi_aiproxy.credentials import (
 )
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
+from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.keys import KeyPool, Lease, NoKeyError
 from asgi_aiproxy.middleware.base import Wrapper
 from asgi_aiproxy.retry_after import retry_after
@@ -64,8 +65,9 @@ class InjectKey(Wrapper):
             return
         named = _asgi.header(scope, b"x-auth-id") or ""
         affinity = _asgi.header(scope, b"x-session-affinity") or ""
+        principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         try:
-            lease = await self._pool.acquire(key_id=named, affinity=affinity)
+            lease = await self._pool.acquire(key_id=named, affinity=affinity, among=principal.keys)
         except NoKeyError as error:
             await _refuse(scope, receive, send, error)
             return

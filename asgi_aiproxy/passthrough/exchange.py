@@ -114,15 +114,7 @@ class Exchange:
         self._stateful = asked.site.is_stateful(asked.method, asked.path, whole)
         if self._stateful:
             affinity = affinity or f"{asked.principal.id}@{asked.site.name}"
-        provider = asked.site.provider
-        self._turns = Turns(
-            provider.keys if provider is not None else None,
-            provider=asked.site.name,
-            own_key=asked.own_key,
-            key_id=asked.key_id,
-            affinity=affinity,
-            model=model,
-        )
+        self._turns = Turns(asked, affinity=affinity, model=model)
         asked.check_model(model)
 
     # the answer

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError
+from asgi_aiproxy.keys import Key, Lease, NoKeyError
+from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.relay import no_key
 
 
 class Turns:
     """Hands out keys of a pool until one does; there may be no pool, or a key of the caller's own.
 
-    `key_id` is the one that the caller named, `affinity` what makes calls get the same key.
+    `affinity` is what makes calls get the same key, `model` what the key must serve.
     """
 
-    def __init__(
-        self,
-        pool: KeyPool | None,
-        *,
-        provider: str,
-        own_key: str = "",
-        key_id: str = "",
-        affinity: str = "",
-        model: str = "",
-    ) -> None:
-        self._pool = pool
-        self._provider = provider
-        self._own_key = own_key
-        self._named = key_id
+    def __init__(self, asked: Asked, *, affinity: str, model: str) -> None:
+        provider = asked.site.provider
+        self._pool = provider.keys if provider is not None else None
+        self._asked = asked
         self._affinity = affinity
         self._model = model
         self._tried: set[str] = set()
@@ -36,7 +27,7 @@ class Turns:
     @property
     def several(self) -> bool:
         """Whether there may be another key."""
-        chosen = bool(self._own_key or self._named)
+        chosen = bool(self._asked.own_key or self._asked.key_id)
         return self._pool is not None and not chosen and len(self._pool) > len(self._tried)
 
     @property
@@ -45,22 +36,24 @@ class Turns:
         return self._lease is not None
 
     async def next(self) -> Key | None:
-        """The next key. Raises APIError if there is none; `waits` in it tells that one rests."""
+        """The next key. Raises APIError if there is none; see `rests`."""
         self.release()
-        if self._own_key:
+        asked = self._asked
+        if asked.own_key:
             self.key_id = "own"
-            return Key(self._own_key, id="own")
+            return Key(asked.own_key, id="own")
         if self._pool is None:
             return None
         try:
             self._lease = await self._pool.acquire(
                 model=self._model,
-                key_id=self._named,
+                key_id=asked.key_id,
                 affinity=self._affinity,
                 exclude=self._tried,
+                among=asked.principal.keys,
             )
         except NoKeyError as error:
-            raise no_key(error, self._provider, self._model) from error
+            raise no_key(error, asked.site.name, self._model) from error
         key = self._lease.key
         self.key_id = key.id
         self._tried.add(key.id)

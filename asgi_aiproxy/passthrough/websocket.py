@@ -78,17 +78,9 @@ class Bridge:
     async def run(self, asked: Asked) -> None:
         """Connect both sides, until one of them ends it."""
         books = Books(asked, self._ways.clock)
-        provider = asked.site.provider
         gate: Gate | None = self._scope.get(GATE_KEY)
         books.model = model_in(asked.path) or _query(asked, "model")
-        turns = Turns(
-            provider.keys if provider is not None else None,
-            provider=asked.site.name,
-            own_key=asked.own_key,
-            key_id=asked.key_id,
-            affinity=asked.affinity,
-            model=books.model,
-        )
+        turns = Turns(asked, affinity=asked.affinity, model=books.model)
         try:
             await self._receive()  # websocket.connect
             if not _installed():

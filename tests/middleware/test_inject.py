@@ -13,8 +13,10 @@ from asgi_aiproxy import (
     Key,
     KeyPool,
     PassthroughProxy,
+    Principal,
     lifespan,
 )
+from asgi_aiproxy.identity import SCOPE_KEY
 from asgi_aiproxy.middleware import static_tokens
 from tests import asgi
 from tests.upstreams import Upstream, answers, refuses
@@ -133,6 +135,14 @@ async def test_calls_of_one_session_get_the_same_key() -> None:
         await asgi.request(injected, "GET", "/x", headers={"x-session-affinity": "s"})
         used.add(app.seen["authorization"])
     assert len(used) == 1
+
+
+async def test_a_caller_bound_to_keys_gets_those() -> None:
+    app = App()
+    who = {SCOPE_KEY: Principal("ada", keys=("2",))}
+    for _ in range(3):
+        await asgi.request(InjectKey(app, pool=pool()), "GET", "/x", **who)
+        assert app.seen == {"authorization": "Bearer sk-2"}
 
 
 async def test_a_key_is_given_back_although_the_app_fails() -> None:

@@ -378,6 +378,13 @@ async def test_a_caller_may_name_the_key() -> None:
     assert place.upstream.keys == ["sk-1", "sk-2"]
 
 
+async def test_a_caller_bound_to_keys_gets_those() -> None:
+    place = Place(refuses(429))
+    who = Principal("ada", keys=("sk-2", "sk-3"))
+    assert (await place.ask("POST", CHAT, HI, who)).status == 429
+    assert sorted(place.upstream.keys) == ["sk-2", "sk-3"]
+
+
 async def test_a_caller_may_bring_its_own_key() -> None:
     place = Place(refuses(401, b'{"e":1}'), own_keys=True)
     answer = await place.ask("POST", CHAT, HI, authorization="Bearer sk-theirs")
