@@ -24,6 +24,7 @@ class Ways:
     max_body: int | None
     max_replay: int
     keep_host: bool
+    metered: bool  # whether anybody wants to know of usage
     clock: Callable[[], float]
 
 

@@ -228,7 +228,7 @@ class Exchange:
         )
         if self._books.key_id:
             headers.append((b"x-auth-id", self._books.key_id.encode("latin-1", "replace")))
-        if asked.method == "POST" and answer.status < 300:
+        if self._ways.metered and asked.method == "POST" and answer.status < 300:
             # (What is asked for again, like a stored answer, was counted when it was made.)
             self._meter = Meter.for_type(
                 header(answer.headers, "content-type") or "",

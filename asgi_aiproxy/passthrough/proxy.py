@@ -87,6 +87,7 @@ class PassthroughProxy:
             max_body=max_body,
             max_replay=max_replay,
             keep_host=keep_host,
+            metered=self._site.provider is not None or record is not ignore,
             clock=clock,
         )
         self._sockets = SocketLimits(max_message=max_message, connect=limits.connect, ca=ca)
