@@ -10,11 +10,11 @@ Fault = Literal["none", "swallow", "cut"]
 
 
 class Proxy:
-    """Passes bytes on to a server.
+    """Passes bytes on to a server, in their order and without a gap, as TCP does.
 
-    `fault`: replies are swallowed, or the connection is cut when one comes. `delay` is how many
-    seconds replies are late. `refuse` closes new connections at once. `target` is the port where
-    new connections lead.
+    `fault`: replies are swallowed, and from then on all of that connection, or the connection is
+    cut when one comes. `delay` is how many seconds replies are late. `refuse` closes new
+    connections at once. `target` is the port where new connections lead.
     """
 
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
@@ -57,25 +57,41 @@ class Proxy:
             return
         self._writers.add(far_writer)
         loop = asyncio.get_running_loop()
-        self._tasks.add(loop.create_task(self._pass(reader, far_writer, replies=False)))
-        self._tasks.add(loop.create_task(self._pass(far_reader, writer, replies=True)))
+        for each in (
+            self._pass(reader, far_writer),
+            self._reply(far_reader, writer),
+        ):
+            self._tasks.add(loop.create_task(each))
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(1 << 16):
-                if not replies:
-                    writer.write(data)
-                elif self.fault == "cut":
-                    break
-                elif self.fault == "none":
-                    if self.delay:
-                        loop.call_later(self.delay, writer.write, data)
-                    else:
-                        writer.write(data)
+                writer.write(data)
         except OSError:
             pass
         finally:
+            writer.close()
+
+    async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def write() -> None:
+            while True:
+                due, data = await late.get()
+                await asyncio.sleep(due - loop.time())
+                writer.write(data)
+
+        writing = loop.create_task(write())
+        self._tasks.add(writing)
+        lost = False
+        try:
+            while (data := await reader.read(1 << 16)) and self.fault != "cut":
+                lost = lost or self.fault == "swallow"
+                if not lost:
+                    late.put_nowait((loop.time() + self.delay, data))
+        except OSError:
+            pass
+        finally:
+            writing.cancel()
             writer.close()

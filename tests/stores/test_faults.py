@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -157,6 +158,55 @@ async def test_replies_that_come_late_are_nobody_elses(server: Server) -> None:
         await recovered(store)
         found = await asyncio.gather(*(store.get("t", f"k{n}") for n in reversed(range(50))))
         assert found == [b"%d" % n for n in reversed(range(50))]
+
+
+async def test_in_any_disorder_a_reply_is_the_callers_own_or_an_error(server: Server) -> None:
+    """Connections are cut, replies are late or lost, callers leave; two hundred go on asking."""
+    dice = random.Random(4711)
+    served = failed = 0
+    ended = False
+
+    async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=0.2) as store:
+
+        async def ask(key: str) -> None:
+            nonlocal served, failed
+            value = f"{key} {dice.random()}"
+            try:
+                if dice.random() < 0.5:
+                    assert await store.rows("t", [key, "none"]) == {key: key.encode() * 3}
+                else:
+                    assert list(await store.add("sums", {value: 1})) == [value]
+            except StoreUnavailableError:
+                failed += 1
+            else:
+                served += 1
+
+        async def caller(number: int) -> None:
+            while not ended:
+                call = asyncio.create_task(ask(f"key-{number}"))
+                if dice.random() < 0.2:
+                    await asyncio.sleep(dice.uniform(0, 0.01))
+                    call.cancel()
+                await asyncio.wait((call,))
+                if not call.cancelled():
+                    call.result()
+                await asyncio.sleep(dice.uniform(0, 0.02))
+
+        keys = [f"key-{number}" for number in range(200)]
+        async with RedisStore(server.url, timeout=10) as before:
+            await before.put_many("t", {key: key.encode() * 3 for key in keys})
+        callers = [asyncio.create_task(caller(number)) for number in range(200)]
+        for _ in range(12):
+            faults: list[Fault] = ["none", "none", "swallow", "cut"]
+            proxy.fault = dice.choice(faults)
+            proxy.delay = dice.choice([0.0, 0.0, 0.05, 0.19, 0.3])
+            await asyncio.sleep(0.25)
+            proxy.fault, proxy.delay = "none", 0.0
+            await asyncio.sleep(0.25)
+        ended = True
+        await asyncio.gather(*callers)
+    assert served > 200
+    assert failed > 20
 
 
 async def test_a_slow_server_serves_all_calls_at_the_same_time(server: Server) -> None:

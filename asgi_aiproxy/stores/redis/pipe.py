@@ -133,30 +133,36 @@ class Pipe:
     async def _serve(self, wire: Wire) -> None:
         self._wire = wire
         self._more.set()
-        writer = asyncio.ensure_future(self._write(wire))
+        sent = self._sent  # on this connection
+        writer = asyncio.ensure_future(self._write(wire, sent))
         try:
             while True:
                 reply = await wire.read()
-                if not self._sent:
+                if not sent:
                     raise StoreUnavailableError(f"{self._name}: a reply that nobody asked for.")
-                call = self._sent.popleft()
+                call = sent.popleft()
                 if not call.reply.done():
                     call.reply.set_result(reply)
                 if isinstance(reply, Rejected) and reply.code == "READONLY":
                     raise StoreUnavailableError(f"{self._name}: the server has become a replica.")
         except StoreUnavailableError as error:
-            self._fail(str(error))
+            if self._wire is wire:
+                self._fail(str(error))
         finally:
             writer.cancel()
+            if self._wire is wire:
+                self._wire = self._task = None
             await wire.aclose()
 
-    async def _write(self, wire: Wire) -> None:
+    async def _write(self, wire: Wire, sent: deque[_Call]) -> None:
         while True:
             await self._more.wait()
+            if self._wire is not wire:
+                return
             self._more.clear()
             calls, self._unsent = self._unsent, []
             if calls:
-                self._sent.extend(calls)
+                sent.extend(calls)
                 try:
                     await wire.send(b"".join([packed(call.command) for call in calls]))
                 except StoreUnavailableError:
@@ -187,7 +193,7 @@ class Pipe:
     def _end(self, why: str) -> bool:
         """Give up the connection; whether anybody waited for it."""
         calls = [*self._sent, *self._unsent]
-        self._sent.clear()
+        self._sent = deque()
         self._unsent = []
         if self._timer is not None:
             self._timer.cancel()
