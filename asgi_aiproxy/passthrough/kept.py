@@ -7,6 +7,7 @@ from asgi_aiproxy.upstream.base import Headers, Incoming
 
 # Longer than any vendor's page about an error.
 _LONGEST = 256 * 1024
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
 class Kept:
@@ -37,8 +38,11 @@ class Kept:
         body = b"".join(pieces)
         if secret:
             body = body.replace(secret.encode(), b"[key]")
-        headers = [pair for pair in answer.headers if pair[0] != "content-length"]
-        return cls(answer.status, [*headers, ("content-length", str(len(body)))], body)
+        headers = answer.headers
+        if body:  # (an answer to HEAD keeps the length of what it stands for)
+            headers = [pair for pair in headers if pair[0] not in _FRAMING]
+            headers = [*headers, ("content-length", str(len(body)))]
+        return cls(answer.status, headers, body)
 
     async def read(self) -> bytes:
         """All of it, once."""

@@ -117,6 +117,9 @@ def read(scope: Scope, site: Site, *, own_keys: bool) -> Asked:
     headers: RawHeaders = list(scope["headers"])
     query: bytes = scope.get("query_string", b"")
     subprotocols = tuple(scope.get("subprotocols", ()))
+    keyed = site.provider is not None and site.provider.keys is not None
+    if keyed:
+        injected = ""
     # To an application a caller's credential may go on, unless it was one for the gateway.
     ours = site.provider is not None or SCOPE_KEY in scope
     if ours and not injected:

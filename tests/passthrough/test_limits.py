@@ -13,7 +13,7 @@ from asgi_aiproxy.prices import Price, Prices
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
 from asgi_aiproxy.stores import Level, MemoryStore
 from asgi_aiproxy.tenants.grants import reserve
-from asgi_aiproxy.usage import UsageRecord
+from asgi_aiproxy.usage import Outcome, UsageRecord
 from tests import asgi
 from tests.upstreams import Upstream, answers, chat_answer, refuses, streams
 
@@ -97,3 +97,27 @@ async def test_errors_are_in_the_vendors_words() -> None:
     await place.post(path="/v1/messages")
     answer = await place.post(path="/v1/messages")
     assert (answer.status, answer.json["error"]["type"]) == (429, "rate_limit_error")
+
+
+@pytest.mark.parametrize(
+    ("limits", "model", "status"),
+    [
+        ({"budgets": (Budget(10),)}, "gpt-test", 429),
+        ({"budgets": (Budget(10**9),)}, "unpriced", 403),
+    ],
+)
+async def test_a_websocket_is_held_to_limits_before_anything_is_opened(
+    limits: Any, model: str, status: int
+) -> None:
+    place = Place(Upstream(answers()), **limits)
+    scope = {
+        **asgi.scope_of("GET", f"/v1/realtime?model={model}"),
+        "type": "websocket",
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}},
+    }
+    async with asgi.Exchange(place.app, scope) as exchange:
+        exchange._in.put_nowait({"type": "websocket.connect"})
+        assert (await exchange.message())["status"] == status
+    assert await place.level() == Level(0)
+    assert [record.outcome for record in place.records] == [Outcome.REFUSED]

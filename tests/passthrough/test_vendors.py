@@ -9,6 +9,7 @@ import pytest
 
 from asgi_aiproxy import (
     ConfigurationError,
+    InjectKey,
     Key,
     KeyPool,
     PassthroughProxy,
@@ -414,6 +415,25 @@ async def test_a_key_is_chosen_by_the_model() -> None:
     assert place.upstream.keys == ["sk-2"]
     answer = await place.ask("POST", CHAT, {**HI, "model": "gpt-z"})
     assert answer.status == 404
+
+
+async def test_an_answer_to_head_that_is_kept_keeps_its_length() -> None:
+    place = Place(Step([b""], 429, {"content-length": "70"}), keys=["sk-1"])
+    answer = await place.ask("HEAD", "/v1/models")
+    assert (answer.status, answer.header("content-length")) == (429, "70")
+
+
+async def test_an_injected_key_serves_a_vendor_that_has_none_of_its_own() -> None:
+    upstream = Upstream(answers())
+    pool = KeyPool(["sk-injected"])
+    app = InjectKey(PassthroughProxy(OPENAI, transport=upstream.transport), pool=pool)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    assert (await asgi.request(app, "GET", "/v1/models", headers=headers)).status == 200
+    assert upstream.keys == ["sk-injected"]
+    own = OPENAI.using("sk-own")
+    app = InjectKey(PassthroughProxy(own, transport=upstream.transport), pool=pool)
+    await asgi.request(app, "GET", "/v1/models", headers=headers)
+    assert upstream.requests[-1].headers.get_list("authorization") == ["Bearer sk-own"]
 
 
 # ── what only one key finds again ────────────────────────────────────────────
