@@ -155,8 +155,9 @@ async def test_a_worker_that_is_killed_leaves_no_slot_and_no_unpaid_call(world: 
             one.cancel()
         await asyncio.wait(asked)
         # Callers that leave are booked, too.
-        while (await world.store.peek([slots]))[0].used:
+        ledger, states = Ledger(world.store), list[str]()
+        while (await world.store.peek([slots]))[0].used or states.count("cut") < 4:
             assert time.monotonic() < end + 10
             await asyncio.sleep(0.05)
-    records = (await Ledger(world.store).query()).records
-    assert len(records) >= 1
+            states = [record.outcome.value for record in (await ledger.query()).records]
+    assert (states.count("cut"), states.count("done")) == (4, 1)
