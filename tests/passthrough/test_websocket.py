@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import trustme
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -473,3 +475,20 @@ async def test_a_session_is_metered(door: Door) -> None:
             "gpt-realtime",
             "gpt-realtime-1",
         )
+
+
+async def test_over_tls_with_an_authority_of_ones_own(door: Door) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with serve(echo, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        door.app = PassthroughProxy(url, timeouts=LIMITS, ca=authority.cert_pem.bytes())
+        async with connect(f"ws://127.0.0.1:{door.port}/x", proxy=None) as client:
+            await client.send("hi")
+            assert await client.recv() == "hi"
+        door.app = PassthroughProxy(url, timeouts=LIMITS)
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(f"ws://127.0.0.1:{door.port}/x", proxy=None):
+                pass
+        assert caught.value.response.status_code in (502, 403)
