@@ -57,7 +57,7 @@ class Backlog(Generic[T]):
         self._waiting.append(item)
         self._start()
 
-    async def drain(self, timeout: float = 5.0) -> None:
+    async def drain(self, timeout: float = 3.0) -> None:
         """Wait until all is done, for at most `timeout` seconds; what is left then is given up."""
         if not len(self):
             return
@@ -69,6 +69,8 @@ class Backlog(Generic[T]):
         if not self._task.done():
             logger.error("%d %s are lost: there was no time left", len(self), self._what)
             self._task.cancel()
+            await asyncio.wait((self._task,))
+            self._waiting.clear()
 
     def _start(self) -> None:
         task, loop = self._task, asyncio.get_running_loop()

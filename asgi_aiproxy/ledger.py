@@ -125,7 +125,7 @@ class Ledger:
         """Take a record over."""
         self._gathering.put(self._priced(record))
 
-    async def drain(self, timeout: float = 5.0) -> None:
+    async def drain(self, timeout: float = 3.0) -> None:
         """Wait until all records are written, or for `timeout` seconds."""
         await self._gathering.drain(timeout)
         await self._backlog.drain(timeout)

@@ -39,7 +39,7 @@ class JSONLines:
         """Take a record over."""
         self._backlog.put(_encode(record) + b"\n")
 
-    async def drain(self, timeout: float = 5.0) -> None:
+    async def drain(self, timeout: float = 3.0) -> None:
         """Wait until all lines are written, or for `timeout` seconds."""
         await self._backlog.drain(timeout)
 

@@ -75,6 +75,7 @@ async def test_no_more_wait_than_may(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         await backlog.drain(0.05)
     assert "5 numbers are lost" in caplog.text
+    assert len(backlog) == 0
 
 
 async def test_a_batch_is_gathered_unless_somebody_waits_for_it() -> None:

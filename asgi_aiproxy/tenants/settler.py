@@ -72,7 +72,7 @@ class Settler:
             return  # counts that were right from the beginning
         self._backlog.put(Settlement(admitted, actual))
 
-    async def drain(self, timeout: float = 5.0) -> None:
+    async def drain(self, timeout: float = 3.0) -> None:
         """Wait until all is settled, or for `timeout` seconds; nothing is renewed from then on."""
         await self._backlog.drain(timeout)
         if self._renewal is not None and not self._open:

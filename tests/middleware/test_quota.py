@@ -485,7 +485,7 @@ async def test_at_the_end_settlements_wait_for_the_store_but_not_for_long(
     async with place.app:
         store_of(place).away = True
         await place.ask()
-    assert len(settler) == 1
+    assert len(settler) == 0
     assert "1 settlements (what they had reserved stays charged) are lost" in caplog.text
 
 
