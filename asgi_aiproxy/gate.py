@@ -29,7 +29,8 @@ class Gate(Protocol):
     ) -> None:
         """Let a call go out to one of `targets` (provider, model). Raises APIError if it may not.
 
-        Without targets it counts, and costs nothing. `fields` are the members of its JSON `body`, still encoded; both are empty for uploads.
+        Without targets it counts, and costs nothing. `fields` are the members of its JSON `body`,
+        still encoded; both are empty for uploads.
         """
 
     def settle(self, record: UsageRecord) -> UsageRecord:
