@@ -15,17 +15,23 @@ from asgi_aiproxy.errors import ConfigurationError, invalid
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNFIT = re.compile(r"[\x00-\x20\x7f#]")
 _DEEPEST = 4  # so often something may have been encoded
-_SEEN = 1024  # most requests are for the same few paths
+# Most requests are for the same few paths; long ones are not remembered.
+_SEEN = 1024
+_LONG = 200
 _METHODS = {"GET": "(?:GET|HEAD)"}
 
 
-@lru_cache(maxsize=_SEEN)
 def checked(path: str) -> str:
     """The same path, its bytes beyond ASCII encoded.
 
     Raises APIError if a server might read it as one outside: dot segments, however they are
     encoded and whichever slash parts them, and control characters.
     """
+    return _checked(path) if len(path) <= _LONG else _checked.__wrapped__(path)
+
+
+@lru_cache(maxsize=_SEEN)
+def _checked(path: str) -> str:
     if _UNFIT.search(path):
         raise invalid("The request's path holds characters that no path may hold.")
     plain = path
@@ -59,19 +65,23 @@ def _ascii(text: str) -> str:
     return quote_from_bytes(text.encode("latin-1"), safe=bytes(range(0x21, 0x7F)))
 
 
-@lru_cache(maxsize=_SEEN)
 def below(base: str, path: str) -> str:
     """`path` without what it repeats of the end of the base URL.
 
     Clients name a vendor's paths from the root (`/v1/files`), from the base URL on (`/files`), or
     somewhere between; all mean the same. Segments are compared whole.
     """
-    segments = [segment for segment in urlsplit(base).path.split("/") if segment]
-    for at in range(len(segments)):
-        end = "/" + "/".join(segments[at:])
+    for end in _ends(base):
         if path == end or path.startswith(end + "/"):
             return path[len(end) :]
     return path
+
+
+@lru_cache(maxsize=_SEEN)
+def _ends(base: str) -> tuple[str, ...]:
+    """The ends of a URL's path, the longest first."""
+    segments = [segment for segment in urlsplit(base).path.split("/") if segment]
+    return tuple("/" + "/".join(segments[at:]) for at in range(len(segments)))
 
 
 class Opened:
@@ -86,10 +96,13 @@ class Opened:
         self._match = re.compile(
             "|".join(f"({_regex(pattern)})" for pattern in self._names) or "(?!)"
         ).fullmatch
-        self.name = lru_cache(maxsize=_SEEN)(self._name)
+        self._known = lru_cache(maxsize=_SEEN)(self._find)
 
-    def _name(self, method: str, path: str) -> str | None:
+    def name(self, method: str, path: str) -> str | None:
         """What the pattern is called that opens this path to this method; None: it is closed."""
+        return (self._known if len(path) <= _LONG else self._find)(method, path)
+
+    def _find(self, method: str, path: str) -> str | None:
         found = self._match(f"{method} {path}")
         if found is None or found.lastindex is None:
             return None

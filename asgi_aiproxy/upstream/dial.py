@@ -23,6 +23,7 @@ from asgi_aiproxy.upstream.http1 import NotHTTPError, request_head
 _STAGGER = 0.25
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _IN_TARGET = "!$%&'()*+,-./:;=?@_~[]"
+_LONG = 512
 _SILENCE = 60  # seconds of silence after which the other side is probed
 
 
@@ -40,9 +41,14 @@ class Place:
     proxy_authorization: str | None = None
 
 
-@lru_cache(maxsize=4096)
 def place(url: str, proxy: str | None) -> Place:
     """Take a URL apart. Raises ValueError on one that is none."""
+    # Long ones are not kept: there may be many, and each is asked for once.
+    return _place(url, proxy) if len(url) <= _LONG else _place.__wrapped__(url, proxy)
+
+
+@lru_cache(maxsize=4096)
+def _place(url: str, proxy: str | None) -> Place:
     parts = urlsplit(url)
     host, port = _address(parts)
     if parts.scheme not in ("http", "https"):
