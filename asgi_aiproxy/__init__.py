@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asgi_aiproxy.admin import AdminApp
     from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
     from asgi_aiproxy.hosting import lifespan, mount
     from asgi_aiproxy.identity import Budget, Limits, Principal
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AIProxyError",
     "APIError",
+    "AdminApp",
     "Authenticate",
     "Budget",
     "ConfigurationError",
@@ -70,6 +72,7 @@ __all__ = [
 _HOME = {
     "AIProxyError": "errors",
     "APIError": "errors",
+    "AdminApp": "admin",
     "Authenticate": "middleware",
     "Budget": "identity",
     "ConfigurationError": "errors",

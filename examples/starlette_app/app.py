@@ -2,7 +2,15 @@
 
     uvicorn examples.starlette_app.app:app
 
-Clients of the OpenAI API take http://127.0.0.1:8000/ai/v1 as their base URL.
+Clients of the OpenAI API take http://127.0.0.1:8000/ai/v1 as their base URL, and `demo-token`.
+
+With a Redis, many workers behave as one: tokens that are issued, and their limits, hold in all.
+
+    export REDIS_URL=redis://127.0.0.1:6379/0 AIPROXY_REDIS_URL=redis://127.0.0.1:6379/0
+    uvicorn --workers 2 examples.starlette_app.app:app
+    python -m asgi_aiproxy tokens issue --name team-1 --rpm 60 --budget 25
+
+With ADMIN_TOKEN set, the same and more can be done over HTTP, below /ai-admin.
 """
 
 from __future__ import annotations
@@ -14,25 +22,42 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from asgi_aiproxy import Authenticate, OpenAIShim, ProviderRouter, lifespan, log_usage
+from asgi_aiproxy import (
+    AdminApp,
+    Authenticate,
+    KeyPool,
+    Ledger,
+    MemoryStore,
+    OpenAIShim,
+    ProviderRouter,
+    Quota,
+    RedisStore,
+    lifespan,
+    log_usage,
+    stored_tokens,
+    tee,
+)
+from asgi_aiproxy.admin import Billing
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, Provider
+from asgi_aiproxy.stores import Store
 
 
-def vendor(row: Provider, variable: str, mock_url: str | None) -> Provider:
+def vendor(row: Provider, variable: str, store: Store, mock_url: str | None) -> Provider:
     """A vendor with the key from the environment, or else the mock in its place."""
     key = os.environ.get(variable)
+    pool = KeyPool(key or "no-key-set", name=row.name, store=store)
     if key or mock_url is None:
-        return row.using(key or "no-key-set")
-    path = "/v1" if row is OPENAI else ""
-    return row.using("mock-key", base_url=mock_url + path)
+        return row.using(pool)
+    return row.using(pool, base_url=mock_url + ("/v1" if row is OPENAI else ""))
 
 
-def create_app(mock_url: str | None = None) -> Starlette:
+def create_app(mock_url: str | None = None, redis_url: str | None = None) -> Starlette:
     """The whole service: its own routes, and the gateway."""
-    openai = vendor(OPENAI, "OPENAI_API_KEY", mock_url)
-    anthropic = vendor(ANTHROPIC, "ANTHROPIC_API_KEY", mock_url)
-    gemini = vendor(GEMINI, "GEMINI_API_KEY", mock_url)
+    store: Store = RedisStore(redis_url) if redis_url else MemoryStore()
+    openai = vendor(OPENAI, "OPENAI_API_KEY", store, mock_url)
+    anthropic = vendor(ANTHROPIC, "ANTHROPIC_API_KEY", store, mock_url)
+    gemini = vendor(GEMINI, "GEMINI_API_KEY", store, mock_url)
     router = ProviderRouter(
         {
             "gpt-*": openai,
@@ -42,13 +67,19 @@ def create_app(mock_url: str | None = None) -> Starlette:
             "smart": [(anthropic, "claude-sonnet-4-5"), (openai, "gpt-4o")],
         }
     )
-    shim = OpenAIShim(router, record=log_usage)
-    ai = Authenticate(shim, verify=static_tokens({"demo-token": "demo"}))
+    ledger = Ledger(store)
+    shim = OpenAIShim(router, record=tee(log_usage, ledger))
+    verify = stored_tokens(store) if redis_url else static_tokens({"demo-token": "demo"})
+    ai = Authenticate(Billing(Quota(shim, store=store), store=store), verify=verify)
 
     async def home(request: Request) -> JSONResponse:
         return JSONResponse({"service": "yours", "ai": "/ai/v1"})
 
-    return Starlette(routes=[Route("/", home), Mount("/ai", ai)], lifespan=lifespan(ai))
+    routes = [Route("/", home), Mount("/ai", ai)]
+    if admin_token := os.environ.get("ADMIN_TOKEN"):
+        providers = [openai, anthropic, gemini]
+        routes.append(Mount("/ai-admin", AdminApp(store, token=admin_token, providers=providers)))
+    return Starlette(routes=routes, lifespan=lifespan(store, ledger, ai))
 
 
-app = create_app()
+app = create_app(os.environ.get("MOCK_URL"), os.environ.get("REDIS_URL"))
