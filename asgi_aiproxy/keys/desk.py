@@ -25,8 +25,7 @@ from asgi_aiproxy.stores.base import (
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_AT_ONCE = 256
-_MOST = 10_000  # ends that may wait for the store; without them leases end by themselves
+_MOST = 10_000  # ends that may wait for the store; what is lost comes back by itself
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds
 
 
@@ -83,7 +82,9 @@ class Desk:
         self._ttl = ttl
         self._me = secrets.token_hex(8)
         self._numbers = count()
-        self._ended: deque[tuple[float, Admitted, Mapping[Grant, int]]] = deque(maxlen=_MOST)
+        self._unsent = 0  # ends that the store has not been told yet, but will be in this turn
+        self._ending: set[asyncio.Task[None]] = set()
+        self._late: deque[tuple[float, Admitted, Mapping[Grant, int]]] = deque(maxlen=_MOST)
         self._open: dict[str, tuple[Grant, ...]] = {}  # by holder
         self._work: asyncio.Task[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -110,6 +111,8 @@ class Desk:
         one_of = [self.grants(slot) for slot in slots]
         holder = f"{self._me}-{next(self._numbers):x}"
         try:
+            if self._unsent:
+                await asyncio.sleep(0)  # what was given back before goes before
             found = await self._store.admit(holder, (), ttl=self._ttl, one_of=one_of)
         except StoreUnavailableError as error:
             self._contact.lost(error)
@@ -152,18 +155,29 @@ class Desk:
         }
         if not (held or actual or not asked.sure):
             return  # what it took is counted, and forgotten in a minute
-        loop = asyncio.get_running_loop()
-        self._ended.append((loop.time() + self._ttl, asked, actual))
-        self._work = _running(self._work, self._settle_all)
+        self._unsent += 1
+        task = asyncio.get_running_loop().create_task(self._end(asked, actual))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def settle(self, seconds: float) -> bool:
+        """Wait until what was given back can be had again; whether there was anything."""
+        ending = set(self._ending)
+        if ending:
+            await asyncio.wait(ending, timeout=seconds)
+        return bool(ending)
 
     async def aclose(self, seconds: float) -> None:
         """Give back what has ended; wait so long at most."""
-        if self._work is not None and self._ended:
-            self._work = _running(self._work, self._settle_all)
-            await asyncio.wait((self._work,), timeout=seconds)
-        for task in (self._work, self._renewal):
-            if task is not None and task.get_loop() is asyncio.get_running_loop():
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in (*self._ending, self._work) if task is not None]
+        tasks = [task for task in tasks if task.get_loop() is loop]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for task in (*tasks, self._renewal):
+            if task is not None and task.get_loop() is loop:
                 task.cancel()
+        self._unsent = 0
 
     def _assumed(self, holder: str, one_of: Sequence[tuple[Grant, ...]]) -> Ticket:
         every = tuple(grant for grants in one_of for grant in grants)
@@ -175,26 +189,29 @@ class Desk:
             self._open[ticket.asked.holder] = slots
             self._renewal = _running(self._renewal, self._renew_all)
 
-    async def _settle_all(self) -> None:
+    async def _end(self, asked: Admitted, actual: Mapping[Grant, int]) -> None:
+        self._unsent -= 1
+        if await self._settled(asked, actual):
+            self._freed()
+        else:
+            self._late.append((asyncio.get_running_loop().time() + self._ttl, asked, actual))
+            self._work = _running(self._work, self._settle_late)
+
+    async def _settle_late(self) -> None:
+        """Settle what could not be settled at once, as long as it makes a difference."""
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE
-        while self._ended:
-            batch = [self._ended.popleft() for _ in range(min(_AT_ONCE, len(self._ended)))]
-            settled = await asyncio.gather(*(self._settle(*one[1:]) for one in batch))
-            now = loop.time()
-            late = [
-                one
-                for one, done in zip(batch, settled, strict=True)
-                if not done and one[0] > now and len(self._ended) < _MOST
-            ]
-            if len(late) < len(batch):
-                self._freed()
-            if late:
-                self._ended.extendleft(reversed(late))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LAST_PAUSE)
+        while self._late:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_PAUSE)
+            while self._late:
+                one = self._late.popleft()
+                if one[0] > loop.time() and not await self._settled(*one[1:]):
+                    self._late.appendleft(one)
+                    break
+            self._freed()
 
-    async def _settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> bool:
+    async def _settled(self, admitted: Admitted, actual: Mapping[Grant, int]) -> bool:
         try:
             await self._store.settle(admitted, actual)
         except StoreUnavailableError as error:

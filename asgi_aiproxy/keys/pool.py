@@ -337,7 +337,8 @@ class KeyPool:
         known = self._slots.get(key.id)
         if known is None or known.key.secret != key.secret:
             return Slot(key, self._clock)
-        known.rekey(key)
+        if known.key is not key:
+            known.rekey(key)
         return known
 
     def _adopt(self, wanted: Mapping[str, tuple[Key, bool | None]]) -> None:

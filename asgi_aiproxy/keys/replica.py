@@ -70,7 +70,7 @@ class Replica:
         self._rows_read = 0
         self._stale_rows = self._stale_holds = False
         self._unwritten: dict[str, Slot] = {}
-        self._held: dict[str, Health] = {}  # what the store was last known to say, by tag
+        self._held: dict[str, Health] = {}  # what was read or written last, by tag
         self.errors: dict[str, str] = {}  # why rows can not be read, by key
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stops: list[Callable[[], None]] = []
@@ -232,13 +232,15 @@ class Replica:
         holds = await self._store.holds(self._account)
         now = self._clock()
         notes = {tag: found for tag, hold in holds.items() if (found := _read(hold, now))}
+        before, self._held = self._held, {}
         changed = False
         for slot in self._home.slots():
             if slot.tag in self._unwritten or slot.health is Health.DEAD:
+                if slot.tag in before:
+                    self._held[slot.tag] = before[slot.tag]
                 continue
             found = notes.get(slot.tag)
             if found is None:
-                self._held.pop(slot.tag, None)
                 over = slot.health is Health.COOLING and slot.until - now <= _SLACK
                 if slot.health is not Health.OK and not over:
                     slot.heal()

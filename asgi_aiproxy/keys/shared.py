@@ -107,7 +107,7 @@ class Shared:
         """A key now, or NoKeyError: keys with limits are asked for, up to the first that has none
         and so can be had."""
         seen = set(want.exclude)
-        found = False
+        found = again = places = False
         soonest: float | None = None
         while True:
             most = self._breadth
@@ -127,12 +127,17 @@ class Shared:
                     seen = set(want.exclude)
                     continue
                 self._breadth = _MANY
+                places = places or any(_has_places(slot) for slot in choices)
                 self._note(choices, answer)
                 soonest = _sooner(soonest, answer.retry_after)
             if free is not None and self._fits(free):
                 return self._lent(free, None)
-            if len(choices) < most:
-                raise self._failure(want, found, soonest)
+            if len(choices) == most:
+                continue
+            if not again and places and await self._desk.settle(_AGAIN):
+                again, seen = True, set(want.exclude)
+                continue
+            raise self._failure(want, found, soonest)
 
     def _choices(
         self, want: Want, seen: set[str], most: int
@@ -182,7 +187,7 @@ class Shared:
         if refused.retry_after is not None:
             until = self._pool._clock() + refused.retry_after
             for slot in choices:
-                if slot.key.concurrency is None and slot.health is not Health.QUARANTINED:
+                if not _has_places(slot):
                     slot.shut = until
 
     def _without_store(self, choices: list[Slot], free: Slot | None, ticket: Ticket) -> Lease:
@@ -272,6 +277,11 @@ class Shared:
         """The health of keys is another than before."""
         self._pool._shy = True
         self.queue.ring()
+
+
+def _has_places(slot: Slot) -> bool:
+    """Whether it may be had as soon as somebody gives it back."""
+    return slot.key.concurrency is not None or slot.health is Health.QUARANTINED
 
 
 def _sooner(known: float | None, more: float | None) -> float | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from asgi_aiproxy.keys import Health, Key, KeyPool, Lease, NoKeyError
-from asgi_aiproxy.stores import Store
+from asgi_aiproxy.stores import Hold, MemoryStore, Store
 from tests.keys.conftest import Pools, health, is_so, until
 
 pytestmark = pytest.mark.anyio
@@ -79,14 +82,60 @@ async def test_a_refused_key_is_tried_by_one_process_at_a_time_and_heals_in_all(
     again.release()
 
 
-async def when_rested(pool: KeyPool) -> Lease:
+async def when_rested(pool: KeyPool, id: str = "") -> Lease:
     """A key, as soon as there is one."""
     async with asyncio.timeout(10):
         while True:
             try:
-                return await pool.acquire()
+                return await pool.acquire(key_id=id)
             except NoKeyError as error:
                 await asyncio.sleep(min(error.retry_after or 0.01, 0.1))
+
+
+async def test_a_healed_key_gets_its_share_back_step_by_step_in_every_process(
+    worker: Pools,
+) -> None:
+    keys = [Key("sk-a", id="a"), Key("sk-b", id="b")]
+    firsts = []
+    options = {"cooldown": 0.5, "strategy": "fill_first"}
+    healer = await worker(*keys, **options)
+    others = [await worker(*keys, **options, random=random.Random(n)) for n in range(12)]
+    await fails(healer, 401, id="a")
+    for pool in others:
+        await until(lambda pool=pool: is_so(pool, a=QUARANTINED))
+    with await when_rested(healer, "a") as lease:
+        lease.settle(200)
+    for pool in others:
+        await until(lambda pool=pool: is_so(pool, a=OK))
+        with await pool.acquire() as lease:
+            firsts.append(lease.key.id)
+    assert firsts.count("b") >= 8  # an eighth is a's
+    for _ in range(3):
+        await works(others[0], id="a")
+    with await others[0].acquire() as lease:
+        assert lease.key.id == "a"
+
+
+async def test_a_pool_can_be_closed_and_used_again(worker: Pools) -> None:
+    key = Key("sk", id="a", concurrency=5)
+    first, second = await worker(key), await worker(key)
+    for _ in range(2):
+        async with first:
+            await works(first)
+        await works(first)
+        await until(lambda: _rested(second))
+        await fails(first, 429, 60)
+        await until(lambda: is_so(second, a=COOLING))
+        await second.enable("a")
+        await until(lambda: is_so(first, a=OK))
+
+
+async def _rested(pool: KeyPool) -> bool:
+    try:
+        (await pool.acquire()).release()
+    except NoKeyError:
+        return False
+    return True
 
 
 async def test_a_trial_that_fails_sends_the_key_to_rest_everywhere(worker: Pools) -> None:
@@ -125,6 +174,58 @@ async def test_of_two_verdicts_at_the_same_time_the_harder_one_holds(worker: Poo
         lease.release()
     for pool in pools:
         await until(lambda pool=pool: is_so(pool, a=QUARANTINED))
+
+
+class Slow(MemoryStore):
+    """Answers about holds late, each as late as it likes."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self.rng = rng
+
+    async def _dawdle(self) -> None:
+        await asyncio.sleep(self.rng.random() * 0.01)
+
+    async def hold(self, *arguments: Any) -> bool:
+        await self._dawdle()
+        return await super().hold(*arguments)
+
+    async def lift(self, *arguments: Any) -> bool:
+        await self._dawdle()
+        return await super().lift(*arguments)
+
+    async def holds(self, account: str) -> dict[str, Hold]:
+        found = await super().holds(account)
+        await self._dawdle()
+        return found
+
+
+async def test_in_whatever_order_verdicts_cross_all_come_to_the_same_end() -> None:
+    async def one(seed: int) -> None:
+        rng = random.Random(seed)
+        store, key = Slow(rng), Key("sk", id="a")
+        async with AsyncExitStack() as stack:
+            pools = [
+                await stack.enter_async_context(KeyPool(key, name="v", store=store))
+                for _ in range(3)
+            ]
+            leases = [await pool.acquire() for pool in pools for _ in range(2)]
+            verdicts = [402, 429, 429, 429, 200, 500]
+            rng.shuffle(verdicts)
+            for lease, status in zip(leases, verdicts, strict=True):
+                await asyncio.sleep(rng.choice((0, 0.003, 0.01)))
+                lease.settle(status, 60.0)
+                lease.release()
+            for _ in range(2):
+                for pool in pools:
+                    await until(lambda pool=pool: is_so(pool, a=QUARANTINED))
+                await asyncio.sleep(0.1)
+            for pool in pools:
+                (status_of_key,) = await pool.status()
+                assert status_of_key.health is QUARANTINED
+                assert 3500 < status_of_key.rests <= 3600
+
+    await asyncio.gather(*map(one, range(60)))
 
 
 async def test_an_operator_switches_a_key_off_and_on_for_all(worker: Pools) -> None:

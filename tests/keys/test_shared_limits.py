@@ -56,6 +56,13 @@ async def _can(pool: KeyPool) -> bool:
     return found
 
 
+async def test_what_is_given_back_can_be_had_again_at_once(worker: Pools) -> None:
+    pool = await worker(Key("sk", id="a", concurrency=1))
+    for _ in range(100):
+        async with pool.lease() as lease:
+            lease.settle(200)
+
+
 async def test_requests_a_minute_are_counted_together(worker: Pools) -> None:
     key = Key("sk", id="a", rpm=7)
     first, second = await worker(key), await worker(key)
@@ -264,6 +271,29 @@ async def test_the_store_is_asked_once_for_keys_with_limits_and_never_for_others
         assert store.calls == expected
 
 
+async def test_the_store_is_not_asked_again_for_keys_that_it_said_are_used_up() -> None:
+    store, now = Counting(), [1000.0]
+    keys = [Key(f"sk-{n}", rpm=1) for n in range(5)]
+    async with (
+        KeyPool(keys, store=store, clock=lambda: now[0]) as first,
+        KeyPool(keys, store=store, clock=lambda: now[0]) as second,
+    ):
+        assert len(await taken(first, 6)) == 5
+        for _ in range(3):
+            with pytest.raises(NoKeyError):
+                await second.acquire()
+        store.calls.clear()
+        for _ in range(10):
+            with pytest.raises(NoKeyError) as caught:
+                await second.acquire()
+            assert caught.value.retry_after == pytest.approx(60, abs=5)
+        assert store.calls["admit"] == 0
+        now[0] += 65
+        with pytest.raises(NoKeyError):  # by the store's own clock a minute has not passed
+            await second.acquire()
+        assert store.calls["admit"] > 0
+
+
 async def test_a_call_that_leaves_while_the_store_is_asked_holds_nothing(
     client: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,8 +355,8 @@ async def _walk(steps: list[Step], limits: list[tuple[int | None, int | None]]) 
         if what == "release":
             if held:
                 held.pop(number % len(held)).release()
-                for _ in range(6):
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
             continue
         busy = Counter(lease.key.id for lease in held)
         possible = {
