@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import getrandbits
 
 import msgspec
@@ -19,6 +20,7 @@ import msgspec
 from asgi_aiproxy._watch import ClientGoneError, Deadline
 from asgi_aiproxy.attempt import draft_of, translator_of
 from asgi_aiproxy.call import Call
+from asgi_aiproxy.dialects.base import Draft
 from asgi_aiproxy.errors import APIError, Kind, invalid
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.messages import Usage
@@ -30,8 +32,9 @@ from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
 
 logger = logging.getLogger("asgi_aiproxy")
 
-# A provider's error page is read up to here.
+# A provider's error page is read up to here, and waited for so many seconds.
 _MAX_ERROR = 256 * 1024
+_ERROR_WAIT = 10.0
 # A shorter key is a word like "none" for a server that wants any; texts may well hold it.
 _SECRET = 8
 # Failures of a provider that may have passed a moment later.
@@ -144,17 +147,24 @@ class Exchange:
             await call.gate.admit(call.operation.name, asked, call.fields, call.body)
         pause = relay.backoff
         failure: APIError | None = None
+        unfit: APIError | None = None
         while True:
             passing = False
             for target in targets:
                 try:
-                    return await self._with_keys(target)
+                    draft = self._draft(target)
+                except APIError as error:  # another target may be able to
+                    unfit = unfit or error
+                    continue
+                try:
+                    return await self._with_keys(target, draft)
                 except APIError as error:
                     failure = _last(failure, error)
                 more = failure.retryable or failure.code == NO_KEY
                 if not more or call.upload is not None or self._attempts >= relay.attempts:
                     raise failure
                 passing = passing or failure.kind in _PASSING
+            failure = failure or unfit
             assert failure is not None  # noqa: S101 (there is at least one target)
             if not passing:
                 raise failure
@@ -195,7 +205,21 @@ class Exchange:
             out = translator.fail(error)
         return out
 
-    async def _with_keys(self, target: Target) -> Reply:
+    def _draft(self, target: Target) -> Draft:
+        """The request for a target. Raises APIError if that can not carry it."""
+        self._provider, self._model = target.provider.name, target.model
+        self._key_id = self._secret = ""
+        draft = draft_of(self._call, target, self._native(target))
+        if draft.ignored and self._relay.strict:
+            raise invalid(
+                f"{self._provider} can not carry: {', '.join(draft.ignored)}.", draft.ignored[0]
+            )
+        return draft
+
+    def _native(self, target: Target) -> bool:
+        return self._call.operation.name in target.provider.native
+
+    async def _with_keys(self, target: Target, draft: Draft) -> Reply:
         """Try one target with its keys, one after the other while it is the key that fails."""
         tried: set[str] = set()
         failure: APIError | None = None
@@ -210,7 +234,7 @@ class Exchange:
                 self._attempts += 1
                 raise failure from None
             try:
-                return await self._attempt(target, key)
+                return await self._attempt(target, draft, key)
             except APIError as error:
                 self._without_secret(error)
                 # The message alone: handlers keep what they are given, and the error the request.
@@ -229,8 +253,6 @@ class Exchange:
 
     async def _take_key(self, target: Target, tried: set[str]) -> Key | None:
         call, provider = self._call, target.provider
-        self._provider, self._key_id, self._secret = provider.name, "", ""
-        self._model = target.model
         if call.own_key:
             self._secret = call.own_key
             return Key(call.own_key, id="own")
@@ -255,14 +277,8 @@ class Exchange:
                 error.body = error.body.replace(self._secret.encode(), b"[key]")
         return error
 
-    async def _attempt(self, target: Target, key: Key | None) -> Reply:
-        call, provider = self._call, target.provider
-        native = call.operation.name in provider.native
-        draft = draft_of(call, target, native)
-        if draft.ignored and self._relay.strict:
-            raise invalid(
-                f"{provider.name} can not carry: {', '.join(draft.ignored)}.", draft.ignored[0]
-            )
+    async def _attempt(self, target: Target, draft: Draft, key: Key | None) -> Reply:
+        call, provider, native = self._call, target.provider, self._native(target)
         streamed = call.stream or call.upload is not None or call.operation.raw
         if call.upload is None:
             outgoing = provider.outgoing(draft, key, method="POST", streamed=streamed)
@@ -289,6 +305,7 @@ class Exchange:
         self._first_byte = time.perf_counter() - self._ticks
         if self._lease is not None:
             self._lease.settle(answer.status)
+            self._lease.learn(answer.headers, self._relay.clock())
         return Reply(
             media_type=media_type if isinstance(translator, Bytes) else "",
             first=first,
@@ -302,16 +319,14 @@ class Exchange:
     async def _refusal(self, target: Target, answer: Incoming, native: bool) -> APIError:
         """The error for an answer that is none. What it means for the key is settled."""
         provider = target.provider
-        body = bytearray()
-        while len(body) < _MAX_ERROR and (data := await answer.read()):
-            body += data
+        body = await _error_page(answer)
         if 300 <= answer.status < 400:
             return APIError(
                 Kind.UPSTREAM,
                 f"The provider {provider.name!r} answered with a redirect (HTTP {answer.status}): "
                 f"its base_url may be wrong.",
             )
-        error = provider.dialect.decode_error(answer.status, bytes(body))
+        error = provider.dialect.decode_error(answer.status, body)
         if error.retry_after is None and error.retryable:
             error.retry_after = retry_after(answer.headers, self._relay.clock())
             if error.retry_after is None and error.kind is Kind.LIMITED:
@@ -326,7 +341,7 @@ class Exchange:
             same = error.status == answer.status
             error.message = f"{refused}: {error.message}" if same else f"{refused}."
         elif native and provider.exact and not error.retryable:
-            error.body = bytes(body)
+            error.body = body
         return error
 
     async def _end_attempt(self, error: APIError) -> None:
@@ -415,6 +430,15 @@ async def _first(answer: Incoming, translator: Translator) -> tuple[bytes, bool]
             return b"".join(pieces), True
         pieces.append(translator.feed(data))
     return b"".join(pieces), False
+
+
+async def _error_page(answer: Incoming) -> bytes:
+    """The body of an error, as much of it as comes: its status says what matters."""
+    body = bytearray()
+    with suppress(APIError), Deadline(_ERROR_WAIT, "The error did not come in time."):
+        while len(body) < _MAX_ERROR and (data := await answer.read()):
+            body += data
+    return bytes(body)
 
 
 def no_such_model(model: str, provider: str = "") -> APIError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable
+import re
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from asgi_aiproxy import _asgi
@@ -24,6 +25,9 @@ _PASSED = frozenset(
 )
 _PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
+# Proxies before us give a head of headers a few kilobytes.
+_MAX_NAME, _MAX_NAMES = 100, 1000
+_UNFIT = re.compile(r"[^ -~]")
 
 _TOO_LONG = "The call took too long."
 _BROKE = "The provider broke off in the middle of its answer."
@@ -220,5 +224,17 @@ def _headers(reply: Reply) -> RawHeaders:
     if reply.key_id:
         headers.append((b"x-auth-id", reply.key_id.encode("latin-1", "replace")))
     if reply.ignored:
-        headers.append((b"aiproxy-ignored", ", ".join(reply.ignored).encode("ascii", "replace")))
+        headers.append((b"aiproxy-ignored", _named(reply.ignored)))
     return headers
+
+
+def _named(members: Sequence[str]) -> bytes:
+    """Members of a request for a header: a caller can name them as it likes."""
+    out, left = "", len(members)
+    for name in members:
+        shown = _UNFIT.sub("?", name[:_MAX_NAME])
+        if len(out) + len(shown) > _MAX_NAMES:
+            return f"{out}, and {left} more".encode()
+        out = f"{out}, {shown}" if out else shown
+        left -= 1
+    return out.encode()

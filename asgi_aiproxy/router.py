@@ -98,7 +98,7 @@ class ProviderRouter:
             if wished is None:
                 return ()
             found = [target for target in found if target.provider is wished]
-            return found or wished.targets(model)
+            found = found or wished.targets(model)
         return found if len(found) < 2 else draw(found, self._random)
 
     def models(self) -> Sequence[str]:

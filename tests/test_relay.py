@@ -434,12 +434,14 @@ async def test_a_key_without_money_rests_for_long() -> None:
     assert (await pool.status())[0].rests > 1000
 
 
+CLAUDE = (
+    b'{"id":"m","type":"message","role":"assistant","model":"c","content":[],'
+    b'"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
+)
+
+
 async def test_what_a_target_can_not_carry_is_named_or_refused() -> None:
-    anthropic_answer = (
-        b'{"id":"m","type":"message","role":"assistant","model":"c","content":[],'
-        b'"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
-    )
-    upstream = Upstream(answers(anthropic_answer))
+    upstream = Upstream(answers(CLAUDE))
     app, _ = shim(upstream, ANTHROPIC.using("sk"))
     answer = await asgi.chat(app, seed=7, logit_bias={"1": 2})
     assert set((answer.header("aiproxy-ignored") or "").split(", ")) == {"seed", "logit_bias"}
@@ -447,6 +449,67 @@ async def test_what_a_target_can_not_carry_is_named_or_refused() -> None:
     answer = await asgi.chat(strict, seed=7)
     assert answer.status == 400
     assert answer.json["error"]["param"] == "seed"
+
+
+async def test_whatever_the_ignored_members_are_called_the_answer_arrives() -> None:
+    upstream = Upstream(answers(CLAUDE))
+    app, _ = shim(upstream, ANTHROPIC.using("sk"))
+    odd = {"a\r\nset-cookie: x": 1, "é": 1, "\0": 1}
+    answer = await asgi.chat(app, **odd)
+    assert answer.header("aiproxy-ignored") == "a??set-cookie: x, ?, ?"
+    answer = await asgi.chat(app, **{f"member_{number}": 1 for number in range(5000)})
+    told = answer.header("aiproxy-ignored") or ""
+    assert told.startswith("member_0, member_1, ")
+    assert len(told) < 1100
+    assert told.endswith(f", and {5000 - told.count('member_')} more")
+
+
+async def test_a_target_that_can_not_carry_a_call_is_passed_over() -> None:
+    upstream = Upstream(answers())
+    pool = KeyPool(["sk-1"])
+    router = ProviderRouter({"m": [ANTHROPIC.using(pool), OPENAI.using("sk-2")]})
+    app, books = shim(upstream, router)
+    answer = await asgi.chat(app, n=2)
+    assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai")
+    answer = await asgi.request(app, "POST", "/v1/embeddings", {"model": "m", "input": "x"})
+    assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai")
+    strict, _ = shim(upstream, router, strict=True)
+    answer = await asgi.chat(strict, logit_bias={"1": 2})
+    assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai")
+    await settled(app)
+    assert [record.attempts for record in books.records] == [1, 1]
+
+
+async def test_a_failure_that_may_pass_is_told_though_the_next_target_can_not_carry_the_call() -> (
+    None
+):
+    upstream = Upstream(refuses(503))
+    router = ProviderRouter({"m": [OPENAI.using("sk-1"), ANTHROPIC.using("sk-2")]})
+    app, _ = shim(upstream, router, attempts=2)
+    answer = await asgi.chat(app, n=2)
+    assert answer.status == 503
+    assert len(upstream.requests) == 2
+
+
+async def test_a_refusal_that_breaks_off_still_means_what_its_status_says() -> None:
+    cut = Step([b'{"error":{"mess', httpx.ReadError("reset")], 429, {"retry-after": "20"})
+    pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
+    upstream = Upstream(cut, answers())
+    app, _ = shim(upstream, OPENAI.using(pool))
+    assert (await asgi.chat(app)).header("x-auth-id") == "2"
+    assert (await pool.status())[0].rests == pytest.approx(20, abs=2)
+
+
+async def test_a_key_whose_answer_says_that_its_limit_is_used_up_rests_before_it_is_refused() -> (
+    None
+):
+    used = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "40s"}
+    last = Step(answers().pieces, headers={"content-type": "application/json", **used})
+    pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")], strategy="fill_first")
+    app, _ = shim(Upstream(last, answers()), OPENAI.using(pool))
+    assert (await asgi.chat(app)).header("x-auth-id") == "1"
+    assert (await asgi.chat(app)).header("x-auth-id") == "2"
+    assert (await pool.status())[0].rests == pytest.approx(40, abs=2)
 
 
 async def test_an_operation_the_provider_does_not_have_is_not_found() -> None:

@@ -147,6 +147,12 @@ def test_targets_of_one_priority_share_the_load_by_weight() -> None:
     assert 0.7 < second < 0.8
 
 
+def test_a_wish_for_a_provider_keeps_the_order_of_its_targets() -> None:
+    late, early = Target(openai, "late", priority=1), Target(openai, "early")
+    router = ProviderRouter({"m": [late, Target(groq, "x"), early]})
+    assert names(router, "m", "openai") == ["openai:early", "openai:late"]
+
+
 def test_lower_priority_numbers_go_first_and_lists_are_an_order() -> None:
     mixed = [
         Target(openrouter, "x", priority=5),

@@ -158,6 +158,9 @@ class AnswerReader:
         self.reusable = status[1] == "1"
         if self.status == 101:
             raise NotHTTPError("it changed to another protocol")
+        if "\0" in head or head.count("\r") > head.count("\r\n") + head.endswith("\r"):
+            # A lone CR may be a line end to whom a header is passed on.
+            raise NotHTTPError("what came has a header that is none")
         headers = self.headers
         for line in lines:
             name, colon, value = line.partition(":")

@@ -129,6 +129,8 @@ def test_an_answer_to_head_has_no_body() -> None:
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n: no name\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nName : spaced\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Request-Id: a\rSet-Cookie: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Request-Id: a\0b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
