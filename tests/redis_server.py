@@ -100,8 +100,9 @@ def die_with_parent() -> None:
 class Server:
     """A server of our own, on a port that stays the same when it is started again."""
 
-    def __init__(self, *arguments: str, sentinel: str = "", port: int = 0) -> None:
-        self.port = port or free_port()
+    def __init__(self, *arguments: str, sentinel: str = "", password: str = "") -> None:
+        self.port = free_port()
+        self._password = password
         self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
         self._arguments = arguments
         self._sentinel = sentinel
@@ -143,6 +144,9 @@ class Server:
     def ask(self, *command: str) -> str:
         """What the server says to a command, as it comes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as peer:
+            if self._password:
+                peer.sendall(f"AUTH {self._password}\r\n".encode())
+                assert peer.recv(100) == b"+OK\r\n"
             parts = [f"${len(part.encode())}\r\n{part}\r\n" for part in command]
             peer.sendall(f"*{len(command)}\r\n{''.join(parts)}".encode())
             reply = peer.recv(1 << 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 import msgspec
@@ -15,21 +16,21 @@ class Leases(msgspec.Struct):
     """Names that expire, each at its time."""
 
     until: dict[str, float] = {}
-    soonest: float = _NEVER  # no name expires before
+    line: list[tuple[float, str]] = []  # a heap; a name may have left, or stand in it twice
 
     def put(self, name: str, until: float) -> None:
         """Keep a name until then."""
         self.until[name] = until
-        self.soonest = min(self.soonest, until)
+        heappush(self.line, (until, name))
 
     def expired(self, now: int) -> list[str]:
         """The names whose time has come; they are gone after this."""
-        if now < self.soonest:
-            return []
-        gone = [name for name, until in self.until.items() if until <= now]
-        for name in gone:
-            del self.until[name]
-        self.soonest = min(self.until.values(), default=_NEVER)
+        gone = []
+        while self.line and self.line[0][0] <= now:
+            until, name = heappop(self.line)
+            if self.until.get(name) == until:
+                del self.until[name]
+                gone.append(name)
         return gone
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from heapq import nsmallest
 from itertools import islice
 from typing import Self
 
@@ -86,8 +87,8 @@ class MemoryStore:
     async def page(self, table: str, after: str = "", limit: int = 100) -> dict[str, bytes]:
         """At most `limit` rows whose keys come after `after`, in their order."""
         found = self._tables.get(table, {})
-        keys = sorted((key for key in found if key > after), key=str.encode)
-        return {key: found[key] for key in keys[:limit]}
+        keys = nsmallest(limit, (key for key in found if key > after))
+        return {key: found[key] for key in keys}
 
     async def put(
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING

@@ -146,6 +146,8 @@ class Watched:
             sentinel=f"sentinel monitor main 127.0.0.1 {port} 1\n"
             f"sentinel down-after-milliseconds main 500\n"
             f"sentinel failover-timeout main 2000\n"
+            f"requirepass w4tch\n",
+            password="w4tch",
         )
         stack.callback(self.sentinel.remove)
         until(lambda: "master_link_status:up" in self.replica.ask("INFO"), "the replica")
@@ -153,13 +155,39 @@ class Watched:
 
     @property
     def url(self) -> str:
-        return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel.port}/main/0"
+        return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel.port}/main/0?sentinel_password=w4tch"
 
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     with ExitStack() as stack:
         yield Watched(stack)
+
+
+async def test_sentinels_are_asked_over_tls_too(
+    watched: Watched, tls: ssl.SSLContext, authority: trustme.CA, tmp_path: Path
+) -> None:
+    """The master itself speaks none here; that it was found is seen by who connects to it."""
+    known = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(known))
+    async with Proxy(watched.sentinel.port, tls=tls) as proxy:
+        url = f"rediss+sentinel://127.0.0.1:{proxy.port}/main/0?sentinel_password=w4tch"
+        async with RedisStore(f"{url}&ssl_ca_certs={known}", timeout=2) as store:
+            before = connections(watched.master)
+            with pytest.raises(StoreUnavailableError):
+                await store.get("t", "k")
+            assert connections(watched.master) >= before + 2  # the store's, and who asks here
+        async with RedisStore(url, timeout=2) as store:
+            before = connections(watched.master)
+            with pytest.raises(StoreUnavailableError):
+                await store.get("t", "k")
+            assert connections(watched.master) == before + 1
+
+
+def connections(server: Server) -> int:
+    """How many there have been."""
+    told = server.ask("INFO", "stats")
+    return int(told.partition("total_connections_received:")[2].partition("\r")[0])
 
 
 async def came_back(store: RedisStore) -> dict[str, int]:

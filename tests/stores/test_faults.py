@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 
 from asgi_aiproxy.stores import Admitted, Count, Reserve, Slot, StoreUnavailableError
-from asgi_aiproxy.stores.redis import RedisStore
+from asgi_aiproxy.stores.redis import RedisStore, pipe
 from tests.redis_server import Server, server as started
 from tests.stores.proxy import Fault, Proxy
 
@@ -112,6 +112,19 @@ async def test_a_single_call_long_after_a_failure_is_not_refused_for_it(
     resume(server)
     await asyncio.sleep(1.5)
     assert await store.get("t", "k") is None
+
+
+async def test_when_nobody_tries_any_more_the_next_call_finds_the_server(
+    store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "_PATIENCE", 0)
+    for _ in range(2):
+        stop(server)
+        with pytest.raises(StoreUnavailableError):
+            await store.get("t", "k")
+        resume(server)
+        await asyncio.sleep(0)
+        assert await store.get("t", "k") is None
 
 
 async def test_a_connection_that_the_server_closed_while_idle_costs_nothing(

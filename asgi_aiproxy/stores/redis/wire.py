@@ -7,17 +7,18 @@ A server's address is a URL:
 - `redis+cluster://user:password@host:7000,host:7001`.
 
 `rediss+sentinel` and `rediss+cluster` use TLS. What follows `?` are arguments of redis-py's
-connections, such as `ssl_ca_certs=/path`.
+connections, such as `ssl_ca_certs=/path`; `sentinel_username` and `sentinel_password` are for the
+Sentinels themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -48,6 +49,7 @@ class Target(msgspec.Struct, frozen=True):
     url: str  # of one server, without an address unless it is the only one
     seeds: tuple[Address, ...] = ()
     master: str = ""
+    watchers: tuple[tuple[str, str], ...] = ()  # what the Sentinels want to know of us
 
 
 def read_url(url: str) -> Target:
@@ -78,8 +80,16 @@ def read_url(url: str) -> Target:
             raise ConfigurationError(
                 f"{shown!r} does not name the master: redis+sentinel://host:26379/mymaster"
             )
-        return Target("sentinel", shown, _url(scheme, users + at, path, split.query), seeds, master)
+        options = parse_qsl(split.query)
+        own = {name.removeprefix("sentinel_"): value for name, value in options if _own(name)}
+        query = urlencode([(name, value) for name, value in options if not _own(name)])
+        url = _url(scheme, users + at, path, query)
+        return Target("sentinel", shown, url, seeds, master, tuple(own.items()))
     return Target("cluster", shown, _url(scheme, users + at, "", split.query), seeds)
+
+
+def _own(option: str) -> bool:
+    return option.startswith("sentinel_")
 
 
 def _url(scheme: str, users: str, path: str, query: str) -> str:
@@ -146,14 +156,16 @@ class Dialler:
     async def _master(self) -> Address:
         make: Any = Sentinel
         share = self._timeout / (len(self._target.seeds) + 1)  # they are asked one after the other
-        sentinel = make(
-            self._target.seeds,
-            sentinel_kwargs={
-                "socket_timeout": share,
-                "socket_connect_timeout": share,
-                "retry": Retry(NoBackoff(), 0),
-            },
-        )
+        options = {
+            "socket_timeout": share,
+            "socket_connect_timeout": share,
+            "retry": Retry(NoBackoff(), 0),
+            **dict(self._target.watchers),
+        }
+        if issubclass(self._class, SSLConnection):
+            options["ssl"] = True
+            options |= {n: v for n, v in self._arguments.items() if n.startswith("ssl_")}
+        sentinel = make(self._target.seeds, sentinel_kwargs=options)
         try:
             host, port = await sentinel.discover_master(self._target.master)
         finally:
