@@ -52,8 +52,8 @@ MAY: dict[str, set[str]] = {
     "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
-    "relay": {"_watch", "attempt", "call", "errors", "keys", "messages", "providers"}
-    | {"retry_after", "translate", "upstream", "usage"},
+    "relay": {"_watch", "attempt", "call", "dialects.base", "errors", "keys", "messages"}
+    | {"providers", "retry_after", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
     # apps and middlewares
@@ -76,7 +76,7 @@ MAY: dict[str, set[str]] = {
     | {"middleware", "prices", "providers", "router", "shim", "stores", "tenants"}
     | {"upstream", "usage"},
     "settings": {"_asgi", "composition", "errors", "identity", "keys", "networks", "providers"},
-    "cli": {"admin", "composition", "errors", "keys", "ledger", "providers", "settings", "stores"},
+    "cli": {"admin", "composition", "errors", "keys", "providers", "settings", "stores"},
     "__main__": {"cli", "errors", "settings"},
     # The test kit speaks the vendors' languages by itself: it is there to test the rest.
     "testing": PURE | {"_asgi", "_watch"},

@@ -21,7 +21,6 @@ from asgi_aiproxy.admin.tokens import TokenDesk
 from asgi_aiproxy.admin.usage import UsageDesk
 from asgi_aiproxy.admin.vouchers import VoucherDesk
 from asgi_aiproxy.keys import KeyPool
-from asgi_aiproxy.ledger import Ledger
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.tenants import StoredTokens
@@ -68,7 +67,7 @@ class AdminApp:
             GroupDesk(store),
             AccountDesk(store, clock=clock),
             VoucherDesk(store, clock=clock),
-            UsageDesk(Ledger(store, name=ledger), clock=clock),
+            UsageDesk(store, ledger, clock=clock),
             LiveDesk(store, ledger, self._access),
             OwnDesk(store, units_per_usd=units_per_usd, clock=clock),
         )

@@ -14,6 +14,9 @@ from asgi_aiproxy.admin.budgets import MICRO
 from asgi_aiproxy.admin.routes import MOST, Page, Route
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.ledger import By, Ledger, Query, State, Totals
+from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.tenants import Token
+from asgi_aiproxy.tenants.tokens import TOKENS
 from asgi_aiproxy.usage import UsageRecord
 
 _LONGEST = 400  # days
@@ -62,9 +65,11 @@ class RecordOut(UsageRecord, frozen=True, kw_only=True):
 
 
 class SumOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What some exchanges come to. What is `absorbed_usd` nobody paid."""
+    """What some exchanges come to. `label` is what a token of this id is called; what is
+    `absorbed_usd` nobody paid."""
 
     name: str
+    label: str = ""
     requests: int
     failed: int
     input: int
@@ -75,11 +80,14 @@ class SumOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageDesk:
-    """What can be read in a ledger. Raises APIError, which names the field, and
+    """What can be read in the ledger of a store. Raises APIError, which names the field, and
     StoreUnavailableError."""
 
-    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.time) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, store: Store, ledger: str = "ledger", *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._ledger = Ledger(store, name=ledger)
+        self._store = store
         self._clock = clock
 
     async def page(self, query: UsageQuery) -> Page[RecordOut]:
@@ -105,7 +113,16 @@ class UsageDesk:
         else:
             sums.sort(key=lambda one: (-one.usd, -one.units, -one.requests, one.name))
         end = query.after + query.limit
-        return Page(sums[query.after : end], str(end) if end < len(sums) else None)
+        some = sums[query.after : end]
+        if query.by == "principal":
+            some = await self._labelled(some)
+        return Page(some, str(end) if end < len(sums) else None)
+
+    async def _labelled(self, sums: list[SumOut]) -> list[SumOut]:
+        """Sums by caller with the names of the tokens that there still are."""
+        rows = await self._store.rows(TOKENS, [one.name for one in sums])
+        names = {id: msgspec.json.decode(row, type=Token).name for id, row in rows.items()}
+        return [msgspec.structs.replace(one, label=names.get(one.name, one.name)) for one in sums]
 
     def routes(self) -> list[Route]:
         """The paths of all this."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 
 from asgi_aiproxy.admin.problems import converted
-from asgi_aiproxy.admin.usage import SumQuery, UsageDesk, UsageQuery
+from asgi_aiproxy.admin.usage import SumOut, SumQuery, UsageDesk, UsageQuery
 from asgi_aiproxy.cli import tables, words
 from asgi_aiproxy.cli.office import Office, work
 from asgi_aiproxy.cli.words import Commands, command
-from asgi_aiproxy.ledger import Ledger
 
 _BY = ("day", "principal", "account", "model", "provider", "key")
 _FILTERS = ("principal", "account", "group", "provider", "model", "key", "state")
@@ -45,13 +44,21 @@ def _usage(arguments: argparse.Namespace) -> int:
 
 async def _sums(arguments: argparse.Namespace, office: Office) -> None:
     given = {name: getattr(arguments, name) for name in ("by", "since", "until", "name", "limit")}
-    page = await UsageDesk(Ledger(office.store)).sums(SumQuery(**given))
+    page = await UsageDesk(office.store).sums(SumQuery(**given))
     if arguments.json:
         tables.as_json(page)
         return
     heads = (arguments.by.upper(), "REQUESTS", "FAILED", "INPUT", "OUTPUT", "COST", "UNITS")
     rows = [
-        (one.name, one.requests, one.failed, one.input, one.output, tables.usd(one.usd), one.units)
+        (
+            _name(one),
+            one.requests,
+            one.failed,
+            one.input,
+            one.output,
+            tables.usd(one.usd),
+            one.units,
+        )
         for one in page.data
     ]
     tables.table(heads, rows, "Nothing was used.")
@@ -59,9 +66,13 @@ async def _sums(arguments: argparse.Namespace, office: Office) -> None:
         tables.note(f"There is more: --limit goes up to 1000, this shows {len(rows)}.")
 
 
+def _name(one: SumOut) -> str:
+    return f"{one.label} ({one.name})" if one.label not in ("", one.name) else one.name
+
+
 async def _last(arguments: argparse.Namespace, filters: dict[str, str], office: Office) -> None:
     query = converted({**filters, "limit": arguments.last}, UsageQuery)
-    page = await UsageDesk(Ledger(office.store)).page(query)
+    page = await UsageDesk(office.store).page(query)
     if arguments.json:
         tables.as_json(page)
         return

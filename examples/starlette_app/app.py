@@ -75,11 +75,12 @@ def create_app(mock_url: str | None = None, redis_url: str | None = None) -> Sta
     async def home(request: Request) -> JSONResponse:
         return JSONResponse({"service": "yours", "ai": "/ai/v1"})
 
+    providers = [openai, anthropic, gemini]
     routes = [Route("/", home), Mount("/ai", ai)]
     if admin_token := os.environ.get("ADMIN_TOKEN"):
-        providers = [openai, anthropic, gemini]
         routes.append(Mount("/ai-admin", AdminApp(store, token=admin_token, providers=providers)))
-    return Starlette(routes=routes, lifespan=lifespan(store, ledger, ai))
+    pools = [provider.keys for provider in providers if provider.keys is not None]
+    return Starlette(routes=routes, lifespan=lifespan(store, ledger, *pools, ai))
 
 
 app = create_app(os.environ.get("MOCK_URL"), os.environ.get("REDIS_URL"))

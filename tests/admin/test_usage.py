@@ -85,7 +85,11 @@ async def test_sums_come_by_what_is_asked_the_dearest_first(store: Store, client
     keys = (await client("GET", "/usage/sums?by=key")).json["data"]
     assert [key["name"] for key in keys] == ["openai/k"]
     one = (await client("GET", "/usage/sums?by=principal&name=ann")).json["data"]
-    assert [found["name"] for found in one] == ["ann"]
+    assert [(found["name"], found["label"]) for found in one] == [("ann", "ann")]
+    token = (await client("POST", "/tokens", {"name": "team-1"})).json["token"]["id"]
+    await keep(store, record(4, principal=token))
+    one = (await client("GET", f"/usage/sums?by=principal&name={token}")).json["data"]
+    assert [found["label"] for found in one] == ["team-1"]
     assert (await client("GET", "/usage/sums?until=2020-01-02")).json["data"] == []
 
 
