@@ -17,10 +17,13 @@ from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.machine import Cores, Neighbours
+from benchmarks.passthrough import passthrough
 from benchmarks.report import Progress, Result
 from benchmarks.rounds import Bench, Options
-from benchmarks.rows import ROWS
+from benchmarks.rows import ROWS as OURS
 from benchmarks.traffic import Tools, Upstream
+
+ROWS = {**OURS, "passthrough": passthrough}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.passthrough`: the proxy beside a bare relay and a bare aiohttp proxy."""
+"""The proxy beside a bare relay and a bare aiohttp proxy (which runs as a script of this file)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import sys
 from typing import Any
 
-from benchmarks import __main__, wire
+from benchmarks import wire
 from benchmarks.apps import App, upstream
 from benchmarks.report import Result
 from benchmarks.rounds import Bench, Case
-from benchmarks.rows import CONNECTIONS, EVENTS, ROWS, share, stream, uvicorn
+from benchmarks.rows import CONNECTIONS, EVENTS, share, stream, uvicorn
 from benchmarks.servers import HOST
 
 
@@ -83,7 +83,7 @@ def passthrough(bench: Bench) -> list[Result]:
         return [part.replace("benchmarks.apps:", "benchmarks.passthrough:") for part in command]
 
     def theirs(_: str, port: int) -> list[str]:
-        return [sys.executable, "-m", "benchmarks.passthrough", "aiohttp", str(port)]
+        return [sys.executable, "-m", "benchmarks.passthrough", str(port)]
 
     with bench.servers() as servers:
         started = {
@@ -115,8 +115,4 @@ def passthrough(bench: Bench) -> list[Result]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["aiohttp"]:
-        aiohttp_proxy(int(sys.argv[2]))
-    else:
-        ROWS["passthrough"] = passthrough
-        sys.exit(__main__.main(["--only", "passthrough", *sys.argv[1:]]))
+    aiohttp_proxy(int(sys.argv[1]))
