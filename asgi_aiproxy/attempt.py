@@ -1,7 +1,4 @@
-"""What one attempt sends to a provider, and how its answer becomes the client's. Pure.
-
-`native` says that the call passes through in its own dialect.
-"""
+"""What one attempt sends to a provider, and how its answer becomes the client's. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from asgi_aiproxy.call import Call
 from asgi_aiproxy.dialects._read import unreadable
 from asgi_aiproxy.dialects.base import Draft
 from asgi_aiproxy.dialects.openai_chat.echo import openai_usage
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import APIError, Kind, invalid
 from asgi_aiproxy.messages import Usage, unfold
 from asgi_aiproxy.providers.base import Provider, Target
 from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole, collected
@@ -21,8 +18,17 @@ from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole,
 _STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
 
 
-def draft_of(call: Call, target: Target, native: bool) -> Draft:
-    """The request for a target. Raises APIError if it can not serve such calls."""
+class Plan(msgspec.Struct, frozen=True):
+    """A target and what it is sent; `native` says that the call passes through in its dialect."""
+
+    target: Target
+    native: bool
+    draft: Draft
+
+
+def plan(call: Call, target: Target, *, strict: bool) -> Plan:
+    """How a target is asked. Raises APIError if it can not serve such calls."""
+    native = call.operation.name in target.provider.native
     if native:
         draft = call.face.forward(call.operation, target.model, call.fields, stream=call.stream)
         if call.headers:
@@ -37,7 +43,12 @@ def draft_of(call: Call, target: Target, native: bool) -> Draft:
             f"{call.operation.name}.",
             code="unsupported_operation",
         )
-    return target.provider.amend(draft)
+    draft = target.provider.amend(draft)
+    if draft.ignored and strict:
+        raise invalid(
+            f"{target.provider.name} can not carry: {', '.join(draft.ignored)}.", draft.ignored[0]
+        )
+    return Plan(target, native, draft)
 
 
 def translator_of(call: Call, provider: Provider, native: bool, kind: str) -> Translator:

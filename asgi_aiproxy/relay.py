@@ -18,10 +18,9 @@ from random import getrandbits
 import msgspec
 
 from asgi_aiproxy._watch import ClientGoneError, Deadline
-from asgi_aiproxy.attempt import draft_of, translator_of
+from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
-from asgi_aiproxy.dialects.base import Draft
-from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Router, Target
@@ -151,13 +150,15 @@ class Exchange:
         while True:
             passing = False
             for target in targets:
+                self._provider, self._model = target.provider.name, target.model
+                self._key_id = self._secret = ""
                 try:
-                    draft = self._draft(target)
+                    planned = plan(call, target, strict=relay.strict)
                 except APIError as error:  # another target may be able to
                     unfit = unfit or error
                     continue
                 try:
-                    return await self._with_keys(target, draft)
+                    return await self._with_keys(planned)
                 except APIError as error:
                     failure = _last(failure, error)
                 more = failure.retryable or failure.code == NO_KEY
@@ -205,22 +206,9 @@ class Exchange:
             out = translator.fail(error)
         return out
 
-    def _draft(self, target: Target) -> Draft:
-        """The request for a target. Raises APIError if that can not carry it."""
-        self._provider, self._model = target.provider.name, target.model
-        self._key_id = self._secret = ""
-        draft = draft_of(self._call, target, self._native(target))
-        if draft.ignored and self._relay.strict:
-            raise invalid(
-                f"{self._provider} can not carry: {', '.join(draft.ignored)}.", draft.ignored[0]
-            )
-        return draft
-
-    def _native(self, target: Target) -> bool:
-        return self._call.operation.name in target.provider.native
-
-    async def _with_keys(self, target: Target, draft: Draft) -> Reply:
+    async def _with_keys(self, planned: Plan) -> Reply:
         """Try one target with its keys, one after the other while it is the key that fails."""
+        target = planned.target
         tried: set[str] = set()
         failure: APIError | None = None
         while True:
@@ -234,7 +222,7 @@ class Exchange:
                 self._attempts += 1
                 raise failure from None
             try:
-                return await self._attempt(target, draft, key)
+                return await self._attempt(planned, key)
             except APIError as error:
                 self._without_secret(error)
                 # The message alone: handlers keep what they are given, and the error the request.
@@ -277,8 +265,9 @@ class Exchange:
                 error.body = error.body.replace(self._secret.encode(), b"[key]")
         return error
 
-    async def _attempt(self, target: Target, draft: Draft, key: Key | None) -> Reply:
-        call, provider, native = self._call, target.provider, self._native(target)
+    async def _attempt(self, planned: Plan, key: Key | None) -> Reply:
+        call, target, draft = self._call, planned.target, planned.draft
+        provider, native = target.provider, planned.native
         streamed = call.stream or call.upload is not None or call.operation.raw
         if call.upload is None:
             outgoing = provider.outgoing(draft, key, method="POST", streamed=streamed)
