@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, Self
 
@@ -89,7 +89,7 @@ class Ledger:
 
     The last `most` of them are kept one by one, sums by day for `keep` days. `prices` and `ratios`
     price what no `Quota` has priced. Records are written in the background; while the store is away
-    they wait, each is written once.
+    they wait; in the sums each is counted once.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Ledger:
             self._write, what="batches of usage records", most=10_000, at_once=16
         )
         self._gathering: Backlog[UsageRecord] = Backlog(
-            self._gather, what="usage records", gather=0.05
+            self._gather, what="usage records", gather=0.1
         )
 
     async def __aenter__(self) -> Self:
@@ -138,28 +138,32 @@ class Ledger:
         Raises StoreUnavailableError.
         """
         found: list[UsageRecord] = []
-        while True:
-            rows = await self._store.read(self._name, after, _PAGE, newest=True)
-            for after, value in rows:
-                record = _decode(value)
-                if query.matches(record):
-                    found.append(record)
-                    if len(found) >= limit:
-                        return Page(found, after)
-            if len(rows) < _PAGE:
-                return Page(found)
+        async for at, record in self._matching(query, after):
+            found.append(record)
+            if len(found) >= limit:
+                return Page(found, at)
+        return Page(found)
 
     async def total(self, query: Query = EVERYTHING) -> Totals:
         """What the exchanges come to that are kept one by one. Raises StoreUnavailableError."""
         totals = Totals()
-        after = ""
+        async for _, record in self._matching(query, ""):
+            totals.add(record)
+        return totals
+
+    async def _matching(self, query: Query, after: str) -> AsyncIterator[tuple[str, UsageRecord]]:
+        """Records and their places. One that was written again, for it was not known whether the
+        store had taken it, is told once."""
+        seen: set[str] = set()
         while True:
-            page = await self.query(query, after=after, limit=_PAGE)
-            for record in page.records:
-                totals.add(record)
-            after = page.after
-            if not after:
-                return totals
+            rows = await self._store.read(self._name, after, _PAGE, newest=True)
+            for after, value in rows:
+                record = _decode(value)
+                if record.id not in seen and query.matches(record):
+                    seen.add(record.id)
+                    yield after, record
+            if len(rows) < _PAGE:
+                return
 
     async def totals(
         self,
@@ -229,7 +233,8 @@ class Ledger:
         results = await asyncio.gather(
             self._store.add(account, batch.sums, ttl=self._keep, once=batch.id),
             *(
-                self._store.append(self._name, _encode(record), maxlen=self._most, once=record.id)
+                # (To have the store remember each would cost more than to tell them apart later.)
+                self._store.append(self._name, _encode(record), maxlen=self._most)
                 for record in batch.records
             ),
             return_exceptions=True,
