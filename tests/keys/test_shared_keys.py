@@ -7,6 +7,7 @@ import base64
 import logging
 import sys
 from collections import Counter
+from collections.abc import Collection
 
 import pytest
 
@@ -158,6 +159,30 @@ async def test_keys_rotate_under_load_and_no_call_has_one_that_is_revoked(worker
 
 async def _have(pools: list[KeyPool], id: str, secret: str) -> bool:
     return all(pool._slots[id].key.secret == secret for pool in pools)
+
+
+async def test_an_old_list_of_keys_that_comes_late_undoes_nothing() -> None:
+    class Late(MemoryStore):
+        delay = 0.0
+
+        async def rows(self, table: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
+            found, delay = await super().rows(table, keys), self.delay
+            if keys is None:
+                self.delay = 0.0
+                await asyncio.sleep(delay)
+            return found
+
+    store = Late()
+    async with KeyPool(name="v", store=store, sealer=Unsealed()) as pool:
+        await KeyTable(store, "v", Unsealed()).put(Key("sk-a", id="a"))
+        await until(lambda: has(pool, "a"))
+        store.delay = 0.3
+        reading = asyncio.create_task(pool._shared.refresh())  # type: ignore[union-attr]
+        await asyncio.sleep(0.01)
+        await pool.add(Key("sk-b", id="b"))
+        assert await has(pool, "a", "b")
+        await reading
+        assert await has(pool, "a", "b")
 
 
 async def test_two_who_edit_the_same_keys_do_not_undo_each_other(store: Store) -> None:

@@ -251,7 +251,7 @@ class Counting(MemoryStore):
     [
         (Key("sk"), {}),
         (Key("sk", rpm=1000), {"admit": 20}),
-        (Key("sk", concurrency=100), {"admit": 20, "settle": 20}),
+        (Key("sk", concurrency=1), {"admit": 20, "settle": 20}),
         (Key("sk", rpm=1000, tpm=10**6, concurrency=100), {"admit": 20, "settle": 20}),
     ],
     ids=["no limits", "requests", "concurrency", "all"],
