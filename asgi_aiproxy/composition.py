@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.admin import AdminApp, Billing
-from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.admin.trial import attempt
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.hosting import mount
 from asgi_aiproxy.identity import Budget, Limits, Principal
 from asgi_aiproxy.keys import Key, KeyPool
@@ -25,7 +26,7 @@ from asgi_aiproxy.ledger import Ledger
 from asgi_aiproxy.middleware import Authenticate, static_tokens
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.middleware.quota import Quota
-from asgi_aiproxy.prices import Price, Prices
+from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
 from asgi_aiproxy.providers import Provider, Target, azure, openai_compatible
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.providers.discovery import discover
@@ -100,10 +101,13 @@ def compose(settings: Settings) -> ASGIApp:
     if store is not None:
         parts.append(store)
     parts += [provider.keys for provider in providers.values() if provider.keys is not None]
+    for name, given in settings.providers.items():
+        if given.probe is not None:
+            _probe(providers[name], transport, given.probe)
     record: UsageSink = log_usage if settings.log_usage else ignore
-    prices = _prices(settings)
+    prices, ratios = _prices(settings), _ratios(settings)
     if store is not None and books:
-        ledger = Ledger(store, prices=prices)
+        ledger = Ledger(store, prices=prices, ratios=ratios)
         parts.append(ledger)
         record = tee(record, ledger) if settings.log_usage else ledger
     shim = OpenAIShim(
@@ -120,12 +124,14 @@ def compose(settings: Settings) -> ASGIApp:
     app: ASGIApp = shim
     verify = _verify(settings, store)
     if store is not None and verify is not None:
-        app = Billing(Quota(shim, store=store, prices=prices), store=store)
+        app = Quota(shim, store=store, prices=prices, ratios=ratios)
+        app = Billing(app, store=store, units_per_usd=settings.units_per_usd)
     if verify is not None:
         app = Authenticate(app, verify=verify)
-    if store is None:
+    probed = any(given.probe is not None for given in settings.providers.values())
+    if store is None and not probed:
         return app
-    admin = _admin(settings, store, providers, transport)
+    admin = _admin(settings, store, providers, transport) if store is not None else None
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
     return Gateway(app, parts, admin)
@@ -350,6 +356,7 @@ def _admin(
         token=settings.admin_token.get_secret_value(),
         providers=providers.values(),
         transport=transport,
+        units_per_usd=settings.units_per_usd,
     )
 
 
@@ -376,6 +383,32 @@ def _prices(settings: Settings) -> Prices:
             "give your own in [prices]."
         )
     return Prices(own, listed=listed)
+
+
+def _ratios(settings: Settings) -> Ratios | None:
+    """Ratios, if there are any: budgets in quota units need them."""
+    made: dict[str, Ratio | float] = {}
+    for name, given in settings.ratios.items():
+        try:
+            made[name] = msgspec.convert(
+                given if isinstance(given, dict) else {"model": given}, Ratio
+            )
+        except (msgspec.ValidationError, ConfigurationError) as error:
+            raise ConfigurationError(f"{place(('ratios', name))}: {error}") from error
+    return Ratios(made, units_per_usd=settings.units_per_usd) if made else None
+
+
+def _probe(provider: Provider, transport: Transport, every: float) -> None:
+    """Have the keys of a provider tested that were refused."""
+
+    async def test(key: Key) -> int:
+        trial = await attempt(provider, key, transport)
+        if not trial.status:
+            raise APIError(Kind.UPSTREAM, trial.error)
+        return trial.status
+
+    if provider.keys is not None:
+        provider.keys.probe(test, every=every)
 
 
 def _told(secret: SecretStr | None) -> str | None:

@@ -151,6 +151,7 @@ class ProviderSettings(_Model):
     proxy: Proxy | None = None
     api_version: str | None = None
     exact: bool | None = None
+    probe: float | None = Field(default=None, gt=0)
 
 
 class TokenSettings(_Model):
@@ -206,6 +207,8 @@ class Settings(BaseSettings):
     anonymous: bool = False
     ledger: bool = True
     prices: dict[str, dict[str, Any]] = {}
+    ratios: dict[str, float | dict[str, Any]] = {}
+    units_per_usd: int = Field(default=500_000, ge=1)
     admin_token: Secret | None = None
     timeouts: TimeoutSettings = TimeoutSettings()
     attempts: int = Field(default=3, ge=1)

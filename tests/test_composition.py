@@ -16,7 +16,7 @@ import pytest
 from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim
 from asgi_aiproxy.composition import Gateway
 from asgi_aiproxy.settings import Settings, build
-from asgi_aiproxy.testing import Answer, MockProvider, serve
+from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
 from tests import asgi
 
 pytestmark = pytest.mark.anyio
@@ -131,6 +131,40 @@ output = 10
     assert len(mock.seen) == 2
 
 
+async def test_a_budget_in_units_is_spent_by_ratios(upstream: str) -> None:
+    rest = "[ratios]\n'gpt-*' = { model = 2, completion = 3 }\n"
+    app = gateway(f'admin_token = "{ADMIN}"\n', upstream, rest)
+    async with asgi.lifespan(app):
+        issued = await admin(app, "POST", "/tokens", {"name": "t", "budgets": [{"units": 5000}]})
+        assert (await chat(app, issued["secret"])).status == 200
+        path = f"/tokens/{issued['token']['id']}"
+        async with asyncio.timeout(10):
+            while (found := (await admin(app, "GET", path))["limits"]["budgets"][0])["held"]:
+                await asyncio.sleep(0.02)
+    assert found["spent"] == 2 * (12 + 3 * 7)  # what the mock says it used
+
+
+async def test_keys_that_were_refused_are_probed_when_that_is_wished(
+    upstream: str, mock: MockProvider
+) -> None:
+    mock.script(Fault.status(401))
+    text = f"""
+[providers.openai]
+base_url = "{upstream}/v1"
+keys = ["sk-1"]
+cooldown = 0.05
+probe = 0.05
+"""
+    app = built(text)
+    async with asgi.lifespan(app):
+        assert (await chat(app, None)).status != 200
+        async with asyncio.timeout(10):
+            while [seen.path for seen in mock.seen][-1] != "/v1/models":
+                await asyncio.sleep(0.02)
+            while (await chat(app, None)).status != 200:
+                await asyncio.sleep(0.02)
+
+
 async def test_keys_that_the_admin_adds_serve_at_once(
     store_setting: str, upstream: str, mock: MockProvider
 ) -> None:
@@ -229,6 +263,8 @@ def test_where_tokens_can_be_issued_they_are_asked_for(top: str) -> None:
         ('anonymous = true\n[[tokens]]\ntoken = "t"\nname = "n"\n' + OPEN, "anonymous: "),
         (OPEN + "[prices.m]\ninput = -1", "prices.m: "),
         (OPEN + "[prices.m]\ncolour = 1", "prices.m: "),
+        (OPEN + "[ratios]\nm = -1.0", "ratios.m: "),
+        (OPEN + "[ratios]\nm = {completion = 1}", "ratios.m: "),
     ],
 )
 def test_what_does_not_fit_together_is_told(text: str, words: str) -> None:
