@@ -219,7 +219,10 @@ class KeyDesk:
         """
         pool = self._pool(name)
         there = set() if replace else {*pool.keys}
-        keys = read_lines(text, lambda new: key_of(new, name, ""), there, KeyNew)
+        # In a thread: the host has other things to do meanwhile.
+        keys = await asyncio.to_thread(
+            read_lines, text, lambda new: key_of(new, name, ""), there, KeyNew
+        )
         if replace:
             await pool.replace(keys.values())
         else:

@@ -228,7 +228,8 @@ class KeyTable:
     def _seal(self, data: bytes, id: str) -> str:
         if self._sealer is None:
             raise ConfigurationError(
-                f"Pool {self.pool!r}: secrets are sealed before they are stored: give it a Sealer."
+                f"Pool {self.pool!r}: secrets are sealed before they are stored: give it a Sealer "
+                f"(in a configuration: sealing_keys)."
             )
         return self._sealer.seal(data, self._about(id))
 
