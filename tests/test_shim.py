@@ -11,7 +11,7 @@ import pytest
 
 from asgi_aiproxy import Authenticate, OpenAIShim, Principal, ProviderRouter
 from asgi_aiproxy.middleware import static_tokens
-from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI
 from tests import asgi
 from tests.upstreams import Upstream, answers, refuses, streams
 
@@ -104,6 +104,12 @@ BAD_TRANSLATED = [
     (b'{"model":"m","messages":[],"logprobs":true}', "logprobs"),
     (b'{"model":"m","messages":[],"tools":[{"type":"web_search"}]}', "tools[0].type"),
     (b'{"model":"m","messages":[],"response_format":{"type":"x"}}', "response_format.type"),
+    (b'{"model":"m","messages":[],"max_tokens":0}', "max_tokens"),
+    (b'{"model":"m","messages":[],"max_completion_tokens":-1}', "max_completion_tokens"),
+    (b'{"model":"m","messages":[],"reasoning_effort":"extreme"}', "reasoning_effort"),
+    (b'{"model":"m","messages":[],"reasoning":{"effort":"extreme"}}', "reasoning.effort"),
+    (b'{"model":"m","messages":[]}', "messages"),
+    (b'{"model":"m","messages":[{"role":"user","content":""}]}', "messages"),
 ]
 
 
@@ -121,7 +127,7 @@ async def test_bad_input_is_a_400_that_names_the_field(
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize("router", [ANTHROPIC, GEMINI], ids=lambda row: row.name)
+@pytest.mark.parametrize("router", [ANTHROPIC, GEMINI, OLLAMA], ids=lambda row: row.name)
 @pytest.mark.parametrize(("body", "param"), BAD_TRANSLATED)
 async def test_what_can_not_be_translated_is_a_400_that_names_the_field(
     body: bytes, param: str, router: Any
@@ -131,6 +137,30 @@ async def test_what_can_not_be_translated_is_a_400_that_names_the_field(
     assert answer.status == 400, answer.body
     assert answer.json["error"]["param"] == param
     assert upstream.requests == []
+
+
+async def test_instructions_alone_are_answered_by_vendors_that_want_a_users_words_too() -> None:
+    for row, place in ((ANTHROPIC, "messages"), (GEMINI, "contents")):
+        app, upstream = shim(router=row.using("sk"))
+        await asgi.chat(app, messages=[{"role": "system", "content": "Count to 3."}])
+        (turn,) = upstream.bodies[0][place]
+        assert (turn["role"], "Count to 3." in str(turn)) == ("user", True)
+        assert not {"system", "systemInstruction"} & set(upstream.bodies[0])
+
+
+async def test_what_says_nothing_new_is_not_named_as_ignored() -> None:
+    app, upstream = shim(router=ANTHROPIC.using("sk"), strict=True)
+    plain: dict[str, Any] = {
+        "store": False,
+        "service_tier": "auto",
+        "metadata": {},
+        "logit_bias": {},
+        "n": 1,
+    }
+    await asgi.chat(app, **plain, verbosity="medium", modalities=["text"], logprobs=False)
+    assert upstream.requests
+    answer = await asgi.chat(app, store=True)
+    assert (answer.status, answer.json["error"]["param"]) == (400, "store")
 
 
 async def test_a_body_above_the_limit_is_a_413_whether_its_length_is_told_or_not() -> None:

@@ -13,6 +13,8 @@ def left_out(request: Request, dialect: str, *, names: bool = False) -> list[str
     found = [name for own, more in request.extra.items() if own != dialect for name in more]
     if not names and any(message.name for message in request.messages):
         found.append("messages[].name")
+    if request.tool_choice is not None and request.tool_choice.mode == "required":
+        found += () if request.tools else ("tool_choice",)
     parts = (part for message in request.messages for part in message.parts)
     if any(isinstance(part, Opaque) and part.dialect != dialect for part in parts):
         found.append("messages[].content")

@@ -95,6 +95,11 @@ def required(name: str) -> APIError:
     return invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
 
 
+def nothing_said() -> APIError:
+    """There are no messages, or all of them are empty."""
+    return invalid("'messages' must hold at least one that is not empty.", "messages")
+
+
 def model_of(found: Mapping[str, msgspec.Raw]) -> str:
     """The member `model`. Raises APIError."""
     model = member(found, "model", text)

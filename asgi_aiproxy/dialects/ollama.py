@@ -71,6 +71,8 @@ class Ollama(Language):
             "messages": [out for m in request.messages for out in _write(m, names, ignored)],
             "stream": request.stream,
         }
+        if not body["messages"]:  # it would load the model and answer nothing
+            raise _read.nothing_said()
         if request.tools and not (request.tool_choice and request.tool_choice.mode == "none"):
             body["tools"] = [
                 {

@@ -988,7 +988,6 @@ def test_older_models_think_within_a_budget(
         ({"reasoning_effort": "max"}, OPUS_46, "max"),
         ({"reasoning_effort": "max"}, OPUS_47, "max"),
         ({"reasoning_effort": "max"}, "claude-sonnet-4-6", "high"),
-        ({"reasoning_effort": "extreme"}, OPUS_46, "high"),
         ({"reasoning": {"max_tokens": 2000}}, OPUS_46, "low"),
         ({"reasoning": {"max_tokens": 8000}}, OPUS_46, "medium"),
         ({"reasoning": {"max_tokens": 30000}}, OPUS_46, "high"),

@@ -942,7 +942,8 @@ def test_what_gemini_has_no_word_for_is_reported() -> None:
         "parallel_tool_calls",
         "tools[].function.strict",
     )
-    claude = anthropic([{"role": "user", "content": [{"type": "container_upload"}]}])
+    parts = [{"type": "text", "text": "Hi"}, {"type": "container_upload"}]
+    claude = anthropic([{"role": "user", "content": parts}])
     assert written("gemini", claude).ignored == ("messages[].content",)
 
 

@@ -910,7 +910,13 @@ def test_what_openai_has_no_word_for_is_reported() -> None:
         extra={"anthropic": {"container": "c", "mcp_servers": []}},
     )
     draft = written("openai_chat", request)
-    assert set(draft.ignored) == {"container", "mcp_servers", "top_k", "messages[].content"}
+    assert set(draft.ignored) == {
+        "container",
+        "mcp_servers",
+        "top_k",
+        "messages[].content",
+        "tool_choice",
+    }
     assert "tool_choice" not in draft.body  # nothing to choose from
     assert "parallel_tool_calls" not in draft.body
 

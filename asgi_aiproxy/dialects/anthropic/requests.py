@@ -208,6 +208,8 @@ class _Writer:
         body["max_tokens"] = request.max_tokens or models.default_max_tokens(request.model)
         messages = self._messages()
         system = self._system()
+        if not messages:
+            messages, system = _asked(system), ""
         if system:
             body["system"] = system
         body["messages"] = messages
@@ -430,6 +432,13 @@ class _Writer:
             del wishes["top_p"]
             self._ignored.append("top_p")
         self._body.update(wishes)
+
+
+def _asked(system: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Instructions alone, which Anthropic does not take, as the user's words."""
+    if not system:
+        raise _read.nothing_said()
+    return [{"role": "user", "content": system}]
 
 
 def _cached(block: dict[str, Any], part: Any) -> dict[str, Any]:

@@ -256,7 +256,11 @@ class _Writer:
             for part in message.parts
             if isinstance(part, Text) and part.text
         ]
-        if system:
+        if not body["contents"]:  # instructions alone are not taken, so the user says them
+            if not system:
+                raise _read.nothing_said()
+            body["contents"] = [{"role": "user", "parts": system}]
+        elif system:
             body["systemInstruction"] = {"parts": system}
         self._write_tools(body)
         config = self._config()

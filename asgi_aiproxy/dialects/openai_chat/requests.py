@@ -37,6 +37,16 @@ _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<how>[^,]*),(?P<data>.*)", re.D
 # Members that are read here, or that concern the gateway alone.
 _KNOWN = (*wire.ChatRequest.__struct_fields__, "provider")
 
+# What some members are anyway: then nothing is lost without them.
+_ANYWAY: dict[str, Any] = {
+    "store": False,
+    "service_tier": "auto",
+    "verbosity": "medium",
+    "metadata": {},
+    "logit_bias": {},
+}
+_NOTHING = object()
+
 
 # ── OpenAI to neutral ────────────────────────────────────────────────────────
 
@@ -45,7 +55,7 @@ def decode_request(body: bytes) -> Request:
     """Read the body of POST /v1/chat/completions."""
     asked = _read.body(wire.chat_request, body)
     _refuse_what_only_openai_has(asked)
-    rest = _read.members(body, _KNOWN)
+    rest = {k: v for k, v in _read.members(body, _KNOWN).items() if v != _ANYWAY.get(k, _NOTHING)}
     return Request(
         model=asked.model,
         messages=tuple(_Conversation().read(asked.messages)),
@@ -54,7 +64,7 @@ def decode_request(body: bytes) -> Request:
         parallel_tools=asked.parallel_tool_calls,
         output=_output(asked.response_format),
         thinking=_thinking(asked),
-        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        max_tokens=_max_tokens(asked),
         temperature=asked.temperature,
         top_p=asked.top_p,
         top_k=asked.top_k,
@@ -77,6 +87,16 @@ def _refuse_what_only_openai_has(asked: wire.ChatRequest) -> None:
         raise invalid(f"'logprobs' is not available from {other}.", "logprobs")
     if asked.audio or "audio" in (asked.modalities or ()):
         raise invalid(f"Audio output is not available from {other}.", "modalities")
+
+
+def _max_tokens(asked: wire.ChatRequest) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit: int | None = getattr(asked, name)
+        if limit is not None:
+            if limit < 1:
+                raise invalid(f"'{name}' must be at least 1, not {limit}.", name, "invalid_value")
+            return limit
+    return None
 
 
 class _Conversation:
@@ -312,12 +332,14 @@ def _output(wanted: wire.ResponseFormat | None) -> Output | None:
 
 
 def _thinking(asked: wire.ChatRequest) -> Thinking | None:
+    _check_effort(asked.reasoning_effort, "reasoning_effort")
     if asked.thinking is not None:
         if asked.thinking.type == "disabled":
             return Thinking(effort="none")
         return Thinking(effort=asked.reasoning_effort or "", budget=asked.thinking.budget_tokens)
     if asked.reasoning is not None:
         wish = asked.reasoning
+        _check_effort(wish.effort, "reasoning.effort")
         if wish.enabled is False or wish.effort == "none":
             return Thinking(effort="none")
         summary = None if wish.exclude is None else not wish.exclude
@@ -325,6 +347,17 @@ def _thinking(asked: wire.ChatRequest) -> Thinking | None:
     if asked.reasoning_effort:
         return Thinking(effort=asked.reasoning_effort)
     return None
+
+
+def _check_effort(word: str | None, where: str) -> None:
+    if word and word not in _EFFORTS:
+        known = ", ".join(f"'{effort}'" for effort in _EFFORTS)
+        raise invalid(
+            f"Invalid value: '{word}'. Supported values are: {known}.", where, "invalid_value"
+        )
+
+
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 # ── neutral to OpenAI ────────────────────────────────────────────────────────
