@@ -243,7 +243,8 @@ class Shared:
         await self.refresh()
         if enabled:
             slot.forgive()
-            self.publish(slot)
+            self.queue.ring()
+            await self.table.store.lift(self.account, slot.tag)
 
     async def refresh(self) -> None:
         """Read the keys now. Raises StoreUnavailableError."""
