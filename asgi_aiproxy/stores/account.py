@@ -100,6 +100,7 @@ class Budget(msgspec.Struct):
         if self.until <= now and not self.reserved:
             self.spent, self.until = 0, _NEVER
             self.late.clear()
+            self.late_leases.until.clear()
 
     def reserve(self, holder: str, grant: Reserve, until: float) -> None:
         """Set aside, in place of what was set aside for the same holder."""

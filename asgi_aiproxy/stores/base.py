@@ -234,8 +234,8 @@ class Admission(Protocol):
 
         Grants that `actual` does not name are taken to have used what was asked for. It counts
         once, however often it is called. After a reservation expired, settling still
-        corrects what was charged for it, for a day; after that it does nothing. A count is
-        corrected as long as its window remembers it.
+        corrects what was charged for it, for a day at least; when that is forgotten, it does
+        nothing. A count is corrected as long as its window remembers it.
         """
         ...
 

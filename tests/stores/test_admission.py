@@ -139,6 +139,27 @@ async def test_what_makes_no_sense_is_said_to(
     assert await store.peek([SLOT, RPM, Reserve("team", "usd", 0, 5)]) == [Level(0)] * 3
 
 
+async def test_what_several_accounts_gave_is_renewed_together(store: Store, elapse: Elapse) -> None:
+    group, own = Reserve("group", "usd", 10, 15), Slot("member", "calls", 1)
+    got = await given(store, "a", own, group, Count("group", "rpm", 5), ttl=0.5)
+    assert await store.renew(got, 60)
+    await elapse(0.6)
+    assert await store.peek([own, group]) == [Level(1), Level(0, 10)]
+    assert await store.renew(got, 0.2)
+    await elapse(0.3)
+    assert not await store.renew(got, 60)
+
+
+async def test_there_is_nothing_to_renew_or_settle_of_counts_and_holds(store: Store) -> None:
+    got = await given(store, "a", RPM, Clear("team", "key"))
+    assert await store.renew(got, 60)
+    assert not (await store.settle(got)).first
+    nothing = await given(store, "b")
+    assert await store.renew(nothing, 60)
+    assert (await store.settle(nothing)).spent == {}
+    assert await store.peek([]) == []
+
+
 # counts
 
 
@@ -314,6 +335,17 @@ async def test_a_budget_without_a_cap_counts(store: Store) -> None:
     budget = Reserve("team", "usd", 10, None)
     got = await given(store, "a", budget)
     assert got.left == (None,)
+    assert (await store.settle(got, {budget: 7})).spent == {budget: 7}
+
+
+async def test_a_budget_is_kept_while_something_is_set_aside_of_it(
+    store: Store, elapse: Elapse
+) -> None:
+    budget = Reserve("team", "2026-11", 10, 25, keep=0.2)
+    got = await given(store, "a", budget, ttl=60)
+    await elapse(0.4)
+    assert await store.peek([budget]) == [Level(0, 10)]
+    assert await store.renew(got, 90)
     assert (await store.settle(got, {budget: 7})).spent == {budget: 7}
 
 

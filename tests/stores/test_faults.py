@@ -256,6 +256,17 @@ async def test_five_hundred_calls_need_one_connection(server: Server) -> None:
         assert proxy.connections == 1
 
 
+async def test_no_more_wait_than_memory_allows(
+    store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "_MOST", 100)
+    results = await asyncio.gather(*(timed(store.add("day", {"n": 1})) for _ in range(150)))
+    refused = [result for _, result in results if isinstance(result, StoreUnavailableError)]
+    assert len(refused) == 50
+    assert "too many" in str(refused[0])
+    assert await store.add("day", {"n": 1}) == {"n": 101}
+
+
 async def test_scripts_that_the_server_has_forgotten_are_sent_again(
     store: RedisStore, server: Server
 ) -> None:

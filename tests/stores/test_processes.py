@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from asgi_aiproxy.stores import MemoryStore, Reserve, Slot
+from asgi_aiproxy.stores import Admitted, Level, MemoryStore, Reserve, Settled, Slot
 from tests.stores.conftest import Clock
 
 FORKS = """
@@ -87,6 +87,35 @@ def test_a_memory_store_forgets_accounts_that_are_no_longer_used(clock: Clock) -
         for number in range(3000):
             await store.admit(f"x{number}", [Slot("one", "calls", None)], ttl=5)
         assert len(store._accounts) == 1
+
+    asyncio.run(run())
+
+
+def test_a_day_after_it_expired_a_reservation_stays_charged(clock: Clock) -> None:
+    async def run() -> None:
+        store = MemoryStore(clock=clock)
+        budget = Reserve("team", "usd", 10, 25)
+        got = await store.admit("a", [budget], ttl=5)
+        assert isinstance(got, Admitted)
+        clock.now += 10
+        assert await store.peek([budget]) == [Level(10)]
+        clock.now += 86_401
+        assert await store.peek([budget]) == [Level(10)]
+        assert await store.settle(got, {budget: 1}) == Settled(first=False, spent={budget: 10})
+
+    asyncio.run(run())
+
+
+def test_a_budget_that_is_forgotten_takes_its_expired_reservations_with_it(clock: Clock) -> None:
+    async def run() -> None:
+        store = MemoryStore(clock=clock)
+        budget = Reserve("team", "month", 10, 25, keep=3600)
+        got = await store.admit("a", [budget], ttl=5)
+        assert isinstance(got, Admitted)
+        for seconds, spent in ((10, 10), (4000, 0), (90_000, 0)):
+            clock.now += seconds
+            assert await store.peek([budget]) == [Level(spent)]
+        assert not (await store.settle(got, {budget: 1})).first
 
     asyncio.run(run())
 

@@ -159,3 +159,21 @@ async def test_who_has_stopped_watching_hears_nothing(store: Store) -> None:
     await told.wait()
     keep()
     assert heard == []
+
+
+async def test_one_who_watches_and_fails_does_not_keep_the_others_from_hearing(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    heard = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    stops = [store.watch("t", fail), store.watch("t", heard.set)]
+    for number in range(3):
+        await store.put("t", "a", b"%d" % number)
+        async with asyncio.timeout(2):
+            await heard.wait()
+        heard.clear()
+    for stop in stops:
+        stop()
