@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
 
 import msgspec
@@ -91,17 +91,20 @@ class Desk:
 
     def grants(self, slot: Slot) -> tuple[Grant, ...]:
         """What one use of a key takes. Tokens are counted when they are known: at first one."""
-        key, account, tag = slot.key, self._account, slot.tag
-        found: list[Grant] = []
-        if key.rpm is not None:
-            found.append(Count(account, f"{tag}:rpm", key.rpm))
-        if key.tpm is not None:
-            found.append(Count(account, f"{tag}:tpm", key.tpm))
-        if key.concurrency is not None:
-            found.append(base.Slot(account, f"{tag}:slots", key.concurrency))
+        if slot.grants is None:
+            slot.grants = tuple(self._limits(slot))
         if slot.health is Health.QUARANTINED:
-            found.append(base.Slot(account, f"{tag}:trial", 1))
-        return tuple(found)
+            return (*slot.grants, base.Slot(self._account, f"{slot.tag}:trial", 1))
+        return slot.grants
+
+    def _limits(self, slot: Slot) -> Iterator[Grant]:
+        key, account, tag = slot.key, self._account, slot.tag
+        if key.rpm is not None:
+            yield Count(account, f"{tag}:rpm", key.rpm)
+        if key.tpm is not None:
+            yield Count(account, f"{tag}:tpm", key.tpm)
+        if key.concurrency is not None:
+            yield base.Slot(account, f"{tag}:slots", key.concurrency)
 
     async def ask(self, slots: Sequence[Slot]) -> tuple[int, Ticket] | Refused:
         """Take the first of some keys that can be had: which one, and its ticket.

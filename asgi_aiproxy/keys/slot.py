@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from asgi_aiproxy.keys.key import Key, fingerprint
 from asgi_aiproxy.keys.verdict import Health, Verdict
@@ -22,6 +23,7 @@ class Slot:
     __slots__ = (
         "clock",
         "failures",
+        "grants",
         "health",
         "in_flight",
         "key",
@@ -54,6 +56,9 @@ class Slot:
     def rekey(self, key: Key) -> None:
         """The same secret, said to be used in another way."""
         self.key = key
+        self.grants: tuple[Any, ...] | None = (
+            None  # what a use takes of a store, once that is known
+        )
         self.limited = (key.rpm, key.tpm, key.concurrency) != (None, None, None)
 
     def wait(self, now: float) -> float:

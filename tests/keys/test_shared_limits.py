@@ -102,6 +102,24 @@ async def test_a_key_that_can_not_is_passed_over_for_one_that_can(worker: Pools)
     release(leases)
 
 
+async def test_a_call_gets_only_keys_that_it_may_have(worker: Pools) -> None:
+    keys = [Key("a", id="a", rpm=9), Key("b", id="b", rpm=9), Key("m", id="m", models=("x*",))]
+    pool = await worker(*keys)
+    for wish, expected in (
+        ({"among": ("b*",)}, {"b"}),
+        ({"exclude": ("b", "m")}, {"a"}),
+        ({"model": "xyz", "exclude": ("a", "b")}, {"m"}),
+        ({"model": "other"}, {"a", "b"}),
+    ):
+        leases = await taken(pool, 3, **wish)
+        assert {lease.key.id for lease in leases} <= expected
+        assert len(leases) == 3
+        release(leases)
+    with pytest.raises(NoKeyError) as caught:
+        await pool.acquire(model="other", exclude=("a", "b"))
+    assert not caught.value.exists
+
+
 async def test_one_good_key_is_found_among_a_hundred_that_are_used_up(worker: Pools) -> None:
     keys = [Key(f"sk-{n}", id=f"k{n}", rpm=1) for n in range(100)]
     first, second = await worker(*keys), await worker(*keys)
