@@ -17,7 +17,7 @@ from asgi_aiproxy.tenants import grants as by
 MICRO = 1_000_000
 _MOST_USD = 1_000_000_000
 
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, lt=2**53)]
 
 
 class BudgetIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _asgi
+from asgi_aiproxy.admin.problems import converted
 from asgi_aiproxy.admin.routes import Call, Route
 from asgi_aiproxy.admin.serve import Knows
-from asgi_aiproxy.admin.usage import RecordOut, shown
+from asgi_aiproxy.admin.usage import LogId, RecordOut, no_place, shown
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.ledger import Query, State
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
@@ -36,7 +37,7 @@ class LiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     model: str = ""
     key: str = ""
     state: State | None = None
-    after: str = ""
+    after: LogId = ""
 
     def query(self) -> Query:
         """Whom to let through."""
@@ -63,10 +64,14 @@ class LiveDesk:
 
         if self._open >= _TAILS:
             raise APIError(Kind.OVERLOADED, f"{_TAILS} live tails are open.", retry_after=5.0)
-        after = call.query.after or _asgi.header(call.scope, b"last-event-id") or ""
-        if not after:
-            newest = await self._store.read(self._log, limit=1, newest=True)
-            after = newest[0][0] if newest else ""
+        told = _asgi.header(call.scope, b"last-event-id") or ""
+        after = call.query.after or converted(told, LogId)
+        try:
+            newest = await self._store.read(self._log, after, limit=1, newest=not after)
+        except ValueError as error:
+            raise no_place(after) from error
+        if not after and newest:
+            after = newest[0][0]
 
         async def still_allowed() -> None:
             await self._knows.caller(call.scope, "read")

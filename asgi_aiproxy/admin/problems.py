@@ -41,10 +41,14 @@ class BadLinesError(APIError):
 def body_of(data: bytes, wanted: Any) -> Any:
     """A request's JSON body as a type. Raises APIError, which names the field that is wrong."""
     try:
-        value = _json.loads(data or b"{}")
-    except _json.NotJSONError as error:
+        # Not by `_json`: lone surrogates and NaN, which models send, could not be stored.
+        return msgspec.json.decode(data or b"{}", type=wanted)
+    except msgspec.ValidationError as error:
+        raise field_error(error) from error
+    except RecursionError as error:
+        raise invalid("The body is nested too deeply.") from error
+    except ValueError as error:
         raise invalid(f"The body is not valid JSON: {error}.") from error
-    return converted(value, wanted)
 
 
 def converted(value: Any, wanted: Any, *, texts: bool = False) -> Any:

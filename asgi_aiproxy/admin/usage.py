@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from asgi_aiproxy.admin.budgets import MICRO
 from asgi_aiproxy.admin.routes import MOST, Page, Route
-from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.ledger import By, Ledger, Query, State, Totals
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.tenants import Token
@@ -23,6 +23,8 @@ _LONGEST = 400  # days
 _USUAL = 30
 
 Limit = Annotated[int, Meta(ge=1, le=MOST)]
+# Where a log goes on: the ids of both stores look like this.
+LogId = Annotated[str, Meta(pattern=r"^(\d{1,15}(-\d{1,15})?)?\Z")]
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +39,7 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     state: State | None = None
     since: float | None = None
     until: float | None = None
-    after: str = ""
+    after: LogId = ""
     limit: Limit = 100
 
     def query(self) -> Query:
@@ -92,7 +94,10 @@ class UsageDesk:
 
     async def page(self, query: UsageQuery) -> Page[RecordOut]:
         """Exchanges, the newest first."""
-        found = await self._ledger.query(query.query(), after=query.after, limit=query.limit)
+        try:
+            found = await self._ledger.query(query.query(), after=query.after, limit=query.limit)
+        except ValueError as error:
+            raise no_place(query.after) from error
         return Page([shown(record) for record in found.records], found.after or None)
 
     async def total(self, query: UsageQuery) -> SumOut:
@@ -155,6 +160,11 @@ class UsageDesk:
                 summary="Sums by caller, account, model, provider, key or day.",
             ),
         ]
+
+
+def no_place(after: str) -> APIError:
+    """A log has no such place."""
+    return invalid(f"after: there is no record {after!r}.", "after")
 
 
 def shown(record: UsageRecord) -> RecordOut:

@@ -77,6 +77,9 @@ def work(arguments: argparse.Namespace, do: Callable[[Office], Awaitable[None]])
         return 0
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        note(f"asgi_aiproxy: {type(error).__name__}: {error}")
+        return 1
     return 0
 
 
