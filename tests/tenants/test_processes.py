@@ -105,7 +105,9 @@ async def test_four_workers_hold_two_hundred_callers_to_one_budget_and_one_limit
 ) -> None:
     poor, who_is_poor = await world.tokens.issue(limits=Limits(budgets=(Budget(1_000),)))
     busy, _ = await world.tokens.issue(limits=Limits(rpm=25))
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=300)) as client:
+    # (A connection that is kept may be closed by the server just when it is used again.)
+    limits = httpx.Limits(max_connections=300, max_keepalive_connections=0)
+    async with httpx.AsyncClient(limits=limits) as client:
         statuses = await asyncio.gather(
             *(world.ask(client, number, poor) for number in range(200)),
             *(world.ask(client, number, busy) for number in range(200)),
