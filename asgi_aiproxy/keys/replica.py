@@ -165,6 +165,8 @@ class Replica:
         while True:
             await self._more.wait()
             self._more.clear()
+            if not (self._unwritten or self._stale_rows or self._stale_holds):
+                continue
             try:
                 await self._step()
             except StoreUnavailableError as error:
@@ -175,6 +177,7 @@ class Replica:
             except Exception:
                 logger.exception("pool %s could not be kept in step", self._table.pool)
                 await asyncio.sleep(_LAST_PAUSE)
+                self._more.set()
             else:
                 self._contact.found()
                 pause = _FIRST_PAUSE
