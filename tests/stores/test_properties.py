@@ -63,6 +63,28 @@ steps = st.lists(
     max_size=25,
 )
 
+waits = st.tuples(st.just("wait"), st.sampled_from([1, 1800, 3599, 3601, 90_000]))
+forgotten = st.builds(
+    Reserve,
+    st.sampled_from(ACCOUNTS),
+    st.just("b"),
+    st.integers(0, 40),
+    st.just(CAP),
+    st.just("charge"),
+    st.sampled_from([None, 60.0, 7200.0]),
+)
+later = st.lists(
+    st.one_of(
+        steps.map(lambda actions: actions[0] if actions else ("wait", 1)),
+        st.tuples(
+            st.just("admit"), st.integers(0, 30), st.lists(forgotten, max_size=1), st.just([])
+        ),
+        waits,
+        waits,
+    ),
+    max_size=40,
+)
+
 EVERY: Sequence[Grant] = [
     kind
     for account in ACCOUNTS
@@ -139,12 +161,16 @@ fewer = settings(
 
 
 @quick
-@given(steps)
+@given(st.one_of(steps, later))
 def test_limits_are_never_exceeded_by_what_is_given(actions: list[Any]) -> None:
     async def run() -> None:
-        store = MemoryStore()
+        clock = Clock()
+        store = MemoryStore(clock=clock)
         known: dict[int, Admitted] = {}
         for action in actions:
+            if action[0] == "wait":
+                clock.now += action[1]
+                continue
             before = dict(zip(EVERY, await store.peek(EVERY), strict=True))
             result = await step(store, action, known)
             after = dict(zip(EVERY, await store.peek(EVERY), strict=True))
