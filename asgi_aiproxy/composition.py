@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
@@ -87,6 +88,20 @@ class Gateway:
             await self._open.aclose()
 
 
+class PricesLoaded:
+    """A price list that is read before the first call has to wait for it."""
+
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._prices.find, "", "")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+
 def compose(settings: Settings) -> ASGIApp:
     """The app that `settings` describe. Raises ConfigurationError."""
     store = store_of(settings)
@@ -124,6 +139,7 @@ def compose(settings: Settings) -> ASGIApp:
     app: ASGIApp = shim
     verify = _verify(settings, store)
     if store is not None and verify is not None:
+        parts.append(PricesLoaded(prices))
         app = Quota(shim, store=store, prices=prices, ratios=ratios)
         app = Billing(app, store=store, units_per_usd=settings.units_per_usd)
     if verify is not None:

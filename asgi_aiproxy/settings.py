@@ -276,7 +276,8 @@ def doubts(settings: Settings) -> list[str]:
             "admin_token: without redis_url or store_file, what is issued and changed there ends "
             "with the process, and is unknown to others."
         )
-    if durable and not settings.tokens and not settings.anonymous:
+    closed = durable and not settings.anonymous and settings.admin_token is None
+    if closed and not settings.tokens:
         found.append(
             "tokens: none is in the file: only who was issued one may call. (anonymous = true "
             "lets everybody in.)"
