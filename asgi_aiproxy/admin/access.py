@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -43,11 +44,13 @@ class Access:
                 "AdminApp needs a token of your own; there is none by default. "
                 "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one."
             )
+        if tries < 1:
+            raise ConfigurationError("AdminApp: tries must be at least 1.")
         self._digest = _digest(token)
         self._stored = stored
         self._tries = tries
         self._clock = clock
-        self._wrong: dict[str, deque[float]] = {}
+        self._known_tries: dict[str, _Tries] = {}
 
     async def caller(self, scope: Scope, need: Need) -> Principal:
         """Who asks, if they may. Raises APIError: 401, 403, or 429 after too many wrong tries."""
@@ -63,45 +66,54 @@ class Access:
         if host is not None:
             return host
         address = _address(scope)
-        self._check(address)
-        token = credential({**scope, "query_string": b""})  # queries end up in logs
-        if token is None:
-            raise APIError(
-                Kind.UNAUTHORIZED, "No token was given. Send it as 'Authorization: Bearer <token>'."
-            )
-        if secrets.compare_digest(_digest(token), self._digest):
-            return Principal("admin", "admin", scopes=("root",))
-        found = await self._stored(token)
-        if found is None:
-            self._count(address)
-            raise APIError(Kind.UNAUTHORIZED, "The token is not valid.", code="invalid_token")
+        tries = self._tries_of(_near(address))
+        # One after the other, so that many guesses at the same time are no more than one by one.
+        async with tries.lock:
+            self._check(tries)
+            token = credential({**scope, "query_string": b""})  # queries end up in logs
+            if token is None:
+                raise APIError(
+                    Kind.UNAUTHORIZED,
+                    "No token was given. Send it as 'Authorization: Bearer <token>'.",
+                )
+            if secrets.compare_digest(_digest(token), self._digest):
+                return Principal("admin", "admin", scopes=("root",))
+            found = await self._stored(token)
+            if found is None:
+                tries.wrong.append(self._clock())
+                raise APIError(Kind.UNAUTHORIZED, "The token is not valid.", code="invalid_token")
         if found.networks and not within(found.networks, address):
             raise APIError(Kind.FORBIDDEN, "This token may not be used from this address.")
         return found
 
-    def _check(self, address: str) -> None:
-        tries = self._wrong.get(_near(address))
+    def _tries_of(self, near: str) -> _Tries:
+        tries = self._known_tries.get(near)
         if tries is None:
-            return
-        now = self._clock()
-        while tries and tries[0] <= now - _WINDOW:
-            tries.popleft()
-        if len(tries) >= self._tries:
+            if len(self._known_tries) >= _ADDRESSES:
+                del self._known_tries[next(iter(self._known_tries))]
+            tries = self._known_tries[near] = _Tries(self._tries)
+        return tries
+
+    def _check(self, tries: _Tries) -> None:
+        now, wrong = self._clock(), tries.wrong
+        while wrong and wrong[0] <= now - _WINDOW:
+            wrong.popleft()
+        if len(wrong) >= self._tries:
             raise APIError(
                 Kind.LIMITED,
                 "Too many wrong tokens came from this address.",
-                retry_after=tries[0] + _WINDOW - now,
+                retry_after=wrong[0] + _WINDOW - now,
             )
 
-    def _count(self, address: str) -> None:
-        near = _near(address)
-        tries = self._wrong.pop(near, None)
-        if tries is None:
-            tries = deque(maxlen=self._tries)
-        if len(self._wrong) >= _ADDRESSES:
-            del self._wrong[next(iter(self._wrong))]
-        tries.append(self._clock())
-        self._wrong[near] = tries
+
+class _Tries:
+    """When an address tried wrong tokens."""
+
+    __slots__ = ("lock", "wrong")
+
+    def __init__(self, most: int) -> None:
+        self.lock = asyncio.Lock()
+        self.wrong: deque[float] = deque(maxlen=most)
 
 
 def _digest(token: str) -> bytes:

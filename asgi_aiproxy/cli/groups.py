@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from asgi_aiproxy.admin.groups import AccountDesk, AccountNew, GroupDesk, GroupNew
+from asgi_aiproxy.admin.groups import (
+    AccountDesk,
+    AccountEdit,
+    AccountNew,
+    GroupDesk,
+    GroupEdit,
+    GroupNew,
+)
 from asgi_aiproxy.admin.problems import converted
 from asgi_aiproxy.admin.routes import PageQuery
 from asgi_aiproxy.cli import tables, words
@@ -16,25 +23,40 @@ from asgi_aiproxy.cli.words import Commands, command, pages, section
 def add(commands: Commands) -> None:
     """Add the commands."""
     own = section(commands, "groups", "groups, which set prices and who serves")
-    create = command(own, "create", "create a group", _create_group)
-    create.add_argument("name")
-    create.add_argument("--ratio", type=float, default=1.0, help="what members pay of a price (1)")
-    create.add_argument("--providers", nargs="*", default=[], metavar="PATTERN", help="(all)")
-    create.add_argument("--keys", nargs="*", default=[], metavar="PATTERN", help="(all)")
+    _group(command(own, "create", "create a group", _create_group))
+    _group(command(own, "edit", "change a group; what is not named stays", _edit_group))
     pages(command(own, "list", "list groups", _list_groups))
     remove = command(own, "remove", "remove a group; its tokens are refused", _remove_group)
     remove.add_argument("name")
 
     own = section(commands, "accounts", "accounts, whose budgets several tokens share")
-    create = command(own, "create", "create an account", _create_account)
-    create.add_argument("id")
-    create.add_argument("--name", default="")
-    create.add_argument("--budget", type=words.budget, action="append", default=[], metavar="USD",
-                        help="dollars: 25, 5/day, 100/month (several times)")  # fmt: skip
-    create.add_argument("--units", type=words.units, action="append", default=[], metavar="UNITS")
+    _account(command(own, "create", "create an account", _create_account))
+    _account(command(own, "edit", "change an account; what is not named stays", _edit_account))
     pages(command(own, "list", "list accounts, and what is left of their budgets", _list_accounts))
     remove = command(own, "remove", "remove an account; its tokens are refused", _remove_account)
     remove.add_argument("id")
+
+
+def _group(parser: argparse.ArgumentParser) -> None:
+    def option(flag: str, help: str, **more: Any) -> None:
+        parser.add_argument(flag, help=help, default=argparse.SUPPRESS, **more)
+
+    parser.add_argument("name")
+    option("--ratio", "what members pay of a price (1)", type=float)
+    option("--providers", "who may serve them (all)", nargs="*", metavar="PATTERN")
+    option("--keys", "with which keys (all)", nargs="*", metavar="PATTERN")
+
+
+def _account(parser: argparse.ArgumentParser) -> None:
+    def option(flag: str, help: str, **more: Any) -> None:
+        parser.add_argument(flag, help=help, default=argparse.SUPPRESS, **more)
+
+    parser.add_argument("id")
+    option("--name", "what it is called")
+    option("--budget", "dollars: 25, 5/day, 100/month (several times)", type=words.budget,
+           action="append", metavar="USD")  # fmt: skip
+    option("--units", "quota units, likewise", type=words.units, action="append", metavar="UNITS")
+    option("--enabled", "may its tokens be used", action=argparse.BooleanOptionalAction)
 
 
 def _create_group(arguments: argparse.Namespace) -> int:
@@ -42,6 +64,15 @@ def _create_group(arguments: argparse.Namespace) -> int:
         fields = words.chosen(arguments, ("name", "ratio", "providers", "keys"))
         made = await GroupDesk(office.store).create(converted(fields, GroupNew))
         _say(arguments, made, f"The group {made.name} is created.")
+
+    return work(arguments, do)
+
+
+def _edit_group(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        fields = words.chosen(arguments, ("ratio", "providers", "keys"))
+        made = await GroupDesk(office.store).edit(arguments.name, converted(fields, GroupEdit))
+        _say(arguments, made, f"The group {made.name} is changed.")
 
     return work(arguments, do)
 
@@ -71,12 +102,24 @@ def _remove_group(arguments: argparse.Namespace) -> int:
 
 def _create_account(arguments: argparse.Namespace) -> int:
     async def do(office: Office) -> None:
-        budgets = [one for one in (*arguments.budget, *arguments.units) if one is not None]
-        fields = {"id": arguments.id, "name": arguments.name, "budgets": budgets}
+        fields = {**_fields(arguments), "id": arguments.id}
         made = await AccountDesk(office.store).create(converted(fields, AccountNew))
         _say(arguments, made, f"The account {made.id} is created.")
 
     return work(arguments, do)
+
+
+def _edit_account(arguments: argparse.Namespace) -> int:
+    async def do(office: Office) -> None:
+        change = converted(_fields(arguments), AccountEdit)
+        made = await AccountDesk(office.store).edit(arguments.id, change)
+        _say(arguments, made, f"The account {made.id} is changed.")
+
+    return work(arguments, do)
+
+
+def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    return words.chosen(arguments, ("name", "enabled")) | words.budgets(arguments)
 
 
 def _list_accounts(arguments: argparse.Namespace) -> int:

@@ -69,12 +69,7 @@ def _options(parser: argparse.ArgumentParser, *, name: bool) -> None:
 
 
 def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
-    fields = chosen(arguments, _FIELDS)
-    given = chosen(arguments, ("budget", "units"))
-    if given:
-        every = [one for some in given.values() for one in some]
-        fields["budgets"] = [one for one in every if one is not None]
-    return fields
+    return chosen(arguments, _FIELDS) | words.budgets(arguments)
 
 
 def _issue(arguments: argparse.Namespace) -> int:

@@ -83,6 +83,13 @@ def _budget(text: str, unit: str, number: Callable[[str], float]) -> dict[str, A
     return {unit: value, "per": per or "total"}
 
 
+def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The budgets that were given by --budget and --units, if any were."""
+    given = chosen(arguments, ("budget", "units"))
+    every = [one for some in given.values() for one in some]
+    return {"budgets": [one for one in every if one is not None]} if given else {}
+
+
 def span(text: str) -> float:
     """A number of seconds, or a span such as `90s`, `15m`, `24h`, `30d`."""
     if text.isdecimal():

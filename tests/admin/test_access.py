@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,23 @@ async def test_who_tries_wrong_tokens_too_often_is_not_heard(
     )  # fmt: skip
     assert elsewhere.status == 200
     assert (await client.by(None)("GET", "/health")).status == 200
+
+
+async def test_guesses_at_the_same_time_are_no_more_than_one_by_one(
+    store: Any, make: Callable[..., Client]
+) -> None:
+    client = make(store, tries=5)
+    answers = await asyncio.gather(
+        *(client.by(f"wrong-{n}")("GET", "/tokens") for n in range(60)), client("GET", "/tokens")
+    )
+    statuses = [answer.status for answer in answers]
+    assert (statuses.count(401), statuses.count(429), statuses[-1]) == (5, 56, 429)
+
+
+async def test_many_right_tokens_at_the_same_time_are_all_heard(client: Client) -> None:
+    reader = client.by(await issued(client, scopes=["read"]))
+    answers = await asyncio.gather(*(reader("GET", "/tokens") for _ in range(60)))
+    assert {answer.status for answer in answers} == {200}
 
 
 async def test_the_hosts_own_users_are_let_in_by_their_scopes() -> None:

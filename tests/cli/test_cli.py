@@ -62,6 +62,11 @@ def test_a_token_can_have_all_that_the_api_knows(run: Run) -> None:
     assert token["limits"]["budgets"][0]["unit"] == "units"
     assert "gold" in run("groups", "list").out
     assert "$100.00 of $100.00/month" in run("accounts", "list").out
+    group = run("groups", "edit", "gold", "--keys", "a", "b", "--json").json
+    assert (group["ratio"], group["keys"]) == (0.5, ["a", "b"])
+    account = run("accounts", "edit", "acme", "--no-enabled", "--budget", "7", "--json").json
+    assert (account["enabled"], account["limits"]["budgets"][0]["limit"]) == (False, 7.0)
+    assert run("accounts", "edit", "acme", "--enabled").out == "The account acme is changed.\n"
     assert run("groups", "remove", "gold").status == 0
     assert run("accounts", "remove", "acme", "--json").json == {"ok": True}
 
