@@ -144,6 +144,14 @@ class Deadline(_Interrupt):
             self._timer = None
         super().__exit__(kind, error, trace)
 
+    def shorten(self, seconds: float) -> None:
+        """From now on, wait no longer than that."""
+        if self._seconds is None or seconds < self._seconds:
+            self._seconds = seconds
+            if self._timer is not None:
+                self._timer.cancel()
+            self._arm(seconds)
+
     def error(self) -> AIProxyError:
         """Whose silence it was."""
         if self.busy:

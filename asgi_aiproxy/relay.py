@@ -34,6 +34,8 @@ logger = logging.getLogger("asgi_aiproxy")
 # A provider's error page is read up to here, and waited for so many seconds.
 _MAX_ERROR = 256 * 1024
 _ERROR_WAIT = 10.0
+# What follows the last word of a stream, the end of its body, is waited for so many seconds.
+_AFTER_END = 1.0
 # A shorter key is a word like "none" for a server that wants any; texts may well hold it.
 _SECRET = 8
 # Failures of a provider that may have passed a moment later.
@@ -195,6 +197,8 @@ class Exchange:
                             raise ClientGoneError("The client left.") from error
                         deadline.busy = False
                     deadline.since = deadline.now()
+                    if translator.ended:  # some leave the connection open
+                        deadline.shorten(_AFTER_END)
                     data = await read()
                     if not data:
                         break
@@ -202,8 +206,12 @@ class Exchange:
                 out = translator.close()
             self._finished = True
         except APIError as error:
-            self._error = self._without_secret(error)
+            self._without_secret(error)
             out = translator.fail(error)
+            if translator.ended:
+                self._finished = True
+            else:
+                self._error = error
         return out
 
     async def _with_keys(self, planned: Plan) -> Reply:

@@ -48,6 +48,10 @@ class Translator(Protocol):
     def started(self) -> bool:
         """Whether content came out: the commit point."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last word came out: what follows, or fails to, is of no interest."""
+
     def feed(self, data: bytes) -> bytes:
         """What `data` gives the client."""
 
@@ -77,6 +81,11 @@ class Verbatim:
         """The model that answers."""
         return self._echo.model
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last word came out."""
+        return self._echo.ended
+
     def feed(self, data: bytes) -> bytes:
         """The frames that `data` completes."""
         data = self._framer.whole(data)
@@ -94,8 +103,8 @@ class Verbatim:
         return out
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream."""
-        return b"".join(self._before) + self._echo.fail(error)
+        """An error in mid-stream; nothing after the last word."""
+        return b"".join(self._before) + (b"" if self.ended else self._echo.fail(error))
 
     def _begin(self, data: bytes) -> bytes:
         """Read up to the first content, and skim what follows it."""
@@ -142,6 +151,11 @@ class Streamed:
         """The model that answers."""
         return self._decoder.model
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last word came out."""
+        return self._decoder.ended
+
     def feed(self, data: bytes) -> bytes:
         """All that `data` lets the client know, in one piece."""
         try:
@@ -183,12 +197,14 @@ class Streamed:
         return b"".join(out)
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream."""
-        return b"".join(self._before) + self._encoder.fail(error)
+        """An error in mid-stream; nothing after the last word."""
+        return b"".join(self._before) + (b"" if self.ended else self._encoder.fail(error))
 
 
 class Whole:
     """An answer is collected and told at its end, by `tell` from the whole body."""
+
+    ended = False
 
     def __init__(self, tell: Callable[[bytes], tuple[bytes, str, Usage | None]]) -> None:
         self._tell = tell
@@ -228,6 +244,7 @@ class Bytes:
 
     usage: Usage | None = None
     model = ""
+    ended = False
 
     def __init__(self) -> None:
         self.started = False

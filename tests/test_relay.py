@@ -254,6 +254,35 @@ async def test_a_connection_that_breaks_in_mid_stream_is_told_in_the_stream() ->
     assert "broke" in answer.events[-1]["error"]["message"]
 
 
+@pytest.mark.parametrize("after", [httpx.ReadError("reset"), 60.0, *sse({"error": {"code": 1}})])
+@pytest.mark.parametrize("provider", [OPENAI, GROQ, ANTHROPIC], ids=lambda row: row.name)
+async def test_once_the_last_word_was_said_nothing_that_follows_can_spoil_the_answer(
+    provider: Provider, after: Any
+) -> None:
+    said = chat_stream("Hel", "lo") if provider is not ANTHROPIC else claude_stream("Hel", "lo")
+    pool = KeyPool(["sk-1"])
+    app, books = shim(Upstream(streams(*said, after)), provider.using(pool))
+    async with asyncio.timeout(10):
+        answer = await asgi.chat(app, stream=True)
+    assert answer.events[-1] == "[DONE]"
+    assert b"error" not in answer.body
+    await settled(app)
+    assert [record.outcome for record in books.records] == ["done"]
+    assert (await pool.status())[0].in_flight == 0
+
+
+def claude_stream(*texts: str) -> list[bytes]:
+    deltas = [{"type": "text_delta", "text": text} for text in texts]
+    return sse(
+        {"type": "message_start", "message": {"id": "m", "model": "c", "usage": {}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}},
+        {"type": "message_stop"},
+    )
+
+
 async def test_a_provider_that_answers_html_gives_an_error_in_openais_shape() -> None:
     page = b"<!DOCTYPE html><html><head><title>x</title></head><body><h1>Blocked</h1></body></html>"
     for stream in (False, True):

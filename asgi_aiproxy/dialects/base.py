@@ -73,6 +73,10 @@ class Decoder(Protocol):
     def model(self) -> str:
         """The model that answers, once known."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the language's last word was said. (Some have none: False to the end.)"""
+
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events that one piece carries."""
 
@@ -104,6 +108,10 @@ class Echo(Protocol):
     @property
     def started(self) -> bool:
         """Whether content was seen: from here on the answer can not be taken back."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the language's last word was said. (Some have none: False to the end.)"""
 
     def skim(self, data: bytes) -> tuple[bytes, bytes]:
         """What the client gets for whole frames `data`, after `started`, as long as none is read.

@@ -144,6 +144,8 @@ class Ollama(Language):
 class Decoder:
     """Lines of an answer to events."""
 
+    ended = False
+
     def __init__(self, new_id: NewId) -> None:
         self.model = ""
         self.usage: Usage | None = None

@@ -21,7 +21,7 @@ class Echo:
         self.model = ""
         self.started = False
         self._counts: dict[str, Any] = {}
-        self._done = False
+        self.ended = False
 
     @property
     def usage(self) -> Usage | None:
@@ -45,7 +45,7 @@ class Echo:
             case "message_delta":
                 self._count(event.get("usage"))
             case "message_stop":
-                self.started = self._done = True
+                self.started = self.ended = True
             case "content_block_delta":
                 self.started = True
             case "content_block_start":
@@ -57,7 +57,7 @@ class Echo:
 
     def close(self) -> bytes:
         """Nothing, if the message was complete."""
-        if not self._done:
+        if not self.ended:
             raise _read.broken("the stream ended without message_stop")
         return b""
 

@@ -42,7 +42,7 @@ class Decoder:
     def __init__(self) -> None:
         self.model = ""
         self._counts: dict[str, Any] = {}
-        self._started = self._done = False
+        self._started = self.ended = False
         self._numbers: dict[Any, int] = {}  # of the open blocks, by Anthropic's index
         self._blocks: list[Block] = []
         self._extra: dict[int, dict[str, Any]] = {}
@@ -73,12 +73,12 @@ class Decoder:
 
     def close(self) -> Sequence[Event]:
         """Nothing, if the message was complete."""
-        if not self._done:
+        if not self.ended:
             raise _read.broken("the stream ended without message_stop")
         return ()
 
     def _other(self, data: bytes) -> Sequence[Event]:
-        if self._done or not data.lstrip().startswith(b"{"):
+        if self.ended or not data.lstrip().startswith(b"{"):
             return ()  # some send what is no event to keep the connection alive
         event = _json.loads(data)
         index = event.get("index")
@@ -192,7 +192,7 @@ class Decoder:
         return events
 
     def _stop(self) -> Sequence[Event]:
-        self._done = True
+        self.ended = True
         word = _read.text_in(self._end, "stop_reason")
         ends = [event for index in list(self._numbers) for event in self._close(index)]
         return [

@@ -17,6 +17,8 @@ _READ = (b'"error"', b'"finishReason"', b'"blockReason"')
 class Echo:
     """Reads along; every byte stays as it is."""
 
+    ended = False
+
     def __init__(self) -> None:
         self.model = ""
         self.started = False

@@ -46,6 +46,8 @@ _TEXT, _REASONING = Text(), Reasoning()
 class Decoder:
     """Chunks of a generateContent answer to events. Only the first candidate is read."""
 
+    ended = False
+
     def __init__(self, new_id: NewId) -> None:
         self.model = ""
         self._usage: Usage | None = None

@@ -53,7 +53,7 @@ class Exact:
         self.model = ""
         self.started = False
         self._finished = False
-        self._done = False
+        self.ended = False
         self._marks: tuple[bytes, ...] = _READ
 
     def skim(self, data: bytes) -> tuple[bytes, bytes]:
@@ -65,7 +65,7 @@ class Exact:
     def feed(self, frame: Frame) -> bytes:
         """The frame as it came, unless it is the usage nobody asked for."""
         if frame.data.strip() == b"[DONE]":
-            self._done = True
+            self.ended = True
             return frame.raw
         raw = frame.raw if self._usage_wanted else frame.raw.replace(_NO_USAGE, b"")
         chunk = mend.parsed(frame.data)
@@ -87,9 +87,9 @@ class Exact:
 
     def close(self) -> bytes:
         """Nothing, if the answer was complete. A missing `[DONE]` is made good."""
-        if not self._finished and not self._done:
+        if not self._finished and not self.ended:
             raise _read.broken("the stream ended without a finish reason")
-        return b"" if self._done else _DONE
+        return b"" if self.ended else _DONE
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream; no `[DONE]` follows."""
@@ -118,7 +118,7 @@ class Mending:
         self._usage: Usage | None = None
         self._model = ""
         self.started = False
-        self._ended = False
+        self.ended = False
 
     @property
     def usage(self) -> Usage | None:
@@ -147,7 +147,7 @@ class Mending:
         if frame.data.strip() == b"[DONE]":
             return self.close()  # the provider may leave the connection open
         chunk = mend.parsed(frame.data)
-        if chunk is None or self._ended:
+        if chunk is None or self.ended:
             return b""
         responses.raise_error(chunk)
         mended = self._chunks.chunk(chunk)
@@ -158,7 +158,7 @@ class Mending:
 
     def _as_it_is(self, data: bytes) -> bytes | None:
         """The chunk, if it holds nothing but words or thoughts and is right."""
-        if self._ended:
+        if self.ended:
             return None
         try:
             chunk = _decode_plain(data)
@@ -176,11 +176,11 @@ class Mending:
 
     def close(self) -> bytes:
         """The finish reasons, usage and `[DONE]`, if they were not told before."""
-        if self._ended:
+        if self.ended:
             return b""
         if self._chunks.finish(0) is None:
             raise _read.broken("the stream ended without a finish reason")
-        self.started = self._ended = True
+        self.started = self.ended = True
         last = self._chunks.end(usage_wanted=self._usage_wanted)
         return b"".join([b"data: " + _json.dumps(chunk) + b"\n\n" for chunk in last]) + _DONE
 

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from asgi_aiproxy.dialects.openai_chat import wire
-from asgi_aiproxy.messages import Block, Extra, Reasoning, Text, ToolCall
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.messages import Block, Extra, Reasoning, Text, Thinking, ToolCall
 
 ANTHROPIC = "anthropic-claude-v1"
 GEMINI = "google-gemini-v1"
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 def details(text: str, extra: Extra) -> list[dict[str, Any]]:
@@ -87,3 +89,30 @@ def flatten(thinking: Any) -> str:
         texts = (part.get("text") for part in thinking if isinstance(part, dict))
         return "".join(text for text in texts if isinstance(text, str))
     return ""
+
+
+def wish(asked: wire.ChatRequest) -> Thinking | None:
+    """How much to think, in any of the three spellings. Raises APIError."""
+    _check_effort(asked.reasoning_effort, "reasoning_effort")
+    if asked.thinking is not None:
+        if asked.thinking.type == "disabled":
+            return Thinking(effort="none")
+        return Thinking(effort=asked.reasoning_effort or "", budget=asked.thinking.budget_tokens)
+    if asked.reasoning is not None:
+        told = asked.reasoning
+        _check_effort(told.effort, "reasoning.effort")
+        if told.enabled is False or told.effort == "none":
+            return Thinking(effort="none")
+        summary = None if told.exclude is None else not told.exclude
+        return Thinking(effort=told.effort or "", budget=told.max_tokens, summary=summary)
+    if asked.reasoning_effort:
+        return Thinking(effort=asked.reasoning_effort)
+    return None
+
+
+def _check_effort(word: str | None, where: str) -> None:
+    if word and word not in _EFFORTS:
+        known = ", ".join(f"'{effort}'" for effort in _EFFORTS)
+        raise invalid(
+            f"Invalid value: '{word}'. Supported values are: {known}.", where, "invalid_value"
+        )

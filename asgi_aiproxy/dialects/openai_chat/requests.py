@@ -24,7 +24,6 @@ from asgi_aiproxy.messages import (
     Refusal,
     Request,
     Text,
-    Thinking,
     Tool,
     ToolCall,
     ToolChoice,
@@ -63,7 +62,7 @@ def decode_request(body: bytes) -> Request:
         tool_choice=_tool_choice(asked),
         parallel_tools=asked.parallel_tool_calls,
         output=_output(asked.response_format),
-        thinking=_thinking(asked),
+        thinking=reasoning.wish(asked),
         max_tokens=_max_tokens(asked),
         temperature=asked.temperature,
         top_p=asked.top_p,
@@ -329,35 +328,6 @@ def _output(wanted: wire.ResponseFormat | None) -> Output | None:
         "response_format.type",
         "invalid_value",
     )
-
-
-def _thinking(asked: wire.ChatRequest) -> Thinking | None:
-    _check_effort(asked.reasoning_effort, "reasoning_effort")
-    if asked.thinking is not None:
-        if asked.thinking.type == "disabled":
-            return Thinking(effort="none")
-        return Thinking(effort=asked.reasoning_effort or "", budget=asked.thinking.budget_tokens)
-    if asked.reasoning is not None:
-        wish = asked.reasoning
-        _check_effort(wish.effort, "reasoning.effort")
-        if wish.enabled is False or wish.effort == "none":
-            return Thinking(effort="none")
-        summary = None if wish.exclude is None else not wish.exclude
-        return Thinking(effort=wish.effort or "", budget=wish.max_tokens, summary=summary)
-    if asked.reasoning_effort:
-        return Thinking(effort=asked.reasoning_effort)
-    return None
-
-
-def _check_effort(word: str | None, where: str) -> None:
-    if word and word not in _EFFORTS:
-        known = ", ".join(f"'{effort}'" for effort in _EFFORTS)
-        raise invalid(
-            f"Invalid value: '{word}'. Supported values are: {known}.", where, "invalid_value"
-        )
-
-
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 # ── neutral to OpenAI ────────────────────────────────────────────────────────

@@ -40,7 +40,7 @@ class Decoder:
     def __init__(self) -> None:
         self._blocks = Blocks()
         self._chunks = mend.Chunks("")
-        self._started = self._ended = False
+        self._started = self.ended = False
 
     @property
     def usage(self) -> Usage | None:
@@ -54,7 +54,7 @@ class Decoder:
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one chunk."""
-        if self._started and not self._ended:
+        if self._started and not self.ended:
             try:
                 (choice,) = _decode_plain(data).choices
             except ValueError:
@@ -64,7 +64,7 @@ class Decoder:
         if data.strip() == b"[DONE]":
             return self.close()  # the provider may leave the connection open
         chunk = mend.parsed(data)
-        if chunk is None or self._ended:
+        if chunk is None or self.ended:
             return ()
         responses.raise_error(chunk)
         mended = self._chunks.chunk(chunk)
@@ -82,12 +82,12 @@ class Decoder:
 
     def close(self) -> Sequence[Event]:
         """The end of the message, if it was not told before; the finish reason must have come."""
-        if self._ended:
+        if self.ended:
             return ()
         word = self._chunks.finish(0)
         if word is None:
             raise _read.broken("the stream ended without a finish reason")
-        self._ended = True
+        self.ended = True
         return [*self._blocks.end(), MessageEnd(responses.STOPS[word], self.usage, word)]
 
     def _plain(self, delta: wire.PlainDelta) -> Sequence[Event]:
