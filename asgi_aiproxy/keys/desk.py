@@ -109,7 +109,7 @@ class Desk:
     async def ask(self, slots: Sequence[Slot]) -> tuple[int, Ticket] | Refused:
         """Take the first of some keys that can be had: which one, and its ticket.
 
-        Raises StoreUnavailableError with a ticket in `ticket`, for it may have been done.
+        Raises DeskClosedError, whose ticket is to be settled, for it may have been done.
         """
         one_of = [self.grants(slot) for slot in slots]
         holder = f"{self._me}-{next(self._numbers):x}"

@@ -69,7 +69,7 @@ class KeyPool:
         self,
         keys: str | Key | Iterable[str | Key] = (),
         *,
-        name: str = "default",
+        name: str = "",
         strategy: Strategy = "weighted",
         cooldown: float = 30.0,
         wait: float = 0.0,
@@ -79,6 +79,9 @@ class KeyPool:
         clock: Callable[[], float] = time.monotonic,
         random: random.Random | None = None,
     ) -> None:
+        if store is not None and not name:
+            raise ConfigurationError("A pool in a store needs a name: those of one name are one.")
+        name = name or "default"
         if strategy not in STRATEGIES:
             known = ", ".join(STRATEGIES)
             raise ConfigurationError(f"Unknown strategy {strategy!r}. There are: {known}.")

@@ -278,7 +278,7 @@ async def test_the_store_is_asked_once_for_keys_with_limits_and_never_for_others
     key: Key, expected: dict[str, int]
 ) -> None:
     store = Counting()
-    async with KeyPool(key, store=store) as pool:
+    async with KeyPool(key, name="v", store=store) as pool:
         await asyncio.sleep(0.01)
         store.calls.clear()
         for _ in range(20):
@@ -293,8 +293,8 @@ async def test_the_store_is_not_asked_again_for_keys_that_it_said_are_used_up() 
     store, now = Counting(), [1000.0]
     keys = [Key(f"sk-{n}", rpm=1) for n in range(5)]
     async with (
-        KeyPool(keys, store=store, clock=lambda: now[0]) as first,
-        KeyPool(keys, store=store, clock=lambda: now[0]) as second,
+        KeyPool(keys, name="v", store=store, clock=lambda: now[0]) as first,
+        KeyPool(keys, name="v", store=store, clock=lambda: now[0]) as second,
     ):
         assert len(await taken(first, 6)) == 5
         for _ in range(3):
@@ -326,7 +326,7 @@ async def test_a_call_that_leaves_while_the_store_is_asked_holds_nothing(
             return found
 
         asked = asyncio.Event()
-        async with KeyPool(key, store=store) as pool:
+        async with KeyPool(key, name="v", store=store) as pool:
             monkeypatch.setattr(store, "admit", slow)
             call = asyncio.create_task(pool.acquire())
             async with asyncio.timeout(10):
@@ -366,7 +366,10 @@ async def _walk(steps: list[Step], limits: list[tuple[int | None, int | None]]) 
         Key(f"sk-{n}", id=str(n), concurrency=concurrency, rpm=rpm)
         for n, (concurrency, rpm) in enumerate(limits)
     ]
-    pools = [KeyPool(keys, store=store, sealer=Unsealed(), clock=lambda: 1000.0) for _ in range(3)]
+    pools = [
+        KeyPool(keys, name="v", store=store, sealer=Unsealed(), clock=lambda: 1000.0)
+        for _ in range(3)
+    ]
     held: list[Lease] = []
     uses: Counter[str] = Counter()
     for what, which, number in steps:

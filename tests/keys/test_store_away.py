@@ -243,6 +243,11 @@ async def test_what_killed_processes_held_comes_back(
     await until(all_free, 20)
 
 
+def test_a_pool_in_a_store_needs_a_name_lest_it_meets_another_vendors() -> None:
+    with pytest.raises(ConfigurationError, match="name"):
+        KeyPool("sk", store=MemoryStore())
+
+
 def test_there_is_no_estimate_for_keys() -> None:
     with pytest.raises(ConfigurationError, match="fail_open"):
-        KeyPool("sk", store=MemoryStore(), away="local_estimate")  # type: ignore[arg-type]
+        KeyPool("sk", name="v", store=MemoryStore(), away="local_estimate")  # type: ignore[arg-type]
