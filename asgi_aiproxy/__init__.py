@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.stores import MemoryStore
     from asgi_aiproxy.stores.redis import RedisStore
     from asgi_aiproxy.tenants import Tokens, stored_tokens
-    from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, Timeouts
+    from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport, Timeouts
     from asgi_aiproxy.usage import UsageRecord, log_usage, tee
 
 __version__ = "0.1.0"
@@ -56,6 +56,7 @@ __all__ = [
     "RedisStore",
     "ReqwestTransport",
     "Shim",
+    "SocketTransport",
     "Target",
     "Timeouts",
     "Tokens",
@@ -97,6 +98,7 @@ _HOME = {
     "RedisStore": "stores.redis",
     "ReqwestTransport": "upstream",
     "Shim": "shim",
+    "SocketTransport": "upstream",
     "Target": "providers",
     "Timeouts": "upstream",
     "Tokens": "tenants",

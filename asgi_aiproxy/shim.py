@@ -31,7 +31,9 @@ from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 MiB = 1024 * 1024
 
 # The headers that callers steer the gateway with.
-_READ = frozenset({b"content-type", b"x-provider", b"x-auth-id", b"x-session-affinity"})
+_READ = frozenset(
+    {b"content-type", b"content-encoding", b"x-provider", b"x-auth-id", b"x-session-affinity"}
+)
 
 
 class Shim:
@@ -188,6 +190,10 @@ class Shim:
         principal: Principal,
     ) -> None:
         told = _asgi.headers(scope, _READ)
+        coding = told.get(b"content-encoding", "identity")
+        if coding != "identity":
+            message = f"The request body is encoded as {coding!r}: send it as it is."
+            raise APIError(Kind.INVALID, message, status=415)
         sent_as = told.get(b"content-type", "")
         if operation.body == "form" and not sent_as.startswith("application/json"):
             await self._relay_upload(scope, receive, send, face, operation, principal, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Mapping
@@ -173,6 +174,18 @@ async def test_a_body_above_the_limit_is_a_413_whether_its_length_is_told_or_not
         for _ in range(20):
             exchange.send_body(b"x" * 20, more=True)
         assert (await exchange.answer()).status == 413
+    assert upstream.requests == []
+
+
+async def test_a_compressed_body_is_a_415_that_says_so_and_an_empty_one_a_400() -> None:
+    app, upstream = shim()
+    packed = gzip.compress(b'{"model":"m","messages":[]}')
+    headers = {"content-encoding": "gzip"}
+    path = "/v1/chat/completions"
+    answer = await asgi.request(app, "POST", path, packed, headers=headers)
+    assert (answer.status, "'gzip'" in answer.json["error"]["message"]) == (415, True)
+    answer = await asgi.request(app, "POST", path, b"")
+    assert (answer.status, "empty" in answer.json["error"]["message"]) == (400, True)
     assert upstream.requests == []
 
 

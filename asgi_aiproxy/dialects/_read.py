@@ -53,6 +53,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 def fields(data: bytes) -> dict[str, msgspec.Raw]:
     """The members of a client's body, still encoded but known to be JSON."""
+    if not data:
+        raise invalid("The request body is empty: expected a JSON object.")
     try:
         data.decode()  # the decoder skips over strings without looking at their bytes
         return _fields.decode(data)
