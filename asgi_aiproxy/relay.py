@@ -470,8 +470,11 @@ def no_key(error: NoKeyError, provider: str, model: str) -> APIError:
 
 
 def _last(before: APIError | None, error: APIError) -> APIError:
-    """The failure to report: the last, but with the soonest time to try again."""
-    both = before is not None and before.kind is error.kind is Kind.LIMITED
-    if both and before is not None and before.retry_after is not None:
+    """The failure to report: the last that was tried, but with the soonest time to try again."""
+    if before is None:
+        return error
+    if error.code == NO_KEY and before.code != NO_KEY:
+        return before
+    if before.kind is error.kind is Kind.LIMITED and before.retry_after is not None:
         error.retry_after = min(before.retry_after, error.retry_after or before.retry_after)
     return error

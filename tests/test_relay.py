@@ -417,6 +417,14 @@ async def test_a_named_key_that_is_limited_is_not_replaced() -> None:
     assert upstream.keys == ["sk-1"]
 
 
+async def test_a_named_key_that_is_limited_is_not_said_to_be_unknown_to_another_vendor() -> None:
+    named = OPENAI.using(KeyPool([Key("sk-1", id="1")]))
+    router = ProviderRouter({"m": [named, ANTHROPIC.using(KeyPool([Key("sk-2", id="2")]))]})
+    app, _ = shim(Upstream(refuses(429, retry_after="9")), router)
+    answer = await asgi.chat(app, headers={"x-auth-id": "1"})
+    assert (answer.status, answer.header("retry-after")) == (429, "9")
+
+
 async def test_a_caller_can_bring_its_own_key_and_no_other_vendor_sees_it() -> None:
     upstream = Upstream(refuses(503), answers())
     router = ProviderRouter({"m": [OPENAI.using("sk-1"), GROQ.using("sk-2")]})
