@@ -234,3 +234,54 @@ async def test_every_reference_of_the_document_leads_somewhere(client: Client) -
     for reference in found:
         name = reference.removeprefix("#/components/schemas/")
         assert name in document["components"]["schemas"]
+
+
+async def test_who_has_an_address_of_an_ipv6_network_has_all_of_them(
+    make: Callable[..., Client],
+) -> None:
+    client = make(MemoryStore(), tries=2)
+
+    async def status(address: str, token: str = "wrong") -> int:
+        headers = {"authorization": f"Bearer {token}"}
+        return (
+            await asgi.request(client.app, "GET", "/tokens", headers=headers, client=(address, 1))
+        ).status
+
+    assert [await status("2001:db8::1"), await status("2001:db8::2")] == [401, 401]
+    assert await status("2001:db8::3", ROOT) == 429
+    assert await status("2001:db8:0:1::1", ROOT) == 200
+    assert [await status(f"::ffff:10.0.0.{n}") for n in (1, 2, 3)] == [401, 401, 401]
+    assert await status("no-address", ROOT) == 200
+
+
+def test_no_try_at_all_is_no_limit() -> None:
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        AdminApp(MemoryStore(), token=ROOT, tries=0)
+
+
+class Broken(MemoryStore):
+    async def page(self, table: str, after: str = "", limit: int = 100) -> dict[str, bytes]:
+        raise RuntimeError("redis://:password@host")
+
+
+async def test_a_mistake_of_ours_is_in_the_log_and_not_in_the_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answer = await Client(AdminApp(Broken(), token=ROOT))("GET", "/tokens")
+    assert (answer.status, b"password" in answer.body) == (500, False)
+    assert "the admin API failed" in caplog.text
+
+
+async def test_a_client_that_leaves_is_no_mistake(client: Client) -> None:
+    headers = {"authorization": f"Bearer {ROOT}"}
+    async with asgi.opened(client.app, "POST", "/tokens", headers=headers) as exchange:
+        exchange.disconnect()
+        await exchange.ended()
+    assert (await client("GET", "/tokens")).json["data"] == []
+
+
+async def test_websockets_are_refused(client: Client) -> None:
+    scope = {**asgi.scope_of("GET", "/tokens"), "type": "websocket", "subprotocols": []}
+    async with asgi.Exchange(client.app, scope) as exchange:
+        exchange._in.put_nowait({"type": "websocket.connect"})
+        assert (await exchange.message())["type"] == "websocket.close"

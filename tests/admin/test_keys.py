@@ -183,6 +183,27 @@ async def test_of_ten_thousand_lines_the_three_bad_ones_are_named_and_nothing_is
     assert await ids(keeper) == ["code"]
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"\xff\xfe", "not valid UTF-8"),
+        (b"a b c", "more than an id and a secret"),
+        (b'{"id": "a"}', "secret: it is missing"),
+        (b'{"secret": "s", "rpm": "5"}', "rpm: "),
+        (b'{"secret": ', "not valid JSON"),
+        ("a schlüssel".encode(), "no HTTP header can carry"),
+    ],
+)
+async def test_a_bad_line_is_told_with_what_is_wrong(
+    keeper: Client, line: bytes, words: str
+) -> None:
+    answer = await keeper("POST", "/providers/openai/import", b"good sk-1\n" + line)
+    (bad,) = answer.json["error"]["lines"]
+    assert (answer.status, bad["line"], words in bad["error"]) == (400, 2, True), bad
+    many = await keeper("POST", "/providers/openai/import", b"\n" * 100_001)
+    assert (many.status, many.json["error"]["param"]) == (400, "lines")
+
+
 async def test_ten_thousand_keys_are_imported_at_once(keeper: Client) -> None:
     lines = "\n".join(f"k{n} sk-{n}" for n in range(10_000))
     answer = await keeper("POST", "/providers/openai/import", lines.encode())

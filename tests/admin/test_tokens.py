@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from asgi_aiproxy.identity import Budget, Limits, Principal
-from asgi_aiproxy.stores import Store
+from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.tenants import stored_tokens
 from asgi_aiproxy.tenants.grants import reserve
 from tests.admin.conftest import Client
@@ -66,6 +67,17 @@ async def test_what_is_used_and_what_is_left_is_told(store: Store, client: Clien
     await store.charge(reserve(who, budget, 2_000_000, time.time()), once="b")
     told = (await client("GET", f"/tokens/{id}")).json
     assert (told["status"], told["limits"]["budgets"][0]["left"]) == ("exhausted", -1.0)
+
+
+async def test_a_token_that_has_ended_says_so(make: Callable[..., Client]) -> None:
+    now = time.time()
+    client = make(MemoryStore(), clock=lambda: now)
+    made = await issue(client, expires=now + 60)
+    assert made["token"]["status"] == "active"
+    now += 61
+    path = f"/tokens/{made['token']['id']}"
+    assert (await client("GET", path)).json["status"] == "expired"
+    assert (await client("PATCH", path, {"expires": now + 5})).json["status"] == "active"
 
 
 async def test_a_token_is_edited_field_by_field(store: Store, client: Client) -> None:
