@@ -328,16 +328,21 @@ class Exchange:
             error.retry_after = retry_after(answer.headers, self._relay.clock())
             if error.retry_after is None and error.kind is Kind.LIMITED:
                 error.retry_after = told_to_retry(error.message)
+        if error.kind is Kind.KEY_REJECTED and self._call.own_key:  # its caller can mend that
+            words, code = error.message, error.code
+            error = APIError(Kind.UNAUTHORIZED, words, status=answer.status, code=code)
         if error.kind is Kind.KEY_REJECTED:
             logger.warning(
                 "provider %s refused key %s: HTTP %d", provider.name, self._key_id, answer.status
             )
             refused = f"The provider {provider.name!r} refused the gateway's key"
+            if not self._key_id:
+                refused = f"The provider {provider.name!r} wants a key, and the gateway has none"
             # What a provider says about our key is not for the client, who can not mend it; Google
             # says of no more than that the request is wrong, and so it is told.
             same = error.status == answer.status
             error.message = f"{refused}: {error.message}" if same else f"{refused}."
-        elif native and provider.exact and not error.retryable:
+        if native and provider.exact and not error.retryable:
             error.body = body
         return error
 

@@ -131,9 +131,10 @@ class StreamReply:
     def _check(self) -> None:
         """Ping if nothing was said since the last check, and the client reads what is said."""
         waits = self._exchange.deadline is None or not self._exchange.deadline.busy
-        if not self._wrote and waits and self._ping is None:
+        due = not self._wrote and waits and self._ping is None
+        if due:
             self._ping = self._loop.create_task(self._pass_time())
-        self._wrote = False
+        self._wrote = due  # that is something said, too
         self._arm()
 
     async def _pass_time(self) -> None:

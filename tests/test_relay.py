@@ -440,6 +440,25 @@ async def test_a_caller_can_bring_its_own_key_and_no_other_vendor_sees_it() -> N
     assert upstream.keys == ["sk-1"]
 
 
+@pytest.mark.parametrize("provider", [OPENAI, ANTHROPIC], ids=lambda row: row.name)
+async def test_a_caller_whose_own_key_is_refused_is_told_so_as_by_the_vendor(
+    provider: Provider,
+) -> None:
+    said = b'{"error":{"message":"Wrong key: sk-mine-12345"}}'
+    app, books = shim(Upstream(refuses(401, said)), provider.using("sk-1"), own_keys=True)
+    answer = await asgi.chat(app, headers={"x-provider-key": "sk-mine-12345"})
+    assert (answer.status, answer.json["error"]["message"]) == (401, "Wrong key: [key]")
+    await settled(app)
+    assert [(record.outcome, record.attempts) for record in books.records] == [("refused", 1)]
+
+
+async def test_a_provider_that_was_given_no_key_is_told_from_one_whose_key_is_wrong() -> None:
+    app, _ = shim(Upstream(refuses(401)), ANTHROPIC)
+    answer = await asgi.chat(app)
+    assert answer.status == 502
+    assert "the gateway has none" in answer.json["error"]["message"]
+
+
 async def test_a_key_only_serves_its_models_and_the_next_target_takes_over() -> None:
     upstream = Upstream(answers())
     small = OPENAI.using(Key("sk-1", models=("gpt-4o-mini*",)))
