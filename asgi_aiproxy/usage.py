@@ -74,8 +74,8 @@ async def log_usage(record: UsageRecord) -> None:
         "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d cost=%s status=%d %.3fs",
         record.outcome.value,
         record.operation,
-        record.principal or "-",
-        record.model or record.model_asked,
+        _word(record.principal) or "-",
+        _word(record.model or record.model_asked),
         record.provider or "-",
         record.key_id or "-",
         used.input,
@@ -84,6 +84,15 @@ async def log_usage(record: UsageRecord) -> None:
         record.status,
         record.duration,
     )
+
+
+def _word(text: str) -> str:
+    """What callers made up as one word of a line, so that it can not look like more."""
+    plain = text.isprintable() and len(text) <= _LONG and " " not in text
+    return text if plain else ascii(text[:_LONG])
+
+
+_LONG = 200
 
 
 def tee(*sinks: UsageSink) -> UsageSink:

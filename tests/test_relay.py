@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from asgi_aiproxy import KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRecord
+from asgi_aiproxy import KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRecord, log_usage
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import Health, Key
 from asgi_aiproxy.providers import ANTHROPIC, GROQ, OPENAI, Provider
@@ -631,6 +631,20 @@ async def test_a_failing_sink_harms_nobody(caplog: pytest.LogCaptureFixture) -> 
     async with app:
         assert (await asgi.chat(app)).status == 200
     assert "its record is lost" in caplog.text
+
+
+async def test_a_call_is_one_line_of_the_log_whatever_its_model_is_called(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    upstream = Upstream(refuses(404))
+    app = OpenAIShim(OPENAI.using("sk-1"), transport=upstream.transport, record=log_usage)
+    with caplog.at_level("INFO", "asgi_aiproxy.usage"):
+        await asgi.chat(app, model="m\ndone chat.completions principal=root")
+        await asgi.chat(app, model="m" * 10_000)
+        await settled(app)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert r"model='m\ndone chat.completions principal=root' provider=openai" in first
+    assert len(second) < 500
 
 
 async def test_leaving_the_app_waits_for_the_books() -> None:
