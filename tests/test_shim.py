@@ -12,7 +12,7 @@ import pytest
 
 from asgi_aiproxy import Authenticate, OpenAIShim, Principal, ProviderRouter
 from asgi_aiproxy.middleware import static_tokens
-from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, MISTRAL, OLLAMA, OPENAI
 from tests import asgi
 from tests.upstreams import Upstream, answers, refuses, streams
 
@@ -137,6 +137,29 @@ async def test_what_can_not_be_translated_is_a_400_that_names_the_field(
     answer = await asgi.request(app, "POST", "/v1/chat/completions", body)
     assert answer.status == 400, answer.body
     assert answer.json["error"]["param"] == param
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+async def test_a_caller_may_wish_for_a_provider_in_any_body(path: str) -> None:
+    router = ProviderRouter(providers=[OPENAI.using("sk-1"), MISTRAL.using("sk-2")])
+    app, upstream = shim(router=router)
+    body = {"model": "m", "provider": "openai", "prompt": "Hi", "input": "Hi", "messages": []}
+    answer = await asgi.request(app, "POST", path, body)
+    assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai")
+    assert "provider" not in upstream.bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [({}, "prompt"), ({"prompt": [1]}, "prompt"), ({"prompt": "a", "max_tokens": 0}, "max_tokens")],
+)
+async def test_a_completion_that_can_not_be_a_chat_is_a_400_that_names_the_field(
+    members: dict[str, Any], param: str
+) -> None:
+    app, upstream = shim(router=ANTHROPIC.using("sk"))
+    answer = await asgi.request(app, "POST", "/v1/completions", {"model": "m", **members})
+    assert (answer.status, answer.json["error"]["param"]) == (400, param)
     assert upstream.requests == []
 
 

@@ -54,7 +54,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 def fields(data: bytes) -> dict[str, msgspec.Raw]:
     """The members of a client's body, still encoded but known to be JSON."""
     if not data:
-        raise invalid("The request body is empty: expected a JSON object.")
+        raise invalid("The request body could not be read as JSON: it is empty.")
     try:
         data.decode()  # the decoder skips over strings without looking at their bytes
         return _fields.decode(data)
@@ -108,6 +108,13 @@ def model_of(found: Mapping[str, msgspec.Raw]) -> str:
     if not model:
         raise required("model")
     return model
+
+
+def limit(value: int | None, name: str) -> int | None:
+    """A limit of tokens; raises APIError on one that leaves no room for an answer."""
+    if value is not None and value < 1:
+        raise invalid(f"'{name}' must be at least 1, not {value}.", name, "invalid_value")
+    return value
 
 
 def expect_list(found: Mapping[str, msgspec.Raw], name: str) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.base import Clock, Draft, Echo, Encoder, Face, Head, NewId, Operation
-from asgi_aiproxy.dialects.openai_chat import OpenAIChat, responses, wire
+from asgi_aiproxy.dialects.openai_chat import OpenAIChat, provider_of, responses, wire
 from asgi_aiproxy.dialects.openai_chat.echo import Exact
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.framing import encode_frame
@@ -92,6 +92,7 @@ class OpenAICompletions(Face):
             stream=stream is True,
             fields=fields,
             usage_wanted=bool(options and options.include_usage),
+            provider=provider_of(fields),
         )
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
@@ -102,11 +103,11 @@ class OpenAICompletions(Face):
                 raise invalid(f"'{name}' must be 1 for this model.", name)
         if asked.logprobs:
             raise invalid("'logprobs' is not available for this model.", "logprobs")
-        rest = _read.members(body, CompletionRequest.__struct_fields__)
+        rest = _read.members(body, (*CompletionRequest.__struct_fields__, "provider"))
         return Request(
             model=asked.model,
             messages=(Message("user", (Text(_prompt(asked.prompt)),)),),
-            max_tokens=asked.max_tokens,
+            max_tokens=_read.limit(asked.max_tokens, "max_tokens"),
             temperature=asked.temperature,
             top_p=asked.top_p,
             stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
@@ -163,6 +164,8 @@ class OpenAICompletions(Face):
 def _prompt(prompt: Any) -> str:
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         return str(prompt[0])
+    if prompt is None:
+        raise _read.required("prompt")
     if not isinstance(prompt, str):
         raise invalid(
             "For this model 'prompt' must be one string: no tokens, and no more than one.", "prompt"

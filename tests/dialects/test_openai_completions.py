@@ -105,7 +105,7 @@ def test_a_prompt_is_what_a_user_says(prompt: Any) -> None:
         ({"prompt": ["a", "b"]}, "prompt", "must be one string"),
         ({"prompt": [1, 2]}, "prompt", "must be one string"),
         ({"prompt": [1]}, "prompt", "must be one string"),
-        ({"prompt": None}, "prompt", "must be one string"),
+        ({"prompt": None}, "prompt", "Missing required"),
         ({"n": 2}, "n", "must be 1"),
         ({"best_of": 3}, "best_of", "must be 1"),
         ({"logprobs": 1}, "logprobs", "not available"),

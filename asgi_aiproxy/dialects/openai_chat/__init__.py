@@ -42,7 +42,7 @@ def new_id() -> str:
     return f"chatcmpl-{getrandbits(128):032x}"
 
 
-def _provider(fields: Mapping[str, msgspec.Raw]) -> str:
+def provider_of(fields: Mapping[str, msgspec.Raw]) -> str:
     """The caller's wish for a provider. An object in its place is OpenRouter's, and passes on."""
     raw = fields.get("provider")
     if raw is None or not bytes(raw).startswith(b'"'):
@@ -86,7 +86,7 @@ class OpenAIChat(Dialect):
             stream=stream is True,
             fields=fields,
             usage_wanted=bool(options and options.include_usage),
-            provider=_provider(fields),
+            provider=provider_of(fields),
         )
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
@@ -140,7 +140,7 @@ class OpenAIChat(Dialect):
     ) -> Draft:
         """The request as it came, with the model's name and a wish for usage."""
         body: dict[str, Any] = {**fields, "model": model}
-        if _provider(fields):
+        if provider_of(fields):
             del body["provider"]  # that was for us
         if stream and operation.chat:
             options = _json.loads(bytes(fields.get("stream_options", b"null")))

@@ -63,7 +63,8 @@ def decode_request(body: bytes) -> Request:
         parallel_tools=asked.parallel_tool_calls,
         output=_output(asked.response_format),
         thinking=reasoning.wish(asked),
-        max_tokens=_max_tokens(asked),
+        max_tokens=_read.limit(asked.max_completion_tokens, "max_completion_tokens")
+        or _read.limit(asked.max_tokens, "max_tokens"),
         temperature=asked.temperature,
         top_p=asked.top_p,
         top_k=asked.top_k,
@@ -86,16 +87,6 @@ def _refuse_what_only_openai_has(asked: wire.ChatRequest) -> None:
         raise invalid(f"'logprobs' is not available from {other}.", "logprobs")
     if asked.audio or "audio" in (asked.modalities or ()):
         raise invalid(f"Audio output is not available from {other}.", "modalities")
-
-
-def _max_tokens(asked: wire.ChatRequest) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
-        limit: int | None = getattr(asked, name)
-        if limit is not None:
-            if limit < 1:
-                raise invalid(f"'{name}' must be at least 1, not {limit}.", name, "invalid_value")
-            return limit
-    return None
 
 
 class _Conversation:
