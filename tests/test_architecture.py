@@ -52,8 +52,8 @@ MAY: dict[str, set[str]] = {
     "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
-    "relay": {"_watch", "attempt", "call", "dialects.base", "errors", "keys", "messages"}
-    | {"providers", "retry_after", "translate", "upstream", "usage"},
+    "relay": {"_watch", "attempt", "call", "errors", "keys", "messages", "providers"}
+    | {"retry_after", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
     # apps and middlewares
