@@ -11,9 +11,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from random import getrandbits
+from typing import Any
 
 import msgspec
 
@@ -21,9 +22,12 @@ from asgi_aiproxy._watch import ClientGoneError, Deadline
 from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.keys import Key, Lease, NoKeyError
+from asgi_aiproxy.gate import Gate
+from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError
+from asgi_aiproxy.keys.ahead import Ahead
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Router, Target
+from asgi_aiproxy.refusals import NO_KEY, no_key, no_such_model, not_allowed, worse
 from asgi_aiproxy.retry_after import retry_after, told_to_retry
 from asgi_aiproxy.translate import Bytes, Translator
 from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header
@@ -108,6 +112,7 @@ class Exchange:
         self._key_id = ""
         self._secret = ""
         self._lease: Lease | None = None
+        self._ahead: Ahead | None = None
         self._answer: Incoming | None = None
         self._translator: Translator | None = None
         self._idle: float | None = None
@@ -137,6 +142,8 @@ class Exchange:
     async def _open(self) -> Reply:
         """Try the targets in order, and again while their failures may pass."""
         call, relay = self._call, self._relay
+        if not call.principal.may_use(call.model):
+            raise not_allowed(call.model)
         targets = relay.router.targets(call.model, call.provider)
         targets = [t for t in targets if call.principal.may_have(t.provider.name)]
         if not targets:
@@ -144,8 +151,7 @@ class Exchange:
         if call.own_key:  # one vendor's key is not shown to another
             targets = [t for t in targets if t.provider is targets[0].provider]
         if call.gate is not None:
-            asked = [(t.provider.name, t.model) for t in targets if not call.own_key]
-            await call.gate.admit(call.operation.name, asked, call.fields, call.body)
+            await self._admit(call.gate, targets)
         pause = relay.backoff
         failure: APIError | None = None
         unfit: APIError | None = None
@@ -162,7 +168,7 @@ class Exchange:
                 try:
                     return await self._with_keys(planned)
                 except APIError as error:
-                    failure = _last(failure, error)
+                    failure = worse(failure, error)
                 more = failure.retryable or failure.code == NO_KEY
                 if not more or call.upload is not None or self._attempts >= relay.attempts:
                     raise failure
@@ -173,6 +179,14 @@ class Exchange:
                 raise failure
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause *= 2
+
+    async def _admit(self, gate: Gate, targets: Sequence[Target]) -> None:
+        """Ask the gate, and with the same write to the store for a key that is counted there."""
+        call, keys = self._call, targets[0].provider.keys
+        if keys is not None and keys.asks and not call.own_key:
+            self._ahead = Ahead(self._acquire(keys, targets[0], ()), targets[0])
+        asked = [(t.provider.name, t.model) for t in targets if not call.own_key]
+        await gate.admit(call.operation.name, asked, call.fields, call.body)
 
     async def pump(self, write: Callable[[bytes], Awaitable[None]], first: bytes) -> bytes:
         """Write a committed answer, `first` and what follows; returns its last piece unwritten.
@@ -254,16 +268,28 @@ class Exchange:
             return Key(call.own_key, id="own")
         if provider.keys is None:
             return None
-        self._lease = await provider.keys.acquire(
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.purpose is target:
+            self._lease = await ahead.lease()
+        else:
+            if ahead is not None:
+                ahead.drop()
+            self._lease = await self._acquire(provider.keys, target, tried)
+        key = self._lease.key
+        self._key_id, self._secret = key.id, key.secret
+        return key
+
+    def _acquire(
+        self, keys: KeyPool, target: Target, tried: Collection[str]
+    ) -> Coroutine[Any, Any, Lease]:
+        call = self._call
+        return keys.acquire(
             model=target.model,
             key_id=call.key_id,
             affinity=call.affinity,
             exclude=tried,
             among=call.principal.keys,
         )
-        key = self._lease.key
-        self._key_id, self._secret = key.id, key.secret
-        return key
 
     def _without_secret(self, error: APIError) -> APIError:
         """The same error, should the provider have quoted the key it was sent."""
@@ -385,6 +411,9 @@ class Exchange:
             if self._error is not None and self._error.kind is Kind.LIMITED:
                 lease.settle(429, self._error.retry_after)
             lease.release()
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.drop()
         gate, record = self._call.gate, self._record(usage)
         self._relay.recorder.put(record if gate is None else gate.settle(record))
         await self._drop_answer()
@@ -441,45 +470,3 @@ async def _error_page(answer: Incoming) -> bytes:
         while len(body) < _MAX_ERROR and (data := await answer.read()):
             body += data
     return bytes(body)
-
-
-def no_such_model(model: str, provider: str = "") -> APIError:
-    """Nobody is configured to answer."""
-    if provider:
-        return APIError(
-            Kind.NOT_FOUND, f"There is no provider {provider!r} here.", param="provider"
-        )
-    return APIError(
-        Kind.NOT_FOUND,
-        f"The model {model!r} does not exist, or not for you.",
-        param="model",
-        code="model_not_found",
-    )
-
-
-NO_KEY = "no_key"
-
-
-def no_key(error: NoKeyError, provider: str, model: str) -> APIError:
-    """The error for a client whose call no key can serve. Another provider may."""
-    if error.unknown:
-        return APIError(Kind.UNAUTHORIZED, f"Provider {provider!r}: {error}", code=NO_KEY)
-    if not error.exists:
-        message = f"No key of provider {provider!r} may be used for the model {model!r}."
-        return APIError(Kind.NOT_FOUND, message, param="model", code=NO_KEY)
-    return APIError(
-        Kind.LIMITED,
-        f"All keys of provider {provider!r} are resting or busy.",
-        retry_after=error.retry_after,
-    )
-
-
-def _last(before: APIError | None, error: APIError) -> APIError:
-    """The failure to report: the last that was tried, but with the soonest time to try again."""
-    if before is None:
-        return error
-    if error.code == NO_KEY and before.code != NO_KEY:
-        return before
-    if before.kind is error.kind is Kind.LIMITED and before.retry_after is not None:
-        error.retry_after = min(before.retry_after, error.retry_after or before.retry_after)
-    return error

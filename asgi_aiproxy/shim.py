@@ -22,7 +22,8 @@ from asgi_aiproxy.gate import GATE_KEY
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.models import ModelList
 from asgi_aiproxy.providers.base import Router, Target
-from asgi_aiproxy.relay import Relay, no_such_model
+from asgi_aiproxy.refusals import no_such_model
+from asgi_aiproxy.relay import Relay
 from asgi_aiproxy.respond import StreamReply, internal, send_error, send_whole
 from asgi_aiproxy.uploads import Upload
 from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
@@ -249,13 +250,6 @@ class Shim:
 
     async def _exchange(self, call: Call, receive: Receive, send: Send) -> None:
         """Have a call answered. `receive` is what comes after its body."""
-        if not call.principal.may_use(call.model):
-            raise APIError(
-                Kind.FORBIDDEN,
-                f"The model {call.model!r} is not among those you may use.",
-                param="model",
-                code="model_not_allowed",
-            )
         exchange = self._relay.exchange(call)
         try:
             with Departure(receive):

@@ -51,17 +51,19 @@ MAY: dict[str, set[str]] = {
     # from a call to its answer
     "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
+    "refusals": {"errors", "keys"},
     "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
-    "relay": {"_watch", "attempt", "call", "errors", "keys", "messages", "providers"}
-    | {"retry_after", "translate", "upstream", "usage"},
+    "relay": {"_watch", "attempt", "call", "errors", "gate", "keys", "messages", "providers"}
+    | {"refusals", "retry_after", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
     # apps and middlewares
     "shim": {"_asgi", "_json", "_watch", "call", "credentials", "dialects", "errors", "gate"}
-    | {"identity", "models", "providers", "relay", "respond", "uploads", "upstream", "usage"},
-    "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "gate"}
-    | {"identity", "keys", "messages", "providers", "relay", "respond", "retry_after", "upstream"}
+    | {"identity", "models", "providers", "refusals", "relay", "respond", "uploads", "upstream"}
     | {"usage"},
+    "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "gate"}
+    | {"identity", "keys", "messages", "providers", "refusals", "relay", "respond", "retry_after"}
+    | {"upstream", "usage"},
     "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
     | {"passthrough"},
     "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}

@@ -147,14 +147,18 @@ class Desk:
             return False
         return isinstance(found, Admitted)
 
-    def end(self, ticket: Ticket, tokens: int = 0) -> None:
-        """Give a key back that has used so many tokens. It is done soon, and tried for a while."""
+    def end(self, ticket: Ticket, tokens: int = 0, *, used: bool = True) -> None:
+        """Give a key back that has used so many tokens. It is done soon, and tried for a while.
+
+        One that was not used is not counted at all.
+        """
         asked = ticket.asked
         held = self._open.pop(asked.holder, None) is not None
         actual: dict[Grant, int] = {
             grant: tokens
             for grant in asked.grants
-            if isinstance(grant, Count) and grant.name.endswith(":tpm") and asked.sure
+            if isinstance(grant, Count) and asked.sure
+            if not used or grant.name.endswith(":tpm")
         }
         if not (held or actual or not asked.sure):
             return  # what it took is counted, and forgotten in a minute

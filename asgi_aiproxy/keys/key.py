@@ -56,6 +56,11 @@ class Key:
                 f"Key {self.id!r}: base_url must begin with http:// or https://."
             )
 
+    @property
+    def limited(self) -> bool:
+        """Whether its use is counted."""
+        return any(limit is not None for limit in (self.rpm, self.tpm, self.concurrency))
+
 
 def fingerprint(secret: str) -> str:
     """A name for a secret that tells nothing of it."""

@@ -83,6 +83,12 @@ class Lease:
         if pool is not None:
             pool._release(self._slot)
 
+    def forgo(self) -> None:
+        """End a use that has not begun: nothing is counted."""
+        if self._pool is not None:
+            self._slot.forgo()
+        self.release()
+
 
 class Want(msgspec.Struct, frozen=True):
     """What a call asks a pool for."""

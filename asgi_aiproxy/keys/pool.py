@@ -100,6 +100,7 @@ class KeyPool:
         self._shy = False  # whether any key may have to come back slowly
         self._waiting = Line(self._take)
         self._shared: Shared | None = None
+        self._asks = False
         self._prober: Prober | None = None
         for key in listed(keys, name):
             made = self._made(key)
@@ -112,6 +113,7 @@ class KeyPool:
             from asgi_aiproxy.keys.shared import Shared
 
             self._shared = Shared(self, store, sealer, away, self._random)
+            self._changed()
 
     def __repr__(self) -> str:
         counts = dict.fromkeys(Health, 0)
@@ -127,6 +129,11 @@ class KeyPool:
     def table(self) -> KeyTable | None:
         """The keys in the store, if there is one."""
         return self._shared.table if self._shared is not None else None
+
+    @property
+    def asks(self) -> bool:
+        """Whether a key may have to be asked for in the store: some have limits there."""
+        return self._asks
 
     @property
     def keys(self) -> dict[str, Key]:
@@ -358,6 +365,9 @@ class KeyPool:
 
     def _changed(self) -> None:
         self._groups = None
+        self._asks = self._shared is not None and any(
+            slot.key.limited for slot in self._slots.values()
+        )
         self._waiting.serve()
         if self._shared is not None:
             self._shared.queue.ring()

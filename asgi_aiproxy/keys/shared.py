@@ -51,6 +51,13 @@ class SharedLease(Lease):
         if ticket is not None:
             self._desk.end(ticket, self._tokens)
 
+    def forgo(self) -> None:
+        """End a use that has not begun: nothing is counted."""
+        ticket, self._ticket = self._ticket, None
+        super().forgo()
+        if ticket is not None:
+            self._desk.end(ticket, used=False)
+
 
 class Shared:
     """A pool's part in a store: its keys and their health are copied here, their limits are there.

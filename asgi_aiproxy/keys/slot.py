@@ -89,6 +89,12 @@ class Slot:
         if self.key.rpm is not None:
             self.requests_full = max(self.requests_full, now) + 60 / self.key.rpm
 
+    def forgo(self) -> None:
+        """One request less: it was not sent."""
+        self.uses -= 1
+        if self.key.rpm is not None:
+            self.requests_full -= 60 / self.key.rpm
+
     def spend(self, tokens: int) -> None:
         """Count tokens, now."""
         if self.key.tpm is not None:

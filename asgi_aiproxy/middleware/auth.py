@@ -48,7 +48,7 @@ class Authenticate(Wrapper):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one scope on, or answer 401."""
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
+            await self._other(scope, receive, send)
             return
         try:
             principal = await self._who(scope)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Self
 
-from asgi_aiproxy._asgi import ASGIApp
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
 
 
 class Wrapper:
@@ -25,3 +26,30 @@ class Wrapper:
     async def __aexit__(self, *exc: object) -> None:
         if isinstance(self.app, AbstractAsyncContextManager):
             await self.app.__aexit__(None, None, None)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what is no request: with `lifespan` this opens and closes, too."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+        elif isinstance(self.app, AbstractAsyncContextManager):
+            await _asgi.serve_lifespan(self, receive, send)
+        else:
+            await self._with_the_apps(scope, receive, send)
+
+    async def _with_the_apps(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the app answer; who is told that all is closed may end the process at once."""
+        entered = True
+
+        async def sending(message: Message) -> None:
+            nonlocal entered
+            if entered and message["type"].startswith("lifespan.shutdown"):
+                entered = False
+                await self.__aexit__()
+            await send(message)
+
+        await self.__aenter__()
+        try:
+            await self.app(scope, receive, sending)
+        finally:
+            if entered:
+                await self.__aexit__()

@@ -61,7 +61,7 @@ class InjectKey(Wrapper):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one scope on with a key, or answer that there is none."""
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
+            await self._other(scope, receive, send)
             return
         named = _asgi.header(scope, b"x-auth-id") or ""
         affinity = _asgi.header(scope, b"x-session-affinity") or ""

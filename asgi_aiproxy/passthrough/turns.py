@@ -5,7 +5,7 @@ from __future__ import annotations
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.passthrough.request import Asked
-from asgi_aiproxy.relay import no_key
+from asgi_aiproxy.refusals import no_key
 
 
 class Turns:
