@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -67,7 +68,15 @@ def limited() -> App:
     return stored(Limits(rpm=10**9, concurrency=10**6, budgets=(Budget(2**52),)))
 
 
-def stored(limits: Any) -> App:
+def many() -> App:
+    """The same as `limited`, with 100,000 tokens in the store and 10,000 keys in the pool."""
+    from asgi_aiproxy.identity import Budget, Limits
+
+    limits = Limits(rpm=10**9, concurrency=10**6, budgets=(Budget(2**52),))
+    return stored(limits, tokens=100_000, keys=10_000)
+
+
+def stored(limits: Any, *, tokens: int = 1, keys: int = 2) -> App:
     from asgi_aiproxy.ledger import Ledger
     from asgi_aiproxy.middleware import Authenticate, Quota, stored_tokens
     from asgi_aiproxy.prices import Price, Prices
@@ -80,16 +89,23 @@ def stored(limits: Any) -> App:
 
     url = os.environ.get("BENCH_STORE")
     store = RedisStore(url, prefix=f"bench-{os.getpid()}") if url else MemoryStore()
-    shown = read(wire.TOKEN)[0]
-    row = Token(id=shown.id, digest=shown.digest, limits=limits)
-    provider = OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1")
+    own = read(wire.TOKEN)[0]
+    rows = {own.id: Token(id=own.id, digest=own.digest, limits=limits)}
+    for number in range(1, tokens):
+        shown = read(f"sk-other-{number:032d}")[0]
+        rows[shown.id] = Token(id=shown.id, digest=shown.digest, limits=limits)
+    secrets = [f"sk-{number}" for number in range(keys)]
+    provider = OPENAI.using(secrets, base_url=f"{upstream()}/v1")
     prices = Prices(unknown=Price(input=1, output=1), listed=False)
     shim = OpenAIShim(provider, record=Ledger(store, prices=prices))
     app = Authenticate(Quota(shim, store=store, prices=prices), verify=stored_tokens(store))
 
     async def seeded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await Tokens(store).table.put(row.id, row)
+            table, left = Tokens(store).table, [*rows.items()]
+            while left:  # a few at a time
+                some, left = left[:500], left[500:]
+                await asyncio.gather(*[table.put(id, row) for id, row in some])
         await app(scope, receive, send)
 
     return seeded

@@ -68,8 +68,17 @@ def chat_stored(bench: Bench) -> list[Result]:
             for app in ("kept", "limited")
             for name, at in stores.items()
         ]
+        cases += [
+            Case(
+                f"limited of many, {name}",
+                servers.start(uvicorn, "many", env={"BENCH_STORE": at}),
+                wire.CHAT,
+                body,
+            )
+            for name, at in stores.items()
+        ]
         bench.closed([plain, *cases], connections=CONNECTIONS)
-    kept, kept_redis, limited, limited_redis = cases
+    kept, kept_redis, limited, limited_redis, many, many_redis = cases
     return [
         share("chat with tokens and ledger in Redis, beside memory", kept, kept_redis, 70, 85),
         share("  in memory, beside none", plain, kept),
@@ -77,6 +86,8 @@ def chat_stored(bench: Bench) -> list[Result]:
             "chat with limits and a budget in Redis, beside memory", limited, limited_redis, 70, 85
         ),
         share("  in memory, beside none", plain, limited),
+        share("  of 100,000 tokens and 10,000 keys, in memory, beside few", limited, many, 85),
+        share("  the same in Redis", limited_redis, many_redis, 85),
     ]
 
 
