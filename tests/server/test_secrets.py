@@ -234,7 +234,8 @@ async def test_what_the_caller_shows_us_stays_with_us(vendor: Provider) -> None:
             for header in (f"Authorization: Bearer {TOKEN}", f"x-api-key: {TOKEN}"):
                 caller = await Caller.to(running.port)
                 more = [f"Cookie: a={TOKEN}", "X-Forwarded-For: 10.9.8.7", f"x-other: {TOKEN}"]
-                caller.post({"model": "m", "messages": [], "user": "u"}, CHAT, header, *more)
+                messages = [{"role": "user", "content": "Hi"}]
+                caller.post({"model": "m", "messages": messages, "user": "u"}, CHAT, header, *more)
                 await caller.answer()
                 caller.leave()
     assert len(got) == 2

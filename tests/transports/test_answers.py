@@ -214,9 +214,10 @@ async def test_connections_are_used_again(transport: Transport) -> None:
         assert len(wire.lines) <= 5
 
 
-async def test_a_connection_the_provider_closed_meanwhile_is_not_used(
-    transport: Transport,
-) -> None:
+async def test_a_connection_the_provider_closed_meanwhile_is_not_used(kind: Kind) -> None:
+    if kind.library == "reqwest":
+        pytest.skip("pyreqwest may not have noticed yet, on its own threads")
+    transport = kind()
     async with Wire(answering(FORMS["length"])) as wire:
         for _ in range(3):
             answer = await transport.send(post(wire.url))
@@ -224,6 +225,7 @@ async def test_a_connection_the_provider_closed_meanwhile_is_not_used(
             await answer.aclose()
             await wire.opened(0)
         assert len(wire.lines) == 3
+    await close(transport)
 
 
 @pytest.mark.parametrize(
