@@ -114,8 +114,17 @@ class KeyTable:
         raise self._contested()
 
     async def drop(self, id: str) -> bool:
-        """Remove a row; whether there was one."""
-        return await self.store.drop(self.name, id)
+        """Remove a key; whether there was one.
+
+        What says that a key given in code is disabled is no key, and stays: `switch` ends it.
+        """
+        for _ in range(_ATTEMPTS):
+            before = await self.store.get(self.name, id)
+            if before is None or self._is_switch(before):
+                return False
+            if not await self.store.put_many(self.name, {id: None}, expected={id: before}):
+                return True
+        raise self._contested()
 
     async def switch(self, id: str, *, enabled: bool) -> None:
         """Enable or disable a key; without a row it is one given in code."""

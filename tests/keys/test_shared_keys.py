@@ -87,6 +87,8 @@ async def test_a_key_given_in_code_can_be_overruled_and_disabled_but_not_removed
     await first.remove("a")
     await until(lambda: _serves(second, "from-code"))
     await second.disable("a")
+    with pytest.raises(ConfigurationError, match="disabled"):
+        await second.remove("a")  # which does not enable it
     await second.replace([Key("sk-b", id="b")])
     assert await health(await worker(given)) == {"a": Health.DEAD, "b": Health.OK}
 
