@@ -16,14 +16,20 @@ from statistics import mean
 from typing import Any
 
 from benchmarks import machine, report
+from benchmarks.bulk import bulk, sockets
 from benchmarks.machine import Cores, Neighbours
 from benchmarks.passthrough import passthrough
 from benchmarks.report import Progress, Result
 from benchmarks.rounds import Bench, Options
-from benchmarks.rows import ROWS as OURS
+from benchmarks.rows import LEGEND, ROWS as OURS
 from benchmarks.traffic import Tools, Upstream
 
-ROWS = {**OURS, "passthrough": passthrough}
+ROWS = {
+    **OURS,
+    "passthrough": passthrough,
+    "passthrough bulk": bulk,
+    "passthrough sockets": sockets,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"No row matches. There are: {', '.join(ROWS)}.", file=sys.stderr)
         return 2
     options = Options(
-        seconds=arguments.seconds or (0.5 if arguments.quick else 2.0),
+        seconds=arguments.seconds or (0.4 if arguments.quick else 1.0),
         rounds=2 if arguments.quick else 5,
         few=1 if arguments.quick else 3,
     )
@@ -65,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     about["others_percent"] = round(mean(neighbours.others or [0.0]), 2)
     print(head(about, options))
     print(report.table(results))
-    print()
+    print(f"\n{LEGEND}\n")
     print(report.costs(results))
     if arguments.json:
         rows = [result.as_json() for result in results]
@@ -91,9 +97,9 @@ def head(about: dict[str, Any], options: Options) -> str:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    made.add_argument("--quick", action="store_true", help="about a minute, and noisier")
+    made.add_argument("--quick", action="store_true", help="some two minutes, and noisier")
     made.add_argument("--only", metavar="REGEX", default="", help="only rows that match")
-    made.add_argument("--seconds", type=float, metavar="S", help="length of a window (2)")
+    made.add_argument("--seconds", type=float, metavar="S", help="length of a window (1)")
     made.add_argument("--json", metavar="FILE", help="write everything measured there")
     made.add_argument("--check", action="store_true", help="exit with 1 if a 'must' is missed")
     made.add_argument("--litellm", metavar="VENV", default="", help="a venv with litellm[proxy]")

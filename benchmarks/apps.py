@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from pyreqwest.client import Client, ClientBuilder
 
-from asgi_aiproxy.upstream import Outgoing, default_transport
+from asgi_aiproxy.upstream import Outgoing, ReqwestTransport, Transport, default_transport
 from benchmarks import wire
 
 Scope = MutableMapping[str, Any]
@@ -29,28 +29,38 @@ def upstream() -> str:
 # Ours.
 
 
-def chat() -> App:
+def chat(transport: Transport | None = None) -> App:
     """OpenAI to OpenAI, with all that a gateway is for."""
     from asgi_aiproxy.providers import OPENAI
 
-    return gateway(OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1"))
+    return gateway(OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1"), transport)
 
 
-def claude() -> App:
+def claude(transport: Transport | None = None) -> App:
     """OpenAI to Anthropic."""
     from asgi_aiproxy.providers import ANTHROPIC
 
-    return gateway(ANTHROPIC.using(["sk-one", "sk-two"], base_url=upstream()))
+    return gateway(ANTHROPIC.using(["sk-one", "sk-two"], base_url=upstream()), transport)
 
 
-def gateway(provider: Any) -> App:
+def chat_pyreqwest() -> App:
+    """As `chat`, over pyreqwest."""
+    return chat(ReqwestTransport())
+
+
+def claude_pyreqwest() -> App:
+    """As `claude`, over pyreqwest."""
+    return claude(ReqwestTransport())
+
+
+def gateway(provider: Any, transport: Transport | None) -> App:
     from asgi_aiproxy.middleware.auth import Authenticate, static_tokens
     from asgi_aiproxy.shim import OpenAIShim
 
     async def record(usage: Any) -> None:
         pass
 
-    shim = OpenAIShim(provider, record=record)
+    shim = OpenAIShim(provider, transport=transport, record=record)
     return Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
 
 
@@ -172,7 +182,7 @@ def asked(path: str, body: bytes) -> Outgoing:
     return Outgoing(method="POST", url=upstream() + path, headers=HEADERS, body=body, streamed=True)
 
 
-# For scale: the same over pyreqwest.
+# The same over pyreqwest, without anything of ours.
 
 
 def pyreqwest_whole() -> App:
@@ -201,9 +211,7 @@ def pyreqwest() -> App:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
             return
-        request = client().post(upstream() + scope["path"]).headers(HEADERS)
-        request = request.body_bytes(await read(receive)).streamed_read_buffer_limit(0)
-        async with request.build_streamed() as response:
+        async with streamed(client(), scope["path"], await read(receive)) as response:
             await send({"type": "http.response.start", "status": response.status, "headers": SSE})
             read_chunk = response.body_reader.read_chunk
             while chunk := await read_chunk():
@@ -211,6 +219,30 @@ def pyreqwest() -> App:
         await send({"type": "http.response.body", "body": b""})
 
     return app
+
+
+def pyreqwest_translating() -> App:
+    """The bare relay loop with the least translation there can be, Anthropic to OpenAI."""
+    client = lazy_client()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+            return
+        async with streamed(client(), wire.MESSAGES, await read(receive)) as response:
+            await send({"type": "http.response.start", "status": response.status, "headers": SSE})
+            read_chunk, rest = response.body_reader.read_chunk, b""
+            while chunk := await read_chunk():
+                out, rest = translate(rest + bytes(chunk))
+                await send({"type": "http.response.body", "body": out, "more_body": True})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+    return app
+
+
+def streamed(client: Client, path: str, body: bytes) -> Any:
+    request = client.post(upstream() + path).headers(HEADERS)
+    return request.body_bytes(body).streamed_read_buffer_limit(0).build_streamed()
 
 
 class Delta(msgspec.Struct):

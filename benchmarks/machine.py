@@ -10,7 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("asgi-aiproxy", "pyreqwest", "msgspec", "uvicorn", "uvloop", "httptools", "granian")
+PACKAGES = (
+    *("asgi-aiproxy", "pyreqwest", "msgspec", "uvicorn", "uvloop", "httptools", "h11"),
+    *("granian", "hypercorn", "websockets"),
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 

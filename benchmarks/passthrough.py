@@ -6,15 +6,25 @@ import os
 import sys
 from typing import Any
 
+from asgi_aiproxy.upstream import ReqwestTransport, Transport
 from benchmarks import wire
 from benchmarks.apps import App, upstream
 from benchmarks.report import Result
 from benchmarks.rounds import Bench, Case
-from benchmarks.rows import CONNECTIONS, EVENTS, share, stream, uvicorn
-from benchmarks.servers import HOST
+from benchmarks.rows import (
+    CONNECTIONS,
+    EVENTS,
+    ISSUE,
+    OURS,
+    OWN,
+    PYREQWEST,
+    share,
+    stream,
+)
+from benchmarks.servers import HOST, uvicorn
 
 
-def vendor() -> App:
+def vendor(transport: Transport | None = None) -> App:
     """A vendor's API: keys, an allow-list, usage read on the side, one record each."""
     from asgi_aiproxy import PassthroughProxy
     from asgi_aiproxy.providers import OPENAI
@@ -23,7 +33,12 @@ def vendor() -> App:
         pass
 
     provider = OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1")
-    return PassthroughProxy(provider, record=record)
+    return PassthroughProxy(provider, transport=transport, record=record)
+
+
+def vendor_pyreqwest() -> App:
+    """The same over pyreqwest."""
+    return vendor(ReqwestTransport())
 
 
 def application() -> App:
@@ -75,12 +90,14 @@ def aiohttp_proxy(port: int) -> None:
     web.run_app(app, host=HOST, port=port, access_log=None, print=None)
 
 
+def served(app: str, port: int) -> list[str]:
+    """uvicorn with one of the apps of this file."""
+    command = uvicorn(app, port)
+    return [part.replace("benchmarks.apps:", "benchmarks.passthrough:") for part in command]
+
+
 def passthrough(bench: Bench) -> list[Result]:
     """Whole answers and streams."""
-
-    def ours(app: str, port: int) -> list[str]:
-        command = uvicorn(app, port)
-        return [part.replace("benchmarks.apps:", "benchmarks.passthrough:") for part in command]
 
     def theirs(_: str, port: int) -> list[str]:
         return [sys.executable, "-m", "benchmarks.passthrough", str(port)]
@@ -88,9 +105,13 @@ def passthrough(bench: Bench) -> list[Result]:
     with bench.servers() as servers:
         started = {
             "relay": servers.start(uvicorn, "relay"),
-            "vendor": servers.start(ours, "vendor"),
-            "application": servers.start(ours, "application"),
+            "vendor": servers.start(served, "vendor"),
+            "application": servers.start(served, "application"),
             "aiohttp": servers.start(theirs, ""),
+        }
+        over_pyreqwest = {
+            "relay, pyreqwest": servers.start(uvicorn, "pyreqwest"),
+            "vendor, pyreqwest": servers.start(served, "vendor_pyreqwest"),
         }
         whole = {
             name: Case(f"whole, {name}", server, wire.CHAT, wire.body("whole"))
@@ -99,18 +120,24 @@ def passthrough(bench: Bench) -> list[Result]:
         chunks, burst = (
             {
                 name: stream(f"{kind}, {name}", server, wire.CHAT, f"{kind}-{EVENTS}", usage=True)
-                for name, server in started.items()
+                for name, server in {**started, **over_pyreqwest}.items()
             }
             for kind in ("chunks", "burst")
         )
         bench.closed([*whole.values(), *chunks.values(), *burst.values()], connections=CONNECTIONS)
-    results = []
-    for kind, cases in (("whole", whole), ("stream", chunks), ("stream, burst", burst)):
+    pairs = [(cases["relay, pyreqwest"], cases["vendor, pyreqwest"]) for cases in (chunks, burst)]
+    row = f"{ISSUE}passthrough stream, vendor{PYREQWEST}"
+    results = [
+        share(row, *pairs[0], must=90),
+        share("  in one HTTP chunk", *pairs[1], should=90),
+    ]
+    for kind, cases in (("whole", whole), ("stream", chunks), ("stream, in one HTTP chunk", burst)):
         least = 0 if kind == "whole" else 90
         for name in ("vendor", "application"):
-            row = f"passthrough {kind}, {name}"
+            row = f"{OURS}passthrough {kind}, {name}{OWN}"
             results.append(share(row, cases["relay"], cases[name], should=least))
-            results.append(share("  beside aiohttp", cases["aiohttp"], cases[name], must=50))
+            row = f"{ISSUE}passthrough {kind}, {name}, beside aiohttp"
+            results.append(share(row, cases["aiohttp"], cases[name], must=50))
     return results
 
 

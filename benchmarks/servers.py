@@ -35,6 +35,21 @@ def uvicorn(app: str, port: int) -> list[str]:
     return command
 
 
+def plain_uvicorn(app: str, port: int) -> list[str]:
+    """What `pip install uvicorn` gives."""
+    command = uvicorn(app, port)
+    for option, value in (("--loop", "asyncio"), ("--http", "h11")):
+        command[command.index(option) + 1] = value
+    return command
+
+
+def hypercorn(app: str, port: int) -> list[str]:
+    command = [sys.executable, "-m", "hypercorn", f"benchmarks.apps:{app}()"]
+    command += ["--bind", f"{HOST}:{port}", "--workers", "0", "--backlog", "2048"]
+    command += ["--log-level", "error", "--graceful-timeout", "1"]
+    return command
+
+
 def granian(app: str, port: int) -> list[str]:
     command = [sys.executable, "-m", "granian", "--factory", f"benchmarks.apps:{app}"]
     command += ["--interface", "asgi", "--host", HOST, "--port", str(port), "--loop", "uvloop"]
