@@ -159,7 +159,8 @@ def reason(error: BaseException) -> str:
     """Why a connection failed, in words that quote nothing."""
     match error:
         case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted ({error.verify_message})"
+            # "Hostname mismatch, certificate is not valid for '...'": the name is not told.
+            return f"its certificate is not trusted ({error.verify_message.partition(',')[0]})"
         case ssl.SSLError():
             return f"TLS failed ({(error.reason or 'no reason given').replace('_', ' ').lower()})"
         case socket.gaierror():

@@ -15,18 +15,19 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
 from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import plain
 from asgi_aiproxy.upstream.dial import proxy_parts, reason, tls
+from asgi_aiproxy.upstream.failures import address, no_connection
 
 logger = logging.getLogger("asgi_aiproxy")
 
 _MAX_CONNECTIONS = 1000
 _MAX_KEEPALIVE = 200
 _LONGEST_REASON = 200
+_NO_SOCKS = "httpx needs socksio for SOCKS proxies: pip install 'httpx[socks]'."
 _CLOSING: set[asyncio.Task[None]] = set()
 
 
@@ -70,8 +71,9 @@ class HttpxTransport:
                 "HttpxTransport(transport, ...): a transport that is given has its own limits, "
                 "proxy, certificates and HTTP/2; set them there."
             )
-        if proxy is not None:
-            proxy_parts(proxy)
+        socks = proxy is not None and proxy_parts(proxy).scheme.startswith("socks")
+        if socks and not _installed("socksio"):
+            raise ConfigurationError(_NO_SOCKS)
         if http2 and not _installed("h2"):
             raise ConfigurationError("HTTP/2 needs h2: pip install 'httpx[http2]'.")
         self._given = transport
@@ -148,10 +150,8 @@ class HttpxTransport:
                     proxy=proxy,
                     trust_env=False,
                 )
-            except ImportError:
-                raise ConfigurationError(
-                    "httpx needs socksio for SOCKS proxies: pip install 'httpx[socks]'."
-                ) from None
+            except ImportError:  # the proxy of a key or provider, which is only known now
+                raise APIError(Kind.INTERNAL, _NO_SOCKS) from None
         return self._made[key]
 
 
@@ -197,20 +197,16 @@ class HttpxIncoming:
 
 
 def failure(httpx: Any, error: Exception, url: str = "") -> APIError:
-    """The error for a client; causes are told, URLs (they may hold a key) are not."""
-    host = urlsplit(url).hostname if url else None
-    to = f" to {host}" if host else ""
+    """The error for a client; causes are told, URLs (they may hold a key) and hosts are not."""
     match error:
         case httpx.PoolTimeout():
             return APIError(Kind.TIMEOUT, "No connection to the provider became free in time.")
         case httpx.ConnectTimeout():
-            message = f"The connection{to} took too long."
-            return APIError(Kind.TIMEOUT, message, code="connect_timeout")
+            return no_connection(address(url), None)
         case httpx.TimeoutException():
             return APIError(Kind.TIMEOUT, "The provider took too long.")
         case httpx.ConnectError():
-            message = f"The connection{to} failed: {_reason(error)}."
-            return APIError(Kind.UPSTREAM, message, code="connect_error")
+            return no_connection(address(url), _reason(error))
         case httpx.ProxyError():
             message = f"The outbound proxy did not connect to the provider ({_reason(error)})."
             return APIError(Kind.UPSTREAM, message, code="connect_error")

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pyreqwest import exceptions
 from pyreqwest.client import Client, ClientBuilder
@@ -19,8 +18,10 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import Undo, plain
 from asgi_aiproxy.upstream.dial import certificates, proxy_parts
+from asgi_aiproxy.upstream.failures import address, no_connection
 
 _URL = re.compile(r" for url \(.*?\)")
+_QUOTED = re.compile(r'\s*".*', re.DOTALL)  # of a certificate: the names that it is for
 
 
 class ReqwestTransport:
@@ -208,22 +209,19 @@ class _Body:
 
 
 def failure(error: exceptions.PyreqwestError, url: str = "") -> APIError:
-    """The error for a client; causes are told, URLs (they may hold a key) are not."""
+    """The error for a client; causes are told, URLs (they may hold a key) and hosts are not."""
     details = getattr(error, "details", None) or {}
     causes = [_URL.sub("", cause["message"]) for cause in details.get("causes") or []]
-    why = causes[-1] if causes else _URL.sub("", error.message)
-    host = urlsplit(url).hostname if url else None
-    to = f" to {host}" if host else ""
+    why = _QUOTED.sub("", causes[-1] if causes else _URL.sub("", error.message))
     if isinstance(error, exceptions.PoolTimeoutError):
         return APIError(Kind.TIMEOUT, "No connection to the provider became free in time.")
     if isinstance(error, exceptions.ConnectTimeoutError):
-        return APIError(Kind.TIMEOUT, f"The connection{to} took too long.", code="connect_timeout")
+        return no_connection(address(url), None)
     if isinstance(error, TimeoutError):
         return APIError(Kind.TIMEOUT, "The provider took too long.")
     # A connection that broke before its answer is an error of connecting, too, for pyreqwest.
     if isinstance(error, exceptions.ConnectError) and "client error (Connect)" in causes:
-        message = f"The connection{to} failed: {why}."
-        return APIError(Kind.UPSTREAM, message, code="connect_error")
+        return no_connection(address(url), why)
     return APIError(Kind.UPSTREAM, f"The connection to the provider broke: {why}.")
 
 

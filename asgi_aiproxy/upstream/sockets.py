@@ -16,6 +16,7 @@ from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import Undo, plain
 from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
 from asgi_aiproxy.upstream.dial import Place, dial, needs_tls, place, proxy_parts, reason, tls
+from asgi_aiproxy.upstream.failures import no_connection
 from asgi_aiproxy.upstream.http1 import NotHTTPError, request_head
 
 # Connections that were idle for longer are not trusted to be alive.
@@ -108,16 +109,14 @@ class SocketTransport:
     async def _connect(self, pool: _Pool, where: Place) -> Connection:
         if self._context is None and needs_tls(where):
             self._context = tls(None)
-        to = f"The connection to {where.host}{' through the outbound proxy' * bool(where.proxy)}"
+        proxied = where.proxy is not None
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 connection = await dial(where, self._context)
         except TimeoutError as error:
-            message = f"{to} took too long."
-            raise APIError(Kind.TIMEOUT, message, code="connect_timeout") from error
+            raise no_connection(where.authority, None, proxied=proxied) from error
         except _BROKEN as error:
-            message = f"{to} failed: {reason(error)}."
-            raise APIError(Kind.UPSTREAM, message, code="connect_error") from error
+            raise no_connection(where.authority, reason(error), proxied=proxied) from error
         pool.open.add(connection)
         connection.gone.add_done_callback(lambda _: pool.forget(where.origin, connection))
         return connection

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 import pytest
+import trustme
 
 from asgi_aiproxy.errors import APIError, Kind as ErrorKind
 from asgi_aiproxy.upstream import Timeouts, Transport
@@ -39,6 +40,15 @@ async def fails(transport: Transport, url: str) -> APIError:
     return error
 
 
+def only_the_log_tells(address: str, error: APIError, log: pytest.LogCaptureFixture) -> None:
+    """Where a provider lives is for its operator to know, and for nobody who calls."""
+    host = address.partition(":")[0]
+    assert host not in str(error)
+    lines = [record.getMessage() for record in log.records if record.name == "asgi_aiproxy"]
+    assert [address in line for line in lines] == [True]
+    assert "SECRET" not in lines[0]
+
+
 async def breaking(kind: Kind, handler: Handler, **options: object) -> APIError:
     """The error that comes of what a server does."""
     transport = kind(**options)
@@ -49,25 +59,28 @@ async def breaking(kind: Kind, handler: Handler, **options: object) -> APIError:
     return error
 
 
-async def test_nobody_listens(transport: Transport) -> None:
+async def test_nobody_listens(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
     with closed_port() as port:
-        error = await fails(transport, f"http://127.0.0.1:{port}")
+        error = await fails(transport, f"http://me:SECRET@127.0.0.1:{port}")
     assert (error.kind, error.status, error.code) == (ErrorKind.UPSTREAM, 502, "connect_error")
-    assert "127.0.0.1" in str(error)
     assert "refused" in str(error).lower()
+    only_the_log_tells(f"127.0.0.1:{port}", error, caplog)
 
 
-async def test_there_is_no_such_host(transport: Transport) -> None:
+async def test_there_is_no_such_host(
+    transport: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
     error = await fails(transport, "http://nothing.invalid")
     assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
-    assert "nothing.invalid" in str(error)
+    only_the_log_tells("nothing.invalid", error, caplog)
 
 
-async def test_connecting_takes_too_long(kind: Kind) -> None:
+async def test_connecting_takes_too_long(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     transport = kind(timeouts=Timeouts(connect=0.2))
     with deaf_port() as port:
         error = await fails(transport, f"http://127.0.0.1:{port}")
     assert (error.kind, error.status, error.code) == (ErrorKind.TIMEOUT, 504, "connect_timeout")
+    only_the_log_tells(f"127.0.0.1:{port}", error, caplog)
     await close(transport)
 
 
@@ -247,6 +260,21 @@ async def test_a_certificate_of_nobody_is_refused(
         error = await fails(transport, wire.url)
         assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
         assert "certificate" in str(error)
+
+
+async def test_whose_certificate_it_is_instead_is_not_told(
+    kind: Kind, authority: trustme.CA, ca: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("one.internal", "two.internal").configure_cert(context)
+    transport = kind(ca=ca)
+    async with Wire(shut, context) as wire:
+        error = await fails(transport, wire.url)
+        assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
+        assert "certificate" in str(error)
+        assert "internal" not in str(error)
+        only_the_log_tells(f"127.0.0.1:{wire.port}", error, caplog)
+    await close(transport)
 
 
 async def test_after_any_failure_the_transport_works(kind: Kind) -> None:

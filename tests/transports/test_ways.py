@@ -6,7 +6,9 @@ import asyncio
 import base64
 import contextlib
 import functools
+import re
 import ssl
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -267,6 +269,23 @@ async def test_a_proxy_that_says_nothing_is_given_up_in_time(scheme: str) -> Non
         assert caught.value.code == "connect_timeout"
         await wire.opened(0)
         await close(transport)
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+async def test_a_socks_proxy_for_httpx_says_what_to_install(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    proxy = f"{scheme}://me:WORD@127.0.0.1:1080"
+    with pytest.raises(ConfigurationError, match=re.escape("pip install 'httpx[socks]'")) as set_up:
+        HttpxTransport(proxy=proxy)
+    # A provider's or a key's own proxy is not known before its call.
+    transport = HttpxTransport()
+    with pytest.raises(APIError, match=re.escape("pip install 'httpx[socks]'")) as asked:
+        await transport.send(post("http://provider.invalid/", proxy=proxy))
+    assert asked.value.kind is ErrorKind.INTERNAL
+    assert "WORD" not in f"{set_up.value} {asked.value}"
+    await transport.aclose()
 
 
 @own
