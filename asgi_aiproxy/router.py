@@ -44,7 +44,8 @@ class ProviderRouter:
 
     It is also an app: below `/<provider>/` it serves each provider by itself: chat in all
     languages, and the rest of the provider's own API as it is (see `PassthroughProxy`; `paths` says
-    what of it is open). What goes there takes the same options as a `Shim`.
+    what of it is open). Models are listed as OpenAI does, but to the vendor's own clients as the
+    vendor does. What goes there takes the same options as a `Shim`.
     """
 
     asks_gate = True  # see `asgi_aiproxy.gate`
@@ -161,9 +162,14 @@ class ProviderRouter:
         """Who of the two serves a request to this provider."""
         if scope["type"] == "http":
             shim = self._shim(name)
-            if shim.knows(scope):
+            if shim.knows(scope) and not self._of_own_client(name, scope):
                 return shim
         return self._native(name)
+
+    def _of_own_client(self, name: str, scope: Scope) -> bool:
+        """Whether a vendor's own client asks for models, in whose list OpenAI's means nothing."""
+        told = _OWN_CLIENTS.get(self._providers[name].dialect.name, ())
+        return scope["method"] == "GET" and any(header in told for header, _ in scope["headers"])
 
     def _native(self, name: str) -> PassthroughProxy:
         if name not in self._natives:
@@ -214,6 +220,13 @@ _OPTIONS = [
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 ]
 
+
+# What only a vendor's own clients send, by the vendor's language. (Some list models at the path of
+# OpenAI's list: https://docs.anthropic.com/en/api/models-list, https://ai.google.dev/api/models.)
+_OWN_CLIENTS = {
+    "anthropic": frozenset({b"anthropic-version", b"x-api-key"}),
+    "gemini": frozenset({b"x-goog-api-client", b"x-goog-api-key"}),
+}
 
 # What the native API takes of them.
 _SHARED = frozenset({"transport", "record", "timeouts", "own_keys"})
