@@ -8,49 +8,58 @@ from collections.abc import AsyncIterator
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, Receive
-from asgi_aiproxy._watch import ClientGoneError, Deadline
+from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.passthrough.watch import Watch
 
 # What may be read ahead of an upstream that does not take it: servers tell that a client has left
 # only after what came before that.
 _AHEAD = 64 * 1024
 
+Content = bytes | AsyncIterator[bytes] | None
 
-class Body:
-    """The body of one request. `open` says what there is; a long one is then iterated over.
+
+async def content(
+    receive: Receive, watch: Watch, *, length: int | None, limit: int | None, replay: int
+) -> Content:
+    """The body of a request: bytes if it is short, else to iterate over once; None if empty.
 
     `length` is what the client says, `limit` what is taken at most, and `replay` up to where a body
-    is read before it is sent, all in bytes: what is short can be sent again.
+    is read before it is sent, all in bytes: what is short can be sent again. Raises APIError,
+    ClientGoneError.
     """
+    if limit is not None and length is not None and length > limit:
+        raise _asgi.too_large(limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError("The client left while it sent its request.")
+    data: bytes = message.get("body", b"")
+    if limit is not None and len(data) > limit:
+        raise _asgi.too_large(limit)
+    if not message.get("more_body", False):
+        watch.receive = receive
+        return data or None
+    body = _Body(receive, watch, data, limit)
+    watch.receive = body.receive
+    if length is None or length > replay:
+        return body
+    return b"".join([piece async for piece in body]) or None
 
-    def __init__(
-        self, receive: Receive, *, length: int | None, limit: int | None, replay: int
-    ) -> None:
+
+class _Body:
+    """A body of which `first` has come."""
+
+    def __init__(self, receive: Receive, watch: Watch, first: bytes, limit: int | None) -> None:
         self._receive = receive
-        self._length = length
+        self._watch = watch
         self._limit = limit
-        self._replay = replay
-        self._size = 0
+        self._size = self._held = len(first)
+        self._ahead = deque([first] if first else ())
         self._more = True
         self._wanted = True
-        self._ahead: deque[bytes] = deque()
-        self._held = 0
         self._failure: APIError | ClientGoneError | None = None
         self._turn = asyncio.Lock()  # one reads at a time
         self._room = asyncio.Event()
-        # Who waits for the upstream's answer, and should not while the client is speaking.
-        self.deadline: Deadline | None = None
-
-    async def open(self) -> bytes | AsyncIterator[bytes] | None:
-        """A short body, one to iterate over once, or None. Raises APIError, ClientGoneError."""
-        if self._limit is not None and self._length is not None and self._length > self._limit:
-            self._wanted = False
-            raise _asgi.too_large(self._limit)
-        await self._fetch()
-        if self._more and (self._length is None or self._length > self._replay):
-            return self
-        pieces = [piece async for piece in self]
-        return b"".join(pieces) or None
 
     async def receive(self) -> Message:
         """What comes after the body: an ASGI `receive` for who watches for a disconnect."""
@@ -77,8 +86,7 @@ class Body:
             if not self._more:
                 raise StopAsyncIteration
             await self._fetch()
-            if self.deadline is not None:
-                self.deadline.since = self.deadline.now()
+        self._watch.moved = True
         data = self._ahead.popleft()
         self._held -= len(data)
         self._room.set()

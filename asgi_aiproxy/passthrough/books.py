@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import getrandbits
 
 from asgi_aiproxy.errors import APIError, Kind, kind_of
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.request import Asked
+from asgi_aiproxy.passthrough.watch import Rounds
 from asgi_aiproxy.upstream.base import Timeouts, Transport
 from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
 
@@ -24,12 +26,33 @@ class Ways:
     max_body: int | None
     max_replay: int
     keep_host: bool
-    metered: bool  # whether anybody wants to know of usage
+    recorded: bool  # whether anybody wants to know of exchanges
     clock: Callable[[], float]
+    _rounds: list[Rounds] = field(default_factory=list)
+
+    def rounds(self) -> Rounds:
+        """What looks after the exchanges of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if not self._rounds or self._rounds[0].loop is not loop:
+            self._rounds[:] = [Rounds(loop)]
+        return self._rounds[0]
 
 
 class Books:
     """What is known of one exchange."""
+
+    __slots__ = (
+        "_asked",
+        "_started",
+        "_ticks",
+        "attempts",
+        "error",
+        "finished",
+        "first_byte",
+        "key_id",
+        "model",
+        "status",
+    )
 
     def __init__(self, asked: Asked, clock: Callable[[], float]) -> None:
         self._asked = asked
@@ -63,7 +86,7 @@ class Books:
             id=f"{getrandbits(128):032x}",
             principal=asked.principal.id,
             face="passthrough",
-            operation=asked.operation,
+            operation=asked.route.operation,
             provider=asked.site.name,
             model_asked=self.model,
             model=model,

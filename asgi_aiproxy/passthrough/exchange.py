@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
 
-from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import Receive, Scope, Send
-from asgi_aiproxy._watch import ClientGoneError, Deadline, Departure
+from asgi_aiproxy._asgi import Receive, Send
+from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, Gate
 from asgi_aiproxy.keys import Key
-from asgi_aiproxy.passthrough.body import Body
+from asgi_aiproxy.passthrough.body import Content, content
 from asgi_aiproxy.passthrough.books import Books, Ways
-from asgi_aiproxy.passthrough.headers import answer_headers, content_length, raw
+from asgi_aiproxy.passthrough.headers import told_headers, told_length
 from asgi_aiproxy.passthrough.kept import Kept
 from asgi_aiproxy.passthrough.limits import ask
+from asgi_aiproxy.passthrough.locations import relocated
 from asgi_aiproxy.passthrough.meter import Meter
-from asgi_aiproxy.passthrough.request import Asked, rewritten
-from asgi_aiproxy.passthrough.site import asked as asked_in, model_in
+from asgi_aiproxy.passthrough.request import Asked
+from asgi_aiproxy.passthrough.site import asked as asked_in
 from asgi_aiproxy.passthrough.turns import Turns, rests
+from asgi_aiproxy.passthrough.watch import Watch
 from asgi_aiproxy.respond import AnswerBrokeError, internal
 from asgi_aiproxy.retry_after import retry_after
-from asgi_aiproxy.upstream.base import Incoming, header
+from asgi_aiproxy.upstream.base import Incoming
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -32,49 +31,60 @@ _KEY_FAILED = frozenset({401, 402, 429})
 _BODILESS = frozenset({204, 304})
 # Sent twice, these mean the same as sent once (RFC 9110, 9.2.2).
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-# Where answers name other addresses of the upstream's.
-_LOCATIONS = frozenset(
-    {"location", "content-location", "operation-location", "azure-asyncoperation"}
-    | {"x-goog-upload-url", "x-goog-upload-control-url"}
-)
-
-Content = bytes | AsyncIterator[bytes] | None
 
 
 class Exchange:
     """Passes one request on and its answer back. `run` once, then `close`."""
 
-    def __init__(self, ways: Ways, asked: Asked, scope: Scope, receive: Receive) -> None:
+    __slots__ = (
+        "_answer",
+        "_asked",
+        "_books",
+        "_closed",
+        "_gate",
+        "_key",
+        "_meter",
+        "_metered",
+        "_stateful",
+        "_timeouts",
+        "_turns",
+        "_watch",
+        "_ways",
+        "began",
+    )
+
+    def __init__(self, ways: Ways, asked: Asked) -> None:
         self._ways = ways
         self._asked = asked
-        self._gate: Gate | None = scope.get(GATE_KEY)
-        self._body = Body(
-            receive,
-            length=asked.length,
-            limit=ways.max_body,
-            replay=ways.max_replay,
-        )
+        self._gate: Gate | None = asked.scope.get(GATE_KEY)
         provider = asked.site.provider
         own = provider.timeouts if provider is not None else None
         self._timeouts = own if own is not None else ways.timeouts
+        self._watch = Watch(ways.rounds(), total=self._timeouts.total)
         self._books = Books(asked, ways.clock)
         self._turns: Turns | None = None
         self._key: Key | None = None
         self._answer: Incoming | None = None
         self._meter: Meter | None = None
+        # Keys may have limits; what nobody wants to know else is not read.
+        self._metered = provider is not None or ways.recorded or self._gate is not None
         self._stateful = False
         self._closed = False
         self.began = False
 
-    async def run(self, send: Send) -> None:
+    async def run(self, receive: Receive, send: Send) -> None:
         """Have it answered. Raises APIError before, AnswerBrokeError after the answer has begun."""
+        ways, asked = self._ways, self._asked
         try:
-            with Departure(self._body.receive), _within(self._timeouts.total):
-                content = await self._body.open()
-                self._read(content)
-                known = content if isinstance(content, bytes) else b""
-                await ask(self._gate, self._asked, self._books.model, known)
-                answer = await self._answered(content)
+            with self._watch as watch:
+                body = await content(
+                    receive, watch, length=asked.length, limit=ways.max_body, replay=ways.max_replay
+                )
+                known = body if isinstance(body, bytes) else b""
+                turns = self._turns = self._read(known)
+                if self._gate is not None:
+                    await ask(self._gate, asked, self._books.model, known)
+                answer = await self._answered(body, turns)
                 last = await self._pass_on(answer, send)
         except ClientGoneError:
             raise
@@ -85,44 +95,58 @@ class Exchange:
             raise
         self._books.finished = True
         await self.close()  # who takes the last bytes slowly holds up no key
-        await _say(send, {"type": "http.response.body", "body": last, "more_body": False})
+        try:
+            await send({"type": "http.response.body", "body": last, "more_body": False})
+        except OSError as error:
+            raise ClientGoneError("The client left.") from error
 
     async def close(self) -> None:
         """Free what is held, and leave one record."""
         if self._closed:
             return
         self._closed = True
-        record = self._books.record(*(self._meter.told() if self._meter else ("", None)))
+        model, usage = self._meter.told() if self._meter is not None else ("", None)
         if self._turns is not None:
-            if record.usage is not None:
-                self._turns.spend(record.usage.input + record.usage.output)
+            if usage is not None:
+                self._turns.spend(usage.input + usage.output)
             self._turns.release()
-        self._ways.recorder.put(record if self._gate is None else self._gate.settle(record))
-        await self._drop()
+        if self._gate is not None:
+            self._ways.recorder.put(self._gate.settle(self._books.record(model, usage)))
+        elif self._ways.recorded:
+            self._ways.recorder.put(self._books.record(model, usage))
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            try:
+                await answer.aclose()
+            except Exception:  # of a transport that is not ours
+                logger.warning("an answer could not be closed", exc_info=True)
 
     # the question
 
-    def _read(self, content: Content) -> None:
-        """See who may ask this, and with which keys."""
+    def _read(self, body: bytes) -> Turns:
+        """See who may ask this, and with which keys; of a body that streams nothing is known."""
         asked = self._asked
-        whole = content if isinstance(content, bytes) else None
-        model = model_in(asked.path)
-        if not model and whole is not None and "json" in asked.content_type.lower():
-            model = asked_in(whole)[0]
+        site, route = asked.site, asked.route
+        model, stored = route.model, None
+        if body and self._metered and "json" in asked.content_type.lower():
+            named, stored = asked_in(body)
+            model = model or named
         self._books.model = model
         affinity = asked.affinity
-        self._stateful = asked.site.is_stateful(asked.method, asked.path, whole)
-        if self._stateful:
-            affinity = affinity or f"{asked.principal.id}@{asked.site.name}"
-        self._turns = Turns(asked, affinity=affinity, model=model)
+        pool = site.provider.keys if site.provider is not None else None
+        if pool is not None and len(pool) > 1:
+            stateful = route.stateful and stored is not False
+            self._stateful = stateful or site.names_resource(body)
+            if self._stateful and not affinity:
+                affinity = f"{asked.principal.id}@{site.name}"
         asked.check_model(model)
+        return Turns(asked, affinity=affinity, model=model)
 
     # the answer
 
-    async def _answered(self, content: Content) -> Incoming:
+    async def _answered(self, content: Content, turns: Turns) -> Incoming:
         """The answer to pass on: of the first key that does, or else of the last."""
-        turns = self._turns
-        assert turns is not None  # noqa: S101 (made by `_read`)
+        books, ways = self._books, self._ways
         kept: Kept | None = None
         while True:
             try:
@@ -132,21 +156,21 @@ class Exchange:
                 if kept is None or rests(error):
                     raise
                 return kept
-            self._books.attempts += 1
-            self._books.key_id = self._asked.injected or turns.key_id
+            books.attempts += 1
+            books.key_id = self._asked.injected or turns.key_id
             answer = self._answer = await self._send(content, key)
-            if not turns.ours or not self._about_key(answer.status):
-                turns.settle(answer.status)
+            status = answer.status
+            if not turns.ours:
+                return answer
+            if status not in _KEY_FAILED and (status != 404 or not self._stateful):
+                turns.settle(status)
+                turns.learn(answer.headers, ways.clock())
                 return answer
             kept = await self._refused(answer, key, turns)
             again = content is None or isinstance(content, bytes)
-            sought = answer.status == 404 or not self._stateful
+            sought = status == 404 or not self._stateful
             if not (again and sought and turns.several):
                 return self._final(kept)
-
-    def _about_key(self, status: int) -> bool:
-        """Whether another key may be answered otherwise."""
-        return status in _KEY_FAILED or (status == 404 and self._stateful)
 
     async def _refused(self, answer: Incoming, key: Key | None, turns: Turns) -> Kept:
         """An answer that is about the key; its key is judged."""
@@ -175,85 +199,71 @@ class Exchange:
 
     async def _send(self, content: Content, key: Key | None) -> Incoming:
         """Send the request, twice if it does no harm and the connection was of no use."""
-        length = self._asked.length if not isinstance(content, bytes | None) else None
-        request = self._asked.outgoing(
-            key, body=content, length=length, keep_host=self._ways.keep_host
-        )
-        limits = self._timeouts
-        again = self._asked.method in _IDEMPOTENT and isinstance(content, bytes | None)
-        with Deadline(limits.first, "The upstream did not answer in time.") as deadline:
-            self._body.deadline = deadline
-            try:
-                return await self._ways.transport.send(request)
-            except APIError as error:
-                if not again or error.kind is not Kind.UPSTREAM:
-                    raise
-            return await self._ways.transport.send(request)
+        asked, ways = self._asked, self._ways
+        whole = content is None or isinstance(content, bytes)
+        length = None if whole else asked.length
+        request = asked.outgoing(key, body=content, length=length, keep_host=ways.keep_host)
+        self._watch.expect(self._timeouts.first, "The upstream did not answer in time.")
+        try:
+            return await ways.transport.send(request)
+        except APIError as error:
+            again = whole and asked.method in _IDEMPOTENT and error.kind is Kind.UPSTREAM
+            if not again:
+                raise
+        return await ways.transport.send(request)
 
     async def _pass_on(self, answer: Incoming, send: Send) -> bytes:
         """Send all of an answer but its last bytes."""
-        status, method = answer.status, self._asked.method
-        self._books.status = status
-        if not 200 <= status <= 599:
-            raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
-        await self._begin(answer, send)
-        if method == "HEAD" or status in _BODILESS:
+        left = await self._begin(answer, send)
+        if left == 0:
             return b""
-        length = content_length(answer.headers)
-        read, meter = answer.read, self._meter
-        with Deadline(self._timeouts.idle, "The upstream fell silent.") as deadline:
-            self._body.deadline = deadline
+        watch, read = self._watch, answer.read
+        feed = self._meter.feed if self._meter is not None else None
+        watch.expect(self._timeouts.idle, "The upstream fell silent.")
+        try:
             while data := await read():
-                if meter is not None:
-                    meter.feed(data)
-                if length is not None:
-                    length -= len(data)
-                    if length <= 0:
+                if feed is not None:
+                    feed(data)
+                if left is not None:
+                    left -= len(data)
+                    if left <= 0:
                         return data
-                deadline.busy = True
-                await _say(send, {"type": "http.response.body", "body": data, "more_body": True})
-                deadline.busy = False
-                deadline.since = deadline.now()
+                watch.busy = watch.moved = True
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                watch.busy = False
+                watch.moved = True
+        except OSError as error:
+            if watch.busy:
+                raise ClientGoneError("The client left.") from error
+            raise
         return b""
 
-    async def _begin(self, answer: Incoming, send: Send) -> None:
-        asked = self._asked
-        bodiless = answer.status in _BODILESS
-        passed = answer_headers(answer.headers, asked.site.policy, bodiless=bodiless)
-        headers = raw(
-            [
-                (name, rewritten(name, value, asked, self._key) if name in _LOCATIONS else value)
-                for name, value in passed
-            ]
-        )
-        if self._books.key_id:
-            headers.append((b"x-auth-id", self._books.key_id.encode("latin-1", "replace")))
-        if self._ways.metered and asked.method == "POST" and answer.status < 300:
+    async def _begin(self, answer: Incoming, send: Send) -> int | None:
+        """Send the head of an answer; tells how many bytes follow, if that is known."""
+        asked, books, status = self._asked, self._books, answer.status
+        books.status = status
+        if not 200 <= status <= 599:
+            raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
+        headers, said = told_headers(answer.headers, asked.site.policy, self._relocated)
+        length = told_length(said)
+        if status in _BODILESS:
+            length = 0
+        elif length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        if books.key_id:
+            headers.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
+        if asked.method == "POST" and status < 300 and self._metered:
             # (What is asked for again, like a stored answer, was counted when it was made.)
             self._meter = Meter.for_type(
-                header(answer.headers, "content-type") or "",
-                header(answer.headers, "content-encoding") or "",
+                said.get("content-type", ""), said.get("content-encoding", "")
             )
         self.began = True
-        self._books.began()
-        start = {"type": "http.response.start", "status": answer.status, "headers": headers}
-        await _say(send, start)
+        books.began()
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+        except OSError as error:
+            raise ClientGoneError("The client left.") from error
+        return 0 if asked.method == "HEAD" else length
 
-    async def _drop(self) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            try:
-                await answer.aclose()
-            except Exception:  # of a transport that is not ours
-                logger.warning("an answer could not be closed", exc_info=True)
-
-
-def _within(seconds: float | None) -> AbstractContextManager[object]:
-    return Deadline(seconds, "It took too long.") if seconds is not None else nullcontext()
-
-
-async def _say(send: Send, message: _asgi.Message) -> None:
-    try:
-        await send(message)
-    except OSError as error:
-        raise ClientGoneError("The client left.") from error
+    def _relocated(self, name: str, value: str) -> str:
+        return relocated(name, value, self._asked, self._key)

@@ -7,16 +7,21 @@ its credential stays here, and what is the gateway's own business is not told to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Literal, TypeVar
 
-from asgi_aiproxy._asgi import RawHeaders, Scope
+import msgspec
+
+from asgi_aiproxy._asgi import RawHeaders
+from asgi_aiproxy.credentials import without
 from asgi_aiproxy.errors import APIError, Kind, invalid
 from asgi_aiproxy.upstream.base import Headers
 
 Forwarded = Literal["set", "append", "keep", "drop"]
+Pairs = list[tuple[str, str]]
 
 # A client whose headers are longer is refused.
 MAX_HEAD = 64 * 1024
@@ -30,19 +35,46 @@ _ANSWERED = {"expect", "host", "content-length"}
 _OF_THE_SERVER = {"date", "server", "alt-svc"}
 _NOT_TOLD = _HOP | _OF_THE_SERVER | {"content-length"}
 _SOCKET = "sec-websocket-"
-_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
 
 _FORWARDED = {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip"}
 _FORWARDED |= {"true-client-ip", "cf-connecting-ip", "fastly-client-ip", "x-original-url"}
 _FORWARDED |= {"x-rewrite-url"}
 _FORWARDED_PREFIX = "x-forwarded-"
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
-_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+# What the proxy itself reads, whether it passes or not.
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_NAMING = {"connection", "trailer"}  # other headers
+_ASKED = {"host", "content-length", "transfer-encoding", "content-type", "upgrade", *_NAMING}
+_ASKED |= {"x-auth-id", "x-session-affinity", "x-provider-key"}
+_LOCATIONS = {"location", "content-location", "operation-location", "azure-asyncoperation"}
+_LOCATIONS |= {"x-goog-upload-url", "x-goog-upload-control-url"}
+_TOLD = {"content-length", "transfer-encoding", "content-type", "content-encoding", *_NAMING}
 
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 
 _MOST_NAMES = 4096
+_IGNORED, _READ, _CREDENTIAL, _LOCATION = range(4)
+_Name = TypeVar("_Name", str, bytes)
+_As = TypeVar("_As", str, bytes)
+
+
+class _Roles(dict[_Name, tuple[_As, int]]):
+    """By the name of a header, what it passes as (nothing: it does not), and who reads it.
+
+    There are few names: what was decided once is kept.
+    """
+
+    def __init__(self, decide: Callable[[_Name], tuple[_As, int]]) -> None:
+        super().__init__()
+        self._decide: Callable[[_Name], tuple[_As, int]] = decide
+
+    def __missing__(self, name: _Name) -> tuple[_As, int]:
+        found = self._decide(name)
+        if len(self) >= _MOST_NAMES:
+            self.clear()
+        self[name] = found
+        return found
 
 
 @dataclass(frozen=True)
@@ -54,34 +86,43 @@ class Policy:
     answer_prefixes: tuple[str, ...] = ()
     forwarded: Forwarded = "set"
     encoded: bool = True  # whether the upstream may encode its answer as the client can take it
-    # What was decided before: there are few names.
-    _known: dict[bytes, str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def asks(self, name: bytes) -> str:
-        """The name of a request's header as it is passed on; empty if it is not."""
-        known = self._known.get(name)
-        if known is None:
-            text = name.decode("latin-1").lower()
-            stays = (
-                text in _HOP
-                or text in _ANSWERED
-                or text in self.request
-                or text.startswith(_SOCKET)
-                or (self.forwarded in ("set", "drop") and _tells_way(text))
-                or (text == "accept-encoding" and not self.encoded)
-            )
-            if len(self._known) >= _MOST_NAMES:
-                self._known.clear()
-            known = self._known[name] = "" if stays else text
-        return known
+    @cached_property
+    def asked(self) -> _Roles[bytes, str]:
+        """The headers of requests. Raises APIError for what is no name."""
+        return _Roles(self._asked)
 
-    def tells(self, name: str) -> bool:
-        """Whether a header of an answer is passed on."""
-        return not (
+    @cached_property
+    def told(self) -> _Roles[str, bytes]:
+        """The headers of answers. Raises APIError for what is no name."""
+        return _Roles(self._told)
+
+    def _asked(self, name: bytes) -> tuple[str, int]:
+        text = name.decode("latin-1").lower()
+        if not _TOKEN.fullmatch(text):
+            raise invalid("A header of the request is not valid.")
+        if not without([(name, b"")], frozenset()):
+            return "", _CREDENTIAL
+        stays = (
+            text in _HOP
+            or text in _ANSWERED
+            or text in self.request
+            or text.startswith(_SOCKET)
+            or (self.forwarded in ("set", "drop") and _tells_way(text))
+            or (text == "accept-encoding" and not self.encoded)
+        )
+        return "" if stays else text, _READ if text in _ASKED else _IGNORED
+
+    def _told(self, name: str) -> tuple[bytes, int]:
+        if not _TOKEN.fullmatch(name):
+            raise _no_header()
+        stays = (
             name in _NOT_TOLD
             or name in self.answer
             or name.startswith((*self.answer_prefixes, _SOCKET))
         )
+        role = _READ if name in _TOLD else _LOCATION if name in _LOCATIONS else _IGNORED
+        return b"" if stays else name.encode("latin-1"), role
 
 
 # For an application of one's own: it is told who asks, and cookies are its own.
@@ -100,105 +141,115 @@ VENDOR = Policy(
 )
 
 
-def check(scope: Scope) -> None:
-    """Refuse what two servers might read in two ways. Raises APIError.
+class AskedHead(msgspec.Struct, gc=False):
+    """The headers of a request: those that pass, those that say something to the proxy itself, and
+    those for credentials."""
 
-    Servers refuse most of this before it comes here; not all of them do.
+    passed: Pairs
+    said: dict[bytes, str]
+    credentials: RawHeaders
+
+    @property
+    def length(self) -> int | None:
+        """Of the body, if the client says so."""
+        said = self.said.get(b"content-length")
+        return int(said) if said is not None else None
+
+
+def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
+    """Part the headers of a request. Raises APIError on what two servers might read in two ways.
+
+    (Servers refuse most of that before it comes here; not all of them do.)
     """
-    size = 0
-    framing = []
-    for name, value in scope["headers"]:
-        size += len(name) + len(value) + 4
-        if not _is_name(name) or not _VALUE.fullmatch(value):
-            raise invalid("A header of the request is not valid.")
-        if name in _FRAMING:
-            framing.append(name)
-            _check_framing(name, value)
-    if size > MAX_HEAD:
+    joined = b"".join(chain.from_iterable(given))
+    if len(joined) != len(joined.translate(None, _CONTROLS)):
+        raise invalid("A header of the request is not valid.")
+    if len(joined) + 4 * len(given) > MAX_HEAD:
         message = f"The request's headers are larger than {MAX_HEAD} bytes."
         raise APIError(Kind.INVALID, message, status=431)
-    if len(set(framing)) < len(framing):
-        raise invalid("The request says its host or its length several times.")
-    if b"content-length" in framing and b"transfer-encoding" in framing:
-        raise invalid("The request says its length in two ways.")
-    method = scope.get("method", "GET")
-    if not _METHOD.fullmatch(method):
-        raise invalid("The request's method is none.")
-    if method in ("CONNECT", "TRACE"):
-        # The one is for tunnels, the other would show the client what it was not to see.
-        raise APIError(Kind.INVALID, f"Not allowed here: {method}.", status=405)
-
-
-@lru_cache(maxsize=_MOST_NAMES)
-def _is_name(name: bytes) -> bool:
-    return _TOKEN.fullmatch(name) is not None
-
-
-def _check_framing(name: bytes, value: bytes) -> None:
-    if name == b"content-length" and not (value.isdigit() and len(value) < 19):
-        raise invalid("The request's content-length is no number.")
-    if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-        raise invalid("The request's transfer-encoding is not one that is known here.")
-
-
-def request_headers(
-    given: RawHeaders, policy: Policy, *, of: Forwarding, defaults: Sequence[tuple[str, str]] = ()
-) -> list[tuple[str, str]]:
-    """What the upstream is sent of a client's headers, `given` without its credentials.
-
-    `defaults` are added where the client has not said that itself.
-    """
-    kept = []
-    hops: list[str] = []
-    for name, value in given:
-        if text := policy.asks(name):
-            kept.append((text, value.decode("latin-1")))
-        elif name in (b"connection", b"trailer"):
-            hops.append(value.decode("latin-1"))
-    if hops:
-        named = _named(hops)
-        if named:
-            kept = [pair for pair in kept if pair[0] not in named]
-    if not policy.encoded:
-        kept.append(("accept-encoding", "identity"))
-    if defaults:
-        said = {name for name, _ in kept}
-        kept += [pair for pair in defaults if pair[0] not in said]
-    return of.added(kept, policy.forwarded)
-
-
-def answer_headers(headers: Headers, policy: Policy, *, bodiless: bool) -> list[tuple[str, str]]:
-    """What the client is sent of an answer's headers; `bodiless` answers lose their length."""
-    passed = [pair for pair in headers if policy.tells(pair[0])]
-    named = _named([value for name, value in headers if name in ("connection", "trailer")])
-    if named:
+    passed: Pairs = []
+    said: dict[bytes, str] = {}
+    credentials: RawHeaders = []
+    roles = policy.asked
+    for pair in given:
+        name, value = pair
+        text, role = roles[name]
+        if text:
+            passed.append((text, value.decode("latin-1")))
+        if role == _READ:
+            if name in said:
+                if name in _FRAMING:
+                    raise invalid("The request says its host or its length several times.")
+                said[name] = f"{said[name]}, {value.decode('latin-1')}"
+            else:
+                said[name] = value.decode("latin-1")
+        elif role == _CREDENTIAL:
+            credentials.append(pair)
+    _check_framing(said)
+    if b"connection" in said or b"trailer" in said:
+        named = _named([said.get(b"connection", ""), said.get(b"trailer", "")])
         passed = [pair for pair in passed if pair[0] not in named]
-    length = content_length(headers)
-    if length is not None and not bodiless:
-        passed.append(("content-length", str(length)))
-    return passed
+    return AskedHead(passed, said, credentials)
 
 
-def content_length(headers: Headers) -> int | None:
+def _check_framing(said: dict[bytes, str]) -> None:
+    length = said.get(b"content-length")
+    # (`isdigit` takes more for digits than there are in ASCII.)
+    if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
+        raise invalid("The request's content-length is no number.")
+    encoding = said.get(b"transfer-encoding")
+    if encoding is None:
+        return
+    if encoding.strip().lower() != "chunked":
+        raise invalid("The request's transfer-encoding is not one that is known here.")
+    if length is not None:
+        raise invalid("The request says its length in two ways.")
+
+
+def told_headers(
+    headers: Headers, policy: Policy, relocated: Callable[[str, str], str] | None = None
+) -> tuple[RawHeaders, dict[str, str]]:
+    """What the client is sent of an answer's headers, without its length; and what they say to the
+    proxy itself.
+
+    `relocated` gives the addresses in it as the client finds them. Raises APIError on what no
+    header can hold.
+    """
+    names: list[bytes] = []
+    values: list[str] = []
+    said: dict[str, str] = {}
+    roles = policy.told
+    for name, value in headers:
+        passed, role = roles[name]
+        if role == _LOCATION and relocated is not None:
+            value = relocated(name, value)
+        elif role == _READ:
+            said[name] = f"{said[name]}, {value}" if name in said else value
+        if passed:
+            names.append(passed)
+            values.append(value)
+    raw = [value.encode("latin-1", "replace") for value in values]
+    joined = b"".join(raw)
+    if len(joined) != len(joined.translate(None, _CONTROLS)):
+        raise _no_header()
+    pairs = list(zip(names, raw, strict=True))
+    if "connection" in said or "trailer" in said:
+        named = _named([said.get("connection", ""), said.get("trailer", "")])
+        pairs = [pair for pair in pairs if pair[0].decode("latin-1") not in named]
+    return pairs, said
+
+
+def _no_header() -> APIError:
+    return APIError(Kind.UPSTREAM, "The upstream's answer has a header that is none.")
+
+
+def told_length(said: dict[str, str]) -> int | None:
     """How long an answer says that it is; chunks go before (RFC 9112, 6.3)."""
-    found: str | None = None
-    for name, value in headers:
-        if name == "transfer-encoding":
-            return None
-        if name == "content-length":
-            found = value.partition(",")[0].strip()  # a transport has seen that all are the same
-    return int(found) if found is not None and found.isdecimal() else None
-
-
-def raw(headers: Headers) -> RawHeaders:
-    """As ASGI has them. Raises APIError on what no header can hold."""
-    found = []
-    for name, value in headers:
-        pair = (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
-        if not _is_name(pair[0]) or not _VALUE.fullmatch(pair[1]):
-            raise APIError(Kind.UPSTREAM, "The upstream's answer has a header that is none.")
-        found.append(pair)
-    return found
+    if "transfer-encoding" in said:
+        return None
+    # (A transport has seen that all of several are the same.)
+    found = said.get("content-length", "").partition(",")[0].strip()
+    return int(found) if found.isdecimal() else None
 
 
 def _named(values: Iterable[str]) -> set[str]:
@@ -214,8 +265,7 @@ def _tells_way(name: str) -> bool:
     return name in _FORWARDED or name.startswith(_FORWARDED_PREFIX)
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarding:
+class Forwarding(msgspec.Struct, frozen=True, gc=False):
     """What an upstream can be told of the way that a request came."""
 
     client: str = ""
@@ -223,19 +273,7 @@ class Forwarding:
     host: str = ""
     prefix: str = ""
 
-    @classmethod
-    def of(cls, scope: Scope, prefix: str) -> Forwarding:
-        """Of a request to the app mounted at `prefix`."""
-        client = scope.get("client")
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        return cls(
-            client=client[0] if client else "",
-            scheme="https" if scope["scheme"] in ("https", "wss") else "http",
-            host=host.decode("latin-1"),
-            prefix=prefix,
-        )
-
-    def added(self, headers: list[tuple[str, str]], policy: Forwarded) -> list[tuple[str, str]]:
+    def added(self, headers: Pairs, policy: Forwarded) -> Pairs:
         """The headers with those that tell of the way."""
         if policy in ("keep", "drop"):
             return headers
@@ -245,6 +283,8 @@ class Forwarding:
             "x-forwarded-host": self.host,
             "x-forwarded-prefix": self.prefix,
         }
+        if policy == "set":  # what came of that kind has not passed
+            return headers + [(name, value) for name, value in told.items() if value]
         before = [value for name, value in headers if name == "x-forwarded-for"]
         if before and self.client:
             told["x-forwarded-for"] = ", ".join([*before, self.client])

@@ -15,18 +15,16 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 async def ask(
-    gate: Gate | None, asked: Asked, model: str, body: bytes = b"", *, session: bool = False
+    gate: Gate, asked: Asked, model: str, body: bytes = b"", *, session: bool = False
 ) -> None:
     """Ask a caller's gate. Raises APIError.
 
     `body` is what was read of it before it goes out; a WebSocket is a `session`.
     """
-    if gate is None:
-        return
     ours = asked.site.provider is not None and not asked.own_key
     costs = ours and (session or asked.method not in _FREE)
     targets = [(asked.site.name, model)] if costs else []
-    await gate.admit(asked.operation, targets, _members(body), body)
+    await gate.admit(asked.route.operation, targets, _members(body), body)
 
 
 def _members(body: bytes) -> Mapping[str, msgspec.Raw]:

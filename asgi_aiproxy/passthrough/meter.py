@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from asgi_aiproxy.dialects.anthropic.responses import decode_usage as anthropic_usage
@@ -19,22 +18,27 @@ from asgi_aiproxy.messages import Usage
 
 HEAD = 8 * 1024
 TAIL = 16 * 1024
+# So much may wait before it is cut, lest it be copied again and again.
+_MOST, _MOST_PIECES = 4 * TAIL, 256
 
 _TYPES = {"application/json", "text/event-stream", "application/x-ndjson"}
 _TYPES |= {"application/stream+json", "application/jsonl"}
 # Within a string of JSON these names would have backslashes before their quotes.
-_USAGE = re.compile(r'"usage(?:Metadata)?"\s*:\s*(?=\{)')
-_MODEL = re.compile(r'"(?:model|modelVersion)"\s*:\s*"([^"\\]{1,200})"')
-_OLLAMA = re.compile(r'"(prompt_eval_count|eval_count)"\s*:\s*(\d{1,15})')
+_USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
+_MODEL = re.compile(rb'"(?:model|modelVersion)"\s*:\s*"([^"\\]{1,200})"')
+_OLLAMA = re.compile(rb'"(prompt_eval_count|eval_count)"\s*:\s*(\d{1,15})')
+_LONGEST = 4096  # of an object of usage
 _scan = json.JSONDecoder().raw_decode
 
 
 class Meter:
     """Is shown an answer, and asked at its end, whatever that was."""
 
+    __slots__ = ("_head", "_held", "_pieces")
+
     def __init__(self) -> None:
-        self._head = bytearray()
-        self._tail: list[bytes] = []
+        self._head: bytes | None = None  # once something between it and the rest may be missing
+        self._pieces: list[bytes] = []
         self._held = 0
 
     @classmethod
@@ -45,50 +49,58 @@ class Meter:
 
     def feed(self, data: bytes) -> None:
         """See some more of it."""
-        room = HEAD - len(self._head)
-        if room > 0:
-            self._head += data[:room]
-            data = data[room:]
-        if data:
-            self._tail.append(data)
-            self._held += len(data)
-            if self._held > 4 * TAIL or len(self._tail) > 256:
-                self._trim()
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > _MOST or len(self._pieces) > _MOST_PIECES:
+            self._cut()
 
     def told(self) -> tuple[str, Usage | None]:
         """The model and the usage, as far as they were told."""
-        self._trim()
-        tail = b"".join(self._tail)
-        if self._held < TAIL:  # all of it is here
-            text = (bytes(self._head) + tail).decode("utf-8", "replace")
-        else:
-            text = bytes(self._head).decode("utf-8", "replace") + "\n"
-            text += tail.decode("utf-8", "replace")
-        model = _MODEL.search(text)
-        return model[1] if model else "", usage_in(text)
+        rest = b"".join(self._pieces)
+        whole = rest if self._head is None else self._head + b"\n" + rest
+        return model_in(whole), usage_in(whole)
 
-    def _trim(self) -> None:
-        tail = b"".join(self._tail)[-TAIL:]
-        self._tail, self._held = [tail], len(tail)
+    def _cut(self) -> None:
+        rest = b"".join(self._pieces)
+        if self._head is None and len(rest) > HEAD + TAIL:
+            self._head, rest = rest[:HEAD], rest[HEAD:]
+        if self._head is not None:
+            rest = rest[-TAIL:]
+        self._pieces = [rest]
+        self._held = len(rest)
 
 
-def usage_in(text: str) -> Usage | None:
-    """The usage that a text of JSON, events or lines tells; what is told later goes before."""
+def model_in(data: bytes) -> str:
+    """The model that JSON, events or lines tell first."""
+    found = _MODEL.search(data)
+    return found[1].decode("utf-8", "replace") if found else ""
+
+
+def usage_in(data: bytes) -> Usage | None:
+    """The usage that JSON, events or lines tell: what is told last, and what only the beginning
+    tells."""
     counts: dict[str, Any] = {}
-    for found in _objects(text):
-        counts.update({name: value for name, value in found.items() if value is not None})
+    at = len(data)
+    while not counts and (at := data.rfind(b'"usage', 0, at)) >= 0:
+        counts = _object(data, _USAGE.match(data, at))
     if not counts:
-        counts = {name: int(count) for name, count in _OLLAMA.findall(text)}
+        counts = {name.decode(): int(count) for name, count in _OLLAMA.findall(data)}
+    elif "total_tokens" not in counts and "totalTokenCount" not in counts:
+        first = _object(data, _USAGE.search(data, 0, HEAD))
+        counts = first | {name: value for name, value in counts.items() if value is not None}
     return _read(counts) if counts else None
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    for name in _USAGE.finditer(text):
-        try:
-            found, _ = _scan(text, name.end())
-        except (ValueError, RecursionError):
-            continue  # cut off
-        yield found
+def _object(data: bytes, found: re.Match[bytes] | None) -> dict[str, Any]:
+    """The object that begins after what was found; nothing if there is none, or not all of it."""
+    if found is None:
+        return {}
+    text = data[found.end() : found.end() + _LONGEST].decode("utf-8", "replace")
+    try:
+        counts: dict[str, Any] = _scan(text)[0]
+    except (ValueError, RecursionError):
+        return {}
+    return counts
 
 
 def _read(counts: dict[str, Any]) -> Usage | None:
@@ -137,10 +149,9 @@ class Sum:
         """See one event."""
         if '"usage' not in text:
             if not self.model and '"model"' in text:
-                model = _MODEL.search(text)
-                self.model = model[1] if model else ""
+                self.model = model_in(text.encode())
             return
-        found = usage_in(text)
+        found = usage_in(text.encode())
         if found is not None:
             before = self.usage or Usage()
             self.usage = Usage(

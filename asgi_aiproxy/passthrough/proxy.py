@@ -16,6 +16,7 @@ from asgi_aiproxy.passthrough.books import Ways
 from asgi_aiproxy.passthrough.exchange import Exchange
 from asgi_aiproxy.passthrough.headers import Forwarded
 from asgi_aiproxy.passthrough.request import read
+from asgi_aiproxy.passthrough.routes import Routes
 from asgi_aiproxy.passthrough.site import Paths, site, with_policy
 from asgi_aiproxy.passthrough.websocket import Bridge, SocketLimits
 from asgi_aiproxy.providers.base import Provider
@@ -87,9 +88,10 @@ class PassthroughProxy:
             max_body=max_body,
             max_replay=max_replay,
             keep_host=keep_host,
-            metered=self._site.provider is not None or record is not ignore,
+            recorded=record is not ignore,
             clock=clock,
         )
+        self._routes = Routes(self._site)
         self._sockets = SocketLimits(max_message=max_message, connect=limits.connect, ca=ca)
         self._own_keys = own_keys
         self._users = 0
@@ -110,32 +112,35 @@ class PassthroughProxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
-        if scope["type"] == "lifespan":
-            await _asgi.serve_lifespan(self, receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+        if scope["type"] == "http":
+            try:
+                await self._http(scope, receive, send)
+            except ClientGoneError:
+                pass  # nobody is left to tell
         elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
+            with suppress(ClientGoneError):
+                await self._websocket(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientGoneError):  # nobody is left to tell
+        try:
+            asked = read(scope, self._site, self._routes, own_keys=self._own_keys)
+            if asked.upgrade.strip().lower() == "websocket":
+                await self._refuse_upgrade(send)
+                return
+            exchange = Exchange(self._ways, asked)
             try:
-                if _upgrades(scope):
-                    await self._refuse_upgrade(send)
-                    return
-                asked = read(scope, self._site, own_keys=self._own_keys)
-                exchange = Exchange(self._ways, asked, scope, receive)
-                try:
-                    await exchange.run(send)
-                finally:
-                    await exchange.close()
-            except APIError as error:
-                await send_error(send, self._site.face, error)
-            except AIProxyError:
-                raise
-            except Exception:
-                await send_error(send, self._site.face, internal())
-                raise
+                await exchange.run(receive, send)
+            finally:
+                await exchange.close()
+        except APIError as error:
+            await send_error(send, self._site.face, error)
+        except AIProxyError:
+            raise
+        except Exception:
+            await send_error(send, self._site.face, internal())
+            raise
 
     async def _refuse_upgrade(self, send: Send) -> None:
         """A WebSocket that comes as plain HTTP: its server did not take it for one."""
@@ -144,18 +149,10 @@ class PassthroughProxy:
         await _asgi.answer(send, 426, self._site.face.encode_error(error), headers)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientGoneError):
-            bridge = Bridge(self._ways, self._sockets, scope, receive, send)
-            try:
-                asked = read(scope, self._site, own_keys=self._own_keys)
-            except APIError as error:
-                await bridge.refuse(self._site.face, error)
-                return
-            await bridge.run(asked)
-
-
-def _upgrades(scope: Scope) -> bool:
-    return any(
-        name == b"upgrade" and value.strip().lower() == b"websocket"
-        for name, value in scope["headers"]
-    )
+        bridge = Bridge(self._ways, self._sockets, scope, receive, send)
+        try:
+            asked = read(scope, self._site, self._routes, own_keys=self._own_keys)
+        except APIError as error:
+            await bridge.refuse(self._site.face, error)
+            return
+        await bridge.run(asked)

@@ -52,13 +52,6 @@ class Site:
         given = self.provider.headers if self.provider is not None else {}
         return [(name.lower(), value) for name, value in given.items()]
 
-    @cached_property
-    def firm(self) -> frozenset[bytes]:
-        """Those of them that a caller may not replace by its own."""
-        dialect = self.provider.dialect if self.provider is not None else None
-        theirs = dialect.request_headers if isinstance(dialect, Face) else frozenset[str]()
-        return frozenset(name.encode() for name, _ in self.headers if name not in theirs)
-
     @property
     def face(self) -> Face:
         """The language for what the proxy itself has to say."""
@@ -78,19 +71,20 @@ class Site:
         """The base URL, without a slash at its end."""
         return ((key.base_url if key is not None else None) or self.base_url).rstrip("/")
 
+    def url(self, path: str, key: Key | None) -> str:
+        """Where a path below the base URL leads."""
+        return self.base(key) + (path or ("/" if self.provider is None else ""))
+
     def local(self, path: str) -> str:
         """A path below the mount as one below the base URL."""
         return below(self.base_url, path) if self.provider is not None else path
 
-    def is_stateful(self, method: str, path: str, body: bytes | None) -> bool:
-        """Whether a request makes or names what only one key finds again."""
-        if self.provider is None:
-            return False
-        if body is not None and any(name in body for name in self.surface.references):
-            return True
-        if not self.stateful.name(method, path):
-            return False
-        return body is None or b'"store"' not in body or asked(body)[1] is not False
+    def names_resource(self, body: bytes) -> bool:
+        """Whether a JSON body names what only one key finds again."""
+        for name in self.surface.references:  # noqa: SIM110 (this is asked for every request)
+            if name in body:
+                return True
+        return False
 
 
 def asked(body: bytes) -> tuple[str, bool | None]:
@@ -149,11 +143,18 @@ def _vendor(provider: Provider, paths: Paths | None) -> Site:
         name=provider.name,
         base_url=provider.base_url,
         provider=provider,
-        policy=VENDOR,
+        policy=replace(VENDOR, request=VENDOR.request | _firm(provider)),
         opened=Opened(surface.open) if paths is None else _opened(paths),
         stateful=Opened(surface.stateful),
         surface=surface,
     )
+
+
+def _firm(provider: Provider) -> frozenset[str]:
+    """Those of the provider's own headers that a caller may not replace by its own."""
+    dialect = provider.dialect
+    theirs = dialect.request_headers if isinstance(dialect, Face) else frozenset[str]()
+    return frozenset(name.lower() for name in provider.headers if name.lower() not in theirs)
 
 
 def _opened(paths: Paths | None) -> Opened | None:

@@ -6,6 +6,7 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.refusals import no_key
+from asgi_aiproxy.upstream.base import Headers
 
 
 class Turns:
@@ -13,6 +14,8 @@ class Turns:
 
     `affinity` is what makes calls get the same key, `model` what the key must serve.
     """
+
+    __slots__ = ("_affinity", "_asked", "_lease", "_model", "_pool", "_tried", "key_id")
 
     def __init__(self, asked: Asked, *, affinity: str, model: str) -> None:
         provider = asked.site.provider
@@ -37,7 +40,8 @@ class Turns:
 
     async def next(self) -> Key | None:
         """The next key. Raises APIError if there is none; see `rests`."""
-        self.release()
+        if self._lease is not None:
+            self.release()
         asked = self._asked
         if asked.own_key:
             self.key_id = "own"
@@ -65,6 +69,11 @@ class Turns:
         """Tell how the key fared."""
         if self._lease is not None:
             self._lease.settle(status, retry_after, code=code)
+
+    def learn(self, headers: Headers, now: float) -> None:
+        """Heed what the headers of its answer tell of the key's limits."""
+        if self._lease is not None:
+            self._lease.learn(headers, now)
 
     def spend(self, tokens: int) -> None:
         """Count tokens against the key."""

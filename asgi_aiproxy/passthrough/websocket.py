@@ -23,11 +23,10 @@ from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, Gate
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.books import Books, Ways
-from asgi_aiproxy.passthrough.headers import answer_headers, raw
+from asgi_aiproxy.passthrough.headers import told_headers
 from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.meter import Sum
 from asgi_aiproxy.passthrough.request import Asked
-from asgi_aiproxy.passthrough.site import model_in
 from asgi_aiproxy.passthrough.turns import Turns
 from asgi_aiproxy.providers.base import Auth
 from asgi_aiproxy.retry_after import retry_after
@@ -79,7 +78,7 @@ class Bridge:
         """Connect both sides, until one of them ends it."""
         books = Books(asked, self._ways.clock)
         gate: Gate | None = self._scope.get(GATE_KEY)
-        books.model = model_in(asked.path) or _query(asked, "model")
+        books.model = asked.route.model or _query(asked, "model")
         turns = Turns(asked, affinity=asked.affinity, model=books.model)
         try:
             await self._receive()  # websocket.connect
@@ -88,7 +87,8 @@ class Bridge:
                 message = "WebSockets are not installed here."
                 raise APIError(Kind.INTERNAL, message, status=501)
             asked.check_model(books.model)
-            await ask(gate, asked, books.model, session=True)
+            if gate is not None:
+                await ask(gate, asked, books.model, session=True)
             upstream = await self._unless_gone(self._connected(asked, turns, books))
             if upstream is not None:
                 await self._bridged(upstream, asked, books)
@@ -146,8 +146,8 @@ class Bridge:
             raise APIError(Kind.KEY_REJECTED, message)
         if not 300 <= status <= 599:
             raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
-        passed = answer_headers(headers, asked.site.policy, bodiless=True)
-        await self._deny(status, body, raw(passed))
+        passed, _ = told_headers(headers, asked.site.policy)
+        await self._deny(status, body, passed)
         books.finished = True
 
     async def _dial(self, asked: Asked, key: Key | None) -> ClientConnection:
@@ -221,7 +221,7 @@ class Bridge:
         headers: Headers = []
         if response is not None:
             headers = [(name.lower(), value) for name, value in response.headers.raw_items()]
-        told = raw(answer_headers(headers, asked.site.policy, bodiless=True))
+        told, _ = told_headers(headers, asked.site.policy)
         if books.key_id:
             told.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
         chosen = upstream.subprotocol

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.passthrough.meter import HEAD, TAIL, Meter, Sum
+from asgi_aiproxy.passthrough.meter import TAIL, Meter, Sum
 from tests.shared import needs_recordings
 from tests.test_recordings import ANSWERS, STREAMS, named, read, stream_of
 
@@ -150,15 +151,18 @@ def test_what_tells_no_usage(text: str) -> None:
     assert usage is None or (usage.input, usage.output) == (0, 0)
 
 
-def test_little_is_kept_however_long_an_answer_is() -> None:
+@pytest.mark.parametrize("size", [1, 100, 65536])
+def test_little_is_kept_however_long_an_answer_is(size: int) -> None:
     meter = Meter()
-    for _ in range(1000):
-        meter.feed(b"x" * 65536)
-    assert len(meter._head) == HEAD
-    assert sum(map(len, meter._tail)) <= 5 * TAIL
-    for _ in range(100_000):
-        meter.feed(b"x")
-    assert len(meter._tail) <= 257
+    tracemalloc.start()
+    try:
+        for _ in range(20_000 if size < 65536 else 1000):
+            meter.feed(bytes(size))
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 8 * TAIL
+    assert peak < 40 * TAIL  # two copies at once
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Addresses of the upstream's in its answers, as clients find them again."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from asgi_aiproxy.keys import Key
+from asgi_aiproxy.passthrough.request import Asked
+
+
+def relocated(name: str, location: str, asked: Asked, key: Key | None) -> str:
+    """A location in a header of this name as clients find it again: below the mount.
+
+    Elsewhere it stays as it is. Where Google wants an upload, its clients show no key: there the
+    caller's own token stands in the address, as Google's keys may.
+    """
+    found = _below_mount(location, asked, key)
+    if found != location and name.startswith("x-goog-upload-") and (token := asked.token):
+        found += f"{'&' if '?' in found else '?'}key={quote(token, safe='')}"
+    return found
+
+
+def _below_mount(location: str, asked: Asked, key: Key | None) -> str:
+    base = urlsplit(asked.site.base(key))
+    try:
+        parts = urlsplit(location)
+        same = (parts.scheme, parts.netloc.lower()) == (base.scheme, base.netloc.lower())
+    except ValueError:
+        return location
+    rooted = not parts.scheme and not parts.netloc and location.startswith("/")
+    if not same and not rooted:
+        return location
+    prefix = asked.way.prefix
+    if rooted and (not prefix or parts.path == prefix or parts.path.startswith(prefix + "/")):
+        return location  # the upstream knows where it is mounted, or it makes no difference
+    path = parts.path
+    if asked.site.provider is None:
+        # An application's paths are those below its base.
+        if path != base.path and not path.startswith(base.path.rstrip("/") + "/"):
+            return location
+        path = path[len(base.path.rstrip("/")) :]
+    origin = f"{asked.way.scheme}://{asked.way.host}" if same and asked.way.host else ""
+    rest = location[location.index(parts.path) + len(parts.path) :] if parts.path else ""
+    return f"{origin}{prefix}{path}{rest}"

@@ -1,0 +1,82 @@
+"""Where requests lead, by their method and path: what was found once is kept for a while."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import msgspec
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import Scope
+from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.passthrough.paths import checked
+from asgi_aiproxy.passthrough.site import Site, model_in
+
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+# Most requests are for the same few paths; long ones are not kept.
+_KEPT = 1024
+_LONG = 200
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """Where a request leads.
+
+    `path` is below the base URL, and `url` with it; `prefix` is the path that clients know the app
+    by, `operation` what records call it, `model` the one that the path names, if any; `stateful`
+    says that the path is of what only one key finds again.
+    """
+
+    path: str
+    url: str
+    prefix: str
+    operation: str
+    model: str
+    stateful: bool
+
+
+class Routes:
+    """The routes to one site."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._kept = lru_cache(maxsize=_KEPT)(self._find)
+
+    def of(self, scope: Scope) -> Route:
+        """Where this request leads. Raises APIError if it may not."""
+        path: str = scope["path"]
+        sent: bytes | None = scope.get("raw_path")
+        short = len(path) <= _LONG and (sent is None or len(sent) <= _LONG)
+        find = self._kept if short else self._find
+        return find(scope.get("method", "GET"), path, scope.get("root_path", ""), sent)
+
+    def _find(self, method: str, path: str, root: str, sent: bytes | None) -> Route:
+        if not _METHOD.fullmatch(method):
+            raise invalid("The request's method is none.")
+        if method in ("CONNECT", "TRACE"):
+            # The one is for tunnels, the other would show the client what it was not to see.
+            raise APIError(Kind.INVALID, f"Not allowed here: {method}.", status=405)
+        below = _asgi.local_path({"path": path, "root_path": root, "raw_path": sent})
+        if below is None:
+            raise APIError(Kind.NOT_FOUND, f"There is nothing at {path!r}.")
+        site = self._site
+        local = site.local(checked(below))
+        return Route(
+            path=local,
+            url=site.url(local, None),
+            prefix=_mounted_at(root.rstrip("/"), sent, below),
+            operation=site.operation(method, local),
+            model=model_in(local),
+            stateful=site.stateful.name(method, local) is not None,
+        )
+
+
+def _mounted_at(root: str, sent: bytes | None, below: str) -> str:
+    """The path that clients know this app by: what stands before `below`, the path below it."""
+    if sent is None:
+        return root
+    whole = sent.decode("latin-1").partition("?")[0]
+    seen = whole.removesuffix(below) if whole.endswith(below) else ""
+    if root.endswith(seen):  # also if nothing is seen: a server has cut it off
+        return root
+    return seen if seen.startswith(root) else root + seen
