@@ -1,4 +1,4 @@
-"""Connections that could not be made: a caller learns how that came, the log also where they led.
+"""Connections that can not be made: a caller learns how that came, the log also where they led.
 
 The address is kept from callers, for that of an internal server is nobody's business.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from urllib.parse import urlsplit
 
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
+from asgi_aiproxy.upstream.dial import proxy_parts
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -16,6 +17,14 @@ logger = logging.getLogger("asgi_aiproxy")
 def address(url: str) -> str:
     """Host and port of a URL, without user and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def check_proxy(url: str) -> None:
+    """Raise APIError if the outbound proxy of one call is none; the error does not quote it."""
+    try:
+        proxy_parts(url)
+    except ConfigurationError as error:
+        raise APIError(Kind.INTERNAL, str(error)) from None
 
 
 def no_connection(to: str, why: str | None, *, proxied: bool = False) -> APIError:

@@ -20,7 +20,7 @@ from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
 from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import plain
 from asgi_aiproxy.upstream.dial import proxy_parts, reason, tls
-from asgi_aiproxy.upstream.failures import address, no_connection
+from asgi_aiproxy.upstream.failures import address, check_proxy, no_connection
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -136,6 +136,8 @@ class HttpxTransport:
         proxy = proxy or self._proxy
         key = (asyncio.get_running_loop(), proxy)
         if key not in self._made:
+            if proxy:
+                check_proxy(proxy)
             self._made = {k: made for k, made in self._made.items() if not k[0].is_closed()}
             if self._context is None:
                 self._context = tls(None)

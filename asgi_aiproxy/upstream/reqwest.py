@@ -18,7 +18,7 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import Undo, plain
 from asgi_aiproxy.upstream.dial import certificates, proxy_parts
-from asgi_aiproxy.upstream.failures import address, no_connection
+from asgi_aiproxy.upstream.failures import address, check_proxy, no_connection
 
 _URL = re.compile(r" for url \(.*?\)")
 _QUOTED = re.compile(r'\s*".*', re.DOTALL)  # of a certificate: the names that it is for
@@ -123,6 +123,8 @@ class ReqwestTransport:
         if raw:
             builder = builder.gzip(False).brotli(False).deflate(False).zstd(False)
         proxy = proxy or self._proxy
+        if proxy:
+            check_proxy(proxy)
         try:
             if proxy:
                 builder = builder.proxy(ProxyBuilder.all(proxy))
