@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from asgi_aiproxy._asgi import RawHeaders
+from asgi_aiproxy._asgi import RawHeaders, Scope
 from asgi_aiproxy.credentials import without
 from asgi_aiproxy.errors import APIError, Kind, invalid
 from asgi_aiproxy.upstream.base import Headers
@@ -273,21 +273,26 @@ class Forwarding(msgspec.Struct, frozen=True, gc=False):
     host: str = ""
     prefix: str = ""
 
-    def added(self, headers: Pairs, policy: Forwarded) -> Pairs:
+    @classmethod
+    def of(cls, scope: Scope, host: str, prefix: str) -> Forwarding:
+        """Of a request to `host`, and to the app mounted at `prefix`."""
+        client = scope.get("client")
+        scheme = "https" if scope["scheme"] in ("https", "wss") else "http"
+        return cls(client[0] if client else "", scheme, host, prefix)
+
+    def added(self, headers: Pairs, policy: Literal["set", "append"]) -> Pairs:
         """The headers with those that tell of the way."""
-        if policy in ("keep", "drop"):
-            return headers
-        told = {
-            "x-forwarded-for": self.client,
-            "x-forwarded-proto": self.scheme,
-            "x-forwarded-host": self.host,
-            "x-forwarded-prefix": self.prefix,
-        }
-        if policy == "set":  # what came of that kind has not passed
-            return headers + [(name, value) for name, value in told.items() if value]
-        before = [value for name, value in headers if name == "x-forwarded-for"]
-        if before and self.client:
-            told["x-forwarded-for"] = ", ".join([*before, self.client])
-            headers = [pair for pair in headers if pair[0] != "x-forwarded-for"]
-        said = {name for name, _ in headers}
-        return headers + [(n, value) for n, value in told.items() if value and n not in said]
+        told = [
+            ("x-forwarded-for", self.client),
+            ("x-forwarded-proto", self.scheme),
+            ("x-forwarded-host", self.host),
+            ("x-forwarded-prefix", self.prefix),
+        ]
+        if policy == "append":  # else what came of that kind has not passed
+            before = [value for name, value in headers if name == "x-forwarded-for"]
+            if before and self.client:
+                told[0] = ("x-forwarded-for", ", ".join([*before, self.client]))
+                headers = [pair for pair in headers if pair[0] != "x-forwarded-for"]
+            said = {name for name, _ in headers}
+            told = [pair for pair in told if pair[0] not in said]
+        return headers + [pair for pair in told if pair[1]]

@@ -80,14 +80,14 @@ def usage_in(data: bytes) -> Usage | None:
     """The usage that JSON, events or lines tell: what is told last, and what only the beginning
     tells."""
     counts: dict[str, Any] = {}
-    at = len(data)
-    while not counts and (at := data.rfind(b'"usage', 0, at)) >= 0:
+    at, low = len(data), max(len(data) - TAIL, 0)
+    while not counts and (at := data.rfind(b'"usage', low, at)) >= 0:
         counts = _object(data, _USAGE.match(data, at))
-    if not counts:
-        counts = {name.decode(): int(count) for name, count in _OLLAMA.findall(data)}
-    elif "total_tokens" not in counts and "totalTokenCount" not in counts:
+    if "total_tokens" not in counts and "totalTokenCount" not in counts:
         first = _object(data, _USAGE.search(data, 0, HEAD))
         counts = first | {name: value for name, value in counts.items() if value is not None}
+    if not counts and b"eval_count" in data[low:]:
+        counts = {name.decode(): int(count) for name, count in _OLLAMA.findall(data, low)}
     return _read(counts) if counts else None
 
 

@@ -42,7 +42,6 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     query: str
     headers: Pairs
     subprotocols: tuple[str, ...]
-    way: Forwarding
     principal: Principal
     own_key: str
     key_id: str
@@ -50,11 +49,17 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     injected: str
     length: int | None
     content_type: str
+    host: str
     upgrade: str
     scope: Scope
 
     def __repr__(self) -> str:
         return f"Asked({self.method} {self.route.path})"  # no secrets
+
+    @property
+    def way(self) -> Forwarding:
+        """The way that it came."""
+        return Forwarding.of(self.scope, self.host, self.route.prefix)
 
     @property
     def token(self) -> str:
@@ -73,8 +78,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         site = self.site
         provider = site.provider
         headers = self.headers
-        if keep_host and self.way.host:
-            headers = [("host", self.way.host), *headers]
+        if keep_host and self.host:
+            headers = [("host", self.host), *headers]
         if length is not None:
             headers = [*headers, ("content-length", str(length))]
         route = self.route
@@ -131,9 +136,10 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
     # To an application a caller's credential may go on, unless it was one for the gateway.
     if injected or (provider is None and SCOPE_KEY not in scope):
         headers += [(name.decode("latin-1"), v.decode("latin-1")) for name, v in head.credentials]
-    else:
-        shows = {"headers": head.credentials, "query_string": query, "subprotocols": subprotocols}
-        shown = presented(shows)
+    elif head.credentials or query or subprotocols:
+        shown = presented(
+            {"headers": head.credentials, "query_string": query, "subprotocols": subprotocols}
+        )
         if shown:
             headers = _without(headers, shown)
             query = query_without(query, shown)
@@ -144,21 +150,16 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
     if site.headers:
         given = {name for name, _ in headers}
         headers += [pair for pair in site.headers if pair[0] not in given]
-    client = scope.get("client")
-    way = Forwarding(
-        client=client[0] if client else "",
-        scheme="https" if scope["scheme"] in ("https", "wss") else "http",
-        host=said.get(b"host", ""),
-        prefix=route.prefix,
-    )
+    host = said.get(b"host", "")
+    if policy.forwarded in ("set", "append"):
+        headers = Forwarding.of(scope, host, route.prefix).added(headers, policy.forwarded)
     return Asked(
         site=site,
         route=route,
         method=scope.get("method", "GET"),
         query=checked_query(query) if query else "",
-        headers=way.added(headers, policy.forwarded),
+        headers=headers,
         subprotocols=subprotocols,
-        way=way,
         principal=principal,
         own_key=_own_key(scope) if own_keys else "",
         key_id=principal.key_id or (said.get(b"x-auth-id", "") if principal.may_pin else ""),
@@ -166,6 +167,7 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
         injected=injected,
         length=head.length,
         content_type=said.get(b"content-type", ""),
+        host=host,
         upgrade=said.get(b"upgrade", ""),
         scope=scope,
     )
