@@ -29,8 +29,9 @@ class InjectKey(Wrapper):
 
     The caller's own credential is taken out wherever it stands: headers, query, subprotocols. The
     key goes into `header`, after `scheme` (by default `Bearer` in `authorization`, nothing
-    elsewhere). It is judged by the status of the answer and held until the answer has ended;
-    `x-auth-id` names it, in the answer, and in a request that wishes for one.
+    elsewhere). It is judged by the answer, its status and what its headers tell of the key's
+    limits, and held until the answer has ended; `x-auth-id` names it, in the answer, and in a
+    request that wishes for one.
 
     ::
 
@@ -108,8 +109,12 @@ class _Judge:
         if message["type"] in self._STARTS:
             headers: RawHeaders = list(message.get("headers", ()))
             told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-            after = retry_after(told, self._clock())
-            self._lease.settle(message.get("status", 101), after)
+            status, now = message.get("status", 101), self._clock()
+            if status < 400:
+                self._lease.settle(status)
+                self._lease.learn(told, now)
+            else:
+                self._lease.settle(status, retry_after(told, now))
             headers = [pair for pair in headers if pair[0] != b"x-auth-id"]
             headers.append((b"x-auth-id", self._lease.key.id.encode("latin-1", "replace")))
             message = {**message, "headers": headers}

@@ -35,6 +35,7 @@ from asgi_aiproxy.upstream.dial import reason, tls
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
+    from websockets.http11 import Response
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -121,7 +122,7 @@ class Bridge:
                 upstream = await self._dial(asked, key)
             except InvalidStatus as refused:
                 answer = refused.response
-                headers = [(name.lower(), value) for name, value in answer.headers.raw_items()]
+                headers = _told(answer)
                 after = retry_after(headers, self._ways.clock())
                 turns.settle(answer.status_code, after)
                 if turns.ours and answer.status_code in _KEY_FAILED and turns.several:
@@ -134,6 +135,8 @@ class Bridge:
                 message = f"The WebSocket to {asked.site.name} could not be opened: {why}."
                 raise APIError(Kind.UPSTREAM, message) from error
             turns.settle(101)
+            if upstream.response is not None:
+                turns.learn(_told(upstream.response), self._ways.clock())
             books.status = 101
             return upstream
 
@@ -218,9 +221,7 @@ class Bridge:
 
     async def _bridged(self, upstream: ClientConnection, asked: Asked, books: Books) -> None:
         response = upstream.response
-        headers: Headers = []
-        if response is not None:
-            headers = [(name.lower(), value) for name, value in response.headers.raw_items()]
+        headers = _told(response) if response is not None else []
         told, _ = told_headers(headers, asked.site.policy)
         if books.key_id:
             told.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
@@ -311,6 +312,11 @@ class Bridge:
 
 
 _TOLD = 64 * 1024
+
+
+def _told(answer: Response) -> Headers:
+    """The headers of an answer to a handshake."""
+    return [(name.lower(), value) for name, value in answer.headers.raw_items()]
 
 
 def _close(code: int, reason: str) -> Message:

@@ -106,6 +106,17 @@ async def test_a_key_is_judged_by_its_answer() -> None:
     assert {key.health for key in await keys.status()} == {"cooling", "quarantined"}
 
 
+async def test_a_key_whose_limit_is_used_up_rests_before_it_is_refused() -> None:
+    keys = pool()
+    spent = (b"x-ratelimit-remaining-requests", b"0"), (b"x-ratelimit-reset-requests", b"40s")
+    answer = await asgi.request(InjectKey(App(200, *spent), pool=keys), "GET", "/x")
+    assert answer.status == 200
+    status = {key.id: key for key in await keys.status()}
+    assert status["1"].health == "cooling"
+    assert 30 < status["1"].rests <= 40
+    assert status["2"].health == "ok"
+
+
 async def test_when_no_key_can_it_says_when() -> None:
     keys = pool()
     for _ in range(2):

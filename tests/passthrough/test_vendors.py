@@ -310,6 +310,17 @@ async def test_a_key_that_can_not_hands_over_to_the_next(status: int) -> None:
     assert (record.outcome, record.attempts, record.key_id) == ("done", 2, "sk-2")
 
 
+async def test_a_key_whose_limit_is_used_up_rests_before_it_is_refused() -> None:
+    spent = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "40s"}
+    place = Place(Step([chat_answer()], headers=spent), answers())
+    for _ in range(5):
+        assert (await place.ask("POST", CHAT, HI)).status == 200
+    first, *others = place.upstream.keys
+    assert first not in others
+    status = {key.id: key for key in await place.pool.status()}
+    assert 30 < status[str(first)].rests <= 40
+
+
 async def test_when_all_keys_are_over_their_limit_the_vendors_words_are_passed_on() -> None:
     place = Place(refuses(429, retry_after="7"))
     answer = await place.ask("POST", CHAT, HI)
