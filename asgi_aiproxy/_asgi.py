@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import quote, unquote
@@ -72,9 +72,9 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
-def headers(scope: Scope, names: Collection[bytes]) -> dict[bytes, str]:
-    """Those of the request headers that are among `names`, the last of each name."""
-    return {name: value.decode("latin-1") for name, value in scope["headers"] if name in names}
+def headers(scope: Scope, names: Mapping[bytes, str]) -> dict[str, str]:
+    """Those of the request headers that have one of `names`, by its text; the last of each."""
+    return {names[n]: value.decode("latin-1") for n, value in scope["headers"] if n in names}
 
 
 def content_length(scope: Scope) -> int | None:

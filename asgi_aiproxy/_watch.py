@@ -19,8 +19,8 @@ logger = logging.getLogger("asgi_aiproxy")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
-# Seconds before a client's leaving is watched for. A task to do so costs more than many an answer
-# takes that is at hand; who leaves earlier is noticed then.
+# Seconds after which a wait is looked after. A task to see a client leave, or a timer, costs more
+# than many an answer takes that is at hand; who leaves earlier is noticed then.
 _MOMENT = 0.005
 
 
@@ -28,15 +28,66 @@ class ClientGoneError(AIProxyError):
     """The client left before its answer was complete."""
 
 
+class Lookouts:
+    """The lookouts of the event loops that an app's requests run in."""
+
+    def __init__(self) -> None:
+        self._known: dict[asyncio.AbstractEventLoop, Lookout] = {}
+
+    def here(self) -> Lookout:
+        """That of the running loop."""
+        loop = asyncio.get_running_loop()
+        lookout = self._known.get(loop)
+        if lookout is None:
+            # What is left of loops that are closed is forgotten.
+            self._known = {one: out for one, out in self._known.items() if not one.is_closed()}
+            lookout = self._known[loop] = Lookout(loop)
+        return lookout
+
+
+class Lookout:
+    """Calls `begin` of waits that last, one or two moments after they were added.
+
+    One timer does so for all of them. `loop` is the event loop: asking for it costs a system call.
+    """
+
+    __slots__ = ("_new", "_old", "_timer", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._new: list[_Interrupt] = []
+        self._old: list[_Interrupt] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, wait: _Interrupt) -> None:
+        """Look after a wait, should it last."""
+        self._new.append(wait)
+        if self._timer is None:
+            self._timer = self.loop.call_later(_MOMENT, self._tick)
+
+    def _tick(self) -> None:
+        old, self._old, self._new = self._old, self._new, []
+        self._timer = self.loop.call_later(_MOMENT, self._tick) if self._old else None
+        for wait in old:
+            if wait.task is not None:
+                wait.begin()
+
+
 class _Interrupt:
     """Within the block, `fire` ends what its task waits for and raises `self.error()` there."""
 
-    def __enter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (coroutines run in tasks)
-        self._task: asyncio.Task[Any] | None = task
-        self._cancelling = task.cancelling()
+    __slots__ = ("_cancelling", "_fired", "_lookout", "_loop", "task")
+
+    def __init__(self, lookout: Lookout | None) -> None:
+        self._lookout = lookout
+        self._loop = lookout.loop if lookout is not None else asyncio.get_running_loop()
         self._fired = False
+        self.task: asyncio.Task[Any] | None = None  # within the block
+
+    def __enter__(self) -> Self:
+        task = self.task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101 (coroutines run in tasks)
+        self._cancelling = task.cancelling()
         return self
 
     def __exit__(
@@ -45,17 +96,21 @@ class _Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        task, self._task = self._task, None
+        task, self.task = self.task, None
         if not self._fired or task is None:
             return
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self.error() from error
 
+    def begin(self) -> None:
+        """Look after this wait from now on."""
+        raise NotImplementedError
+
     def fire(self) -> None:
         """End the wait now."""
-        if self._task is not None and not self._fired:
+        if self.task is not None and not self._fired:
             self._fired = True
-            self._task.cancel()
+            self.task.cancel()
 
     def error(self) -> AIProxyError:
         """What is raised."""
@@ -69,14 +124,20 @@ class Departure(_Interrupt):
     moment: what is over by then need not be watched.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    __slots__ = ("_receive", "_timer", "_watcher")
+
+    def __init__(self, receive: Receive, lookout: Lookout | None = None) -> None:
+        super().__init__(lookout)
+        self._receive: Receive | None = receive
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._watcher: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(_MOMENT, self._begin)
+        if self._lookout is not None:
+            self._lookout.add(self)
+        else:
+            self._timer = self._loop.call_later(_MOMENT, self.begin)
         return self
 
     def __exit__(
@@ -85,22 +146,26 @@ class Departure(_Interrupt):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
-        watcher, self._watcher = self._watcher, None  # no cycle is left for the collector
-        if watcher is not None:
-            watcher.cancel()
+        self._receive = None  # no cycle is left for the collector
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
         super().__exit__(kind, error, trace)
 
     def error(self) -> AIProxyError:
         """The client left."""
         return ClientGoneError("The client left.")
 
-    def _begin(self) -> None:
-        self._watcher = self._loop.create_task(self._watch())
+    def begin(self) -> None:
+        """Listen for the client."""
+        if self._receive is not None:
+            self._watcher = self._loop.create_task(self._watch(self._receive))
 
-    async def _watch(self) -> None:
+    async def _watch(self, receive: Receive) -> None:
         try:
-            message = await self._receive()
+            message = await receive()
         except OSError:
             pass
         except Exception:
@@ -119,18 +184,24 @@ class Deadline(_Interrupt):
     for: then ClientGoneError is raised, for a client that does not read is as good as gone.
     """
 
-    def __init__(self, seconds: float | None, message: str) -> None:
+    __slots__ = ("_begun", "_message", "_seconds", "_timer", "busy", "now", "since")
+
+    def __init__(self, seconds: float | None, message: str, lookout: Lookout | None = None) -> None:
+        super().__init__(lookout)
         self._seconds = seconds
         self._message = message
         self._timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self._begun = False
         self.now = self._loop.time
         self.since = self.now()
         self.busy = False
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._arm(self._seconds)
+        if self._lookout is not None and (self._seconds is None or self._seconds > 10 * _MOMENT):
+            self._lookout.add(self)
+        else:
+            self.begin()
         return self
 
     def __exit__(
@@ -144,13 +215,21 @@ class Deadline(_Interrupt):
             self._timer = None
         super().__exit__(kind, error, trace)
 
+    def begin(self) -> None:
+        """Set the timer."""
+        self._begun = True
+        if self._seconds is not None:
+            left = self.since + self._seconds - self.now()
+            self._timer = self._loop.call_later(max(left, 0.0), self._check)
+
     def shorten(self, seconds: float) -> None:
         """From now on, wait no longer than that."""
         if self._seconds is None or seconds < self._seconds:
             self._seconds = seconds
             if self._timer is not None:
                 self._timer.cancel()
-            self._arm(seconds)
+            if self._begun:
+                self.begin()
 
     def error(self) -> AIProxyError:
         """Whose silence it was."""
@@ -158,13 +237,8 @@ class Deadline(_Interrupt):
             return ClientGoneError("The client stopped reading.")
         return APIError(Kind.TIMEOUT, self._message)
 
-    def _arm(self, seconds: float | None) -> None:
-        if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._check)
-
     def _check(self) -> None:
-        left = self.since + (self._seconds or 0.0) - self.now()
-        if left > 0:
-            self._arm(left)
+        if self.since + (self._seconds or 0.0) > self.now():
+            self.begin()
         else:
             self.fire()

@@ -18,7 +18,7 @@ from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole,
 _STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """A target and what it is sent; `native` says that the call passes through in its dialect."""
 
     target: Target
@@ -32,7 +32,7 @@ def plan(call: Call, target: Target, *, strict: bool) -> Plan:
     if native:
         draft = call.face.forward(call.operation, target.model, call.fields, stream=call.stream)
         if call.headers:
-            draft = msgspec.structs.replace(draft, headers=dict(call.headers))
+            draft = msgspec.structs.replace(draft, headers=call.headers)
     elif call.operation.chat:
         request = msgspec.structs.replace(call.request, model=target.model)
         draft = target.provider.dialect.encode_request(request)
@@ -51,9 +51,10 @@ def plan(call: Call, target: Target, *, strict: bool) -> Plan:
     return Plan(target, native, draft)
 
 
-def translator_of(call: Call, provider: Provider, native: bool, kind: str) -> Translator:
-    """What turns an answer of content type `kind` into the client's."""
+def translator_of(call: Call, provider: Provider, native: bool, media_type: str) -> Translator:
+    """What turns an answer of this content type into the client's."""
     face, language = call.face, provider.dialect
+    kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
         return Whole(_page)
     if not call.operation.chat:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping
 from functools import cached_property
 
 import msgspec
@@ -16,7 +16,7 @@ from asgi_aiproxy.messages import Request
 Upload = Callable[[str], tuple[AsyncIterable[bytes], int | None]]
 
 
-class Call:
+class Call(msgspec.Struct, frozen=True, dict=True):
     """One request of a client, on its way through the relay.
 
     `fields` are the members of a JSON body, still encoded; an `upload` comes with its own
@@ -24,42 +24,22 @@ class Call:
     caller's wishes for who serves it and with which key. `gate` is asked before it goes out.
     """
 
-    def __init__(
-        self,
-        face: Face,
-        operation: Operation,
-        *,
-        model: str,
-        stream: bool = False,
-        usage_wanted: bool = False,
-        body: bytes = b"",
-        fields: Mapping[str, msgspec.Raw] | None = None,
-        upload: Upload | None = None,
-        content_type: str = "application/json",
-        headers: Sequence[tuple[str, str]] = (),
-        principal: Principal = ANONYMOUS,
-        provider: str = "",
-        key_id: str = "",
-        own_key: str = "",
-        affinity: str = "",
-        gate: Gate | None = None,
-    ) -> None:
-        self.face = face
-        self.operation = operation
-        self.model = model
-        self.stream = stream
-        self.usage_wanted = usage_wanted
-        self.body = body
-        self.fields = fields if fields is not None else {}
-        self.upload = upload
-        self.content_type = content_type
-        self.headers = headers
-        self.principal = principal
-        self.provider = provider
-        self.key_id = key_id
-        self.own_key = own_key
-        self.affinity = affinity
-        self.gate = gate
+    face: Face
+    operation: Operation
+    model: str
+    stream: bool = False
+    usage_wanted: bool = False
+    body: bytes = b""
+    fields: Mapping[str, msgspec.Raw] = {}
+    upload: Upload | None = None
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
+    principal: Principal = ANONYMOUS
+    provider: str = ""
+    key_id: str = ""
+    own_key: str = ""
+    affinity: str = ""
+    gate: Gate | None = None
 
     def __repr__(self) -> str:
         return f"Call({self.operation.name}, model={self.model!r}, stream={self.stream})"

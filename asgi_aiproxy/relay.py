@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy._watch import ClientGoneError, Deadline
+from asgi_aiproxy._watch import ClientGoneError, Deadline, Lookout
 from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.errors import APIError, Kind
@@ -46,7 +46,7 @@ _SECRET = 8
 _PASSING = frozenset({Kind.UPSTREAM, Kind.OVERLOADED})
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """The head of a committed answer, and its first bytes for the client."""
 
     media_type: str
@@ -88,9 +88,9 @@ class Relay:
         self.strict = strict
         self.clock = clock
 
-    def exchange(self, call: Call) -> Exchange:
+    def exchange(self, call: Call, lookout: Lookout) -> Exchange:
         """An exchange for one call; the caller closes it."""
-        return Exchange(self, call)
+        return Exchange(self, call, lookout)
 
 
 class Exchange:
@@ -100,9 +100,33 @@ class Exchange:
     the last bytes are sent: who takes them slowly, or not at all, then holds up no key.
     """
 
-    def __init__(self, relay: Relay, call: Call) -> None:
+    __slots__ = (
+        "_ahead",
+        "_answer",
+        "_attempts",
+        "_call",
+        "_closed",
+        "_error",
+        "_finished",
+        "_first_byte",
+        "_idle",
+        "_key_id",
+        "_lease",
+        "_lookout",
+        "_model",
+        "_provider",
+        "_relay",
+        "_secret",
+        "_started",
+        "_ticks",
+        "_translator",
+        "deadline",
+    )
+
+    def __init__(self, relay: Relay, call: Call, lookout: Lookout) -> None:
         self._relay = relay
         self._call = call
+        self._lookout = lookout
         self._started = relay.clock()
         self._ticks = time.perf_counter()
         self._first_byte: float | None = None
@@ -132,26 +156,33 @@ class Exchange:
     async def open(self) -> Reply:
         """Try targets until one commits. Raises the APIError that is left."""
         try:
-            reply = await self._open()
+            targets = self._targets()
+            if self._call.gate is not None:
+                await self._admit(self._call.gate, targets)
+            reply = await self._try(targets)
         except APIError as error:
             self._error = error
             raise
         self._error = None
         return reply
 
-    async def _open(self) -> Reply:
-        """Try the targets in order, and again while their failures may pass."""
-        call, relay = self._call, self._relay
-        if not call.principal.may_use(call.model):
+    def _targets(self) -> Sequence[Target]:
+        """Who may answer this caller. Raises APIError if nobody may."""
+        call, principal = self._call, self._call.principal
+        if not principal.may_use(call.model):
             raise not_allowed(call.model)
-        targets = relay.router.targets(call.model, call.provider)
-        targets = [t for t in targets if call.principal.may_have(t.provider.name)]
+        targets = self._relay.router.targets(call.model, call.provider)
+        if principal.providers:
+            targets = [t for t in targets if principal.may_have(t.provider.name)]
         if not targets:
             raise no_such_model(call.model, call.provider)
         if call.own_key:  # one vendor's key is not shown to another
             targets = [t for t in targets if t.provider is targets[0].provider]
-        if call.gate is not None:
-            await self._admit(call.gate, targets)
+        return targets
+
+    async def _try(self, targets: Sequence[Target]) -> Reply:
+        """Try the targets in order, and again while their failures may pass."""
+        call, relay = self._call, self._relay
         pause = relay.backoff
         failure: APIError | None = None
         unfit: APIError | None = None
@@ -200,7 +231,7 @@ class Exchange:
         read, feed = answer.read, translator.feed
         out = first
         try:
-            with Deadline(self._idle, "The provider fell silent.") as deadline:
+            with Deadline(self._idle, "The provider fell silent.", self._lookout) as deadline:
                 self.deadline = deadline
                 while True:
                     if out:
@@ -307,24 +338,31 @@ class Exchange:
             outgoing = provider.outgoing(draft, key, method="POST", streamed=streamed)
         else:
             body, length = call.upload(target.model)
-            headers = [("content-type", call.content_type)]
+            headers = {"content-type": call.content_type}
             if length is not None:
-                headers.append(("content-length", str(length)))
+                headers["content-length"] = str(length)
             outgoing = provider.request(
                 "POST", draft, key, body=body, headers=headers, streamed=streamed
             )
         limits = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
         self._idle = limits.idle
-        with Deadline(limits.first, "The provider did not answer in time.") as deadline:
+        late = "The provider did not answer in time."
+        with Deadline(limits.first, late, self._lookout) as deadline:
             self.deadline = deadline
             self._answer = answer = await self._relay.transport.send(outgoing)
             if not 200 <= answer.status < 300:
                 raise await self._refusal(target, answer, native)
             media_type = header(answer.headers, "content-type") or ""
-            kind = media_type.partition(";")[0].strip().lower()
-            self._translator = translator = translator_of(call, provider, native, kind)
-            first, whole = await _first(answer, translator)
-        self._finished = whole
+            self._translator = translator = translator_of(call, provider, native, media_type)
+            read, feed = answer.read, translator.feed
+            first = b""
+            while not translator.started:
+                data = await read()
+                if not data:
+                    first += translator.close()
+                    self._finished = True
+                    break
+                first += feed(data)
         self._first_byte = time.perf_counter() - self._ticks
         if self._lease is not None:
             self._lease.settle(answer.status)
@@ -332,7 +370,7 @@ class Exchange:
         return Reply(
             media_type=media_type if isinstance(translator, Bytes) else "",
             first=first,
-            whole=whole,
+            whole=self._finished,
             headers=answer.headers,
             ignored=draft.ignored,
             provider=provider.name,
@@ -411,12 +449,14 @@ class Exchange:
             if self._error is not None and self._error.kind is Kind.LIMITED:
                 lease.settle(429, self._error.retry_after)
             lease.release()
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            ahead.drop()
+        if self._ahead is not None:
+            self._ahead.drop()
+            self._ahead = None
         gate, record = self._call.gate, self._record(usage)
-        self._relay.recorder.put(record if gate is None else gate.settle(record))
-        await self._drop_answer()
+        record = record if gate is None else gate.settle(record)
+        self._relay.recorder.put(record, self._lookout.loop)
+        if self._answer is not None:
+            await self._drop_answer()
 
     def _record(self, usage: Usage | None) -> UsageRecord:
         call, error = self._call, self._error
@@ -449,18 +489,6 @@ class Exchange:
 
 
 _KEY_FAILURES = frozenset({Kind.LIMITED, Kind.KEY_REJECTED})
-
-
-async def _first(answer: Incoming, translator: Translator) -> tuple[bytes, bool]:
-    """What comes up to the first content, and whether that was all."""
-    pieces = []
-    while not translator.started:
-        data = await answer.read()
-        if not data:
-            pieces.append(translator.close())
-            return b"".join(pieces), True
-        pieces.append(translator.feed(data))
-    return b"".join(pieces), False
 
 
 async def _error_page(answer: Incoming) -> bytes:

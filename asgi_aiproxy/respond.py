@@ -29,6 +29,7 @@ _PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 _MAX_NAME, _MAX_NAMES = 100, 1000
 _UNFIT = re.compile(r"[^ -~]")
 
+_UNLIMITED = nullcontext()
 _TOO_LONG = "The call took too long."
 _BROKE = "The provider broke off in the middle of its answer."
 
@@ -188,7 +189,7 @@ class AnswerBrokeError(AIProxyError):
 
 def _within(seconds: float | None) -> AbstractContextManager[object]:
     """A limit for the whole call, if there is one."""
-    return Deadline(seconds, _TOO_LONG) if seconds is not None else nullcontext()
+    return Deadline(seconds, _TOO_LONG) if seconds is not None else _UNLIMITED
 
 
 async def _say(send: Send, message: Message) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Receive, Scope, Send
-from asgi_aiproxy._watch import ClientGoneError, Departure
+from asgi_aiproxy._watch import ClientGoneError, Departure, Lookouts
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.credentials import credential
 from asgi_aiproxy.dialects import (
@@ -30,10 +30,12 @@ from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
 from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 
 MiB = 1024 * 1024
+_JSON = "application/json"
+_NONE: Mapping[str, str] = {}
 
 # The headers that callers steer the gateway with.
 _READ = frozenset(
-    {b"content-type", b"content-encoding", b"x-provider", b"x-auth-id", b"x-session-affinity"}
+    {"content-type", "content-encoding", "x-provider", "x-auth-id", "x-session-affinity"}
 )
 
 
@@ -71,6 +73,7 @@ class Shim:
     ) -> None:
         self._owned = default_transport(timeouts=timeouts) if transport is None else None
         self._recorder = Recorder(record)
+        self._lookouts = Lookouts()
         self._relay = Relay(
             router,
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
@@ -86,6 +89,7 @@ class Shim:
         self._max_upload = max_upload
         self._keepalive = keepalive
         self._own_keys = own_keys
+        self._heard = {face: _heard(face) for face in self.faces}
         self._users = 0
 
     def __repr__(self) -> str:
@@ -104,14 +108,9 @@ class Shim:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
-        if scope["type"] == "lifespan":
-            await _asgi.serve_lifespan(self, receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await _asgi.refuse_websocket(receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
         face = self.faces[0]
         try:
             try:
@@ -130,6 +129,12 @@ class Shim:
                 raise
         except ClientGoneError:
             pass  # nobody is left to tell
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
+        elif scope["type"] == "websocket":
+            await _asgi.refuse_websocket(receive, send)
 
     # matching
 
@@ -190,13 +195,12 @@ class Shim:
         operation: Operation,
         principal: Principal,
     ) -> None:
-        told = _asgi.headers(scope, _READ)
-        coding = told.get(b"content-encoding", "identity")
+        told = _asgi.headers(scope, self._heard[face])
+        coding = told.get("content-encoding", "identity")
         if coding != "identity":
             message = f"The request body is encoded as {coding!r}: send it as it is."
             raise APIError(Kind.INVALID, message, status=415)
-        sent_as = told.get(b"content-type", "")
-        if operation.body == "form" and not sent_as.startswith("application/json"):
+        if operation.body == "form" and not told.get("content-type", "").startswith(_JSON):
             await self._relay_upload(scope, receive, send, face, operation, principal, told)
             return
         body = await _asgi.read_body(scope, receive, self._max_body)
@@ -209,12 +213,12 @@ class Shim:
             usage_wanted=head.usage_wanted,
             body=body,
             fields=head.fields,
-            headers=_forwarded(scope, face),
+            headers=_forwarded(told, face),
             principal=principal,
-            provider=head.provider or told.get(b"x-provider", ""),
-            key_id=told.get(b"x-auth-id", ""),
+            provider=head.provider or told.get("x-provider", ""),
+            key_id=told.get("x-auth-id", ""),
             own_key=self._own_key(scope) if self._own_keys else "",
-            affinity=told.get(b"x-session-affinity", ""),
+            affinity=told.get("x-session-affinity", ""),
             gate=scope.get(GATE_KEY),
         )
         await self._exchange(call, receive, send)
@@ -227,7 +231,7 @@ class Shim:
         face: Face,
         operation: Operation,
         principal: Principal,
-        told: Mapping[bytes, str],
+        told: Mapping[str, str],
     ) -> None:
         upload = Upload(scope, receive, self._max_upload)
         try:
@@ -237,10 +241,10 @@ class Shim:
                 model=await upload.open(),
                 upload=upload.stream,
                 content_type=upload.content_type,
-                headers=_forwarded(scope, face),
+                headers=_forwarded(told, face),
                 principal=principal,
-                provider=told.get(b"x-provider", ""),
-                key_id=told.get(b"x-auth-id", ""),
+                provider=told.get("x-provider", ""),
+                key_id=told.get("x-auth-id", ""),
                 own_key=self._own_key(scope) if self._own_keys else "",
                 gate=scope.get(GATE_KEY),
             )
@@ -250,9 +254,10 @@ class Shim:
 
     async def _exchange(self, call: Call, receive: Receive, send: Send) -> None:
         """Have a call answered. `receive` is what comes after its body."""
-        exchange = self._relay.exchange(call)
+        lookout = self._lookouts.here()
+        exchange = self._relay.exchange(call, lookout)
         try:
-            with Departure(receive):
+            with Departure(receive, lookout):
                 if call.stream and call.operation.chat:
                     await StreamReply(
                         send, call.face, exchange, total=self._total, keepalive=self._keepalive
@@ -286,14 +291,17 @@ class OpenAIShim(Shim):
     faces = (OPENAI_CHAT, OPENAI_COMPLETIONS)
 
 
-def _forwarded(scope: Scope, face: Face) -> list[tuple[str, str]]:
+def _heard(face: Face) -> dict[bytes, str]:
+    """The headers that are read of a request, as they come and as they are called."""
+    return {name.encode(): name for name in _READ | face.request_headers}
+
+
+def _forwarded(told: Mapping[str, str], face: Face) -> Mapping[str, str]:
     """The caller's headers that a provider of its own dialect sees."""
     wanted = face.request_headers
-    return [
-        (text, value.decode("latin-1"))
-        for name, value in scope["headers"]
-        if (text := name.decode("latin-1")) in wanted
-    ]
+    if wanted.isdisjoint(told):
+        return _NONE
+    return {name: value for name, value in told.items() if name in wanted}
 
 
 def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:

@@ -24,7 +24,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # the request itself was at fault, or not allowed
 
 
-class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One exchange. Times are in seconds, `started` is Unix time.
 
     `provider`, `model` and `key_id` are those of the last attempt, `model_sent` is the model it
@@ -138,12 +138,12 @@ class Recorder:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def put(self, record: UsageRecord) -> None:
-        """Take a record over."""
+    def put(self, record: UsageRecord, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Take a record over. Who knows the running loop may name it."""
         if self._sink is ignore:
             return
         self._waiting.append(record)
-        loop = asyncio.get_running_loop()
+        loop = loop if loop is not None else asyncio.get_running_loop()
         if self._timer is None or self._loop is not loop:
             self._loop, self._task = loop, None  # what another loop had begun, it will not end
             self._timer = loop.call_later(_GATHER, self._start)

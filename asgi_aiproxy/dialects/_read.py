@@ -48,6 +48,7 @@ def mistyped(error: msgspec.ValidationError) -> APIError:
 text = msgspec.json.Decoder(str)
 flag = msgspec.json.Decoder(bool)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = ord("[")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -80,11 +81,13 @@ def member(
 ) -> T | None:
     """One member, decoded; None if it is absent or null. Raises APIError naming it."""
     raw = found.get(name)
-    if raw is None or bytes(raw) == b"null":
+    if raw is None:
         return None
     try:
         return decoder.decode(raw)
     except msgspec.DecodeError as error:
+        if bytes(raw) == b"null":
+            return None
         found_at = _AT.match(str(error))
         what = found_at["what"] if found_at else str(error)
         raise invalid(
@@ -121,7 +124,7 @@ def expect_list(found: Mapping[str, msgspec.Raw], name: str) -> None:
     """Raise APIError if the member `name` is missing or no list."""
     if name not in found:
         raise required(name)
-    if not bytes(found[name]).lstrip().startswith(b"["):
+    if memoryview(found[name])[0] != _LIST:  # the space before a value is not part of it
         raise invalid(f"Invalid type for '{name}': expected an array.", name, "invalid_type")
 
 

@@ -31,7 +31,7 @@ class Operation(msgspec.Struct, frozen=True):
     raw: bool = False
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """What the gateway itself reads of a client's request.
 
     `fields` are the members of the body, still encoded. `usage_wanted`: in the stream. `provider`
@@ -45,7 +45,7 @@ class Head(msgspec.Struct, frozen=True):
     provider: str = ""
 
 
-class Draft(msgspec.Struct, frozen=True):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """An upstream request before base URL and credentials.
 
     `ignored` names the members of the caller's request that could not be carried.

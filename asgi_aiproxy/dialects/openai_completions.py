@@ -19,6 +19,7 @@ from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.base import Clock, Draft, Echo, Encoder, Face, Head, NewId, Operation
 from asgi_aiproxy.dialects.openai_chat import OpenAIChat, provider_of, responses, wire
 from asgi_aiproxy.dialects.openai_chat.echo import Exact
+from asgi_aiproxy.dialects.openai_chat.usage import encode_usage
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -133,7 +134,7 @@ class OpenAICompletions(Face):
             "choices": [choice],
         }
         if response.usage is not None:
-            answer["usage"] = responses.encode_usage(response.usage)
+            answer["usage"] = encode_usage(response.usage)
         return _json.dumps(answer)
 
     def encode_error(self, error: APIError) -> bytes:
@@ -210,6 +211,6 @@ class _Encoder:
     def _end(self, event: MessageEnd) -> bytes:
         out = self._chunk("", responses.finish_reason(event.stop, called=False))
         if self._usage_wanted and event.usage is not None:
-            usage = responses.encode_usage(event.usage)
+            usage = encode_usage(event.usage)
             out += encode_frame(_json.dumps({**self._head, "choices": [], "usage": usage}))
         return out + encode_frame(b"[DONE]")

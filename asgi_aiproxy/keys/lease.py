@@ -90,7 +90,7 @@ class Lease:
         self.release()
 
 
-class Want(msgspec.Struct, frozen=True):
+class Want(msgspec.Struct, frozen=True, gc=False):
     """What a call asks a pool for."""
 
     model: str

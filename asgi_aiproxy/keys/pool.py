@@ -241,6 +241,8 @@ class KeyPool:
             self._waiting.serve()
 
     def _judge(self, slot: Slot, status: int, retry_after: float | None, code: str | None) -> None:
+        if status < 400 and slot.health is Health.OK and not slot.strikes and slot.share >= 1.0:
+            return  # nothing is held against it
         judged = verdict(
             status,
             retry_after,

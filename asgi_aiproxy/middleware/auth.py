@@ -67,10 +67,14 @@ class Authenticate(Wrapper):
         """Whoever calls. Raises APIError if it may not."""
         principal = token = None
         if self._identify is not None:
-            principal = await _answered(self._identify(scope))
+            known = self._identify(scope)
+            principal = _somebody(await known if inspect.isawaitable(known) else known)
         if principal is None and self._verify is not None:
             token = credential(scope)
-            principal = await _answered(self._verify(token)) if token else None
+            if token:
+                said = self._verify(token)
+                # A plain function is taken, too.
+                principal = _somebody(await said if hasattr(said, "__await__") else said)
         if principal is None:
             raise APIError(Kind.UNAUTHORIZED, self._unknown(token))
         if principal.networks and not within(principal.networks, _address(scope)):
@@ -101,10 +105,8 @@ def _address(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
-async def _answered(answer: object) -> Who:
+def _somebody(answer: object) -> Who:
     """What `verify` or `identify` said: a principal or nobody, and never by a slip somebody."""
-    if inspect.isawaitable(answer):
-        answer = await answer
     if answer is None or isinstance(answer, Principal):
         return answer
     raise TypeError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from asgi_aiproxy.dialects.anthropic.responses import decode_usage as anthropic_usage
 from asgi_aiproxy.dialects.gemini.responses import decode_usage as gemini_usage
-from asgi_aiproxy.dialects.openai_chat.responses import decode_usage as openai_usage
+from asgi_aiproxy.dialects.openai_chat.usage import decode_usage as openai_usage
 from asgi_aiproxy.messages import Usage
 
 HEAD = 8 * 1024

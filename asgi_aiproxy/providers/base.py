@@ -41,6 +41,8 @@ def unchanged(draft: Draft) -> Draft:
 
 
 _URL = re.compile(r"(\w+://)?([^/]*)(.*)", re.DOTALL)
+_NOTHING: dict[str, str] = {}
+_JSON = {"content-type": "application/json"}
 _HEADERS = {
     "accept": "*/*",
     "accept-encoding": "identity",  # compression only holds a stream back
@@ -115,7 +117,7 @@ class Provider:
     def outgoing(self, draft: Draft, key: Key | None, *, method: str, streamed: bool) -> Outgoing:
         """The request as it leaves, its body encoded and its key in place."""
         body = _json.dumps(draft.body) if draft.body else None
-        headers = [("content-type", "application/json")] if body is not None else []
+        headers = _JSON if body is not None else _NOTHING
         return self.request(method, draft, key, body=body, headers=headers, streamed=streamed)
 
     def request(
@@ -125,29 +127,31 @@ class Provider:
         key: Key | None,
         *,
         body: bytes | AsyncIterable[bytes] | None,
-        headers: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
         streamed: bool,
     ) -> Outgoing:
         """The request as it leaves, with a body that is encoded already."""
-        base = (key.base_url if key is not None else None) or self.base_url
+        base, proxy = self.base_url, self.proxy
+        if key is not None:
+            base, proxy = key.base_url or base, key.proxy or proxy
         url = base.rstrip("/") + draft.path
         if draft.query:
             url += "?" + draft.query
         # Later ones replace earlier ones: what the caller says of its request goes first.
-        sent = {**_HEADERS, **self._headers, **draft.headers, **dict(headers)}
+        sent = {**self._headers, **draft.headers, **headers}
         out = Outgoing(
             method=method,
             url=url,
             headers=list(sent.items()),
             body=body,
             streamed=streamed,
-            proxy=(key.proxy if key is not None else None) or self.proxy,
+            proxy=proxy,
         )
         return self.auth(out, key.secret) if key is not None else out
 
     @cached_property
     def _headers(self) -> dict[str, str]:
-        return {name.lower(): value for name, value in self.headers.items()}
+        return {**_HEADERS, **{name.lower(): value for name, value in self.headers.items()}}
 
     # a provider is also the simplest router
 

@@ -26,7 +26,7 @@ def renamed(**names: str) -> Amend:
     """Members of the body get other names, unless the other is there already."""
 
     def amend(draft: Draft) -> Draft:
-        if not any(old in draft.body for old in names):
+        if names.keys().isdisjoint(draft.body):
             return draft
         body = dict(draft.body)
         for old, new in names.items():
@@ -41,10 +41,12 @@ def renamed(**names: str) -> Amend:
 def without(*names: str) -> Amend:
     """Members that the vendor refuses, and does not need to be told."""
 
+    unwanted = frozenset(names)
+
     def amend(draft: Draft) -> Draft:
-        if not any(name in draft.body for name in names):
+        if unwanted.isdisjoint(draft.body):
             return draft
-        body = {name: value for name, value in draft.body.items() if name not in names}
+        body = {name: value for name, value in draft.body.items() if name not in unwanted}
         return msgspec.structs.replace(draft, body=body)
 
     return amend

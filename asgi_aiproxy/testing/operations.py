@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects.openai_chat.responses import encode_usage, finish_reason
+from asgi_aiproxy.dialects.openai_chat.responses import finish_reason
+from asgi_aiproxy.dialects.openai_chat.usage import encode_usage
 from asgi_aiproxy.messages import Stop
 from asgi_aiproxy.testing.answers import Answer
 from asgi_aiproxy.testing.reply import Reply

@@ -27,7 +27,7 @@ class Timeouts:
     total: float | None = None
 
 
-class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request as it leaves. `body` is bytes, a stream that can be sent once, or None.
 
     `streamed` asks for the answer as it comes, down to the single byte; otherwise small answers may

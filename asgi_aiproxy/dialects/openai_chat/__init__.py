@@ -34,6 +34,7 @@ _OPERATIONS = {
     "audio.translations": Operation("audio.translations", "/audio/translations", body="form"),
 }
 _POST = {"/v1" + operation.path: operation for operation in _OPERATIONS.values()}
+_TEXT = ord('"')
 _MODELS = Operation("models", "/models", body="none")
 
 
@@ -45,7 +46,7 @@ def new_id() -> str:
 def provider_of(fields: Mapping[str, msgspec.Raw]) -> str:
     """The caller's wish for a provider. An object in its place is OpenRouter's, and passes on."""
     raw = fields.get("provider")
-    if raw is None or not bytes(raw).startswith(b'"'):
+    if raw is None or memoryview(raw)[0] != _TEXT:
         return ""
     return _read.member(fields, "provider", _read.text) or ""
 

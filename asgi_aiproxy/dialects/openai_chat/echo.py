@@ -9,6 +9,7 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.openai_chat import mend, responses, wire
+from asgi_aiproxy.dialects.openai_chat.usage import Told, decode_usage, usage_of
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
@@ -23,22 +24,41 @@ _READ = (*_COMPACT, b'"usage": {', b'"finish_reason": "')
 class _Answer(msgspec.Struct):
     """What is read of a whole answer; everything else is skipped."""
 
+    model: str | None = None
+    usage: Told | None = None
+    error: Any = None
+
+
+class _AnyAnswer(msgspec.Struct):
+    """The same, whatever its members are."""
+
     model: Any = None
     usage: Any = None
     error: Any = None
 
 
-_answer = msgspec.json.Decoder(_Answer)
+_answer = msgspec.json.Decoder(_Answer).decode
+_any_answer = msgspec.json.Decoder(_AnyAnswer)
 _decode_plain = wire.plain_chunk.decode
 
 
 def openai_usage(body: bytes) -> tuple[str, Usage | None]:
     """Model and usage of an answer that may be of any kind; empty if it does not tell."""
     try:
-        answer = _json.typed(_answer, body)
+        return _told(body)[:2]
     except ValueError:
         return "", None
-    return str(answer.model or ""), responses.decode_usage(answer.usage)
+
+
+def _told(body: bytes) -> tuple[str, Usage | None, Any]:
+    """Model, usage and error of a whole answer. Raises ValueError on what is no JSON object."""
+    try:
+        answer = _answer(body)
+    except (ValueError, RecursionError):
+        other = _json.typed(_any_answer, body)
+        return str(other.model or ""), decode_usage(other.usage), other.error
+    usage = usage_of(answer.usage) if answer.usage is not None else None
+    return answer.model or "", usage, answer.error
 
 
 class Exact:
@@ -73,7 +93,7 @@ class Exact:
             return b""
         responses.raise_error(chunk)
         self.model = self.model or str(chunk.get("model") or "")
-        usage = responses.decode_usage(chunk.get("usage"))
+        usage = decode_usage(chunk.get("usage"))
         if usage is not None:
             self.usage = usage
             if not self._usage_wanted and not chunk.get("choices"):
@@ -98,13 +118,11 @@ class Exact:
     def whole(self, body: bytes) -> bytes:
         """The body as it came."""
         try:
-            answer = _json.typed(_answer, body)
+            self.model, self.usage, failed = _told(body)
         except ValueError as error:
             raise _read.unreadable(200, body) from error
-        if answer.error:
+        if failed:
             raise responses.decode_error(200, body)
-        self.model = str(answer.model or "")
-        self.usage = responses.decode_usage(answer.usage)
         return body
 
 
@@ -123,7 +141,7 @@ class Mending:
     @property
     def usage(self) -> Usage | None:
         """The tokens known so far."""
-        return self._usage or responses.decode_usage(self._chunks.usage)
+        return self._usage or decode_usage(self._chunks.usage)
 
     @property
     def model(self) -> str:
@@ -195,7 +213,7 @@ class Mending:
             raise _read.unreadable(200, body)
         responses.raise_error(answer)
         self._model = str(answer.get("model") or "")
-        self._usage = responses.decode_usage(answer.get("usage"))
+        self._usage = decode_usage(answer.get("usage"))
         if "choices" in answer and mend.answer(answer, self._new_id):
             return _json.dumps(answer)
         return body

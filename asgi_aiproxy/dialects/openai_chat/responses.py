@@ -8,6 +8,7 @@ from typing import Any
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.openai_chat import reasoning
+from asgi_aiproxy.dialects.openai_chat.usage import decode_usage, encode_usage
 from asgi_aiproxy.errors import APIError, Kind, kind_of
 from asgi_aiproxy.messages import (
     Block,
@@ -20,7 +21,6 @@ from asgi_aiproxy.messages import (
     Stop,
     Text,
     ToolCall,
-    Usage,
 )
 
 NAME = "openai_chat"
@@ -289,52 +289,6 @@ def encode_citation(citation: Citation, start: int, end: int) -> dict[str, Any]:
     if citation.quote and not citation.url:
         out["quote"] = citation.quote
     return {"type": "url_citation", "url_citation": out}
-
-
-# ── usage ────────────────────────────────────────────────────────────────────
-
-
-def decode_usage(usage: Any) -> Usage | None:
-    """Read `usage`; reasoning that a vendor counts beside the completion (xAI) is added."""
-    if not isinstance(usage, dict):
-        return None
-    prompt, completion = (
-        _read.count(usage, "prompt_tokens"),
-        _read.count(usage, "completion_tokens"),
-    )
-    total = _read.count(usage, "total_tokens")
-    into = usage.get("prompt_tokens_details")
-    out = usage.get("completion_tokens_details")
-    thought = _read.count(out, "reasoning_tokens") or _read.count(usage, "reasoning_tokens")
-    if thought and total == prompt + completion + thought:
-        completion += thought
-    cached = _read.count(into, "cached_tokens") or _read.count(usage, "prompt_cache_hit_tokens")
-    return Usage(
-        input=prompt,
-        output=completion,
-        cache_read=cached or _read.count(usage, "num_cached_tokens"),
-        cache_write=_read.count(into, "cache_write_tokens"),
-        reasoning=thought,
-        audio_input=_read.count(into, "audio_tokens"),
-        audio_output=_read.count(out, "audio_tokens"),
-    )
-
-
-def encode_usage(usage: Usage) -> dict[str, Any]:
-    """Write `usage`."""
-    into = {"cached_tokens": usage.cache_read, "audio_tokens": usage.audio_input}
-    if usage.cache_write:
-        into["cache_write_tokens"] = usage.cache_write
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": into,
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning,
-            "audio_tokens": usage.audio_output,
-        },
-    }
 
 
 # ── errors ───────────────────────────────────────────────────────────────────

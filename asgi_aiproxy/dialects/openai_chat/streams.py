@@ -9,6 +9,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects._blocks import Blocks
 from asgi_aiproxy.dialects.openai_chat import mend, reasoning, responses, wire
+from asgi_aiproxy.dialects.openai_chat.usage import decode_usage, encode_usage
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -45,7 +46,7 @@ class Decoder:
     @property
     def usage(self) -> Usage | None:
         """The tokens known so far."""
-        return responses.decode_usage(self._chunks.usage)
+        return decode_usage(self._chunks.usage)
 
     @property
     def model(self) -> str:
@@ -245,6 +246,6 @@ class Encoder:
         delta = {"refusal": event.refusal} if event.refusal else {}
         out = self._chunk(_json.dumps(delta), b'"' + finish.encode() + b'"')
         if self._usage_wanted and event.usage is not None:
-            usage = _json.dumps(responses.encode_usage(event.usage))
+            usage = _json.dumps(encode_usage(event.usage))
             out += self._head + b',"choices":[],"usage":' + usage + b"}\n\n"
         return out + DONE

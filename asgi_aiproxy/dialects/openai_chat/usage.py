@@ -1,0 +1,93 @@
+"""Tokens, as OpenAI tells them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.messages import Usage
+
+
+class Told(msgspec.Struct, gc=False):
+    """`usage` as OpenAI and most others write it."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prompt_tokens_details: _Into | None = None
+    completion_tokens_details: _Out | None = None
+    reasoning_tokens: int = 0
+    prompt_cache_hit_tokens: int = 0
+    num_cached_tokens: int = 0
+
+
+class _Into(msgspec.Struct, gc=False):
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class _Out(msgspec.Struct, gc=False):
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+
+
+_NOT_INTO, _NOT_OUT = _Into(), _Out()
+
+
+def usage_of(told: Told) -> Usage:
+    """What `usage` means; reasoning that a vendor counts beside the completion (xAI) is added."""
+    into, out = told.prompt_tokens_details or _NOT_INTO, told.completion_tokens_details or _NOT_OUT
+    completion = told.completion_tokens
+    thought = out.reasoning_tokens or told.reasoning_tokens
+    if thought and told.total_tokens == told.prompt_tokens + completion + thought:
+        completion += thought
+    return Usage(
+        input=told.prompt_tokens,
+        output=completion,
+        cache_read=into.cached_tokens or told.prompt_cache_hit_tokens or told.num_cached_tokens,
+        cache_write=into.cache_write_tokens,
+        reasoning=thought,
+        audio_input=into.audio_tokens,
+        audio_output=out.audio_tokens,
+    )
+
+
+def decode_usage(usage: Any) -> Usage | None:
+    """Read `usage`, even if numbers are written as text."""
+    if not isinstance(usage, dict):
+        return None
+    try:
+        told = msgspec.convert(usage, Told)
+    except msgspec.ValidationError:
+        told = msgspec.convert(_counts(usage, Told), Told)
+        into, out = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+        told.prompt_tokens_details = _Into(**_counts(into, _Into))
+        told.completion_tokens_details = _Out(**_counts(out, _Out))
+    return usage_of(told)
+
+
+def _counts(where: Any, kind: type[msgspec.Struct]) -> dict[str, int]:
+    """The numbers of tokens that `kind` has a place for."""
+    return {
+        name: _read.count(where, name) for name in kind.__struct_fields__ if "details" not in name
+    }
+
+
+def encode_usage(usage: Usage) -> dict[str, Any]:
+    """Write `usage`."""
+    into = {"cached_tokens": usage.cache_read, "audio_tokens": usage.audio_input}
+    if usage.cache_write:
+        into["cache_write_tokens"] = usage.cache_write
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "prompt_tokens_details": into,
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            "audio_tokens": usage.audio_output,
+        },
+    }
