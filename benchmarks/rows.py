@@ -248,6 +248,7 @@ def translator(bench: Bench) -> list[Result]:
 def first_token(bench: Bench) -> list[Result]:
     with bench.servers() as servers:
         claude, chat = servers.start(uvicorn, "claude"), servers.start(uvicorn, "chat")
+        relay = servers.start(uvicorn, "relay")
         ask = "paced-3-500"
         cases = [
             stream(f"first token, {name}", server, path, ask)
@@ -256,15 +257,17 @@ def first_token(bench: Bench) -> list[Result]:
                 ("direct, Anthropic", None, wire.MESSAGES),
                 ("verbatim", chat, wire.CHAT),
                 ("direct, OpenAI", None, wire.CHAT),
+                ("bare relay", relay, wire.CHAT),
             )
         ]
         bench.closed(cases, connections=1, seconds=bench.options.seconds / 2)
-    translated, to_anthropic, verbatim, to_openai = cases
+    translated, to_anthropic, verbatim, to_openai, relayed = cases
     return [
         added(
             f"{DESIGN}time to first token added", translated, to_anthropic, must=0.5, should=0.25
         ),
         added("  the same dialect", verbatim, to_openai),
+        added("  a bare relay, same transport", relayed, to_openai),
     ]
 
 
