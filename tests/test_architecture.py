@@ -63,7 +63,7 @@ MAY: dict[str, set[str]] = {
     | {"usage"},
     "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "gate"}
     | {"identity", "keys", "messages", "providers", "refusals", "relay", "respond", "retry_after"}
-    | {"upstream", "usage"},
+    | {"stores", "upstream", "usage"},
     "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
     | {"passthrough"},
     "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}

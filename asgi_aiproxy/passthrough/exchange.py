@@ -12,6 +12,7 @@ from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.body import Content, content
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import told_headers, told_length
+from asgi_aiproxy.passthrough.homes import made_in
 from asgi_aiproxy.passthrough.kept import Kept
 from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.locations import relocated
@@ -84,8 +85,12 @@ class Exchange:
                 turns = self._turns = self._read(known)
                 if self._gate is not None:
                     await ask(self._gate, asked, self._books.model, known)
+                if self._stateful:
+                    turns.home = await self._home(known)
                 answer = await self._answered(body, turns)
                 last = await self._pass_on(answer, send)
+                if self._stateful:
+                    await self._remember(turns)
         except ClientGoneError:
             raise
         except Exception as error:
@@ -136,11 +141,29 @@ class Exchange:
         pool = site.provider.keys if site.provider is not None else None
         if pool is not None and len(pool) > 1:
             stateful = route.stateful and stored is not False
-            self._stateful = stateful or site.names_resource(body)
+            self._stateful = stateful or site.references.any(body)
             if self._stateful and not affinity:
                 affinity = f"{asked.principal.id}@{site.name}"
         asked.check_model(model)
         return Turns(asked, affinity=affinity, model=model)
+
+    # what only one key finds again
+
+    async def _home(self, body: bytes) -> str:
+        """The key that has what is asked for; empty if nobody knows."""
+        site, resource = self._asked.site, self._asked.route.resource
+        if site.homes is None:
+            return ""
+        return await site.homes.of([resource] if resource else site.references.all(body))
+
+    async def _remember(self, turns: Turns) -> None:
+        """Note which key has made something."""
+        route, homes, meter = self._asked.route, self._asked.site.homes, self._meter
+        makes = route.stateful and not route.resource  # what is below a resource is found by that
+        if makes and turns.ours and meter is not None and homes is not None:
+            made = made_in(meter.head)
+            if made:
+                await homes.remember(made, turns.key_id, route.kept)
 
     # the answer
 

@@ -54,6 +54,11 @@ class Meter:
         if self._held > _MOST or len(self._pieces) > _MOST_PIECES:
             self._cut()
 
+    @property
+    def head(self) -> bytes:
+        """How it began."""
+        return b"".join(self._pieces)[:HEAD] if self._head is None else self._head
+
     def told(self) -> tuple[str, Usage | None]:
         """The model and the usage, as far as they were told."""
         rest = b"".join(self._pieces)

@@ -17,6 +17,7 @@ _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 # Most requests are for the same few paths; long ones are not kept.
 _KEPT = 1024
 _LONG = 200
+_DAY = 86400.0
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
@@ -24,7 +25,8 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 
     `path` is below the base URL, and `url` with it; `prefix` is the path that clients know the app
     by, `operation` what records call it, `model` the one that the path names, if any; `stateful`
-    says that the path is of what only one key finds again.
+    says that the path is of what only one key finds again, `resource` which of these it is of, and
+    `kept` for how many seconds it is remembered which key made one.
     """
 
     path: str
@@ -33,6 +35,8 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     operation: str
     model: str
     stateful: bool
+    resource: str
+    kept: float
 
 
 class Routes:
@@ -61,14 +65,23 @@ class Routes:
             raise APIError(Kind.NOT_FOUND, f"There is nothing at {path!r}.")
         site = self._site
         local = site.local(checked(below))
+        kind = site.stateful.name(method, local)
         return Route(
             path=local,
             url=site.url(local, None),
             prefix=_mounted_at(root.rstrip("/"), sent, below),
             operation=site.operation(method, local),
             model=model_in(local),
-            stateful=site.stateful.name(method, local) is not None,
+            stateful=kind is not None,
+            resource=_resource(local, kind) if kind is not None else "",
+            kept=_DAY if site.calls.name(method, local) is not None else 30 * _DAY,
         )
+
+
+def _resource(path: str, kind: str) -> str:
+    """The resource below the path of its kind: `f` in `/v1/files/f/content`, `files/f:download`."""
+    below = path.split("/")[kind.count("/") + 2 :]
+    return below[0].partition(":")[0] if below else ""
 
 
 def _mounted_at(root: str, sent: bytes | None, below: str) -> str:

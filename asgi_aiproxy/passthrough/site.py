@@ -17,6 +17,7 @@ from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.headers import INTERNAL, VENDOR, Policy
+from asgi_aiproxy.passthrough.homes import Homes, References
 from asgi_aiproxy.passthrough.paths import Opened, below
 from asgi_aiproxy.passthrough.surfaces import SURFACES, Surface
 from asgi_aiproxy.providers.base import Provider
@@ -44,6 +45,7 @@ class Site:
     policy: Policy
     opened: Opened | None  # None: everything
     stateful: Opened
+    calls: Opened
     surface: Surface
 
     @cached_property
@@ -79,12 +81,16 @@ class Site:
         """A path below the mount as one below the base URL."""
         return below(self.base_url, path) if self.provider is not None else path
 
-    def names_resource(self, body: bytes) -> bool:
-        """Whether a JSON body names what only one key finds again."""
-        for name in self.surface.references:  # noqa: SIM110 (this is asked for every request)
-            if name in body:
-                return True
-        return False
+    @cached_property
+    def references(self) -> References:
+        """What in JSON bodies names what only one key finds again."""
+        return References(self.surface.references)
+
+    @cached_property
+    def homes(self) -> Homes | None:
+        """Where that is; None without keys."""
+        keys = self.provider.keys if self.provider is not None else None
+        return Homes(keys) if keys is not None else None
 
 
 def asked(body: bytes) -> tuple[str, bool | None]:
@@ -127,6 +133,7 @@ def site(target: Provider | str, paths: Paths | None) -> Site:
         policy=INTERNAL,
         opened=_opened(paths),
         stateful=Opened(()),
+        calls=Opened(()),
         surface=Surface(()),
     )
 
@@ -146,6 +153,7 @@ def _vendor(provider: Provider, paths: Paths | None) -> Site:
         policy=replace(VENDOR, request=VENDOR.request | _firm(provider)),
         opened=Opened(surface.open) if paths is None else _opened(paths),
         stateful=Opened(surface.stateful),
+        calls=Opened(surface.calls),
         surface=surface,
     )
 

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 class Surface:
     """An API's paths below the base URL, as patterns (see `Opened`).
 
-    `stateful` are those whose resources only the key that made them finds again, and `references`
-    what in a JSON body names such a resource.
+    `stateful` are those whose resources only the key that made them finds again, `calls` those of
+    them where each call of a model makes one, and `references`
+    the members of JSON bodies that name such a resource.
     """
 
     open: tuple[str, ...]
     stateful: tuple[str, ...] = ()
-    references: tuple[bytes, ...] = ()
+    calls: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
 
 def _under(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -50,6 +52,7 @@ _OPENAI_STATEFUL = (
     "/evals/**",
     "/videos/**",
 )
+_OPENAI_CALLS = ("/responses",)
 _OPENAI_OPEN = (
     "/chat/completions/**",
     "/completions",
@@ -64,24 +67,26 @@ _OPENAI_OPEN = (
 )
 
 _OPENAI_REFERENCES = (
-    b'"file_id"',
-    b'"file_ids"',
-    b'"input_file_id"',
-    b'"previous_response_id"',
-    b'"conversation"',
-    b'"vector_store_ids"',
-    b'"container"',
+    "file_id",
+    "file_ids",
+    "input_file_id",
+    "previous_response_id",
+    "conversation",
+    "vector_store_ids",
+    "container",
 )
 
 OPENAI = Surface(
     open=_under(_OPENAI_PREFIXES, _OPENAI_OPEN),
     stateful=_under(_OPENAI_PREFIXES, _OPENAI_STATEFUL),
+    calls=_under(_OPENAI_PREFIXES, _OPENAI_CALLS),
     references=_OPENAI_REFERENCES,
 )
 
 AZURE = Surface(
     open=(*_under(_AZURE_PREFIXES, _OPENAI_OPEN), "/openai/deployments/*/*/**"),
     stateful=_under(_AZURE_PREFIXES, _OPENAI_STATEFUL),
+    calls=_under(_AZURE_PREFIXES, _OPENAI_CALLS),
     references=_OPENAI_REFERENCES,
 )
 
@@ -94,7 +99,7 @@ ANTHROPIC = Surface(
         "/v1/skills/**",
     ),
     stateful=("/v1/messages/batches/**", "/v1/files/**", "/v1/skills/**"),
-    references=(b'"file_id"', b'"skill_id"', b'"container"'),
+    references=("file_id", "skill_id", "container"),
 )
 
 _GEMINI_PREFIXES = ("/v1*", "/upload/v1*", "/download/v1*")
@@ -116,7 +121,8 @@ GEMINI = Surface(
         "/ws/google.ai.generativelanguage.*",
     ),
     stateful=_under(_GEMINI_PREFIXES, _GEMINI_STATEFUL),
-    references=(b'"fileUri"', b'"file_uri"', b'"cachedContent"', b'"cached_content"'),
+    calls=_under(_GEMINI_PREFIXES, ("/interactions",)),
+    references=("fileUri", "file_uri", "cachedContent", "cached_content"),
 )
 
 OLLAMA = Surface(

@@ -12,10 +12,11 @@ from asgi_aiproxy.upstream.base import Headers
 class Turns:
     """Hands out keys of a pool until one does; there may be no pool, or a key of the caller's own.
 
-    `affinity` is what makes calls get the same key, `model` what the key must serve.
+    `affinity` is what makes calls get the same key, `model` what the key must serve, and `home` the
+    key that has what is asked for, if that is known.
     """
 
-    __slots__ = ("_affinity", "_asked", "_lease", "_model", "_pool", "_tried", "key_id")
+    __slots__ = ("_affinity", "_asked", "_lease", "_model", "_pool", "_tried", "home", "key_id")
 
     def __init__(self, asked: Asked, *, affinity: str, model: str) -> None:
         provider = asked.site.provider
@@ -25,6 +26,7 @@ class Turns:
         self._model = model
         self._tried: set[str] = set()
         self._lease: Lease | None = None
+        self.home = ""
         self.key_id = ""
 
     @property
@@ -48,20 +50,40 @@ class Turns:
             return Key(asked.own_key, id="own")
         if self._pool is None:
             return None
-        try:
-            self._lease = await self._pool.acquire(
-                model=self._model,
-                key_id=asked.key_id,
-                affinity=self._affinity,
-                exclude=self._tried,
-                among=asked.principal.keys,
-            )
-        except NoKeyError as error:
-            raise no_key(error, asked.site.name, self._model) from error
-        key = self._lease.key
+        lease = await self._at_home() if self.home and not asked.key_id else None
+        if lease is None:
+            try:
+                lease = await self._acquire(asked.key_id)
+            except NoKeyError as error:
+                raise no_key(error, asked.site.name, self._model) from error
+        self._lease = lease
+        key = lease.key
         self.key_id = key.id
         self._tried.add(key.id)
         return key
+
+    async def _at_home(self) -> Lease | None:
+        """The key that has what is asked for; None if it is of no use. Raises APIError if it rests.
+
+        (Others of its account may do as well.)
+        """
+        home, self.home = self.home, ""
+        try:
+            return await self._acquire(home)
+        except NoKeyError as error:
+            if error.retry_after is not None:
+                raise no_key(error, self._asked.site.name, self._model) from error
+            return None
+
+    async def _acquire(self, key_id: str) -> Lease:
+        assert self._pool is not None  # noqa: S101 (`next` has seen that)
+        return await self._pool.acquire(
+            model=self._model,
+            key_id=key_id,
+            affinity=self._affinity,
+            exclude=self._tried,
+            among=self._asked.principal.keys,
+        )
 
     def settle(
         self, status: int, retry_after: float | None = None, *, code: str | None = None

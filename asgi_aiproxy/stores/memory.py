@@ -328,6 +328,8 @@ class MemoryStore:
             found.sums_until = float("inf") if ttl is None else now + ttl * 1000
             for name, amount in amounts.items():
                 found.sums[name] = found.sums.get(name, 0) + amount
+        if ttl is not None:
+            self._sweep(now)
         return {name: found.sums.get(name, 0) for name in amounts}
 
     async def sums(self, account: str, names: Collection[str] | None = None) -> dict[str, int]:
@@ -419,7 +421,7 @@ class MemoryStore:
         return account
 
     def _sweep(self, now: int) -> None:
-        """Look one account over for what has expired: with every admission another."""
+        """Look one account over for what has expired: with all that expires another."""
         if not self._to_sweep:
             self._to_sweep = list(self._accounts)
             return

@@ -1,0 +1,311 @@
+"""Resources are asked for with the key that made them, whoever asks, and whichever worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import Key, KeyPool, PassthroughProxy, Principal
+from asgi_aiproxy.identity import SCOPE_KEY
+from asgi_aiproxy.passthrough.homes import Homes, References, made_in
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
+from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.stores import MemoryStore, StoreUnavailableError
+from asgi_aiproxy.stores.redis import RedisStore
+from tests import asgi
+from tests.stores.conftest import Clock
+from tests.upstreams import Step, Upstream, answers, refuses, sse, streams
+
+pytestmark = pytest.mark.anyio
+
+KEYS = tuple(Key(f"sk-{n}", id=f"sk-{n}") for n in range(8))
+ADA, OTHERS = Principal("ada"), [Principal(name) for name in "bcdefghi"]
+
+
+class Worker:
+    """A proxy with a pool of its own, in a store or not."""
+
+    def __init__(
+        self, *steps: Step, row: Provider = OPENAI, store: Any = None, keys: Any = KEYS
+    ) -> None:
+        self.upstream = Upstream(*(steps or (answers(),)))
+        self.pool = KeyPool(keys, name="p", store=store)
+        self.app = PassthroughProxy(row.using(self.pool), transport=self.upstream.transport)
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, who: Principal = ADA
+    ) -> asgi.Answer:
+        """Ask the vendor, and see with which key it was asked at last."""
+        data = b"" if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(data))}
+        scope = {SCOPE_KEY: who}
+        return await asgi.request(self.app, method, path, data, headers=headers, **scope)
+
+    @property
+    def key(self) -> str:
+        """The key that the vendor was asked with last."""
+        headers = self.upstream.requests[-1].headers
+        names = ("authorization", "x-api-key", "x-goog-api-key")
+        return next(headers[name] for name in names if name in headers).removeprefix("Bearer ")
+
+    async def keys(self, method: str, path: str, body: Any = None) -> set[str]:
+        """The keys that all the others' questions go out with."""
+        used = set()
+        for who in OTHERS:
+            await self.ask(method, path, body, who)
+            used.add(self.key)
+        return used
+
+
+def made(**members: Any) -> Step:
+    return answers(json.dumps(members).encode())
+
+
+def chat(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "make", "answer", "method", "path", "body"),
+    [
+        (OPENAI, "/v1/files", {"id": "file-1"}, "GET", "/v1/files/file-1/content", None),
+        (OPENAI, "/v1/files", {"id": "f-1"}, "POST", "/v1/chat/completions", {"file_id": "f-1"}),
+        (OPENAI, "/v1/files", {"id": "f-1"}, "POST", "/v1/batches", {"input_file_id": "f-1"}),
+        (
+            OPENAI,
+            "/v1/vector_stores",
+            {"id": "vs_1", "object": "vector_store"},
+            "POST",
+            "/v1/responses",
+            {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}], "store": False},
+        ),
+        (OPENAI, "/v1/threads", {"id": "t"}, "POST", "/v1/threads/t/runs", {"assistant_id": "a"}),
+        (
+            OPENAI,
+            "/v1/conversations",
+            {"id": "conv_1"},
+            "POST",
+            "/v1/responses",
+            {"model": "m", "conversation": {"id": "conv_1"}, "input": "Hi"},
+        ),
+        (
+            ANTHROPIC,
+            "/v1/files",
+            {"type": "file", "id": "file_1"},
+            "POST",
+            "/v1/messages",
+            chat({"type": "document", "source": {"type": "file", "file_id": "file_1"}}),
+        ),
+        (
+            ANTHROPIC,
+            "/v1/messages/batches",
+            {"id": "msgbatch_1"},
+            "GET",
+            "/v1/messages/batches/msgbatch_1/results",
+            None,
+        ),
+        (
+            GEMINI,
+            "/v1beta/cachedContents",
+            {"name": "cachedContents/c1", "model": "models/g"},
+            "POST",
+            "/v1beta/models/g:generateContent",
+            {"contents": [], "cachedContent": "cachedContents/c1"},
+        ),
+        (
+            GEMINI,
+            "/upload/v1beta/files",
+            {"file": {"name": "files/7", "uri": "https://google.example/v1beta/files/7"}},
+            "POST",
+            "/v1beta/models/g:streamGenerateContent",
+            {"fileData": {"fileUri": "https://google.example/v1beta/files/7"}},
+        ),
+        (GEMINI, "/v1beta/batches", {"name": "batches/b"}, "POST", "/v1beta/batches/b:cancel", {}),
+    ],
+    ids=str,
+)
+async def test_a_resource_is_asked_for_with_the_key_that_made_it(
+    row: Provider, make: str, answer: Any, method: str, path: str, body: Any
+) -> None:
+    worker = Worker(made(**answer), answers(), row=row)
+    assert (await worker.ask("POST", make, {"some": "thing"})).status == 200
+    home = worker.key
+    assert await worker.keys(method, path, body) == {home}
+    # Without that they are shared out by who asks.
+    other = Worker(row=row)
+    assert len(await other.keys(method, path, body)) > 1
+
+
+async def test_a_streamed_response_is_found_again() -> None:
+    response = {"id": "resp_1", "object": "response", "instructions": "x" * 20_000}
+    created = {"type": "response.created", "response": response}
+    done = {"type": "response.completed", "response": {**response, "usage": None}}
+    worker = Worker(streams(*sse(created, done)), answers())
+    await worker.ask("POST", "/v1/responses", {"model": "m", "input": "Hi", "stream": True})
+    home = worker.key
+    body = {"model": "m", "input": "And?", "previous_response_id": "resp_1"}
+    assert await worker.keys("POST", "/v1/responses", body) == {home}
+
+
+async def test_what_is_not_kept_by_the_vendor_is_not_remembered() -> None:
+    worker = Worker(made(id="resp_1"), answers())
+    await worker.ask("POST", "/v1/responses", {"model": "m", "input": "Hi", "store": False})
+    assert len(await worker.keys("GET", "/v1/responses/resp_1")) > 1
+
+
+async def test_what_was_not_made_is_not_remembered() -> None:
+    worker = Worker(refuses(400, b'{"id": "file-1"}'), answers())
+    await worker.ask("POST", "/v1/files")
+    assert len(await worker.keys("GET", "/v1/files/file-1")) > 1
+
+
+async def test_when_its_key_rests_it_is_not_sought_elsewhere() -> None:
+    worker = Worker(made(id="file-1"), answers())
+    await worker.ask("POST", "/v1/files")
+    with worker.pool.take(key_id=worker.key) as lease:
+        lease.settle(429, 20.0)
+    answer = await worker.ask("GET", "/v1/files/file-1", who=OTHERS[0])
+    assert answer.status == 429
+    assert int(answer.header("retry-after") or 0) in (19, 20)
+    assert len(worker.upstream.requests) == 1
+
+
+@pytest.mark.parametrize("gone", ["removed", "disabled"])
+async def test_when_its_key_is_gone_others_are_asked(gone: str) -> None:
+    worker = Worker(made(id="file-1"), answers())
+    await worker.ask("POST", "/v1/files")
+    home = worker.key
+    await (worker.pool.remove(home) if gone == "removed" else worker.pool.disable(home))
+    answer = await worker.ask("GET", "/v1/files/file-1", who=OTHERS[0])
+    assert answer.status == 200
+    assert worker.key != home
+
+
+async def test_a_caller_bound_to_other_keys_does_not_get_that_one() -> None:
+    worker = Worker(made(id="file-1"), answers())
+    await worker.ask("POST", "/v1/files")
+    allowed = next(key.id for key in KEYS if key.id != worker.key)
+    await worker.ask("GET", "/v1/files/file-1", who=Principal("b", keys=(allowed,)))
+    assert worker.key == allowed
+
+
+# ── in a store ───────────────────────────────────────────────────────────────
+
+
+class Counting(MemoryStore):
+    """Counts what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+        self.reads = 0
+        self.away = False
+
+    async def add(self, account: str, *args: Any, **options: Any) -> dict[str, int]:
+        if account.startswith("home:"):
+            self.writes += 1
+        self._check()
+        return await super().add(account, *args, **options)
+
+    async def sums(self, account: str, names: Any = None) -> dict[str, int]:
+        self.reads += 1
+        self._check()
+        return await super().sums(account, names)
+
+    def _check(self) -> None:
+        if self.away:
+            raise StoreUnavailableError("It is away.")
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_what_one_worker_made_another_asks_for_with_the_same_key(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    store: Any = MemoryStore()
+    if kind == "redis":
+        store = RedisStore(request.getfixturevalue("redis_url"), prefix="homes", timeout=5.0)
+    async with store:
+        one = Worker(made(id="file-7"), store=store)
+        two = Worker(store=store)
+        async with one.pool, two.pool:
+            await one.ask("POST", "/v1/files")
+            assert await two.keys("GET", "/v1/files/file-7") == {one.key}
+            body = chat({"type": "file", "file": {"file_id": "file-7"}})
+            assert await two.keys("POST", "/v1/chat/completions", body) == {one.key}
+
+
+async def test_it_costs_one_write_for_each_and_one_read_elsewhere() -> None:
+    store = Counting()
+    one, two = Worker(made(id="file-7"), store=store), Worker(store=store)
+    async with one.pool, two.pool:
+        for worker in (one, two):
+            await worker.ask("POST", "/v1/chat/completions", {"model": "m", "messages": []})
+            await worker.ask("POST", "/v1/embeddings", {"model": "m", "input": "x"})
+        assert (store.writes, store.reads) == (0, 0)
+        await one.ask("POST", "/v1/files")
+        assert (store.writes, store.reads) == (1, 0)
+        for worker in (one, two, two):
+            await worker.ask("GET", "/v1/files/file-7")
+        assert (store.writes, store.reads) == (1, 1)
+
+
+async def test_while_the_store_is_away_calls_go_on() -> None:
+    store = Counting()
+    worker = Worker(made(id="file-7"), store=store)
+    async with worker.pool:
+        store.away = True
+        assert (await worker.ask("POST", "/v1/files")).status == 200
+        assert await worker.keys("GET", "/v1/files/file-7") == {worker.key}
+        assert (await worker.ask("GET", "/v1/files/file-8")).status == 200
+
+
+async def test_it_is_forgotten_in_time_and_when_there_is_too_much() -> None:
+    clock = Clock()
+    homes = Homes(KeyPool(KEYS), clock=clock)
+    await homes.remember("f", "sk-1", 100.0)
+    assert await homes.of(["nothing", "f"]) == "sk-1"
+    clock.now += 101
+    assert await homes.of(["f"]) == ""
+    for number in range(20_000):
+        await homes.remember(f"f{number}", "sk-1", 100.0)
+    assert await homes.of(["f0"]) == ""
+    assert await homes.of(["f19999"]) == "sk-1"
+
+
+async def test_a_store_in_memory_forgets_as_well() -> None:
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    homes = Homes(KeyPool(KEYS, name="p", store=store))
+    for number in range(100):
+        await homes.remember(f"f{number}", "sk-1", 100.0)
+    clock.now += 101
+    for number in range(250):
+        await homes.remember(f"g{number}", "sk-1", 100.0)
+    accounts = [name for name in store._accounts if name.startswith("home:p:f")]
+    assert accounts == []
+
+
+def test_a_body_may_name_resources_in_many_ways() -> None:
+    references = References(["file_id", "file_ids", "container", "fileUri"])
+    body = json.dumps(
+        {
+            "file_id": "a",
+            "file_ids": ["b", "c"],
+            "container": {"type": "auto", "file_ids": ["d"]},
+            "fileUri": "https://x/v1beta/files/e",
+            "text": 'a "file_id": "z" in a text',
+        }
+    ).encode()
+    assert references.any(body)
+    assert [name for name in references.all(body) if name != "auto"] == ["a", "b", "c", "d", "e"]
+    assert not references.any(b'{"file": 1}')
+    assert references.all(b'{"file_id": ') == []
+    assert not References([]).any(body)
+
+
+@pytest.mark.parametrize("answer", [b"", b"{}", b'{"id": 5}', b'{"id": ""}', b"\xff"])
+def test_an_answer_that_names_nothing(answer: bytes) -> None:
+    assert made_in(answer) == ""
