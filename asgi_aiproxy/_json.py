@@ -18,6 +18,7 @@ class NotJSONError(ValueError):
 
 
 encode = msgspec.json.Encoder().encode  # without the fallback for lone surrogates
+_encode_lines = msgspec.json.Encoder().encode_lines
 _decode = msgspec.json.Decoder().decode
 
 
@@ -58,6 +59,16 @@ def quote(text: str) -> bytes:
         return encode(text)
     except UnicodeEncodeError:
         return json.dumps(text).encode()
+
+
+def quote_each(texts: list[str], before: bytes, after: bytes) -> bytes:
+    """Encode each text as a JSON string, with something before and after it."""
+    try:
+        lines = _encode_lines(texts)
+    except UnicodeEncodeError:
+        return b"".join([before + quote(text) + after for text in texts])
+    # A line end within a text is an escape by now.
+    return before + (after + before).join(lines[:-1].split(b"\n")) + after if texts else b""
 
 
 def _finite(value: Any) -> Any:

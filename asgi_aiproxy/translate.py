@@ -27,6 +27,9 @@ from asgi_aiproxy.messages import (
     fold,
 )
 
+# More pieces than this in one packet, if they begin alike for so many bytes, may be a run of text.
+_FEW, _LOOK = 4, 32
+
 MAX_WHOLE = 64 * 1024 * 1024
 
 # What reading stumbles over when bytes are not what their vendor documents.
@@ -172,8 +175,22 @@ class Streamed:
     def _translate(self, pieces: list[bytes]) -> bytes:
         decode, encode, started = self._decode, self._encode, self.started
         out = self._before = []
-        for piece in pieces:
-            events = decode(piece)
+        at, count = 0, len(pieces)
+        single = 0  # up to here, pieces are no run
+        last = True  # whether a run may last until the last piece like its first
+        while at < count:
+            if started and at >= single and at + _FEW < count:
+                single = _alike(pieces, at, last=last)
+                run = self._decoder.run(pieces[at:single]) if single > at + _FEW else None
+                if run is not None:
+                    out.append(self._encoder.run(*run))
+                    at = single
+                    continue
+                if last:
+                    last, single = False, at
+                    continue
+            events = decode(pieces[at])
+            at += 1
             if not started:
                 started = self.started = any(map(is_content, events))
             for event in events:
@@ -277,6 +294,20 @@ def collected(language: Language, framer: Framer, body: bytes) -> Response:
         yield from decoder.close()
 
     return fold(events())
+
+
+def _alike(pieces: list[bytes], at: int, *, last: bool) -> int:
+    """Where the pieces that begin like the one at `at` end: behind the last one, or the first."""
+    look = pieces[at][:_LOOK]
+    if last:
+        end = len(pieces)
+        while not pieces[end - 1].startswith(look):
+            end -= 1
+        return end
+    end = at + 1
+    while end < len(pieces) and pieces[end].startswith(look):
+        end += 1
+    return end
 
 
 def is_content(event: Event) -> bool:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from asgi_aiproxy import translate
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
@@ -497,6 +499,49 @@ def test_a_translated_answer_ends_whole_or_with_an_error_after_all_that_was_said
             assert b'"message_stop"' not in out
         assert one_packet.usage == again.usage
         assert one_packet.model == again.model
+
+
+WORDS = st.text(st.sampled_from('a "\\\n\u2028\ud800é'), max_size=3)
+DELTAS = {"text": ("text_delta", "text"), "thinking": ("thinking_delta", "thinking")}
+PIECES = st.lists(
+    st.tuples(st.sampled_from(["text", "thinking", "tool_use"]), st.lists(WORDS, max_size=12)),
+    max_size=4,
+)
+
+
+def anthropic_stream(blocks: list[tuple[str, list[str]]], *, interleaved: bool) -> list[bytes]:
+    """Blocks of deltas, one after the other or in turn."""
+    starts, deltas, ends = [], [], []
+    for index, (kind, words) in enumerate(blocks):
+        block = {"type": kind, **({"id": "t", "name": "f", "input": {}} if "tool" in kind else {})}
+        starts.append({"type": "content_block_start", "index": index, "content_block": block})
+        ends.append({"type": "content_block_stop", "index": index})
+        name, member = DELTAS.get(kind, ("input_json_delta", "partial_json"))
+        found = [{"type": name, member: word} for word in words]
+        deltas.append([{"type": "content_block_delta", "index": index, "delta": d} for d in found])
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    middle: list[Any] = []
+    if interleaved:
+        middle = [*starts, *(d for turn in zip_longest(*deltas) for d in turn if d), *ends]
+    else:
+        for start, some, stop in zip(starts, deltas, ends, strict=True):
+            middle += [start, *some, stop]
+    whole = [{"type": "message_start", "message": {"id": "m"}}, *middle, end]
+    whole.append({"type": "message_stop"})
+    return [b"data: %b\n\n" % json.dumps(event).encode() for event in whole]
+
+
+@given(PIECES, st.booleans(), st.sampled_from(sorted(faces())))
+def test_a_run_of_words_in_one_packet_gives_what_its_words_give_one_by_one(
+    blocks: list[tuple[str, list[str]]], interleaved: bool, face: str
+) -> None:
+    frames = anthropic_stream(blocks, interleaved=interleaved)
+
+    def made() -> Streamed:
+        decoder, encoder = ANTHROPIC_MESSAGES.decoder(), faces()[face].encoder(REQUEST)
+        return Streamed(SSEFramer(), decoder, encoder)
+
+    assert outcome(made(), [b"".join(frames)]) == outcome(made(), frames)
 
 
 def test_each_packet_gives_what_it_says() -> None:

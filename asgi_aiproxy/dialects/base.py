@@ -80,6 +80,12 @@ class Decoder(Protocol):
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events that one piece carries."""
 
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+        """The block, and the texts, of pieces that hold nothing but more text for one open block.
+
+        None if that is not so, or not known: then nothing has changed, and `feed` must read them.
+        """
+
     def close(self) -> Sequence[Event]:
         """The events that only the end tells; raises APIError if the answer is incomplete."""
 
@@ -89,6 +95,9 @@ class Encoder(Protocol):
 
     def feed(self, event: Event) -> bytes:
         """The frames that tell this event."""
+
+    def run(self, index: int, texts: list[str]) -> bytes:
+        """The frames that tell a BlockDelta for each text, all of one block."""
 
     def fail(self, error: APIError) -> bytes:
         """The frames that tell a client in mid-stream that the answer broke."""

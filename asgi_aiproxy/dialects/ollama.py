@@ -162,6 +162,10 @@ class Decoder:
             raise APIError(Kind.UPSTREAM, str(line["error"]))
         return list(self._line(line))
 
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+        """Not known: what a piece means depends on those before it."""
+        return None
+
     def close(self) -> Sequence[Event]:
         """The end of the message; the last line must have come."""
         if self._word is None:

@@ -200,6 +200,10 @@ class _Encoder:
                 return self._end(event)
         return b""
 
+    def run(self, index: int, texts: list[str]) -> bytes:
+        """The chunks that tell more of one block."""
+        return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
+
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream; no `[DONE]` follows."""
         return encode_frame(responses.encode_error(error))

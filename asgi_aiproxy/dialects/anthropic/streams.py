@@ -33,6 +33,7 @@ from asgi_aiproxy.messages import (
 
 NAME = "anthropic"
 _decode_delta = wire.content_block_delta.decode
+_decode_deltas = wire.content_block_deltas.decode
 _InputDelta = wire.InputDelta
 
 
@@ -70,6 +71,20 @@ class Decoder:
         if type(delta) is _InputDelta:
             return self._argue(number, text)
         return (BlockDelta(number, text),) if text else ()
+
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+        """The block and the texts of pieces that are deltas of one block of words."""
+        try:
+            events = _decode_deltas(b"[%b]" % b",".join(pieces))
+        except ValueError:
+            return None
+        index, kind = events[0].index, type(events[0].delta)
+        texts = [event.delta.text for event in events if event.index == index]
+        kinds = {type(event.delta) for event in events}
+        number = self._numbers.get(index)
+        if number is None or kind is _InputDelta or len(kinds) > 1 or len(texts) != len(pieces):
+            return None
+        return number, texts if all(texts) else [text for text in texts if text]
 
     def close(self) -> Sequence[Event]:
         """Nothing, if the message was complete."""
@@ -254,6 +269,12 @@ class Encoder:
                 return self._close(event) + self._next() if index == self._current else b""
             case _:
                 return self._end(event)
+
+    def run(self, index: int, texts: list[str]) -> bytes:
+        """The frames that tell more of one block."""
+        if index == self._current:
+            return _json.quote_each(texts, *self._around)
+        return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream."""

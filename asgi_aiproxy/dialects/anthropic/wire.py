@@ -118,3 +118,4 @@ class ContentBlockDelta(Struct, gc=False, tag_field="type", tag="content_block_d
 
 
 content_block_delta = msgspec.json.Decoder(ContentBlockDelta)
+content_block_deltas = msgspec.json.Decoder(list[ContentBlockDelta])

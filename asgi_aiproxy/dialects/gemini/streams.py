@@ -116,6 +116,10 @@ class Decoder:
                 events += self._candidate(candidate)
         return events
 
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+        """Not known: what a piece means depends on those before it."""
+        return None
+
     def close(self) -> Sequence[Event]:
         """The end of the message; a finish reason must have come."""
         if not self._word:
@@ -226,6 +230,10 @@ class Encoder:
             case _:
                 return self._end(event)
         return b""
+
+    def run(self, index: int, texts: list[str]) -> bytes:
+        """The chunks that tell more of one block."""
+        return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream."""

@@ -81,6 +81,10 @@ class Decoder:
                 events += self._delta(choice["delta"])
         return events
 
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+        """Not known: what a chunk means depends on those before it."""
+        return None
+
     def close(self) -> Sequence[Event]:
         """The end of the message, if it was not told before; the finish reason must have come."""
         if self.ended:
@@ -171,6 +175,12 @@ class Encoder:
                 return self._finish(event)
             case _:
                 return self._end(event)
+
+    def run(self, index: int, texts: list[str]) -> bytes:
+        """The chunks that tell more of one block."""
+        before, after, told = self._open[index]
+        told += texts
+        return _json.quote_each(texts, before, after)
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream; no `[DONE]` follows, so no client takes the answer for whole."""
