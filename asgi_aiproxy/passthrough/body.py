@@ -20,39 +20,55 @@ Content = bytes | AsyncIterator[bytes] | None
 
 
 async def content(
-    receive: Receive, watch: Watch, *, length: int | None, limit: int | None, replay: int
+    receive: Receive,
+    watch: Watch,
+    *,
+    length: int | None,
+    limit: int | None,
+    replay: int,
+    whole: bool = False,
 ) -> Content:
     """The body of a request: bytes if it is short, else to iterate over once; None if empty.
 
     `length` is what the client says, `limit` what is taken at most, and `replay` up to where a body
-    is read before it is sent, all in bytes: what is short can be sent again. Raises APIError,
-    ClientGoneError.
+    is read before it is sent, all in bytes: what is short can be sent again. With `whole` it is
+    read before in any case. Raises APIError, ClientGoneError.
     """
     if limit is not None and length is not None and length > limit:
-        raise _asgi.too_large(limit)
+        raise _too_large(limit, whole)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGoneError("The client left while it sent its request.")
     data: bytes = message.get("body", b"")
     if limit is not None and len(data) > limit:
-        raise _asgi.too_large(limit)
+        raise _too_large(limit, whole)
     if not message.get("more_body", False):
         watch.receive = receive
         return data or None
-    body = _Body(receive, watch, data, limit)
+    body = _Body(receive, watch, data, limit, whole)
     watch.receive = body.receive
-    if length is None or length > replay:
-        return body
-    return b"".join([piece async for piece in body]) or None
+    if whole or (length is not None and length <= replay):
+        return b"".join([piece async for piece in body]) or None
+    return body
+
+
+def _too_large(limit: int, whole: bool) -> APIError:
+    error = _asgi.too_large(limit)
+    if whole:
+        error.message += " It is signed before it is sent on, and so it can not be longer."
+    return error
 
 
 class _Body:
     """A body of which `first` has come."""
 
-    def __init__(self, receive: Receive, watch: Watch, first: bytes, limit: int | None) -> None:
+    def __init__(
+        self, receive: Receive, watch: Watch, first: bytes, limit: int | None, whole: bool
+    ) -> None:
         self._receive = receive
         self._watch = watch
         self._limit = limit
+        self._whole = whole
         self._size = self._held = len(first)
         self._ahead = deque([first] if first else ())
         self._more = True
@@ -113,7 +129,7 @@ class _Body:
             self._size += len(data)
             if self._limit is not None and self._size > self._limit and self._wanted:
                 self._wanted = False
-                self._failure = _asgi.too_large(self._limit)
+                self._failure = _too_large(self._limit, self._whole)
                 raise self._failure
             if data and self._wanted:
                 self._ahead.append(data)

@@ -25,6 +25,7 @@ class Ways:
     timeouts: Timeouts
     max_body: int | None
     max_replay: int
+    whole: bool  # whether bodies have to be read before they are sent on
     keep_host: bool
     recorded: bool  # whether anybody wants to know of exchanges
     clock: Callable[[], float]

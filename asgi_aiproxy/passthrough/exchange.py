@@ -79,7 +79,12 @@ class Exchange:
         try:
             with self._watch as watch:
                 body = await content(
-                    receive, watch, length=asked.length, limit=ways.max_body, replay=ways.max_replay
+                    receive,
+                    watch,
+                    length=asked.length,
+                    limit=ways.max_body,
+                    replay=ways.max_replay,
+                    whole=ways.whole,
                 )
                 known = body if isinstance(body, bytes) else b""
                 turns = self._turns = self._read(known)

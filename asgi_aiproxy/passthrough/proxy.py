@@ -41,7 +41,8 @@ class PassthroughProxy:
     something before has taken that for its own (`Authenticate`, `InjectKey`).
 
     Bodies up to `max_replay` bytes are read before they are sent, so that another key can have
-    them when one is over its limit; longer ones stream. `max_body` limits them (None: no limit),
+    them when one is over its limit; longer ones stream, unless the provider's `auth` signs bodies
+    (`SigV4`): then they are refused. `max_body` limits them (None: no limit),
     `max_message` limits the messages of WebSockets. `forwarded` says what an application is told
     of the client (`x-forwarded-*`): set anew, appended, kept as it came, or nothing; `keep_host`
     passes the client's `host` on. `own_keys` lets callers bring their own key for a provider.
@@ -81,12 +82,16 @@ class PassthroughProxy:
         limits = timeouts if timeouts is not None else Timeouts()
         self._owned = default_transport(timeouts=limits, ca=ca) if transport is None else None
         self._recorder = Recorder(record)
+        whole = self._site.signs_bodies
+        if whole and (max_body is None or max_body > max_replay):
+            max_body = max_replay
         self._ways = Ways(
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
             recorder=self._recorder,
             timeouts=limits,
             max_body=max_body,
             max_replay=max_replay,
+            whole=whole,
             keep_host=keep_host,
             recorded=record is not ignore,
             clock=clock,

@@ -81,6 +81,11 @@ class Site:
         """A path below the mount as one below the base URL."""
         return below(self.base_url, path) if self.provider is not None else path
 
+    @property
+    def signs_bodies(self) -> bool:
+        """Whether a request can only leave when all of its body is known."""
+        return self.provider is not None and getattr(self.provider.auth, "reads_body", False)
+
     @cached_property
     def references(self) -> References:
         """What in JSON bodies names what only one key finds again."""

@@ -23,6 +23,7 @@ from asgi_aiproxy.providers.catalog import (
     openai_compatible,
 )
 from asgi_aiproxy.providers.discovery import discover
+from asgi_aiproxy.providers.sigv4 import SigV4
 
 __all__ = [
     "ANTHROPIC",
@@ -43,6 +44,7 @@ __all__ = [
     "Offer",
     "Provider",
     "Router",
+    "SigV4",
     "Target",
     "azure",
     "bearer",
