@@ -96,13 +96,15 @@ class _Body:
         return self
 
     async def __anext__(self) -> bytes:
+        watch = self._watch
+        watch.handed = False
         while not self._ahead:
             if self._failure is not None:
                 raise self._failure
             if not self._more:
                 raise StopAsyncIteration
             await self._fetch()
-        self._watch.moved = True
+        watch.handed = watch.moved = True
         data = self._ahead.popleft()
         self._held -= len(data)
         self._room.set()
@@ -110,7 +112,7 @@ class _Body:
 
     async def aclose(self) -> None:
         """Nobody wants the rest."""
-        self._wanted = False
+        self._watch.handed = self._wanted = False
         self._room.set()
 
     async def _fetch(self) -> None:

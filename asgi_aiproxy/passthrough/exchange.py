@@ -61,7 +61,8 @@ class Exchange:
         provider = asked.site.provider
         own = provider.timeouts if provider is not None else None
         self._timeouts = own if own is not None else ways.timeouts
-        self._watch = Watch(ways.rounds(), total=self._timeouts.total)
+        limits = self._timeouts
+        self._watch = Watch(ways.rounds(), total=limits.total, idle=limits.idle)
         self._books = Books(asked, ways.clock)
         self._turns: Turns | None = None
         self._key: Key | None = None

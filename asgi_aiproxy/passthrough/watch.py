@@ -55,12 +55,14 @@ class Watch:
     That is ClientGoneError when `receive` says that the client has left (from when it is given,
     nobody else may call it), and APIError of kind `timeout` when nothing `moved` for as long as
     `expect` said, or after `total` seconds. While `busy`, it is the client that is waited for: one
-    that does not read for so long is as good as gone.
+    that does not read for so long is as good as gone. While `handed`, the upstream has a piece of
+    the request, and `idle` seconds to come for the next.
     """
 
     __slots__ = (
         "_cancelling",
         "_ends",
+        "_idle",
         "_limit",
         "_message",
         "_reason",
@@ -70,12 +72,14 @@ class Watch:
         "_total",
         "_watcher",
         "busy",
+        "handed",
         "moved",
         "receive",
     )
 
-    def __init__(self, rounds: Rounds, *, total: float | None) -> None:
+    def __init__(self, rounds: Rounds, *, total: float | None, idle: float | None) -> None:
         self._rounds = rounds
+        self._idle = idle
         self._total = total
         self._ends: float | None = None
         self._limit: float | None = None
@@ -87,6 +91,7 @@ class Watch:
         self._cancelling = 0
         self.receive: Receive | None = None
         self.busy = False
+        self.handed = False
         self.moved = True
 
     def expect(self, seconds: float | None, message: str) -> None:
@@ -138,6 +143,8 @@ class Watch:
                 self._end(ClientGoneError("The client stopped reading."))
             else:
                 self._end(APIError(Kind.TIMEOUT, self._message))
+        elif self.handed and self._idle is not None and now - self._since >= self._idle:
+            self._end(APIError(Kind.TIMEOUT, "The upstream stopped reading the request."))
 
     def _end(self, reason: AIProxyError) -> None:
         if self._task is not None and self._reason is None:

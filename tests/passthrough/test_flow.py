@@ -7,9 +7,11 @@ import tracemalloc
 
 import pytest
 
+from asgi_aiproxy import Timeouts
 from asgi_aiproxy.providers import OPENAI
 from tests.passthrough.door import Door, behind
 from tests.passthrough.test_conformance import ask, says
+from tests.server.caller import Caller
 from tests.wire import PATIENCE, Line
 
 pytestmark = pytest.mark.anyio
@@ -220,6 +222,91 @@ async def test_leaving_while_it_sends(door: Door) -> None:
         await upstream.left()
         record = await at.recorded()
         assert (record.outcome, record.status) == ("cut", 499)
+
+
+class Deaf(Upstream):
+    """Reads nothing after the head, until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listens = asyncio.Event()
+
+    async def __call__(self, line: Line) -> None:
+        await line.head()
+        self.reached.set()
+        await self.listens.wait()
+        await line.gone()
+        self.gone.set()
+
+    async def left(self) -> None:
+        self.listens.set()
+        await super().left()
+
+
+async def stuck(caller: Caller) -> None:
+    """Send until nobody takes it any more."""
+    written = 0
+
+    async def upload() -> None:
+        nonlocal written
+        for _ in range(64 * MiB // 65536):
+            caller.say(b"x" * 65536)
+            await caller.writer.drain()
+            written += 65536
+
+    task = asyncio.ensure_future(upload())
+    await settled(lambda: written)
+    assert written < BUFFERS
+    task.cancel()
+
+
+async def test_leaving_when_all_that_it_sent_is_on_its_way(door: Door) -> None:
+    upstream = Deaf()
+    async with behind(door, upstream) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", "Content-Length: 3000000") + b"x" * 100_000)
+        await upstream.reach()
+        caller.leave()
+        assert (await at.recorded()).outcome == "cut"
+        await upstream.left()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_leaving_when_nobody_reads_what_it_sends(door: Door, reset: bool) -> None:
+    """What no server can see ends by the time that the upstream has for reading on."""
+    upstream = Deaf()
+    async with behind(door, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
+        await stuck(caller)
+        caller.leave(reset=reset)
+        assert (await at.recorded()).outcome in ("cut", "failed")
+        await upstream.left()
+
+
+async def test_an_upstream_that_stops_reading_is_given_up(door: Door) -> None:
+    upstream = Deaf()
+    async with behind(door, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
+        await stuck(caller)
+        record = await at.recorded()
+        assert (record.outcome, record.status) == ("failed", 504)
+        assert record.error == "The upstream stopped reading the request."
+        await upstream.left()
+
+
+async def test_a_client_may_pause_for_longer_than_an_upstream_may(door: Door) -> None:
+    async with behind(door, echo, timeouts=Timeouts(first=20.0, idle=0.3)) as at:
+        caller = await at.caller()
+        caller.say(ask("POST /x", "Transfer-Encoding: chunked") + chunk(b"one"))
+        await asyncio.sleep(1.0)
+        caller.say(chunk(b"two") + b"0\r\n\r\n")
+        assert (await caller.answer()).body == b"onetwo"
+
+
+async def echo(line: Line) -> None:
+    await line.answer((await line.request()).body)
 
 
 async def test_leaving_while_a_short_body_is_on_its_way(door: Door) -> None:
