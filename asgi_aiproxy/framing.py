@@ -24,6 +24,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 # The usual event, where microseconds count: one line of data, and before it at most one line that
 # begins with `e`, which is the event's type or means nothing. Nothing is tried twice (`*+`).
 _usual = re.compile(rb"(?:e.*+\n)?data: ?(.*+)\n\n").fullmatch
+_frame_usual = re.compile(rb"(?:event: (.*+)\n)?data: ?(.*+)\n\n").fullmatch
 _frames_usual = re.compile(rb"^((?:event: (.*+)\n)?data: ?(.*+)\n\n)", re.MULTILINE).split
 _all_usual = re.compile(rb"^(?:e.*+\n)?data: ?(.*+)\n\n", re.MULTILINE).split
 _CR = ord("\r")
@@ -114,6 +115,15 @@ class SSEFramer:
     def walk(self, data: bytes) -> Iterator[tuple[Frame, int]]:
         """The same one by one, each with the place in `data` where it ends."""
         at = 0
+        if _CR not in data:
+            while (end := data.find(b"\n\n", at) + 2) > 1:
+                raw, at = data[at:end], end
+                usual = _frame_usual(raw)
+                if usual is not None:
+                    yield Frame(usual[2], usual[1] or b"", self._id, raw), end
+                elif (frame := self._fields(raw[:-2], b"\n\n")) is not None:
+                    yield frame, end
+            return
         for blank in _BLANK_LINE.finditer(data):
             frame = self._fields(data[at : blank.start()], blank.group())
             at = blank.end()

@@ -9,11 +9,12 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.openai_chat import mend, responses, wire
-from asgi_aiproxy.dialects.openai_chat.usage import Told, decode_usage, usage_of
+from asgi_aiproxy.dialects.openai_chat.usage import Told, decode_usage, read_usage, usage_of
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
+_CR = ord("\r")
 _DONE = b"data: [DONE]\n\n"
 _NO_USAGE = b',"usage":null'  # what chunks say while usage was asked for and has not come
 # What must be read along; `"usage":null` need not.
@@ -37,6 +38,33 @@ class _AnyAnswer(msgspec.Struct):
     error: Any = None
 
 
+class _Choice(msgspec.Struct):
+    """What is read of a choice in a chunk."""
+
+    finish_reason: str | None = None
+    delta: dict[str, Any] | None = None
+    text: str | None = None
+    error: Any = None
+
+    def says(self) -> bool:
+        """Whether it holds content, or at least its end."""
+        if self.finish_reason or self.text:
+            return True
+        delta = self.delta
+        return delta is not None and any(v for name, v in delta.items() if name != "role")
+
+
+class _Chunk(msgspec.Struct):
+    """What is read of a chunk."""
+
+    model: str | None = None
+    object: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Told | None = None
+    error: Any = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _any_answer = msgspec.json.Decoder(_AnyAnswer)
 _decode_plain = wire.plain_chunk.decode
@@ -61,6 +89,36 @@ def _told(body: bytes) -> tuple[str, Usage | None, Any]:
     return answer.model or "", usage, answer.error
 
 
+def _chunk_in(data: bytes) -> _Chunk | None:
+    """A chunk; None for what some relays send to keep alive. Raises the error it tells of."""
+    try:
+        chunk = _chunk(data)
+    except (ValueError, RecursionError):
+        return _odd_chunk(data)
+    failed = chunk.error or chunk.object == "error"
+    for choice in chunk.choices or ():
+        failed = failed or choice.error or choice.finish_reason in responses.FAILED
+    return _odd_chunk(data) if failed else chunk
+
+
+def _odd_chunk(data: bytes) -> _Chunk | None:
+    """The same from what is written in another way than documented."""
+    chunk = mend.parsed(data)
+    if chunk is None:
+        return None
+    responses.raise_error(chunk)
+    choices = [
+        _Choice(
+            str(choice.get("finish_reason") or ""),
+            delta if isinstance(delta := choice.get("delta"), dict) else None,
+            str(choice.get("text") or ""),
+        )
+        for choice in _read.objects(chunk.get("choices"))
+    ]
+    usage = read_usage(chunk.get("usage"))
+    return _Chunk(str(chunk.get("model") or ""), choices=choices, usage=usage)
+
+
 class Exact:
     """For providers that speak the format without slips: the bytes stay as they are.
 
@@ -75,35 +133,70 @@ class Exact:
         self._finished = False
         self.ended = False
         self._marks: tuple[bytes, ...] = _READ
+        self._tail = b""  # how chunks end that need not be read, once one was seen
+        self._short = b""  # what the client gets in its place
 
     def skim(self, data: bytes) -> tuple[bytes, bytes]:
         """These frames, up to one with usage, an error, a finish reason or the end."""
+        plain = b""
+        tail = self._tail
+        if tail:
+            if data.endswith(tail) and data.find(b"\n\n") == len(data) - 2 and _CR not in data:
+                return (data if self._usage_wanted else data[: -len(tail)] + self._short), b""
+            plain, data = self._alike(data)
+            if not data:
+                return plain, data
         if not self._usage_wanted:
             data = data.replace(_NO_USAGE, b"")
-        return split_before(data, self._marks)
+        more, rest = split_before(data, self._marks)
+        return plain + more, rest
+
+    def _alike(self, data: bytes) -> tuple[bytes, bytes]:
+        """The frames that all end like the one that was read, and those behind the last of them.
+
+        To search a burst for one thing that each frame has is several times faster than to search
+        it for all that none has.
+        """
+        tail = self._tail
+        end = data.rfind(tail) + len(tail)
+        alike, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
+        if end < len(tail) or _CR in alike:  # some end in another way
+            return b"", data
+        parts = alike.split(tail)
+        if len(parts) != alike.count(b"\n\n") + 1:
+            return b"", data
+        return (alike if self._usage_wanted else self._short.join(parts)), rest
 
     def feed(self, frame: Frame) -> bytes:
         """The frame as it came, unless it is the usage nobody asked for."""
-        if frame.data.strip() == b"[DONE]":
+        data = frame.data
+        if data.strip() == b"[DONE]":
             self.ended = True
             return frame.raw
         raw = frame.raw if self._usage_wanted else frame.raw.replace(_NO_USAGE, b"")
-        chunk = mend.parsed(frame.data)
+        chunk = _chunk_in(data)
         if chunk is None:
             return b""
-        responses.raise_error(chunk)
-        self.model = self.model or str(chunk.get("model") or "")
-        usage = decode_usage(chunk.get("usage"))
-        if usage is not None:
-            self.usage = usage
-            if not self._usage_wanted and not chunk.get("choices"):
+        self.model = self.model or chunk.model or ""
+        if chunk.usage is not None:
+            self.usage = usage_of(chunk.usage)
+            if not self._usage_wanted and not chunk.choices:
                 return b""
+        for choice in chunk.choices or ():
+            self._finished |= bool(choice.finish_reason)
+            self.started = self.started or choice.says()
+        if not self._tail:
+            self._learn(frame)
+        return raw
+
+    def _learn(self, frame: Frame) -> None:
+        """See how this provider writes its chunks."""
         if frame.data.find(b'"choices":[') >= 0:  # who writes so writes no spaces
             self._marks = _COMPACT
-        for choice in _read.objects(chunk.get("choices")):
-            self._finished |= bool(choice.get("finish_reason"))
-            self.started = self.started or _says(choice)
-        return raw
+        at = frame.raw.find(b'"finish_reason":null}]')
+        if at >= 0 and frame.raw.endswith(b"}\n\n") and frame.raw.find(b'"usage"', 0, at) < 0:
+            self._tail = frame.raw[at:]
+            self._short = self._tail.replace(_NO_USAGE, b"")
 
     def close(self) -> bytes:
         """Nothing, if the answer was complete. A missing `[DONE]` is made good."""

@@ -66,7 +66,7 @@ FINISH = {
     "guardrail_intervened": "content_filter",
 }
 # Not an end but a failure of the vendor, or of the one behind it (OpenRouter, Z.ai).
-_FAILED = ("error", "network_error")
+FAILED = ("error", "network_error")
 
 
 def finish_word(word: Any, called: bool) -> str | None:
@@ -368,7 +368,7 @@ def raise_error(answer: dict[str, Any]) -> None:
     if answer.get("error") or (answer.get("object") == "error" and not answer.get("choices")):
         raise read_error(answer, 200)
     for choice in _read.objects(answer.get("choices")):
-        if choice.get("error") or choice.get("finish_reason") in _FAILED:
+        if choice.get("error") or choice.get("finish_reason") in FAILED:
             raise read_error(choice, 200)
 
 

@@ -57,16 +57,22 @@ def usage_of(told: Told) -> Usage:
 
 def decode_usage(usage: Any) -> Usage | None:
     """Read `usage`, even if numbers are written as text."""
+    told = read_usage(usage)
+    return usage_of(told) if told is not None else None
+
+
+def read_usage(usage: Any) -> Told | None:
+    """The same as it was told."""
     if not isinstance(usage, dict):
         return None
     try:
-        told = msgspec.convert(usage, Told)
+        return msgspec.convert(usage, Told)
     except msgspec.ValidationError:
         told = msgspec.convert(_counts(usage, Told), Told)
         into, out = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
         told.prompt_tokens_details = _Into(**_counts(into, _Into))
         told.completion_tokens_details = _Out(**_counts(out, _Out))
-    return usage_of(told)
+    return told
 
 
 def _counts(where: Any, kind: type[msgspec.Struct]) -> dict[str, int]:
