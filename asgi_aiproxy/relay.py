@@ -112,7 +112,6 @@ class Exchange:
         "_idle",
         "_key_id",
         "_lease",
-        "_lookout",
         "_model",
         "_provider",
         "_relay",
@@ -121,12 +120,13 @@ class Exchange:
         "_ticks",
         "_translator",
         "deadline",
+        "lookout",
     )
 
     def __init__(self, relay: Relay, call: Call, lookout: Lookout) -> None:
         self._relay = relay
         self._call = call
-        self._lookout = lookout
+        self.lookout = lookout
         self._started = relay.clock()
         self._ticks = time.perf_counter()
         self._first_byte: float | None = None
@@ -231,7 +231,7 @@ class Exchange:
         read, feed = answer.read, translator.feed
         out = first
         try:
-            with Deadline(self._idle, "The provider fell silent.", self._lookout) as deadline:
+            with Deadline(self._idle, "The provider fell silent.", self.lookout) as deadline:
                 self.deadline = deadline
                 while True:
                     if out:
@@ -347,7 +347,7 @@ class Exchange:
         limits = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
         self._idle = limits.idle
         late = "The provider did not answer in time."
-        with Deadline(limits.first, late, self._lookout) as deadline:
+        with Deadline(limits.first, late, self.lookout) as deadline:
             self.deadline = deadline
             self._answer = answer = await self._relay.transport.send(outgoing)
             if not 200 <= answer.status < 300:
@@ -454,7 +454,7 @@ class Exchange:
             self._ahead = None
         gate, record = self._call.gate, self._record(usage)
         record = record if gate is None else gate.settle(record)
-        self._relay.recorder.put(record, self._lookout.loop)
+        self._relay.recorder.put(record, self.lookout.loop)
         if self._answer is not None:
             await self._drop_answer()
 

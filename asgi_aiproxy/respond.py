@@ -55,7 +55,7 @@ class StreamReply:
         self._wrote = True
         self._ping: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = exchange.lookout.loop
 
     async def run(self) -> None:
         """Send the whole stream. Raises APIError as long as nothing was sent."""
