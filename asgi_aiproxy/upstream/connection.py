@@ -201,15 +201,14 @@ class Connection(asyncio.Protocol):
                 data = layer.seal(data)
             self._transport.write(data)
 
-    def stale(self, *, look: bool) -> bool:
-        """Whether an idle connection is of no use: it is gone, or something came unasked.
-
-        The event loop may not have got round to what has come: then only a `look` at the socket,
-        a system call, tells.
-        """
+    @property
+    def stale(self) -> bool:
+        """Whether an idle connection is of no use: it is gone, or something came unasked."""
         if self.lost is not None or self._transport is None or self._transport.is_closing():
             return True
-        return look and bool(self._readable())
+        # The event loop may not have got round to what has come: some servers close after each
+        # answer and do not say so.
+        return bool(self._readable())
 
     def abort(self) -> None:
         """Close the connection now."""

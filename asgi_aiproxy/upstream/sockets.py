@@ -21,8 +21,6 @@ from asgi_aiproxy.upstream.http1 import NotHTTPError, request_head
 
 # Connections that were idle for longer are not trusted to be alive.
 _IDLE = 75.0
-# Of one that was in use so many seconds ago the event loop knows what there is to know.
-_JUST_NOW = 0.005
 _BROKEN = (OSError, NotHTTPError, ConnectionEndedError)
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 
@@ -216,8 +214,7 @@ class _Pool:
         kept = self._idle.get(origin)
         while kept:
             connection = kept.pop()
-            idle = self._loop.time() - connection.idle_since
-            if idle < _IDLE and not connection.stale(look=idle > _JUST_NOW):
+            if self._loop.time() - connection.idle_since < _IDLE and not connection.stale:
                 return connection
             connection.abort()
         return None
