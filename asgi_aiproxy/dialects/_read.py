@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -128,10 +128,14 @@ def expect_list(found: Mapping[str, msgspec.Raw], name: str) -> None:
         raise invalid(f"Invalid type for '{name}': expected an array.", name, "invalid_type")
 
 
-def members(data: bytes, known: Iterable[str]) -> dict[str, Any]:
+def members(data: bytes, known: Collection[str]) -> dict[str, Any]:
     """The top-level members of a body that are not among `known` and not null."""
-    skip = frozenset(known)
-    return {k: v for k, v in _json.loads(data).items() if k not in skip and v is not None}
+    try:
+        found = _fields.decode(data)
+    except (ValueError, RecursionError):  # legal all the same
+        return {k: v for k, v in _json.loads(data).items() if k not in known and v is not None}
+    unknown = [(name, raw) for name, raw in found.items() if name not in known]
+    return {k: v for k, raw in unknown if (v := _json.loads(bytes(raw))) is not None}
 
 
 def object_in(data: bytes | str) -> dict[str, Any] | None:

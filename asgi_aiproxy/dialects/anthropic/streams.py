@@ -43,6 +43,7 @@ class Decoder:
     def __init__(self) -> None:
         self.model = ""
         self._counts: dict[str, Any] = {}
+        self._usage: Usage | None = None  # what the counts mean, once asked for
         self._started = self.ended = False
         self._numbers: dict[Any, int] = {}  # of the open blocks, by Anthropic's index
         self._blocks: list[Block] = []
@@ -55,7 +56,9 @@ class Decoder:
     @property
     def usage(self) -> Usage | None:
         """The tokens known so far."""
-        return responses.decode_usage(self._counts) if self._counts else None
+        if self._usage is None and self._counts:
+            self._usage = responses.decode_usage(self._counts)
+        return self._usage
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one frame."""
@@ -129,6 +132,7 @@ class Decoder:
 
     def _count(self, usage: Any) -> None:
         self._counts |= _told(usage)
+        self._usage = None
 
     def _open(self, index: Any, block: dict[str, Any]) -> Sequence[Event]:
         number = len(self._blocks)

@@ -34,7 +34,7 @@ NAME = "openai_chat"
 
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<how>[^,]*),(?P<data>.*)", re.DOTALL)
 # Members that are read here, or that concern the gateway alone.
-_KNOWN = (*wire.ChatRequest.__struct_fields__, "provider")
+_KNOWN = frozenset((*wire.ChatRequest.__struct_fields__, "provider"))
 
 # What some members are anyway: then nothing is lost without them.
 _ANYWAY: dict[str, Any] = {
