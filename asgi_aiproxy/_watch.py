@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from asgi_aiproxy.errors import AIProxyError, APIError, Kind
 
@@ -26,6 +26,13 @@ _MOMENT = 0.005
 
 class ClientGoneError(AIProxyError):
     """The client left before its answer was complete."""
+
+
+class Wait(Protocol):
+    """What may have to be looked after, if it lasts."""
+
+    def begin(self) -> None:
+        """Look after it from now on, unless it is over."""
 
 
 class Lookouts:
@@ -55,11 +62,11 @@ class Lookout:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._new: list[_Interrupt] = []
-        self._old: list[_Interrupt] = []
+        self._new: list[Wait] = []
+        self._old: list[Wait] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, wait: _Interrupt) -> None:
+    def add(self, wait: Wait) -> None:
         """Look after a wait, should it last."""
         self._new.append(wait)
         if self._timer is None:
@@ -69,8 +76,7 @@ class Lookout:
         old, self._old, self._new = self._old, self._new, []
         self._timer = self.loop.call_later(_MOMENT, self._tick) if self._old else None
         for wait in old:
-            if wait.task is not None:
-                wait.begin()
+            wait.begin()
 
 
 class _Interrupt:
@@ -101,10 +107,6 @@ class _Interrupt:
             return
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self.error() from error
-
-    def begin(self) -> None:
-        """Look after this wait from now on."""
-        raise NotImplementedError
 
     def fire(self) -> None:
         """End the wait now."""
@@ -218,7 +220,7 @@ class Deadline(_Interrupt):
     def begin(self) -> None:
         """Set the timer."""
         self._begun = True
-        if self._seconds is not None:
+        if self._seconds is not None and self.task is not None:
             left = self.since + self._seconds - self.now()
             self._timer = self._loop.call_later(max(left, 0.0), self._check)
 

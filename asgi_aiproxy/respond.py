@@ -55,19 +55,22 @@ class StreamReply:
         self._wrote = True
         self._ping: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._over = False
         self._loop = exchange.lookout.loop
 
     async def run(self) -> None:
         """Send the whole stream. Raises APIError as long as nothing was sent."""
-        self._arm()
+        if self._every > 0:
+            self._exchange.lookout.add(self)
         try:
             out = await self._content()
-            self._disarm()
+            self._stop()
             await self._exchange.close()
-            await self._quiet()
+            if self._ping is not None:
+                await self._quiet()
             await _say(self._send, {"type": "http.response.body", "body": out, "more_body": False})
         finally:
-            self._disarm()
+            self._stop()
             if self._ping is not None:
                 self._ping.cancel()
 
@@ -76,8 +79,9 @@ class StreamReply:
         try:
             with _within(self._total):
                 reply = await self._exchange.open()
-                await self._quiet()
-                await self._begin(_headers(reply))
+                if self._ping is not None:
+                    await self._quiet()
+                await self._start(_headers(reply))
                 return await self._exchange.pump(self._write, reply.first)
         except APIError as error:
             self._exchange.fail(error)
@@ -94,7 +98,7 @@ class StreamReply:
             logger.exception("an answer broke within the gateway")
             return self._face.encode_break(internal())
 
-    async def _begin(self, headers: RawHeaders) -> None:
+    async def _start(self, headers: RawHeaders) -> None:
         if self._begun:
             return
         self._begun = True
@@ -120,11 +124,13 @@ class StreamReply:
         if self._ping is not None:
             await asyncio.wait((self._ping,))
 
-    def _arm(self) -> None:
-        if self._every > 0:
+    def begin(self) -> None:
+        """See to it from now on that the client hears something."""
+        if not self._over:
             self._timer = self._loop.call_later(self._every, self._check)
 
-    def _disarm(self) -> None:
+    def _stop(self) -> None:
+        self._over = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -136,11 +142,11 @@ class StreamReply:
         if due:
             self._ping = self._loop.create_task(self._pass_time())
         self._wrote = due  # that is something said, too
-        self._arm()
+        self.begin()
 
     async def _pass_time(self) -> None:
         try:
-            await self._begin([])
+            await self._start([])
             message = {"body": self._face.keepalive, "more_body": True}
             await _say(self._send, {"type": "http.response.body", **message})
         except ClientGoneError:
