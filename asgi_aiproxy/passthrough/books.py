@@ -47,9 +47,9 @@ class Books:
         "_started",
         "_ticks",
         "attempts",
+        "began",
         "error",
         "finished",
-        "first_byte",
         "key_id",
         "model",
         "status",
@@ -59,17 +59,13 @@ class Books:
         self._asked = asked
         self._started = clock()
         self._ticks = time.perf_counter()
-        self.first_byte: float | None = None
+        self.began: float | None = None  # when the answer did, by the same clock
         self.attempts = 0
         self.status = 0
         self.model = ""
         self.finished = False
         self.error: APIError | None = None
         self.key_id = asked.injected
-
-    def began(self) -> None:
-        """The answer is on its way to the client."""
-        self.first_byte = time.perf_counter() - self._ticks
 
     def record(self, model: str, usage: Usage | None) -> UsageRecord:
         """The record, with what the answer told of model and usage."""
@@ -98,6 +94,6 @@ class Books:
             error=error.message if error is not None else "",
             attempts=self.attempts,
             started=self._started,
-            first_byte=self.first_byte,
+            first_byte=self.began - self._ticks if self.began is not None else None,
             duration=time.perf_counter() - self._ticks,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 
-from asgi_aiproxy._asgi import Receive, Send
+from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, Gate
@@ -118,9 +119,7 @@ class Exchange:
         self._closed = True
         model, usage = self._meter.told() if self._meter is not None else ("", None)
         if self._turns is not None:
-            if usage is not None:
-                self._turns.spend(usage.input + usage.output)
-            self._turns.release()
+            self._turns.release(usage)
         if self._gate is not None:
             self._ways.recorder.put(self._gate.settle(self._books.record(model, usage)))
         elif self._ways.recorded:
@@ -150,7 +149,8 @@ class Exchange:
             self._stateful = stateful or site.references.any(body)
             if self._stateful and not affinity:
                 affinity = f"{asked.principal.id}@{site.name}"
-        asked.check_model(model)
+        if asked.principal.models:
+            asked.check_model(model)
         return Turns(asked, affinity=affinity, model=model)
 
     # what only one key finds again
@@ -175,7 +175,9 @@ class Exchange:
 
     async def _answered(self, content: Content, turns: Turns) -> Incoming:
         """The answer to pass on: of the first key that does, or else of the last."""
-        books, ways = self._books, self._ways
+        asked, books, ways = self._asked, self._books, self._ways
+        whole = content is None or isinstance(content, bytes)
+        length = None if whole else asked.length
         kept: Kept | None = None
         while True:
             try:
@@ -186,19 +188,26 @@ class Exchange:
                     raise
                 return kept
             books.attempts += 1
-            books.key_id = self._asked.injected or turns.key_id
-            answer = self._answer = await self._send(content, key)
+            books.key_id = asked.injected or turns.key_id
+            request = asked.outgoing(key, body=content, length=length, keep_host=ways.keep_host)
+            self._watch.expect(self._timeouts.first, "The upstream did not answer in time.")
+            try:
+                answer = await ways.transport.send(request)
+            except APIError as error:
+                # Once more, if it does no harm: the connection may have been of no use.
+                if not whole or asked.method not in _IDEMPOTENT or error.kind is not Kind.UPSTREAM:
+                    raise
+                answer = await ways.transport.send(request)
+            self._answer = answer
             status = answer.status
             if not turns.ours:
                 return answer
             if status not in _KEY_FAILED and (status != 404 or not self._stateful):
-                turns.settle(status)
-                turns.learn(answer.headers, ways.clock())
+                turns.answered(status, answer.headers, ways.clock())
                 return answer
             kept = await self._refused(answer, key, turns)
-            again = content is None or isinstance(content, bytes)
             sought = status == 404 or not self._stateful
-            if not (again and sought and turns.several):
+            if not (whole and sought and turns.several):
                 return self._final(kept)
 
     async def _refused(self, answer: Incoming, key: Key | None, turns: Turns) -> Kept:
@@ -226,30 +235,19 @@ class Exchange:
             raise APIError(Kind.KEY_REJECTED, f"{name!r} refused the gateway's key.")
         return kept
 
-    async def _send(self, content: Content, key: Key | None) -> Incoming:
-        """Send the request, twice if it does no harm and the connection was of no use."""
-        asked, ways = self._asked, self._ways
-        whole = content is None or isinstance(content, bytes)
-        length = None if whole else asked.length
-        request = asked.outgoing(key, body=content, length=length, keep_host=ways.keep_host)
-        self._watch.expect(self._timeouts.first, "The upstream did not answer in time.")
-        try:
-            return await ways.transport.send(request)
-        except APIError as error:
-            again = whole and asked.method in _IDEMPOTENT and error.kind is Kind.UPSTREAM
-            if not again:
-                raise
-        return await ways.transport.send(request)
-
     async def _pass_on(self, answer: Incoming, send: Send) -> bytes:
         """Send all of an answer but its last bytes."""
-        left = await self._begin(answer, send)
-        if left == 0:
-            return b""
         watch, read = self._watch, answer.read
+        headers, left = self._head(answer)
         feed = self._meter.feed if self._meter is not None else None
-        watch.expect(self._timeouts.idle, "The upstream fell silent.")
+        self.began = watch.busy = True
+        self._books.began = time.perf_counter()
         try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            watch.busy = False
+            if left == 0 or self._asked.method == "HEAD":
+                return b""
+            watch.expect(self._timeouts.idle, "The upstream fell silent.")
             while data := await read():
                 if feed is not None:
                     feed(data)
@@ -267,8 +265,8 @@ class Exchange:
             raise
         return b""
 
-    async def _begin(self, answer: Incoming, send: Send) -> int | None:
-        """Send the head of an answer; tells how many bytes follow, if that is known."""
+    def _head(self, answer: Incoming) -> tuple[RawHeaders, int | None]:
+        """The headers of an answer, and how many bytes follow, if that is known."""
         asked, books, status = self._asked, self._books, answer.status
         books.status = status
         if not 200 <= status <= 599:
@@ -283,16 +281,9 @@ class Exchange:
             headers.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
         if asked.method == "POST" and status < 300 and self._metered:
             # (What is asked for again, like a stored answer, was counted when it was made.)
-            self._meter = Meter.for_type(
-                said.get("content-type", ""), said.get("content-encoding", "")
-            )
-        self.began = True
-        books.began()
-        try:
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-        except OSError as error:
-            raise ClientGoneError("The client left.") from error
-        return 0 if asked.method == "HEAD" else length
+            kind, coding = said.get("content-type", ""), said.get("content-encoding", "")
+            self._meter = Meter.for_type(kind, coding)
+        return headers, length
 
     def _relocated(self, name: str, value: str) -> str:
         return relocated(name, value, self._asked, self._key)

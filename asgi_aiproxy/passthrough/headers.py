@@ -148,12 +148,7 @@ class AskedHead(msgspec.Struct, gc=False):
     passed: Pairs
     said: dict[bytes, str]
     credentials: RawHeaders
-
-    @property
-    def length(self) -> int | None:
-        """Of the body, if the client says so."""
-        said = self.said.get(b"content-length")
-        return int(said) if said is not None else None
+    length: int | None  # of the body, if the client says so
 
 
 def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
@@ -185,25 +180,29 @@ def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
                 said[name] = value.decode("latin-1")
         elif role == _CREDENTIAL:
             credentials.append(pair)
-    _check_framing(said)
+    length: int | None = None
+    if b"content-length" in said or b"transfer-encoding" in said:
+        length = _framed(said)
     if b"connection" in said or b"trailer" in said:
         named = _named([said.get(b"connection", ""), said.get(b"trailer", "")])
         passed = [pair for pair in passed if pair[0] not in named]
-    return AskedHead(passed, said, credentials)
+    return AskedHead(passed, said, credentials, length)
 
 
-def _check_framing(said: dict[bytes, str]) -> None:
+def _framed(said: dict[bytes, str]) -> int | None:
+    """The length of a body, if it is said. Raises APIError if its end can not be told for sure."""
     length = said.get(b"content-length")
     # (`isdigit` takes more for digits than there are in ASCII.)
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
         raise invalid("The request's content-length is no number.")
     encoding = said.get(b"transfer-encoding")
     if encoding is None:
-        return
+        return int(length) if length is not None else None
     if encoding.strip().lower() != "chunked":
         raise invalid("The request's transfer-encoding is not one that is known here.")
     if length is not None:
         raise invalid("The request says its length in two ways.")
+    return None
 
 
 def told_headers(
@@ -215,8 +214,7 @@ def told_headers(
     `relocated` gives the addresses in it as the client finds them. Raises APIError on what no
     header can hold.
     """
-    names: list[bytes] = []
-    values: list[str] = []
+    pairs: RawHeaders = []
     said: dict[str, str] = {}
     roles = policy.told
     for name, value in headers:
@@ -226,13 +224,10 @@ def told_headers(
         elif role == _READ:
             said[name] = f"{said[name]}, {value}" if name in said else value
         if passed:
-            names.append(passed)
-            values.append(value)
-    raw = [value.encode("latin-1", "replace") for value in values]
-    joined = b"".join(raw)
+            pairs.append((passed, value.encode("latin-1", "replace")))
+    joined = b"".join(chain.from_iterable(pairs))
     if len(joined) != len(joined.translate(None, _CONTROLS)):
         raise _no_header()
-    pairs = list(zip(names, raw, strict=True))
     if "connection" in said or "trailer" in said:
         named = _named([said.get("connection", ""), said.get("trailer", "")])
         pairs = [pair for pair in pairs if pair[0].decode("latin-1") not in named]
@@ -247,8 +242,10 @@ def told_length(said: dict[str, str]) -> int | None:
     """How long an answer says that it is; chunks go before (RFC 9112, 6.3)."""
     if "transfer-encoding" in said:
         return None
-    # (A transport has seen that all of several are the same.)
-    found = said.get("content-length", "").partition(",")[0].strip()
+    found = said.get("content-length", "")
+    if not found.isdecimal():
+        # (A transport has seen that all of several are the same.)
+        found = found.partition(",")[0].strip()
     return int(found) if found.isdecimal() else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 from asgi_aiproxy.dialects.anthropic.responses import decode_usage as anthropic_usage
@@ -37,42 +38,50 @@ class Meter:
     __slots__ = ("_head", "_held", "_pieces")
 
     def __init__(self) -> None:
-        self._head: bytes | None = None  # once something between it and the rest may be missing
+        self._head = b""  # once something between it and the rest may be missing
         self._pieces: list[bytes] = []
         self._held = 0
 
     @classmethod
     def for_type(cls, content_type: str, content_encoding: str) -> Meter | None:
         """A meter for such an answer, if it may tell usage in words that can be read."""
-        kind = content_type.partition(";")[0].strip().lower()
-        return cls() if kind in _TYPES and content_encoding in ("", "identity") else None
+        return cls() if content_encoding in ("", "identity") and _tells(content_type) else None
+
+    @property
+    def head(self) -> bytes:
+        """How it began."""
+        return self._head or b"".join(self._pieces)[:HEAD]
 
     def feed(self, data: bytes) -> None:
         """See some more of it."""
+        if len(data) > TAIL:
+            # (Its end is copied, so that all the rest need not be kept for it.)
+            self._head = self._head or (b"".join(self._pieces) + data[:HEAD])[:HEAD]
+            self._pieces, self._held = [data[-TAIL:]], TAIL
+            return
         self._pieces.append(data)
         self._held += len(data)
         if self._held > _MOST or len(self._pieces) > _MOST_PIECES:
             self._cut()
 
-    @property
-    def head(self) -> bytes:
-        """How it began."""
-        return b"".join(self._pieces)[:HEAD] if self._head is None else self._head
-
     def told(self) -> tuple[str, Usage | None]:
         """The model and the usage, as far as they were told."""
         rest = b"".join(self._pieces)
-        whole = rest if self._head is None else self._head + b"\n" + rest
-        return model_in(whole), usage_in(whole)
+        head = self._head or rest
+        return model_in(head) or (model_in(rest) if self._head else ""), usage_in(rest, head)
 
     def _cut(self) -> None:
         rest = b"".join(self._pieces)
-        if self._head is None and len(rest) > HEAD + TAIL:
-            self._head, rest = rest[:HEAD], rest[HEAD:]
-        if self._head is not None:
+        if len(rest) > HEAD + TAIL:
+            self._head = self._head or rest[:HEAD]
             rest = rest[-TAIL:]
         self._pieces = [rest]
         self._held = len(rest)
+
+
+@lru_cache(maxsize=256)
+def _tells(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() in _TYPES
 
 
 def model_in(data: bytes) -> str:
@@ -81,7 +90,7 @@ def model_in(data: bytes) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
-def usage_in(data: bytes) -> Usage | None:
+def usage_in(data: bytes, head: bytes) -> Usage | None:
     """The usage that JSON, events or lines tell: what is told last, and what only the beginning
     tells."""
     counts: dict[str, Any] = {}
@@ -89,7 +98,7 @@ def usage_in(data: bytes) -> Usage | None:
     while not counts and (at := data.rfind(b'"usage', low, at)) >= 0:
         counts = _object(data, _USAGE.match(data, at))
     if "total_tokens" not in counts and "totalTokenCount" not in counts:
-        first = _object(data, _USAGE.search(data, 0, HEAD))
+        first = _object(head, _USAGE.search(head, 0, HEAD))
         counts = first | {name: value for name, value in counts.items() if value is not None}
     if not counts and b"eval_count" in data[low:]:
         counts = {name.decode(): int(count) for name, count in _OLLAMA.findall(data, low)}
@@ -156,7 +165,8 @@ class Sum:
             if not self.model and '"model"' in text:
                 self.model = model_in(text.encode())
             return
-        found = usage_in(text.encode())
+        data = text.encode()
+        found = usage_in(data, data)
         if found is not None:
             before = self.usage or Usage()
             self.usage = Usage(

@@ -117,21 +117,12 @@ class PassthroughProxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
-        if scope["type"] == "http":
-            try:
-                await self._http(scope, receive, send)
-            except ClientGoneError:
-                pass  # nobody is left to tell
-        elif scope["type"] == "websocket":
-            with suppress(ClientGoneError):
-                await self._websocket(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await _asgi.serve_lifespan(self, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
         try:
             asked = read(scope, self._site, self._routes, own_keys=self._own_keys)
-            if asked.upgrade.strip().lower() == "websocket":
+            if asked.upgrade and asked.upgrade.strip().lower() == "websocket":
                 await self._refuse_upgrade(send)
                 return
             exchange = Exchange(self._ways, asked)
@@ -139,19 +130,32 @@ class PassthroughProxy:
                 await exchange.run(receive, send)
             finally:
                 await exchange.close()
+        except ClientGoneError:
+            pass  # nobody is left to tell
         except APIError as error:
-            await send_error(send, self._site.face, error)
+            await self._fail(send, error)
         except AIProxyError:
             raise
         except Exception:
-            await send_error(send, self._site.face, internal())
+            await self._fail(send, internal())
             raise
+
+    async def _fail(self, send: Send, error: APIError) -> None:
+        with suppress(ClientGoneError):
+            await send_error(send, self._site.face, error)
 
     async def _refuse_upgrade(self, send: Send) -> None:
         """A WebSocket that comes as plain HTTP: its server did not take it for one."""
         error = APIError(Kind.INVALID, "This is no WebSocket handshake that is understood here.")
         headers = [(b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")]
         await _asgi.answer(send, 426, self._site.face.encode_error(error), headers)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
+        elif scope["type"] == "websocket":
+            with suppress(ClientGoneError):
+                await self._websocket(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         bridge = Bridge(self._ways, self._sockets, scope, receive, send)

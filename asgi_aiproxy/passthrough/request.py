@@ -142,7 +142,7 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
         )
         if shown:
             headers = _without(headers, shown)
-            query = query_without(query, shown)
+            query = query_without(query, shown) if query else query
         if subprotocols:
             subprotocols = tuple(subprotocols_without(subprotocols, shown))
     if not policy.encoded:
@@ -176,7 +176,10 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
 def _without(headers: Pairs, shown: frozenset[str]) -> Pairs:
     """The headers but those that repeat a credential: seldom there are any."""
     joined = "\n".join([value for _, value in headers])
-    if not any(secret in joined for secret in shown):
+    for secret in shown:
+        if secret in joined:
+            break
+    else:
         return headers
     raw: RawHeaders = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     return [(name.decode(), v.decode("latin-1")) for name, v in without(raw, shown)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
+from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.refusals import no_key
 from asgi_aiproxy.upstream.base import Headers
@@ -85,6 +86,12 @@ class Turns:
             among=self._asked.principal.keys,
         )
 
+    def answered(self, status: int, headers: Headers, now: float) -> None:
+        """Tell how the key fared, and what the headers of its answer tell of its limits."""
+        if self._lease is not None:
+            self._lease.settle(status)
+            self._lease.learn(headers, now)
+
     def settle(
         self, status: int, retry_after: float | None = None, *, code: str | None = None
     ) -> None:
@@ -92,20 +99,12 @@ class Turns:
         if self._lease is not None:
             self._lease.settle(status, retry_after, code=code)
 
-    def learn(self, headers: Headers, now: float) -> None:
-        """Heed what the headers of its answer tell of the key's limits."""
-        if self._lease is not None:
-            self._lease.learn(headers, now)
-
-    def spend(self, tokens: int) -> None:
-        """Count tokens against the key."""
-        if self._lease is not None:
-            self._lease.spend(tokens)
-
-    def release(self) -> None:
-        """Give the key back."""
+    def release(self, usage: Usage | None = None) -> None:
+        """Give the key back; what was used counts against it."""
         lease, self._lease = self._lease, None
         if lease is not None:
+            if usage is not None:
+                lease.spend(usage.input + usage.output)
             lease.release()
 
 

@@ -26,27 +26,21 @@ class Rounds:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._watched: set[Watch] = set()
-        self._walking = False
+        self.watched: set[Watch] = set()
+        self.walking = False
 
-    def add(self, watch: Watch) -> None:
-        """Look after one more."""
-        self._watched.add(watch)
-        if not self._walking:
-            self._walking = True
-            self.loop.call_later(_ROUND, self._walk)
-
-    def remove(self, watch: Watch) -> None:
-        """Not that one any more."""
-        self._watched.discard(watch)
+    def begin(self) -> None:
+        """There is something to look after."""
+        self.walking = True
+        self.loop.call_later(_ROUND, self._walk)
 
     def _walk(self) -> None:
         now = self.loop.time()
-        for watch in list(self._watched):
+        for watch in list(self.watched):
             watch.look(now)
-        self._walking = bool(self._watched)
-        if self._walking:
-            self.loop.call_later(_ROUND, self._walk)
+        self.walking = False
+        if self.watched:
+            self.begin()
 
 
 class Watch:
@@ -105,7 +99,10 @@ class Watch:
         assert task is not None  # noqa: S101 (coroutines run in tasks)
         self._task = task
         self._cancelling = task.cancelling()
-        self._rounds.add(self)
+        rounds = self._rounds
+        rounds.watched.add(self)
+        if not rounds.walking:
+            rounds.begin()
         return self
 
     def __exit__(
@@ -114,11 +111,11 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._rounds.remove(self)
+        self._rounds.watched.discard(self)
         task, self._task = self._task, None
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
         reason, self._reason = self._reason, None
         if reason is None or task is None:
             return

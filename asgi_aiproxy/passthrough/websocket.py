@@ -10,6 +10,7 @@ import asyncio
 import functools
 import logging
 import ssl
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +100,7 @@ class Bridge:
             await self._deny(error.status, asked.site.face.encode_error(error), headers)
         finally:
             usage = self._sum.usage
-            if usage is not None:
-                turns.spend(usage.input + usage.output)
-            turns.release()
+            turns.release(usage)
             record = books.record(self._sum.model, usage)
             self._ways.recorder.put(record if gate is None else gate.settle(record))
 
@@ -134,9 +133,8 @@ class Bridge:
                 why = reason(error) if isinstance(error, OSError) else type(error).__name__
                 message = f"The WebSocket to {asked.site.name} could not be opened: {why}."
                 raise APIError(Kind.UPSTREAM, message) from error
-            turns.settle(101)
-            if upstream.response is not None:
-                turns.learn(_told(upstream.response), self._ways.clock())
+            told = _told(upstream.response) if upstream.response is not None else []
+            turns.answered(101, told, self._ways.clock())
             books.status = 101
             return upstream
 
@@ -234,7 +232,7 @@ class Bridge:
         }
         try:
             await self._say(accept)
-            books.began()
+            books.began = time.perf_counter()
             code, why = await self._until_one_ends(upstream, books)
         except BaseException:
             await upstream.close(_GOING_AWAY)
