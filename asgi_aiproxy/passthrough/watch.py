@@ -17,8 +17,9 @@ from asgi_aiproxy.errors import AIProxyError, APIError, Kind
 
 logger = logging.getLogger("asgi_aiproxy")
 
-# Seconds between two rounds. Who leaves, or is silent for too long, is noticed so much later.
-_ROUND = 0.05
+# Seconds between two rounds, and so much more for each exchange. Who leaves, or is silent for too
+# long, is noticed so much later.
+_ROUND, _EACH = 0.05, 0.00005
 
 
 class Rounds:
@@ -32,7 +33,7 @@ class Rounds:
     def begin(self) -> None:
         """There is something to look after."""
         self.walking = True
-        self.loop.call_later(_ROUND, self._walk)
+        self.loop.call_later(_ROUND + _EACH * len(self.watched), self._walk)
 
     def _walk(self) -> None:
         now = self.loop.time()

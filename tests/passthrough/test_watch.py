@@ -1,0 +1,201 @@
+"""Watching over exchanges: what they wait for ends when it should, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import PassthroughProxy
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.passthrough.watch import Rounds, Watch
+from tests import asgi
+from tests.upstreams import Upstream, answers
+from tests.wire import PATIENCE
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+pytestmark = pytest.mark.anyio
+
+
+def watch(total: float | None = None, idle: float | None = None) -> Watch:
+    return Watch(Rounds(asyncio.get_running_loop()), total=total, idle=idle)
+
+
+async def forever() -> Any:
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.Event().wait()
+
+
+async def waits(watching: Watch) -> None:
+    with watching:
+        await forever()
+
+
+async def left() -> Any:
+    return {"type": "http.disconnect"}
+
+
+async def test_a_client_that_leaves_ends_the_wait() -> None:
+    watching = watch()
+    watching.receive = left
+    with pytest.raises(ClientGoneError):
+        await waits(watching)
+
+
+async def test_a_receive_that_says_so_by_an_error_does_as_well() -> None:
+    async def broken() -> Any:
+        raise OSError("gone")
+
+    watching = watch()
+    watching.receive = broken
+    with pytest.raises(ClientGoneError):
+        await waits(watching)
+
+
+async def test_one_that_fails_or_says_something_else_does_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = 0
+
+    async def fails() -> Any:
+        nonlocal asked
+        asked += 1
+        raise RuntimeError("a bug")
+
+    async def repeats() -> Any:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request"}
+
+    with caplog.at_level(logging.WARNING):
+        for receive in (fails, repeats):
+            watching = watch(total=0.5)
+            watching.receive = receive
+            with pytest.raises(APIError) as caught:
+                await waits(watching)
+            assert caught.value.kind is Kind.TIMEOUT
+    assert asked == 2  # each once
+    assert [record.message for record in caplog.records] == [
+        "receive() failed: nobody is told if this client leaves"
+    ]
+
+
+async def test_what_is_at_hand_is_not_watched() -> None:
+    async def receive() -> Any:
+        raise AssertionError("nobody should ask")
+
+    for _ in range(100):
+        with watch() as watching:
+            watching.receive = receive
+            await asyncio.sleep(0)
+
+
+async def test_nothing_moves_for_too_long() -> None:
+    watching = watch()
+    watching.expect(0.1, "It is silent.")
+    with pytest.raises(APIError, match="It is silent") as caught:
+        await waits(watching)
+    assert caught.value.kind is Kind.TIMEOUT
+
+
+async def test_what_moves_may_take_as_long_as_it_likes() -> None:
+    with watch() as watching:
+        watching.expect(0.5, "It is silent.")
+        for _ in range(12):
+            await asyncio.sleep(0.1)
+            watching.moved = True
+
+
+async def test_a_client_that_does_not_read_is_as_good_as_gone() -> None:
+    watching = watch()
+    watching.expect(0.1, "The upstream is silent.")
+    watching.busy = True
+    with pytest.raises(ClientGoneError):
+        await waits(watching)
+
+
+async def test_an_upstream_that_does_not_come_for_more_is_given_up() -> None:
+    watching = watch(idle=0.1)
+    watching.expect(PATIENCE, "It did not answer.")
+    watching.handed = True
+    with pytest.raises(APIError, match="stopped reading"):
+        await waits(watching)
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def work() -> None:
+        with watch() as watching:
+            watching.expect(PATIENCE, "late")
+            await forever()
+
+    task = asyncio.ensure_future(work())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_one_round_looks_after_all_and_ends_with_them() -> None:
+    rounds = Rounds(asyncio.get_running_loop())
+
+    async def one(number: int) -> bool:
+        try:
+            with Watch(rounds, total=0.1 if number % 2 else None, idle=None):
+                await asyncio.sleep(0.6)
+        except APIError:
+            return False
+        return True
+
+    assert await asyncio.gather(*map(one, range(200))) == [True, False] * 100
+    assert not rounds.watched
+    async with asyncio.timeout(PATIENCE):
+        while rounds.walking:
+            await asyncio.sleep(0.01)
+
+
+async def test_it_leaves_nothing_for_the_collector() -> None:
+    class Receive:
+        async def __call__(self) -> Any:
+            await forever()
+
+    gc.disable()
+    try:
+        receive = Receive()
+        gone = weakref.ref(receive)
+        with watch() as watching:
+            watching.receive = receive
+            await asyncio.sleep(0.2)  # so that it is watched
+        del receive, watching
+        await asyncio.sleep(0.05)
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_proxy_may_serve_several_event_loops_at_once() -> None:
+    upstream = Upstream(answers())
+    proxy = PassthroughProxy("http://a.example", transport=upstream.transport)
+    found: list[int] = []
+
+    async def many() -> None:
+        for _ in range(30):
+            found.append((await asgi.request(proxy, "GET", "/x")).status)
+            await asyncio.sleep(0.003)
+
+    threads = [threading.Thread(target=asyncio.run, args=(many(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert found == [200] * 90
