@@ -138,10 +138,13 @@ class Exchange:
         asked = self._asked
         site, route = asked.site, asked.route
         model, stored = route.model, None
-        if body and self._metered and "json" in asked.content_type.lower():
+        bound = bool(asked.principal.models)
+        if body and (self._metered or bound) and "json" in asked.content_type.lower():
             named, stored = asked_in(body)
             model = model or named
         self._books.model = model
+        if bound:
+            asked.check_model(model)
         affinity = asked.affinity
         pool = site.provider.keys if site.provider is not None else None
         if pool is not None and len(pool) > 1:
@@ -149,8 +152,6 @@ class Exchange:
             self._stateful = stateful or site.references.any(body)
             if self._stateful and not affinity:
                 affinity = f"{asked.principal.id}@{site.name}"
-        if asked.principal.models:
-            asked.check_model(model)
         return Turns(asked, affinity=affinity, model=model)
 
     # what only one key finds again

@@ -266,9 +266,22 @@ async def test_a_caller_bound_to_models_gets_those(model: str) -> None:
     answer = await place.ask("POST", CHAT, {**HI, "model": model}, who)
     assert answer.status == (200 if allowed else 403)
     assert len(place.upstream.requests) == allowed
+    assert (await place.record()).model_asked == model  # a refused one is recorded, too
     place = Place(row=GEMINI)
     path = f"/v1beta/models/{model.replace('gpt', 'gemini')}:generateContent"
     assert (await place.ask("POST", path, b"{}", who)).status == (200 if allowed else 403)
+
+
+async def test_it_gets_those_of_an_application_as_well() -> None:
+    upstream = Upstream(answers())
+    app = PassthroughProxy("http://models.internal", transport=upstream.transport)
+    headers = {"content-type": "application/json"}
+    for model, status in (("gpt-x", 200), ("other", 403)):
+        body = json.dumps({**HI, "model": model}).encode()
+        who = {SCOPE_KEY: Principal("ada", models=("gpt-*",))}
+        answer = await asgi.request(app, "POST", CHAT, body, headers=headers, **who)
+        assert answer.status == status
+    assert len(upstream.requests) == 1
 
 
 async def test_a_caller_bound_to_models_can_not_hide_one() -> None:
