@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -111,18 +112,37 @@ def too_large(limit: int) -> APIError:
     return APIError(Kind.TOO_LARGE, f"The request body is larger than {limit} bytes.")
 
 
+def error_headers(error: APIError) -> RawHeaders:
+    """What the headers of an answer tell of an error."""
+    headers: RawHeaders = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.allow:
+        headers.append((b"allow", ", ".join(error.allow).encode()))
+    if error.provider:
+        headers.append((b"aiproxy-provider", error.provider.encode("latin-1", "replace")))
+    return headers
+
+
 async def answer(
     send: Send,
     status: int,
     body: bytes,
     headers: RawHeaders,
     media_type: bytes = b"application/json",
+    *,
+    head: bool = False,
 ) -> None:
-    """Send a whole answer. Raises ClientGoneError if nobody is there to take it."""
+    """Send a whole answer, of which `head` leaves the body out.
+
+    Raises ClientGoneError if nobody is there to take it.
+    """
     start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
     try:
         await send({"type": "http.response.start", "status": status, "headers": start})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": b"" if head else body})
     except OSError as error:
         raise ClientGoneError("The client left.") from error
 

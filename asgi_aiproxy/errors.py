@@ -84,6 +84,9 @@ class APIError(AIProxyError):
         self.upstream_status = upstream_status
         # The provider's own error body, where the client speaks the same dialect.
         self.body: bytes | None = None
+        # The provider that failed, and the methods that a path takes, where that is known.
+        self.provider = ""
+        self.allow: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.message

@@ -278,6 +278,7 @@ class Exchange:
                 return await self._attempt(planned, key)
             except APIError as error:
                 self._without_secret(error)
+                error.provider = target.provider.name
                 # The message alone: handlers keep what they are given, and the error the request.
                 told = target.provider.name, self._key_id or "-", error.message
                 logger.info("provider %s, key %s: %s", *told)

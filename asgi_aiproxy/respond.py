@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -207,13 +206,8 @@ async def _say(send: Send, message: Message) -> None:
 
 async def send_error(send: Send, face: Face, error: APIError) -> None:
     """Send an error in the client's own dialect."""
-    headers: RawHeaders = []
-    if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
     body = error.body if error.body is not None else face.encode_error(error)
-    await _asgi.answer(send, error.status, body, headers)
+    await _asgi.answer(send, error.status, body, _asgi.error_headers(error))
 
 
 def internal() -> APIError:

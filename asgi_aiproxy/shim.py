@@ -117,7 +117,8 @@ class Shim:
                 face, operation = self._match(scope)
                 principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
                 if operation.body == "none":
-                    await self._list(send, operation, principal)
+                    head = scope["method"] == "HEAD"
+                    await self._list(send, operation, principal, head=head)
                 else:
                     await self._relay_call(scope, receive, send, face, operation, principal)
             except APIError as error:
@@ -150,18 +151,17 @@ class Shim:
         path = _asgi.local_path(scope)
         if path is None:
             raise APIError(Kind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
+        asked = "GET" if method == "HEAD" else method
         for face in self.faces:
-            operation = face.match(method, path)
+            operation = face.match(asked, path)
             if operation is not None:
                 return face, operation
-        for face in self.faces:
-            for other in ("POST", "GET"):
-                if other != method and face.match(other, path) is not None:
-                    raise APIError(
-                        Kind.INVALID,
-                        f"Not allowed: {method} {path}. This path takes {other}.",
-                        status=405,
-                    )
+        takes = [m for m in ("POST", "GET") if any(face.match(m, path) for face in self.faces)]
+        if takes:
+            words = f"Not allowed: {method} {path}. This path takes {' and '.join(takes)}."
+            error = APIError(Kind.INVALID, words, status=405)
+            error.allow = (*takes, "HEAD") if "GET" in takes else tuple(takes)
+            raise error
         hint = ""
         if any(face.match(method, "/v1" + path) for face in self.faces):
             hint = " The base URL of clients must end with '/v1'."
@@ -169,7 +169,9 @@ class Shim:
 
     # models
 
-    async def _list(self, send: Send, operation: Operation, principal: Principal) -> None:
+    async def _list(
+        self, send: Send, operation: Operation, principal: Principal, *, head: bool
+    ) -> None:
         router = self._relay.router
         if operation.name == "model":
             targets = _serving(principal, router.targets(operation.model))
@@ -182,7 +184,7 @@ class Shim:
                 names = [(n, o) for n, o in names if _serving(principal, router.targets(n))]
             data = [_model(name, owner) for name, owner in names if principal.may_use(name)]
             body = {"object": "list", "data": data}
-        await _asgi.answer(send, 200, _json.dumps(body), [])
+        await _asgi.answer(send, 200, _json.dumps(body), [], head=head)
 
     # calls
 

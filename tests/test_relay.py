@@ -123,6 +123,7 @@ async def test_a_refused_key_is_quarantined_and_the_client_never_sees_a_401() ->
     alone, _ = shim(Upstream(refuses(401, said)), OPENAI.using("sk-1"))
     answer = await asgi.chat(alone)
     assert answer.status == 502
+    assert answer.header("aiproxy-provider") == "openai"
     assert b"sk-1" not in answer.body
 
 

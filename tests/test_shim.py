@@ -53,6 +53,23 @@ async def test_what_is_not_there_is_told_in_openais_shape(
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/chat/completions", "POST"), ("/v1/models", "GET, HEAD"), ("/v1/models/m", "GET, HEAD")],
+)
+async def test_a_wrong_method_is_told_which_are_right(path: str, allowed: str) -> None:
+    app, _ = shim()
+    answer = await asgi.request(app, "DELETE", path)
+    assert (answer.status, answer.header("allow")) == (405, allowed)
+
+
+async def test_head_tells_of_a_list_what_get_does_without_its_body() -> None:
+    app, _ = shim()
+    whole, head = [await asgi.request(app, method, "/v1/models") for method in ("GET", "HEAD")]
+    assert (head.status, head.headers, head.body) == (whole.status, whole.headers, b"")
+    assert head.header("content-length") == str(len(whole.body))
+
+
 async def test_a_base_url_without_v1_gets_a_hint() -> None:
     app, _ = shim()
     answer = await asgi.chat(app, "/chat/completions")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import RawHeaders, Scope, Send
+from asgi_aiproxy._asgi import Scope, Send
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_CHAT
 from asgi_aiproxy.dialects.base import Face
@@ -32,10 +31,6 @@ def face_of(scope: Scope) -> Face:
 
 async def refuse(scope: Scope, send: Send, error: APIError) -> None:
     """Answer with an error, if the caller is still there to take it."""
-    headers: RawHeaders = []
-    if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+    body = face_of(scope).encode_error(error)
     with suppress(ClientGoneError):
-        await _asgi.answer(send, error.status, face_of(scope).encode_error(error), headers)
+        await _asgi.answer(send, error.status, body, _asgi.error_headers(error))

@@ -217,6 +217,9 @@ async def test_head_and_options_are_answered_and_the_connection_goes_on(server: 
             assert answer.status == 405, method
             if method != "HEAD":
                 assert answer.json["error"]["type"] == "invalid_request_error"
+        caller.ask("HEAD", "/v1/models")
+        listed = await caller.answer("HEAD")
+        assert (listed.status, listed.body) == (200, b"")
         caller.chat()
         assert (await caller.answer()).status == 200
         await place.recorded()
