@@ -957,6 +957,7 @@ def test_a_single_key_is_one_key(one: str | Key) -> None:
         (lambda: Key("a", concurrency=0), "concurrency must be at least 1"),
         (lambda: Key("a", id="x\r\ny"), "printable"),
         (lambda: Key("a", base_url="api.example"), "base_url must begin with http"),
+        (lambda: Key("a", proxy="sk-1@proxy:3128"), "outbound proxy's address begins with"),
     ],
 )
 def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:

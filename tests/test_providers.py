@@ -361,6 +361,7 @@ def test_using_takes_one_key_or_several(keys: Any, count: int) -> None:
         (lambda: OPENAI.using("sk", base_url="https://x/v1#a"), "end with its path"),
         (lambda: OPENAI.using("sk", base_url="https://x:port/v1"), "base_url"),
         (lambda: OPENAI.using("sk", base_url=None), "a text, not NoneType"),
+        (lambda: OPENAI.using("sk", proxy="u:secret@proxy"), "proxy's address begins with"),
         (lambda: openai_compatible(None), "a text, not NoneType"),
         (lambda: azure(None), "a text, not NoneType"),
         (lambda: OPENAI.using("sk", name="a/b"), "holds no '/'"),

@@ -10,6 +10,8 @@ from typing import Any
 
 from asgi_aiproxy.errors import ConfigurationError
 
+PROXIES = ("http://", "https://", "socks5://", "socks5h://")
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -55,11 +57,20 @@ class Key:
             raise ConfigurationError(
                 f"Key {self.id!r}: base_url must begin with http:// or https://."
             )
+        check_proxy_url(self.proxy, f"Key {self.id!r}")
 
     @property
     def limited(self) -> bool:
         """Whether its use is counted."""
         return any(limit is not None for limit in (self.rpm, self.tpm, self.concurrency))
+
+
+def check_proxy_url(url: str | None, owner: str) -> None:
+    """Raise ConfigurationError, which does not quote it, if an outbound proxy's URL is none."""
+    if url is not None and not url.startswith(PROXIES):
+        raise ConfigurationError(
+            f"{owner}: an outbound proxy's address begins with http://, https:// or socks5://."
+        )
 
 
 def fingerprint(secret: str) -> str:

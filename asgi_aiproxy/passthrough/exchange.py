@@ -158,8 +158,9 @@ class Exchange:
 
     async def _home(self, body: bytes) -> str:
         """The key that has what is asked for; empty if nobody knows."""
-        site, resource = self._asked.site, self._asked.route.resource
-        if site.homes is None:
+        asked = self._asked
+        site, resource = asked.site, asked.route.resource
+        if site.homes is None or asked.own_key or asked.key_id:
             return ""
         return await site.homes.of([resource] if resource else site.references.all(body))
 

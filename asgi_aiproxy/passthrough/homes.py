@@ -17,6 +17,7 @@ logger = logging.getLogger("asgi_aiproxy")
 _MOST = 10_000  # in this process
 _LOOKED_UP = 3600.0  # seconds for which the store is not asked again
 _ASKED = 4  # of those that one request names
+_LONGEST = 300  # of their names
 
 _STRINGS = re.compile(rb'"([^"\\]*)"\s*(:?)')  # and whether it is a name
 # The first in an answer is its own: in a stream of events that of the resource it is about.
@@ -51,7 +52,8 @@ class Homes:
     async def of(self, resources: Iterable[str]) -> str:
         """The key of the first of these that is known; empty if none is."""
         table = self._pool.table
-        for resource in list(dict.fromkeys(resources))[:_ASKED]:
+        wanted = [each for each in dict.fromkeys(resources) if len(each) <= _LONGEST]
+        for resource in wanted[:_ASKED]:
             key_id = self._here(resource)
             if not key_id and table is not None:
                 try:

@@ -37,11 +37,11 @@ class Rounds:
 
     def _walk(self) -> None:
         now = self.loop.time()
-        for watch in list(self.watched):
-            watch.look(now)
         self.walking = False
         if self.watched:
             self.begin()
+        for watch in list(self.watched):
+            watch.look(now)
 
 
 class Watch:

@@ -13,7 +13,7 @@ from asgi_aiproxy import __version__, _json
 from asgi_aiproxy.dialects.base import Draft, Language
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
-from asgi_aiproxy.keys.key import listed
+from asgi_aiproxy.keys.key import check_proxy_url, listed
 from asgi_aiproxy.upstream.base import Outgoing, Timeouts
 
 Auth = Callable[[Outgoing, str], Outgoing]  # pure: a request and a secret make a request
@@ -95,6 +95,7 @@ class Provider:
                 f"Provider {self.name!r}: base_url must begin with http:// or https:// and a host, "
                 f"not {_shown(self.base_url)!r}."
             )
+        check_proxy_url(self.proxy, f"Provider {self.name!r}")
         if parts.query or parts.fragment:
             raise ConfigurationError(
                 f"Provider {self.name!r}: base_url must end with its path: "

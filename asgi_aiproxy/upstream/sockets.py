@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from pathlib import Path
 
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import Undo, plain
 from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
@@ -65,6 +65,8 @@ class SocketTransport:
         try:
             where = place(request.url, request.proxy or self._proxy)
             head, length = _head(request, where)
+        except ConfigurationError as error:  # what is said of a proxy is none
+            raise APIError(Kind.INTERNAL, str(error)) from None
         except ValueError:
             # Without its cause, which quotes what may be a secret.
             message = "The request to the provider is no valid HTTP: is there a line end in a key?"

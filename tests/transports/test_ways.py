@@ -25,7 +25,6 @@ import trustme
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind as ErrorKind
 from asgi_aiproxy.upstream import HttpxTransport, Timeouts, Transport
 from tests.transports.conftest import (
-    HTTPX,
     HTTPX_GIVEN,
     KINDS,
     OWN,
@@ -297,7 +296,7 @@ def test_what_is_no_proxy_is_refused_when_it_is_set(kind: Kind, proxy: str) -> N
     assert "WORD" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", [REQWEST, HTTPX], ids=lambda kind: kind.name)
+@own
 @pytest.mark.parametrize("proxy", ["proxy:3128", "ftp://me:WORD@proxy", "http://", "http://[x"])
 async def test_what_is_no_proxy_is_not_passed_by(kind: Kind, proxy: str) -> None:
     """A provider's or a key's proxy that can not be used is not left out either."""
