@@ -22,6 +22,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 # Seconds after which a wait is looked after. A task to see a client leave, or a timer, costs more
 # than many an answer takes that is at hand; who leaves earlier is noticed then.
 _MOMENT = 0.005
+_SOON = 0.05  # a limit so short is set at once
 
 
 class ClientGoneError(AIProxyError):
@@ -80,7 +81,10 @@ class Lookout:
 
 
 class _Interrupt:
-    """Within the block, `fire` ends what its task waits for and raises `self.error()` there."""
+    """Within the block, `fire` ends what its task waits for and raises `self.error()` there.
+
+    Without a `lookout` it begins at once.
+    """
 
     __slots__ = ("_cancelling", "_fired", "_lookout", "_loop", "task")
 
@@ -94,6 +98,10 @@ class _Interrupt:
         task = self.task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 (coroutines run in tasks)
         self._cancelling = task.cancelling()
+        if self._lookout is not None:
+            self._lookout.add(self)
+        else:
+            self.begin()
         return self
 
     def __exit__(
@@ -103,10 +111,19 @@ class _Interrupt:
         trace: TracebackType | None,
     ) -> None:
         task, self.task = self.task, None
+        self.end()
         if not self._fired or task is None:
             return
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self.error() from error
+
+    def begin(self) -> None:
+        """Look after this wait from now on, unless it is over."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Look after it no more."""
+        raise NotImplementedError
 
     def fire(self) -> None:
         """End the wait now."""
@@ -122,48 +139,32 @@ class _Interrupt:
 class Departure(_Interrupt):
     """Raises ClientGoneError when `receive` says that the client has left.
 
-    Nobody else may call `receive` within the block. It is asked once the block has lasted for a
-    moment: what is over by then need not be watched.
+    Nobody else may call `receive` within the block. With a `lookout` it is asked once the block has
+    lasted for a moment: what is over by then need not be watched.
     """
 
-    __slots__ = ("_receive", "_timer", "_watcher")
+    __slots__ = ("_receive", "_watcher")
 
     def __init__(self, receive: Receive, lookout: Lookout | None = None) -> None:
         super().__init__(lookout)
         self._receive: Receive | None = receive
         self._watcher: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        if self._lookout is not None:
-            self._lookout.add(self)
-        else:
-            self._timer = self._loop.call_later(_MOMENT, self.begin)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._receive = None  # no cycle is left for the collector
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
-        super().__exit__(kind, error, trace)
-
-    def error(self) -> AIProxyError:
-        """The client left."""
-        return ClientGoneError("The client left.")
 
     def begin(self) -> None:
         """Listen for the client."""
         if self._receive is not None:
             self._watcher = self._loop.create_task(self._watch(self._receive))
+
+    def end(self) -> None:
+        """Listen no more."""
+        self._receive = None  # no cycle is left for the collector
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    def error(self) -> AIProxyError:
+        """The client left."""
+        return ClientGoneError("The client left.")
 
     async def _watch(self, receive: Receive) -> None:
         try:
@@ -190,6 +191,8 @@ class Deadline(_Interrupt):
 
     def __init__(self, seconds: float | None, message: str, lookout: Lookout | None = None) -> None:
         super().__init__(lookout)
+        if seconds is not None and seconds < _SOON:
+            self._lookout = None
         self._seconds = seconds
         self._message = message
         self._timer: asyncio.TimerHandle | None = None
@@ -198,25 +201,6 @@ class Deadline(_Interrupt):
         self.since = self.now()
         self.busy = False
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        if self._lookout is not None and (self._seconds is None or self._seconds > 10 * _MOMENT):
-            self._lookout.add(self)
-        else:
-            self.begin()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        super().__exit__(kind, error, trace)
-
     def begin(self) -> None:
         """Set the timer."""
         self._begun = True
@@ -224,12 +208,17 @@ class Deadline(_Interrupt):
             left = self.since + self._seconds - self.now()
             self._timer = self._loop.call_later(max(left, 0.0), self._check)
 
+    def end(self) -> None:
+        """Set it no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def shorten(self, seconds: float) -> None:
         """From now on, wait no longer than that."""
         if self._seconds is None or seconds < self._seconds:
             self._seconds = seconds
-            if self._timer is not None:
-                self._timer.cancel()
+            self.end()
             if self._begun:
                 self.begin()
 

@@ -32,6 +32,7 @@ from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 MiB = 1024 * 1024
 _JSON = "application/json"
 _NONE: Mapping[str, str] = {}
+_REMEMBERED, _LONG = 256, 256
 
 # The headers that callers steer the gateway with.
 _READ = frozenset(
@@ -89,6 +90,7 @@ class Shim:
         self._max_upload = max_upload
         self._keepalive = keepalive
         self._own_keys = own_keys
+        self._matched: dict[object, tuple[Face, Operation]] = {}  # of requests, by how they came
         self._heard = {face: _heard(face) for face in self.faces}
         self._users = 0
 
@@ -148,6 +150,10 @@ class Shim:
 
     def _match(self, scope: Scope) -> tuple[Face, Operation]:
         method: str = scope["method"]
+        sent = (method, scope["path"], scope.get("raw_path"), scope.get("root_path"))
+        known = self._matched.get(sent)
+        if known is not None:
+            return known
         path = _asgi.local_path(scope)
         if path is None:
             raise APIError(Kind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
@@ -155,6 +161,8 @@ class Shim:
         for face in self.faces:
             operation = face.match(asked, path)
             if operation is not None:
+                if len(self._matched) < _REMEMBERED and len(path) < _LONG:
+                    self._matched[sent] = face, operation
                 return face, operation
         takes = [m for m in ("POST", "GET") if any(face.match(m, path) for face in self.faces)]
         if takes:

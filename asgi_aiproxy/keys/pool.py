@@ -163,7 +163,7 @@ class KeyPool:
         want = Want(model, key_id, affinity, exclude, among)
         if self._shared is not None:
             return await self._shared.acquire(want, self._wait)
-        if not self._waiting.holds(want):
+        if not (self._waiting and self._waiting.holds(want)):
             try:
                 return self._take(want)
             except NoKeyError as error:

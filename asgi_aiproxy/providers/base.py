@@ -41,6 +41,7 @@ def unchanged(draft: Draft) -> Draft:
 
 
 _URL = re.compile(r"(\w+://)?([^/]*)(.*)", re.DOTALL)
+_REMEMBERED = 256
 _NOTHING: dict[str, str] = {}
 _JSON = {"content-type": "application/json"}
 _HEADERS = {
@@ -156,11 +157,20 @@ class Provider:
 
     # a provider is also the simplest router
 
+    @cached_property
+    def _targets(self) -> dict[str, tuple[Target, ...]]:
+        return {}  # by model: most calls ask for one of a few
+
     def targets(self, model: str, provider: str = "") -> tuple[Target, ...]:
         """Itself, whatever the model."""
         if provider and provider != self.name:
             return ()
-        return (Target(self, model.removeprefix(f"{self.name}/")),)
+        found = self._targets.get(model)
+        if found is None:
+            found = (Target(self, model.removeprefix(f"{self.name}/")),)
+            if len(self._targets) < _REMEMBERED:
+                self._targets[model] = found
+        return found
 
     def models(self) -> tuple[str, ...]:
         """None by name: it answers for all it has."""
