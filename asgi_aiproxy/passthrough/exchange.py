@@ -242,6 +242,7 @@ class Exchange:
         watch, read = self._watch, answer.read
         headers, left = self._head(answer)
         feed = self._meter.feed if self._meter is not None else None
+        ended = getattr(answer, "ended", _nobody_knows)
         self.began = watch.busy = True
         self._books.began = time.perf_counter()
         try:
@@ -257,6 +258,8 @@ class Exchange:
                     left -= len(data)
                     if left <= 0:
                         return data
+                elif ended():
+                    return data
                 watch.busy = watch.moved = True
                 await send({"type": "http.response.body", "body": data, "more_body": True})
                 watch.busy = False
@@ -289,3 +292,8 @@ class Exchange:
 
     def _relocated(self, name: str, value: str) -> str:
         return relocated(name, value, self._asked, self._key)
+
+
+def _nobody_knows() -> bool:
+    """Whether an answer has ended, when its transport does not say so before it is asked again."""
+    return False

@@ -164,6 +164,11 @@ class Connection(asyncio.Protocol):
         self._resume_reading()
         return data
 
+    @property
+    def ended(self) -> bool:
+        """Whether the whole body was read."""
+        return self.reader is not None and self.reader.done and not self._pieces
+
     async def read_raw(self, count: int) -> bytes:
         """Exactly so many bytes of something that is no HTTP. Raises what `lost` holds."""
         if self.reader is None:

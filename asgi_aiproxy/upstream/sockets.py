@@ -161,6 +161,11 @@ class SocketIncoming:
         await self.aclose()
         return b""
 
+    def ended(self) -> bool:
+        """Whether nothing comes after what was read."""
+        connection = self._connection
+        return connection is None or (self._undo is None and connection.ended)
+
     async def aclose(self) -> None:
         """Done with it: its connection is free for others, or, in mid-stream, closed."""
         connection, self._connection = self._connection, None

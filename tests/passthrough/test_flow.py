@@ -7,12 +7,14 @@ import tracemalloc
 
 import pytest
 
-from asgi_aiproxy import Timeouts
+from asgi_aiproxy import PassthroughProxy, Timeouts
 from asgi_aiproxy.providers import OPENAI
+from asgi_aiproxy.upstream import SocketTransport
+from tests import asgi
 from tests.passthrough.door import Door, behind
 from tests.passthrough.test_conformance import ask, says
 from tests.server.caller import Caller
-from tests.wire import PATIENCE, Line
+from tests.wire import PATIENCE, Line, Wire
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +100,29 @@ async def test_each_piece_of_a_request_is_there_before_the_next_is_said(door: Do
             caller.say(chunk(b"piece %d" % (number + 1)) if number < 4 else b"0\r\n\r\n")
         assert await caller.piece() == b""
         assert (await at.recorded()).outcome == "done"
+
+
+async def test_what_is_known_to_be_the_end_is_said_at_once() -> None:
+    """One message, one packet to the client: nobody waits to hear that there is no more."""
+    pieces = [[b"all of it"], [b"one, ", b"two"]]
+
+    async def handler(line: Line) -> None:
+        for said in pieces:
+            await line.request()
+            await line.send(STREAM + b"".join(map(chunk, said)) + b"0\r\nx-trailer: 1\r\n\r\n")
+
+    async with Wire(handler) as wire:
+        transport = SocketTransport()
+        proxy = PassthroughProxy(wire.url, transport=transport)
+        for said in pieces:
+            async with asgi.opened(proxy, "GET", "/x") as exchange:
+                exchange.send_body(b"")
+                assert (await exchange.message())["status"] == 200
+                body = await exchange.message()
+                assert (body["body"], body["more_body"]) == (b"".join(said), False)
+                await exchange.ended()
+        assert len(wire.lines) == 1  # the connection was kept
+        await transport.aclose()
 
 
 # ── at the slower side's pace ────────────────────────────────────────────────
