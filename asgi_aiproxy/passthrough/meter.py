@@ -29,6 +29,7 @@ _USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
 _MODEL = re.compile(rb'"(?:model|modelVersion)"\s*:\s*"([^"\\]{1,200})"')
 _OLLAMA = re.compile(rb'"(prompt_eval_count|eval_count)"\s*:\s*(\d{1,15})')
 _LONGEST = 4096  # of an object of usage
+_FIRST = 4096  # what is told at the beginning is told in the first event
 _scan = json.JSONDecoder().raw_decode
 
 
@@ -96,17 +97,21 @@ def usage_in(data: bytes, head: bytes) -> Usage | None:
     counts: dict[str, Any] = {}
     at, low = len(data), max(len(data) - TAIL, 0)
     while not counts and (at := data.rfind(b'"usage', low, at)) >= 0:
-        counts = _object(data, _USAGE.match(data, at))
+        counts = _object(data, at)
     if "total_tokens" not in counts and "totalTokenCount" not in counts:
-        first = _object(head, _USAGE.search(head, 0, HEAD))
+        first: dict[str, Any] = {}
+        at = -1
+        while not first and (at := head.find(b'"usage', at + 1, _FIRST)) >= 0:
+            first = _object(head, at)
         counts = first | {name: value for name, value in counts.items() if value is not None}
-    if not counts and b"eval_count" in data[low:]:
+    if not counts and data.rfind(b'"eval_count"', low) >= 0:
         counts = {name.decode(): int(count) for name, count in _OLLAMA.findall(data, low)}
     return _read(counts) if counts else None
 
 
-def _object(data: bytes, found: re.Match[bytes] | None) -> dict[str, Any]:
-    """The object that begins after what was found; nothing if there is none, or not all of it."""
+def _object(data: bytes, at: int) -> dict[str, Any]:
+    """The usage that is told here; nothing if there is none, or not all of it."""
+    found = _USAGE.match(data, at)
     if found is None:
         return {}
     text = data[found.end() : found.end() + _LONGEST].decode("utf-8", "replace")
