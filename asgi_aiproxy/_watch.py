@@ -1,7 +1,10 @@
 """Ending a wait from outside: when the client leaves, or when time is up.
 
-Both cancel the task that waits and turn the cancellation, once it has unwound, into an exception of
+All cancel the task that waits and turn the cancellation, once it has unwound, into an exception of
 their own, as `asyncio.timeout` does; a cancellation that comes from elsewhere stays one.
+
+An answer that is at hand takes less time than a timer, a task and another timer would: so there is
+one timer for all exchanges, and a client is only watched whose answer lets it wait.
 """
 
 from __future__ import annotations
@@ -18,90 +21,33 @@ logger = logging.getLogger("asgi_aiproxy")
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-
-# Seconds after which a wait is looked after. A task to see a client leave, or a timer, costs more
-# than many an answer takes that is at hand; who leaves earlier is noticed then.
-_MOMENT = 0.005
-_SOON = 0.05  # a limit so short is set at once
+# Seconds between two rounds, and so much more for each exchange. Who leaves right after asking, or
+# is silent for too long, is noticed a round or two later.
+_ROUND, _EACH = 0.015, 0.00005
+_NEVER = float("inf")
 
 
 class ClientGoneError(AIProxyError):
     """The client left before its answer was complete."""
 
 
-class Wait(Protocol):
-    """What may have to be looked after, if it lasts."""
+class Deadline:
+    """Within the block, ends what its task waits for after so many seconds.
 
-    def begin(self) -> None:
-        """Look after it from now on, unless it is over."""
-
-
-class Lookouts:
-    """The lookouts of the event loops that an app's requests run in."""
-
-    def __init__(self) -> None:
-        self._known: dict[asyncio.AbstractEventLoop, Lookout] = {}
-
-    def here(self) -> Lookout:
-        """That of the running loop."""
-        loop = asyncio.get_running_loop()
-        lookout = self._known.get(loop)
-        if lookout is None:
-            # What is left of loops that are closed is forgotten.
-            self._known = {one: out for one, out in self._known.items() if not one.is_closed()}
-            lookout = self._known[loop] = Lookout(loop)
-        return lookout
-
-
-class Lookout:
-    """Calls `begin` of waits that last, one or two moments after they were added.
-
-    One timer does so for all of them. `loop` is the event loop: asking for it costs a system call.
+    Raises APIError of kind `timeout` then.
     """
 
-    __slots__ = ("_new", "_old", "_timer", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._new: list[Wait] = []
-        self._old: list[Wait] = []
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, wait: Wait) -> None:
-        """Look after a wait, should it last."""
-        self._new.append(wait)
-        if self._timer is None:
-            self._timer = self.loop.call_later(_MOMENT, self._tick)
-
-    def _tick(self) -> None:
-        old, self._old, self._new = self._old, self._new, []
-        self._timer = self.loop.call_later(_MOMENT, self._tick) if self._old else None
-        for wait in old:
-            wait.begin()
-
-
-class _Interrupt:
-    """Within the block, `fire` ends what its task waits for and raises `self.error()` there.
-
-    Without a `lookout` it begins at once.
-    """
-
-    __slots__ = ("_cancelling", "_fired", "_lookout", "_loop", "task")
-
-    def __init__(self, lookout: Lookout | None) -> None:
-        self._lookout = lookout
-        self._loop = lookout.loop if lookout is not None else asyncio.get_running_loop()
+    def __init__(self, seconds: float, message: str) -> None:
+        self._seconds = seconds
+        self._message = message
         self._fired = False
-        self.task: asyncio.Task[Any] | None = None  # within the block
 
     def __enter__(self) -> Self:
-        task = self.task = asyncio.current_task(self._loop)
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101 (coroutines run in tasks)
+        self._task = task
         self._cancelling = task.cancelling()
-        if self._lookout is not None:
-            self._lookout.add(self)
-        else:
-            self.begin()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._fire)
         return self
 
     def __exit__(
@@ -110,61 +56,211 @@ class _Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        task, self.task = self.task, None
-        self.end()
-        if not self._fired or task is None:
+        self._timer.cancel()
+        if not self._fired:
             return
-        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise self.error() from error
+        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise APIError(Kind.TIMEOUT, self._message) from error
 
-    def begin(self) -> None:
-        """Look after this wait from now on, unless it is over."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """Look after it no more."""
-        raise NotImplementedError
-
-    def fire(self) -> None:
-        """End the wait now."""
-        if self.task is not None and not self._fired:
-            self._fired = True
-            self.task.cancel()
-
-    def error(self) -> AIProxyError:
-        """What is raised."""
-        raise NotImplementedError
+    def _fire(self) -> None:
+        self._fired = True
+        self._task.cancel()
 
 
-class Departure(_Interrupt):
-    """Raises ClientGoneError when `receive` says that the client has left.
+class AllRounds:
+    """The rounds of the event loops that an app's requests run in."""
 
-    Nobody else may call `receive` within the block. With a `lookout` it is asked once the block has
-    lasted for a moment: what is over by then need not be watched.
+    def __init__(self) -> None:
+        self._known: dict[asyncio.AbstractEventLoop, Rounds] = {}
+
+    def here(self) -> Rounds:
+        """Those of the running loop."""
+        loop = asyncio.get_running_loop()
+        rounds = self._known.get(loop)
+        if rounds is None:
+            # What is left of loops that are closed is forgotten.
+            self._known = {one: its for one, its in self._known.items() if not one.is_closed()}
+            rounds = self._known[loop] = Rounds(loop)
+        return rounds
+
+
+class Watched(Protocol):
+    """What is looked after."""
+
+    def look(self, now: float) -> None:
+        """See whether it is time to do something. `now` is the event loop's time."""
+
+
+class Rounds:
+    """Looks after all that is `watched` in one event loop, as long as there is any.
+
+    `loop` is the event loop: to ask for the running one is a system call.
     """
 
-    __slots__ = ("_receive", "_watcher")
+    __slots__ = ("loop", "walking", "watched")
 
-    def __init__(self, receive: Receive, lookout: Lookout | None = None) -> None:
-        super().__init__(lookout)
-        self._receive: Receive | None = receive
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.watched: set[Watched] = set()
+        self.walking = False
+
+    def add(self, watched: Watched) -> None:
+        """Look after one more."""
+        self.watched.add(watched)
+        if not self.walking:
+            self._begin()
+
+    def _begin(self) -> None:
+        self.walking = True
+        self.loop.call_later(_ROUND + _EACH * len(self.watched), self._walk)
+
+    def _walk(self) -> None:
+        now = self.loop.time()
+        self.walking = False
+        if self.watched:
+            self._begin()
+        for watched in list(self.watched):
+            watched.look(now)
+
+
+class Watch:
+    """Within the block, ends what its task waits for, and raises why.
+
+    That is ClientGoneError when `receive` says that the client has left (from when it is given,
+    nobody else may call it), and APIError of kind `timeout` when nothing `moved` for as long as
+    `expect` said, or after `total` seconds. While `busy`, it is the client that is waited for: one
+    that does not read for so long is as good as gone. While `handed`, the upstream has a piece of
+    the request, and `idle` seconds to come for the next.
+    """
+
+    __slots__ = (
+        "_cancelling",
+        "_ends",
+        "_gone",
+        "_idle",
+        "_limit",
+        "_message",
+        "_reason",
+        "_since",
+        "_task",
+        "_total",
+        "_watcher",
+        "busy",
+        "handed",
+        "moved",
+        "receive",
+        "rounds",
+    )
+
+    def __init__(
+        self,
+        rounds: Rounds,
+        receive: Receive | None = None,
+        *,
+        total: float | None = None,
+        idle: float | None = None,
+    ) -> None:
+        self.rounds = rounds
+        self.receive = receive
+        self._idle = idle
+        self._total = total
+        self._ends: float | None = None
+        self._limit: float | None = None
+        self._message = ""
+        self._reason: AIProxyError | None = None
+        self._gone = False
+        self._since = 0.0
+        self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._cancelling = 0
+        self.busy = False
+        self.handed = False
+        self.moved = True
 
-    def begin(self) -> None:
-        """Listen for the client."""
-        if self._receive is not None:
-            self._watcher = self._loop.create_task(self._watch(self._receive))
+    def expect(self, seconds: float | None, message: str) -> None:
+        """From now on something has to move within so many seconds (None: it need not)."""
+        self._limit = seconds
+        self._message = message
+        self.moved = True
 
-    def end(self) -> None:
-        """Listen no more."""
-        self._receive = None  # no cycle is left for the collector
+    def within(self, seconds: float | None, message: str) -> Within:
+        """The same for the length of a block, which raises the APIError itself."""
+        self._limit = seconds
+        self._message = message
+        self.moved = True
+        return Within(self)
+
+    def hurry(self, seconds: float) -> None:
+        """From now on, wait no longer than that."""
+        if self._limit is None or seconds < self._limit:
+            self._limit = seconds
+
+    def listen(self) -> None:
+        """Watch the client from now on, not only when it has waited."""
+        if self._watcher is None and self.receive is not None:
+            self._watcher = self.rounds.loop.create_task(self._watch(self.receive))
+
+    def __enter__(self) -> Self:
+        task = self._task = asyncio.current_task(self.rounds.loop)
+        assert task is not None  # noqa: S101 (coroutines run in tasks)
+        self._cancelling = task.cancelling()
+        self.rounds.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.rounds.watched.discard(self)
+        task, self._task = self._task, None
+        self.receive = None  # no cycle is left for the collector
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
+        reason, self._reason = self._reason, None
+        if reason is None or task is None:
+            return
+        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise reason from error
 
-    def error(self) -> AIProxyError:
-        """The client left."""
-        return ClientGoneError("The client left.")
+    def look(self, now: float) -> None:
+        """See whether it is time to do something."""
+        if self.moved:
+            self.moved = False
+            self._since = now
+        if self._ends is None:  # it has only just begun
+            self._ends = now + self._total if self._total is not None else _NEVER
+            return
+        if self._watcher is None:
+            self.listen()
+        if now >= self._ends:
+            self._end(APIError(Kind.TIMEOUT, "It took too long."))
+        elif self._limit is not None and now - self._since >= self._limit:
+            if self.busy:
+                self._end(ClientGoneError("The client stopped reading."))
+            else:
+                self._end(APIError(Kind.TIMEOUT, self._message))
+        elif self.handed and self._idle is not None and now - self._since >= self._idle:
+            self._end(APIError(Kind.TIMEOUT, "The upstream stopped reading the request."))
+
+    def late(self, error: BaseException | None) -> None:
+        """Raise the APIError that ended a wait, if one did; others may follow."""
+        task, reason = self._task, self._reason
+        if task is None or not isinstance(reason, APIError):
+            return
+        if self._gone:  # at the same moment: then nobody waits any more
+            self._reason = ClientGoneError("The client left.")
+            return
+        self._reason = None
+        if task.uncancel() <= self._cancelling:
+            raise reason from error
+
+    def _end(self, reason: AIProxyError) -> None:
+        if self._task is not None and self._reason is None:
+            self._reason = reason
+            self._task.cancel()
 
     async def _watch(self, receive: Receive) -> None:
         try:
@@ -177,59 +273,27 @@ class Departure(_Interrupt):
         else:
             if message["type"] != "http.disconnect":
                 return  # a `receive` that repeats itself: it would do so for ever
-        self.fire()
+        self._gone = True
+        self._end(ClientGoneError("The client left."))
 
 
-class Deadline(_Interrupt):
-    """Raises APIError of kind `timeout` when nothing has moved for so many seconds.
+class Within:
+    """A limit for the length of a block."""
 
-    Whoever waits sets `since` when something moved. While `busy`, it is the client that is waited
-    for: then ClientGoneError is raised, for a client that does not read is as good as gone.
-    """
+    __slots__ = ("_watch",)
 
-    __slots__ = ("_begun", "_message", "_seconds", "_timer", "busy", "now", "since")
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
 
-    def __init__(self, seconds: float | None, message: str, lookout: Lookout | None = None) -> None:
-        super().__init__(lookout)
-        if seconds is not None and seconds < _SOON:
-            self._lookout = None
-        self._seconds = seconds
-        self._message = message
-        self._timer: asyncio.TimerHandle | None = None
-        self._begun = False
-        self.now = self._loop.time
-        self.since = self.now()
-        self.busy = False
+    def __enter__(self) -> Watch:
+        return self._watch
 
-    def begin(self) -> None:
-        """Set the timer."""
-        self._begun = True
-        if self._seconds is not None and self.task is not None:
-            left = self.since + self._seconds - self.now()
-            self._timer = self._loop.call_later(max(left, 0.0), self._check)
-
-    def end(self) -> None:
-        """Set it no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def shorten(self, seconds: float) -> None:
-        """From now on, wait no longer than that."""
-        if self._seconds is None or seconds < self._seconds:
-            self._seconds = seconds
-            self.end()
-            if self._begun:
-                self.begin()
-
-    def error(self) -> AIProxyError:
-        """Whose silence it was."""
-        if self.busy:
-            return ClientGoneError("The client stopped reading.")
-        return APIError(Kind.TIMEOUT, self._message)
-
-    def _check(self) -> None:
-        if self.since + (self._seconds or 0.0) > self.now():
-            self.begin()
-        else:
-            self.fire()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watch.expect(None, "")
+        if kind is asyncio.CancelledError:
+            self._watch.late(error)

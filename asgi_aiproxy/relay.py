@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy._watch import ClientGoneError, Deadline, Lookout
+from asgi_aiproxy._watch import ClientGoneError, Deadline, Watch
 from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.errors import APIError, Kind
@@ -30,7 +30,7 @@ from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.refusals import NO_KEY, no_key, no_such_model, not_allowed, worse
 from asgi_aiproxy.retry_after import retry_after, told_to_retry
 from asgi_aiproxy.translate import Bytes, Translator
-from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header
+from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header, whether_ended
 from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -88,9 +88,9 @@ class Relay:
         self.strict = strict
         self.clock = clock
 
-    def exchange(self, call: Call, lookout: Lookout) -> Exchange:
-        """An exchange for one call; the caller closes it."""
-        return Exchange(self, call, lookout)
+    def exchange(self, call: Call, watch: Watch) -> Exchange:
+        """An exchange for one call; the caller closes it, and opens and pumps within `watch`."""
+        return Exchange(self, call, watch)
 
 
 class Exchange:
@@ -119,14 +119,13 @@ class Exchange:
         "_started",
         "_ticks",
         "_translator",
-        "deadline",
-        "lookout",
+        "watch",
     )
 
-    def __init__(self, relay: Relay, call: Call, lookout: Lookout) -> None:
+    def __init__(self, relay: Relay, call: Call, watch: Watch) -> None:
         self._relay = relay
         self._call = call
-        self.lookout = lookout
+        self.watch = watch
         self._started = relay.clock()
         self._ticks = time.perf_counter()
         self._first_byte: float | None = None
@@ -143,8 +142,6 @@ class Exchange:
         self._finished = False
         self._closed = False
         self._error: APIError | None = None
-        # What is waited for; a client that waits with us may be kept company meanwhile.
-        self.deadline: Deadline | None = None
 
     @property
     def finished(self) -> bool:
@@ -228,31 +225,33 @@ class Exchange:
         answer, translator = self._answer, self._translator
         if self._finished or answer is None or translator is None:
             return first
-        read, feed = answer.read, translator.feed
+        watch, read, feed, ended = self.watch, answer.read, translator.feed, whether_ended(answer)
         out = first
+        held = b""  # the last piece, which leaves with the end
         try:
-            with Deadline(self._idle, "The provider fell silent.", self.lookout) as deadline:
-                self.deadline = deadline
-                while True:
+            with watch.within(self._idle, "The provider fell silent."):
+                while not ended():
                     if out:
-                        deadline.busy = True
+                        watch.busy = True
                         try:
                             await write(out)
                         except OSError as error:
                             raise ClientGoneError("The client left.") from error
-                        deadline.busy = False
-                    deadline.since = deadline.now()
+                        watch.busy = False
+                    watch.moved = True
                     if translator.ended:  # some leave the connection open
-                        deadline.shorten(_AFTER_END)
+                        watch.hurry(_AFTER_END)
                     data = await read()
                     if not data:
+                        out = b""
                         break
                     out = feed(data)
-                out = translator.close()
+                held = out
+                out = held + translator.close()
             self._finished = True
         except APIError as error:
             self._without_secret(error)
-            out = translator.fail(error)
+            out = held + translator.fail(error)
             if translator.ended:
                 self._finished = True
             else:
@@ -347,23 +346,22 @@ class Exchange:
             )
         limits = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
         self._idle = limits.idle
-        late = "The provider did not answer in time."
-        with Deadline(limits.first, late, self.lookout) as deadline:
-            self.deadline = deadline
+        with self.watch.within(limits.first, "The provider did not answer in time."):
             self._answer = answer = await self._relay.transport.send(outgoing)
             if not 200 <= answer.status < 300:
                 raise await self._refusal(target, answer, native)
             media_type = header(answer.headers, "content-type") or ""
             self._translator = translator = translator_of(call, provider, native, media_type)
-            read, feed = answer.read, translator.feed
+            read, feed, ended = answer.read, translator.feed, whether_ended(answer)
             first = b""
             while not translator.started:
                 data = await read()
-                if not data:
+                if data:
+                    first += feed(data)
+                if not data or (not translator.started and ended()):
                     first += translator.close()
                     self._finished = True
                     break
-                first += feed(data)
         self._first_byte = time.perf_counter() - self._ticks
         if self._lease is not None:
             self._lease.settle(answer.status)
@@ -455,7 +453,7 @@ class Exchange:
             self._ahead = None
         gate, record = self._call.gate, self._record(usage)
         record = record if gate is None else gate.settle(record)
-        self._relay.recorder.put(record, self.lookout.loop)
+        self._relay.recorder.put(record, self.watch.rounds.loop)
         if self._answer is not None:
             await self._drop_answer()
 

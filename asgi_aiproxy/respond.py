@@ -52,24 +52,23 @@ class StreamReply:
         self._every = keepalive / 2 if face.keepalive is not None else 0.0
         self._begun = False
         self._wrote = True
+        self._due: float | None = None
         self._ping: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._over = False
-        self._loop = exchange.lookout.loop
+        self._rounds = exchange.watch.rounds
 
     async def run(self) -> None:
         """Send the whole stream. Raises APIError as long as nothing was sent."""
         if self._every > 0:
-            self._exchange.lookout.add(self)
+            self._rounds.add(self)
         try:
             out = await self._content()
-            self._stop()
+            self._rounds.watched.discard(self)
             await self._exchange.close()
             if self._ping is not None:
                 await self._quiet()
             await _say(self._send, {"type": "http.response.body", "body": out, "more_body": False})
         finally:
-            self._stop()
+            self._rounds.watched.discard(self)
             if self._ping is not None:
                 self._ping.cancel()
 
@@ -123,25 +122,16 @@ class StreamReply:
         if self._ping is not None:
             await asyncio.wait((self._ping,))
 
-    def begin(self) -> None:
-        """See to it from now on that the client hears something."""
-        if not self._over:
-            self._timer = self._loop.call_later(self._every, self._check)
-
-    def _stop(self) -> None:
-        self._over = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check(self) -> None:
-        """Ping if nothing was said since the last check, and the client reads what is said."""
-        waits = self._exchange.deadline is None or not self._exchange.deadline.busy
-        due = not self._wrote and waits and self._ping is None
-        if due:
-            self._ping = self._loop.create_task(self._pass_time())
-        self._wrote = due  # that is something said, too
-        self.begin()
+    def look(self, now: float) -> None:
+        """Ping if nothing was said since the last look, and the client reads what is said."""
+        if self._due is None or now < self._due:
+            self._due = self._due or now + self._every
+            return
+        self._due = now + self._every
+        ping = not self._wrote and not self._exchange.watch.busy and self._ping is None
+        if ping:
+            self._ping = self._rounds.loop.create_task(self._pass_time())
+        self._wrote = ping  # that is something said, too
 
     async def _pass_time(self) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Receive, Scope, Send
-from asgi_aiproxy._watch import ClientGoneError, Departure, Lookouts
+from asgi_aiproxy._watch import AllRounds, ClientGoneError, Watch
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.credentials import credential
 from asgi_aiproxy.dialects import (
@@ -74,7 +74,7 @@ class Shim:
     ) -> None:
         self._owned = default_transport(timeouts=timeouts) if transport is None else None
         self._recorder = Recorder(record)
-        self._lookouts = Lookouts()
+        self._rounds = AllRounds()
         self._relay = Relay(
             router,
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
@@ -264,10 +264,10 @@ class Shim:
 
     async def _exchange(self, call: Call, receive: Receive, send: Send) -> None:
         """Have a call answered. `receive` is what comes after its body."""
-        lookout = self._lookouts.here()
-        exchange = self._relay.exchange(call, lookout)
+        watch = Watch(self._rounds.here(), receive)
+        exchange = self._relay.exchange(call, watch)
         try:
-            with Departure(receive, lookout):
+            with watch:
                 if call.stream and call.operation.chat:
                     await StreamReply(
                         send, call.face, exchange, total=self._total, keepalive=self._keepalive

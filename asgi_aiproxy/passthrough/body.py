@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, Receive
-from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy._watch import ClientGoneError, Watch
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.passthrough.watch import Watch
 
 # What may be read ahead of an upstream that does not take it: servers tell that a client has left
 # only after what came before that.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import getrandbits
 
+from asgi_aiproxy._watch import AllRounds
 from asgi_aiproxy.errors import APIError, Kind, kind_of
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.request import Asked
-from asgi_aiproxy.passthrough.watch import Rounds
 from asgi_aiproxy.upstream.base import Timeouts, Transport
 from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
 
@@ -29,14 +28,7 @@ class Ways:
     keep_host: bool
     recorded: bool  # whether anybody wants to know of exchanges
     clock: Callable[[], float]
-    _rounds: list[Rounds] = field(default_factory=list)
-
-    def rounds(self) -> Rounds:
-        """What looks after the exchanges of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if not self._rounds or self._rounds[0].loop is not loop:
-            self._rounds[:] = [Rounds(loop)]
-        return self._rounds[0]
+    rounds: AllRounds = field(default_factory=AllRounds)
 
 
 class Books:

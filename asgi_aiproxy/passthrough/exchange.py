@@ -6,7 +6,7 @@ import logging
 import time
 
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
-from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy._watch import ClientGoneError, Watch
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, Gate
 from asgi_aiproxy.keys import Key
@@ -21,10 +21,9 @@ from asgi_aiproxy.passthrough.meter import Meter
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.passthrough.site import asked as asked_in
 from asgi_aiproxy.passthrough.turns import Turns, rests
-from asgi_aiproxy.passthrough.watch import Watch
 from asgi_aiproxy.respond import AnswerBrokeError, internal
 from asgi_aiproxy.retry_after import retry_after
-from asgi_aiproxy.upstream.base import Incoming
+from asgi_aiproxy.upstream.base import Incoming, whether_ended
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -63,7 +62,7 @@ class Exchange:
         own = provider.timeouts if provider is not None else None
         self._timeouts = own if own is not None else ways.timeouts
         limits = self._timeouts
-        self._watch = Watch(ways.rounds(), total=limits.total, idle=limits.idle)
+        self._watch = Watch(ways.rounds.here(), total=limits.total, idle=limits.idle)
         self._books = Books(asked, ways.clock)
         self._turns: Turns | None = None
         self._key: Key | None = None
@@ -242,7 +241,7 @@ class Exchange:
         watch, read = self._watch, answer.read
         headers, left = self._head(answer)
         feed = self._meter.feed if self._meter is not None else None
-        ended = getattr(answer, "ended", _nobody_knows)
+        ended = whether_ended(answer)
         self.began = watch.busy = True
         self._books.began = time.perf_counter()
         try:
@@ -292,8 +291,3 @@ class Exchange:
 
     def _relocated(self, name: str, value: str) -> str:
         return relocated(name, value, self._asked, self._key)
-
-
-def _nobody_knows() -> bool:
-    """Whether an answer has ended, when its transport does not say so before it is asked again."""
-    return False

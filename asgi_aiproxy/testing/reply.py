@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from asgi_aiproxy._asgi import Receive, Send
-from asgi_aiproxy._watch import Departure
+from asgi_aiproxy._watch import Rounds, Watch
 
 
 class ConnectionCutError(Exception):
@@ -71,7 +71,8 @@ async def play(reply: Reply, receive: Receive, send: Send) -> None:
 
     Raises ClientGoneError if the client left, and ConnectionCutError if the script says so.
     """
-    with Departure(receive):
+    with Watch(Rounds(asyncio.get_running_loop()), receive) as watch:
+        watch.listen()
         await _pause(reply.first_after)
         await send(
             {

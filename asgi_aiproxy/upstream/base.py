@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,6 +77,16 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections. A later `send` may open new ones."""
+
+
+def whether_ended(answer: Incoming) -> Callable[[], bool]:
+    """Tells whether all of an answer was read, where its transport knows (by a method `ended`)."""
+    ended: Callable[[], bool] = getattr(answer, "ended", _nobody_knows)
+    return ended
+
+
+def _nobody_knows() -> bool:
+    return False
 
 
 def header(headers: Headers, name: str) -> str | None:

@@ -7,14 +7,14 @@ import gc
 import logging
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from asgi_aiproxy import PassthroughProxy
-from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy._watch import ClientGoneError, Rounds, Watch
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.passthrough.watch import Rounds, Watch
 from tests import asgi
 from tests.upstreams import Upstream, answers
 from tests.wire import PATIENCE
@@ -199,3 +199,67 @@ def test_a_proxy_may_serve_several_event_loops_at_once() -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert found == [200] * 90
+
+
+async def part(watching: Watch, seconds: float, message: str) -> None:
+    with watching.within(seconds, message):
+        await forever()
+
+
+async def test_a_limit_of_a_part_ends_that_part_alone() -> None:
+    with watch() as watching:
+        for message in ("too slow", "too slow again"):
+            with pytest.raises(APIError, match=f"^{message}$") as caught:
+                await part(watching, 0.02, message)
+            assert caught.value.kind is Kind.TIMEOUT
+            await asyncio.sleep(0.1)  # the limit is no more
+
+
+async def test_who_leaves_during_a_part_with_a_limit_leaves_it_all() -> None:
+    async def whole(watching: Watch) -> None:
+        with watching:
+            await part(watching, 60.0, "too slow")
+
+    watching = watch()
+    watching.receive = left
+    with pytest.raises(ClientGoneError):
+        await whole(watching)
+
+
+async def test_who_leaves_when_a_limit_has_just_ended_a_part_has_left() -> None:
+    watching = watch()
+    gone = asyncio.Event()
+
+    async def receive() -> Any:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def leaving() -> None:
+        with watching.within(0.02, "too slow"):
+            try:
+                await forever()
+            finally:
+                gone.set()
+                await asyncio.sleep(0.01)
+
+    async def whole() -> None:
+        with watching:
+            watching.listen()
+            with suppress(APIError):
+                await leaving()
+            await forever()
+
+    watching.receive = receive
+    with pytest.raises(ClientGoneError):
+        await whole()
+
+
+async def test_a_wait_can_be_told_to_hurry() -> None:
+    async def hurried(watching: Watch) -> None:
+        with watching.within(60.0, "idle"):
+            watching.hurry(0.02)
+            watching.hurry(30.0)  # which is no hurry
+            await forever()
+
+    with watch() as watching, pytest.raises(APIError, match="idle"):
+        await hurried(watching)
