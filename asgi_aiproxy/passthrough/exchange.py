@@ -119,10 +119,11 @@ class Exchange:
         model, usage = self._meter.told() if self._meter is not None else ("", None)
         if self._turns is not None:
             self._turns.release(usage)
+        loop = self._watch.rounds.loop
         if self._gate is not None:
-            self._ways.recorder.put(self._gate.settle(self._books.record(model, usage)))
+            self._ways.recorder.put(self._gate.settle(self._books.record(model, usage)), loop)
         elif self._ways.recorded:
-            self._ways.recorder.put(self._books.record(model, usage))
+            self._ways.recorder.put(self._books.record(model, usage), loop)
         answer, self._answer = self._answer, None
         if answer is not None:
             try:
