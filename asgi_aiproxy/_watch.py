@@ -21,8 +21,8 @@ logger = logging.getLogger("asgi_aiproxy")
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-# Seconds between two rounds, and so much more for each exchange. Who leaves right after asking, or
-# is silent for too long, is noticed a round or two later.
+# Seconds between two rounds, and so much more for each exchange. Who leaves right after asking is
+# noticed a round or two later, and who is silent for too long.
 _ROUND, _EACH = 0.015, 0.00005
 _NEVER = float("inf")
 
@@ -94,32 +94,42 @@ class Watched(Protocol):
 class Rounds:
     """Looks after all that is `watched` in one event loop, as long as there is any.
 
+    What is new is looked at twice, soon; all else in rounds that are the fewer the more there is.
     `loop` is the event loop: to ask for the running one is a system call.
     """
 
-    __slots__ = ("loop", "walking", "watched")
+    __slots__ = ("_again", "_due", "_new", "loop", "walking", "watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.watched: set[Watched] = set()
+        self._new: list[Watched] = []
+        self._again: list[Watched] = []
+        self._due = 0.0
         self.walking = False
 
     def add(self, watched: Watched) -> None:
         """Look after one more."""
         self.watched.add(watched)
+        self._new.append(watched)
         if not self.walking:
-            self._begin()
-
-    def _begin(self) -> None:
-        self.walking = True
-        self.loop.call_later(_ROUND + _EACH * len(self.watched), self._walk)
+            self.walking = True
+            self.loop.call_later(_ROUND, self._walk)
 
     def _walk(self) -> None:
         now = self.loop.time()
-        self.walking = False
-        if self.watched:
-            self._begin()
-        for watched in list(self.watched):
+        new, self._new = self._new, []
+        some = [one for one in (*self._again, *new) if one in self.watched]
+        self._again = new
+        if now >= self._due:
+            some = list(self.watched)
+            self._due = now + _ROUND + _EACH * len(some)
+        self.walking = bool(self.watched)
+        if self.walking:
+            self.loop.call_later(_ROUND, self._walk)
+        else:
+            self._again = []
+        for watched in some:
             watched.look(now)
 
 

@@ -164,6 +164,27 @@ async def test_one_round_looks_after_all_and_ends_with_them() -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_who_leaves_early_is_noticed_soon_also_among_thousands() -> None:
+    rounds = Rounds(asyncio.get_running_loop())
+
+    async def one() -> None:
+        with Watch(rounds):
+            await forever()
+
+    many = [asyncio.ensure_future(one()) for _ in range(20_000)]
+    await asyncio.sleep(0.1)
+    full, took = 0.00005 * len(many), []
+    for _ in range(5):
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(ClientGoneError):
+            await waits(Watch(rounds, left))
+        took.append(asyncio.get_running_loop().time() - began)
+    assert min(took) < full / 4
+    for task in many:
+        task.cancel()
+    await asyncio.wait(many)
+
+
 async def test_it_leaves_nothing_for_the_collector() -> None:
     class Receive:
         async def __call__(self) -> Any:
