@@ -10,6 +10,7 @@ one timer for all exchanges, and a client is only watched whose answer lets it w
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
@@ -25,6 +26,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 # noticed a round or two later, and who is silent for too long.
 _ROUND, _EACH = 0.015, 0.00005
 _NEVER = float("inf")
+# The rounds are nobody's request: what they begin runs in the context of the one it is for.
+_NOBODY = contextvars.Context()
 
 
 class ClientGoneError(AIProxyError):
@@ -79,7 +82,8 @@ class AllRounds:
         rounds = self._known.get(loop)
         if rounds is None:
             # What is left of loops that are closed is forgotten.
-            self._known = {one: its for one, its in self._known.items() if not one.is_closed()}
+            known = list(self._known.items())  # other threads may have loops, too
+            self._known = {one: its for one, its in known if not one.is_closed()}
             rounds = self._known[loop] = Rounds(loop)
         return rounds
 
@@ -114,7 +118,7 @@ class Rounds:
         self._new.append(watched)
         if not self.walking:
             self.walking = True
-            self.loop.call_later(_ROUND, self._walk)
+            self.loop.call_later(_ROUND, self._walk, context=_NOBODY)
 
     def _walk(self) -> None:
         now = self.loop.time()
@@ -126,7 +130,7 @@ class Rounds:
             self._due = now + _ROUND + _EACH * len(some)
         self.walking = bool(self.watched)
         if self.walking:
-            self.loop.call_later(_ROUND, self._walk)
+            self.loop.call_later(_ROUND, self._walk, context=_NOBODY)
         else:
             self._again = []
         for watched in some:
@@ -145,6 +149,7 @@ class Watch:
 
     __slots__ = (
         "_cancelling",
+        "_context",
         "_ends",
         "_gone",
         "_idle",
@@ -172,6 +177,7 @@ class Watch:
     ) -> None:
         self.rounds = rounds
         self.receive = receive
+        self._context = contextvars.copy_context()
         self._idle = idle
         self._total = total
         self._ends: float | None = None
@@ -208,7 +214,8 @@ class Watch:
     def listen(self) -> None:
         """Watch the client from now on, not only when it has waited."""
         if self._watcher is None and self.receive is not None:
-            self._watcher = self.rounds.loop.create_task(self._watch(self.receive))
+            watching = self._watch(self.receive)
+            self._watcher = self.rounds.loop.create_task(watching, context=self._context)
 
     def __enter__(self) -> Self:
         task = self._task = asyncio.current_task(self.rounds.loop)
@@ -233,7 +240,10 @@ class Watch:
         if reason is None or task is None:
             return
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise reason from error
+            try:
+                raise reason from error
+            finally:
+                del reason, error  # their traceback holds this frame: no cycle is left
 
     def look(self, now: float) -> None:
         """See whether it is time to do something."""
@@ -265,7 +275,10 @@ class Watch:
             return
         self._reason = None
         if task.uncancel() <= self._cancelling:
-            raise reason from error
+            try:
+                raise reason from error
+            finally:
+                del reason, error
 
     def _end(self, reason: AIProxyError) -> None:
         if self._task is not None and self._reason is None:

@@ -242,6 +242,7 @@ class Exchange:
                     if translator.ended:  # some leave the connection open
                         watch.hurry(_AFTER_END)
                     data = await read()
+                    watch.moved = True
                     if not data:
                         out = b""
                         break

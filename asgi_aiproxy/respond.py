@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import re
 from collections.abc import Awaitable, Sequence
@@ -55,6 +56,7 @@ class StreamReply:
         self._due: float | None = None
         self._ping: asyncio.Task[None] | None = None
         self._rounds = exchange.watch.rounds
+        self._context = contextvars.copy_context()
 
     async def run(self) -> None:
         """Send the whole stream. Raises APIError as long as nothing was sent."""
@@ -130,7 +132,8 @@ class StreamReply:
         self._due = now + self._every
         ping = not self._wrote and not self._exchange.watch.busy and self._ping is None
         if ping:
-            self._ping = self._rounds.loop.create_task(self._pass_time())
+            pinging = self._rounds.loop.create_task(self._pass_time(), context=self._context)
+            self._ping = None if pinging.done() else pinging  # an eager one may be
         self._wrote = ping  # that is something said, too
 
     async def _pass_time(self) -> None:

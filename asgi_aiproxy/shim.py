@@ -144,13 +144,14 @@ class Shim:
     def knows(self, scope: Scope) -> bool:
         """Whether a request is for one of the operations of this app."""
         path = _asgi.local_path(scope)
-        return path is not None and any(
-            face.match(scope["method"], path) is not None for face in self.faces
-        )
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        return path is not None and any(face.match(method, path) is not None for face in self.faces)
 
     def _match(self, scope: Scope) -> tuple[Face, Operation]:
         method: str = scope["method"]
-        sent = (method, scope["path"], scope.get("raw_path"), scope.get("root_path"))
+        # (Some servers leave the query in `raw_path`: it is not remembered, it may hold a key.)
+        raw = scope.get("raw_path")
+        sent = (method, scope["path"], raw, scope.get("root_path"))
         known = self._matched.get(sent)
         if known is not None:
             return known
@@ -161,7 +162,9 @@ class Shim:
         for face in self.faces:
             operation = face.match(asked, path)
             if operation is not None:
-                if len(self._matched) < _REMEMBERED and len(path) < _LONG:
+                # (What names a model may be anything.)
+                short = raw is None or (len(raw) < _LONG and b"?" not in raw)
+                if not operation.model and short and len(self._matched) < _REMEMBERED:
                     self._matched[sent] = face, operation
                 return face, operation
         takes = [m for m in ("POST", "GET") if any(face.match(m, path) for face in self.faces)]

@@ -177,17 +177,18 @@ class Streamed:
         out = self._before = []
         at, count = 0, len(pieces)
         single = 0  # up to here, pieces are no run
-        last = True  # whether a run may last until the last piece like its first
+        last = True  # whether to look for the end of a run from behind, which is done once
         while at < count:
             if started and at >= single and at + _FEW < count:
                 single = _alike(pieces, at, last=last)
                 run = self._decoder.run(pieces[at:single]) if single > at + _FEW else None
+                again, last = last and run is None, False
                 if run is not None:
                     out.append(self._encoder.run(*run))
                     at = single
                     continue
-                if last:
-                    last, single = False, at
+                if again:
+                    single = at
                     continue
             events = decode(pieces[at])
             at += 1

@@ -38,7 +38,7 @@ def test_not_a_number_is_read() -> None:
     ("data", "why"),
     [
         (b"", "Expecting value"),
-        (b'{"a":1,}', "Expecting property name"),
+        (b'{"a":1,}', "Expecting property name|trailing comma"),
         (b"{'a':1}", "Expecting property name"),
         (b'{"a":1} x', "Extra data"),
         (b'"\xff"', "not valid UTF-8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any
 
 import httpx
@@ -383,6 +384,30 @@ async def test_a_waiting_client_hears_something_and_fallback_still_works() -> No
     answer = await asgi.chat(app, stream=True)
     assert answer.status == 200  # it was sent with the first keep-alive
     assert [event["error"]["message"] for event in answer.events] == ["no"]
+
+
+async def test_what_a_middleware_adds_in_the_context_of_a_request_is_that_requests() -> None:
+    """Ids of requests, as asgi-correlation-id adds them, also if a keep-alive begins the answer."""
+    name = contextvars.ContextVar("name", default="nobody")
+    app, _ = shim(Upstream(streams(before=0.2)), keepalive=0.1)
+
+    async def named(scope: Any, receive: Any, send: Any) -> None:
+        name.set(dict(scope["headers"])[b"x-name"].decode())
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-name", name.get().encode())]
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    async def told(who: str) -> str | None:
+        answer = await asgi.chat(named, stream=True, headers={"x-name": who})
+        assert answer.body.startswith(b": keep-alive\n\n")
+        return answer.header("x-name")
+
+    names = ["alice", "bob", "carol"]
+    assert await asyncio.gather(*[asyncio.ensure_future(told(who)) for who in names]) == names
 
 
 async def test_a_silent_stream_is_kept_alive_between_whole_events() -> None:

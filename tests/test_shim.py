@@ -70,6 +70,17 @@ async def test_head_tells_of_a_list_what_get_does_without_its_body() -> None:
     assert head.header("content-length") == str(len(whole.body))
 
 
+async def test_names_that_callers_make_up_are_not_remembered() -> None:
+    app, _ = shim()
+    provider = app._relay.router
+    for at in range(600):
+        assert (await asgi.chat(app, model=f"m{at}{'x' * 999}")).status == 200
+        assert (await asgi.request(app, "GET", f"/v1/models/m{at}")).status == 200
+    held = [name for known in (provider._targets, app._matched) for name in known]
+    assert len(held) < 600
+    assert max(len(str(name)) for name in held) < 999
+
+
 async def test_a_base_url_without_v1_gets_a_hint() -> None:
     app, _ = shim()
     answer = await asgi.chat(app, "/chat/completions")

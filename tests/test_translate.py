@@ -323,6 +323,28 @@ def test_an_error_in_a_passing_answer_comes_after_all_that_was_said(
         assert b"[DONE]" not in out
 
 
+@pytest.mark.parametrize("packets", ["one", "each its own"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"error":{"message":"Overloaded","code":503},"id":"c","choices":[{"index":0,'
+        b'"delta":{"content":""},"finish_reason":null}]}',
+        b'{"id":"c","error":{"message":"Overloaded","code":503},"choices":[{"index":0,'
+        b'"delta":{},"finish_reason":null}]}',
+    ],
+)
+def test_an_error_is_seen_in_a_chunk_that_ends_like_all_others(odd: bytes, packets: str) -> None:
+    chunk = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}'
+    frames = [chunk + b"\n\n"] * 9 + [b"data: " + odd + b"\n\n"] + [chunk + b"\n\n"] * 9
+    for wanted in (True, False):
+        translator = Verbatim(Exact(usage_wanted=wanted))
+        parts = frames if packets == "each its own" else [frames[0], b"".join(frames[1:])]
+        out, error = run(translator, parts)
+        assert error is not None
+        assert error.message == "Overloaded"
+        assert out.count(b'"content":"x"') == 9
+
+
 @pytest.mark.parametrize("dialect", PASSING)
 def test_an_error_in_the_first_frame_is_no_start(dialect: str) -> None:
     translator = PASSING[dialect]()
@@ -592,6 +614,38 @@ def test_an_error_in_the_same_packet_keeps_the_words_before_it() -> None:
     assert [c["choices"][0]["delta"].get("content") for c in said] == ["", "Half an ans"]
     assert error["error"]["message"] == "Overloaded"
     assert error["error"]["code"] == "server_is_overloaded"
+
+
+def test_a_run_of_words_is_not_lost_by_a_malformed_one_after_it() -> None:
+    frames = anthropic_stream([("text", list("abcdefgh"))], interleaved=False)
+    deep = b'{"a":' * 3000 + b"1" + b"}" * 3000
+    frames[8] = frames[8].replace(b'"index"', b'"x": ' + deep + b', "index"')
+
+    def made() -> Streamed:
+        return Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+
+    expected = outcome(made(), frames)
+    assert expected[0].count(b'"content"') > 5
+    assert outcome(made(), [b"".join(frames)]) == expected
+
+
+def test_what_a_run_of_words_costs_grows_with_its_length_alone() -> None:
+    class Counting(type(ANTHROPIC_MESSAGES.decoder())):  # type: ignore[misc]
+        tried = 0
+
+        def run(self, pieces: list[bytes]) -> Any:
+            self.tried += len(pieces)
+            return super().run(pieces)
+
+    head, start, *_, stop, end, done = anthropic_stream([("text", ["a"])], interleaved=False)
+    delta = b'"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}\n\n'
+    # Their beginnings change all the time.
+    deltas = [b'data: {"%d":0,' % (at // 6) + delta for at in range(3000)]
+    decoder = Counting()
+    translator = Streamed(SSEFramer(), decoder, OPENAI_CHAT.encoder(REQUEST))
+    out = translator.feed(b"".join([head, start, *deltas, stop, end, done]))
+    assert out.count(b'"content":"a"') == 3000
+    assert decoder.tried < 3 * 3000
 
 
 def test_words_that_were_sent_are_not_sent_again_by_fail() -> None:

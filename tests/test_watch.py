@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import threading
@@ -202,6 +203,51 @@ async def test_it_leaves_nothing_for_the_collector() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+async def test_a_client_that_left_leaves_nothing_for_the_collector() -> None:
+    class Receive:
+        async def __call__(self) -> Any:
+            return {"type": "http.disconnect"}
+
+    async def leaves(late: bool) -> weakref.ref[Receive]:
+        receive = Receive()
+        watching = watch()
+        watching.receive = None if late else receive
+        limit = watching.within(0.02 if late else 60.0, "too slow")
+        with suppress(ClientGoneError, APIError), watching, limit:
+            await forever()
+        return weakref.ref(receive)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for late in (False, True):
+            gone = await asyncio.ensure_future(leaves(late))
+            await asyncio.sleep(0.05)
+            assert gone() is None
+    finally:
+        gc.enable()
+
+
+async def test_who_is_watched_is_so_in_its_own_context() -> None:
+    """Hosts keep a request's id, its user and its trace in context variables."""
+    name = contextvars.ContextVar("name", default="nobody")
+    rounds = Rounds(asyncio.get_running_loop())
+    seen: dict[str, str] = {}
+
+    async def one(who: str) -> None:
+        name.set(who)
+
+        async def receive() -> Any:
+            seen[who] = name.get()
+            return {"type": "http.disconnect"}
+
+        with suppress(ClientGoneError):
+            await waits(Watch(rounds, receive))
+
+    await asyncio.gather(*[asyncio.ensure_future(one(who)) for who in ("alice", "bob", "carol")])
+    assert seen == {"alice": "alice", "bob": "bob", "carol": "carol"}
 
 
 def test_a_proxy_may_serve_several_event_loops_at_once() -> None:

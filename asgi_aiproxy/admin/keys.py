@@ -351,6 +351,7 @@ def key_of(new: KeyNew, pool: str, lead: str) -> Key:
         return fit(Key(**msgspec.structs.asdict(new)), pool)
     except ConfigurationError as error:
         field = "id" if not new.id.isprintable() else "secret"
+        field = "proxy" if "outbound proxy" in str(error) else field
         raise invalid(f"{lead}{field}: {error}", f"{lead}{field}") from error
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import ConfigurationError
 
-PROXIES = ("http://", "https://", "socks5://", "socks5h://")
+PROXIES = ("http", "https", "socks5", "socks5h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Key:
 
 def check_proxy_url(url: str | None, owner: str) -> None:
     """Raise ConfigurationError, which does not quote it, if an outbound proxy's URL is none."""
-    if url is not None and not url.startswith(PROXIES):
+    if url and urlsplit(url).scheme not in PROXIES:
         raise ConfigurationError(
             f"{owner}: an outbound proxy's address begins with http://, https:// or socks5://."
         )

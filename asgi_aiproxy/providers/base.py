@@ -41,7 +41,7 @@ def unchanged(draft: Draft) -> Draft:
 
 
 _URL = re.compile(r"(\w+://)?([^/]*)(.*)", re.DOTALL)
-_REMEMBERED = 256
+_REMEMBERED, _LONG = 256, 256
 _NOTHING: dict[str, str] = {}
 _JSON = {"content-type": "application/json"}
 _HEADERS = {
@@ -168,7 +168,7 @@ class Provider:
         found = self._targets.get(model)
         if found is None:
             found = (Target(self, model.removeprefix(f"{self.name}/")),)
-            if len(self._targets) < _REMEMBERED:
+            if len(self._targets) < _REMEMBERED and len(model) < _LONG:
                 self._targets[model] = found
         return found
 

@@ -80,8 +80,13 @@ class Transport(Protocol):
 
 
 def whether_ended(answer: Incoming) -> Callable[[], bool]:
-    """Tells whether all of an answer was read, where its transport knows (by a method `ended`)."""
-    ended: Callable[[], bool] = getattr(answer, "ended", _nobody_knows)
+    """Tells whether all of an answer was read, where its class knows, by a method `ended`.
+
+    (The class: one that wraps another's answer may not have given all of it.)
+    """
+    ended: Callable[[], bool] = _nobody_knows
+    if hasattr(type(answer), "ended"):
+        ended = answer.ended  # type: ignore[attr-defined]
     return ended
 
 

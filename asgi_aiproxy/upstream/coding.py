@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.upstream.base import Headers
+
+# What is decoded at once, and what may come of all that arrived at once: a few bytes can stand for
+# gigabytes.
+_SLICE, _MOST = 4096, 64 * 1024 * 1024
 
 
 class Undo(Protocol):
@@ -64,10 +68,23 @@ class _Undo:
     def feed(self, data: bytes) -> bytes:
         """Decode."""
         self._began = self._began or bool(data)
-        out = []
+        out, size = [], 0
+        for at in range(0, len(data), _SLICE):
+            for piece in self._decoded(data[at : at + _SLICE]):
+                out.append(piece)
+                size += len(piece)
+            if size > _MOST:
+                raise APIError(
+                    Kind.UPSTREAM,
+                    f"The provider's answer could not be read: so few bytes of {self._coding} are "
+                    f"more than {_MOST} when they are decoded.",
+                )
+        return b"".join(out)
+
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
         try:
             while data:
-                out.append(self._tool.decompress(data))
+                yield self._tool.decompress(data)
                 data = b""
                 if getattr(self._tool, "eof", False):  # another member may follow
                     data = self._tool.unused_data
@@ -75,7 +92,6 @@ class _Undo:
                         self._tool = self._make()
         except Exception as error:  # each library has errors of its own
             raise self._broken() from error
-        return b"".join(out)
 
     def close(self) -> None:
         """Check that it is all."""

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
 from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
@@ -138,7 +139,8 @@ class HttpxTransport:
         if key not in self._made:
             if proxy:
                 check_proxy(proxy)
-            self._made = {k: made for k, made in self._made.items() if not k[0].is_closed()}
+            known = list(self._made.items())  # other threads may have loops, too
+            self._made = {k: made for k, made in known if not k[0].is_closed()}
             if self._context is None:
                 self._context = tls(None)
             connections, keepalive = self._limits
@@ -154,6 +156,10 @@ class HttpxTransport:
                 )
             except ImportError:  # the proxy of a key or provider, which is only known now
                 raise APIError(Kind.INTERNAL, _NO_SOCKS) from None
+            except ValueError:  # an older httpx knows no socks5h
+                scheme = urlsplit(proxy or "").scheme
+                message = f"This httpx takes no outbound proxy by {scheme!r}: upgrade it."
+                raise APIError(Kind.INTERNAL, message) from None
         return self._made[key]
 
 
@@ -177,6 +183,8 @@ class HttpxIncoming:
                     data = self._undo.feed(data)
                 if data:  # an empty piece is not the end
                     return data
+        except APIError:
+            raise
         except Exception as error:
             raise failure(self._httpx, error) from error
         if self._undo is not None:

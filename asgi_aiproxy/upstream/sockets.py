@@ -104,7 +104,8 @@ class SocketTransport:
 
     def _new_pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
         """A pool for this event loop. What is left of loops that are closed is forgotten."""
-        self._pools = {known: pool for known, pool in self._pools.items() if not known.is_closed()}
+        known = list(self._pools.items())  # other threads may have loops, too
+        self._pools = {one: pool for one, pool in known if not one.is_closed()}
         pool = self._pools[loop] = _Pool(loop, self._max_connections, self._max_keepalive)
         return pool
 

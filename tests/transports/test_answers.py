@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from contextlib import suppress
 
 import brotli
 import pytest
@@ -164,6 +165,19 @@ async def test_a_coding_nobody_knows_is_an_error_and_no_gibberish(transport: Tra
     async with Wire(again(b"????", "Content-Encoding: compress")) as wire:
         with pytest.raises(APIError, match="compress"):
             await transport.send(post(wire.url))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
+async def test_a_few_bytes_do_not_become_gigabytes(transport: Transport, coding: str) -> None:
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstandard.compress}[coding]
+    body = pack(bytes(200 * 1024 * 1024))
+    most = 0
+    async with Wire(again(body, f"Content-Encoding: {coding}")) as wire:
+        with suppress(APIError):
+            answer = await transport.send(post(wire.url, streamed=True))
+            while data := await answer.read():
+                most = max(most, len(data))
+    assert most <= 64 * 1024 * 1024
 
 
 @pytest.mark.parametrize("body", [b"no gzip", CODED["gzip"][:-30]], ids=["wrong", "cut"])

@@ -79,7 +79,7 @@ class Decoder:
         """The block and the texts of pieces that are deltas of one block of words."""
         try:
             events = _decode_deltas(b"[%b]" % b",".join(pieces))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         index, kind = events[0].index, type(events[0].delta)
         texts = [event.delta.text for event in events if event.index == index]

@@ -15,6 +15,7 @@ from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
 _CR = ord("\r")
+_CHOICES = b'"choices":['
 _DONE = b"data: [DONE]\n\n"
 _NO_USAGE = b',"usage":null'  # what chunks say while usage was asked for and has not come
 # What must be read along; `"usage":null` need not.
@@ -133,7 +134,8 @@ class Exact:
         self._finished = False
         self.ended = False
         self._marks: tuple[bytes, ...] = _READ
-        self._tail = b""  # how chunks end that need not be read, once one was seen
+        # How chunks begin and end that need not be read, once one was seen.
+        self._head = self._tail = b""
         self._short = b""  # what the client gets in its place
 
     def skim(self, data: bytes) -> tuple[bytes, bytes]:
@@ -141,7 +143,12 @@ class Exact:
         plain = b""
         tail = self._tail
         if tail:
-            if data.endswith(tail) and data.find(b"\n\n") == len(data) - 2 and _CR not in data:
+            if (
+                data.endswith(tail)
+                and data.startswith(self._head)
+                and data.find(b"\n\n") == len(data) - 2
+                and _CR not in data
+            ):
                 return (data if self._usage_wanted else data[: -len(tail)] + self._short), b""
             plain, data = self._alike(data)
             if not data:
@@ -152,7 +159,7 @@ class Exact:
         return plain + more, rest
 
     def _alike(self, data: bytes) -> tuple[bytes, bytes]:
-        """The frames that all end like the one that was read, and those behind the last of them.
+        """The frames that are all like the one that was read, and those behind the last of them.
 
         To search a burst for one thing that each frame has is several times faster than to search
         it for all that none has.
@@ -162,8 +169,9 @@ class Exact:
         alike, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
         if end < len(tail) or _CR in alike:  # some end in another way
             return b"", data
-        parts = alike.split(tail)
-        if len(parts) != alike.count(b"\n\n") + 1:
+        head, parts = self._head, alike.split(tail)
+        begun = [True for part in parts if part.startswith(head)]
+        if not len(begun) == alike.count(b"\n\n") == len(parts) - 1:
             return b"", data
         return (alike if self._usage_wanted else self._short.join(parts)), rest
 
@@ -191,11 +199,12 @@ class Exact:
 
     def _learn(self, frame: Frame) -> None:
         """See how this provider writes its chunks."""
-        if frame.data.find(b'"choices":[') >= 0:  # who writes so writes no spaces
+        if frame.data.find(_CHOICES) >= 0:  # who writes so writes no spaces
             self._marks = _COMPACT
-        at = frame.raw.find(b'"finish_reason":null}]')
-        if at >= 0 and frame.raw.endswith(b"}\n\n") and frame.raw.find(b'"usage"', 0, at) < 0:
-            self._tail = frame.raw[at:]
+        raw = frame.raw
+        begins, ends = raw.find(_CHOICES), raw.find(b'"finish_reason":null}]')
+        if raw.endswith(b"}\n\n") and 0 < begins < ends and raw.find(b'"usage"', 0, begins) < 0:
+            self._head, self._tail = raw[: begins + len(_CHOICES)], raw[ends:]
             self._short = self._tail.replace(_NO_USAGE, b"")
 
     def close(self) -> bytes:
