@@ -100,6 +100,13 @@ class APIError(AIProxyError):
         return self.kind in RETRYABLE
 
 
+def check_limits(**limits: object) -> None:
+    """Raise ConfigurationError naming a limit that is no number above zero."""
+    for name, limit in limits.items():
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ConfigurationError(f"{name} is a whole number above zero, not {limit!r}.")
+
+
 def invalid(message: str, param: str | None = None, code: str | None = None) -> APIError:
     """The caller's request is at fault; `param` names the field."""
     return APIError(Kind.INVALID, message, param=param, code=code)

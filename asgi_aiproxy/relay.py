@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from asgi_aiproxy import _json
 from asgi_aiproxy._watch import ClientGoneError, Deadline, Watch
 from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
@@ -406,7 +407,7 @@ class Exchange:
             # says of no more than that the request is wrong, and so it is told.
             same = error.status == answer.status
             error.message = f"{refused}: {error.message}" if same else f"{refused}."
-        if native and provider.exact and not error.retryable:
+        if native and provider.exact and not error.retryable and _is_object(body):
             error.body = body
         return error
 
@@ -489,6 +490,14 @@ class Exchange:
 
 
 _KEY_FAILURES = frozenset({Kind.LIMITED, Kind.KEY_REJECTED})
+
+
+def _is_object(body: bytes) -> bool:
+    """Whether it is all of a JSON object, as errors are, and no page of some proxy's."""
+    try:
+        return isinstance(_json.loads(body), dict)
+    except _json.NotJSONError:
+        return False
 
 
 async def _error_page(answer: Incoming) -> bytes:

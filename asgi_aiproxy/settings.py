@@ -71,6 +71,13 @@ def _proxy(value: SecretStr) -> SecretStr:
     return value
 
 
+def _in_a_folder(value: str) -> str:
+    folder = Path(value).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    return value
+
+
 def _network(value: str) -> str:
     try:
         check_networks((value,))
@@ -202,7 +209,7 @@ class Settings(BaseSettings):
     tokens: list[TokenSettings] = []
     redis_url: Secret | None = None
     redis_prefix: str = Field(default="aiproxy", min_length=1)
-    store_file: str | None = None
+    store_file: Annotated[str, AfterValidator(_in_a_folder)] | None = None
     sealing_keys: Annotated[list[Secret], BeforeValidator(_keys), NoDecode] = []
     anonymous: bool = False
     ledger: bool = True
@@ -244,6 +251,8 @@ def load(path: str | Path | None = None) -> Settings:
             raise ConfigurationError(f"{path}: can not be read: {error.strerror}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: is not valid TOML: {error}.") from error
+        except RecursionError:
+            raise ConfigurationError(f"{path}: is nested too deeply.") from None
     variables = _environment()
     try:
         return Settings(**_over(file, variables))

@@ -17,7 +17,7 @@ from asgi_aiproxy.dialects import (
     OPENAI_COMPLETIONS,
 )
 from asgi_aiproxy.dialects.base import Face, Operation
-from asgi_aiproxy.errors import AIProxyError, APIError, Kind
+from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind, check_limits
 from asgi_aiproxy.gate import GATE_KEY
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.models import ModelList
@@ -26,7 +26,7 @@ from asgi_aiproxy.refusals import no_such_model
 from asgi_aiproxy.relay import Relay
 from asgi_aiproxy.respond import StreamReply, internal, send_error, send_whole
 from asgi_aiproxy.uploads import Upload
-from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
+from asgi_aiproxy.upstream import Timeouts, Transport, check_transport, default_transport
 from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 
 MiB = 1024 * 1024
@@ -72,6 +72,13 @@ class Shim:
         strict: bool = False,
         own_keys: bool = False,
     ) -> None:
+        if not hasattr(router, "targets"):
+            raise ConfigurationError(
+                f"{type(self).__name__} takes a provider with keys, as OPENAI.using(...), or a "
+                f"ProviderRouter, not {type(router).__name__}."
+            )
+        check_transport(transport)
+        check_limits(max_body=max_body, max_upload=max_upload, attempts=attempts)
         self._owned = default_transport(timeouts=timeouts) if transport is None else None
         self._recorder = Recorder(record)
         self._rounds = AllRounds()

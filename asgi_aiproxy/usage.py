@@ -168,7 +168,9 @@ class Recorder:
             while self._waiting:
                 record = self._waiting.popleft()
                 try:
-                    await self._sink(record)
+                    told = self._sink(record)
+                    if hasattr(told, "__await__"):  # a plain function is taken, too
+                        await told
                 except Exception:
                     logger.exception("a usage sink failed; its record is lost: %r", record)
         finally:

@@ -53,8 +53,8 @@ MAY: dict[str, set[str]] = {
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "refusals": {"errors", "keys"},
     "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
-    "relay": {"_watch", "attempt", "call", "errors", "gate", "keys", "messages", "providers"}
-    | {"refusals", "retry_after", "translate", "upstream", "usage"},
+    "relay": {"_json", "_watch", "attempt", "call", "errors", "gate", "keys", "messages"}
+    | {"providers", "refusals", "retry_after", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
     # apps and middlewares

@@ -259,7 +259,6 @@ def test_where_tokens_can_be_issued_they_are_asked_for(top: str) -> None:
     [
         ('redis_url = "http://x"\n' + OPEN, "redis_url: "),
         ('redis_url = "redis://x"\nstore_file = "x"\n' + OPEN, "store_file: "),
-        ('store_file = "/no/such/folder/state"\n' + OPEN, "/no/such/folder"),
         ('sealing_keys = ["short"]\n' + OPEN, "sealing"),
         ('anonymous = true\n[[tokens]]\ntoken = "t"\nname = "n"\n' + OPEN, "anonymous: "),
         (OPEN + "[prices.m]\ninput = -1", "prices.m: "),

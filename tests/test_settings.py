@@ -401,6 +401,7 @@ WRONG = [
     (OPEN + 'strategy = "best"', "FILE: providers.openai.strategy", "'weighted', 'round_robin'"),
     (OPEN + "cooldown = -1", "FILE: providers.openai.cooldown", "greater than 0"),
     (OPEN + "wait = nan", "FILE: providers.openai.wait", "finite"),
+    ('store_file = "/no/such/folder/x"\n' + OPEN, "FILE: store_file", "no folder /no/such/folder"),
     (OPEN + 'proxy = "proxy:3128"', "FILE: providers.openai.proxy", "begins with http://"),
     (OPEN + 'api_version = "1"', "providers.openai.api_version", "only azure"),
     (OPEN + 'base_url = "ftp://u:secret@x/v1"', "providers.openai", "base_url must begin with"),

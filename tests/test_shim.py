@@ -8,9 +8,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 import pytest
 
-from asgi_aiproxy import Authenticate, OpenAIShim, Principal, ProviderRouter
+from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim, Principal, ProviderRouter
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, MISTRAL, OLLAMA, OPENAI
 from tests import asgi
@@ -264,6 +265,48 @@ async def test_unknown_members_pass_to_a_provider_of_the_same_dialect() -> None:
     sent = {"model": "m", "messages": MESSAGES, "brand_new": {"a": [1, 2.50, None]}}
     await asgi.request(app, "POST", "/v1/chat/completions", sent)
     assert upstream.bodies == [sent]
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422, 500])
+@pytest.mark.parametrize("operation", ["chat/completions", "embeddings"])
+async def test_a_page_of_some_proxy_is_told_as_an_error_whatever_its_status(
+    status: int, operation: str
+) -> None:
+    page = b"<html><body><h1>Bad gateway of nginx</h1></body></html>" + b" " * 300_000
+    app, _ = shim(refuses(status, page), attempts=1)
+    asked = {"model": "m", "messages": MESSAGES, "input": "x"}
+    answer = await asgi.request(app, "POST", f"/v1/{operation}", asked)
+    assert answer.status in (status, 502)
+    assert "Bad gateway of nginx" in answer.json["error"]["message"]
+    assert b"<html>" not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: OpenAIShim("sk-1"), "OPENAI.using"),
+        (lambda: OpenAIShim({"gpt-*": OPENAI.using("sk-1")}), "ProviderRouter"),
+        (lambda: OpenAIShim(OPENAI, transport=httpx.MockTransport(print)), "HttpxTransport"),
+        (lambda: OpenAIShim(OPENAI, transport=httpx.AsyncClient()), "cookies"),
+        (lambda: OpenAIShim(OPENAI, transport=print), "send"),
+        (lambda: OpenAIShim(OPENAI, max_body="1MB"), "max_body"),
+        (lambda: OpenAIShim(OPENAI, attempts=0), "attempts"),
+        (lambda: OPENAI.using("sk-1", headers={"a b": "c"}), "headers"),
+        (lambda: OPENAI.using("sk-1", headers={"a": "b\r\nc: d"}), "headers"),
+    ],
+)
+def test_what_can_not_work_is_told_when_it_is_made(make: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        make()
+    assert "sk-1" not in str(caught.value)
+
+
+async def test_a_plain_function_may_take_the_records() -> None:
+    records: list[Any] = []
+    app, _ = shim(record=records.append)
+    async with app:
+        assert (await asgi.chat(app)).status == 200
+    assert len(records) == 1
 
 
 async def test_a_five_megabyte_event_passes_through() -> None:

@@ -40,6 +40,7 @@ def unchanged(draft: Draft) -> Draft:
     return draft
 
 
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _URL = re.compile(r"(\w+://)?([^/]*)(.*)", re.DOTALL)
 _REMEMBERED, _LONG = 256, 256
 _NOTHING: dict[str, str] = {}
@@ -97,6 +98,13 @@ class Provider:
                 f"not {_shown(self.base_url)!r}."
             )
         check_proxy_url(self.proxy, f"Provider {self.name!r}")
+        for name, value in self.headers.items():
+            sendable = isinstance(value, str) and value.isprintable()
+            if not (isinstance(name, str) and _TOKEN.fullmatch(name) and sendable):
+                raise ConfigurationError(
+                    f"Provider {self.name!r}: no HTTP header can be named and hold what "
+                    f"headers[{name!r}] says."
+                )
         if parts.query or parts.fragment:
             raise ConfigurationError(
                 f"Provider {self.name!r}: base_url must end with its path: "

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asgi_aiproxy.upstream.base import Incoming, Outgoing, Timeouts, Transport
+from asgi_aiproxy.upstream.base import Incoming, Outgoing, Timeouts, Transport, check_transport
 
 if TYPE_CHECKING:
     from asgi_aiproxy.upstream.httpx import HttpxTransport
@@ -25,6 +25,7 @@ __all__ = [
     "SocketTransport",
     "Timeouts",
     "Transport",
+    "check_transport",
     "default_transport",
 ]
 

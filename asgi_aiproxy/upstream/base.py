@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from asgi_aiproxy.errors import ConfigurationError
+
 Headers = Sequence[tuple[str, str]]  # names in lower case, repeated ones kept
 
 
@@ -77,6 +79,20 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections. A later `send` may open new ones."""
+
+
+def check_transport(transport: object) -> None:
+    """Raise ConfigurationError if that is no transport (or None, which stands for the usual)."""
+    if transport is None:
+        return
+    name = type(transport).__name__
+    if hasattr(transport, "handle_async_request") or hasattr(transport, "cookies"):
+        raise ConfigurationError(
+            f"transport= is an httpx {name}: give HttpxTransport(...) with the transport of httpx "
+            f"that it is to use (not a client, which keeps cookies)."
+        )
+    if not (callable(getattr(transport, "send", None)) and hasattr(transport, "aclose")):
+        raise ConfigurationError(f"transport= has send() and aclose(), {name} has not.")
 
 
 def whether_ended(answer: Incoming) -> Callable[[], bool]:

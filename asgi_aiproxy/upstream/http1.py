@@ -180,7 +180,10 @@ class AnswerReader:
             if name == "content-length":
                 lengths.update(part.strip() for part in value.split(","))
             elif name == "transfer-encoding":
-                encoded, chunked = True, value.lower().split(",")[-1].strip() == "chunked"
+                codings = [coding.strip() for coding in value.lower().split(",")]
+                if any(coding not in ("chunked", "identity", "") for coding in codings):
+                    raise NotHTTPError("what came is in a transfer coding nobody asked for")
+                encoded, chunked = True, codings[-1] == "chunked"
             elif name == "connection":
                 options = [option.strip() for option in value.lower().split(",")]
                 self.reusable = "close" not in options and (

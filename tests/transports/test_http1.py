@@ -120,6 +120,7 @@ def test_an_answer_to_head_has_no_body() -> None:
     "raw",
     [
         b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         b"HTTP/1.1 2000 OK\r\n\r\n",
         b"HTTP/1.1 OK\r\n\r\n",
         b"http/1.1 200 OK\r\n\r\n",
