@@ -318,11 +318,36 @@ def test_what_stands_in_place_of_choices_is_told() -> None:
         OpenAIChat().decode_response(body)
 
 
-@pytest.mark.parametrize("body", [b'{"model":7,"usage":[]}', b'{"model":null,"usage":"x"}'])
-def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(body: bytes) -> None:
+@pytest.mark.parametrize("odd", [b'"model":7,"usage":[]', b'"model":null,"usage":"x"'])
+def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(odd: bytes) -> None:
+    body = b'{%b,"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"}}]}' % odd
     echo = Exact(usage_wanted=True)
     assert echo.whole(body) == body
     assert echo.usage is None
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"a":1}', ""),
+        (b'{"choices":[]}', ""),
+        (b'{"choices":null,"model":"m"}', ""),
+        (b'{"base_resp":{"status_code":1008,"status_msg":"no money"}}', "no money"),
+    ],
+)
+def test_an_answer_without_a_choice_is_none(body: bytes, told: str) -> None:
+    """Then another provider is asked, where before the client got nothing."""
+    with pytest.raises(APIError, match=told) as caught:
+        Exact(usage_wanted=True).whole(body)
+    assert caught.value.retryable
+
+
+def test_a_stream_that_says_nothing_but_that_it_is_done_is_none() -> None:
+    translator = Verbatim(Exact(usage_wanted=True))
+    translator.feed(b"data: [DONE]\n\n")
+    assert not translator.started
+    with pytest.raises(APIError, match="without a finish reason"):
+        translator.close()
 
 
 def test_junk_does_not_begin_a_passing_answer() -> None:

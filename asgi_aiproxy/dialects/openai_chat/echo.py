@@ -14,6 +14,7 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
+_EMPTY = 4  # what is longer is no empty list
 _CR = ord("\r")
 _CHOICES = b'"choices":['
 _DONE = b"data: [DONE]\n\n"
@@ -29,6 +30,7 @@ class _Answer(msgspec.Struct):
     model: str | None = None
     usage: Told | None = None
     error: Any = None
+    choices: msgspec.Raw = msgspec.Raw()
 
 
 class _AnyAnswer(msgspec.Struct):
@@ -37,6 +39,7 @@ class _AnyAnswer(msgspec.Struct):
     model: Any = None
     usage: Any = None
     error: Any = None
+    choices: msgspec.Raw = msgspec.Raw()
 
 
 class _Choice(msgspec.Struct):
@@ -79,15 +82,23 @@ def openai_usage(body: bytes) -> tuple[str, Usage | None]:
         return "", None
 
 
-def _told(body: bytes) -> tuple[str, Usage | None, Any]:
-    """Model, usage and error of a whole answer. Raises ValueError on what is no JSON object."""
+def _told(body: bytes) -> tuple[str, Usage | None, Any, bool]:
+    """Model, usage and error of a whole answer, and whether there is any choice.
+
+    Raises ValueError on what is no JSON object.
+    """
     try:
         answer = _answer(body)
     except (ValueError, RecursionError):
         other = _json.typed(_any_answer, body)
-        return str(other.model or ""), decode_usage(other.usage), other.error
+        usage = decode_usage(other.usage)
+        return str(other.model or ""), usage, other.error, _some(other.choices)
     usage = usage_of(answer.usage) if answer.usage is not None else None
-    return answer.model or "", usage, answer.error
+    return answer.model or "", usage, answer.error, _some(answer.choices)
+
+
+def _some(choices: msgspec.Raw) -> bool:
+    return len(memoryview(choices)) > _EMPTY or bytes(choices) not in (b"", b"[]", b"null")
 
 
 def _chunk_in(data: bytes) -> _Chunk | None:
@@ -209,7 +220,7 @@ class Exact:
 
     def close(self) -> bytes:
         """Nothing, if the answer was complete. A missing `[DONE]` is made good."""
-        if not self._finished and not self.ended:
+        if not self._finished and not (self.ended and self.started):
             raise _read.broken("the stream ended without a finish reason")
         return b"" if self.ended else _DONE
 
@@ -220,10 +231,10 @@ class Exact:
     def whole(self, body: bytes) -> bytes:
         """The body as it came."""
         try:
-            self.model, self.usage, failed = _told(body)
+            self.model, self.usage, failed, answered = _told(body)
         except ValueError as error:
             raise _read.unreadable(200, body) from error
-        if failed:
+        if failed or not answered:
             raise responses.decode_error(200, body)
         return body
 
