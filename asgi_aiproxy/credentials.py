@@ -1,8 +1,11 @@
-"""Where callers put their credentials."""
+"""Where callers put their credentials, and how a secret is kept out of what others are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from urllib.parse import parse_qs, unquote_plus
 
 from asgi_aiproxy._asgi import RawHeaders, Scope, header
@@ -98,3 +101,101 @@ def _tells(value: str, shown: frozenset[str]) -> bool:
         if secret == value or (len(secret) >= _SHORT and secret in value):
             return True
     return False
+
+
+class Blot:
+    """Takes a secret out of what others are shown, in whatever way it is written there.
+
+    That is as it is, percent-encoded, escaped as in JSON, and in the base64 of `Basic` (RFC 7617);
+    of one with colons also what follows them (a password). What takes its place is as long, so
+    that lengths that were told stay true. See `blot`.
+    """
+
+    __slots__ = ("_find", "_forms", "reach")
+
+    def __init__(self, secret: str) -> None:
+        forms = {form.encode("utf-8", "replace") for form in _forms(secret) if len(form) >= _SHORT}
+        self._forms = sorted(forms, key=len, reverse=True)
+        self._find = re.compile(b"|".join(map(_written, self._forms)))
+        self.reach = _LONGEST_ESCAPE * len(self._forms[0])  # bytes that it may stand in
+
+    def __repr__(self) -> str:
+        return "Blot()"  # no secrets
+
+    def data(self, data: bytes) -> bytes:
+        """The same bytes, as many of them, without it."""
+        if b"%" not in data and b"\\" not in data:
+            for form in self._forms:
+                if form in data:
+                    break
+            else:
+                return data
+        return self._find.sub(lambda found: b"[key]".ljust(len(found[0]), b"*"), data)
+
+    def headers(self, headers: RawHeaders) -> RawHeaders:
+        """The same headers, their values without it."""
+        joined = b"\n".join([value for _, value in headers])
+        if self.data(joined) == joined:
+            return headers
+        return [(name, self.data(value)) for name, value in headers]
+
+
+class BlotStream:
+    """The same for bytes that come in pieces: what may be its beginning is held back."""
+
+    def __init__(self, blot: Blot) -> None:
+        self._blot = blot
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What can be shown now."""
+        whole = self._blot.data(self._held + data)
+        cut = max(0, len(whole) - self._blot.reach)
+        self._held = whole[cut:]
+        return whole[:cut]
+
+    def close(self) -> bytes:
+        """The rest."""
+        rest, self._held = self._held, b""
+        return rest
+
+
+@lru_cache(maxsize=1024)
+def blot(secret: str) -> Blot | None:
+    """What takes this secret out; None if it is so short that it stands anywhere by chance."""
+    return Blot(secret) if len(secret) >= _SHORT else None
+
+
+_LONGEST_ESCAPE = 6  # \u0041
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """The texts that tell a secret."""
+    texts = {secret}
+    try:
+        texts.add(base64.b64decode(secret, validate=True).decode("ascii"))  # if it is for `Basic`
+    except ValueError:
+        pass
+    for text in texts:
+        yield text
+        rest = text
+        while ":" in rest:
+            rest = rest.partition(":")[2]
+            yield rest
+        for pair in (text, f"{text}:", f":{text}"):
+            encoded = base64.b64encode(pair.encode()).decode().rstrip("=")
+            yield encoded
+            yield encoded.translate(_URL_SAFE)
+
+
+_URL_SAFE = str.maketrans("+/", "-_")
+
+
+def _written(form: bytes) -> bytes:
+    """A pattern for all the ways to write these bytes."""
+    ways = []
+    for byte in form:
+        code = "".join(f"[{d}{d.upper()}]" if d.isalpha() else d for d in f"{byte:02x}")
+        way = f"\\x{byte:02x}|%(?:25)?{code}|\\\\u00{code}"
+        ways.append(f"(?:{way}|\\\\/)" if byte == 0x2F else f"(?:{way})")
+    return "".join(ways).encode()

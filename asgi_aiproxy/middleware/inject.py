@@ -11,6 +11,8 @@ from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Sen
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.credentials import (
     INJECTED,
+    BlotStream,
+    blot,
     presented,
     query_without,
     subprotocols_without,
@@ -31,7 +33,8 @@ class InjectKey(Wrapper):
     key goes into `header`, after `scheme` (by default `Bearer` in `authorization`, nothing
     elsewhere). It is judged by the answer, its status and what its headers tell of the key's
     limits, and held until the answer has ended; `x-auth-id` names it, in the answer, and in a
-    request that wishes for one.
+    request that wishes for one. Callers do not see it: it is blotted out of headers, and of the
+    bodies of answers that are no success (compressed ones are not looked into).
 
     ::
 
@@ -103,6 +106,8 @@ class _Judge:
         self._lease = lease
         self._send = send
         self._clock = clock
+        self._blot = blot(lease.key.secret)
+        self._body: BlotStream | None = None
 
     async def send(self, message: Message) -> None:
         """Pass a message on."""
@@ -115,9 +120,17 @@ class _Judge:
                 self._lease.learn(told, now)
             else:
                 self._lease.settle(status, retry_after(told, now))
+            if self._blot is not None:
+                headers = self._blot.headers(headers)
+                self._body = BlotStream(self._blot) if status >= 300 else None
             headers = [pair for pair in headers if pair[0] != b"x-auth-id"]
             headers.append((b"x-auth-id", self._lease.key.id.encode("latin-1", "replace")))
             message = {**message, "headers": headers}
+        elif self._body is not None and message["type"].endswith(".body"):
+            data = self._body.feed(message.get("body", b""))
+            if not message.get("more_body", False):
+                data += self._body.close()
+            message = {**message, "body": data}
         await self._send(message)
 
 

@@ -14,7 +14,7 @@ from asgi_aiproxy.passthrough.body import Content, content
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import told_headers, told_length
 from asgi_aiproxy.passthrough.homes import made_in
-from asgi_aiproxy.passthrough.kept import Kept
+from asgi_aiproxy.passthrough.kept import Kept, veiled
 from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.locations import relocated
 from asgi_aiproxy.passthrough.meter import Meter
@@ -206,15 +206,15 @@ class Exchange:
                 return answer
             if status not in _KEY_FAILED and (status != 404 or not self._stateful):
                 turns.answered(status, answer.headers, ways.clock())
-                return answer
-            kept = await self._refused(answer, key, turns)
+                return veiled(answer, turns.blot)
+            kept = await self._refused(answer, turns)
             sought = status == 404 or not self._stateful
             if not (whole and sought and turns.several):
                 return self._final(kept)
 
-    async def _refused(self, answer: Incoming, key: Key | None, turns: Turns) -> Kept:
+    async def _refused(self, answer: Incoming, turns: Turns) -> Kept:
         """An answer that is about the key; its key is judged."""
-        kept = await Kept.of(answer, key.secret if key is not None else "")
+        kept = await Kept.of(answer, turns.blot)
         self._answer = None
         asked = self._asked
         if kept.status == 404:
@@ -277,6 +277,9 @@ class Exchange:
         if not 200 <= status <= 599:
             raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
         headers, said = told_headers(answer.headers, asked.site.policy, self._relocated)
+        turns = self._turns
+        if turns is not None and turns.blot is not None:
+            headers = turns.blot.headers(headers)
         length = told_length(said)
         if status in _BODILESS:
             length = 0

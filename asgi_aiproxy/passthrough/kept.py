@@ -1,13 +1,44 @@
-"""A short answer, read whole: kept for the client in case no other key does better."""
+"""Answers that are not passed on as they come: short ones that are kept for the client in case no
+other key does better, and those that may quote the key."""
 
 from __future__ import annotations
 
+from asgi_aiproxy.credentials import Blot, BlotStream
 from asgi_aiproxy.errors import APIError, kind_of
 from asgi_aiproxy.upstream.base import Headers, Incoming
 
 # Longer than any vendor's page about an error.
 _LONGEST = 256 * 1024
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
+
+
+def veiled(answer: Incoming, blot: Blot | None) -> Incoming:
+    """The answer; one that is no success without the key, should it quote that.
+
+    (Successes pass as they are: they are the client's, and long.)
+    """
+    return answer if blot is None or answer.status < 300 else _Veiled(answer, blot)
+
+
+class _Veiled:
+    """An answer that is still coming, without the key."""
+
+    def __init__(self, answer: Incoming, blot: Blot) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self._answer = answer
+        self._stream = BlotStream(blot)
+
+    async def read(self) -> bytes:
+        """The next bytes; nothing at the end. Raises APIError."""
+        while data := await self._answer.read():
+            if out := self._stream.feed(data):
+                return out
+        return self._stream.close()
+
+    async def aclose(self) -> None:
+        """Done with it."""
+        await self._answer.aclose()
 
 
 class Kept:
@@ -20,8 +51,8 @@ class Kept:
         self._rest = body
 
     @classmethod
-    async def of(cls, answer: Incoming, secret: str) -> Kept:
-        """Read an answer to its end, and close it; `secret` is blotted out, should it quote it.
+    async def of(cls, answer: Incoming, blot: Blot | None) -> Kept:
+        """Read an answer to its end, and close it; `blot` takes the key out, should it quote it.
 
         Raises APIError if it is too long to be kept.
         """
@@ -36,8 +67,8 @@ class Kept:
         finally:
             await answer.aclose()
         body = b"".join(pieces)
-        if secret:
-            body = body.replace(secret.encode(), b"[key]")
+        if blot is not None:
+            body = blot.data(body)
         headers = answer.headers
         if body:  # (an answer to HEAD keeps the length of what it stands for)
             headers = [pair for pair in headers if pair[0] not in _FRAMING]

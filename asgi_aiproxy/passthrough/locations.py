@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlsplit
 
+from asgi_aiproxy.credentials import query_without
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.request import Asked
 
@@ -12,12 +13,25 @@ def relocated(name: str, location: str, asked: Asked, key: Key | None) -> str:
     """A location in a header of this name as clients find it again: below the mount.
 
     Elsewhere it stays as it is. Where Google wants an upload, its clients show no key: there the
-    caller's own token stands in the address, as Google's keys may.
+    caller's own token stands in the address, as Google's keys may. A key of the pool's does not
+    stand in any.
     """
+    if key is not None and not asked.own_key:
+        location = _without(location, key.secret)
     found = _below_mount(location, asked, key)
     if found != location and name.startswith("x-goog-upload-") and (token := asked.token):
         found += f"{'&' if '?' in found else '?'}key={quote(token, safe='')}"
     return found
+
+
+def _without(location: str, secret: str) -> str:
+    """A location without the parameters that hold a secret."""
+    before, mark, after = location.partition("?")
+    query, hash_, fragment = after.partition("#")
+    left = query_without(query.encode(), frozenset({secret})).decode()
+    if left == query:
+        return location
+    return f"{before}{mark if left else ''}{left}{hash_}{fragment}"
 
 
 def _below_mount(location: str, asked: Asked, key: Key | None) -> str:

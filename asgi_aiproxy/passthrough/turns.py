@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asgi_aiproxy.credentials import Blot, blot
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.messages import Usage
@@ -14,10 +15,21 @@ class Turns:
     """Hands out keys of a pool until one does; there may be no pool, or a key of the caller's own.
 
     `affinity` is what makes calls get the same key, `model` what the key must serve, and `home` the
-    key that has what is asked for, if that is known.
+    key that has what is asked for, if that is known. `blot` takes the pool's key that was used last
+    out of what the client is shown.
     """
 
-    __slots__ = ("_affinity", "_asked", "_lease", "_model", "_pool", "_tried", "home", "key_id")
+    __slots__ = (
+        "_affinity",
+        "_asked",
+        "_lease",
+        "_model",
+        "_pool",
+        "_tried",
+        "blot",
+        "home",
+        "key_id",
+    )
 
     def __init__(self, asked: Asked, *, affinity: str, model: str) -> None:
         provider = asked.site.provider
@@ -29,6 +41,7 @@ class Turns:
         self._lease: Lease | None = None
         self.home = ""
         self.key_id = ""
+        self.blot: Blot | None = None
 
     @property
     def several(self) -> bool:
@@ -60,6 +73,7 @@ class Turns:
         self._lease = lease
         key = lease.key
         self.key_id = key.id
+        self.blot = blot(key.secret)
         self._tried.add(key.id)
         return key
 

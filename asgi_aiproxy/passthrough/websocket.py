@@ -93,7 +93,7 @@ class Bridge:
                 await ask(gate, asked, books.model, session=True)
             upstream = await self._unless_gone(self._connected(asked, turns, books))
             if upstream is not None:
-                await self._bridged(upstream, asked, books)
+                await self._bridged(upstream, asked, turns, books)
         except APIError as error:
             books.error = error
             headers = [(b"content-type", b"application/json")]
@@ -148,6 +148,8 @@ class Bridge:
         if not 300 <= status <= 599:
             raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
         passed, _ = told_headers(headers, asked.site.policy)
+        if turns.blot is not None:
+            passed, body = turns.blot.headers(passed), turns.blot.data(body)
         await self._deny(status, body, passed)
         books.finished = True
 
@@ -217,10 +219,14 @@ class Bridge:
 
     # the session
 
-    async def _bridged(self, upstream: ClientConnection, asked: Asked, books: Books) -> None:
+    async def _bridged(
+        self, upstream: ClientConnection, asked: Asked, turns: Turns, books: Books
+    ) -> None:
         response = upstream.response
         headers = _told(response) if response is not None else []
         told, _ = told_headers(headers, asked.site.policy)
+        if turns.blot is not None:
+            told = turns.blot.headers(told)
         if books.key_id:
             told.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
         chosen = upstream.subprotocol

@@ -1,0 +1,152 @@
+"""The pool's key is nobody's to see, and nobody's request puts all keys to rest."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+
+from asgi_aiproxy import InjectKey, Key, KeyPool, PassthroughProxy
+from asgi_aiproxy.credentials import BlotStream, blot
+from asgi_aiproxy.providers import OPENAI
+from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.upstream.base import Outgoing
+from tests import asgi
+from tests.upstreams import Step, Upstream, refuses
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "sk-pool/se+cret=42"
+WRITTEN = {
+    "raw": SECRET,
+    "percent": quote(SECRET, safe=""),
+    "percent, lower": quote(SECRET, safe="").replace("%2F", "%2f").replace("%2B", "%2b"),
+    "percent, twice": quote(quote(SECRET, safe=""), safe=""),
+    "json": SECRET.replace("/", "\\/"),
+    "json, unicode": SECRET.replace("+", "\\u002b"),
+    "base64": base64.b64encode(SECRET.encode()).decode(),
+    "base64 of a user": base64.b64encode(f"{SECRET}:".encode()).decode(),
+    "base64 of a password": base64.b64encode(f":{SECRET}".encode()).decode(),
+}
+
+
+def in_query(request: Outgoing, secret: str) -> Outgoing:
+    mark = "&" if "?" in request.url else "?"
+    return msgspec.structs.replace(request, url=f"{request.url}{mark}key={quote(secret, safe='')}")
+
+
+ROW = Provider(name="q", dialect=OPENAI.dialect, base_url="http://up", auth=in_query)
+
+
+def vendor(upstream: Upstream, *keys: Key, row: Provider = ROW) -> PassthroughProxy:
+    pool = KeyPool(keys or [Key(SECRET, id="1")])
+    return PassthroughProxy(row.using(pool), paths="all", transport=upstream.transport)
+
+
+def injected(upstream: Upstream) -> InjectKey:
+    proxy = PassthroughProxy("http://up", transport=upstream.transport)
+    return InjectKey(proxy, pool=KeyPool([Key(SECRET, id="1")]), scheme="Basic")
+
+
+WAYS = pytest.mark.parametrize("way", [vendor, injected])
+
+
+@WAYS
+@pytest.mark.parametrize("status", [300, 400, 401, 403, 404, 418, 429, 500, 503])
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
+async def test_an_answer_that_is_no_success_does_not_tell_the_key(
+    way: Any, status: int, written: str
+) -> None:
+    body = b'{"error":{"message":"bad key ' + written.encode() + b' here"}}'
+    app = way(Upstream(Step([body], status, {"x-debug": f"k={written}"})))
+    answer = await asgi.request(app, "GET", "/v1/x")
+    assert written not in answer.body.decode()
+    assert written not in str(answer.headers)
+    assert "error" in json.loads(answer.body)
+    if answer.header("x-debug"):  # else it is the proxy's own
+        assert b"bad key [key]" in answer.body
+        assert b" here" in answer.body
+        assert answer.header(
+            "x-debug",
+        ).startswith("k=[key]")  # type: ignore[union-attr]
+
+
+@WAYS
+async def test_a_key_that_comes_in_pieces_is_not_told_and_the_length_stays_true(way: Any) -> None:
+    body = f"before {SECRET} between {SECRET}".encode() + b" and after" * 200
+    pieces = [body[at : at + 3] for at in range(0, len(body), 3)]
+    app = way(Upstream(Step(pieces, 400, {"content-length": str(len(body))})))
+    answer = await asgi.request(app, "GET", "/v1/x")
+    assert len(answer.body) == len(body) == int(answer.header("content-length") or 0)
+    assert SECRET.encode() not in answer.body
+    assert answer.body.count(b"[key]") == 2
+    assert answer.body.endswith(b" and after" * 200)
+
+
+@WAYS
+async def test_a_success_passes_to_the_byte_but_its_headers_do_not_tell_the_key(way: Any) -> None:
+    app = way(Upstream(Step([f"it is {SECRET}".encode()], 200, {"x-debug": SECRET})))
+    answer = await asgi.request(app, "GET", "/v1/x")
+    assert answer.body == f"it is {SECRET}".encode()
+    assert SECRET not in str(answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("http://up/x/?key={}", "/ai/x/"),
+        ("http://up/x/?a=1&key={}#z", "/ai/x/?a=1#z"),
+        ("/x?key={}&a=%2F", "/ai/x?a=%2F"),
+        ("https://elsewhere/x?token={}", "https://elsewhere/x"),
+        ("https://elsewhere/{}", "https://elsewhere/[key]"),
+    ],
+)
+async def test_a_redirect_does_not_carry_the_key(given: str, expected: str) -> None:
+    location = given.format(quote(SECRET, safe=""))
+    app = vendor(Upstream(Step([f"go to {location}".encode()], 307, {"location": location})))
+    answer = await asgi.request(app, "GET", "/ai/x", root_path="/ai", headers={"host": "svc"})
+    told = (answer.header("location") or "").rstrip("*").removeprefix("http://svc")
+    assert told == expected
+    assert quote(SECRET, safe="").encode() not in answer.body
+
+
+async def test_what_a_caller_brings_is_its_own_to_see() -> None:
+    upstream = Upstream(refuses(400, b"bad key sk-of-the-caller"))
+    app = PassthroughProxy(OPENAI.using("sk-pool"), transport=upstream.transport, own_keys=True)
+    headers = {"x-provider-key": "sk-of-the-caller"}
+    answer = await asgi.request(app, "GET", "/v1/models", headers=headers)
+    assert answer.body == b"bad key sk-of-the-caller"
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("user:long-password", "wrong: long-password"),
+        (base64.b64encode(b"user:long-password").decode(), "wrong: long-password"),
+        ("AKIA:secret-access-key:session-token", "token session-token"),
+    ],
+)
+def test_parts_of_a_key_are_not_told_either(secret: str, shown: str) -> None:
+    found = blot(secret)
+    assert found is not None
+    out = found.data(shown.encode())
+    assert out.endswith(b"*")
+    assert len(out) == len(shown)
+    assert secret not in repr(found)
+
+
+def test_short_keys_are_left_alone_and_what_only_begins_like_one_too() -> None:
+    assert blot("sk-1234") is None
+    found = blot("sk-12345678")
+    assert found is not None
+    text = b'{"a":"sk-1234567","b":"100% \\u0041"}'
+    assert found.data(text) == text
+    stream = BlotStream(found)
+    assert (
+        b"".join([*(stream.feed(text[i : i + 1]) for i in range(len(text))), stream.close()])
+        == text
+    )
