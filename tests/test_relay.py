@@ -410,6 +410,24 @@ async def test_what_a_middleware_adds_in_the_context_of_a_request_is_that_reques
     assert await asyncio.gather(*[asyncio.ensure_future(told(who)) for who in names]) == names
 
 
+async def test_a_client_that_reads_slowly_does_not_make_its_provider_seem_silent() -> None:
+    events = chat_stream("a", "b", "c")
+    slow = [part for event in events for part in (event, 0.2)]
+    app, books = shim(Upstream(streams(*slow)), timeouts=Timeouts(idle=0.35))
+
+    async def reading(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            await asyncio.sleep(0.25)
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    answer = await asgi.chat(reading, stream=True)
+    assert answer.events[-1] == "[DONE]"
+    await settled(app)
+    assert books.records[0].outcome == "done"
+
+
 async def test_a_silent_stream_is_kept_alive_between_whole_events() -> None:
     first, second, *rest = chat_stream("Hel", "lo")
     upstream = Upstream(streams(first, second + rest[0][:10], 0.25, rest[0][10:], *rest[1:]))
