@@ -32,8 +32,10 @@ class InjectKey(Wrapper):
     The caller's own credential is taken out wherever it stands: headers, query, subprotocols. The
     key goes into `header`, after `scheme` (by default `Bearer` in `authorization`, nothing
     elsewhere). It is judged by the answer, its status and what its headers tell of the key's
-    limits, and held until the answer has ended; `x-auth-id` names it, in the answer, and in a
-    request that wishes for one. Callers do not see it: it is blotted out of headers, and of the
+    limits, and held until the answer has ended. An application may refuse all keys at some path, so
+    401 and 402 put a key to rest when it got them three times in a row, and another key did not
+    the last time that it was used. `x-auth-id` names the key, in the answer, and in a request that
+    wishes for one. Callers do not see it: it is blotted out of headers, and of the
     bodies of answers that are no success (compressed ones are not looked into).
 
     ::
@@ -61,6 +63,7 @@ class InjectKey(Wrapper):
             scheme = "Bearer" if self._header == b"authorization" else ""
         self._lead = f"{scheme} " if scheme else ""
         self._clock = clock
+        self._refusals = _Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one scope on with a key, or answer that there is none."""
@@ -76,7 +79,7 @@ class InjectKey(Wrapper):
             await _refuse(scope, receive, send, error)
             return
         with lease:
-            watched = _Judge(lease, send, self._clock)
+            watched = _Judge(lease, send, self._refusals, self._clock)
             await self.app(self._with_key(scope, lease), receive, watched.send)
 
     def _with_key(self, scope: Scope, lease: Lease) -> Scope:
@@ -95,6 +98,24 @@ class InjectKey(Wrapper):
         return injected
 
 
+class _Refusals:
+    """How often each key was refused in a row."""
+
+    _ROW = 3
+
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+
+    def held_against(self, key_id: str, status: int) -> bool:
+        """Whether an answer of this status says something of the key, and not of its path."""
+        if status not in (401, 402):
+            if status != 429 and status < 500:
+                self._rows[key_id] = 0
+            return True
+        self._rows[key_id] = row = self._rows.get(key_id, 0) + 1
+        return row >= self._ROW and 0 in self._rows.values()
+
+
 class _Judge:
     """Sees the answer on its way, and judges the key by it."""
 
@@ -102,9 +123,12 @@ class _Judge:
         {"http.response.start", "websocket.accept", "websocket.http.response.start"}
     )
 
-    def __init__(self, lease: Lease, send: Send, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, lease: Lease, send: Send, refusals: _Refusals, clock: Callable[[], float]
+    ) -> None:
         self._lease = lease
         self._send = send
+        self._refusals = refusals
         self._clock = clock
         self._blot = blot(lease.key.secret)
         self._body: BlotStream | None = None
@@ -115,10 +139,11 @@ class _Judge:
             headers: RawHeaders = list(message.get("headers", ()))
             told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
             status, now = message.get("status", 101), self._clock()
+            fair = self._refusals.held_against(self._lease.key.id, status)
             if status < 400:
                 self._lease.settle(status)
                 self._lease.learn(told, now)
-            else:
+            elif fair:
                 self._lease.settle(status, retry_after(told, now))
             if self._blot is not None:
                 headers = self._blot.headers(headers)

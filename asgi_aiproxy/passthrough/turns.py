@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 from asgi_aiproxy.credentials import Blot, blot
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
@@ -10,6 +13,21 @@ from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.refusals import no_key
 from asgi_aiproxy.upstream.base import Headers
 
+logger = logging.getLogger("asgi_aiproxy")
+
+_REFUSED = frozenset({401, 402})
+# Answers that tell nothing of the keys that were refused before.
+_VAGUE = _REFUSED | {429}
+
+# Where models are called every key of a vendor's works, unless it is none.
+_CALLS = re.compile(
+    r"(?:/v\d\w*)?(?:/openai)?(?:/deployments/[^/]+)?(?:/v1)?/(?:chat/completions|completions"
+    r"|embeddings|responses|messages|complete|realtime|api/(?:chat|generate|embed|embeddings)"
+    r"|models/[^/:]+:(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)"
+    r"|model/[^/]+/(?:invoke|invoke-with-response-stream|converse|converse-stream)"
+    r"|ws/google\.ai\.generativelanguage\.[^/]+)"
+)
+
 
 class Turns:
     """Hands out keys of a pool until one does; there may be no pool, or a key of the caller's own.
@@ -17,11 +35,16 @@ class Turns:
     `affinity` is what makes calls get the same key, `model` what the key must serve, and `home` the
     key that has what is asked for, if that is known. `blot` takes the pool's key that was used last
     out of what the client is shown.
+
+    A vendor that does not take keys at some path refuses all of them there: that one was refused
+    is held against it only when another did on the same request, or if it was the only one that
+    was tried, and for a call of a model.
     """
 
     __slots__ = (
         "_affinity",
         "_asked",
+        "_doubted",
         "_lease",
         "_model",
         "_pool",
@@ -39,6 +62,7 @@ class Turns:
         self._model = model
         self._tried: set[str] = set()
         self._lease: Lease | None = None
+        self._doubted: list[tuple[Lease, int, str | None]] = []
         self.home = ""
         self.key_id = ""
         self.blot: Blot | None = None
@@ -56,8 +80,7 @@ class Turns:
 
     async def next(self) -> Key | None:
         """The next key. Raises APIError if there is none; see `rests`."""
-        if self._lease is not None:
-            self.release()
+        self._let_go()
         asked = self._asked
         if asked.own_key:
             self.key_id = "own"
@@ -103,23 +126,55 @@ class Turns:
     def answered(self, status: int, headers: Headers, now: float) -> None:
         """Tell how the key fared, and what the headers of its answer tell of its limits."""
         if self._lease is not None:
-            self._lease.settle(status)
+            self.settle(status)
             self._lease.learn(headers, now)
 
     def settle(
         self, status: int, retry_after: float | None = None, *, code: str | None = None
     ) -> None:
         """Tell how the key fared."""
-        if self._lease is not None:
-            self._lease.settle(status, retry_after, code=code)
+        lease = self._lease
+        if lease is None:
+            return
+        if status in _REFUSED:
+            self._doubted.append((lease, status, code))
+            return
+        lease.settle(status, retry_after, code=code)
+        if self._doubted and status not in _VAGUE and status < 500:
+            self._judge(guilty=True)
 
     def release(self, usage: Usage | None = None) -> None:
-        """Give the key back; what was used counts against it."""
+        """Give the keys back; what was used counts against the last."""
+        if self._lease is not None and usage is not None:
+            self._lease.spend(usage.input + usage.output)
+        if self._doubted:
+            self._judge(guilty=len(self._tried) == 1 and self._calls)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Give back the key in use, unless it is still to be judged."""
         lease, self._lease = self._lease, None
-        if lease is not None:
-            if usage is not None:
-                lease.spend(usage.input + usage.output)
+        if lease is not None and all(lease is not doubted for doubted, _, _ in self._doubted):
             lease.release()
+
+    def _judge(self, *, guilty: bool) -> None:
+        """Judge the keys that were refused, and give them back."""
+        doubted, self._doubted = self._doubted, []
+        if not guilty:
+            path, count = self._asked.route.path, len(doubted)
+            name = self._asked.site.name
+            logger.warning("%s refused %d keys at %s: none is put to rest", name, count, path)
+        for lease, status, code in doubted:
+            if guilty:
+                lease.settle(status, code=code)
+            lease.release()
+
+    @property
+    def _calls(self) -> bool:
+        """Whether this calls a model."""
+        asked = self._asked
+        called = asked.method == "POST" or asked.scope["type"] == "websocket"
+        return called and _CALLS.fullmatch(asked.route.path) is not None
 
 
 def rests(error: APIError) -> bool:

@@ -102,8 +102,55 @@ async def test_a_key_is_judged_by_its_answer() -> None:
     status = {key.id: key for key in await keys.status()}
     assert status["1"].health == "cooling"
     assert 50 < status["1"].rests <= 60
-    await asgi.request(InjectKey(App(401), pool=keys), "GET", "/x")
-    assert {key.health for key in await keys.status()} == {"cooling", "quarantined"}
+
+
+class Doors:
+    """An app that knows some keys only, and none of them at `/admin`."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        key = dict(scope["headers"])[b"authorization"].decode().partition(" ")[2]
+        status = 200 if key in self.known and scope["path"] != "/admin" else 401
+        await App(status)(scope, receive, send)
+
+
+async def health(keys: KeyPool) -> dict[str, str]:
+    return {key.id: key.health.value for key in await keys.status()}
+
+
+async def test_a_key_that_is_refused_time_and_again_rests_while_another_is_not() -> None:
+    keys = pool()
+    app = InjectKey(Doors("sk-2"), pool=keys)
+    for _ in range(4):
+        await asgi.request(app, "GET", "/x")
+    assert await health(keys) == {"1": "ok", "2": "ok"}
+    assert (await asgi.request(app, "GET", "/x")).status == 401
+    statuses = [(await asgi.request(app, "GET", "/x")).status for _ in range(5)]
+    assert statuses == [200] * 5
+    assert await health(keys) == {"1": "quarantined", "2": "ok"}
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_path_where_all_keys_are_refused_does_not_put_all_to_rest(named: bool) -> None:
+    keys = pool()
+    app = InjectKey(Doors("sk-1", "sk-2"), pool=keys)
+    for round_ in range(3):
+        for number in range(10):
+            headers = {"x-auth-id": str(1 + number // 5)} if named else {}
+            await asgi.request(app, "GET", "/admin", headers=headers)
+        answer = await asgi.request(app, "GET", "/x")
+        assert answer.status == 200, round_
+    assert "ok" in (await health(keys)).values()
+
+
+async def test_the_only_key_is_not_put_to_rest_by_refusals() -> None:
+    keys = KeyPool([Key("sk-1", id="1")])
+    app = InjectKey(Doors("sk-1"), pool=keys)
+    for _ in range(10):
+        assert (await asgi.request(app, "GET", "/admin")).status == 401
+    assert (await asgi.request(app, "GET", "/x")).status == 200
 
 
 async def test_a_key_whose_limit_is_used_up_rests_before_it_is_refused() -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from asgi_aiproxy import InjectKey, Key, KeyPool, PassthroughProxy
 from asgi_aiproxy.credentials import BlotStream, blot
-from asgi_aiproxy.providers import OPENAI
+from asgi_aiproxy.providers import GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream.base import Outgoing
 from tests import asgi
-from tests.upstreams import Step, Upstream, refuses
+from tests.upstreams import Step, Upstream, answers, refuses
 
 pytestmark = pytest.mark.anyio
 
@@ -150,3 +150,76 @@ def test_short_keys_are_left_alone_and_what_only_begins_like_one_too() -> None:
         b"".join([*(stream.feed(text[i : i + 1]) for i in range(len(text))), stream.close()])
         == text
     )
+
+
+# ── what is about a path is held against no key ──────────────────────────────
+
+KEYS = [Key("k-1", id="1"), Key("k-2", id="2"), Key("k-3", id="3")]
+CHAT = "/v1/chat/completions"
+
+
+async def health(app: PassthroughProxy | InjectKey) -> str:
+    """How the keys are, one letter each; none is in use."""
+    pool = app._pool if isinstance(app, InjectKey) else app._site.provider.keys  # type: ignore[union-attr]
+    assert pool is not None
+    keys = sorted(await pool.status(), key=lambda key: key.id)
+    assert {key.in_flight for key in keys} <= {0}
+    return "".join(key.health.value[0] for key in keys)
+
+
+@pytest.mark.parametrize("status", [401, 402])
+@pytest.mark.parametrize(
+    ("row", "method", "path"),
+    [
+        (GEMINI, "GET", "/v1beta/corpora"),
+        (GEMINI, "GET", "/v1beta/openai/whatever"),
+        (GEMINI, "POST", "/v1beta/models/m:generateContent"),
+        (OPENAI, "GET", "/v1/models/x"),
+        (OPENAI, "POST", CHAT),
+    ],
+)
+async def test_a_path_where_all_keys_are_refused_puts_none_to_rest(
+    row: Provider, method: str, path: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream = Upstream(refuses(status))
+    app = vendor(upstream, *KEYS, row=row)
+    for _ in range(3):
+        assert (await asgi.request(app, method, path, b"{}")).status == 502
+    assert await health(app) == "ooo"
+    assert "none is put to rest" in caplog.text
+
+
+async def test_a_key_that_is_refused_where_another_is_not_rests() -> None:
+    for other in (answers(), refuses(400), refuses(404)):
+        app = vendor(Upstream(refuses(401), refuses(401), other), *KEYS, row=OPENAI)
+        await asgi.request(app, "GET", "/v1/models")
+        assert await health(app) == "qqo"
+
+
+@pytest.mark.parametrize("other", [429, 500, 503])
+async def test_what_tells_nothing_of_a_key_convicts_no_other(other: int) -> None:
+    steps = refuses(401), refuses(401), refuses(other)
+    app = vendor(Upstream(*steps), *KEYS, row=OPENAI)
+    await asgi.request(app, "GET", "/v1/models")
+    assert await health(app) == ("ooc" if other == 429 else "ooo")
+
+
+@pytest.mark.parametrize(
+    ("row", "method", "path", "rests"),
+    [
+        (OPENAI, "POST", CHAT, "q"),
+        (OPENAI, "POST", "/v1/responses", "q"),
+        (GEMINI, "POST", "/v1beta/models/m:streamGenerateContent?alt=sse", "q"),
+        (GEMINI, "POST", "/v1beta/openai/chat/completions", "q"),
+        (OPENAI, "GET", "/v1/models", "o"),
+        (OPENAI, "POST", "/v1/files", "o"),
+        (OPENAI, "GET", CHAT, "o"),
+        (GEMINI, "POST", "/v1beta/openai/whatever/chat/completions", "o"),
+    ],
+)
+async def test_the_only_key_that_is_tried_rests_if_it_can_call_no_model(
+    row: Provider, method: str, path: str, rests: str
+) -> None:
+    app = vendor(Upstream(refuses(401)), Key("k-1", id="1"), row=row)
+    assert (await asgi.request(app, method, path, b"{}")).status == 502
+    assert await health(app) == rests
