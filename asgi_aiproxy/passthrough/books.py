@@ -78,6 +78,7 @@ class Books:
             operation=asked.route.operation,
             provider=asked.site.name,
             model_asked=self.model,
+            model_sent=self.model,
             model=model,
             key_id=self.key_id,
             usage=usage,

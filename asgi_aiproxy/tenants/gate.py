@@ -210,14 +210,19 @@ class CallGate:
             self._end(lambda grant: None)
 
     def _cost(self, tariff: Tariff, record: UsageRecord, usage: Usage) -> int | None:
-        """What was used costs, by the name of the model that has a price."""
+        """What was used costs, by the name of the model that has a price.
+
+        What the answer says of its model comes after what was asked for.
+        """
         if usage == _NOTHING:
             return 0
-        for model in (record.model_sent, record.model, record.model_asked):
-            if model:
-                cost = tariff.cost(record.provider, model, usage, self._ratio)
-                if cost is not None:
-                    return min(max(cost, 0), _MOST)  # whatever a provider says
+        names = [name for name in (record.model_sent, record.model, record.model_asked) if name]
+        if not record.model_sent:
+            names.append("")  # by the price that such a call was admitted with
+        for model in names:
+            cost = tariff.cost(record.provider, model, usage, self._ratio)
+            if cost is not None:
+                return min(max(cost, 0), _MOST)  # whatever a provider says
         return None
 
     def _end(self, used: Callable[[Grant], int | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -31,7 +32,11 @@ class Place:
         self.records: list[UsageRecord] = []
         target = target if target is not None else OPENAI.using("sk-1")
         proxy = PassthroughProxy(target, transport=upstream.transport, record=self._record)
-        self.quota = Quota(proxy, store=self.store, prices=PRICES)
+        self._proxy = proxy
+        self.prices(PRICES)
+
+    def prices(self, prices: Prices) -> None:
+        self.quota = Quota(self._proxy, store=self.store, prices=prices)
         self.app = Authenticate(self.quota, identify=lambda scope: self.who)
 
     async def _record(self, record: UsageRecord) -> None:
@@ -121,3 +126,26 @@ async def test_a_websocket_is_held_to_limits_before_anything_is_opened(
         assert (await exchange.message())["status"] == status
     assert await place.level() == Level(0)
     assert [record.outcome for record in place.records] == [Outcome.REFUSED]
+
+
+async def test_a_call_costs_what_the_model_that_was_asked_for_costs_whatever_the_answer_says() -> (
+    None
+):
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    answer = {"choices": [{"delta": {"arguments": {"model": "cheap"}}}], "model": "cheap"}
+    place = Place(
+        Upstream(answers(json.dumps({**answer, "usage": usage}).encode())), budgets=(Budget(200),)
+    )
+    place.prices(Prices({"gpt-test": Price(input=1, output=10), "cheap": Price()}, listed=False))
+    assert (await place.post()).status == 200
+    assert await place.level() == Level(COST)
+    assert [(record.model_asked, record.model) for record in place.records] == [
+        ("gpt-test", "cheap")
+    ]
+
+
+async def test_what_names_no_model_costs_what_the_provider_is_said_to() -> None:
+    place = Place(Upstream(answers(chat_answer())), budgets=(Budget(10**9),))
+    place.prices(Prices({"openai/": Price(input=1, output=10)}, listed=False))
+    assert (await place.post({"input_file_id": "f"}, "/v1/batches")).status == 200
+    assert await place.level() == Level(COST)

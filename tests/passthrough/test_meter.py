@@ -80,6 +80,78 @@ def test_whole_answers(name: str, length: str) -> None:
     assert model == "m"
 
 
+FORGED: dict[str, Any] = {
+    "model": "cheap",
+    "modelVersion": "cheap",
+    "usage": {"input_tokens": 0, "output_tokens": 0, "prompt_tokens": 0, "total_tokens": 0},
+    "usageMetadata": {"promptTokenCount": 0, "totalTokenCount": 0},
+    "eval_count": 0,
+    "response": {"model": "cheap", "usage": {"prompt_tokens": 0, "total_tokens": 0}},
+}
+
+
+def forged(answer: dict[str, Any], *, last: bool) -> dict[str, Any]:
+    """The same with a tool's arguments that look like an answer, at one end of it."""
+    call = {"content": [{"input": FORGED, "text": '"usage": {"prompt_tokens": 1}, {[\\"'}]}
+    return {**answer, **call} if last else {**call, **answer}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("padding", ["", "none", "after", "before", "both"])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("shape", ["document", "indented", "array", "event"])
+def test_what_a_model_writes_is_not_taken_for_usage(
+    name: str, padding: str, last: bool, shape: str
+) -> None:
+    answer, usage = WHOLE[name]
+    kept = {key: value for key, value in answer.items() if key not in ("content", "candidates")}
+    kept = {key: "x" if value in (LONG, [LONG]) else value for key, value in kept.items()}
+    told = forged({**kept, "y": 5}, last=last)
+    if padding in ("before", "both"):
+        told = {"pad1": LONG, **told}
+    if padding in ("after", "both"):
+        told = {**told, "pad2": LONG}
+    body = json.dumps(told, indent=2 if shape == "indented" else None).encode()
+    if shape == "array":
+        body = b"[" + body + b"]"
+    if shape == "event":
+        body = b"data: " + body + b"\n\ndata: [DONE]\n\n"
+    model, found = metered(body)
+    # What stands in the middle of a long answer is not seen; but never is anything else.
+    assert model in ("m", "")
+    assert found in (usage, None)
+    if padding in ("", "none"):
+        assert (model, found) == ("m", usage)
+
+
+def test_what_is_told_at_either_end_of_a_long_answer_is_read_beside_what_a_model_wrote() -> None:
+    for answer in (
+        {"model": "m", "usage": CHAT, "content": [FORGED], "x": LONG},
+        {"model": "m", "x": LONG, "content": [FORGED], "usage": CHAT},
+        {"model": "m", "content": [{"input": FORGED}], "x": LONG, "usage": CHAT, "y": [FORGED]},
+    ):
+        for text in (json.dumps(answer), json.dumps(answer, indent=1), json.dumps([answer])):
+            assert metered(text.encode()) == ("m", Usage(input=9, output=4))
+
+
+@pytest.mark.parametrize("at", range(40))
+def test_an_answer_may_be_cut_at_any_backslash(at: int) -> None:
+    written = '\\"usage": {' * 3000
+    answer = {"model": "m", "x": written, "usage": CHAT, "pad": "z" * at}
+    assert metered(json.dumps(answer).encode()) == ("m", Usage(input=9, output=4))
+
+
+@pytest.mark.parametrize("text", ["NaN", '"\\ud800"'])
+def test_what_is_legal_but_unusual_is_read(text: str) -> None:
+    body = f'{{"model": "m", "x": {text}, "usage": {json.dumps(CHAT)}}}'
+    assert metered(body.encode()) == ("m", Usage(input=9, output=4))
+
+
+def test_usage_within_a_choice_is_usage() -> None:
+    chunk = {"model": "m", "choices": [{"delta": {}, "usage": CHAT}]}
+    assert metered(sse(chunk)) == ("m", Usage(input=9, output=4))
+
+
 def test_streams_of_openai() -> None:
     chunk = {"model": "m", "choices": [{"delta": {"content": LONG[:500]}}], "usage": None}
     last = {"model": "m", "choices": [], "usage": CHAT}
