@@ -1,9 +1,13 @@
-"""The errors that a call ends with before a provider has answered it."""
+"""The errors that a call ends with when no provider has answered it. Pure."""
 
 from __future__ import annotations
 
+from asgi_aiproxy import _json
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.keys import NoKeyError
+from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.retry_after import retry_after, told_to_retry
+from asgi_aiproxy.upstream.base import Headers
 
 NO_KEY = "no_key"  # the code of a call that another provider may still serve
 
@@ -44,6 +48,50 @@ def no_key(error: NoKeyError, provider: str, model: str) -> APIError:
         f"All keys of provider {provider!r} are resting or busy.",
         retry_after=error.retry_after,
     )
+
+
+def refused(
+    provider: Provider, status: int, headers: Headers, body: bytes, *, now: float, native: bool
+) -> APIError:
+    """The error for an answer whose status says that it is none; `now` is Unix time.
+
+    Its own body goes to the client if that speaks the same language (`native`).
+    """
+    if 300 <= status < 400:
+        return APIError(
+            Kind.UPSTREAM,
+            f"The provider {provider.name!r} answered with a redirect (HTTP {status}): "
+            f"its base_url may be wrong.",
+        )
+    error = provider.dialect.decode_error(status, body)
+    if error.retry_after is None and error.retryable:
+        error.retry_after = retry_after(headers, now)
+        if error.retry_after is None and error.kind is Kind.LIMITED:
+            error.retry_after = told_to_retry(error.message)
+    if native and provider.exact and not error.retryable and _is_object(body):
+        error.body = body
+    return error
+
+
+def our_key_refused(error: APIError, provider: str, status: int, *, had_key: bool) -> APIError:
+    """The same error in words for a client, who can not mend our key.
+
+    What a provider says about it is not for the client; Google says of no more than that the
+    request is wrong, and so it is told.
+    """
+    said = f"The provider {provider!r} refused the gateway's key"
+    if not had_key:
+        said = f"The provider {provider!r} wants a key, and the gateway has none"
+    error.message = f"{said}: {error.message}" if error.status == status else f"{said}."
+    return error
+
+
+def _is_object(body: bytes) -> bool:
+    """Whether it is all of a JSON object, as errors are, and no page of some proxy's."""
+    try:
+        return isinstance(_json.loads(body), dict)
+    except _json.NotJSONError:
+        return False
 
 
 def worse(before: APIError | None, error: APIError) -> APIError:

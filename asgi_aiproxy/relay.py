@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy import _json
 from asgi_aiproxy._watch import ClientGoneError, Deadline, Watch
 from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
@@ -27,9 +26,16 @@ from asgi_aiproxy.gate import Gate
 from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError
 from asgi_aiproxy.keys.ahead import Ahead
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.providers.base import Router, Target
-from asgi_aiproxy.refusals import NO_KEY, no_key, no_such_model, not_allowed, worse
-from asgi_aiproxy.retry_after import retry_after, told_to_retry
+from asgi_aiproxy.providers.base import Provider, Router, Target
+from asgi_aiproxy.refusals import (
+    NO_KEY,
+    no_key,
+    no_such_model,
+    not_allowed,
+    our_key_refused,
+    refused,
+    worse,
+)
 from asgi_aiproxy.translate import Bytes, Translator
 from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header, whether_ended
 from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
@@ -100,28 +106,6 @@ class Exchange:
     `close` frees what is held and writes the one record of this exchange. It is best called before
     the last bytes are sent: who takes them slowly, or not at all, then holds up no key.
     """
-
-    __slots__ = (
-        "_ahead",
-        "_answer",
-        "_attempts",
-        "_call",
-        "_closed",
-        "_error",
-        "_finished",
-        "_first_byte",
-        "_idle",
-        "_key_id",
-        "_lease",
-        "_model",
-        "_provider",
-        "_relay",
-        "_secret",
-        "_started",
-        "_ticks",
-        "_translator",
-        "watch",
-    )
 
     def __init__(self, relay: Relay, call: Call, watch: Watch) -> None:
         self._relay = relay
@@ -351,7 +335,7 @@ class Exchange:
         with self.watch.within(limits.first, "The provider did not answer in time."):
             self._answer = answer = await self._relay.transport.send(outgoing)
             if not 200 <= answer.status < 300:
-                raise await self._refusal(target, answer, native)
+                raise await self._refusal(provider, answer, native)
             media_type = header(answer.headers, "content-type") or ""
             self._translator = translator = translator_of(call, provider, native, media_type)
             read, feed, ended = answer.read, translator.feed, whether_ended(answer)
@@ -378,38 +362,17 @@ class Exchange:
             key_id=self._key_id,
         )
 
-    async def _refusal(self, target: Target, answer: Incoming, native: bool) -> APIError:
-        """The error for an answer that is none. What it means for the key is settled."""
-        provider = target.provider
-        body = await _error_page(answer)
-        if 300 <= answer.status < 400:
-            return APIError(
-                Kind.UPSTREAM,
-                f"The provider {provider.name!r} answered with a redirect (HTTP {answer.status}): "
-                f"its base_url may be wrong.",
-            )
-        error = provider.dialect.decode_error(answer.status, body)
-        if error.retry_after is None and error.retryable:
-            error.retry_after = retry_after(answer.headers, self._relay.clock())
-            if error.retry_after is None and error.kind is Kind.LIMITED:
-                error.retry_after = told_to_retry(error.message)
-        if error.kind is Kind.KEY_REJECTED and self._call.own_key:  # its caller can mend that
-            words, code = error.message, error.code
-            error = APIError(Kind.UNAUTHORIZED, words, status=answer.status, code=code)
-        if error.kind is Kind.KEY_REJECTED:
-            logger.warning(
-                "provider %s refused key %s: HTTP %d", provider.name, self._key_id, answer.status
-            )
-            refused = f"The provider {provider.name!r} refused the gateway's key"
-            if not self._key_id:
-                refused = f"The provider {provider.name!r} wants a key, and the gateway has none"
-            # What a provider says about our key is not for the client, who can not mend it; Google
-            # says of no more than that the request is wrong, and so it is told.
-            same = error.status == answer.status
-            error.message = f"{refused}: {error.message}" if same else f"{refused}."
-        if native and provider.exact and not error.retryable and _is_object(body):
-            error.body = body
-        return error
+    async def _refusal(self, provider: Provider, answer: Incoming, native: bool) -> APIError:
+        """The error for an answer that is none."""
+        page, status = await _error_page(answer), answer.status
+        now = self._relay.clock()
+        error = refused(provider, status, answer.headers, page, now=now, native=native)
+        if error.kind is not Kind.KEY_REJECTED:
+            return error
+        if self._call.own_key:  # its caller can mend that
+            return APIError(Kind.UNAUTHORIZED, error.message, status=status, code=error.code)
+        logger.warning("provider %s refused key %s: HTTP %d", self._provider, self._key_id, status)
+        return our_key_refused(error, self._provider, status, had_key=bool(self._key_id))
 
     async def _end_attempt(self, error: APIError) -> None:
         """Free what a failed attempt held, and judge its key."""
@@ -490,14 +453,6 @@ class Exchange:
 
 
 _KEY_FAILURES = frozenset({Kind.LIMITED, Kind.KEY_REJECTED})
-
-
-def _is_object(body: bytes) -> bool:
-    """Whether it is all of a JSON object, as errors are, and no page of some proxy's."""
-    try:
-        return isinstance(_json.loads(body), dict)
-    except _json.NotJSONError:
-        return False
 
 
 async def _error_page(answer: Incoming) -> bytes:

@@ -51,10 +51,10 @@ MAY: dict[str, set[str]] = {
     # from a call to its answer
     "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
-    "refusals": {"errors", "keys"},
+    "refusals": {"_json", "errors", "keys", "providers", "retry_after", "upstream"},
     "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
-    "relay": {"_json", "_watch", "attempt", "call", "errors", "gate", "keys", "messages"}
-    | {"providers", "refusals", "retry_after", "translate", "upstream", "usage"},
+    "relay": {"_watch", "attempt", "call", "errors", "gate", "keys", "messages", "providers"}
+    | {"refusals", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
     # apps and middlewares
@@ -247,7 +247,7 @@ def test_the_environment_is_read_in_one_module() -> None:
 # ── size ─────────────────────────────────────────────────────────────────────
 
 LINES = 480
-DEBTS = {"relay": 520}
+DEBTS: dict[str, int] = {}
 
 
 def lines(path: Path) -> int:

@@ -191,7 +191,8 @@ async def test_an_untouched_request_is_not_rewritten() -> None:
 
 
 async def test_ollama_serves_openais_other_operations_beside_its_own() -> None:
-    app, upstream = asked(OLLAMA, answers(b'{"object":"list","data":[],"model":"m"}'))
+    said = b'{"object":"list","data":[],"choices":[{"index":0,"text":"x"}],"model":"m"}'
+    app, upstream = asked(OLLAMA, answers(said))
     await asgi.request(app, "POST", "/v1/embeddings", {"model": "m", "input": "x"})
     await asgi.request(app, "POST", "/v1/completions", {"model": "m", "prompt": "x"})
     await asgi.request(app, "GET", "/v1/models")
