@@ -197,10 +197,13 @@ async def _say(send: Send, message: Message) -> None:
         raise ClientGoneError("The client left.") from error
 
 
-async def send_error(send: Send, face: Face, error: APIError) -> None:
-    """Send an error in the client's own dialect."""
+async def send_error(send: Send, face: Face, error: APIError, *, last: bool = False) -> None:
+    """Send an error in the client's own dialect; `last` has its connection closed (HTTP/1.x)."""
     body = error.body if error.body is not None else face.encode_error(error)
-    await _asgi.answer(send, error.status, body, _asgi.error_headers(error))
+    headers = _asgi.error_headers(error)
+    if last:
+        headers.append((b"connection", b"close"))
+    await _asgi.answer(send, error.status, body, headers)
 
 
 def internal() -> APIError:

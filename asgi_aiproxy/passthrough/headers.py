@@ -17,7 +17,7 @@ import msgspec
 
 from asgi_aiproxy._asgi import RawHeaders, Scope
 from asgi_aiproxy.credentials import without
-from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.upstream.base import Headers
 
 Forwarded = Literal["set", "append", "keep", "drop"]
@@ -89,7 +89,7 @@ class Policy:
 
     @cached_property
     def asked(self) -> _Roles[bytes, str]:
-        """The headers of requests. Raises APIError for what is no name."""
+        """The headers of requests. Raises AmbiguousError for what is no name."""
         return _Roles(self._asked)
 
     @cached_property
@@ -100,7 +100,7 @@ class Policy:
     def _asked(self, name: bytes) -> tuple[str, int]:
         text = name.decode("latin-1").lower()
         if not _TOKEN.fullmatch(text):
-            raise invalid("A header of the request is not valid.")
+            raise AmbiguousError("A header of the request is not valid.")
         if not without([(name, b"")], frozenset()):
             return "", _CREDENTIAL
         stays = (
@@ -141,6 +141,15 @@ VENDOR = Policy(
 )
 
 
+class AmbiguousError(APIError):
+    """A request that two servers might read in two ways: what follows it on its connection may be a
+    part of it, and so nothing that follows is to be heard (RFC 9112, 6.1 and 11.2).
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Kind.INVALID, message)
+
+
 class AskedHead(msgspec.Struct, gc=False):
     """The headers of a request: those that pass, those that say something to the proxy itself, and
     those for credentials."""
@@ -152,13 +161,14 @@ class AskedHead(msgspec.Struct, gc=False):
 
 
 def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
-    """Part the headers of a request. Raises APIError on what two servers might read in two ways.
+    """Part the headers of a request. Raises AmbiguousError on what two servers might read in two
+    ways, APIError on headers that are too long.
 
     (Servers refuse most of that before it comes here; not all of them do.)
     """
     joined = b"".join(chain.from_iterable(given))
     if len(joined) != len(joined.translate(None, _CONTROLS)):
-        raise invalid("A header of the request is not valid.")
+        raise AmbiguousError("A header of the request is not valid.")
     if len(joined) + 4 * len(given) > MAX_HEAD:
         message = f"The request's headers are larger than {MAX_HEAD} bytes."
         raise APIError(Kind.INVALID, message, status=431)
@@ -174,7 +184,7 @@ def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
         if role == _READ:
             if name in said:
                 if name in _FRAMING:
-                    raise invalid("The request says its host or its length several times.")
+                    raise AmbiguousError("The request says its host or its length several times.")
                 said[name] = f"{said[name]}, {value.decode('latin-1')}"
             else:
                 said[name] = value.decode("latin-1")
@@ -190,18 +200,18 @@ def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
 
 
 def _framed(said: dict[bytes, str]) -> int | None:
-    """The length of a body, if it is said. Raises APIError if its end can not be told for sure."""
+    """The length of a body, if it is said. Raises AmbiguousError if its end is not sure."""
     length = said.get(b"content-length")
     # (`isdigit` takes more for digits than there are in ASCII.)
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
-        raise invalid("The request's content-length is no number.")
+        raise AmbiguousError("The request's content-length is no number.")
     encoding = said.get(b"transfer-encoding")
     if encoding is None:
         return int(length) if length is not None else None
     if encoding.strip().lower() != "chunked":
-        raise invalid("The request's transfer-encoding is not one that is known here.")
+        raise AmbiguousError("The request's transfer-encoding is not one that is known here.")
     if length is not None:
-        raise invalid("The request says its length in two ways.")
+        raise AmbiguousError("The request says its length in two ways.")
     return None
 
 

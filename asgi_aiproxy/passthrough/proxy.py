@@ -14,7 +14,7 @@ from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
 from asgi_aiproxy.passthrough.books import Ways
 from asgi_aiproxy.passthrough.exchange import Exchange
-from asgi_aiproxy.passthrough.headers import Forwarded
+from asgi_aiproxy.passthrough.headers import AmbiguousError, Forwarded
 from asgi_aiproxy.passthrough.request import read
 from asgi_aiproxy.passthrough.routes import Routes
 from asgi_aiproxy.passthrough.site import Paths, site, with_policy
@@ -132,6 +132,10 @@ class PassthroughProxy:
                 await exchange.close()
         except ClientGoneError:
             pass  # nobody is left to tell
+        except AmbiguousError as error:
+            # (HTTP/2 has no such header, and frames that nobody can mistake.)
+            last = not scope.get("http_version", "1.1").startswith(("2", "3"))
+            await self._fail(send, error, last=last)
         except APIError as error:
             await self._fail(send, error)
         except AIProxyError:
@@ -140,9 +144,9 @@ class PassthroughProxy:
             await self._fail(send, internal())
             raise
 
-    async def _fail(self, send: Send, error: APIError) -> None:
+    async def _fail(self, send: Send, error: APIError, *, last: bool = False) -> None:
         with suppress(ClientGoneError):
-            await send_error(send, self._site.face, error)
+            await send_error(send, self._site.face, error, last=last)
 
     async def _refuse_upgrade(self, send: Send) -> None:
         """A WebSocket that comes as plain HTTP: its server did not take it for one."""
