@@ -85,7 +85,8 @@ class InjectKey(Wrapper):
     def _with_key(self, scope: Scope, lease: Lease) -> Scope:
         shown = presented(scope)
         headers: RawHeaders = without(scope["headers"], shown)
-        headers = [pair for pair in headers if pair[0] not in (self._header, b"x-auth-id")]
+        ours = (self._header.replace(b"_", b"-"), b"x-auth-id")  # WSGI takes both for the same
+        headers = [pair for pair in headers if pair[0].replace(b"_", b"-") not in ours]
         headers.append((self._header, f"{self._lead}{lease.key.secret}".encode("latin-1")))
         injected = {
             **scope,

@@ -50,6 +50,11 @@ _LOCATIONS = {"location", "content-location", "operation-location", "azure-async
 _LOCATIONS |= {"x-goog-upload-url", "x-goog-upload-control-url"}
 _TOLD = {"content-length", "transfer-encoding", "content-type", "content-encoding", *_NAMING}
 
+# What would make another request of it than the one that was let pass.
+_OVERRIDES = {"x-http-method-override", "x-http-method", "x-method-override"}
+# Accounts of the caller's: a key of the pool's is of another.
+ACCOUNTS = frozenset({"openai-organization", "openai-project", "x-goog-user-project"})
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 
@@ -108,6 +113,7 @@ class Policy:
             or text in _ANSWERED
             or text in self.request
             or text.startswith(_SOCKET)
+            or "_" in text  # CGI and WSGI take it for the same with dashes (RFC 3875, 4.1.18)
             or (self.forwarded in ("set", "drop") and _tells_way(text))
             or (text == "accept-encoding" and not self.encoded)
         )
@@ -132,7 +138,9 @@ INTERNAL = Policy()
 # its business, and nothing that it says of its own site is true of this one.
 VENDOR = Policy(
     request=frozenset({"cookie", "origin", "referer", "x-auth-id", "x-provider", "x-provider-key"})
-    | {"x-session-affinity"},
+    | {"x-session-affinity"}
+    | _OVERRIDES
+    | ACCOUNTS,
     answer=frozenset({"set-cookie", "strict-transport-security", "report-to", "nel"})
     | {"clear-site-data", "reporting-endpoints", "content-security-policy"},
     answer_prefixes=("access-control-",),

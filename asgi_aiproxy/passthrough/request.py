@@ -19,7 +19,7 @@ from asgi_aiproxy.credentials import (
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.keys import Key
-from asgi_aiproxy.passthrough.headers import Forwarding, Pairs, read_asked
+from asgi_aiproxy.passthrough.headers import ACCOUNTS, Forwarding, Pairs, read_asked
 from asgi_aiproxy.passthrough.paths import checked_query
 from asgi_aiproxy.passthrough.routes import Route, Routes
 from asgi_aiproxy.passthrough.site import Site
@@ -135,7 +135,7 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
         subprotocols = tuple(scope["subprotocols"])
     # To an application a caller's credential may go on, unless it was one for the gateway.
     if injected or (provider is None and SCOPE_KEY not in scope):
-        headers += [(name.decode("latin-1"), v.decode("latin-1")) for name, v in head.credentials]
+        headers += _decoded(head.credentials)
     elif head.credentials or query or subprotocols:
         shown = presented(
             {"headers": head.credentials, "query_string": query, "subprotocols": subprotocols}
@@ -145,6 +145,9 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
             query = query_without(query, shown) if query else query
         if subprotocols:
             subprotocols = tuple(subprotocols_without(subprotocols, shown))
+    own_key = _own_key(scope) if own_keys else ""
+    if own_key:
+        headers += [(name, value) for name, value in _decoded(scope["headers"]) if name in ACCOUNTS]
     if not policy.encoded:
         headers.append(("accept-encoding", "identity"))
     if site.headers:
@@ -161,7 +164,7 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
         headers=headers,
         subprotocols=subprotocols,
         principal=principal,
-        own_key=_own_key(scope) if own_keys else "",
+        own_key=own_key,
         key_id=principal.key_id or (said.get(b"x-auth-id", "") if principal.may_pin else ""),
         affinity=said.get(b"x-session-affinity", ""),
         injected=injected,
@@ -183,6 +186,10 @@ def _without(headers: Pairs, shown: frozenset[str]) -> Pairs:
         return headers
     raw: RawHeaders = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     return [(name.decode(), v.decode("latin-1")) for name, v in without(raw, shown)]
+
+
+def _decoded(headers: RawHeaders) -> Pairs:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def _own_key(scope: Scope) -> str:

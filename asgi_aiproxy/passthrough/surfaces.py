@@ -102,7 +102,10 @@ ANTHROPIC = Surface(
     references=("file_id", "skill_id", "container"),
 )
 
-_GEMINI_PREFIXES = ("/v1*", "/upload/v1*", "/download/v1*")
+_GEMINI_VERSIONS = ("/v1", "/v1alpha*", "/v1beta*")
+_GEMINI_PREFIXES = tuple(
+    f"{way}{v}" for way in ("", "/upload", "/download") for v in _GEMINI_VERSIONS
+)
 _GEMINI_STATEFUL = (
     "/files/**",
     "/cachedContents/**",
@@ -114,10 +117,34 @@ _GEMINI_STATEFUL = (
     "/interactions/**",
 )
 
+# Who may use a tuned model or a corpus is the account's business.
+_GEMINI_OPEN = (
+    "/models/**",
+    "/files/**",
+    "/cachedContents/**",
+    "/batches/**",
+    "/operations/**",
+    "/tunedModels",
+    "GET /tunedModels/*",
+    "PATCH /tunedModels/*",
+    "DELETE /tunedModels/*",
+    "/tunedModels/*:generateContent",
+    "/tunedModels/*:streamGenerateContent",
+    "/tunedModels/*:batchGenerateContent",
+    "/tunedModels/*:asyncBatchEmbedContent",
+    "/tunedModels/*/operations/**",
+    "/corpora",
+    "/corpora/*",
+    "/corpora/*/documents/**",
+    "/corpora/*/operations/**",
+    "/fileSearchStores/**",
+    "/interactions/**",
+)
+
 GEMINI = Surface(
     open=(
-        *_under(_GEMINI_PREFIXES, ("/models/**", *_GEMINI_STATEFUL)),
-        "/v1*/openai/**",
+        *_under(_GEMINI_PREFIXES, _GEMINI_OPEN),
+        *_under(_GEMINI_VERSIONS, ("/openai/**",)),
         "/ws/google.ai.generativelanguage.*",
     ),
     stateful=_under(_GEMINI_PREFIXES, _GEMINI_STATEFUL),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy.providers.azure import azure
-from asgi_aiproxy.providers.base import Offer, Provider, Router, Target, bearer, header
+from asgi_aiproxy.providers.base import Offer, Provider, Router, Target, bearer, header, query
 from asgi_aiproxy.providers.catalog import (
     ANTHROPIC,
     CEREBRAS,
@@ -51,4 +51,5 @@ __all__ = [
     "discover",
     "header",
     "openai_compatible",
+    "query",
 ]

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
+
+import msgspec
 
 from asgi_aiproxy import __version__, _json
 from asgi_aiproxy.dialects.base import Draft, Language
@@ -31,6 +33,23 @@ def header(name: str, scheme: str = "") -> Auth:
 
     def auth(request: Outgoing, secret: str) -> Outgoing:
         return request.with_header(name.lower(), lead + secret)
+
+    return auth
+
+
+def query(name: str) -> Auth:
+    """The secret in a parameter of the URL. One that the caller has given that name goes.
+
+    (Where there is a choice, a header is better: servers write URLs into their logs. Here they are
+    shown and logged without their query.)
+    """
+    lead = quote(name, safe="") + "="
+
+    def auth(request: Outgoing, secret: str) -> Outgoing:
+        url, _, given = request.url.partition("?")
+        parts = [p for p in given.split("&") if p and unquote_plus(p.partition("=")[0]) != name]
+        parts.append(lead + quote(secret, safe=""))
+        return msgspec.structs.replace(request, url=f"{url}?{'&'.join(parts)}")
 
     return auth
 

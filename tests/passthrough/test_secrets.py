@@ -7,14 +7,12 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 import pytest
 
 from asgi_aiproxy import InjectKey, Key, KeyPool, PassthroughProxy
 from asgi_aiproxy.credentials import BlotStream, blot
-from asgi_aiproxy.providers import GEMINI, OPENAI
+from asgi_aiproxy.providers import GEMINI, OPENAI, query
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.upstream.base import Outgoing
 from tests import asgi
 from tests.upstreams import Step, Upstream, answers, refuses
 
@@ -34,12 +32,7 @@ WRITTEN = {
 }
 
 
-def in_query(request: Outgoing, secret: str) -> Outgoing:
-    mark = "&" if "?" in request.url else "?"
-    return msgspec.structs.replace(request, url=f"{request.url}{mark}key={quote(secret, safe='')}")
-
-
-ROW = Provider(name="q", dialect=OPENAI.dialect, base_url="http://up", auth=in_query)
+ROW = Provider(name="q", dialect=OPENAI.dialect, base_url="http://up", auth=query("key"))
 
 
 def vendor(upstream: Upstream, *keys: Key, row: Provider = ROW) -> PassthroughProxy:
