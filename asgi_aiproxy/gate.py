@@ -17,6 +17,16 @@ from asgi_aiproxy.usage import UsageRecord
 GATE_KEY = "asgi_aiproxy.gate"
 
 
+class Passed(msgspec.Struct, frozen=True, gc=False):
+    """What of an answer went by before it ended: `size` bytes, and a `sample` of them."""
+
+    size: int = 0
+    sample: bytes = b""
+
+
+NOTHING_PASSED = Passed()
+
+
 class Gate(Protocol):
     """For one exchange."""
 
@@ -33,5 +43,8 @@ class Gate(Protocol):
         still encoded; both are empty for uploads.
         """
 
-    def settle(self, record: UsageRecord) -> UsageRecord:
-        """Book how the exchange ended, admitted or not; returns the record with what it cost."""
+    def settle(self, record: UsageRecord, passed: Passed = NOTHING_PASSED) -> UsageRecord:
+        """Book how the exchange ended, admitted or not; returns the record with what it cost.
+
+        `passed` is what to estimate it by, should nobody have counted.
+        """

@@ -22,7 +22,7 @@ from asgi_aiproxy._watch import ClientGoneError, Deadline, Watch
 from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import Gate
+from asgi_aiproxy.gate import Gate, Passed
 from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError
 from asgi_aiproxy.keys.ahead import Ahead
 from asgi_aiproxy.messages import Usage
@@ -124,6 +124,8 @@ class Exchange:
         self._answer: Incoming | None = None
         self._translator: Translator | None = None
         self._idle: float | None = None
+        self._passed = 0  # bytes of the answer
+        self._sample = b""
         self._finished = False
         self._closed = False
         self._error: APIError | None = None
@@ -231,6 +233,7 @@ class Exchange:
                     if not data:
                         out = b""
                         break
+                    self._passed += len(data)
                     out = feed(data)
                 held = out
                 out = held + translator.close()
@@ -339,7 +342,7 @@ class Exchange:
             media_type = header(answer.headers, "content-type") or ""
             self._translator = translator = translator_of(call, provider, native, media_type)
             read, feed, ended = answer.read, translator.feed, whether_ended(answer)
-            first = b""
+            first = data = b""
             while not translator.started:
                 data = await read()
                 if data:
@@ -348,6 +351,7 @@ class Exchange:
                     first += translator.close()
                     self._finished = True
                     break
+        self._passed, self._sample = len(data), data
         self._first_byte = time.perf_counter() - self._ticks
         if self._lease is not None:
             self._lease.settle(answer.status)
@@ -417,7 +421,8 @@ class Exchange:
             self._ahead.drop()
             self._ahead = None
         gate, record = self._call.gate, self._record(usage)
-        record = record if gate is None else gate.settle(record)
+        if gate is not None:
+            record = gate.settle(record, Passed(self._passed, self._sample))
         self._relay.recorder.put(record, self.watch.rounds.loop)
         if self._answer is not None:
             await self._drop_answer()

@@ -43,8 +43,8 @@ MAY: dict[str, set[str]] = {
     "_backlog": set(),
     "sinks": {"_backlog", "errors", "usage"},
     "ledger": {"_backlog", "prices", "stores", "usage"},
-    "tenants": {"_backlog", "errors", "identity", "messages", "networks", "prices", "stores"}
-    | {"usage"},
+    "tenants": {"_backlog", "errors", "gate", "identity", "messages", "networks", "prices"}
+    | {"stores", "usage"},
     "credentials": {"_asgi"},
     "upstream": {"errors"},
     "providers": {"_json", "dialects", "errors", "keys", "upstream"},

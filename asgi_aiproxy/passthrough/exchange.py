@@ -8,8 +8,9 @@ import time
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._watch import ClientGoneError, Watch
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import GATE_KEY, Gate
+from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed
 from asgi_aiproxy.keys import Key
+from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.body import Content, content
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import told_headers, told_length
@@ -121,7 +122,8 @@ class Exchange:
             self._turns.release(usage)
         loop = self._watch.rounds.loop
         if self._gate is not None:
-            self._ways.recorder.put(self._gate.settle(self._books.record(model, usage)), loop)
+            record = self._books.record(model, usage)
+            self._ways.recorder.put(self._gate.settle(record, self._passed(usage)), loop)
         elif self._ways.recorded:
             self._ways.recorder.put(self._books.record(model, usage), loop)
         answer, self._answer = self._answer, None
@@ -130,6 +132,13 @@ class Exchange:
                 await answer.aclose()
             except Exception:  # of a transport that is not ours
                 logger.warning("an answer could not be closed", exc_info=True)
+
+    def _passed(self, usage: Usage | None) -> Passed:
+        """What of the answer went by, should it not have told its usage to the end."""
+        meter = self._meter
+        if meter is None or (usage is not None and self._books.finished):
+            return NOTHING_PASSED
+        return Passed(meter.size, meter.sample)
 
     # the question
 

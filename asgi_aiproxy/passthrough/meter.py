@@ -24,12 +24,13 @@ _TYPES |= {"application/stream+json", "application/jsonl"}
 class Meter:
     """Is shown an answer, and asked at its end, whatever that was."""
 
-    __slots__ = ("_head", "_held", "_pieces")
+    __slots__ = ("_head", "_held", "_pieces", "size")
 
     def __init__(self) -> None:
         self._head = b""  # once something between it and the rest may be missing
         self._pieces: list[bytes] = []
         self._held = 0
+        self.size = 0  # of all that was seen
 
     @classmethod
     def for_type(cls, content_type: str, content_encoding: str) -> Meter | None:
@@ -43,6 +44,7 @@ class Meter:
 
     def feed(self, data: bytes) -> None:
         """See some more of it."""
+        self.size += len(data)
         if len(data) > TAIL:
             # (Its end is copied, so that all the rest need not be kept for it.)
             self._head = self._head or (b"".join(self._pieces) + data[:HEAD])[:HEAD]
@@ -57,6 +59,11 @@ class Meter:
         """The model and the usage, as far as they were told."""
         rest = b"".join(self._pieces)
         return told_in(self._head or rest, rest)
+
+    @property
+    def sample(self) -> bytes:
+        """A part of it: what is held of its beginning and of its end."""
+        return self._head + b"".join(self._pieces)
 
     def _cut(self) -> None:
         rest = b"".join(self._pieces)

@@ -11,8 +11,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-# A string, perhaps the name of a member, perhaps cut; or something that opens or closes.
-_TOKEN = re.compile(rb'"((?:[^"\\]+|\\.)*)"?(\s*:)?|[\[{]|[\]}]', re.DOTALL)
+# A string, perhaps the name of a member, perhaps cut; or something that opens or closes; or the
+# end, lest it be looked for from each place before it.
+_TOKEN = re.compile(
+    rb'[^"\[\]{}]*(?:"((?:[^"\\]+|\\.)*)"?(\s*:)?|([\[{])|([\]}])|\Z)',
+    re.DOTALL,
+)
+_DEEPEST = 2  # of the members that are told
 _QUOTE = re.compile(rb'\\.|"', re.DOTALL)
 
 
@@ -41,26 +46,26 @@ def ending(data: bytes) -> Iterator[Member]:
     quotes = [found.start() for found in _QUOTE.finditer(data, start) if found[0] == b'"']
     if len(quotes) % 2:
         start = quotes[0] + 1
-    opened = 0
+    depth = 0
     for found in _TOKEN.finditer(data, start):
-        sign = found[0][:1]
-        opened += (sign in b"[{") - (sign in b"]}")
-    return _members(data, start, -opened)
+        depth += (found[3] is not None) - (found[4] is not None)
+    return _members(data, start, -depth)
 
 
 def _members(data: bytes, start: int, depth: int) -> Iterator[Member]:
     low = depth  # above this, what is around a member is at hand
     names: dict[int, bytes] = {}  # the last one of each depth
     for found in _TOKEN.finditer(data, start):
-        sign = found[0][:1]
-        if sign == b'"':
-            if found[2] is not None:
+        name, named, opens, closes = found.groups()
+        if name is not None:
+            if named is not None and depth <= _DEEPEST:
                 within = names.get(depth - 1, b"") if depth > low or low == 0 else None
-                names[depth] = found[1]
-                yield Member(depth, within, found[1], found.end())
-        elif sign in b"[{":
+                names[depth] = name
+                yield Member(depth, within, name, found.end())
+        elif opens is not None:
             depth += 1
-            names[depth] = b""
-        else:
+            if depth <= _DEEPEST:
+                names[depth] = b""
+        elif closes is not None:
             depth -= 1
             low = min(low, depth)

@@ -7,6 +7,7 @@ write anything else, within the arguments of a tool for one.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,11 +22,13 @@ from asgi_aiproxy.passthrough.outline import Member, beginning, ending
 
 Counts = dict[str, Any]
 
+_HEAD = 8 * 1024  # what is told at the beginning is told in the first events
 _LONGEST = 4096  # of an object of usage
 _NOTHING = msgspec.Raw(b"")
 # What the event of a stream is about.
 _ABOUT = frozenset({b"response", b"message", b"session", b"x_groq"})
 _EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"eval_count"')
 _scan = json.JSONDecoder().raw_decode
 
 
@@ -59,7 +62,7 @@ def told_in(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
         if whole is not None:
             return _sum(whole, reversed(whole))
     if head.lstrip().startswith(_EVENTS) or _text(head.lstrip().partition(b"\n")[0]) is not None:
-        return _sum(_lines(head, _first), _lines_back(rest, cut=head is not rest))
+        return _sum(_lines(head[:_HEAD]), _lines_back(rest, cut=head is not rest))
     return _sum([_first(head)], [_last(rest)] if head is not rest else [])
 
 
@@ -74,9 +77,9 @@ def _sum(first: Iterable[_Told], last: Iterable[_Told]) -> tuple[str, Usage | No
 
     `last` goes backwards.
     """
-    counts: Counts = {}
+    counts, late = Counts(), ""
     for found in last:
-        counts = _counts(found)
+        counts, late = _counts(found), late or _model(found)
         if counts:
             break
     model, early = "", Counts()
@@ -87,7 +90,7 @@ def _sum(first: Iterable[_Told], last: Iterable[_Told]) -> tuple[str, Usage | No
             break
     if "total_tokens" not in counts and "totalTokenCount" not in counts:
         counts = early | {name: count for name, count in counts.items() if count is not None}
-    return model, _usage(counts) if counts else None
+    return model or late, _usage(counts) if counts else None
 
 
 def _document(data: bytes) -> list[_Told] | None:
@@ -114,12 +117,15 @@ def _text(data: bytes) -> _Told | None:
         return None
 
 
-def _lines(data: bytes, otherwise: Any) -> Iterator[_Told]:
+def _lines(data: bytes) -> Iterator[_Told]:
     """What the events or lines tell; the last of them may be cut."""
+    known = False  # the model
     for line in data.splitlines():
         text = _data(line)
-        if text and _says(text):
-            yield _text(text) or otherwise(text)
+        if text and (_USAGE.search(text) or (not known and b'"model' in text)):
+            found = _text(text) or _first(text)
+            known = known or bool(_model(found))
+            yield found
 
 
 def _lines_back(data: bytes, *, cut: bool) -> Iterator[_Told]:
@@ -127,11 +133,11 @@ def _lines_back(data: bytes, *, cut: bool) -> Iterator[_Told]:
     lines = data.splitlines()
     for at in range(len(lines) - 1, -1, -1):
         text = _data(lines[at])
-        if text and _says(text):
+        if text and _USAGE.search(text):
             found = _text(text)
             if found is not None:
                 yield found
-        elif cut and at == 0 and _says(lines[0]):
+        elif cut and at == 0 and _USAGE.search(lines[0]):
             yield _last(lines[0], event=True)
 
 
@@ -139,11 +145,6 @@ def _data(line: bytes) -> bytes:
     if line.startswith(b"data:"):
         return line[5:].strip()
     return line if line.startswith(b"{") else b""
-
-
-def _says(text: bytes) -> bool:
-    """Whether it may tell something: most events do not, but for the model."""
-    return b'"usage' in text or b'"model' in text or b'"eval_count"' in text
 
 
 def _first(data: bytes) -> _Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -12,6 +13,15 @@ _BYTES = 2.5
 _MEDIA_BYTES = 50
 # A shorter string is no file, and is counted as text.
 _FILE = 2048
+
+# Of what a model writes, as much as a caller is sure to have had.
+_PROSE = 4
+# A member that holds text, of which the end may be missing.
+_TEXT = re.compile(
+    rb'"(?:content|text|delta|partial_json|arguments|thinking|reasoning|reasoning_content|refusal'
+    rb'|response|transcript)"\s*:\s*"((?:[^"\\]+|\\.)+)',
+    re.DOTALL,
+)
 
 _OUTPUT = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _TIMES = ("n", "best_of")
@@ -34,6 +44,24 @@ def input_tokens(body: bytes) -> int:
 
 def _base64(text: bytes) -> bool:
     return text.isascii() and b" " not in text and b"\\" not in text
+
+
+def written_tokens(size: int, sample: bytes) -> int:
+    """About how many tokens an answer holds of which `size` bytes went by.
+
+    `sample` is a part of them, as a provider of any dialect sent it: it tells how many of them are
+    text. 0 if no text is in it.
+    """
+    first = _TEXT.search(sample)
+    if first is None:
+        return 0
+    # Not what comes before the first text: a beginning as long comes but once.
+    sample = sample[sample.rfind(b"\n", 0, first.start()) + 1 :]
+    texts = _TEXT.findall(sample)
+    length = sum(map(len, texts))
+    # An event holds at least a token; seldom much less than what most vendors put into one.
+    tokens = max(length / _PROSE, len(texts))
+    return int(size / len(sample) * tokens) + 1
 
 
 def output_tokens(fields: Mapping[str, msgspec.Raw], default: int) -> int:

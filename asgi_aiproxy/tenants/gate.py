@@ -8,6 +8,7 @@ from random import getrandbits
 import msgspec
 
 from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.gate import NOTHING_PASSED, Passed
 from asgi_aiproxy.identity import Budget, Limits, Principal
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices import Tariff
@@ -173,13 +174,13 @@ class CallGate:
 
     # the end
 
-    def settle(self, record: UsageRecord) -> UsageRecord:
+    def settle(self, record: UsageRecord, passed: Passed = NOTHING_PASSED) -> UsageRecord:
         """Book how the exchange ended; returns the record with what it cost."""
         principal, limiter = self._principal, self._limiter
         units = limiter.units_of(self._limits)
         costs: dict[str, int | None] = dict.fromkeys(units, 0)
         if self._targets:
-            reckoned = reckon(record, self._size_of)
+            reckoned = reckon(record, self._size_of, passed)
             costs = {
                 unit: self._cost(limiter.tariffs[unit], record, reckoned.usage) for unit in units
             }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import PassthroughProxy, Principal
+from asgi_aiproxy import OpenAIShim, PassthroughProxy, Principal
 from asgi_aiproxy.identity import Budget, Limits
 from asgi_aiproxy.middleware import Authenticate, Quota
 from asgi_aiproxy.prices import Price, Prices
@@ -16,7 +16,7 @@ from asgi_aiproxy.stores import Level, MemoryStore
 from asgi_aiproxy.tenants.grants import reserve
 from asgi_aiproxy.usage import Outcome, UsageRecord
 from tests import asgi
-from tests.upstreams import Upstream, answers, chat_answer, refuses, streams
+from tests.upstreams import Upstream, answers, chat_answer, chat_stream, refuses, streams
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +38,10 @@ class Place:
     def prices(self, prices: Prices) -> None:
         self.quota = Quota(self._proxy, store=self.store, prices=prices)
         self.app = Authenticate(self.quota, identify=lambda scope: self.who)
+
+    def wrap(self, app: Any) -> None:
+        self._proxy = app
+        self.prices(PRICES)
 
     async def _record(self, record: UsageRecord) -> None:
         self.records.append(record)
@@ -63,6 +67,38 @@ async def test_a_budget_is_spent_by_what_passes_through(stream: bool) -> None:
     statuses = [(await place.post()).status for _ in range(10)]
     assert 429 in statuses
     assert (await place.level()).used <= 200
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize("shim", [False, True])
+async def test_a_stream_that_never_tells_its_usage_costs_about_what_passed(
+    leaves: bool, shim: bool
+) -> None:
+    pieces = list(chat_stream(*["word "] * 3000, usage=False))
+    if leaves:
+        pieces = [*pieces[:-2], 60.0]
+    upstream = Upstream(streams(*pieces))
+    place = Place(upstream, budgets=(Budget(10**9),))
+    if shim:
+        place.wrap(OpenAIShim(OPENAI.using("sk-1"), transport=upstream.transport))
+    body = {**BODY, "stream": True, "max_tokens": 9000}
+    scope = asgi.scope_of(
+        "POST", "/v1/chat/completions", headers={"content-type": "application/json"}
+    )
+    async with asgi.Exchange(place.app, scope) as exchange:
+        exchange.send_body(json.dumps(body).encode())
+        await exchange.message()
+        seen = 0
+        while seen < 2999:
+            seen += (await exchange.message()).get("body", b"").count(b'"word "')
+        if leaves:
+            exchange.disconnect()
+            await exchange.ended()
+        else:
+            while (await exchange.message()).get("more_body"):
+                pass
+    used = (await place.level()).used
+    assert 10 * 1500 < used < 10 * 9000  # dollars for a million tokens
 
 
 async def test_a_refused_request_costs_nothing_and_frees_its_place() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy import Principal
+from asgi_aiproxy.gate import Passed
 from asgi_aiproxy.identity import Budget, Limits
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.stores import (
@@ -135,6 +136,29 @@ def test_an_exchange_comes_to_what_was_told_or_else_to_what_is_likely(
     ended: UsageRecord, reckoned: Reckoned
 ) -> None:
     assert reckon(ended, lambda: (40, 300)) == reckoned
+
+
+@pytest.mark.parametrize(
+    ("sample", "least", "most"),
+    [
+        (b'data: {"choices":[{"delta":{"content":"word "}}]}\n\n', 1000, 2000),
+        (
+            b'data: {"delta":{"type":"text_delta","text":"ten words of it, give or take"}}\n\n',
+            0,
+            10**4,
+        ),
+        (b'{"candidates":[{"content":{"parts":[{"text":"' + b"lorem ipsum " * 50, 10**5, 2 * 10**5),
+    ],
+)
+def test_an_answer_that_nobody_counted_comes_to_about_what_passed_of_it(
+    sample: bytes, least: int, most: int
+) -> None:
+    for ended in (record(Outcome.DONE, first_byte=9.0), record(Outcome.CUT, first_byte=9.0)):
+        passed = Passed(len(sample) * 1000, sample)
+        assert least < reckon(ended, lambda: (40, 300), passed).usage.output < most
+        # What tells of no text is estimated by time.
+        silent = Passed(10**6, b"event: ping\n\n")
+        assert reckon(ended, lambda: (40, 300), silent).usage.output == 51
 
 
 # ── settling ─────────────────────────────────────────────────────────────────
