@@ -116,7 +116,7 @@ class Blot:
     def __init__(self, secret: str) -> None:
         forms = {form.encode("utf-8", "replace") for form in _forms(secret) if len(form) >= _SHORT}
         self._forms = sorted(forms, key=len, reverse=True)
-        self._find = re.compile(b"|".join(map(_written, self._forms)))
+        self._find: re.Pattern[bytes] | None = None  # seldom needed, and takes long to make
         self.reach = _LONGEST_ESCAPE * len(self._forms[0])  # bytes that it may stand in
 
     def __repr__(self) -> str:
@@ -130,6 +130,8 @@ class Blot:
                     break
             else:
                 return data
+        if self._find is None:
+            self._find = re.compile(b"|".join(map(_written, self._forms)))
         return self._find.sub(lambda found: b"[key]".ljust(len(found[0]), b"*"), data)
 
     def headers(self, headers: RawHeaders) -> RawHeaders:
@@ -160,7 +162,7 @@ class BlotStream:
         return rest
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def blot(secret: str) -> Blot | None:
     """What takes this secret out; None if it is so short that it stands anywhere by chance."""
     return Blot(secret) if len(secret) >= _SHORT else None

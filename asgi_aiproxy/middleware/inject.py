@@ -157,6 +157,9 @@ class _Judge:
             if not message.get("more_body", False):
                 data += self._body.close()
             message = {**message, "body": data}
+        elif message["type"] == "websocket.close" and self._blot is not None:
+            reason = (message.get("reason") or "").encode()
+            message = {**message, "reason": self._blot.data(reason).decode()}
         await self._send(message)
 
 

@@ -80,7 +80,10 @@ class Bridge:
         """Connect both sides, until one of them ends it."""
         books = Books(asked, self._ways.clock)
         gate: Gate | None = self._scope.get(GATE_KEY)
-        books.model = asked.route.model or _query(asked, "model")
+        # What is said later is the upstream's: a model that is not in the URL is not known.
+        fixed = asked.site.sessions.name("GET", asked.route.path) is not None
+        models = [*asked.route.models, *_query(asked, "model")] if fixed else []
+        books.model = models[0] if len(set(models)) == 1 else ""
         turns = Turns(asked, affinity=asked.affinity, model=books.model)
         try:
             await self._receive()  # websocket.connect
@@ -88,7 +91,7 @@ class Bridge:
                 logger.error("WebSockets need a library: pip install 'asgi-aiproxy[realtime]'")
                 message = "WebSockets are not installed here."
                 raise APIError(Kind.INTERNAL, message, status=501)
-            asked.check_model(books.model)
+            asked.check_models(models, "no model is in the URL of this WebSocket")
             if gate is not None:
                 await ask(gate, asked, books.model, session=True)
             upstream = await self._unless_gone(self._connected(asked, turns, books))
@@ -239,13 +242,15 @@ class Bridge:
         try:
             await self._say(accept)
             books.began = time.perf_counter()
-            code, why = await self._until_one_ends(upstream, books)
+            code, why = await self._until_one_ends(upstream, turns, books)
         except BaseException:
             await upstream.close(_GOING_AWAY)
             raise
         await upstream.close(code, why)
 
-    async def _until_one_ends(self, upstream: ClientConnection, books: Books) -> tuple[int, str]:
+    async def _until_one_ends(
+        self, upstream: ClientConnection, turns: Turns, books: Books
+    ) -> tuple[int, str]:
         """Pass messages on; returns the code and reason that the upstream is to be closed with."""
         loop = asyncio.get_running_loop()
         down = loop.create_task(self._down(upstream, books))
@@ -262,7 +267,10 @@ class Bridge:
                 await self._say(_close(code, why))
             return code, why
         # (Some servers do not send a close while somebody still waits for a message.)
-        await self._say(_close(*down.result()))
+        code, why = down.result()
+        if turns.blot is not None:
+            why = turns.blot.data(why.encode()).decode()
+        await self._say(_close(code, why))
         return 1000, ""
 
     async def _up(self, upstream: ClientConnection, books: Books) -> tuple[int, str]:
@@ -334,8 +342,8 @@ def _sendable(code: int) -> int:
     return code if 1000 <= code <= 1003 or 1007 <= code <= 1014 or code >= 3000 else _GOING_AWAY
 
 
-def _query(asked: Asked, name: str) -> str:
-    return (parse_qs(asked.query).get(name) or [""])[0]
+def _query(asked: Asked, name: str) -> list[str]:
+    return parse_qs(asked.query, keep_blank_values=True).get(name, [])
 
 
 def key_in_subprotocol(prefix: str = "openai-insecure-api-key.") -> Auth:

@@ -232,6 +232,21 @@ async def test_a_websocket_without_a_key_is_refused() -> None:
             await exchange.ended()
 
 
+async def test_a_websocket_does_not_tell_the_key() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept", "headers": [(b"x-debug", b"it is pool-key-1")]})
+        await send({"type": "websocket.close", "code": 4001, "reason": "no pool-key-1"})
+
+    scope = asgi.scope_of("GET", "/x", type="websocket")
+    async with asgi.Exchange(InjectKey(app, pool=KeyPool(["pool-key-1"])), scope) as exchange:
+        exchange._in.put_nowait({"type": "websocket.connect"})
+        accept, close = await exchange.message(), await exchange.message()
+        assert (b"x-debug", b"it is [key]*****") in accept["headers"]
+        assert (close["code"], close["reason"]) == (4001, "no [key]*****")
+        await exchange.ended()
+
+
 def test_a_pool_that_is_none_is_told() -> None:
     with pytest.raises(ConfigurationError, match="KeyPool"):
         InjectKey(App(), pool=["sk-1"])  # type: ignore[arg-type]

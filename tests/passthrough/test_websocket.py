@@ -344,6 +344,46 @@ async def test_a_refusal_is_passed_on(door: Door) -> None:
         assert (await at.recorded()).status == 404
 
 
+async def test_a_refusal_does_not_tell_the_key(door: Door) -> None:
+    def refuse(request: Request) -> Response:
+        from websockets.datastructures import Headers
+
+        body = f"not with {request.headers['authorization']}".encode()
+        headers = Headers({"X-Debug": "sk-first-key", "Content-Length": str(len(body))})
+        return Response(403, "No", headers, body)
+
+    async with place(door, echo, refuse=refuse) as at:
+        with pytest.raises(InvalidStatus) as caught:
+            async with realtime(at.url):
+                pass
+        response = caught.value.response
+        assert response.status_code == 403
+        if door.server == "uvicorn":  # it can
+            assert response.body == b"not with Bearer [key]*******"
+            assert response.headers["x-debug"] == "[key]*******"
+        assert "sk-first-key" not in f"{response.headers} {response.body!r}"
+
+
+async def test_neither_the_handshake_nor_the_good_bye_tells_the_key(door: Door) -> None:
+    async def session(connection: ServerConnection) -> None:
+        await connection.close(4001, "no more for sk-first-key")
+
+    def told(connection: ServerConnection, request: Request, response: Response) -> Response:
+        response.headers["X-Debug"] = "sk-first-key"
+        return response
+
+    async with (
+        place(door, session, options={"process_response": told}) as at,
+        realtime(at.url) as client,
+    ):
+        assert "sk-first-key" not in str(client.response and client.response.headers)
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert "sk-first-key" not in (client.close_reason or "")
+        if client.close_code == 4001:  # some servers tell no codes
+            assert client.close_reason in ("no more for [key]*******", "")
+
+
 @pytest.mark.parametrize("status", [429, 401])
 async def test_a_key_that_can_not_hands_over_to_the_next(door: Door, status: int) -> None:
     from websockets.datastructures import Headers
