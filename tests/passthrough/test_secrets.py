@@ -11,7 +11,7 @@ import pytest
 
 from asgi_aiproxy import InjectKey, Key, KeyPool, PassthroughProxy
 from asgi_aiproxy.credentials import BlotStream, blot
-from asgi_aiproxy.providers import GEMINI, OPENAI, query
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, azure, query
 from asgi_aiproxy.providers.base import Provider
 from tests import asgi
 from tests.upstreams import Step, Upstream, answers, refuses
@@ -204,6 +204,11 @@ async def test_what_tells_nothing_of_a_key_convicts_no_other(other: int) -> None
         (OPENAI, "POST", "/v1/responses", "q"),
         (GEMINI, "POST", "/v1beta/models/m:streamGenerateContent?alt=sse", "q"),
         (GEMINI, "POST", "/v1beta/openai/chat/completions", "q"),
+        (ANTHROPIC, "POST", "/v1/messages", "q"),
+        (azure("https://r.example"), "POST", "/openai/v1/responses", "q"),
+        (azure("https://r.example"), "POST", "/openai/deployments/d/chat/completions", "q"),
+        (OLLAMA, "POST", "/api/chat", "q"),
+        (ANTHROPIC, "POST", "/v1/messages/batches", "o"),
         (OPENAI, "GET", "/v1/models", "o"),
         (OPENAI, "POST", "/v1/files", "o"),
         (OPENAI, "GET", CHAT, "o"),
