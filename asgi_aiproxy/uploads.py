@@ -48,6 +48,14 @@ class ModelField:
         self.start = self.end = 0
         self.finished = False  # the body has ended
 
+    @classmethod
+    def of(cls, content_type: str) -> ModelField | None:
+        """One for a body of this type; None if it is no multipart form."""
+        found = _BOUNDARY.search(content_type)
+        if found is None or not content_type.lower().startswith("multipart/form-data"):
+            return None
+        return cls((found[1] or found[2]).encode("latin-1"))
+
     def feed(self, data: bytes) -> None:
         """Read on. Raises APIError if this is no multipart body."""
         if self.finished:

@@ -53,7 +53,17 @@ MAY: dict[str, set[str]] = {
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "refusals": {"_json", "errors", "keys", "providers", "retry_after", "upstream"},
     "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
-    "relay": {"_watch", "attempt", "call", "errors", "gate", "keys", "messages", "providers"}
+    "relay": {
+        "_watch",
+        "attempt",
+        "call",
+        "credentials",
+        "errors",
+        "gate",
+        "keys",
+        "messages",
+        "providers",
+    }
     | {"refusals", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
@@ -63,7 +73,7 @@ MAY: dict[str, set[str]] = {
     | {"usage"},
     "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "gate"}
     | {"identity", "keys", "messages", "providers", "refusals", "relay", "respond", "retry_after"}
-    | {"stores", "upstream", "usage"},
+    | {"stores", "uploads", "upstream", "usage"},
     "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
     | {"passthrough"},
     "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}

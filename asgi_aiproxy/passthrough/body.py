@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, Receive
@@ -15,8 +15,6 @@ from asgi_aiproxy.errors import APIError
 # only after what came before that.
 _AHEAD = 64 * 1024
 
-Content = bytes | AsyncIterator[bytes] | None
-
 
 async def content(
     receive: Receive,
@@ -26,12 +24,14 @@ async def content(
     limit: int | None,
     replay: int,
     whole: bool = False,
+    unsized: bool = False,
 ) -> Content:
     """The body of a request: bytes if it is short, else to iterate over once; None if empty.
 
     `length` is what the client says, `limit` what is taken at most, and `replay` up to where a body
     is read before it is sent, all in bytes: what is short can be sent again. With `whole` it is
-    read before in any case. Raises APIError, ClientGoneError.
+    read before in any case; with `unsized` also one without a length, as it may be short. Raises
+    APIError, ClientGoneError.
     """
     if limit is not None and length is not None and length > limit:
         raise _too_large(limit, whole)
@@ -44,9 +44,11 @@ async def content(
     if not message.get("more_body", False):
         watch.receive = receive
         return data or None
-    body = _Body(receive, watch, data, limit, whole)
+    body = Body(receive, watch, data, limit, whole)
     watch.receive = body.receive
     if whole or (length is not None and length <= replay):
+        return b"".join([piece async for piece in body]) or None
+    if length is None and unsized and await body.ahead(replay):
         return b"".join([piece async for piece in body]) or None
     return body
 
@@ -58,7 +60,7 @@ def _too_large(limit: int, whole: bool) -> APIError:
     return error
 
 
-class _Body:
+class Body:
     """A body of which `first` has come."""
 
     def __init__(
@@ -72,9 +74,30 @@ class _Body:
         self._ahead = deque([first] if first else ())
         self._more = True
         self._wanted = True
+        self._heed: Callable[[bytes], None] | None = None
         self._failure: APIError | ClientGoneError | None = None
         self._turn = asyncio.Lock()  # one reads at a time
         self._room = asyncio.Event()
+
+    @property
+    def beginning(self) -> bytes:
+        """What has come, and has not been sent on."""
+        return b"".join(self._ahead)
+
+    def heed(self, see: Callable[[bytes], None]) -> None:
+        """Show `see` what has come and what comes; if it raises an APIError, the body fails."""
+        for piece in self._ahead:
+            see(piece)
+        self._heed = see
+
+    async def ahead(self, most: int, enough: Callable[[], bool] = lambda: False) -> bool:
+        """Have more than `most` bytes at hand, or `enough`, or all: returns whether it is all.
+
+        Raises APIError, ClientGoneError.
+        """
+        while self._more and self._held <= most and not enough():
+            await self._fetch()
+        return not self._more
 
     async def receive(self) -> Message:
         """What comes after the body: an ASGI `receive` for who watches for a disconnect."""
@@ -133,5 +156,14 @@ class _Body:
                 self._failure = _too_large(self._limit, self._whole)
                 raise self._failure
             if data and self._wanted:
+                if self._heed is not None:
+                    try:
+                        self._heed(data)
+                    except APIError as error:
+                        self._wanted, self._failure = False, error
+                        raise
                 self._ahead.append(data)
                 self._held += len(data)
+
+
+Content = bytes | Body | None

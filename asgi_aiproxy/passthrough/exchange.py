@@ -19,8 +19,8 @@ from asgi_aiproxy.passthrough.kept import Kept, veiled
 from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.locations import relocated
 from asgi_aiproxy.passthrough.meter import Meter
+from asgi_aiproxy.passthrough.named import UNNAMED, Named, finder_for, named_in
 from asgi_aiproxy.passthrough.request import Asked
-from asgi_aiproxy.passthrough.site import asked as asked_in
 from asgi_aiproxy.passthrough.turns import Turns, rests
 from asgi_aiproxy.respond import AnswerBrokeError, internal
 from asgi_aiproxy.retry_after import retry_after
@@ -28,6 +28,7 @@ from asgi_aiproxy.upstream.base import Incoming, whether_ended
 
 logger = logging.getLogger("asgi_aiproxy")
 
+_UNNAMED = "this request does not name the one it calls where it can be read"
 _BROKE = "The upstream broke off in the middle of its answer."
 _KEY_FAILED = frozenset({401, 402, 429})
 _BODILESS = frozenset({204, 304})
@@ -87,9 +88,11 @@ class Exchange:
                     limit=ways.max_body,
                     replay=ways.max_replay,
                     whole=ways.whole,
+                    unsized=asked.site.provider is not None,
                 )
+                named = await self._named(body)
                 known = body if isinstance(body, bytes) else b""
-                turns = self._turns = self._read(known)
+                turns = self._turns = self._read(known, named)
                 if self._gate is not None:
                     await ask(self._gate, asked, self._books.model, known)
                 if self._stateful:
@@ -142,26 +145,41 @@ class Exchange:
 
     # the question
 
-    def _read(self, body: bytes) -> Turns:
-        """See who may ask this, and with which keys; of a body that streams nothing is known."""
+    async def _named(self, body: Content) -> Named:
+        """What the body names; of one that streams, what its beginning does."""
+        asked, gate = self._asked, self._gate
+        bound = gate is not None or bool(asked.principal.models)
+        if isinstance(body, bytes):
+            read = bound or (self._metered and "json" in asked.content_type.lower())
+            return named_in(body, asked.content_type) if read else UNNAMED
+        if body is None or not bound or asked.route.models or not asked.content_type:
+            return UNNAMED
+        finder = finder_for(asked.content_type)
+        if finder is None:
+            return UNNAMED
+        body.heed(finder.feed)
+        await body.ahead(self._ways.max_replay, lambda: finder.model is not None)
+        return Named(finder.model or "")
+
+    def _read(self, body: bytes, named: Named) -> Turns:
+        """See who may ask this, and with which keys."""
         asked = self._asked
         site, route = asked.site, asked.route
-        model, stored = route.model, None
-        bound = bool(asked.principal.models)
-        if body and (self._metered or bound) and "json" in asked.content_type.lower():
-            named, stored = asked_in(body)
-            model = model or named
-        self._books.model = model
-        if bound:
-            asked.check_model(model)
+        models = route.models or ((named.model,) if named.model else ())
+        if route.batch:
+            # What such a call costs nobody tells: it has the price of what names no model.
+            models, self._books.model = (*route.models, *named.inner), ""
+        else:
+            self._books.model = models[-1] if models else ""
+        asked.check_models(models, "" if route.free else _UNNAMED)
         affinity = asked.affinity
         pool = site.provider.keys if site.provider is not None else None
         if pool is not None and len(pool) > 1:
-            stateful = route.stateful and stored is not False
+            stateful = route.stateful and named.store is not False
             self._stateful = stateful or site.references.any(body)
             if self._stateful and not affinity:
                 affinity = f"{asked.principal.id}@{site.name}"
-        return Turns(asked, affinity=affinity, model=model)
+        return Turns(asked, affinity=affinity, model=self._books.model)
 
     # what only one key finds again
 

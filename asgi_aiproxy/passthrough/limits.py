@@ -9,8 +9,6 @@ import msgspec
 from asgi_aiproxy.gate import Gate
 from asgi_aiproxy.passthrough.request import Asked
 
-# Asking for what there is, or removing it, costs nothing.
-_FREE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -22,7 +20,7 @@ async def ask(
     `body` is what was read of it before it goes out; a WebSocket is a `session`.
     """
     ours = asked.site.provider is not None and not asked.own_key
-    costs = ours and (session or asked.method not in _FREE)
+    costs = ours and (session or not asked.route.free)
     targets = [(asked.site.name, model)] if costs else []
     await gate.admit(asked.route.operation, targets, _members(body), body)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 
 import msgspec
 
@@ -24,8 +24,6 @@ from asgi_aiproxy.passthrough.paths import checked_query
 from asgi_aiproxy.passthrough.routes import Route, Routes
 from asgi_aiproxy.passthrough.site import Site
 from asgi_aiproxy.upstream.base import Outgoing
-
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -101,20 +99,23 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
         return provider.auth(out, key.secret) if provider is not None and key is not None else out
 
-    def check_model(self, model: str) -> None:
-        """Raise APIError if the caller is bound to models, and this is none of them, or unknown."""
+    def check_models(self, models: Sequence[str], otherwise: str = "") -> None:
+        """Raise APIError if the caller is bound to models, and one of these is none of them.
+
+        Where models are called and none is named, `otherwise` says what to do about it.
+        """
         if not self.principal.models:
             return
-        if model and self.principal.may_use(model):
-            return
-        if not model and self.method in _SAFE:
-            return
-        message = (
-            f"The model {model!r} is not among those you may use."
-            if model
-            else "You may use some models only, and this request does not name one."
-        )
-        raise APIError(Kind.FORBIDDEN, message, param="model", code="model_not_allowed")
+        for model in models:
+            if not (model and self.principal.may_use(model)):
+                message = f"The model {model!r} is not among those you may use."
+                raise _not_allowed(message)
+        if not models and otherwise:
+            raise _not_allowed(f"You may use some models only, and {otherwise}.")
+
+
+def _not_allowed(message: str) -> APIError:
+    return APIError(Kind.FORBIDDEN, message, param="model", code="model_not_allowed")
 
 
 def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:

@@ -11,8 +11,10 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy.errors import APIError, Kind, invalid
 from asgi_aiproxy.passthrough.paths import checked
-from asgi_aiproxy.passthrough.site import Site, model_in
+from asgi_aiproxy.passthrough.site import Site, models_in
 
+# Asking for what there is, or removing it, costs nothing.
+_FREE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 # Most requests are for the same few paths; long ones are not kept.
 _KEPT = 1024
@@ -24,7 +26,8 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     """Where a request leads.
 
     `path` is below the base URL, and `url` with it; `prefix` is the path that clients know the app
-    by, `operation` what records call it, `model` the one that the path names, if any; `stateful`
+    by, `operation` what records call it, `models` those that the path names; `free` says that no
+    model is called, and `batch` that many calls are made at once. `stateful`
     says that the path is of what only one key finds again, `resource` which of these it is of, and
     `kept` for how many seconds it is remembered which key made one.
     """
@@ -33,10 +36,17 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     url: str
     prefix: str
     operation: str
-    model: str
+    models: tuple[str, ...]
+    free: bool
+    batch: bool
     stateful: bool
     resource: str
     kept: float
+
+    @property
+    def model(self) -> str:
+        """The model that the path names; empty if it names none."""
+        return self.models[-1] if self.models else ""
 
 
 class Routes:
@@ -71,7 +81,9 @@ class Routes:
             url=site.url(local, None),
             prefix=_mounted_at(root.rstrip("/"), sent, below),
             operation=site.operation(method, local),
-            model=model_in(local),
+            models=models_in(local),
+            free=method in _FREE or site.free.name(method, local) is not None,
+            batch=method not in _FREE and site.batches.name(method, local) is not None,
             stateful=kind is not None,
             resource=_resource(local, kind) if kind is not None else "",
             kept=_DAY if site.calls.name(method, local) is not None else 30 * _DAY,

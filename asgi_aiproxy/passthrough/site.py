@@ -7,11 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-import msgspec
-
-from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
@@ -24,15 +21,8 @@ from asgi_aiproxy.providers.base import Provider
 
 Paths = Literal["all"] | Iterable[str]
 
-_MODEL_IN_PATH = re.compile(r"/(?:models|deployments|tunedModels)/([^/:]+)[:/]")
-
-
-class _Asked(msgspec.Struct):
-    model: str | None = None
-    store: bool | None = None
-
-
-_asked = msgspec.json.Decoder(_Asked)
+_MODEL_IN_PATH = re.compile(r"/(?:models|deployments|tunedModels)/([^/:]+)(?=[:/]|$)")
+_DEEPEST = 4  # so often something may have been encoded
 
 
 @dataclass(frozen=True)
@@ -47,6 +37,21 @@ class Site:
     stateful: Opened
     calls: Opened
     surface: Surface
+
+    @cached_property
+    def free(self) -> Opened:
+        """Where no model is called."""
+        return Opened(self.surface.free)
+
+    @cached_property
+    def batches(self) -> Opened:
+        """Where one request makes many calls."""
+        return Opened(self.surface.batches)
+
+    @cached_property
+    def sessions(self) -> Opened:
+        """The WebSockets whose URL names their model."""
+        return Opened(self.surface.sessions)
 
     @cached_property
     def headers(self) -> list[tuple[str, str]]:
@@ -98,19 +103,16 @@ class Site:
         return Homes(keys) if keys is not None else None
 
 
-def asked(body: bytes) -> tuple[str, bool | None]:
-    """The members `model` and `store` of a JSON body; empty and None if it has none."""
-    try:
-        found = _json.typed(_asked, body)
-    except ValueError:
-        return "", None
-    return found.model or "", found.store
+def models_in(path: str) -> tuple[str, ...]:
+    """The models that a path names, as Google's and Azure's do; more than one, if it is ambiguous.
 
-
-def model_in(path: str) -> str:
-    """The model that a path names, as Google's and Azure's do."""
-    found = _MODEL_IN_PATH.search(path)
-    return found[1] if found else ""
+    The path is read as a server might that decodes all of it.
+    """
+    for _ in range(_DEEPEST):
+        if "%" not in path:
+            break
+        path = unquote(path)
+    return tuple(dict.fromkeys(_MODEL_IN_PATH.findall(path)))
 
 
 def site(target: Provider | str, paths: Paths | None) -> Site:

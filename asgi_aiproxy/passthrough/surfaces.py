@@ -17,14 +17,19 @@ class Surface:
     """An API's paths below the base URL, as patterns (see `Opened`).
 
     `stateful` are those whose resources only the key that made them finds again, `calls` those of
-    them where each call of a model makes one, and `references`
-    the members of JSON bodies that name such a resource.
+    them where each call of a model makes one, and `references` the members of JSON bodies that
+    name such a resource. `free` are those where no model is called, whatever the method, `batches`
+    those where many calls are made by one request, and `sessions` the WebSockets whose URL names
+    the model for all that is said there.
     """
 
     open: tuple[str, ...]
     stateful: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
+    batches: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ("/**",)
 
 
 def _under(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,12 +80,37 @@ _OPENAI_REFERENCES = (
     "vector_store_ids",
     "container",
 )
+# (Ids are spelled out where something that calls a model is beside them, or the path of one is.)
+_OPENAI_FREE = (
+    "/files/**",
+    "/uploads/**",
+    "/batches/*/cancel",
+    "/conversations/**",
+    "/assistants/**",
+    "/threads",
+    "/threads/thread_*",
+    "/threads/thread_*/messages/**",
+    "/threads/thread_*/runs/*/cancel",
+    "/vector_stores/**",
+    "/containers/**",
+    "/responses/*/cancel",
+    "/chat/completions/chatcmpl*",
+    "/fine_tuning/jobs/*/cancel",
+    "/fine_tuning/jobs/*/pause",
+    "/evals",
+    "/evals/eval_*",
+)
+_OPENAI_BATCHES = ("/batches",)
+_OPENAI_SESSIONS = ("/realtime",)
 
 OPENAI = Surface(
     open=_under(_OPENAI_PREFIXES, _OPENAI_OPEN),
     stateful=_under(_OPENAI_PREFIXES, _OPENAI_STATEFUL),
     calls=_under(_OPENAI_PREFIXES, _OPENAI_CALLS),
     references=_OPENAI_REFERENCES,
+    free=_under(_OPENAI_PREFIXES, _OPENAI_FREE),
+    batches=_under(_OPENAI_PREFIXES, _OPENAI_BATCHES),
+    sessions=_under(_OPENAI_PREFIXES, _OPENAI_SESSIONS),
 )
 
 AZURE = Surface(
@@ -88,6 +118,9 @@ AZURE = Surface(
     stateful=_under(_AZURE_PREFIXES, _OPENAI_STATEFUL),
     calls=_under(_AZURE_PREFIXES, _OPENAI_CALLS),
     references=_OPENAI_REFERENCES,
+    free=_under(_AZURE_PREFIXES, _OPENAI_FREE),
+    batches=(*_under(_AZURE_PREFIXES, _OPENAI_BATCHES), "/openai/deployments/*/batches"),
+    sessions=_under(_AZURE_PREFIXES, _OPENAI_SESSIONS),
 )
 
 ANTHROPIC = Surface(
@@ -100,6 +133,13 @@ ANTHROPIC = Surface(
     ),
     stateful=("/v1/messages/batches/**", "/v1/files/**", "/v1/skills/**"),
     references=("file_id", "skill_id", "container"),
+    free=(
+        "/v1/messages/count_tokens",
+        "/v1/messages/batches/*/cancel",
+        "/v1/files/**",
+        "/v1/skills/**",
+    ),
+    batches=("/v1/messages/batches",),
 )
 
 _GEMINI_VERSIONS = ("/v1", "/v1alpha*", "/v1beta*")
@@ -141,6 +181,9 @@ _GEMINI_OPEN = (
     "/interactions/**",
 )
 
+# Its second face, in OpenAI's language.
+_GEMINI_OPENAI = tuple(f"{version}/openai" for version in _GEMINI_VERSIONS)
+
 GEMINI = Surface(
     open=(
         *_under(_GEMINI_PREFIXES, _GEMINI_OPEN),
@@ -150,6 +193,26 @@ GEMINI = Surface(
     stateful=_under(_GEMINI_PREFIXES, _GEMINI_STATEFUL),
     calls=_under(_GEMINI_PREFIXES, ("/interactions",)),
     references=("fileUri", "file_uri", "cachedContent", "cached_content"),
+    free=(
+        *_under(
+            _GEMINI_PREFIXES,
+            ("/files/**", "/batches/*:cancel", "/models/*:countTokens", "/operations/**"),
+        ),
+        *_under(_GEMINI_OPENAI, _OPENAI_FREE),
+    ),
+    batches=(
+        *_under(
+            _GEMINI_PREFIXES,
+            (
+                "/models/*:batchGenerateContent",
+                "/models/*:asyncBatchEmbedContent",
+                "/tunedModels/*:batchGenerateContent",
+                "/tunedModels/*:asyncBatchEmbedContent",
+            ),
+        ),
+        *_under(_GEMINI_OPENAI, _OPENAI_BATCHES),
+    ),
+    sessions=(),
 )
 
 OLLAMA = Surface(
@@ -167,7 +230,8 @@ OLLAMA = Surface(
         "/v1/embeddings",
         "/v1/responses",
         "GET /v1/models/**",
-    )
+    ),
+    free=("/api/show",),
 )
 
 # By the name of the dialect, or by `Provider.surface`.

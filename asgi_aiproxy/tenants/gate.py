@@ -106,9 +106,17 @@ class CallGate:
             )
             if cost is None:
                 self._refused = True
+                message = (
+                    f"The model {model!r} has no price, so it can not be used within a budget."
+                )
+                if not model:
+                    message = (
+                        "This request names no model, or many calls at once: what it costs can not "
+                        f"be told within a budget, unless {provider + '/'!r} is given a price."
+                    )
                 raise APIError(
                     Kind.FORBIDDEN,
-                    f"The model {model!r} has no price, so it can not be used within a budget.",
+                    message,
                     param="model",
                     code="model_not_priced",
                 )

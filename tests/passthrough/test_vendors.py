@@ -290,7 +290,6 @@ async def test_a_caller_bound_to_models_can_not_hide_one() -> None:
     for path, body, headers in [
         ("/v1/batches", {"input_file_id": "f"}, {}),
         ("/v1/threads/runs", {}, {}),
-        ("/v1/files", b"--b\r\n", {"content_type": "multipart/form-data; boundary=b"}),
         (CHAT, b'{"model": "gpt-x"', {"content_type": "application/json"}),
     ]:
         assert (await place.ask("POST", path, body, who, **headers)).status == 403, path
@@ -384,7 +383,7 @@ async def test_what_is_not_about_the_key_is_passed_on_at_once(status: int) -> No
 async def test_a_body_that_can_not_be_sent_twice_is_not() -> None:
     place = Place(refuses(429), answers(), max_replay=10)
     async with asgi.opened(place.app, "POST", CHAT) as exchange:
-        exchange.send_body(b"{", more=True)
+        exchange.send_body(b"{" + b" " * 10, more=True)
         exchange.send_body(b"}")
         assert (await exchange.answer()).status == 429
     assert len(place.upstream.requests) == 1
