@@ -1,0 +1,208 @@
+"""Callers who may use some models only, and those with a budget, use the rest of an API freely."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import PassthroughProxy, Principal
+from asgi_aiproxy.identity import SCOPE_KEY, Budget, Limits
+from asgi_aiproxy.middleware import Authenticate, Quota
+from asgi_aiproxy.prices import Price, Prices
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
+from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.stores import MemoryStore
+from tests import asgi
+from tests.upstreams import Upstream, answers
+
+pytestmark = pytest.mark.anyio
+
+BOUND = Principal("ada", models=("gpt-4o-mini", "gemini-flash*", "claude-haiku-*"))
+RICH = Principal("bob", limits=Limits(budgets=(Budget.usd(1000),)))
+PRICES = Prices({"gpt-4o-mini": Price(input=1, output=1)}, listed=False)
+BIG = "A" * 1_500_000
+CHAT = "/v1/chat/completions"
+FORM = "multipart/form-data; boundary=b"
+
+
+class Place:
+    """A proxy for `who`."""
+
+    def __init__(self, row: Provider, who: Principal) -> None:
+        self.upstream = Upstream(answers(), answers(), answers())
+        proxy = PassthroughProxy(row.using("sk-1"), transport=self.upstream.transport)
+        quota = Quota(proxy, store=MemoryStore(), prices=PRICES)
+        self.app = Authenticate(quota, identify=lambda scope: who)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = b"",
+        *,
+        kind: str = "application/json",
+        pieces: int = 1,
+    ) -> asgi.Answer:
+        """The answer to a body that comes in `pieces`, without a length if these are several."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"content-type": kind}
+        if pieces == 1:
+            headers["content-length"] = str(len(data))
+        step = -(-len(data) // pieces) or 1
+        async with asgi.opened(self.app, method, path, headers=headers) as exchange:
+            for at in range(0, max(len(data), 1), step):
+                exchange.send_body(data[at : at + step], more=at + step < len(data))
+            return await exchange.answer()
+
+
+def form(*fields: tuple[bytes, bytes]) -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+    return b"".join([head % field for field in fields]) + b"--b--\r\n"
+
+
+@pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
+@pytest.mark.parametrize("pieces", [1, 2, 30])
+@pytest.mark.parametrize("size", [100, 1_500_000])
+async def test_a_request_that_names_its_model_passes_however_it_comes(
+    who: Principal, pieces: int, size: int
+) -> None:
+    body = {"model": "gpt-4o-mini", "max_tokens": 9, "messages": [{"content": "A" * size}]}
+    place = Place(OPENAI, who)
+    answer = await place.ask("POST", CHAT, body, pieces=pieces)
+    assert answer.status == 200, answer.body
+    upload = form((b"model", b"gpt-4o-mini"), (b"file", b"A" * size))
+    answer = await place.ask("POST", "/v1/images/edits", upload, kind=FORM, pieces=pieces)
+    assert answer.status == 200, answer.body
+    assert [each.content for each in place.upstream.requests] == [json.dumps(body).encode(), upload]
+
+
+@pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
+@pytest.mark.parametrize("pieces", [1, 30])
+async def test_a_request_for_another_model_does_not_however_long_it_is(
+    who: Principal, pieces: int
+) -> None:
+    place = Place(OPENAI, who)
+    body = {"model": "gpt-dear", "messages": [BIG]}
+    assert (await place.ask("POST", CHAT, body, pieces=pieces)).status == 403
+    upload = form((b"model", b"gpt-dear"), (b"file", BIG.encode()))
+    answer = await place.ask("POST", "/v1/images/edits", upload, kind=FORM, pieces=pieces)
+    assert answer.status == 403
+    assert place.upstream.requests == []
+
+
+@pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
+async def test_a_second_model_at_the_end_of_a_long_body_is_refused(who: Principal) -> None:
+    body = b'{"model": "gpt-4o-mini", "x": "%b", "model": "gpt-dear"}' % BIG.encode()
+    answer = await Place(OPENAI, who).ask("POST", CHAT, body, pieces=30)
+    assert (answer.status, answer.json["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
+@pytest.mark.parametrize(
+    ("row", "method", "path"),
+    [
+        (OPENAI, "DELETE", "/v1/files/f"),
+        (OPENAI, "POST", "/v1/files"),
+        (OPENAI, "POST", "/v1/threads"),
+        (OPENAI, "POST", "/v1/threads/thread_1/messages"),
+        (OPENAI, "POST", "/v1/vector_stores"),
+        (OPENAI, "POST", "/v1/batches/b/cancel"),
+        (OPENAI, "POST", "/v1/responses/r/cancel"),
+        (ANTHROPIC, "POST", "/v1/files"),
+        (ANTHROPIC, "POST", "/v1/messages/batches/b/cancel"),
+        (GEMINI, "POST", "/upload/v1beta/files"),
+        (GEMINI, "GET", "/v1beta/models"),
+    ],
+)
+async def test_what_calls_no_model_needs_none_and_no_price(
+    who: Principal, row: Provider, method: str, path: str
+) -> None:
+    answer = await Place(row, who).ask(method, path, b"{}")
+    assert answer.status == 200, answer.body
+
+
+@pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
+@pytest.mark.parametrize(
+    ("row", "path", "body"),
+    [
+        (OPENAI, "/v1/batches", {"input_file_id": "f", "model": "gpt-4o-mini"}),
+        (OPENAI, "/v1/threads/runs", {}),
+        (OPENAI, "/v1/threads/thread_1/runs", {}),
+        (OPENAI, "/v1/chat/completions/", {}),
+        (OPENAI, "/v1/responses", {"previous_response_id": "r"}),
+        (GEMINI, "/v1beta/openai/batches", {"model": "gemini-flash-1"}),
+    ],
+)
+async def test_what_calls_models_that_nobody_can_see_is_not_for_them(
+    who: Principal, row: Provider, path: str, body: Any
+) -> None:
+    place = Place(row, who)
+    assert (await place.ask("POST", path, body)).status == 403
+    assert place.upstream.requests == []
+
+
+async def test_who_has_a_budget_is_told_what_would_let_such_a_request_pass() -> None:
+    answer = await Place(OPENAI, RICH).ask("POST", "/v1/batches", {"input_file_id": "f"})
+    assert "'openai/' is given a price" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("row", "path", "body", "allowed"),
+    [
+        (GEMINI, "/v1beta/models/gemini-pro%3AgenerateContent", {"model": "gemini-flash-1"}, False),
+        (GEMINI, "/v1beta/models/gemini-flash-1%3AgenerateContent", {}, True),
+        (GEMINI, "/v1/models/gemini-flash-1%2Fmodels%2Fgemini-pro:generateContent", {}, False),
+        (GEMINI, "/v1beta/cachedContents", {"model": "models/gemini-flash-1"}, True),
+        (GEMINI, "/v1beta/cachedContents", {"model": "models/gemini-pro"}, False),
+        (ANTHROPIC, "/v1/messages/batches", ["claude-haiku-1"], True),
+        (ANTHROPIC, "/v1/messages/batches", ["claude-haiku-1", "claude-opus-4"], False),
+        (ANTHROPIC, "/v1/messages/batches", [], False),
+    ],
+)
+async def test_a_bound_caller_gets_its_models_wherever_they_are_named(
+    row: Provider, path: str, body: Any, allowed: bool
+) -> None:
+    if isinstance(body, list):
+        body = {"model": "claude-haiku-1", "requests": [{"params": {"model": m}} for m in body]}
+    place = Place(row, BOUND)
+    answer = await place.ask("POST", path, body)
+    assert (answer.status, len(place.upstream.requests)) == ((200, 1) if allowed else (403, 0))
+
+
+async def test_a_bound_caller_can_look_at_its_own_models_only() -> None:
+    place = Place(OPENAI, BOUND)
+    assert (await place.ask("GET", "/v1/models/gpt-4o-mini")).status == 200
+    assert (await place.ask("GET", "/v1/models/gpt-dear")).status == 403
+
+
+LIVE = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
+
+
+@pytest.mark.parametrize(
+    ("row", "path"),
+    [
+        (OPENAI, "/v1/realtime?model=gpt-4o-mini&model=gpt-dear"),
+        (OPENAI, "/v1/realtime?mode%6c=gpt-dear&model=gpt-4o-mini"),
+        (OPENAI, "/v1/realtime?model=gpt-4o-mini&model="),
+        (OPENAI, "/v1/realtime?intent=transcription"),
+        (OPENAI, "/v1/responses?model=gpt-4o-mini"),
+        (GEMINI, LIVE),
+        (GEMINI, LIVE + "?model=gemini-flash-1"),
+    ],
+)
+async def test_a_bound_caller_has_no_socket_on_which_it_could_ask_for_another_model(
+    row: Provider, path: str
+) -> None:
+    app = PassthroughProxy(row.using("sk-1"), transport=Upstream(answers()).transport)
+    scope = {
+        **asgi.scope_of("GET", path),
+        "type": "websocket",
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}},
+        SCOPE_KEY: BOUND,
+    }
+    async with asgi.Exchange(app, scope) as exchange:
+        exchange._in.put_nowait({"type": "websocket.connect"})
+        assert (await exchange.message())["status"] == 403
