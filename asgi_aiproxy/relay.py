@@ -21,6 +21,7 @@ import msgspec
 from asgi_aiproxy._watch import ClientGoneError, Deadline, Watch
 from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
+from asgi_aiproxy.credentials import blot
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import Gate, Passed
 from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError
@@ -47,8 +48,6 @@ _MAX_ERROR = 256 * 1024
 _ERROR_WAIT = 10.0
 # What follows the last word of a stream, the end of its body, is waited for so many seconds.
 _AFTER_END = 1.0
-# A shorter key is a word like "none" for a server that wants any; texts may well hold it.
-_SECRET = 8
 # Failures of a provider that may have passed a moment later.
 _PASSING = frozenset({Kind.UPSTREAM, Kind.OVERLOADED})
 
@@ -313,10 +312,12 @@ class Exchange:
 
     def _without_secret(self, error: APIError) -> APIError:
         """The same error, should the provider have quoted the key it was sent."""
-        if len(self._secret) >= _SECRET:
-            error.message = error.message.replace(self._secret, "[key]")
+        secret = blot(self._secret)
+        if secret is not None:
+            message = error.message.encode("utf-8", "surrogatepass")
+            error.message = secret.data(message).decode("utf-8", "surrogatepass")
             if error.body is not None:
-                error.body = error.body.replace(self._secret.encode(), b"[key]")
+                error.body = secret.data(error.body)
         return error
 
     async def _attempt(self, planned: Plan, key: Key | None) -> Reply:

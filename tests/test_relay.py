@@ -491,7 +491,8 @@ async def test_a_caller_whose_own_key_is_refused_is_told_so_as_by_the_vendor(
     said = b'{"error":{"message":"Wrong key: sk-mine-12345"}}'
     app, books = shim(Upstream(refuses(401, said)), provider.using("sk-1"), own_keys=True)
     answer = await asgi.chat(app, headers={"x-provider-key": "sk-mine-12345"})
-    assert (answer.status, answer.json["error"]["message"]) == (401, "Wrong key: [key]")
+    assert answer.status == 401
+    assert answer.json["error"]["message"].startswith("Wrong key: [key]")
     await settled(app)
     assert [(record.outcome, record.attempts) for record in books.records] == [("refused", 1)]
 
