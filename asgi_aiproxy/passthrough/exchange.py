@@ -11,7 +11,7 @@ from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.passthrough.body import Content, content
+from asgi_aiproxy.passthrough.body import Body, Content, content
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import told_headers, told_length
 from asgi_aiproxy.passthrough.homes import made_in
@@ -94,7 +94,10 @@ class Exchange:
                 known = body if isinstance(body, bytes) else b""
                 turns = self._turns = self._read(known, named)
                 if self._gate is not None:
-                    await ask(self._gate, asked, self._books.model, known)
+                    seen = known
+                    if isinstance(body, Body) and asked.length is None:
+                        seen = body.beginning  # it is as long as that at least
+                    await ask(self._gate, asked, self._books.model, seen)
                 if self._stateful:
                     turns.home = await self._home(known)
                 answer = await self._answered(body, turns)

@@ -55,7 +55,7 @@ UNNAMED = Named()
 
 def named_in(body: bytes, content_type: str) -> Named:
     """What a whole body names. Raises APIError if it does so twice."""
-    if "json" not in content_type.lower():
+    if not _is_json(content_type):
         finder = finder_for(content_type)
         if finder is None:
             return UNNAMED
@@ -77,7 +77,11 @@ def named_in(body: bytes, content_type: str) -> Named:
 
 def finder_for(content_type: str) -> Finder | None:
     """Who finds the model in a body of this type; None if nobody can."""
-    return ModelMember() if "json" in content_type.lower() else ModelField.of(content_type)
+    return ModelMember() if _is_json(content_type) else ModelField.of(content_type)
+
+
+def _is_json(content_type: str) -> bool:
+    return "json" in content_type.partition(";")[0].lower()
 
 
 def plain(model: str) -> str:

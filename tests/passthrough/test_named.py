@@ -61,3 +61,13 @@ def test_only_what_can_be_read_is_searched() -> None:
     assert finder_for("multipart/form-data") is None
     assert finder_for("multipart/form-data; boundary=b") is not None
     assert named_in(b'{"model": "m"}', "text/plain").model == ""
+
+
+def test_a_form_is_no_json_whatever_its_boundary_is_called() -> None:
+    form = b'{"model": "cheap"}\r\n--json\r\nContent-Disposition: form-data; name=model\r\n\r\ndear'
+    kind = "multipart/form-data; boundary=json"
+    finder = finder_for(kind)
+    assert finder is not None
+    finder.feed(form + b"\r\n--json--")
+    assert finder.model == "dear"
+    assert named_in(form + b"\r\n--json--", kind).model == "dear"
