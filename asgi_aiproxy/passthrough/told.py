@@ -129,16 +129,20 @@ def _lines(data: bytes) -> Iterator[_Told]:
 
 
 def _lines_back(data: bytes, *, cut: bool) -> Iterator[_Told]:
-    """The same from the end; with `cut` the first of them lacks its beginning."""
-    lines = data.splitlines()
-    for at in range(len(lines) - 1, -1, -1):
-        text = _data(lines[at])
-        if text and _USAGE.search(text):
-            found = _text(text)
+    """Those that tell usage, from the end; with `cut` the first line lacks its beginning."""
+    for word in (b'"usage', b'"eval_count"'):
+        at = len(data)
+        while (at := data.rfind(word, 0, at)) >= 0:
+            if _USAGE.match(data, at) is None:
+                continue
+            at = max(data.rfind(b"\n", 0, at), data.rfind(b"\r", 0, at)) + 1
+            line = data[at:].splitlines()[0]
+            text = _data(line)
+            found = _text(text) if text else None
             if found is not None:
                 yield found
-        elif cut and at == 0 and _USAGE.search(lines[0]):
-            yield _last(lines[0], event=True)
+            elif cut and at == 0 and not text:
+                yield _last(line, event=True)
 
 
 def _data(line: bytes) -> bytes:
