@@ -100,11 +100,11 @@ class APIError(AIProxyError):
         return self.kind in RETRYABLE
 
 
-def check_limits(**limits: object) -> None:
-    """Raise ConfigurationError naming a limit that is no number above zero."""
+def check_limits(least: int = 1, **limits: object) -> None:
+    """Raise ConfigurationError naming a limit that is no whole number, or below `least`."""
     for name, limit in limits.items():
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ConfigurationError(f"{name} is a whole number above zero, not {limit!r}.")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < least:
+            raise ConfigurationError(f"{name} is a whole number from {least} on, not {limit!r}.")
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> APIError:

@@ -11,7 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim, Principal, ProviderRouter
+from asgi_aiproxy import (
+    Authenticate,
+    ConfigurationError,
+    OpenAIShim,
+    PassthroughProxy,
+    Principal,
+    ProviderRouter,
+)
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, MISTRAL, OLLAMA, OPENAI
 from tests import asgi
@@ -291,6 +298,9 @@ async def test_a_page_of_some_proxy_is_told_as_an_error_whatever_its_status(
         (lambda: OpenAIShim(OPENAI, transport=print), "send"),
         (lambda: OpenAIShim(OPENAI, max_body="1MB"), "max_body"),
         (lambda: OpenAIShim(OPENAI, attempts=0), "attempts"),
+        (lambda: PassthroughProxy(OPENAI, transport=httpx.AsyncClient()), "cookies"),
+        (lambda: PassthroughProxy(OPENAI, max_body="1MB"), "max_body"),
+        (lambda: PassthroughProxy("http://x:99999"), "the URL is none"),
         (lambda: OPENAI.using("sk-1", headers={"a b": "c"}), "headers"),
         (lambda: OPENAI.using("sk-1", headers={"a": "b\r\nc: d"}), "headers"),
     ],

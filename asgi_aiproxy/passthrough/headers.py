@@ -6,7 +6,6 @@ its credential stays here, and what is the gateway's own business is not told to
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ import msgspec
 from asgi_aiproxy._asgi import RawHeaders, Scope
 from asgi_aiproxy.credentials import without
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.upstream.base import Headers
+from asgi_aiproxy.upstream.base import TOKEN, Headers
 
 Forwarded = Literal["set", "append", "keep", "drop"]
 Pairs = list[tuple[str, str]]
@@ -55,7 +54,6 @@ _OVERRIDES = {"x-http-method-override", "x-http-method", "x-method-override"}
 # Accounts of the caller's: a key of the pool's is of another.
 ACCOUNTS = frozenset({"openai-organization", "openai-project", "x-goog-user-project"})
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 
 _MOST_NAMES = 4096
@@ -104,7 +102,7 @@ class Policy:
 
     def _asked(self, name: bytes) -> tuple[str, int]:
         text = name.decode("latin-1").lower()
-        if not _TOKEN.fullmatch(text):
+        if not TOKEN.fullmatch(text):
             raise AmbiguousError("A header of the request is not valid.")
         if not without([(name, b"")], frozenset()):
             return "", _CREDENTIAL
@@ -120,7 +118,7 @@ class Policy:
         return "" if stays else text, _READ if text in _ASKED else _IGNORED
 
     def _told(self, name: str) -> tuple[bytes, int]:
-        if not _TOKEN.fullmatch(name):
+        if not TOKEN.fullmatch(name):
             raise _no_header()
         stays = (
             name in _NOT_TOLD

@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._watch import ClientGoneError
-from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
+from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind, check_limits
 from asgi_aiproxy.passthrough.books import Ways
 from asgi_aiproxy.passthrough.exchange import Exchange
 from asgi_aiproxy.passthrough.headers import AmbiguousError, Forwarded
@@ -21,7 +21,7 @@ from asgi_aiproxy.passthrough.site import Paths, site, with_policy
 from asgi_aiproxy.passthrough.websocket import Bridge, SocketLimits
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.respond import internal, send_error
-from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
+from asgi_aiproxy.upstream import Timeouts, Transport, check_transport, default_transport
 from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 
 MiB = 1024 * 1024
@@ -72,6 +72,9 @@ class PassthroughProxy:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._site = site(target, paths)
+        check_transport(transport)
+        check_limits(max_message=max_message)
+        check_limits(0, max_replay=max_replay, max_body=max_body if max_body is not None else 0)
         if forwarded is not None:
             if forwarded not in ("set", "append", "keep", "drop"):
                 raise ConfigurationError(

@@ -123,7 +123,11 @@ def site(target: Provider | str, paths: Paths | None) -> Site:
         raise ConfigurationError(
             f"PassthroughProxy takes a Provider or a URL, not {type(target).__name__}."
         )
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"PassthroughProxy: the URL is none: {error}.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ConfigurationError(
             "PassthroughProxy: a URL begins with http:// or https:// and a host, and ends with its "

@@ -68,7 +68,6 @@ class Bridge:
         self._receive = receive
         self._send = send
         self._sum = Sum()
-        self._broke = False
 
     async def refuse(self, face: Face, error: APIError) -> None:
         """Answer the handshake with an error."""

@@ -16,7 +16,7 @@ from asgi_aiproxy.dialects.base import Draft, Language
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.key import check_proxy_url, listed
-from asgi_aiproxy.upstream.base import Outgoing, Timeouts
+from asgi_aiproxy.upstream.base import TOKEN, Outgoing, Timeouts
 
 Auth = Callable[[Outgoing, str], Outgoing]  # pure: a request and a secret make a request
 Amend = Callable[[Draft], Draft]
@@ -59,7 +59,6 @@ def unchanged(draft: Draft) -> Draft:
     return draft
 
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _URL = re.compile(r"(\w+://)?([^/]*)(.*)", re.DOTALL)
 _REMEMBERED, _LONG = 256, 256
 _NOTHING: dict[str, str] = {}
@@ -119,7 +118,7 @@ class Provider:
         check_proxy_url(self.proxy, f"Provider {self.name!r}")
         for name, value in self.headers.items():
             sendable = isinstance(value, str) and value.isprintable()
-            if not (isinstance(name, str) and _TOKEN.fullmatch(name) and sendable):
+            if not (isinstance(name, str) and TOKEN.fullmatch(name) and sendable):
                 raise ConfigurationError(
                     f"Provider {self.name!r}: no HTTP header can be named and hold what "
                     f"headers[{name!r}] says."

@@ -6,8 +6,6 @@ by `exact=False`, see `dialects/openai_chat/mend.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
@@ -230,6 +228,3 @@ ROWS: tuple[Provider, ...] = (
     VLLM,
     LMSTUDIO,
 )
-
-# Kinds that are no row because they need an address.
-ADDRESSED: dict[str, Callable[..., Provider]] = {"openai-compatible": openai_compatible}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,9 @@ import msgspec
 from asgi_aiproxy.errors import ConfigurationError
 
 Headers = Sequence[tuple[str, str]]  # names in lower case, repeated ones kept
+
+# A header's name is a token (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2).
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from asgi_aiproxy.upstream.base import Headers
+from asgi_aiproxy.upstream.base import TOKEN, Headers
 
 MAX_HEAD = 128 * 1024
 _MAX_LINE = 4096  # the size of a chunk, and what is said beside it
 
 _STATUS = re.compile(r"HTTP/1\.([01]) (\d{3})(?: |$)")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _HEAD, _COUNTED, _CHUNKED, _TRAILER, _UNTIL_CLOSED, _DONE = range(6)
 
@@ -43,7 +42,7 @@ def request_head(method: str, target: str, headers: Headers) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _check_name(name: str) -> None:
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ValueError("a header has a name that is none")
 
 

@@ -172,18 +172,7 @@ async def test_a_slow_upstream_slows_the_client(door: Door) -> None:
     async with behind(door, handler) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
-        written = 0
-
-        async def upload() -> None:
-            nonlocal written
-            for _ in range(64 * MiB // 65536):
-                caller.say(b"x" * 65536)
-                await caller.writer.drain()
-                written += 65536
-
-        task = asyncio.ensure_future(upload())
-        await settled(lambda: written)
-        assert written < BUFFERS
+        task = await stuck(caller)
         go.set()
         assert (await caller.answer()).body == b"ok"
         await task
@@ -268,8 +257,8 @@ class Deaf(Upstream):
         await super().left()
 
 
-async def stuck(caller: Caller) -> None:
-    """Send until nobody takes it any more."""
+async def stuck(caller: Caller) -> asyncio.Task[None]:
+    """Begin to send until nobody takes it any more; the task goes on with it."""
     written = 0
 
     async def upload() -> None:
@@ -282,7 +271,7 @@ async def stuck(caller: Caller) -> None:
     task = asyncio.ensure_future(upload())
     await settled(lambda: written)
     assert written < BUFFERS
-    task.cancel()
+    return task
 
 
 async def test_leaving_when_all_that_it_sent_is_on_its_way(door: Door) -> None:
@@ -303,7 +292,7 @@ async def test_leaving_when_nobody_reads_what_it_sends(door: Door, reset: bool) 
     async with behind(door, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
-        await stuck(caller)
+        (await stuck(caller)).cancel()
         caller.leave(reset=reset)
         assert (await at.recorded()).outcome in ("cut", "failed")
         await upstream.left()
@@ -314,7 +303,7 @@ async def test_an_upstream_that_stops_reading_is_given_up(door: Door) -> None:
     async with behind(door, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
-        await stuck(caller)
+        (await stuck(caller)).cancel()
         record = await at.recorded()
         assert (record.outcome, record.status) == ("failed", 504)
         assert record.error == "The upstream stopped reading the request."

@@ -14,7 +14,6 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
-_EMPTY = 4  # what is longer is no empty list
 _CR = ord("\r")
 _CHOICES = b'"choices":['
 _DONE = b"data: [DONE]\n\n"
@@ -98,7 +97,7 @@ def _told(body: bytes) -> tuple[str, Usage | None, Any, bool]:
 
 
 def _some(choices: msgspec.Raw) -> bool:
-    return len(memoryview(choices)) > _EMPTY or bytes(choices) not in (b"", b"[]", b"null")
+    return bytes(memoryview(choices)[:5]) not in (b"", b"[]", b"null")
 
 
 def _chunk_in(data: bytes) -> _Chunk | None:
