@@ -41,7 +41,8 @@ def typed(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     except msgspec.ValidationError:
         raise
     except (ValueError, RecursionError):
-        return msgspec.convert(_lenient(data), decoder.type, str_keys=True)
+        kind: type[T] = decoder.type
+        return msgspec.convert(_lenient(data), kind, str_keys=True)
 
 
 def dumps(value: Any) -> bytes:
