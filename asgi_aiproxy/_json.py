@@ -41,8 +41,9 @@ def typed(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     except msgspec.ValidationError:
         raise
     except (ValueError, RecursionError):
-        kind: type[T] = decoder.type
-        return msgspec.convert(_lenient(data), kind, str_keys=True)
+        kind: Any = decoder.type  # type[T] before msgspec 0.23, TypeForm[T] since
+        value: T = msgspec.convert(_lenient(data), kind, str_keys=True)
+        return value
 
 
 def dumps(value: Any) -> bytes:
