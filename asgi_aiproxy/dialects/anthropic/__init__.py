@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.anthropic import requests, responses, streams
+from asgi_aiproxy.dialects.anthropic import request_encoder, requests, responses, streams
 from asgi_aiproxy.dialects.anthropic.echo import Echo
 from asgi_aiproxy.dialects.base import Dialect, Draft, Head, NewId, Operation
 from asgi_aiproxy.errors import APIError
@@ -67,7 +67,7 @@ class Anthropic(Dialect):
 
     def encode_request(self, request: Request) -> Draft:
         """Write a message request."""
-        return requests.encode_request(request)
+        return request_encoder.encode_request(request)
 
     def decode_response(self, body: bytes) -> Response:
         """Read a whole message."""
