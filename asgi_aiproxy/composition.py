@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
@@ -28,6 +27,7 @@ from asgi_aiproxy.middleware import Authenticate, static_tokens
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
+from asgi_aiproxy.prices.book import list_installed
 from asgi_aiproxy.providers import Provider, Target, azure, openai_compatible
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.providers.discovery import discover
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
         TargetSettings,
         TokenSettings,
     )
+
+# How many records a ledger keeps one by one, unless `ledger_most` says so: one takes 650 bytes.
+_IN_REDIS, _IN_MEMORY = 100_000, 10_000
 
 Part = AbstractAsyncContextManager[Any]
 
@@ -122,7 +125,8 @@ def compose(settings: Settings) -> ASGIApp:
     record: UsageSink = log_usage if settings.log_usage else ignore
     prices, ratios = _prices(settings), _ratios(settings)
     if store is not None and books:
-        ledger = Ledger(store, prices=prices, ratios=ratios)
+        most = settings.ledger_most or (_IN_REDIS if settings.redis_url else _IN_MEMORY)
+        ledger = Ledger(store, prices=prices, ratios=ratios, most=most)
         parts.append(ledger)
         record = tee(record, ledger) if settings.log_usage else ledger
     shim = OpenAIShim(
@@ -392,13 +396,17 @@ def _prices(settings: Settings) -> Prices:
             own[name] = msgspec.convert(fields, Price)
         except (msgspec.ValidationError, ConfigurationError) as error:
             raise ConfigurationError(f"{place(('prices', name))}: {error}") from error
-    listed = importlib.util.find_spec("genai_prices") is not None
-    if not (own or listed) and any(token.budget_usd is not None for token in settings.tokens):
+    if not has_prices(settings) and any(token.budget_usd is not None for token in settings.tokens):
         raise ConfigurationError(
             "tokens.budget_usd: nothing has a price here: pip install 'asgi-aiproxy[prices]', or "
             "give your own in [prices]."
         )
-    return Prices(own, listed=listed)
+    return Prices(own, listed=list_installed())
+
+
+def has_prices(settings: Settings) -> bool:
+    """Whether any model has a price in dollars."""
+    return bool(settings.prices) or list_installed()
 
 
 def _ratios(settings: Settings) -> Ratios | None:

@@ -36,7 +36,7 @@ from pydantic_settings import (
 )
 
 from asgi_aiproxy._asgi import ASGIApp
-from asgi_aiproxy.composition import compose, is_local, place
+from asgi_aiproxy.composition import compose, has_prices, is_local, place
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.identity import Period
 from asgi_aiproxy.keys import Strategy
@@ -213,6 +213,7 @@ class Settings(BaseSettings):
     sealing_keys: Annotated[list[Secret], BeforeValidator(_keys), NoDecode] = []
     anonymous: bool = False
     ledger: bool = True
+    ledger_most: int | None = Field(default=None, ge=1)
     prices: dict[str, dict[str, Any]] = {}
     ratios: dict[str, float | dict[str, Any]] = {}
     units_per_usd: int = Field(default=500_000, ge=1)
@@ -284,6 +285,12 @@ def doubts(settings: Settings) -> list[str]:
         found.append(
             "admin_token: without redis_url or store_file, what is issued and changed there ends "
             "with the process, and is unknown to others."
+        )
+    issues = durable or settings.admin_token is not None
+    if issues and not settings.anonymous and not has_prices(settings):
+        found.append(
+            "prices: no model has a price here, so whoever is issued a budget in dollars is "
+            "refused every call: pip install 'asgi-aiproxy[prices]', or give your own in [prices]."
         )
     closed = durable and not settings.anonymous and settings.admin_token is None
     if closed and not settings.tokens:

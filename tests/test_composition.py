@@ -145,6 +145,23 @@ async def test_a_budget_in_units_is_spent_by_ratios(upstream: str) -> None:
     assert found["spent"] == 2 * (12 + 3 * 7)  # what the mock says it used
 
 
+async def sums(app: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await admin(app, "GET", "/usage/sums?by=principal"))["data"]
+    return found
+
+
+async def test_no_more_exchanges_are_kept_one_by_one_than_is_set(upstream: str) -> None:
+    app = gateway(f'admin_token = "{ADMIN}"\nledger_most = 3\n', upstream)
+    async with asgi.lifespan(app):
+        issued = await admin(app, "POST", "/tokens", {"name": "t"})
+        for _ in range(5):
+            await chat(app, issued["secret"])
+        async with asyncio.timeout(10):  # they are written in the background
+            while sum(one["requests"] for one in await sums(app)) < 5:
+                await asyncio.sleep(0.02)
+        assert len((await admin(app, "GET", "/usage"))["data"]) == 3
+
+
 async def test_keys_that_were_refused_are_probed_when_that_is_wished(
     upstream: str, mock: MockProvider
 ) -> None:

@@ -559,6 +559,16 @@ def test_what_may_surprise_of_a_store_is_told(text: str, doubt: str) -> None:
     assert found.startswith(doubt)
 
 
+def test_what_is_issued_without_prices_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        'redis_url = "redis://localhost"\n[[tokens]]\nname = "a"\ntoken = "t"\n[providers.ollama]\n'
+    )
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    (found,) = doubts(Settings(**tomllib.loads(text)))
+    assert found.startswith("prices: no model has a price here")
+    assert doubts(Settings(**tomllib.loads(text + "[prices.m]\ninput = 1\n"))) == []
+
+
 # ── the command line ─────────────────────────────────────────────────────────
 
 

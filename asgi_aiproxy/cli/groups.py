@@ -103,6 +103,7 @@ def _remove_group(arguments: argparse.Namespace) -> int:
 def _create_account(arguments: argparse.Namespace) -> int:
     async def do(office: Office) -> None:
         fields = {**_fields(arguments), "id": arguments.id}
+        office.check_budgets(fields)
         made = await AccountDesk(office.store).create(converted(fields, AccountNew))
         _say(arguments, made, f"The account {made.id} is created.")
 
@@ -111,7 +112,9 @@ def _create_account(arguments: argparse.Namespace) -> int:
 
 def _edit_account(arguments: argparse.Namespace) -> int:
     async def do(office: Office) -> None:
-        change = converted(_fields(arguments), AccountEdit)
+        fields = _fields(arguments)
+        office.check_budgets(fields)
+        change = converted(fields, AccountEdit)
         made = await AccountDesk(office.store).edit(arguments.id, change)
         _say(arguments, made, f"The account {made.id} is changed.")
 

@@ -6,13 +6,14 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 
 from asgi_aiproxy.admin.keys import KeyDesk
 from asgi_aiproxy.admin.problems import BadLinesError
 from asgi_aiproxy.cli.tables import note
-from asgi_aiproxy.composition import providers_of, store_of, transport_of
+from asgi_aiproxy.composition import has_prices, providers_of, store_of, transport_of
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.providers.catalog import ROWS
@@ -25,6 +26,13 @@ _NO_STORE = (
 )
 
 
+_NO_PRICES = (
+    "--budget: nothing has a price here, so every call within a budget in dollars would be "
+    "refused: pip install 'asgi-aiproxy[prices]' where the gateway runs and here, or give your own "
+    "in [prices]."
+)
+
+
 class Office:
     """What a command works with."""
 
@@ -32,6 +40,12 @@ class Office:
         self.settings = settings
         self.store = store
         self._stack = stack
+
+    def check_budgets(self, fields: Mapping[str, Any]) -> None:
+        """Raise ConfigurationError if a budget in dollars is given where nothing has a price."""
+        wanted = any("usd" in budget for budget in fields.get("budgets", ()))
+        if wanted and not has_prices(self.settings):
+            raise ConfigurationError(_NO_PRICES)
 
     async def keys(self, provider: str = "") -> tuple[KeyDesk, list[KeyPool]]:
         """What can be done about the keys of one provider, or of all, and their pools."""

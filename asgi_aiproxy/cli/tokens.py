@@ -74,7 +74,9 @@ def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _issue(arguments: argparse.Namespace) -> int:
     async def do(office: Office) -> None:
-        new = converted(_fields(arguments), TokenNew)
+        fields = _fields(arguments)
+        office.check_budgets(fields)
+        new = converted(fields, TokenNew)
         _shown_once(arguments, await TokenDesk(office.store).issue(new))
 
     return work(arguments, do)
@@ -115,7 +117,9 @@ def _show(arguments: argparse.Namespace) -> int:
 def _edit(arguments: argparse.Namespace) -> int:
     async def do(office: Office) -> None:
         desk = TokenDesk(office.store)
-        change = converted(_fields(arguments), TokenEdit)
+        fields = _fields(arguments)
+        office.check_budgets(fields)
+        change = converted(fields, TokenEdit)
         _tell(arguments, await desk.edit(await _id(desk, arguments.token), change))
 
     return work(arguments, do)

@@ -180,12 +180,17 @@ class KeyPool:
         exclude: Collection[str] = (),
         among: tuple[str, ...] = (),
     ) -> Lease:
-        """A key now, or NoKeyError.
+        """A key now, or NoKeyError. Not for shared pools: raises ConfigurationError.
 
         `model` must be among the key's (none named: any key will do); `key_id` asks for that very
         key; calls of one `affinity` get the same key as long as it is well; `exclude` names keys
         that were tried; `among` are patterns of the ids it must be one of (none: all).
         """
+        if self._shared is not None:
+            raise ConfigurationError(
+                "KeyPool.take: the limits of this pool are shared through its store, which has to "
+                "be asked: use `await pool.acquire(...)`."
+            )
         return self._take(Want(model, key_id, affinity, exclude, among))
 
     async def _now(self, key_id: str) -> Lease:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,9 @@ from asgi_aiproxy.middleware.faces import refuse
 from asgi_aiproxy.prices import Tariff
 from asgi_aiproxy.stores.base import Away, Store
 from asgi_aiproxy.tenants.gate import CallGate
-from asgi_aiproxy.tenants.limiter import Limiter, OnLow
+from asgi_aiproxy.tenants.limiter import NO_TARIFF, Limiter, OnLow
+
+logger = logging.getLogger("asgi_aiproxy")
 
 _OURS = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
@@ -36,6 +39,9 @@ class Quota(Wrapper):
     is booked when the store is back. `on_low` is called once when a budget falls below `low`, a
     share of it. `ttl` is after how many seconds the slots and reservations of a dead worker end:
     they are charged as they were reserved.
+
+    Raises ConfigurationError if `limits` has a budget in a unit in which nothing has a price. (If
+    only callers of their own have such budgets, the log says so, and their calls are refused.)
 
     An app that relays calls asks for more by itself, when it knows the model (see
     `asgi_aiproxy.gate`); before any other app each request counts.
@@ -73,6 +79,9 @@ class Quota(Wrapper):
             ttl=ttl,
             clock=clock,
         )
+        self._limiter.check(self._limits)
+        if "usd" not in self._limiter.tariffs:
+            logger.warning("%s", NO_TARIFF["usd"])
         self._asked = _asks(app)
 
     async def __aexit__(self, *exc: object) -> None:

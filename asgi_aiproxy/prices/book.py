@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,17 @@ _GOOD_FOR = 60.0
 _KNOWN_AT_MOST = 10_000
 
 
+NO_LIST = (
+    "List prices come from the package genai-prices, which is not installed: "
+    "pip install 'asgi-aiproxy[prices]'. Or give your own: Prices({...}, listed=False)."
+)
+
+
+def list_installed() -> bool:
+    """Whether the package with the list prices is installed. It is not imported."""
+    return importlib.util.find_spec("genai_prices") is not None
+
+
 class Prices:
     """What models cost, in dollars.
 
@@ -26,6 +38,8 @@ class Prices:
     package genai-prices (extra `prices`) unless `listed` is False: it works offline and is only
     imported when first asked. `unknown` is the price of models that neither knows; without it
     they have none, and cannot be used by those who have a budget.
+
+    Raises ConfigurationError if a price is invalid, or the list is wanted and not installed.
     """
 
     unit = "usd"
@@ -43,6 +57,8 @@ class Prices:
                 raise ConfigurationError(
                     f"The price of {pattern!r} is a Price, not {type(price).__name__}."
                 )
+        if listed and not list_installed():
+            raise ConfigurationError(NO_LIST)
         self._own = {name: rates(price) for name, price in (own or {}).items()}
         self._patterns = [(name, found) for name, found in self._own.items() if set(name) & {*"*?"}]
         self._listed = _lookup() if listed else None
@@ -55,7 +71,7 @@ class Prices:
 
     def load(self) -> None:
         """Read the list of prices now, which takes a quarter of a second; else it is done when it
-        is first asked. Raises ConfigurationError if it is not installed.
+        is first asked.
         """
         if self._listed is not None:
             self._listed("openai", "gpt-4o", self._clock())
@@ -128,13 +144,8 @@ def _lookup() -> Lookup:
 
 
 def _package() -> Any:
-    try:
-        from genai_prices.data_snapshot import get_snapshot
-    except ImportError as error:
-        raise ConfigurationError(
-            "Prices come from the package genai-prices, which is not installed: "
-            "pip install 'asgi-aiproxy[prices]'. Or give your own: Prices({...}, listed=False)."
-        ) from error
+    from genai_prices.data_snapshot import get_snapshot
+
     return get_snapshot()
 
 

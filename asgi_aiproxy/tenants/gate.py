@@ -24,7 +24,7 @@ from asgi_aiproxy.stores.base import (
     StoreUnavailableError,
 )
 from asgi_aiproxy.tenants import grants as by
-from asgi_aiproxy.tenants.limiter import Limiter
+from asgi_aiproxy.tenants.limiter import NO_TARIFF, Limiter
 from asgi_aiproxy.tenants.reckon import SILENT, Reckoned, reckon
 from asgi_aiproxy.usage import Outcome, UsageRecord
 
@@ -97,13 +97,12 @@ class CallGate:
     def _most(self, budget: Budget, read: int, wrote: int) -> int:
         """What the call may cost at most. Raises APIError if nobody can tell."""
         tariff = self._limiter.tariffs.get(budget.unit)
+        if tariff is None:
+            self._refused = True
+            raise APIError(Kind.INTERNAL, NO_TARIFF[budget.unit], code="no_prices")
         most = 0
         for provider, model in self._targets:
-            cost = (
-                tariff.most(provider, model, read, wrote, self._ratio)
-                if tariff is not None
-                else None
-            )
+            cost = tariff.most(provider, model, read, wrote, self._ratio)
             if cost is None:
                 self._refused = True
                 message = (

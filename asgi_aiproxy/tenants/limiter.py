@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable, Set
 
 import msgspec
 
+from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.identity import Budget, Limits
 from asgi_aiproxy.prices import Prices, Tariff
+from asgi_aiproxy.prices.book import list_installed
 from asgi_aiproxy.stores.base import Away, Grant, Reserve, Settled, Store
 from asgi_aiproxy.tenants.local import Local
 from asgi_aiproxy.tenants.settler import Settlement, Settler
@@ -27,6 +29,14 @@ class Low(msgspec.Struct, frozen=True):
     budget: Budget
     left: int
 
+
+NO_TARIFF = {
+    "usd": (
+        "Budgets in dollars need prices: pip install 'asgi-aiproxy[prices]', or give your own with "
+        "Quota(..., prices=Prices({'model': Price(input=1, output=2)}, listed=False))."
+    ),
+    "units": "Budgets in units need ratios: Quota(..., ratios=Ratios({'model': 1})).",
+}
 
 OnLow = Callable[[Low], Awaitable[None] | None]
 
@@ -56,7 +66,9 @@ class Limiter:
         self.local = Local(clock=clock)
         self.settler = Settler(store, ttl=ttl, settled=self._tell if on_low else None)
         self.settler_here = Settler(self.local.store)
-        self.tariffs: dict[str, Tariff] = {"usd": prices if prices is not None else Prices()}
+        self.tariffs: dict[str, Tariff] = {}
+        if prices is not None or list_installed():
+            self.tariffs["usd"] = prices if prices is not None else Prices()
         if ratios is not None:
             self.tariffs["units"] = ratios
         given = {"usd": prices, "units": ratios}
@@ -64,6 +76,12 @@ class Limiter:
         self.ready = not any(hasattr(tariff, "load") for tariff in self.tariffs.values())
         self._low = low
         self._on_low = on_low
+
+    def check(self, limits: Limits) -> None:
+        """Raise ConfigurationError if a budget is in a unit in which nothing has a price."""
+        for budget in limits.budgets:
+            if budget.unit not in self.tariffs:
+                raise ConfigurationError(NO_TARIFF[budget.unit])
 
     async def load(self, limits: Limits) -> None:
         """Read the price list if it is needed, without holding up others."""

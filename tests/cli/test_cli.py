@@ -332,3 +332,18 @@ def test_who_reads_only_the_beginning_is_left_in_peace(
 def test_a_name_can_not_command_a_terminal(run: Run) -> None:
     run("tokens", "issue", "--name", "evil\x1b[2J")
     assert "\x1b" not in run("tokens", "list").out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("tokens", "issue", "--name", "x"), ("accounts", "create", "acme")],
+    ids=["tokens", "accounts"],
+)
+def test_a_budget_that_no_call_could_use_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    ran = run(*words, "--budget", "5")
+    assert ran.status == 2
+    assert "asgi-aiproxy[prices]" in ran.err
+    assert run(*words, "--rpm" if words[0] == "tokens" else "--name", "7").status == 0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from asgi_aiproxy import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError, shared
 from asgi_aiproxy.keys.sealer import Unsealed
 from asgi_aiproxy.stores import Admitted, MemoryStore, Refused, Slot, Store
@@ -74,6 +75,13 @@ async def test_requests_a_minute_are_counted_together(worker: Pools) -> None:
             await pool.acquire()
         assert caught.value.retry_after is not None
         assert 50 < caught.value.retry_after < 65
+
+
+async def test_a_key_of_a_shared_pool_is_not_to_be_had_past_its_limits(worker: Pools) -> None:
+    pool = await worker(Key("sk", id="a", rpm=1))
+    with pytest.raises(ConfigurationError, match=r"await pool\.acquire"):
+        pool.take()
+    assert len(await taken(pool, 2)) == 1
 
 
 async def test_tokens_a_minute_are_counted_together_when_they_are_known(worker: Pools) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from asgi_aiproxy import ConfigurationError, Principal
+from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY
 from asgi_aiproxy.identity import Budget, Limits
@@ -250,7 +252,7 @@ async def test_a_budget_in_units_goes_by_ratios() -> None:
     assert await place.spent() == 9  # 0.5 x 2 x (3 + 2 x 3)
     assert (place.records[0].units, place.records[0].cost) == (9, 12)
     without = gateway(who=who)
-    assert (await without.ask()).json["error"]["code"] == "model_not_priced"
+    assert (await without.ask()).json["error"]["code"] == "no_prices"
 
 
 async def test_numbers_out_of_this_world_do_no_harm() -> None:
@@ -626,3 +628,43 @@ async def test_who_brings_its_own_key_pays_its_vendor_and_not_us() -> None:
     assert await place.spent() == 0
     assert place.records[0].cost == 0
     assert (await place.ask(headers=headers)).status == 429  # but it counts
+
+
+# built without prices
+
+
+async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError(scope)
+
+
+@pytest.fixture
+def no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if genai-prices were not installed."""
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [(Budget.usd(5), r"asgi-aiproxy\[prices\]"), (Budget.units(5), "ratios")],
+    ids=["usd", "units"],
+)
+@pytest.mark.usefixtures("no_list")
+def test_a_budget_in_which_nothing_has_a_price_is_refused_when_it_is_built(
+    budget: Budget, words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Quota(nothing, store=MemoryStore(), limits=Limits(rpm=5, budgets=(budget,)))
+    prices, ratios = Prices({"*": Price(input=1)}, listed=False), Ratios({"*": 1})
+    limits = Limits(budgets=(budget,))
+    Quota(nothing, store=MemoryStore(), limits=limits, prices=prices, ratios=ratios)
+
+
+@pytest.mark.usefixtures("no_list")
+async def test_a_caller_with_a_budget_is_told_that_there_are_no_prices(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = gateway(who=caller(budgets=usd(5_000_000)), prices=None)
+    assert "asgi-aiproxy[prices]" in caplog.text
+    answer = await place.ask()
+    assert answer.status == 500
+    assert "asgi-aiproxy[prices]" in answer.json["error"]["message"]

@@ -211,9 +211,10 @@ assert "genai_prices" in sys.modules
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
     with pytest.raises(ConfigurationError, match=r"asgi-aiproxy\[prices\]"):
-        Prices().find("openai", "gpt-4o")
+        Prices()
+    assert Prices({"m": Price(input=1)}, listed=False).find("p", "m") is not None
 
 
 def test_prices_are_written_as_json_has_them() -> None:
