@@ -200,11 +200,18 @@ class ProviderRouter:
             return self._exact[model]
         name, slash, rest = model.partition("/")
         prefixed = bool(slash) and name in self._providers
+        # Google's lists and SDKs write models as `models/gemini-...`: what routes say of the bare
+        # name holds for it, unless they say something of this very name.
+        bare = rest if name == "models" and not prefixed else ""
+        if bare in self._exact:
+            return self._exact[bare]
         for pattern, targets in self._patterns:
             # A pattern that spells out the slash means this very name; a mere `*` does not.
             if (not prefixed or "/" in pattern) and matches(pattern, model):
                 return tuple(_named(target, model) for target in targets)
-        return (Target(self._providers[name], rest),) if prefixed and rest else ()
+            if bare and matches(pattern, bare):
+                return tuple(_named(target, bare) for target in targets)
+        return (_named(Target(self._providers[name], ""), rest),) if prefixed and rest else ()
 
 
 def draw(targets: Sequence[Target], random: random.Random) -> list[Target]:
@@ -279,7 +286,9 @@ def _named(target: Target, model: str) -> Target:
     """A pattern's target, asked for by the caller's own name unless it has one."""
     if target.model:
         return target
-    return Target(target.provider, model, target.weight, target.priority)
+    provider = target.provider
+    name = provider.dialect.model_name(model)
+    return Target(provider, name, target.weight, target.priority)
 
 
 def _system_random() -> random.Random:

@@ -330,4 +330,6 @@ def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:
 
 
 def _model(name: str, owner: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+    """One model as OpenAI lists it, with the members that Mistral's SDK requires."""
+    listed = {"id": name, "object": "model", "created": 0, "owned_by": owner}
+    return {**listed, "type": "base", "capabilities": {}}

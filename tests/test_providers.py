@@ -124,6 +124,35 @@ async def test_without_a_key_no_credential_is_sent(row: Provider) -> None:
 NEW, OLD = "max_completion_tokens", "max_tokens"
 
 
+DEVELOPER = [
+    {"role": "developer", "content": 'Say "developer".'},
+    {"role": "user", "content": "developer", "name": "developer"},
+]
+
+
+@pytest.mark.parametrize("row", [row.name for row in ROWS if row.dialect is OPENAI_CHAT])
+async def test_the_developer_role_reaches_only_vendors_that_take_it(row: str) -> None:
+    app, upstream = asked(getattr(providers, row.upper()).using("sk"))
+    await asgi.chat(app, messages=DEVELOPER, max_completion_tokens=2**70)
+    (body,) = upstream.bodies
+    takes = row in ("openai", "xai", "openrouter")
+    role = "developer" if takes else "system"
+    assert body["messages"] == [{**DEVELOPER[0], "role": role}, DEVELOPER[1]]
+
+
+async def test_the_developer_role_is_the_system_role_for_any_compatible_server() -> None:
+    app, upstream = asked(openai_compatible("https://a.example/v1").using("sk"))
+    await asgi.chat(app, messages=DEVELOPER)
+    assert [message["role"] for message in upstream.bodies[0]["messages"]] == ["system", "user"]
+
+
+@pytest.mark.parametrize("messages", [["developer"], [{"role": ["developer"]}]])
+async def test_messages_that_no_vendor_takes_are_left_for_it_to_refuse(messages: Any) -> None:
+    app, upstream = asked(openai_compatible("https://a.example/v1").using("sk"))
+    await asgi.chat(app, messages=messages)
+    assert upstream.bodies[0]["messages"] == messages
+
+
 @pytest.mark.parametrize(
     ("row", "spelling"),
     [

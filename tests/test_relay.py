@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from asgi_aiproxy import KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRecord, log_usage
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import Health, Key
-from asgi_aiproxy.providers import ANTHROPIC, GROQ, OPENAI, Provider
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, GROQ, OPENAI, Provider
 from tests import asgi
 from tests.upstreams import Step, Upstream, answers, chat_stream, refuses, sse, streams
 
@@ -155,6 +156,31 @@ async def test_a_failing_target_falls_back_to_another_vendor_and_dialect(status:
     assert "authorization" not in second.headers
     await settled(app)
     assert books.records[0].attempts == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("word", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "OTHER"])
+async def test_an_empty_answer_that_failed_is_no_success_but_falls_back(
+    word: str, stream: bool
+) -> None:
+    chunk = {"candidates": [{"content": {}, "finishReason": word, "index": 0}], "modelVersion": "g"}
+    failed = streams(sse(chunk)) if stream else answers(json.dumps(chunk).encode())
+    upstream = Upstream(failed, streams() if stream else answers())
+    router = ProviderRouter({"m": [(GEMINI.using("k"), "gemini-2.5-pro"), OPENAI.using("sk-1")]})
+    app, books = shim(upstream, router)
+    answer = await asgi.chat(app, stream=stream)
+    assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai")
+    await settled(app)
+    assert (books.records[0].outcome, books.records[0].attempts) == ("done", 2)
+
+
+async def test_a_failed_answer_without_another_target_is_an_error_that_says_why() -> None:
+    chunk = {"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": "f(x"}]}
+    upstream = Upstream(*[answers(json.dumps(chunk).encode())] * 3)
+    app, _ = shim(upstream, GEMINI.using("k"))
+    answer = await asgi.chat(app)
+    assert answer.status == 502
+    assert "failed with MALFORMED_FUNCTION_CALL (f(x)" in answer.json["error"]["message"]
 
 
 async def test_a_connection_that_fails_falls_back() -> None:

@@ -176,6 +176,36 @@ def test_a_target_without_a_model_is_asked_for_the_callers(name: str, route: Any
     assert names(ProviderRouter({name: route}), "fast") == ["openai:fast"]
 
 
+GOOGLE = Provider(name="google", dialect=GEMINI.dialect, base_url="https://g.example")
+
+
+@pytest.mark.parametrize(
+    ("routes", "model", "expected"),
+    [
+        ({"gemini-*": GOOGLE}, "models/gemini-x", ["google:gemini-x"]),
+        ({"gemini-*": GOOGLE, "*": openai}, "models/gemini-x", ["google:gemini-x"]),
+        ({"*": GOOGLE}, "models/gemini-x", ["google:gemini-x"]),
+        ({"*": GOOGLE}, "google/models/gemini-x", ["google:gemini-x"]),
+        ({"fast": (GOOGLE, "gemini-x")}, "models/fast", ["google:gemini-x"]),
+        # A name that others give their models stays as it is.
+        ({"gemini-*": GOOGLE, "*": openai}, "models/7B.gguf", ["openai:models/7B.gguf"]),
+        ({"models/*": openai, "7B*": groq}, "models/7B.gguf", ["openai:models/7B.gguf"]),
+        ({"models/7B": openai, "7B": groq}, "models/7B", ["openai:models/7B"]),
+        ({"gemini-*": GOOGLE}, "models/gpt", []),
+        ({"gemini-*": GOOGLE}, "models/", []),
+    ],
+)
+def test_a_model_may_be_asked_for_as_googles_lists_write_it(
+    routes: Any, model: str, expected: list[str]
+) -> None:
+    assert names(ProviderRouter(routes), model) == expected
+
+
+def test_a_provider_alone_takes_the_names_of_googles_lists() -> None:
+    assert [target.model for target in GOOGLE.targets("models/gemini-x")] == ["gemini-x"]
+    assert [target.model for target in openai.targets("models/7B.gguf")] == ["models/7B.gguf"]
+
+
 async def test_the_next_target_serves_when_the_first_can_not() -> None:
     upstream = Upstream(refuses(500), answers())
     router = ProviderRouter({"m": [(openai, "first"), (groq, "second")]})

@@ -344,11 +344,13 @@ async def test_models_are_listed_as_the_router_knows_them() -> None:
     router = ProviderRouter({"fast": (OPENAI.using("sk"), "gpt-4o-mini"), "claude": ANTHROPIC})
     app, upstream = shim(router=router)
     answer = await asgi.request(app, "GET", "/v1/models")
+    # The last two are what Mistral's SDK (ModelList, BaseModelCard) demands of each.
+    same = {"object": "model", "created": 0, "type": "base", "capabilities": {}}
     assert answer.json == {
         "object": "list",
         "data": [
-            {"id": "fast", "object": "model", "created": 0, "owned_by": "openai"},
-            {"id": "claude", "object": "model", "created": 0, "owned_by": "anthropic"},
+            {"id": "fast", "owned_by": "openai", **same},
+            {"id": "claude", "owned_by": "anthropic", **same},
         ],
     }
     assert upstream.requests == []

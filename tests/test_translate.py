@@ -149,7 +149,7 @@ def gemini() -> Verbatim:
 
 
 PASSING = {"openai_chat": exact, "anthropic": anthropic, "gemini": gemini}
-BROKEN = ("error", "truncated")
+BROKEN = ("error", "truncated", "failed")
 NO_DONE = (
     "no-done",
     "quirk-whole-message",

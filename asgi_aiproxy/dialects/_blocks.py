@@ -12,6 +12,10 @@ from asgi_aiproxy.messages import (
     Citation,
     Event,
     Extra,
+    Media,
+    Opaque,
+    Reasoning,
+    Refusal,
     Text,
     ToolCall,
 )
@@ -30,11 +34,22 @@ class Blocks:
         self._flat = -1  # index of the open block of text, reasoning or refusal
         self._calls: dict[Hashable, int] = {}
         self._empty: set[int] = set()  # calls without arguments so far
+        self._answered = False
 
     @property
     def called(self) -> bool:
         """Whether any tool was called."""
         return bool(self._calls)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is any block."""
+        return self._next > 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is any content; thoughts alone are none."""
+        return self._answered or self.called
 
     @property
     def open(self) -> bool:
@@ -51,6 +66,7 @@ class Blocks:
             return [BlockDelta(self._flat, piece)]
         events = self.end_text()
         self._kind, self._flat = type(block), self._index()
+        self._answered = self._answered or self._kind is not Reasoning
         return [*events, BlockStart(self._flat, block), BlockDelta(self._flat, piece)]
 
     def end_text(
@@ -76,6 +92,9 @@ class Blocks:
     def single(self, block: Block) -> list[Event]:
         """A block that comes in one piece."""
         index = self._index()
+        # (An empty text is there for what is signed or cited with it.)
+        told = isinstance(block, Media | Opaque | Refusal)
+        self._answered = self._answered or told
         return [*self.end_text(), BlockStart(index, block), BlockEnd(index)]
 
     def call(self, key: Hashable, call: ToolCall) -> list[Event]:

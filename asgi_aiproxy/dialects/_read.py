@@ -222,6 +222,14 @@ def client_status(status: int, kind: Kind) -> int | None:
     return status if status >= 400 and kind in (Kind.INVALID, Kind.NOT_FOUND) else None
 
 
+def failed(word: str, message: str = "") -> APIError:
+    """The provider answered without content, with a finish reason `word` that says it failed."""
+    said = f" ({message})" if message else ""
+    return APIError(
+        Kind.UPSTREAM, f"The provider's model gave no answer: it failed with {word}{said}."
+    )
+
+
 def broken(why: str) -> APIError:
     """The provider sent an answer that ends or breaks where it should not."""
     return APIError(Kind.UPSTREAM, f"The provider's answer is broken: {why}.")

@@ -201,6 +201,10 @@ class Language(ABC):
 
     name: ClassVar[str]
 
+    def model_name(self, model: str) -> str:
+        """The model that a caller's name means, where the language has several names for one."""
+        return model
+
     @abstractmethod
     def encode_request(self, request: Request) -> Draft:
         """Write a request for a provider; raises APIError on structure it can not carry."""

@@ -193,7 +193,8 @@ class Provider:
             return ()
         found = self._targets.get(model)
         if found is None:
-            found = (Target(self, model.removeprefix(f"{self.name}/")),)
+            name = self.dialect.model_name(model.removeprefix(f"{self.name}/"))
+            found = (Target(self, name),)
             if len(self._targets) < _REMEMBERED and len(model) < _LONG:
                 self._targets[model] = found
         return found

@@ -50,6 +50,33 @@ def without(*names: str) -> Amend:
     return amend
 
 
+def roles(**others: str) -> Amend:
+    """Messages of roles that the vendor refuses get another one. (All else of them stays as is.)"""
+    written = {f'"{old}"'.encode(): msgspec.Raw(f'"{new}"'.encode()) for old, new in others.items()}
+
+    def amend(draft: Draft) -> Draft:
+        sent = draft.body.get("messages")
+        if not isinstance(sent, msgspec.Raw):
+            return draft  # written by us, in roles that all know
+        encoded = bytes(sent)
+        if not any(role in encoded for role in written):
+            return draft
+        try:
+            messages = _messages(encoded)
+        except msgspec.DecodeError:
+            return draft  # the vendor says what is wrong
+        for message in messages:
+            role = bytes(message.get("role", b""))
+            if role in written:
+                message["role"] = written[role]
+        return msgspec.structs.replace(draft, body={**draft.body, "messages": messages})
+
+    return amend
+
+
+_messages = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+
+
 def both(*amends: Amend) -> Amend:
     """One after the other."""
 
@@ -74,6 +101,10 @@ def of_chat(amend: Amend) -> Amend:
 # only the old one); most others know only the old one.
 new_limit = of_chat(renamed(max_tokens="max_completion_tokens"))
 old_limit = renamed(max_completion_tokens="max_tokens")
+# OpenAI's word for `system` since the o-series. Others refuse it, or have chat templates that drop
+# such messages; `system` is taken everywhere.
+old_role = of_chat(roles(developer="system"))
+of_old = both(old_limit, old_role)
 
 
 def beside_own_api(draft: Draft) -> Draft:
@@ -112,7 +143,7 @@ MISTRAL = Provider(
     native=CHAT | EMBEDDINGS,
     exact=False,
     # Mistral refuses members it does not know; its last chunk tells usage unasked.
-    amend=both(old_limit, renamed(seed="random_seed"), without("stream_options", "user", "store")),
+    amend=both(of_old, renamed(seed="random_seed"), without("stream_options", "user", "store")),
 )
 GROQ = Provider(
     name="groq",
@@ -120,6 +151,7 @@ GROQ = Provider(
     base_url="https://api.groq.com/openai/v1",
     native=CHAT | AUDIO,
     exact=False,
+    amend=old_role,
 )
 DEEPSEEK = Provider(
     name="deepseek",
@@ -127,7 +159,7 @@ DEEPSEEK = Provider(
     base_url="https://api.deepseek.com",
     native=CHAT,
     exact=False,
-    amend=old_limit,
+    amend=of_old,
 )
 XAI = Provider(
     name="xai",
@@ -149,7 +181,7 @@ TOGETHER = Provider(
     base_url="https://api.together.xyz/v1",
     native=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
     exact=False,
-    amend=old_limit,
+    amend=of_old,
 )
 FIREWORKS = Provider(
     name="fireworks",
@@ -157,7 +189,7 @@ FIREWORKS = Provider(
     base_url="https://api.fireworks.ai/inference/v1",
     native=CHAT | COMPLETIONS | EMBEDDINGS,
     exact=False,
-    amend=old_limit,
+    amend=of_old,
 )
 PERPLEXITY = Provider(
     name="perplexity",
@@ -165,7 +197,7 @@ PERPLEXITY = Provider(
     base_url="https://api.perplexity.ai",
     native=CHAT,
     exact=False,
-    amend=old_limit,
+    amend=of_old,
 )
 CEREBRAS = Provider(
     name="cerebras",
@@ -173,6 +205,7 @@ CEREBRAS = Provider(
     base_url="https://api.cerebras.ai/v1",
     native=CHAT | COMPLETIONS,
     exact=False,
+    amend=old_role,
 )
 OLLAMA = Provider(
     name="ollama",
@@ -187,7 +220,7 @@ VLLM = Provider(
     base_url="http://127.0.0.1:8000/v1",
     native=OPENAI_OPERATIONS,
     exact=False,
-    amend=old_limit,
+    amend=of_old,
 )
 LMSTUDIO = Provider(
     name="lmstudio",
@@ -195,7 +228,7 @@ LMSTUDIO = Provider(
     base_url="http://127.0.0.1:1234/v1",
     native=CHAT | COMPLETIONS | EMBEDDINGS,
     exact=False,
-    amend=old_limit,
+    amend=of_old,
 )
 
 
@@ -207,7 +240,7 @@ def openai_compatible(base_url: str, *, name: str = "openai-compatible") -> Prov
         base_url=base_url,
         native=OPENAI_OPERATIONS,
         exact=False,
-        amend=old_limit,
+        amend=of_old,
     )
 
 

@@ -29,7 +29,9 @@ from asgi_aiproxy.messages import (
     ToolChoice,
     ToolResult,
     Usage,
+    fold,
 )
+from asgi_aiproxy.translate import Verbatim
 from tests.asking import HI, anthropic, asked, gemini, openai, written
 
 PNG = "iVBORw0KGgo="
@@ -1015,13 +1017,106 @@ def test_a_whole_answer_is_read(
         ({"finishReason": "SAFETY", "finishMessage": "Unsafe."}, Stop.FILTER, "Unsafe."),
         ({"finishReason": "PROHIBITED_CONTENT"}, Stop.FILTER, ""),
         ({"finishReason": "STOP", "finishMessage": "Called."}, Stop.END, ""),
-        ({"finishReason": "MALFORMED_FUNCTION_CALL"}, Stop.OTHER, ""),
-        ({"finishReason": "NEW"}, Stop.OTHER, ""),
     ],
 )
 def test_why_an_answer_ended(candidate: dict[str, Any], stop: Stop, refusal: str) -> None:
     found = GEMINI_CONTENT.decode_response(answer([], candidate=candidate))
     assert (found.stop, found.refusal, found.word) == (stop, refusal, candidate["finishReason"])
+
+
+FAILURES = [
+    "MALFORMED_FUNCTION_CALL",
+    "MALFORMED_RESPONSE",
+    "UNEXPECTED_TOOL_CALL",
+    "TOO_MANY_TOOL_CALLS",
+    "MISSING_THOUGHT_SIGNATURE",
+    "OTHER",
+    "NO_IMAGE",
+    "A_NEW_ONE",
+]
+NOTHING: list[list[dict[str, Any]]] = [
+    [],
+    [{"text": "Let me see.", "thought": True}],
+    [{"text": "", "thoughtSignature": "s"}],
+]
+
+
+@pytest.mark.parametrize("word", FAILURES)
+@pytest.mark.parametrize("parts", NOTHING)
+@pytest.mark.parametrize("how", ["translated", "passed on", "streamed", "passed on in a stream"])
+def test_an_answer_without_content_that_failed_is_an_error(
+    word: str, parts: list[Any], how: str
+) -> None:
+    body = answer(parts, candidate={"finishReason": word, "finishMessage": "print(f("})
+    with pytest.raises(APIError, match=rf"failed with {word} \(print\(f\(\)") as caught:
+        read_in(how, body)
+    assert caught.value.kind is Kind.UPSTREAM
+
+
+@pytest.mark.parametrize("word", FAILURES)
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text": "Hi."},
+        {"functionCall": {"name": "f", "args": {}}},
+        {"inlineData": {"mimeType": "image/png", "data": PNG}},
+    ],
+)
+@pytest.mark.parametrize("how", ["translated", "passed on", "streamed", "passed on in a stream"])
+def test_content_is_kept_however_the_answer_ended(word: str, part: Any, how: str) -> None:
+    candidate = {"finishReason": word, "finishMessage": "print(f("}
+    told = read_in(how, answer([part], candidate=candidate))
+    assert told is None or (told.stop, told.word, told.refusal) == (Stop.OTHER, word, "")
+
+
+@pytest.mark.parametrize("word", ["STOP", "MAX_TOKENS", "SAFETY", "PROHIBITED_CONTENT"])
+@pytest.mark.parametrize("how", ["translated", "passed on", "streamed", "passed on in a stream"])
+def test_an_empty_answer_that_ended_well_or_was_filtered_is_no_error(word: str, how: str) -> None:
+    read_in(how, answer([], candidate={"finishReason": word}))
+
+
+def read_in(how: str, body: bytes) -> Response | None:
+    """A whole answer, or the same in two chunks: its content, then its end."""
+    whole = json.loads(body)
+    (candidate,) = whole["candidates"]
+    first = {**whole, "candidates": [{"content": candidate["content"], "index": 0}]}
+    last = {**whole, "candidates": [{**candidate, "content": {"role": "model"}}]}
+    chunks = [json.dumps(chunk).encode() for chunk in (first, last)]
+    match how:
+        case "translated":
+            return GEMINI_CONTENT.decode_response(body)
+        case "streamed":
+            decoder = GEMINI_CONTENT.decoder()
+            events = [event for chunk in chunks for event in decoder.feed(chunk)]
+            return fold([*events, *decoder.close()])
+        case "passed on":
+            assert GEMINI_CONTENT.echo(usage_wanted=True, exact=True).whole(body) == body
+        case _:
+            verbatim = Verbatim(GEMINI_CONTENT.echo(usage_wanted=True, exact=True))
+            sent = b"".join(b"data: " + chunk + b"\n\n" for chunk in chunks)
+            assert verbatim.feed(sent) + verbatim.close() == sent
+    return None
+
+
+def test_content_that_passed_unread_is_content_too() -> None:
+    echo = GEMINI_CONTENT.echo(usage_wanted=True, exact=True)
+    verbatim = Verbatim(echo)
+    thought = answer([{"text": "Hm.", "thought": True}], candidate={})
+    text = answer([{"text": "Hi."}], candidate={})
+    end = answer([], candidate={"finishReason": "OTHER"})
+    frames = [b"data: " + chunk + b"\n\n" for chunk in (thought, thought, text, end)]
+    assert b"".join([verbatim.feed(frame) for frame in frames]) == b"".join(frames)
+    assert verbatim.close() == b""
+
+
+def test_thoughts_that_passed_unread_are_no_content() -> None:
+    verbatim = Verbatim(GEMINI_CONTENT.echo(usage_wanted=True, exact=True))
+    thought = answer([{"text": 'Hm "text".', "thought": True}], candidate={})
+    for _ in range(3):
+        verbatim.feed(b"data: " + thought + b"\n\n")
+    end = answer([], candidate={"finishReason": "OTHER"})
+    with pytest.raises(APIError, match="failed with OTHER"):
+        verbatim.feed(b"data: " + end + b"\n\n")
 
 
 @pytest.mark.parametrize(

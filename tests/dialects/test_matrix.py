@@ -281,8 +281,11 @@ def test_frames_towards_openais_clients_have_no_ids_and_are_never_empty() -> Non
 @settings(max_examples=120, deadline=None)
 def test_any_answer_told_in_a_face_means_the_same(face: str, events: list[Event]) -> None:
     told, failure = reread(face, tell(face_of(face), events))
-    assert failure is None
     expected = told_as(face, meaning(fold(events)))
+    if face == "gemini" and expected.stop == "other" and not content(fold(events)):
+        assert failure is not None  # it has no word for an end without content that is none
+        return
+    assert failure is None
     found = meaning(fold(told))
     if expected.calls and expected.stop == "end":
         expected = replace(expected, stop="tools")
@@ -291,6 +294,19 @@ def test_any_answer_told_in_a_face_means_the_same(face: str, events: list[Event]
     if face == "gemini":  # whose calls come whole: the first that is complete is the first
         expected, found = by_id(expected), by_id(found)
     assert whole_pairs(found) == whole_pairs(expected)
+
+
+def content(response: Response) -> bool:
+    """Whether there is anything that the Gemini face tells, apart from thoughts."""
+    for block in response.blocks:
+        match block:
+            case Text(text) | Refusal(text) if text:
+                return True
+            case ToolCall() | Opaque("gemini"):
+                return True
+            case Media(data=data) if data:
+                return True
+    return False
 
 
 def by_id(meant: Meaning) -> Meaning:

@@ -1692,6 +1692,76 @@ def test_an_answer_with_nothing_wrong_passes_as_it_is() -> None:
     assert echo.whole(b'{"data": []}') == b'{"data": []}'
 
 
+def whole_answer(word: str | None, **message: Any) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": word}
+    head = {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
+    return json.dumps({**head, "choices": [choice]}).encode()
+
+
+EMPTY_CUSTOM = {"input": "", "name": ""}
+CALLS: list[tuple[dict[str, Any], str, str, str]] = [
+    # the call as it came, its kind, name and arguments
+    ({"function": {"name": "f", "arguments": "{}"}, "custom": EMPTY_CUSTOM}, "function", "f", "{}"),
+    ({"function": {"name": "f", "arguments": "{}"}, "custom": {}}, "function", "f", "{}"),
+    ({"function": {"name": "f", "arguments": ""}, "custom": EMPTY_CUSTOM}, "function", "f", ""),
+    ({"custom": {"name": "sh", "input": "ls"}}, "custom", "sh", "ls"),
+    (
+        {"custom": {"name": "sh", "input": "ls"}, "function": {"name": "", "arguments": ""}},
+        "custom",
+        "sh",
+        "ls",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "name", "arguments"), CALLS)
+def test_an_empty_member_beside_a_calls_own_says_nothing_of_its_kind(
+    call: dict[str, Any], kind: str, name: str, arguments: str
+) -> None:
+    body = whole_answer("tool_calls", content=None, tool_calls=[{"id": "c", **call}])
+    (made,) = OPENAI_CHAT.decode_response(body).blocks
+    assert made == ToolCall("c", name, arguments or "{}")
+    mended = json.loads(Mending(usage_wanted=True, new_id="x").whole(body))
+    (told,) = mended["choices"][0]["message"]["tool_calls"]
+    field = "input" if kind == "custom" else "arguments"
+    part = {"name": name, field: arguments}
+    assert told == {"id": "c", "type": kind, kind: part}
+    # and when the client sends it back
+    (*_, replayed) = openai(
+        [*HI, {"role": "assistant", "tool_calls": [{"id": "c", **call}]}]
+    ).messages
+    (part_back,) = replayed.parts
+    assert isinstance(part_back, ToolCall)
+    as_function = arguments if kind == "function" else '{"input":"ls"}'
+    assert (part_back.name, part_back.arguments) == (name, as_function)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "function_call_filter: MALFORMED_FUNCTION_CALL",
+        "UNEXPECTED_TOOL_CALL",
+        "other",
+        "abort",
+        "insufficient_system_resource",
+    ],
+)
+@pytest.mark.parametrize(
+    "message", [{"content": ""}, {"content": None, "reasoning_content": "Hm."}]
+)
+def test_an_answer_without_content_that_failed_is_an_error(
+    word: str, message: dict[str, Any]
+) -> None:
+    body = whole_answer(word, **message)
+    for read in (OPENAI_CHAT.decode_response, Mending(usage_wanted=True, new_id="x").whole):
+        with pytest.raises(APIError, match=f"failed with {word}") as caught:
+            read(body)
+        assert caught.value.kind is Kind.UPSTREAM
+    with_content = whole_answer(word, content="Hi.")
+    assert OPENAI_CHAT.decode_response(with_content).blocks == (Text("Hi."),)
+    assert b"Hi." in Mending(usage_wanted=True, new_id="x").whole(with_content)
+
+
 @pytest.mark.parametrize("echo", [Mending(usage_wanted=True, new_id="x"), Exact(usage_wanted=True)])
 @pytest.mark.parametrize(
     ("body", "kind"),

@@ -73,6 +73,10 @@ class Gemini(Dialect):
         """A writer of chunks."""
         return streams.Encoder(new_id=self._new_id())
 
+    def model_name(self, model: str) -> str:
+        """The name without `models/`, with which Google's own lists and SDKs write it."""
+        return model.removeprefix("models/")
+
     def encode_request(self, request: Request) -> Draft:
         """Write a generateContent request."""
         return requests.encode_request(request)

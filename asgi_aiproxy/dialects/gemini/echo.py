@@ -11,6 +11,7 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
+_CONTENT = (b'"functionCall"', b'"inlineData"', b'"executableCode"')
 _READ = (b'"error"', b'"finishReason"', b'"blockReason"')
 
 
@@ -23,7 +24,7 @@ class Echo:
         self.model = ""
         self.started = False
         self._usage: Usage | None = None
-        self._done = False
+        self._done = self._answered = False
         self._skimmed = b""  # the last frames that were not read, but tell usage
 
     @property
@@ -38,6 +39,9 @@ class Echo:
     def skim(self, data: bytes) -> tuple[bytes, bytes]:
         """These frames, up to one with an error or the end."""
         out, rest = split_before(data, _READ)
+        if not self._answered:  # a part has a text, and a thought says that it is one
+            words = out.count(b'"text"') > out.count(b'"thought"')
+            self._answered = words or any(out.find(kind) >= 0 for kind in _CONTENT)
         if out.find(b'"usageMetadata"') >= 0:
             self._skimmed = out
         return out, rest
@@ -75,8 +79,20 @@ class Echo:
         if usage is not None:
             self._usage, self._skimmed = usage, b""
         for candidate in chunk.get("candidates") or ():
-            self.started = self.started or bool((candidate.get("content") or {}).get("parts"))
-            self._done = self._done or bool(candidate.get("finishReason"))
+            parts = (candidate.get("content") or {}).get("parts") or ()
+            self._answered = self._answered or any(map(_says, parts))
+            word = candidate.get("finishReason")
+            if word and not self._answered and not candidate.get("index"):
+                error = responses.failed(word, _read.text_in(candidate, "finishMessage"))
+                if error is not None:
+                    raise error
+            self.started = self.started or bool(parts)
+            self._done = self._done or bool(word)
         if (chunk.get("promptFeedback") or {}).get("blockReason"):
             self._done = True
         self.started = self.started or self._done
+
+
+def _says(part: dict[str, Any]) -> bool:
+    """Whether a part is content: no thought, nor an empty text that only carries a signature."""
+    return not part.get("thought") and part.get("text") != ""

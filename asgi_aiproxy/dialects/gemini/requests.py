@@ -232,7 +232,8 @@ def encode_request(request: Request) -> Draft:
 
 
 def path(model: str, *, stream: bool) -> str:
-    """The path of a model's method."""
+    """The path of a model's method; `model` may be written as Google's lists do."""
+    model = model.removeprefix("models/")
     method = "streamGenerateContent" if stream else "generateContent"
     return f"/v1beta/models/{quote(model, safe='')}:{method}"
 

@@ -47,6 +47,18 @@ WORDS = {
 }
 
 
+def failed(word: str, message: str) -> APIError | None:
+    """The error of an answer without content that ended with `word`; None if that is no failure.
+
+    All words but those of STOPS are failures of the generation: MALFORMED_FUNCTION_CALL (it cannot
+    be parsed), MALFORMED_RESPONSE, UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, OTHER, NO_IMAGE,
+    MISSING_THOUGHT_SIGNATURE and so on, and any that Google will add. Without content (thoughts are
+    none) such an answer is a failed attempt, not an empty success.
+    https://ai.google.dev/api/generate-content#FinishReason
+    """
+    return None if word in STOPS else _read.failed(word, message)
+
+
 def stop_of(word: str, called: bool) -> Stop:
     """Google says STOP also when the model calls functions."""
     stop = STOPS.get(word, Stop.OTHER)

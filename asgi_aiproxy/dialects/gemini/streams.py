@@ -124,13 +124,18 @@ class Decoder:
         """The end of the message; a finish reason must have come."""
         if not self._word:
             raise _read.broken("the stream ended without a finish reason")
+        if not self._blocks.answered:
+            error = responses.failed(self._word, self._message)
+            if error is not None:
+                raise error
         events = self._close_partial()
         citations = responses.decode_citations(self._last, "".join(self._text))
         if citations:
             # They come with the end: the text they are about may be a block that has ended.
             events += self._blocks.cite(citations)
         stop = responses.stop_of(self._word, self._blocks.called)
-        said = self._message if stop in (Stop.FILTER, Stop.OTHER) else ""
+        # What Google says of a failure is not the model's refusal.
+        said = self._message if stop is Stop.FILTER else ""
         return [*events, *self._blocks.end(), MessageEnd(stop, self.usage, self._word, said)]
 
     def _candidate(self, candidate: dict[str, Any]) -> Iterator[Event]:

@@ -247,6 +247,7 @@ class Mending:
         self._chunks = mend.Chunks(new_id)
         self._usage: Usage | None = None
         self._model = ""
+        self._answered = False  # more than thoughts
         self.started = False
         self.ended = False
 
@@ -275,6 +276,8 @@ class Mending:
             if right is not None:
                 return right
         if frame.data.strip() == b"[DONE]":
+            if self.started:
+                self._chunks.done()
             return self.close()  # the provider may leave the connection open
         chunk = mend.parsed(frame.data)
         if chunk is None or self.ended:
@@ -284,6 +287,8 @@ class Mending:
         if mended is None:
             return b""
         self.started = self.started or any(map(_says, mended["choices"]))
+        if not self._answered:
+            self._answered = any(responses.answers(c["delta"]) for c in mended["choices"])
         return b"data: " + _json.dumps(mended) + b"\n\n"
 
     def _as_it_is(self, data: bytes) -> bytes | None:
@@ -302,6 +307,8 @@ class Mending:
         data = data.replace(_NO_USAGE, b"")
         if data.find(b'"usage"') >= 0 or data.find(b"\n") >= 0:
             return None
+        if not self._answered:
+            self._answered = bool(choice.delta.content)
         return b"data: " + data + b"\n\n"
 
     def close(self) -> bytes:
@@ -310,6 +317,8 @@ class Mending:
             return b""
         if self._chunks.finish(0) is None:
             raise _read.broken("the stream ended without a finish reason")
+        if not self._answered:
+            self._chunks.check()
         self.started = self.ended = True
         last = self._chunks.end(usage_wanted=self._usage_wanted)
         return b"".join([b"data: " + _json.dumps(chunk) + b"\n\n" for chunk in last]) + _DONE
@@ -324,6 +333,12 @@ class Mending:
         if answer is None:
             raise _read.unreadable(200, body)
         responses.raise_error(answer)
+        for choice in _read.objects(answer.get("choices")):
+            message = choice.get("message")
+            if choice.get("index") or not isinstance(message, dict):
+                continue
+            if not responses.answers(message):
+                responses.raise_failure(choice.get("finish_reason"))
         self._model = str(answer.get("model") or "")
         self._usage = decode_usage(answer.get("usage"))
         if "choices" in answer and mend.answer(answer, self._new_id):

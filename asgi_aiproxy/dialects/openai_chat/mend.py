@@ -2,7 +2,8 @@
 
 Unknown members stay as they are. Seen in real traffic: thoughts inside `content` (Mistral), usage
 beside choices (DeepSeek, Groq, Mistral), inside one (Moonshot) or in every chunk (Perplexity), no
-`[DONE]` (Perplexity), a second finish reason and a repeated role (OpenRouter), a finish reason of
+`[DONE]` (Perplexity), no finish reason before it (Snowflake), an empty `custom` beside the
+`function` of a call, a second finish reason and a repeated role (OpenRouter), a finish reason of
 their own (Together's `eos`), empty strings for nothing (Snowflake), ids repeated or empty in later
 fragments of a call (Alibaba), one index for all calls (bridges to Gemini), a first chunk that names
 neither answer nor model (Azure).
@@ -93,8 +94,12 @@ def _whole_calls(message: dict[str, Any], calls: Any) -> bool:
     changed = False
     for at, call in enumerate(_read.objects(calls)):
         changed |= _set(call, "id", f"call_{at}", bool(call.get("id")))
-        kind = "custom" if call.get("custom") else "function"
+        kind = responses.call_kind(call)
         changed |= _set(call, "type", kind, call.get("type") == kind)
+        other = "function" if kind == "custom" else "custom"
+        if call.get(other) is not None:
+            del call[other]
+            changed = True
         function = call.get("function")
         if isinstance(function, dict) and not isinstance(function.get("arguments"), str):
             function["arguments"] = responses.arguments_text(function.get("arguments")) or "{}"
@@ -118,6 +123,15 @@ class Chunks:
         """The finish reason of one choice in OpenAI's words, once it came."""
         calls = self._calls.get(index)
         return responses.finish_word(self._finish.get(index), calls is not None and calls.told > 0)
+
+    def done(self) -> None:
+        """`[DONE]` came after content: choices without a finish reason (Snowflake) have ended."""
+        for index in self._roles:
+            self._finish.setdefault(index, "stop")
+
+    def check(self) -> None:
+        """Raise APIError if the answer, which has no content, ended with a failure."""
+        responses.raise_failure(self._finish.get(0))
 
     def fits(self, id: str, object: str, created: int, model: str, index: int) -> bool:
         """Whether a chunk's head is that of all others, and its choice has begun."""
@@ -216,15 +230,17 @@ class _Calls:
 
     def fragment(self, call: dict[str, Any]) -> dict[str, Any] | None:
         """One fragment put right; None while there is nothing to tell of its call."""
-        kind, other = "function", "custom"
-        if isinstance(call.get(other), dict):
-            kind, other = other, kind
-        call.pop(other, None)
+        call_id, names = _word(call.pop("id", None)), map(call.get, ("function", "custom"))
+        name = next((n for part in names if (n := _read.text_in(part, "name"))), "")
+        state = self._state(call.get("index"), call_id, name)
+        if state.number is None:
+            state.kind = responses.call_kind(call, state.kind)
+        kind = state.kind
+        call.pop("function" if kind == "custom" else "custom", None)
         part = call.get(kind)
         if not isinstance(part, dict):
             part = call[kind] = {}
-        call_id, name = _word(call.pop("id", None)), _word(part.pop("name", None))
-        state = self._state(call.get("index"), call_id, name)
+        part.pop("name", None)
         field = "input" if kind == "custom" else "arguments"
         text = responses.arguments_text(part.get(field))
         if state.number is not None:
@@ -262,6 +278,7 @@ class _Call:
 
     def __init__(self) -> None:
         self.number: int | None = None  # once it was told
+        self.kind = "function"
         self.id = ""
         self.held = ""
 

@@ -132,15 +132,13 @@ class _Conversation:
     def _calls(self, message: wire.Message, where: str) -> Iterator[ToolCall]:
         for at, call in enumerate(message.tool_calls or ()):
             place = f"{where}.tool_calls[{at}]"
-            if call.function is None:
-                if call.custom is None:
-                    raise invalid(
-                        f"Missing required parameter: '{place}.function'.", f"{place}.function"
-                    )
-                name = call.custom.name
-                arguments = _json.dumps({"input": call.custom.input}).decode()
-            else:
+            custom = call.custom if _of_custom_tool(call) else None
+            if custom is not None:
+                name, arguments = custom.name, _json.dumps({"input": custom.input}).decode()
+            elif call.function is not None:
                 name, arguments = call.function.name, _arguments(call.function)
+            else:
+                raise _read.required(f"{place}.function")
             if not call.id:
                 raise invalid(f"Missing required parameter: '{place}.id'.", f"{place}.id")
             self._names[call.id] = name
@@ -168,6 +166,14 @@ class _Conversation:
                 raise invalid("A tool's result holds text or media only.", f"{where}.content")
             parts.append(part)
         return ToolResult(call_id, tuple(parts), self._names.get(call_id) or message.name or "")
+
+
+def _of_custom_tool(call: wire.ToolCall) -> bool:
+    """Whether a call with both members is of a custom tool: one of them may be empty."""
+    function, custom = call.function, call.custom
+    if function is None or custom is None:
+        return function is None
+    return not (function.name or function.arguments) and bool(custom.name or custom.input)
 
 
 def _empty(part: Part) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
@@ -69,6 +69,29 @@ FINISH = {
 FAILED = ("error", "network_error")
 
 
+# The same if nothing of an answer came: words for failures of the vendor behind a bridge (Google's,
+# also after "function_call_filter: "), of DeepSeek, and of inference servers.
+FAILED_EMPTY = frozenset(
+    {"malformed_function_call", "malformed_response", "unexpected_tool_call"}
+    | {"too_many_tool_calls", "missing_thought_signature", "finish_reason_unspecified", "other"}
+    | {"unknown", "insufficient_system_resource", "abort"}
+)
+
+
+def raise_failure(word: Any) -> None:
+    """Raise the error of an answer without content, if its finish reason says that it failed."""
+    if isinstance(word, str) and word.lower().rpartition(" ")[2] in FAILED_EMPTY:
+        raise _read.failed(word)
+
+
+def answers(message: Mapping[str, Any]) -> bool:
+    """Whether a message, or a delta, holds content; thoughts alone are none."""
+    return any(value for name, value in message.items() if name not in _NO_CONTENT)
+
+
+_NO_CONTENT = frozenset({"role", "reasoning_content", "reasoning", "reasoning_details"})
+
+
 def finish_word(word: Any, called: bool) -> str | None:
     """The finish reason in OpenAI's words; None while there is none."""
     if not isinstance(word, str) or not word:
@@ -101,6 +124,8 @@ def decode_response(body: bytes) -> Response:
             pass
         case _:  # some tell an error so, each in its own way
             raise _read.broken(f"it holds no choices: {_read.excerpt(body)}")
+    if not answers(message):
+        raise_failure(choice.get("finish_reason"))
     blocks = tuple(_blocks(message))
     called = any(isinstance(block, ToolCall) for block in blocks)
     word = finish_word(choice.get("finish_reason"), called)
@@ -140,9 +165,27 @@ def _blocks(message: dict[str, Any]) -> Iterator[Block]:
             yield ToolCall("call_0", name, arguments_text(legacy.get("arguments")) or "{}")
 
 
+def call_kind(call: Mapping[str, Any], before: str = "function") -> Literal["function", "custom"]:
+    """Whether a tool call, or a fragment of one, is of a function or of a custom tool.
+
+    Some (Snowflake, bridges to other vendors) send both members, one of them empty: the one that
+    holds something counts, `before` if neither does.
+    """
+    for kind in _KINDS:
+        part = call.get(kind)
+        if isinstance(part, dict) and any(part.values()):
+            return kind
+    if isinstance(call.get("function"), dict) == isinstance(call.get("custom"), dict):
+        return "custom" if before == "custom" else "function"
+    return "custom" if isinstance(call.get("custom"), dict) else "function"
+
+
+_KINDS: tuple[Literal["function", "custom"], ...] = ("function", "custom")
+
+
 def _call(call: dict[str, Any], at: int) -> ToolCall:
-    custom = call.get("custom")
-    if isinstance(custom, dict):  # its input is free text
+    if call_kind(call) == "custom":  # its input is free text
+        custom = call["custom"]
         words = arguments_text(custom.get("input"))
         return ToolCall(call.get("id") or f"call_{at}", _read.text_in(custom, "name"), words)
     function = call.get("function")

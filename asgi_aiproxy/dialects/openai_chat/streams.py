@@ -63,6 +63,8 @@ class Decoder:
             else:
                 return self._plain(choice.delta) if choice.index == 0 else ()
         if data.strip() == b"[DONE]":
+            if self._blocks.begun:
+                self._chunks.done()
             return self.close()  # the provider may leave the connection open
         chunk = mend.parsed(data)
         if chunk is None or self.ended:
@@ -92,6 +94,8 @@ class Decoder:
         word = self._chunks.finish(0)
         if word is None:
             raise _read.broken("the stream ended without a finish reason")
+        if not self._blocks.answered:
+            self._chunks.check()
         self.ended = True
         return [*self._blocks.end(), MessageEnd(responses.STOPS[word], self.usage, word)]
 
@@ -123,12 +127,13 @@ class Decoder:
             yield from self._legacy(delta["function_call"])
 
     def _call(self, call: dict[str, Any]) -> Iterator[Event]:
-        function = call["function"]
+        part = call["function"] if "function" in call else call["custom"]
         if "id" in call:
-            opening = ToolCall(call["id"], function["name"], extra=responses.call_extra(call))
+            opening = ToolCall(call["id"], part["name"], extra=responses.call_extra(call))
             yield from self._blocks.call(call["index"], opening)
-        if function["arguments"]:
-            yield from self._blocks.arguments(call["index"], function["arguments"])
+        arguments = part["arguments"] if "function" in call else part["input"]
+        if arguments:
+            yield from self._blocks.arguments(call["index"], arguments)
 
     def _legacy(self, function: dict[str, Any]) -> Iterator[Event]:
         if not self._blocks.knows("legacy"):

@@ -47,7 +47,7 @@ class Function(Struct):
 
 
 class Custom(Struct):
-    name: str
+    name: str = ""
     input: str = ""
 
 
