@@ -157,8 +157,11 @@ def names(data: bytes, members: str, name: str) -> tuple[str, ...]:
 
 
 def arguments(text: str, ignored: list[str]) -> dict[str, Any]:
-    """A call's arguments as an object. Text that is none is kept as text, and reported."""
-    value = object_in(text or "{}")
+    """A call's arguments as an object. Text that is none is kept as text, and reported.
+
+    Some clients write the arguments of a call without any as `null`, or as nothing at all.
+    """
+    value = {} if text.strip() in ("", "null") else object_in(text)
     if value is not None:
         return value
     ignored.append("tool_calls[].function.arguments")

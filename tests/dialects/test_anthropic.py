@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -32,6 +33,9 @@ from tests.asking import HI, anthropic, asked, gemini, openai, written
 
 MESSAGES = Operation("messages", "/v1/messages", chat=True)
 PNG = "iVBORw0KGgo="
+GIF = "R0lGODlh"
+JPEG = "/9j/4AAQ"
+WEBP = "UklGRiQAAABXRUJQVlA4IA=="
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 CACHE = {"cache_control": {"type": "ephemeral"}}
 MARKED = {"anthropic": {"cache_control": {"type": "ephemeral"}}}
@@ -510,7 +514,7 @@ def test_a_request_that_can_not_be_understood_is_refused_by_name(
                             "source": {
                                 "type": "base64",
                                 "media_type": "image/webp",
-                                "data": "UklGRg==",
+                                "data": WEBP,
                             },
                         },
                         {
@@ -665,13 +669,13 @@ USE_B = {"type": "tool_use", "id": "b", "name": "g", "input": {}}
             ),
         ),
         (
-            said([{"type": "image_url", "image_url": {"url": f"data:image/gif;base64,{PNG}"}}]),
+            said([{"type": "image_url", "image_url": {"url": f"data:image/gif;base64,{GIF}"}}]),
             None,
             said(
                 [
                     {
                         "type": "image",
-                        "source": {"type": "base64", "media_type": "image/gif", "data": PNG},
+                        "source": {"type": "base64", "media_type": "image/gif", "data": GIF},
                     }
                 ]
             ),
@@ -753,24 +757,84 @@ def test_a_conversation_in_openais_words(
 @pytest.mark.parametrize(
     ("media_type", "data", "expected"),
     [
-        ("image/*", "/9j/4AAQ", "image/jpeg"),
-        ("image/jpg", "/9j/4AAQ", "image/jpeg"),
+        ("image/*", JPEG, "image/jpeg"),
+        ("image/jpg", JPEG, "image/jpeg"),
+        ("image/png", JPEG, "image/jpeg"),
         ("application/octet-stream", "R0lGODlh", "image/gif"),
-        ("", "UklGRg==", "image/webp"),
+        ("", WEBP, "image/webp"),
         ("image/*", PNG, "image/png"),
-        ("image/webp", PNG, "image/webp"),
+        ("image/webp", PNG, "image/png"),
     ],
 )
-def test_the_type_of_an_image_is_one_that_anthropic_knows(
-    media_type: str, data: str, expected: str
+@pytest.mark.parametrize("kind", ["image", "document"])
+def test_an_image_is_sent_as_what_its_bytes_are(
+    kind: Any, media_type: str, data: str, expected: str
 ) -> None:
-    image = Media(kind="image", media_type=media_type, data=data)
+    image = Media(kind=kind, media_type=media_type, data=data)
     body = body_of(Request(model="m", messages=(Message("user", (image,)),)))
-    assert body["messages"][0]["content"][0]["source"] == {
-        "type": "base64",
-        "media_type": expected,
-        "data": data,
-    }
+    source = {"type": "base64", "media_type": expected, "data": data}
+    assert body["messages"][0]["content"] == [{"type": "image", "source": source}]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "data", "named"),
+    [
+        ("image/png", "PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciLz4=", "svg"),
+        ("image/svg+xml", "PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciLz4=", "svg"),
+        ("image/tiff", "SUkqAAgAAAA=", "tiff"),
+        ("image/bmp", "aGVsbG8=", "bmp"),
+        ("image/*", "aGVsbG8=", "unknown"),
+    ],
+)
+def test_an_image_that_anthropic_does_not_take_is_refused_by_its_member(
+    media_type: str, data: str, named: str
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
+    for message in (
+        {"role": "user", "content": [text("See"), image]},
+        {"role": "tool", "tool_call_id": "a", "content": [text("See"), image]},
+    ):
+        with pytest.raises(APIError, match=named) as caught:
+            body_of(openai([*HI, message]))
+        assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "messages[1].content[1]")
+
+
+def test_a_document_that_is_no_pdf_is_refused_by_its_member() -> None:
+    docx = {"file_data": "data:application/msword;base64,0M8R4A==", "filename": "a.doc"}
+    with pytest.raises(APIError, match="msword") as caught:
+        body_of(openai(said([{"type": "file", "file": docx}])))
+    assert caught.value.param == "messages[0].content[0]"
+
+
+def test_a_pdf_is_a_document_also_where_an_image_was_announced() -> None:
+    pdf = {"url": "data:image/png;base64,JVBERi0xLjcK"}
+    body = body_of(openai(said([{"type": "image_url", "image_url": pdf}])))
+    source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjcK"}
+    assert body["messages"][0]["content"] == [{"type": "document", "source": source}]
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["jane.roe@example.org", "+49 30 1234567", "030-1234567", "Jane Roe", "Jané", "x" * 300],
+)
+def test_a_user_is_told_by_a_hash_where_the_name_says_who_it_is(user: str) -> None:
+    draft = written("anthropic", openai(user=user))
+    told = draft.body["metadata"]["user_id"]
+    assert re.fullmatch("[0-9a-f]{64}", told)
+    assert told == written("anthropic", openai(user=user)).body["metadata"]["user_id"]
+    assert told != written("anthropic", openai(user=user + "x")).body["metadata"]["user_id"]
+
+
+@pytest.mark.parametrize("user", ["team-1", "u", "123e4567-e89b-12d3-a456-426614174000", "123456"])
+def test_a_user_that_tells_nothing_is_sent_as_it_is(user: str) -> None:
+    assert written("anthropic", openai(user=user)).body["metadata"] == {"user_id": user}
+
+
+@pytest.mark.parametrize("members", [{}, {"reasoning_effort": "low"}, {"max_tokens": 3000}])
+def test_instructions_alone_are_the_users_words(members: dict[str, Any]) -> None:
+    body = body_of(openai([{"role": "system", "content": "A"}], **members))
+    assert body["messages"] == said([text("A")])
+    assert "system" not in body
 
 
 def test_files_need_a_header() -> None:
@@ -801,6 +865,19 @@ def test_ids_of_calls_are_made_of_what_anthropic_takes() -> None:
         )
     )["messages"]
     assert turns[0]["content"][0]["id"] == turns[1]["content"][0]["tool_use_id"] == "call_1__"
+
+
+@pytest.mark.parametrize("language", ["anthropic", "gemini", "ollama"])
+@pytest.mark.parametrize("arguments", ["null", "", " ", " null\n", "{}"])
+def test_a_call_without_arguments_has_none_however_its_client_writes_that(
+    arguments: str, language: str
+) -> None:
+    call = {**CALL_A, "function": {"name": "f", "arguments": arguments}}
+    result = {"role": "tool", "tool_call_id": "a", "content": "x"}
+    draft = written(language, openai([*HI, {"role": "assistant", "tool_calls": [call]}, result]))
+    sent = json.dumps(draft.body)
+    assert any(f'"{name}": {{}}' in sent for name in ("input", "args", "arguments"))
+    assert draft.ignored == ()
 
 
 @pytest.mark.parametrize("arguments", ["[1]", '{"a":', "hello"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from asgi_aiproxy.dialects import _read, _schema
+from asgi_aiproxy.dialects import _media, _read, _schema
 from asgi_aiproxy.dialects._left_out import left_out
 from asgi_aiproxy.dialects.anthropic import json_schema, models
 from asgi_aiproxy.dialects.base import Draft
@@ -43,6 +44,7 @@ class _Writer:
         self._ignored: list[str] = []
         self._betas: set[str] = set()
         self._body: dict[str, Any] = {}
+        self._where = "messages"  # what is being written
 
     def draft(self) -> Draft:
         request, body = self._request, self._body
@@ -64,7 +66,7 @@ class _Writer:
             if len(body["stop_sequences"]) < len(request.stop):
                 self._ignored.append("stop")  # Anthropic refuses those of white space alone
         if request.user:
-            body["metadata"] = {"user_id": request.user}
+            body["metadata"] = {"user_id": _user_id(request.user)}
         if request.stream:
             body["stream"] = True
         body.update(request.extra.get(NAME, {}))
@@ -91,10 +93,13 @@ class _Writer:
 
     def _messages(self) -> list[dict[str, Any]]:
         out: list[dict[str, Any]] = []
-        for message in self._request.messages:
+        for number, message in enumerate(self._request.messages):
             if message.role == "system":
                 continue
-            blocks = [b for part in message.parts for b in self._blocks(part)]
+            blocks: list[dict[str, Any]] = []
+            for at, part in enumerate(message.parts):
+                self._where = f"messages[{number}].content[{at}]"
+                blocks += self._blocks(part)
             if not blocks:
                 continue
             if out and out[-1]["role"] == message.role:
@@ -135,20 +140,29 @@ class _Writer:
         if all(isinstance(part, Text) for part in result.parts):
             out["content"] = "".join(part.text for part in result.parts)
         else:
-            out["content"] = [b for part in result.parts for b in self._blocks(part)]
+            message = self._where.rpartition(".")[0]
+            out["content"] = []
+            for at, part in enumerate(result.parts):
+                self._where = f"{message}.content[{at}]"
+                out["content"] += self._blocks(part)
         if result.error:
             out["is_error"] = True
         return _cached(out, result)
 
     def _media(self, media: Media) -> dict[str, Any]:
-        if media.kind not in ("image", "document"):
-            raise invalid(f"Anthropic's models take no {media.kind}.", "messages")
-        out: dict[str, Any] = {"type": media.kind, "source": self._source(media)}
-        if media.kind == "document" and media.name:
+        kind, source = media.kind, self._source(media)
+        if source.get("media_type") in _IMAGES:
+            kind = "image"  # whatever its sender took it for
+        elif source["type"] in ("base64", "text"):
+            kind = "document"
+        out: dict[str, Any] = {"type": kind, "source": source}
+        if kind == "document" and media.name:
             out["title"] = media.name
         return out
 
     def _source(self, media: Media) -> dict[str, Any]:
+        if media.kind not in ("image", "document"):
+            raise invalid(f"Anthropic's models take no {media.kind}.", self._where)
         if media.url:
             return {"type": "url", "url": media.url}
         if media.file:
@@ -157,10 +171,15 @@ class _Writer:
         text = _read.text_of(media)
         if text:
             return {"type": "text", "media_type": "text/plain", "data": text}
-        media_type = media.media_type
-        if media.kind == "image" and media_type not in _IMAGES:
-            media_type = _image_type(media.data)
-        return {"type": "base64", "media_type": media_type, "data": media.data}
+        kind = _media.media_type(media)
+        if kind not in _IMAGES and kind != _PDF:
+            raise invalid(
+                f"Anthropic's models take images as JPEG, PNG, GIF or WebP and documents as PDF or "
+                f"plain text; this is {kind or 'of an unknown type'}.",
+                self._where,
+                "invalid_value",
+            )
+        return {"type": "base64", "media_type": kind, "data": media.data}
 
     # parameters
 
@@ -287,7 +306,21 @@ def _asked(system: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Instructions alone, which Anthropic does not take, as the user's words."""
     if not system:
         raise _read.nothing_said()
-    return [{"role": "user", "content": system}]
+    content = [{"type": "text", "text": system}] if isinstance(system, str) else system
+    return [{"role": "user", "content": content}]
+
+
+def _user_id(user: str) -> str:
+    """What tells users apart. Anthropic refuses what says who they are, and wants a hash instead.
+
+    https://platform.claude.com/docs/en/api/messages (`metadata.user_id`; at most 256 characters)
+    """
+    if len(user) <= 256 and not _PERSONAL.search(user):
+        return user
+    return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_PERSONAL = re.compile(r"@|[^\x21-\x7e]|^[+\d().\-/]{7,}$")
 
 
 def _cached(block: dict[str, Any], part: Any) -> dict[str, Any]:
@@ -300,14 +333,7 @@ def _id(call_id: str) -> str:
 
 
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-
-
-def _image_type(data: str) -> str:
-    """The type of an image in base64, by its first bytes."""
-    for start, kind in (("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp")):
-        if data.startswith(start):
-            return f"image/{kind}"
-    return "image/png"
+_PDF = "application/pdf"
 
 
 def _budget(wish: Thinking) -> int:
