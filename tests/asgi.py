@@ -69,6 +69,8 @@ class Exchange:
         if self._gone:
             raise OSError("the client is gone")
         self._out.put_nowait(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._in.put_nowait({"type": "http.disconnect"})  # as servers do after a whole answer
 
     def send_body(self, body: bytes, *, more: bool = False) -> None:
         self._in.put_nowait({"type": "http.request", "body": body, "more_body": more})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.upstream.base import Incoming, Outgoing, Timeouts, Transport, check_transport
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ def default_transport(
 ) -> Transport:
     """The transport to take where nothing else is known: this package's own.
 
-    HTTP/2 is pyreqwest's, or httpx's where pyreqwest has no build for this platform.
+    With `http2` it is pyreqwest's, or httpx's where pyreqwest is missing and h2 is installed.
+    Raises ConfigurationError where neither is.
     """
     options: dict[str, Any] = {
         "timeouts": timeouts,
@@ -67,13 +70,22 @@ def default_transport(
     try:
         from asgi_aiproxy.upstream.reqwest import ReqwestTransport
     except ImportError as error:
-        from asgi_aiproxy.upstream.httpx import HttpxTransport
-
-        _warn_once(str(error))
-        return HttpxTransport(**options, http2=True)
+        return _http2_over_httpx(options, str(error))
     return ReqwestTransport(**options, http2=True)
 
 
+def _http2_over_httpx(options: dict[str, Any], missing: str) -> Transport:
+    from asgi_aiproxy.upstream.httpx import HttpxTransport
+
+    if importlib.util.find_spec("h2") is None:
+        raise ConfigurationError(
+            "http2 needs pyreqwest: pip install 'asgi-aiproxy[http2]'. Where pyreqwest has no "
+            "build for your platform, httpx serves: pip install 'httpx[http2]'."
+        )
+    _warn_once(missing)
+    return HttpxTransport(**options, http2=True)
+
+
 @functools.cache
-def _warn_once(why: str) -> None:
-    logger.warning("pyreqwest can not be imported (%s): httpx speaks HTTP/2, more slowly", why)
+def _warn_once(missing: str) -> None:
+    logger.warning("HTTP/2 goes over httpx, which is slower: %s", missing)

@@ -9,10 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pyreqwest import exceptions
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.proxy import ProxyBuilder
-from pyreqwest.request import StreamRequest
+try:
+    from pyreqwest import exceptions
+    from pyreqwest.client import Client, ClientBuilder
+    from pyreqwest.proxy import ProxyBuilder
+    from pyreqwest.request import StreamRequest
+except ImportError as error:
+    raise ImportError(
+        f"ReqwestTransport needs pyreqwest: pip install 'asgi-aiproxy[http2]'. ({error})"
+    ) from error
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts

@@ -48,15 +48,10 @@ async def main():
             await transport.aclose()
 
 asyncio.run(main())
-print("pyreqwest" in sys.modules)
+print(sys.modules.get("pyreqwest") is not None)
 """
-WITHOUT = """
-class Gone:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "pyreqwest":
-            raise ImportError("no wheel for this platform")
-sys.meta_path.insert(0, Gone())
-"""
+WITHOUT = 'sys.modules["pyreqwest"] = None\n'
+WITHOUT_BOTH = WITHOUT + 'sys.modules["h2"] = None\n'
 
 
 def run(without: str = "", options: str = "") -> tuple[list[str], str]:
@@ -85,11 +80,29 @@ def test_http2_is_pyreqwests() -> None:
     assert logged == ""
 
 
-def test_http2_is_httpxs_where_pyreqwest_can_not_be_imported_and_that_is_said_once() -> None:
+def test_http2_is_httpxs_where_pyreqwest_cannot_be_imported_and_that_is_said_once() -> None:
     printed, logged = run(WITHOUT, "http2=True")
     assert printed == ["HttpxTransport", SAID, SAID] * 2 + ["False"]
-    assert logged.count("pyreqwest can not be imported") == 1
-    assert "no wheel for this platform" in logged
+    assert logged.count("HTTP/2 goes over httpx") == 1
+    assert "pip install 'asgi-aiproxy[http2]'" in logged
+
+
+def test_http2_without_pyreqwest_and_h2_is_refused_at_once_with_what_to_install() -> None:
+    program = (
+        "import sys\n" + WITHOUT_BOTH + "from asgi_aiproxy.upstream import default_transport\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program + "default_transport(http2=True)"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "ConfigurationError" in last
+    assert "pip install 'asgi-aiproxy[http2]'" in last
+    assert "pip install 'httpx[http2]'" in last
 
 
 @pytest.mark.parametrize("make", [SocketTransport, ReqwestTransport, HttpxTransport])
