@@ -9,7 +9,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.upstream.base import Incoming, Outgoing, Timeouts, Transport, check_transport
 
 if TYPE_CHECKING:
@@ -75,6 +74,7 @@ def default_transport(
 
 
 def _http2_over_httpx(options: dict[str, Any], missing: str) -> Transport:
+    from asgi_aiproxy.errors import ConfigurationError
     from asgi_aiproxy.upstream.httpx import HttpxTransport
 
     if importlib.util.find_spec("h2") is None:

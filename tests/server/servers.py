@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -117,6 +118,10 @@ def _granian(app: Any, grace: float) -> Running:
     server.workers_kill_timeout = grace
     return Running(port, asyncio.ensure_future(server.serve()), server.stop)
 
+
+# hypercorn 0.18 asks asyncio's server to wait until it is closed, which from Python 3.12 on means:
+# until all clients have left. Its own time limit for open streams begins only then.
+HYPERCORN_WAITS = sys.version_info >= (3, 12)
 
 SERVERS = [
     Server("uvicorn", _uvicorn),
