@@ -12,7 +12,7 @@ import msgspec
 
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.base import Dialect, Draft, Head, NewId, Operation
-from asgi_aiproxy.dialects.gemini import requests, responses, streams
+from asgi_aiproxy.dialects.gemini import request_encoder, requests, responses, streams
 from asgi_aiproxy.dialects.gemini.echo import Echo
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Framer, JSONArrayFramer, SSEFramer, encode_frame
@@ -79,7 +79,7 @@ class Gemini(Dialect):
 
     def encode_request(self, request: Request) -> Draft:
         """Write a generateContent request."""
-        return requests.encode_request(request)
+        return request_encoder.encode_request(request)
 
     def decode_response(self, body: bytes) -> Response:
         """Read a whole answer: one chunk that is all of it."""
@@ -118,7 +118,7 @@ class Gemini(Dialect):
     ) -> Draft:
         """The request as it came, for the model's path."""
         query = "alt=sse" if stream else ""
-        return Draft(requests.path(model, stream=stream), fields, query=query)
+        return Draft(request_encoder.path(model, stream=stream), fields, query=query)
 
     def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
         """A companion for an answer that passes through."""

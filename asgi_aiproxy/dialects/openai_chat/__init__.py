@@ -16,7 +16,7 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects.base import Clock, Dialect, Draft, Echo, Head, NewId, Operation
-from asgi_aiproxy.dialects.openai_chat import requests, responses, streams, wire
+from asgi_aiproxy.dialects.openai_chat import request_encoder, requests, responses, streams, wire
 from asgi_aiproxy.dialects.openai_chat.echo import Exact, Mending
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
@@ -114,7 +114,7 @@ class OpenAIChat(Dialect):
 
     def encode_request(self, request: Request) -> Draft:
         """Write a chat request."""
-        return requests.encode_request(request)
+        return request_encoder.encode_request(request)
 
     def decode_response(self, body: bytes) -> Response:
         """Read a whole chat completion."""

@@ -1,0 +1,169 @@
+"""Chat requests: neutral words to OpenAI's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects._left_out import left_out
+from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.messages import (
+    Media,
+    Message,
+    Output,
+    Part,
+    Refusal,
+    Request,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
+
+NAME = "openai_chat"
+
+
+def encode_request(request: Request) -> Draft:
+    """Write the body of POST /chat/completions."""
+    body: dict[str, Any] = {"model": request.model}
+    body["messages"] = [out for m in request.messages for out in _write_message(m)]
+    if request.tools:
+        body["tools"] = [{"type": "function", "function": _write_tool(t)} for t in request.tools]
+    if request.tool_choice is not None and request.tools:
+        body["tool_choice"] = _write_choice(request.tool_choice)
+    _put(body, "parallel_tool_calls", request.parallel_tools if request.tools else None)
+    _put(body, "response_format", _write_output(request.output))
+    _put(body, "max_completion_tokens", request.max_tokens)
+    for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
+        _put(body, name, getattr(request, name))
+    _put(body, "stop", list(request.stop) or None)
+    _put(body, "user", request.user or None)
+    if request.thinking is not None:
+        _put(body, "reasoning_effort", request.thinking.effort or _effort(request.thinking.budget))
+    body["stream"] = request.stream
+    if request.stream:
+        body["stream_options"] = {"include_usage": True}
+    body.update(request.extra.get(NAME, {}))
+    ignored = left_out(request, NAME, names=True)
+    if request.top_k is not None:
+        ignored.append("top_k")
+    return Draft("/chat/completions", body, ignored=tuple(ignored))
+
+
+def _put(body: dict[str, Any], name: str, value: Any) -> None:
+    if value is not None:
+        body[name] = value
+
+
+def _effort(budget: int | None) -> str | None:
+    if budget is None:
+        return None
+    return "low" if budget <= 2048 else "medium" if budget <= 8192 else "high"
+
+
+def _write_message(message: Message) -> Iterator[dict[str, Any]]:
+    name = {"name": message.name} if message.name else {}
+    if message.role == "assistant":
+        yield {"role": "assistant", **_write_assistant(message.parts), **name}
+        return
+    results = [p for p in message.parts if isinstance(p, ToolResult)]
+    rest = [p for p in message.parts if not isinstance(p, ToolResult)]
+    shown: list[Part] = []
+    for result in results:
+        # A tool message holds text only: what a tool showed follows as the user's.
+        texts = [p for p in result.parts if isinstance(p, Text)]
+        shown += [p for p in result.parts if isinstance(p, Media)]
+        said = "".join(p.text for p in texts)
+        yield {"role": "tool", "tool_call_id": result.id, "content": said}
+    if shown or rest:
+        parts = [out for p in [*shown, *rest] if (out := _write_part(p)) is not None]
+        content: Any = parts
+        if len(parts) <= 1 and all(part["type"] == "text" for part in parts):
+            content = parts[0]["text"] if parts else ""
+        yield {"role": message.role, "content": content, **name}
+
+
+def _write_assistant(parts: tuple[Part, ...]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    text = "".join(p.text for p in parts if isinstance(p, Text))
+    refusal = "".join(p.text for p in parts if isinstance(p, Refusal))
+    calls = [p for p in parts if isinstance(p, ToolCall)]
+    out["content"] = text or None
+    if refusal:
+        out["refusal"] = refusal
+    if calls:
+        out["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments or "{}"},
+            }
+            for call in calls
+        ]
+    elif not text and not refusal:
+        out["content"] = ""
+    return out
+
+
+def _write_part(part: Part) -> dict[str, Any] | None:
+    match part:
+        case Text(text=text) | Refusal(text=text):
+            return {"type": "text", "text": text}
+        case Media(kind="image") if part.url or part.data:
+            link = {"url": _link(part), **part.extra.get(NAME, {})}
+            return {"type": "image_url", "image_url": link}
+        case Media(kind="audio", data=data) if data:
+            form = part.media_type.partition("/")[2]
+            return {
+                "type": "input_audio",
+                "input_audio": {"data": data, "format": {"mpeg": "mp3"}.get(form, form)},
+            }
+        case Media(kind="document") if text := _read.text_of(part):
+            return {"type": "text", "text": f"{part.name}\n{text}" if part.name else text}
+        case Media(kind="document", file=file) if file:
+            return {"type": "file", "file": {"file_id": file}}
+        case Media(kind="document", data=data) if data:
+            named = {"filename": part.name or "document.pdf"}
+            return {"type": "file", "file": {"file_data": _link(part), **named}}
+        case Media(kind="video") if part.url or part.data:
+            return {"type": "video_url", "video_url": {"url": _link(part)}}
+        case Media():
+            raise invalid(f"OpenAI's chat API takes no {part.kind} in this form.", "messages")
+        case _:
+            return None
+
+
+def _link(media: Media) -> str:
+    return media.url or f"data:{media.media_type};base64,{media.data}"
+
+
+def _write_tool(tool: Tool) -> dict[str, Any]:
+    out: dict[str, Any] = {"name": tool.name}
+    _put(out, "description", tool.description or None)
+    _put(out, "parameters", tool.schema)
+    _put(out, "strict", tool.strict)
+    return out
+
+
+def _write_choice(choice: ToolChoice) -> Any:
+    named = [{"type": "function", "function": {"name": name}} for name in choice.names]
+    if not named:
+        return choice.mode
+    if len(named) == 1 and choice.mode == "required":
+        return named[0]
+    allowed = {"mode": choice.mode, "tools": named}
+    return {"type": "allowed_tools", "allowed_tools": allowed}
+
+
+def _write_output(output: Output | None) -> dict[str, Any] | None:
+    if output is None:
+        return None
+    if output.schema is None:
+        return {"type": "json_object"}
+    named: dict[str, Any] = {"name": output.name or "answer", "schema": output.schema}
+    _put(named, "description", output.description or None)
+    _put(named, "strict", output.strict)
+    return {"type": "json_schema", "json_schema": named}
