@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from asgi_aiproxy._tasks import FailureLog, start
+
 T = TypeVar("T")
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -18,9 +20,11 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds
 class Backlog(Generic[T]):
     """Hands items to `handle`, in batches of at most `at_once`, in the order they were put.
 
-    `handle` returns those that are to be tried again, after a pause. At most `most` wait: then the
-    oldest are lost, and the log says so, calling them `what`. `gather` is how many seconds the
-    first of a batch waits for more. The task that does all this lives only while it is needed.
+    `handle` returns those that are to be tried again, after a pause; then `why` says in the log
+    what hinders it. At most `most` items wait, those that are being handled among them: then the
+    oldest are lost, and the log says so, calling them `what`. `lost` counts them. `gather` is how
+    many seconds the first of a batch waits for more. The task that does all this lives only while
+    it is needed.
     """
 
     def __init__(
@@ -31,17 +35,21 @@ class Backlog(Generic[T]):
         most: int = 100_000,
         at_once: int = 256,
         gather: float = 0.0,
+        why: Callable[[], str] = lambda: "they wait",
     ) -> None:
         self._handle = handle
         self._what = what
         self._most = most
         self._at_once = at_once
         self._gather = gather
+        self._why = why
         self._waiting: deque[T] = deque()
         self._busy = 0
         self._task: asyncio.Task[None] | None = None
         self._hurry: asyncio.Event | None = None
-        self._lost = 0
+        self._log = FailureLog(what)
+        self._overflow = 0  # items lost since the queue became full
+        self.lost = 0
 
     def __len__(self) -> int:
         """How many items are not done."""
@@ -49,12 +57,8 @@ class Backlog(Generic[T]):
 
     def put(self, item: T) -> None:
         """Take an item over."""
-        if len(self._waiting) >= self._most:
-            self._waiting.popleft()
-            if not self._lost:
-                logger.error("too many %s wait: the oldest are lost", self._what)
-            self._lost += 1
         self._waiting.append(item)
+        self._keep_bound()
         self._start()
 
     async def drain(self, timeout: float = 3.0) -> None:
@@ -67,17 +71,31 @@ class Backlog(Generic[T]):
             self._hurry.set()
         await asyncio.wait((self._task,), timeout=timeout)
         if not self._task.done():
+            self.lost += len(self)
             logger.error("%d %s are lost: there was no time left", len(self), self._what)
             self._task.cancel()
-            await asyncio.wait((self._task,))
+            await asyncio.wait((self._task,), timeout=1.0)
             self._waiting.clear()
+
+    def _keep_bound(self) -> None:
+        """Drop the oldest of what waits, should there be too many."""
+        excess = min(len(self) - self._most, len(self._waiting))
+        if excess <= 0:
+            return
+        if not self._overflow:
+            logger.error("too many %s wait: the oldest are lost", self._what)
+        self._overflow += excess
+        self.lost += excess
+        for _ in range(excess):
+            self._waiting.popleft()
 
     def _start(self) -> None:
         task, loop = self._task, asyncio.get_running_loop()
         # What another loop had begun, it will not end.
         if task is None or task.done() or task.get_loop() is not loop:
             self._hurry = asyncio.Event()
-            self._task = loop.create_task(self._work(self._hurry))
+            self._busy = 0
+            self._task = start(self._work(self._hurry), what=self._what)
 
     async def _work(self, hurry: asyncio.Event) -> None:
         tries = 0
@@ -90,14 +108,25 @@ class Backlog(Generic[T]):
             try:
                 again = list(await self._handle(batch))
             except Exception:
+                self.lost += len(batch)
                 logger.exception("%d %s are lost", len(batch), self._what)
                 again = []
             finally:
                 self._busy = 0
                 self._waiting.extendleft(reversed(again))
             if again:
+                self._keep_bound()
+                self._log.failed(self._why())
                 await asyncio.sleep(self._pause(tries))
+            else:
+                self._log.worked()
+                self._caught_up()
             tries = tries + 1 if again else 0
+
+    def _caught_up(self) -> None:
+        if self._overflow:
+            logger.error("%d %s were lost in all, for too many waited", self._overflow, self._what)
+            self._overflow = 0
 
     def _pause(self, tries: int) -> float:
         return min(_FIRST_PAUSE * 2.0**tries, _LAST_PAUSE)

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
+from asgi_aiproxy._tasks import start
 from asgi_aiproxy.messages import Usage
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -96,28 +97,22 @@ _LONG = 200
 
 
 def tee(*sinks: UsageSink) -> UsageSink:
-    """A sink that passes records to all of `sinks`, one after the other."""
+    """A sink that passes records to all of `sinks`. One that fails or hangs does not keep them from
+    the others."""
 
     return _Tee(sinks)
 
 
 class _Tee:
     def __init__(self, sinks: tuple[UsageSink, ...]) -> None:
-        self._sinks = sinks
+        self._recorders = [Recorder(sink) for sink in sinks]
 
     async def __call__(self, record: UsageRecord) -> None:
-        for sink in self._sinks:
-            await sink(record)
+        for recorder in self._recorders:
+            recorder.put(record)
 
-    async def drain(self) -> None:
-        for sink in self._sinks:
-            await _finish(sink)
-
-
-async def _finish(sink: UsageSink) -> None:
-    drain = getattr(sink, "drain", None)
-    if drain is not None:
-        await drain()
+    async def drain(self, timeout: float = 5.0) -> None:
+        await asyncio.gather(*(recorder.drain(timeout) for recorder in self._recorders))
 
 
 _GATHER = 0.01  # seconds
@@ -127,51 +122,165 @@ class Recorder:
     """Hands records to a sink without making anybody wait.
 
     Records are handed over a few at a time, some milliseconds later, by a task that lives only as
-    long as there are any; `drain` waits for it. A sink that raises loses its record, and the log
-    says so.
+    long as there are any. At most `max_waiting` records wait; then the oldest are lost. A sink that
+    raises, or takes more than about `sink_timeout` seconds for a record, loses that record. Every
+    loss is logged, and counted in `lost`.
     """
 
-    def __init__(self, sink: UsageSink) -> None:
+    def __init__(
+        self, sink: UsageSink, *, max_waiting: int = 50_000, sink_timeout: float = 30.0
+    ) -> None:
         self._sink = sink
+        self._max_waiting = max_waiting
+        self._sink_timeout = sink_timeout
         self._waiting: deque[UsageRecord] = deque()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._overflow = 0  # records lost since the queue became full
+        self._handed = 0  # counts records given to the sink
+        self._checked = 0  # what that was when the watchdog looked last
+        self._expired = False
+        self.lost = 0
 
     def put(self, record: UsageRecord, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Take a record over. Who knows the running loop may name it."""
         if self._sink is ignore:
             return
+        if len(self._waiting) >= self._max_waiting:
+            self._drop_oldest()
         self._waiting.append(record)
         loop = loop if loop is not None else asyncio.get_running_loop()
-        if self._timer is None or self._loop is not loop:
-            self._loop, self._task = loop, None  # what another loop had begun, it will not end
+        if self._loop is not loop:
+            self._forget(loop)
+        if self._timer is None and self._task is None:
             self._timer = loop.call_later(_GATHER, self._start)
 
-    async def drain(self) -> None:
-        """Wait until all records are handed over, and the sink has done with them."""
+    async def drain(self, timeout: float = 5.0) -> None:
+        """Wait until all records are handed over and the sink has finished, for at most about
+        `timeout` seconds. What is left then is lost, and the log says how much."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._forget(loop)
+        end = loop.time() + timeout
         while self._waiting or self._task is not None:
             self._start()
-            if self._task is not None:
-                await asyncio.wait((self._task,))
-        await _finish(self._sink)
+            if self._task is None:
+                break
+            task = self._task
+            await asyncio.wait((task,), timeout=max(end - loop.time(), 0.0))
+            if not task.done():
+                self._give_up(task, timeout)
+                break
+        await _finish(self._sink, max(end - loop.time(), _LEAST_FINISH))
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What another loop had begun, it will not end."""
+        self._loop = loop
+        self._task = self._timer = self._watchdog = None
+
+    def _give_up(self, task: asyncio.Task[None], timeout: float) -> None:
+        self._task = None
+        task.cancel()
+        self._stop_watching()
+        count = len(self._waiting) + 1  # and the one that the sink has
+        self._waiting.clear()
+        self.lost += count
+        logger.error(
+            "%d usage records are lost: the usage sink %r did not take them within %g s at "
+            "shutdown",
+            *(count, self._sink, timeout),
+        )
+
+    def _drop_oldest(self) -> None:
+        self._waiting.popleft()
+        self.lost += 1
+        self._overflow += 1
+        if self._overflow == 1:
+            logger.error(
+                "%d usage records wait for the usage sink %r, which does not take them: the "
+                "oldest are lost from now on",
+                *(self._max_waiting, self._sink),
+            )
 
     def _start(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._task is None and self._waiting:
-            self._task = asyncio.get_running_loop().create_task(self._work())
+            self._task = start(self._work(), what="handing usage records over")
+            self._watch(self._task)
 
     async def _work(self) -> None:
+        me = asyncio.current_task()
         try:
             while self._waiting:
                 record = self._waiting.popleft()
+                self._handed += 1
                 try:
                     told = self._sink(record)
                     if hasattr(told, "__await__"):  # a plain function is taken, too
                         await told
                 except Exception:
+                    self.lost += 1
                     logger.exception("a usage sink failed; its record is lost: %r", record)
+                except asyncio.CancelledError:
+                    if not self._expired or me is None or me.uncancel() > 0:
+                        raise
+                    self._expired = False
+                    self.lost += 1
+                    logger.error(
+                        "the usage sink %r took more than %g s; its record is lost: %r",
+                        *(self._sink, self._sink_timeout, record),
+                    )
+            if self._overflow:
+                logger.error("%d usage records were lost in all", self._overflow)
+                self._overflow = 0
         finally:
-            self._task = None
+            if self._task is me:
+                self._task = None
+                self._stop_watching()
+
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        """See now and then whether the sink still has the record that it had the last time."""
+        self._stop_watching()
+        self._checked = self._handed + 1  # the first one is just being handed over
+        loop = task.get_loop()
+
+        def look() -> None:
+            self._watchdog = loop.call_later(self._sink_timeout, look)
+            if self._checked == self._handed and not task.done():
+                self._expired = True
+                task.cancel()
+            self._checked = self._handed
+
+        self._watchdog = loop.call_later(self._sink_timeout, look)
+
+    def _stop_watching(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+
+_LEAST_FINISH = 0.5  # seconds that a sink has to finish, however late it is
+
+
+async def _finish(sink: UsageSink, timeout: float) -> None:
+    """Have a sink finish that can; one that fails or hangs is logged, and left."""
+    drain = getattr(sink, "drain", None)
+    if drain is None:
+        return
+    if isinstance(sink, _Tee):  # whose recorders have the same limit
+        await sink.drain(timeout)
+        return
+    work = drain()
+    if not hasattr(work, "__await__"):
+        return
+    task = asyncio.ensure_future(work)
+    await asyncio.wait((task,), timeout=timeout)
+    if not task.done():
+        task.cancel()
+        logger.error("the usage sink %r did not finish within %g s", sink, timeout)
+    elif not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the usage sink %r failed when it was to finish", sink, exc_info=error)

@@ -11,6 +11,7 @@ from itertools import count
 
 import msgspec
 
+from asgi_aiproxy._tasks import repeat, start
 from asgi_aiproxy.keys.slot import Slot
 from asgi_aiproxy.keys.verdict import Health
 from asgi_aiproxy.stores import base
@@ -88,6 +89,8 @@ class Desk:
         self._open: dict[str, tuple[Grant, ...]] = {}  # by holder
         self._work: asyncio.Task[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._renewed: set[str] = set()  # holders that were there at the last renewal
+        self._pause = _FIRST_PAUSE
 
     def grants(self, slot: Slot) -> tuple[Grant, ...]:
         """What one use of a key takes. Tokens are counted when they are known: at first one."""
@@ -163,7 +166,7 @@ class Desk:
         if not (held or actual or not asked.sure):
             return  # what it took is counted, and forgotten in a minute
         self._unsent += 1
-        task = asyncio.get_running_loop().create_task(self._end(asked, actual))
+        task = start(self._end(asked, actual), what="giving a key back")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -194,7 +197,7 @@ class Desk:
         slots = tuple(grant for grant in ticket.granted if isinstance(grant, base.Slot))
         if slots:
             self._open[ticket.asked.holder] = slots
-            self._renewal = _running(self._renewal, self._renew_all)
+            self._renewal = _running(self._renewal, self._renew_all, "renewing keys in use")
 
     async def _end(self, asked: Admitted, actual: Mapping[Grant, int]) -> None:
         self._unsent -= 1
@@ -202,21 +205,22 @@ class Desk:
             self._freed()
         else:
             self._late.append((asyncio.get_running_loop().time() + self._ttl, asked, actual))
-            self._work = _running(self._work, self._settle_late)
+            self._work = _running(self._work, self._settle_late, "giving keys back")
 
-    async def _settle_late(self) -> None:
+    async def _settle_late(self) -> bool:
         """Settle what could not be settled at once, as long as it makes a difference."""
         loop = asyncio.get_running_loop()
-        pause = _FIRST_PAUSE
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, _LAST_PAUSE)
         while self._late:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LAST_PAUSE)
-            while self._late:
-                one = self._late.popleft()
-                if one[0] > loop.time() and not await self._settled(*one[1:]):
-                    self._late.appendleft(one)
-                    break
-            self._freed()
+            one = self._late.popleft()
+            if one[0] > loop.time() and not await self._settled(*one[1:]):
+                self._late.appendleft(one)
+                break
+        self._freed()
+        if not self._late:
+            self._pause = _FIRST_PAUSE
+        return bool(self._late)
 
     async def _settled(self, admitted: Admitted, actual: Mapping[Grant, int]) -> bool:
         try:
@@ -228,14 +232,13 @@ class Desk:
             logger.exception("a key could not be given back; it comes back by itself")
         return True
 
-    async def _renew_all(self) -> None:
-        known: set[str] = set()
-        while self._open:
-            await asyncio.sleep(self._ttl / 3)
-            # Most have ended by now; only what was there last time needs it.
-            due = {holder: slots for holder, slots in self._open.items() if holder in known}
-            known = set(self._open)
-            await asyncio.gather(*(self._renew(*one) for one in due.items()))
+    async def _renew_all(self) -> bool:
+        await asyncio.sleep(self._ttl / 3)
+        # Most have ended by now; only what was there last time needs it.
+        due = {holder: slots for holder, slots in self._open.items() if holder in self._renewed}
+        self._renewed = set(self._open)
+        await asyncio.gather(*(self._renew(*one) for one in due.items()))
+        return bool(self._open)
 
     async def _renew(self, holder: str, slots: tuple[Grant, ...]) -> None:
         try:
@@ -259,14 +262,10 @@ class DeskClosedError(StoreUnavailableError):
 
 
 def _running(
-    task: asyncio.Task[None] | None, work: Callable[[], Awaitable[None]]
+    task: asyncio.Task[None] | None, step: Callable[[], Awaitable[bool]], what: str
 ) -> asyncio.Task[None]:
-    """The task that does some work: the one there is, if it lives in this loop."""
+    """The task that repeats a step: the one there is, if it lives in this loop."""
     loop = asyncio.get_running_loop()
     if task is not None and not task.done() and task.get_loop() is loop:
         return task
-
-    async def run() -> None:
-        await work()
-
-    return loop.create_task(run())
+    return start(repeat(step, what=what), what=what)

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from asgi_aiproxy._tasks import repeat, start
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys.key import Key
 from asgi_aiproxy.keys.lease import NoKeyError
@@ -55,7 +56,8 @@ class Prober:
 
     def start(self) -> None:
         """Begin, in the running loop."""
-        self._task = self._task or asyncio.get_running_loop().create_task(self._run())
+        what = f"testing the keys of pool {self._pool.name}"
+        self._task = self._task or start(repeat(self._run, what=what), what=what)
 
     async def stop(self) -> None:
         """End, and what is being tested too."""
@@ -65,14 +67,10 @@ class Prober:
             await asyncio.wait((task,))
 
     async def _run(self) -> None:
-        while True:
-            # Not all at the same moment; who comes too early would find the last round's claim.
-            await asyncio.sleep(self._every * self._random.uniform(1.0, 1.1))
-            try:
-                if self._claim is None or await self._claim(self._every * 0.9):
-                    await self._round()
-            except Exception:
-                logger.exception("the keys of pool %s could not be tested", self._pool.name)
+        # Not all at the same moment; who comes too early would find the last round's claim.
+        await asyncio.sleep(self._every * self._random.uniform(1.0, 1.1))
+        if self._claim is None or await self._claim(self._every * 0.9):
+            await self._round()
 
     async def _round(self) -> None:
         room = asyncio.Semaphore(_AT_ONCE)

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from asgi_aiproxy._tasks import repeat, start
 from asgi_aiproxy.keys.desk import Contact
 from asgi_aiproxy.keys.slot import Slot
 from asgi_aiproxy.keys.table import KeyTable, Stored
@@ -21,7 +22,7 @@ logger = logging.getLogger("asgi_aiproxy")
 # A key that was refused stays known as such for so long after its rest, until it is tried.
 _REMEMBERED = 7 * 86400.0
 _SLACK = 0.5  # seconds by which what two processes know of the end of a rest may differ
-_FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -78,6 +79,7 @@ class Replica:
         self._first: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
         self._ready = False
+        self._pause = _FIRST_PAUSE
 
     @property
     def behind(self) -> bool:
@@ -95,8 +97,9 @@ class Replica:
         if self._loop is not loop:
             self._loop, self._ready = loop, False
             self._more = asyncio.Event()
-            self._first = loop.create_task(self._begin())
-            self._task = loop.create_task(self._work())
+            what = f"keeping pool {self._table.pool} in step with the store"
+            self._first = start(self._begin(), what=what)
+            self._task = start(repeat(self._work, what=what), what=what)
         if self._first is not None:
             await asyncio.wait((self._first,), timeout=seconds)
         self._ready = True
@@ -116,6 +119,7 @@ class Replica:
             self._rows_changed()
         except Exception:
             logger.exception("the keys of pool %s could not be read", self._table.pool)
+            self._rows_changed()
 
     async def aclose(self, seconds: float) -> None:
         """Write what is still to be written, for so long at most, and stop."""
@@ -161,26 +165,23 @@ class Replica:
         self._more.set()
 
     async def _work(self) -> None:
-        pause = _FIRST_PAUSE
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            if not (self._unwritten or self._stale_rows or self._stale_holds):
-                continue
-            try:
-                await self._step()
-            except StoreUnavailableError as error:
-                self._contact.lost(error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LAST_PAUSE)
-                self._more.set()
-            except Exception:
-                logger.exception("pool %s could not be kept in step", self._table.pool)
-                await asyncio.sleep(_LAST_PAUSE)
-                self._more.set()
-            else:
-                self._contact.found()
-                pause = _FIRST_PAUSE
+        await self._more.wait()
+        self._more.clear()
+        if not (self._unwritten or self._stale_rows or self._stale_holds):
+            return
+        try:
+            await self._step()
+        except StoreUnavailableError as error:
+            self._contact.lost(error)
+            self._more.set()
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, _LAST_PAUSE)
+        except Exception:
+            self._more.set()
+            raise
+        else:
+            self._contact.found()
+            self._pause = _FIRST_PAUSE
 
     async def _step(self) -> None:
         """Write what is new here, then read what is new there: so nothing is read that is older

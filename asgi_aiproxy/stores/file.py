@@ -1,15 +1,22 @@
-"""A file that holds what a process must not forget, written whole and atomically."""
+"""A file that holds what a process must not forget, written whole and atomically.
+
+Every write replaces the file by a new snapshot. Changes that arrive while one is written share the
+next. A write that fails (a full disk, most likely) is tried again until it succeeds, and logged
+when that begins and when it is over. Who waits in `written` learns of the failure at once; what it
+had changed is taken back by `undo` before, so that such a change is made on disk and in memory, or
+in neither.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from asgi_aiproxy._tasks import FailureLog
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.base import StoreUnavailableError
 
@@ -18,22 +25,40 @@ try:
 except ImportError:  # Windows: nobody watches there that the file has one user
     fcntl = None  # type: ignore[assignment]
 
-logger = logging.getLogger("asgi_aiproxy")
-
 _LATER = 1.0  # seconds that what traffic changes may be unwritten
+_LAST_PAUSE = 30.0  # seconds between two attempts at most, while writing fails
+_GOOD_BYE = 5.0  # seconds for the last write
+
+
+def _nothing() -> None:
+    """Nothing is to be taken back."""
 
 
 class StateFile:
-    """Keeps a file like what `snapshot` returns; one process may use it at a time."""
+    """Keeps a file like what `snapshot` returns; one process may use it at a time.
 
-    def __init__(self, path: str | os.PathLike[str], snapshot: Callable[[], bytes]) -> None:
+    `undo` is called when a write has failed, before those who wait for it are told; `kept` when one
+    was done.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        snapshot: Callable[[], bytes],
+        *,
+        undo: Callable[[], None] = _nothing,
+        kept: Callable[[int], None] = lambda change: None,
+    ) -> None:
         self._path = Path(path)
         self._snapshot = snapshot
+        self._undo = undo
+        self._kept = kept
         self._lock: IO[Any] | None = None
         self._changes = 0
         self._written = 0
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[OSError | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._log = FailureLog(f"the state of the store, {self._path}, cannot be written")
 
     def read(self) -> bytes | None:
         """What was written before. Raises ConfigurationError if it can not be used."""
@@ -43,6 +68,11 @@ class StateFile:
         except OSError as error:
             raise ConfigurationError(f"{self._path}: {error.strerror or error}") from error
 
+    @property
+    def changes(self) -> int:
+        """The number of the last change."""
+        return self._changes
+
     def changed(self) -> None:
         """Something is different: write it within a second."""
         self._changes += 1
@@ -50,42 +80,60 @@ class StateFile:
             self._timer = asyncio.get_running_loop().call_later(_LATER, self._begin)
 
     async def written(self) -> None:
-        """Write what has changed until now, at once. Raises StoreUnavailableError."""
+        """Write what has changed until now, at once. Raises StoreUnavailableError if it cannot be
+        written; then it was undone."""
         wanted = self._changes
         while self._written < wanted:
-            if self._task is None or self._task.done():
-                self._begin()
-            task = self._task
-            assert task is not None  # noqa: S101 (it was begun)
+            task = self._begin()
             await asyncio.wait((task,))
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise StoreUnavailableError(f"{self._path}: not written: {error}") from error
+            error = None if task.cancelled() else task.result()
+            if error is not None:
+                raise StoreUnavailableError(
+                    f"{self._path}: not written: {error.strerror or error}"
+                ) from error
 
     async def aclose(self) -> None:
-        """Write what has changed, and let others use the file."""
-        await self.written()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Write what has changed, and let others use the file. Raises StoreUnavailableError."""
+        try:
+            async with asyncio.timeout(_GOOD_BYE):
+                await self.written()
+        except TimeoutError:
+            raise StoreUnavailableError(f"{self._path}: not written in time.") from None
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
-    def _begin(self) -> None:
+    def _begin(self) -> asyncio.Task[OSError | None]:
+        """Write now: the task that does it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write())
-            self._task.add_done_callback(_complain)
+        return self._task
 
-    async def _write(self) -> None:
+    async def _write(self) -> OSError | None:
+        """Write a snapshot; returns what went wrong."""
         changes = self._changes
-        data = self._snapshot()
-        await asyncio.to_thread(self._replace, data)
+        try:
+            await asyncio.to_thread(self._replace, self._snapshot())
+        except Exception as error:
+            failure = error if isinstance(error, OSError) else OSError(str(error))
+            self._log.failed(failure.strerror or failure)
+            self._undo()
+            pause = min(_LATER * 2.0 ** min(self._log.failures - 1, 10), _LAST_PAUSE)
+            self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
+            return failure
+        self._log.worked()
         self._written = changes
+        self._kept(changes)
         if self._changes != changes:
             self._timer = asyncio.get_running_loop().call_later(_LATER, self._begin)
+        return None
 
     def _replace(self, data: bytes) -> None:
         self._acquire()
@@ -120,8 +168,3 @@ class StateFile:
                 f"process; several workers share their state over Redis."
             ) from None
         self._lock = lock
-
-
-def _complain(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("the state of the store could not be written: %s", error)

@@ -69,7 +69,11 @@ class MemoryStore:
         self._numbers: dict[str, int] = {}
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._to_sweep: list[str] = []
-        self._file = StateFile(file, self._snapshot) if file is not None else None
+        # Table rows as they were before changes that are not on disk yet: number, table, rows.
+        self._unwritten: deque[tuple[int, str, dict[str, bytes | None]]] = deque()
+        self._file: StateFile | None = None
+        if file is not None:
+            self._file = StateFile(file, self._snapshot, undo=self._undo, kept=self._kept)
         if self._file is not None and (saved := self._file.read()) is not None:
             self._restore(saved, str(file))
 
@@ -108,21 +112,18 @@ class MemoryStore:
         held = self._tables.setdefault(table, {})
         wrong = [key for key, value in (expected or {}).items() if held.get(key) != value]
         if not wrong:
-            for key, value in rows.items():
-                if value is None:
-                    held.pop(key, None)
-                else:
-                    held[key] = value
-            self._changed(table)
-            await self._written()
+            before = {key: held.get(key) for key in rows}
+            self._set(table, rows)
+            await self._written(table, before)
         return wrong
 
     async def drop(self, table: str, key: str) -> bool:
         """Remove a row; whether there was one."""
-        if self._tables.get(table, {}).pop(key, None) is None:
+        before = self._tables.get(table, {}).get(key)
+        if before is None:
             return False
-        self._changed(table)
-        await self._written()
+        self._set(table, {key: None})
+        await self._written(table, {key: before})
         return True
 
     async def version(self, name: str) -> int:
@@ -359,14 +360,18 @@ class MemoryStore:
         self, log: str, after: str = "", limit: int = 100, *, newest: bool = False
     ) -> list[tuple[str, bytes]]:
         """Records with their ids, after (or with `newest`: going back from) the id `after`."""
-        records = self._logs.get(log, deque())
-        start = int(after) if after else None
-        found = (
-            (str(number), record)
-            for number, record in (reversed(records) if newest else records)
-            if start is None or (number < start if newest else number > start)
-        )
-        return list(islice(found, limit))
+        records = self._logs.get(log)
+        if not records:
+            return []
+        first, last = records[0][0], records[-1][0]  # numbers follow each other without a gap
+        if newest:
+            begin = min(int(after) - 1, last) if after else last
+            numbers = range(begin, max(begin - limit, first - 1), -1)
+        else:
+            begin = max(int(after) + 1, first) if after else first
+            numbers = range(begin, min(begin + limit, last + 1))
+        found = (records[number - first] for number in numbers)
+        return [(str(number), record) for number, record in found]
 
     # the rest
 
@@ -385,9 +390,31 @@ class MemoryStore:
         if self._file is not None:
             self._file.changed()
 
-    async def _written(self) -> None:
+    def _set(self, table: str, rows: Mapping[str, bytes | None]) -> None:
+        held = self._tables.setdefault(table, {})
+        for key, value in rows.items():
+            if value is None:
+                held.pop(key, None)
+            else:
+                held[key] = value
+        self._changed(table)
+
+    async def _written(self, table: str, before: dict[str, bytes | None]) -> None:
+        """Have a change of a table on disk. Raises StoreUnavailableError; then it was undone."""
         if self._file is not None:
+            self._unwritten.append((self._file.changes, table, before))
             await self._file.written()
+
+    def _kept(self, change: int) -> None:
+        """All changes up to this one are on disk."""
+        while self._unwritten and self._unwritten[0][0] <= change:
+            self._unwritten.popleft()
+
+    def _undo(self) -> None:
+        """Writing failed: take back what nobody was promised yet, the last change first."""
+        while self._unwritten:
+            _, table, before = self._unwritten.pop()
+            self._set(table, before)
 
     def _snapshot(self) -> bytes:
         logs = {

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 
 from asgi_aiproxy._backlog import Backlog
+from asgi_aiproxy._tasks import repeat, start
 from asgi_aiproxy.stores.base import (
     Admitted,
     Grant,
@@ -51,6 +52,7 @@ class Settler:
         what = "settlements (what they had reserved stays charged)"
         self._backlog: Backlog[Settlement] = Backlog(self._settle, what=what, most=most)
         self._open: dict[str, Admitted] = {}
+        self._known: set[str] = set()  # those that were there at the last renewal
         self._renewal: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -63,7 +65,8 @@ class Settler:
             self._open[admitted.holder] = admitted
             task, loop = self._renewal, asyncio.get_running_loop()
             if task is None or task.done() or task.get_loop() is not loop:
-                self._renewal = loop.create_task(self._renew())
+                what = "renewing admissions"
+                self._renewal = start(repeat(self._renew, what=what), what=what)
 
     def put(self, admitted: Admitted, actual: Mapping[Grant, int]) -> None:
         """Settle an admission soon; a grant that `actual` does not name used what it asked for."""
@@ -100,20 +103,19 @@ class Settler:
                 logger.exception("a hook for settlements failed")
         return True
 
-    async def _renew(self) -> None:
-        known: set[str] = set()
-        while self._open:
-            await asyncio.sleep(self.ttl / 3)
-            # Most have ended before their first renewal; only what was there last time needs one.
-            due = [admitted for holder, admitted in self._open.items() if holder in known]
-            known = set(self._open)
-            results = await asyncio.gather(
-                *(self._store.renew(admitted, self.ttl) for admitted in due),
-                return_exceptions=True,
-            )
-            for result in results:
-                if isinstance(result, Exception) and not isinstance(result, StoreUnavailableError):
-                    logger.error("an admission could not be renewed", exc_info=result)
+    async def _renew(self) -> bool:
+        await asyncio.sleep(self.ttl / 3)
+        # Most have ended before their first renewal; only what was there last time needs one.
+        due = [admitted for holder, admitted in self._open.items() if holder in self._known]
+        self._known = set(self._open)
+        results = await asyncio.gather(
+            *(self._store.renew(admitted, self.ttl) for admitted in due),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, StoreUnavailableError):
+                logger.error("an admission could not be renewed", exc_info=result)
+        return bool(self._open)
 
 
 def _held(admitted: Admitted) -> bool:

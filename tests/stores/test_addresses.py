@@ -172,13 +172,13 @@ async def test_sentinels_are_asked_over_tls_too(
     authority.cert_pem.write_to_path(str(known))
     async with Proxy(watched.sentinel.port, tls=tls) as proxy:
         url = f"rediss+sentinel://127.0.0.1:{proxy.port}/main/0?sentinel_password=w4tch"
+        before = connections(watched.master)
         async with RedisStore(f"{url}&ssl_ca_certs={known}", timeout=2) as store:
-            before = connections(watched.master)
             with pytest.raises(StoreUnavailableError):
                 await store.get("t", "k")
             assert connections(watched.master) >= before + 2  # the store's, and who asks here
+        before = connections(watched.master)
         async with RedisStore(url, timeout=2) as store:
-            before = connections(watched.master)
             with pytest.raises(StoreUnavailableError):
                 await store.get("t", "k")
             assert connections(watched.master) == before + 1

@@ -238,8 +238,9 @@ async def test_a_slow_server_serves_all_calls_at_the_same_time(server: Server) -
 
 
 async def test_a_server_that_is_out_of_connections_is_away_until_it_has_one(
-    store: RedisStore, server: Server
+    server: Server,
 ) -> None:
+    store = RedisStore(server.url, timeout=LIMIT)
     server.ask("CONFIG", "SET", "maxclients", "1")
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     results = await asyncio.gather(*(timed(store.add("day", {"n": 1})) for _ in range(20)))
@@ -247,6 +248,7 @@ async def test_a_server_that_is_out_of_connections_is_away_until_it_has_one(
     assert max(seconds for seconds, _ in results) < LIMIT + SLACK
     writer.close()
     await recovered(store)
+    await store.aclose()
 
 
 async def test_five_hundred_calls_need_one_connection(server: Server) -> None:

@@ -16,6 +16,7 @@ from asgi_aiproxy.stores import (
     Reserve,
     Slot,
     StoreUnavailableError,
+    file as stores_file,
 )
 from tests.stores.conftest import Clock
 
@@ -137,19 +138,108 @@ async def test_a_file_serves_one_process(file: Path) -> None:
         assert await store.get("t", "k") == b"2"
 
 
-async def test_what_can_not_be_written_is_said_and_tried_again(file: Path) -> None:
+def blocked(file: Path) -> None:
+    """From now on the file cannot be replaced."""
+    file.unlink(missing_ok=True)
+    (file / "in the way").mkdir(parents=True)
+
+
+def unblocked(file: Path) -> None:
+    (file / "in the way").rmdir()
+    file.rmdir()
+
+
+async def test_a_change_that_cannot_be_written_is_not_made_in_memory_either(file: Path) -> None:
     async with MemoryStore(file=file) as store:
-        await store.put("t", "k", b"1")
-        file.unlink()
-        (file / "in the way").mkdir(parents=True)
-        with pytest.raises(StoreUnavailableError, match="not written"):
-            await store.put("t", "k", b"2")
-        (file / "in the way").rmdir()
-        file.rmdir()
+        await store.put_many("t", {"k": b"1", "dropped": b"1"})
+        blocked(file)
+        for failing in (
+            store.put("t", "k", b"2"),
+            store.put("t", "new", b"2", expected=None),
+            store.put_many("t", {"k": b"2", "new": b"2", "dropped": None}),
+            store.drop("t", "dropped"),
+        ):
+            with pytest.raises(StoreUnavailableError, match="not written"):
+                await failing
+            assert await store.rows("t") == {"k": b"1", "dropped": b"1"}
+        unblocked(file)
         await store.put("t", "other", b"3")
         assert sorted(path.name for path in file.parent.iterdir()) == ["state", "state.lock"]
     async with MemoryStore(file=file) as store:
-        assert await store.rows("t") == {"k": b"2", "other": b"3"}
+        assert await store.rows("t") == {"k": b"1", "dropped": b"1", "other": b"3"}
+
+
+async def test_changes_made_on_top_of_one_that_fails_fail_with_it(file: Path) -> None:
+    async with MemoryStore(file=file) as store:
+        await store.put("t", "k", b"0")
+        blocked(file)
+        first = asyncio.ensure_future(store.put("t", "k", b"1", expected=b"0"))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(store.put("t", "k", b"2", expected=b"1"))
+        results = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(result) for result in results] == [StoreUnavailableError] * 2
+        assert await store.get("t", "k") == b"0"
+        unblocked(file)
+
+
+async def test_who_watches_a_table_is_told_that_a_change_was_taken_back(file: Path) -> None:
+    async with MemoryStore(file=file) as store:
+        await store.put("t", "k", b"1")
+        seen: list[bytes | None] = []
+        told = asyncio.Event()
+
+        def changed() -> None:
+            seen.append(store._tables["t"].get("k"))
+            told.set()
+
+        stop = store.watch("t", changed)
+        blocked(file)
+        with pytest.raises(StoreUnavailableError):
+            await store.put("t", "k", b"2")
+        async with asyncio.timeout(10):
+            while not seen or seen[-1] != b"1":
+                told.clear()
+                await told.wait()
+        stop()
+        unblocked(file)
+
+
+async def test_what_traffic_changed_is_written_as_soon_as_the_disk_has_room(
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores_file, "_LATER", 0.02)
+    store = MemoryStore(file=file)
+    await store.put("t", "k", b"1")
+    blocked(file)
+    await store.add("day", {"n": 7})
+    async with asyncio.timeout(10):
+        while store._file is not None and store._file._log.failures < 3:
+            await asyncio.sleep(0.02)
+    unblocked(file)
+    async with asyncio.timeout(10):
+        while not file.is_file():
+            await asyncio.sleep(0.02)
+    assert caplog.text.count("cannot be written: Is a directory") == 1
+    async with asyncio.timeout(10):
+        while "works again" not in caplog.text:
+            await asyncio.sleep(0.02)
+    assert MemoryStore(file=copied(file))._accounts["day"].sums == {"n": 7}
+    await store.aclose()
+
+
+async def test_a_log_is_read_from_any_place_without_looking_at_the_rest() -> None:
+    """Pages forwards and backwards are those of a plain list, whatever was dropped before."""
+    store = MemoryStore()
+    for number in range(1, 41):
+        await store.append("log", b"%d" % number, maxlen=30)
+    kept = [(str(number), b"%d" % number) for number in range(11, 41)]
+    for after in ("", *map(str, range(45))):
+        start = int(after) if after else None
+        for limit in (1, 7, 100):
+            forwards = [row for row in kept if start is None or int(row[0]) > start]
+            backwards = [row for row in kept[::-1] if start is None or int(row[0]) < start]
+            assert await store.read("log", after, limit) == forwards[:limit]
+            assert await store.read("log", after, limit, newest=True) == backwards[:limit]
 
 
 async def test_many_writers_share_a_few_writes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import logging
 from typing import Any
 
 from asgi_aiproxy.stores.base import StoreUnavailableError
 from asgi_aiproxy.stores.redis.lua import Script
 from asgi_aiproxy.stores.redis.pipe import Argument, Pipe, Rejected
 from asgi_aiproxy.stores.redis.wire import Address, Dialler, Target
+
+logger = logging.getLogger("asgi_aiproxy")
 
 SLOTS = 16384
 _HOPS = 5  # attempts at one call
@@ -31,18 +34,33 @@ class Link:
         self._dialler = dialler
         self._timeout = timeout
         self._pipe = self._made(None)
+        self._by_digest = True  # whether scripts may be called by their digests
 
     async def run(self, tag: str, script: Script, keys: list[str], *arguments: Argument) -> Any:
         """Run a script on keys that all have the tag. Raises StoreUnavailableError."""
+        return accepted(await self.try_run(tag, script, keys, *arguments))
+
+    async def try_run(self, tag: str, script: Script, keys: list[str], *arguments: Argument) -> Any:
+        """Run a script; the reply may be `Rejected`. Raises StoreUnavailableError."""
         command = (len(keys), *keys, *arguments)
-        reply = await self._call(tag, ("EVALSHA", script.sha, *command))
-        if isinstance(reply, Rejected) and reply.code == "NOSCRIPT":
-            reply = await self._call(tag, ("EVAL", script.text, *command))
-        return accepted(reply)
+        reply: Any = None
+        if self._by_digest:
+            reply = await self._call(tag, ("EVALSHA", script.sha, *command))
+            refused = isinstance(reply, Rejected) and refuses(reply, "EVALSHA")
+            if not refused and not (isinstance(reply, Rejected) and reply.code == "NOSCRIPT"):
+                return reply
+            if refused:
+                self._by_digest = False
+                logger.info("%s refuses EVALSHA: EVAL is used", self._target.shown)
+        return await self._call(tag, ("EVAL", script.text, *command))
 
     async def call(self, tag: str, *command: Argument) -> Any:
         """Run a command on a key that has the tag. Raises StoreUnavailableError."""
         return accepted(await self._call(tag, command))
+
+    async def ask(self, tag: str, *command: Argument) -> Any:
+        """Run a command; the reply may be `Rejected`. Raises StoreUnavailableError."""
+        return await self._call(tag, command)
 
     async def aclose(self) -> None:
         """Close all connections; a later call opens again."""
@@ -157,6 +175,11 @@ def _place(text: str, known: Address) -> Address:
     """Where a redirection points: `slot host:port`; without a host it is the same one."""
     host, _, port = text.split()[-1].rpartition(":")
     return host or known[0], int(port)
+
+
+def refuses(reply: Rejected, command: str) -> bool:
+    """Whether a server does not know a command, or does not allow it: so it was not executed."""
+    return reply.code in ("ERR", "NOPERM") and command.lower() in reply.text.lower()
 
 
 def accepted(reply: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from asgi_aiproxy._tasks import start
 from asgi_aiproxy.stores.base import StoreUnavailableError
 
 Argument = str | bytes | int
@@ -109,7 +110,7 @@ class Pipe:
         if self._wire is not None:
             self._more.set()
         elif self._task is None:
-            self._task = loop.create_task(self._connect())
+            self._task = start(self._connect(), what=f"connecting to {self._name}")
         return call.reply
 
     async def aclose(self) -> None:
@@ -125,8 +126,8 @@ class Pipe:
     async def _connect(self) -> None:
         try:
             wire = await self._dial()
-        except StoreUnavailableError as error:
-            self._fail(str(error))
+        except Exception as error:
+            self._fail(_reason(error))
         else:
             await self._serve(wire)
 
@@ -145,9 +146,9 @@ class Pipe:
                     call.reply.set_result(reply)
                 if isinstance(reply, Rejected) and reply.code == "READONLY":
                     raise StoreUnavailableError(f"{self._name}: the server has become a replica.")
-        except StoreUnavailableError as error:
+        except Exception as error:  # of a library, too: whatever it is, the connection is no good
             if self._wire is wire:
-                self._fail(str(error))
+                self._fail(_reason(error))
         finally:
             writer.cancel()
             if self._wire is wire:
@@ -165,8 +166,10 @@ class Pipe:
                 sent.extend(calls)
                 try:
                     await wire.send(b"".join([packed(call.command) for call in calls]))
-                except StoreUnavailableError:
-                    return  # the reader finds out too
+                except Exception as error:
+                    if self._wire is wire:
+                        self._fail(_reason(error))
+                    return
 
     def _check(self) -> None:
         assert self._loop is not None  # noqa: S101 (it set the timer)
@@ -188,7 +191,7 @@ class Pipe:
         asked = self._end(why)
         if asked and self._loop is not None:
             self._down = why
-            self._task = self._loop.create_task(self._recover())
+            self._task = start(self._recover(), what=f"connecting to {self._name} again")
 
     def _end(self, why: str) -> bool:
         """Give up the connection; whether anybody waited for it."""
@@ -213,7 +216,7 @@ class Pipe:
             try:
                 async with asyncio.timeout(self._timeout):
                     wire = await self._dial()
-            except (StoreUnavailableError, TimeoutError) as error:
+            except Exception as error:
                 self._down = str(error) or self._down
                 await asyncio.sleep(self._pause)
             else:
@@ -222,6 +225,12 @@ class Pipe:
                 return
         self._down = ""  # the next call finds out by itself
         self._task = None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, StoreUnavailableError):
+        return str(error)
+    return f"Redis: {type(error).__name__}: {error}"
 
 
 def packed(command: Command) -> bytes:

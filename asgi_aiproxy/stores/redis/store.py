@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Self
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, ParamSpec, Self, TypeVar
 
 from asgi_aiproxy.stores.base import (
     ANYTHING,
@@ -16,6 +18,7 @@ from asgi_aiproxy.stores.base import (
     Refused,
     Reserve,
     Settled,
+    StoreUnavailableError,
     check,
 )
 from asgi_aiproxy.stores.redis import admission_lua, tables_lua
@@ -23,11 +26,35 @@ from asgi_aiproxy.stores.redis.admission import Admissions, ClusterAdmissions
 from asgi_aiproxy.stores.redis.link import ClusterLink, Link
 from asgi_aiproxy.stores.redis.names import Names, milliseconds
 from asgi_aiproxy.stores.redis.pipe import Argument, packed
+from asgi_aiproxy.stores.redis.survey import survey
 from asgi_aiproxy.stores.redis.tables_lua import ADD, APPEND, DROP, HOLD, HOLDS, LIFT, PAGE, PUT
 from asgi_aiproxy.stores.redis.watch import Watch
 from asgi_aiproxy.stores.redis.wire import Dialler, read_url
 
+logger = logging.getLogger("asgi_aiproxy")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _PLENTY = 500  # rows or records, from which on they take the way for large calls
+
+
+_MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def _parses(method: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Have a method raise StoreUnavailableError for a reply that is not what the command returns,
+    as from a faulty proxy: whoever calls knows how to go on without the store."""
+
+    @functools.wraps(method)
+    async def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await method(*args, **kwargs)
+        except _MALFORMED as error:
+            name = type(error).__name__
+            raise StoreUnavailableError(f"Redis: an unexpected reply: {name}: {error}") from error
+
+    return checked
 
 
 class RedisStore:
@@ -51,9 +78,10 @@ class RedisStore:
         self._shown = target.shown
         self._names = names = Names(prefix)
         scripts = (*admission_lua.SCRIPTS, *tables_lua.SCRIPTS)
-        load = [packed(("SCRIPT", "LOAD", script.text)) for script in scripts]
+        load = [packed(("CLIENT", "SETNAME", "asgi_aiproxy"))]
+        load += [packed(("SCRIPT", "LOAD", script.text)) for script in scripts]
         kind = ClusterLink if target.kind == "cluster" else Link
-        self._link = kind(target, Dialler(target, timeout=timeout, prepare=load), timeout)
+        self._link = kind(target, Dialler(target, timeout=timeout, optional=load), timeout)
         self._slow = kind(target, Dialler(target, timeout=timeout), patience)
         admissions = ClusterAdmissions if self._link.clustered else Admissions
         self._admissions = admissions(self._link, names)
@@ -64,14 +92,13 @@ class RedisStore:
 
     # tables
 
+    @_parses
     async def get(self, table: str, key: str) -> bytes | None:
         """One row's value, or None."""
         names = self._names
-        found: bytes | None = await self._link.call(
-            names.tag(table), "HGET", names.key(table, "t"), key
-        )
-        return found
+        return _value(await self._link.call(names.tag(table), "HGET", names.key(table, "t"), key))
 
+    @_parses
     async def rows(self, table: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
         """All rows, or those of `keys` that exist."""
         names = self._names
@@ -82,8 +109,10 @@ class RedisStore:
             return {}
         link = self._link if len(keys) < _PLENTY else await self._large(tag)
         values = await link.call(tag, "HMGET", name, *keys)
-        return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+        pairs = zip(keys, map(_value, values), strict=True)
+        return {key: value for key, value in pairs if value is not None}
 
+    @_parses
     async def page(self, table: str, after: str = "", limit: int = 100) -> dict[str, bytes]:
         """At most `limit` rows whose keys come after `after`, in the order of the keys' UTF-8."""
         names = self._names
@@ -98,6 +127,7 @@ class RedisStore:
         wanted = {} if isinstance(expected, Anything) else {key: expected}
         return not await self.put_many(table, {key: value}, expected=wanted)
 
+    @_parses
     async def put_many(
         self,
         table: str,
@@ -116,6 +146,7 @@ class RedisStore:
         self._watch.poke()
         return [key.decode("utf-8", "surrogatepass") for key in wrong]
 
+    @_parses
     async def drop(self, table: str, key: str) -> bool:
         """Remove a row; whether there was one."""
         names = self._names
@@ -123,6 +154,7 @@ class RedisStore:
         self._watch.poke()
         return bool(done)
 
+    @_parses
     async def version(self, name: str) -> int:
         """A number that rises with every change of a table, or of what is on hold."""
         names = self._names
@@ -134,7 +166,7 @@ class RedisStore:
 
     async def _large(self, tag: str) -> Link:
         """The way for large calls, once it is known that the server answers at all."""
-        await self._link.call(tag, "PING")
+        await self._link.ask(tag, "PING")  # a refusal is an answer, too
         return self._slow
 
     def _table(self, table: str) -> list[str]:
@@ -142,6 +174,7 @@ class RedisStore:
 
     # admission
 
+    @_parses
     async def admit(
         self,
         holder: str,
@@ -154,26 +187,31 @@ class RedisStore:
         check(holder, grants, one_of, ttl)
         return await self._admissions.admit(holder, grants, ttl, one_of)
 
+    @_parses
     async def settle(
         self, admitted: Admitted, actual: Mapping[Grant, int] | None = None
     ) -> Settled:
         """Give slots back, and correct counts and budgets to what was really used."""
         return await self._admissions.settle(admitted, actual or {})
 
+    @_parses
     async def renew(self, admitted: Admitted, ttl: float) -> bool:
         """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
         return await self._admissions.renew(admitted, ttl)
 
+    @_parses
     async def charge(self, budget: Reserve, *, once: str) -> int:
         """Add `budget.amount` to what is spent, cap or not; returns the spending."""
         return await self._admissions.charge(budget, once)
 
+    @_parses
     async def peek(self, grants: Sequence[Grant]) -> list[Level]:
         """How much of each is used now."""
         return await self._admissions.peek(grants) if grants else []
 
     # holds
 
+    @_parses
     async def hold(self, account: str, name: str, seconds: float, value: bytes = b"") -> bool:
         """Put on hold, unless it is for longer already; whether it was done."""
         names = self._names
@@ -183,6 +221,7 @@ class RedisStore:
         self._watch.poke()
         return bool(done)
 
+    @_parses
     async def lift(self, account: str, name: str) -> bool:
         """End a hold; whether there was one."""
         names = self._names
@@ -191,6 +230,7 @@ class RedisStore:
         self._watch.poke()
         return bool(done)
 
+    @_parses
     async def holds(self, account: str) -> dict[str, Hold]:
         """All that is on hold now."""
         names = self._names
@@ -203,6 +243,7 @@ class RedisStore:
 
     # counters
 
+    @_parses
     async def add(
         self,
         account: str,
@@ -222,6 +263,7 @@ class RedisStore:
         sums = await self._link.run(names.tag(account), ADD, keys, *arguments)
         return dict(zip(amounts, sums, strict=True))
 
+    @_parses
     async def sums(self, account: str, names: Collection[str] | None = None) -> dict[str, int]:
         """All sums, or those of `names`; what was never added to is missing."""
         key, tag = self._names.key(account, "n"), self._names.tag(account)
@@ -237,6 +279,7 @@ class RedisStore:
 
     # logs
 
+    @_parses
     async def append(
         self, log: str, record: bytes, *, maxlen: int | None = None, once: str = ""
     ) -> None:
@@ -247,6 +290,7 @@ class RedisStore:
             keys.append(names.once(log, "append", once))
         await self._link.run(names.tag(log), APPEND, keys, maxlen or 0, record)
 
+    @_parses
     async def read(
         self, log: str, after: str = "", limit: int = 100, *, newest: bool = False
     ) -> list[tuple[str, bytes]]:
@@ -267,10 +311,22 @@ class RedisStore:
         await self._slow.aclose()
 
     async def __aenter__(self) -> Self:
+        tag, key = self._names.tag("survey"), self._names.key("survey", "v")
+        try:
+            for warning in await survey(self._link, self._shown, tag, key):
+                logger.warning(warning)
+        except StoreUnavailableError as error:
+            logger.warning("%s: the store is away: %s", self._shown, error)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+
+def _value(reply: object) -> bytes | None:
+    if reply is None or isinstance(reply, bytes):
+        return reply
+    raise TypeError(f"a value is not {type(reply).__name__}")
 
 
 def _text(name: bytes) -> str:

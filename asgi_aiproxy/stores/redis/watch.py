@@ -1,7 +1,9 @@
 """Being told of changes: the versions of what is watched are read a few times a second.
 
 One small read for each name and turn, all in one write, is cheaper than it looks, and it is all
-there is: nothing to subscribe to again after a failure, and no message that can be missed.
+there is: nothing to subscribe to again after a failure, and no message that can be missed. A read
+that fails, or is answered with anything but a version, is logged once and repeated in the next
+turn; the other names are not held up by it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from asgi_aiproxy.stores.base import StoreUnavailableError
+from asgi_aiproxy._tasks import FailureLog, repeat, start
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -25,6 +27,7 @@ class Watch:
         self._known: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._soon = asyncio.Event()
+        self._log = FailureLog("changes in the store cannot be seen")
 
     def add(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Watch a name; returns how to stop."""
@@ -62,28 +65,32 @@ class Watch:
         loop = asyncio.get_running_loop()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._soon = asyncio.Event()
-            self._task = loop.create_task(self._look())
+            watching = repeat(self._look, what="watching the store for changes")
+            self._task = start(watching, what="watching the store for changes")
 
     async def _look(self) -> None:
-        while True:
-            self._soon.clear()
-            names = list(self._watchers)
-            versions = await asyncio.gather(
-                *(self._version(name) for name in names), return_exceptions=True
-            )
-            for name, version in zip(names, versions, strict=True):
-                if isinstance(version, StoreUnavailableError):
-                    continue
-                if isinstance(version, BaseException):
-                    raise version
-                if self._known.get(name) != version and name in self._watchers:
-                    self._known[name] = version
-                    self._tell(name)
-            try:
-                async with asyncio.timeout(self._every):
-                    await self._soon.wait()
-            except TimeoutError:
-                pass
+        """One turn: read all versions, tell of those that changed, and wait for the next."""
+        self._soon.clear()
+        names = list(self._watchers)
+        versions = await asyncio.gather(
+            *(self._version(name) for name in names), return_exceptions=True
+        )
+        failure: BaseException | None = None
+        for name, version in zip(names, versions, strict=True):
+            if isinstance(version, BaseException):
+                failure = failure or version
+            elif self._known.get(name) != version and name in self._watchers:
+                self._known[name] = version
+                self._tell(name)
+        if failure is not None:
+            self._log.failed(failure)
+        else:
+            self._log.worked()
+        try:
+            async with asyncio.timeout(self._every):
+                await self._soon.wait()
+        except TimeoutError:
+            pass
 
     def _tell(self, name: str) -> None:
         for changed in list(self._watchers[name]):

@@ -13,6 +13,9 @@ Sentinels themselves.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 from collections.abc import Iterable
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -34,10 +37,16 @@ from redis.exceptions import (
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.base import StoreUnavailableError
-from asgi_aiproxy.stores.redis.pipe import Dial, Rejected, Wire
+from asgi_aiproxy.stores.redis.pipe import Dial, Rejected, Wire, packed
+
+logger = logging.getLogger("asgi_aiproxy")
 
 Address = tuple[str, int]
 
+# What any server answers, if it lives: with nothing, or with a refusal.
+_ALIVE = packed(("GET", "aiproxy:alive"))
+# Codes of commands that a server will not take later, either.
+_NEVER = ("ERR", "NOPERM")
 _CODES = {NoScriptError: "NOSCRIPT", OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
 
 
@@ -101,13 +110,25 @@ def _address(text: str, default: int) -> Address:
     return (host, int(port)) if colon and "]" not in port else (text, default)
 
 
-class Dialler:
-    """Makes connections to the servers of one target. `prepare` is sent on each first."""
+def _without_introduction() -> dict[str, Any]:
+    """Arguments by which redis-py sends nothing about itself, for not all servers take that."""
+    known = inspect.signature(AbstractConnection.__init__).parameters
+    names = ("driver_info",) if "driver_info" in known else ("lib_name", "lib_version")
+    return dict.fromkeys(names)
 
-    def __init__(self, target: Target, *, timeout: float, prepare: Iterable[bytes] = ()) -> None:
+
+class Dialler:
+    """Makes connections to the servers of one target.
+
+    `optional` commands are sent on each first. A server may refuse them, or close the connection
+    for them, as proxies do: then they are left out from then on, and all else works. So nothing but
+    AUTH and SELECT, where the URL asks for them, is needed to connect. (RESP3 would need HELLO.)
+    """
+
+    def __init__(self, target: Target, *, timeout: float, optional: Iterable[bytes] = ()) -> None:
         self._target = target
         self._timeout = timeout
-        self._prepare = list(prepare)
+        self._optional = list(optional)
         try:
             pool: Any = ConnectionPool.from_url(
                 target.url,
@@ -115,7 +136,8 @@ class Dialler:
                 socket_connect_timeout=timeout,
                 retry_on_timeout=False,
                 health_check_interval=0,
-                client_name="asgi_aiproxy",
+                protocol=2,
+                **_without_introduction(),
             )
             self._class: type[AbstractConnection] = pool.connection_class
             self._arguments: dict[str, Any] = dict(pool.connection_kwargs)
@@ -132,6 +154,41 @@ class Dialler:
         return dial
 
     async def _open(self, address: Address | None) -> Wire:
+        if self._optional:
+            try:
+                return await self._answering(address, self._timeout / 2)
+            except (StoreUnavailableError, TimeoutError):
+                pass  # for what is optional, perhaps
+        optional, self._optional = self._optional, []
+        try:
+            wire = await self._answering(address, None)
+        except BaseException:
+            self._optional = optional
+            raise
+        if optional:
+            logger.info(
+                "%s takes no CLIENT SETNAME or SCRIPT LOAD: it is used without", self._target.shown
+            )
+        return wire
+
+    async def _answering(self, address: Address | None, seconds: float | None) -> Wire:
+        """A connection to a server that answers, having been sent what is optional."""
+        async with asyncio.timeout(seconds):
+            wire = await self._connected(address)
+            try:
+                await wire.send(b"".join((*self._optional, _ALIVE)))
+                replies = [await wire.read() for _ in (*self._optional, _ALIVE)]
+            except BaseException:
+                await wire.aclose()
+                raise
+        self._optional = [
+            command
+            for command, reply in zip(self._optional, replies, strict=False)
+            if not (isinstance(reply, Rejected) and reply.code in _NEVER)
+        ]
+        return wire
+
+    async def _connected(self, address: Address | None) -> RedisWire:
         arguments = self._arguments
         try:
             if self._target.kind == "sentinel":
@@ -142,10 +199,6 @@ class Dialler:
             wire = RedisWire(connection)
             try:
                 await connection.connect()
-                for command in self._prepare:
-                    await wire.send(command)
-                for _ in self._prepare:
-                    await wire.read()
             except BaseException:
                 await wire.aclose()
                 raise

@@ -1,0 +1,96 @@
+"""Background loops survive a failure, and no task ends in silence."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gc
+from pathlib import Path
+
+import pytest
+
+import asgi_aiproxy
+from asgi_aiproxy import _tasks
+from asgi_aiproxy._tasks import FailureLog, repeat, start
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_loop_goes_on_after_any_exception_and_says_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tasks, "_FIRST_PAUSE", 0.0)
+    steps = 0
+
+    async def step() -> bool:
+        nonlocal steps
+        steps += 1
+        if 1 < steps < 5:
+            raise KeyError("garbage")
+        await asyncio.sleep(0)
+        return steps < 8
+
+    await repeat(step, what="the loop")
+    assert steps == 8
+    assert caplog.text.count("the loop: 'garbage'; it is tried again") == 1
+    assert caplog.text.count("KeyError: 'garbage'") == 1  # its traceback
+    assert caplog.text.count("it works again, after 3 failures") == 1
+
+
+async def test_a_loop_can_be_cancelled_while_it_rests_after_a_failure() -> None:
+    async def step() -> None:
+        raise ValueError("always")
+
+    task = start(repeat(step, what="the loop"), what="the loop")
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+
+
+async def test_a_task_that_an_error_ends_is_logged_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work() -> None:
+        raise RuntimeError("unforeseen")
+
+    await asyncio.wait((start(work(), what="the work"),))
+    await asyncio.sleep(0)
+    gc.collect()
+    assert caplog.text.count("the work: ended by an error") == 1
+    assert caplog.text.count("RuntimeError: unforeseen") == 1
+
+
+def test_what_works_all_the_time_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    log = FailureLog("it")
+    log.worked()
+    assert caplog.text == ""
+    log.failed("no")
+    log.failed("no")
+    log.worked()
+    log.worked()
+    log.failed("no")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
+
+
+# Modules whose tasks are awaited by whoever makes them, or that retrieve what they raise; all other
+# tasks are made by `_tasks.start`, which logs the exception that ends one.
+AWAITED = {
+    "_tasks", "_watch", "hosting", "inprocess", "keys.ahead", "passthrough.websocket", "respond",
+    "stores.file", "stores.redis.link", "stores.redis.pipe", "upstream.connection", "upstream.dial",
+    "upstream.httpx", "upstream.reqwest", "usage",
+}  # fmt: skip
+
+
+def test_background_tasks_are_made_in_one_place() -> None:
+    root = Path(asgi_aiproxy.__file__).parent
+    found = set()
+    for path in root.rglob("*.py"):
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        if name.startswith("testing."):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            made = isinstance(node, ast.Attribute) and node.attr in ("create_task", "ensure_future")
+            if made:
+                found.add(name)
+    assert found <= AWAITED, "use asgi_aiproxy._tasks.start, or repeat"
