@@ -113,6 +113,7 @@ THIRD: dict[str, set[str]] = {
     "passthrough.websocket": {"websockets"},
     "keys.sealer": {"cryptography"},
     "prices.book": {"genai_prices"},
+    "upstream.http1": {"httptools"},
     "upstream.reqwest": {"pyreqwest"},
     "stores.redis.wire": {"redis"},
     "upstream.httpx": {"httpx"},

@@ -182,6 +182,19 @@ class Connection(asyncio.Protocol):
         self._held -= count
         return data[:count]
 
+    def change_protocol(self) -> None:
+        """What is received from here on belongs to another protocol, or to its next step.
+
+        What was received before must all have been read: the peer sent the rest before the new
+        protocol began (before TLS verified who it is, for example), so it may be anybody's.
+        Raises ConnectionEndedError on that, and what `lost` holds.
+        """
+        reader, self.reader = self.reader, None
+        if self._pieces or (reader is not None and reader.surplus):
+            self._end(ConnectionEndedError("it sent more than its reply before it was asked to"))
+        if self.lost is not None:
+            raise self.lost
+
     async def finish(self) -> bool:
         """End the exchange; tells whether the connection can have another one."""
         reader, self.reader = self.reader, None
@@ -221,16 +234,14 @@ class Connection(asyncio.Protocol):
 
     async def secure(self, context: ssl.SSLContext, host: str) -> None:
         """From here on, speak TLS with `host`. Raises ssl.SSLError, what `lost` holds."""
+        self.change_protocol()
         layer = TLSLayer(context, host)
-        hello = layer.shake()
-        self.reader = None
-        self.write(hello)
+        self.write(layer.shake())
         self._layers = (*self._layers, layer)
         while not layer.ready:
             if self.lost is not None:
                 raise self.lost
             await self._wait()
-        self.reader = None
 
     def _decrypted(self, data: bytes) -> bytes:
         """What came in through all layers; nothing if it was for themselves."""
@@ -239,7 +250,10 @@ class Connection(asyncio.Protocol):
                 if layer.ready:
                     data, answer = layer.open(data)
                 else:
-                    data, answer = b"", layer.shake(data)
+                    answer = layer.shake(data)
+                    # (What came behind the handshake was not asked for: it ends the connection.)
+                    data, more = layer.open(b"") if layer.ready else (b"", b"")
+                    answer += more
             except ssl.SSLError as error:
                 self._end(error)
                 return b""

@@ -252,7 +252,7 @@ async def _tunnel(connection: Connection, proxy: SplitResult, where: Place) -> N
     answer = await connection.send("CONNECT", request_head("CONNECT", target, headers), None, None)
     if not 200 <= answer.status < 300:
         raise _proxy_refused(f"HTTP {answer.status}")
-    connection.reader = None
+    connection.change_protocol()
 
 
 async def _socks(connection: Connection, proxy: SplitResult, where: Place) -> None:
@@ -262,19 +262,28 @@ async def _socks(connection: Connection, proxy: SplitResult, where: Place) -> No
         raise _proxy_refused("the credentials are too long for SOCKS")
     connection.write(b"\x05\x02\x00\x02" if user else b"\x05\x01\x00")
     chosen = await connection.read_raw(2)
+    connection.change_protocol()
     if chosen == b"\x05\x02" and user:
         connection.write(b"\x01%c%b%c%b" % (len(user), user, len(password), password))
-        if (await connection.read_raw(2))[1:] != b"\0":
+        verdict = await connection.read_raw(2)
+        connection.change_protocol()
+        if verdict[1:] != b"\0":
             raise _proxy_refused("wrong credentials")
     elif chosen != b"\x05\x00":
         raise _proxy_refused("no way to authenticate in common")
     host = where.host.encode("idna") if ":" not in where.host else where.host.encode()
     connection.write(b"\x05\x01\x00\x03%c%b%b" % (len(host), host, where.port.to_bytes(2)))
     head = await connection.read_raw(5)
-    if head[:2] != b"\x05\x00":
+    if head[0] != 5:
+        raise _proxy_refused("the reply is not SOCKS5")
+    if head[1] != 0:
         raise _proxy_refused(f"SOCKS error {head[1]}")
-    rest = {1: 4 - 1, 3: head[4], 4: 16 - 1}.get(head[3], 0)
-    await connection.read_raw(rest + 2)
+    # The address that it connected from: 4 bytes, a name behind its length, or 16 bytes.
+    left = {1: 4 - 1, 3: head[4], 4: 16 - 1}.get(head[3])
+    if left is None:
+        raise _proxy_refused(f"SOCKS address type {head[3]} is unknown")
+    await connection.read_raw(left + 2)
+    connection.change_protocol()
 
 
 def _proxy_refused(why: str) -> APIError:

@@ -5,18 +5,20 @@ https://www.rfc-editor.org/rfc/rfc9112
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
+from typing import Any
+
+import httptools
 
 from asgi_aiproxy.upstream.base import TOKEN, Headers
 
-MAX_HEAD = 128 * 1024
+MAX_HEAD = 128 * 1024  # bytes of the headers, with those of interim answers; also of the trailers
+MAX_HEADERS = 256
 _MAX_LINE = 4096  # the size of a chunk, and what is said beside it
 
-_STATUS = re.compile(r"HTTP/1\.([01]) (\d{3})(?: |$)")
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
-
-_HEAD, _COUNTED, _CHUNKED, _TRAILER, _UNTIL_CLOSED, _DONE = range(6)
+_START = b"HTTP/1."
+_CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
+_HEAD, _COUNTED, _CHUNKED, _UNTIL_CLOSED, _DONE = range(5)
 
 
 class NotHTTPError(Exception):
@@ -46,51 +48,53 @@ def _check_name(name: str) -> None:
         raise ValueError("a header has a name that is none")
 
 
-@lru_cache(maxsize=1024)
-def _size(line: bytes) -> int:
-    told = _SIZE.fullmatch(line)
-    if told is None:
-        raise NotHTTPError("what came is not chunked as it says")
-    return int(told[1], 16)
-
-
 class AnswerReader:
     """Reads one answer. `feed` what arrives, and `close` when the connection ends.
 
-    `begun` tells that `status` and `headers` are there, `done` that the answer is complete, and
-    `reusable` that another may follow on the same connection.
+    `begun` tells that `status` and `headers` are there, `done` that the answer is complete,
+    `reusable` that another may follow on the same connection, and `surplus` that more was received
+    than the answer.
+
+    The syntax is checked by llhttp (httptools) without any of its leniencies. Here is what it does
+    not decide: which answers have no body, where the answer ends, which framing is ambiguous, and
+    how much is read before it is refused. Once the head is complete, a body with a known length,
+    or one that lasts until the connection ends, passes without the parser.
     """
 
     __slots__ = (
-        "_crlf",
-        "_held",
+        "_events",
         "_left",
         "_method",
+        "_parser",
+        "_seen",
+        "_size",
         "_state",
-        "_trailer",
         "begun",
         "done",
         "headers",
         "reusable",
         "status",
+        "surplus",
     )
 
     def __init__(self, method: str) -> None:
         self._method = method
         self._state = _HEAD
-        self._held = b""  # what is not understood yet
-        self._left = 0  # bytes of the body, or of its present chunk
-        self._crlf = False  # the line end after a chunk is due
-        self._trailer = 0
+        self._events = events = _Events()
+        self._parser: Any = httptools.HttpResponseParser(events)
+        self._seen = b""  # the end of what was received of the head
+        self._size = 0  # bytes of heads, or of chunked coding since the last piece of the body
+        self._left = 0  # bytes of the body that are still to come
         self.status = 0
-        self.headers: list[tuple[str, str]] = []
+        self.headers: list[tuple[str, str]] = events.headers
         self.begun = False
         self.done = False
         self.reusable = True
+        self.surplus = False
 
     @classmethod
     def raw(cls) -> AnswerReader:
-        """A reader of what is no HTTP: all of it is body."""
+        """A reader for a protocol that is not HTTP: all of it is body."""
         reader = cls("")
         reader._state = _UNTIL_CLOSED
         reader.begun = True
@@ -107,9 +111,8 @@ class AnswerReader:
             return data
         if state == _HEAD:
             return self._head(data)
-        if state == _TRAILER:
-            return self._end(data)
-        self.reusable = False  # more than was asked for
+        if data:
+            self._exceeded()
         return b""
 
     def close(self) -> None:
@@ -118,166 +121,204 @@ class AnswerReader:
         if self._state == _UNTIL_CLOSED:
             self._finish()
         elif not self.begun:
-            partly = "in the middle of the headers" if self._held else "without an answer"
+            partly = "in the middle of the headers" if self._size else "without an answer"
             raise NotHTTPError(f"it was closed {partly}")
         elif not self.done:
             raise NotHTTPError("it was closed in the middle of the answer")
 
     def _head(self, data: bytes) -> bytes:
-        while True:
-            before = len(self._held)
-            held = self._held + data if before else data
-            at = held.find(b"\r\n\r\n", max(before - 3, 0))
-            # Some servers end their lines with a mere LF.
-            bare = held.find(b"\n\n", max(before - 1, 0), at if at >= 0 else len(held))
-            end, rest = (bare, bare + 2) if bare >= 0 else (at, at + 4)
-            if (len(held) if end < 0 else end) > MAX_HEAD:
+        while data:
+            # The parser does not say where a head ends. (Its lines end with CR LF, or it fails.)
+            seen = self._seen
+            at = (seen + data if seen else data).find(b"\r\n\r\n")
+            end = at + 4 - len(seen) if at >= 0 else len(data)
+            piece = data[:end] if end < len(data) else data
+            if self._size < len(_START):
+                self._check_start(piece)
+            self._size += end
+            if self._size > MAX_HEAD:
                 raise NotHTTPError(f"the headers are longer than {MAX_HEAD} bytes")
-            if end < 0:
-                if not b"HTTP/1.".startswith(held[:7]):
-                    raise NotHTTPError("what came is no HTTP")
-                self._held = held
+            self._parse(piece)
+            if at < 0:
+                self._seen = (seen + piece)[-len(_START) :]
                 return b""
-            self._held = b""
-            self._read(held[:end].decode("latin-1"))
-            data = held[rest:]
-            if self.status >= 200:
-                break
-            self.headers = []  # an interim answer; the real one follows
-        self._frame()  # which may find that it can not be read
-        self.begun = True
-        return self.feed(data) if data else b""
+            self._seen = b""
+            data = data[end:]
+            if self._complete():
+                return self.feed(data) if data else b""
+        return b""
 
-    def _read(self, head: str) -> None:
-        first, *lines = head.split("\n")
-        status = _STATUS.match(first.rstrip("\r"))
-        if status is None:
-            raise NotHTTPError("what came is no HTTP")
-        self.status = int(status[2])
-        self.reusable = status[1] == "1"
-        if self.status == 101:
+    def _check_start(self, piece: bytes) -> None:
+        # (The parser also knows RTSP, ICE, HTTP/2.0, and skips empty lines.)
+        start = (self._seen + piece)[: len(_START)]
+        if not _START.startswith(start):
+            raise NotHTTPError("invalid HTTP response: it does not begin with HTTP/1.1")
+
+    def _complete(self) -> bool:
+        """A head is in: tells whether it is that of the answer. Raises NotHTTPError."""
+        self.status = status = self._parser.get_status_code()
+        if status == 101:
             raise NotHTTPError("it changed to another protocol")
-        if "\0" in head or head.count("\r") > head.count("\r\n") + head.endswith("\r"):
-            # A lone CR may be a line end to whom a header is passed on.
-            raise NotHTTPError("what came has a header that is none")
-        headers = self.headers
-        for line in lines:
-            name, colon, value = line.partition(":")
-            if line[:1] in (" ", "\t") and headers:  # a value that was folded
-                headers[-1] = (headers[-1][0], f"{headers[-1][1]} {line.strip()}".strip())
-            elif colon and name and not name[-1].isspace():
-                headers.append((name.lower(), value.strip()))
-            else:
-                raise NotHTTPError("what came has a header that is none")
+        if status < 100:
+            raise NotHTTPError(f"invalid HTTP response: the status is {status}")
+        if status < 200:  # an interim answer; the real one follows
+            self.headers.clear()
+            self._parser = httptools.HttpResponseParser(self._events)
+            self._events.complete = False
+            return False
+        self._frame(old=self._parser.get_http_version() == "1.0")
+        self.begun = True
+        return True
 
-    def _frame(self) -> None:
+    def _frame(self, *, old: bool) -> None:
         """Find out how long the body is, by section 6.3."""
-        encoded = False
-        chunked = False
-        lengths: set[str] = set()
+        codings: list[str] = []
+        length: int | None = None
+        options: list[str] = []
         for name, value in self.headers:
             if name == "content-length":
-                lengths.update(part.strip() for part in value.split(","))
+                length = int(value)  # (the parser has seen that it is one number, and alone)
             elif name == "transfer-encoding":
-                codings = [coding.strip() for coding in value.lower().split(",")]
-                if any(coding not in ("chunked", "identity", "") for coding in codings):
-                    raise NotHTTPError("what came is in a transfer coding nobody asked for")
-                encoded, chunked = True, codings[-1] == "chunked"
+                codings.append(value.lower())
             elif name == "connection":
-                options = [option.strip() for option in value.lower().split(",")]
-                self.reusable = "close" not in options and (
-                    self.reusable or "keep-alive" in options
-                )
-        if (
-            (self._method == "CONNECT" and 200 <= self.status < 300)
-            or self._method == "HEAD"
-            or self.status in (204, 304)
-        ):
+                options += [option.strip(" \t") for option in value.lower().split(",")]
+        if codings and codings != ["chunked"]:
+            raise NotHTTPError("it has a transfer coding that is not supported")
+        # Section 6.1: HTTP/1.0 knows no transfer codings, so its framing is not to be trusted.
+        self.reusable = "close" not in options and (
+            not old or ("keep-alive" in options and not codings)
+        )
+        tunnel = self._method == "CONNECT" and self.status < 300
+        if tunnel or self._method == "HEAD" or self.status in (204, 304) or length == 0:
+            self.reusable = self.reusable and not tunnel
             self._finish()
-        elif encoded:
-            self.reusable = self.reusable and not lengths
-            self._state = _CHUNKED if chunked else _UNTIL_CLOSED
-        elif lengths:
-            length = lengths.pop()
-            if lengths or not (length.isascii() and length.isdigit()) or len(length) > 18:
-                raise NotHTTPError("what came has no sound content-length")
-            self._left = int(length)
+        elif codings:
+            self._state = _CHUNKED
+            self._events.begin_body()
+            self._size = 0
+            return
+        elif length is not None:
             self._state = _COUNTED
-            if self._left == 0:
-                self._finish()
+            self._left = length
         else:
             self._state = _UNTIL_CLOSED
+            self.reusable = False
+        self._parser = None
 
     def _finish(self) -> None:
-        if self._state == _UNTIL_CLOSED:
-            self.reusable = False
         self._state = _DONE
+        self._parser = None
         self.done = True
+
+    def _exceeded(self) -> None:
+        self.surplus = True
+        self.reusable = False
 
     def _count(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left > 0:
             return data
         if self._left < 0:
-            self.reusable = False
+            self._exceeded()
             data = data[: self._left]
         self._finish()
         return data
 
     def _chunks(self, data: bytes) -> bytes:
-        if self._held:
-            data = self._held + data
-            self._held = b""
-        out = []
-        at, size = 0, len(data)
-        while at < size:
-            if self._left:
-                piece = data[at : at + self._left]
-                out.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                self._crlf = True
-                continue
-            end = data.find(b"\r\n", at, at + _MAX_LINE)
-            if end < 0:
-                if size - at >= _MAX_LINE or (self._crlf and data[at:] != b"\r"):
-                    raise NotHTTPError("what came is not chunked as it says")
-                self._held = data[at:]
-                break
-            if self._crlf:
-                if end != at:
-                    raise NotHTTPError("what came is not chunked as it says")
-                self._crlf = False
-                at += 2
-                continue
-            left = _size(data[at:end])
-            at = end + 2
-            stop = at + left
-            if left and data[stop : stop + 2] == b"\r\n":  # all of it is here, as usual
-                out.append(data[at:stop])
-                at = stop + 2
-                continue
-            self._left = left
-            if not left:
-                self._state = _TRAILER
-                self._end(data[at:])
-                break
-        return out[0] if len(out) == 1 else b"".join(out)
+        events = self._events
+        pieces = events.pieces
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if not events.complete:
+                raise _invalid(error) from None
+            self._exceeded()  # what follows the answer is not valid
+        if len(pieces) == 1 and not events.complete and len(data) <= _MAX_LINE:
+            self._size = 0  # a chunk, or a piece of one, as usual
+            return pieces.pop()
+        if events.complete:
+            del pieces[events.count :]
+            # (The parser skips line ends between messages.)
+            if events.surplus or len(data) - len(data.rstrip(b"\r\n")) > 4:
+                self._exceeded()
+            self._finish()
+        body = b"".join(pieces)
+        beside = len(data) - len(body)
+        # What is not body: the sizes of the chunks, what is said beside them, and trailers.
+        self._size = beside if pieces else self._size + beside
+        most = MAX_HEAD if events.trailers else _MAX_LINE * (1 + len(pieces))
+        if self._size > most and not self.surplus:
+            raise NotHTTPError("invalid HTTP response: a chunk size or the trailers are too long")
+        pieces.clear()
+        return body
 
-    def _end(self, data: bytes) -> bytes:
-        """What follows the last chunk: lines that are of no interest, and an empty one."""
-        data = self._held + data
-        while not self.done:
-            end = data.find(b"\r\n")
-            self._trailer += end + 2 if end >= 0 else 0
-            if self._trailer + len(data) > MAX_HEAD:
-                raise NotHTTPError(f"the trailers are longer than {MAX_HEAD} bytes")
-            if end < 0:
-                self._held = data
-                return b""
-            data = data[end + 2 :]
-            if end == 0:
-                self._held = b""
-                self._finish()
-        self.reusable = self.reusable and not data
-        return b""
+    def _parse(self, data: bytes) -> None:
+        parser = self._parser
+        try:
+            parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if parser.get_status_code() != 101:
+                raise _invalid(error) from None
+
+
+def _invalid(error: Exception) -> NotHTTPError:
+    """What the parser has found, or what a callback of ours has."""
+    cause = error.__context__
+    if isinstance(cause, NotHTTPError):
+        return cause
+    return NotHTTPError(f"invalid HTTP response: {error}")
+
+
+class _Events:
+    """Takes what the parser finds. It does not refer to the parser, and so makes no cycle."""
+
+    __slots__ = (
+        "body_begun",
+        "complete",
+        "count",
+        "headers",
+        "on_body",
+        "pieces",
+        "surplus",
+        "trailers",
+    )
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[str, str]] = []
+        self.pieces: list[bytes] = []
+        self.on_body = self.pieces.append  # a call for each chunk, without a frame of Python
+        self.body_begun = False
+        self.trailers = 0
+        self.complete = False
+        self.count = 0  # pieces of the body when it was complete
+        self.surplus = False
+
+    def begin_body(self) -> None:
+        """The head is complete: headers that follow are trailers, which are left out."""
+        self.body_begun = True
+
+    def on_message_begin(self) -> None:
+        """A message begins: the answer, or what should not follow it."""
+        self.surplus = self.complete
+
+    def on_status(self, reason: bytes) -> None:
+        """What is said beside the status, of which the parser lets all bytes pass."""
+        if len(reason.translate(None, _CONTROLS)) != len(reason):
+            raise NotHTTPError("invalid HTTP response: invalid character in the status line")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer."""
+        if self.body_begun:
+            self.trailers += 1
+            return
+        if len(self.headers) >= MAX_HEADERS:
+            raise NotHTTPError(f"it has more than {MAX_HEADERS} headers")
+        # As the bytes that they are: only spaces and tabs are white space (RFC 9110, 5.6.3).
+        text = value.strip(b" \t").decode("latin-1")
+        self.headers.append((name.decode("latin-1").lower(), text))
+
+    def on_message_complete(self) -> None:
+        """All of a message is in."""
+        if not self.complete:
+            self.complete = True
+            self.count = len(self.pieces)
