@@ -71,6 +71,8 @@ class Connection(asyncio.Protocol):
         try:
             body = reader.feed(data)
         except NotHTTPError as error:
+            if error.body:
+                self._pieces.append(error.body)
             self._end(error)
             return
         if body:

@@ -22,7 +22,9 @@ _HEAD, _COUNTED, _CHUNKED, _UNTIL_CLOSED, _DONE = range(5)
 
 
 class NotHTTPError(Exception):
-    """What came is no HTTP/1.1 answer, or no whole one."""
+    """What came is no HTTP/1.1 answer, or no whole one. `body` is what of it came before that."""
+
+    body = b""
 
 
 def request_head(method: str, target: str, headers: Headers) -> bytes:
@@ -231,7 +233,9 @@ class AnswerReader:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             if not events.complete:
-                raise _invalid(error) from None
+                broken = _invalid(error)
+                broken.body = b"".join(pieces)
+                raise broken from None
             self._exceeded()  # what follows the answer is not valid
         if len(pieces) == 1 and not events.complete and len(data) <= _MAX_LINE:
             self._size = 0  # a chunk, or a piece of one, as usual

@@ -187,6 +187,20 @@ async def test_a_broken_coding_is_an_error(transport: Transport, body: bytes) ->
             await rest(await transport.send(post(wire.url, streamed=True)))
 
 
+async def test_chunks_before_one_that_is_not_valid_are_delivered(kind: Kind) -> None:
+    if kind.library != "sockets":
+        pytest.skip("that is for each library to decide")
+    transport = kind()
+    broken = FORMS["chunks"].replace(b"0\r\n\r\n", b"zz\r\n")
+    async with Wire(answering(broken)) as wire:
+        answer = await transport.send(post(wire.url, streamed=True))
+        assert await answer.read() == b"hello world"
+        with pytest.raises(APIError, match="invalid HTTP response"):
+            await answer.read()
+        await answer.aclose()
+    await close(transport)
+
+
 async def test_a_redirect_is_given_back_and_not_followed(transport: Transport) -> None:
     async with Wire(again(b"", "Location: /elsewhere", "X: 1")) as wire:
         wire.handler = answering(
