@@ -1171,7 +1171,13 @@ def test_a_whole_answer_is_written() -> None:
                             "signature": "c2ln",
                             "format": "anthropic-claude-v1",
                             "index": 0,
-                        }
+                        },
+                        {
+                            "type": "reasoning.encrypted",
+                            "data": "r t4 t4 c i",
+                            "format": "aiproxy-order-v1",
+                            "index": 1,
+                        },
                     ],
                     "annotations": [
                         {

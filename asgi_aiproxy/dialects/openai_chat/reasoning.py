@@ -40,13 +40,15 @@ def read(message: wire.Message, said: list[Block], calls: list[ToolCall]) -> Ite
     plain = message.reasoning_content or message.reasoning or ""
     blocks: list[Reasoning] = []
     for detail in message.reasoning_details or ():
-        if detail.format == GEMINI and detail.data:
-            if not _sign(detail, said, calls):
-                blocks.append(Reasoning("", {"gemini": {"signature": detail.data}}))
-        elif detail.type == "reasoning.encrypted" and detail.data and detail.format == ANTHROPIC:
-            blocks.append(Reasoning("", {"anthropic": {"redacted": detail.data}}))
-        elif detail.text or detail.summary or detail.signature:
-            blocks.append(_thought(detail, blocks))
+        if detail.format == GEMINI and detail.data and _sign(detail, said, calls):
+            continue
+        block = thought(detail)
+        if not block.text and not block.extra:
+            continue
+        if blocks and not blocks[-1].extra and not detail.data:
+            # one block in pieces, as a stream was collected
+            block = Reasoning(blocks.pop().text + block.text, block.extra)
+        blocks.append(block)
     if plain and not any(block.text for block in blocks):
         # The words stand beside the details: they are those of the one block that is signed.
         signed = [at for at, b in enumerate(blocks) if "signature" in b.extra.get("anthropic", {})]
@@ -57,13 +59,15 @@ def read(message: wire.Message, said: list[Block], calls: list[ToolCall]) -> Ite
     return iter(blocks)
 
 
-def _thought(detail: wire.Detail, before: list[Reasoning]) -> Reasoning:
-    text = detail.text or detail.summary or ""
+def thought(detail: wire.Detail) -> Reasoning:
+    """The thoughts that one member of `reasoning_details` tells."""
+    if detail.data and detail.format == GEMINI:
+        return Reasoning("", {"gemini": {"signature": detail.data}})
+    if detail.data and detail.format == ANTHROPIC and detail.type == "reasoning.encrypted":
+        return Reasoning("", {"anthropic": {"redacted": detail.data}})
     vendor = "gemini" if detail.format == GEMINI else "anthropic"
     extra = {vendor: {"signature": detail.signature}} if detail.signature else {}
-    if before and not before[-1].extra:  # one block in pieces, as a stream was collected
-        return Reasoning(before.pop().text + text, extra)
-    return Reasoning(text, extra)
+    return Reasoning(detail.text or detail.summary or "", extra)
 
 
 def _sign(detail: wire.Detail, said: list[Block], calls: list[ToolCall]) -> bool:

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.openai_chat import reasoning, wire
+from asgi_aiproxy.dialects.openai_chat import order, reasoning, wire
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Block,
@@ -118,11 +118,18 @@ class _Conversation:
     def _assistant(self, message: wire.Message, where: str) -> Iterator[Part]:
         said = [p for p in _parts(message.content, where) if not _empty(p)]
         calls = list(self._calls(message, where))
-        yield from reasoning.read(message, said, calls)
-        yield from said
+        images = list(_images(message, where))
+        ordered = order.restore(message, said, images, calls)
+        if ordered is not None:
+            yield from ordered
+        else:
+            yield from reasoning.read(message, said, calls)
+            yield from said
         if message.refusal:
             yield Refusal(message.refusal)
-        yield from calls
+        if ordered is None:
+            yield from images
+            yield from calls
 
     def _calls(self, message: wire.Message, where: str) -> Iterator[ToolCall]:
         for at, call in enumerate(message.tool_calls or ()):
@@ -137,10 +144,7 @@ class _Conversation:
             if not call.id:
                 raise invalid(f"Missing required parameter: '{place}.id'.", f"{place}.id")
             self._names[call.id] = name
-            google = (call.extra_content or {}).get("google") or {}
-            signature = google.get("thought_signature")
-            extra = {"gemini": {"signature": signature}} if signature else {}
-            yield ToolCall(call.id, name, arguments, extra)
+            yield ToolCall(call.id, name, arguments, _signed(call.extra_content))
         if message.function_call is not None:
             self._legacy += 1
             call_id = f"call_{self._legacy}"
@@ -169,6 +173,23 @@ def _of_custom_tool(call: wire.ToolCall) -> bool:
     if function is None or custom is None:
         return function is None
     return not (function.name or function.arguments) and bool(custom.name or custom.input)
+
+
+def _images(message: wire.Message, where: str) -> Iterator[Media]:
+    """The pictures that the model drew."""
+    for at, image in enumerate(message.images or ()):
+        place = f"{where}.images[{at}].image_url"
+        link = image.image_url
+        url = link.url if isinstance(link, wire.ImageURL) else link
+        if not url:
+            raise _read.required(place)
+        yield _linked("image", url, "image/*", place, _signed(image.extra_content))
+
+
+def _signed(extra_content: dict[str, Any] | None) -> dict[str, Any]:
+    """Gemini's signature of a call or a picture."""
+    signature = ((extra_content or {}).get("google") or {}).get("thought_signature")
+    return {"gemini": {"signature": signature}} if signature else {}
 
 
 def _empty(part: Part) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.openai_chat import reasoning
+from asgi_aiproxy.dialects.openai_chat import order, reasoning
 from asgi_aiproxy.dialects.openai_chat.usage import decode_usage, encode_usage
 from asgi_aiproxy.errors import APIError, Kind, kind_of
 from asgi_aiproxy.messages import (
@@ -265,16 +265,22 @@ def _message(response: Response) -> dict[str, Any]:
     details: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
+    found = order.Order()
     at = 0
-    for block in response.blocks:
+    for number, block in enumerate(response.blocks):
+        found.begin(number, block)
         match block:
             case Text(text, citations, extra):
                 annotations += [encode_citation(c, at, at + len(text)) for c in citations]
-                details += reasoning.details("", extra)
+                signed = reasoning.details("", extra)
+                found.end(number, block, text, signed)
+                details += signed
                 texts.append(text)
                 at += len(text)
             case Reasoning(text, extra):
-                details += reasoning.details(text, extra)
+                signed = reasoning.details(text, extra)
+                found.end(number, block, text, signed)
+                details += signed
                 thoughts.append(text)
             case Refusal(text):
                 refusals.append(text)
@@ -282,6 +288,7 @@ def _message(response: Response) -> dict[str, Any]:
                 calls.append(tool_call(block))
             case Media(kind="image"):
                 images.append(image(block))
+    details += found.details()
     details = [{**detail, "index": at} for at, detail in enumerate(details)]
     message: dict[str, Any] = {
         "role": "assistant",
@@ -305,16 +312,19 @@ def tool_call(call: ToolCall) -> dict[str, Any]:
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments},
     }
-    signature = call.extra.get("gemini", {}).get("signature")
-    if signature:
-        out["extra_content"] = {"google": {"thought_signature": signature}}
-    return out
+    return out | _signature(call.extra)
 
 
 def image(media: Media) -> dict[str, Any]:
     """A member of `images`, OpenRouter's place for pictures the model drew."""
     url = media.url or f"data:{media.media_type};base64,{media.data}"
-    return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "image_url", "image_url": {"url": url}, **_signature(media.extra)}
+
+
+def _signature(extra: Extra) -> dict[str, Any]:
+    """Gemini's signature of a call or a picture, where Google's own API of this form has it."""
+    signature = extra.get("gemini", {}).get("signature")
+    return {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
 
 
 def encode_citation(citation: Citation, start: int, end: int) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Any
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
 from asgi_aiproxy.dialects._blocks import Blocks
-from asgi_aiproxy.dialects.openai_chat import mend, reasoning, responses, wire
+from asgi_aiproxy.dialects.openai_chat import mend, order, reasoning, responses, wire
 from asgi_aiproxy.dialects.openai_chat.usage import decode_usage, encode_usage
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
+    Block,
     BlockDelta,
     BlockEnd,
     BlockStart,
@@ -158,6 +159,8 @@ class Encoder:
         self._at = 0  # characters of visible text in blocks that have ended
         self._visible: set[int] = set()
         self._extras: dict[int, Extra] = {}
+        self._blocks: dict[int, Block] = {}  # those that are open
+        self._order = order.Order()
         # How many members each list has so far: the SDK joins lists of a stream by `index`.
         self._told: dict[str, int] = {}
 
@@ -209,6 +212,8 @@ class Encoder:
         return self._head + b',"choices":[{"index":0,"delta":', b',"finish_reason":null}]}\n\n'
 
     def _begin(self, event: BlockStart) -> bytes:
+        self._blocks[event.index] = event.block
+        self._order.begin(event.index, event.block)
         match event.block:
             case Text():
                 self._visible.add(event.index)
@@ -236,7 +241,8 @@ class Encoder:
 
     def _finish(self, event: BlockEnd) -> bytes:
         _, _, pieces = self._open.pop(event.index, (b"", b"", []))
-        text = "".join(pieces)
+        block = self._blocks.pop(event.index)
+        text = whole = "".join(pieces)
         delta: dict[str, Any] = {}
         if event.index in self._visible:
             start, self._at = self._at, self._at + len(text)
@@ -245,10 +251,10 @@ class Encoder:
                 delta["annotations"] = self._numbered("annotations", cited)
             text = ""
         extra = merge(self._extras.pop(event.index, {}), event.extra)
-        if extra:
-            details = reasoning.details(text, extra)
-            if details:
-                delta["reasoning_details"] = self._numbered("reasoning_details", details)
+        details = reasoning.details(text, extra) if extra else []
+        if details:
+            delta["reasoning_details"] = self._numbered("reasoning_details", details)
+        self._order.end(event.index, block, whole, details)
         return self._chunk(_json.dumps(delta)) if delta else b""
 
     def _numbered(self, name: str, members: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -258,7 +264,10 @@ class Encoder:
 
     def _end(self, event: MessageEnd) -> bytes:
         finish = responses.finish_reason(event.stop, self._calls > 0)
-        delta = {"refusal": event.refusal} if event.refusal else {}
+        delta: dict[str, Any] = {"refusal": event.refusal} if event.refusal else {}
+        details = self._order.details()
+        if details:
+            delta["reasoning_details"] = self._numbered("reasoning_details", details)
         out = self._chunk(_json.dumps(delta), b'"' + finish.encode() + b'"')
         if self._usage_wanted and event.usage is not None:
             usage = _json.dumps(encode_usage(event.usage))

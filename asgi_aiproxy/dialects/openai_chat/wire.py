@@ -71,6 +71,13 @@ class Detail(Struct):
     id: str | None = None
 
 
+class Image(Struct):
+    """A picture that the model drew, as OpenRouter defined it."""
+
+    image_url: ImageURL | str | None = None
+    extra_content: dict[str, Any] | None = None
+
+
 class Message(Struct):
     role: str
     content: str | list[Part] | None = None
@@ -82,6 +89,7 @@ class Message(Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     reasoning_details: list[Detail] | None = None
+    images: list[Image] | None = None
 
 
 class FunctionDefinition(Struct):
