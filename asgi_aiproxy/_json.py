@@ -38,11 +38,17 @@ def typed(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """Decode `data` as a type; raises NotJSONError, or msgspec.ValidationError if it is another."""
     try:
         return decoder.decode(data)
-    except msgspec.ValidationError:
-        raise
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        # (Numbers like 1e400 are JSON; msgspec calls them a wrong type.)
+        if isinstance(error, msgspec.ValidationError) and "out of range" not in str(error):
+            raise
         kind: Any = decoder.type  # type[T] before msgspec 0.23, TypeForm[T] since
-        value: T = msgspec.convert(_lenient(data), kind, str_keys=True)
+        parsed = _lenient(data)
+        try:
+            value: T = msgspec.convert(parsed, kind, str_keys=True)
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            # A member that stays encoded (Raw), or a name that has no UTF-8.
+            value = decoder.decode(json.dumps(_finite(_unicode(parsed))).encode())
         return value
 
 
@@ -82,6 +88,18 @@ def _finite(value: Any) -> Any:
             return [_finite(member) for member in value]
         case float() if not math.isfinite(value):
             return None
+    return value
+
+
+def _unicode(value: Any) -> Any:
+    """The same with a question mark for each lone surrogate."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {_unicode(name): _unicode(member) for name, member in value.items()}
+        case list():
+            return [_unicode(member) for member in value]
     return value
 
 

@@ -6,12 +6,15 @@ once, when it knows who may serve, and tells it once how the exchange ended.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from asgi_aiproxy.usage import UsageRecord
+
+logger = logging.getLogger("asgi_aiproxy")
 
 # Where an ASGI scope carries its gate.
 GATE_KEY = "asgi_aiproxy.gate"
@@ -48,3 +51,17 @@ class Gate(Protocol):
 
         `passed` is what to estimate it by, should nobody have counted.
         """
+
+
+def settle(gate: Gate | None, record: UsageRecord, passed: Passed = NOTHING_PASSED) -> UsageRecord:
+    """Book how an exchange ended with its gate, if it has one; returns the record.
+
+    A gate that fails is logged: the exchange has its record, whatever happens.
+    """
+    if gate is None:
+        return record
+    try:
+        return gate.settle(record, passed)
+    except Exception:
+        logger.exception("an exchange could not be settled, what it had reserved stays charged")
+        return record

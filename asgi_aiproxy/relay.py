@@ -23,7 +23,7 @@ from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.credentials import blot
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import Gate, Passed
+from asgi_aiproxy.gate import Gate, Passed, settle
 from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError
 from asgi_aiproxy.keys.ahead import Ahead
 from asgi_aiproxy.messages import Usage
@@ -409,26 +409,35 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
-        translator = self._translator
-        usage = translator.usage if translator is not None else None
+        model, usage = self._reported()
         lease, self._lease = self._lease, None
         if lease is not None:
-            if usage is not None:
-                lease.spend(usage.input + usage.output)
-            if self._error is not None and self._error.kind is Kind.LIMITED:
-                lease.settle(429, self._error.retry_after)
-            lease.release()
+            with lease:  # which is released, whatever happens
+                if usage is not None:
+                    lease.spend(usage.input + usage.output)
+                if self._error is not None and self._error.kind is Kind.LIMITED:
+                    lease.settle(429, self._error.retry_after)
         if self._ahead is not None:
             self._ahead.drop()
             self._ahead = None
-        gate, record = self._call.gate, self._record(usage)
-        if gate is not None:
-            record = gate.settle(record, Passed(self._passed, self._sample))
+        passed = Passed(self._passed, self._sample)
+        record = settle(self._call.gate, self._record(model, usage), passed)
         self._relay.recorder.put(record, self.watch.rounds.loop)
         if self._answer is not None:
             await self._drop_answer()
 
-    def _record(self, usage: Usage | None) -> UsageRecord:
+    def _reported(self) -> tuple[str, Usage | None]:
+        """Model and usage as the answer reported them; nothing, if that cannot be read."""
+        translator = self._translator
+        if translator is None:
+            return "", None
+        try:
+            return translator.model, translator.usage
+        except Exception:
+            logger.exception("what provider %s reports of its usage is unreadable", self._provider)
+            return "", None
+
+    def _record(self, model: str, usage: Usage | None) -> UsageRecord:
         call, error = self._call, self._error
         if error is not None:
             refused = not error.retryable and error.kind is not Kind.INTERNAL
@@ -445,7 +454,7 @@ class Exchange:
             provider=self._provider,
             model_asked=call.model,
             model_sent=self._model,
-            model=self._translator.model if self._translator is not None else "",
+            model=model,
             key_id=self._key_id,
             usage=usage,
             outcome=outcome,

@@ -96,6 +96,19 @@ def _word(text: str) -> str:
 _LONG = 200
 
 
+def _storable(record: UsageRecord) -> UsageRecord:
+    """The same record with its texts as Unicode: callers and providers may write lone surrogates
+    into a model's name, which no file, database or JSON library takes."""
+    texts = {name: getattr(record, name) for name in _TEXTS}
+    if all(text.isascii() for text in texts.values()):
+        return record
+    plain = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
+    return msgspec.structs.replace(record, **plain)
+
+
+_TEXTS = ("model", "model_asked", "model_sent", "error", "principal", "key_id", "account")
+
+
 def tee(*sinks: UsageSink) -> UsageSink:
     """A sink that passes records to all of `sinks`. One that fails or hangs does not keep them from
     the others."""
@@ -219,7 +232,7 @@ class Recorder:
                 record = self._waiting.popleft()
                 self._handed += 1
                 try:
-                    told = self._sink(record)
+                    told = self._sink(_storable(record))
                     if hasattr(told, "__await__"):  # a plain function is taken, too
                         await told
                 except Exception:

@@ -8,7 +8,7 @@ import time
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._watch import ClientGoneError, Watch
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed
+from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed, settle
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.body import Body, Content, content
@@ -123,21 +123,31 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
-        model, usage = self._meter.told() if self._meter is not None else ("", None)
-        if self._turns is not None:
-            self._turns.release(usage)
-        loop = self._watch.rounds.loop
-        if self._gate is not None:
-            record = self._books.record(model, usage)
-            self._ways.recorder.put(self._gate.settle(record, self._passed(usage)), loop)
-        elif self._ways.recorded:
-            self._ways.recorder.put(self._books.record(model, usage), loop)
+        model, usage = self._reported()
+        try:
+            if self._turns is not None:
+                self._turns.release(usage)
+        finally:
+            if self._gate is not None or self._ways.recorded:
+                record = self._books.record(model, usage)
+                record = settle(self._gate, record, self._passed(usage))
+                self._ways.recorder.put(record, self._watch.rounds.loop)
         answer, self._answer = self._answer, None
         if answer is not None:
             try:
                 await answer.aclose()
             except Exception:  # of a transport that is not ours
                 logger.warning("an answer could not be closed", exc_info=True)
+
+    def _reported(self) -> tuple[str, Usage | None]:
+        """Model and usage as the answer reported them; nothing, if that cannot be read."""
+        if self._meter is None:
+            return "", None
+        try:
+            return self._meter.told()
+        except Exception:
+            logger.exception("what %s reports of its usage is unreadable", self._asked.site.name)
+            return "", None
 
     def _passed(self, usage: Usage | None) -> Passed:
         """What of the answer went by, should it not have told its usage to the end."""

@@ -7,10 +7,13 @@ passes.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.told import told_in, told_in_event
+
+logger = logging.getLogger("asgi_aiproxy")
 
 HEAD = 8 * 1024
 TAIL = 16 * 1024
@@ -90,7 +93,11 @@ class Sum:
         """See one event."""
         if '"usage' not in text and (self.model or '"model"' not in text):
             return
-        model, found = told_in_event(text)
+        try:
+            model, found = told_in_event(text)
+        except Exception:  # the session is none the worse for it
+            logger.exception("what an event of a session reports of its usage is unreadable")
+            return
         self.model = self.model or model
         if found is not None:
             before = self.usage or Usage()

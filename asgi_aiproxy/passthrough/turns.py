@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import ExitStack
 
 from asgi_aiproxy.credentials import Blot, blot
 from asgi_aiproxy.errors import APIError
@@ -145,11 +146,13 @@ class Turns:
 
     def release(self, usage: Usage | None = None) -> None:
         """Give the keys back; what was used counts against the last."""
-        if self._lease is not None and usage is not None:
-            self._lease.spend(usage.input + usage.output)
-        if self._doubted:
-            self._judge(guilty=len(self._tried) == 1 and self._calls)
-        self._let_go()
+        try:
+            if self._lease is not None and usage is not None:
+                self._lease.spend(usage.input + usage.output)
+            if self._doubted:
+                self._judge(guilty=len(self._tried) == 1 and self._calls)
+        finally:
+            self._let_go()
 
     def _let_go(self) -> None:
         """Give back the key in use, unless it is still to be judged."""
@@ -164,10 +167,11 @@ class Turns:
             path, count = self._asked.route.path, len(doubted)
             name = self._asked.site.name
             logger.warning("%s refused %d keys at %s: none is put to rest", name, count, path)
-        for lease, status, code in doubted:
-            if guilty:
-                lease.settle(status, code=code)
-            lease.release()
+        with ExitStack() as stack:  # all are given back, whatever happens
+            for lease, status, code in doubted:
+                stack.enter_context(lease)
+                if guilty:
+                    lease.settle(status, code=code)
 
     @property
     def _calls(self) -> bool:

@@ -21,7 +21,7 @@ from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import GATE_KEY, Gate
+from asgi_aiproxy.gate import GATE_KEY, Gate, settle
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import told_headers
@@ -102,9 +102,10 @@ class Bridge:
             await self._deny(error.status, asked.site.face.encode_error(error), headers)
         finally:
             usage = self._sum.usage
-            turns.release(usage)
-            record = books.record(self._sum.model, usage)
-            self._ways.recorder.put(record if gate is None else gate.settle(record))
+            try:
+                turns.release(usage)
+            finally:
+                self._ways.recorder.put(settle(gate, books.record(self._sum.model, usage)))
 
     # the handshake
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+
 from asgi_aiproxy._tasks import FailureLog
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.base import StoreUnavailableError
@@ -168,3 +170,24 @@ class StateFile:
                 f"process; several workers share their state over Redis."
             ) from None
         self._lock = lock
+
+
+def packed(state: msgspec.Struct) -> bytes:
+    """A state as MessagePack. Lone surrogates, which UTF-8 cannot have, become question marks."""
+    try:
+        return msgspec.msgpack.encode(state)
+    except UnicodeEncodeError:
+        plain = msgspec.to_builtins(state, builtin_types=(bytes,))
+        return msgspec.msgpack.encode(_unicode(plain))
+
+
+def _unicode(value: Any) -> Any:
+    """Plain values with all texts as Unicode."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {_unicode(key): _unicode(member) for key, member in value.items()}
+        case list() | tuple():
+            return [_unicode(member) for member in value]
+    return value

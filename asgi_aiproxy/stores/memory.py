@@ -32,7 +32,7 @@ from asgi_aiproxy.stores.base import (
     Slot,
     check,
 )
-from asgi_aiproxy.stores.file import StateFile
+from asgi_aiproxy.stores.file import StateFile, packed
 
 _FORMAT = 1
 _RECORDS = 10_000  # of a log that survive
@@ -422,7 +422,7 @@ class MemoryStore:
             for name, records in self._logs.items()
         }
         saved = _Saved(_FORMAT, self._tables, self._versions, self._accounts, logs)
-        return msgspec.msgpack.encode(saved)
+        return packed(saved)
 
     def _restore(self, data: bytes, name: str) -> None:
         try:

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 
 from asgi_aiproxy import Authenticate, InjectKey, Key, KeyPool, PassthroughProxy, UsageRecord
+from asgi_aiproxy.gate import GATE_KEY
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.passthrough import key_in_subprotocol
@@ -532,3 +533,37 @@ async def test_over_tls_with_an_authority_of_ones_own(door: Door) -> None:
             async with connect(f"ws://127.0.0.1:{door.port}/x", proxy=None):
                 pass
         assert caught.value.response.status_code in (502, 403)
+
+
+# ── the end ──────────────────────────────────────────────────────────────────
+
+
+async def test_odd_usage_and_a_gate_that_fails_take_neither_session_nor_key_nor_record(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gate:
+        async def admit(self, *call: Any) -> None:
+            return None
+
+        def settle(self, *end: Any) -> UsageRecord:
+            raise RuntimeError("no settlement")
+
+    def gated(proxy: PassthroughProxy, pool: KeyPool) -> Any:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await proxy({**scope, GATE_KEY: Gate()}, receive, send)
+
+        return app
+
+    events = [
+        '{"type":"response.done","response":{"usage":{"\\ud800":1,"input_tokens":1}}}',
+        '{"type":"response.done","response":{"usage":{"input_tokens":[],"output_tokens":1e999}}}',
+        '{"type":"response.done","response":{"usage":{"input_tokens":"\\udfff"}}}',
+        '{"type":"response.done","response":{"usage":7}}',
+    ]
+    async with place(door, echo, wrap=gated) as at:
+        async with realtime(at.url) as client:
+            for event in events:
+                await client.send(event)
+                assert await client.recv() == event
+        assert (await at.recorded()).outcome == "done"
+    assert "could not be settled" in caplog.text

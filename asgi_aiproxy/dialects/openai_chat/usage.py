@@ -67,7 +67,7 @@ def read_usage(usage: Any) -> Told | None:
         return None
     try:
         return msgspec.convert(usage, Told)
-    except msgspec.ValidationError:
+    except ValueError:  # numbers written as text, names that are not Unicode
         told = msgspec.convert(_counts(usage, Told), Told)
         into, out = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
         told.prompt_tokens_details = _Into(**_counts(into, _Into))
