@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import quote, unquote
 
+from asgi_aiproxy._headers import combined
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.errors import APIError, Kind
 
@@ -66,16 +67,23 @@ def _tail(sent: str, rest: str) -> str:
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The first value of a request header; `name` in lower case."""
+    """The value of a request header, see `combined`; `name` in lower case."""
+    found: str | None = None
     for key, value in scope["headers"]:
         if key == name:
-            return str(value.decode("latin-1"))
-    return None
+            text = value.decode("latin-1")
+            found = text if found is None else combined(found, text)
+    return found
 
 
 def headers(scope: Scope, names: Mapping[bytes, str]) -> dict[str, str]:
-    """Those of the request headers that have one of `names`, by its text; the last of each."""
-    return {names[n]: value.decode("latin-1") for n, value in scope["headers"] if n in names}
+    """Those of the request headers that have one of `names`, by its text; see `combined`."""
+    found: dict[str, str] = {}
+    for key, value in scope["headers"]:
+        if key in names:
+            name, text = names[key], value.decode("latin-1")
+            found[name] = combined(found[name], text) if name in found else text
+    return found
 
 
 def content_length(scope: Scope) -> int | None:

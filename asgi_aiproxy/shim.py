@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._headers import codings_of
 from asgi_aiproxy._watch import AllRounds, ClientGoneError, Watch
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.credentials import credential
@@ -216,8 +217,8 @@ class Shim:
         principal: Principal,
     ) -> None:
         told = _asgi.headers(scope, self._heard[face])
-        coding = told.get("content-encoding", "identity")
-        if coding != "identity":
+        coding = ", ".join(codings_of(told.get("content-encoding", "")))
+        if coding:
             message = f"The request body is encoded as {coding!r}: send it as it is."
             raise APIError(Kind.INVALID, message, status=415)
         if operation.body == "form" and not told.get("content-type", "").startswith(_JSON):

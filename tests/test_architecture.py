@@ -20,10 +20,20 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if "__pycache__" not in path.
 PACKAGE = "asgi_aiproxy"
 
 # A unit is a module or a folder of the package. Which others it may import:
-PURE = {"_json", "errors", "messages", "framing", "dialects", "translate", "retry_after"}
+PURE = {
+    "_headers",
+    "_json",
+    "errors",
+    "messages",
+    "framing",
+    "dialects",
+    "translate",
+    "retry_after",
+}
 MAY: dict[str, set[str]] = {
     # pure: what can be decided without I/O
     "_json": set(),
+    "_headers": set(),
     "errors": set(),
     "retry_after": set(),
     "stores": {"_tasks", "errors"},
@@ -33,7 +43,7 @@ MAY: dict[str, set[str]] = {
     "translate": {"dialects", "errors", "framing", "messages"},
     # parts, each usable alone
     "_watch": {"errors"},
-    "_asgi": {"_watch", "errors"},
+    "_asgi": {"_headers", "_watch", "errors"},
     "usage": {"_tasks", "messages"},
     "keys": {"_tasks", "errors", "retry_after", "stores"},
     "networks": {"errors"},
@@ -56,7 +66,7 @@ MAY: dict[str, set[str]] = {
     }
     | {"stores", "usage"},
     "credentials": {"_asgi"},
-    "upstream": {"errors"},
+    "upstream": {"_headers", "errors"},
     "providers": {"_json", "dialects", "errors", "keys", "upstream"},
     # from a call to its answer
     "call": {"dialects", "gate", "identity", "messages"},
@@ -78,10 +88,29 @@ MAY: dict[str, set[str]] = {
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors"},
     # apps and middlewares
-    "shim": {"_asgi", "_json", "_watch", "call", "credentials", "dialects", "errors", "gate"}
+    "shim": {
+        "_asgi",
+        "_headers",
+        "_json",
+        "_watch",
+        "call",
+        "credentials",
+        "dialects",
+        "errors",
+        "gate",
+    }
     | {"identity", "models", "providers", "refusals", "relay", "respond", "uploads", "upstream"}
     | {"usage"},
-    "passthrough": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "gate"}
+    "passthrough": {
+        "_asgi",
+        "_headers",
+        "_json",
+        "_watch",
+        "credentials",
+        "dialects",
+        "errors",
+        "gate",
+    }
     | {"identity", "keys", "messages", "providers", "refusals", "relay", "respond", "retry_after"}
     | {"stores", "uploads", "upstream", "usage"},
     "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}

@@ -248,6 +248,13 @@ async def test_a_compressed_body_is_a_415_that_says_so_and_an_empty_one_a_400() 
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize("coding", ["identity", "Identity", " identity ", "", "identity, IDENTITY"])
+async def test_a_coding_that_changes_nothing_is_no_compression(coding: str) -> None:
+    app, upstream = shim()
+    answer = await asgi.chat(app, headers={"content-encoding": coding})
+    assert (answer.status, len(upstream.requests)) == (200, 1)
+
+
 async def test_a_body_in_many_pieces_is_put_together() -> None:
     app, upstream = shim()
     body = json.dumps({"model": "m", "messages": MESSAGES}).encode()

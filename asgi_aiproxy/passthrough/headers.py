@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from asgi_aiproxy._asgi import RawHeaders, Scope
+from asgi_aiproxy._headers import combined
 from asgi_aiproxy.credentials import without
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.upstream.base import TOKEN, Headers
@@ -191,7 +192,7 @@ def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
             if name in said:
                 if name in _FRAMING:
                     raise AmbiguousError("The request says its host or its length several times.")
-                said[name] = f"{said[name]}, {value.decode('latin-1')}"
+                said[name] = combined(said[name], value.decode("latin-1"))
             else:
                 said[name] = value.decode("latin-1")
         elif role == _CREDENTIAL:
@@ -238,7 +239,7 @@ def told_headers(
         if role == _LOCATION and relocated is not None:
             value = relocated(name, value)
         elif role == _READ:
-            said[name] = f"{said[name]}, {value}" if name in said else value
+            said[name] = combined(said[name], value) if name in said else value
         if passed:
             pairs.append((passed, value.encode("latin-1", "replace")))
     joined = b"".join(chain.from_iterable(pairs))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 
+from asgi_aiproxy._headers import codings_of
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.told import told_in, told_in_event
 
@@ -38,7 +39,7 @@ class Meter:
     @classmethod
     def for_type(cls, content_type: str, content_encoding: str) -> Meter | None:
         """A meter for such an answer, if it may tell usage in words that can be read."""
-        return cls() if content_encoding in ("", "identity") and _tells(content_type) else None
+        return cls() if _tells(content_type) and not codings_of(content_encoding) else None
 
     @property
     def head(self) -> bytes:

@@ -9,7 +9,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asgi_aiproxy.upstream.base import Incoming, Outgoing, Timeouts, Transport, check_transport
+from asgi_aiproxy.upstream.base import (
+    MAX_DECODED,
+    Incoming,
+    Outgoing,
+    Timeouts,
+    Transport,
+    check_transport,
+)
 
 if TYPE_CHECKING:
     from asgi_aiproxy.upstream.httpx import HttpxTransport
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_aiproxy")
 
 __all__ = [
+    "MAX_DECODED",
     "HttpxTransport",
     "Incoming",
     "Outgoing",
@@ -50,6 +58,7 @@ def default_transport(
     proxy: str | None = None,
     ca: str | Path | bytes | None = None,
     http2: bool = False,
+    max_decoded: int = MAX_DECODED,
 ) -> Transport:
     """The transport to take where nothing else is known: this package's own.
 
@@ -61,6 +70,7 @@ def default_transport(
         "max_connections": max_connections,
         "proxy": proxy,
         "ca": ca,
+        "max_decoded": max_decoded,
     }
     if not http2:
         from asgi_aiproxy.upstream.sockets import SocketTransport

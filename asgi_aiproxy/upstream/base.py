@@ -9,9 +9,13 @@ from typing import Protocol
 
 import msgspec
 
+from asgi_aiproxy._headers import combined
 from asgi_aiproxy.errors import ConfigurationError
 
 Headers = Sequence[tuple[str, str]]  # names in lower case, repeated ones kept
+
+# Bytes that an answer may be when its content coding is undone.
+MAX_DECODED = 64 * 1024 * 1024
 
 # A header's name is a token (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2).
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -115,8 +119,9 @@ def _nobody_knows() -> bool:
 
 
 def header(headers: Headers, name: str) -> str | None:
-    """The first value of a header; `name` in lower case."""
+    """The value of a header, see `combined`; `name` in lower case."""
+    found: str | None = None
     for key, value in headers:
         if key == name:
-            return value
-    return None
+            found = value if found is None else combined(found, value)
+    return found

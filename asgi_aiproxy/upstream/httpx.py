@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
-from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
+from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import plain
 from asgi_aiproxy.upstream.dial import proxy_parts, reason, tls
 from asgi_aiproxy.upstream.failures import address, check_proxy, no_connection
@@ -37,7 +37,8 @@ class HttpxTransport:
 
     Without `transport` one of httpx's own is made, with `max_connections`, `max_keepalive`,
     `proxy`, `ca` (a PEM file, or its content) and `http2` as given; a transport that is given
-    brings all that itself. `timeouts` gives the limits for pool and connection; waiting for and
+    brings all that itself. `max_decoded` is how many bytes an answer may be whose compression is
+    undone. `timeouts` gives the limits for pool and connection; waiting for and
     within the answer is limited by who reads it.
     """
 
@@ -51,7 +52,9 @@ class HttpxTransport:
         proxy: str | None = None,
         ca: str | Path | bytes | None = None,
         http2: bool = False,
+        max_decoded: int = MAX_DECODED,
     ) -> None:
+        self._max_decoded = max_decoded
         limits = timeouts if timeouts is not None else Timeouts()
         self._timeout = {
             "pool": limits.pool,
@@ -112,7 +115,7 @@ class HttpxTransport:
         except Exception as error:
             raise failure(httpx, error, request.url) from error
         try:
-            return HttpxIncoming(httpx, response, raw=request.raw)
+            return HttpxIncoming(httpx, response, raw=request.raw, most=self._max_decoded)
         except BaseException:
             await response.aclose()
             raise
@@ -166,29 +169,28 @@ class HttpxTransport:
 class HttpxIncoming:
     """An answer of httpx's."""
 
-    def __init__(self, httpx: Any, response: Any, *, raw: bool) -> None:
+    def __init__(self, httpx: Any, response: Any, *, raw: bool, most: int) -> None:
         self._httpx = httpx
         self._response = response
         self.status: int = response.status_code
         headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
         self.headers: Headers
-        self.headers, self._undo = plain(headers, raw=raw)
+        self.headers, self._undo = plain(headers, raw=raw, most=most)
         self._bytes: AsyncIterator[bytes] = aiter(response.stream)
 
     async def read(self) -> bytes:
         """The next bytes; nothing at the end."""
+        return await (self._undo.read(self._more) if self._undo is not None else self._more())
+
+    async def _more(self) -> bytes:
         try:
             async for data in self._bytes:
-                if self._undo is not None:
-                    data = self._undo.feed(data)
                 if data:  # an empty piece is not the end
-                    return data
+                    return bytes(data)
         except APIError:
             raise
         except Exception as error:
             raise failure(self._httpx, error) from error
-        if self._undo is not None:
-            self._undo.close()
         return b""
 
     async def aclose(self) -> None:

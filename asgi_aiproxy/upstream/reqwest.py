@@ -20,7 +20,7 @@ except ImportError as error:
     ) from error
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
-from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
+from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import Undo, plain
 from asgi_aiproxy.upstream.dial import certificates, proxy_parts
 from asgi_aiproxy.upstream.failures import address, check_proxy, no_connection
@@ -34,7 +34,8 @@ class ReqwestTransport:
 
     `ca` is a PEM file (or its content) trusted beside the system's; `proxy` the URL of an outbound
     proxy for all requests that name no other; `http2` lets TLS connections negotiate HTTP/2. The
-    environment's proxy variables are not read.
+    environment's proxy variables are not read. `max_decoded` is how many bytes an answer may be
+    whose compression is undone.
 
     pyreqwest (as of 0.15) can not end a request that waits for the head of its answer: who is
     cancelled there leaves, but the provider goes on, and the request still counts against
@@ -50,14 +51,16 @@ class ReqwestTransport:
         proxy: str | None = None,
         ca: str | Path | bytes | None = None,
         http2: bool = False,
+        max_decoded: int = MAX_DECODED,
     ) -> None:
+        self._max_decoded = max_decoded
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._max_connections = max_connections
         self._max_keepalive = max_keepalive
         self._proxy = proxy
         self._ca = certificates(ca) if ca is not None else None
         self._http2 = http2
-        self._clients: dict[tuple[str | None, bool], Client] = {}
+        self._clients: dict[str | None, Client] = {}
         if proxy is not None:
             proxy_parts(proxy)
 
@@ -66,10 +69,9 @@ class ReqwestTransport:
 
     async def send(self, request: Outgoing) -> ReqwestIncoming:
         """Send one request; returns when the head of the answer is in."""
-        which = (request.proxy, request.raw)
-        client = self._clients.get(which)
+        client = self._clients.get(request.proxy)
         if client is None:
-            client = self._clients[which] = self._build(*which)
+            client = self._clients[request.proxy] = self._build(request.proxy)
         body: _Body | None = None
         try:
             builder = client.request(request.method, request.url).headers(list(request.headers))
@@ -97,7 +99,9 @@ class ReqwestTransport:
         if body is not None and response.status >= 300:
             body.stop()  # refused before all was said
         try:
-            headers, undo = plain(_headers(response.headers), raw=request.raw)
+            headers, undo = plain(
+                _headers(response.headers), raw=request.raw, most=self._max_decoded
+            )
         except BaseException:
             await sending.__aexit__(None, None, None)
             raise
@@ -110,7 +114,7 @@ class ReqwestTransport:
         for client in clients.values():
             await client.close()
 
-    def _build(self, proxy: str | None, raw: bool) -> Client:
+    def _build(self, proxy: str | None) -> Client:
         limits = self._timeouts
         builder = (
             ClientBuilder()
@@ -125,8 +129,8 @@ class ReqwestTransport:
         )
         if self._http2:
             builder = builder.http2(True)
-        if raw:
-            builder = builder.gzip(False).brotli(False).deflate(False).zstd(False)
+        # It does not say how much may become of a few bytes: they are decoded here.
+        builder = builder.gzip(False).brotli(False).deflate(False).zstd(False)
         proxy = proxy or self._proxy
         if proxy:
             check_proxy(proxy)
@@ -164,15 +168,15 @@ class ReqwestIncoming:
 
     async def read(self) -> bytes:
         """The next bytes; nothing at the end."""
+        return await (self._undo.read(self._more) if self._undo is not None else self._more())
+
+    async def _more(self) -> bytes:
         try:
             while (chunk := await self._chunk()) is not None:
-                data = bytes(chunk)
-                if self._undo is None or (data := self._undo.feed(data)):
+                if data := bytes(chunk):
                     return data
         except exceptions.PyreqwestError as error:
             raise failure(error) from error
-        if self._undo is not None:
-            self._undo.close()
         return b""
 
     async def aclose(self) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
-from asgi_aiproxy.upstream.base import Headers, Outgoing, Timeouts
+from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts
 from asgi_aiproxy.upstream.coding import Undo, plain
 from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
 from asgi_aiproxy.upstream.dial import Place, dial, needs_tls, place, proxy_parts, reason, tls
@@ -31,7 +31,8 @@ class SocketTransport:
     `max_connections` limits the requests at once, `max_keepalive` the idle connections kept for
     each provider. `proxy` is the URL of an outbound proxy (http, https, socks5) for all requests
     that name no other; `ca` a PEM file (or its content) trusted beside the system's. The
-    environment's proxy variables are not read.
+    environment's proxy variables are not read. `max_decoded` is how many bytes an answer may be
+    that the provider compressed although it was asked not to, once it is decoded.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class SocketTransport:
         max_keepalive: int = 200,
         proxy: str | None = None,
         ca: str | Path | bytes | None = None,
+        max_decoded: int = MAX_DECODED,
     ) -> None:
         if proxy is not None:
             proxy_parts(proxy)
+        self._max_decoded = max_decoded
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._max_connections = max_connections
         self._max_keepalive = max_keepalive
@@ -79,7 +82,7 @@ class SocketTransport:
         try:
             connection = pool.idle(where.origin) or await self._connect(pool, where)
             reader = await connection.send(request.method, head, request.body, length)
-            headers, undo = plain(reader.headers, raw=request.raw)
+            headers, undo = plain(reader.headers, raw=request.raw, most=self._max_decoded)
         except BaseException as error:
             try:
                 if connection is not None:
@@ -152,15 +155,15 @@ class SocketIncoming:
         if connection is None:
             return b""
         try:
-            while data := await connection.read():
-                if self._undo is None or (data := self._undo.feed(data)):
-                    return data
+            if self._undo is None:
+                data = await connection.read()
+            else:
+                data = await self._undo.read(connection.read)
         except _BROKEN as error:
             raise broke(error) from error
-        if self._undo is not None:
-            self._undo.close()
-        await self.aclose()
-        return b""
+        if not data:
+            await self.aclose()
+        return data
 
     def ended(self) -> bool:
         """Whether nothing comes after what was read."""

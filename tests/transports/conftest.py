@@ -21,6 +21,7 @@ from asgi_aiproxy.upstream import (
     Timeouts,
     Transport,
 )
+from asgi_aiproxy.upstream.base import MAX_DECODED
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def _given(library: Any) -> Callable[..., Transport]:
         proxy: str | None = None,
         ca: str | Path | bytes | None = None,
         http2: bool = False,
+        max_decoded: int = MAX_DECODED,
     ) -> Transport:
         context = ssl.create_default_context()
         if ca is not None:
@@ -59,7 +61,7 @@ def _given(library: Any) -> Callable[..., Transport]:
             http2=http2,
             trust_env=False,
         )
-        return HttpxTransport(carrier, timeouts=timeouts)
+        return HttpxTransport(carrier, timeouts=timeouts, max_decoded=max_decoded)
 
     return make
 
