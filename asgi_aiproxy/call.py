@@ -22,6 +22,7 @@ class Call(msgspec.Struct, frozen=True, dict=True):
     `fields` are the members of a JSON body, still encoded; an `upload` comes with its own
     `content_type` and can be sent once. `provider`, `key_id`, `own_key` and `affinity` are the
     caller's wishes for who serves it and with which key. `gate` is asked before it goes out.
+    `request_id` is what its answer, errors and logs call it.
     """
 
     face: Face
@@ -40,6 +41,7 @@ class Call(msgspec.Struct, frozen=True, dict=True):
     own_key: str = ""
     affinity: str = ""
     gate: Gate | None = None
+    request_id: str = ""
 
     def __repr__(self) -> str:
         return f"Call({self.operation.name}, model={self.model!r}, stream={self.stream})"

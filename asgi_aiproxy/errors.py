@@ -47,6 +47,21 @@ RETRYABLE = frozenset(
 )
 
 
+class About(StrEnum):
+    """What a provider's refusal is about: it decides who is asked next, and which key cools down.
+
+    `UNCLEAR` is a 400 that names no member of the request: some vendors answer so when an account
+    has no credit. It may cost one more attempt elsewhere, and says nothing about a key.
+    """
+
+    REQUEST = "request"  # everybody would refuse it
+    UNCLEAR = "unclear"
+    MODEL = "model"  # this key, for this model
+    KEY = "key"
+    ACCOUNT = "account"  # the key, and others of its account
+    VENDOR = "vendor"
+
+
 class AIProxyError(Exception):
     """Base class of everything this package raises on purpose."""
 
@@ -60,7 +75,8 @@ class APIError(AIProxyError):
 
     `status` is the HTTP status for the client, by default the one of its kind. `param` names the
     offending request field, `code` is a machine-readable word, `retry_after` is in seconds, and
-    `upstream_status` is what the provider answered, if it did.
+    `upstream_status` is what the provider answered, if it did. `words` are all machine-readable
+    words of a provider's error, the most specific first.
     """
 
     def __init__(
@@ -73,6 +89,7 @@ class APIError(AIProxyError):
         code: str | None = None,
         retry_after: float | None = None,
         upstream_status: int | None = None,
+        words: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -82,6 +99,8 @@ class APIError(AIProxyError):
         self.code = code
         self.retry_after = retry_after
         self.upstream_status = upstream_status
+        self.words = words
+        self.about: About | None = None  # of a provider's refusal, once it is classified
         # The provider's own error body, where the client speaks the same dialect.
         self.body: bytes | None = None
         # The provider that failed, and the methods that a path takes, where that is known.

@@ -1,11 +1,23 @@
-"""The errors that a call ends with when no provider has answered it. Pure."""
+"""What a provider's refusal means, and the errors that a call ends with when no provider has
+answered it. Pure.
+
+Every error answer of a provider, whoever reads it (relay or proxy), is classified by `classify`:
+what it is about decides who is asked next and what becomes of the key. First the machine-readable
+words of the error count, by the tables in `asgi_aiproxy.providers.refusals`, then the status. A 400
+that says neither with a word nor with the name of a member that it is about the request may be
+about the account: then one more attempt is worth it.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+
 from asgi_aiproxy import _json
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import About, APIError, Kind
 from asgi_aiproxy.keys import NoKeyError
 from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.providers.refusals import BY_DIALECT, OPENAI, about
 from asgi_aiproxy.retry_after import retry_after, told_to_retry
 from asgi_aiproxy.upstream.base import Headers
 
@@ -40,22 +52,37 @@ def no_key(error: NoKeyError, provider: str, model: str) -> APIError:
     """The error for a client whose call no key can serve. Another provider may."""
     if error.unknown:
         return APIError(Kind.UNAUTHORIZED, f"Provider {provider!r}: {error}", code=NO_KEY)
+    if error.empty:
+        message = f"The provider {provider!r} has no keys: add one to its pool."
+        return APIError(Kind.KEY_REJECTED, message, status=503, code=NO_KEY)
     if not error.exists:
         message = f"No key of provider {provider!r} may be used for the model {model!r}."
         return APIError(Kind.NOT_FOUND, message, param="model", code=NO_KEY)
-    return APIError(
-        Kind.LIMITED,
-        f"All keys of provider {provider!r} are resting or busy.",
+    found = APIError(
+        Kind.LIMITED if error.limited else Kind.KEY_REJECTED,
+        f"No API key for provider {provider!r} is available: {error}",
         retry_after=error.retry_after,
     )
+    if not error.limited and not error.rejected:
+        found.status = 503  # all are disabled
+    return found
 
 
 def refused(
-    provider: Provider, status: int, headers: Headers, body: bytes, *, now: float, native: bool
+    provider: Provider,
+    status: int,
+    headers: Headers,
+    body: bytes,
+    *,
+    now: float,
+    native: bool,
+    members: Collection[str] = (),
+    model: str = "",
 ) -> APIError:
     """The error for an answer whose status says that it is none; `now` is Unix time.
 
-    Its own body goes to the client if that speaks the same language (`native`).
+    Its own body goes to the client if that speaks the same language (`native`). `members` are those
+    of the request's body, `model` is what it asked for.
     """
     if 300 <= status < 400:
         return APIError(
@@ -64,7 +91,11 @@ def refused(
             f"its base_url may be wrong.",
         )
     error = provider.dialect.decode_error(status, body)
-    if error.retry_after is None and error.retryable:
+    for name, value in headers:
+        if name == "x-amzn-errortype":  # AWS: "Name:http://..."
+            error.words = (value.partition(":")[0], *error.words)
+    classify(error, provider, members=members, model=model)
+    if error.retry_after is None and (error.retryable or error.about is About.MODEL):
         error.retry_after = retry_after(headers, now)
         if error.retry_after is None and error.kind is Kind.LIMITED:
             error.retry_after = told_to_retry(error.message)
@@ -73,16 +104,67 @@ def refused(
     return error
 
 
-def our_key_refused(error: APIError, provider: str, status: int, *, had_key: bool) -> APIError:
-    """The same error in words for a client, who can not mend our key.
+def classify(
+    error: APIError, provider: Provider, *, members: Collection[str] = (), model: str = ""
+) -> None:
+    """Find out what a provider's error is about, and have its kind agree with that.
 
-    What a provider says about it is not for the client; Google says of no more than that the
-    request is wrong, and so it is told.
+    `members` are those of the request's body, as far as they are known.
     """
-    said = f"The provider {provider!r} refused the gateway's key"
+    table = provider.refusals
+    if table is None:
+        table = BY_DIALECT.get(provider.dialect.name, OPENAI)
+    found = about(table, error.upstream_status or 0, error.words)
+    found = error.about = found if found is not None else _usual(error, members, model)
+    if found in (About.KEY, About.ACCOUNT) and error.kind is not Kind.LIMITED:
+        error.kind, error.status = Kind.KEY_REJECTED, 502
+    elif found is About.VENDOR and (not error.retryable or error.kind is Kind.KEY_REJECTED):
+        error.kind, error.status = Kind.UPSTREAM, 502
+    elif found is About.REQUEST and error.kind is Kind.KEY_REJECTED:
+        error.kind, error.status = Kind.FORBIDDEN, error.upstream_status or 403
+
+
+def _usual(error: APIError, members: Collection[str], model: str) -> About:
+    """What a refusal is about, where no word says it."""
+    match error.kind:
+        case Kind.LIMITED:
+            return About.MODEL if model else About.KEY
+        case Kind.KEY_REJECTED:
+            by_status = {402: About.ACCOUNT, 403: About.MODEL}
+            return by_status.get(error.upstream_status or 0, About.KEY)
+        case Kind.NOT_FOUND if error.param == "model":
+            return About.MODEL
+        case Kind.INVALID if error.upstream_status == 400 and error.param is None:
+            return About.REQUEST if _names(error.message, members) else About.UNCLEAR
+        case kind if kind in (Kind.UPSTREAM, Kind.OVERLOADED, Kind.TIMEOUT):
+            return About.VENDOR
+    return About.REQUEST
+
+
+# Names as errors write them: `temperature`, "max_tokens", 'tools[0].name', messages.0.content,
+# GenerateContentRequest.contents, "stream: ..."
+_NAMES = re.compile(r"""[`'"]([\w.\[\]]+)[`'"]|\b(\w+(?:\.\w+|\[\d+\])+)|(?:^|\W)(\w+):(?:\s|$)""")
+
+
+def _names(message: str, members: Collection[str]) -> bool:
+    """Whether an error names a member of the request."""
+    for found in _NAMES.finditer(message[:2000]):
+        path = found[1] or found[2] or found[3]
+        if not set(members).isdisjoint(re.split(r"\W+", path)):
+            return True
+    return False
+
+
+def our_key_refused(error: APIError, provider: str, status: int, *, had_key: bool) -> APIError:
+    """The same error in words for a client, who cannot mend our key.
+
+    The provider's own words are added, but for a wrong key: there some quote what they were sent.
+    """
+    said = f"The provider {provider!r} refused the gateway's key (HTTP {status})"
     if not had_key:
-        said = f"The provider {provider!r} wants a key, and the gateway has none"
-    error.message = f"{said}: {error.message}" if error.status == status else f"{said}."
+        said = f"The provider {provider!r} wants a key, and the gateway has none (HTTP {status})"
+    quotes_key = status in (400, 401, 407)
+    error.message = f"{said}." if quotes_key else f"{said}: {error.message}"
     return error
 
 
@@ -100,6 +182,13 @@ def worse(before: APIError | None, error: APIError) -> APIError:
         return error
     if error.code == NO_KEY and before.code != NO_KEY:
         return before
-    if before.kind is error.kind is Kind.LIMITED and before.retry_after is not None:
+    if before.about is About.UNCLEAR:
+        return before  # the other attempt was only to see whether somebody else understands it
+    if before.kind is Kind.LIMITED and error.kind is Kind.KEY_REJECTED:
+        error, before = before, error  # that one may pass by itself
+    if before.kind in _SOON and error.kind in _SOON and before.retry_after is not None:
         error.retry_after = min(before.retry_after, error.retry_after or before.retry_after)
     return error
+
+
+_SOON = frozenset({Kind.LIMITED, Kind.KEY_REJECTED})

@@ -11,25 +11,24 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import getrandbits
-from typing import Any
 
 import msgspec
 
 from asgi_aiproxy._watch import ClientGoneError, Deadline, Watch
 from asgi_aiproxy.attempt import Plan, plan, translator_of
 from asgi_aiproxy.call import Call
-from asgi_aiproxy.credentials import blot
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.call_keys import CallKeys
+from asgi_aiproxy.errors import About, APIError, Kind
 from asgi_aiproxy.gate import Gate, Passed, settle
-from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError
-from asgi_aiproxy.keys.ahead import Ahead
+from asgi_aiproxy.keys import Key, NoKeyError
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.providers.base import Provider, Router, Target
+from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.refusals import (
     NO_KEY,
+    classify,
     no_key,
     no_such_model,
     not_allowed,
@@ -113,13 +112,10 @@ class Exchange:
         self._started = relay.clock()
         self._ticks = time.perf_counter()
         self._first_byte: float | None = None
-        self._attempts = 0
+        self._failures = 0  # of targets
         self._provider = ""
         self._model = ""
-        self._key_id = ""
-        self._secret = ""
-        self._lease: Lease | None = None
-        self._ahead: Ahead | None = None
+        self._keys = CallKeys(call, relay.attempts)
         self._answer: Incoming | None = None
         self._translator: Translator | None = None
         self._idle: float | None = None
@@ -171,21 +167,21 @@ class Exchange:
         unfit: APIError | None = None
         while True:
             passing = False
-            for target in targets:
+            for number, target in enumerate(targets, 1):
                 self._provider, self._model = target.provider.name, target.model
-                self._key_id = self._secret = ""
+                self._keys.begin(target)
                 try:
                     planned = plan(call, target, strict=relay.strict)
                 except APIError as error:  # another target may be able to
                     unfit = unfit or error
                     continue
                 try:
-                    return await self._with_keys(planned)
+                    return await self._with_keys(planned, last=number == len(targets))
                 except APIError as error:
                     failure = worse(failure, error)
-                more = failure.retryable or failure.code == NO_KEY
-                if not more or call.upload is not None or self._attempts >= relay.attempts:
+                if not self._goes_on(failure):
                     raise failure
+                self._log_passed_over(target, failure)
                 passing = passing or failure.kind in _PASSING
             failure = failure or unfit
             assert failure is not None  # noqa: S101 (there is at least one target)
@@ -194,11 +190,22 @@ class Exchange:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause *= 2
 
+    def _goes_on(self, failure: APIError) -> bool:
+        """Whether another target may do better, and may be asked."""
+        if self._call.upload is not None or self._failures >= self._relay.attempts:
+            return False
+        if failure.about is About.UNCLEAR:
+            return self._keys.once_more()
+        return failure.retryable or failure.code == NO_KEY or failure.about is About.MODEL
+
+    def _log_passed_over(self, target: Target, failure: APIError) -> None:
+        told = self._call.request_id, target.provider.name, target.model, failure.message
+        logger.warning("request %s: provider %s passed over for model %s: %s", *told)
+
     async def _admit(self, gate: Gate, targets: Sequence[Target]) -> None:
         """Ask the gate, and with the same write to the store for a key that is counted there."""
-        call, keys = self._call, targets[0].provider.keys
-        if keys is not None and keys.asks and not call.own_key:
-            self._ahead = Ahead(self._acquire(keys, targets[0], ()), targets[0])
+        call = self._call
+        self._keys.ask_ahead(targets[0])
         asked = [(t.provider.name, t.model) for t in targets if not call.own_key]
         await gate.admit(call.operation.name, asked, call.fields, call.body)
 
@@ -238,7 +245,7 @@ class Exchange:
                 out = held + translator.close()
             self._finished = True
         except APIError as error:
-            self._without_secret(error)
+            self._keys.without_secret(error)
             out = held + translator.fail(error)
             if translator.ended:
                 self._finished = True
@@ -246,79 +253,42 @@ class Exchange:
                 self._error = error
         return out
 
-    async def _with_keys(self, planned: Plan) -> Reply:
+    async def _with_keys(self, planned: Plan, *, last: bool) -> Reply:
         """Try one target with its keys, one after the other while it is the key that fails."""
-        target = planned.target
+        try:
+            return await self._key_by_key(planned, last=last)
+        finally:
+            self._keys.end_target()
+
+    async def _key_by_key(self, planned: Plan, *, last: bool) -> Reply:
+        call, target = self._call, planned.target
         tried: set[str] = set()
         failure: APIError | None = None
         while True:
             try:
-                key = await self._take_key(target, tried)
+                key = await self._keys.take(target, tried)
             except NoKeyError as error:
                 if failure is None:
                     raise no_key(error, target.provider.name, target.model) from error
-                if failure.kind is Kind.LIMITED:
-                    failure.retry_after = error.retry_after or failure.retry_after
-                self._attempts += 1
-                raise failure from None
+                self._failures += 1
+                raise self._keys.with_time(failure, target) from None
             try:
                 return await self._attempt(planned, key)
             except APIError as error:
-                self._without_secret(error)
+                if error.about is None:  # told with a status of 200, or by the connection
+                    classify(error, target.provider, model=target.model)
+                self._keys.without_secret(error)
                 error.provider = target.provider.name
                 # The message alone: handlers keep what they are given, and the error the request.
-                told = target.provider.name, self._key_id or "-", error.message
-                logger.info("provider %s, key %s: %s", *told)
-                await self._end_attempt(error)
-                if key is None or self._lease_was_chosen() or error.kind not in _KEY_FAILURES:
-                    self._attempts += 1
-                    raise
+                told = call.request_id, target.provider.name, self._keys.id or "-", error.message
+                logger.info("request %s: provider %s, key %s: %s", *told)
+                self._keys.failed(error)
+                await self._drop_answer()
+                failure = worse(failure, error)
+                if key is None or not self._keys.another(error, len(tried), last=last):
+                    self._failures += 1
+                    raise self._keys.with_time(failure, target) from None
                 tried.add(key.id)
-                failure = error
-
-    def _lease_was_chosen(self) -> bool:
-        """Whether the caller named its key or brought it: then there is no other to try."""
-        return bool(self._call.key_id or self._call.own_key)
-
-    async def _take_key(self, target: Target, tried: set[str]) -> Key | None:
-        call, provider = self._call, target.provider
-        if call.own_key:
-            self._secret = call.own_key
-            return Key(call.own_key, id="own")
-        if provider.keys is None:
-            return None
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.purpose is target:
-            self._lease = await ahead.lease()
-        else:
-            if ahead is not None:
-                ahead.drop()
-            self._lease = await self._acquire(provider.keys, target, tried)
-        key = self._lease.key
-        self._key_id, self._secret = key.id, key.secret
-        return key
-
-    def _acquire(
-        self, keys: KeyPool, target: Target, tried: Collection[str]
-    ) -> Coroutine[Any, Any, Lease]:
-        call = self._call
-        return keys.acquire(
-            model=target.model,
-            key_id=call.key_id,
-            affinity=call.affinity,
-            exclude=tried,
-            among=call.principal.keys,
-        )
-
-    def _without_secret(self, error: APIError) -> APIError:
-        """The same error, should the provider have quoted the key it was sent."""
-        secret = blot(self._secret)
-        if secret is not None:
-            message = error.message.encode("utf-8", "surrogatepass")
-            error.message = secret.data(message).decode("utf-8", "surrogatepass")
-            if error.body is not None:
-                error.body = secret.data(error.body)
-        return error
 
     async def _attempt(self, planned: Plan, key: Key | None) -> Reply:
         call, target, draft = self._call, planned.target, planned.draft
@@ -336,10 +306,11 @@ class Exchange:
             )
         limits = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
         self._idle = limits.idle
+        self._keys.sent()
         with self.watch.within(limits.first, "The provider did not answer in time."):
             self._answer = answer = await self._relay.transport.send(outgoing)
             if not 200 <= answer.status < 300:
-                raise await self._refusal(provider, answer, native)
+                raise await self._refusal(planned, answer)
             media_type = header(answer.headers, "content-type") or ""
             self._translator = translator = translator_of(call, provider, native, media_type)
             read, feed, ended = answer.read, translator.feed, whether_ended(answer)
@@ -354,9 +325,7 @@ class Exchange:
                     break
         self._passed, self._sample = len(data), data
         self._first_byte = time.perf_counter() - self._ticks
-        if self._lease is not None:
-            self._lease.settle(answer.status)
-            self._lease.learn(answer.headers, self._relay.clock())
+        self._keys.answered(answer.status, answer.headers, self._relay.clock())
         return Reply(
             media_type=media_type if isinstance(translator, Bytes) else "",
             first=first,
@@ -364,31 +333,29 @@ class Exchange:
             headers=answer.headers,
             ignored=draft.ignored,
             provider=provider.name,
-            key_id=self._key_id,
+            key_id=self._keys.id,
         )
 
-    async def _refusal(self, provider: Provider, answer: Incoming, native: bool) -> APIError:
+    async def _refusal(self, planned: Plan, answer: Incoming) -> APIError:
         """The error for an answer that is none."""
         page, status = await _error_page(answer), answer.status
-        now = self._relay.clock()
-        error = refused(provider, status, answer.headers, page, now=now, native=native)
+        error = refused(
+            planned.target.provider,
+            status,
+            answer.headers,
+            page,
+            now=self._relay.clock(),
+            native=planned.native,
+            members=planned.draft.body,
+            model=planned.target.model,
+        )
         if error.kind is not Kind.KEY_REJECTED:
             return error
         if self._call.own_key:  # its caller can mend that
             return APIError(Kind.UNAUTHORIZED, error.message, status=status, code=error.code)
-        logger.warning("provider %s refused key %s: HTTP %d", self._provider, self._key_id, status)
-        return our_key_refused(error, self._provider, status, had_key=bool(self._key_id))
-
-    async def _end_attempt(self, error: APIError) -> None:
-        """Free what a failed attempt held, and judge its key."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            status = error.upstream_status or 0
-            if status < 400 and error.kind is Kind.LIMITED:
-                status = 429  # told within a stream
-            lease.settle(status or 500, error.retry_after, code=error.code)
-            lease.release()
-        await self._drop_answer()
+        told = self._call.request_id, self._provider, self._keys.id, status
+        logger.warning("request %s: provider %s refused key %s: HTTP %d", *told)
+        return our_key_refused(error, self._provider, status, had_key=bool(self._keys.id))
 
     async def _drop_answer(self) -> None:
         answer, self._answer, self._translator = self._answer, None, None
@@ -410,16 +377,7 @@ class Exchange:
             return
         self._closed = True
         model, usage = self._reported()
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            with lease:  # which is released, whatever happens
-                if usage is not None:
-                    lease.spend(usage.input + usage.output)
-                if self._error is not None and self._error.kind is Kind.LIMITED:
-                    lease.settle(429, self._error.retry_after)
-        if self._ahead is not None:
-            self._ahead.drop()
-            self._ahead = None
+        self._keys.close(usage, self._error, began=self._first_byte is not None)
         passed = Passed(self._passed, self._sample)
         record = settle(self._call.gate, self._record(model, usage), passed)
         self._relay.recorder.put(record, self.watch.rounds.loop)
@@ -455,19 +413,17 @@ class Exchange:
             model_asked=call.model,
             model_sent=self._model,
             model=model,
-            key_id=self._key_id,
+            key_id=self._keys.id,
             usage=usage,
             outcome=outcome,
             status=status,
             error=error.message if error is not None else "",
-            attempts=self._attempts + (self._first_byte is not None),
+            attempts=len(self._keys.tries) or (self._first_byte is not None),
+            tries=tuple(self._keys.tries),
             started=self._started,
             first_byte=self._first_byte,
             duration=time.perf_counter() - self._ticks,
         )
-
-
-_KEY_FAILURES = frozenset({Kind.LIMITED, Kind.KEY_REJECTED})
 
 
 async def _error_page(answer: Incoming) -> bytes:

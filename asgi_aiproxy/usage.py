@@ -25,14 +25,32 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # the request itself was at fault, or not allowed
 
 
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One request to an upstream: `seconds` are until its first content, or until it failed.
+
+    `status` is the upstream's, 0 if it gave none; `code` is the upstream's word for a failure, and
+    `error` says what happened. Both are empty for the attempt that was the answer.
+    """
+
+    provider: str
+    model: str = ""
+    key_id: str = ""
+    status: int = 0
+    code: str = ""
+    error: str = ""
+    seconds: float = 0.0
+
+
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One exchange. Times are in seconds, `started` is Unix time.
 
     `provider`, `model` and `key_id` are those of the last attempt, `model_sent` is the model it
     was asked for; `first_byte` is None if nothing was sent; `usage` holds what is known, None if
-    the provider told nothing. `cost` is in micro-dollars, `units` in quota units, None if there is
-    no price. `estimated`: part of the usage was not told but guessed. `absorbed`: the caller is
-    not charged.
+    the provider told nothing. `attempts` counts the requests to upstreams; `tries` are these, each
+    for itself, unless the first one was the answer. `request_id` is what answers, errors and logs
+    call the exchange: the caller's `x-request-id`, if there was one, else the same as `id`. `cost`
+    is in micro-dollars, `units` in quota units, None if there is no price. `estimated`: part of the
+    usage was not told but guessed. `absorbed`: the caller is not charged.
     """
 
     id: str
@@ -49,6 +67,8 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: int = 0
     error: str = ""
     attempts: int = 0
+    tries: tuple[Attempt, ...] = ()
+    request_id: str = ""
     started: float = 0.0
     first_byte: float | None = None
     duration: float = 0.0

@@ -73,11 +73,13 @@ MAY: dict[str, set[str]] = {
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "refusals": {"_json", "errors", "keys", "providers", "retry_after", "upstream"},
     "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
+    "call_keys": {"call", "credentials", "errors", "keys", "messages", "providers", "upstream"}
+    | {"usage"},
     "relay": {
         "_watch",
         "attempt",
         "call",
-        "credentials",
+        "call_keys",
         "errors",
         "gate",
         "keys",

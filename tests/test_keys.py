@@ -101,8 +101,11 @@ COOL, QUARANTINE, OK = Health.COOLING, Health.QUARANTINED, Health.OK
         (429, 90_000.0 * 365, None, 0, COOL, 86_400),
         (429, INFINITY, None, 0, COOL, 86_400),
         (429, 0.001, None, 0, COOL, 0.5),
-        (429, 0.0, None, 0, COOL, 10),
-        (429, -5.0, None, 0, COOL, 10),
+        # "Now" is the shortest rest, longer each time that it was not true.
+        (429, 0.0, None, 0, COOL, 0.5),
+        (429, -5.0, None, 0, COOL, 0.5),
+        (429, 0.0, None, 3, COOL, 4),
+        (429, 0.0, None, 10**6, COOL, 2048),
         (429, None, None, 0, COOL, 10),
         (429, None, None, 1, COOL, 20),
         (429, None, None, 2, COOL, 40),

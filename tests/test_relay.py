@@ -129,11 +129,25 @@ async def test_a_refused_key_is_quarantined_and_the_client_never_sees_a_401() ->
     assert b"sk-1" not in answer.body
 
 
-async def test_a_403_is_about_the_request_and_rests_no_key() -> None:
+async def test_a_403_rests_a_key_for_its_model_only_once_another_key_was_served() -> None:
     upstream = Upstream(refuses(403), answers())
-    pool = KeyPool(["sk-1", "sk-2"])
+    pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
     app, _ = shim(upstream, OPENAI.using(pool))
     assert (await asgi.chat(app)).status == 200
+    first, second = await pool.status()
+    assert (first.health, list(first.models)) == (Health.COOLING, ["m"])
+    assert second.health is Health.OK
+    for _ in range(4):  # other models, and what asks for none, go on with both
+        pool.take(model="other", key_id="1").release()
+        pool.take(key_id="1").release()
+
+    upstream = Upstream(refuses(403))
+    pool = KeyPool(["sk-1", "sk-2"])
+    app, _ = shim(upstream, OPENAI.using(pool))
+    answer = await asgi.chat(app)
+    assert answer.status == 502
+    assert "no: 403" in answer.json["error"]["message"]  # in the vendor's words
+    assert len(upstream.requests) == 2
     assert {key.health for key in await pool.status()} == {Health.OK}
 
 
@@ -206,7 +220,8 @@ async def test_a_passing_failure_of_the_only_target_is_tried_again() -> None:
 async def test_what_is_wrong_with_the_request_is_told_at_once_in_the_vendors_words(
     status: int, shown: int
 ) -> None:
-    upstream = Upstream(refuses(status))
+    said = {"error": {"message": f"no: {status}", "param": "messages"}}
+    upstream = Upstream(refuses(status, json.dumps(said).encode()))
     app, books = shim(upstream, OPENAI.using(["sk-1", "sk-2"]))
     answer = await asgi.chat(app)
     assert answer.status == shown

@@ -220,6 +220,11 @@ def unreadable(status: int, data: bytes) -> APIError:
     return APIError(kind, message, status=client_status(status, kind), upstream_status=status)
 
 
+def words(*found: Any) -> tuple[str, ...]:
+    """The machine-readable words among the members of an error; numbers are none."""
+    return tuple(word for word in found if isinstance(word, str) and word)
+
+
 def client_status(status: int, kind: Kind) -> int | None:
     """The upstream status if it is the client's business (a 4xx about the request), else None."""
     return status if status >= 400 and kind in (Kind.INVALID, Kind.NOT_FOUND) else None

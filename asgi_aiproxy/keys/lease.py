@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from asgi_aiproxy.errors import AIProxyError
+from asgi_aiproxy.errors import About, AIProxyError
 from asgi_aiproxy.keys.learned import used_up
 from asgi_aiproxy.keys.slot import Slot
 
@@ -19,7 +19,8 @@ class NoKeyError(AIProxyError):
     """No key can serve now; `retry_after` is when the first may, if that is known.
 
     `exists` is False if no key of the pool would ever do, `unknown` tells that the key that was
-    asked for is none of the pool's.
+    asked for is none of the pool's, `empty` that the pool has none at all. Of the keys that would
+    do, `rejected` were refused by the provider, `limited` are over a limit or busy.
     """
 
     def __init__(
@@ -29,11 +30,17 @@ class NoKeyError(AIProxyError):
         retry_after: float | None = None,
         exists: bool = True,
         unknown: bool = False,
+        empty: bool = False,
+        rejected: int = 0,
+        limited: int = 1,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.exists = exists
         self.unknown = unknown
+        self.empty = empty
+        self.rejected = rejected
+        self.limited = limited
 
 
 class Lease:
@@ -43,10 +50,11 @@ class Lease:
     use, once. `with` a lease, it is released at the end of the block.
     """
 
-    __slots__ = ("_pool", "_slot", "key")
+    __slots__ = ("_model", "_pool", "_slot", "key")
 
-    def __init__(self, pool: KeyPool, slot: Slot) -> None:
+    def __init__(self, pool: KeyPool, slot: Slot, model: str = "") -> None:
         self._pool: KeyPool | None = pool
+        self._model = model
         self._slot = slot
         self.key = slot.key
 
@@ -60,18 +68,29 @@ class Lease:
         self.release()
 
     def settle(
-        self, status: int, retry_after: float | None = None, *, code: str | None = None
+        self,
+        status: int,
+        retry_after: float | None = None,
+        *,
+        code: str | None = None,
+        about: About | None = None,
     ) -> None:
-        """Judge the key by the status of its answer; `retry_after` is in seconds."""
+        """Judge the key by the status of its answer; `retry_after` is in seconds.
+
+        `about` is what a refusal is about, as far as that is known; a limit (429) of which nobody
+        knows more is one of the model that the lease is for, if it is for one.
+        """
         if self._pool is not None:
-            self._pool._judge(self._slot, status, retry_after, code)
+            if about is None and status == 429 and code is None and self._model:
+                about = About.MODEL
+            self._pool._judge(self._slot, self._model, status, retry_after, code, about)
 
     def learn(self, headers: Sequence[tuple[str, str]], now: float) -> None:
         """Heed what the headers of an answer tell of the key's limits: one that is used up rests
         until it is renewed. `now` is Unix time.
         """
         if self._pool is not None and (seconds := used_up(headers, now)):
-            self._pool._pause(self._slot, seconds)
+            self._pool._pause(self._slot, self._model, seconds)
 
     def spend(self, tokens: int) -> None:
         """Count tokens against the key's limit."""

@@ -6,11 +6,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Literal, Self
 
-from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.errors import About, ConfigurationError
+from asgi_aiproxy.keys.condition import condition, none_available
 from asgi_aiproxy.keys.key import Key, fit, listed, serves
 from asgi_aiproxy.keys.lease import Lease, NoKeyError, Want
 from asgi_aiproxy.keys.line import Line
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """How a key is right now; `rests` is the seconds until it may be used again."""
+    """How a key is right now; `rests` is the seconds until it may be used again.
+
+    A key that rests for some models only is `cooling`, too: `models` has the seconds for each.
+    """
 
     id: str
     health: Health
@@ -43,6 +47,7 @@ class KeyStatus:
     in_flight: int
     uses: int
     failures: int
+    models: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 class KeyPool:
@@ -203,16 +208,13 @@ class KeyPool:
         soonest: float | None = None
         found = False
         for slot in self._candidates(want):
-            key = slot.key
-            if key.id in want.exclude or (want.among and not serves(want.among, key.id)):
-                continue
-            if key.models and want.model and not serves(key.models, want.model):
+            if not _serves(slot, want):
                 continue
             found = True
-            wait = slot.wait(now)
+            wait = slot.wait(now) if slot.rests is None else slot.wait_for(want.model, now)
             if wait <= 0:
                 slot.use(now)
-                return Lease(self, slot)
+                return Lease(self, slot, want.model)
             if wait != float("inf"):
                 soonest = wait if soonest is None else min(soonest, wait)
         raise self._no_key(want, found, soonest)
@@ -220,9 +222,27 @@ class KeyPool:
     def _no_key(self, want: Want, found: bool, soonest: float | None) -> NoKeyError:
         if want.key_id and want.key_id not in self._slots:
             return NoKeyError(f"There is no key {want.key_id!r}.", exists=False, unknown=True)
+        if not self._slots:
+            return NoKeyError("The pool has no keys.", exists=False, empty=True)
         if not found:
             return NoKeyError("No key is left to try.", exists=False)
-        return NoKeyError("All keys are resting or busy.", retry_after=soonest)
+        now, model = self._clock(), want.model
+        slots = [slot for slot in self._wanted(want.key_id) if _serves(slot, want)]
+        return none_available([condition(slot, model, now) for slot in slots], soonest)
+
+    def soonest(self, *, model: str = "", key_id: str = "", among: tuple[str, ...] = ()) -> float:
+        """Seconds until a key may be used for `model`, by what this process knows: 0 if one may be
+        now, infinity if only a release or an operator helps. `among` are patterns of ids.
+        """
+        want, now = Want(model, key_id, "", (), among), self._clock()
+        slots = self._wanted(key_id)
+        waits = (slot.wait_for(model, now) for slot in slots if _serves(slot, want))
+        return max(0.0, min(waits, default=float("inf")))
+
+    def _wanted(self, key_id: str) -> Iterable[Slot]:
+        """All keys, or the one of this id."""
+        slots = self._slots
+        return [slots[key_id]] if key_id in slots else () if key_id else slots.values()
 
     def _candidates(self, want: Want) -> Iterator[Slot]:
         if want.key_id:
@@ -245,33 +265,56 @@ class KeyPool:
         if self._waiting:
             self._waiting.serve()
 
-    def _judge(self, slot: Slot, status: int, retry_after: float | None, code: str | None) -> None:
-        if status < 400 and slot.health is Health.OK and not slot.strikes and slot.share >= 1.0:
-            return  # nothing is held against it
+    def _judge(
+        self,
+        slot: Slot,
+        model: str,
+        status: int,
+        retry_after: float | None,
+        code: str | None,
+        about: About | None,
+    ) -> None:
+        if status < 400 and slot.unblemished:
+            return
         judged = verdict(
             status,
             retry_after,
             code=code,
+            about=about,
             cooldown=self._cooldown,
-            strikes=slot.strikes - slot.resting(),
+            strikes=slot.strikes_for(model if about is About.MODEL else ""),
         )
-        if judged.health is not Health.OK:
+        if status < 400 and slot.rests is not None and slot.heal_for(model):
+            self._publish(slot, model)
+        if judged.model:
+            if model:
+                slot.judge_for(model, judged, status)
+                self._publish(slot, model)
+        elif judged.health is not Health.OK:
             self._shy = True
             slot.judge(judged)
-            if self._shared is not None:
-                self._shared.publish(slot)
+            slot.said = status
+            self._publish(slot)
         elif status < 400 and slot.health is not Health.OK:
             slot.judge(judged)
             self._healed(slot)
         elif status < 400:
             slot.judge(judged)
 
-    def _pause(self, slot: Slot, seconds: float) -> None:
+    def _pause(self, slot: Slot, model: str, seconds: float) -> None:
         """Its limit is used up, though nothing was refused yet."""
-        if slot.health is Health.OK:
-            slot.rest(Health.COOLING, self._clock() + min(seconds, LONGEST), slot.strikes)
-            if self._shared is not None:
-                self._shared.publish(slot)
+        until = self._clock() + min(seconds, LONGEST)
+        if model:
+            slot.rest_for(model, until, slot.strikes_for(model), 429)
+            self._publish(slot, model)
+        elif slot.health is Health.OK:
+            slot.rest(Health.COOLING, until, slot.strikes)
+            slot.said = 429
+            self._publish(slot)
+
+    def _publish(self, slot: Slot, model: str = "") -> None:
+        if self._shared is not None:
+            self._shared.publish(slot, model)
 
     def _healed(self, slot: Slot) -> None:
         if self._shared is not None:
@@ -337,17 +380,7 @@ class KeyPool:
     async def status(self) -> list[KeyStatus]:
         """How every key is."""
         now = self._clock()
-        return [
-            KeyStatus(
-                slot.key.id,
-                slot.health,
-                max(slot.until - now, 0.0) if slot.health is not Health.OK else 0.0,
-                slot.in_flight,
-                slot.uses,
-                slot.failures,
-            )
-            for slot in self._slots.values()
-        ]
+        return [_status(slot, now) for slot in self._slots.values()]
 
     def _slot(self, key: Key) -> Slot:
         """A key's slot: the one there is, if it is of the same secret."""
@@ -418,3 +451,20 @@ class KeyPool:
 def _grouped(slots: Iterable[Slot]) -> list[Group]:
     ranked = sorted(slots, key=lambda slot: slot.key.priority)
     return [Group(list(same)) for _, same in groupby(ranked, lambda slot: slot.key.priority)]
+
+
+def _serves(slot: Slot, want: Want) -> bool:
+    """Whether a key is one that a call may have, once it is free."""
+    key = slot.key
+    if key.id in want.exclude or (want.among and not serves(want.among, key.id)):
+        return False
+    return not (key.models and want.model) or serves(key.models, want.model)
+
+
+def _status(slot: Slot, now: float) -> KeyStatus:
+    health, rests, models = slot.health, 0.0, slot.resting_models(now)
+    if health is not Health.OK:
+        rests = max(slot.until - now, 0.0)
+    elif models:
+        health, rests = Health.COOLING, max(models.values())
+    return KeyStatus(slot.key.id, health, rests, slot.in_flight, slot.uses, slot.failures, models)

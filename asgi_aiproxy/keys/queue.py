@@ -35,7 +35,7 @@ class Queue:
 
     async def wait(self, want: Want, seconds: float) -> Lease:
         """Stand in line, at most so long. Raises NoKeyError."""
-        failure = NoKeyError("All keys are resting or busy.")
+        failure = NoKeyError("none became free in time.")
         turn = self._turns.setdefault(want.kind, _Turn())
         turn.waiting += 1
         try:

@@ -21,6 +21,7 @@ logger = logging.getLogger("asgi_aiproxy")
 
 # A key that was refused stays known as such for so long after its rest, until it is tried.
 _REMEMBERED = 7 * 86400.0
+SEPARATOR = "\n"  # between a key and a model
 _SLACK = 0.5  # seconds by which what two processes know of the end of a rest may differ
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds
 
@@ -30,6 +31,7 @@ class Note(msgspec.Struct, frozen=True):
 
     health: Literal["cooling", "quarantined"]
     strikes: int = 0
+    status: int = 0
 
 
 class Home(Protocol):
@@ -70,7 +72,7 @@ class Replica:
         self._numbers = count(1)
         self._rows_read = 0
         self._stale_rows = self._stale_holds = False
-        self._unwritten: dict[str, Slot] = {}
+        self._unwritten: dict[str, tuple[Slot, str]] = {}  # with the model it is about, by tag
         self._held: dict[str, Health] = {}  # what was read or written last, by tag
         self.errors: dict[str, str] = {}  # why rows can not be read, by key
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -139,9 +141,9 @@ class Replica:
         except (StoreUnavailableError, TimeoutError):
             pass  # others find out by themselves
 
-    def publish(self, slot: Slot) -> None:
-        """Tell the store what has become of a key."""
-        self._unwritten[slot.tag] = slot
+    def publish(self, slot: Slot, model: str = "") -> None:
+        """Tell the store what has become of a key, all of it or for a model."""
+        self._unwritten[_tag(slot, model)] = slot, model
         self._more.set()
 
     async def read_rows(self) -> None:
@@ -206,11 +208,24 @@ class Replica:
 
     async def _write(self) -> None:
         while self._unwritten:
-            tag, slot = next(iter(self._unwritten.items()))
-            health, until = slot.health, slot.until
-            await self._write_one(slot)
-            if (slot.health, slot.until) == (health, until):
+            tag, (slot, model) = next(iter(self._unwritten.items()))
+            before = _state(slot, model)
+            await (self._write_one(slot) if not model else self._write_model(slot, model))
+            if _state(slot, model) == before:
                 self._unwritten.pop(tag, None)
+
+    async def _write_model(self, slot: Slot, model: str) -> None:
+        store, account, tag = self._store, self._account, _tag(slot, model)
+        rest = slot.rests.get(model) if slot.rests is not None else None
+        left = rest.until - self._clock() if rest is not None else 0.0
+        if rest is None:
+            if self._held.pop(tag, None) is not None:
+                await store.lift(account, tag)
+        elif left > 0:
+            note = msgspec.json.encode(Note("cooling", rest.strikes, rest.said))
+            self._held[tag] = Health.COOLING
+            if not await store.hold(account, tag, left, note):
+                self._stale_holds = True
 
     async def _write_one(self, slot: Slot) -> None:
         store, account, tag = self._store, self._account, slot.tag
@@ -223,7 +238,7 @@ class Replica:
                 del self._held[tag]
                 await store.lift(account, tag)
             return
-        note = msgspec.json.encode(Note(health.value, slot.strikes))  # type: ignore[arg-type]
+        note = msgspec.json.encode(Note(health.value, slot.strikes, slot.said))  # type: ignore[arg-type]
         if health is Health.QUARANTINED:
             rest = max(rest, 0.0) + _REMEMBERED
         elif known is Health.QUARANTINED:
@@ -237,7 +252,7 @@ class Replica:
         now = self._clock()
         notes = {tag: found for tag, hold in holds.items() if (found := _read(hold, now))}
         before, self._held = self._held, {}
-        changed = False
+        changed = self._read_models(notes, before, now)
         for slot in self._home.slots():
             if slot.tag in self._unwritten or slot.health is Health.DEAD:
                 if slot.tag in before:
@@ -252,11 +267,39 @@ class Replica:
                 continue
             note, until = found
             health = self._held[slot.tag] = Health(note.health)
+            slot.said = note.status or slot.said
             if slot.health is not health or abs(slot.until - until) > _SLACK:
                 slot.rest(health, until, note.strikes)
                 changed = True
         if changed:
             self._home.changed()
+
+    def _read_models(
+        self, notes: Mapping[str, tuple[Note, float]], before: Mapping[str, Health], now: float
+    ) -> bool:
+        """What is on record about keys and single models; whether that is new."""
+        slots = {slot.tag: slot for slot in self._home.slots()}
+        changed = False
+        for tag, (note, until) in notes.items():
+            owner, separator, model = tag.partition(SEPARATOR)
+            slot = slots.get(owner)
+            if not separator or slot is None or tag in self._unwritten:
+                continue
+            self._held[tag] = Health.COOLING
+            known = slot.rests.get(model) if slot.rests is not None else None
+            if known is None or abs(known.until - until) > _SLACK:
+                slot.rest_for(model, until, note.strikes, note.status)
+                changed = True
+        for slot in slots.values():
+            for model, rest in list((slot.rests or {}).items()):
+                tag = _tag(slot, model)
+                if tag in self._unwritten:
+                    if tag in before:
+                        self._held[tag] = before[tag]
+                elif tag not in notes and rest.until - now > _SLACK:
+                    slot.heal_for(model)
+                    changed = True
+        return changed
 
     def _complain(self, rows: Mapping[str, Stored]) -> None:
         """Log what can not be read, once."""
@@ -265,6 +308,17 @@ class Replica:
             if self.errors.get(id) != error:
                 logger.error("pool %s: a key is left out: %s", self._table.pool, error)
         self.errors = errors
+
+
+def _tag(slot: Slot, model: str) -> str:
+    """The name of a rest in the store: of a key, or of a key and a model."""
+    return f"{slot.tag}{SEPARATOR}{model}" if model else slot.tag
+
+
+def _state(slot: Slot, model: str) -> object:
+    if not model:
+        return slot.health, slot.until
+    return slot.rests.get(model) if slot.rests is not None else None
 
 
 def _read(hold: Hold, now: float) -> tuple[Note, float] | None:

@@ -11,7 +11,7 @@ from asgi_aiproxy.keys.desk import Contact, Desk, DeskClosedError, Ticket
 from asgi_aiproxy.keys.key import Key, serves
 from asgi_aiproxy.keys.lease import Lease, NoKeyError, Want
 from asgi_aiproxy.keys.queue import Queue
-from asgi_aiproxy.keys.replica import Replica
+from asgi_aiproxy.keys.replica import SEPARATOR, Replica
 from asgi_aiproxy.keys.sealer import Seals
 from asgi_aiproxy.keys.slot import Slot
 from asgi_aiproxy.keys.table import KeyTable, Stored
@@ -33,8 +33,8 @@ class SharedLease(Lease):
 
     __slots__ = ("_desk", "_ticket", "_tokens")
 
-    def __init__(self, pool: KeyPool, slot: Slot, desk: Desk, ticket: Ticket) -> None:
-        super().__init__(pool, slot)
+    def __init__(self, pool: KeyPool, slot: Slot, model: str, desk: Desk, ticket: Ticket) -> None:
+        super().__init__(pool, slot, model)
         self._desk = desk
         self._ticket: Ticket | None = ticket
         self._tokens = 0
@@ -124,12 +124,12 @@ class Shared:
                 try:
                     answer = await self._desk.ask(choices)
                 except DeskClosedError as error:
-                    return self._without_store(choices, free, error.ticket)
+                    return self._without_store(choices, free, want.model, error.ticket)
                 if not isinstance(answer, Refused):
                     number, ticket = answer
                     self._breadth = _FEW if number == 0 else _MANY
-                    if self._fits(choices[number]):
-                        return self._lent(choices[number], ticket)
+                    if self._fits(choices[number], want.model):
+                        return self._lent(choices[number], want.model, ticket)
                     self._desk.end(ticket)  # it has come to rest, or is gone, meanwhile
                     seen = set(want.exclude)
                     continue
@@ -137,8 +137,8 @@ class Shared:
                 places = places or any(_has_places(slot) for slot in choices)
                 self._note(choices, answer)
                 soonest = _sooner(soonest, answer.retry_after)
-            if free is not None and self._fits(free):
-                return self._lent(free, None)
+            if free is not None and self._fits(free, want.model):
+                return self._lent(free, want.model, None)
             if len(choices) == most:
                 continue
             if not again and places and await self._desk.settle(_AGAIN):
@@ -163,7 +163,7 @@ class Shared:
             if key.models and want.model and not serves(key.models, want.model):
                 continue
             found = True
-            wait = slot.wait(now)
+            wait = slot.wait_for(want.model, now)
             if wait > 0:
                 soonest = _sooner(soonest, wait if wait != float("inf") else None)
             elif not slot.limited and slot.health is not Health.QUARANTINED:
@@ -179,15 +179,17 @@ class Shared:
             return NoKeyError("The keys can not be read: the store is away.", retry_after=_AGAIN)
         return self._pool._no_key(want, found, soonest)
 
-    def _fits(self, slot: Slot) -> bool:
+    def _fits(self, slot: Slot, model: str) -> bool:
         """Whether a key can still be used, now that the store has answered."""
         pool = self._pool
-        return pool._slots.get(slot.key.id) is slot and slot.wait(pool._clock()) <= 0
+        return pool._slots.get(slot.key.id) is slot and slot.wait_for(model, pool._clock()) <= 0
 
-    def _lent(self, slot: Slot, ticket: Ticket | None) -> Lease:
+    def _lent(self, slot: Slot, model: str, ticket: Ticket | None) -> Lease:
         pool = self._pool
         slot.use(pool._clock())
-        return Lease(pool, slot) if ticket is None else SharedLease(pool, slot, self._desk, ticket)
+        if ticket is None:
+            return Lease(pool, slot, model)
+        return SharedLease(pool, slot, model, self._desk, ticket)
 
     def _note(self, choices: list[Slot], refused: Refused) -> None:
         """None of these can be had before; but a place may become free at any time."""
@@ -197,22 +199,24 @@ class Shared:
                 if not _has_places(slot):
                     slot.shut = until
 
-    def _without_store(self, choices: list[Slot], free: Slot | None, ticket: Ticket) -> Lease:
-        first = next((slot for slot in choices if self._fits(slot)), None)
+    def _without_store(
+        self, choices: list[Slot], free: Slot | None, model: str, ticket: Ticket
+    ) -> Lease:
+        first = next((slot for slot in choices if self._fits(slot, model)), None)
         if self._away is Away.FAIL_OPEN and first is not None:
-            return self._lent(first, self._desk.assume(ticket, first))
+            return self._lent(first, model, self._desk.assume(ticket, first))
         self._desk.end(ticket)
-        if free is not None and self._fits(free):
-            return self._lent(free, None)
+        if free is not None and self._fits(free, model):
+            return self._lent(free, model, None)
         raise NoKeyError(
             "The limits of the keys can not be checked: the store is away.", retry_after=_AGAIN
         )
 
     # health
 
-    def publish(self, slot: Slot) -> None:
-        """A verdict has changed this key."""
-        self._replica.publish(slot)
+    def publish(self, slot: Slot, model: str = "") -> None:
+        """A verdict has changed this key, all of it or for a model."""
+        self._replica.publish(slot, model)
 
     async def claim(self, seconds: float) -> bool:
         """Whether this process is the one to test keys now."""
@@ -251,7 +255,9 @@ class Shared:
         if enabled:
             slot.forgive()
             self.queue.ring()
-            await self.table.store.lift(self.account, slot.tag)
+            for tag in {slot.tag, *await self.table.store.holds(self.account)}:
+                if tag.partition(SEPARATOR)[0] == slot.tag:
+                    await self.table.store.lift(self.account, tag)
 
     async def refresh(self) -> None:
         """Read the keys now. Raises StoreUnavailableError."""

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgi_aiproxy.keys.key import Key, fingerprint
 from asgi_aiproxy.keys.verdict import Health, Verdict
 
 _NEVER = float("-inf")
 _SHY = 1 / 8  # of its weight, when a key was refused
+_MODELS = 100  # for so many models a key may rest at once
 _DUST = 1e-3  # adding up fractions of a minute is not exact
+
+
+class ModelRest(NamedTuple):
+    """Until when a key rests for a model, after how many bad verdicts, and after what status."""
+
+    until: float
+    strikes: int
+    said: int
 
 
 class Slot:
@@ -29,6 +38,8 @@ class Slot:
         "key",
         "limited",
         "requests_full",
+        "rests",
+        "said",
         "share",
         "shut",
         "strikes",
@@ -51,6 +62,8 @@ class Slot:
         self.requests_full = _NEVER
         self.tokens_full = _NEVER
         self.shut = _NEVER
+        self.said = 0  # the status that put it to rest
+        self.rests: dict[str, ModelRest] | None = None  # by model; mostly there are none
         self.tag = f"{key.id}:{fingerprint(key.secret)}"
 
     def rekey(self, key: Key) -> None:
@@ -60,6 +73,13 @@ class Slot:
             None  # what a use takes of a store, once that is known
         )
         self.limited = (key.rpm, key.tpm, key.concurrency) != (None, None, None)
+
+    def wait_for(self, model: str, now: float) -> float:
+        """Seconds until this key may be used for a model; see `wait`."""
+        wait = self.wait(now)
+        if self.rests is not None and (rest := self.rests.get(model)) is not None:
+            return max(wait, rest.until - now)
+        return wait
 
     def wait(self, now: float) -> float:
         """Seconds until this key may be used; infinity if only a release or an operator helps."""
@@ -124,6 +144,49 @@ class Slot:
             self.strikes = 0
             self.health = Health.OK
 
+    @property
+    def unblemished(self) -> bool:
+        """Whether nothing at all is held against it."""
+        fine = self.health is Health.OK and not self.strikes and self.share >= 1.0
+        return fine and self.rests is None
+
+    def resting_models(self, now: float) -> dict[str, float]:
+        """The models for which it rests, each with the seconds that are left."""
+        rests = self.rests or {}
+        return {model: rest.until - now for model, rest in rests.items() if rest.until > now}
+
+    def strikes_for(self, model: str) -> int:
+        """How many bad verdicts in a row there were before the rest that it may be in."""
+        if not model:
+            return self.strikes - self.resting()
+        rest = self.rests.get(model) if self.rests is not None else None
+        return 0 if rest is None else rest.strikes - (rest.until > self.clock())
+
+    def rest_for(self, model: str, until: float, strikes: int, said: int) -> None:
+        """It has to rest for one model. (Models have names that callers make up: they are few.)"""
+        rests = self.rests = self.rests if self.rests is not None else {}
+        if model not in rests and len(rests) >= _MODELS:
+            del rests[min(rests, key=lambda name: rests[name].until)]
+        rests[model] = ModelRest(until, strikes, said)
+
+    def judge_for(self, model: str, verdict: Verdict, said: int) -> None:
+        """Heed what an answer means for one model."""
+        until = self.clock() + verdict.rest
+        known = self.rests.get(model) if self.rests is not None else None
+        resting = known is not None and known.until > self.clock()
+        strikes = known.strikes if known is not None else 0
+        if known is not None and resting:
+            until = max(until, known.until)
+        self.failures += 1
+        self.rest_for(model, until, strikes + (not resting), said)
+
+    def heal_for(self, model: str) -> bool:
+        """Its rest for a model is over; whether there was one."""
+        if self.rests is None or self.rests.pop(model, None) is None:
+            return False
+        self.rests = self.rests or None
+        return True
+
     def rest(self, health: Health, until: float, strikes: int) -> None:
         """It has to rest, as somebody else found out."""
         self.health, self.until, self.strikes = health, until, strikes
@@ -136,4 +199,5 @@ class Slot:
 
     def forgive(self) -> None:
         """Nothing is held against this key any more."""
+        self.rests = None
         self.health, self.until, self.strikes, self.share = Health.OK, _NEVER, 0, 1.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from asgi_aiproxy.errors import About
+
 
 class Health(StrEnum):
     """How a key is: only `dead` needs an operator to come back."""
@@ -17,10 +19,14 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an answer means for the key that was used; `rest` is in seconds."""
+    """What an answer means for the key that was used; `rest` is in seconds.
+
+    `model`: the key rests for the model that was asked for, not for others.
+    """
 
     health: Health
     rest: float = 0.0
+    model: bool = False
 
 
 # What a provider says when a key has run out of money: minutes will not help.
@@ -35,21 +41,46 @@ def verdict(
     retry_after: float | None = None,
     *,
     code: str | None = None,
+    about: About | None = None,
     cooldown: float = 30.0,
     strikes: int = 0,
 ) -> Verdict:
     """Judge a key by its answer.
 
-    `strikes` counts the bad verdicts in a row before this one; each doubles a rest that the
-    provider did not name. 403 is about the request, 5xx about the provider: neither is the key's.
+    `about` is what the provider's refusal is about; without it the status decides: 429, 401 and 402
+    are about the key, all others are not. `retry_after` is in seconds: 0 makes for the shortest
+    rest. `strikes` counts the bad verdicts in a row before this one; each doubles a rest that the
+    provider did not name.
     """
-    if status == 429:
-        if code in _BROKE:
-            return Verdict(Health.COOLING, _LONG)
-        if retry_after is not None and retry_after > 0:
-            return Verdict(Health.COOLING, min(max(retry_after, _SHORTEST), LONGEST))
-        return Verdict(Health.COOLING, max(cooldown * 2 ** min(strikes, 5), _SHORTEST))
-    if status in (401, 402):
-        rest = _LONG if status == 402 else min(cooldown * 2 ** min(strikes, 7), _LONG)
-        return Verdict(Health.QUARANTINED, rest)
+    if about is None:
+        about = _usual(status, code)
+    if about is About.ACCOUNT:
+        if status != 429:
+            return Verdict(Health.QUARANTINED, _LONG)
+        return Verdict(Health.COOLING, min(max(retry_after or 0.0, _LONG), LONGEST))
+    if about is About.MODEL or (about is About.KEY and status == 429):
+        rest = _rest(retry_after, cooldown, strikes)
+        return Verdict(Health.COOLING, rest, model=about is About.MODEL)
+    if about is About.KEY:
+        return Verdict(Health.QUARANTINED, min(cooldown * 2 ** min(strikes, 7), _LONG))
     return Verdict(Health.OK)
+
+
+def _rest(retry_after: float | None, cooldown: float, strikes: int) -> float:
+    """How long a key rests that is over a limit: as the provider says, within bounds."""
+    if retry_after is None:
+        return max(cooldown * 2.0 ** min(strikes, 5), _SHORTEST)
+    if retry_after <= 0:
+        return min(_SHORTEST * 2.0 ** min(strikes, 12), _LONG)
+    return min(max(retry_after, _SHORTEST), LONGEST)
+
+
+def _usual(status: int, code: str | None) -> About:
+    match status:
+        case 429:
+            return About.ACCOUNT if code in _BROKE else About.KEY
+        case 402:
+            return About.ACCOUNT
+        case 401:
+            return About.KEY
+    return About.VENDOR

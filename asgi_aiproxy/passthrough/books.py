@@ -12,7 +12,7 @@ from asgi_aiproxy.errors import APIError, Kind, kind_of
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.upstream.base import Timeouts, Transport
-from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
+from asgi_aiproxy.usage import Attempt, Outcome, Recorder, UsageRecord
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,17 @@ class Books:
 
     __slots__ = (
         "_asked",
+        "_sent",
         "_started",
         "_ticks",
-        "attempts",
         "began",
         "error",
+        "failure",
         "finished",
         "key_id",
         "model",
         "status",
+        "tries",
     )
 
     def __init__(self, asked: Asked, clock: Callable[[], float]) -> None:
@@ -52,16 +54,46 @@ class Books:
         self._started = clock()
         self._ticks = time.perf_counter()
         self.began: float | None = None  # when the answer did, by the same clock
-        self.attempts = 0
+        self.tries: list[Attempt] = []
+        self._sent: float | None = None
+        self.failure: APIError | None = None  # of the last attempt that failed
         self.status = 0
         self.model = ""
         self.finished = False
         self.error: APIError | None = None
         self.key_id = asked.injected
 
+    # attempts
+
+    def sent(self) -> None:
+        """A request leaves."""
+        self._sent = time.perf_counter()
+
+    def answered(self, status: int) -> None:
+        """It has the answer that is passed on."""
+        self._note(status, "", "")
+
+    def failed(self, error: APIError) -> None:
+        """It failed, or was refused."""
+        self.failure = error
+        code = error.code or next(iter(error.words), "")
+        self._note(error.upstream_status or 0, code, error.message)
+
+    def _note(self, status: int, code: str, message: str) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            seconds = time.perf_counter() - sent
+            name = self._asked.site.name
+            made = Attempt(name, self.model, self.key_id, status, code, message, seconds)
+            self.tries.append(made)
+
     def record(self, model: str, usage: Usage | None) -> UsageRecord:
         """The record, with what the answer told of model and usage."""
         asked, error = self._asked, self.error
+        if self._sent is not None:  # nobody waited for the answer
+            self._note(0, "", error.message if error is not None else "The client left.")
+        tries = self.tries
+        plain = len(tries) == 1 and not tries[0].error
         outcome, status = Outcome.DONE, self.status
         if error is not None:
             refused = not error.retryable and error.kind is not Kind.INTERNAL
@@ -85,7 +117,8 @@ class Books:
             outcome=outcome,
             status=status,
             error=error.message if error is not None else "",
-            attempts=self.attempts,
+            attempts=len(tries),
+            tries=() if plain else tuple(tries),
             started=self._started,
             first_byte=self.began - self._ticks if self.began is not None else None,
             duration=time.perf_counter() - self._ticks,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._watch import ClientGoneError, Watch
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import About, APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed, settle
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Usage
@@ -19,18 +20,19 @@ from asgi_aiproxy.passthrough.kept import Kept, veiled
 from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.locations import relocated
 from asgi_aiproxy.passthrough.meter import Meter
-from asgi_aiproxy.passthrough.named import UNNAMED, Named, finder_for, named_in
+from asgi_aiproxy.passthrough.named import UNNAMED, Named, finder_for, members_of, named_in
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.passthrough.turns import Turns, rests
 from asgi_aiproxy.respond import AnswerBrokeError, internal
-from asgi_aiproxy.retry_after import retry_after
-from asgi_aiproxy.upstream.base import Incoming, whether_ended
+from asgi_aiproxy.upstream.base import Incoming, header, whether_ended
 
 logger = logging.getLogger("asgi_aiproxy")
 
 _UNNAMED = "this request does not name the one it calls where it can be read"
 _BROKE = "The upstream broke off in the middle of its answer."
 _KEY_FAILED = frozenset({401, 402, 429})
+# What these are about only their bodies say.
+_TOLD_WITHIN = frozenset({400, 403, 404, 412, 413, 498})
 _BODILESS = frozenset({204, 304})
 # Sent twice, these mean the same as sent once (RFC 9110, 9.2.2).
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -221,61 +223,79 @@ class Exchange:
         whole = content is None or isinstance(content, bytes)
         length = None if whole else asked.length
         kept: Kept | None = None
+        unclear: Kept | None = None
         while True:
             try:
                 key = self._key = await turns.next()
             except APIError as error:
                 # What only some keys know, one that rests may know.
-                if kept is None or rests(error):
+                kept = unclear or kept
+                if kept is None or (kept.status == 404 and rests(error)):
                     raise
-                return kept
-            books.attempts += 1
+                return self._final(kept, books.failure, turns)
             books.key_id = asked.injected or turns.key_id
             request = asked.outgoing(key, body=content, length=length, keep_host=ways.keep_host)
             self._watch.expect(self._timeouts.first, "The upstream did not answer in time.")
+            books.sent()
             try:
                 answer = await ways.transport.send(request)
             except APIError as error:
+                books.failed(error)
                 # Once more, if it does no harm: the connection may have been of no use.
                 if not whole or asked.method not in _IDEMPOTENT or error.kind is not Kind.UPSTREAM:
                     raise
+                books.sent()
                 answer = await ways.transport.send(request)
             self._answer = answer
             status = answer.status
             if not turns.ours:
+                books.answered(status)
                 return answer
-            if status not in _KEY_FAILED and (status != 404 or not self._stateful):
+            if not self._may_be_about_the_key(answer):
                 turns.answered(status, answer.headers, ways.clock())
+                books.answered(status)
                 return veiled(answer, turns.blot)
-            kept = await self._refused(answer, turns)
-            sought = status == 404 or not self._stateful
-            if not (whole and sought and turns.several):
-                return self._final(kept)
+            kept, refusal = await self._refused(answer, turns, content)
+            # (What only one key knows, others need not be asked for, unless this one is not it.)
+            sought = status == 404 and turns.several
+            more = sought if self._stateful else turns.another(refusal)
+            if refusal.about is About.UNCLEAR and unclear is None:
+                unclear = kept
+            if not (whole and more):
+                return self._final(unclear or kept, refusal, turns)
 
-    async def _refused(self, answer: Incoming, turns: Turns) -> Kept:
-        """An answer that is about the key; its key is judged."""
+    def _may_be_about_the_key(self, answer: Incoming) -> bool:
+        """Whether an answer has to be read before it is known what it is about."""
+        status = answer.status
+        if status in _KEY_FAILED or (status == 404 and self._stateful):
+            return True
+        kind = header(answer.headers, "content-type") or ""
+        return status in _TOLD_WITHIN and "json" in kind
+
+    async def _refused(
+        self, answer: Incoming, turns: Turns, content: Content
+    ) -> tuple[Kept, APIError]:
+        """An answer that may be about the key, and what it says; its key is judged."""
         kept = await Kept.of(answer, turns.blot)
         self._answer = None
-        asked = self._asked
-        if kept.status == 404:
-            turns.settle(kept.status)
-            return kept
-        code = None
-        after = retry_after(kept.headers, self._ways.clock())
-        if asked.site.provider is not None:
-            error = asked.site.provider.dialect.decode_error(kept.status, kept.body)
-            code, after = error.code, error.retry_after or after
-        turns.settle(kept.status, after, code=code)
-        logger.info("%s, key %s: HTTP %d", asked.site.name, turns.key_id, kept.status)
-        return kept
+        members: Collection[str] = ()
+        if kept.status == 400 and isinstance(content, bytes):
+            members = members_of(content)
+        error = turns.refused(kept.status, kept.headers, kept.body, self._ways.clock(), members)
+        if kept.status in _TOLD_WITHIN and kept.body.strip() in (b"", b"{}"):
+            error.about = About.REQUEST  # it says nothing: whoever asked may know
+        told = self._asked.site.name, turns.key_id, kept.status
+        logger.info("%s, key %s: HTTP %d", *told)
+        self._books.failed(error)
+        return kept, error
 
-    def _final(self, kept: Kept) -> Kept:
+    def _final(self, kept: Kept, error: APIError | None, turns: Turns) -> Kept:
         """The last refusal. What an upstream says of our key is no answer to the client's."""
-        if kept.status in (401, 402):
-            name = self._asked.site.name
-            logger.warning("%s refused key %s: HTTP %d", name, self._books.key_id, kept.status)
-            raise APIError(Kind.KEY_REJECTED, f"{name!r} refused the gateway's key.")
-        return kept
+        if error is not None and error.upstream_status == kept.status:
+            ours = kept.status in (401, 402) or error.about in (About.KEY, About.ACCOUNT)
+            if ours and error.kind is not Kind.LIMITED:
+                raise turns.ours_refused(error, kept.status)
+        return kept.again_in(turns.soonest()) if kept.status == 429 else kept
 
     async def _pass_on(self, answer: Incoming, send: Send) -> bytes:
         """Send all of an answer but its last bytes."""

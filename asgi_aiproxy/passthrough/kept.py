@@ -3,12 +3,15 @@ other key does better, and those that may quote the key."""
 
 from __future__ import annotations
 
+import math
+
 from asgi_aiproxy.credentials import Blot, BlotStream
 from asgi_aiproxy.errors import APIError, kind_of
 from asgi_aiproxy.upstream.base import Headers, Incoming
 
 # Longer than any vendor's page about an error.
 _LONGEST = 256 * 1024
+_WHEN = frozenset({"retry-after", "retry-after-ms"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
@@ -74,6 +77,14 @@ class Kept:
             headers = [pair for pair in headers if pair[0] not in _FRAMING]
             headers = [*headers, ("content-length", str(len(body)))]
         return cls(answer.status, headers, body)
+
+    def again_in(self, seconds: float | None) -> Kept:
+        """The same, telling when to try again; None leaves what it says."""
+        if seconds is None:
+            return self
+        headers = [pair for pair in self.headers if pair[0] not in _WHEN]
+        headers.append(("retry-after", str(max(1, math.ceil(seconds)))))
+        return Kept(self.status, headers, self.body)
 
     async def read(self) -> bytes:
         """All of it, once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
@@ -38,6 +39,15 @@ class _Body(msgspec.Struct):
     model: str | None = None
     store: bool | None = None
     requests: msgspec.Raw = msgspec.Raw(b"")
+
+
+def members_of(body: bytes) -> Collection[str]:
+    """The names of the members of a JSON body; none if it is no object."""
+    try:
+        found = _json.loads(body)
+    except _json.NotJSONError:
+        return ()
+    return found.keys() if isinstance(found, dict) else ()
 
 
 class _Params(msgspec.Struct):

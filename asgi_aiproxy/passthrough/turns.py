@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 from contextlib import ExitStack
 
 from asgi_aiproxy.credentials import Blot, blot
-from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.errors import About, APIError, Kind
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.request import Asked
-from asgi_aiproxy.refusals import no_key
+from asgi_aiproxy.refusals import no_key, our_key_refused, refused
 from asgi_aiproxy.upstream.base import Headers
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -19,6 +20,8 @@ logger = logging.getLogger("asgi_aiproxy")
 _REFUSED = frozenset({401, 402})
 # Answers that tell nothing of the keys that were refused before.
 _VAGUE = _REFUSED | {429}
+_ABOUT_KEYS = frozenset({About.KEY, About.ACCOUNT, About.MODEL})
+_FEW = 3  # keys that are asked when all of them may refuse a model
 
 # Where models are called every key of a vendor's works, unless it is none.
 _CALLS = re.compile(
@@ -39,7 +42,8 @@ class Turns:
 
     A vendor that does not take keys at some path refuses all of them there: that one was refused
     is held against it only when another did on the same request, or if it was the only one that
-    was tried, and for a call of a model.
+    was tried, and for a call of a model. That one was refused for a model is held against it only
+    when another was served.
     """
 
     __slots__ = (
@@ -50,6 +54,7 @@ class Turns:
         "_model",
         "_pool",
         "_tried",
+        "_unclear",
         "blot",
         "home",
         "key_id",
@@ -63,7 +68,8 @@ class Turns:
         self._model = model
         self._tried: set[str] = set()
         self._lease: Lease | None = None
-        self._doubted: list[tuple[Lease, int, str | None]] = []
+        self._doubted: list[tuple[Lease, int, About | None]] = []
+        self._unclear = False  # whether the attempt is spent that an unclear refusal may cost
         self.home = ""
         self.key_id = ""
         self.blot: Blot | None = None
@@ -93,7 +99,8 @@ class Turns:
             try:
                 lease = await self._acquire(asked.key_id)
             except NoKeyError as error:
-                raise no_key(error, asked.site.name, self._model) from error
+                failure = no_key(error, asked.site.name, self._model)
+                raise self.with_time(failure) from error
         self._lease = lease
         key = lease.key
         self.key_id = key.id
@@ -125,24 +132,76 @@ class Turns:
         )
 
     def answered(self, status: int, headers: Headers, now: float) -> None:
-        """Tell how the key fared, and what the headers of its answer tell of its limits."""
+        """Note an answer that is passed on, and what its headers tell of the key's limits."""
         if self._lease is not None:
-            self.settle(status)
+            self._settle(status, None, About.REQUEST if status >= 400 else None)
             self._lease.learn(headers, now)
 
-    def settle(
-        self, status: int, retry_after: float | None = None, *, code: str | None = None
-    ) -> None:
-        """Tell how the key fared."""
+    def refused(
+        self, status: int, headers: Headers, body: bytes, now: float, members: Collection[str] = ()
+    ) -> APIError:
+        """Judge the key by a refusal; returns what it says. `members` are those of the request."""
+        provider = self._asked.site.provider
+        assert provider is not None  # noqa: S101 (only a provider has keys)
+        error = refused(
+            provider,
+            status,
+            headers,
+            body,
+            now=now,
+            native=False,
+            members=members,
+            model=self._model,
+        )
+        self._settle(status, error.retry_after, error.about)
+        return error
+
+    def another(self, error: APIError) -> bool:
+        """Whether another key may do better than the one that got this refusal."""
+        if not self.several:
+            return False
+        if error.about is About.UNCLEAR:
+            again, self._unclear = not self._unclear, True
+            return again
+        if error.about is About.MODEL and error.kind is not Kind.LIMITED:
+            return len(self._tried) < _FEW
+        return error.about in _ABOUT_KEYS
+
+    def with_time(self, error: APIError) -> APIError:
+        """The error with the time when the first key is back, which is when to try again."""
+        wait = self.soonest()
+        if wait and error.kind in (Kind.LIMITED, Kind.KEY_REJECTED):
+            error.retry_after = wait
+        return error
+
+    def soonest(self) -> float | None:
+        """Seconds until the first key is back; None if nobody knows."""
+        asked = self._asked
+        if self._pool is None or asked.own_key:
+            return None
+        among = asked.principal.keys
+        wait = self._pool.soonest(model=self._model, key_id=asked.key_id, among=among)
+        return wait if wait < float("inf") else None
+
+    def ours_refused(self, error: APIError, status: int) -> APIError:
+        """What the client learns of a refusal that is about the gateway's key."""
+        logger.warning("%s refused key %s: HTTP %d", self._asked.site.name, self.key_id, status)
+        if self._doubted:
+            self._judge(guilty=len(self._tried) == 1 and self._calls, served=False)
+        error.kind, error.status = Kind.KEY_REJECTED, 502
+        return self.with_time(our_key_refused(error, self._asked.site.name, status, had_key=True))
+
+    def _settle(self, status: int, retry_after: float | None, about: About | None) -> None:
         lease = self._lease
         if lease is None:
             return
-        if status in _REFUSED:
-            self._doubted.append((lease, status, code))
+        lasting = about is About.MODEL and status != 429 and retry_after is None
+        if status in _REFUSED or lasting:
+            self._doubted.append((lease, status, about))
             return
-        lease.settle(status, retry_after, code=code)
+        lease.settle(status, retry_after, about=about)
         if self._doubted and status not in _VAGUE and status < 500:
-            self._judge(guilty=True)
+            self._judge(guilty=True, served=status < 400)
 
     def release(self, usage: Usage | None = None) -> None:
         """Give the keys back; what was used counts against the last."""
@@ -150,7 +209,7 @@ class Turns:
             if self._lease is not None and usage is not None:
                 self._lease.spend(usage.input + usage.output)
             if self._doubted:
-                self._judge(guilty=len(self._tried) == 1 and self._calls)
+                self._judge(guilty=len(self._tried) == 1 and self._calls, served=False)
         finally:
             self._let_go()
 
@@ -160,18 +219,18 @@ class Turns:
         if lease is not None and all(lease is not doubted for doubted, _, _ in self._doubted):
             lease.release()
 
-    def _judge(self, *, guilty: bool) -> None:
+    def _judge(self, *, guilty: bool, served: bool) -> None:
         """Judge the keys that were refused, and give them back."""
         doubted, self._doubted = self._doubted, []
-        if not guilty:
-            path, count = self._asked.route.path, len(doubted)
-            name = self._asked.site.name
+        count = sum(status in _REFUSED for _, status, _ in doubted)
+        if not guilty and count:
+            path, name = self._asked.route.path, self._asked.site.name
             logger.warning("%s refused %d keys at %s: none is put to rest", name, count, path)
         with ExitStack() as stack:  # all are given back, whatever happens
-            for lease, status, code in doubted:
+            for lease, status, about in doubted:
                 stack.enter_context(lease)
-                if guilty:
-                    lease.settle(status, code=code)
+                if served if status not in _REFUSED else guilty:
+                    lease.settle(status, about=about)
 
     @property
     def _calls(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import ssl
 import time
 from collections.abc import Coroutine
@@ -30,7 +31,6 @@ from asgi_aiproxy.passthrough.meter import Sum
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.passthrough.turns import Turns
 from asgi_aiproxy.providers.base import Auth
-from asgi_aiproxy.retry_after import retry_after
 from asgi_aiproxy.upstream.base import Headers, Outgoing
 from asgi_aiproxy.upstream.dial import reason, tls
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_KEY_FAILED = frozenset({401, 402, 429})
+_AFTER = "retry-after"
 _GOING_AWAY, _TOO_BIG, _BROKE = 1001, 1009, 1011
 _PATIENCE = 5.0  # seconds that the upstream has for its part of a good-bye
 _QUEUE = 4  # messages of the upstream's that may wait for a slow client
@@ -118,36 +118,46 @@ class Bridge:
 
         while True:
             key = await turns.next()
-            books.attempts += 1
             books.key_id = asked.injected or turns.key_id
+            books.sent()
             try:
                 upstream = await self._dial(asked, key)
             except InvalidStatus as refused:
                 answer = refused.response
-                headers = _told(answer)
-                after = retry_after(headers, self._ways.clock())
-                turns.settle(answer.status_code, after)
-                if turns.ours and answer.status_code in _KEY_FAILED and turns.several:
-                    continue
-                books.status = answer.status_code
-                await self._pass_refusal(asked, turns, headers, bytes(answer.body or b""), books)
+                headers, body = _told(answer), bytes(answer.body or b"")
+                books.status = status = answer.status_code
+                if turns.ours and status >= 400:
+                    if turns.blot is not None:
+                        body = turns.blot.data(body)
+                    error = turns.refused(status, headers, body, self._ways.clock())
+                    books.failed(error)
+                    if turns.another(error):
+                        continue
+                    if status in (401, 402) or error.kind is Kind.KEY_REJECTED:
+                        raise turns.ours_refused(error, status) from None
+                    if status == 429 and (after := turns.soonest()) is not None:
+                        headers = [pair for pair in headers if not pair[0].startswith(_AFTER)]
+                        headers.append((_AFTER, str(max(1, math.ceil(after)))))
+                else:
+                    books.answered(status)
+                await self._pass_refusal(asked, turns, headers, body, books)
                 return None
             except (OSError, TimeoutError, WebSocketException, EOFError) as error:
                 why = reason(error) if isinstance(error, OSError) else type(error).__name__
                 message = f"The WebSocket to {asked.site.name} could not be opened: {why}."
-                raise APIError(Kind.UPSTREAM, message) from error
+                failure = APIError(Kind.UPSTREAM, message)
+                books.failed(failure)
+                raise failure from error
             told = _told(upstream.response) if upstream.response is not None else []
             turns.answered(101, told, self._ways.clock())
             books.status = 101
+            books.answered(101)
             return upstream
 
     async def _pass_refusal(
         self, asked: Asked, turns: Turns, headers: Headers, body: bytes, books: Books
     ) -> None:
         status = books.status
-        if turns.ours and status in (401, 402):
-            message = f"{asked.site.name!r} refused the gateway's key."
-            raise APIError(Kind.KEY_REJECTED, message)
         if not 300 <= status <= 599:
             raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
         passed, _ = told_headers(headers, asked.site.policy)

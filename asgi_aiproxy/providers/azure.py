@@ -15,6 +15,7 @@ from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.dialects.base import Draft
 from asgi_aiproxy.providers.base import Amend, Provider, header
 from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS
+from asgi_aiproxy.providers.refusals import AZURE
 
 
 def azure(base_url: str, *, name: str = "azure", api_version: str | None = None) -> Provider:
@@ -34,6 +35,7 @@ def azure(base_url: str, *, name: str = "azure", api_version: str | None = None)
         native=OPENAI_OPERATIONS,
         amend=under_v1 if api_version is None else in_deployment(api_version),
         surface="azure",
+        refusals=AZURE,
     )
 
 

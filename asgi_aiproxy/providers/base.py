@@ -16,6 +16,7 @@ from asgi_aiproxy.dialects.base import Draft, Language
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.key import check_proxy_url, listed
+from asgi_aiproxy.providers.refusals import Refusals
 from asgi_aiproxy.upstream.base import TOKEN, Outgoing, Timeouts
 
 Auth = Callable[[Outgoing, str], Outgoing]  # pure: a request and a secret make a request
@@ -78,7 +79,8 @@ class Provider:
     translated. `exact` says that the provider's answers keep to the letter of its dialect; others
     are mended on the way. `catalogue` names its models for `GET /v1/models`; without one it is
     asked. `amend` sees every request before it leaves. `surface` names the API whose paths
-    `PassthroughProxy` opens, if that is not the dialect's.
+    `PassthroughProxy` opens, if that is not the dialect's. `refusals` says what the vendor's error
+    words are about (`asgi_aiproxy.providers.refusals`; by default as in its dialect).
     """
 
     name: str
@@ -94,6 +96,7 @@ class Provider:
     proxy: str | None = None
     timeouts: Timeouts | None = None
     surface: str = ""
+    refusals: Refusals | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or not self.name.isprintable():

@@ -10,6 +10,7 @@ import msgspec
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
 from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.providers import refusals
 from asgi_aiproxy.providers.base import Amend, Provider, header
 from asgi_aiproxy.providers.operations import (
     AUDIO,
@@ -138,6 +139,7 @@ GEMINI = Provider(
 )
 MISTRAL = Provider(
     name="mistral",
+    refusals=refusals.MISTRAL,
     dialect=OPENAI_CHAT,
     base_url="https://api.mistral.ai/v1",
     native=CHAT | EMBEDDINGS,
@@ -147,6 +149,7 @@ MISTRAL = Provider(
 )
 GROQ = Provider(
     name="groq",
+    refusals=refusals.GROQ,
     dialect=OPENAI_CHAT,
     base_url="https://api.groq.com/openai/v1",
     native=CHAT | AUDIO,
@@ -155,6 +158,7 @@ GROQ = Provider(
 )
 DEEPSEEK = Provider(
     name="deepseek",
+    refusals=refusals.DEEPSEEK,
     dialect=OPENAI_CHAT,
     base_url="https://api.deepseek.com",
     native=CHAT,
@@ -163,6 +167,7 @@ DEEPSEEK = Provider(
 )
 XAI = Provider(
     name="xai",
+    refusals=refusals.XAI,
     dialect=OPENAI_CHAT,
     base_url="https://api.x.ai/v1",
     native=CHAT | COMPLETIONS | EMBEDDINGS | frozenset({"images.generations"}),
@@ -170,6 +175,7 @@ XAI = Provider(
 )
 OPENROUTER = Provider(
     name="openrouter",
+    refusals=refusals.OPENROUTER,
     dialect=OPENAI_CHAT,
     base_url="https://openrouter.ai/api/v1",
     native=CHAT | COMPLETIONS | EMBEDDINGS,
@@ -177,6 +183,7 @@ OPENROUTER = Provider(
 )
 TOGETHER = Provider(
     name="together",
+    refusals=refusals.TOGETHER,
     dialect=OPENAI_CHAT,
     base_url="https://api.together.xyz/v1",
     native=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
@@ -185,6 +192,7 @@ TOGETHER = Provider(
 )
 FIREWORKS = Provider(
     name="fireworks",
+    refusals=refusals.FIREWORKS,
     dialect=OPENAI_CHAT,
     base_url="https://api.fireworks.ai/inference/v1",
     native=CHAT | COMPLETIONS | EMBEDDINGS,
@@ -193,6 +201,7 @@ FIREWORKS = Provider(
 )
 PERPLEXITY = Provider(
     name="perplexity",
+    refusals=refusals.PERPLEXITY,
     dialect=OPENAI_CHAT,
     base_url="https://api.perplexity.ai",
     native=CHAT,
@@ -201,6 +210,7 @@ PERPLEXITY = Provider(
 )
 CEREBRAS = Provider(
     name="cerebras",
+    refusals=refusals.CEREBRAS,
     dialect=OPENAI_CHAT,
     base_url="https://api.cerebras.ai/v1",
     native=CHAT | COMPLETIONS,
@@ -216,6 +226,7 @@ OLLAMA = Provider(
 )
 VLLM = Provider(
     name="vllm",
+    refusals=refusals.LOCAL,
     dialect=OPENAI_CHAT,
     base_url="http://127.0.0.1:8000/v1",
     native=OPENAI_OPERATIONS,
@@ -224,6 +235,7 @@ VLLM = Provider(
 )
 LMSTUDIO = Provider(
     name="lmstudio",
+    refusals=refusals.LOCAL,
     dialect=OPENAI_CHAT,
     base_url="http://127.0.0.1:1234/v1",
     native=CHAT | COMPLETIONS | EMBEDDINGS,

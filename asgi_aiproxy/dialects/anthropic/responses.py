@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -254,6 +255,10 @@ _KINDS = {
 }
 
 
+# A message about a member of the request begins with its path: "messages.0.content: ...".
+_MEMBER = re.compile(r"([a-z][a-z_]*(?:\.\w+)*): ")
+
+
 def encode_error(error: APIError) -> bytes:
     """Write `{"type": "error", "error": {...}}`."""
     return _json.dumps(
@@ -285,9 +290,12 @@ def read_error(found: Any, status: int, body: bytes) -> APIError:
         message = _read.excerpt(body)
     if kind is None or (status >= 400 and kind_of(status) is not Kind.INVALID):
         kind = kind_of(status)
+    at = _MEMBER.match(message)
     return APIError(
         kind,
         message,
         status=_read.client_status(status, kind),
+        param=at[1] if at is not None and kind in (Kind.INVALID, Kind.NOT_FOUND) else None,
         upstream_status=status,
+        words=_read.words(word),
     )

@@ -251,21 +251,52 @@ def read_error(error: Any, status: int) -> APIError:
         status = code if code >= 400 else 500
     kind = kind_of(status)
     told = _read.client_status(status, kind)
-    retry_after = None
+    retry_after = param = None
+    words: list[str] = []
     for detail in _read.objects(found.get("details")):
         match detail:
-            case {"reason": "API_KEY_INVALID" | "API_KEY_EXPIRED"}:
-                kind = Kind.KEY_REJECTED  # Google answers 400 here
+            case {"reason": str(reason)}:
+                words.append(reason)
+                if reason in ("API_KEY_INVALID", "API_KEY_EXPIRED"):
+                    kind = Kind.KEY_REJECTED  # Google answers 400 here
             case {"retryDelay": str(delay)} if delay.endswith("s"):
                 retry_after = _seconds(delay[:-1])
+            case {"violations": violations}:
+                words += _quotas(violations)
+            case {"fieldViolations": [{"field": str(field)}, *_]}:
+                param = field
+    if DAILY in words:
+        retry_after = max(retry_after or 0.0, _DAILY_REST)
     message = found.get("message")
     return APIError(
         kind,
         message if isinstance(message, str) and message else _read.excerpt(_json.dumps(found)),
         status=told,
+        param=param,
         retry_after=retry_after,
         upstream_status=status,
+        words=(*words, *_read.words(found.get("status"))),
     )
+
+
+def _quotas(violations: Any) -> Iterator[str]:
+    """What the quotas that are used up are for: `quotaId` ends in ...PerProjectPerModel, say.
+
+    https://ai.google.dev/gemini-api/docs/rate-limits: limits are a project's, most of them for each
+    model, some a minute and some a day.
+    """
+    ids = [str(each.get("quotaId", "")) for each in _read.objects(violations)]
+    if any("PerDay" in id for id in ids):
+        yield DAILY
+    if ids and not any("PerModel" in id or "PerBaseModel" in id for id in ids):
+        yield PROJECT
+
+
+# Words of ours for what a `QuotaFailure` says with several.
+DAILY, PROJECT = "quota_per_day", "quota_per_project"
+_DAILY_REST = (
+    3600.0  # seconds; the delay that Google names beside a daily quota is that of a minute
+)
 
 
 def _seconds(text: str) -> float | None:

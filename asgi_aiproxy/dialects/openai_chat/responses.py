@@ -429,7 +429,7 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
     """The error in a parsed body, or in a chunk of a stream (then `status` is 200)."""
     found = answer.get("error")
     if not isinstance(found, dict):
-        found = {"message": found} if isinstance(found, str) else answer
+        found = {**answer, "message": found} if isinstance(found, str) else answer
     code = found.get("code")
     if status == 200:
         told = (_read.count(found, name) for name in ("code", "status", "status_code"))
@@ -442,6 +442,15 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
     if not isinstance(message, str) or not message:
         message = _read.excerpt(_json.dumps(answer))
     inner = found.get("metadata")
+    within = found.get("innererror")  # Azure's
+    words = _read.words(
+        code,
+        within.get("code") if isinstance(within, dict) else None,
+        found.get("type"),
+        found.get("status"),
+    )
+    if isinstance(inner, dict) and "flagged_input" in inner:
+        words = ("moderation", *words)  # OpenRouter: the input was flagged
     if isinstance(inner, dict) and isinstance(inner.get("raw"), str):
         message = f"{message}: {inner['raw']}"  # OpenRouter: what the vendor behind it said
     param = found.get("param")
@@ -449,9 +458,10 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
         kind,
         message,
         status=_read.client_status(status, kind),
-        param=param if isinstance(param, str) else None,
+        param=param if isinstance(param, str) and param else None,
         code=word,
         upstream_status=status,
+        words=words,
     )
 
 

@@ -1,0 +1,421 @@
+"""What vendors' refusals are about, and what follows from that, through shim and proxy alike."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import (
+    Key,
+    KeyPool,
+    OpenAIShim,
+    PassthroughProxy,
+    ProviderRouter,
+    UsageRecord as Record,
+)
+from asgi_aiproxy.errors import About, Kind
+from asgi_aiproxy.keys import Health
+from asgi_aiproxy.providers import (
+    ANTHROPIC,
+    CEREBRAS,
+    DEEPSEEK,
+    FIREWORKS,
+    GEMINI,
+    GROQ,
+    MISTRAL,
+    OLLAMA,
+    OPENAI,
+    OPENROUTER,
+    PERPLEXITY,
+    TOGETHER,
+    XAI,
+    azure,
+    openai_compatible,
+)
+from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.refusals import refused
+from tests import asgi
+from tests.upstreams import Upstream, answers, refuses
+
+pytestmark = pytest.mark.anyio
+
+AZURE = azure("https://r.openai.azure.com")
+COMPATIBLE = openai_compatible("http://127.0.0.1:8000/v1")
+MODEL, KEY, ACCOUNT = About.MODEL, About.KEY, About.ACCOUNT
+REQUEST, UNCLEAR, VENDOR = About.REQUEST, About.UNCLEAR, About.VENDOR
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def error(message: str = "no", **members: Any) -> dict[str, Any]:
+    return {"error": {"message": message, **members}}
+
+
+def of_anthropic(type: str, message: str = "no") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": type, "message": message}, "request_id": "req_1"}
+
+
+def of_google(code: int, status: str, *details: dict[str, Any]) -> dict[str, Any]:
+    return {"error": {"code": code, "message": "no", "status": status, "details": list(details)}}
+
+
+def reason(word: str) -> dict[str, Any]:
+    return {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": word}
+
+
+def quota(*ids: str) -> dict[str, Any]:
+    violations = [{"quotaId": id} for id in ids]
+    return {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": violations}
+
+
+PER_MODEL = "GenerateRequestsPerMinutePerProjectPerModel"
+INVALID = "invalid_request_error"
+CREDIT = "Your credit balance is too low to access the Anthropic API."
+ROWS: list[tuple[Provider, int, Any, About, Kind]] = [
+    # https://platform.openai.com/docs/guides/error-codes
+    (OPENAI, 429, error(type="tokens", code="rate_limit_exceeded"), MODEL, Kind.LIMITED),
+    (OPENAI, 429, error(type="insufficient_quota", code=None), ACCOUNT, Kind.LIMITED),
+    (OPENAI, 429, error(code="insufficient_quota"), ACCOUNT, Kind.LIMITED),
+    (OPENAI, 401, error(code="invalid_api_key"), KEY, Kind.KEY_REJECTED),
+    (OPENAI, 401, error(code="account_deactivated"), ACCOUNT, Kind.KEY_REJECTED),
+    (OPENAI, 400, error(code="billing_hard_limit_reached"), ACCOUNT, Kind.KEY_REJECTED),
+    (OPENAI, 429, error(code="billing_not_active"), ACCOUNT, Kind.KEY_REJECTED),
+    (OPENAI, 404, error(code="model_not_found", param=None), MODEL, Kind.NOT_FOUND),
+    (OPENAI, 403, error(code="model_not_found"), MODEL, Kind.KEY_REJECTED),
+    (OPENAI, 403, error(code="unsupported_country_region_territory"), VENDOR, Kind.UPSTREAM),
+    (OPENAI, 403, error("Your organization must be verified."), MODEL, Kind.KEY_REJECTED),
+    (OPENAI, 400, error(param="reasoning.summary", code="x"), REQUEST, Kind.INVALID),
+    (OPENAI, 400, error("-1 is less than the minimum of 1 - 'messages'"), REQUEST, Kind.INVALID),
+    (OPENAI, 400, error("Your account is not what it was."), UNCLEAR, Kind.INVALID),
+    (OPENAI, 404, error("no such path"), REQUEST, Kind.NOT_FOUND),
+    (OPENAI, 413, error("too large"), REQUEST, Kind.TOO_LARGE),
+    (OPENAI, 500, error(type="server_error"), VENDOR, Kind.UPSTREAM),
+    # https://learn.microsoft.com/azure/ai-foundry/openai/reference
+    (AZURE, 401, error(code="401"), KEY, Kind.KEY_REJECTED),
+    (AZURE, 404, error(code="DeploymentNotFound"), MODEL, Kind.NOT_FOUND),
+    (AZURE, 400, error(code="content_filter", param="prompt"), REQUEST, Kind.INVALID),
+    (AZURE, 400, error(innererror={"code": "ResponsibleAIPolicyViolation"}), REQUEST, Kind.INVALID),
+    (AZURE, 429, error(code="429"), MODEL, Kind.LIMITED),
+    # https://docs.claude.com/en/api/errors
+    (ANTHROPIC, 400, of_anthropic(INVALID, CREDIT), UNCLEAR, Kind.INVALID),
+    (ANTHROPIC, 400, of_anthropic(INVALID, "max_tokens: no"), REQUEST, Kind.INVALID),
+    (ANTHROPIC, 400, of_anthropic(INVALID, "`m` or `model`"), REQUEST, Kind.INVALID),
+    (ANTHROPIC, 401, of_anthropic("authentication_error"), KEY, Kind.KEY_REJECTED),
+    (ANTHROPIC, 402, of_anthropic("billing_error"), ACCOUNT, Kind.KEY_REJECTED),
+    (ANTHROPIC, 403, of_anthropic("permission_error"), MODEL, Kind.KEY_REJECTED),
+    (ANTHROPIC, 404, of_anthropic("not_found_error", "model: m"), MODEL, Kind.NOT_FOUND),
+    (ANTHROPIC, 413, of_anthropic("request_too_large"), REQUEST, Kind.TOO_LARGE),
+    (ANTHROPIC, 429, of_anthropic("rate_limit_error"), MODEL, Kind.LIMITED),
+    (ANTHROPIC, 529, of_anthropic("overloaded_error"), VENDOR, Kind.OVERLOADED),
+    # https://ai.google.dev/gemini-api/docs/troubleshooting, google/api/error_reason.proto
+    (GEMINI, 400, of_google(400, "INVALID_ARGUMENT", reason("API_KEY_INVALID")), KEY,
+     Kind.KEY_REJECTED),
+    (GEMINI, 403, of_google(403, "PERMISSION_DENIED", reason("SERVICE_DISABLED")), ACCOUNT,
+     Kind.KEY_REJECTED),
+    (GEMINI, 403, of_google(403, "PERMISSION_DENIED", reason("BILLING_DISABLED")), ACCOUNT,
+     Kind.KEY_REJECTED),
+    (GEMINI, 403, of_google(403, "PERMISSION_DENIED"), MODEL, Kind.KEY_REJECTED),
+    (GEMINI, 400, of_google(400, "FAILED_PRECONDITION"), VENDOR, Kind.UPSTREAM),
+    (GEMINI, 404, of_google(404, "NOT_FOUND"), MODEL, Kind.NOT_FOUND),
+    (GEMINI, 429, of_google(429, "RESOURCE_EXHAUSTED", quota(PER_MODEL)),
+     MODEL, Kind.LIMITED),
+    (GEMINI, 429, of_google(429, "RESOURCE_EXHAUSTED", quota("RequestsPerMinutePerProject")), KEY,
+     Kind.LIMITED),
+    (GEMINI, 400, of_google(400, "INVALID_ARGUMENT", {"fieldViolations": [{"field": "contents"}]}),
+     REQUEST, Kind.INVALID),
+    # https://console.groq.com/docs/errors
+    (GROQ, 413, error(type="tokens", code="rate_limit_exceeded"), MODEL, Kind.TOO_LARGE),
+    (GROQ, 400, error(code="organization_restricted", param=""), ACCOUNT, Kind.KEY_REJECTED),
+    (GROQ, 498, error(code="capacity_exceeded"), VENDOR, Kind.UPSTREAM),
+    # https://openrouter.ai/docs/api/reference/errors-and-debugging
+    (OPENROUTER, 402, error(code=402), ACCOUNT, Kind.KEY_REJECTED),
+    (OPENROUTER, 403, error(code=403, metadata={"reasons": ["x"], "flagged_input": "y"}), REQUEST,
+     Kind.FORBIDDEN),
+    (OPENROUTER, 429, error(code=429, metadata={"raw": "z"}), MODEL, Kind.LIMITED),
+    # https://api-docs.deepseek.com/quick_start/error_codes
+    (DEEPSEEK, 402, error("Insufficient Balance", code="invalid_request_error"), ACCOUNT,
+     Kind.KEY_REJECTED),
+    (DEEPSEEK, 401, error(type="authentication_error", code="invalid_request_error"), KEY,
+     Kind.KEY_REJECTED),
+    (XAI, 400, {"code": "invalid-argument", "error": "Incorrect API key provided."}, UNCLEAR,
+     Kind.INVALID),
+    (XAI, 429, {"code": "resource-exhausted", "error": "no"}, MODEL, Kind.LIMITED),
+    (MISTRAL, 401, {"detail": "Invalid API Key"}, KEY, Kind.KEY_REJECTED),
+    (MISTRAL, 429, {"object": "error", "message": "no", "type": "rate_limited", "code": "1300"},
+     MODEL, Kind.LIMITED),
+    (MISTRAL, 429, {"object": "error", "message": "no", "code": "3505"}, VENDOR, Kind.LIMITED),
+    (TOGETHER, 402, error(type="credit_limit"), ACCOUNT, Kind.KEY_REJECTED),
+    (FIREWORKS, 412, error(code="PRECONDITION_FAILED", type="error"), ACCOUNT, Kind.KEY_REJECTED),
+    (PERPLEXITY, 401, error(type="invalid_api_key", code=401), KEY, Kind.KEY_REJECTED),
+    (CEREBRAS, 429, {"message": "no", "type": "x", "code": "token_quota_exceeded"}, MODEL,
+     Kind.LIMITED),
+    (COMPATIBLE, 404, error("The model `m` does not exist.", type="NotFoundError"), REQUEST,
+     Kind.NOT_FOUND),
+    (OLLAMA, 404, {"error": "model 'm' not found"}, MODEL, Kind.NOT_FOUND),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("provider", "status", "body", "about", "kind"), ROWS)
+def test_what_a_vendors_refusal_is_about(
+    provider: Provider, status: int, body: Any, about: About, kind: Kind
+) -> None:
+    data = json.dumps(body).encode()
+    found = refused(provider, status, [], data, now=0.0, native=True, members=CHAT, model="m")
+    assert (found.about, found.kind) == (about, kind)
+
+
+def test_awss_error_types_are_told_in_a_header() -> None:
+    for name, about in {
+        "UnrecognizedClientException:http://internal.amazon.com/coral/": KEY,
+        "ThrottlingException": MODEL,
+        "AccessDeniedException": MODEL,
+        "ModelNotReadyException": VENDOR,
+    }.items():
+        headers = [("x-amzn-errortype", name)]
+        body = b'{"message":"no"}'
+        found = refused(ANTHROPIC, 403, headers, body, now=0.0, native=False, model="m")
+        assert found.about is about
+
+
+def test_a_page_in_html_is_about_the_vendor_and_a_400_of_one_about_nobody_knows_what() -> None:
+    for status, about in {403: VENDOR, 502: VENDOR, 400: UNCLEAR, 401: KEY, 429: MODEL}.items():
+        page = b"<html><body>Blocked</body></html>"
+        assert refused(OPENAI, status, [], page, now=0.0, native=True, model="m").about is about
+
+
+# ── what follows ─────────────────────────────────────────────────────────────
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Place:
+    """One vendor behind a shim or a proxy, with its pool."""
+
+    def __init__(self, face: str, *steps: Any, keys: Any = ("key-one-1", "key-two-2")) -> None:
+        self.clock = Clock()
+        self.upstream = Upstream(*steps)
+        self.pool = KeyPool([Key(key, id=key) for key in keys], clock=self.clock)
+        self.records: list[Record] = []
+        provider = OPENAI.using(self.pool)
+        app = OpenAIShim if face == "shim" else PassthroughProxy
+        options = {"backoff": 0.001} if face == "shim" else {}
+        self.app: Any = app(
+            provider,  # type: ignore[arg-type]
+            transport=self.upstream.transport,
+            record=self._record,
+            **options,
+        )
+
+    async def _record(self, record: Record) -> None:
+        self.records.append(record)
+
+    async def ask(self, model: str = "m") -> asgi.Answer:
+        body = json.dumps({**CHAT, "model": model}).encode()
+        named = {"content-type": "application/json", "content-length": str(len(body))}
+        return await asgi.request(self.app, "POST", "/v1/chat/completions", body, headers=named)
+
+    async def record(self) -> Record:
+        await self.app._recorder.drain()
+        return self.records[-1]
+
+
+@pytest.fixture(params=["shim", "proxy"])
+def face(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "health"),
+    [
+        (429, error(code="rate_limit_exceeded"), Health.COOLING),
+        (413, error(type="tokens", code="rate_limit_exceeded"), Health.COOLING),
+        (429, error(code="insufficient_quota"), Health.COOLING),
+        (401, error(code="invalid_api_key"), Health.QUARANTINED),
+        (402, error(), Health.QUARANTINED),
+        (403, error(code="billing_not_active"), Health.QUARANTINED),
+        (400, error(code="organization_restricted"), Health.QUARANTINED),
+        (403, error(type="x"), Health.COOLING),
+        (404, error(code="model_not_found"), Health.COOLING),
+        (400, error("Your credit is gone."), Health.OK),
+    ],
+)
+async def test_another_key_serves_what_one_is_refused(
+    face: str, status: int, body: Any, health: Health
+) -> None:
+    place = Place(face, refuses(status, json.dumps(body).encode()), answers())
+    answer = await place.ask()
+    assert answer.status == 200
+    states = {key.id: key for key in await place.pool.status()}
+    assert states["key-one-1"].health is health
+    assert states["key-two-2"].health is Health.OK
+    record = await place.record()
+    assert (record.outcome, record.attempts) == ("done", 2)
+    failed, served = record.tries
+    assert (failed.provider, failed.key_id, failed.status) == ("openai", "key-one-1", status)
+    assert failed.error
+    assert failed.code == (body["error"].get("code") or body["error"].get("type") or "")
+    assert (served.key_id, served.status, served.error) == ("key-two-2", 200, "")
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
+async def test_what_is_about_the_request_costs_one_attempt_and_no_key(
+    face: str, status: int
+) -> None:
+    body = error("messages is wrong", param="messages", code="context_length_exceeded")
+    place = Place(face, refuses(status, json.dumps(body).encode()))
+    answer = await place.ask()
+    assert (answer.status, answer.json) == (status, body)
+    assert len(place.upstream.requests) == 1
+    assert {key.health for key in await place.pool.status()} == {Health.OK}
+
+
+async def test_a_limit_of_one_model_stops_no_other_and_not_the_list(face: str) -> None:
+    limited = refuses(429, json.dumps(error(code="rate_limit_exceeded")).encode(), retry_after="9")
+    place = Place(face, limited, answers(), keys=["key-one-1"])
+    assert (await place.ask("gpt-a")).status == 429
+    assert (await place.ask("gpt-a")).status == 429  # nobody is asked
+    assert len(place.upstream.requests) == 1
+    assert (await place.ask("gpt-b")).status == 200
+    assert (await asgi.request(place.app, "GET", "/v1/models")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, 30),
+        ({"retry_after": "0"}, 0.5),
+        ({"retry_after_ms": "0"}, 0.5),
+        ({"retry_after": "5"}, 5),
+        ({"retry_after_ms": "1500"}, 1.5),
+        ({"retry_after": "157680000"}, 86_400),  # five years
+        ({"retry_after": "-3"}, 0.5),
+    ],
+)
+async def test_the_client_is_told_the_time_at_which_the_pool_is_back(
+    face: str, told: dict[str, str], expected: float
+) -> None:
+    body = json.dumps(error(code="rate_limit_exceeded")).encode()
+    place = Place(face, refuses(429, body, **told), answers(), keys=["key-one-1"])
+    answer = await place.ask()
+    assert answer.status == 429
+    after = int(answer.header("retry-after") or 0)
+    assert after == max(1, -(-expected // 1))
+    assert answer.header("retry-after-ms") is None
+    place.clock.now += expected - 0.01
+    assert (await place.ask()).status == 429
+    assert len(place.upstream.requests) == 1
+    place.clock.now += 0.02
+    assert (await place.ask()).status == 200
+
+
+async def test_of_several_keys_the_first_to_be_back_counts(face: str) -> None:
+    body = json.dumps(error(code="rate_limit_exceeded")).encode()
+    place = Place(face, refuses(429, body, retry_after="5"), refuses(429, body, retry_after="60"))
+    answer = await place.ask()
+    assert (answer.status, answer.header("retry-after")) == (429, "5")
+
+
+async def test_no_time_at_all_doubles_from_the_shortest_rest(face: str) -> None:
+    limited = refuses(429, json.dumps(error(code="x")).encode(), retry_after="0")
+    place = Place(face, limited, keys=["key-one-1"])
+    for rest in (0.5, 1, 2, 4):
+        await place.ask()
+        (state,) = await place.pool.status()
+        assert state.rests == pytest.approx(rest)
+        place.clock.now += rest
+
+
+async def test_refused_keys_are_called_refused_for_as_long_as_they_are(face: str) -> None:
+    place = Place(face, refuses(401), answers(), keys=["key-one-1"])
+    first, second = await place.ask(), await place.ask()
+    assert (first.status, second.status) == (502, 502)
+    assert first.header("retry-after") == second.header("retry-after") == "30"
+    assert "1 rejected (401)" in second.json["error"]["message"]
+    assert "'openai'" in second.json["error"]["message"]
+    assert len(place.upstream.requests) == 1
+    place.clock.now += 31
+    assert (await place.ask()).status == 200
+
+
+async def test_an_empty_pool_says_that_it_has_no_keys(face: str) -> None:
+    place = Place(face, answers(), keys=[])
+    answer = await place.ask()
+    assert answer.status == 503
+    assert "has no keys" in answer.json["error"]["message"]
+    assert place.upstream.requests == []
+
+
+async def test_keys_that_are_all_disabled_are_called_so(face: str) -> None:
+    place = Place(face, answers(), keys=["key-one-1"])
+    await place.pool.disable("key-one-1")
+    answer = await place.ask()
+    assert answer.status == 503
+    assert "1 disabled" in answer.json["error"]["message"]
+
+
+async def test_what_no_key_may_use_is_held_against_none_of_them(face: str) -> None:
+    place = Place(face, refuses(404, json.dumps(error(code="model_not_found")).encode()))
+    for _ in range(2):
+        answer = await place.ask()
+        assert (answer.status, answer.json["error"]["code"]) == (404, "model_not_found")
+    assert {key.health for key in await place.pool.status()} == {Health.OK}
+
+
+async def test_an_unclear_refusal_is_told_as_the_first_one_said_it(face: str) -> None:
+    first = json.dumps(error("the first one's words")).encode()
+    second = json.dumps(error("the second one's words")).encode()
+    place = Place(
+        face, refuses(400, first), refuses(400, second), keys=["a-key-1", "a-key-2", "k3"]
+    )
+    answer = await place.ask()
+    assert (answer.status, answer.json["error"]["message"]) == (400, "the first one's words")
+    assert len(place.upstream.requests) == 2
+
+
+async def test_an_unclear_refusal_goes_to_another_vendor_before_another_key() -> None:
+    upstream = Upstream(refuses(400, json.dumps(error("no credit")).encode()), answers())
+    second = COMPATIBLE.using("key-second")
+    router = ProviderRouter({"m": [OPENAI.using(["key-one-1", "key-two-2"]), second]})
+    app = OpenAIShim(router, transport=upstream.transport)
+    answer = await asgi.chat(app)
+    assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai-compatible")
+
+
+async def test_a_model_that_one_vendor_lacks_is_asked_of_the_next() -> None:
+    missing = refuses(404, json.dumps(error(code="model_not_found")).encode())
+    upstream = Upstream(missing, answers())
+    router = ProviderRouter({"m": [OPENAI.using("key-one-1"), COMPATIBLE.using("key-second")]})
+    answer = await asgi.chat(OpenAIShim(router, transport=upstream.transport))
+    assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai-compatible")
+
+
+async def test_a_target_that_is_passed_over_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    upstream = Upstream(refuses(503), answers())
+    router = ProviderRouter({"m": [OPENAI.using("key-one-1"), COMPATIBLE.using("key-second")]})
+    await asgi.chat(OpenAIShim(router, transport=upstream.transport))
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert any("openai passed over" in line for line in warnings)
+
+
+async def test_three_failed_attempts_are_three_in_the_record() -> None:
+    place = Place("shim", refuses(503), keys=["key-one-1"])
+    assert (await place.ask()).status == 503
+    record = await place.record()
+    assert record.attempts == len(place.upstream.requests) == 3
+    assert [(each.status, each.provider) for each in record.tries] == [(503, "openai")] * 3
+    assert record.outcome == "failed"
+
+
+async def test_one_attempt_that_answered_is_told_by_the_record_alone(face: str) -> None:
+    place = Place(face, answers())
+    await place.ask()
+    record = await place.record()
+    assert (record.attempts, record.tries) == (1, ())
