@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from asgi_aiproxy.dialects import _media, _read, _schema
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read, _schema
 from asgi_aiproxy.dialects._left_out import left_out
-from asgi_aiproxy.dialects.anthropic import json_schema, models
+from asgi_aiproxy.dialects.anthropic import json_schema, models, thinking
+from asgi_aiproxy.dialects.anthropic.content import NAME, Notes, cached
+from asgi_aiproxy.dialects.anthropic.conversation import Conversation
 from asgi_aiproxy.dialects.base import Draft
-from asgi_aiproxy.errors import invalid
-from asgi_aiproxy.messages import (
-    Media,
-    Opaque,
-    Part,
-    Reasoning,
-    Refusal,
-    Request,
-    Text,
-    Thinking,
-    Tool,
-    ToolCall,
-    ToolResult,
-)
-
-NAME = "anthropic"
+from asgi_aiproxy.messages import Request, Tool
 
 _JSON_ONLY = "Answer with a single JSON object and nothing else."
-_FILES_BETA = "files-api-2025-04-14"
-_BAD_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_JSON_OF = "Answer with JSON of this schema and nothing else: "
 
 
 def encode_request(request: Request) -> Draft:
@@ -41,25 +27,31 @@ def encode_request(request: Request) -> Draft:
 class _Writer:
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._ignored: list[str] = []
-        self._betas: set[str] = set()
+        self._model = models.of(request.model)
+        self._notes = Notes()
+        self._ignored = self._notes.ignored
         self._body: dict[str, Any] = {}
-        self._where = "messages"  # what is being written
+        self._words = ""  # an instruction of ours, for want of a parameter
 
     def draft(self) -> Draft:
         request, body = self._request, self._body
         body["model"] = request.model
-        body["max_tokens"] = request.max_tokens or models.default_max_tokens(request.model)
-        messages = self._messages()
-        system = self._system()
-        if not messages:
-            messages, system = _asked(system), ""
-        if system:
-            body["system"] = system
-        body["messages"] = messages
+        body["max_tokens"] = request.max_tokens or self._model.default_limit
+        conversation = Conversation(self._model, self._notes)
+        for number, message in enumerate(request.messages):
+            conversation.add(number, message)
+        conversation.end()
         self._write_tools()
         self._write_output()
-        self._write_thinking()
+        if request.thinking is not None:
+            self._ignored += thinking.write(
+                body,
+                request.thinking,
+                self._model,
+                limited=request.max_tokens is not None,
+                bare_call=conversation.bare_call,
+            )
+        self._write_conversation(conversation)
         self._write_sampling()
         if request.stop:
             body["stop_sequences"] = [stop for stop in request.stop if stop.strip()]
@@ -71,143 +63,62 @@ class _Writer:
             body["stream"] = True
         body.update(request.extra.get(NAME, {}))
         self._ignored += left_out(request, NAME)
-        headers = {"anthropic-beta": ",".join(sorted(self._betas))} if self._betas else {}
+        betas = ",".join(sorted(self._notes.betas))
+        headers = {"anthropic-beta": betas} if betas else {}
         ignored = tuple(dict.fromkeys(self._ignored))
         return Draft("/v1/messages", body, headers=headers, ignored=ignored)
 
-    # messages
-
-    def _system(self) -> str | list[dict[str, Any]]:
-        texts = [
-            part
-            for message in self._request.messages
-            if message.role == "system"
-            for part in message.parts
-            if isinstance(part, Text) and part.text
-        ]
-        if self._request.output is not None and self._request.output.schema is None:
-            texts.append(Text(_JSON_ONLY))
-        if any(NAME in text.extra for text in texts):
-            return [_cached({"type": "text", "text": text.text}, text) for text in texts]
-        return "\n\n".join(text.text for text in texts)
-
-    def _messages(self) -> list[dict[str, Any]]:
-        out: list[dict[str, Any]] = []
-        for number, message in enumerate(self._request.messages):
-            if message.role == "system":
-                continue
-            blocks: list[dict[str, Any]] = []
-            for at, part in enumerate(message.parts):
-                self._where = f"messages[{number}].content[{at}]"
-                blocks += self._blocks(part)
-            if not blocks:
-                continue
-            if out and out[-1]["role"] == message.role:
-                out[-1]["content"] += blocks
-            else:
-                out.append({"role": message.role, "content": blocks})
-        for turn in out:
-            if turn["role"] == "user":  # results must come first
-                turn["content"].sort(key=lambda block: block["type"] != "tool_result")
-        if out and out[-1]["role"] == "assistant":
-            last = out[-1]["content"][-1]
-            if last["type"] == "text":  # a prefill must not end in white space
-                last["text"] = last["text"].rstrip() or "…"
-        return out
-
-    def _blocks(self, part: Part) -> Iterator[dict[str, Any]]:
-        match part:
-            case Text(text) | Refusal(text):
-                if text.strip():
-                    yield _cached({"type": "text", "text": text}, part)
-            case Reasoning(text, {"anthropic": {"signature": signature}}):
-                yield {"type": "thinking", "thinking": text, "signature": signature}
-            case Reasoning(_, {"anthropic": {"redacted": data}}):
-                yield {"type": "redacted_thinking", "data": data}
-            case ToolCall(call_id, name, arguments):
-                use = {"type": "tool_use", "id": _id(call_id), "name": name}
-                made = {**use, "input": _read.arguments(arguments, self._ignored)}
-                yield _cached(made, part)
-            case ToolResult():
-                yield self._result(part)
-            case Media():
-                yield _cached(self._media(part), part)
-            case Opaque("anthropic", payload):
-                yield dict(payload)
-
-    def _result(self, result: ToolResult) -> dict[str, Any]:
-        out: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(result.id)}
-        if all(isinstance(part, Text) for part in result.parts):
-            out["content"] = "".join(part.text for part in result.parts)
-        else:
-            message = self._where.rpartition(".")[0]
-            out["content"] = []
-            for at, part in enumerate(result.parts):
-                self._where = f"{message}.content[{at}]"
-                out["content"] += self._blocks(part)
-        if result.error:
-            out["is_error"] = True
-        return _cached(out, result)
-
-    def _media(self, media: Media) -> dict[str, Any]:
-        kind, source = media.kind, self._source(media)
-        if source.get("media_type") in _IMAGES:
-            kind = "image"  # whatever its sender took it for
-        elif source["type"] in ("base64", "text"):
-            kind = "document"
-        out: dict[str, Any] = {"type": kind, "source": source}
-        if kind == "document" and media.name:
-            out["title"] = media.name
-        return out
-
-    def _source(self, media: Media) -> dict[str, Any]:
-        if media.kind not in ("image", "document"):
-            raise invalid(f"Anthropic's models take no {media.kind}.", self._where)
-        if media.url:
-            return {"type": "url", "url": media.url}
-        if media.file:
-            self._betas.add(_FILES_BETA)
-            return {"type": "file", "file_id": media.file}
-        text = _read.text_of(media)
-        if text:
-            return {"type": "text", "media_type": "text/plain", "data": text}
-        kind = _media.media_type(media)
-        if kind not in _IMAGES and kind != _PDF:
-            raise invalid(
-                f"Anthropic's models take images as JPEG, PNG, GIF or WebP and documents as PDF or "
-                f"plain text; this is {kind or 'of an unknown type'}.",
-                self._where,
-                "invalid_value",
-            )
-        return {"type": "base64", "media_type": kind, "data": media.data}
-
-    # parameters
+    def _write_conversation(self, conversation: Conversation) -> None:
+        system = conversation.system
+        if self._words:
+            system = [*system, {"type": "text", "text": self._words}]
+            if self._model.preserved and conversation.thoughts:
+                # Thoughts of before these words must not be refused for them.
+                if thinking.bind(self._body):
+                    self._notes.betas.add(thinking.BINDING_BETA)
+                else:
+                    conversation.forget_thoughts()
+        turns = conversation.turns
+        if not turns:  # instructions alone are not taken, so the user says them
+            if not system:
+                raise _read.nothing_said()
+            turns, system = [{"role": "user", "content": system}], []
+        if any("cache_control" in block for block in system):
+            self._body["system"] = system
+        elif system:
+            self._body["system"] = "\n\n".join(block["text"] for block in system)
+        self._body["messages"] = turns
 
     def _write_tools(self) -> None:
         choice, tools = self._request.tool_choice, self._request.tools
         if not tools:
             return
-        one = choice is not None and choice.mode == "required" and len(choice.names) == 1
-        if choice is not None and choice.names and not one:
-            tools = tuple(tool for tool in tools if tool.name in choice.names)
+        mode = choice.mode if choice is not None else "auto"
+        names = choice.names if choice is not None else ()
+        one = mode == "required" and len(names) == 1
+        if names and not one:
+            if self._model.preserved:  # thoughts are bound to all tools
+                self._ignored.append("tool_choice")
+            else:
+                tools = tuple(tool for tool in tools if tool.name in names)
+        if mode == "required" and not self._model.forced:
+            self._ignored.append("tool_choice")
+            mode, one = "auto", False
         self._body["tools"] = [self._tool(tool) for tool in tools]
         alone = {"disable_parallel_tool_use": True} if self._request.parallel_tools is False else {}
-        if choice is None:
-            if alone:
-                self._body["tool_choice"] = {"type": "auto", **alone}
-        elif choice.mode == "none":
+        if mode == "none":
             self._body["tool_choice"] = {"type": "none"}
         elif one:
-            self._body["tool_choice"] = {"type": "tool", "name": choice.names[0], **alone}
-        else:
-            word = "any" if choice.mode == "required" else "auto"
+            self._body["tool_choice"] = {"type": "tool", "name": names[0], **alone}
+        elif choice is not None or alone:
+            word = "any" if mode == "required" else "auto"
             self._body["tool_choice"] = {"type": word, **alone}
 
     def _tool(self, tool: Tool) -> dict[str, Any]:
         out: dict[str, Any] = {"name": tool.name}
         if tool.description:
             out["description"] = tool.description
-        wanted = models.takes_strict_tools(self._request.model) if tool.strict else False
+        wanted = self._model.structured if tool.strict else False
         strict = json_schema.strict(_schema.of_object(tool.schema)) if wanted else None
         if strict is not None:
             out["strict"] = True
@@ -216,63 +127,24 @@ class _Writer:
             out["input_schema"], lost = json_schema.of_tool(tool.schema)
             self._ignored += ["tools[].function.strict"] if tool.strict else []
         self._ignored += [f"tools[].function.parameters.{name}" for name in lost]
-        return _cached(out, tool)
+        return cached(out, tool)
 
     def _write_output(self) -> None:
         output = self._request.output
         if output is None:
             return
+        strict = None
         if output.schema is None:
-            self._ignored.append("response_format")  # only asked for in words, see _system
-            return
-        strict = json_schema.strict(output.schema)
+            self._words = _JSON_ONLY
+        else:
+            strict = json_schema.strict(output.schema) if self._model.structured else None
+            self._words = _JSON_OF + _json.dumps(output.schema).decode() if strict is None else ""
         if strict is None:
-            self._ignored.append("response_format")
+            self._ignored.append("response_format")  # only asked for in words
             return
         schema, lost = strict
         self._ignored += [f"response_format.json_schema.schema.{name}" for name in lost]
         self._body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
-
-    def _write_thinking(self) -> None:
-        wish = self._request.thinking
-        if wish is None or wish.effort == "none":
-            return
-        choice = self._body.get("tool_choice", {}).get("type")
-        if choice in ("any", "tool") or self._replays_unsigned_call():
-            self._ignored.append("reasoning_effort")  # Anthropic refuses to think here
-        elif models.thinks_adaptively(self._request.model):
-            self._think_adaptively(wish)
-        else:
-            self._think_within(_budget(wish))
-
-    def _think_adaptively(self, wish: Thinking) -> None:
-        thinking: dict[str, Any] = {"type": "adaptive"}
-        if not models.takes_sampling(self._request.model) and wish.summary is not False:
-            thinking["display"] = "summarized"  # left out by default from 4.7 on
-        self._body["thinking"] = thinking
-        config = self._body.setdefault("output_config", {})
-        config["effort"] = _effort(wish, self._request.model)
-
-    def _think_within(self, budget: int) -> None:
-        limit = self._body["max_tokens"]
-        if self._request.max_tokens is None:
-            self._body["max_tokens"] = max(limit, budget + 4096)
-        elif limit <= budget:
-            budget = limit - 1
-        if budget < 1024:  # Anthropic's least
-            self._ignored.append("reasoning_effort")
-        else:
-            self._body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-
-    def _replays_unsigned_call(self) -> bool:
-        """Whether the turn in progress calls tools and lost its thoughts on the way."""
-        for turn in reversed(self._body["messages"]):
-            if turn["role"] == "assistant":
-                kinds = [block["type"] for block in turn["content"]]
-                return "tool_use" in kinds and kinds[0] not in ("thinking", "redacted_thinking")
-            if any(block["type"] != "tool_result" for block in turn["content"]):
-                return False
-        return False
 
     def _write_sampling(self) -> None:
         request = self._request
@@ -286,28 +158,18 @@ class _Writer:
             for n in ("temperature", "top_p", "top_k")
             if (v := getattr(request, n)) is not None
         }
-        thinks = "thinking" in self._body
-        if not models.takes_sampling(request.model) or thinks:
-            if thinks and wishes.get("temperature") == 1:
-                del wishes["temperature"]  # what it is anyway
-            self._ignored += wishes
+        thinks = self._body.get("thinking", {}).get("type") in ("enabled", "adaptive")
+        if not self._model.sampling or thinks:
+            # Nobody misses what it is anyway.
+            self._ignored += [n for n, v in wishes.items() if n == "top_k" or v != 1]
             return
         if wishes.get("temperature", 0) > 1:  # OpenAI's ends at 2
             wishes["temperature"] = 1
             self._ignored.append("temperature")
-        both = "temperature" in wishes and "top_p" in wishes
-        if both and not models.takes_both_samplings(request.model):
+        if {"temperature", "top_p"} <= wishes.keys() and self._model.sampling == 1:
             del wishes["top_p"]
             self._ignored.append("top_p")
         self._body.update(wishes)
-
-
-def _asked(system: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Instructions alone, which Anthropic does not take, as the user's words."""
-    if not system:
-        raise _read.nothing_said()
-    content = [{"type": "text", "text": system}] if isinstance(system, str) else system
-    return [{"role": "user", "content": content}]
 
 
 def _user_id(user: str) -> str:
@@ -320,36 +182,5 @@ def _user_id(user: str) -> str:
     return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+# An address, a name, a number to call.
 _PERSONAL = re.compile(r"@|[^\x21-\x7e]|^[+\d().\-/]{7,}$")
-
-
-def _cached(block: dict[str, Any], part: Any) -> dict[str, Any]:
-    mark = part.extra.get(NAME, {}).get("cache_control") if hasattr(part, "extra") else None
-    return {**block, "cache_control": mark} if mark else block
-
-
-def _id(call_id: str) -> str:
-    return _BAD_ID.sub("_", call_id)
-
-
-_IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-_PDF = "application/pdf"
-
-
-def _budget(wish: Thinking) -> int:
-    if wish.budget is not None:
-        return wish.budget
-    return {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384}.get(wish.effort, 24576)
-
-
-def _effort(wish: Thinking, model: str) -> str:
-    word = wish.effort
-    if not word and wish.budget is not None:
-        word = "low" if wish.budget <= 2048 else "medium" if wish.budget <= 8192 else "high"
-    if word == "minimal":
-        return "low"
-    if word == "xhigh":
-        return "xhigh" if not models.takes_sampling(model) else "high"
-    if word == "max":
-        return "max" if "opus" in model or not models.takes_sampling(model) else "high"
-    return word if word in ("low", "medium", "high") else "high"

@@ -1,0 +1,134 @@
+"""Parts of messages as Anthropic's content blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from asgi_aiproxy.dialects import _media, _read
+from asgi_aiproxy.dialects.anthropic.models import Model
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.messages import (
+    Media,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+
+NAME = "anthropic"
+
+THOUGHTS = ("thinking", "redacted_thinking")
+_FILES_BETA = "files-api-2025-04-14"
+_BAD_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+_PDF = "application/pdf"
+
+
+class Notes:
+    """What is found out while a request is written: members left out, and headers it needs."""
+
+    def __init__(self) -> None:
+        self.ignored: list[str] = []
+        self.betas: set[str] = set()
+
+
+class ContentWriter:
+    """Writes parts for one model."""
+
+    def __init__(self, model: Model, notes: Notes) -> None:
+        self._model = model
+        self._notes = notes
+
+    def blocks(self, part: Part, where: str, *, role: str) -> Iterator[dict[str, Any]]:
+        """The blocks for one part, which stands at `where`; raises APIError naming it."""
+        match part:
+            case Text(text) | Refusal(text):
+                if text.strip():
+                    yield cached({"type": "text", "text": text}, part)
+                elif cached({}, part):
+                    self._notes.ignored.append("cache_control")
+            case Reasoning(text, {"anthropic": {"signature": signature}}):
+                yield {"type": "thinking", "thinking": text, "signature": signature}
+            case Reasoning(_, {"anthropic": {"redacted": data}}):
+                yield {"type": "redacted_thinking", "data": data}
+            case ToolCall(call_id, name, arguments):
+                use = {"type": "tool_use", "id": _id(call_id), "name": name}
+                made = {**use, "input": _read.arguments(arguments, self._notes.ignored)}
+                yield cached(made, part)
+            case ToolResult():
+                yield self._result(part, where)
+            case Media() if role == "assistant":
+                self._notes.ignored.append("messages[].images")  # its turns hold none
+            case Media():
+                yield cached(self._media(part, where), part)
+            case Opaque("anthropic", payload):
+                yield dict(payload)
+
+    def _result(self, result: ToolResult, where: str) -> dict[str, Any]:
+        out: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(result.id)}
+        if all(isinstance(part, Text) for part in result.parts):
+            out["content"] = "".join(part.text for part in result.parts if isinstance(part, Text))
+        else:
+            message = where.rpartition(".")[0]
+            out["content"] = []
+            for at, part in enumerate(result.parts):
+                for block in self.blocks(part, f"{message}.content[{at}]", role="user"):
+                    block.pop("cache_control", None)  # it marks the result as a whole
+                    out["content"].append(block)
+        if result.error:
+            out["is_error"] = True
+        marked: tuple[Part, ...] = (result, *result.parts)
+        for each in marked:
+            out = cached(out, each)
+        return out
+
+    def _media(self, media: Media, where: str) -> dict[str, Any]:
+        kind, source = media.kind, self._source(media, where)
+        if source.get("media_type") in _IMAGES:
+            kind = "image"  # whatever its sender took it for
+        elif source["type"] in ("base64", "text"):
+            kind = "document"
+        if kind == "image" and not self._model.images:
+            raise invalid("This model takes no images.", where)
+        if kind == "document" and source["type"] != "text" and not self._model.pdf:
+            raise invalid("This model takes no PDF documents.", where)
+        out: dict[str, Any] = {"type": kind, "source": source}
+        if kind == "document" and media.name:
+            out["title"] = media.name
+        return out
+
+    def _source(self, media: Media, where: str) -> dict[str, Any]:
+        if media.kind not in ("image", "document"):
+            raise invalid(f"Anthropic's models take no {media.kind}.", where)
+        if media.url:
+            return {"type": "url", "url": media.url}
+        if media.file:
+            self._notes.betas.add(_FILES_BETA)
+            return {"type": "file", "file_id": media.file}
+        text = _read.text_of(media)
+        if text:
+            return {"type": "text", "media_type": "text/plain", "data": text}
+        kind = _media.media_type(media)
+        if kind not in _IMAGES and kind != _PDF:
+            raise invalid(
+                f"Anthropic's models take images as JPEG, PNG, GIF or WebP and documents as PDF or "
+                f"plain text; this is {kind or 'of an unknown type'}.",
+                where,
+                "invalid_value",
+            )
+        return {"type": "base64", "media_type": kind, "data": media.data}
+
+
+def cached(block: dict[str, Any], part: Any) -> dict[str, Any]:
+    """The block with the cache point that its part was marked with, if it was."""
+    mark = part.extra.get(NAME, {}).get("cache_control") if hasattr(part, "extra") else None
+    return {**block, "cache_control": mark} if mark else block
+
+
+def _id(call_id: str) -> str:
+    return _BAD_ID.sub("_", call_id)
