@@ -70,7 +70,8 @@ async def test_a_round_of_tools(world: World, vendor: str, stream: bool) -> None
         "model": MODELS[vendor],
         "config": types.GenerateContentConfig(tools=[types.Tool(function_declarations=[declared])]),
     }
-    models = client(world).aio.models
+    google = client(world)  # it closes its connections when it is forgotten
+    models = google.aio.models
     calls: list[types.Part] = []
     if stream:
         async for chunk in await models.generate_content_stream(contents="Hi", **asked):
