@@ -34,8 +34,8 @@ _KEY_FAILED = frozenset({401, 402, 429})
 # What these are about only their bodies say.
 _TOLD_WITHIN = frozenset({400, 403, 404, 412, 413, 498})
 _BODILESS = frozenset({204, 304})
-# Sent twice, these mean the same as sent once (RFC 9110, 9.2.2).
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+# Seldom with a body, which is then short; without one they can be sent again.
+_BARE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 class Exchange:
@@ -90,7 +90,7 @@ class Exchange:
                     limit=ways.max_body,
                     replay=ways.max_replay,
                     whole=ways.whole,
-                    unsized=asked.site.provider is not None,
+                    unsized=asked.site.provider is not None or asked.method in _BARE,
                 )
                 named = await self._named(body)
                 known = body if isinstance(body, bytes) else b""
@@ -238,15 +238,10 @@ class Exchange:
             self._watch.expect(self._timeouts.first, "The upstream did not answer in time.")
             books.sent()
             try:
-                answer = await ways.transport.send(request)
+                answer = self._answer = await ways.transport.send(request)
             except APIError as error:
                 books.failed(error)
-                # Once more, if it does no harm: the connection may have been of no use.
-                if not whole or asked.method not in _IDEMPOTENT or error.kind is not Kind.UPSTREAM:
-                    raise
-                books.sent()
-                answer = await ways.transport.send(request)
-            self._answer = answer
+                raise
             status = answer.status
             if not turns.ours:
                 books.answered(status)

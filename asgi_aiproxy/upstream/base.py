@@ -17,6 +17,10 @@ Headers = Sequence[tuple[str, str]]  # names in lower case, repeated ones kept
 # Bytes that an answer may be when its content coding is undone.
 MAX_DECODED = 64 * 1024 * 1024
 
+# Sent twice, a request of these methods means the same as sent once
+# (https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2).
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
 # A header's name is a token (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2).
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -116,6 +120,12 @@ def whether_ended(answer: Incoming) -> Callable[[], bool]:
 
 def _nobody_knows() -> bool:
     return False
+
+
+def repeatable(request: Outgoing) -> bool:
+    """Whether a request may be sent once more: it means the same as once, and is still whole."""
+    body = request.body
+    return request.method in IDEMPOTENT and (body is None or isinstance(body, bytes))
 
 
 def header(headers: Headers, name: str) -> str | None:

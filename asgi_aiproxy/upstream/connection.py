@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
         self.reader: AnswerReader | None = None
         self.lost: BaseException | None = None
         self.gone: asyncio.Future[None] = loop.create_future()
+        self.opened = loop.time()
         self.idle_since = 0.0
 
     # what the event loop calls
@@ -165,6 +166,11 @@ class Connection(asyncio.Protocol):
         self._held = 0
         self._resume_reading()
         return data
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the connection is gone, and not a byte came of the answer that was asked for."""
+        return self.lost is not None and self.reader is not None and self.reader.untouched
 
     @property
     def ended(self) -> bool:

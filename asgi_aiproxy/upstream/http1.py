@@ -102,6 +102,11 @@ class AnswerReader:
         reader.begun = True
         return reader
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was received."""
+        return self._state == _HEAD and self._size == 0
+
     def feed(self, data: bytes) -> bytes:
         """The bytes of the body that `data` holds. Raises NotHTTPError."""
         state = self._state
@@ -135,9 +140,9 @@ class AnswerReader:
             at = (seen + data if seen else data).find(b"\r\n\r\n")
             end = at + 4 - len(seen) if at >= 0 else len(data)
             piece = data[:end] if end < len(data) else data
-            if self._size < len(_START):
-                self._check_start(piece)
             self._size += end
+            if self._size - end < len(_START):
+                self._check_start(piece)
             if self._size > MAX_HEAD:
                 raise NotHTTPError(f"the headers are longer than {MAX_HEAD} bytes")
             self._parse(piece)

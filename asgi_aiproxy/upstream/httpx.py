@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
-from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts
+from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts, repeatable
 from asgi_aiproxy.upstream.coding import plain
 from asgi_aiproxy.upstream.dial import proxy_parts, reason, tls
 from asgi_aiproxy.upstream.failures import address, check_proxy, no_connection
@@ -97,17 +97,7 @@ class HttpxTransport:
         carrier = self._carrier(request.proxy)
         httpx = self._library
         try:
-            message = httpx.Request(
-                request.method,
-                request.url,
-                headers=list(request.headers),
-                content=request.body,
-                extensions={"timeout": self._timeout},
-            )
-        except (ValueError, httpx.InvalidURL):
-            raise _unsendable() from None  # the cause quotes what may be a secret
-        try:
-            response = await carrier.handle_async_request(message)
+            response = await self._sent(carrier, request)
         except AIProxyError:
             raise  # from the body of the request
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):
@@ -127,6 +117,28 @@ class HttpxTransport:
         for (loop, _), carrier in made.items():
             if loop is here:
                 await carrier.aclose()
+
+    async def _sent(self, carrier: Any, request: Outgoing) -> Any:
+        httpx = self._library
+        broken = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+        # (Which connection it takes is not known: one that was closed meanwhile, perhaps.)
+        for last in (not repeatable(request), True):
+            try:
+                message = httpx.Request(
+                    request.method,
+                    request.url,
+                    headers=list(request.headers),
+                    content=request.body,
+                    extensions={"timeout": self._timeout},
+                )
+            except (ValueError, httpx.InvalidURL):
+                raise _unsendable() from None  # the cause quotes what may be a secret
+            try:
+                return await carrier.handle_async_request(message)
+            except broken:
+                if last:
+                    raise
+        raise AssertionError("unreachable")
 
     def _carrier(self, proxy: str | None) -> Any:
         if self._given is not None:

@@ -12,15 +12,13 @@ from collections import deque
 from pathlib import Path
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
-from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts
+from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts, repeatable
 from asgi_aiproxy.upstream.coding import Undo, plain
 from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
 from asgi_aiproxy.upstream.dial import Place, dial, needs_tls, place, proxy_parts, reason, tls
 from asgi_aiproxy.upstream.failures import no_connection
 from asgi_aiproxy.upstream.http1 import NotHTTPError, request_head
 
-# Connections that were idle for longer are not trusted to be alive.
-_IDLE = 75.0
 _BROKEN = (OSError, NotHTTPError, ConnectionEndedError)
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 
@@ -29,10 +27,16 @@ class SocketTransport:
     """Sends requests by itself, in HTTP/1.1.
 
     `max_connections` limits the requests at once, `max_keepalive` the idle connections kept for
-    each provider. `proxy` is the URL of an outbound proxy (http, https, socks5) for all requests
-    that name no other; `ca` a PEM file (or its content) trusted beside the system's. The
-    environment's proxy variables are not read. `max_decoded` is how many bytes an answer may be
-    that the provider compressed although it was asked not to, once it is decoded.
+    each provider. One is closed when it was idle for `keepalive_expiry` seconds, and is not used
+    again `max_lifetime` seconds after it was opened. `proxy` is the URL of an outbound proxy (http,
+    https, socks5) for all requests that name no other; `ca` a PEM file (or its content) trusted
+    beside the system's. The environment's proxy variables are not read. `max_decoded` is how many
+    bytes an answer may be that the provider compressed although it was asked not to, once it is
+    decoded.
+
+    A provider may close a connection just when the next request leaves on it. If not a byte of an
+    answer came then, a request that is idempotent (RFC 9110, 9.2.2) and whose body does not stream
+    is sent once more, on a new connection. A POST never is: it may have had its effect.
     """
 
     def __init__(
@@ -41,12 +45,17 @@ class SocketTransport:
         timeouts: Timeouts | None = None,
         max_connections: int = 1000,
         max_keepalive: int = 200,
+        keepalive_expiry: float = 75.0,
+        max_lifetime: float = 3600.0,
         proxy: str | None = None,
         ca: str | Path | bytes | None = None,
         max_decoded: int = MAX_DECODED,
     ) -> None:
         if proxy is not None:
             proxy_parts(proxy)
+        if keepalive_expiry <= 0 or max_lifetime <= 0:
+            raise ConfigurationError("keepalive_expiry and max_lifetime must be seconds above 0.")
+        self._ages = (keepalive_expiry, max_lifetime)
         self._max_decoded = max_decoded
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._max_connections = max_connections
@@ -80,8 +89,18 @@ class SocketTransport:
             await pool.turn(self._timeouts.pool)
         connection: Connection | None = None
         try:
-            connection = pool.idle(where.origin) or await self._connect(pool, where)
-            reader = await connection.send(request.method, head, request.body, length)
+            connection = pool.idle(where.origin)
+            reused = connection is not None
+            if connection is None:
+                connection = await self._connect(pool, where)
+            try:
+                reader = await connection.send(request.method, head, request.body, length)
+            except _BROKEN:
+                if not (reused and connection.unanswered and repeatable(request)):
+                    raise
+                await connection.finish()
+                connection = await self._connect(pool, where)
+                reader = await connection.send(request.method, head, request.body, length)
             headers, undo = plain(reader.headers, raw=request.raw, most=self._max_decoded)
         except BaseException as error:
             try:
@@ -109,7 +128,9 @@ class SocketTransport:
         """A pool for this event loop. What is left of loops that are closed is forgotten."""
         known = list(self._pools.items())  # other threads may have loops, too
         self._pools = {one: pool for one, pool in known if not one.is_closed()}
-        pool = self._pools[loop] = _Pool(loop, self._max_connections, self._max_keepalive)
+        pool = self._pools[loop] = _Pool(
+            loop, self._max_connections, self._max_keepalive, *self._ages
+        )
         return pool
 
     async def _connect(self, pool: _Pool, where: Place) -> Connection:
@@ -185,9 +206,19 @@ class SocketIncoming:
 class _Pool:
     """The connections of one event loop, and the turns of those who wait for one."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, most: int, most_idle: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        most: int,
+        most_idle: int,
+        expiry: float,
+        lifetime: float,
+    ) -> None:
         self._loop = loop
         self._most_idle = most_idle
+        self._expiry = expiry
+        self._lifetime = lifetime
+        self._sweep: asyncio.TimerHandle | None = None  # while any connection is idle
         self._idle: dict[object, deque[Connection]] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
@@ -225,7 +256,7 @@ class _Pool:
         kept = self._idle.get(origin)
         while kept:
             connection = kept.pop()
-            if self._loop.time() - connection.idle_since < _IDLE and not connection.stale:
+            if self._loop.time() - connection.idle_since < self._expiry and not connection.stale:
                 return connection
             connection.abort()
         return None
@@ -236,12 +267,28 @@ class _Pool:
         kept = self._idle.get(origin)
         if kept is None:
             kept = self._idle[origin] = deque()
-        while kept and now - kept[0].idle_since >= _IDLE:
-            kept.popleft().abort()
-        if self._closed or len(kept) >= self._most_idle:
+        old = now - connection.opened >= self._lifetime
+        if self._closed or old or len(kept) >= self._most_idle:
             connection.abort()
-        else:
-            kept.append(connection)
+            return
+        kept.append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._expiry, self._close_old)
+
+    def _close_old(self) -> None:
+        """Close connections that were idle for too long, wherever they lead to."""
+        self._sweep = None
+        now = self._loop.time()
+        soonest = now + self._expiry
+        for kept in self._idle.values():  # (`forget` takes its turn later)
+            while kept and now - kept[0].idle_since >= self._expiry:
+                kept.popleft().abort()
+            if kept:
+                soonest = min(soonest, kept[0].idle_since + self._expiry)
+        if any(self._idle.values()):
+            # Not for each by itself: what is due soon is closed together.
+            wait = max(soonest - now, self._expiry / 8)
+            self._sweep = self._loop.call_later(wait, self._close_old)
 
     def forget(self, origin: object, connection: Connection) -> None:
         """A connection is gone."""
@@ -256,6 +303,8 @@ class _Pool:
     def abort(self) -> None:
         """Close all connections now, and keep none from here on."""
         self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         for connection in self.open:
             connection.abort()
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport, Transport
 from asgi_aiproxy.upstream.base import Timeouts
 from asgi_aiproxy.upstream.dial import place
 from asgi_aiproxy.upstream.sockets import _Pool
-from tests.transports.conftest import SOCKETS, close, post, rest
-from tests.wire import PATIENCE, Wire, again, deaf_port
+from tests.transports.conftest import SOCKETS, SOCKETS_UVLOOP, Kind, close, post, rest
+from tests.wire import PATIENCE, Line, Wire, again, deaf_port
 
 pytestmark = pytest.mark.anyio
 
@@ -170,7 +171,7 @@ def test_urls_are_taken_apart(url: str, authority: str, target: str) -> None:
 
 
 async def test_places_are_given_in_turn_and_none_is_lost() -> None:
-    pool = _Pool(asyncio.get_running_loop(), 1, 1)
+    pool = _Pool(asyncio.get_running_loop(), 1, 1, 75.0, 3600.0)
     pool.free -= 1
     order: list[int] = []
 
@@ -190,19 +191,76 @@ async def test_places_are_given_in_turn_and_none_is_lost() -> None:
     assert pool.free == 1
 
 
-async def test_idle_connections_are_limited_and_forgotten_when_they_are_old() -> None:
-    transport = SocketTransport(max_keepalive=2)
+async def answered(transport: Transport, url: str, **changes: Any) -> None:
+    answer = await transport.send(post(url, **changes))
+    await rest(answer)
+    await answer.aclose()
+
+
+@pytest.mark.parametrize("kind", [SOCKETS, SOCKETS_UVLOOP], ids=lambda kind: kind.name)
+async def test_idle_connections_are_limited_and_closed_by_time(kind: Kind) -> None:
+    transport = kind(max_keepalive=2, keepalive_expiry=0.1)
     async with Wire(again()) as wire:
         answers = [await transport.send(post(wire.url)) for _ in range(5)]
         for answer in answers:
             await rest(answer)
             await answer.aclose()
-        await wire.opened(2)
-        (pool,) = transport._pools.values()
-        for connection in pool.open:
-            connection.idle_since -= 3600
-        answer = await transport.send(post(wire.url))
-        await rest(answer)
-        await answer.aclose()
-        await wire.opened(1)
+        await wire.opened(0)  # though nothing is sent any more
+        await answered(transport, wire.url)
+        await wire.opened(0)
+        assert len(wire.lines) == 6
     await close(transport)
+
+
+@pytest.mark.parametrize("kind", [SOCKETS, SOCKETS_UVLOOP], ids=lambda kind: kind.name)
+async def test_connections_through_a_proxy_for_each_key_do_not_pile_up(kind: Kind) -> None:
+    transport = kind(keepalive_expiry=0.1)
+    async with Wire(again()) as proxy:
+        for number in range(20):
+            key = f"http://user{number}:word@127.0.0.1:{proxy.port}"
+            await answered(transport, "http://provider.invalid/", proxy=key)
+        assert len(proxy.lines) == 20
+        await proxy.opened(0)
+        assert isinstance(transport, SocketTransport)
+        (pool,) = transport._pools.values()
+        assert (pool.open, pool._idle, pool._sweep) == (set(), {}, None)
+    await close(transport)
+
+
+async def test_a_connection_in_use_is_not_closed_by_time() -> None:
+    transport = SocketTransport(keepalive_expiry=0.02)
+    go = asyncio.Event()
+
+    async def handler(line: Line) -> None:
+        while True:
+            request = await line.request()
+            if "wait" in request.line:
+                await go.wait()
+            await line.answer()
+
+    async with Wire(handler) as wire:
+        slow = asyncio.ensure_future(answered(transport, wire.url + "/wait"))
+        await wire.opened(1)
+        for _ in range(3):
+            await answered(transport, wire.url)
+            await wire.opened(1)  # but the one that waits
+        go.set()
+        await slow
+        await wire.opened(0)
+    await close(transport)
+
+
+async def test_a_connection_is_not_used_beyond_its_lifetime() -> None:
+    transport = SocketTransport(max_lifetime=1e-9)
+    async with Wire(again()) as wire:
+        for count in range(1, 4):
+            await answered(transport, wire.url)
+            assert len(wire.lines) == count
+            await wire.opened(0)
+    await close(transport)
+
+
+@pytest.mark.parametrize("options", [{"keepalive_expiry": 0}, {"max_lifetime": -1.0}])
+def test_ages_that_are_not_positive_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="seconds above 0"):
+        SocketTransport(**options)
