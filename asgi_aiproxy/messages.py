@@ -315,12 +315,15 @@ def merge(one: Extra, other: Extra) -> Extra:
 
 
 def unfold(response: Response) -> Iterator[Event]:
-    """The events a stream of this answer would have had, one delta per block."""
+    """The events a stream of this answer would have had, one delta per block.
+
+    Vendors tell of what signs a block at its end or at its beginning: here both do.
+    """
     yield MessageStart(response.id, response.model, response.usage)
     for index, block in enumerate(response.blocks):
         match block:
             case Text(text, citations, extra):
-                yield BlockStart(index, Text())
+                yield BlockStart(index, Text(extra=extra))
                 if text:
                     yield BlockDelta(index, text)
                 yield BlockEnd(index, extra, citations)
@@ -329,7 +332,7 @@ def unfold(response: Response) -> Iterator[Event]:
                 yield BlockDelta(index, text)
                 yield BlockEnd(index)
             case Reasoning(text, extra) if text:
-                yield BlockStart(index, Reasoning())
+                yield BlockStart(index, Reasoning(extra=extra))
                 yield BlockDelta(index, text)
                 yield BlockEnd(index, extra)
             case ToolCall(id, name, arguments, extra):

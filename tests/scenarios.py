@@ -196,6 +196,8 @@ def meaning(response: Response) -> Meaning:
 
 def arguments(text: str) -> Any:
     """Parsed arguments; text that is no JSON object as the faces tell it."""
+    if text.strip() in ("", "null"):
+        return {}
     try:
         value = json.loads(text)
     except ValueError:

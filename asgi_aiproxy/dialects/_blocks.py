@@ -12,10 +12,7 @@ from asgi_aiproxy.messages import (
     Citation,
     Event,
     Extra,
-    Media,
-    Opaque,
     Reasoning,
-    Refusal,
     Text,
     ToolCall,
 )
@@ -89,12 +86,10 @@ class Blocks:
             BlockEnd(index, citations=citations),
         ]
 
-    def single(self, block: Block) -> list[Event]:
-        """A block that comes in one piece."""
+    def single(self, block: Block, *, content: bool = True) -> list[Event]:
+        """A block that comes in one piece; it may be there for the vendor's proofs only."""
         index = self._index()
-        # (An empty text is there for what is signed or cited with it.)
-        told = isinstance(block, Media | Opaque | Refusal)
-        self._answered = self._answered or told
+        self._answered = self._answered or content
         return [*self.end_text(), BlockStart(index, block), BlockEnd(index)]
 
     def call(self, key: Hashable, call: ToolCall) -> list[Event]:

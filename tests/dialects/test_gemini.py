@@ -1246,7 +1246,7 @@ def test_a_whole_answer_is_written() -> None:
                     "parts": [
                         {"text": "Hm.", "thought": True},
                         {"text": "So.", "thought": True, "thoughtSignature": "c2ln"},
-                        {"text": "", "thoughtSignature": "c2ln"},
+                        {"text": "", "thought": True, "thoughtSignature": "c2ln"},
                         {"text": "One.", "thoughtSignature": "c2ln"},
                         {"text": "No."},
                         {

@@ -302,7 +302,7 @@ def content(response: Response) -> bool:
         match block:
             case Text(text) | Refusal(text) if text:
                 return True
-            case ToolCall() | Opaque("gemini"):
+            case ToolCall():
                 return True
             case Media(data=data) if data:
                 return True

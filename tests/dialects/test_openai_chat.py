@@ -2066,3 +2066,10 @@ def test_thoughts_are_found_where_other_clients_put_them(
 ) -> None:
     (said,) = openai([{"role": "assistant", **message}]).messages
     assert said.parts == parts
+
+
+def test_images_that_a_model_drew_are_named_where_they_cannot_go_back() -> None:
+    drawn = {"role": "assistant", "content": "So.", "images": [{"image_url": {"url": PNG_URL}}]}
+    draft = written("openai_chat", openai([*HI, drawn, *HI]))
+    assert draft.body["messages"][1] == {"role": "assistant", "content": "So."}
+    assert draft.ignored == ("messages[].images",)

@@ -116,9 +116,9 @@ class _Writer:
         return out
 
     def _stand_in(self, parts: list[dict[str, Any]]) -> None:
-        """Sign the first call of a turn if nobody did."""
+        """Sign the first call of a turn if nothing of it is signed."""
         calls = [part for part in parts if "functionCall" in part]
-        if self._generation >= 3 and calls and not any("thoughtSignature" in c for c in calls):
+        if self._generation >= 3 and calls and not any("thoughtSignature" in p for p in parts):
             calls[0]["thoughtSignature"] = _NO_SIGNATURE
 
     def _parts(self, part: Part) -> Iterator[dict[str, Any]]:
@@ -133,11 +133,11 @@ class _Writer:
                 args = _read.arguments(arguments, self._ignored)
                 yield {"functionCall": {"id": call_id, "name": name, "args": args}, **signed}
             case Reasoning(text) if signed:  # unsigned thoughts are of no use to it
-                yield {"text": text, "thought": True, **signed} if text else {"text": "", **signed}
+                yield {"text": text, "thought": True, **signed}
             case ToolResult():
                 yield from self._result(part)
             case Media():
-                yield self._media(part)
+                yield {**self._media(part), **signed}
             case Opaque("gemini", payload):
                 yield dict(payload)
 

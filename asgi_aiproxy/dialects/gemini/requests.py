@@ -125,7 +125,7 @@ class _Conversation:
             case wire.Part(inline_data=wire.Blob(mime_type=kind, data=data)):
                 # Google takes URL-safe base64 as well; others do not.
                 data = data.replace("-", "+").replace("_", "/")
-                yield Media(kind=_kind(kind), media_type=kind, data=data)
+                yield Media(kind=_kind(kind), media_type=kind, data=data, extra=extra)
             case wire.Part(file_data=wire.FileData(file_uri=uri, mime_type=kind)):
                 yield Media(kind=_kind(kind), media_type=kind, url=uri)
             case wire.Part(executable_code=payload) if payload is not None:

@@ -11,6 +11,7 @@ from asgi_aiproxy.errors import APIError, Kind, kind_of
 from asgi_aiproxy.messages import (
     Block,
     Citation,
+    Extra,
     Media,
     Opaque,
     Reasoning,
@@ -95,7 +96,7 @@ def encode_response(response: Response, new_id: str) -> bytes:
 
 def write(block: Block) -> Iterator[dict[str, Any]]:
     """The parts that tell a block."""
-    extra = {} if isinstance(block, Refusal | Media | Opaque) else block.extra
+    extra = {} if isinstance(block, Refusal | Opaque) else block.extra
     signature = extra.get(NAME, {}).get("signature")
     signed = {"thoughtSignature": signature} if signature else {}
     match block:
@@ -104,22 +105,23 @@ def write(block: Block) -> Iterator[dict[str, Any]]:
         case Reasoning(text) if text:
             yield {"text": text, "thought": True, **signed}
         case Reasoning() if signed:
-            yield {"text": "", **signed}
+            yield {"text": "", "thought": True, **signed}
         case ToolCall(call_id, name, arguments):
             args = _read.arguments(arguments, [])
             yield {"functionCall": {"id": call_id, "name": name, "args": args}, **signed}
         case Media(data=data) if data:
-            yield {"inlineData": {"mimeType": block.media_type, "data": data}}
+            yield {"inlineData": {"mimeType": block.media_type, "data": data}, **signed}
         case Opaque("gemini", payload):
             yield dict(payload)
 
 
-def decode_media(blob: Mapping[str, Any]) -> Media:
-    """A picture or sound the model made."""
+def decode_media(blob: Mapping[str, Any], extra: Extra) -> Media:
+    """A picture or sound the model made; `extra` holds its signature."""
     media_type = _read.text_in(blob, "mimeType")
     head = media_type.partition("/")[0]
     kind: Any = head if head in ("image", "audio", "video") else "document"
-    return Media(kind=kind, media_type=media_type, data=_read.text_in(blob, "data"))
+    data = _read.text_in(blob, "data")
+    return Media(kind=kind, media_type=media_type, data=data, extra=extra)
 
 
 def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation, ...]:

@@ -156,24 +156,30 @@ class Decoder:
             case {"functionCall": dict(call)}:
                 yield from self._call(call, extra)
             case {"text": str(text)}:
-                kind: Block = Reasoning() if part.get("thought") else Text()
-                yield from self._words(kind, text, extra)
+                yield from self._words(part, text, extra)
             case {"inlineData": dict(blob)} if not part.get("thought"):
-                yield from self._blocks.single(responses.decode_media(blob))
+                yield from self._blocks.single(responses.decode_media(blob, extra))
+            case {"thoughtSignature": str()} if part.keys() <= {"thoughtSignature", "thought"}:
+                yield from self._words({"text": "", **part}, "", extra)
             case {"inlineData": _} | {"executableCode": _} | {"codeExecutionResult": _}:
                 yield from self._blocks.single(Opaque(NAME, part))
 
-    def _words(self, kind: Block, text: str, extra: Extra) -> Iterator[Event]:
-        if text:
-            if isinstance(kind, Text):
-                self._text.append(text)
+    def _words(self, part: dict[str, Any], text: str, extra: Extra) -> Iterator[Event]:
+        # A signature belongs to its own part: that is a block by itself. If it is empty it means
+        # something to Google alone.
+        kind: Text | Reasoning = Reasoning() if part.get("thought") else Text()
+        if not text:
+            if extra:
+                yield from self._blocks.single(Opaque(NAME, part), content=False)
+            return
+        if isinstance(kind, Text):
+            self._text.append(text)
+        if not extra:
             yield from self._blocks.text(kind, text)
-        if extra:
-            # A signature ends its block, wherever it comes; alone it is a thought without words.
-            if self._blocks.open:
-                yield from self._blocks.end_text(extra)
-            else:
-                yield from self._blocks.single(Reasoning("", extra))
+            return
+        yield from self._blocks.end_text()
+        yield from self._blocks.text(type(kind)("", extra=extra), text)
+        yield from self._blocks.end_text()
 
     def _call(self, call: dict[str, Any], extra: Extra) -> Iterator[Event]:
         if call.get("name"):
@@ -246,8 +252,8 @@ class Encoder:
 
     def _delta(self, index: int, text: str) -> bytes:
         match self._open[index]:
-            case ToolCall():
-                self._arguments[index].append(text)  # Google's calls come whole
+            case ToolCall() | Text(extra={"gemini": _}) | Reasoning(extra={"gemini": _}):
+                self._arguments[index].append(text)  # Google's calls and signed parts come whole
                 return b""
             case Reasoning():
                 return _BEFORE + _json.quote(text) + b',"thought":true' + self._after
@@ -256,13 +262,18 @@ class Encoder:
     def _close(self, index: int, extra: Extra) -> bytes:
         block = self._open.pop(index)
         text = "".join(self._arguments.pop(index))
-        extra = merge({} if isinstance(block, Refusal | Media | Opaque) else block.extra, extra)
+        if isinstance(block, Media | Opaque):  # told when they began
+            return b""
+        extra = merge({} if isinstance(block, Refusal) else block.extra, extra)
         if isinstance(block, ToolCall):
             whole = ToolCall(block.id, block.name, text, extra)
             return self._chunk(list(responses.write(whole)))
+        if isinstance(block, Text | Reasoning) and NAME in block.extra:
+            return self._chunk(list(responses.write(type(block)(text, extra=extra))))
         signature = extra.get(NAME, {}).get("signature")
         if signature:
-            return self._chunk([{"text": "", "thoughtSignature": signature}])
+            thought = {"thought": True} if isinstance(block, Reasoning) else {}
+            return self._chunk([{"text": "", **thought, "thoughtSignature": signature}])
         return b""
 
     def _end(self, event: MessageEnd) -> bytes:

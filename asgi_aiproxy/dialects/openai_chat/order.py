@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from asgi_aiproxy.dialects.openai_chat import reasoning, wire
-from asgi_aiproxy.messages import Block, Extra, Media, Reasoning, Text, ToolCall, merge
+from asgi_aiproxy.messages import Block, Extra, Media, Opaque, Reasoning, Text, ToolCall, merge
 
 FORMAT = "aiproxy-order-v1"
 
 # r: thoughts; e: thoughts of which there is nothing but Gemini's signature; t, s: a text, and one
-# that Gemini signed, each with its length; i: a picture; c: a call.
+# that Gemini signed (it may be empty), each with its length; i: a picture; c: a call.
 _TOKENS = re.compile(r"(?:[reic]|[ts]\d{1,9})(?: (?:[reic]|[ts]\d{1,9}))*")
 # What a chat message says without help.
-_USUAL = re.compile(r"r*(?:e|[ts]\d*)?i*c*")
+_USUAL = re.compile(r"r*(?:[ts]\d*)?i*c*")
 
 
 class Order:
@@ -48,6 +48,8 @@ class Order:
         if isinstance(block, Text):
             self._text = None
             self._tokens[index] = f"s{len(text)}" if details else f"t{len(text)}" if text else ""
+        elif isinstance(block, Opaque) and details:
+            self._tokens[index] = "e" if block.payload.get("thought") else "s0"
         elif isinstance(block, Reasoning) and details:
             bare = details[0].get("format") == reasoning.GEMINI and "text" not in details[0]
             self._tokens[index] = "e" if bare else "r"

@@ -13,7 +13,7 @@ from typing import Any
 
 from asgi_aiproxy.dialects.openai_chat import wire
 from asgi_aiproxy.errors import invalid
-from asgi_aiproxy.messages import Block, Extra, Reasoning, Text, Thinking, ToolCall
+from asgi_aiproxy.messages import Block, Extra, Opaque, Reasoning, Text, Thinking, ToolCall
 
 ANTHROPIC = "anthropic-claude-v1"
 GEMINI = "google-gemini-v1"
@@ -35,12 +35,21 @@ def details(text: str, extra: Extra) -> list[dict[str, Any]]:
     return []
 
 
+def proof(block: Opaque) -> list[dict[str, Any]]:
+    """The same for one of Gemini's parts that holds nothing but a signature."""
+    match block:
+        case Opaque("gemini", {"text": "", "thoughtSignature": str(found)}) if found:
+            return details("", {"gemini": {"signature": found}})
+    return []
+
+
 def read(message: wire.Message, said: list[Block], calls: list[ToolCall]) -> Iterator[Reasoning]:
     """The thoughts of a replayed message; signatures of text and calls are put back in place."""
     plain = message.reasoning_content or message.reasoning or ""
     blocks: list[Reasoning] = []
     for detail in message.reasoning_details or ():
-        if detail.format == GEMINI and detail.data and _sign(detail, said, calls):
+        if detail.format == GEMINI and detail.data:
+            _sign(detail, said, calls)
             continue
         block = thought(detail)
         if not block.text and not block.extra:
@@ -70,19 +79,19 @@ def thought(detail: wire.Detail) -> Reasoning:
     return Reasoning(detail.text or detail.summary or "", extra)
 
 
-def _sign(detail: wire.Detail, said: list[Block], calls: list[ToolCall]) -> bool:
-    """Give a signature back to the call it names, or to the words; tells whether there are any."""
+def _sign(detail: wire.Detail, said: list[Block], calls: list[ToolCall]) -> None:
+    """Give a signature back to the call it names, to the words, or to a text without any."""
     extra = {"gemini": {"signature": detail.data}}
     for at, call in enumerate(calls):
         if detail.id == call.id:
             calls[at] = ToolCall(call.id, call.name, call.arguments, extra)
-            return True
+            return
     for at in range(len(said) - 1, -1, -1):
         block = said[at]
         if isinstance(block, Text):
             said[at] = Text(block.text, block.citations, {**block.extra, **extra})
-            return True
-    return False
+            return
+    said.append(Text("", extra=extra))
 
 
 def flatten(thinking: Any) -> str:

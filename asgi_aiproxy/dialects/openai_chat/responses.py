@@ -15,6 +15,7 @@ from asgi_aiproxy.messages import (
     Citation,
     Extra,
     Media,
+    Opaque,
     Reasoning,
     Refusal,
     Response,
@@ -199,7 +200,7 @@ def _call(call: dict[str, Any], at: int) -> ToolCall:
 
 
 def call_extra(call: dict[str, Any]) -> Extra:
-    """What a tool call carries for its vendor only."""
+    """What a tool call, or an image, carries for its vendor only."""
     match call.get("extra_content"):
         case {"google": {"thought_signature": str(signature)}} if signature:
             return {"gemini": {"signature": signature}}
@@ -210,9 +211,11 @@ def decode_image(image: dict[str, Any]) -> Media:
     """A member of `images`."""
     url = _read.text_in(image.get("image_url"), "url")
     head, _, data = url.partition(";base64,")
+    extra = call_extra(image)
     if data:
-        return Media(kind="image", media_type=head.removeprefix("data:"), data=data)
-    return Media(kind="image", url=url)
+        kind = head.removeprefix("data:")
+        return Media(kind="image", media_type=kind, data=data, extra=extra)
+    return Media(kind="image", url=url, extra=extra)
 
 
 def arguments_text(arguments: Any) -> str:
@@ -284,6 +287,10 @@ def _message(response: Response) -> dict[str, Any]:
                 thoughts.append(text)
             case Refusal(text):
                 refusals.append(text)
+            case Opaque():
+                signed = reasoning.proof(block)
+                found.end(number, block, "", signed)
+                details += signed
             case ToolCall():
                 calls.append(tool_call(block))
             case Media(kind="image"):

@@ -22,6 +22,7 @@ from asgi_aiproxy.messages import (
     Media,
     MessageEnd,
     MessageStart,
+    Opaque,
     Reasoning,
     Refusal,
     Text,
@@ -215,7 +216,8 @@ class Encoder:
         self._blocks[event.index] = event.block
         self._order.begin(event.index, event.block)
         match event.block:
-            case Text():
+            case Text(_, _, extra):
+                self._extras[event.index] = extra
                 self._visible.add(event.index)
                 self._grow(event.index, b'{"content":', b"}")
             case Reasoning(text, extra):
@@ -252,6 +254,8 @@ class Encoder:
             text = ""
         extra = merge(self._extras.pop(event.index, {}), event.extra)
         details = reasoning.details(text, extra) if extra else []
+        if isinstance(block, Opaque):
+            details = reasoning.proof(block)
         if details:
             delta["reasoning_details"] = self._numbered("reasoning_details", details)
         self._order.end(event.index, block, whole, details)
