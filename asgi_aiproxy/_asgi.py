@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from asgi_aiproxy._headers import combined
@@ -17,6 +18,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -113,6 +116,14 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     if size > limit:
         raise too_large(limit)
     return b"".join(pieces)
+
+
+_LARGE = 256 * 1024
+
+
+async def off_loop(size: int, work: Callable[[_In], _Out], given: _In) -> _Out:
+    """Do some work on `size` bytes: what takes long does not hold up the event loop."""
+    return work(given) if size <= _LARGE else await asyncio.to_thread(work, given)
 
 
 def too_large(limit: int) -> APIError:

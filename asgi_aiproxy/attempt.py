@@ -11,6 +11,7 @@ from asgi_aiproxy.dialects._read import unreadable
 from asgi_aiproxy.dialects.base import Draft
 from asgi_aiproxy.dialects.openai_chat.echo import openai_usage
 from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.messages import Usage, unfold
 from asgi_aiproxy.providers.base import Provider, Target
 from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole, collected
@@ -28,6 +29,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 
 def plan(call: Call, target: Target, *, strict: bool) -> Plan:
     """How a target is asked. Raises APIError if it can not serve such calls."""
+    check_model(target.model)
     native = call.operation.name in target.provider.native
     if native:
         draft = call.face.forward(call.operation, target.model, call.fields, stream=call.stream)

@@ -19,7 +19,8 @@ Upload = Callable[[str], tuple[AsyncIterable[bytes], int | None]]
 class Call(msgspec.Struct, frozen=True, dict=True):
     """One request of a client, on its way through the relay.
 
-    `fields` are the members of a JSON body, still encoded; an `upload` comes with its own
+    `fields` are the members of a JSON body, still encoded, and `others` the models that it names
+    beside `model`, if its caller is held to models or to a budget; an `upload` comes with its own
     `content_type` and can be sent once. `provider`, `key_id`, `own_key` and `affinity` are the
     caller's wishes for who serves it and with which key. `gate` is asked before it goes out.
     `request_id` is what its answer, errors and logs call it.
@@ -32,6 +33,7 @@ class Call(msgspec.Struct, frozen=True, dict=True):
     usage_wanted: bool = False
     body: bytes = b""
     fields: Mapping[str, msgspec.Raw] = {}
+    others: tuple[str, ...] = ()
     upload: Upload | None = None
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from asgi_aiproxy.usage import UsageRecord
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.identity import Principal
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -31,7 +34,11 @@ NOTHING_PASSED = Passed()
 
 
 class Gate(Protocol):
-    """For one exchange."""
+    """For one exchange.
+
+    One that has an attribute `estimates` which is False admits calls without regard to what they
+    ask for: then their bodies need not be inspected for it.
+    """
 
     async def admit(
         self,
@@ -65,3 +72,8 @@ def settle(gate: Gate | None, record: UsageRecord, passed: Passed = NOTHING_PASS
     except Exception:
         logger.exception("an exchange could not be settled, what it had reserved stays charged")
         return record
+
+
+def must_inspect(principal: Principal, gate: Gate | None) -> bool:
+    """Whether what a caller may do depends on what its requests ask for: models, or a price."""
+    return bool(principal.models) or (gate is not None and getattr(gate, "estimates", True))

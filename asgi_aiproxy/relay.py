@@ -150,6 +150,9 @@ class Exchange:
         call, principal = self._call, self._call.principal
         if not principal.may_use(call.model):
             raise not_allowed(call.model)
+        for other in call.others:
+            if not principal.may_use(other):
+                raise not_allowed(other)
         targets = self._relay.router.targets(call.model, call.provider)
         if principal.providers:
             targets = [t for t in targets if principal.may_have(t.provider.name)]
@@ -206,7 +209,12 @@ class Exchange:
         """Ask the gate, and with the same write to the store for a key that is counted there."""
         call = self._call
         self._keys.ask_ahead(targets[0])
-        asked = [(t.provider.name, t.model) for t in targets if not call.own_key]
+        asked = [
+            (t.provider.name, model)
+            for t in targets
+            if not call.own_key
+            for model in (t.model, *call.others)
+        ]
         await gate.admit(call.operation.name, asked, call.fields, call.body)
 
     async def pump(self, write: Callable[[bytes], Awaitable[None]], first: bytes) -> bytes:

@@ -19,8 +19,9 @@ from asgi_aiproxy.dialects import (
 )
 from asgi_aiproxy.dialects.base import Face, Operation
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind, check_limits
-from asgi_aiproxy.gate import GATE_KEY
+from asgi_aiproxy.gate import GATE_KEY, Gate, must_inspect
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.models import ModelList
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.refusals import no_such_model
@@ -226,6 +227,11 @@ class Shim:
             return
         body = await _asgi.read_body(scope, receive, self._max_body)
         head = face.head(operation, body)
+        gate: Gate | None = scope.get(GATE_KEY)
+        others: tuple[str, ...] = ()
+        if must_inspect(principal, gate):
+            found = await _asgi.off_loop(len(body), inspect_fields, head.fields)
+            others = found.beside(head.model)
         call = Call(
             face,
             operation,
@@ -234,13 +240,14 @@ class Shim:
             usage_wanted=head.usage_wanted,
             body=body,
             fields=head.fields,
+            others=others,
             headers=_forwarded(told, face),
             principal=principal,
             provider=head.provider or told.get("x-provider", ""),
             key_id=told.get("x-auth-id", ""),
             own_key=self._own_key(scope) if self._own_keys else "",
             affinity=told.get("x-session-affinity", ""),
-            gate=scope.get(GATE_KEY),
+            gate=gate,
         )
         await self._exchange(call, receive, send)
 

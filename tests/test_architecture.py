@@ -24,6 +24,8 @@ PURE = {
     "_headers",
     "_json",
     "errors",
+    "inspection",
+    "multipart",
     "messages",
     "framing",
     "dialects",
@@ -39,7 +41,9 @@ MAY: dict[str, set[str]] = {
     "stores": {"_tasks", "errors"},
     "messages": {"errors"},
     "framing": {"errors"},
-    "dialects": {"_json", "errors", "messages", "framing"},
+    "inspection": {"errors"},
+    "multipart": {"errors", "inspection"},
+    "dialects": {"_json", "errors", "inspection", "messages", "framing"},
     "translate": {"dialects", "errors", "framing", "messages"},
     # parts, each usable alone
     "_watch": {"errors"},
@@ -72,7 +76,7 @@ MAY: dict[str, set[str]] = {
     "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "refusals": {"_json", "errors", "keys", "providers", "retry_after", "upstream"},
-    "attempt": {"call", "dialects", "errors", "messages", "providers", "translate"},
+    "attempt": {"call", "dialects", "errors", "inspection", "messages", "providers", "translate"},
     "call_keys": {"call", "credentials", "errors", "keys", "messages", "providers", "upstream"}
     | {"usage"},
     "relay": {
@@ -88,7 +92,7 @@ MAY: dict[str, set[str]] = {
     }
     | {"refusals", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
-    "uploads": {"_asgi", "_watch", "errors"},
+    "uploads": {"_asgi", "_watch", "errors", "multipart"},
     # apps and middlewares
     "shim": {
         "_asgi",
@@ -101,7 +105,17 @@ MAY: dict[str, set[str]] = {
         "errors",
         "gate",
     }
-    | {"identity", "models", "providers", "refusals", "relay", "respond", "uploads", "upstream"}
+    | {
+        "identity",
+        "inspection",
+        "models",
+        "providers",
+        "refusals",
+        "relay",
+        "respond",
+        "uploads",
+        "upstream",
+    }
     | {"usage"},
     "passthrough": {
         "_asgi",
@@ -114,7 +128,7 @@ MAY: dict[str, set[str]] = {
         "gate",
     }
     | {"identity", "keys", "messages", "providers", "refusals", "relay", "respond", "retry_after"}
-    | {"stores", "uploads", "upstream", "usage"},
+    | {"inspection", "multipart", "stores", "upstream", "usage"},
     "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
     | {"passthrough"},
     "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}

@@ -12,6 +12,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.errors import APIError, Kind, invalid, kind_of
+from asgi_aiproxy.inspection import check_names
 from asgi_aiproxy.messages import Media
 
 T = TypeVar("T")
@@ -53,12 +54,16 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def fields(data: bytes) -> dict[str, msgspec.Raw]:
-    """The members of a client's body, still encoded but known to be JSON."""
+    """The members of a client's body, still encoded but known to be JSON.
+
+    Of a name that stands there twice the last counts. Raises APIError, also on names that some
+    parsers take for others (see `asgi_aiproxy.inspection`).
+    """
     if not data:
         raise invalid("The request body could not be read as JSON: it is empty.")
     try:
         data.decode()  # the decoder skips over strings without looking at their bytes
-        return _fields.decode(data)
+        found = _fields.decode(data)
     except UnicodeDecodeError as error:
         raise invalid(
             "The request body could not be read as JSON: it is not valid UTF-8."
@@ -74,6 +79,8 @@ def fields(data: bytes) -> dict[str, msgspec.Raw]:
         if _SURROGATE.search(data) and object_in(data) is not None:
             why = "a \\u escape is half of a surrogate pair"
         raise invalid(f"The request body could not be read as JSON: {why}.") from error
+    check_names(found)
+    return found
 
 
 def member(

@@ -23,15 +23,15 @@ async def content(
     length: int | None,
     limit: int | None,
     replay: int,
-    whole: bool = False,
+    whole: str = "",
     unsized: bool = False,
 ) -> Content:
     """The body of a request: bytes if it is short, else to iterate over once; None if empty.
 
     `length` is what the client says, `limit` what is taken at most, and `replay` up to where a body
-    is read before it is sent, all in bytes: what is short can be sent again. With `whole` it is
-    read before in any case; with `unsized` also one without a length, as it may be short. Raises
-    APIError, ClientGoneError.
+    is read before it is sent, all in bytes: what is short can be sent again. `whole` says why it
+    is read before in any case, if it is; with `unsized` also one without a length, as it may be
+    short. Raises APIError, ClientGoneError.
     """
     if limit is not None and length is not None and length > limit:
         raise _too_large(limit, whole)
@@ -53,10 +53,10 @@ async def content(
     return body
 
 
-def _too_large(limit: int, whole: bool) -> APIError:
+def _too_large(limit: int, whole: str) -> APIError:
     error = _asgi.too_large(limit)
     if whole:
-        error.message += " It is signed before it is sent on, and so it can not be longer."
+        error.message += f" {whole}"
     return error
 
 
@@ -64,7 +64,7 @@ class Body:
     """A body of which `first` has come."""
 
     def __init__(
-        self, receive: Receive, watch: Watch, first: bytes, limit: int | None, whole: bool
+        self, receive: Receive, watch: Watch, first: bytes, limit: int | None, whole: str
     ) -> None:
         self._receive = receive
         self._watch = watch
@@ -75,20 +75,31 @@ class Body:
         self._more = True
         self._wanted = True
         self._heed: Callable[[bytes], None] | None = None
+        self._check_end: Callable[[], None] | None = None
         self._failure: APIError | ClientGoneError | None = None
         self._turn = asyncio.Lock()  # one reads at a time
         self._room = asyncio.Event()
+
+    @property
+    def held(self) -> int:
+        """How many bytes have come, and have not been sent on."""
+        return self._held
 
     @property
     def beginning(self) -> bytes:
         """What has come, and has not been sent on."""
         return b"".join(self._ahead)
 
-    def heed(self, see: Callable[[bytes], None]) -> None:
-        """Show `see` what has come and what comes; if it raises an APIError, the body fails."""
+    def heed(self, see: Callable[[bytes], None], end: Callable[[], None]) -> None:
+        """Show `see` what has come and what comes, and call `end` at the end of it.
+
+        If one of them raises an APIError, the body fails before the piece has left.
+        """
         for piece in self._ahead:
             see(piece)
-        self._heed = see
+        if not self._more:
+            end()
+        self._heed, self._check_end = see, end
 
     async def ahead(self, most: int, enough: Callable[[], bool] = lambda: False) -> bool:
         """Have more than `most` bytes at hand, or `enough`, or all: returns whether it is all.
@@ -155,10 +166,12 @@ class Body:
                 self._wanted = False
                 self._failure = _too_large(self._limit, self._whole)
                 raise self._failure
-            if data and self._wanted:
-                if self._heed is not None:
+            if self._wanted and (data or not self._more):
+                if self._heed is not None and self._check_end is not None:
                     try:
                         self._heed(data)
+                        if not self._more:
+                            self._check_end()
                     except APIError as error:
                         self._wanted, self._failure = False, error
                         raise

@@ -24,7 +24,8 @@ class Ways:
     timeouts: Timeouts
     max_body: int | None
     max_replay: int
-    whole: bool  # whether bodies have to be read before they are sent on
+    max_inspected: int
+    whole: str  # why bodies have to be read before they are sent on, if they have to
     keep_host: bool
     recorded: bool  # whether anybody wants to know of exchanges
     clock: Callable[[], float]

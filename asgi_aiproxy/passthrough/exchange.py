@@ -10,17 +10,27 @@ from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._watch import ClientGoneError, Watch
 from asgi_aiproxy.errors import About, APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed, settle
+from asgi_aiproxy.inspection import NOTHING, Inspection
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.multipart import FormParser
 from asgi_aiproxy.passthrough.body import Body, Content, content
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import told_headers, told_length
 from asgi_aiproxy.passthrough.homes import made_in
+from asgi_aiproxy.passthrough.inspection import (
+    check_readable,
+    glimpse,
+    inspect_body,
+    is_json,
+    members_of,
+    named_by_field,
+    named_outside,
+)
 from asgi_aiproxy.passthrough.kept import Kept, veiled
 from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.locations import relocated
 from asgi_aiproxy.passthrough.meter import Meter
-from asgi_aiproxy.passthrough.named import UNNAMED, Named, finder_for, members_of, named_in
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.passthrough.turns import Turns, rests
 from asgi_aiproxy.respond import AnswerBrokeError, internal
@@ -29,6 +39,7 @@ from asgi_aiproxy.upstream.base import Incoming, header, whether_ended
 logger = logging.getLogger("asgi_aiproxy")
 
 _UNNAMED = "this request does not name the one it calls where it can be read"
+_INSPECTED = "It is inspected before it is sent on, and so it can not be longer."
 _BROKE = "The upstream broke off in the middle of its answer."
 _KEY_FAILED = frozenset({401, 402, 429})
 # What these are about only their bodies say.
@@ -80,26 +91,18 @@ class Exchange:
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Have it answered. Raises APIError before, AnswerBrokeError after the answer has begun."""
-        ways, asked = self._ways, self._asked
+        asked = self._asked
         try:
-            with self._watch as watch:
-                body = await content(
-                    receive,
-                    watch,
-                    length=asked.length,
-                    limit=ways.max_body,
-                    replay=ways.max_replay,
-                    whole=ways.whole,
-                    unsized=asked.site.provider is not None or asked.method in _BARE,
-                )
-                named = await self._named(body)
+            with self._watch:
+                body, found = await self._content(receive)
                 known = body if isinstance(body, bytes) else b""
-                turns = self._turns = self._read(known, named)
+                models = self._models(found)
+                turns = self._turns = self._read(known, found)
                 if self._gate is not None:
                     seen = known
                     if isinstance(body, Body) and asked.length is None:
                         seen = body.beginning  # it is as long as that at least
-                    await ask(self._gate, asked, self._books.model, seen)
+                    await ask(self._gate, asked, models, found.fields, seen)
                 if self._stateful:
                     turns.home = await self._home(known)
                 answer = await self._answered(body, turns)
@@ -160,37 +163,76 @@ class Exchange:
 
     # the question
 
-    async def _named(self, body: Content) -> Named:
-        """What the body names; of one that streams, what its beginning does."""
-        asked, gate = self._asked, self._gate
-        bound = gate is not None or bool(asked.principal.models)
-        if isinstance(body, bytes):
-            read = bound or (self._metered and "json" in asked.content_type.lower())
-            return named_in(body, asked.content_type) if read else UNNAMED
-        if body is None or not bound or asked.route.models or not asked.content_type:
-            return UNNAMED
-        finder = finder_for(asked.content_type)
-        if finder is None:
-            return UNNAMED
-        body.heed(finder.feed)
-        await body.ahead(self._ways.max_replay, lambda: finder.model is not None)
-        return Named(finder.model or "")
+    async def _content(self, receive: Receive) -> tuple[Content, Inspection]:
+        """The body to send, and what it names.
 
-    def _read(self, body: bytes, named: Named) -> Turns:
-        """See who may ask this, and with which keys."""
+        One that decides what its caller may do is read whole, unless it is a multipart form, which
+        is checked as it comes. Raises APIError, ClientGoneError.
+        """
+        ways, asked = self._ways, self._asked
+        inspected = asked.inspected and not asked.route.free
+        limit, whole, kind = ways.max_body, ways.whole, None
+        if inspected and asked.length != 0:
+            kind = check_readable(asked.content_type, asked.content_encoding)
+            if kind != "multipart":
+                limit = ways.max_inspected if limit is None else min(limit, ways.max_inspected)
+                whole = whole or _INSPECTED
+        body = await content(
+            receive,
+            self._watch,
+            length=asked.length,
+            limit=limit,
+            replay=ways.max_replay,
+            whole=whole,
+            unsized=asked.site.provider is not None or asked.method in _BARE,
+        )
+        if body is None:
+            return body, NOTHING
+        if kind is None:
+            return body, self._glimpse(body)
+        if isinstance(body, bytes):
+            return body, await inspect_body(kind, asked.content_type, body)
+        form = FormParser.of(asked.content_type)
+        body.heed(form.feed, form.close)
+        await body.ahead(ways.max_replay, lambda: bool(form.field))
+        while form.field and form.model is None and not await body.ahead(body.held):
+            pass  # its value, which is short, has not come yet
+        form.allow_no_model()  # one that came later would not be judged
+        return body, named_by_field(form.field, form.model)
+
+    def _glimpse(self, body: Content) -> Inspection:
+        """What a body names that decides nothing; it passes as it is."""
+        if isinstance(body, bytes) and self._metered and is_json(self._asked.content_type):
+            return glimpse(body)
+        return NOTHING
+
+    def _models(self, found: Inspection) -> tuple[str, ...]:
+        """All models that the request may call; an empty one if that is not sure.
+
+        Raises APIError if its caller may not use one of them.
+        """
+        asked, route = self._asked, self._asked.route
+        self._books.model = "" if route.batch else route.model or found.model
+        # These are what is called. What else is named may be called as well, or may be ignored.
+        called = (*route.models, *(found.calls if route.batch else (found.model,)))
+        models = tuple(dict.fromkeys(model for model in called if model or route.batch))
+        asked.check_models(models, "" if route.free else _UNNAMED)
+        if not asked.inspected or route.free:
+            return models
+        beside = (*found.others, *named_outside(asked.query, asked.headers))
+        asked.check_models(beside)
+        if route.batch:
+            return ()  # what it costs nobody tells: it has the price of what names no model
+        return tuple(dict.fromkeys((*(models or ("",)), *beside)))
+
+    def _read(self, body: bytes, found: Inspection) -> Turns:
+        """See which keys are for this."""
         asked = self._asked
         site, route = asked.site, asked.route
-        models = route.models or ((named.model,) if named.model else ())
-        if route.batch:
-            # What such a call costs nobody tells: it has the price of what names no model.
-            models, self._books.model = (*route.models, *named.inner), ""
-        else:
-            self._books.model = models[-1] if models else ""
-        asked.check_models(models, "" if route.free else _UNNAMED)
         affinity = asked.affinity
         pool = site.provider.keys if site.provider is not None else None
         if pool is not None and len(pool) > 1:
-            stateful = route.stateful and named.store is not False
+            stateful = route.stateful and found.store is not False
             self._stateful = stateful or site.references.any(body)
             if self._stateful and not affinity:
                 affinity = f"{asked.principal.id}@{site.name}"

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from asgi_aiproxy.gate import Gate
 from asgi_aiproxy.passthrough.request import Asked
 
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
 
 async def ask(
-    gate: Gate, asked: Asked, model: str, body: bytes = b"", *, session: bool = False
+    gate: Gate,
+    asked: Asked,
+    models: Sequence[str],
+    fields: Mapping[str, msgspec.Raw] = {},
+    body: bytes = b"",
+    *,
+    session: bool = False,
 ) -> None:
     """Ask a caller's gate. Raises APIError.
 
-    `body` is what was read of it before it goes out; a WebSocket is a `session`.
+    `models` are all that the request may call, `body` is what was read of it before it goes out,
+    and `fields` are its members if it is JSON; a WebSocket is a `session`.
     """
     ours = asked.site.provider is not None and not asked.own_key
     costs = ours and (session or not asked.route.free)
-    targets = [(asked.site.name, model)] if costs else []
-    await gate.admit(asked.route.operation, targets, _members(body), body)
-
-
-def _members(body: bytes) -> Mapping[str, msgspec.Raw]:
-    try:
-        return _fields(body) if body else {}
-    except (ValueError, RecursionError):
-        return {}  # no JSON, or none that we can read
+    targets = [(asked.site.name, model) for model in models or ("",)] if costs else []
+    await gate.admit(asked.route.operation, targets, fields, body)

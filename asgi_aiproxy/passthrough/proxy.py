@@ -25,6 +25,7 @@ from asgi_aiproxy.upstream import Timeouts, Transport, check_transport, default_
 from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 
 MiB = 1024 * 1024
+_SIGNED = "It is signed before it is sent on, and so it can not be longer."
 
 
 class PassthroughProxy:
@@ -43,6 +44,8 @@ class PassthroughProxy:
     Bodies up to `max_replay` bytes are read before they are sent, so that another key can have
     them when one is over its limit; longer ones stream, unless the provider's `auth` signs bodies
     (`SigV4`): then they are refused. `max_body` limits them (None: no limit),
+    `max_inspected` those of callers that are bound to models or have a budget (multipart forms,
+    which are checked as they come, aside),
     `max_message` limits the messages of WebSockets. `forwarded` says what an application is told
     of the client (`x-forwarded-*`): set anew, appended, kept as it came, or nothing; `keep_host`
     passes the client's `host` on. `own_keys` lets callers bring their own key for a provider.
@@ -64,6 +67,7 @@ class PassthroughProxy:
         timeouts: Timeouts | None = None,
         max_body: int | None = None,
         max_replay: int = MiB,
+        max_inspected: int = 64 * MiB,
         max_message: int = 16 * MiB,
         forwarded: Forwarded | None = None,
         keep_host: bool = False,
@@ -73,7 +77,7 @@ class PassthroughProxy:
     ) -> None:
         self._site = site(target, paths)
         check_transport(transport)
-        check_limits(max_message=max_message)
+        check_limits(max_message=max_message, max_inspected=max_inspected)
         check_limits(0, max_replay=max_replay, max_body=max_body if max_body is not None else 0)
         if forwarded is not None:
             if forwarded not in ("set", "append", "keep", "drop"):
@@ -85,7 +89,7 @@ class PassthroughProxy:
         limits = timeouts if timeouts is not None else Timeouts()
         self._owned = default_transport(timeouts=limits, ca=ca) if transport is None else None
         self._recorder = Recorder(record)
-        whole = self._site.signs_bodies
+        whole = _SIGNED if self._site.signs_bodies else ""
         if whole and (max_body is None or max_body > max_replay):
             max_body = max_replay
         self._ways = Ways(
@@ -94,6 +98,7 @@ class PassthroughProxy:
             timeouts=limits,
             max_body=max_body,
             max_replay=max_replay,
+            max_inspected=max_inspected,
             whole=whole,
             keep_host=keep_host,
             recorded=record is not ignore,

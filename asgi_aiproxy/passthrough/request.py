@@ -17,6 +17,7 @@ from asgi_aiproxy.credentials import (
     without,
 )
 from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.gate import GATE_KEY, Gate, must_inspect
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.headers import ACCOUNTS, Forwarding, Pairs, read_asked
@@ -47,6 +48,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     injected: str
     length: int | None
     content_type: str
+    content_encoding: str
     host: str
     upgrade: str
     scope: Scope
@@ -98,6 +100,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             proxy=proxy,
         )
         return provider.auth(out, key.secret) if provider is not None and key is not None else out
+
+    @property
+    def inspected(self) -> bool:
+        """Whether what it may do depends on what it asks for.
+
+        To an application, and with a key of the caller's own, a budget has no say.
+        """
+        gate: Gate | None = self.scope.get(GATE_KEY)
+        priced = self.site.provider is not None and not self.own_key
+        return must_inspect(self.principal, gate if priced else None)
 
     def check_models(self, models: Sequence[str], otherwise: str = "") -> None:
         """Raise APIError if the caller is bound to models, and one of these is none of them.
@@ -171,6 +183,7 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
         injected=injected,
         length=head.length,
         content_type=said.get(b"content-type", ""),
+        content_encoding=said.get(b"content-encoding", ""),
         host=host,
         upgrade=said.get(b"upgrade", ""),
         scope=scope,

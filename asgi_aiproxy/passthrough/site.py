@@ -21,7 +21,10 @@ from asgi_aiproxy.providers.base import Provider
 
 Paths = Literal["all"] | Iterable[str]
 
-_MODEL_IN_PATH = re.compile(r"/(?:models|deployments|tunedModels)/([^/:]+)(?=[:/]|$)")
+# Bedrock's names hold colons. (Some servers do not heed the case of paths.)
+_MODEL_IN_PATH = re.compile(
+    r"/(?:models|deployments|tunedModels|engines)/([^/:]+)(?=[:/]|$)|/model/([^/]+)", re.IGNORECASE
+)
 _DEEPEST = 4  # so often something may have been encoded
 
 
@@ -104,7 +107,8 @@ class Site:
 
 
 def models_in(path: str) -> tuple[str, ...]:
-    """The models that a path names, as Google's and Azure's do; more than one, if it is ambiguous.
+    """The models that a path names, as Google's, Azure's and Bedrock's do; several if it is
+    ambiguous.
 
     The path is read as a server might that decodes all of it.
     """
@@ -112,7 +116,8 @@ def models_in(path: str) -> tuple[str, ...]:
         if "%" not in path:
             break
         path = unquote(path)
-    return tuple(dict.fromkeys(_MODEL_IN_PATH.findall(path)))
+    found = _MODEL_IN_PATH.findall(path.replace("\\", "/"))
+    return tuple(dict.fromkeys(one or other for one, other in found))
 
 
 def site(target: Provider | str, paths: Paths | None) -> Site:

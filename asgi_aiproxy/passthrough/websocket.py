@@ -22,13 +22,16 @@ from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import GATE_KEY, Gate, settle
+from asgi_aiproxy.gate import GATE_KEY, Gate, must_inspect, settle
+from asgi_aiproxy.identity import ANONYMOUS
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import told_headers
+from asgi_aiproxy.passthrough.inspection import named_outside
 from asgi_aiproxy.passthrough.limits import ask
 from asgi_aiproxy.passthrough.meter import Sum
 from asgi_aiproxy.passthrough.request import Asked
+from asgi_aiproxy.passthrough.session import SessionGuard
 from asgi_aiproxy.passthrough.turns import Turns
 from asgi_aiproxy.providers.base import Auth
 from asgi_aiproxy.upstream.base import Headers, Outgoing
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_aiproxy")
 
 _AFTER = "retry-after"
-_GOING_AWAY, _TOO_BIG, _BROKE = 1001, 1009, 1011
+_GOING_AWAY, _NOT_ALLOWED, _TOO_BIG, _BROKE = 1001, 1008, 1009, 1011
+_MAX_REASON = 123  # bytes (RFC 6455, 5.5)
 _PATIENCE = 5.0  # seconds that the upstream has for its part of a good-bye
 _QUEUE = 4  # messages of the upstream's that may wait for a slow client
 _PROTOCOLS = "sec-websocket-protocol"
@@ -68,6 +72,7 @@ class Bridge:
         self._receive = receive
         self._send = send
         self._sum = Sum()
+        self._guard: SessionGuard | None = None
 
     async def refuse(self, face: Face, error: APIError) -> None:
         """Answer the handshake with an error."""
@@ -91,8 +96,12 @@ class Bridge:
                 message = "WebSockets are not installed here."
                 raise APIError(Kind.INTERNAL, message, status=501)
             asked.check_models(models, "no model is in the URL of this WebSocket")
+            if asked.inspected:
+                asked.check_models(named_outside(asked.query, asked.headers))
+                priced = frozenset(models) if must_inspect(ANONYMOUS, gate) else None
+                self._guard = SessionGuard(asked, priced)
             if gate is not None:
-                await ask(gate, asked, books.model, session=True)
+                await ask(gate, asked, (books.model,), session=True)
             upstream = await self._unless_gone(self._connected(asked, turns, books))
             if upstream is not None:
                 await self._bridged(upstream, asked, turns, books)
@@ -273,7 +282,7 @@ class Bridge:
             await asyncio.wait((down, up))
         if not up.cancelled():
             code, why = up.result()
-            if code == _TOO_BIG:
+            if code in (_TOO_BIG, _NOT_ALLOWED):
                 await self._say(_close(code, why))
             return code, why
         # (Some servers do not send a close while somebody still waits for a message.)
@@ -299,6 +308,13 @@ class Bridge:
                 data = message.get("bytes") or b""
             if len(data) > limit:
                 return _TOO_BIG, "message too big"
+            if self._guard is not None:
+                try:
+                    self._guard.check(data)
+                except APIError as error:
+                    books.error = error
+                    why = error.message.encode()[:_MAX_REASON].decode("utf-8", "ignore")
+                    return _NOT_ALLOWED, why
             try:
                 await upstream.send(data)
             except ConnectionClosed:

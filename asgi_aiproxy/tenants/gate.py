@@ -56,6 +56,11 @@ class CallGate:
         self._refused = False
         self.headers: by.Headers = []
 
+    @property
+    def estimates(self) -> bool:
+        """Whether admission depends on what a call asks for."""
+        return bool(self._limits.budgets) or self._limits.tpm is not None
+
     async def enter(self) -> None:
         """Take what any request takes, without knowing what it asks for. Raises APIError."""
         self._entered = True

@@ -206,3 +206,119 @@ async def test_a_bound_caller_has_no_socket_on_which_it_could_ask_for_another_mo
     async with asgi.Exchange(app, scope) as exchange:
         exchange._in.put_nowait({"type": "websocket.connect"})
         assert (await exchange.message())["status"] == 403
+
+
+# ── bodies that say one thing and mean another ───────────────────────────────
+
+JSON = "application/json"
+URLENCODED = "application/x-www-form-urlencoded"
+GOOD = b'{"model": "gpt-4o-mini", "messages": [], "max_tokens": 9}'
+DEAR = b'{"model": "gpt-dear", "messages": [], "max_tokens": 9}'
+
+
+@pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        (JSON, GOOD, 200),
+        ("application/json; charset=UTF-8", GOOD, 200),
+        ("", GOOD, 200),
+        (URLENCODED, b"model=gpt-4o-mini&prompt=a%20b", 200),
+        (JSON, DEAR, 403),
+        ("", DEAR, 403),
+        (URLENCODED, b"model=gpt-dear&prompt=a", 403),
+        (URLENCODED, b"model=gpt-4o-mini&mode%6c=gpt-dear", 400),
+        (URLENCODED, b"model=gpt-4o-mini&MODEL=gpt-dear", 400),
+        (URLENCODED, b"model=gpt-4o-mini&model[]=gpt-dear", 400),
+        (URLENCODED, b"model=gpt-4o-mini&prompt=a;model=gpt-dear", 400),
+        (URLENCODED, b"model=gpt-4o-mini&_charset_=utf-7", 400),
+        (URLENCODED, b"model=gpt-4o-mini&%u006dodel=gpt-dear", 400),
+        (URLENCODED, DEAR, 415),
+        (URLENCODED, b"\xef\xbb\xbf" + DEAR, 415),
+        ("text/plain", DEAR, 415),
+        ("text/plain", GOOD, 415),
+        ("application/json; charset=utf-7", GOOD, 415),
+        ("application/json; charset=utf-16", GOOD, 415),
+        ("application/json, text/plain", GOOD, 415),
+        ("application/octet-stream", DEAR, 415),
+        ("multipart/mixed; boundary=b", GOOD, 415),
+        (FORM, DEAR, 400),
+        (JSON, form((b"model", b"gpt-4o-mini")), 400),
+        (JSON, b'{"model": "gpt-4o-mini", "models": ["gpt-dear"], "messages": []}', 403),
+        (JSON, b'{"model": "gpt-4o-mini", "tools": [{"model": "gpt-dear"}]}', 403),
+        (JSON, b'{"model": "gpt-4o-mini", "plugins": [{"allowed_models": ["gpt-dear"]}]}', 403),
+        (JSON, b'{"model": "gpt-4o-mini", "MODEL": "gpt-dear"}', 400),
+        (JSON, b'{"model": "gpt-4o-mini", "model": "gpt-dear"}', 400),
+        (JSON, b'{"models": ["gpt-4o-mini"]}', 403),
+        (JSON, b'{"model": "gpt-4o-mini"}' + b"x" * 99, 400),
+        (JSON, b'{"model": "../gpt-4o-mini"}', 400),
+    ],
+)  # fmt: skip
+async def test_what_leaves_is_what_was_judged(
+    who: Principal, pieces: int, kind: str, body: bytes, status: int
+) -> None:
+    place = Place(OPENAI, who)
+    answer = await place.ask("POST", CHAT, body, kind=kind, pieces=pieces)
+    assert answer.status == status, answer.body
+    assert [each.content for each in place.upstream.requests] == [body] * (status == 200)
+
+
+@pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        (CHAT, {"content-encoding": "gzip"}, 415),
+        (CHAT, {"content-encoding": "identity"}, 200),
+        (CHAT, {"content-encoding": "Identity"}, 200),
+        (CHAT, {"azureml-model-deployment": "gpt-dear"}, 403),
+        (CHAT + "?model=gpt-dear", {}, 403),
+        (CHAT + "?a=1;mode%6c=gpt-dear", {}, 403),
+        (CHAT + "?model=gpt-4o-mini", {}, 200),
+    ],
+)
+async def test_a_model_is_judged_wherever_it_is_named(
+    who: Principal, path: str, headers: dict[str, str], status: int
+) -> None:
+    place = Place(OPENAI, who)
+    given = {"content-type": JSON, "content-length": str(len(GOOD)), **headers}
+    answer = await asgi.request(place.app, "POST", path, GOOD, headers=given)
+    assert answer.status == status, answer.body
+    assert len(place.upstream.requests) == (status == 200)
+
+
+async def test_who_is_bound_to_nothing_sends_what_it_likes() -> None:
+    place = Place(OPENAI, Principal("eve"))
+    for kind, body in [("text/plain", DEAR), (JSON, b'{"model":"a","MODEL":"b"'), (FORM, b"--b ")]:
+        assert (await place.ask("POST", CHAT, body, kind=kind)).status == 200
+        assert place.upstream.requests[-1].content == body
+
+
+async def test_who_has_a_rate_limit_only_sends_what_it_likes() -> None:
+    place = Place(OPENAI, Principal("eve", limits=Limits(rpm=9)))
+    assert (await place.ask("POST", CHAT, DEAR, kind="text/plain")).status == 200
+
+
+@pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
+async def test_a_model_that_comes_after_a_long_form_has_begun_to_leave_is_refused(
+    who: Principal,
+) -> None:
+    place = Place(OPENAI, who)
+    upload = form((b"file", BIG.encode()), (b"model", b"gpt-4o-mini"))
+    answer = await place.ask("POST", "/v1/images/edits", upload, kind=FORM, pieces=30)
+    assert answer.status in (400, 403)
+    assert all(b"gpt-4o" not in request.content for request in place.upstream.requests)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/model/claude-opus-4%3A1/invoke", "/model/claude-haiku-1/../claude-opus-4/invoke",
+     "/Model/claude-opus-4/converse", "/deployments\\claude-opus-4/x", "/engines/claude-opus-4/x"],
+)  # fmt: skip
+async def test_a_path_names_its_model_however_it_is_spelled(path: str) -> None:
+    upstream = Upstream(answers())
+    proxy = PassthroughProxy(ANTHROPIC.using("sk-1"), paths="all", transport=upstream.transport)
+    app = Authenticate(proxy, identify=lambda scope: BOUND)
+    answer = await asgi.request(app, "POST", path, {"model": "claude-haiku-1"})
+    assert answer.status in (400, 403)
+    assert upstream.requests == []

@@ -19,10 +19,13 @@ from websockets.http11 import Request, Response
 
 from asgi_aiproxy import Authenticate, InjectKey, Key, KeyPool, PassthroughProxy, UsageRecord
 from asgi_aiproxy.gate import GATE_KEY
+from asgi_aiproxy.identity import Budget, Limits, Principal
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.middleware import static_tokens
+from asgi_aiproxy.middleware import Quota, static_tokens
 from asgi_aiproxy.passthrough import key_in_subprotocol
+from asgi_aiproxy.prices import Price, Prices
 from asgi_aiproxy.providers import OPENAI
+from asgi_aiproxy.stores import MemoryStore
 from tests.passthrough.door import LIMITS, Door
 from tests.wire import PATIENCE, closed_port
 
@@ -567,3 +570,52 @@ async def test_odd_usage_and_a_gate_that_fails_take_neither_session_nor_key_nor_
                 assert await client.recv() == event
         assert (await at.recorded()).outcome == "done"
     assert "could not be settled" in caplog.text
+
+
+async def test_a_caller_that_is_bound_can_not_change_the_model_of_its_session(door: Door) -> None:
+    def bound(proxy: Any, pool: KeyPool) -> Any:
+        who = Principal("ada", models=("gpt-realtime", "whisper-*"))
+        return Authenticate(proxy, identify=lambda scope: who)
+
+    transcribed = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+    allowed = [
+        json.dumps({"type": "session.update", "session": transcribed}),
+        json.dumps({"type": "conversation.item.create", "item": {"model": "no model"}}),
+        b"\x00\xff{" * 10,
+        b"{\xff" * 10,
+    ]
+    refused = [
+        json.dumps({"type": "session.update", "session": {"model": "gpt-dear"}}),
+        '{"type":"session.update","session":{"model":"gpt-realtime","Model":"gpt-dear"}}',
+        '{"type":"session.update","session":{"model":"gpt-dear","model":"gpt-realtime"}}',
+        '{"type":"session.update"} {"session":{"model":"gpt-dear"}}',
+        json.dumps({"type": "session.update", "session": {"model": "gpt-dear"}}).encode(),
+    ]
+    for message in refused:
+        async with place(door, echo, wrap=bound) as at, realtime(at.url) as client:
+            for fine in allowed:
+                await client.send(fine)
+                assert await client.recv() == fine
+            await client.send(message)
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
+            assert closed.value.rcvd.reason
+            assert (await at.recorded()).status in (400, 403)
+
+
+async def test_a_caller_with_a_budget_stays_with_the_model_that_it_pays(door: Door) -> None:
+    def rich(proxy: Any, pool: KeyPool) -> Any:
+        who = Principal("bob", limits=Limits(budgets=(Budget.usd(9),)))
+        prices = Prices({"gpt-realtime": Price(input=1, output=1)}, listed=False)
+        quota = Quota(proxy, store=MemoryStore(), prices=prices)
+        return Authenticate(quota, identify=lambda scope: who)
+
+    async with place(door, echo, wrap=rich) as at, realtime(at.url) as client:
+        same = json.dumps({"type": "session.update", "session": {"model": "gpt-realtime"}})
+        await client.send(same)
+        assert await client.recv() == same
+        await client.send(same.replace("gpt-realtime", "whisper-1"))
+        with pytest.raises(ConnectionClosed, match=r"1008.*paid by"):
+            await client.recv()

@@ -1,0 +1,326 @@
+"""Which models and limits a JSON request body names, so that every server reads them alike.
+
+A caller may be bound to models or to a budget. What it may do is decided here, from one reading of
+its request; what is done is decided by the provider, from another reading. Parsers differ: of two
+members of one name some take the first and some the last, and Go's `encoding/json` (Ollama,
+LocalAI), cJSON and others match names without regard to case. A body that names two models would
+be judged by one and run with the other. So there is one rule, for shims and for the proxy:
+
+*A body that could be read in two ways is refused with 400, which names the member.*
+
+1. It must be one JSON object in UTF-8, by the letter of RFC 8259: no byte order mark, no NaN, no
+   comments, nothing before or after it.
+2. No name stands there twice, however it is escaped (`mo\\u0064el`).
+3. No name is nearly that of a member we judge by (`MODEL`, `Stream`, `model\\u0000`): some parsers
+   take it for that.
+4. The same holds for objects within it that can name a model or a limit (`tools`, `requests`,
+   `generationConfig`, `session`, members nobody has heard of), all the way down. What is the
+   caller's own data is not looked into: messages, JSON schemas, arguments of tools, metadata.
+
+Every member whose name holds the word "model", and those in `_NAMING`, name models: OpenRouter's
+`models`, `plugins[].allowed_models`, `preset`; OpenAI's and Anthropic's `tools[].model`;
+`session.model`; the calls in a batch. All of them are judged, and all of them are priced.
+
+The proxy holds callers to this that are bound or have a budget, and passes their bodies on as they
+came. Shims hold all callers to 1 and 3; they write bodies anew from the members that they read, so
+that of a name that stood there twice one is left. `asgi_aiproxy.multipart` is the same for forms.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from asgi_aiproxy.errors import APIError, invalid
+
+Fields = Mapping[str, msgspec.Raw]
+
+# The members that decide what a call may do and what it is reserved, in all dialects.
+JUDGED = frozenset(
+    {"model", "models", "stream", "store", "n", "best_of", "candidateCount", "candidate_count"}
+    | {"max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens"}
+    | {"num_predict", "generationConfig", "generation_config", "options", "requests", "tools"}
+    | {"messages", "contents", "input", "prompt", "session", "route", "preset", "provider"}
+    | {"fallbacks", "plugins", "agent"}
+)
+# Members that name models although the word is not in their names.
+_NAMING = frozenset({"preset", "fallbacks", "fallback", "agent"})
+# What a caller says to a model, or about its own data: no vendor looks for a model in there.
+_DATA = frozenset(
+    {"messages", "contents", "content", "prompt", "system", "systemInstruction"}
+    | {"system_instruction", "instructions", "documents", "metadata", "labels", "arguments"}
+    | {"parameters", "parametersJsonSchema", "parameters_json_schema", "input_schema", "schema"}
+    | {"json_schema", "responseSchema", "response_schema", "responseJsonSchema", "variables"}
+    | {"response_json_schema", "response_format", "item", "logit_bias", "cachedContent"}
+)
+_MODEL = "model"
+_MAX_NAME = 1024
+_MAX_DEPTH = 32  # of objects that can name a model
+_MAX_DECODINGS = 4  # of a name that was percent-encoded
+
+_UNLIKE = re.compile(r"[^a-z0-9_]")
+_PLAIN = re.compile(r"[a-z0-9_]*").fullmatch
+_SEGMENTS = re.compile(r"[/\\]")
+_ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
+# What an object (in lower case) must hold somewhere if one of its members is to be judged; the last
+# two may fold to letters of ASCII.
+_MAY_NAME = re.compile(
+    rb"model|preset|fallback|agent|token|predict|\"n\"|best_of|candidate"
+    rb"|\\u|[\x80-\xff]"
+)
+_START = re.compile(rb"[ \t\r\n]*\{")
+_NAME = re.compile(rb'[ \t\r\n]*,?[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_END = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*")
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_string = msgspec.json.Decoder(str).decode
+
+
+def folded(name: str) -> str:
+    """A member's or form field's name as the least exact reader of it would compare it.
+
+    Case goes, as Unicode folds it (Go's `EqualFold` does so, with U+017F and U+212A), variants of
+    letters go, and all that is not a letter of ASCII, a digit or `_`: some readers stop at a NUL,
+    trim white space, or take `model[]` for `model`.
+    """
+    return _UNLIKE.sub("", unicodedata.normalize("NFKC", name).casefold())
+
+
+_FOLDED = {folded(name): name for name in JUDGED}
+_LOWERED = _FOLDED.keys() - JUDGED  # `generationconfig`, say
+
+
+def check_names(names: Collection[str]) -> None:
+    """Raise APIError on a name that some parsers take for that of a member we judge by."""
+    if _PLAIN("".join(names)) is not None and _LOWERED.isdisjoint(names):
+        return  # there is nothing to fold
+    for name in names:
+        if name not in JUDGED and (meant := _FOLDED.get(folded(name))) is not None:
+            raise ambiguous(name, meant)
+
+
+def ambiguous(name: str, meant: str) -> APIError:
+    """The error for a name that is nearly another one."""
+    return invalid(
+        f"The member {name[:100]!r} could be read as {meant!r}. Remove it, or spell it {meant!r}.",
+        meant,
+        "ambiguous_member",
+    )
+
+
+def names_model(name: str) -> bool:
+    """Whether a member, form field, parameter or header of this name names a model."""
+    plain = folded(name)
+    return _MODEL in plain or plain in _NAMING
+
+
+def check_model(model: str) -> str:
+    """The name of a model that a caller asks for; raises APIError on one that no vendor gives.
+
+    Such a name could leave the path it is put into (`..`, `a%2f..`), or be another one to a server
+    that trims or truncates it.
+    """
+    if len(model) > _MAX_NAME:
+        raise _no_model(model, f"it is longer than {_MAX_NAME} characters")
+    plain = model
+    for _ in range(_MAX_DECODINGS):
+        if not plain.isprintable() or plain != plain.strip() or "\ufffd" in plain:
+            raise _no_model(model, "it has control characters, or white space around it")
+        if "." in plain:
+            for segment in _SEGMENTS.split(plain):
+                if segment.partition(";")[0].strip() in (".", ".."):
+                    raise _no_model(model, "it has '.' or '..' between slashes")
+        if "%" not in plain:
+            return model
+        plain = _ENCODED.sub(lambda found: chr(int(found[1], 16)), plain)
+    return model
+
+
+def path_segment(model: str, what: str = "model") -> str:
+    """A model's name that is to be one segment of a path; raises APIError if it cannot be one."""
+    check_model(model)
+    if not model or any(sign in model for sign in "/\\%?#;"):
+        raise _no_model(model, f"this provider's {what} names hold none of / \\ % ? # ;")
+    return model
+
+
+def _no_model(model: str, why: str) -> APIError:
+    shown = model if len(model) <= 100 else model[:100] + "…"
+    return invalid(f"Invalid model name {shown!r}: {why}.", "model", "invalid_model_name")
+
+
+class Inspection(msgspec.Struct, frozen=True, gc=False):
+    """What a body names.
+
+    `fields` are its members, still encoded; `model` is the one at its top, and `others` are all
+    others, wherever they stand. `calls` are those of the calls in `requests`: an empty one for a
+    call that names none. `store` is the member of that name.
+    """
+
+    fields: Fields
+    model: str = ""
+    others: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+    store: bool | None = None
+
+    def beside(self, model: str) -> tuple[str, ...]:
+        """All models but `model`, each once."""
+        found = dict.fromkeys((self.model, *self.others))
+        return tuple(name for name in found if name and name != plain(model))
+
+
+NOTHING = Inspection({})
+
+
+def inspect(body: bytes) -> Inspection:
+    """Read a whole body. Raises APIError (400) naming the member that is ambiguous."""
+    try:
+        body.decode()  # the decoder skips over strings without looking at their bytes
+        try:
+            fields = _object(body)
+        except msgspec.DecodeError:
+            if _SURROGATE.search(body) is None:
+                raise
+            # Half of a surrogate pair is legal, and so of the same meaning to all parsers as
+            # anything else that is no letter; the decoder refuses it.
+            body = _SURROGATE.sub(rb"\\ufffd", body)
+            fields = _object(body)
+    except UnicodeDecodeError:
+        raise _no_json("it is not valid UTF-8") from None
+    except RecursionError:
+        raise _no_json("it is nested too deeply") from None
+    except msgspec.ValidationError:
+        raise invalid("The request body must be a JSON object.") from None
+    except msgspec.DecodeError as error:
+        why = str(error).removeprefix("JSON is malformed: ")
+        raise _no_json(why) from None
+    check_names(fields)
+    _check_once(body, fields)
+    return inspect_fields(fields)
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+def _no_json(why: str) -> APIError:
+    return invalid(
+        f"The request body could not be read as JSON: {why}. Callers that are bound to models or "
+        f"to a budget must send plain JSON in UTF-8."
+    )
+
+
+def inspect_fields(fields: Fields) -> Inspection:
+    """The same for members whose own names have been checked."""
+    walk = _Walk()
+    model = ""
+    calls: tuple[str, ...] = ()
+    for name, raw in fields.items():
+        if name == _MODEL:
+            model = plain(_text(raw, name))
+        elif name == "requests":
+            calls = walk.calls(raw)
+        else:
+            walk.member(name, raw, 1)
+    store = fields.get("store")
+    kept = {b"true": True, b"false": False}.get(bytes(store)) if store is not None else None
+    return Inspection(fields, model, tuple(dict.fromkeys(walk.found)), calls, kept)
+
+
+def _text(raw: msgspec.Raw, name: str) -> str:
+    """A member that has to be a string; empty for null."""
+    if bytes(memoryview(raw)[:4]) == b"null":
+        return ""
+    try:
+        return check_model(_string(raw))
+    except msgspec.DecodeError:
+        raise invalid(
+            f"Invalid type for {name!r}: expected a string.", name, "invalid_type"
+        ) from None
+
+
+def _check_once(text: bytes, fields: Fields) -> None:
+    """Raise APIError if an object has more members than were read of it: one stands there twice.
+
+    They are in the order in which they were read, unless one has been replaced by a later one.
+    """
+    at = _START.match(text).end()  # type: ignore[union-attr]
+    for name, raw in fields.items():
+        found = _NAME.match(text, at)
+        value = bytes(raw)
+        known = found is not None and _string(found[1]) == name
+        if found is None or not known or not text.startswith(value, found.end()):
+            given = _string(found[1]) if found is not None else name
+            raise invalid(f"The member {given[:100]!r} is given twice.", given, "duplicate_member")
+        at = found.end() + len(value)
+    if _END.fullmatch(text, at) is None:
+        found = _NAME.match(text, at)
+        given = _string(found[1]) if found is not None else ""
+        raise invalid(f"The member {given[:100]!r} is given twice.", given, "duplicate_member")
+
+
+class _Walk:
+    """Collects the models that members name."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def member(self, name: str, raw: msgspec.Raw, depth: int) -> None:
+        """One member of an object."""
+        # (`session.audio.input` holds settings.)
+        data = name in _DATA or (name == "input" and (depth == 1 or memoryview(raw)[0] != _OBJECT))
+        if not data:
+            self._value(raw, depth, name if names_model(name) else "")
+
+    def calls(self, raw: msgspec.Raw) -> tuple[str, ...]:
+        """The models that each of the calls in a batch names."""
+        if memoryview(raw)[0] != _ARRAY:
+            self._value(raw, 1)
+            return ()
+        before, models = self.found, list[str]()
+        for call in _array(raw):
+            self.found = []
+            self._value(call, 2)
+            models += self.found or [""]
+        self.found = [*before, *(model for model in models if model)]
+        return tuple(dict.fromkeys(models))
+
+    def _value(self, raw: msgspec.Raw, depth: int, naming: str = "") -> None:
+        """A value; if it is that of a member `naming` models, strings within are models."""
+        first = memoryview(raw)[0]
+        if naming and first == _QUOTE:
+            if model := _text(raw, naming):
+                self.found.append(plain(model))
+            return
+        if first not in (_OBJECT, _ARRAY):
+            return
+        text = bytes(raw)
+        if not naming and _MAY_NAME.search(text.lower()) is None:
+            return
+        if depth > _MAX_DEPTH:
+            raise invalid(f"Members that may name a model are nested deeper than {_MAX_DEPTH}.")
+        if first == _ARRAY:
+            for item in _array(raw):
+                self._value(item, depth + 1, naming)
+            return
+        fields: Fields = _object(raw)
+        check_names(fields)
+        _check_once(text, fields)
+        if naming and not any(map(names_model, fields)):
+            # As a table of models: whatever it says names one.
+            for value in fields.values():
+                self._value(value, depth + 1, naming)
+            return
+        for name, value in fields.items():
+            self.member(name, value, depth + 1)
+
+
+def plain(model: str) -> str:
+    """A model's name as paths have it: Google's bodies have `models/` before it."""
+    return model.removeprefix("models/")
+
+
+_QUOTE, _OBJECT, _ARRAY = b'"{['

@@ -1,0 +1,299 @@
+"""Multipart forms by a strict grammar, so that every server finds the same fields in them.
+
+Parsers of `multipart/form-data` differ in what they forgive: white space after a delimiter, bare
+line feeds, a preamble, an epilogue, folded header lines, parameters given twice or quoted in odd
+ways. A form that one parser reads as having one field `model` can have another one for the next.
+So what leaves here is a form that leaves nothing to forgive (RFC 7578, RFC 2046 5.1):
+
+- The content type has a `boundary`, once, of letters, digits and `' + _ . = -`, and beside it at
+  most a `charset` that is UTF-8.
+- The body begins with the first delimiter and ends with the last one; all delimiters are exactly
+  CRLF, `--`, the boundary and CRLF (or `--`, at the end, and then nothing but line ends). The
+  boundary after `--` may stand nowhere else: clients choose one that does not occur in what they
+  send.
+- A part has one `Content-Disposition: form-data` with one `name`, and perhaps one `filename` and
+  one `filename*`. Header lines end with CRLF, are not folded, and none is given twice; a transfer
+  encoding changes nothing, and no part is a multipart of its own.
+- At most one field names a model; it is plain text in UTF-8, without a file name. Fields whose
+  names could be taken for `model` (`Model`, `model[]`) are refused.
+
+Nothing is rewritten: a form that keeps to this passes byte for byte, as it comes, and one that does
+not is refused before the bytes that are wrong have left. Clients keep to it; only forms that are
+made to be read in two ways do not.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.inspection import ambiguous, check_model, folded, names_model
+
+_MAX_HEADERS = 16 * 1024
+_MAX_MODEL = 1024
+_MAX_BOUNDARY = 70
+
+_TCHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = r'"((?:[^"\\\x00-\x1f\x7f]|\\(?!"))*)"'
+_PARAMETER = re.compile(rf";[ \t]*({_TCHARS})=(?:{_QUOTED}|({_TCHARS}))[ \t]*")
+_BOUNDARY = re.compile(rf"[0-9A-Za-z'+_.=\-]{{1,{_MAX_BOUNDARY}}}")
+_TYPE = re.compile(r"[ \t]*multipart/form-data[ \t]*", re.IGNORECASE)
+_HEADER = re.compile(rf"({_TCHARS}):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_FORM_DATA = re.compile(r"form-data[ \t]*", re.IGNORECASE)
+_PLAIN_TEXT = re.compile(
+    r'text/plain[ \t]*(?:;[ \t]*charset="?(?:utf-8|us-ascii)"?[ \t]*)?', re.IGNORECASE
+)
+_PLAIN_ENCODINGS = frozenset({"7bit", "8bit", "binary"})
+_LINE_ENDS = re.compile(rb"(?:\r\n)*")
+_UTF8 = frozenset({"utf-8", "utf8"})
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a content type is that of a multipart form, its parameters aside."""
+    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+
+
+def boundary_of(content_type: str) -> bytes:
+    """The boundary that a content type tells. Raises APIError if it could be read in two ways."""
+    start = _TYPE.match(content_type)
+    given = _parameters(content_type, start.end()) if start is not None else None
+    if given is None or given.keys() - {"boundary", "charset"} or "boundary" not in given:
+        raise APIError(
+            Kind.INVALID,
+            "This path takes a multipart/form-data body whose content type has a boundary, and "
+            "nothing else.",
+            status=415,
+        )
+    if given.get("charset", "utf-8").lower() not in _UTF8:
+        raise APIError(Kind.INVALID, "A multipart form must be in UTF-8.", status=415)
+    boundary = given["boundary"]
+    if not _BOUNDARY.fullmatch(boundary):
+        raise APIError(
+            Kind.INVALID,
+            f"The boundary must be 1 to {_MAX_BOUNDARY} letters, digits and ' + _ . = -.",
+            status=415,
+        )
+    return boundary.encode()
+
+
+def _parameters(text: str, start: int) -> dict[str, str] | None:
+    """The parameters from `start` on, names in lower case; None if they break the grammar."""
+    found: dict[str, str] = {}
+    while start < len(text):
+        parameter = _PARAMETER.match(text, start)
+        if parameter is None:
+            return None
+        name, quoted, token = parameter.groups()
+        if name.lower() in found:
+            return None
+        found[name.lower()] = token if quoted is None else quoted
+        start = parameter.end()
+    return found
+
+
+class FormParser:
+    """Reads a form that is fed in pieces, and finds the field that names its model.
+
+    `feed` and `close` raise APIError as soon as something is not as it must be. Once it is found,
+    `model` is the field's value, and `start` and `end` are its place in the body.
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self._boundary = boundary
+        self._delimiter = b"--" + boundary
+        self._buffer = bytearray()
+        self._offset = 0  # where the buffer begins in the body
+        self._state = self._first
+        self._looked = 0  # up to where of the buffer there is no boundary
+        self._naming = ""  # the name of the field whose value is being read, if it is a model's
+        self.field = ""  # the name of the field that names the model
+        self.model: str | None = None
+        self.start = self.end = 0
+        self._closed_to_models = False
+        self.finished = False  # the last delimiter has come
+
+    @classmethod
+    def of(cls, content_type: str) -> FormParser:
+        """One for a body of this type. Raises APIError."""
+        return cls(boundary_of(content_type))
+
+    def feed(self, data: bytes) -> None:
+        """Read on."""
+        self._buffer += data
+        while self._state():
+            pass
+
+    def allow_no_model(self) -> None:
+        """From now on a field that names a model is an error."""
+        self._closed_to_models = True
+
+    def close(self) -> None:
+        """The body has ended."""
+        if not self.finished:
+            raise _malformed("it ends before its last delimiter")
+        if len(self._buffer) % 2:
+            raise _malformed("something follows its last delimiter")
+
+    # Each state reads one element, and returns whether there may be more to read.
+
+    def _first(self) -> bool:
+        expected = self._delimiter + b"\r\n"
+        have = min(len(self._buffer), len(expected))
+        if self._buffer[:have] != expected[:have]:
+            if self._buffer.startswith(self._delimiter + b"-"):
+                raise _malformed("it has no parts")
+            raise _malformed("it does not begin with its boundary")
+        if have < len(expected):
+            return False
+        self._drop(have)
+        self._state = self._headers
+        return True
+
+    def _headers(self) -> bool:
+        buffer = self._buffer
+        if buffer.startswith(b"\r\n"):
+            raise _malformed("a part has no headers")
+        end = buffer.find(b"\r\n\r\n")
+        seen = bytes(buffer if end < 0 else buffer[:end])
+        _check_line_ends(seen)
+        if len(seen) > _MAX_HEADERS:
+            raise _malformed("the headers of a part are longer than 16 KiB")
+        if self._delimiter in seen:
+            raise _malformed("its boundary stands in the headers of a part")
+        if end < 0:
+            return False
+        self._part(seen)
+        self._drop(end + 4)
+        self._state = self._content
+        return True
+
+    def _part(self, headers: bytes) -> None:
+        name, plain = read_part(headers)
+        self._naming = ""
+        read = unquote(name)
+        if not names_model(read):
+            return
+        if folded(read) == "model" and name != "model":
+            raise ambiguous(name, "model")
+        if self._closed_to_models:
+            raise invalid(f"The field {name!r} must stand nearer to the form's beginning.", "model")
+        if self.field:
+            twice = f"The field {name!r} is given twice."
+            both = f"The fields {self.field!r} and {name!r} both name a model."
+            raise invalid(twice if name == self.field else both, "model")
+        if not plain:
+            raise invalid(f"The field {name!r} must be plain text in UTF-8.", "model")
+        self._naming = self.field = name
+
+    def _content(self) -> bool:
+        at = self._find()
+        if self._naming and (self._looked - 4 if at is None else at) > _MAX_MODEL:
+            raise invalid(f"The field {self._naming!r} is too long.", "model")
+        if at is None:
+            if not self._naming:
+                self._drop(max(0, self._looked - 4))  # CRLF and `--` may stand before it
+            return False
+        if self._naming:
+            self._value(at)
+        end = at + 2 + len(self._delimiter)
+        last = self._buffer[end : end + 2] == b"--"
+        self._drop(end + 2)
+        self._state = self._after if last else self._headers
+        self.finished = last
+        return True
+
+    def _find(self) -> int | None:
+        """Where the next delimiter is, with the line end before it; None if it is yet to come.
+
+        (An empty part's headers end with the line end that the delimiter begins with.)
+        """
+        buffer, boundary = self._buffer, self._boundary
+        while True:
+            at = buffer.find(boundary, self._looked)
+            if at < 0:
+                self._looked = max(self._looked, len(buffer) - len(boundary) + 1)
+                return None
+            before = bytes(buffer[max(0, at - 4) : at])
+            after = bytes(buffer[at + len(boundary) : at + len(boundary) + 2])
+            if before.endswith((b"--", b'--"')):
+                if before != b"\r\n--" or after not in (b"", b"\r", b"-", b"\r\n", b"--"):
+                    raise _malformed(
+                        "its boundary stands within a part (clients choose one that does not "
+                        "occur), or a delimiter has white space or a bare line feed beside it"
+                    )
+                self._looked = at
+                return at - 4 if len(after) == 2 else None
+            self._looked = at + 1
+
+    def _value(self, at: int) -> None:
+        self.start, self.end = self._offset, self._offset + at
+        try:
+            value = bytes(self._buffer[:at]).decode()
+        except UnicodeDecodeError:
+            raise invalid(f"The field {self._naming!r} is not valid UTF-8.", "model") from None
+        self.model = check_model(value)
+
+    def _after(self) -> bool:
+        """Line ends may follow the last delimiter, nothing else."""
+        buffer = bytes(self._buffer)
+        found = _LINE_ENDS.match(buffer)
+        rest = buffer[found.end() :] if found is not None else buffer
+        if rest not in (b"", b"\r"):
+            raise _malformed("something follows its last delimiter")
+        self._drop(len(buffer) - len(rest))
+        return False
+
+    def _drop(self, count: int) -> None:
+        if count > 0:
+            del self._buffer[:count]
+            self._offset += count
+            self._looked = max(0, self._looked - count)
+
+
+def _check_line_ends(headers: bytes) -> None:
+    """Raise APIError on line ends that are none (a CR may be the last byte of what has come)."""
+    lines = headers.split(b"\r\n")
+    if b"\n" in b"".join(lines) or b"\r" in b"".join([*lines[:-1], lines[-1].removesuffix(b"\r")]):
+        raise _malformed("a header line of a part does not end with CRLF")
+    for line in lines:
+        if line.startswith((b" ", b"\t")):
+            raise _malformed("a header line of a part is folded")
+
+
+def read_part(headers: bytes) -> tuple[str, bool]:
+    """The name of a part with these headers, and whether it is plain text. Raises APIError."""
+    found: dict[str, str] = {}
+    for line in headers.split(b"\r\n"):
+        try:
+            header = _HEADER.fullmatch(line.decode())
+        except UnicodeDecodeError:
+            header = None
+        if header is None:
+            raise _malformed("a header line of a part is invalid")
+        key = header[1].lower()
+        if key in found:
+            raise _malformed(f"a part has two headers {key!r}")
+        found[key] = header[2].rstrip(" \t")
+    disposition = found.get("content-disposition", "")
+    start = _FORM_DATA.match(disposition)
+    given = _parameters(disposition, start.end()) if start is not None else None
+    if not given or "name" not in given or given.keys() - {"name", "filename", "filename*"}:
+        raise _malformed('a part has no Content-Disposition of the form form-data; name="..."')
+    if "\\" in given["name"] or not given["name"]:
+        raise _malformed("the name of a part is empty, or has a backslash")
+    if ";" in given.get("filename", "") and "=" in given["filename"]:
+        raise _malformed("the file name of a part looks like parameters")
+    if found.get("content-transfer-encoding", "binary").lower() not in _PLAIN_ENCODINGS:
+        raise _malformed("a part has a transfer encoding")
+    kind = found.get("content-type", "text/plain")
+    if kind.lower().startswith(("multipart/", "message/")):
+        raise _malformed("a part has parts of its own")
+    if re.search(r";[ \t]*(?:file)?name\*?[ \t]*[=*]", kind, re.IGNORECASE):
+        raise _malformed("the content type of a part names it again")
+    plain = len(given) == 1 and _PLAIN_TEXT.fullmatch(kind) is not None
+    return given["name"], plain
+
+
+def _malformed(why: str) -> APIError:
+    return invalid(f"The multipart form is malformed: {why}.", code="malformed_form")

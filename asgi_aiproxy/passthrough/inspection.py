@@ -1,0 +1,149 @@
+"""What a request that passes through asks for, where its caller is held to models or to a budget.
+
+All places are read in which vendors let a caller name a model: the path, the query, headers
+(`azureml-model-deployment`), and the body: JSON (`asgi_aiproxy.inspection`), multipart forms
+(`asgi_aiproxy.multipart`) and URL-encoded ones. A body that nobody can read (compressed, of another
+type, or JSON that says it is a form) could ask for anything: it is refused with 415.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Literal
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from asgi_aiproxy import _asgi, _json, inspection, multipart
+from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.inspection import NOTHING, Inspection, ambiguous, check_model, folded, names_model
+from asgi_aiproxy.passthrough.headers import Pairs
+
+BodyKind = Literal["json", "form", "multipart", "other"]
+
+_CHARSET = re.compile(r'[ \t]*(?:charset="?utf-?8"?[ \t]*)?', re.IGNORECASE)
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_JSON_BEGINS = re.compile(rb"[\s\x00\xef\xbb\xbf]*[{\[]")
+_FORM = "application/x-www-form-urlencoded"
+
+
+class _Glimpse(msgspec.Struct):
+    """What is read of a body for records and for its key alone: nothing is decided by it."""
+
+    model: str | None = None
+    store: bool | None = None
+
+
+_glimpse = msgspec.json.Decoder(_Glimpse).decode
+
+
+def glimpse(body: bytes) -> Inspection:
+    """What a JSON body names, of a caller that may name anything."""
+    try:
+        found = _glimpse(body)
+    except (ValueError, RecursionError):
+        return NOTHING
+    return Inspection({}, inspection.plain(found.model or ""), store=found.store)
+
+
+def members_of(body: bytes) -> Collection[str]:
+    """The names of the members of a JSON body; none if it is no object."""
+    try:
+        found = _json.loads(body)
+    except _json.NotJSONError:
+        return ()
+    return found.keys() if isinstance(found, dict) else ()
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a content type is one of JSON."""
+    return "json" in content_type.partition(";")[0].lower()
+
+
+def kind_of_body(content_type: str) -> BodyKind:
+    """How a body of this type is read. Without one it is taken for JSON, as servers do."""
+    kind, _, parameters = content_type.partition(";")
+    kind = kind.strip().lower()
+    if multipart.is_form(content_type):
+        return "multipart"
+    if not _CHARSET.fullmatch(parameters):
+        return "other"
+    if not kind or kind == "application/json" or (kind.endswith("+json") and "," not in kind):
+        return "json"
+    return "form" if kind == _FORM else "other"
+
+
+def check_readable(content_type: str, content_encoding: str) -> BodyKind:
+    """How a body is read that decides what its caller may do. Raises APIError (415)."""
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise _unreadable(f"not be encoded as {content_encoding[:40]!r}: send it as it is")
+    kind = kind_of_body(content_type)
+    if kind == "other":
+        raise _unreadable(f"be JSON or a form in UTF-8, not {content_type[:100]!r}")
+    return kind
+
+
+def _unreadable(must: str) -> APIError:
+    message = f"The body of a caller that is bound to models or to a budget must {must}."
+    return APIError(Kind.INVALID, message, status=415)
+
+
+async def inspect_body(kind: BodyKind, content_type: str, body: bytes) -> Inspection:
+    """Read a whole body. Raises APIError."""
+    if kind == "json":
+        return await _asgi.off_loop(len(body), inspection.inspect, body)
+    if kind == "form":
+        return inspect_form(body)
+    form = multipart.FormParser.of(content_type)
+    form.feed(body)
+    form.close()
+    return named_by_field(form.field, form.model)
+
+
+def named_by_field(name: str, value: str | None) -> Inspection:
+    """What a form names whose field `name` names a model."""
+    model = inspection.plain(value or "")
+    if name == "model" or not model:
+        return Inspection({}, model)
+    return Inspection({}, others=(model,))
+
+
+def inspect_form(body: bytes) -> Inspection:
+    """Read a URL-encoded form. Raises APIError if it could be read in two ways."""
+    if _JSON_BEGINS.match(body):
+        raise _unreadable("be sent as application/json if it is JSON")
+    if b";" in body or _BAD_ESCAPE.search(body) or not body.isascii():
+        raise invalid("The form is malformed: it is not URL-encoded as browsers do it.")
+    field, model = "", ""
+    for pair in body.split(b"&"):
+        name, _, value = (_decoded(part) for part in pair.partition(b"="))
+        if not names_model(name):
+            if name == "_charset_":
+                raise invalid("The form must be in UTF-8, without a field '_charset_'.")
+            continue
+        if folded(name) == "model" and name != "model":
+            raise ambiguous(name, "model")
+        if field:
+            raise invalid("The form names a model twice.", "model")
+        field, model = name, check_model(value)
+    return named_by_field(field, model)
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return unquote_plus(text.decode("ascii"), errors="strict")
+    except UnicodeDecodeError:
+        raise invalid("The form is malformed: it is not in UTF-8.") from None
+
+
+def named_outside(query: str, headers: Pairs) -> tuple[str, ...]:
+    """The models that a request names in its query and its headers. Raises APIError."""
+    found = []
+    if query:
+        for pair in query.replace(";", "&").split("&"):
+            name, _, value = (unquote_plus(part) for part in pair.partition("="))
+            if names_model(name):
+                found.append(inspection.plain(check_model(value)))
+    found += [value for name, value in headers if "model" in name]
+    return tuple(dict.fromkeys(found))
