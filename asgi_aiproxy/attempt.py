@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
 
+from asgi_aiproxy import _json
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.dialects._read import unreadable
 from asgi_aiproxy.dialects.base import Draft
@@ -13,6 +16,7 @@ from asgi_aiproxy.dialects.openai_chat.echo import openai_usage
 from asgi_aiproxy.errors import APIError, Kind, invalid
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.messages import Usage, unfold
+from asgi_aiproxy.prices import Sent
 from asgi_aiproxy.providers.base import Provider, Target
 from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole, collected
 
@@ -20,11 +24,23 @@ _STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
-    """A target and what it is sent; `native` says that the call passes through in its dialect."""
+    """A target and what it is sent; `native` says that the call passes through in its dialect.
+
+    `body` is the draft's, encoded.
+    """
 
     target: Target
     native: bool
     draft: Draft
+    body: bytes | None = None
+
+    def sent(self, call: Call) -> Sent:
+        """What a budget is reserved by."""
+        target, draft = self.target, self.draft
+        name = target.provider.name
+        if call.upload is not None:
+            return Sent(name, target.model, draft.path, length=call.length)
+        return Sent(name, target.model, draft.path, self.body or b"", draft.body)
 
 
 def plan(call: Call, target: Target, *, strict: bool) -> Plan:
@@ -50,7 +66,30 @@ def plan(call: Call, target: Target, *, strict: bool) -> Plan:
         raise invalid(
             f"{target.provider.name} can not carry: {', '.join(draft.ignored)}.", draft.ignored[0]
         )
-    return Plan(target, native, draft)
+    return Plan(target, native, draft, _json.dumps(draft.body) if draft.body else None)
+
+
+class Plans:
+    """How one call is put to its targets. What was planned ahead is kept until it is taken."""
+
+    def __init__(self, call: Call, *, strict: bool) -> None:
+        self._call = call
+        self._strict = strict
+        self._ahead: dict[int, Plan] = {}
+
+    def take(self, target: Target) -> Plan:
+        """How a target is asked. Raises APIError if it can not serve the call."""
+        ahead = self._ahead.pop(id(target), None)
+        return ahead or plan(self._call, target, strict=self._strict)
+
+    def sent(self, targets: Sequence[Target]) -> Sequence[Sent]:
+        """What leaves for each target that can serve the call."""
+        for target in targets:
+            with suppress(APIError):
+                self._ahead[id(target)] = plan(self._call, target, strict=self._strict)
+        found = [planned.sent(self._call) for planned in self._ahead.values()]
+        others = self._call.others
+        return found + [msgspec.structs.replace(s, model=m) for s in found for m in others]
 
 
 def translator_of(call: Call, provider: Provider, native: bool, media_type: str) -> Translator:

@@ -21,9 +21,9 @@ class Call(msgspec.Struct, frozen=True, dict=True):
 
     `fields` are the members of a JSON body, still encoded, and `others` the models that it names
     beside `model`, if its caller is held to models or to a budget; an `upload` comes with its own
-    `content_type` and can be sent once. `provider`, `key_id`, `own_key` and `affinity` are the
-    caller's wishes for who serves it and with which key. `gate` is asked before it goes out.
-    `request_id` is what its answer, errors and logs call it.
+    `content_type` and `length` (0: not known) and can be sent once. `provider`, `key_id`,
+    `own_key` and `affinity` are the caller's wishes for who serves it and with which key. `gate`
+    is asked before it goes out. `request_id` is what its answer, errors and logs call it.
     """
 
     face: Face
@@ -35,6 +35,7 @@ class Call(msgspec.Struct, frozen=True, dict=True):
     fields: Mapping[str, msgspec.Raw] = {}
     others: tuple[str, ...] = ()
     upload: Upload | None = None
+    length: int = 0
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}
     principal: Principal = ANONYMOUS

@@ -7,11 +7,12 @@ once, when it knows who may serve, and tells it once how the exchange ended.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from asgi_aiproxy.prices.estimate import Sent
 from asgi_aiproxy.usage import UsageRecord
 
 if TYPE_CHECKING:
@@ -44,13 +45,12 @@ class Gate(Protocol):
         self,
         operation: str,
         targets: Sequence[tuple[str, str]],
-        fields: Mapping[str, msgspec.Raw],
-        body: bytes,
+        sent: Callable[[], Sequence[Sent]] = lambda: (),
     ) -> None:
         """Let a call go out to one of `targets` (provider, model). Raises APIError if it may not.
 
-        Without targets it counts, and costs nothing. `fields` are the members of its JSON `body`,
-        still encoded; both are empty for uploads.
+        Without targets it counts, and costs nothing. `sent` tells what would leave for each of
+        them that can serve the call; it is called if that matters.
         """
 
     def settle(self, record: UsageRecord, passed: Passed = NOTHING_PASSED) -> UsageRecord:

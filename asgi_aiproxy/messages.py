@@ -193,6 +193,8 @@ class Usage(Value, frozen=True, kw_only=True):
     reasoning: int = 0
     audio_input: int = 0
     audio_output: int = 0
+    image_input: int = 0
+    image_output: int = 0
 
 
 @final

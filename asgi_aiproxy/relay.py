@@ -18,7 +18,7 @@ from random import getrandbits
 import msgspec
 
 from asgi_aiproxy._watch import ClientGoneError, Deadline, Watch
-from asgi_aiproxy.attempt import Plan, plan, translator_of
+from asgi_aiproxy.attempt import Plan, Plans, translator_of
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.call_keys import CallKeys
 from asgi_aiproxy.errors import About, APIError, Kind
@@ -38,7 +38,7 @@ from asgi_aiproxy.refusals import (
 )
 from asgi_aiproxy.translate import Bytes, Translator
 from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header, whether_ended
-from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord
+from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord, sound
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -116,6 +116,7 @@ class Exchange:
         self._provider = ""
         self._model = ""
         self._keys = CallKeys(call, relay.attempts)
+        self._plans = Plans(call, strict=relay.strict)
         self._answer: Incoming | None = None
         self._translator: Translator | None = None
         self._idle: float | None = None
@@ -164,8 +165,7 @@ class Exchange:
 
     async def _try(self, targets: Sequence[Target]) -> Reply:
         """Try the targets in order, and again while their failures may pass."""
-        call, relay = self._call, self._relay
-        pause = relay.backoff
+        pause = self._relay.backoff
         failure: APIError | None = None
         unfit: APIError | None = None
         while True:
@@ -174,7 +174,7 @@ class Exchange:
                 self._provider, self._model = target.provider.name, target.model
                 self._keys.begin(target)
                 try:
-                    planned = plan(call, target, strict=relay.strict)
+                    planned = self._plans.take(target)
                 except APIError as error:  # another target may be able to
                     unfit = unfit or error
                     continue
@@ -215,7 +215,7 @@ class Exchange:
             if not call.own_key
             for model in (t.model, *call.others)
         ]
-        await gate.admit(call.operation.name, asked, call.fields, call.body)
+        await gate.admit(call.operation.name, asked, lambda: self._plans.sent(targets))
 
     async def pump(self, write: Callable[[bytes], Awaitable[None]], first: bytes) -> bytes:
         """Write a committed answer, `first` and what follows; returns its last piece unwritten.
@@ -303,7 +303,9 @@ class Exchange:
         provider, native = target.provider, planned.native
         streamed = call.stream or call.upload is not None or call.operation.raw
         if call.upload is None:
-            outgoing = provider.outgoing(draft, key, method="POST", streamed=streamed)
+            outgoing = provider.outgoing(
+                draft, key, method="POST", streamed=streamed, body=planned.body
+            )
         else:
             body, length = call.upload(target.model)
             headers = {"content-type": call.content_type}
@@ -331,7 +333,8 @@ class Exchange:
                     first += translator.close()
                     self._finished = True
                     break
-        self._passed, self._sample = len(data), data
+        self._sample = data or first
+        self._passed = len(self._sample)
         self._first_byte = time.perf_counter() - self._ticks
         self._keys.answered(answer.status, answer.headers, self._relay.clock())
         return Reply(
@@ -398,7 +401,7 @@ class Exchange:
         if translator is None:
             return "", None
         try:
-            return translator.model, translator.usage
+            return translator.model, sound(translator.usage)
         except Exception:
             logger.exception("what provider %s reports of its usage is unreadable", self._provider)
             return "", None

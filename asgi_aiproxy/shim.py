@@ -268,6 +268,7 @@ class Shim:
                 operation,
                 model=await upload.open(),
                 upload=upload.stream,
+                length=_asgi.content_length(scope) or 0,
                 content_type=upload.content_type,
                 headers=_forwarded(told, face),
                 principal=principal,

@@ -41,6 +41,37 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     seconds: float = 0.0
 
 
+# More tokens than any exchange has.
+_MOST_TOKENS = 10**9
+
+
+def sound(usage: Usage | None) -> Usage | None:
+    """Counts as a provider told them; None if they cannot be counts."""
+    if usage is None or not 0 <= usage.input + usage.output < _MOST_TOKENS:
+        return None
+    return usage if usage.input >= 0 and usage.output >= 0 else None
+
+
+def within(usage: Usage) -> Usage:
+    """The same, where no part is below zero, or more than what it is a part of."""
+    whole = {"input": usage.input, "output": usage.output}
+    changed = {}
+    for name, side in _PARTS:
+        part = getattr(usage, name)
+        if not 0 <= part <= whole[side]:
+            changed[name] = min(max(part, 0), whole[side])
+    return msgspec.structs.replace(usage, **changed) if changed else usage
+
+
+_PARTS = (
+    ("cache_write", "input"),
+    ("cache_read", "input"),
+    ("reasoning", "output"),
+    ("cache_write_1h", "input"),
+    *((f"{kind}_{side}", side) for kind in ("audio", "image") for side in ("input", "output")),
+)
+
+
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One exchange. Times are in seconds, `started` is Unix time.
 

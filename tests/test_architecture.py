@@ -51,9 +51,9 @@ MAY: dict[str, set[str]] = {
     "usage": {"_tasks", "messages"},
     "keys": {"_tasks", "errors", "retry_after", "stores"},
     "networks": {"errors"},
-    "gate": {"usage"},
+    "gate": {"prices", "usage"},
     "identity": {"errors", "keys", "networks"},
-    "prices": {"errors", "keys", "messages"},
+    "prices": {"_json", "errors", "keys", "messages"},
     "_tasks": set(),
     "_backlog": {"_tasks"},
     "sinks": {"_backlog", "errors", "usage"},
@@ -76,7 +76,8 @@ MAY: dict[str, set[str]] = {
     "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "refusals": {"_json", "errors", "keys", "providers", "retry_after", "upstream"},
-    "attempt": {"call", "dialects", "errors", "inspection", "messages", "providers", "translate"},
+    "attempt": {"_json", "call", "dialects", "errors", "inspection", "messages", "prices"}
+    | {"providers", "translate"},
     "call_keys": {"call", "credentials", "errors", "keys", "messages", "providers", "upstream"}
     | {"usage"},
     "relay": {
@@ -128,7 +129,7 @@ MAY: dict[str, set[str]] = {
         "gate",
     }
     | {"identity", "keys", "messages", "providers", "refusals", "relay", "respond", "retry_after"}
-    | {"inspection", "multipart", "stores", "upstream", "usage"},
+    | {"inspection", "multipart", "prices", "stores", "upstream", "usage"},
     "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
     | {"passthrough"},
     "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}

@@ -98,7 +98,7 @@ class Quota(Wrapper):
         if limits == NO_LIMITS and not self._limiter.priced:
             await self.app(scope, receive, send)
             return
-        gate = CallGate(self._limiter, principal, limits, _asgi.content_length(scope) or 0)
+        gate = CallGate(self._limiter, principal, limits)
         try:
             if not self._asked:
                 await gate.enter()

@@ -85,11 +85,6 @@ class Body:
         """How many bytes have come, and have not been sent on."""
         return self._held
 
-    @property
-    def beginning(self) -> bytes:
-        """What has come, and has not been sent on."""
-        return b"".join(self._ahead)
-
     def heed(self, see: Callable[[bytes], None], end: Callable[[], None]) -> None:
         """Show `see` what has come and what comes, and call `end` at the end of it.
 

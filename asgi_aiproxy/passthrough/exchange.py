@@ -14,7 +14,7 @@ from asgi_aiproxy.inspection import NOTHING, Inspection
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.multipart import FormParser
-from asgi_aiproxy.passthrough.body import Body, Content, content
+from asgi_aiproxy.passthrough.body import Content, content
 from asgi_aiproxy.passthrough.books import Books, Ways
 from asgi_aiproxy.passthrough.headers import told_headers, told_length
 from asgi_aiproxy.passthrough.homes import made_in
@@ -35,6 +35,7 @@ from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.passthrough.turns import Turns, rests
 from asgi_aiproxy.respond import AnswerBrokeError, internal
 from asgi_aiproxy.upstream.base import Incoming, header, whether_ended
+from asgi_aiproxy.usage import sound
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -99,10 +100,7 @@ class Exchange:
                 models = self._models(found)
                 turns = self._turns = self._read(known, found)
                 if self._gate is not None:
-                    seen = known
-                    if isinstance(body, Body) and asked.length is None:
-                        seen = body.beginning  # it is as long as that at least
-                    await ask(self._gate, asked, models, found.fields, seen)
+                    await ask(self._gate, asked, models, found.fields, known)
                 if self._stateful:
                     turns.home = await self._home(known)
                 answer = await self._answered(body, turns)
@@ -149,7 +147,8 @@ class Exchange:
         if self._meter is None:
             return "", None
         try:
-            return self._meter.told()
+            model, usage = self._meter.told()
+            return model, sound(usage)
         except Exception:
             logger.exception("what %s reports of its usage is unreadable", self._asked.site.name)
             return "", None
@@ -157,7 +156,7 @@ class Exchange:
     def _passed(self, usage: Usage | None) -> Passed:
         """What of the answer went by, should it not have told its usage to the end."""
         meter = self._meter
-        if meter is None or (usage is not None and self._books.finished):
+        if meter is None or (usage is not None and usage.output and self._books.finished):
             return NOTHING_PASSED
         return Passed(meter.size, meter.sample)
 

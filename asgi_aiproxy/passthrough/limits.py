@@ -8,6 +8,7 @@ import msgspec
 
 from asgi_aiproxy.gate import Gate
 from asgi_aiproxy.passthrough.request import Asked
+from asgi_aiproxy.prices import Sent
 
 
 async def ask(
@@ -26,5 +27,10 @@ async def ask(
     """
     ours = asked.site.provider is not None and not asked.own_key
     costs = ours and (session or not asked.route.free)
-    targets = [(asked.site.name, model) for model in models or ("",)] if costs else []
-    await gate.admit(asked.route.operation, targets, fields, body)
+    name, route, length = asked.site.name, asked.route, asked.length or 0
+    targets = [(name, model) for model in models or ("",)] if costs else []
+
+    def sent() -> Sequence[Sent]:
+        return [Sent(*t, route.path, body, fields, length, later=route.batch) for t in targets]
+
+    await gate.admit(route.operation, targets, sent)

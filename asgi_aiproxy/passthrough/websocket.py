@@ -36,6 +36,7 @@ from asgi_aiproxy.passthrough.turns import Turns
 from asgi_aiproxy.providers.base import Auth
 from asgi_aiproxy.upstream.base import Headers, Outgoing
 from asgi_aiproxy.upstream.dial import reason, tls
+from asgi_aiproxy.usage import sound
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -110,7 +111,7 @@ class Bridge:
             headers = [(b"content-type", b"application/json")]
             await self._deny(error.status, asked.site.face.encode_error(error), headers)
         finally:
-            usage = self._sum.usage
+            usage = sound(self._sum.usage)
             try:
                 turns.release(usage)
             finally:

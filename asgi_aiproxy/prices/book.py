@@ -100,6 +100,11 @@ class Prices:
         found = self.find(provider, model)
         return None if found is None else scaled(found.most(input, output), ratio)
 
+    def max_output(self, provider: str, model: str) -> int | None:
+        """The most tokens that a model writes, if its price says so."""
+        found = self.find(provider, model)
+        return found.max_output if found is not None else None
+
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
         """What an exchange costs, in micro-dollars; None if there is no price."""
         found = self.find(provider, model)
@@ -164,6 +169,8 @@ _FIELDS = {
     "reasoning": "output_reasoning_mtok",
     "audio_input": "input_audio_mtok",
     "audio_output": "output_audio_mtok",
+    "image_input": "input_image_mtok",
+    "image_output": "output_image_mtok",
 }
 _IN_TIERS = frozenset(Tier.__struct_fields__)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import msgspec
 
+from asgi_aiproxy.prices.files import LETTERS, NO_FILES, UNSEEN, Files, files_in
+from asgi_aiproxy.prices.output import Fields, limited, output_tokens, value
+
 # A token of prose is about four bytes, of other alphabets and of code about two and a half.
-_BYTES = 2.5
-# Base64 of pictures and documents: more tokens than vendors make of a photo of usual size.
-_MEDIA_BYTES = 50
-# A shorter string is no file, and is counted as text.
-_FILE = 2048
+_USUAL_BYTES = 2.5
+# What vendors put before the caller's words to tell a model of tools.
+_TOOLS = 1_000
+# Bytes of a form for a token: it is for sound and pictures.
+_UPLOAD_BYTES = 50
 
 # Of what a model writes, as much as a caller is sure to have had.
 _PROSE = 4
@@ -23,27 +25,73 @@ _TEXT = re.compile(
     re.DOTALL,
 )
 
-_OUTPUT = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_TIMES = ("n", "best_of")
-_ROOMS = {
-    "generationConfig": ("maxOutputTokens", "candidateCount"),
-    "generation_config": ("max_output_tokens", "candidate_count"),
-    "options": ("num_predict", ""),
-}
-_number = msgspec.json.Decoder(int)
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+class Sent(msgspec.Struct, frozen=True, gc=False):
+    """What leaves for one target, by which its cost is estimated.
+
+    `path` is where `provider` is asked, below its base URL. `body` is what it is sent, `fields` its
+    members, encoded or not; of what is not read before there is only its `length` in bytes. What
+    happens `later`, as in batches, tells no usage in its answer.
+    """
+
+    provider: str
+    model: str
+    path: str = ""
+    body: bytes = b""
+    fields: Fields = {}
+    length: int = 0
+    later: bool = False
 
 
-def input_tokens(body: bytes) -> int:
-    """An upper estimate of the tokens of a request, from its bytes."""
-    files = 0
-    if len(body) >= _FILE:
-        files = sum(len(text) for text in body.split(b'"') if len(text) >= _FILE and _base64(text))
-    return int((len(body) - files) / _BYTES) + files // _MEDIA_BYTES + 1
+class Size(msgspec.Struct, frozen=True, gc=False):
+    """The most tokens that a request to a target is likely to bring, and to get.
+
+    `usual` is what most requests of that length bring; `limited` says that the request itself
+    limits its answer.
+    """
+
+    provider: str
+    model: str
+    input: int
+    output: int
+    usual: int = 0
+    limited: bool = False
+    later: bool = False
 
 
-def _base64(text: bytes) -> bool:
-    return text.isascii() and b" " not in text and b"\\" not in text
+def size_of(sent: Sent, default_output: int) -> Size:
+    """The size of a request.
+
+    `default_output` is for requests that do not limit their answer. The input can only be too low
+    by what is just referred to (a stored file, a former answer, a search: UNSEEN tokens each), by
+    documents of very many empty pages, and by sound and video that are very much compressed.
+    """
+    provider, path, fields, body = sent.provider, sent.path, sent.fields, sent.body
+    if body:
+        files = files_in(body, fields)
+        more = files.tokens + (_TOOLS if "tools" in fields else 0)
+        read = text_tokens(body, files) + more
+        usual = int((len(body) - files.size) / _USUAL_BYTES) + 1 + more
+    else:
+        read = usual = (sent.length or UNSEEN * _UPLOAD_BYTES) // _UPLOAD_BYTES + 1
+    return Size(
+        provider,
+        sent.model,
+        read,
+        output_tokens(provider, path, fields, default_output),
+        usual=min(read, usual),
+        limited=limited(provider, path, fields),
+        later=sent.later or value(fields.get("background")) is True,
+    )
+
+
+def text_tokens(body: bytes, files: Files = NO_FILES) -> int:
+    """The most tokens of the text in a body that holds these files.
+
+    Tokenizers make no more tokens of a text than it has bytes, and of letters half as many.
+    """
+    marks = len(body.translate(None, LETTERS)) - files.marks
+    return max((len(body) - files.size + marks) // 2, 0) + 1
 
 
 def written_tokens(size: int, sample: bytes) -> int:
@@ -62,45 +110,3 @@ def written_tokens(size: int, sample: bytes) -> int:
     # An event holds at least a token; seldom much less than what most vendors put into one.
     tokens = max(length / _PROSE, len(texts))
     return int(size / len(sample) * tokens) + 1
-
-
-def output_tokens(fields: Mapping[str, msgspec.Raw], default: int) -> int:
-    """The most tokens a request lets the model write; `default` where it does not say.
-
-    `fields` are the members of its body, still encoded, of any dialect.
-    """
-    limit: int | None = None
-    for name in _OUTPUT:
-        if limit is None and name in fields:
-            limit = _read(fields, name)
-    times = 1
-    for name in _TIMES:
-        if name in fields:
-            times = max(times, _read(fields, name) or 1)
-    if not _ROOMS.keys().isdisjoint(fields):
-        for room, (most, count) in _ROOMS.items():
-            inner = _inside(fields, room)
-            if limit is None:
-                limit = _read(inner, most)
-            times = max(times, _read(inner, count) or 1)
-    return (default if limit is None or limit < 0 else limit) * times
-
-
-def _read(fields: Mapping[str, msgspec.Raw], name: str) -> int | None:
-    raw = fields.get(name)
-    if raw is None:
-        return None
-    try:
-        return _number.decode(raw)
-    except msgspec.DecodeError:
-        return None  # the provider says what is wrong with it
-
-
-def _inside(fields: Mapping[str, msgspec.Raw], name: str) -> Mapping[str, msgspec.Raw]:
-    raw = fields.get(name)
-    if raw is None:
-        return {}
-    try:
-        return _object.decode(raw)
-    except msgspec.DecodeError:
-        return {}

@@ -30,7 +30,9 @@ class Price(
     """What a model costs, in US dollars for a million tokens; `request` is for each request.
 
     Kinds of tokens that have no price of their own cost as much as the others of their side.
-    `tiers` say what long requests cost. Raises ConfigurationError if a price is below zero.
+    `max_output` is the most tokens that the model writes where a request does not limit it; by
+    that, a budget is reserved. `tiers` say what long requests cost. Raises ConfigurationError if a
+    price is below zero.
     """
 
     input: float = 0
@@ -41,6 +43,9 @@ class Price(
     reasoning: float | None = None
     audio_input: float | None = None
     audio_output: float | None = None
+    image_input: float | None = None
+    image_output: float | None = None
+    max_output: int | None = None
     request: float = 0
     tiers: tuple[Tier, ...] = ()
 
@@ -63,7 +68,10 @@ class Rates(msgspec.Struct, frozen=True):
     reasoning: int
     audio_input: int
     audio_output: int
+    image_input: int
+    image_output: int
     request: int
+    max_output: int | None = None
     tiers: tuple[tuple[int, Rates], ...] = ()  # longest first
 
     def cost(self, usage: Usage) -> int:
@@ -73,32 +81,52 @@ class Rates(msgspec.Struct, frozen=True):
             if usage.input > above:
                 rates = dearer
                 break
+        # Some tell what came from a cache beside the rest: then the parts are more than the whole.
+        cached = usage.cache_read + usage.cache_write
         written_1h = min(usage.cache_write_1h, usage.cache_write)
-        special = usage.cache_read + usage.cache_write + usage.audio_input
-        plain_out = usage.output - usage.reasoning - usage.audio_output
+        plain_in = max(usage.input - cached, 0)
+        heard = min(usage.audio_input, plain_in)  # (a cached one costs as that)
+        seen = min(usage.image_input, plain_in - heard)
+        plain_out = max(usage.output - usage.reasoning, 0)
+        spoken = min(usage.audio_output, plain_out)
+        drawn = min(usage.image_output, plain_out - spoken)
         fine = (
-            max(usage.input - special, 0) * rates.input
+            (plain_in - heard - seen) * rates.input
             + usage.cache_read * rates.cache_read
             + (usage.cache_write - written_1h) * rates.cache_write
             + written_1h * rates.cache_write_1h
-            + usage.audio_input * rates.audio_input
-            + max(plain_out, 0) * rates.output
+            + heard * rates.audio_input
+            + seen * rates.image_input
+            + (plain_out - spoken - drawn) * rates.output
             + usage.reasoning * rates.reasoning
-            + usage.audio_output * rates.audio_output
+            + spoken * rates.audio_output
+            + drawn * rates.image_output
             + rates.request
         )
         return -(-fine // _FINE)
 
     def most(self, input: int, output: int) -> int:
-        """The most that so many tokens can cost, in micro-dollars, whatever kind they are of."""
-        rates = self
-        for above, dearer in self.tiers:
-            if input > above:
-                rates = dearer
-                break
-        dearest_in = max(rates.input, rates.cache_write)
-        dearest_out = max(rates.output, rates.reasoning)
-        return -(-(input * dearest_in + output * dearest_out + rates.request) // _FINE)
+        """The most that so many tokens can cost, in micro-dollars, whatever kind they are of.
+
+        Fewer can not cost more: all tiers count that they can be in.
+        """
+        reached = [self, *(dearer for above, dearer in self.tiers if input > above)]
+        into = max(rates.dearest_in for rates in reached)
+        out = max(rates.dearest_out for rates in reached)
+        return -(-(input * into + output * out + self.request) // _FINE)
+
+    @property
+    def dearest_in(self) -> int:
+        """The most that a token of input costs, whatever kind it is of."""
+        return max(
+            *(self.input, self.cache_read, self.cache_write, self.cache_write_1h),
+            *(self.audio_input, self.image_input),
+        )
+
+    @property
+    def dearest_out(self) -> int:
+        """The most that a token of output costs."""
+        return max(self.output, self.reasoning, self.audio_output, self.image_output)
 
 
 def rates(price: Price) -> Rates:
@@ -129,5 +157,8 @@ def _row(price: Price, tier: Tier | None) -> Rates:
         reasoning=fine("reasoning", written),
         audio_input=fine("audio_input", read),
         audio_output=fine("audio_output", written),
+        image_input=fine("image_input", read),
+        image_output=fine("image_output", written),
+        max_output=price.max_output,
         request=int(Decimal(str(price.request)) * _FINE * 1_000_000),
     )

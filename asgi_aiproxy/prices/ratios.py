@@ -62,6 +62,10 @@ class Ratios:
         """
         return self._units(provider, model, input, output, ratio)
 
+    def max_output(self, provider: str, model: str) -> int | None:
+        """Nothing is known of that."""
+        return None
+
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
         """What an exchange costs, in units; None if the model has no ratio."""
         return self._units(provider, model, usage.input, usage.output, ratio)

@@ -18,5 +18,8 @@ class Tariff(Protocol):
         `ratio` is what the caller's group pays, in millionths.
         """
 
+    def max_output(self, provider: str, model: str) -> int | None:
+        """The most tokens that a model writes, if that is known."""
+
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
         """What an exchange costs; None if there is no price."""

@@ -145,9 +145,18 @@ class Provider:
         made = listed(keys, name)
         return replace(self, keys=KeyPool(made, name=name) if made else self.keys, **changes)
 
-    def outgoing(self, draft: Draft, key: Key | None, *, method: str, streamed: bool) -> Outgoing:
-        """The request as it leaves, its body encoded and its key in place."""
-        body = _json.dumps(draft.body) if draft.body else None
+    def outgoing(
+        self,
+        draft: Draft,
+        key: Key | None,
+        *,
+        method: str,
+        streamed: bool,
+        body: bytes | None = None,
+    ) -> Outgoing:
+        """The request as it leaves, its key in place; `body` is the draft's, if it is encoded."""
+        if body is None and draft.body:
+            body = _json.dumps(draft.body)
         headers = _JSON if body is not None else _NOTHING
         return self.request(method, draft, key, body=body, headers=headers, streamed=streamed)
 

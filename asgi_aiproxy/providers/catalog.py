@@ -6,6 +6,8 @@ by `exact=False`, see `dialects/openai_chat/mend.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
@@ -22,7 +24,7 @@ from asgi_aiproxy.providers.operations import (
 
 
 def renamed(**names: str) -> Amend:
-    """Members of the body get other names, unless the other is there already."""
+    """Members of the body get other names, unless the other is there and says something."""
 
     def amend(draft: Draft) -> Draft:
         if names.keys().isdisjoint(draft.body):
@@ -31,10 +33,15 @@ def renamed(**names: str) -> Amend:
         for old, new in names.items():
             if old in body:
                 value = body.pop(old)
-                body.setdefault(new, value)
+                if _unsaid(body.get(new)):
+                    body[new] = value
         return msgspec.structs.replace(draft, body=body)
 
     return amend
+
+
+def _unsaid(value: Any) -> bool:
+    return value is None or (isinstance(value, msgspec.Raw) and bytes(value) == b"null")
 
 
 def without(*names: str) -> Amend:

@@ -11,8 +11,8 @@ from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import NOTHING_PASSED, Passed
 from asgi_aiproxy.identity import Budget, Limits, Principal
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.prices import Tariff
-from asgi_aiproxy.prices.estimate import input_tokens, output_tokens
+from asgi_aiproxy.prices import Sent, Tariff
+from asgi_aiproxy.prices.estimate import Size, size_of
 from asgi_aiproxy.prices.ratios import millionths
 from asgi_aiproxy.stores.base import (
     Admitted,
@@ -38,18 +38,15 @@ class CallGate:
     `headers` are for its answer. `close` ends what nobody settled.
     """
 
-    def __init__(
-        self, limiter: Limiter, principal: Principal, limits: Limits, length: int = 0
-    ) -> None:
+    def __init__(self, limiter: Limiter, principal: Principal, limits: Limits) -> None:
         self._limiter = limiter
         self._principal = principal
         self._limits = limits
-        self._length = length
         self._ratio = millionths(principal.ratio)
         self._targets: Sequence[tuple[str, str]] = ()
         self._operation = ""
-        self._fields: Mapping[str, msgspec.Raw] = {}
-        self._body = b""
+        self._sent: Callable[[], Sequence[Sent]] = lambda: ()
+        self._sizes: Sequence[Size] | None = None
         self._taken: list[tuple[Admitted, Admitted | None]] = []  # in the store, and here
         self._entered = False
         self._settled = False
@@ -70,60 +67,61 @@ class CallGate:
         self,
         operation: str,
         targets: Sequence[tuple[str, str]],
-        fields: Mapping[str, msgspec.Raw],
-        body: bytes,
+        sent: Callable[[], Sequence[Sent]] = lambda: (),
     ) -> None:
         """Take what a call takes. Raises APIError."""
         limits = self._limits
-        self._operation, self._targets = operation, targets
-        self._fields, self._body = fields, body
+        self._operation, self._targets, self._sent, self._sizes = operation, targets, sent, None
         grants = [] if self._entered else by.per_request(self._principal, limits)
         if not self._limiter.ready:
             await self._limiter.load(limits)
-        if limits.tpm is not None or limits.budgets:
+        if self.estimates:
             now = self._limiter.clock()
-            read, wrote = self._size_of() if targets else (0, 0)
+            sizes = self._known() if targets else ()
+            most = max((size.input + size.output for size in sizes), default=0)
             grants += by.per_tokens(
-                self._principal,
-                limits,
-                read + wrote,
-                lambda budget: self._most(budget, read, wrote),
-                now,
+                self._principal, limits, most, lambda budget: self._most(budget, sizes), now
             )
         await self._take(grants)
 
-    def _size_of(self) -> tuple[int, int]:
-        """About how many tokens the call brings, and how many it can get at most."""
-        read = input_tokens(self._body) if self._body else self._length // 50
-        if self._operation in SILENT:
-            return read, 0
-        return read, output_tokens(self._fields, self._limiter.default_output)
+    def _known(self) -> Sequence[Size]:
+        """The sizes of what may leave."""
+        if self._sizes is None:
+            sizes = [size_of(sent, self._longest(sent)) for sent in self._sent()]
+            if self._operation in SILENT:
+                sizes = [msgspec.structs.replace(size, output=0) for size in sizes]
+            self._sizes = sizes
+        return self._sizes
 
-    def _most(self, budget: Budget, read: int, wrote: int) -> int:
+    def _longest(self, sent: Sent) -> int:
+        """How many tokens an answer has at most that the request does not limit."""
+        for tariff in self._limiter.tariffs.values():
+            known = tariff.max_output(sent.provider, sent.model)
+            if known is not None:
+                return known
+        return self._limiter.default_output
+
+    def _size_of(self, record: UsageRecord) -> Size:
+        """The size of what did leave."""
+        sizes = self._known()
+        for size in sizes:
+            if (size.provider, size.model) == (record.provider, record.model_sent):
+                return size
+        return sizes[0] if sizes else Size(record.provider, record.model_sent, 0, 0)
+
+    def _most(self, budget: Budget, sizes: Sequence[Size]) -> int:
         """What the call may cost at most. Raises APIError if nobody can tell."""
         tariff = self._limiter.tariffs.get(budget.unit)
         if tariff is None:
             self._refused = True
             raise APIError(Kind.INTERNAL, NO_TARIFF[budget.unit], code="no_prices")
         most = 0
-        for provider, model in self._targets:
-            cost = tariff.most(provider, model, read, wrote, self._ratio)
+        for size in sizes:
+            who = size.provider, size.model
+            cost = tariff.most(*who, size.input, size.output, self._ratio)
             if cost is None:
                 self._refused = True
-                message = (
-                    f"The model {model!r} has no price, so it can not be used within a budget."
-                )
-                if not model:
-                    message = (
-                        "This request names no model, or many calls at once: what it costs can not "
-                        f"be told within a budget, unless {provider + '/'!r} is given a price."
-                    )
-                raise APIError(
-                    Kind.FORBIDDEN,
-                    message,
-                    param="model",
-                    code="model_not_priced",
-                )
+                raise _not_priced(*who)
             most = max(most, cost)
         return min(most, _MOST)
 
@@ -192,7 +190,8 @@ class CallGate:
         units = limiter.units_of(self._limits)
         costs: dict[str, int | None] = dict.fromkeys(units, 0)
         if self._targets:
-            reckoned = reckon(record, self._size_of, passed)
+            known = self._sizes is not None
+            reckoned = reckon(record, lambda: self._size_of(record), passed, known=known)
             costs = {
                 unit: self._cost(limiter.tariffs[unit], record, reckoned.usage) for unit in units
             }
@@ -245,6 +244,16 @@ class CallGate:
             if here is not None and here.grants:
                 self._limiter.settler_here.put(here, _actual(here, used))
         self._taken.clear()
+
+
+def _not_priced(provider: str, model: str) -> APIError:
+    message = f"The model {model!r} has no price, so it cannot be used within a budget."
+    if not model:
+        message = (
+            "This request names no model, or many calls at once: what it costs cannot be told "
+            f"within a budget, unless {provider + '/'!r} is given a price."
+        )
+    return APIError(Kind.FORBIDDEN, message, param="model", code="model_not_priced")
 
 
 def _actual(admitted: Admitted, used: Callable[[Grant], int | None]) -> dict[Grant, int]:

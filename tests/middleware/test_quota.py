@@ -17,7 +17,7 @@ from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY
 from asgi_aiproxy.identity import Budget, Limits
 from asgi_aiproxy.middleware import Quota
-from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
+from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios, Sent
 from asgi_aiproxy.stores import MemoryStore, Slot
 from asgi_aiproxy.tenants.limiter import Low
 from asgi_aiproxy.usage import Outcome
@@ -187,7 +187,7 @@ async def test_a_budget_that_is_used_up_is_told_as_such_and_not_tried_again() ->
     assert (error["code"], answer.header("x-should-retry")) == ("insufficient_quota", "false")
     assert "left, and this request may cost" in error["message"]
     assert answer.header("retry-after") is None
-    assert 200 - 60 < await place.spent() <= 200
+    assert 200 - 80 < await place.spent() <= 200
     place = gateway(who=caller(budgets=usd(0)))
     assert (await place.ask()).json["error"]["message"] == "Your budget is used up."
 
@@ -195,7 +195,7 @@ async def test_a_budget_that_is_used_up_is_told_as_such_and_not_tried_again() ->
 @pytest.mark.parametrize(("per", "wait"), [("day", 6400), ("month", 6400 + 16 * DAY)])
 async def test_a_budget_of_a_day_or_month_is_full_again_in_the_next(per: str, wait: float) -> None:
     clock = Clock(1_700_000_000.0)  # 2023-11-14 22:13:20 UTC
-    place = gateway(who=caller(budgets=usd(130, per=per)), clock=clock)
+    place = gateway(who=caller(budgets=usd(145, per=per)), clock=clock)
     assert (await place.ask(max_tokens=2)).status == 200
     await place.settled()
     assert (await place.ask(max_tokens=2)).status == 200
@@ -219,7 +219,7 @@ async def test_two_hundred_at_once_never_overspend() -> None:
 
 
 async def test_the_tokens_of_an_account_spend_its_budget_together() -> None:
-    shared = Budget(100, shared=True)
+    shared = Budget(110, shared=True)
     place = gateway(who=Principal("a", account="acme", limits=Limits(budgets=(shared,))))
     assert (await place.ask(max_tokens=2)).status == 200
     place.who = Principal("b", account="acme", limits=Limits(budgets=(Budget(5_000), shared)))
@@ -259,14 +259,15 @@ async def test_numbers_out_of_this_world_do_no_harm() -> None:
     place = gateway(who=caller(budgets=usd(10_000), tpm=10_000))
     answer = await place.ask(max_tokens=10**18)
     assert (answer.status, answer.json["error"]["code"]) == (429, "insufficient_quota")
-    for usage, status in (
-        ({"prompt_tokens": -5, "completion_tokens": -5_000}, 200),
-        ({"prompt_tokens": 10**18, "completion_tokens": 10**18}, 200),
-        ({}, 429),
+    for usage in (
+        {"prompt_tokens": -5, "completion_tokens": -5_000},
+        {"prompt_tokens": 10**18, "completion_tokens": 10**18},
+        {},
     ):
         place.upstream.steps[:] = [answers(chat_answer(usage=usage))]
-        assert (await place.ask(max_tokens=2)).status == status
-        assert await place.spent() >= 0
+        before = await place.spent()
+        assert (await place.ask(max_tokens=2)).status == 200
+        assert 0 < await place.spent() - before < 100
     assert {record.outcome for record in place.records} == {Outcome.REFUSED, Outcome.DONE}
 
 
@@ -582,7 +583,9 @@ async def test_the_gate_is_left_for_the_app_behind() -> None:
     app = Quota(inner, store=MemoryStore(), limits=Limits(budgets=usd(1000)), prices=PRICES)
     await asgi.request(app, "GET", "/")
     with pytest.raises(APIError) as caught:
-        await seen[0].admit("chat", [("p", "dear")], {}, b"x" * 10_000)
+        await seen[0].admit(
+            "chat", [("p", "dear")], lambda: [Sent("p", "dear", body=b"x" * 10_000)]
+        )
     assert caught.value.kind is Kind.LIMITED
 
 

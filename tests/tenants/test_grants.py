@@ -13,6 +13,7 @@ from asgi_aiproxy import Principal
 from asgi_aiproxy.gate import Passed
 from asgi_aiproxy.identity import Budget, Limits
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices.estimate import Size
 from asgi_aiproxy.stores import (
     Admitted,
     MemoryStore,
@@ -99,6 +100,9 @@ def test_it_is_told_which_budget_is_used_up(budget: Budget, left: int, words: st
 TOLD = Usage(input=10, output=5)
 
 
+SIZE = Size("p", "", input=70, output=300, usual=40)
+
+
 def record(outcome: Outcome, **fields: Any) -> UsageRecord:
     return UsageRecord(id="1", outcome=outcome, **{"provider": "p", "duration": 10.0, **fields})
 
@@ -135,7 +139,7 @@ def record(outcome: Outcome, **fields: Any) -> UsageRecord:
 def test_an_exchange_comes_to_what_was_told_or_else_to_what_is_likely(
     ended: UsageRecord, reckoned: Reckoned
 ) -> None:
-    assert reckon(ended, lambda: (40, 300)) == reckoned
+    assert reckon(ended, lambda: SIZE) == reckoned
 
 
 @pytest.mark.parametrize(
@@ -155,10 +159,10 @@ def test_an_answer_that_nobody_counted_comes_to_about_what_passed_of_it(
 ) -> None:
     for ended in (record(Outcome.DONE, first_byte=9.0), record(Outcome.CUT, first_byte=9.0)):
         passed = Passed(len(sample) * 1000, sample)
-        assert least < reckon(ended, lambda: (40, 300), passed).usage.output < most
+        assert least < reckon(ended, lambda: SIZE, passed).usage.output < most
         # What tells of no text is estimated by time.
         silent = Passed(10**6, b"event: ping\n\n")
-        assert reckon(ended, lambda: (40, 300), silent).usage.output == 51
+        assert reckon(ended, lambda: SIZE, silent).usage.output == 51
 
 
 # ── settling ─────────────────────────────────────────────────────────────────

@@ -14,7 +14,9 @@ from hypothesis import given, strategies as st
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios, Tier
-from asgi_aiproxy.prices.estimate import input_tokens, output_tokens
+from asgi_aiproxy.prices.estimate import Sent, size_of
+from asgi_aiproxy.prices.files import UNSEEN
+from asgi_aiproxy.prices.output import output_tokens
 from asgi_aiproxy.prices.price import rates
 from asgi_aiproxy.prices.ratios import millionths
 
@@ -79,16 +81,40 @@ def test_a_cost_is_never_off_by_a_whole_micro_dollar(a: float, b: float, i: int,
     assert 0 <= rates(Price(input=a, output=b)).cost(Usage(input=i, output=o)) - exact < 1
 
 
-@given(TOKENS, TOKENS, st.data())
-def test_what_may_be_spent_at_most_is_never_less_than_what_is(
-    i: int, o: int, data: st.DataObject
+KINDS = ("cache_read", "cache_write", "cache_write_1h", "reasoning", "audio_input", "audio_output")
+KINDS += ("image_input", "image_output")
+SOME = st.none() | PRICES
+TIERS = st.builds(Tier, above=TOKENS, input=SOME, output=SOME, cache_read=SOME, cache_write_1h=SOME)
+ANY_PRICE = st.builds(
+    Price,
+    input=PRICES,
+    output=PRICES,
+    request=PRICES,
+    tiers=st.lists(TIERS, max_size=3, unique_by=lambda tier: tier.above).map(tuple),
+    **dict.fromkeys(KINDS, SOME),
+)
+
+
+@given(ANY_PRICE, TOKENS, TOKENS, st.data())
+def test_no_kind_of_token_costs_more_than_what_was_reserved(
+    price: Price, most_in: int, most_out: int, data: st.DataObject
 ) -> None:
+    i, o = data.draw(st.integers(0, most_in)), data.draw(st.integers(0, most_out))
     read = data.draw(st.integers(0, i))
-    written = data.draw(st.integers(0, i - read))
-    reasoning = data.draw(st.integers(0, o))
-    found = rates(SONNET)
-    used = Usage(input=i, output=o, cache_read=read, cache_write=written, reasoning=reasoning)
-    assert found.cost(used) <= found.most(i, o)
+    used = Usage(
+        input=i,
+        output=o,
+        cache_read=read,
+        cache_write=data.draw(st.integers(0, i - read)),
+        cache_write_1h=data.draw(TOKENS),
+        audio_input=data.draw(TOKENS),
+        image_input=data.draw(TOKENS),
+        reasoning=data.draw(st.integers(0, o)),
+        audio_output=data.draw(TOKENS),
+        image_output=data.draw(TOKENS),
+    )
+    found = rates(price)
+    assert 0 <= found.cost(used) <= found.most(most_in, most_out)
 
 
 def test_a_group_pays_its_ratio_of_a_price() -> None:
@@ -96,7 +122,7 @@ def test_a_group_pays_its_ratio_of_a_price() -> None:
     assert prices.cost("p", "m", Usage(input=1000), millionths(0.5)) == 1500
     assert prices.cost("p", "m", Usage(input=1000), millionths(1.1)) == 3300
     assert prices.cost("p", "m", Usage(input=1000), 0) == 0
-    assert prices.most("p", "m", 1000, 0, millionths(2)) == 7500
+    assert prices.most("p", "m", 1000, 0, millionths(2)) == 12_000  # written to a cache
 
 
 # ── which price ──────────────────────────────────────────────────────────────
@@ -295,46 +321,167 @@ def body(**fields: object) -> bytes:
     ],
 )
 def test_a_text_is_never_estimated_too_low_by_much(text: str, tokens: int) -> None:
-    estimate = input_tokens(body(messages=[{"role": "user", "content": text}]))
+    estimate = read(messages=[{"role": "user", "content": text}])
     assert tokens <= estimate <= 3 * tokens + 100
 
 
-def test_a_picture_is_not_counted_as_text() -> None:
-    picture = "iVBORw0KGgo" + "Ab+/" * 250_000  # a megabyte
-    openai = body(
-        messages=[{"role": "user", "content": [{"image_url": f"data:image/png;base64,{picture}"}]}]
-    )
-    anthropic = body(messages=[{"content": [{"source": {"type": "base64", "data": picture}}]}])
-    for request in (openai, anthropic):
-        assert 1600 < input_tokens(request) < 25_000
-    # A long text is no picture.
-    assert input_tokens(body(content="word " * 200_000)) > 250_000
-    assert input_tokens(body(content="слово" * 20_000)) > 50_000
+PICTURE = "iVBORw0KGgo" + "Ab+/" * 250_000  # a megabyte
+DATA = "data:image/png;base64," + PICTURE
+IN_OPENAI = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": DATA}}]}
+
+
+def read(**fields: object) -> int:
+    """The tokens that a request with these members is estimated to bring, encoded and not."""
+    encoded = body(**fields)
+    raw = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
+    size = size_of(Sent("openai", "m", CHAT, encoded, fields), 4096)
+    assert size_of(Sent("openai", "m", CHAT, encoded, raw), 4096) == size
+    assert 0 < size.usual <= size.input
+    return size.input
 
 
 @pytest.mark.parametrize(
-    ("fields", "tokens"),
+    "fields",
     [
-        ({}, 4096),
-        ({"max_tokens": 10}, 10),
-        ({"max_completion_tokens": 20}, 20),
-        ({"max_tokens": 10, "max_completion_tokens": 20}, 20),
-        ({"max_output_tokens": 30}, 30),
-        ({"max_tokens": 10, "n": 3}, 30),
-        ({"n": 2}, 8192),
-        ({"max_tokens": None}, 4096),
-        ({"max_tokens": "many"}, 4096),
-        ({"max_tokens": -1}, 4096),
-        ({"max_tokens": 0}, 0),
-        ({"generationConfig": {"maxOutputTokens": 5, "candidateCount": 2}}, 10),
-        ({"generation_config": {"max_output_tokens": 6}}, 6),
-        ({"generationConfig": "x"}, 4096),
-        ({"options": {"num_predict": 7}}, 7),
-        ({"options": {"num_predict": -1}}, 4096),
+        {"messages": [IN_OPENAI]},
+        {"messages": [{"content": [{"type": "image_url", "image_url": DATA}]}]},
+        {"input": [{"content": [{"type": "input_image", "image_url": DATA}]}]},
+        {"messages": [{"content": [{"source": {
+            "type": "base64", "media_type": "image/png", "data": PICTURE}}]}]},
+        {"messages": [{"content": [{"type": "tool_result", "content": [{"source": {
+            "type": "base64", "media_type": "image/png", "data": PICTURE}}]}]}]},
+        {"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": PICTURE}}]}]},
+        {"contents": [{"parts": [{"inline_data": {"mime_type": "image/png", "data": PICTURE}}]}]},
+        {"messages": [{"content": "what is it?", "images": [PICTURE]}]},
+        {"messages": [{"content": [{"image": {"format": "png", "source": {"bytes": PICTURE}}}]}]},
+        {"messages": [{"content": [{"type": "input_audio", "input_audio": {
+            "data": PICTURE, "format": "mp3"}}]}]},
+        {"messages": [{"content": [{"type": "file", "file": {
+            "file_data": "data:application/pdf;base64," + PICTURE}}]}]},
+    ],
+)  # fmt: skip
+def test_a_file_where_a_file_can_stand_is_not_counted_as_text(fields: dict[str, object]) -> None:
+    assert 4_784 <= read(**fields) < 60_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": PICTURE}]},
+        {"messages": [{"role": "user", "content": DATA}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": DATA}]}]},
+        {"messages": [{"content": [{"type": "tool_use", "input": {
+            "source": {"type": "base64", "media_type": "image/png", "data": PICTURE}}}]}]},
+        {"tools": [{"type": "function", "function": {"description": DATA}}]},
+        {"messages": [{"content": [{"source": {"type": "text", "data": PICTURE}}]}]},
+        {"messages": [{"content": [{"source": {
+            "type": "base64", "media_type": "text/plain", "data": PICTURE}}]}]},
+        {"messages": [{"content": [{"type": "file", "file": {
+            "file_data": "data:text/plain;base64," + PICTURE}}]}]},
+        {"system": DATA},
+        {"prompt": PICTURE},
+        {"image_url": DATA},
+        {"metadata": {"content": [IN_OPENAI]}},
+        {"messages": [{"content": "word " * 200_000}]},
+        {"messages": [{"content": "слово" * 100_000}]},
+    ],
+)  # fmt: skip
+def test_a_long_text_without_spaces_is_text(fields: dict[str, object]) -> None:
+    assert read(**fields) > 400_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "least"),
+    [
+        ({"messages": [{"content": [{"image_url": {"url": "https://x.test/a.png"}}]}]}, 4_784),
+        ({"messages": [{"content": [{"source": {"type": "file", "file_id": "f"}}]}]}, UNSEEN),
+        ({"contents": [{"parts": [{"fileData": {"fileUri": "gs://a/b.pdf"}}]}]}, UNSEEN),
+        ({"input": "go on", "previous_response_id": "resp_1"}, UNSEEN),
+        ({"input": "news?", "tools": [{"type": "web_search"}]}, UNSEEN),
+        ({"contents": [], "tools": [{"googleSearch": {}}]}, UNSEEN),
     ],
 )
-def test_an_answer_is_as_long_as_the_request_allows_in_any_dialect(
-    fields: dict[str, object], tokens: int
+def test_what_is_only_referred_to_is_counted_too(fields: dict[str, object], least: int) -> None:
+    assert least <= read(**fields) < least + 3_000
+    own = {"tools": [{"type": "function", "function": {"name": "f"}}, {"input_schema": {}}]}
+    assert read(**own) < 3_000
+
+
+CHAT, MESSAGES, GENERATE = (
+    "/v1/chat/completions",
+    "/v1/messages",
+    "/v1beta/models/g:generateContent",
+)
+HUGE = 10**6
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "tokens"),
+    [
+        (CHAT, {}, 4096),
+        (CHAT, {"max_tokens": 10}, 10),
+        (CHAT, {"max_completion_tokens": 20}, 20),
+        (CHAT, {"max_tokens": 30, "max_completion_tokens": 20}, 30),
+        (CHAT, {"max_tokens": 10, "n": 3}, 30),
+        (CHAT, {"n": 2}, 8192),
+        (CHAT, {"max_tokens": None}, 4096),
+        (CHAT, {"max_completion_tokens": None, "max_tokens": 7}, 7),
+        (CHAT, {"max_tokens": "many"}, 4096),
+        (CHAT, {"max_tokens": [1]}, 4096),
+        (CHAT, {"max_tokens": True}, 4096),
+        (CHAT, {"max_tokens": -1}, 4096),
+        (CHAT, {"max_tokens": 0}, 4096),
+        (CHAT, {"max_tokens": 1e6}, HUGE),
+        (CHAT, {"max_tokens": "1000000"}, HUGE),
+        (CHAT, {"max_tokens": 10, "n": -3}, 10),
+        (CHAT, {"max_tokens": 10, "n": "3"}, 30),
+        (CHAT, {"max_tokens": 10, "thinking_budget": 500}, 510),
+        (CHAT, {"max_output_tokens": 1}, 4096),
+        (CHAT, {"options": {"num_predict": 1}}, 4096),
+        (CHAT, {"generationConfig": {"maxOutputTokens": 1}}, 4096),
+        (CHAT, {"requests": [{"params": {"max_tokens": 1}}], "max_tokens": 50}, 50),
+        (CHAT, {"max_output_tokens": HUGE}, HUGE),
+        ("/openai/deployments/d/chat/completions", {"max_completion_tokens": 5}, 5),
+        ("/v1/completions", {"max_tokens": 10, "best_of": 4}, 40),
+        ("/v1/completions", {"max_tokens": 10, "n": 2, "prompt": ["a", "b", "c"]}, 60),
+        ("/v1/completions", {"max_tokens": 10, "prompt": [1, 2, 3]}, 10),
+        ("/v1/responses", {"max_output_tokens": 30}, 30),
+        ("/v1/responses", {"max_tokens": 1}, 4096),
+        (MESSAGES, {"max_tokens": 10}, 10),
+        (MESSAGES, {"max_tokens": 10, "thinking": {"budget_tokens": 5000}}, 5000),
+        (MESSAGES, {"max_completion_tokens": 10}, 4096),
+        (MESSAGES + "/batches",
+         {"requests": [{"params": {"max_tokens": 7}}, {"params": {}}, {}]}, 7 + 2 * 4096),
+        (GENERATE, {"generationConfig": {"maxOutputTokens": 5, "candidateCount": 2}}, 10),
+        (GENERATE, {"generation_config": {"max_output_tokens": "6"}}, 6),
+        (GENERATE, {"generationConfig": {"maxOutputTokens": 5, "max_output_tokens": 9}}, 9),
+        (GENERATE, {"generationConfig": {"maxOutputTokens": 0}}, 4096),
+        (GENERATE, {"generationConfig": "x", "max_tokens": 1}, 4096),
+        (GENERATE.replace("generate", "streamGenerate"),
+         {"generationConfig": {"maxOutputTokens": 5}}, 5),
+        (GENERATE.replace("generate", "batchGenerate"),
+         {"batch": {"inputConfig": {"requests": {"requests": [
+             {"request": {"generationConfig": {"maxOutputTokens": 5}}}] * 3}}}}, 15),
+        ("/api/chat", {"options": {"num_predict": 7}}, 7),
+        ("/api/chat", {"options": {"num_predict": -1}, "max_tokens": 1}, 4096),
+        ("/model/m/converse", {"inferenceConfig": {"maxTokens": 8}}, 8),
+        ("/nobody/knows", {"max_tokens": 1}, 4096),
+    ],
+)  # fmt: skip
+def test_an_answer_is_as_long_as_its_upstream_lets_it_be(
+    path: str, fields: dict[str, object], tokens: int
 ) -> None:
     raw = msgspec.json.decode(body(**fields), type=dict[str, msgspec.Raw])
-    assert output_tokens(raw, 4096) == tokens
+    assert output_tokens("openai", path, raw, 4096) == tokens
+    assert output_tokens("openai", path, fields, 4096) == tokens
+
+
+def test_a_limit_that_a_server_may_not_know_limits_nothing() -> None:
+    assert output_tokens("my-server", CHAT, {"max_completion_tokens": 1}, 4096) == 4096
+    assert output_tokens("my-server", CHAT, {"max_completion_tokens": HUGE}, 4096) == HUGE
+    assert output_tokens("my-server", CHAT, {"max_tokens": 1}, 4096) == 1
+
+
+def test_a_model_writes_as_much_as_its_price_says_where_nothing_limits_it() -> None:
+    prices = Prices({"m": Price(output=1, max_output=65_536), "n": Price(output=1)}, listed=False)
+    assert (prices.max_output("p", "m"), prices.max_output("p", "n")) == (65_536, None)

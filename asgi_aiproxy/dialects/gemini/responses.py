@@ -173,6 +173,8 @@ def decode_usage(usage: Any) -> Usage | None:
         reasoning=thought,
         audio_input=_of_kind(usage.get("promptTokensDetails"), "AUDIO"),
         audio_output=_of_kind(usage.get("candidatesTokensDetails"), "AUDIO"),
+        image_input=_of_kind(usage.get("promptTokensDetails"), "IMAGE"),
+        image_output=_of_kind(usage.get("candidatesTokensDetails"), "IMAGE"),
     )
 
 

@@ -32,15 +32,6 @@ class _Answer(msgspec.Struct):
     choices: msgspec.Raw = msgspec.Raw()
 
 
-class _AnyAnswer(msgspec.Struct):
-    """The same, whatever its members are."""
-
-    model: Any = None
-    usage: Any = None
-    error: Any = None
-    choices: msgspec.Raw = msgspec.Raw()
-
-
 class _Choice(msgspec.Struct):
     """What is read of a choice in a chunk."""
 
@@ -69,7 +60,6 @@ class _Chunk(msgspec.Struct):
 
 _chunk = msgspec.json.Decoder(_Chunk).decode
 _answer = msgspec.json.Decoder(_Answer).decode
-_any_answer = msgspec.json.Decoder(_AnyAnswer)
 _decode_plain = wire.plain_chunk.decode
 
 
@@ -89,9 +79,12 @@ def _told(body: bytes) -> tuple[str, Usage | None, Any, bool]:
     try:
         answer = _answer(body)
     except (ValueError, RecursionError):
-        other = _json.typed(_any_answer, body)
-        usage = decode_usage(other.usage)
-        return str(other.model or ""), usage, other.error, _some(other.choices)
+        other = _read.object_in(body)
+        if other is None:
+            raise _json.NotJSONError("it is no object") from None
+        usage = decode_usage(other.get("usage"))
+        model = str(other.get("model") or "")
+        return model, usage, other.get("error"), bool(other.get("choices"))
     usage = usage_of(answer.usage) if answer.usage is not None else None
     return answer.model or "", usage, answer.error, _some(answer.choices)
 
