@@ -191,7 +191,41 @@ async def serve_lifespan(
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def refuse_websocket(receive: Receive, send: Send) -> None:
-    """Close a WebSocket that nothing here answers: the handshake fails with 403."""
-    await receive()
-    await send({"type": "websocket.close", "code": 1000})
+async def refuse_websocket(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: RawHeaders,
+    media_type: bytes = b"application/json",
+) -> None:
+    """Refuse the handshake of a WebSocket with a whole answer, see `deny_websocket`."""
+    await receive()  # websocket.connect
+    try:
+        await deny_websocket(scope, send, status, body, [(b"content-type", media_type), *headers])
+    except (OSError, RuntimeError):  # the client left, which some servers tell in this way
+        pass
+
+
+async def deny_websocket(
+    scope: Scope, send: Send, status: int, body: bytes, headers: RawHeaders
+) -> None:
+    """Answer a handshake that has come: as it should be where the server can, else with its 403.
+
+    https://asgi.readthedocs.io/en/latest/extensions.html#websocket-denial-response
+    """
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    if status == 426 and scope.get("http_version", "1.1").startswith("1"):
+        # RFC 9110, 15.5.22 and 7.8: what to change to, and that this is about one connection.
+        headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade, close")]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+def no_websocket() -> APIError:
+    """The answer to a WebSocket where only HTTP is spoken: clients that know both go over to it."""
+    return APIError(Kind.INVALID, "There are no WebSockets here: use HTTP.", status=426)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import Message, RawHeaders, Send
+from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._watch import ClientGoneError, Deadline
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import AIProxyError, APIError, Kind
@@ -204,6 +204,16 @@ async def send_error(send: Send, face: Face, error: APIError, *, last: bool = Fa
     if last:
         headers.append((b"connection", b"close"))
     await _asgi.answer(send, error.status, body, headers)
+
+
+async def refuse_websocket(
+    scope: Scope, receive: Receive, send: Send, face: Face, error: APIError
+) -> None:
+    """Refuse the handshake of a WebSocket with an error in the client's own dialect."""
+    headers = _asgi.error_headers(error)
+    await _asgi.refuse_websocket(
+        scope, receive, send, error.status, face.encode_error(error), headers
+    )
 
 
 def internal() -> APIError:

@@ -19,7 +19,7 @@ from asgi_aiproxy.keys import matches
 from asgi_aiproxy.passthrough import PassthroughProxy
 from asgi_aiproxy.passthrough.site import Paths
 from asgi_aiproxy.providers.base import Offer, Provider, Target
-from asgi_aiproxy.respond import send_error
+from asgi_aiproxy.respond import refuse_websocket, send_error
 from asgi_aiproxy.shim import ProviderShim
 
 # A provider, a provider and its own name for the model, or a target with weight and priority.
@@ -149,12 +149,13 @@ class ProviderRouter:
             root = scope.get("root_path", "").rstrip("/")
             below = {**scope, "root_path": f"{root}/{name}"}
             await self._app(name, below)(below, receive, send)
-        elif scope["type"] == "websocket":
-            await _asgi.refuse_websocket(receive, send)
         else:
             known = ", ".join(f"/{known}/" for known in self._providers) or "no provider's name"
             where = path if path is not None else scope["path"]
             error = APIError(Kind.NOT_FOUND, f"There is nothing at {where!r}, only below {known}.")
+            if scope["type"] == "websocket":
+                await refuse_websocket(scope, receive, send, OPENAI_CHAT, error)
+                return
             with suppress(ClientGoneError):
                 await send_error(send, OPENAI_CHAT, error)
 

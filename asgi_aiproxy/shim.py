@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi, _json
@@ -26,7 +27,7 @@ from asgi_aiproxy.models import ModelList
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.refusals import no_such_model
 from asgi_aiproxy.relay import Relay
-from asgi_aiproxy.respond import StreamReply, internal, send_error, send_whole
+from asgi_aiproxy.respond import StreamReply, internal, refuse_websocket, send_error, send_whole
 from asgi_aiproxy.uploads import Upload
 from asgi_aiproxy.upstream import Timeouts, Transport, check_transport, default_transport
 from asgi_aiproxy.usage import Recorder, UsageSink, ignore
@@ -146,7 +147,11 @@ class Shim:
         if scope["type"] == "lifespan":
             await _asgi.serve_lifespan(self, receive, send)
         elif scope["type"] == "websocket":
-            await _asgi.refuse_websocket(receive, send)
+            # (Also where nothing is: over HTTP the client learns that.)
+            face = self.faces[0]
+            with suppress(APIError):
+                face, _ = self._match({**scope, "method": "POST"})
+            await refuse_websocket(scope, receive, send, face, _asgi.no_websocket())
 
     # matching
 

@@ -315,6 +315,17 @@ async def test_a_websocket_is_closed_after_its_handshake() -> None:
         waiting.set()
         return {"type": "websocket.connect"}
 
-    await _asgi.refuse_websocket(receive, send)
+    # (As its server can: with an answer, or with a close before any accept, which is a 403.)
+    headers = [(b"x-why", b"none")]
+    await _asgi.refuse_websocket({}, receive, send, 426, b"{}", headers)
     assert waiting.is_set()
     assert [message["type"] for message in sent] == ["websocket.close"]
+    for version, upgrade in {"1.1": [(b"upgrade", b"HTTP/1.1")], "2": []}.items():
+        sent.clear()
+        scope = {"extensions": {"websocket.http.response": {}}, "http_version": version}
+        await _asgi.refuse_websocket(scope, receive, send, 426, b"{}", headers)
+        start, body = sent
+        assert (start["type"], start["status"]) == ("websocket.http.response.start", 426)
+        assert (b"x-why", b"none") in start["headers"]
+        assert [pair for pair in start["headers"] if pair[0] == b"upgrade"] == upgrade
+        assert body == {"type": "websocket.http.response.body", "body": b"{}"}

@@ -20,6 +20,7 @@ from asgi_aiproxy.admin.serve import respond
 from asgi_aiproxy.admin.tokens import TokenDesk
 from asgi_aiproxy.admin.usage import UsageDesk
 from asgi_aiproxy.admin.vouchers import VoucherDesk
+from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.stores.base import Store
@@ -85,7 +86,9 @@ class AdminApp:
         elif scope["type"] == "http":
             await respond(self._routes, self._access, scope, receive, send)
         elif scope["type"] == "websocket":
-            await _asgi.refuse_websocket(receive, send)
+            error = _asgi.no_websocket()
+            body = OPENAI_CHAT.encode_error(error)
+            await _asgi.refuse_websocket(scope, receive, send, error.status, body, [])
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.credentials import credential
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
@@ -53,10 +52,7 @@ class Authenticate(Wrapper):
         try:
             principal = await self._who(scope)
         except APIError as error:
-            if scope["type"] == "websocket":
-                await _asgi.refuse_websocket(receive, send)
-            else:
-                await refuse(scope, send, error)
+            await refuse(scope, receive, send, error)
             return
         scope = {**scope, SCOPE_KEY: principal}
         if principal.key_id or not principal.may_pin:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import Scope, Send
+from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_CHAT
 from asgi_aiproxy.dialects.base import Face
@@ -29,8 +29,11 @@ def face_of(scope: Scope) -> Face:
     return OPENAI_CHAT
 
 
-async def refuse(scope: Scope, send: Send, error: APIError) -> None:
-    """Answer with an error, if the caller is still there to take it."""
-    body = face_of(scope).encode_error(error)
+async def refuse(scope: Scope, receive: Receive, send: Send, error: APIError) -> None:
+    """Answer a request or a handshake with an error, if the caller is still there to take it."""
+    body, headers = face_of(scope).encode_error(error), _asgi.error_headers(error)
+    if scope["type"] == "websocket":
+        await _asgi.refuse_websocket(scope, receive, send, error.status, body, headers)
+        return
     with suppress(ClientGoneError):
-        await _asgi.answer(send, error.status, body, _asgi.error_headers(error))
+        await _asgi.answer(send, error.status, body, headers)

@@ -164,9 +164,6 @@ class _Judge:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: NoKeyError) -> None:
-    if scope["type"] == "websocket":
-        await _asgi.refuse_websocket(receive, send)
-        return
     headers: RawHeaders = []
     if error.unknown:
         failure = APIError(Kind.UNAUTHORIZED, str(error), code="no_key")
@@ -174,5 +171,9 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: NoKeyError)
         failure = APIError(Kind.LIMITED, "All keys are resting or busy.")
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after + 0.5))))
+    body = OPENAI_CHAT.encode_error(failure)
+    if scope["type"] == "websocket":
+        await _asgi.refuse_websocket(scope, receive, send, failure.status, body, headers)
+        return
     with suppress(ClientGoneError):
-        await _asgi.answer(send, failure.status, OPENAI_CHAT.encode_error(failure), headers)
+        await _asgi.answer(send, failure.status, body, headers)

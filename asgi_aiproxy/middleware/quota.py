@@ -103,10 +103,7 @@ class Quota(Wrapper):
             if not self._asked:
                 await gate.enter()
         except APIError as error:
-            if scope["type"] == "websocket":
-                await _asgi.refuse_websocket(receive, send)
-            else:
-                await refuse(scope, _with(gate, send), error)
+            await refuse(scope, receive, _with(gate, send), error)
             return
         try:
             await self.app({**scope, GATE_KEY: gate}, receive, _with(gate, send))
@@ -131,11 +128,14 @@ def _asks(app: object) -> bool:
     return False
 
 
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
+
+
 def _with(gate: CallGate, send: Send) -> Send:
     """A `send` that tells the caller how it stands, and not how we do with a provider."""
 
     def sending(message: Message) -> object:
-        if message["type"] == "http.response.start" and gate.headers:
+        if message["type"] in _STARTS and gate.headers:
             headers: Sequence[tuple[bytes, bytes]] = message.get("headers", ())
             kept = [pair for pair in headers if not pair[0].lower().startswith(_OURS)]
             message = {**message, "headers": [*kept, *gate.headers]}

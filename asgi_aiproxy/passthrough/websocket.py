@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
+from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send, deny_websocket
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, Kind
@@ -231,14 +231,11 @@ class Bridge:
             pass
 
     async def _deny(self, status: int, body: bytes, headers: RawHeaders) -> None:
-        """Refuse the handshake: with a whole answer where the server can, else with its 403."""
-        if "websocket.http.response" not in (self._scope.get("extensions") or {}):
-            await self._say({"type": "websocket.close", "code": 1000})
-            return
-        headers = [*headers, (b"content-length", b"%d" % len(body))]
-        start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
-        await self._say(start)
-        await self._say({"type": "websocket.http.response.body", "body": body})
+        """Refuse the handshake."""
+        try:
+            await deny_websocket(self._scope, self._send, status, body, headers)
+        except (OSError, RuntimeError) as error:  # some servers say it so
+            raise ClientGoneError("The client left.") from error
 
     # the session
 

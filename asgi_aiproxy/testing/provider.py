@@ -101,7 +101,7 @@ class MockProvider:
         if scope["type"] == "lifespan":
             await serve_lifespan(nullcontext(), receive, send)
         elif scope["type"] == "websocket":
-            await refuse_websocket(receive, send)
+            await refuse_websocket(scope, receive, send, 426, b'{"error": "no WebSockets"}', [])
         else:
             await self._answer(scope, receive, send)
 
