@@ -138,7 +138,6 @@ BAD_TRANSLATED = [
     (b'{"model":"m","messages":[],"temperature":"hot"}', "temperature"),
     (b'{"model":"m","messages":[],"max_tokens":"many"}', "max_tokens"),
     (b'{"model":"m","messages":[],"n":2}', "n"),
-    (b'{"model":"m","messages":[],"logprobs":true}', "logprobs"),
     (b'{"model":"m","messages":[],"tools":[{"type":"web_search"}]}', "tools[0].type"),
     (b'{"model":"m","messages":[],"response_format":{"type":"x"}}', "response_format.type"),
     (b'{"model":"m","messages":[],"max_tokens":0}', "max_tokens"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asgi_aiproxy.messages import Opaque, Request
+from asgi_aiproxy.messages import Opaque, Part, Refusal, Request, Tool, ToolResult
 
 
 def left_out(request: Request, dialect: str, *, names: bool = False) -> list[str]:
@@ -15,7 +15,18 @@ def left_out(request: Request, dialect: str, *, names: bool = False) -> list[str
         found.append("messages[].name")
     if request.tool_choice is not None and request.tool_choice.mode == "required":
         found += () if request.tools else ("tool_choice",)
-    parts = (part for message in request.messages for part in message.parts)
+    parts = [part for message in request.messages for part in message.parts]
     if any(isinstance(part, Opaque) and part.dialect != dialect for part in parts):
         found.append("messages[].content")
+    if dialect != "anthropic" and any(map(_marked, (*parts, *request.tools))):
+        found.append("cache_control")
     return found
+
+
+def _marked(part: Part | Tool) -> bool:
+    """Whether a part, or one within it, is a cache point; only Anthropic lets clients set them."""
+    if isinstance(part, Opaque | Refusal):
+        return False
+    if isinstance(part, ToolResult) and any(map(_marked, part.parts)):
+        return True
+    return "cache_control" in part.extra.get("anthropic", ())

@@ -102,9 +102,8 @@ class OpenAICompletions(Face):
         for name in ("n", "best_of"):
             if getattr(asked, name) not in (None, 1):
                 raise invalid(f"'{name}' must be 1 for this model.", name)
-        if asked.logprobs:
-            raise invalid("'logprobs' is not available for this model.", "logprobs")
         rest = _read.members(body, (*CompletionRequest.__struct_fields__, "provider"))
+        rest |= {"logprobs": asked.logprobs} if asked.logprobs else {}
         return Request(
             model=asked.model,
             messages=(Message("user", (Text(_prompt(asked.prompt)),)),),

@@ -1211,6 +1211,39 @@ def test_what_anthropic_has_no_word_for_is_reported() -> None:
     assert draft.body["messages"] == [{"role": "assistant", "content": [text("a")]}]
 
 
+def test_log_probabilities_are_reported() -> None:
+    for language in ("anthropic", "ollama"):
+        draft = written(language, openai(logprobs=True, top_logprobs=3))
+        assert draft.ignored == ("logprobs", "top_logprobs")
+        assert written(language, openai(logprobs=False, top_logprobs=0)).ignored == ()
+
+
+DRAWN = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        {"content": "See", "images": [DRAWN]},
+        {"content": [text("See"), DRAWN]},
+    ],
+)
+def test_pictures_that_a_model_drew_are_reported(drawn: dict[str, Any]) -> None:
+    """Claude's turns hold none, and would be refused with them."""
+    draft = written("anthropic", openai([*HI, {"role": "assistant", **drawn}, *HI]))
+    assert draft.body["messages"][1] == {"role": "assistant", "content": [text("See")]}
+    assert draft.ignored == ("messages[].images",)
+
+
+def test_pictures_that_a_model_drew_are_read_with_their_signature() -> None:
+    google = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    message = {"role": "assistant", "content": None, "images": [{**DRAWN, **google}]}
+    (said,) = openai([message]).messages
+    signed = {"gemini": {"signature": "c2ln"}}
+    image = Media(kind="image", media_type="image/png", data=PNG, extra=signed)
+    assert said == Message("assistant", (image,))
+
+
 # ── answers ──────────────────────────────────────────────────────────────────
 
 

@@ -683,8 +683,6 @@ def test_parameters_get_their_neutral_meaning(
         # what exists with OpenAI alone
         ({"tools": [{"type": "custom", "custom": {"name": "sh"}}]}, "tools[0].type", "'custom'"),
         ({"n": 2}, "n", "must be 1"),
-        ({"logprobs": True}, "logprobs", "not available"),
-        ({"top_logprobs": 3}, "logprobs", "not available"),
         ({"modalities": ["text", "audio"]}, "modalities", "Audio output"),
         ({"audio": {"voice": "alloy", "format": "wav"}}, "modalities", "Audio output"),
     ],

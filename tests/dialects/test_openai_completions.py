@@ -99,6 +99,11 @@ def test_a_prompt_is_what_a_user_says(prompt: Any) -> None:
     assert asked(stop=["a", "b"]).stop == ("a", "b")
 
 
+def test_log_probabilities_that_a_chat_can_not_tell_are_reported() -> None:
+    for language in ("openai_chat", "anthropic", "ollama"):
+        assert written(language, asked(logprobs=1)).ignored == ("logprobs",)
+
+
 @pytest.mark.parametrize(
     ("members", "param", "message"),
     [
@@ -108,7 +113,6 @@ def test_a_prompt_is_what_a_user_says(prompt: Any) -> None:
         ({"prompt": None}, "prompt", "Missing required"),
         ({"n": 2}, "n", "must be 1"),
         ({"best_of": 3}, "best_of", "must be 1"),
-        ({"logprobs": 1}, "logprobs", "not available"),
         ({"max_tokens": "x"}, "max_tokens", "Invalid type"),
     ],
 )

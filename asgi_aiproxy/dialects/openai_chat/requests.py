@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _read
@@ -16,6 +18,7 @@ from asgi_aiproxy.messages import (
     Block,
     Media,
     Message,
+    Opaque,
     Output,
     Part,
     Reasoning,
@@ -26,6 +29,7 @@ from asgi_aiproxy.messages import (
     ToolCall,
     ToolChoice,
     ToolResult,
+    merge,
 )
 
 NAME = "openai_chat"
@@ -50,6 +54,11 @@ def decode_request(body: bytes) -> Request:
     asked = _read.body(wire.chat_request, body)
     _refuse_what_only_openai_has(asked)
     rest = {k: v for k, v in _read.members(body, _KNOWN).items() if v != _ANYWAY.get(k, _NOTHING)}
+    own = {"logprobs": asked.logprobs, "top_logprobs": asked.top_logprobs}
+    rest |= {name: value for name, value in own.items() if value}
+    extra: dict[str, Any] = {NAME: rest} if rest else {}
+    if asked.cache_control:
+        extra["anthropic"] = {"cache_control": asked.cache_control}
     return Request(
         model=asked.model,
         messages=tuple(_Conversation().read(asked.messages)),
@@ -70,7 +79,7 @@ def decode_request(body: bytes) -> Request:
         user=asked.user or "",
         stream=bool(asked.stream),
         stream_usage=bool(asked.stream_options and asked.stream_options.include_usage),
-        extra={NAME: rest} if rest else {},
+        extra=extra,
     )
 
 
@@ -78,8 +87,6 @@ def _refuse_what_only_openai_has(asked: wire.ChatRequest) -> None:
     other = "a provider that does not speak OpenAI's own format"
     if asked.n is not None and asked.n != 1:
         raise invalid(f"'n' must be 1 for {other}.", "n")
-    if asked.logprobs or asked.top_logprobs:
-        raise invalid(f"'logprobs' is not available from {other}.", "logprobs")
     if asked.audio or "audio" in (asked.modalities or ()):
         raise invalid(f"Audio output is not available from {other}.", "modalities")
 
@@ -96,17 +103,17 @@ class _Conversation:
             where = f"messages[{at}]"
             match message.role:
                 case "system" | "developer":
-                    parts = tuple(_parts(message.content, where))
+                    parts = _last_marked(_parts(message.content, where), message.cache_control)
                     yield Message("system", parts, message.name or "")
                 case "user":
-                    parts = tuple(_parts(message.content, where))
+                    parts = _last_marked(_parts(message.content, where), message.cache_control)
                     yield Message("user", parts, message.name or "")
                 case "assistant":
-                    yield Message(
-                        "assistant", tuple(self._assistant(message, where)), message.name or ""
-                    )
+                    said = _last_marked(self._assistant(message, where), message.cache_control)
+                    yield Message("assistant", said, message.name or "")
                 case "tool" | "function":
-                    yield Message("user", (self._result(message, where),))
+                    result = _marked(self._result(message, where), message.cache_control)
+                    yield Message("user", (result,))
                 case role:
                     raise invalid(
                         f"Invalid value: '{role}'. Supported values are: 'system', 'developer', "
@@ -144,7 +151,8 @@ class _Conversation:
             if not call.id:
                 raise invalid(f"Missing required parameter: '{place}.id'.", f"{place}.id")
             self._names[call.id] = name
-            yield ToolCall(call.id, name, arguments, _signed(call.extra_content))
+            made = ToolCall(call.id, name, arguments, _signed(call.extra_content))
+            yield _marked(made, call.cache_control)
         if message.function_call is not None:
             self._legacy += 1
             call_id = f"call_{self._legacy}"
@@ -207,14 +215,30 @@ def _parts(content: str | list[wire.Part] | None, where: str) -> Iterator[Block]
         yield Text(content)
         return
     for at, part in enumerate(content or ()):
-        yield _part(part, f"{where}.content[{at}]")
+        yield _marked(_part(part, f"{where}.content[{at}]"), part.cache_control)
+
+
+P = TypeVar("P", bound=Part)
+
+
+def _marked(part: P, mark: dict[str, Any] | None) -> P:
+    """The part with its cache point for Anthropic, if it has one; a refusal cannot."""
+    if not mark or isinstance(part, Refusal | Opaque):
+        return part
+    extra = merge(part.extra, {"anthropic": {"cache_control": mark}})
+    return msgspec.structs.replace(part, extra=extra)
+
+
+def _last_marked(parts: Iterable[P], mark: dict[str, Any] | None) -> tuple[P, ...]:
+    """The parts of a message that may be marked as a whole: its end is the cache point."""
+    found = tuple(parts)
+    return (*found[:-1], _marked(found[-1], mark)) if mark and found else found
 
 
 def _part(part: wire.Part, where: str) -> Block:
     match part:
         case wire.Part(type="text" | "input_text" | "output_text", text=str(text)):
-            mark = part.cache_control
-            return Text(text, extra={"anthropic": {"cache_control": mark}} if mark else {})
+            return Text(text)
         case wire.Part(type="refusal", refusal=str(text)):
             return Refusal(text)
         case wire.Part(type="thinking"):
@@ -273,13 +297,14 @@ def _tools(asked: wire.ChatRequest) -> Iterator[Tool]:
                 f"only functions are.",
                 f"tools[{at}].type",
             )
-        cache = {"anthropic": {"cache_control": tool.cache_control}} if tool.cache_control else {}
-        yield _tool(tool.function, cache)
+        yield _tool(tool.function, tool.cache_control)
     for function in asked.functions or ():
-        yield _tool(function, {})
+        yield _tool(function, None)
 
 
-def _tool(function: wire.FunctionDefinition, extra: dict[str, Any]) -> Tool:
+def _tool(function: wire.FunctionDefinition, mark: dict[str, Any] | None) -> Tool:
+    mark = mark or function.cache_control
+    extra = {"anthropic": {"cache_control": mark}} if mark else {}
     return Tool(
         name=function.name,
         description=function.description or "",

@@ -57,6 +57,7 @@ class ToolCall(Struct):
     function: Function | None = None
     custom: Custom | None = None
     extra_content: dict[str, Any] | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class Detail(Struct):
@@ -90,6 +91,7 @@ class Message(Struct):
     reasoning: str | None = None
     reasoning_details: list[Detail] | None = None
     images: list[Image] | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class FunctionDefinition(Struct):
@@ -97,6 +99,7 @@ class FunctionDefinition(Struct):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class Tool(Struct):
@@ -166,6 +169,8 @@ class ChatRequest(Struct):
     top_logprobs: int | None = None
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
+    # Anthropic's own: a cache point at the end of whatever is sent.
+    cache_control: dict[str, Any] | None = None
 
 
 class PlainDelta(Struct, gc=False):
