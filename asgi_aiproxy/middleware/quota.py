@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.gate import GATE_KEY
