@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.prices import Price, Prices, Ratios
     from asgi_aiproxy.providers import Provider, Target
     from asgi_aiproxy.router import ProviderRouter
-    from asgi_aiproxy.shim import OpenAIShim, Shim
+    from asgi_aiproxy.shim import AIShim, AnthropicShim, GeminiShim, OpenAIShim, Shim
     from asgi_aiproxy.sinks import JSONLines
     from asgi_aiproxy.stores import MemoryStore
     from asgi_aiproxy.stores.redis import RedisStore
@@ -30,11 +30,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AIProxyError",
+    "AIShim",
     "APIError",
     "AdminApp",
+    "AnthropicShim",
     "Authenticate",
     "Budget",
     "ConfigurationError",
+    "GeminiShim",
     "HttpxTransport",
     "InjectKey",
     "JSONLines",
@@ -71,11 +74,14 @@ __all__ = [
 
 # Names are found when they are asked for, so that who uses one piece does not load them all.
 _HOME = {
+    "AIShim": "shim",
     "AIProxyError": "errors",
     "APIError": "errors",
+    "AnthropicShim": "shim",
     "AdminApp": "admin",
     "Authenticate": "middleware",
     "Budget": "identity",
+    "GeminiShim": "shim",
     "ConfigurationError": "errors",
     "HttpxTransport": "upstream",
     "InjectKey": "middleware",

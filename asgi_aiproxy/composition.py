@@ -31,8 +31,9 @@ from asgi_aiproxy.prices.book import list_installed
 from asgi_aiproxy.providers import Provider, Target, azure, openai_compatible
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.providers.discovery import discover
+from asgi_aiproxy.providers.operations import RESPONSES
 from asgi_aiproxy.router import ProviderRouter, Route
-from asgi_aiproxy.shim import OpenAIShim
+from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.tenants import stored_tokens
 from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
@@ -129,7 +130,7 @@ def compose(settings: Settings) -> ASGIApp:
         ledger = Ledger(store, prices=prices, ratios=ratios, most=most)
         parts.append(ledger)
         record = tee(record, ledger) if settings.log_usage else ledger
-    shim = OpenAIShim(
+    shim = AIShim(
         router,
         transport=transport,
         timeouts=timeouts,
@@ -303,7 +304,12 @@ def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Prov
             f"say with `kind` what it is. There are: {known}."
         )
     row = rows[kind]
-    return row if given.base_url is None else row.using(base_url=given.base_url)
+    if given.base_url is None:
+        return row
+    # What else speaks OpenAI's chat API speaks its Responses API only if the kind says so.
+    own = row.dialect.name == "openai_responses"
+    native = row.native if own else row.native - RESPONSES
+    return row.using(base_url=given.base_url, native=native)
 
 
 def _key(given: KeySettings) -> Key:

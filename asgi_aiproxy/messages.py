@@ -336,7 +336,7 @@ def unfold(response: Response) -> Iterator[Event]:
             case Reasoning(text, extra) if text:
                 yield BlockStart(index, Reasoning(extra=extra))
                 yield BlockDelta(index, text)
-                yield BlockEnd(index, extra)
+                yield BlockEnd(index)
             case ToolCall(id, name, arguments, extra):
                 yield BlockStart(index, ToolCall(id, name, extra=extra))
                 if arguments:

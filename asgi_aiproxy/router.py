@@ -20,7 +20,7 @@ from asgi_aiproxy.passthrough import PassthroughProxy
 from asgi_aiproxy.passthrough.site import Paths
 from asgi_aiproxy.providers.base import Offer, Provider, Target
 from asgi_aiproxy.respond import refuse_websocket, send_error
-from asgi_aiproxy.shim import ProviderShim
+from asgi_aiproxy.shim import AIShim
 
 # A provider, a provider and its own name for the model, or a target with weight and priority.
 Route = Provider | tuple[Provider, str] | Target
@@ -62,7 +62,7 @@ class ProviderRouter:
         _check(routes, options)
         self._options = options
         self._paths = paths
-        self._shims: dict[str, ProviderShim] = {}
+        self._shims: dict[str, AIShim] = {}
         self._natives: dict[str, PassthroughProxy] = {}
         self._random = random if random is not None else _system_random()
         self._exact: dict[str, tuple[Target, ...]] = {}
@@ -179,9 +179,9 @@ class ProviderRouter:
             self._natives[name] = PassthroughProxy(provider, paths=self._paths, **options)
         return self._natives[name]
 
-    def _shim(self, name: str) -> ProviderShim:
+    def _shim(self, name: str) -> AIShim:
         if name not in self._shims:
-            self._shims[name] = ProviderShim(self._providers[name], **self._options)
+            self._shims[name] = AIShim(self._providers[name], **self._options)
         return self._shims[name]
 
     def _know(self, provider: Provider) -> None:
@@ -224,7 +224,7 @@ def draw(targets: Sequence[Target], random: random.Random) -> list[Target]:
 
 _OPTIONS = [
     name
-    for name, parameter in inspect.signature(ProviderShim).parameters.items()
+    for name, parameter in inspect.signature(AIShim).parameters.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 ]
 

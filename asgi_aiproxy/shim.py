@@ -17,6 +17,7 @@ from asgi_aiproxy.dialects import (
     GEMINI_CONTENT,
     OPENAI_CHAT,
     OPENAI_COMPLETIONS,
+    OPENAI_RESPONSES,
 )
 from asgi_aiproxy.dialects.base import Face, Operation
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind, check_limits
@@ -308,21 +309,45 @@ class Shim:
         return key or ""
 
 
-class ProviderShim(Shim):
-    """Speaks all languages: a provider's own passes through, the others are translated."""
+class AIShim(Shim):
+    """Speaks the APIs of OpenAI, Anthropic and Google below one mount.
 
-    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS, ANTHROPIC_MESSAGES, GEMINI_CONTENT)
+    Each client takes the base URL that its SDK expects: the mount plus `/v1` for OpenAI's, the
+    mount itself for Anthropic's and Google's.
+    """
+
+    faces = (
+        OPENAI_CHAT,
+        OPENAI_COMPLETIONS,
+        OPENAI_RESPONSES,
+        ANTHROPIC_MESSAGES,
+        GEMINI_CONTENT,
+    )
 
 
 class OpenAIShim(Shim):
-    """Speaks OpenAI's API; clients take its mount plus `/v1` as base URL.
+    """Speaks OpenAI's API: chat completions, Responses and what only passes through.
+
+    Clients take its mount plus `/v1` as base URL.
 
     ::
 
         app.mount("/ai", OpenAIShim(ANTHROPIC.using("sk-ant-...")))
     """
 
-    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS)
+    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES)
+
+
+class AnthropicShim(Shim):
+    """Speaks Anthropic's API; clients take its mount as base URL."""
+
+    faces = (ANTHROPIC_MESSAGES,)
+
+
+class GeminiShim(Shim):
+    """Speaks Google's Gemini API; clients take its mount as base URL."""
+
+    faces = (GEMINI_CONTENT,)
 
 
 def _heard(face: Face) -> dict[bytes, str]:

@@ -19,7 +19,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from asgi_aiproxy.dialects import Anthropic, Dialect, Gemini, Language, Ollama, OpenAIChat
+from asgi_aiproxy.dialects import (
+    Anthropic,
+    Dialect,
+    Gemini,
+    Language,
+    Ollama,
+    OpenAIChat,
+    OpenAIResponses,
+)
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Framer
 from asgi_aiproxy.messages import (
@@ -54,6 +62,7 @@ def languages() -> dict[str, Language]:
     ids = itertools.count(1)
     return {
         "openai_chat": OpenAIChat(now=lambda: 1_700_000_000.5, new_id=lambda: "chatcmpl-new"),
+        "openai_responses": OpenAIResponses(now=lambda: 1_700_000_000.5, new_id=lambda: "new"),
         "anthropic": Anthropic(new_id=lambda: "msg_new"),
         "gemini": Gemini(new_id=lambda: f"call_{next(ids)}"),
         "ollama": Ollama(new_id=lambda: f"call_{next(ids)}"),
@@ -199,7 +208,7 @@ def arguments(text: str) -> Any:
     if text.strip() in ("", "null"):
         return {}
     try:
-        value = json.loads(text)
+        value = json.loads(text) if text.strip() else {}
     except ValueError:
         return {"arguments": text}
     return value if isinstance(value, dict) else {"arguments": text}

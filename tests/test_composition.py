@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim
+from asgi_aiproxy import AIShim, Authenticate, ConfigurationError
 from asgi_aiproxy.composition import Gateway
 from asgi_aiproxy.settings import Settings, build
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
@@ -262,13 +262,13 @@ def built(text: str) -> Any:
 
 
 def test_without_store_and_tokens_all_may_call() -> None:
-    assert isinstance(built(OPEN), OpenAIShim)
+    assert isinstance(built(OPEN), AIShim)
 
 
 @pytest.mark.parametrize("top", ['redis_url = "redis://localhost"\n', f'admin_token = "{ADMIN}"\n'])
 def test_where_tokens_can_be_issued_they_are_asked_for(top: str) -> None:
     assert isinstance(built(top + OPEN).app, Authenticate)
-    assert isinstance(built("anonymous = true\n" + top + OPEN).app, OpenAIShim)
+    assert isinstance(built("anonymous = true\n" + top + OPEN).app, AIShim)
 
 
 @pytest.mark.parametrize(

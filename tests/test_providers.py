@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import ConfigurationError, HttpxTransport, KeyPool, OpenAIShim, providers
-from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
+from asgi_aiproxy.dialects import (
+    ANTHROPIC_MESSAGES,
+    GEMINI_CONTENT,
+    OLLAMA_CHAT,
+    OPENAI_CHAT,
+    OPENAI_RESPONSES,
+)
 from asgi_aiproxy.dialects.base import Draft
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import (
@@ -38,6 +44,7 @@ pytestmark = pytest.mark.anyio
 CHAT: dict[str, tuple[str, str, str]] = {
     # provider: (URL, header of the credential, what stands there)
     "openai": ("https://api.openai.com/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "openai-responses": ("https://api.openai.com/v1/responses", "authorization", "Bearer sk-1"),
     "anthropic": ("https://api.anthropic.com/v1/messages", "x-api-key", "sk-1"),
     "gemini": (
         "https://generativelanguage.googleapis.com/v1beta/models/m:generateContent",
@@ -72,6 +79,11 @@ ANSWERS = {
         b'{"candidates":[{"content":{"role":"model","parts":[{"text":"Hello"}]},"finishReason":'
         b'"STOP"}],"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1}}'
     ),
+    OPENAI_RESPONSES: (
+        b'{"id":"resp_1","object":"response","model":"m","status":"completed","output":[{"type":'
+        b'"message","role":"assistant","content":[{"type":"output_text","text":"Hello"}]}],'
+        b'"usage":{"input_tokens":1,"output_tokens":1}}'
+    ),
     OLLAMA_CHAT: (
         b'{"model":"m","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant",'
         b'"content":"Hello"},"done":true,"done_reason":"stop","prompt_eval_count":1,"eval_count":1}'
@@ -85,10 +97,14 @@ def asked(provider: Provider, *steps: Any) -> tuple[OpenAIShim, Upstream]:
     return OpenAIShim(provider, transport=upstream.transport), upstream
 
 
+def constant(row: Provider) -> str:
+    return row.name.upper().replace("-", "_")
+
+
 def test_every_row_is_in_the_table_and_exported() -> None:
     assert {row.name for row in ROWS} == set(CHAT)
-    assert {getattr(providers, row.name.upper()) for row in ROWS} == set(ROWS)
-    assert set(providers.__all__) >= {row.name.upper() for row in ROWS}
+    assert {getattr(providers, constant(row)) for row in ROWS} == set(ROWS)
+    assert set(providers.__all__) >= set(map(constant, ROWS))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

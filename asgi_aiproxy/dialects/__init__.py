@@ -8,9 +8,11 @@ from asgi_aiproxy.dialects.gemini import Gemini
 from asgi_aiproxy.dialects.ollama import Ollama
 from asgi_aiproxy.dialects.openai_chat import OpenAIChat
 from asgi_aiproxy.dialects.openai_completions import OpenAICompletions
+from asgi_aiproxy.dialects.openai_responses import OpenAIResponses
 
 OPENAI_CHAT = OpenAIChat()
 OPENAI_COMPLETIONS = OpenAICompletions()
+OPENAI_RESPONSES = OpenAIResponses()
 ANTHROPIC_MESSAGES = Anthropic()
 GEMINI_CONTENT = Gemini()
 OLLAMA_CHAT = Ollama()
@@ -21,6 +23,7 @@ __all__ = [
     "OLLAMA_CHAT",
     "OPENAI_CHAT",
     "OPENAI_COMPLETIONS",
+    "OPENAI_RESPONSES",
     "Anthropic",
     "Dialect",
     "Draft",
@@ -30,5 +33,6 @@ __all__ = [
     "Ollama",
     "OpenAIChat",
     "OpenAICompletions",
+    "OpenAIResponses",
     "Operation",
 ]

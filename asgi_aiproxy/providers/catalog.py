@@ -10,7 +10,13 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
+from asgi_aiproxy.dialects import (
+    ANTHROPIC_MESSAGES,
+    GEMINI_CONTENT,
+    OLLAMA_CHAT,
+    OPENAI_CHAT,
+    OPENAI_RESPONSES as RESPONSES_API,
+)
 from asgi_aiproxy.dialects.base import Draft
 from asgi_aiproxy.providers import refusals
 from asgi_aiproxy.providers.base import Amend, Provider, header
@@ -20,6 +26,7 @@ from asgi_aiproxy.providers.operations import (
     COMPLETIONS,
     EMBEDDINGS,
     OPENAI_OPERATIONS,
+    RESPONSES,
 )
 
 
@@ -126,8 +133,17 @@ OPENAI = Provider(
     name="openai",
     dialect=OPENAI_CHAT,
     base_url="https://api.openai.com/v1",
-    native=OPENAI_OPERATIONS,
+    native=OPENAI_OPERATIONS | RESPONSES,
     amend=new_limit,
+)
+# Chat becomes a call of the Responses API: for models that are served there only, and for other
+# vendors that speak it.
+OPENAI_RESPONSES = Provider(
+    name="openai-responses",
+    dialect=RESPONSES_API,
+    base_url="https://api.openai.com/v1",
+    native=(OPENAI_OPERATIONS - CHAT - COMPLETIONS) | RESPONSES,
+    exact=False,
 )
 ANTHROPIC = Provider(
     name="anthropic",
@@ -265,6 +281,7 @@ def openai_compatible(base_url: str, *, name: str = "openai-compatible") -> Prov
 
 ROWS: tuple[Provider, ...] = (
     OPENAI,
+    OPENAI_RESPONSES,
     ANTHROPIC,
     GEMINI,
     MISTRAL,

@@ -42,6 +42,8 @@ def locate(method: str, path: str, headers: Mapping[str, str]) -> Place:
             return Place("anthropic", "chat")
         if path.endswith("/api/chat"):
             return Place("ollama", "chat")
+        if path.endswith("/responses"):
+            return Place("openai_responses", "chat")
         for tail, operation in _OPENAI.items():
             if path.endswith(tail):
                 deployment = _DEPLOYMENT.search(path)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import Anthropic, Gemini, OpenAIChat
+from asgi_aiproxy.dialects import Anthropic, Gemini, OpenAIChat, OpenAIResponses
 from asgi_aiproxy.testing import operations
 from asgi_aiproxy.testing.answers import Answer
 from asgi_aiproxy.testing.ollama import OllamaVoice
@@ -68,6 +68,25 @@ class OpenAIVoice(Dialogue):
             "x-ratelimit-remaining-tokens": "149984",
             "x-ratelimit-reset-tokens": "6m0s",
         }
+
+
+class OpenAIResponsesVoice(OpenAIVoice):
+    """OpenAI's Responses API."""
+
+    required: ClassVar = {"chat": ("model", "input")}
+
+    def __init__(self, seen: Seen, answer: Answer, models: Sequence[str]) -> None:
+        super().__init__(seen, answer, models)
+        self.face = OpenAIResponses(now=lambda: operations.CREATED, new_id=lambda: f"{self.id}")
+
+    def frame(self, data: bytes, at: int) -> bytes:
+        """An event of the stream, named as its type."""
+        kind = _json.loads(data).get("type", "error")
+        return b"event: %b\ndata: %b\n\n" % (str(kind).encode(), data)
+
+    def broken(self, status: int, message: str, at: int) -> bytes:
+        """An error in mid-stream."""
+        return self.face.encode_break(api_error(status, message))
 
 
 class AnthropicVoice(Dialogue):
@@ -238,6 +257,7 @@ def _moment(at: float) -> str:
 
 VOICES: dict[str, type[Voice]] = {
     "openai": OpenAIVoice,
+    "openai_responses": OpenAIResponsesVoice,
     "anthropic": AnthropicVoice,
     "gemini": GeminiVoice,
     "ollama": OllamaVoice,

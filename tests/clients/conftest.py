@@ -20,7 +20,7 @@ from asgi_aiproxy import (
 )
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
-from asgi_aiproxy.shim import ProviderShim
+from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.testing import MockProvider, serve_in_thread
 from tests.wire import PATIENCE
 
@@ -85,7 +85,7 @@ def running() -> Iterator[World]:
         }
         router = ProviderRouter({MODELS[name]: row for name, row in rows.items()})
         shims: list[Shim] = [
-            kind(router, record=record, attempts=1) for kind in (OpenAIShim, ProviderShim)
+            kind(router, record=record, attempts=1) for kind in (OpenAIShim, AIShim)
         ]
         world = World(mock, shims, list(pools.values()))
         worlds.append(world)

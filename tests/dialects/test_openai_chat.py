@@ -234,7 +234,7 @@ def user(*parts: Any) -> tuple[Message, ...]:
                     kind="image",
                     media_type="image/png",
                     data=PNG,
-                    extra={"openai_chat": {"detail": "low"}},
+                    extra={"openai": {"detail": "low"}},
                 ),
             ),
         ),

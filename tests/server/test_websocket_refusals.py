@@ -22,7 +22,7 @@ from asgi_aiproxy import (
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import OPENAI
-from asgi_aiproxy.shim import ProviderShim, Shim
+from asgi_aiproxy.shim import AIShim, Shim
 from asgi_aiproxy.testing import MockProvider
 from tests.server.servers import Server
 
@@ -47,8 +47,8 @@ async def refused(server: Server, app: Any, path: str) -> tuple[Response, Any]:
         (OpenAIShim(ROW), "/v1/models"),
         (OpenAIShim(ROW), "/v1/realtime"),
         (OpenAIShim(ROW), "/nothing"),
-        (ProviderShim(ROW), "/v1/messages"),
-        (ProviderShim(ROW), "/v1beta/models/m:streamGenerateContent"),
+        (AIShim(ROW), "/v1/messages"),
+        (AIShim(ROW), "/v1beta/models/m:streamGenerateContent"),
     ],
 )
 async def test_a_websocket_at_a_path_of_a_shim_is_sent_to_http(

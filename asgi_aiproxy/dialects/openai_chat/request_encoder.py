@@ -24,6 +24,7 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "openai_chat"
+OPENAI = "openai"  # what both of OpenAI's chat APIs understand
 
 
 def encode_request(request: Request) -> Draft:
@@ -116,7 +117,7 @@ def _write_part(part: Part) -> dict[str, Any] | None:
         case Text(text=text) | Refusal(text=text):
             return {"type": "text", "text": text}
         case Media(kind="image") if part.url or part.data:
-            link = {"url": _link(part), **part.extra.get(NAME, {})}
+            link = {"url": _link(part), **part.extra.get(OPENAI, {})}
             return {"type": "image_url", "image_url": link}
         case Media(kind="audio", data=data) if data:
             form = part.media_type.partition("/")[2]

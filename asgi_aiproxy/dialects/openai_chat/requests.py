@@ -33,6 +33,7 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "openai_chat"
+OPENAI = "openai"  # what both of OpenAI's chat APIs understand
 
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<how>[^,]*),(?P<data>.*)", re.DOTALL)
 # Members that are read here, or that concern the gateway alone.
@@ -244,7 +245,7 @@ def _part(part: wire.Part, where: str) -> Block:
         case wire.Part(type="thinking"):
             return Reasoning(reasoning.flatten(part.thinking))
         case wire.Part(type="image_url", image_url=wire.ImageURL(url=url, detail=detail)):
-            seen = {NAME: {"detail": detail}} if detail else {}
+            seen = {OPENAI: {"detail": detail}} if detail else {}
             return _linked("image", url, "image/*", f"{where}.image_url.url", seen)
         case wire.Part(type="image_url", image_url=str(url)):
             return _linked("image", url, "image/*", f"{where}.image_url")

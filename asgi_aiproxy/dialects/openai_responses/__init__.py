@@ -1,0 +1,113 @@
+"""OpenAI's Responses API. https://platform.openai.com/docs/api-reference/responses"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from random import getrandbits
+from typing import ClassVar
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects.base import Clock, Dialect, Draft, Head, NewId, Operation
+from asgi_aiproxy.dialects.openai_chat.responses import decode_error, encode_error
+from asgi_aiproxy.dialects.openai_responses import (
+    request_encoder,
+    requests,
+    responses,
+    stream_encoder,
+    streams,
+)
+from asgi_aiproxy.dialects.openai_responses.native_stream import Echo
+from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import encode_frame
+from asgi_aiproxy.messages import Request, Response
+
+_RESPONSES = Operation("responses", "/responses", chat=True)
+
+
+def new_id() -> str:
+    """What the ids of an answer and its items have in common."""
+    return f"{getrandbits(192):048x}"
+
+
+class OpenAIResponses(Dialect):
+    """The Responses API both ways. `now` and `new_id` are for tests that compare bytes."""
+
+    name: ClassVar[str] = NAME
+    keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
+    request_headers: ClassVar[frozenset[str]] = frozenset(
+        {"openai-beta", "x-client-request-id", "idempotency-key", "session-id", "thread-id"}
+    )
+
+    def __init__(self, *, now: Clock = time.time, new_id: NewId = new_id) -> None:
+        self._now = now
+        self._new_id = new_id
+
+    def match(self, method: str, path: str) -> Operation | None:
+        """POST /v1/responses."""
+        return _RESPONSES if method == "POST" and path == "/v1/responses" else None
+
+    def head(self, operation: Operation, body: bytes) -> Head:
+        """Read model and streaming."""
+        fields = _read.fields(body)
+        stream = _read.member(fields, "stream", _read.flag)
+        return Head(_read.model_of(fields), stream is True, fields)
+
+    def decode_request(self, operation: Operation, body: bytes) -> Request:
+        """Read a request."""
+        return requests.decode_request(body)
+
+    def encode_response(self, response: Response, request: Request) -> bytes:
+        """Write a whole answer."""
+        return responses.encode_response(response, request, int(self._now()), self._new_id())
+
+    def encode_error(self, error: APIError) -> bytes:
+        """Write an error body."""
+        return encode_error(error)
+
+    def encode_break(self, error: APIError) -> bytes:
+        """An error event."""
+        event = {"type": "error", "sequence_number": 0, **responses.error_event(error)}
+        return encode_frame(_json.dumps(event), b"error")
+
+    def encoder(self, request: Request) -> stream_encoder.Encoder:
+        """A writer of events."""
+        return stream_encoder.Encoder(request, created=int(self._now()), token=self._new_id())
+
+    def encode_request(self, request: Request) -> Draft:
+        """Write a request."""
+        return request_encoder.encode_request(request)
+
+    def decode_response(self, body: bytes) -> Response:
+        """Read a whole answer."""
+        return responses.decode_response(body)
+
+    def decode_error(self, status: int, body: bytes) -> APIError:
+        """Read an error answer."""
+        return decode_error(status, body)
+
+    def decoder(self) -> streams.Decoder:
+        """A reader of events."""
+        return streams.Decoder()
+
+    def list_request(self) -> Draft:
+        """GET /models."""
+        return Draft("/models", {})
+
+    def decode_list(self, body: bytes) -> tuple[str, ...]:
+        """Read the list."""
+        return _read.names(body, "data", "id")
+
+    def forward(
+        self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
+    ) -> Draft:
+        """The request as it came, with the model's name."""
+        return Draft(operation.path, {**fields, "model": model})
+
+    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+        """A companion for an answer that passes through."""
+        return Echo()

@@ -1,0 +1,92 @@
+"""Answers that pass through in the Responses API's own format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects.openai_chat.responses import read_error
+from asgi_aiproxy.dialects.openai_responses import responses
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import Frame, encode_frame, split_before
+from asgi_aiproxy.messages import Usage
+
+# A frame with one of these is read: the head, the end, errors.
+_READ = (b'"response":', b'"error"', b"event: error", b"event:error")
+_QUIET = ("message", "reasoning")  # items that open without content
+_ENDS = ("response.completed", "response.incomplete")
+
+
+class Echo:
+    """Reads along; every byte stays as it is."""
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.started = False
+        self.ended = False
+        self.usage: Usage | None = None
+        self._answer: dict[str, Any] = {}
+        self._number = 0
+
+    def skim(self, data: bytes) -> tuple[bytes, bytes]:
+        """These frames, up to one that tells of the whole answer or of an error."""
+        return split_before(data, _READ)
+
+    def feed(self, frame: Frame) -> bytes:
+        """The frame as it came. Raises APIError if it tells of a failure."""
+        if not frame.data.lstrip().startswith(b"{"):
+            return frame.raw
+        event = _json.loads(frame.data)
+        kind = _read.text_in(event, "type")
+        number = event.get("sequence_number")
+        self._number = number + 1 if isinstance(number, int) else 0
+        answer = event.get("response")
+        if isinstance(answer, dict):
+            self._learn(answer)
+        if kind == "error":
+            raise read_error(
+                event if isinstance(event.get("error"), dict) else {"error": event}, 200
+            )
+        if kind == "response.failed":
+            responses.raise_error({"status": "failed", **self._answer})
+        if kind in _ENDS:
+            self.started = self.ended = True
+        elif kind.endswith(".delta"):
+            self.started = True
+        elif kind == "response.output_item.added":
+            item = event.get("item")
+            self.started = self.started or _read.text_in(item, "type") not in _QUIET
+        return frame.raw
+
+    def _learn(self, answer: dict[str, Any]) -> None:
+        self._answer = answer
+        self.model = str(answer.get("model") or self.model)
+        usage = responses.decode_usage(answer.get("usage"))
+        if usage is not None:
+            self.usage = usage
+
+    def close(self) -> bytes:
+        """Nothing, if the answer was complete."""
+        if not self.ended:
+            raise _read.broken("the stream ended without response.completed")
+        return b""
+
+    def fail(self, error: APIError) -> bytes:
+        """What tells a client in mid-stream that the answer broke."""
+        event = {"type": "error", "sequence_number": self._number, **responses.error_event(error)}
+        out = encode_frame(_json.dumps(event), b"error")
+        if not self._answer:
+            return out
+        answer = {**self._answer, "status": "failed", "error": responses.failure(error)}
+        failed = {"type": "response.failed", "sequence_number": self._number + 1}
+        return out + encode_frame(_json.dumps({**failed, "response": answer}), b"response.failed")
+
+    def whole(self, body: bytes) -> bytes:
+        """The body as it came. Raises APIError if it tells of a failure."""
+        answer = _read.object_in(body)
+        if answer is None:
+            raise _read.unreadable(200, body)
+        responses.raise_error(answer)
+        self._learn(answer)
+        return body

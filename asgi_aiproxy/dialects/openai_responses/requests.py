@@ -1,0 +1,391 @@
+"""Requests of the Responses API to neutral ones.
+
+https://platform.openai.com/docs/api-reference/responses/create
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects.openai_responses import schemas
+from asgi_aiproxy.dialects.openai_responses.reasoning import decode_carrier
+from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.errors import APIError, invalid
+from asgi_aiproxy.messages import (
+    Block,
+    Media,
+    Message,
+    Opaque,
+    Output,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    merge,
+)
+
+OPENAI = "openai"  # what both of OpenAI's chat APIs understand
+_DATA_URL = re.compile(r"data:(?P<type>[^;,]*);base64,(?P<data>.*)", re.DOTALL)
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+# Members that are read here. What is not listed has no neutral meaning.
+_KNOWN = frozenset((*schemas.ResponsesRequest.__struct_fields__, "provider"))
+# What some members mean when they are left out: then nothing is lost without them.
+_DEFAULTS: dict[str, Any] = {
+    "service_tier": "auto",
+    "truncation": "disabled",
+    "metadata": {},
+    "top_logprobs": 0,
+    "stream_options": {},
+}
+# Reasoning comes back encrypted whether or not it was asked for.
+INCLUDED = "reasoning.encrypted_content"
+# The free text of a custom tool stands in this member of the arguments of other vendors' calls.
+CUSTOM_INPUT = "input"
+_CUSTOM_SCHEMA = {
+    "type": "object",
+    "properties": {CUSTOM_INPUT: {"type": "string"}},
+    "required": [CUSTOM_INPUT],
+    "additionalProperties": False,
+}
+
+
+def decode_request(body: bytes) -> Request:
+    """Read the body of POST /v1/responses. Raises APIError naming the member that is wrong."""
+    asked = _read.body(schemas.responses_request, body)
+    _refuse_state(asked)
+    messages = list(_Conversation().read(asked))
+    if not messages:
+        raise _read.required("input")
+    tools, hosted = _tools(asked.tools or ())
+    rest = {k: v for k, v in _read.members(body, _KNOWN).items() if v != _DEFAULTS.get(k, ...)}
+    included = rest.pop("include", None)
+    if isinstance(included, list) and (more := [w for w in included if w != INCLUDED]):
+        rest["include"] = more
+    if hosted:
+        rest["tools"] = hosted
+    if asked.store is not None:
+        rest["store"] = asked.store
+    if asked.text is not None and asked.text.verbosity not in (None, "medium"):
+        rest["text"] = {"verbosity": asked.text.verbosity}
+    choice = _tool_choice(asked.tool_choice, tools)
+    if choice is None and isinstance(asked.tool_choice, dict):
+        rest["tool_choice"] = asked.tool_choice
+    return Request(
+        model=asked.model,
+        messages=tuple(messages),
+        tools=tuple(tools),
+        tool_choice=choice,
+        parallel_tools=asked.parallel_tool_calls,
+        output=_output(asked.text.format if asked.text is not None else None),
+        thinking=_thinking(asked.reasoning),
+        max_tokens=_read.limit(asked.max_output_tokens, "max_output_tokens"),
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        user=asked.user or "",
+        stream=bool(asked.stream),
+        extra={NAME: rest} if rest else {},
+    )
+
+
+def _refuse_state(asked: schemas.ResponsesRequest) -> None:
+    """What needs answers that were kept is refused: nobody keeps them on this way."""
+    if asked.background:
+        raise _unsupported(
+            "background", "Background responses are not available: leave out 'background'."
+        )
+    for name in ("previous_response_id", "conversation"):
+        if getattr(asked, name):
+            raise _unsupported(
+                name,
+                f"'{name}' is not available for this model: send the whole conversation in "
+                "'input', with the items of earlier answers as they came.",
+            )
+
+
+def _unsupported(name: str, message: str) -> APIError:
+    return invalid(message, name, "unsupported_parameter")
+
+
+class _Conversation:
+    """Reads items in order. Items of the assistant that follow each other are one turn."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}  # by call id
+        self._turn: list[Part] = []
+
+    def read(self, asked: schemas.ResponsesRequest) -> Iterator[Message]:
+        if asked.instructions:
+            yield Message("system", (Text(asked.instructions),))
+        if isinstance(asked.input, str):
+            yield Message("user", (Text(asked.input),))
+            return
+        for at, raw in enumerate(asked.input or ()):
+            where = f"input[{at}]"
+            data = bytes(raw)
+            try:
+                item = schemas.item.decode(data)
+            except ValueError as error:
+                item = _odd_item(data, where, error)
+            message = self._item(item, data, where)
+            if message is not None:
+                yield from self._end_turn()
+                yield message
+        yield from self._end_turn()
+
+    def _end_turn(self) -> Iterator[Message]:
+        if self._turn:
+            yield Message("assistant", tuple(self._turn))
+            self._turn = []
+
+    def _item(self, item: schemas.Item, data: bytes, where: str) -> Message | None:
+        """The message that an item is; None if it is part of the assistant's turn."""
+        match item.type:
+            case "message":
+                return self._message(item, where)
+            case "function_call" | "custom_tool_call":
+                self._turn.append(self._call(item, where))
+            case "function_call_output" | "custom_tool_call_output":
+                return Message("user", (self._result(item, where),))
+            case "reasoning":
+                self._reasoning(item)
+            case "item_reference":
+                raise _unsupported(where, f"'{where}' refers to a kept item: send the item itself.")
+            case _:  # an item of a hosted tool, or one that is newer than this code
+                self._turn.append(Opaque(NAME, _read.object_in(data) or {}))
+        return None
+
+    def _message(self, item: schemas.Item, where: str) -> Message | None:
+        parts = tuple(_parts(item.content, f"{where}.content"))
+        match item.role:
+            case "assistant":
+                self._turn += [p for p in parts if not (isinstance(p, Text) and not p.text)]
+                return None
+            case "user":
+                return Message("user", parts)
+            case "system" | "developer":
+                return Message("system", parts)
+            case role:
+                raise invalid(
+                    f"Invalid value: '{role}'. Supported values are: 'assistant', 'system', "
+                    "'developer', and 'user'.",
+                    f"{where}.role",
+                    "invalid_value",
+                )
+
+    def _call(self, item: schemas.Item, where: str) -> ToolCall:
+        for name in ("call_id", "name"):
+            if not getattr(item, name):
+                raise _read.required(f"{where}.{name}")
+        call_id, name = str(item.call_id), str(item.name)
+        self._names[call_id] = name
+        if item.type == "function_call":
+            return ToolCall(call_id, name, item.arguments or "{}")
+        return custom_call(call_id, name, item.input or "")
+
+    def _result(self, item: schemas.Item, where: str) -> ToolResult:
+        if not item.call_id:
+            raise _read.required(f"{where}.call_id")
+        if item.output is None:
+            raise _read.required(f"{where}.output")
+        parts = tuple(_parts(item.output, f"{where}.output"))
+        found = tuple(part for part in parts if isinstance(part, Text | Media))
+        extra = {NAME: {"custom": True}} if item.type == "custom_tool_call_output" else {}
+        return ToolResult(item.call_id, found, self._names.get(item.call_id, ""), extra=extra)
+
+    def _reasoning(self, item: schemas.Item) -> None:
+        text = "".join(part.text or "" for part in (*(item.summary or ()),))
+        if not text and isinstance(item.content, list):
+            text = "".join(part.text or "" for part in item.content)
+        extra, signed = decode_carrier(item.encrypted_content or "", item.id or "", self._turn)
+        part = self._turn[signed] if signed is not None else None
+        if signed is not None and isinstance(part, Text | ToolCall):
+            self._turn[signed] = msgspec.structs.replace(part, extra=merge(part.extra, extra))
+            return
+        if text or extra:
+            self._turn.append(Reasoning(text, extra))
+
+
+def _odd_item(data: bytes, where: str, error: ValueError) -> schemas.Item:
+    """An item that does not fit the types: of a kind that they do not describe, or wrong."""
+    found = _read.object_in(data)
+    kind = found.get("type", "message") if found is not None else None
+    described = ("message", "reasoning", "function_call", "custom_tool_call", "item_reference")
+    if isinstance(kind, str) and kind.removesuffix("_output") not in described:
+        return schemas.Item(type=kind)
+    if isinstance(error, msgspec.ValidationError):
+        what = _read.mistyped(error)
+        place = f"{where}.{what.param}" if what.param else where
+        message = what.message.replace(f"'{what.param}'", f"'{place}'")
+        raise invalid(message, place, what.code) from error
+    raise invalid(f"Invalid value for '{where}': expected an object.", where) from error
+
+
+def custom_call(call_id: str, name: str, text: str) -> ToolCall:
+    """The call of a custom tool: its free text is a member of the arguments for other vendors."""
+    arguments = _json.dumps({CUSTOM_INPUT: text}).decode()
+    return ToolCall(call_id, name, arguments, {NAME: {"custom": True}})
+
+
+def custom_text(arguments: str) -> str:
+    """The free text in the arguments of a custom tool's call, however the model wrote them."""
+    found = _read.object_in(arguments)
+    if found is not None and isinstance(found.get(CUSTOM_INPUT), str):
+        return str(found[CUSTOM_INPUT])
+    return arguments
+
+
+def _parts(content: str | list[schemas.Part] | None, where: str) -> Iterator[Block]:
+    if isinstance(content, str):
+        yield Text(content)
+        return
+    for at, part in enumerate(content or ()):
+        yield _part(part, f"{where}[{at}]")
+
+
+def _part(part: schemas.Part, where: str) -> Block:
+    match part.type:
+        case "input_text" | "output_text" | "text" | "summary_text" if part.text is not None:
+            return Text(part.text)
+        case "refusal" if part.refusal is not None:
+            return Refusal(part.refusal)
+        case "input_image" if part.image_url:
+            extra = {OPENAI: {"detail": part.detail}} if part.detail else {}
+            found = _DATA_URL.fullmatch(part.image_url)
+            if found is not None:
+                media_type = found["type"] or "image/*"
+                return Media(kind="image", media_type=media_type, data=found["data"], extra=extra)
+            return Media(kind="image", url=part.image_url, extra=extra)
+        case "input_image" if part.file_id:
+            return Media(kind="image", file=part.file_id)
+        case "input_file" if part.file_data is not None:
+            found = _DATA_URL.fullmatch(part.file_data)
+            media_type = found["type"] if found is not None else "application/pdf"
+            data = found["data"] if found is not None else part.file_data
+            return Media(
+                kind="document", media_type=media_type, data=data, name=part.filename or ""
+            )
+        case "input_file" if part.file_url:
+            return Media(kind="document", url=part.file_url, name=part.filename or "")
+        case "input_file" if part.file_id:
+            return Media(kind="document", file=part.file_id, name=part.filename or "")
+    raise invalid(
+        f"Invalid value: '{part.type}'. A part needs a known type and the member that goes with "
+        "it: 'input_text' with 'text', 'input_image' with 'image_url', 'input_file' with "
+        "'file_data'.",
+        where,
+        "invalid_value",
+    )
+
+
+def _tools(tools: list[dict[str, Any]] | tuple[()]) -> tuple[list[Tool], list[dict[str, Any]]]:
+    """The tools that the client runs, and those that only OpenAI runs."""
+    own: list[Tool] = []
+    hosted: list[dict[str, Any]] = []
+    for at, tool in enumerate(tools):
+        kind = tool.get("type")
+        if kind not in ("function", "custom"):
+            hosted.append(tool)
+            continue
+        name = tool.get("name")
+        if not isinstance(name, str) or not name:
+            raise _read.required(f"tools[{at}].name")
+        description = _read.text_in(tool, "description")
+        if kind == "custom":
+            extra = {NAME: {"custom": tool}}
+            own.append(Tool(name=name, description=description, schema=_CUSTOM_SCHEMA, extra=extra))
+            continue
+        schema = tool.get("parameters")
+        if schema is not None and not isinstance(schema, dict):
+            raise invalid(
+                f"Invalid type for 'tools[{at}].parameters': expected an object.",
+                f"tools[{at}].parameters",
+                "invalid_type",
+            )
+        strict = tool.get("strict")
+        own.append(
+            Tool(
+                name=name,
+                description=description,
+                schema=schema,
+                strict=strict if isinstance(strict, bool) else None,
+            )
+        )
+    return own, hosted
+
+
+def _tool_choice(choice: str | dict[str, Any] | None, tools: list[Tool]) -> ToolChoice | None:
+    match choice:
+        case "auto" | "none" | "required":
+            return ToolChoice(choice)
+        case {"type": "function" | "custom", "name": str(name)}:
+            known = {tool.name for tool in tools}
+            if name not in known:
+                raise invalid(
+                    f"Tool choice '{name}' not found in 'tools' parameter.", "tool_choice"
+                )
+            return ToolChoice("required", (name,))
+        case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(allowed)}:
+            names = tuple(
+                tool["name"]
+                for tool in allowed
+                if isinstance(tool, dict) and isinstance(tool.get("name"), str)
+            )
+            return ToolChoice(mode, names)
+        case str(word):
+            raise invalid(
+                f"Invalid value: '{word}'. Supported values are: 'none', 'auto', and 'required'.",
+                "tool_choice",
+                "invalid_value",
+            )
+    return None
+
+
+def _output(form: schemas.Format | None) -> Output | None:
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return Output()
+    if form.type != "json_schema":
+        raise invalid(
+            f"Invalid value: '{form.type}'. Supported values are: 'text', 'json_object' and "
+            "'json_schema'.",
+            "text.format.type",
+            "invalid_value",
+        )
+    if form.schema is None:
+        raise _read.required("text.format.schema")
+    return Output(
+        schema=form.schema,
+        name=form.name,
+        description=form.description or "",
+        strict=form.strict,
+    )
+
+
+def _thinking(reasoning: schemas.Reasoning | None) -> Thinking | None:
+    if reasoning is None:
+        return None
+    effort = reasoning.effort or ""
+    if effort and effort not in _EFFORTS:
+        known = ", ".join(f"'{word}'" for word in _EFFORTS)
+        raise invalid(
+            f"Invalid value: '{effort}'. Supported values are: {known}.",
+            "reasoning.effort",
+            "invalid_value",
+        )
+    summary = reasoning.summary or reasoning.generate_summary
+    if not effort and not summary:
+        return None
+    return Thinking(effort=effort, summary=True if summary else None)

@@ -1,0 +1,459 @@
+"""Whole answers of the Responses API to neutral ones, and back.
+
+https://platform.openai.com/docs/api-reference/responses/object
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects.openai_chat.responses import read_error
+from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
+from asgi_aiproxy.dialects.openai_responses.requests import custom_call, custom_text
+from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.messages import (
+    Block,
+    Citation,
+    Extra,
+    Media,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Request,
+    Response,
+    Stop,
+    Text,
+    Tool,
+    ToolCall,
+    Usage,
+)
+
+_REASONS = {"max_output_tokens": Stop.LENGTH, "content_filter": Stop.FILTER}
+_WORDS = {Stop.LENGTH: "max_output_tokens", Stop.FILTER: "content_filter"}
+_CODES = {
+    Kind.LIMITED: "rate_limit_exceeded",
+    Kind.OVERLOADED: "server_is_overloaded",
+    Kind.INVALID: "invalid_prompt",
+}
+
+
+# ── Responses to neutral ─────────────────────────────────────────────────────
+
+
+def decode_response(body: bytes) -> Response:
+    """Read a whole answer. Raises APIError if it tells of a failure, or is none."""
+    answer = _read.object_in(body)
+    if answer is None:
+        raise _read.unreadable(200, body)
+    raise_error(answer)
+    output = answer.get("output")
+    if not isinstance(output, list):
+        raise _read.broken(f"it holds no output: {_read.excerpt(body)}")
+    blocks = tuple(block for item in _read.objects(output) for block in decode_item(item))
+    called = any(isinstance(block, ToolCall) for block in blocks)
+    stop, word = stop_reason(answer, called)
+    return Response(
+        id=str(answer.get("id") or ""),
+        model=str(answer.get("model") or ""),
+        blocks=blocks,
+        stop=stop,
+        usage=decode_usage(answer.get("usage")),
+        word=word,
+    )
+
+
+def raise_error(answer: dict[str, Any]) -> None:
+    """Raise the error that an answer tells, though its status was 200."""
+    if answer.get("error") or answer.get("status") in ("failed", "cancelled"):
+        found = answer.get("error") or {"message": f"The response is {answer.get('status')}."}
+        raise read_error({"error": found}, 200)
+
+
+def stop_reason(answer: dict[str, Any], called: bool) -> tuple[Stop, str]:
+    """Why an answer ended, and OpenAI's word for it."""
+    if answer.get("status") == "incomplete":
+        reason = _read.text_in(answer.get("incomplete_details"), "reason")
+        return _REASONS.get(reason, Stop.OTHER), reason
+    return (Stop.TOOLS if called else Stop.END), "completed"
+
+
+def decode_item(item: dict[str, Any]) -> Iterator[Block]:
+    """The blocks of one finished item of `output`."""
+    match item.get("type"):
+        case "message":
+            for part in _read.objects(item.get("content")):
+                if part.get("type") == "refusal":
+                    yield Refusal(_read.text_in(part, "refusal"))
+                elif text := _read.text_in(part, "text"):
+                    yield Text(text, tuple(decode_citations(part.get("annotations"))))
+        case "reasoning":
+            text = reasoning_text(item)
+            extra = reasoning_extra(item)
+            if text or extra:
+                yield Reasoning(text, extra)
+        case "function_call":
+            yield ToolCall(
+                str(item.get("call_id") or item.get("id") or ""),
+                _read.text_in(item, "name"),
+                _read.text_in(item, "arguments") or "{}",
+            )
+        case "custom_tool_call":
+            name, text = _read.text_in(item, "name"), _read.text_in(item, "input")
+            yield custom_call(str(item.get("call_id") or ""), name, text)
+        case "image_generation_call" if _is_base64(data := _read.text_in(item, "result")):
+            form = _read.text_in(item, "output_format") or "png"
+            yield Media(kind="image", media_type=f"image/{form}", data=data)
+        case str():
+            yield Opaque(NAME, item)
+
+
+def _is_base64(data: str) -> bool:
+    try:
+        return bool(base64.b64decode(data, validate=True))
+    except binascii.Error:
+        return False
+
+
+def reasoning_text(item: dict[str, Any]) -> str:
+    """What a reasoning item shows: its summary, or else the thoughts themselves."""
+    for group in ("summary", "content"):
+        found = "".join(_read.text_in(part, "text") for part in _read.objects(item.get(group)))
+        if found:
+            return found
+    return ""
+
+
+def reasoning_extra(item: dict[str, Any]) -> Extra:
+    """What OpenAI wants back of a reasoning item."""
+    content = _read.text_in(item, "encrypted_content")
+    if not content:
+        return {}
+    found = {"encrypted_content": content}
+    item_id = _read.text_in(item, "id")
+    if item_id and ":" not in content:  # a carrier of another vendor's is not known by an id
+        found["id"] = item_id
+    return {NAME: found}
+
+
+def decode_citations(annotations: Any) -> Iterator[Citation]:
+    """Sources out of `annotations`."""
+    for annotation in _read.objects(annotations):
+        if annotation.get("type") == "url_citation":
+            start, end = annotation.get("start_index"), annotation.get("end_index")
+            yield Citation(
+                url=_read.text_in(annotation, "url"),
+                title=_read.text_in(annotation, "title"),
+                start=start if isinstance(start, int) else None,
+                end=end if isinstance(end, int) else None,
+            )
+        elif name := _read.text_in(annotation, "filename"):
+            yield Citation(title=name)
+
+
+def decode_usage(usage: Any) -> Usage | None:
+    """Read `usage`."""
+    if not isinstance(usage, dict):
+        return None
+    into, out = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+    return Usage(
+        input=_read.count(usage, "input_tokens"),
+        output=_read.count(usage, "output_tokens"),
+        cache_read=_read.count(into, "cached_tokens"),
+        cache_write=_read.count(into, "cache_write_tokens"),
+        reasoning=_read.count(out, "reasoning_tokens"),
+    )
+
+
+# ── neutral to Responses ─────────────────────────────────────────────────────
+
+
+class Ids:
+    """Ids for one answer and its items, alike in their ending, as OpenAI's are."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._count = 0
+
+    @property
+    def response(self) -> str:
+        """The answer's own."""
+        return f"resp_{self._token}"
+
+    def item(self, prefix: str) -> str:
+        """The next item's."""
+        self._count += 1
+        return f"{prefix}_{self._token}{self._count:04x}"
+
+
+def encode_response(response: Response, request: Request, created: int, token: str) -> bytes:
+    """Write a whole answer; `created` is in Unix seconds, `token` makes its ids."""
+    ids = Ids(token)
+    output = list(encode_items(response, request, ids))
+    answer = envelope(request, ids.response, response.model, created)
+    finish(answer, output, response.stop, response.usage)
+    return _json.dumps(answer)
+
+
+def envelope(request: Request, id: str, model: str, created: int) -> dict[str, Any]:
+    """An answer in progress, which repeats what was asked for."""
+    own = request.extra.get(NAME, {})
+    thinking = request.thinking
+    reasoning = None
+    if thinking is not None:
+        reasoning = {
+            "effort": thinking.effort or None,
+            "summary": "auto" if thinking.summary else None,
+        }
+    return {
+        "id": id,
+        "object": "response",
+        "created_at": created,
+        "status": "in_progress",
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": _instructions(request),
+        "max_output_tokens": request.max_tokens,
+        "max_tool_calls": own.get("max_tool_calls"),
+        "metadata": own.get("metadata") or {},
+        "model": model or request.model,
+        "output": [],
+        "parallel_tool_calls": request.parallel_tools is not False,
+        "previous_response_id": None,
+        "prompt_cache_key": own.get("prompt_cache_key"),
+        "reasoning": reasoning or {"effort": None, "summary": None},
+        "safety_identifier": own.get("safety_identifier"),
+        "service_tier": own.get("service_tier") or "default",
+        "store": False,
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "text": _text_options(request),
+        "tool_choice": _tool_choice(request),
+        "tools": [*map(_tool, request.tools), *own.get("tools", ())],
+        "top_logprobs": 0,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "truncation": own.get("truncation") or "disabled",
+        "usage": None,
+        "user": request.user or None,
+    }
+
+
+def finish(
+    answer: dict[str, Any], output: list[dict[str, Any]], stop: Stop, usage: Usage | None
+) -> None:
+    """Complete an answer in progress."""
+    reason = _WORDS.get(stop)
+    answer["status"] = "incomplete" if reason else "completed"
+    answer["incomplete_details"] = {"reason": reason} if reason else None
+    answer["output"] = output
+    answer["usage"] = encode_usage(usage) if usage is not None else None
+
+
+def encode_items(response: Response, request: Request, ids: Ids) -> Iterator[dict[str, Any]]:
+    """The items of `output`; texts that follow each other are one message."""
+    custom = custom_names(request)
+    status = "incomplete" if response.stop in _WORDS else "completed"
+    content: list[dict[str, Any]] = []
+    carriers: list[str] = []
+    refusal = Refusal(response.refusal) if response.refusal else None
+    for block in (*response.blocks, *((refusal,) if refusal is not None else ())):
+        if isinstance(block, Text | Refusal) and not carriers:
+            content.append(encode_part(block))
+            if isinstance(block, Text) and (carrier := encode_carrier(block, block.extra)):
+                carriers.append(carrier)
+            continue
+        if content:
+            yield message_item(ids.item("msg"), content, status)
+            content = []
+        yield from (carrier_item(ids.item("rs"), carrier) for carrier in carriers)
+        carriers = []
+        if isinstance(block, Text | Refusal):
+            content.append(encode_part(block))
+            continue
+        yield from encode_item(block, custom, ids)
+    if content:
+        yield message_item(ids.item("msg"), content, status)
+    yield from (carrier_item(ids.item("rs"), carrier) for carrier in carriers)
+
+
+def encode_item(block: Block, custom: frozenset[str], ids: Ids) -> Iterator[dict[str, Any]]:
+    """The items that one finished block is, if it is no part of a message."""
+    match block:
+        case Reasoning(text=text, extra=extra):
+            known = extra.get(NAME, {}).get("id")
+            yield reasoning_item(known or ids.item("rs"), text, encode_carrier(block, extra))
+        case ToolCall():
+            yield call_item(block, ids.item(call_prefix(block, custom)), custom, "completed")
+            carrier = encode_carrier(block, block.extra)
+            if carrier:
+                yield carrier_item(ids.item("rs"), carrier)
+        case Media(kind="image", data=data) if data:
+            yield image_item(block, ids.item("ig"))
+        case Opaque(dialect=dialect, payload=payload) if dialect == NAME:
+            yield dict(payload)
+
+
+def custom_names(request: Request) -> frozenset[str]:
+    """The tools whose input is free text."""
+    return frozenset(tool.name for tool in request.tools if NAME in tool.extra)
+
+
+def is_custom(call: ToolCall, custom: frozenset[str]) -> bool:
+    """Whether a call is of a tool whose input is free text."""
+    return call.name in custom or bool(call.extra.get(NAME, {}).get("custom"))
+
+
+def call_prefix(call: ToolCall, custom: frozenset[str]) -> str:
+    """What the id of a call's item begins with."""
+    return "ctc" if is_custom(call, custom) else "fc"
+
+
+def message_item(id: str, content: list[dict[str, Any]], status: str) -> dict[str, Any]:
+    """A message of the assistant."""
+    return {
+        "id": id,
+        "type": "message",
+        "status": status,
+        "role": "assistant",
+        "content": content,
+    }
+
+
+def encode_part(block: Text | Refusal) -> dict[str, Any]:
+    """A part of a message."""
+    if isinstance(block, Refusal):
+        return {"type": "refusal", "refusal": block.text}
+    size = len(block.text)
+    return {
+        "type": "output_text",
+        "text": block.text,
+        "annotations": [encode_citation(citation, size) for citation in block.citations],
+        "logprobs": [],
+    }
+
+
+def encode_citation(citation: Citation, size: int) -> dict[str, Any]:
+    """A member of `annotations`; without positions of its own a source covers its whole part."""
+    return {
+        "type": "url_citation",
+        "start_index": 0 if citation.start is None else citation.start,
+        "end_index": size if citation.end is None else citation.end,
+        "url": citation.url,
+        "title": citation.title,
+    }
+
+
+def reasoning_item(id: str, text: str, carrier: str) -> dict[str, Any]:
+    """A reasoning item."""
+    summary = [{"type": "summary_text", "text": text}] if text else []
+    item: dict[str, Any] = {"id": id, "type": "reasoning", "summary": summary}
+    if carrier:
+        item["encrypted_content"] = carrier
+    return item
+
+
+def carrier_item(id: str, carrier: str) -> dict[str, Any]:
+    """A reasoning item that only carries a vendor's signature of the item before it."""
+    return reasoning_item(id, "", carrier)
+
+
+def call_item(call: ToolCall, id: str, custom: frozenset[str], status: str) -> dict[str, Any]:
+    """A call of a function or of a custom tool."""
+    item: dict[str, Any] = {"id": id, "type": "function_call", "status": status}
+    if is_custom(call, custom):
+        item["type"] = "custom_tool_call"
+        item["input"] = custom_text(call.arguments) if call.arguments else ""
+    else:
+        item["arguments"] = call.arguments
+    return {**item, "call_id": call.id, "name": call.name}
+
+
+def image_item(media: Media, id: str) -> dict[str, Any]:
+    """A picture that the model drew."""
+    return {
+        "id": id,
+        "type": "image_generation_call",
+        "status": "completed",
+        "output_format": media.media_type.partition("/")[2] or "png",
+        "result": media.data,
+    }
+
+
+def encode_usage(usage: Usage) -> dict[str, Any]:
+    """Write `usage`."""
+    into = {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write}
+    return {
+        "input_tokens": usage.input,
+        "input_tokens_details": into,
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.input + usage.output,
+    }
+
+
+def failure(error: APIError) -> dict[str, str]:
+    """The member `error` of a failed answer."""
+    code = error.code or _CODES.get(error.kind, "server_error")
+    return {"code": code, "message": error.message}
+
+
+def error_event(error: APIError) -> dict[str, Any]:
+    """The members of an `error` event."""
+    return {
+        "code": failure(error)["code"],
+        "message": error.message,
+        "param": error.param,
+    }
+
+
+def _instructions(request: Request) -> str | None:
+    first = request.messages[0] if request.messages else None
+    if first is None or first.role != "system":
+        return None
+    return "".join(part.text for part in first.parts if isinstance(part, Text)) or None
+
+
+def _text_options(request: Request) -> dict[str, Any]:
+    output = request.output
+    form: dict[str, Any] = {"type": "text"}
+    if output is not None and output.schema is None:
+        form = {"type": "json_object"}
+    elif output is not None:
+        form = {
+            "type": "json_schema",
+            "name": output.name,
+            "description": output.description or None,
+            "schema": output.schema,
+            "strict": bool(output.strict),
+        }
+    return {"format": form, **request.extra.get(NAME, {}).get("text", {})}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    own = tool.extra.get(NAME, {}).get("custom")
+    if own:
+        return dict(own)
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description or None,
+        "parameters": tool.schema,
+        "strict": bool(tool.strict),
+    }
+
+
+def _tool_choice(request: Request) -> Any:
+    choice = request.tool_choice
+    if choice is None:
+        return request.extra.get(NAME, {}).get("tool_choice") or "auto"
+    if not choice.names:
+        return choice.mode
+    named = [{"type": "function", "name": name} for name in choice.names]
+    if len(named) == 1 and choice.mode == "required":
+        return named[0]
+    return {"type": "allowed_tools", "mode": choice.mode, "tools": named}

@@ -1,0 +1,294 @@
+"""Streamed answers: events of the Responses API to neutral ones.
+
+An answer is a list of items, each with parts: `output_index` counts items, `content_index` and
+`summary_index` the parts of one. Every event has a `sequence_number`, from 0 on.
+https://platform.openai.com/docs/api-reference/responses-streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects.openai_chat.responses import read_error
+from asgi_aiproxy.dialects.openai_responses import responses, schemas
+from asgi_aiproxy.dialects.openai_responses.requests import custom_call
+from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.messages import (
+    Block,
+    BlockDelta,
+    BlockEnd,
+    BlockStart,
+    Citation,
+    Event,
+    Extra,
+    MessageEnd,
+    MessageStart,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    Usage,
+)
+
+_decode_delta = schemas.delta.decode
+_TEXTS = {
+    "response.output_text.delta": Text,
+    "response.refusal.delta": Refusal,
+    "response.reasoning_summary_text.delta": Reasoning,
+    "response.reasoning_text.delta": Reasoning,
+}
+_ARGUMENTS = "response.function_call_arguments.delta"
+_ENDS = ("response.completed", "response.complete", "response.incomplete")
+
+
+class Decoder:
+    """Events of a stream to neutral ones.
+
+    A part of a message is a block, and so is a reasoning item with all its parts. A block is known
+    by its key: the item's index, and for parts of a message the part's.
+    """
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.usage: Usage | None = None
+        self.ended = False
+        self._started = False
+        self._next = 0
+        self._open: dict[Hashable, int] = {}  # blocks by key
+        self._kinds: dict[int, type[Block]] = {}
+        self._citations: dict[Hashable, list[Citation]] = {}
+        self._told: set[Hashable] = set()  # keys of blocks that were opened
+        self._inputs: dict[int, tuple[ToolCall, list[str]]] = {}  # of custom tools, by item
+        self._empty: set[int] = set()  # blocks of calls without arguments so far
+        self._called = False
+        self._reasoning_ids: dict[Any, str] = {}  # of those that are wanted back
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """The events of one piece."""
+        if self._open:
+            try:
+                event = _decode_delta(data)
+            except ValueError:
+                pass
+            else:
+                kind = _TEXTS.get(event.type)
+                key: Hashable = event.output_index
+                if kind is Text or kind is Refusal:
+                    key = event.output_index, event.content_index
+                elif kind is None and event.type != _ARGUMENTS:
+                    return self._other(data)
+                number = self._open.get(key)
+                if number is not None:
+                    if not event.delta:
+                        return ()
+                    self._empty.discard(number)
+                    return (BlockDelta(number, event.delta),)
+        return self._other(data)
+
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+        """The block and the texts of pieces that are deltas of one block of words."""
+        texts: list[str] = []
+        found: tuple[str, int, int] | None = None
+        for piece in pieces:
+            try:
+                event = _decode_delta(piece)
+            except ValueError:
+                return None
+            here = event.type, event.output_index, event.content_index
+            if found is None:
+                found = here
+            elif here != found:
+                return None
+            if event.delta:
+                texts.append(event.delta)
+        if found is None or found[0] != "response.output_text.delta":
+            return None
+        number = self._open.get(found[1:])
+        return (number, texts) if number is not None else None
+
+    def close(self) -> Sequence[Event]:
+        """Nothing, if the answer was complete."""
+        if not self.ended:
+            raise _read.broken("the stream ended without response.completed")
+        return ()
+
+    def _other(self, data: bytes) -> Sequence[Event]:
+        if self.ended or not data.lstrip().startswith(b"{"):
+            return ()
+        event = _json.loads(data)
+        kind = _read.text_in(event, "type")
+        if kind == "error" or (not kind and event.get("error")):
+            raise read_error(
+                event if isinstance(event.get("error"), dict) else {"error": event}, 200
+            )
+        if kind == "response.failed":
+            answer = _object(event.get("response"))
+            self._count(answer)
+            responses.raise_error({"status": "failed", **answer})
+        events: list[Event] = []
+        if not self._started:
+            answer = _object(event.get("response"))
+            self._started = True
+            self.model = str(answer.get("model") or "")
+            events.append(MessageStart(str(answer.get("id") or ""), self.model))
+        events += self._event(kind, event)
+        return events
+
+    def _event(self, kind: str, event: dict[str, Any]) -> Iterator[Event]:
+        index = event.get("output_index")
+        match kind:
+            case "response.output_item.added":
+                yield from self._added(index, _object(event.get("item")))
+            case "response.output_item.done":
+                yield from self._done(index, _object(event.get("item")))
+            case "response.content_part.done":
+                yield from self._close((index, event.get("content_index", 0)))
+            case "response.output_text.annotation.added":
+                found = responses.decode_citations([event.get("annotation")])
+                key = index, event.get("content_index", 0)
+                self._citations.setdefault(key, []).extend(found)
+            case "response.custom_tool_call_input.delta":
+                if index in self._inputs:
+                    self._inputs[index][1].append(_read.text_in(event, "delta"))
+            case "response.function_call_arguments.delta":
+                yield from self._grow(index, ToolCall("", ""), _read.text_in(event, "delta"))
+            case _ if kind in _TEXTS:
+                text = _read.text_in(event, "delta")
+                if _TEXTS[kind] is Reasoning:
+                    yield from self._grow(index, self._thought(index), text)
+                else:
+                    part = index, event.get("content_index", 0)
+                    yield from self._grow(part, _TEXTS[kind](), text)
+            case _ if kind in _ENDS:
+                yield from self._end(_object(event.get("response")))
+
+    def _added_reasoning(self, index: Any, item: dict[str, Any]) -> None:
+        item_id = _read.text_in(item, "id")
+        carrier = ":" in _read.text_in(item, "encrypted_content")  # another vendor's
+        if "encrypted_content" in item and item_id and not carrier:
+            self._reasoning_ids[index] = item_id
+
+    def _thought(self, index: Any) -> Reasoning:
+        item_id = self._reasoning_ids.get(index)
+        return Reasoning("", {NAME: {"id": item_id}} if item_id else {})
+
+    def _added(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
+        match item.get("type"):
+            case "reasoning":
+                self._added_reasoning(index, item)
+            case "function_call":
+                call = ToolCall(
+                    str(item.get("call_id") or item.get("id") or ""), _read.text_in(item, "name")
+                )
+                yield from self._begin(index, call)
+                if arguments := _read.text_in(item, "arguments"):
+                    yield from self._grow(index, call, arguments)
+            case "custom_tool_call":
+                call = custom_call(str(item.get("call_id") or ""), _read.text_in(item, "name"), "")
+                self._inputs[index] = call, []
+
+    def _begin(self, key: Hashable, block: Block) -> Iterator[Event]:
+        number = self._open[key] = self._next
+        self._next += 1
+        self._told.add(key)
+        if isinstance(block, ToolCall):
+            self._called = True
+            self._empty.add(number)
+        yield BlockStart(number, block)
+
+    def _grow(self, key: Hashable, block: Block, text: str) -> Iterator[Event]:
+        if not text or (isinstance(block, ToolCall) and key not in self._open):
+            return
+        if key not in self._open:
+            yield from self._begin(key, block)
+        number = self._open[key]
+        self._empty.discard(number)
+        yield BlockDelta(number, text)
+
+    def _close(self, key: Hashable, extra: Extra | None = None) -> Iterator[Event]:
+        number = self._open.pop(key, None)
+        if number is not None:
+            if number in self._empty:
+                yield BlockDelta(number, "{}")
+            yield BlockEnd(number, extra or {}, tuple(self._citations.pop(key, ())))
+
+    def _done(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
+        """An item has ended: what its deltas did not tell is told now."""
+        match item.get("type"):
+            case "message":
+                yield from self._done_message(index, item)
+            case "reasoning":
+                if index not in self._told:
+                    self._added_reasoning(index, item)
+                    yield from self._grow(
+                        index, self._thought(index), responses.reasoning_text(item)
+                    )
+                extra = responses.reasoning_extra(item)
+                if index not in self._told and extra:
+                    yield from self._begin(index, self._thought(index))
+                yield from self._close(index, extra)
+            case "function_call":
+                if index not in self._told:
+                    yield from self._added(index, item)
+                elif self._open.get(index) in self._empty:
+                    arguments = _read.text_in(item, "arguments")
+                    yield from self._grow(index, ToolCall("", ""), arguments)
+                yield from self._close(index)
+            case "custom_tool_call":
+                self._inputs.pop(index, None)
+                yield from self._single(next(responses.decode_item(item)))
+            case str():
+                for block in responses.decode_item(item):
+                    yield from self._single(block)
+
+    def _done_message(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
+        for at, part in enumerate(_read.objects(item.get("content"))):
+            key = index, at
+            if key not in self._told:
+                refused = part.get("type") == "refusal"
+                block: Block = Refusal() if refused else Text()
+                text = _read.text_in(part, "refusal" if refused else "text")
+                yield from self._grow(key, block, text)
+                found = list(responses.decode_citations(part.get("annotations")))
+                self._citations.setdefault(key, found)
+            yield from self._close(key)
+        for open_key in [k for k in self._open if isinstance(k, tuple) and k[0] == index]:
+            yield from self._close(open_key)
+
+    def _single(self, block: Block) -> Iterator[Event]:
+        number = self._next
+        self._next += 1
+        self._told.add(("block", number))
+        if isinstance(block, ToolCall):
+            self._called = True
+            yield BlockStart(number, ToolCall(block.id, block.name, extra=block.extra))
+            yield BlockDelta(number, block.arguments)
+        else:
+            yield BlockStart(number, block)
+        yield BlockEnd(number)
+
+    def _end(self, answer: dict[str, Any]) -> Iterator[Event]:
+        responses.raise_error(answer)
+        self._count(answer)
+        if not self._told:  # some tell everything at the end only
+            for index, item in enumerate(_read.objects(answer.get("output"))):
+                yield from self._done(index, item)
+        for key in list(self._open):
+            yield from self._close(key)
+        for call, pieces in self._inputs.values():
+            yield from self._single(custom_call(call.id, call.name, "".join(pieces)))
+        stop, word = responses.stop_reason(answer, self._called)
+        self.ended = True
+        yield MessageEnd(stop, self.usage, word)
+
+    def _count(self, answer: dict[str, Any]) -> None:
+        usage = responses.decode_usage(answer.get("usage"))
+        if usage is not None:
+            self.usage = usage
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

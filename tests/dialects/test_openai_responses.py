@@ -1,0 +1,418 @@
+"""The Responses API: requests read and written, and answers read by OpenAI's own client."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openai._models import construct_type
+from openai.types.responses import Response as OpenAIResponse, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from asgi_aiproxy.dialects import OpenAIResponses
+from asgi_aiproxy.dialects.base import Operation
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import SSEFramer
+from asgi_aiproxy.messages import (
+    Media,
+    Message,
+    Opaque,
+    Output,
+    Reasoning,
+    Refusal,
+    Request,
+    Response,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    fold,
+    unfold,
+)
+from tests.scenarios import STREAMS, Stream, cut, decode
+
+DIALECT = OpenAIResponses(now=lambda: 1_700_000_000.5, new_id=lambda: "new")
+OPERATION = Operation("responses", "/responses", chat=True)
+PNG = "iVBORw0KGgo="
+CUSTOM = {"type": "custom", "name": "sql", "description": "Write SQL."}
+
+
+def read(**body: Any) -> Request:
+    data = json.dumps({"model": "m", "input": "Hi.", **body}).encode()
+    return DIALECT.decode_request(OPERATION, data)
+
+
+def written(*messages: Message, **members: Any) -> dict[str, Any]:
+    return dict(DIALECT.encode_request(Request(model="m", messages=messages, **members)).body)
+
+
+def user(text: str) -> Message:
+    return Message("user", (Text(text),))
+
+
+# ── requests in ──────────────────────────────────────────────────────────────
+
+
+def test_a_string_is_what_the_user_says_after_the_instructions() -> None:
+    assert read(instructions="Be brief.").messages == (
+        Message("system", (Text("Be brief."),)),
+        user("Hi."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "messages"),
+    [
+        ([{"role": "user", "content": "Hi."}], [user("Hi.")]),
+        (
+            [
+                {"role": "user", "content": [{"type": "input_text", "text": "Hi."}]},
+                {"role": "developer", "content": "Later."},
+                {
+                    "type": "message",
+                    "role": "assistant",
+                    "id": "msg_1",
+                    "status": "completed",
+                    "content": [{"type": "output_text", "text": "Hello.", "annotations": []}],
+                },
+            ],
+            [
+                user("Hi."),
+                Message("system", (Text("Later."),)),
+                Message("assistant", (Text("Hello."),)),
+            ],
+        ),
+        (
+            [
+                {"type": "reasoning", "id": "rs_1", "encrypted_content": "gAAA=", "summary": []},
+                {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+                {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+                {"type": "custom_tool_call", "call_id": "c2", "name": "sql", "input": "SELECT 1"},
+                {"type": "function_call_output", "call_id": "c1", "output": "fine"},
+                {
+                    "type": "custom_tool_call_output",
+                    "call_id": "c2",
+                    "output": [
+                        {"type": "input_text", "text": "1"},
+                        {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"},
+                    ],
+                },
+            ],
+            [
+                Message(
+                    "assistant",
+                    (
+                        Reasoning(
+                            "",
+                            {"openai_responses": {"encrypted_content": "gAAA=", "id": "rs_1"}},
+                        ),
+                        Refusal("No."),
+                        ToolCall("c1", "f", "{}"),
+                        ToolCall(
+                            "c2",
+                            "sql",
+                            '{"input":"SELECT 1"}',
+                            {"openai_responses": {"custom": True}},
+                        ),
+                    ),
+                ),
+                Message("user", (ToolResult("c1", (Text("fine"),), "f"),)),
+                Message(
+                    "user",
+                    (
+                        ToolResult(
+                            "c2",
+                            (Text("1"), Media(kind="image", media_type="image/png", data=PNG)),
+                            "sql",
+                            extra={"openai_responses": {"custom": True}},
+                        ),
+                    ),
+                ),
+            ],
+        ),
+        (
+            [
+                {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+                {"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]},
+            ],
+            [
+                Message(
+                    "assistant",
+                    (
+                        Opaque(
+                            "openai_responses",
+                            {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+                        ),
+                    ),
+                ),
+                Message("user", (Media(kind="document", file="file-1"),)),
+            ],
+        ),
+    ],
+)
+def test_items_become_messages_in_their_order(
+    items: list[dict[str, Any]], messages: list[Message]
+) -> None:
+    assert list(read(input=items).messages) == messages
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"max_output_tokens": 100}, {"max_tokens": 100}),
+        ({"max_output_tokens": None}, {"max_tokens": None}),
+        ({"reasoning": {"effort": "high", "summary": "auto"}},
+         {"thinking": Thinking(effort="high", summary=True)}),
+        ({"reasoning": {"effort": None}}, {"thinking": None}),
+        ({"text": {"format": {"type": "json_object"}}}, {"output": Output()}),
+        ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {"type": "object"},
+                              "strict": True}}},
+         {"output": Output(schema={"type": "object"}, name="a", strict=True)}),
+        ({"text": {"verbosity": "low"}},
+         {"extra": {"openai_responses": {"text": {"verbosity": "low"}}}}),
+        ({"parallel_tool_calls": False, "temperature": 0.5, "top_p": 0.9, "user": "u"},
+         {"parallel_tools": False, "temperature": 0.5, "top_p": 0.9, "user": "u"}),
+        ({"include": ["reasoning.encrypted_content"], "truncation": "disabled"}, {"extra": {}}),
+        ({"include": ["message.output_text.logprobs"]},
+         {"extra": {"openai_responses": {"include": ["message.output_text.logprobs"]}}}),
+        ({"store": False}, {"extra": {"openai_responses": {"store": False}}}),
+    ],
+)  # fmt: skip
+def test_options_are_read(members: dict[str, Any], expected: dict[str, Any]) -> None:
+    request = read(**members)
+    assert {name: getattr(request, name) for name in expected} == expected
+
+
+def test_tools_that_the_client_runs_are_read_and_hosted_ones_are_kept_aside() -> None:
+    search = {"type": "web_search", "search_context_size": "low"}
+    function = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": True}
+    request = read(tools=[function, CUSTOM, search])
+    first, second = request.tools
+    assert first == Tool(name="f", schema={"type": "object"}, strict=True)
+    assert (second.name, second.extra) == ("sql", {"openai_responses": {"custom": CUSTOM}})
+    assert request.extra == {"openai_responses": {"tools": [search]}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("auto", ToolChoice("auto")),
+        ("required", ToolChoice("required")),
+        ({"type": "function", "name": "f"}, ToolChoice("required", ("f",))),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
+            ToolChoice("auto", ("f",)),
+        ),
+    ],
+)
+def test_tool_choices_are_read(choice: Any, expected: ToolChoice) -> None:
+    tools = [{"type": "function", "name": "f", "parameters": None}]
+    assert read(tools=tools, tool_choice=choice).tool_choice == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"input": 7}, "input"),
+        ({"input": [7]}, "input[0]"),
+        ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
+        ({"input": [{"role": "user", "content": [{"type": "hologram"}]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": 7}]}, "input[0].content"),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].call_id"),
+        ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input[0].output"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": 7}]}, "tools[0].parameters"),
+        ({"tool_choice": "some"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),
+        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"temperature": "warm"}, "temperature"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"background": True}, "background"),
+    ],
+)
+def test_a_wrong_member_is_named(members: dict[str, Any], param: str) -> None:
+    with pytest.raises(APIError) as caught:
+        read(**members)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+# ── requests out ─────────────────────────────────────────────────────────────
+
+
+def test_a_conversation_is_written_as_items_in_its_order() -> None:
+    thought = Reasoning("Hm.", {"openai_responses": {"encrypted_content": "gAAA=", "id": "rs_1"}})
+    foreign = Reasoning("Hm.", {"anthropic": {"signature": "Eq"}})
+    parts = (foreign, thought, Text("One."), ToolCall("c1", "f", '{"a":1}'), Text("Two."))
+    body = written(
+        Message("system", (Text("Be brief."),)),
+        user("Hi."),
+        Message("assistant", parts),
+        Message("user", (ToolResult("c1", (Text("fine"),)),)),
+        Message("system", (Text("Later."),)),
+        tools=(Tool(name="f", schema={"type": "object"}),),
+        thinking=Thinking(effort="low"),
+    )
+    said = {"type": "message", "role": "assistant"}
+    assert body == {
+        "model": "m",
+        "store": False,
+        "instructions": "Be brief.",
+        "include": ["reasoning.encrypted_content"],
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "tools": [
+            {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False}
+        ],
+        "input": [
+            {
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "Hi."}],
+            },
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [{"type": "summary_text", "text": "Hm."}],
+                "encrypted_content": "gAAA=",
+            },
+            {**said, "content": [{"type": "output_text", "text": "One.", "annotations": []}]},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":1}'},
+            {**said, "content": [{"type": "output_text", "text": "Two.", "annotations": []}]},
+            {"type": "function_call_output", "call_id": "c1", "output": "fine"},
+            {
+                "type": "message",
+                "role": "developer",
+                "content": [{"type": "input_text", "text": "Later."}],
+            },
+        ],
+    }
+
+
+def test_what_the_api_lacks_is_named_and_its_least_limit_is_kept() -> None:
+    request = Request(
+        model="m", messages=(user("Hi."),), stop=("x",), seed=1, top_k=2, max_tokens=1
+    )
+    draft = DIALECT.encode_request(request)
+    assert draft.path == "/responses"
+    assert draft.body["max_output_tokens"] == 16
+    assert set(draft.ignored) == {"stop", "seed", "top_k", "max_tokens"}
+
+
+def test_a_request_that_is_read_and_written_again_is_the_same() -> None:
+    body = {
+        "model": "m",
+        "store": False,
+        "instructions": "Be brief.",
+        "input": [
+            {
+                "type": "message",
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "What is it?"},
+                    {
+                        "type": "input_image",
+                        "image_url": f"data:image/png;base64,{PNG}",
+                        "detail": "low",
+                    },
+                ],
+            },
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [{"type": "summary_text", "text": "Hm."}],
+                "encrypted_content": "gAAA=",
+            },
+            {"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "SELECT 1"},
+            {"type": "custom_tool_call_output", "call_id": "c", "output": "1"},
+            {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+        ],
+        "tools": [CUSTOM, {"type": "web_search"}],
+        "tool_choice": {"type": "custom", "name": "sql"},
+        "include": ["reasoning.encrypted_content"],
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "text": {"verbosity": "low", "format": {"type": "json_object"}},
+        "max_output_tokens": 100,
+        "max_tool_calls": 3,
+        "metadata": {"a": "b"},
+        "stream": True,
+    }
+    request = DIALECT.decode_request(OPERATION, json.dumps(body).encode())
+    assert DIALECT.encode_request(request).body == body
+
+
+# ── signatures of other vendors ──────────────────────────────────────────────
+
+SIGNED = [
+    Reasoning("Hm.", {"anthropic": {"signature": "Eq=="}}),
+    Reasoning("", {"anthropic": {"redacted": "Ra=="}}),
+    Reasoning("Hm.", {"gemini": {"signature": "Gs=="}}),
+    Text("Said.", (), {"gemini": {"signature": "Gt=="}}),
+    ToolCall("c:1", "f", "{}", {"gemini": {"signature": "Gc=="}}),
+    ToolCall("c2", "f", "{}"),
+    ToolCall("c3", "f", "{}", {"gemini": {"signature": "Gd=="}}),
+]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_signatures_of_other_vendors_come_back_where_they_were(streamed: bool) -> None:
+    request = Request(model="m", messages=(user("Hi."),))
+    answer = Response(id="a", model="m", blocks=tuple(SIGNED))
+    if streamed:
+        encoder = DIALECT.encoder(request)
+        data = b"".join([encoder.feed(event) for event in unfold(answer)])
+        last = json.loads(cut(SSEFramer(), [data])[-1])["response"]
+    else:
+        last = json.loads(DIALECT.encode_response(answer, request))
+    (message,) = read(input=last["output"]).messages
+    assert list(message.parts) == SIGNED
+
+
+# ── read by OpenAI's own client ──────────────────────────────────────────────
+
+event_type: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+REQUEST = Request(model="m", messages=(user("Hi."),), stream=True)
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=str)
+def test_openais_client_knows_every_event(stream: Stream) -> None:
+    events, error = decode(stream.language, cut(stream.framer, [stream.data]))
+    encoder = DIALECT.encoder(REQUEST)
+    data = b"".join([encoder.feed(event) for event in events])
+    if error is not None:
+        data += encoder.fail(error)
+    numbers = []
+    for piece in cut(SSEFramer(), [data]):
+        event = json.loads(piece.replace(b"half \\ud83d", b"half"))
+        if event["type"] == "response.failed":  # OpenAI sends codes that its client does not list
+            event["response"]["error"]["code"] = "server_error"
+        event_type.validate_python(event)
+        numbers.append(json.loads(piece)["sequence_number"])
+    assert numbers == list(range(len(numbers)))
+    if error is None:
+        whole = DIALECT.encode_response(fold(events), REQUEST)
+        OpenAIResponse.model_validate_json(whole.replace(b"half \\ud83d", b"half"))
+
+
+def test_the_final_answer_of_a_stream_holds_what_its_events_said() -> None:
+    for stream in STREAMS:
+        events, error = decode(stream.language, cut(stream.framer, [stream.data]))
+        if error is not None:
+            continue
+        encoder = DIALECT.encoder(REQUEST)
+        data = b"".join([encoder.feed(event) for event in events])
+        frames = [json.loads(piece) for piece in cut(SSEFramer(), [data])]
+        done = [f["item"] for f in frames if f["type"] == "response.output_item.done"]
+        final = frames[-1]["response"]
+        assert sorted(map(str, final["output"])) == sorted(map(str, done)), stream
+        answer: Any = construct_type(type_=OpenAIResponse, value=final)
+        said = "".join(f["delta"] for f in frames if f["type"] == "response.output_text.delta")
+        assert answer.output_text == said
