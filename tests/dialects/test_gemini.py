@@ -705,14 +705,6 @@ def test_a_conversation_in_openais_words(
     assert body_of(openai(messages))["contents"] == contents
 
 
-def test_all_instructions_come_first() -> None:
-    body = body_of(
-        openai([{"role": "system", "content": "A"}, *HI, {"role": "developer", "content": "B"}])
-    )
-    assert body["systemInstruction"] == {"parts": [{"text": "A"}, {"text": "B"}]}
-    assert body["contents"] == [{"role": "user", "parts": [{"text": "Hi"}]}]
-
-
 @pytest.mark.parametrize(
     ("media", "part"),
     [
@@ -738,7 +730,11 @@ def test_all_instructions_come_first() -> None:
         ),
         (
             Media(kind="image", media_type="image/*", data=PNG),
-            {"inlineData": {"mimeType": "image/jpeg", "data": PNG}},
+            {"inlineData": {"mimeType": "image/png", "data": PNG}},
+        ),
+        (
+            Media(kind="image", media_type="image/*", data="AAAA"),
+            {"inlineData": {"mimeType": "image/jpeg", "data": "AAAA"}},
         ),
         (
             Media(kind="audio", data="AAAA"),

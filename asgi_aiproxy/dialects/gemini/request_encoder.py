@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from asgi_aiproxy.dialects import _read, _schema
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _media, _read, _schema
 from asgi_aiproxy.dialects._left_out import left_out
 from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects.gemini import json_schema, models
+from asgi_aiproxy.dialects.gemini.thinking import thinking_config
+from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
+    Message,
     Opaque,
     Part,
     Reasoning,
@@ -32,7 +36,6 @@ NAME = "gemini"
 # https://ai.google.dev/gemini-api/docs/thought-signatures
 _NO_SIGNATURE = "skip_thought_signature_validator"
 _CONFIG = "generationConfig."
-_GENERATION = re.compile(r"gemini-(\d+)")
 
 
 def encode_request(request: Request) -> Draft:
@@ -52,28 +55,26 @@ class _Writer:
         self._request = request
         self._ignored: list[str] = []
         self._names: dict[str, str] = {}  # tool call id -> function name
-        found = _GENERATION.search(request.model)
-        # An alias such as gemini-flash-latest names no generation, and means a new one.
-        self._generation = int(found[1]) if found else 3
+        self._model = models.of(request.model)
+        self._system: list[dict[str, Any]] = []
+        self._within: list[int] = []  # ids of the parts that are instructions in mid-conversation
 
     def draft(self) -> Draft:
         request = self._request
         body: dict[str, Any] = {"contents": self._contents()}
-        system = [
-            {"text": part.text}
-            for message in request.messages
-            if message.role == "system"
-            for part in message.parts
-            if isinstance(part, Text) and part.text
-        ]
+        config = self._config()
+        self._write_output(config)
+        system = self._system
         if not body["contents"]:  # instructions alone are not taken, so the user says them
             if not system:
                 raise _read.nothing_said()
             body["contents"] = [{"role": "user", "parts": system}]
-        elif system:
+        elif system and self._model.system:
             body["systemInstruction"] = {"parts": system}
+        elif system:
+            self._ignored.append("messages[].role")  # the user says them
+            _say(body["contents"], "user", list(map(_marked, system)), first=True)
         self._write_tools(body)
-        config = self._config()
         for name, value in request.extra.get(NAME, {}).items():
             if name.startswith(_CONFIG):
                 config[name.removeprefix(_CONFIG)] = value
@@ -101,24 +102,41 @@ class _Writer:
 
     def _contents(self) -> list[dict[str, Any]]:
         out: list[dict[str, Any]] = []
-        for message in self._request.messages:
+        for number, message in enumerate(self._request.messages):
             if message.role == "system":
+                self._instruct(message, out)
                 continue
-            role = "model" if message.role == "assistant" else "user"
-            parts = [p for part in message.parts for p in self._parts(part)]
+            parts: list[dict[str, Any]] = []
+            for at, part in enumerate(message.parts):
+                self._where = f"messages[{number}].content[{at}]"
+                parts += self._parts(part)
             self._stand_in(parts)
-            if not parts:
-                continue
-            if out and out[-1]["role"] == role:
-                out[-1]["parts"] += parts
-            else:
-                out.append({"role": role, "parts": parts})
+            _say(out, "model" if message.role == "assistant" else "user", parts)
+        for content in out:  # results must come first, right behind their calls
+            if any("functionResponse" in part for part in content["parts"]):
+                content["parts"].sort(key=lambda part: id(part) in self._within)
         return out
+
+    def _instruct(self, message: Message, out: list[dict[str, Any]]) -> None:
+        """Instructions: those at the beginning are the system's, later ones stay where they are.
+
+        Google has no place for the latter: the user says them, marked as instructions.
+        """
+        texts = [{"text": p.text} for p in message.parts if isinstance(p, Text) and p.text]
+        if any(not isinstance(part, Text) for part in message.parts):
+            self._ignored.append("messages[].content")
+        if not out:
+            self._system += texts
+        elif texts:
+            self._ignored.append("messages[].role")
+            marked = list(map(_marked, texts))
+            self._within += map(id, marked)
+            _say(out, "user", marked)
 
     def _stand_in(self, parts: list[dict[str, Any]]) -> None:
         """Sign the first call of a turn if nothing of it is signed."""
         calls = [part for part in parts if "functionCall" in part]
-        if self._generation >= 3 and calls and not any("thoughtSignature" in p for p in parts):
+        if self._model.signatures and calls and not any("thoughtSignature" in p for p in parts):
             calls[0]["thoughtSignature"] = _NO_SIGNATURE
 
     def _parts(self, part: Part) -> Iterator[dict[str, Any]]:
@@ -161,18 +179,22 @@ class _Writer:
         if media.text:
             data64 = base64.b64encode(media.text.encode("utf-8", "replace")).decode()
             return {"inlineData": {"mimeType": media.media_type or "text/plain", "data": data64}}
-        kind = media.media_type
-        if not kind or "*" in kind:
-            kind = _DEFAULT_TYPE[media.kind]
+        kind = _media.media_type(media) or _DEFAULT_TYPE[media.kind]
+        if kind.startswith("image/") and kind not in _IMAGES:
+            raise invalid(
+                f"Google's models take images as PNG, JPEG, WebP, HEIC or HEIF, not {kind}.",
+                self._where,
+                "invalid_value",
+            )
         return {"inlineData": {"mimeType": kind, "data": media.data}}
 
     # parameters
 
     def _write_tools(self, body: dict[str, Any]) -> None:
         request = self._request
-        if not request.tools:
+        if not request.tools or self._no_tools:
             return
-        body["tools"] = [{"functionDeclarations": [_declaration(t) for t in request.tools]}]
+        body["tools"] = [{"functionDeclarations": list(map(self._declaration, request.tools))}]
         choice = request.tool_choice
         if choice is None:
             return
@@ -193,50 +215,90 @@ class _Writer:
             "topK": request.top_k,
             "stopSequences": list(request.stop) or None,
             "seed": request.seed,
-            "presencePenalty": request.presence_penalty,
-            "frequencyPenalty": request.frequency_penalty,
+            "presencePenalty": self._penalty("presence_penalty"),
+            "frequencyPenalty": self._penalty("frequency_penalty"),
             "thinkingConfig": self._thinking(),
         }
-        if request.output is not None:
-            config["responseMimeType"] = "application/json"
-            config["responseJsonSchema"] = request.output.schema
+        if not self._model.sampling:  # they have no effect
+            wishes = (("temperature", 1), ("top_p", 1), ("top_k", None))
+            self._ignored += [n for n, usual in wishes if getattr(request, n) not in (None, usual)]
+            config |= {"temperature": None, "topP": None, "topK": None}
         return {name: value for name, value in config.items() if value is not None}
+
+    def _penalty(self, name: str) -> float | None:
+        value: float | None = getattr(self._request, name)
+        if self._model.penalties:
+            return value
+        if value:  # nobody misses a penalty of nothing
+            self._ignored.append(name)
+        return None
 
     def _thinking(self) -> dict[str, Any] | None:
         wish = self._request.thinking
         if wish is None:
             return None
-        shown = wish.summary is not False and wish.effort != "none"
-        config: dict[str, Any] = {"includeThoughts": True} if shown else {}
-        if self._generation >= 3 and wish.effort:
-            # Gemini 3 can not be told not to think: its least is `minimal` (`low` for Pro).
-            pro = "pro" in self._request.model
-            level = _LEVELS.get(wish.effort, "high")
-            config["thinkingLevel"] = "low" if pro and level == "minimal" else level
-        elif wish.budget is not None:
-            config["thinkingBudget"] = wish.budget
-        elif wish.effort:
-            config["thinkingBudget"] = _BUDGETS.get(wish.effort, 24576)
-            if config["thinkingBudget"] == 0 and "pro" in self._request.model:
-                config["thinkingBudget"] = 128  # 2.5 Pro's least
-        return config or None
+        config, exact = thinking_config(wish, self._model, self._request.max_tokens)
+        if not exact:
+            self._ignored.append("reasoning_effort")
+        return config
+
+    @property
+    def _no_tools(self) -> bool:
+        """Whether tools that must not be called stand in the way of an output schema."""
+        choice = self._request.tool_choice
+        barred = choice is not None and choice.mode == "none"
+        return self._request.output is not None and barred and not self._model.both
+
+    def _write_output(self, config: dict[str, Any]) -> None:
+        """The form of the answer; in words where a model does not take it beside tools."""
+        output = self._request.output
+        if output is None:
+            return
+        schema = output.schema
+        if self._request.tools and not self._model.both and not self._no_tools:
+            self._ignored.append("response_format")
+            words = "When you answer without calling a function, answer with JSON and nothing else"
+            like = f", of this JSON schema: {_json.dumps(schema).decode()}" if schema else "."
+            self._system.append({"text": words + like})
+            return
+        config["responseMimeType"] = "application/json"
+        if schema is not None:
+            config["responseJsonSchema"], lost = json_schema.adapted(schema)
+            self._ignored += [f"response_format.json_schema.schema.{name}" for name in lost]
+
+    def _declaration(self, tool: Tool) -> dict[str, Any]:
+        out: dict[str, Any] = {"name": tool.name}
+        if tool.description:
+            out["description"] = tool.description
+        if tool.schema is not None:
+            schema, lost = json_schema.adapted(_schema.of_object(tool.schema))
+            out["parametersJsonSchema"] = schema
+            self._ignored += [f"tools[].function.parameters.{name}" for name in lost]
+        return out
 
 
+def _say(
+    out: list[dict[str, Any]], role: str, parts: list[dict[str, Any]], *, first: bool = False
+) -> None:
+    """Add parts to the turn of `role`, at the end of the conversation or at its beginning."""
+    if not parts:
+        return
+    at = 0 if first else -1
+    if out and out[at]["role"] == role:
+        said = out[at]["parts"]
+        out[at]["parts"] = parts + said if first else said + parts
+    else:
+        out.insert(0 if first else len(out), {"role": role, "parts": parts})
+
+
+def _marked(part: dict[str, Any]) -> dict[str, Any]:
+    return {"text": f"<system>\n{part['text']}\n</system>"}
+
+
+_IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
 _DEFAULT_TYPE = {
     "image": "image/jpeg",
     "audio": "audio/wav",
     "video": "video/mp4",
     "document": "application/pdf",
 }
-# As in https://ai.google.dev/gemini-api/docs/openai#thinking
-_LEVELS = {"none": "minimal", "minimal": "minimal", "low": "low", "medium": "medium"}
-_BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
-
-
-def _declaration(tool: Tool) -> dict[str, Any]:
-    out: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        out["description"] = tool.description
-    if tool.schema is not None:
-        out["parametersJsonSchema"] = _schema.of_object(tool.schema)
-    return out
