@@ -429,7 +429,7 @@ class Exchange:
             outcome=outcome,
             status=status,
             error=error.message if error is not None else "",
-            attempts=len(self._keys.tries) or (self._first_byte is not None),
+            attempts=len(self._keys.tries) or int(self._first_byte is not None),
             tries=tuple(self._keys.tries),
             started=self._started,
             first_byte=self._first_byte,
