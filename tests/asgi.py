@@ -88,7 +88,7 @@ class Exchange:
         """The next message of the app; raises what the app raised if there is none."""
         assert self.task is not None
         getter = asyncio.get_running_loop().create_task(self._out.get())
-        await asyncio.wait((getter, self.task), return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        await asyncio.wait((getter, self.task), return_when=asyncio.FIRST_COMPLETED, timeout=60)
         if not getter.done() and not self._out.empty():
             await asyncio.wait((getter,))
         if getter.done():
@@ -114,7 +114,7 @@ class Exchange:
     async def ended(self) -> None:
         """Wait until the app has returned; raises what it raised."""
         assert self.task is not None
-        done, _ = await asyncio.wait((self.task,), timeout=10)
+        done, _ = await asyncio.wait((self.task,), timeout=60)
         assert done, "the app did not end"
         self.task.result()
 

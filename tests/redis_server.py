@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 GIVEN = "ASGI_AIPROXY_TEST_REDIS"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def given_url() -> str | None:

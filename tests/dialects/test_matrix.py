@@ -176,6 +176,8 @@ def carried(answer: Response) -> list[Any]:
 
 
 def arguments_of(call: ToolCall) -> str:
+    if call.arguments.strip() in ("", "null"):
+        return "{}"
     try:
         json.loads(call.arguments)
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -329,15 +330,15 @@ def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(odd: bytes) -> No
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b'{"a":1}', ""),
-        (b'{"choices":[]}', ""),
-        (b'{"choices":null,"model":"m"}', ""),
+        (b'{"a":1}', '{"a":1}'),
+        (b'{"choices":[]}', '{"choices":[]}'),
+        (b'{"choices":null,"model":"m"}', '{"choices":null,"model":"m"}'),
         (b'{"base_resp":{"status_code":1008,"status_msg":"no money"}}', "no money"),
     ],
 )
 def test_an_answer_without_a_choice_is_none(body: bytes, told: str) -> None:
     """Then another provider is asked, where before the client got nothing."""
-    with pytest.raises(APIError, match=told) as caught:
+    with pytest.raises(APIError, match=re.escape(told)) as caught:
         Exact(usage_wanted=True).whole(body)
     assert caught.value.retryable
 

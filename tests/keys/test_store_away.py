@@ -26,7 +26,7 @@ from tests.redis_server import Server, die_with_parent, server as started
 pytestmark = pytest.mark.anyio
 
 LIMIT = 1.0  # of a call of the store
-SLACK = 2.0  # what a busy machine may take on top
+SLACK = 10.0  # what a busy machine may take on top
 LIMITED, FREE = Key("sk-l", id="limited", concurrency=2), Key("sk-f", id="free", priority=1)
 
 
@@ -102,7 +102,7 @@ async def test_calls_go_on_while_the_store_is_away_and_what_was_found_out_is_tol
             await asyncio.sleep(0.1)
             resume(server)
             await until(lambda: is_so(second, free=Health.QUARANTINED))
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 60
             await until(lambda: "the store is back" in caplog.text)
         assert 1 <= caplog.text.count("pool v: the store is away") <= 2  # once for each process
         for lease in held:

@@ -21,7 +21,7 @@ from tests.server.servers import HYPERCORN_WAITS
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")]
 
 ROOT = Path(__file__).parents[2]
-START = 20.0
+START = 60.0
 GRACE = 1
 BUILD = "asgi_aiproxy.settings:build"
 

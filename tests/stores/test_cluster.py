@@ -82,7 +82,7 @@ async def test_a_node_that_died_takes_no_other_with_it(
         start = time.monotonic()
         with pytest.raises(StoreUnavailableError):
             await store.add(accounts[1], {"n": 1})
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 20
         assert await store.add(accounts[0], {"n": 1}) == {"n": turn}
         assert await store.add(accounts[2], {"n": 1}) == {"n": turn}
     await asyncio.to_thread(nodes[1].start)

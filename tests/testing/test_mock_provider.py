@@ -907,7 +907,7 @@ async def test_serving_ends_although_a_stream_is_open() -> None:
             request = client.build_request("POST", url + path, json=body)
             answer = await client.send(request, stream=True)
             begun = time.monotonic()
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30
         await answer.aclose()
 
 
