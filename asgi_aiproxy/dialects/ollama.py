@@ -198,7 +198,8 @@ class Decoder:
             self._word = line.get("done_reason") or "stop"
             if "eval_count" in line or "prompt_eval_count" in line:
                 self.usage = Usage(
-                    input=line.get("prompt_eval_count") or 0, output=line.get("eval_count") or 0
+                    input=_read.count(line, "prompt_eval_count"),
+                    output=_read.count(line, "eval_count"),
                 )
 
 

@@ -102,12 +102,6 @@ class Sum:
         self.model = self.model or model
         if found is not None:
             before = self.usage or Usage()
-            self.usage = Usage(
-                input=before.input + found.input,
-                output=before.output + found.output,
-                cache_read=before.cache_read + found.cache_read,
-                cache_write=before.cache_write + found.cache_write,
-                reasoning=before.reasoning + found.reasoning,
-                audio_input=before.audio_input + found.audio_input,
-                audio_output=before.audio_output + found.audio_output,
-            )
+            names = Usage.__struct_fields__
+            both = {name: getattr(before, name) + getattr(found, name) for name in names}
+            self.usage = Usage(**both)

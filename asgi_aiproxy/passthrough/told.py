@@ -14,9 +14,13 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _json
+from asgi_aiproxy.dialects._read import count
 from asgi_aiproxy.dialects.anthropic.responses import decode_usage as anthropic_usage
 from asgi_aiproxy.dialects.gemini.responses import decode_usage as gemini_usage
-from asgi_aiproxy.dialects.openai_chat.usage import decode_usage as openai_usage
+from asgi_aiproxy.dialects.openai_chat.usage import (
+    decode_new_usage as openai_new_usage,
+    decode_usage as openai_usage,
+)
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.outline import Member, beginning, ending
 
@@ -253,27 +257,12 @@ def _usage(counts: Counts) -> Usage | None:
             return openai_usage(counts)
         if "eval_count" in counts:
             return Usage(
-                input=counts.get("prompt_eval_count") or 0, output=counts["eval_count"] or 0
+                input=count(counts, "prompt_eval_count"), output=count(counts, "eval_count")
             )
         if "total_tokens" in counts and "input_tokens" in counts:
-            return _of_responses(counts)
+            return openai_new_usage(counts)
         if "input_tokens" in counts or "output_tokens" in counts:
             return anthropic_usage(counts)
     except (AttributeError, TypeError, ValueError):
         return None  # counts that are none
     return None
-
-
-def _of_responses(counts: Counts) -> Usage:
-    """OpenAI's second wording: of responses, realtime, images and transcriptions."""
-    into = counts.get("input_tokens_details") or counts.get("input_token_details") or {}
-    out = counts.get("output_tokens_details") or counts.get("output_token_details") or {}
-    return Usage(
-        input=counts.get("input_tokens") or 0,
-        output=counts.get("output_tokens") or 0,
-        cache_read=into.get("cached_tokens") or 0,
-        cache_write=into.get("cache_write_tokens") or 0,
-        reasoning=out.get("reasoning_tokens") or 0,
-        audio_input=into.get("audio_tokens") or 0,
-        audio_output=out.get("audio_tokens") or 0,
-    )

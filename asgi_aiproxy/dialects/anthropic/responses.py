@@ -197,13 +197,16 @@ def decode_usage(usage: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     read = _read.count(usage, "cache_read_input_tokens")
-    written = _read.count(usage, "cache_creation_input_tokens")
+    split = usage.get("cache_creation")
+    written_1h = _read.count(split, "ephemeral_1h_input_tokens")
+    written_5m = _read.count(split, "ephemeral_5m_input_tokens")
+    written = _read.count(usage, "cache_creation_input_tokens") or written_5m + written_1h
     return Usage(
         input=_read.count(usage, "input_tokens") + read + written,
         output=_read.count(usage, "output_tokens"),
         cache_read=read,
         cache_write=written,
-        cache_write_1h=_read.count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"),
+        cache_write_1h=written_1h,
         reasoning=_read.count(usage.get("output_tokens_details"), "thinking_tokens"),
     )
 

@@ -39,6 +39,7 @@ class _Choice(msgspec.Struct):
     delta: dict[str, Any] | None = None
     text: str | None = None
     error: Any = None
+    usage: Told | None = None  # Moonshot's place for it
 
     def says(self) -> bool:
         """Whether it holds content, or at least its end."""
@@ -48,6 +49,10 @@ class _Choice(msgspec.Struct):
         return delta is not None and any(v for name, v in delta.items() if name != "role")
 
 
+class _Groq(msgspec.Struct):
+    usage: Told | None = None
+
+
 class _Chunk(msgspec.Struct):
     """What is read of a chunk."""
 
@@ -55,7 +60,16 @@ class _Chunk(msgspec.Struct):
     object: str | None = None
     choices: list[_Choice] | None = None
     usage: Told | None = None
+    x_groq: _Groq | None = None
     error: Any = None
+
+    def told(self) -> Told | None:
+        """The usage, wherever it is."""
+        if self.usage is not None:
+            return self.usage
+        if self.x_groq is not None and self.x_groq.usage is not None:
+            return self.x_groq.usage
+        return next((each.usage for each in self.choices or () if each.usage is not None), None)
 
 
 _chunk = msgspec.json.Decoder(_Chunk).decode
@@ -119,7 +133,9 @@ def _odd_chunk(data: bytes) -> _Chunk | None:
         )
         for choice in _read.objects(chunk.get("choices"))
     ]
-    usage = read_usage(chunk.get("usage"))
+    groq = chunk.get("x_groq")
+    places = (chunk, groq if isinstance(groq, dict) else {}, *_read.objects(chunk.get("choices")))
+    usage = next((told for each in places if (told := read_usage(each.get("usage")))), None)
     return _Chunk(str(chunk.get("model") or ""), choices=choices, usage=usage)
 
 
@@ -189,8 +205,9 @@ class Exact:
         if chunk is None:
             return b""
         self.model = self.model or chunk.model or ""
-        if chunk.usage is not None:
-            self.usage = usage_of(chunk.usage)
+        told = chunk.told()
+        if told is not None:
+            self.usage = usage_of(told)
             if not self._usage_wanted and not chunk.choices:
                 return b""
         for choice in chunk.choices or ():

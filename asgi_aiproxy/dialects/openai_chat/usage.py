@@ -1,4 +1,9 @@
-"""Tokens, as OpenAI tells them."""
+"""Tokens, as OpenAI tells them, and as others write them in its format.
+
+Cached tokens are in `prompt_tokens_details.cached_tokens` (OpenAI, xAI, Groq, Mistral, OpenRouter),
+`cached_tokens` (Kimi), `prompt_cache_hit_tokens` (DeepSeek), `num_cached_tokens` (Mistral, earlier)
+or `cache_read_input_tokens` (relays of Anthropic). Where a chunk holds its usage is `mend`'s.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +26,23 @@ class Told(msgspec.Struct, gc=False):
     reasoning_tokens: int = 0
     prompt_cache_hit_tokens: int = 0
     num_cached_tokens: int = 0
+    cached_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
 
 
 class _Into(msgspec.Struct, gc=False):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_creation_tokens: int = 0
     audio_tokens: int = 0
+    image_tokens: int = 0
 
 
 class _Out(msgspec.Struct, gc=False):
     reasoning_tokens: int = 0
     audio_tokens: int = 0
+    image_tokens: int = 0
 
 
 _NOT_INTO, _NOT_OUT = _Into(), _Out()
@@ -47,11 +58,36 @@ def usage_of(told: Told) -> Usage:
     return Usage(
         input=told.prompt_tokens,
         output=completion,
-        cache_read=into.cached_tokens or told.prompt_cache_hit_tokens or told.num_cached_tokens,
-        cache_write=into.cache_write_tokens,
+        cache_read=into.cached_tokens
+        or told.cached_tokens
+        or told.prompt_cache_hit_tokens
+        or told.num_cached_tokens
+        or told.cache_read_input_tokens,
+        cache_write=into.cache_write_tokens
+        or into.cache_creation_tokens
+        or told.cache_creation_input_tokens,
         reasoning=thought,
         audio_input=into.audio_tokens,
         audio_output=out.audio_tokens,
+        image_input=into.image_tokens,
+        image_output=out.image_tokens,
+    )
+
+
+def decode_new_usage(usage: Any) -> Usage:
+    """Read OpenAI's second wording: of responses, realtime, images and transcriptions."""
+    into = usage.get("input_tokens_details") or usage.get("input_token_details")
+    out = usage.get("output_tokens_details") or usage.get("output_token_details")
+    return Usage(
+        input=_read.count(usage, "input_tokens"),
+        output=_read.count(usage, "output_tokens"),
+        cache_read=_read.count(into, "cached_tokens"),
+        cache_write=_read.count(into, "cache_write_tokens"),
+        reasoning=_read.count(out, "reasoning_tokens"),
+        audio_input=_read.count(into, "audio_tokens"),
+        audio_output=_read.count(out, "audio_tokens"),
+        image_input=_read.count(into, "image_tokens"),
+        image_output=_read.count(out, "image_tokens"),
     )
 
 
