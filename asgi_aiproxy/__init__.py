@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.inprocess import in_process
     from asgi_aiproxy.keys import Key, KeyPool
     from asgi_aiproxy.ledger import Ledger
-    from asgi_aiproxy.middleware import Authenticate, InjectKey, Quota
+    from asgi_aiproxy.middleware import Authenticate, Health, InjectKey, Quota
     from asgi_aiproxy.passthrough import PassthroughProxy
     from asgi_aiproxy.prices import Price, Prices, Ratios
     from asgi_aiproxy.providers import Provider, Target
@@ -38,6 +38,7 @@ __all__ = [
     "Budget",
     "ConfigurationError",
     "GeminiShim",
+    "Health",
     "HttpxTransport",
     "InjectKey",
     "JSONLines",
@@ -84,6 +85,7 @@ _HOME = {
     "GeminiShim": "shim",
     "ConfigurationError": "errors",
     "HttpxTransport": "upstream",
+    "Health": "middleware",
     "InjectKey": "middleware",
     "JSONLines": "sinks",
     "Key": "keys",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
 
 from asgi_aiproxy import __version__
 from asgi_aiproxy.cli import add_commands
 from asgi_aiproxy.cli.words import CONFIG
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.logs import configure
+from asgi_aiproxy.middleware import Health
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,9 +63,10 @@ def _port(text: str) -> int:
 def _serve(arguments: argparse.Namespace) -> int:
     from asgi_aiproxy.settings import build, load
 
-    logging.basicConfig(format="%(levelname)s:     %(name)s: %(message)s")
-    logging.getLogger("asgi_aiproxy").setLevel(logging.INFO)
-    app = build(load(arguments.config))
+    settings = load(arguments.config)
+    configure(format=settings.log_format, level=settings.log_level)
+    app = build(settings)
+    front = Health(app, store=getattr(app, "store", None))
     try:
         import uvicorn
     except ImportError:
@@ -69,16 +75,32 @@ def _serve(arguments: argparse.Namespace) -> int:
         ) from None
     # uvicorn stops in good order and then raises the signal again: that is no failure.
     signal.signal(signal.SIGTERM, _stop)
-    uvicorn.run(
-        app,
+    config = uvicorn.Config(
+        front,
         host=arguments.host,
         port=arguments.port,
-        log_level="info",
+        log_config=None,  # its lines go where ours go
+        log_level=settings.log_level,
         access_log=False,
         timeout_graceful_shutdown=30,
         server_header=False,
     )
-    return 0
+    server = uvicorn.Server(config)
+    leaving = server.handle_exit
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        """Say at `/ready` that no more requests should come; stop when that had time to be seen."""
+        first, front.draining = not front.draining, True
+        if first and settings.drain:
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(loop.call_later, settings.drain, leaving, number, frame)
+        else:
+            leaving(number, frame)
+
+    server.handle_exit = drain  # type: ignore[method-assign, assignment]
+    with suppress(KeyboardInterrupt):  # which is raised again, too
+        server.run()
+    return 0 if server.started else 3
 
 
 def _stop(number: int, frame: object) -> NoReturn:

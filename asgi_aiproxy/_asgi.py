@@ -136,6 +136,8 @@ def error_headers(error: APIError) -> RawHeaders:
     headers: RawHeaders = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    if error.request_id:
+        headers.append((b"aiproxy-request-id", error.request_id.encode("latin-1")))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.allow:

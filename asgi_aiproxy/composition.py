@@ -59,8 +59,16 @@ class Gateway:
     """A gateway with what it owns: store, key pools, ledger and connections, opened and closed
     with it. `admin` is mounted below `/admin`."""
 
-    def __init__(self, app: ASGIApp, parts: Sequence[Part], admin: ASGIApp | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        parts: Sequence[Part],
+        admin: ASGIApp | None = None,
+        *,
+        store: Store | None = None,
+    ) -> None:
         self.app = app
+        self.store = store
         self.admin = admin
         self._parts = parts
         self._front = app if admin is None else mount(app, {"/admin": admin})
@@ -155,7 +163,7 @@ def compose(settings: Settings) -> ASGIApp:
     admin = _admin(settings, store, providers, transport) if store is not None else None
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
-    return Gateway(app, parts, admin)
+    return Gateway(app, parts, admin, store=store)
 
 
 def store_of(settings: Settings) -> Store | None:

@@ -103,6 +103,7 @@ class APIError(AIProxyError):
         self.about: About | None = None  # of a provider's refusal, once it is classified
         # The provider's own error body, where the client speaks the same dialect.
         self.body: bytes | None = None
+        self.request_id = ""  # of the exchange that it ends, for the client to quote
         # The provider that failed, and the methods that a path takes, where that is known.
         self.provider = ""
         self.allow: tuple[str, ...] = ()

@@ -127,6 +127,11 @@ class Exchange:
         self._error: APIError | None = None
 
     @property
+    def request_id(self) -> str:
+        """What the exchange is called in answers, errors and logs."""
+        return self._call.request_id
+
+    @property
     def finished(self) -> bool:
         """Whether the answer came to its proper end."""
         return self._finished
@@ -254,6 +259,7 @@ class Exchange:
             self._finished = True
         except APIError as error:
             self._keys.without_secret(error)
+            error.request_id = self._call.request_id
             out = held + translator.fail(error)
             if translator.ended:
                 self._finished = True
@@ -415,8 +421,9 @@ class Exchange:
             outcome, status = Outcome.DONE, 200
         else:
             outcome, status = Outcome.CUT, 499  # as nginx says
+        id = f"{getrandbits(128):032x}"
         return UsageRecord(
-            id=f"{getrandbits(128):032x}",
+            id=id,
             principal=call.principal.id,
             face=call.face.name,
             operation=call.operation.name,
@@ -431,6 +438,7 @@ class Exchange:
             error=error.message if error is not None else "",
             attempts=len(self._keys.tries) or int(self._first_byte is not None),
             tries=tuple(self._keys.tries),
+            request_id=call.request_id or id,
             started=self._started,
             first_byte=self._first_byte,
             duration=time.perf_counter() - self._ticks,

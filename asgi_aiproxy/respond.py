@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
+from asgi_aiproxy._request_id import named, request_id
 from asgi_aiproxy._watch import ClientGoneError, Deadline
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import AIProxyError, APIError, Kind
@@ -81,9 +82,10 @@ class StreamReply:
                 reply = await self._exchange.open()
                 if self._ping is not None:
                     await self._quiet()
-                await self._start(_headers(reply))
+                await self._start(_headers(reply, self._exchange.request_id))
                 return await self._exchange.pump(self._write, reply.first)
         except APIError as error:
+            error.request_id = self._exchange.request_id
             self._exchange.fail(error)
             await self._quiet()
             if not self._begun:
@@ -92,11 +94,13 @@ class StreamReply:
         except ClientGoneError:
             raise
         except Exception:
-            self._exchange.fail(internal())
+            failure = internal(self._exchange.request_id)
+            self._exchange.fail(failure)
             if not self._begun:
                 raise
-            logger.exception("an answer broke within the gateway")
-            return self._face.encode_break(internal())
+            told = self._exchange.request_id
+            logger.exception("request %s: the answer broke within the gateway", told)
+            return self._face.encode_break(failure)
 
     async def _start(self, headers: RawHeaders) -> None:
         if self._begun:
@@ -138,7 +142,7 @@ class StreamReply:
 
     async def _pass_time(self) -> None:
         try:
-            await self._start([])
+            await self._start([named(self._exchange.request_id)])
             message = {"body": self._face.keepalive, "more_body": True}
             await _say(self._send, {"type": "http.response.body", **message})
         except ClientGoneError:
@@ -158,7 +162,7 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
         with _within(total):
             reply = await exchange.open()
             media_type = reply.media_type.encode("latin-1") or b"application/json"
-            headers = _headers(reply)
+            headers = _headers(reply, exchange.request_id)
             if not reply.whole:
                 begun = True
                 start = [(b"content-type", media_type), *headers]
@@ -210,33 +214,37 @@ async def refuse_websocket(
     scope: Scope, receive: Receive, send: Send, face: Face, error: APIError
 ) -> None:
     """Refuse the handshake of a WebSocket with an error in the client's own dialect."""
+    error.request_id = request_id(scope)
     headers = _asgi.error_headers(error)
     await _asgi.refuse_websocket(
         scope, receive, send, error.status, face.encode_error(error), headers
     )
 
 
-def internal() -> APIError:
+def internal(id: str = "") -> APIError:
     """A bug of ours; what exactly is for the log."""
-    return APIError(Kind.INTERNAL, "Something went wrong within the gateway.")
+    error = APIError(Kind.INTERNAL, "Something went wrong within the gateway.")
+    error.request_id = id
+    return error
 
 
-def _headers(reply: Reply) -> RawHeaders:
+def _headers(reply: Reply, id: str) -> RawHeaders:
     """What the client learns of who answered, and of the provider's headers."""
     headers = [
         (name.encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in reply.headers
         if name in _PASSED or name.startswith(_PASSED_PREFIXES)
     ]
+    headers.append(named(id))
     headers.append((b"aiproxy-provider", reply.provider.encode("latin-1", "replace")))
     if reply.key_id:
         headers.append((b"x-auth-id", reply.key_id.encode("latin-1", "replace")))
     if reply.ignored:
-        headers.append((b"aiproxy-ignored", _named(reply.ignored)))
+        headers.append((b"aiproxy-ignored", _members(reply.ignored)))
     return headers
 
 
-def _named(members: Sequence[str]) -> bytes:
+def _members(members: Sequence[str]) -> bytes:
     """Members of a request for a header: a caller can name them as it likes."""
     out, left = "", len(members)
     for name in members:

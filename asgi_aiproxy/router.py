@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
@@ -156,6 +157,7 @@ class ProviderRouter:
             if scope["type"] == "websocket":
                 await refuse_websocket(scope, receive, send, OPENAI_CHAT, error)
                 return
+            error.request_id = request_id(scope)
             with suppress(ClientGoneError):
                 await send_error(send, OPENAI_CHAT, error)
 

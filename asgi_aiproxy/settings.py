@@ -40,6 +40,7 @@ from asgi_aiproxy.composition import compose, has_prices, is_local, place
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.identity import Period
 from asgi_aiproxy.keys import Strategy
+from asgi_aiproxy.logs import LogFormat, LogLevel
 from asgi_aiproxy.networks import check_networks
 from asgi_aiproxy.providers.catalog import ROWS
 
@@ -228,6 +229,9 @@ class Settings(BaseSettings):
     ca: str | None = None
     http2: bool = False
     log_usage: bool = True
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
+    drain: float = Field(default=0.0, ge=0)
 
     def all_providers(self) -> dict[str, ProviderSettings]:
         """The providers by name, those that only routes name too."""

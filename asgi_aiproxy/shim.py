@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._headers import codings_of
+from asgi_aiproxy._request_id import named, request_id
 from asgi_aiproxy._watch import AllRounds, ClientGoneError, Watch
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.credentials import credential
@@ -131,15 +132,16 @@ class Shim:
                 principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
                 if operation.body == "none":
                     head = scope["method"] == "HEAD"
-                    await self._list(send, operation, principal, head=head)
+                    await self._list(scope, send, operation, principal, head=head)
                 else:
                     await self._relay_call(scope, receive, send, face, operation, principal)
             except APIError as error:
+                error.request_id = request_id(scope)
                 await send_error(send, face, error)
             except AIProxyError:
                 raise
             except Exception:
-                await send_error(send, face, internal())
+                await send_error(send, face, internal(request_id(scope)))
                 raise
         except ClientGoneError:
             pass  # nobody is left to tell
@@ -196,7 +198,13 @@ class Shim:
     # models
 
     async def _list(
-        self, send: Send, operation: Operation, principal: Principal, *, head: bool
+        self,
+        scope: Scope,
+        send: Send,
+        operation: Operation,
+        principal: Principal,
+        *,
+        head: bool,
     ) -> None:
         router = self._relay.router
         if operation.name == "model":
@@ -210,7 +218,8 @@ class Shim:
                 names = [(n, o) for n, o in names if _serving(principal, router.targets(n))]
             data = [_model(name, owner) for name, owner in names if principal.may_use(name)]
             body = {"object": "list", "data": data}
-        await _asgi.answer(send, 200, _json.dumps(body), [], head=head)
+        headers = [named(request_id(scope))]
+        await _asgi.answer(send, 200, _json.dumps(body), headers, head=head)
 
     # calls
 
@@ -254,6 +263,7 @@ class Shim:
             own_key=self._own_key(scope) if self._own_keys else "",
             affinity=told.get("x-session-affinity", ""),
             gate=gate,
+            request_id=request_id(scope),
         )
         await self._exchange(call, receive, send)
 
@@ -282,6 +292,7 @@ class Shim:
                 key_id=told.get("x-auth-id", ""),
                 own_key=self._own_key(scope) if self._own_keys else "",
                 gate=scope.get(GATE_KEY),
+                request_id=request_id(scope),
             )
             await self._exchange(call, upload.receive, send)
         finally:

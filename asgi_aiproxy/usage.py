@@ -123,7 +123,8 @@ async def log_usage(record: UsageRecord) -> None:
     """A sink that writes one line to the log `asgi_aiproxy.usage`."""
     used = record.usage or Usage()
     logging.getLogger("asgi_aiproxy.usage").info(
-        "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d cost=%s status=%d %.3fs",
+        "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d cost=%s status=%d "
+        "attempts=%d request=%s %.3fs%s",
         record.outcome.value,
         record.operation,
         _word(record.principal) or "-",
@@ -134,7 +135,11 @@ async def log_usage(record: UsageRecord) -> None:
         used.output,
         "-" if record.cost is None else f"${record.cost / 1_000_000:.6f}",
         record.status,
+        record.attempts,
+        record.request_id or record.id,
         record.duration,
+        f" error={_line(record.error)}" if record.error else "",
+        extra={"usage": record},
     )
 
 
@@ -144,17 +149,31 @@ def _word(text: str) -> str:
     return text if plain else ascii(text[:_LONG])
 
 
+def _line(text: str) -> str:
+    """A message within a line, in quotes, and no more than a line of it."""
+    return ascii(text[: _LONG // 2])
+
+
 _LONG = 200
 
 
 def _storable(record: UsageRecord) -> UsageRecord:
     """The same record with its texts as Unicode: callers and providers may write lone surrogates
     into a model's name, which no file, database or JSON library takes."""
+    if record.tries:
+        record = msgspec.structs.replace(record, tries=tuple(map(_storable_try, record.tries)))
     texts = {name: getattr(record, name) for name in _TEXTS}
     if all(text.isascii() for text in texts.values()):
         return record
     plain = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
     return msgspec.structs.replace(record, **plain)
+
+
+def _storable_try(attempt: Attempt) -> Attempt:
+    texts = (attempt.model, attempt.key_id, attempt.code, attempt.error)
+    model, key_id, code, error = (t.encode("utf-8", "replace").decode() for t in texts)
+    changes = {"model": model, "key_id": key_id, "code": code, "error": error}
+    return msgspec.structs.replace(attempt, **changes)
 
 
 _TEXTS = ("model", "model_asked", "model_sent", "error", "principal", "key_id", "account")

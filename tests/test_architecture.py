@@ -47,6 +47,7 @@ MAY: dict[str, set[str]] = {
     "translate": {"dialects", "errors", "framing", "messages"},
     # parts, each usable alone
     "_watch": {"errors"},
+    "_request_id": {"_asgi"},
     "_asgi": {"_headers", "_watch", "errors"},
     "usage": {"_tasks", "messages"},
     "keys": {"_tasks", "errors", "retry_after", "stores"},
@@ -92,10 +93,11 @@ MAY: dict[str, set[str]] = {
         "providers",
     }
     | {"refusals", "translate", "upstream", "usage"},
-    "respond": {"_asgi", "_watch", "dialects", "errors", "relay"},
+    "respond": {"_asgi", "_request_id", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors", "multipart"},
     # apps and middlewares
     "shim": {
+        "_request_id",
         "_asgi",
         "_headers",
         "_json",
@@ -121,6 +123,7 @@ MAY: dict[str, set[str]] = {
     "passthrough": {
         "_asgi",
         "_headers",
+        "_request_id",
         "_json",
         "_watch",
         "credentials",
@@ -130,9 +133,28 @@ MAY: dict[str, set[str]] = {
     }
     | {"identity", "keys", "messages", "providers", "refusals", "relay", "respond", "retry_after"}
     | {"inspection", "multipart", "prices", "stores", "upstream", "usage"},
-    "router": {"_asgi", "_watch", "dialects", "errors", "keys", "providers", "respond", "shim"}
+    "router": {
+        "_asgi",
+        "_request_id",
+        "_watch",
+        "dialects",
+        "errors",
+        "keys",
+        "providers",
+        "respond",
+        "shim",
+    }
     | {"passthrough"},
-    "middleware": {"_asgi", "_watch", "credentials", "dialects", "errors", "identity", "keys"}
+    "middleware": {
+        "_asgi",
+        "_request_id",
+        "_watch",
+        "credentials",
+        "dialects",
+        "errors",
+        "identity",
+        "keys",
+    }
     | {"gate", "networks", "prices", "retry_after", "stores", "tenants"},
     "admin": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "identity", "keys"}
     | {"ledger", "messages", "middleware", "networks", "providers", "stores", "tenants"}
@@ -143,9 +165,19 @@ MAY: dict[str, set[str]] = {
     "composition": {"_asgi", "admin", "errors", "hosting", "identity", "keys", "ledger"}
     | {"middleware", "prices", "providers", "router", "shim", "stores", "tenants"}
     | {"upstream", "usage"},
-    "settings": {"_asgi", "composition", "errors", "identity", "keys", "networks", "providers"},
+    "logs": set(),
+    "settings": {
+        "logs",
+        "_asgi",
+        "composition",
+        "errors",
+        "identity",
+        "keys",
+        "networks",
+        "providers",
+    },
     "cli": {"admin", "composition", "errors", "keys", "providers", "settings", "stores"},
-    "__main__": {"cli", "errors", "settings"},
+    "__main__": {"cli", "errors", "logs", "middleware", "settings"},
     # The test kit speaks the vendors' languages by itself: it is there to test the rest.
     "testing": PURE | {"_asgi", "_watch"},
 }

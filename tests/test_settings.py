@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -695,6 +696,35 @@ def serving(config: str) -> Iterator[Served]:
     if served.process.poll() is None:
         served.process.kill()
     served.process.wait(timeout=30)
+
+
+def test_serve_answers_health_and_readiness_to_everybody(serving: Served) -> None:
+    assert serving.get("/health") == {"status": "ok"}
+    assert serving.get("/ready")["status"] == "ready"
+
+
+def test_serve_says_at_ready_that_it_leaves_for_as_long_as_it_drains(tmp_path: Path) -> None:
+    path = tmp_path / "aiproxy.toml"
+    path.write_text('drain = 60\nlog_format = "json"\n[providers.openai]\nkeys = ["sk-1"]\n')
+    served = Served(str(path))
+    try:
+        served.process.send_signal(signal.SIGTERM)
+        status = 200
+        while status == 200:
+            try:
+                served.get("/ready")
+            except urllib.error.HTTPError as error:
+                status = error.code
+        assert status == 503
+        assert served.get("/health") == {"status": "ok"}
+        served.process.send_signal(signal.SIGTERM)  # twice: now
+        assert served.process.wait(timeout=30) == 0
+    finally:
+        if served.process.poll() is None:
+            served.process.kill()
+            served.process.wait(timeout=30)
+    lines = [json.loads(line) for line in served.said.splitlines()]
+    assert {"time", "level", "logger", "message"} <= set(lines[0])
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=lambda stop: stop.name)

@@ -73,7 +73,10 @@ async def test_a_wrong_method_is_told_which_are_right(path: str, allowed: str) -
 
 async def test_head_tells_of_a_list_what_get_does_without_its_body() -> None:
     app, _ = shim()
-    whole, head = [await asgi.request(app, method, "/v1/models") for method in ("GET", "HEAD")]
+    named = {"x-request-id": "one"}
+    whole, head = [
+        await asgi.request(app, method, "/v1/models", headers=named) for method in ("GET", "HEAD")
+    ]
     assert (head.status, head.headers, head.body) == (whole.status, whole.headers, b"")
     assert head.header("content-length") == str(len(whole.body))
 
@@ -452,6 +455,7 @@ async def test_only_allowed_headers_of_the_provider_reach_the_caller() -> None:
         "x-request-id",
         "x-ratelimit-remaining-requests",
         "aiproxy-provider",
+        "aiproxy-request-id",
         "x-auth-id",
     }
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_CHAT
 from asgi_aiproxy.dialects.base import Face
@@ -31,6 +32,7 @@ def face_of(scope: Scope) -> Face:
 
 async def refuse(scope: Scope, receive: Receive, send: Send, error: APIError) -> None:
     """Answer a request or a handshake with an error, if the caller is still there to take it."""
+    error.request_id = request_id(scope)
     body, headers = face_of(scope).encode_error(error), _asgi.error_headers(error)
     if scope["type"] == "websocket":
         await _asgi.refuse_websocket(scope, receive, send, error.status, body, headers)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import getrandbits
 
+from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy._watch import AllRounds
 from asgi_aiproxy.errors import APIError, Kind, kind_of
 from asgi_aiproxy.messages import Usage
@@ -46,6 +47,7 @@ class Books:
         "finished",
         "key_id",
         "model",
+        "request_id",
         "status",
         "tries",
     )
@@ -63,6 +65,7 @@ class Books:
         self.finished = False
         self.error: APIError | None = None
         self.key_id = asked.injected
+        self.request_id = request_id(asked.scope)
 
     # attempts
 
@@ -120,6 +123,7 @@ class Books:
             error=error.message if error is not None else "",
             attempts=len(tries),
             tries=() if plain else tuple(tries),
+            request_id=self.request_id,
             started=self._started,
             first_byte=self.began - self._ticks if self.began is not None else None,
             duration=time.perf_counter() - self._ticks,

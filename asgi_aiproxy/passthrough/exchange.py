@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
+from asgi_aiproxy._request_id import with_id
 from asgi_aiproxy._watch import ClientGoneError, Watch
 from asgi_aiproxy.errors import About, APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed, settle
@@ -320,8 +321,8 @@ class Exchange:
         error = turns.refused(kept.status, kept.headers, kept.body, self._ways.clock(), members)
         if kept.status in _TOLD_WITHIN and kept.body.strip() in (b"", b"{}"):
             error.about = About.REQUEST  # it says nothing: whoever asked may know
-        told = self._asked.site.name, turns.key_id, kept.status
-        logger.info("%s, key %s: HTTP %d", *told)
+        told = self._books.request_id, self._asked.site.name, turns.key_id, kept.status
+        logger.info("request %s: provider %s, key %s: HTTP %d", *told)
         self._books.failed(error)
         return kept, error
 
@@ -381,6 +382,7 @@ class Exchange:
             length = 0
         elif length is not None:
             headers.append((b"content-length", b"%d" % length))
+        headers = with_id(headers, books.request_id)
         if books.key_id:
             headers.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
         if asked.method == "POST" and status < 300 and self._metered:

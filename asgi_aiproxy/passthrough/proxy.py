@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._request_id import named, request_id
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind, check_limits
 from asgi_aiproxy.passthrough.books import Ways
@@ -131,7 +132,7 @@ class PassthroughProxy:
         try:
             asked = read(scope, self._site, self._routes, own_keys=self._own_keys)
             if asked.upgrade and asked.upgrade.strip().lower() == "websocket":
-                await self._refuse_upgrade(send)
+                await self._refuse_upgrade(scope, send)
                 return
             exchange = Exchange(self._ways, asked)
             try:
@@ -143,23 +144,25 @@ class PassthroughProxy:
         except AmbiguousError as error:
             # (HTTP/2 has no such header, and frames that nobody can mistake.)
             last = not scope.get("http_version", "1.1").startswith(("2", "3"))
-            await self._fail(send, error, last=last)
+            await self._fail(scope, send, error, last=last)
         except APIError as error:
-            await self._fail(send, error)
+            await self._fail(scope, send, error)
         except AIProxyError:
             raise
         except Exception:
-            await self._fail(send, internal())
+            await self._fail(scope, send, internal())
             raise
 
-    async def _fail(self, send: Send, error: APIError, *, last: bool = False) -> None:
+    async def _fail(self, scope: Scope, send: Send, error: APIError, *, last: bool = False) -> None:
+        error.request_id = request_id(scope)
         with suppress(ClientGoneError):
             await send_error(send, self._site.face, error, last=last)
 
-    async def _refuse_upgrade(self, send: Send) -> None:
+    async def _refuse_upgrade(self, scope: Scope, send: Send) -> None:
         """A WebSocket that comes as plain HTTP: its server did not take it for one."""
         error = APIError(Kind.INVALID, "This is no WebSocket handshake that is understood here.")
         headers = [(b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")]
+        headers.append(named(request_id(scope)))
         await _asgi.answer(send, 426, self._site.face.encode_error(error), headers)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:

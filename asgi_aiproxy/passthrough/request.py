@@ -8,6 +8,7 @@ import msgspec
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import RawHeaders, Scope
+from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.credentials import (
     INJECTED,
     credential,
@@ -130,6 +131,9 @@ def _not_allowed(message: str) -> APIError:
     return APIError(Kind.FORBIDDEN, message, param="model", code="model_not_allowed")
 
 
+_REQUEST_ID = "x-request-id"
+
+
 def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
     """What a scope asks of `site`. Raises APIError if it may not pass."""
     policy = site.policy
@@ -166,6 +170,8 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
     if site.headers:
         given = {name for name, _ in headers}
         headers += [pair for pair in site.headers if pair[0] not in given]
+    if provider is None and not any(name == _REQUEST_ID for name, _ in headers):
+        headers = [*headers, (_REQUEST_ID, request_id(scope))]
     host = said.get(b"host", "")
     if policy.forwarded in ("set", "append"):
         headers = Forwarding.of(scope, host, route.prefix).added(headers, policy.forwarded)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from contextlib import ExitStack
 
+from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.credentials import Blot, blot
 from asgi_aiproxy.errors import About, APIError, Kind
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
@@ -185,7 +186,8 @@ class Turns:
 
     def ours_refused(self, error: APIError, status: int) -> APIError:
         """What the client learns of a refusal that is about the gateway's key."""
-        logger.warning("%s refused key %s: HTTP %d", self._asked.site.name, self.key_id, status)
+        told = request_id(self._asked.scope), self._asked.site.name, self.key_id, status
+        logger.warning("request %s: provider %s refused key %s: HTTP %d", *told)
         if self._doubted:
             self._judge(guilty=len(self._tried) == 1 and self._calls, served=False)
         error.kind, error.status = Kind.KEY_REJECTED, 502

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send, deny_websocket
+from asgi_aiproxy._request_id import request_id, with_id
 from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, Kind
@@ -232,6 +233,7 @@ class Bridge:
 
     async def _deny(self, status: int, body: bytes, headers: RawHeaders) -> None:
         """Refuse the handshake."""
+        headers = with_id(headers, request_id(self._scope))
         try:
             await deny_websocket(self._scope, self._send, status, body, headers)
         except (OSError, RuntimeError) as error:  # some servers say it so
@@ -247,6 +249,7 @@ class Bridge:
         told, _ = told_headers(headers, asked.site.policy)
         if turns.blot is not None:
             told = turns.blot.headers(told)
+        told = with_id(told, books.request_id)
         if books.key_id:
             told.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
         chosen = upstream.subprotocol

@@ -264,9 +264,11 @@ _MEMBER = re.compile(r"([a-z][a-z_]*(?:\.\w+)*): ")
 
 def encode_error(error: APIError) -> bytes:
     """Write `{"type": "error", "error": {...}}`."""
-    return _json.dumps(
-        {"type": "error", "error": {"type": TYPES[error.kind], "message": error.message}}
-    )
+    said: dict[str, Any] = {"type": TYPES[error.kind], "message": error.message}
+    body: dict[str, Any] = {"type": "error", "error": said}
+    if error.request_id:
+        body["request_id"] = error.request_id
+    return _json.dumps(body)
 
 
 def decode_error(status: int, body: bytes) -> APIError:

@@ -229,7 +229,15 @@ STATUSES = {
 
 def encode_error(error: APIError) -> bytes:
     """Write `{"error": {...}}`."""
-    said = {"code": error.status, "message": error.message, "status": STATUSES[error.kind]}
+    said: dict[str, Any] = {
+        "code": error.status,
+        "message": error.message,
+        "status": STATUSES[error.kind],
+    }
+    if error.request_id:
+        # https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
+        kind = "type.googleapis.com/google.rpc.RequestInfo"
+        said["details"] = [{"@type": kind, "requestId": error.request_id}]
     return _json.dumps({"error": said})
 
 

@@ -1,0 +1,46 @@
+"""What `serve` writes to its log: lines with their time, or JSON objects, one a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: `time`, `level`, `logger`, `message`, for records of usage all of
+    their members as `usage`, and the traceback of an exception as `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        usage = getattr(record, "usage", None)
+        if isinstance(usage, msgspec.Struct):
+            line["usage"] = msgspec.to_builtins(usage)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)  # in ASCII: what callers and vendors write may be anything
+
+
+def configure(*, format: LogFormat = "text", level: LogLevel = "info") -> None:
+    """Have the root logger write to standard error in this format. For processes of one's own: a
+    host keeps the logging that it has."""
+    handler = logging.StreamHandler()
+    plain = logging.Formatter(_TEXT)
+    handler.setFormatter(JSONFormatter() if format == "json" else plain)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in ("asgi_aiproxy", "uvicorn"):
+        logging.getLogger(name).setLevel(level.upper())

@@ -1,0 +1,88 @@
+"""`Health`: whether the process lives, and whether it should be sent requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy.stores.base import Store, StoreUnavailableError
+
+_FRESH = 1.0  # seconds for which the state of the store is not asked for again
+_PATIENCE = 2.0  # seconds that the store has to answer
+
+
+class Health(Wrapper):
+    """Answers `GET /health` and `GET /ready` for load balancers; all else goes to `app`.
+
+    Both are open to anybody, so put it before `Authenticate`. `/health` is 200 as long as the
+    process answers. `/ready` is 200, and 503 from when `draining` is set, which closing the app
+    does, too. It tells the state of `store` (`ok`, `away`, or `none` without one): a store that is
+    away makes a worker no less ready, for what happens then is said elsewhere (`away`,
+    `limits_away`, `budgets_away`), and would be the same in all of them. `health` and `ready` are
+    the paths, below the mount.
+
+    ::
+
+        app = Health(Authenticate(ai, verify=verify), store=store)
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        store: Store | None = None,
+        health: str = "/health",
+        ready: str = "/ready",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(app)
+        self.draining = False
+        self._store = store
+        self._health = health
+        self._ready = ready
+        self._clock = clock
+        self._state = "none"
+        self._until = float("-inf")
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.draining = True
+        await super().__aexit__(*exc)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope, or pass it on."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        path = scope["path"]
+        asked = path.endswith((self._health, self._ready)) and scope["method"] in ("GET", "HEAD")
+        below = _asgi.local_path(scope) if asked else None
+        if below not in (self._health, self._ready):
+            await self.app(scope, receive, send)
+            return
+        status, body = 200, b'{"status":"ok"}'
+        if below == self._ready:
+            store = await self._store_state()
+            word = "draining" if self.draining else "ready"
+            status = 503 if self.draining else 200
+            body = f'{{"status":"{word}","store":"{store}"}}'.encode()
+        headers = [(b"cache-control", b"no-store")]
+        with suppress(ClientGoneError):
+            await _asgi.answer(send, status, body, headers, head=scope["method"] == "HEAD")
+
+    async def _store_state(self) -> str:
+        now = self._clock()
+        if self._store is not None and now >= self._until:
+            self._until = now + _FRESH
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await self._store.version("health")
+                self._state = "ok"
+            except (StoreUnavailableError, TimeoutError):
+                self._state = "away"
+        return self._state
