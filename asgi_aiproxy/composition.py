@@ -391,6 +391,7 @@ def _admin(
         providers=providers.values(),
         transport=transport,
         units_per_usd=settings.units_per_usd,
+        private_networks=settings.admin_private_networks,
     )
 
 

@@ -219,6 +219,7 @@ class Settings(BaseSettings):
     ratios: dict[str, float | dict[str, Any]] = {}
     units_per_usd: int = Field(default=500_000, ge=1)
     admin_token: Secret | None = None
+    admin_private_networks: list[str] = []
     timeouts: TimeoutSettings = TimeoutSettings()
     attempts: int = Field(default=3, ge=1)
     max_body: int = Field(default=32 * 1024 * 1024, ge=1)

@@ -875,7 +875,7 @@ async def test_a_replaced_key_is_the_new_one_and_calls_in_flight_keep_theirs() -
     keys, _ = pool(Key("old", id="a"))
     running = keys.take()
     fails(keys, 401)
-    await keys.add(Key("new", id="a"))
+    await keys.rotate("a", "new")
     assert running.key.secret == "old"
     assert await health(keys) == {"a": Health.OK}
     with keys.take() as lease:
@@ -929,7 +929,22 @@ async def test_nothing_that_is_shown_holds_a_secret() -> None:
 def test_a_key_without_an_id_is_known_by_its_fingerprint() -> None:
     assert Key("sk-1").id == fingerprint("sk-1") == "key-" + Key("sk-1").id[4:]
     assert Key("sk-1").id != Key("sk-2").id
-    assert len(fingerprint("\ud800")) == 12
+    assert len(fingerprint("\ud800")) == 36
+    # These two began alike, and were taken for one.
+    assert fingerprint("sk-38823") != fingerprint("sk-59480")
+
+
+async def test_adding_a_key_never_replaces_another_of_the_same_id() -> None:
+    keys, _ = pool(Key("old", id="a"))
+    with pytest.raises(ConfigurationError, match="another key with the id 'a'"):
+        await keys.add(Key("new", id="b"), Key("other", id="a"))
+    with pytest.raises(ConfigurationError, match="another key with the id 'c'"):
+        await keys.add(Key("1", id="c"), Key("2", id="c"))
+    assert {id: key.secret for id, key in keys.keys.items()} == {"a": "old"}
+    await keys.add(Key("old", id="a", weight=3))  # the same one, with more to say
+    assert keys.keys["a"].weight == 3
+    with pytest.raises(KeyError):
+        await keys.update(Key("x", id="unknown"))
 
 
 @pytest.mark.parametrize("one", ["sk-abc", Key("sk-abc")])

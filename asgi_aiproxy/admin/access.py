@@ -1,9 +1,17 @@
-"""Who may use the admin API: by the token shown, and not too often by a wrong one."""
+"""Who may use the admin API: by the token shown.
+
+A right token is let in, whatever was shown before: behind a reverse proxy, or a shared address, it
+must not be up to others whether an operator gets in. So wrong tokens are counted by the address
+they come from (as the server tells it), and too many of them in a minute are answered 429 with
+`retry-after`, and logged: a script with an old token learns that it should stop, and an operator
+that somebody guesses. What keeps guesses from being right is the length of a token: those of the
+store have 226 bits, and a short one of the administrator's own is warned of.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import logging
 import secrets
 import time
 from collections import deque
@@ -11,24 +19,27 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
 from asgi_aiproxy._asgi import Scope
-from asgi_aiproxy.admin.routes import Need
+from asgi_aiproxy.admin.routes import ROOT, Need
 from asgi_aiproxy.credentials import credential
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
 from asgi_aiproxy.identity import SCOPE_KEY, Principal
 from asgi_aiproxy.networks import within
 from asgi_aiproxy.tenants import StoredTokens
 
+logger = logging.getLogger("asgi_aiproxy")
+
 _RANK = {"read": 1, "write": 2, "root": 3}
 _WINDOW = 60.0  # seconds
 _ADDRESSES = 10_000  # that are remembered
+_SHORT = 16  # characters
 
 
 class Access:
     """Knows callers by `token` (whose scope is `root`), by the tokens of a store, or by what the
     host has put into the scope.
 
-    Who shows a wrong token `tries` times a minute is not heard for the rest of it: each address by
-    itself, each worker for itself, so that guessing costs the store nothing.
+    Who has shown a wrong token `tries` times a minute gets 429 for further wrong ones: each address
+    by itself, and each worker counts for itself.
     """
 
     def __init__(
@@ -46,11 +57,17 @@ class Access:
             )
         if tries < 1:
             raise ConfigurationError("AdminApp: tries must be at least 1.")
+        if len(token) < _SHORT:
+            logger.warning(
+                "AdminApp: the administrator's token has fewer than %d characters, so it may be "
+                "guessed. python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one.",
+                _SHORT,
+            )
         self._digest = _digest(token)
         self._stored = stored
         self._tries = tries
         self._clock = clock
-        self._known_tries: dict[str, _Tries] = {}
+        self._times: dict[str, deque[float]] = {}  # of wrong tokens, by address
 
     async def caller(self, scope: Scope, need: Need) -> Principal:
         """Who asks, if they may. Raises APIError: 401, 403, or 429 after too many wrong tries."""
@@ -65,55 +82,43 @@ class Access:
         host: Principal | None = scope.get(SCOPE_KEY)
         if host is not None:
             return host
+        token = credential({**scope, "query_string": b""})  # queries end up in logs
+        if token is None:
+            raise APIError(
+                Kind.UNAUTHORIZED,
+                "No token was given. Send it as 'Authorization: Bearer <token>'.",
+            )
+        if secrets.compare_digest(_digest(token), self._digest):
+            return ROOT
         address = _address(scope)
-        tries = self._tries_of(_near(address))
-        # One after the other, so that many guesses at the same time are no more than one by one.
-        async with tries.lock:
-            self._check(tries)
-            token = credential({**scope, "query_string": b""})  # queries end up in logs
-            if token is None:
-                raise APIError(
-                    Kind.UNAUTHORIZED,
-                    "No token was given. Send it as 'Authorization: Bearer <token>'.",
-                )
-            if secrets.compare_digest(_digest(token), self._digest):
-                return Principal("admin", "admin", scopes=("root",))
-            found = await self._stored(token)
-            if found is None:
-                tries.wrong.append(self._clock())
-                raise APIError(Kind.UNAUTHORIZED, "The token is not valid.", code="invalid_token")
+        found = await self._stored(token)
+        if found is None:
+            raise self._wrong(_near(address))
         if found.networks and not within(found.networks, address):
             raise APIError(Kind.FORBIDDEN, "This token may not be used from this address.")
         return found
 
-    def _tries_of(self, near: str) -> _Tries:
-        tries = self._known_tries.get(near)
-        if tries is None:
-            if len(self._known_tries) >= _ADDRESSES:
-                del self._known_tries[next(iter(self._known_tries))]
-            tries = self._known_tries[near] = _Tries(self._tries)
-        return tries
-
-    def _check(self, tries: _Tries) -> None:
-        now, wrong = self._clock(), tries.wrong
-        while wrong and wrong[0] <= now - _WINDOW:
-            wrong.popleft()
-        if len(wrong) >= self._tries:
-            raise APIError(
-                Kind.LIMITED,
-                "Too many wrong tokens came from this address.",
-                retry_after=wrong[0] + _WINDOW - now,
-            )
-
-
-class _Tries:
-    """When an address tried wrong tokens."""
-
-    __slots__ = ("lock", "wrong")
-
-    def __init__(self, most: int) -> None:
-        self.lock = asyncio.Lock()
-        self.wrong: deque[float] = deque(maxlen=most)
+    def _wrong(self, near: str) -> APIError:
+        """Note that a wrong token came from an address; the answer to it."""
+        now = self._clock()
+        times = self._times.pop(near, None) or deque(maxlen=self._tries)
+        self._times[near] = times  # the last that is forgotten
+        while len(self._times) > _ADDRESSES:
+            del self._times[next(iter(self._times))]
+        while times and times[0] <= now - _WINDOW:
+            times.popleft()
+        if len(times) < self._tries:
+            times.append(now)
+            if len(times) == self._tries:
+                logger.warning(
+                    "admin API: %d wrong tokens came from %s within a minute", self._tries, near
+                )
+            return APIError(Kind.UNAUTHORIZED, "The token is not valid.", code="invalid_token")
+        return APIError(
+            Kind.LIMITED,
+            "The token is not valid, and too many wrong ones came from this address.",
+            retry_after=times[0] + _WINDOW - now,
+        )
 
 
 def _digest(token: str) -> bytes:

@@ -10,6 +10,7 @@ from asgi_aiproxy import __version__, _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy.admin.access import Access
 from asgi_aiproxy.admin.billing import OwnDesk
+from asgi_aiproxy.admin.destinations import Destinations
 from asgi_aiproxy.admin.groups import AccountDesk, GroupDesk
 from asgi_aiproxy.admin.key_routes import key_routes
 from asgi_aiproxy.admin.keys import KeyDesk
@@ -34,10 +35,12 @@ class AdminApp:
 
     `token` is the administrator's, with all rights; there is none by default. Tokens of the store
     that have scopes (`read`, `write`, `root`) are let in by those, and so is whom a host's own
-    `Authenticate(identify=...)` names with scopes. Who shows a wrong token `tries` times a minute
-    has to wait. `pools` are key pools to look after, and those of `providers`, whose keys can also
-    be tried, through `transport`. `ledger` is the name of the ledger in the store, `units_per_usd`
-    what a quota unit is worth.
+    `Authenticate(identify=...)` names with scopes. More than `tries` wrong tokens a minute from one
+    address are answered 429, a right one never. `pools` are key pools to look after, and those of
+    `providers`, whose keys can also be tried, through `transport`. `ledger` is the name of the
+    ledger in the store, `units_per_usd` what a quota unit is worth. `private_networks` are ranges
+    of addresses that keys may be led to over this API though they are not public, such as
+    `10.0.0.0/8`.
 
     ::
 
@@ -57,6 +60,7 @@ class AdminApp:
         ledger: str = "ledger",
         tries: int = 10,
         units_per_usd: int = 500_000,
+        private_networks: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -73,7 +77,9 @@ class AdminApp:
             OwnDesk(store, units_per_usd=units_per_usd, clock=clock),
         )
         self._routes = [route for desk in desks for route in desk.routes()]
-        self._routes += key_routes(KeyDesk(pools, providers, carries))  # type: ignore[arg-type]
+        destinations = Destinations(private_networks)
+        keys = KeyDesk(pools, providers, carries, destinations)  # type: ignore[arg-type]
+        self._routes += key_routes(keys)
         self._routes += self._own_routes()
 
     def __repr__(self) -> str:

@@ -94,7 +94,9 @@ def key_routes(desk: KeyDesk) -> list[Route]:
             method="PATCH",
             path=one,
             need="write",
-            run=lambda call: desk.edit(call.path["provider"], call.path["id"], call.body),
+            run=lambda call: desk.edit(
+                call.path["provider"], call.path["id"], call.body, call.caller
+            ),
             body=KeyEdit,
             answer=KeyOut,
             summary="Change a key; calls in flight keep an old secret.",

@@ -11,11 +11,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy.admin.budgets import Positive
+from asgi_aiproxy.admin.destinations import Destinations, check_redirection
 from asgi_aiproxy.admin.lines import read_lines
 from asgi_aiproxy.admin.problems import conflict, given
-from asgi_aiproxy.admin.routes import Done, Page, PageQuery, paged
+from asgi_aiproxy.admin.routes import ROOT, Done, Page, PageQuery, paged
 from asgi_aiproxy.admin.trial import Trial, attempt
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
+from asgi_aiproxy.identity import Principal
 from asgi_aiproxy.keys import Key, KeyPool, fingerprint
 from asgi_aiproxy.keys.key import fit
 from asgi_aiproxy.keys.table import KeyRow
@@ -52,13 +54,13 @@ class KeyEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     secret: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     weight: Positive | UnsetType = UNSET
     priority: int | UnsetType = UNSET
-    models: Patterns | UnsetType = UNSET
+    models: Patterns | UnsetType | None = UNSET
     rpm: Positive | UnsetType | None = UNSET
     tpm: Positive | UnsetType | None = UNSET
     concurrency: Positive | UnsetType | None = UNSET
     proxy: ProxyUrl | UnsetType | None = UNSET
     base_url: Url | UnsetType | None = UNSET
-    attributes: dict[str, Any] | UnsetType = UNSET
+    attributes: dict[str, Any] | UnsetType | None = UNSET
 
 
 class KeyOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,11 +129,18 @@ class TrialQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class KeyDesk:
     """What can be done about the keys of `pools`, those of `providers` among them. Methods raise
     APIError, which names the field, and StoreUnavailableError.
+
+    `destinations` says where keys may lead, by default anywhere.
     """
 
     def __init__(
-        self, pools: Iterable[KeyPool], providers: Iterable[Provider], transport: Transport
+        self,
+        pools: Iterable[KeyPool],
+        providers: Iterable[Provider],
+        transport: Transport,
+        destinations: Destinations | None = None,
     ) -> None:
+        self._destinations = destinations if destinations is not None else Destinations(None)
         self._providers = {provider.name: provider for provider in providers}
         own = {p.name: p.keys for p in self._providers.values() if p.keys is not None}
         self._pools: dict[str, KeyPool] = {}
@@ -205,6 +214,7 @@ class KeyDesk:
             if key.id in keys:
                 raise conflict(f"{at}id: {key.id!r} is given twice.", f"{at}id")
             keys[key.id] = key
+            await self._destinations.check(key, at)
         there = pool.keys.keys() | (await _rows_of(pool, list(keys))).keys()
         for at, id in zip(many, keys, strict=True):
             if id in there:
@@ -223,20 +233,26 @@ class KeyDesk:
         keys = await asyncio.to_thread(
             read_lines, text, lambda new: key_of(new, name, ""), there, KeyNew
         )
+        for key in keys.values():
+            if key.base_url is not None or key.proxy is not None:
+                await self._destinations.check(key, f"{key.id}: ")
         if replace:
             await pool.replace(keys.values())
         else:
             await pool.add(*keys.values())
         return Imported(list(keys))
 
-    async def edit(self, name: str, id: str, change: KeyEdit) -> KeyOut:
-        """Change some of a key."""
-        fields = given(change)
+    async def edit(self, name: str, id: str, change: KeyEdit, by: Principal = ROOT) -> KeyOut:
+        """Change some of a key; `by` is who asks."""
+        fields = given(change, models=(), attributes={})
+        before = self._find(name, id)
+        check_redirection(before, fields, by)
         try:
-            key = fit(replace(self._find(name, id), **fields), name)
+            key = fit(replace(before, **fields), name)
         except ConfigurationError as error:
             raise invalid(str(error), "secret" if "secret" in fields else None) from error
-        await self._pool(name).add(key)
+        await self._destinations.check(key, before=before)
+        await self._pool(name).update(key)
         return await self.get(name, id)
 
     async def remove(self, name: str, id: str) -> Done:
@@ -267,6 +283,8 @@ class KeyDesk:
     async def try_one(self, name: str, id: str, model: str = "") -> Trial:
         """Ask the provider with a key."""
         key = self._find(name, id)
+        if self._is_stored(name, id):
+            await self._destinations.check(key)
         return await attempt(self._tried(name), key, self._transport, model=model)
 
     async def try_all(self, name: str, query: TrialQuery) -> Page[Trial]:
@@ -277,6 +295,11 @@ class KeyDesk:
 
         async def one(id: str) -> Trial:
             async with room:
+                try:
+                    if self._is_stored(name, id):
+                        await self._destinations.check(keys[id])
+                except APIError as error:
+                    return Trial(id=id, ok=False, status=0, latency_ms=0.0, error=error.message)
                 return await attempt(provider, keys[id], self._transport, model=query.model)
 
         known = [key.id for key in page.data if key.id in keys]
@@ -297,6 +320,10 @@ class KeyDesk:
         if key is None:
             raise no_key(name, id)
         return key
+
+    def _is_stored(self, name: str, id: str) -> bool:
+        """Whether a key came over the admin API, and not from the configuration."""
+        return self._pool(name).is_added(id)
 
     def _tried(self, name: str) -> Provider:
         self._pool(name)

@@ -10,6 +10,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
+from asgi_aiproxy.keys.key import KeyExistsError
 from asgi_aiproxy.stores.base import StoreUnavailableError
 from asgi_aiproxy.tenants import NoSuchRowError, RowExistsError
 
@@ -84,6 +85,8 @@ def told(error: Exception) -> APIError:
             return APIError(Kind.NOT_FOUND, str(error), code="not_found")
         case RowExistsError():
             return conflict(str(error))
+        case KeyExistsError():
+            return conflict(str(error))
         case StoreUnavailableError():
             message = "The store is not available at the moment."
             return APIError(Kind.OVERLOADED, message, retry_after=1.0)
@@ -97,7 +100,11 @@ def conflict(message: str, param: str = "id") -> APIError:
     return APIError(Kind.INVALID, message, status=409, param=param, code="exists")
 
 
-def given(fields: msgspec.Struct) -> dict[str, Any]:
-    """The fields of a change that were sent; null is a value, too."""
+def given(fields: msgspec.Struct, **empty: Any) -> dict[str, Any]:
+    """The fields of a change that were sent. Null is None, or what `empty` says of a field."""
     known: Mapping[str, Any] = msgspec.structs.asdict(fields)
-    return {name: value for name, value in known.items() if value is not msgspec.UNSET}
+    return {
+        name: empty.get(name) if value is None else value
+        for name, value in known.items()
+        if value is not msgspec.UNSET
+    }

@@ -17,6 +17,9 @@ Need = Literal["nothing", "token", "read", "write", "root"]
 
 T = TypeVar("T")
 
+# Who has all rights: the administrator, or who works with a shell.
+ROOT = Principal("admin", "admin", scopes=("root",))
+
 MOST = 1000  # rows of a page
 
 
@@ -112,5 +115,7 @@ def find(routes: Iterable[Route], method: str, path: str) -> tuple[Route, dict[s
     if others:
         allowed = ", ".join(others)
         message = f"Not allowed: {method} {path}. This path takes {allowed}."
-        raise APIError(Kind.INVALID, message, status=405)
+        error = APIError(Kind.INVALID, message, status=405)
+        error.allow = tuple(dict.fromkeys(others))
+        raise error
     raise APIError(Kind.NOT_FOUND, f"Unknown request URL: {method} {path}.")

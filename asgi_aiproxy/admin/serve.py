@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -100,10 +99,6 @@ def _query(scope: Scope, wanted: Any) -> Any:
 
 
 async def _refuse(send: Send, error: APIError) -> None:
-    headers = list(_HEADERS)
-    if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+    headers = [*_HEADERS, *_asgi.error_headers(error)]
     body = error.body if error.body is not None else OPENAI_CHAT.encode_error(error)
     await _asgi.answer(send, error.status, body, headers)

@@ -18,11 +18,12 @@ from asgi_aiproxy.admin.budgets import (
     standings,
 )
 from asgi_aiproxy.admin.problems import given
-from asgi_aiproxy.admin.routes import Done, Page, PageQuery, Route, paged
+from asgi_aiproxy.admin.routes import ROOT, Done, Page, PageQuery, Route, paged
 from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
 from asgi_aiproxy.identity import Principal
 from asgi_aiproxy.networks import check_networks
-from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.stores.base import Store, StoreUnavailableError
+from asgi_aiproxy.stores.memory import MemoryStore
 from asgi_aiproxy.tenants import Token, Tokens
 from asgi_aiproxy.tenants.door import principal_of
 from asgi_aiproxy.tenants.token import Scope
@@ -33,7 +34,6 @@ Status = Literal["active", "disabled", "expired", "exhausted"]
 
 _RATES = ("rpm", "tpm", "concurrency")
 _GRACE = 30 * 86400.0
-ROOT = Principal("admin", "admin", scopes=("root",))
 
 
 class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,7 +139,7 @@ class TokenDesk:
             secret, row = await self.tokens.issue(**fields, limits=limits)
         except ConfigurationError as error:
             raise invalid(str(error), "secret" if new.secret else None) from error
-        return Issued(secret, (await self._shown([row]))[0])
+        return Issued(secret, await self._shown_for_sure(row))
 
     async def edit(self, id: str, change: TokenEdit, by: Principal = ROOT) -> TokenOut:
         """Change some of a token."""
@@ -151,13 +151,13 @@ class TokenDesk:
         if "budgets" in fields:
             limits["budgets"] = budgets_of(fields.pop("budgets"))
         row = await self.tokens.table.edit(id, lambda row: _changed(row, fields, limits))
-        return (await self._shown([row]))[0]
+        return await self._shown_for_sure(row)
 
     async def rotate(self, id: str, rotation: Rotation, by: Principal = ROOT) -> Issued:
         """A new secret."""
         await self._may_touch(id, by)
         secret, row = await self.tokens.rotate(id, grace=rotation.grace)
-        return Issued(secret, (await self._shown([row]))[0])
+        return Issued(secret, await self._shown_for_sure(row))
 
     async def revoke(self, id: str, by: Principal = ROOT) -> Done:
         """Dead at once, and gone."""
@@ -165,27 +165,38 @@ class TokenDesk:
         await self.tokens.revoke(id)
         return Done()
 
+    async def _shown_for_sure(self, row: Token) -> TokenOut:
+        """A token that was just written: that is not undone, nor its secret lost, because what it
+        has used cannot be read. Then that is shown as nothing."""
+        try:
+            return (await self._shown([row]))[0]
+        except StoreUnavailableError:
+            unread = MemoryStore(clock=self._clock)
+            standing = (await standings(unread, [principal_of(row, None, None)], self._clock()))[0]
+            return self._out(row, standing, self._clock())
+
     async def _shown(self, rows: list[Token]) -> list[TokenOut]:
         now = self._clock()
         callers = [principal_of(row, None, None) for row in rows]
         levels = await standings(self._store, callers, now)
-        return [
-            TokenOut(
-                id=row.id,
-                name=row.name,
-                status=_status(row, standing, now),
-                created=row.created,
-                expires=row.expires,
-                models=row.models,
-                networks=row.networks,
-                account=row.account,
-                group=row.group,
-                may_pin=row.may_pin,
-                scopes=row.scopes,
-                limits=standing,
-            )
-            for row, standing in zip(rows, levels, strict=True)
-        ]
+        pairs = zip(rows, levels, strict=True)
+        return [self._out(row, standing, now) for row, standing in pairs]
+
+    def _out(self, row: Token, standing: Standing, now: float) -> TokenOut:
+        return TokenOut(
+            id=row.id,
+            name=row.name,
+            status=_status(row, standing, now),
+            created=row.created,
+            expires=row.expires,
+            models=row.models,
+            networks=row.networks,
+            account=row.account,
+            group=row.group,
+            may_pin=row.may_pin,
+            scopes=row.scopes,
+            limits=standing,
+        )
 
     async def _check(self, fields: dict[str, Any]) -> None:
         expires = fields.get("expires")

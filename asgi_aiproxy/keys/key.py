@@ -66,6 +66,25 @@ class Key:
         return any(limit is not None for limit in (self.rpm, self.tpm, self.concurrency))
 
 
+class KeyExistsError(ConfigurationError):
+    """There is another key of the same id."""
+
+    def __init__(self, pool: str, id: str) -> None:
+        super().__init__(
+            f"Pool {pool!r}: there is another key with the id {id!r} already. Give this one an id "
+            f"of its own; rotate() gives a key a new secret, remove() takes it out."
+        )
+        self.id = id
+
+
+def check_new(keys: Iterable[Key], known: Mapping[str, Key], pool: str) -> None:
+    """Raise KeyExistsError if one of `keys` has an id under which there is another secret."""
+    secrets = {id: key.secret for id, key in known.items()}
+    for key in keys:
+        if secrets.setdefault(key.id, key.secret) != key.secret:
+            raise KeyExistsError(pool, key.id)
+
+
 def check_proxy_url(url: str | None, owner: str) -> None:
     """Raise ConfigurationError, which does not quote it, if an outbound proxy's URL is none."""
     if url and urlsplit(url).scheme not in PROXIES:
@@ -75,8 +94,8 @@ def check_proxy_url(url: str | None, owner: str) -> None:
 
 
 def fingerprint(secret: str) -> str:
-    """A name for a secret that tells nothing of it."""
-    return "key-" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    """A name for a secret that tells nothing of it, and that no other secret has (128 bits)."""
+    return "key-" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def fit(key: Key, pool: str) -> Key:

@@ -6,21 +6,22 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, Self
 
 from asgi_aiproxy.errors import About, ConfigurationError
 from asgi_aiproxy.keys.condition import condition, none_available
-from asgi_aiproxy.keys.key import Key, fit, listed, serves
+from asgi_aiproxy.keys.key import Key, check_new, fit, listed, serves
 from asgi_aiproxy.keys.lease import Lease, NoKeyError, Want
 from asgi_aiproxy.keys.line import Line
 from asgi_aiproxy.keys.prober import Prober, Test
-from asgi_aiproxy.keys.slot import Slot
+from asgi_aiproxy.keys.slot import KeyStatus, Slot
 from asgi_aiproxy.keys.strategies import (
     STRATEGIES,
     Group,
     Strategy,
+    grouped,
     ramped,
     sticky,
     system_random,
@@ -32,22 +33,6 @@ if TYPE_CHECKING:
     from asgi_aiproxy.keys.shared import Shared
     from asgi_aiproxy.keys.table import KeyTable
     from asgi_aiproxy.stores.base import Away, Store
-
-
-@dataclass(frozen=True, slots=True)
-class KeyStatus:
-    """How a key is right now; `rests` is the seconds until it may be used again.
-
-    A key that rests for some models only is `cooling`, too: `models` has the seconds for each.
-    """
-
-    id: str
-    health: Health
-    rests: float
-    in_flight: int
-    uses: int
-    failures: int
-    models: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 class KeyPool:
@@ -114,6 +99,7 @@ class KeyPool:
                 what = "the same key is given twice" if same else "two keys have the same id"
                 raise ConfigurationError(f"Pool {name!r}: {what}: {made.id!r}.")
             self._slots[made.id] = Slot(made, clock)
+        self._given = self.keys
         if store is not None:
             from asgi_aiproxy.keys.shared import Shared
 
@@ -249,7 +235,7 @@ class KeyPool:
             slot = self._slots.get(want.key_id)
             return iter(() if slot is None else (slot,))
         if self._groups is None:
-            self._groups = _grouped(self._slots.values())
+            self._groups = grouped(self._slots.values())
         if len(self._groups) == 1:
             return self._ordered(self._groups[0], want.affinity)
         return chain.from_iterable(self._ordered(group, want.affinity) for group in self._groups)
@@ -325,19 +311,39 @@ class KeyPool:
     # keeping keys
 
     async def add(self, *keys: str | Key) -> None:
-        """Add keys, or replace those of the same ids; calls in flight keep theirs.
+        """Add keys, all or none. One that is there already gets the limits, weight and all else
+        that is given now, and keeps its health; calls in flight keep what they have.
 
-        What is known of a key's health and use is kept as long as its secret is the same. In a
+        Raises ConfigurationError if there is another key, with another secret, of the same id. In a
         shared pool this, as all that follows, is so everywhere within a second, and may raise
         StoreUnavailableError.
         """
-        made = [self._made(key) for key in keys]
+        await self._put([self._made(key) for key in keys], others=False)
+
+    async def update(self, key: Key) -> None:
+        """Have this key in place of the one with its id. Raises KeyError if there is none."""
         if self._shared is not None:
-            await self._shared.put(made)
-        else:
-            for key in made:
-                self._slots[key.id] = self._slot(key)
-            self._changed()
+            await self._shared.refresh()
+        if key.id not in self._slots:
+            raise KeyError(key.id)
+        await self._put([self._made(key)], others=True)
+
+    async def _put(self, keys: list[Key], *, others: bool) -> None:
+        """Have these keys; `others`: also in place of keys with other secrets."""
+        if self._shared is not None:
+            await self._shared.put(keys, others=others)
+            return
+        check_new(keys, {} if others else self.keys, self.name)
+        for key in keys:
+            self._slots[key.id] = self._slot(key)
+        self._changed()
+
+    def is_added(self, key_id: str) -> bool:
+        """Whether a key, or where it leads, was not given in code but added later."""
+        given, slot = self._given.get(key_id), self._slots.get(key_id)
+        if given is None or slot is None:
+            return True
+        return (given.base_url, given.proxy) != (slot.key.base_url, slot.key.proxy)
 
     async def replace(self, keys: Iterable[str | Key]) -> None:
         """Have these keys in place of all others, in one step; those given in code stay in a
@@ -352,7 +358,7 @@ class KeyPool:
         """Give a key a new secret; calls in flight keep the old one. Raises KeyError."""
         if self._shared is not None:
             await self._shared.refresh()
-        await self.add(replace(self._slots[key_id].key, secret=secret))
+        await self.update(replace(self._slots[key_id].key, secret=secret))
 
     async def remove(self, key_id: str) -> None:
         """Remove a key; calls in flight keep it to their end. Raises KeyError."""
@@ -446,11 +452,6 @@ class KeyPool:
             await self._prober.stop()
         if self._shared is not None:
             await self._shared.aclose()
-
-
-def _grouped(slots: Iterable[Slot]) -> list[Group]:
-    ranked = sorted(slots, key=lambda slot: slot.key.priority)
-    return [Group(list(same)) for _, same in groupby(ranked, lambda slot: slot.key.priority)]
 
 
 def _serves(slot: Slot, want: Want) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys.desk import Contact, Desk, DeskClosedError, Ticket
-from asgi_aiproxy.keys.key import Key, serves
+from asgi_aiproxy.keys.key import Key, check_new, serves
 from asgi_aiproxy.keys.lease import Lease, NoKeyError, Want
 from asgi_aiproxy.keys.queue import Queue
 from asgi_aiproxy.keys.replica import SEPARATOR, Replica
@@ -16,7 +17,7 @@ from asgi_aiproxy.keys.sealer import Seals
 from asgi_aiproxy.keys.slot import Slot
 from asgi_aiproxy.keys.table import KeyTable, Stored
 from asgi_aiproxy.keys.verdict import Health
-from asgi_aiproxy.stores.base import Away, Refused, Store
+from asgi_aiproxy.stores.base import Away, Refused, Store, StoreUnavailableError
 
 if TYPE_CHECKING:
     from asgi_aiproxy.keys.pool import KeyPool
@@ -224,20 +225,34 @@ class Shared:
 
     # keeping keys
 
-    async def put(self, keys: Iterable[Key]) -> None:
-        """Write keys, in place of those of the same ids."""
-        await self.table.put(*keys)
-        await self.refresh()
+    async def put(self, keys: Iterable[Key], *, others: bool) -> None:
+        """Write keys; `others`: also in place of keys with other secrets.
+
+        Raises KeyExistsError.
+        """
+        keys = list(keys)
+        if not others:
+            check_new(keys, self._given, self._pool.name)
+        await self.table.put(*keys, others=others)
+        await self._read_again()
 
     async def replace(self, keys: Iterable[Key]) -> None:
         """Make these the keys of the store."""
         await self.table.replace(keys)
-        await self.refresh()
+        await self._read_again()
+
+    async def _read_again(self) -> None:
+        """Read the keys now that they have been changed. Should that fail, the change was made all
+        the same: it is read as soon as the store answers."""
+        try:
+            await self.refresh()
+        except StoreUnavailableError:
+            self._replica.read_later()
 
     async def remove(self, key_id: str) -> None:
         """Remove a key. Raises KeyError, and ConfigurationError for one given in code."""
         if await self.table.drop(key_id):
-            await self.refresh()
+            await self._read_again()
         elif key_id in self._given:
             raise ConfigurationError(
                 f"Pool {self._pool.name!r}: the key {key_id!r} is given in code, where other "
@@ -251,13 +266,15 @@ class Shared:
         await self.refresh()
         slot = self._pool._slots[key_id]
         await self.table.switch(key_id, enabled=enabled)
-        await self.refresh()
+        await self._read_again()
         if enabled:
             slot.forgive()
             self.queue.ring()
-            for tag in {slot.tag, *await self.table.store.holds(self.account)}:
-                if tag.partition(SEPARATOR)[0] == slot.tag:
-                    await self.table.store.lift(self.account, tag)
+            self.publish(slot)  # others learn of it as soon as the store answers
+            with suppress(StoreUnavailableError):
+                for tag in {slot.tag, *await self.table.store.holds(self.account)}:
+                    if tag.partition(SEPARATOR)[0] == slot.tag:
+                        await self.table.store.lift(self.account, tag)
 
     async def refresh(self) -> None:
         """Read the keys now. Raises StoreUnavailableError."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asgi_aiproxy.keys.key import Key, fingerprint
@@ -20,6 +21,22 @@ class ModelRest(NamedTuple):
     until: float
     strikes: int
     said: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """How a key is right now; `rests` is the seconds until it may be used again.
+
+    A key that rests for some models only is `cooling`, too: `models` has the seconds for each.
+    """
+
+    id: str
+    health: Health
+    rests: float
+    in_flight: int
+    uses: int
+    failures: int
+    models: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 class Slot:

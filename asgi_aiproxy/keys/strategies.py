@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import random
 from bisect import bisect
-from collections.abc import Callable, Iterator
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, groupby
 from typing import Literal
 
 from asgi_aiproxy.keys.slot import Slot
@@ -41,6 +41,12 @@ class Group:
     def weighed(self, point: float) -> Slot:
         """The key at a point between 0 and 1, where each takes room by its weight."""
         return self.slots[min(bisect(self.weights, point * self.weights[-1]), len(self.slots) - 1)]
+
+
+def grouped(slots: Iterable[Slot]) -> list[Group]:
+    """Keys by their priority, the first first."""
+    ranked = sorted(slots, key=lambda slot: slot.key.priority)
+    return [Group(list(same)) for _, same in groupby(ranked, lambda slot: slot.key.priority)]
 
 
 def _fill_first(group: Group, random: random.Random) -> Iterator[Slot]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from asgi_aiproxy.errors import AIProxyError, ConfigurationError
-from asgi_aiproxy.keys.key import Key, fit
+from asgi_aiproxy.keys.key import Key, KeyExistsError, fit
 from asgi_aiproxy.keys.sealer import SealError, Seals, Unsealed
 from asgi_aiproxy.stores.base import Store
 
@@ -84,15 +84,19 @@ class KeyTable:
         rows = await self.store.page(self.name, after, limit)
         return {id: self._shown(row) for id, row in rows.items()}
 
-    async def put(self, *keys: Key) -> None:
+    async def put(self, *keys: Key, others: bool = True) -> None:
         """Write keys, all or none, in place of those of the same ids.
 
         A key that is disabled stays so as long as its secret is the same. Raises
-        ConfigurationError if there is no sealer, or a key can not be used.
+        ConfigurationError if there is no sealer, or a key can not be used; and, unless `others` may
+        be replaced, KeyExistsError if a key of the same id has another secret.
         """
         made = _by_id(keys, self.pool)
         for _ in range(_ATTEMPTS):
             before = await self.store.rows(self.name, list(made))
+            for id, row in before.items():
+                if not others and self._is_another(made[id], row):
+                    raise KeyExistsError(self.pool, id)
             rows = {id: self._row(key, before.get(id)) for id, key in made.items()}
             expected = {id: before.get(id) for id in made}
             if not await self.store.put_many(self.name, rows, expected=expected):
@@ -220,6 +224,13 @@ class KeyTable:
             return self._decode(value)
         except msgspec.MsgspecError:
             return KeyRow(enabled=False, hidden="damaged")
+
+    def _is_another(self, key: Key, row: bytes) -> bool:
+        """Whether a row holds another key than this; one that cannot be opened may."""
+        if self._is_switch(row):
+            return False
+        known = self._open(key.id, row).key
+        return known is None or known.secret != key.secret
 
     def _is_switch(self, value: bytes) -> bool:
         """Whether a row is only about a key that is given in code."""

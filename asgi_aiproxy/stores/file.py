@@ -10,6 +10,7 @@ in neither.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -26,6 +27,8 @@ try:
     import fcntl
 except ImportError:  # Windows: nobody watches there that the file has one user
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("asgi_aiproxy")
 
 _LATER = 1.0  # seconds that what traffic changes may be unwritten
 _LAST_PAUSE = 30.0  # seconds between two attempts at most, while writing fails
@@ -95,12 +98,12 @@ class StateFile:
                 ) from error
 
     async def aclose(self) -> None:
-        """Write what has changed, and let others use the file. Raises StoreUnavailableError."""
+        """Write what has changed, and let others use the file. If that fails, the log says so."""
         try:
             async with asyncio.timeout(_GOOD_BYE):
                 await self.written()
-        except TimeoutError:
-            raise StoreUnavailableError(f"{self._path}: not written in time.") from None
+        except (StoreUnavailableError, TimeoutError) as error:
+            logger.error("%s: what changed since the last write is lost: %r", self._path, error)
         finally:
             if self._timer is not None:
                 self._timer.cancel()

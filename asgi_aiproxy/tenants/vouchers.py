@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
 
 from asgi_aiproxy.errors import AIProxyError, ConfigurationError
 from asgi_aiproxy.identity import Budget, Unit
-from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.tenants.group import Account
 from asgi_aiproxy.tenants.table import Check, Table
 from asgi_aiproxy.tenants.token import Token
@@ -106,8 +107,19 @@ class Vouchers:
         }
         ids = list(rows)
         for at in range(0, count, _AT_ONCE):
-            await self.table.create_many({id: rows[id] for id in ids[at : at + _AT_ONCE]})
+            try:
+                await self.table.create_many({id: rows[id] for id in ids[at : at + _AT_ONCE]})
+            except BaseException:
+                await self._forget(ids[:at])
+                raise
         return [_shown(raw) for raw in codes.values()]
+
+    async def _forget(self, ids: Sequence[str]) -> None:
+        """Take vouchers back whose codes nobody was told. (One that stays cannot be redeemed.)"""
+        with suppress(StoreUnavailableError):
+            for at in range(0, len(ids), _AT_ONCE):
+                some: dict[str, bytes | None] = dict.fromkeys(ids[at : at + _AT_ONCE])
+                await self.table.store.put_many(self.table.name, some)
 
     async def export(self, name: str | None = None) -> AsyncIterator[Voucher]:
         """All vouchers, or those of a lot, by their ids."""

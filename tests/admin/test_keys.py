@@ -19,7 +19,8 @@ from tests.admin.conftest import ROOT, Client
 pytestmark = pytest.mark.anyio
 
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz-0123456789"
-KEYS = "/providers/openai/keys"
+PROVIDER = "/providers/openai"
+KEYS = f"{PROVIDER}/keys"
 
 
 @pytest.fixture
@@ -296,3 +297,126 @@ async def test_a_provider_that_is_not_there_is_told(tried: Callable[[str], Clien
     found = (await tried("http://127.0.0.1:9")("POST", KEYS + "/good/test")).json
     assert (found["ok"], found["status"]) == (False, 0)
     assert found["error"]
+
+
+# ── where a secret goes ──────────────────────────────────────────────────────
+
+
+async def by_scope(client: Client, scope: str) -> Client:
+    issued = await client("POST", "/tokens", {"name": scope, "scopes": [scope]})
+    return client.by(issued.json["secret"])
+
+
+@pytest.fixture
+def kept(store: Store) -> Client:
+    """A pool with a secret of the operator's own, given in code, with an address of its own."""
+    own = Key("sk-kept-secret", id="own", base_url="http://127.0.0.1:9/v1")
+    pool = KeyPool([own], name="openai", store=store, sealer=Sealer("x" * 20))
+    return Client(AdminApp(store, token=ROOT, providers=[OPENAI.using(pool)]))
+
+
+ELSEWHERE: list[tuple[str, Any]] = [
+    ("base_url", "https://1.1.1.1/v1"),
+    ("base_url", None),
+    ("proxy", "http://1.1.1.1:3128"),
+    ("attributes", {"region": "elsewhere"}),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), ELSEWHERE)
+async def test_a_kept_secret_is_sent_elsewhere_only_by_root_or_by_who_brings_it_again(
+    kept: Client, field: str, value: Any
+) -> None:
+    writer = await by_scope(kept, "write")
+    change = {field: value}
+    refused = await writer("PATCH", f"{KEYS}/own", change)
+    assert (refused.status, refused.json["error"]["param"]) == (403, field)
+    assert "the scope 'root', or the secret again" in refused.json["error"]["message"]
+    assert (await kept("GET", f"{KEYS}/own")).json["base_url"] == "http://127.0.0.1:9/v1"
+    assert (await writer("PATCH", f"{KEYS}/own", {"weight": 3})).status == 200
+    brought = await writer("PATCH", f"{KEYS}/own", {**change, "secret": "sk-of-my-own"})
+    assert brought.status == 200
+    assert (await kept("PATCH", f"{KEYS}/own", change)).status == 200
+
+
+async def test_a_change_that_changes_no_address_needs_no_root(kept: Client) -> None:
+    writer = await by_scope(kept, "write")
+    same = {"base_url": "http://127.0.0.1:9/v1", "proxy": None, "attributes": None, "rpm": 5}
+    assert (await writer("PATCH", f"{KEYS}/own", same)).status == 200
+
+
+PRIVATE = [
+    "http://127.0.0.1:8000/v1", "http://localhost/v1", "http://127.1/", "http://2130706433/",
+    "http://0.0.0.0:80/", "http://10.1.2.3/", "http://192.168.0.1/", "http://172.16.9.9/",
+    "http://169.254.169.254/latest/meta-data", "http://100.64.0.1/", "http://[::1]:8000/",
+    "http://[fe80::1]/", "http://[fd00::1]/", "http://[::ffff:127.0.0.1]/", "http://[::]/",
+    "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://224.0.0.1/",
+    "http://user:password@127.0.0.1/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+async def test_keys_are_not_led_to_private_addresses_over_the_api_not_even_by_root(
+    kept: Client, url: str
+) -> None:
+    new = {"secret": "sk-new", "id": "new"}
+    for method, path, body, param in [
+        ("POST", KEYS, {**new, "base_url": url}, "base_url"),
+        ("POST", KEYS, [new, {"secret": "sk-2", "base_url": url}], "[1].base_url"),
+        ("POST", KEYS, {**new, "proxy": url}, "proxy"),
+        ("POST", f"{PROVIDER}/import", json.dumps({**new, "base_url": url}), "new: base_url"),
+        ("PATCH", f"{KEYS}/own", {"base_url": url}, "base_url"),
+        ("PATCH", f"{KEYS}/own", {"proxy": url}, "proxy"),
+    ]:
+        sent = body.encode() if isinstance(body, str) else body
+        status, named, message = await kept.error(method, path, sent)
+        assert (status, named) == (400, param), message
+        assert "is not a public address" in message
+        assert "password" not in message
+    assert await ids(kept) == ["own"]
+
+
+async def test_public_addresses_and_networks_the_operator_named_are_allowed(store: Store) -> None:
+    pool = KeyPool(name="openai", store=store, sealer=Sealer("x" * 20))
+    app = AdminApp(
+        store, token=ROOT, providers=[OPENAI.using(pool)], private_networks=["10.0.0.0/8"]
+    )
+    client = Client(app)
+    for number, url in enumerate(
+        ("https://1.1.1.1/v1", "http://10.9.9.9/v1", "https://[2606:4700::1]/")
+    ):
+        body = {"secret": f"sk-{number}", "base_url": url}
+        assert (await client("POST", KEYS, body)).status == 201, url
+    assert (
+        await client("POST", KEYS, {"secret": "s", "base_url": "http://127.0.0.1/"})
+    ).status == 400
+    with pytest.raises(ConfigurationError, match="Not a range"):
+        AdminApp(store, token=ROOT, private_networks=["10.0.0.0/99"])
+
+
+async def test_a_key_that_leads_to_a_private_address_is_not_tried_unless_the_operator_gave_it(
+    store: Store,
+) -> None:
+    """As one that was stored before, or whose name leads there by now."""
+    mock = MockProvider(Answer(text="Hi"))
+    async with serve(mock) as url:
+        own = Key("sk-own", id="own", base_url=f"{url}/v1")
+        pool = KeyPool([own], name="openai", store=store, sealer=Sealer("x" * 20))
+        await pool.add(Key("sk-stored", id="stored", base_url=f"{url}/v1"))
+        client = Client(AdminApp(store, token=ROOT, providers=[OPENAI.using(pool)]))
+        assert (await client("POST", f"{KEYS}/own/test")).json["ok"]
+        assert (await client.error("POST", f"{KEYS}/stored/test"))[:2] == (400, "base_url")
+        tried = (await client("POST", f"{PROVIDER}/test")).json["data"]
+        assert [(trial["id"], trial["ok"]) for trial in tried] == [("own", True), ("stored", False)]
+    assert {request.headers["authorization"] for request in mock.seen} == {"Bearer sk-own"}
+
+
+async def test_a_key_of_an_id_that_is_there_is_409_and_named(kept: Client) -> None:
+    for body in (
+        {"secret": "sk-2", "id": "own"},
+        [{"secret": "sk-3"}, {"secret": "sk-2", "id": "own"}],
+    ):
+        answer = await kept("POST", KEYS, body)
+        assert answer.status == 409
+        assert "'own'" in answer.json["error"]["message"]
+    assert await ids(kept) == ["own"]

