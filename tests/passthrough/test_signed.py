@@ -34,20 +34,111 @@ def signature(request: Outgoing, key: str = KEY, service: str = "service") -> st
     return found.rpartition("Signature=")[2]
 
 
+VANILLA = "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"
+EXAMPLES = {
+    "get-vanilla": ("/", VANILLA),
+    "get-vanilla-query-order-key-case": (
+        "/?Param2=value2&Param1=value1",
+        "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+    ),
+    "get-vanilla-utf8-query": (
+        "/?ሴ=bar",
+        "2cdec8eed098649ff3a119c94853b13c643bcf08f8b0a1d91e12c9027818dd04",
+    ),
+    "get-utf8": ("/ሴ", "8318018e0b0f223aa2bbf98705b62bb787dc9c0e678f255a891fd03141be5d85"),
+    "get-unreserved": (
+        "/-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+        "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f",
+    ),
+    "get-slash": ("//", VANILLA),
+    "get-slash-dot-slash": ("/./", VANILLA),
+    "get-relative": ("/example/..", VANILLA),
+    "get-relative-relative": ("/example1/example2/../..", VANILLA),
+    "get-slashes": (
+        "//example//",
+        "9a624bd73a37c9a373b5312afbebe7a714a789de108f0bdfe846570885f57e84",
+    ),
+    "get-slash-pointless-dot": (
+        "/./example",
+        "ef75d96142cf21edca26f06005da7988e4f8dc83a165a80865db7089db637ec5",
+    ),
+    "get-space": (
+        "/example space/",
+        "652487583200325589f1fba4c7e578f72c47cb61beeca81406b39ddec1366741",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_that_amazon_gives(name: str) -> None:
+    path, expected = EXAMPLES[name]
+    request = Outgoing(method="GET", url=f"https://example.amazonaws.com{path}", headers=[])
+    assert signature(request) == expected
+
+
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("headers", "expected"),
     [
-        ("", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
         (
-            "?Param2=value2&Param1=value1",
-            "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+            [("x-amz-a", " a   b  c ")],
+            "9ceac193b0aaaba1038033083f95956a98025b5a0799e7ea905947b82b116b70",
+        ),
+        (
+            [("x-amz-a", '"a   b"'), ("x-amz-a", "v4"), ("x-amz-b", "z\ty")],
+            "f13e5edb45d00fa1477dbfd97f794a55ea57077c7182190f197b5db3aad1a53f",
+        ),
+        (
+            [("content-type", "text/plain;  charset=x")],
+            "f543c9f45ef0dcbc19164c8f672689133a66766fa116546f414dc73661d436c3",
         ),
     ],
-    ids=["get-vanilla", "get-vanilla-query-order-key-case"],
+    ids=["spaces", "repeated, quoted, tab", "content-type"],
 )
-def test_the_examples_that_amazon_gives(url: str, expected: str) -> None:
-    request = Outgoing(method="GET", url=f"https://example.amazonaws.com/{url}", headers=[])
-    assert signature(request) == expected
+def test_superfluous_spaces_and_repeated_headers(
+    headers: list[tuple[str, str]], expected: str
+) -> None:
+    """(Expected is what Amazon's own library, botocore, makes of the same.)"""
+    url = "https://example.amazonaws.com/x"
+    assert signature(Outgoing(method="POST", url=url, headers=headers, body=b"{}")) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "sent", "expected"),
+    [
+        (
+            "a=b+c",
+            "a=b%20c",
+            "2e33241dd0ebf9f6efed1ccaa6a9b4cf90da6f22f2ba3ce40589aa681b76412c",
+        ),
+        ("+=x&a", "%20=x&a", "6904a0272afa22828a140bfe85042ce61183ecdf13e9e08148a4daa9a5ba4b4b"),
+        ("a=%2B", "a=%2B", None),
+    ],
+)
+def test_a_plus_sign_in_a_query_is_a_space_to_everybody(
+    query: str, sent: str, expected: str | None
+) -> None:
+    """Amazon signs it as one (post-vanilla-query-nonunreserved), so it is sent as one."""
+    request = Outgoing(method="GET", url=f"https://example.amazonaws.com/?{query}", headers=[])
+    made = SigV4("us-east-1", "service", clock=lambda: MOMENT)(request, KEY)
+    assert made.url == f"https://example.amazonaws.com/?{sent}"
+    plain = Outgoing(method="GET", url=made.url, headers=[])
+    assert signature(request) == signature(plain)
+    assert expected in (None, signature(request))
+
+
+def test_header_values_are_signed_as_the_bytes_that_are_sent() -> None:
+    url = "https://example.amazonaws.com/x"
+    latin = Outgoing(method="GET", url=url, headers=[("x-amz-a", "\xc3\xa0")])
+    text = Outgoing(method="GET", url=url, headers=[("x-amz-a", "\u20ac")])
+    as_bytes = Outgoing(method="GET", url=url, headers=[("x-amz-a", "\xe2\x82\xac")])
+    assert signature(latin) != signature(text)
+    assert signature(text) == signature(as_bytes)  # one that Latin-1 cannot hold goes in UTF-8
+
+
+@pytest.mark.parametrize("service", ["s3", "S3", "s3express", "s3-object-lambda"])
+def test_s3_is_refused_as_it_wants_to_be_signed_in_another_way(service: str) -> None:
+    with pytest.raises(ConfigurationError, match="not for S3"):
+        SigV4("eu-west-1", service)
 
 
 @pytest.mark.parametrize(
