@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from asgi_aiproxy._headers import combined
-from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy._watch import ClientGoneError, Deadline
 from asgi_aiproxy.errors import APIError, Kind
 
 Scope = MutableMapping[str, Any]
@@ -95,22 +95,50 @@ def content_length(scope: Scope) -> int | None:
     return int(said) if said is not None and said.isdecimal() and len(said) < 20 else None
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole request body; raises APIError (413) above `limit` bytes, ClientGoneError."""
+async def next_piece(receive: Receive, seconds: float | None) -> Message:
+    """The next message of a request's body.
+
+    Raises ClientGoneError, and APIError (408) if nothing comes for so many seconds.
+    """
+    if seconds is None:
+        message = await receive()
+    else:
+        with Deadline(seconds, _SLOW.format(seconds), Kind.INVALID, 408):
+            message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError("The client left while it sent its request.")
+    return message
+
+
+_SLOW = "Nothing of the request's body has come for {:g} seconds."
+
+
+def closes(scope: Scope, error: APIError) -> bool:
+    """Whether a connection is of no use after an error: the rest of a body may still come on it.
+
+    (HTTP/2 has no such header.)
+    """
+    return error.status == 408 and not scope.get("http_version", "1.1").startswith(("2", "3"))
+
+
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, seconds: float | None = 60.0
+) -> bytes:
+    """The whole request body.
+
+    Raises APIError above `limit` bytes (413), or if nothing comes for so many seconds (408), and
+    ClientGoneError.
+    """
     length = content_length(scope)
     if length is not None and length > limit:
         raise too_large(limit)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError("The client left.")
+    message = await next_piece(receive, seconds)
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False) and len(body) <= limit:
         return body
     pieces, size = [body], len(body)
     while message.get("more_body", False) and size <= limit:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError("The client left.")
+        message = await next_piece(receive, seconds)
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
     if size > limit:

@@ -37,12 +37,16 @@ class ClientGoneError(AIProxyError):
 class Deadline:
     """Within the block, ends what its task waits for after so many seconds.
 
-    Raises APIError of kind `timeout` then.
+    Raises APIError of this `kind` and `status` then.
     """
 
-    def __init__(self, seconds: float, message: str) -> None:
+    def __init__(
+        self, seconds: float, message: str, kind: Kind = Kind.TIMEOUT, status: int | None = None
+    ) -> None:
         self._seconds = seconds
         self._message = message
+        self._kind = kind
+        self._status = status
         self._fired = False
 
     def __enter__(self) -> Self:
@@ -63,7 +67,7 @@ class Deadline:
         if not self._fired:
             return
         if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise APIError(Kind.TIMEOUT, self._message) from error
+            raise APIError(self._kind, self._message, status=self._status) from error
 
     def _fire(self) -> None:
         self._fired = True

@@ -140,14 +140,6 @@ def check_model(model: str) -> str:
     return model
 
 
-def path_segment(model: str, what: str = "model") -> str:
-    """A model's name that is to be one segment of a path; raises APIError if it cannot be one."""
-    check_model(model)
-    if not model or any(sign in model for sign in "/\\%?#;"):
-        raise _no_model(model, f"this provider's {what} names hold none of / \\ % ? # ;")
-    return model
-
-
 def _no_model(model: str, why: str) -> APIError:
     shown = model if len(model) <= 100 else model[:100] + "…"
     return invalid(f"Invalid model name {shown!r}: {why}.", "model", "invalid_model_name")

@@ -185,13 +185,14 @@ class TargetSettings(_Model):
 
 
 class TimeoutSettings(_Model):
-    """Five limits in seconds, see `asgi_aiproxy.upstream.Timeouts`."""
+    """Six limits in seconds, see `asgi_aiproxy.upstream.Timeouts`."""
 
     pool: float = Field(default=10.0, gt=0)
     connect: float = Field(default=10.0, gt=0)
     first: float | None = Field(default=600.0, gt=0)
     idle: float | None = Field(default=180.0, gt=0)
     total: float | None = Field(default=None, gt=0)
+    body: float | None = Field(default=60.0, gt=0)
 
 
 class Settings(BaseSettings):

@@ -97,7 +97,8 @@ class Shim:
             strict=strict,
         )
         self._models = ModelList(self._relay.transport)
-        self._total = (timeouts if timeouts is not None else Timeouts()).total
+        limits = timeouts if timeouts is not None else Timeouts()
+        self._total, self._body = limits.total, limits.body
         self._max_body = max_body
         self._max_upload = max_upload
         self._keepalive = keepalive
@@ -137,7 +138,7 @@ class Shim:
                     await self._relay_call(scope, receive, send, face, operation, principal)
             except APIError as error:
                 error.request_id = request_id(scope)
-                await send_error(send, face, error)
+                await send_error(send, face, error, last=_asgi.closes(scope, error))
             except AIProxyError:
                 raise
             except Exception:
@@ -240,7 +241,7 @@ class Shim:
         if operation.body == "form" and not told.get("content-type", "").startswith(_JSON):
             await self._relay_upload(scope, receive, send, face, operation, principal, told)
             return
-        body = await _asgi.read_body(scope, receive, self._max_body)
+        body = await _asgi.read_body(scope, receive, self._max_body, self._body)
         head = face.head(operation, body)
         gate: Gate | None = scope.get(GATE_KEY)
         others: tuple[str, ...] = ()
@@ -277,12 +278,12 @@ class Shim:
         principal: Principal,
         told: Mapping[str, str],
     ) -> None:
-        upload = Upload(scope, receive, self._max_upload)
+        upload = Upload(scope, receive, self._max_upload, self._body)
         try:
             call = Call(
                 face,
                 operation,
-                model=await upload.open(),
+                model=await upload.open(operation.default_model),
                 upload=upload.stream,
                 length=_asgi.content_length(scope) or 0,
                 content_type=upload.content_type,

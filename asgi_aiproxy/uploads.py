@@ -26,7 +26,7 @@ _PART = 'Content-Disposition: form-data; name="model"\r\n\r\n'
 class Upload:
     """A multipart request body on its way. `open` reads up to the model; `stream` sends it on."""
 
-    def __init__(self, scope: Scope, receive: Receive, limit: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limit: int, seconds: float | None) -> None:
         self.content_type = _asgi.header(scope, b"content-type") or ""
         self._boundary = boundary_of(self.content_type)
         self._form = FormParser(self._boundary)
@@ -34,6 +34,7 @@ class Upload:
         if self._length is not None and self._length > limit:
             raise _asgi.too_large(limit)
         self._receive = receive
+        self._seconds = seconds  # that the client may be silent
         self._limit = limit
         self._kept: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 (close)
         self._size = self._kept_size = 0
@@ -120,9 +121,7 @@ class Upload:
                 yield data
 
     async def _next(self) -> bytes:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError("The client left while it sent its request.")
+        message = await _asgi.next_piece(self._receive, self._seconds)
         data: bytes = message.get("body", b"")
         self._more = message.get("more_body", False)
         if not self._more:

@@ -72,7 +72,7 @@ MAY: dict[str, set[str]] = {
     | {"stores", "usage"},
     "credentials": {"_asgi"},
     "upstream": {"_headers", "errors"},
-    "providers": {"_json", "dialects", "errors", "keys", "upstream"},
+    "providers": {"inspection", "_json", "dialects", "errors", "keys", "upstream"},
     # from a call to its answer
     "call": {"dialects", "gate", "identity", "messages"},
     "models": {"_watch", "errors", "keys", "providers", "upstream"},

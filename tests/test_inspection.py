@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.inspection import JUDGED, check_model, folded, inspect, path_segment
+from asgi_aiproxy.inspection import JUDGED, check_model, folded, inspect
 from tests import readers
 
 DEAR = {"model": "dear"}
@@ -132,13 +132,6 @@ def test_a_name_that_could_leave_its_path_is_no_model(model: str) -> None:
 )  # fmt: skip
 def test_names_that_vendors_give_are_models(model: str) -> None:
     assert check_model(model) == model
-
-
-@pytest.mark.parametrize("model", ["", "a/b", "a\\b", "a%2fb", "a?x", "a#b", "a;b", ".."])
-def test_a_segment_of_a_path_is_one_segment(model: str) -> None:
-    with pytest.raises(APIError):
-        path_segment(model)
-    assert path_segment("gpt-4.1_x:1@2") == "gpt-4.1_x:1@2"
 
 
 # ── against other parsers ────────────────────────────────────────────────────

@@ -112,9 +112,11 @@ def nothing_said() -> APIError:
     return invalid("'messages' must hold at least one that is not empty.", "messages")
 
 
-def model_of(found: Mapping[str, msgspec.Raw]) -> str:
-    """The member `model`. Raises APIError."""
+def model_of(found: Mapping[str, msgspec.Raw], default: str = "") -> str:
+    """The member `model`, or `default` if it is absent or null. Raises APIError."""
     model = member(found, "model", text)
+    if model is None:
+        model = default
     if not model:
         raise required("model")
     return model

@@ -19,7 +19,8 @@ class Operation(msgspec.Struct, frozen=True):
     `name` is unique over all dialects; a provider lists the names it serves natively. `path` is
     what such a provider is asked for, below its base URL. `model` and `stream` are what the path
     itself says, if it does. `chat` tells that the request can be put into other dialects, `raw`
-    that the answer is bytes to be passed on as they come.
+    that the answer is bytes to be passed on as they come. `default_model` is the one that a request
+    calls which names none; without it that is an error.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Operation(msgspec.Struct, frozen=True):
     stream: bool | None = None
     chat: bool = False
     raw: bool = False
+    default_model: str = ""
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):

@@ -23,6 +23,7 @@ async def content(
     length: int | None,
     limit: int | None,
     replay: int,
+    seconds: float | None,
     whole: str = "",
     unsized: bool = False,
 ) -> Content:
@@ -31,20 +32,18 @@ async def content(
     `length` is what the client says, `limit` what is taken at most, and `replay` up to where a body
     is read before it is sent, all in bytes: what is short can be sent again. `whole` says why it
     is read before in any case, if it is; with `unsized` also one without a length, as it may be
-    short. Raises APIError, ClientGoneError.
+    short. The client may be silent for so many `seconds`. Raises APIError, ClientGoneError.
     """
     if limit is not None and length is not None and length > limit:
         raise _too_large(limit, whole)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError("The client left while it sent its request.")
+    message = await _asgi.next_piece(receive, seconds)
     data: bytes = message.get("body", b"")
     if limit is not None and len(data) > limit:
         raise _too_large(limit, whole)
     if not message.get("more_body", False):
         watch.receive = receive
         return data or None
-    body = Body(receive, watch, data, limit, whole)
+    body = Body(receive, watch, data, limit, whole, seconds)
     watch.receive = body.receive
     if whole or (length is not None and length <= replay):
         return b"".join([piece async for piece in body]) or None
@@ -64,12 +63,19 @@ class Body:
     """A body of which `first` has come."""
 
     def __init__(
-        self, receive: Receive, watch: Watch, first: bytes, limit: int | None, whole: str
+        self,
+        receive: Receive,
+        watch: Watch,
+        first: bytes,
+        limit: int | None,
+        whole: str,
+        seconds: float | None,
     ) -> None:
         self._receive = receive
         self._watch = watch
         self._limit = limit
         self._whole = whole
+        self._seconds = seconds
         self._size = self._held = len(first)
         self._ahead = deque([first] if first else ())
         self._more = True
@@ -103,6 +109,8 @@ class Body:
         """
         while self._more and self._held <= most and not enough():
             await self._fetch()
+            if self._failure is not None:
+                raise self._failure
         return not self._more
 
     async def receive(self) -> Message:
@@ -145,15 +153,18 @@ class Body:
 
     async def _fetch(self) -> None:
         """Have one more piece at hand, unless somebody else has just fetched one."""
-        held = self._size
+        held, failure = self._size, self._failure
         async with self._turn:
-            if not self._more or self._size != held:
+            if not self._more or self._size != held or self._failure is not failure:
                 return
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._more = False
-                self._failure = ClientGoneError("The client left while it sent its request.")
-                raise self._failure
+            try:
+                message = await _asgi.next_piece(self._receive, self._seconds)
+            except ClientGoneError as error:
+                self._more, self._failure = False, error
+                raise
+            except APIError as error:
+                self._wanted, self._failure = False, self._failure or error
+                raise
             data: bytes = message.get("body", b"")
             self._more = message.get("more_body", False)
             self._size += len(data)

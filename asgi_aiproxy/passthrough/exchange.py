@@ -183,6 +183,7 @@ class Exchange:
             length=asked.length,
             limit=limit,
             replay=ways.max_replay,
+            seconds=ways.timeouts.body,
             whole=whole,
             unsized=asked.site.provider is not None or asked.method in _BARE,
         )

@@ -146,7 +146,7 @@ class PassthroughProxy:
             last = not scope.get("http_version", "1.1").startswith(("2", "3"))
             await self._fail(scope, send, error, last=last)
         except APIError as error:
-            await self._fail(scope, send, error)
+            await self._fail(scope, send, error, last=_asgi.closes(scope, error))
         except AIProxyError:
             raise
         except Exception:

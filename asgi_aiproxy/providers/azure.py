@@ -13,6 +13,7 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.providers.base import Amend, Provider, header
 from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS
 from asgi_aiproxy.providers.refusals import AZURE
@@ -53,7 +54,7 @@ def in_deployment(api_version: str) -> Amend:
             return msgspec.structs.replace(draft, path="/openai/models", query=query)
         model = draft.body.get("model", "")
         name = model if isinstance(model, str) else _json.loads(bytes(model))
-        path = f"/openai/deployments/{quote(name, safe='')}{draft.path}"
+        path = f"/openai/deployments/{quote(check_model(name), safe='')}{draft.path}"
         return msgspec.structs.replace(draft, path=path, query=query)
 
     return amend

@@ -27,11 +27,13 @@ TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
-    """Five limits in seconds; None means no limit. Each but `total` ends one attempt, not the call.
+    """Six limits in seconds; None means no limit. All but `total` and `body` end one attempt, not
+    the call.
 
     `pool` waits for a free connection slot, `connect` for the connection, `first` for the first
     content of the answer (for an answer that is not streamed: all of it), `idle` between bytes
-    after that, `total` for the whole call with all its attempts.
+    after that, `total` for the whole call with all its attempts. `body` waits for the client: if
+    nothing of its request's body comes for so long, it is answered 408 and its connection closed.
     """
 
     pool: float = 10.0
@@ -39,6 +41,7 @@ class Timeouts:
     first: float | None = 600.0
     idle: float | None = 180.0
     total: float | None = None
+    body: float | None = 60.0
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True, gc=False):

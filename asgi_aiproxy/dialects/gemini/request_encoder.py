@@ -15,6 +15,7 @@ from asgi_aiproxy.dialects.base import Draft
 from asgi_aiproxy.dialects.gemini import json_schema, models
 from asgi_aiproxy.dialects.gemini.thinking import thinking_config
 from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.messages import (
     Media,
     Message,
@@ -45,7 +46,7 @@ def encode_request(request: Request) -> Draft:
 
 def path(model: str, *, stream: bool) -> str:
     """The path of a model's method; `model` may be written as Google's lists do."""
-    model = model.removeprefix("models/")
+    model = check_model(model.removeprefix("models/"))
     method = "streamGenerateContent" if stream else "generateContent"
     return f"/v1beta/models/{quote(model, safe='')}:{method}"
 

@@ -22,13 +22,22 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
 
+# The models that OpenAI documents for requests which name none. (It has retired the one for images,
+# and tells its callers to name one.)
+_IMAGES = "dall-e-2"
 _OPERATIONS = {
     "chat.completions": Operation("chat.completions", "/chat/completions", chat=True),
     "embeddings": Operation("embeddings", "/embeddings"),
-    "moderations": Operation("moderations", "/moderations"),
-    "images.generations": Operation("images.generations", "/images/generations"),
-    "images.edits": Operation("images.edits", "/images/edits", body="form"),
-    "images.variations": Operation("images.variations", "/images/variations", body="form"),
+    "moderations": Operation("moderations", "/moderations", default_model="omni-moderation-latest"),
+    "images.generations": Operation(
+        "images.generations", "/images/generations", default_model=_IMAGES
+    ),
+    "images.edits": Operation(
+        "images.edits", "/images/edits", body="form", default_model="gpt-image-1.5"
+    ),
+    "images.variations": Operation(
+        "images.variations", "/images/variations", body="form", default_model=_IMAGES
+    ),
     "audio.speech": Operation("audio.speech", "/audio/speech", raw=True),
     "audio.transcriptions": Operation("audio.transcriptions", "/audio/transcriptions", body="form"),
     "audio.translations": Operation("audio.translations", "/audio/translations", body="form"),
@@ -83,7 +92,7 @@ class OpenAIChat(Dialect):
         stream = _read.member(fields, "stream", _read.flag)
         options = _read.member(fields, "stream_options", wire.stream_options)
         return Head(
-            model=_read.model_of(fields),
+            model=_read.model_of(fields, operation.default_model),
             stream=stream is True,
             fields=fields,
             usage_wanted=bool(options and options.include_usage),
