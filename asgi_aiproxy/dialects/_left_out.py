@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asgi_aiproxy.messages import Opaque, Part, Refusal, Request, Tool, ToolResult
+from asgi_aiproxy.messages import Media, Opaque, Part, Refusal, Request, Tool, ToolResult
 
 
 def left_out(request: Request, dialect: str, *, names: bool = False) -> list[str]:
@@ -20,7 +20,20 @@ def left_out(request: Request, dialect: str, *, names: bool = False) -> list[str
         found.append("messages[].content")
     if dialect != "anthropic" and any(map(_marked, (*parts, *request.tools))):
         found.append("cache_control")
+    drawn = (p for m in request.messages if m.role == "assistant" for p in m.parts)
+    if dialect.startswith("openai") and any(isinstance(part, Media) for part in drawn):
+        found.append("messages[].images")  # a turn of the assistant has no place for them
+    if not dialect.startswith("openai") and any(map(_sized, parts)):
+        found.append("messages[].content[].image_url.detail")
     return found
+
+
+def _sized(part: Part) -> bool:
+    """Whether a part is an image, or holds one, that is to be seen in another size than usual."""
+    if isinstance(part, ToolResult):
+        return any(map(_sized, part.parts))
+    wished = part.extra.get("openai", {}) if isinstance(part, Media) else {}
+    return bool(wished.get("detail", "auto") != "auto")
 
 
 def _marked(part: Part | Tool) -> bool:

@@ -51,18 +51,24 @@ def _unsaid(value: Any) -> bool:
     return value is None or (isinstance(value, msgspec.Raw) and bytes(value) == b"null")
 
 
-def without(*names: str) -> Amend:
-    """Members that the vendor refuses, and does not need to be told."""
-
+def without(*names: str, reported: bool = True) -> Amend:
+    """Members that the vendor refuses are left out; and reported, unless they ask for nothing."""
     unwanted = frozenset(names)
 
     def amend(draft: Draft) -> Draft:
         if unwanted.isdisjoint(draft.body):
             return draft
         body = {name: value for name, value in draft.body.items() if name not in unwanted}
-        return msgspec.structs.replace(draft, body=body)
+        ignored = draft.ignored
+        if reported:
+            lost = [n for n in names if draft.body.get(n) not in (None, *_NOTHING)]
+            ignored = tuple(dict.fromkeys((*ignored, *lost)))
+        return msgspec.structs.replace(draft, body=body, ignored=ignored)
 
     return amend
+
+
+_NOTHING = (False, msgspec.Raw(b"false"), msgspec.Raw(b"null"))
 
 
 def roles(**others: str) -> Amend:
@@ -167,8 +173,13 @@ MISTRAL = Provider(
     base_url="https://api.mistral.ai/v1",
     native=CHAT | EMBEDDINGS,
     exact=False,
-    # Mistral refuses members it does not know; its last chunk tells usage unasked.
-    amend=both(of_old, renamed(seed="random_seed"), without("stream_options", "user", "store")),
+    amend=both(
+        of_old,
+        renamed(seed="random_seed"),
+        # Mistral refuses members it does not know; its last chunk tells usage unasked.
+        without("stream_options", reported=False),
+        without("user", "store"),
+    ),
 )
 GROQ = Provider(
     name="groq",

@@ -51,9 +51,6 @@ def encode_request(request: Request) -> Draft:
     ignored = left_out(request, NAME, names=True)
     if request.top_k is not None:
         ignored.append("top_k")
-    drawn = (p for m in request.messages if m.role == "assistant" for p in m.parts)
-    if any(isinstance(part, Media) for part in drawn):
-        ignored.append("messages[].images")  # an assistant's message has no place for them
     return Draft("/chat/completions", body, ignored=tuple(ignored))
 
 
