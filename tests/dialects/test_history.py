@@ -16,6 +16,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, OPENAI_CHAT
+from asgi_aiproxy.framing import SSEFramer
 from asgi_aiproxy.messages import (
     Block,
     Media,
@@ -24,10 +25,12 @@ from asgi_aiproxy.messages import (
     Response,
     Text,
     ToolCall,
+    fold,
     unfold,
 )
 from tests import strict
-from tests.asking import openai, written
+from tests.asking import asked, openai, written
+from tests.scenarios import cut, faces
 
 REQUEST = Request(model="m", messages=())
 MODEL = "claude-opus-4-6"
@@ -255,5 +258,42 @@ def test_claude_gets_its_own_answers_back_byte_for_byte_over_many_turns(
     messages.append({"role": "user", "content": "And?"})
     expected.append({"type": "text", "text": "And?"})
     turns = written("anthropic", openai(messages), MODEL).body["messages"]
+    sent = [block for turn in turns for block in turn["content"]]
+    assert json.dumps(sent) == json.dumps(expected)
+
+
+@pytest.mark.parametrize("how", HOW)
+@given(answers=st.lists(contents(), min_size=1, max_size=3))
+@settings(max_examples=80, deadline=None)
+def test_so_it_does_through_the_responses_api(
+    how: str, answers: list[list[dict[str, Any]]]
+) -> None:
+    face = faces()["openai_responses"]
+    items: list[Any] = []
+    expected: list[dict[str, Any]] = []
+    for number, content in enumerate(answers):
+        items.append({"role": "user", "content": f"Question {number}"})
+        expected.append({"type": "text", "text": f"Question {number}"})
+        decoder = ANTHROPIC_MESSAGES.decoder()
+        events = [event for frame in frames(content) for event in decoder.feed(frame)]
+        if how == "whole":
+            answer = json.loads(face.encode_response(fold(events), REQUEST))
+        else:
+            encoder = face.encoder(REQUEST)
+            data = b"".join(encoder.feed(event) for event in events)
+            (*_, last) = cut(SSEFramer(), [data])
+            answer = json.loads(last)["response"]
+        items += answer["output"]
+        expected += content
+        for block in content:
+            if block["type"] == "tool_use":
+                output = {"type": "function_call_output", "call_id": block["id"], "output": "done"}
+                items.append(output)
+                told = {"type": "tool_result", "tool_use_id": block["id"], "content": "done"}
+                expected.append(told)
+    items.append({"role": "user", "content": "And?"})
+    expected.append({"type": "text", "text": "And?"})
+    request = asked("openai_responses", {"model": "m", "input": items})
+    turns = written("anthropic", request, MODEL).body["messages"]
     sent = [block for turn in turns for block in turn["content"]]
     assert json.dumps(sent) == json.dumps(expected)
