@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import socket
 import ssl
 from collections.abc import AsyncIterable, Callable
 from functools import partial
@@ -91,12 +93,35 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
+        if error is not None and self.lost is None:
+            self._read_rest()
         if self.lost is None:
             self.lost = error if error is not None else self._closed()
         if not self.gone.done():
             self.gone.set_result(None)
         self._wake()
         self.resume_writing()
+
+    def _read_rest(self) -> None:
+        """Read what had come before writing failed.
+
+        A server may answer and close before it has taken the request, and resets the connection by
+        that. Whether the answer is read before the next write fails is a matter of chance.
+        """
+        reader, transport = self.reader, self._transport
+        if reader is None or reader.done or transport is None:
+            return
+        try:
+            file = transport.get_extra_info("socket").fileno()  # (it is not closed yet)
+            with socket.socket(fileno=os.dup(file)) as rest:
+                rest.setblocking(False)
+                while not reader.done and self.lost is None and self._held <= _HIGH:
+                    data = rest.recv(_ONE_WRITE)
+                    if not data:
+                        return
+                    self.data_received(data)
+        except OSError:
+            pass
 
     def _closed(self) -> Exception:
         """What it means that the peer has closed now."""
