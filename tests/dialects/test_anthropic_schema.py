@@ -295,3 +295,14 @@ def test_a_long_chain_of_references_is_no_trouble() -> None:
     assert json_schema.strict(schema) is not None
     chain["4999"] = {"$ref": "#/$defs/0"}
     assert json_schema.strict({"$defs": chain}) is None
+
+
+@pytest.mark.parametrize("depth", [50, 300, 450])
+def test_a_deep_schema_is_sent_or_reported(depth: int) -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    draft = written("anthropic", openai(response_format=response_format(schema)), MODEL)
+    assert ("output_config" in draft.body) is (draft.ignored == ())
+    draft = written("anthropic", openai(tools=tool(schema, strict=True)), MODEL)
+    assert ("strict" in draft.body["tools"][0]) is (draft.ignored == ())

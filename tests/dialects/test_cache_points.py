@@ -11,7 +11,7 @@ from tests.asking import HI, openai, written
 MARK = {"type": "ephemeral", "ttl": "1h"}
 MARKED: dict[str, Any] = {"cache_control": MARK}
 URL = "https://a.example/a.png"
-IMAGE = {"type": "image_url", "image_url": {"url": URL, "detail": "low"}}
+IMAGE = {"type": "image_url", "image_url": {"url": URL, "detail": "auto"}}
 PDF = {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0xLjcK"}}
 FILE = {"type": "file", "file": {"file_id": "file_1"}}
 CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -35,16 +35,16 @@ class _UnfitError(ValueError):
 def strict(schema: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | None:
     """The schema as structured outputs take it, and the keywords that it lost.
 
-    None if there is none: a `$ref` leads out of the document or back to itself, or several schemas
-    hold at once (`allOf`), which closed objects cannot.
+    None if there is none: a `$ref` leads out of the document or back to itself, several schemas
+    hold at once (`allOf`), which closed objects cannot, or they are nested too deeply to be read.
     """
-    if _schema.recursive(schema):
-        return None
-    if any(_schema.resolve(schema, ref) is None for ref in _schema.references(schema)):
-        return None
     try:
+        if _schema.recursive(schema):
+            return None
+        if any(_schema.resolve(schema, ref) is None for ref in _schema.references(schema)):
+            return None
         return _schema.adapt(schema, _fit)
-    except _UnfitError:
+    except (_UnfitError, RecursionError):
         return None
 
 
