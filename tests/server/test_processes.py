@@ -78,6 +78,7 @@ async def started(name: str, vendor: str, where: Path) -> AsyncIterator[Process]
         env={**environment, "AIPROXY_CONFIG": str(config), "PYTHONPATH": f"{ROOT}:{where}"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(START):
@@ -89,7 +90,7 @@ async def started(name: str, vendor: str, where: Path) -> AsyncIterator[Process]
         yield Process(process, port)
     finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too: they hold its output open
             await process.communicate()
 
 
