@@ -127,6 +127,13 @@ def check_limits(least: int = 1, **limits: object) -> None:
             raise ConfigurationError(f"{name} is a whole number from {least} on, not {limit!r}.")
 
 
+def internal(id: str = "") -> APIError:
+    """A bug of ours; what exactly is for the log."""
+    error = APIError(Kind.INTERNAL, "Something went wrong within the gateway.")
+    error.request_id = id
+    return error
+
+
 def invalid(message: str, param: str | None = None, code: str | None = None) -> APIError:
     """The caller's request is at fault; `param` names the field."""
     return APIError(Kind.INVALID, message, param=param, code=code)

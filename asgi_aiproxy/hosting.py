@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -37,11 +38,27 @@ def lifespan(*parts: AbstractAsyncContextManager[Any] | Lifespan) -> Callable[..
                 f"lifespan() takes apps, async context managers and lifespan functions, "
                 f"not {part!r}."
             )
+        if not isinstance(part, AbstractAsyncContextManager) and not _takes_one_argument(part):
+            raise ConfigurationError(
+                f"lifespan() cannot open {type(part).__name__}: it is an ASGI app without a way to "
+                f"be opened. Pass the app inside it, as in lifespan(ai), and mount the outer one."
+            )
 
     def entered(app: Any = None) -> Entered:
         return Entered(parts, app)
 
     return entered
+
+
+def _takes_one_argument(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called with the host application alone."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # some built-in functions do not tell their parameters
+        return True
+    return True
 
 
 class Entered(AbstractAsyncContextManager[Any, None]):

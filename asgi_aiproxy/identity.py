@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -34,6 +34,15 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     def __post_init__(self) -> None:
         if not 0 <= self.limit < 2**53:  # what a Lua number holds whole
             raise ConfigurationError(f"A budget can not be {self.limit}.")
+        for name, value, known in (
+            ("per", self.per, get_args(Period)),
+            ("unit", self.unit, get_args(Unit)),
+        ):
+            if value not in known:
+                raise ConfigurationError(
+                    f"Invalid value for {name} of a budget: {value!r}. "
+                    f"Supported values are: {', '.join(map(repr, known))}."
+                )
 
     @classmethod
     def usd(cls, dollars: float, per: Period = "total", *, shared: bool = False) -> Budget:
@@ -62,6 +71,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
             limit = getattr(self, name)
             if limit is not None and limit < 1:
                 raise ConfigurationError(f"{name} must be at least 1, or None: no limit.")
+        if isinstance(self.budgets, Budget) or not all(
+            isinstance(budget, Budget) for budget in self.budgets
+        ):
+            raise ConfigurationError(
+                "Limits: budgets must be a list of budgets, as in budgets=[Budget.usd(25)]."
+            )
         named = [(budget.per, budget.unit, budget.shared) for budget in self.budgets]
         if len(set(named)) < len(named):
             raise ConfigurationError("There are two budgets of the same unit and period.")

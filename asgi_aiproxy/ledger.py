@@ -12,7 +12,7 @@ import msgspec
 
 from asgi_aiproxy._backlog import Backlog
 from asgi_aiproxy.prices import Tariff
-from asgi_aiproxy.stores.base import Store, StoreUnavailableError
+from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
 from asgi_aiproxy.usage import UsageRecord
 
 By = Literal["principal", "account", "model", "provider", "key", "day"]
@@ -102,6 +102,7 @@ class Ledger:
         most: int = 100_000,
         keep: float = 400.0,
     ) -> None:
+        check_store(store, "Ledger")
         self._store = store
         self._prices = prices
         self._ratios = ratios

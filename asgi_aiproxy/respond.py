@@ -14,7 +14,7 @@ from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._request_id import named, request_id
 from asgi_aiproxy._watch import ClientGoneError, Deadline
 from asgi_aiproxy.dialects.base import Face
-from asgi_aiproxy.errors import AIProxyError, APIError, Kind
+from asgi_aiproxy.errors import AIProxyError, APIError, internal
 from asgi_aiproxy.relay import Exchange, Reply
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -219,13 +219,6 @@ async def refuse_websocket(
     await _asgi.refuse_websocket(
         scope, receive, send, error.status, face.encode_error(error), headers
     )
-
-
-def internal(id: str = "") -> APIError:
-    """A bug of ours; what exactly is for the log."""
-    error = APIError(Kind.INTERNAL, "Something went wrong within the gateway.")
-    error.request_id = id
-    return error
 
 
 def _headers(reply: Reply, id: str) -> RawHeaders:

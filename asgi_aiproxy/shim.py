@@ -21,7 +21,14 @@ from asgi_aiproxy.dialects import (
     OPENAI_RESPONSES,
 )
 from asgi_aiproxy.dialects.base import Face, Operation
-from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind, check_limits
+from asgi_aiproxy.errors import (
+    AIProxyError,
+    APIError,
+    ConfigurationError,
+    Kind,
+    check_limits,
+    internal,
+)
 from asgi_aiproxy.gate import GATE_KEY, Gate, must_inspect
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.inspection import inspect_fields
@@ -29,9 +36,15 @@ from asgi_aiproxy.models import ModelList
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.refusals import no_such_model
 from asgi_aiproxy.relay import Relay
-from asgi_aiproxy.respond import StreamReply, internal, refuse_websocket, send_error, send_whole
+from asgi_aiproxy.respond import StreamReply, refuse_websocket, send_error, send_whole
 from asgi_aiproxy.uploads import Upload
-from asgi_aiproxy.upstream import Timeouts, Transport, check_transport, default_transport
+from asgi_aiproxy.upstream import (
+    Timeouts,
+    Transport,
+    check_timeouts,
+    check_transport,
+    default_transport,
+)
 from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 
 MiB = 1024 * 1024
@@ -83,6 +96,7 @@ class Shim:
                 f"ProviderRouter, not {type(router).__name__}."
             )
         check_transport(transport)
+        check_timeouts(timeouts)
         check_limits(max_body=max_body, max_upload=max_upload, attempts=attempts)
         self._owned = default_transport(timeouts=timeouts) if transport is None else None
         self._recorder = Recorder(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from asgi_aiproxy._tasks import start
+from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -198,6 +200,18 @@ class _Tee:
         await asyncio.gather(*(recorder.drain(timeout) for recorder in self._recorders))
 
 
+def _check_sink(sink: object) -> None:
+    """Raise ConfigurationError unless `sink` can be awaited with a record."""
+    plain = inspect.isfunction(sink) and not inspect.iscoroutinefunction(sink)
+    if callable(sink) and not plain:
+        return
+    what = "a plain function" if plain else repr(sink)
+    raise ConfigurationError(
+        f"A usage sink must be an async function that takes a UsageRecord, not {what}. "
+        "Leave record= out to keep no records."
+    )
+
+
 _GATHER = 0.01  # seconds
 
 
@@ -213,6 +227,7 @@ class Recorder:
     def __init__(
         self, sink: UsageSink, *, max_waiting: int = 50_000, sink_timeout: float = 30.0
     ) -> None:
+        _check_sink(sink)
         self._sink = sink
         self._max_waiting = max_waiting
         self._sink_timeout = sink_timeout

@@ -24,7 +24,7 @@ from asgi_aiproxy.admin.vouchers import VoucherDesk
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.providers import Provider
-from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.stores.base import Store, check_store
 from asgi_aiproxy.tenants import StoredTokens
 from asgi_aiproxy.tenants.tokens import TOKENS
 from asgi_aiproxy.upstream import Transport, default_transport
@@ -63,6 +63,7 @@ class AdminApp:
         private_networks: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
+        check_store(store, "AdminApp")
         self._store = store
         self._access = Access(token, StoredTokens(store, clock=clock), tries=tries)
         self._owned = default_transport() if transport is None else None

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.credentials import credential
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
+from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, internal
 from asgi_aiproxy.identity import SCOPE_KEY, Principal
 from asgi_aiproxy.middleware.base import Wrapper
 from asgi_aiproxy.middleware.faces import refuse
@@ -54,6 +54,9 @@ class Authenticate(Wrapper):
         except APIError as error:
             await refuse(scope, receive, send, error)
             return
+        except Exception:  # of the functions given: the host sees it, the caller a plain 500
+            await refuse(scope, receive, send, internal())
+            raise
         scope = {**scope, SCOPE_KEY: principal}
         if principal.key_id or not principal.may_pin:
             scope["headers"] = _pinned(scope["headers"], principal.key_id)
@@ -102,11 +105,14 @@ def _address(scope: Scope) -> str | None:
 
 
 def _somebody(answer: object) -> Who:
-    """What `verify` or `identify` said: a principal or nobody, and never by a slip somebody."""
+    """What `verify` or `identify` returned, which must be a principal or None."""
     if answer is None or isinstance(answer, Principal):
         return answer
-    raise TypeError(
-        f"verify and identify return a Principal or None, this one {type(answer).__name__}."
+    name = type(answer).__name__
+    hint = " Principal(user_id) makes one of a name." if isinstance(answer, str) else ""
+    raise ConfigurationError(
+        f"verify and identify must return a Principal, or None for an unknown caller: this "
+        f"function returned {name}.{hint}"
     )
 
 

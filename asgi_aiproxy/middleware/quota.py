@@ -13,7 +13,7 @@ from asgi_aiproxy.identity import ANONYMOUS, NO_LIMITS, SCOPE_KEY, Limits, Princ
 from asgi_aiproxy.middleware.base import Wrapper
 from asgi_aiproxy.middleware.faces import refuse
 from asgi_aiproxy.prices import Tariff
-from asgi_aiproxy.stores.base import Away, Store
+from asgi_aiproxy.stores.base import Away, Store, check_store
 from asgi_aiproxy.tenants.gate import CallGate
 from asgi_aiproxy.tenants.limiter import NO_TARIFF, Limiter, OnLow
 
@@ -63,6 +63,7 @@ class Quota(Wrapper):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(app)
+        check_store(store, "Quota")
         if not 0 <= low <= 1:
             raise ConfigurationError("Quota: low is a share of a budget, between 0 and 1.")
         self._limits = limits if limits is not None else NO_LIMITS

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._request_id import with_id
 from asgi_aiproxy._watch import ClientGoneError, Watch
-from asgi_aiproxy.errors import About, APIError, Kind
+from asgi_aiproxy.errors import About, APIError, Kind, internal
 from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed, settle
 from asgi_aiproxy.inspection import NOTHING, Inspection
 from asgi_aiproxy.keys import Key
@@ -34,7 +34,7 @@ from asgi_aiproxy.passthrough.locations import relocated
 from asgi_aiproxy.passthrough.meter import Meter
 from asgi_aiproxy.passthrough.request import Asked
 from asgi_aiproxy.passthrough.turns import Turns, rests
-from asgi_aiproxy.respond import AnswerBrokeError, internal
+from asgi_aiproxy.respond import AnswerBrokeError
 from asgi_aiproxy.upstream.base import Incoming, header, whether_ended
 from asgi_aiproxy.usage import sound
 

@@ -12,7 +12,14 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._request_id import named, request_id
 from asgi_aiproxy._watch import ClientGoneError
-from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind, check_limits
+from asgi_aiproxy.errors import (
+    AIProxyError,
+    APIError,
+    ConfigurationError,
+    Kind,
+    check_limits,
+    internal,
+)
 from asgi_aiproxy.passthrough.books import Ways
 from asgi_aiproxy.passthrough.exchange import Exchange
 from asgi_aiproxy.passthrough.headers import AmbiguousError, Forwarded
@@ -21,8 +28,14 @@ from asgi_aiproxy.passthrough.routes import Routes
 from asgi_aiproxy.passthrough.site import Paths, site, with_policy
 from asgi_aiproxy.passthrough.websocket import Bridge, SocketLimits
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.respond import internal, send_error
-from asgi_aiproxy.upstream import Timeouts, Transport, check_transport, default_transport
+from asgi_aiproxy.respond import send_error
+from asgi_aiproxy.upstream import (
+    Timeouts,
+    Transport,
+    check_timeouts,
+    check_transport,
+    default_transport,
+)
 from asgi_aiproxy.usage import Recorder, UsageSink, ignore
 
 MiB = 1024 * 1024
@@ -78,6 +91,7 @@ class PassthroughProxy:
     ) -> None:
         self._site = site(target, paths)
         check_transport(transport)
+        check_timeouts(timeouts)
         check_limits(max_message=max_message, max_inspected=max_inspected)
         check_limits(0, max_replay=max_replay, max_body=max_body if max_body is not None else 0)
         if forwarded is not None:

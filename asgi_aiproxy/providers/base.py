@@ -138,7 +138,16 @@ class Provider:
     def using(
         self, keys: KeyPool | str | Key | Iterable[str | Key] = (), **changes: Any
     ) -> Provider:
-        """A copy with credentials (and any other change): a row becomes a working provider."""
+        """A copy with credentials (and any other change): a row becomes a working provider.
+
+        Raises ConfigurationError for an empty list of keys. (Without `keys` the copy has those of
+        the original: servers of one's own often need none.)
+        """
+        if isinstance(keys, list | set | frozenset | dict) and not keys:
+            raise ConfigurationError(
+                f"{self.name}: the list of keys is empty. Give at least one key, or leave the "
+                "argument out if the server needs none."
+            )
         if isinstance(keys, KeyPool):
             return replace(self, keys=keys, **changes)
         name = changes.get("name", self.name)

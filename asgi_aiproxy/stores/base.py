@@ -347,3 +347,12 @@ def check(
 ONCE = 3600.0  # seconds for which what is done once is remembered
 LATE = 86400.0  # seconds for which an expired reservation can still be settled
 PARTS = 20  # the pieces in which a window slides
+
+
+def check_store(store: object, whose: str) -> None:
+    """Raise ConfigurationError unless `store` is a store; `whose` is named in the message."""
+    if not callable(getattr(store, "admit", None)):
+        raise ConfigurationError(
+            f"{whose}: store= must be a store, as in RedisStore('redis://...') or MemoryStore(), "
+            f"not {type(store).__name__}."
+        )

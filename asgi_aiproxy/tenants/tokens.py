@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.stores.base import Store
+from asgi_aiproxy.stores.base import Store, check_store
 from asgi_aiproxy.tenants import token as made
 from asgi_aiproxy.tenants.group import Account, Group
 from asgi_aiproxy.tenants.table import Table
@@ -37,6 +37,7 @@ class Tokens:
     """
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        check_store(store, "Tokens")
         self.store = store
         self.table = Table(store, TOKENS, Token)
         self.groups = Table(store, GROUPS, Group)

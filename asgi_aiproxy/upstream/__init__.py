@@ -15,6 +15,7 @@ from asgi_aiproxy.upstream.base import (
     Outgoing,
     Timeouts,
     Transport,
+    check_timeouts,
     check_transport,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "SocketTransport",
     "Timeouts",
     "Transport",
+    "check_timeouts",
     "check_transport",
     "default_transport",
 ]

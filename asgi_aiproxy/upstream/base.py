@@ -110,6 +110,14 @@ def check_transport(transport: object) -> None:
         raise ConfigurationError(f"transport= has send() and aclose(), {name} has not.")
 
 
+def check_timeouts(timeouts: object) -> None:
+    """Raise ConfigurationError unless these are time limits, or None for the usual ones."""
+    if timeouts is not None and not isinstance(timeouts, Timeouts):
+        raise ConfigurationError(
+            f"timeouts= must be a Timeouts object, as in Timeouts(first=30), not {timeouts!r}."
+        )
+
+
 def whether_ended(answer: Incoming) -> Callable[[], bool]:
     """Tells whether all of an answer was read, where its class knows, by a method `ended`.
 
