@@ -8,12 +8,13 @@ constructors that are there for everybody::
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -49,14 +50,32 @@ logger = logging.getLogger("asgi_aiproxy")
 _PREFIX = "AIPROXY_"
 
 
-def _from_environment(value: Any) -> Any:
-    """`env:NAME` stands for what the environment variable NAME holds."""
-    if isinstance(value, str) and value.startswith("env:"):
+# How other tools refer to a variable, which here would be taken for the secret itself.
+_FOREIGN_REFERENCE = re.compile(r"\$\{?(\w+)\}?|os\.environ/(\w+)|%(\w+)%|\{\{\s*(\w+)\s*\}\}")
+
+
+def _dereferenced(value: Any) -> Any:
+    """`env:NAME` stands for what the environment variable NAME holds, `file:PATH` for what is in a
+    file, without the line end."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("env:"):
         name = value.removeprefix("env:")
         found = os.environ.get(name)
         if not found:
             raise ValueError(f"the environment variable {name} is not set")
         return found
+    if value.startswith("file:"):
+        path = value.removeprefix("file:")
+        try:
+            return Path(path).read_text("utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise ValueError(f"the file {path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"the file {path} is not UTF-8 text") from None
+    if foreign := _FOREIGN_REFERENCE.fullmatch(value.strip()):
+        name = next(group for group in foreign.groups() if group)
+        raise ValueError(f'write "env:{name}" to take the value of an environment variable')
     return value
 
 
@@ -118,8 +137,8 @@ def _targets(value: Any) -> Any:
     ]
 
 
-Text = Annotated[str, BeforeValidator(_from_environment)]
-Secret = Annotated[SecretStr, BeforeValidator(_from_environment), AfterValidator(_not_empty)]
+Text = Annotated[str, BeforeValidator(_dereferenced)]
+Secret = Annotated[SecretStr, BeforeValidator(_dereferenced), AfterValidator(_not_empty)]
 Proxy = Annotated[Secret, AfterValidator(_proxy)]
 Network = Annotated[str, AfterValidator(_network)]
 
@@ -255,7 +274,7 @@ def load(path: str | Path | None = None) -> Settings:
         try:
             file = tomllib.loads(Path(path).read_text("utf-8-sig"))
         except OSError as error:
-            raise ConfigurationError(f"{path}: can not be read: {error.strerror}.") from error
+            raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: is not valid TOML: {error}.") from error
         except RecursionError:
@@ -279,12 +298,19 @@ def build(settings: Settings | None = None) -> ASGIApp:
 
 def doubts(settings: Settings) -> list[str]:
     """What is no mistake, but may not be what was meant."""
-    found = []
+    found = list(_misspelt_variables())
     durable = settings.redis_url is not None or settings.store_file is not None
     for name, given in settings.all_providers().items():
         remote = given.base_url is None and given.kind != "openai-compatible"
         local = any(row.name == (given.kind or name) and is_local(row) for row in ROWS)
         stored = durable or settings.admin_token is not None
+        if given.base_url is not None:
+            kind = given.kind or name
+            usual = next((row.base_url for row in ROWS if row.name == kind), None)
+            if kind == "openai-compatible":
+                usual = "http://localhost/v1"
+            if usual is not None:
+                found += _doubtful_address(f"providers.{name}", given.base_url, usual)
         if remote and not local and not given.keys and not settings.own_keys and not stored:
             found.append(f"providers.{name}: it has no keys, so it is asked without one.")
     if settings.admin_token is not None and not durable:
@@ -305,6 +331,34 @@ def doubts(settings: Settings) -> list[str]:
             "lets everybody in.)"
         )
     return found
+
+
+def _misspelt_variables() -> Iterator[str]:
+    """The variables `AIPROXY_...` that no setting is read from."""
+    known = {name.upper() for name in Settings.model_fields} | {"CONFIG"}
+    for variable in sorted(os.environ):
+        name = variable.upper().removeprefix(_PREFIX)
+        if variable.upper().startswith(_PREFIX) and name.partition("__")[0] not in known:
+            hint = _did_you_mean(name.partition("__")[0], known)
+            hint = hint.replace("mean '", f"mean '{_PREFIX}")
+            yield f"environment: {variable} is not read: there is no such setting{hint}."
+
+
+def _doubtful_address(where: str, address: str, usual: str) -> Iterator[str]:
+    """What may be wrong with a provider's address, where `usual` is one that is right."""
+    path = urlsplit(address).path.rstrip("/")
+    end = urlsplit(usual).path.rstrip("/")
+    for tail in ("/chat/completions", "/responses", "/messages", "/embeddings"):
+        if path.endswith(tail):
+            yield f"{where}.base_url: leave out {tail!r}: it is added to the address."
+            return
+    versions = [part for part in path.split("/") if part in ("v1", "v1beta")]
+    if len(versions) > 1:
+        yield f"{where}.base_url: the path {path!r} has a version twice."
+    elif end.endswith("/v1") and not path:
+        yield f"{where}.base_url: it probably must end with '/v1', as in {address.rstrip('/')}/v1."
+    elif not end and versions:
+        yield f"{where}.base_url: leave out '/{versions[0]}': it is added to the address."
 
 
 def _environment() -> dict[str, Any]:
@@ -337,11 +391,42 @@ def _explained(error: ValidationError, path: object, variables: Mapping[str, Any
         message = mistake["msg"].removeprefix("Value error, ")
         message = message.replace("Input should be", "it must be")
         message = _WORDS.get(mistake["type"], message)
+        if mistake["type"] == "extra_forbidden":
+            message += _did_you_mean(str(mistake["loc"][-1]), _names_at(mistake["loc"][:-1]))
+        if mistake["type"] == "list_type" and mistake["loc"] == ("tokens",):
+            message = "write [[tokens]], with double brackets, before each token"
         source = "environment" if path is None or _holds(variables, mistake["loc"]) else path
         line = f"{source}: {place(mistake['loc'])}: {message}"
         if line not in lines:
             lines.append(line)
     return "\n".join(lines)
+
+
+def _names_at(place: Sequence[str | int]) -> list[str]:
+    """The settings that there are at a place in the configuration."""
+    model: Any = Settings
+    for at, step in enumerate(place):
+        if isinstance(step, int) or model is None:
+            continue
+        if step in getattr(model, "model_fields", {}):
+            model = _TABLES.get(step, model)
+        elif at != 1:  # the second step names a provider
+            return []
+    return list(getattr(model, "model_fields", ()))
+
+
+_TABLES: dict[str | int, type[BaseModel]] = {
+    "providers": ProviderSettings,
+    "keys": KeySettings,
+    "tokens": TokenSettings,
+    "timeouts": TimeoutSettings,
+    "routes": TargetSettings,
+}
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 _WORDS = {

@@ -49,7 +49,7 @@ MAY: dict[str, set[str]] = {
     "_watch": {"errors"},
     "_request_id": {"_asgi"},
     "_asgi": {"_headers", "_watch", "errors"},
-    "usage": {"_tasks", "messages"},
+    "usage": {"_tasks", "errors", "messages"},
     "keys": {"_tasks", "errors", "retry_after", "stores"},
     "networks": {"errors"},
     "gate": {"prices", "usage"},

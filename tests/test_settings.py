@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from asgi_aiproxy import Authenticate, ConfigurationError, OpenAIShim, ProviderRouter
+from asgi_aiproxy import AIShim, Authenticate, ConfigurationError, ProviderRouter
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.composition import Gateway
 from asgi_aiproxy.providers import OPENAI
@@ -79,14 +79,14 @@ def said(tmp_path: Path) -> Any:
     return said
 
 
-def shim_of(app: Any) -> OpenAIShim:
+def shim_of(app: Any) -> AIShim:
     """What is behind all middlewares."""
-    while not isinstance(app, OpenAIShim):
+    while not isinstance(app, AIShim):
         app = app.app
     return app
 
 
-def built(text: str) -> OpenAIShim:
+def built(text: str) -> AIShim:
     return shim_of(build(Settings(**tomllib.loads(text))))
 
 
@@ -315,7 +315,7 @@ def test_the_environment_alone_is_enough(
         monkeypatch.setenv(name, value)
     settings = load()
     assert secrets(settings) == ["sk-1"]
-    assert isinstance(build(), OpenAIShim)
+    assert isinstance(build(), AIShim)
 
 
 def test_all_else_can_come_from_variables_too(loaded: Any) -> None:
@@ -335,7 +335,7 @@ def test_a_variable_may_name_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_text(FILE, "utf-8-sig")  # also as Windows' editors write it
     monkeypatch.setenv("AIPROXY_CONFIG", str(path))
     assert load().attempts == 4
-    assert isinstance(build(), OpenAIShim)
+    assert isinstance(build(), AIShim)
     monkeypatch.setenv("AIPROXY_CONFIG", str(tmp_path / "missing.toml"))
     with pytest.raises(ConfigurationError, match="No such file"):
         build()
@@ -419,7 +419,7 @@ WRONG = [
     ('[providers.x]\nkind = "openai-compatible"', "providers.x.base_url", "needs the address"),
     ('[providers."a/b"]\nkind = "openai"', 'providers."a/b"', "holds no '/'"),
     (OPEN + '[routes]\n"gpt-4.1" = ["opnai"]', 'routes."gpt-4.1"',
-     "there is no provider 'opnai'. There are: openai, anthropic"),
+     "there is no provider 'opnai'. There are: openai, openai-responses,"),
     (OPEN + '[routes]\n"gpt-4.1" = []', 'FILE: routes."gpt-4.1"', "leads nowhere"),
     (OPEN + '[routes]\n"gpt-4.1" = 5', 'FILE: routes."gpt-4.1"', "a list of targets"),
     (OPEN + '[routes]\na = [{ target = "openai", wieght = 3 }]', "FILE: routes.a[0].wieght",
@@ -429,7 +429,7 @@ WRONG = [
     (OPEN + '[[tokens]]\ntoken = "tok-secret"', "FILE: tokens[0].name", "missing"),
     (OPEN + '[[tokens]]\ntoken = "tok-secret"\nname = ""', "FILE: tokens[0].name", "empty"),
     (OPEN + '[[tokens]]\ntoken = ""\nname = "x"', "FILE: tokens[0].token", "empty"),
-    (OPEN + '[tokens]\ntok-secret = "team"', "FILE: tokens", "must be a list"),
+    (OPEN + '[tokens]\ntok-secret = "team"', "FILE: tokens", "write [[tokens]]"),
     (OPEN + '[[tokens]]\ntoken = "tok-secret"\nname = "a"\n'
      '[[tokens]]\ntoken = "tok-secret"\nname = "b"', "tokens", "'a' and 'b' have the same token"),
     ("attempts = 0\n" + OPEN, "FILE: attempts", "greater than or equal to 1"),
@@ -469,7 +469,7 @@ def test_several_mistakes_are_told_at_once(said: Any) -> None:
 
 def test_a_file_that_can_not_be_read_is_told(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.toml", tmp_path):
-        with pytest.raises(ConfigurationError, match=f"^{re.escape(str(path))}: can not be read"):
+        with pytest.raises(ConfigurationError, match=f"^{re.escape(str(path))}: cannot be read"):
             load(path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="is not valid TOML"):
@@ -634,7 +634,7 @@ def test_a_wrong_configuration_is_told_with_status_2(command: str, tmp_path: Pat
     assert f"{path}: typo: there is no such setting" in done.stderr
     done = run(command, "--config", str(tmp_path / "missing.toml"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "can not be read" in done.stderr
+    assert "cannot be read" in done.stderr
     done = run(command)
     assert done.returncode == 2
     assert "none is configured" in done.stderr

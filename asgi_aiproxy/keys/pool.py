@@ -27,6 +27,7 @@ from asgi_aiproxy.keys.strategies import (
     system_random,
 )
 from asgi_aiproxy.keys.verdict import LONGEST, Health, verdict
+from asgi_aiproxy.stores.base import check_store
 
 if TYPE_CHECKING:
     from asgi_aiproxy.keys.sealer import Seals
@@ -69,6 +70,8 @@ class KeyPool:
         clock: Callable[[], float] = time.monotonic,
         random: random.Random | None = None,
     ) -> None:
+        if store is not None:
+            check_store(store, "KeyPool")
         if store is not None and not name:
             raise ConfigurationError("A pool in a store needs a name: those of one name are one.")
         name = name or "default"

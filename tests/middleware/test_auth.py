@@ -190,7 +190,7 @@ async def test_a_slip_of_the_function_lets_nobody_through(wanted: str, slip: Any
         return slip
 
     app, inner = guarded(**{wanted: function})
-    with pytest.raises(TypeError, match="return a Principal or None"):
+    with pytest.raises(ConfigurationError, match="must return a Principal"):
         await asgi.request(app, "GET", "/", headers={"x-api-key": "any"})
     assert inner.scopes == []
 
