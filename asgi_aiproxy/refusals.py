@@ -48,19 +48,23 @@ def not_allowed(model: str) -> APIError:
     )
 
 
-def no_key(error: NoKeyError, provider: str, model: str) -> APIError:
-    """The error for a client whose call no key can serve. Another provider may."""
+def no_key(error: NoKeyError, provider: str, model: str, *, owner: str = "") -> APIError:
+    """The error for a client whose call no key can serve. Another provider may.
+
+    `owner` is whose keys they are, if they are no provider's.
+    """
+    owner = owner or f"provider {provider!r}"
     if error.unknown:
-        return APIError(Kind.UNAUTHORIZED, f"Provider {provider!r}: {error}", code=NO_KEY)
+        return APIError(Kind.UNAUTHORIZED, f"{owner[:1].upper()}{owner[1:]}: {error}", code=NO_KEY)
     if error.empty:
-        message = f"The provider {provider!r} has no keys: add one to its pool."
+        message = f"{owner[:1].upper()}{owner[1:]} has no keys: add one."
         return APIError(Kind.KEY_REJECTED, message, status=503, code=NO_KEY)
     if not error.exists:
-        message = f"No key of provider {provider!r} may be used for the model {model!r}."
+        message = f"No key of {owner} may be used for the model {model!r}."
         return APIError(Kind.NOT_FOUND, message, param="model", code=NO_KEY)
     found = APIError(
         Kind.LIMITED if error.limited else Kind.KEY_REJECTED,
-        f"No API key for provider {provider!r} is available: {error}",
+        f"No API key for {owner} is available: {error}",
         retry_after=error.retry_after,
     )
     if not error.limited and not error.rejected:

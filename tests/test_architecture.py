@@ -155,7 +155,7 @@ MAY: dict[str, set[str]] = {
         "identity",
         "keys",
     }
-    | {"gate", "networks", "prices", "retry_after", "stores", "tenants"},
+    | {"refusals", "gate", "networks", "prices", "retry_after", "stores", "tenants"},
     "admin": {"_asgi", "_json", "_watch", "credentials", "dialects", "errors", "identity", "keys"}
     | {"ledger", "messages", "middleware", "networks", "providers", "stores", "tenants"}
     | {"upstream", "usage"},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
-from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy._request_id import request_id, with_id
 from asgi_aiproxy.credentials import (
     INJECTED,
     BlotStream,
@@ -18,12 +20,15 @@ from asgi_aiproxy.credentials import (
     subprotocols_without,
     without,
 )
-from asgi_aiproxy.dialects import OPENAI_CHAT
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
+from asgi_aiproxy.errors import ConfigurationError, check_limits
 from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.keys import KeyPool, Lease, NoKeyError
 from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy.middleware.faces import refuse
+from asgi_aiproxy.refusals import no_key
 from asgi_aiproxy.retry_after import retry_after
+
+logger = logging.getLogger("asgi_aiproxy")
 
 
 class InjectKey(Wrapper):
@@ -38,6 +43,11 @@ class InjectKey(Wrapper):
     wishes for one. Callers do not see it: it is blotted out of headers, and of the
     bodies of answers that are no success (compressed ones are not looked into).
 
+    A request that is answered with 429, 401 or 402 is made again with another key, as long as there
+    is one (of 401 and 402, three keys are asked at most): the app gets the same request once more,
+    and the first answer is dropped. For that its body is kept, up to `max_replay` bytes: one that
+    is longer is not made again, and neither is one whose caller named the key.
+
     ::
 
         InjectKey(PassthroughProxy("http://internal:9000"), pool=KeyPool(["key-1", "key-2"]))
@@ -50,20 +60,23 @@ class InjectKey(Wrapper):
         pool: KeyPool,
         header: str = "authorization",
         scheme: str | None = None,
+        max_replay: int = 1024 * 1024,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not isinstance(pool, KeyPool):
             raise ConfigurationError(
                 f"InjectKey: pool is a KeyPool, not {type(pool).__name__}: KeyPool(['key-1'])."
             )
+        check_limits(0, max_replay=max_replay)
         super().__init__(app)
         self._pool = pool
+        self._max_replay = max_replay
         self._header = header.lower().encode("latin-1")
         if scheme is None:
             scheme = "Bearer" if self._header == b"authorization" else ""
         self._lead = f"{scheme} " if scheme else ""
-        self._clock = clock
-        self._refusals = _Refusals()
+        self.clock = clock
+        self.refusals = _Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one scope on with a key, or answer that there is none."""
@@ -73,14 +86,62 @@ class InjectKey(Wrapper):
         named = _asgi.header(scope, b"x-auth-id") or ""
         affinity = _asgi.header(scope, b"x-session-affinity") or ""
         principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
+        id, tried = request_id(scope), set[str]()
+        asked = _Asked(receive, self._max_replay if not named else -1)
+
+        async def acquire() -> Lease:
+            return await self._pool.acquire(
+                key_id=named, affinity=affinity, exclude=tried, among=principal.keys
+            )
+
+        async def another(status: int) -> Lease | None:
+            """A key for the same request, if there is one and the request can be made again."""
+            if asked.lost or (status != 429 and len(tried) >= _FEW):
+                return None
+            try:
+                found = await acquire()
+            except NoKeyError:
+                return None
+            told = id, self._pool.name, status, found.key.id
+            logger.info("request %s: a key of pool %s got HTTP %d, next is %s", *told)
+            return found
+
         try:
-            lease = await self._pool.acquire(key_id=named, affinity=affinity, among=principal.keys)
+            lease = await acquire()
         except NoKeyError as error:
-            await _refuse(scope, receive, send, error)
+            failure = no_key(error, "", "", owner=f"the pool {self._pool.name!r}")
+            await refuse(scope, receive, send, failure)
             return
-        with lease:
-            watched = _Judge(lease, send, self._refusals, self._clock)
-            await self.app(self._with_key(scope, lease), receive, watched.send)
+
+        def judge(lease: Lease) -> _Judge:
+            tried.add(lease.key.id)
+            return _Judge(self, lease, send, id, another)
+
+        await self._with_keys(scope, asked, lease, judge)
+
+    async def _with_keys(
+        self, scope: Scope, asked: _Asked, lease: Lease, judge: Callable[[Lease], _Judge]
+    ) -> None:
+        """Have the app answer with a key, and as long as that is refused with the next one."""
+        refused: list[tuple[Lease, int]] = []
+        with ExitStack() as held:  # a key that was refused is judged when it is known if others are
+            while True:
+                held.enter_context(lease)
+                judged = judge(lease)
+                try:
+                    await self.app(self._with_key(scope, lease), asked.reader(), judged.send)
+                except BaseException:
+                    if judged.next is not None:
+                        judged.next.forgo()
+                    raise
+                if judged.next is None:
+                    break
+                if judged.status != 429:
+                    refused.append((lease, judged.status))
+                lease = judged.next
+            if 0 < judged.status < 400:
+                for earlier, status in refused:
+                    earlier.settle(status)
 
     def _with_key(self, scope: Scope, lease: Lease) -> Scope:
         shown = presented(scope)
@@ -97,6 +158,22 @@ class InjectKey(Wrapper):
         if "subprotocols" in scope:
             injected["subprotocols"] = subprotocols_without(scope["subprotocols"], shown)
         return injected
+
+    def soonest(self, status: int, headers: RawHeaders) -> RawHeaders:
+        """The headers of an answer, with the time at which the pool has a key again."""
+        wait = self._pool.soonest()
+        if status != 429 or not 0 < wait < float("inf"):
+            return headers
+        after = b"%d" % max(1, math.ceil(wait))
+        kept = [pair for pair in headers if pair[0].lower() not in _WHEN]
+        return [*kept, (b"retry-after", after)]
+
+
+Another = Callable[[int], Awaitable[Lease | None]]
+
+_REFUSED = frozenset({401, 402, 429})
+_FEW = 3  # keys that are asked when all of them may be refused
+_WHEN = frozenset({b"retry-after", b"retry-after-ms"})
 
 
 class _Refusals:
@@ -125,31 +202,35 @@ class _Judge:
     )
 
     def __init__(
-        self, lease: Lease, send: Send, refusals: _Refusals, clock: Callable[[], float]
+        self, owner: InjectKey, lease: Lease, send: Send, id: str, another: Another
     ) -> None:
+        self._owner = owner
         self._lease = lease
         self._send = send
-        self._refusals = refusals
-        self._clock = clock
+        self._id = id
+        self._another = another
         self._blot = blot(lease.key.secret)
         self._body: BlotStream | None = None
+        self.status = 0
+        self.next: Lease | None = None  # the key for the same request once more
 
     async def send(self, message: Message) -> None:
-        """Pass a message on."""
+        """Pass a message on, unless the request is made again."""
+        if self.next is not None:
+            return
         if message["type"] in self._STARTS:
             headers: RawHeaders = list(message.get("headers", ()))
-            told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-            status, now = message.get("status", 101), self._clock()
-            fair = self._refusals.held_against(self._lease.key.id, status)
-            if status < 400:
-                self._lease.settle(status)
-                self._lease.learn(told, now)
-            elif fair:
-                self._lease.settle(status, retry_after(told, now))
+            self.status = status = message.get("status", 101)
+            self._judge(status, headers)
+            if status in _REFUSED:
+                self.next = await self._another(status)
+                if self.next is not None:
+                    return
+                headers = self._owner.soonest(status, headers)
             if self._blot is not None:
                 headers = self._blot.headers(headers)
                 self._body = BlotStream(self._blot) if status >= 300 else None
-            headers = [pair for pair in headers if pair[0] != b"x-auth-id"]
+            headers = [pair for pair in with_id(headers, self._id) if pair[0] != b"x-auth-id"]
             headers.append((b"x-auth-id", self._lease.key.id.encode("latin-1", "replace")))
             message = {**message, "headers": headers}
         elif self._body is not None and message["type"].endswith(".body"):
@@ -162,18 +243,46 @@ class _Judge:
             message = {**message, "reason": self._blot.data(reason).decode()}
         await self._send(message)
 
+    def _judge(self, status: int, headers: RawHeaders) -> None:
+        told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        now = self._owner.clock()
+        fair = self._owner.refusals.held_against(self._lease.key.id, status)
+        if status < 400:
+            self._lease.settle(status)
+            self._lease.learn(told, now)
+        elif fair:
+            self._lease.settle(status, retry_after(told, now))
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, error: NoKeyError) -> None:
-    headers: RawHeaders = []
-    if error.unknown:
-        failure = APIError(Kind.UNAUTHORIZED, str(error), code="no_key")
-    else:
-        failure = APIError(Kind.LIMITED, "All keys are resting or busy.")
-        if error.retry_after is not None:
-            headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after + 0.5))))
-    body = OPENAI_CHAT.encode_error(failure)
-    if scope["type"] == "websocket":
-        await _asgi.refuse_websocket(scope, receive, send, failure.status, body, headers)
-        return
-    with suppress(ClientGoneError):
-        await _asgi.answer(send, failure.status, body, headers)
+
+class _Asked:
+    """A request's messages, kept as they come, so that they can be read again."""
+
+    _KINDS = frozenset({"http.request", "websocket.connect"})
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._left = limit
+        self._kept: list[Message] = []
+        self.lost = limit < 0  # whether what was read cannot be read again
+
+    def reader(self) -> Receive:
+        """A `receive` that begins with what was read before."""
+        at = 0
+
+        async def read() -> Message:
+            nonlocal at
+            if at < len(self._kept):
+                at += 1
+                return self._kept[at - 1]
+            message = await self._receive()
+            if not self.lost and message["type"] in self._KINDS:
+                self._left -= len(message.get("body", b""))
+                if self._left < 0:
+                    self.lost = True
+                    self._kept.clear()
+                else:
+                    self._kept.append(message)
+                    at += 1
+            return message
+
+        return read

@@ -78,9 +78,11 @@ class Provider:
     `native` names the operations that pass through as they are; what of chat is not among them is
     translated. `exact` says that the provider's answers keep to the letter of its dialect; others
     are mended on the way. `catalogue` names its models for `GET /v1/models`; without one it is
-    asked. `amend` sees every request before it leaves. `surface` names the API whose paths
-    `PassthroughProxy` opens, if that is not the dialect's. `refusals` says what the vendor's error
-    words are about (`asgi_aiproxy.providers.refusals`; by default as in its dialect).
+    asked. `amend` sees every request of a shim before it leaves (calls, tests of keys, lists of
+    models), but not those of `PassthroughProxy`, which pass as they came. `surface` names the API
+    whose paths `PassthroughProxy` opens, if that is not the dialect's. `refusals` says what the
+    vendor's error words are about (`asgi_aiproxy.providers.refusals`; by default as in its
+    dialect).
     """
 
     name: str

@@ -34,7 +34,35 @@ _OPENAI = {
 
 
 def locate(method: str, path: str, headers: Mapping[str, str]) -> Place:
-    """Find dialect, operation and, where the path names it, the model. Any prefix will do."""
+    """Find dialect, operation and, where the path names it, the model.
+
+    A path that no vendor documents below its address is nobody's: so a wrong `base_url` shows.
+    """
+    place = _place(method, path, headers)
+    if place.operation and _DOCUMENTED[place.dialect].match(path) is None:
+        return Place(place.dialect, "")
+    return place
+
+
+# What vendors document before their operations. OpenAI's: also Groq and Azure, OpenRouter,
+# Fireworks, Azure's older form, Google's imitation. Anthropic's: also others' imitations of it.
+_OPENAI_PATHS = re.compile(
+    r"/(?:(?:openai/|api/|inference/|v1beta/)?v1|openai|openai/deployments/[^/]+|v1beta/openai)/"
+    r"(?:(?:chat/)?completions|embeddings|images/\w+|audio/\w+|moderations|responses|models(?:/.*)?)$"
+)
+_DOCUMENTED = {
+    "openai": _OPENAI_PATHS,
+    "openai_responses": _OPENAI_PATHS,
+    "anthropic": re.compile(r"(?:/anthropic)?/v1/(?:messages|models)"),
+    # (Behind a mirror of Google's, what that adds may stand before.)
+    "gemini": re.compile(
+        r"(?:/(?!v1)[^/]+)?/v1(?:beta\d*|alpha)?/(?:projects/.*/)?(?:models|endpoints)(?:/|$)"
+    ),
+    "ollama": re.compile(r"/api/(?:chat|tags)$"),
+}
+
+
+def _place(method: str, path: str, headers: Mapping[str, str]) -> Place:
     if method == "POST":
         if content := _CONTENT.search(path):
             return Place("gemini", "chat", unquote(content[1]))

@@ -32,7 +32,8 @@ class MockProvider:
 
     `answer` is what it says unless told otherwise. With `key`, requests that do not bring that
     secret are refused. `models` are what it lists; it answers for any. Requests that a provider
-    would refuse (no such path, a wrong key, a member missing) are refused and use up no step.
+    would refuse (no such path, as with a wrong `base_url`; a wrong key; a member missing) are
+    refused and use up no step.
 
     ::
 

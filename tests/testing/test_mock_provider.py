@@ -823,9 +823,17 @@ async def test_a_form_tells_its_model_and_is_no_json(
         ("/api/chat", "ollama", "chat"),
         ("/api/unknown", "ollama", ""),
         ("/v1/unknown", "openai", ""),
+        # Base URLs that lack their /v1, or have it twice.
+        ("/chat/completions", "openai", ""),
+        ("/v1/v1/chat/completions", "openai", ""),
+        ("/v2/chat/completions", "openai", ""),
+        ("/v1/chat/completions/chat/completions", "openai", ""),
+        ("/v1/v1/messages", "anthropic", ""),
+        ("/v1beta/v1beta/models/m:generateContent", "gemini", ""),
+        ("/v1/api/chat", "ollama", ""),
     ],
 )
-async def test_the_path_decides_the_dialect(
+async def test_the_path_decides_the_dialect_and_a_wrong_base_url_is_nobodys(
     mock: MockProvider, url: str, path: str, dialect: str, operation: str
 ) -> None:
     async with httpx2.AsyncClient(base_url=url) as client:
