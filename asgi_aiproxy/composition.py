@@ -351,7 +351,13 @@ def _limits(given: TokenSettings) -> Limits:
     budgets: tuple[Budget, ...] = ()
     if given.budget_usd is not None:
         budgets = (Budget.usd(given.budget_usd, given.budget_per),)
+    budgets += tuple(Budget.parse(text) for text in given.budgets)
     return Limits(given.rpm, given.tpm, given.concurrency, budgets)
+
+
+def _in_usd(given: TokenSettings) -> bool:
+    """Whether a token has a budget in dollars."""
+    return any(budget.unit == "usd" for budget in _limits(given).budgets)
 
 
 def _limited(settings: Settings) -> bool:
@@ -411,7 +417,7 @@ def _prices(settings: Settings) -> Prices:
             own[name] = msgspec.convert(fields, Price)
         except (msgspec.ValidationError, ConfigurationError) as error:
             raise ConfigurationError(f"{place(('prices', name))}: {error}") from error
-    if not has_prices(settings) and any(token.budget_usd is not None for token in settings.tokens):
+    if not has_prices(settings) and any(map(_in_usd, settings.tokens)):
         raise ConfigurationError(
             "tokens.budget_usd: nothing has a price here: pip install 'asgi-aiproxy[prices]', or "
             "give your own in [prices]."

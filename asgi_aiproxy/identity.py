@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ SCOPE_KEY = "asgi_aiproxy.principal"
 
 Period = Literal["total", "day", "month"]
 Unit = Literal["usd", "units"]
+_BUDGET = re.compile(r"\$?([0-9][0-9_]{0,15}(?:\.[0-9]{1,6})?)( ?units?)?(?:/(total|day|month))?")
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -45,7 +47,30 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
                 )
 
     @classmethod
-    def usd(cls, dollars: float, per: Period = "total", *, shared: bool = False) -> Budget:
+    def parse(cls, text: str, *, shared: bool = False) -> Budget:
+        """A budget as it is written everywhere: an amount in US dollars, and its period if it is
+        not for all time, such as `25`, `5/day`, `100/month`; units are named: `5000 units/day`.
+
+        Raises ConfigurationError.
+        """
+        found = _BUDGET.fullmatch(text.strip().lower())
+        if found is None:
+            raise ConfigurationError(
+                f"{text!r} is not a budget: write an amount in US dollars and, unless it is for "
+                f"all time, /day or /month (25, 5/day, 100/month); or quota units: 5000 units/day."
+            )
+        amount, unit = found[1].replace("_", ""), found[2]
+        per = msgspec.convert(found[3] or "total", Period)
+        if unit is None:
+            return cls.usd(Decimal(amount), per, shared=shared)
+        if "." in amount:
+            raise ConfigurationError(f"{text!r} is not a budget: quota units are whole numbers.")
+        return cls.units(int(amount), per, shared=shared)
+
+    @classmethod
+    def usd(
+        cls, dollars: float | Decimal, per: Period = "total", *, shared: bool = False
+    ) -> Budget:
         """A budget in dollars."""
         return cls(int(Decimal(str(dollars)) * 1_000_000), per, "usd", shared)
 

@@ -39,7 +39,7 @@ from pydantic_settings import (
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.composition import compose, has_prices, is_local, place
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.identity import Period
+from asgi_aiproxy.identity import Budget, Period
 from asgi_aiproxy.keys import Strategy
 from asgi_aiproxy.logs import LogFormat, LogLevel
 from asgi_aiproxy.networks import check_networks
@@ -181,6 +181,14 @@ class ProviderSettings(_Model):
     probe: float | None = Field(default=None, gt=0)
 
 
+def _budget(text: str) -> str:
+    try:
+        Budget.parse(text)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
 class TokenSettings(_Model):
     """A token for callers of the gateway. Those of one name share their limits."""
 
@@ -193,6 +201,7 @@ class TokenSettings(_Model):
     concurrency: int | None = Field(default=None, ge=1)
     budget_usd: float | None = Field(default=None, ge=0, le=1e9)
     budget_per: Period = "total"
+    budgets: list[Annotated[str, AfterValidator(_budget)]] = []
 
 
 class TargetSettings(_Model):

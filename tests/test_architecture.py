@@ -176,7 +176,8 @@ MAY: dict[str, set[str]] = {
         "networks",
         "providers",
     },
-    "cli": {"admin", "composition", "errors", "keys", "providers", "settings", "stores"},
+    "cli": {"admin", "composition", "errors", "identity", "keys", "providers", "settings"}
+    | {"stores"},
     "__main__": {"cli", "errors", "logs", "middleware", "settings"},
     # The test kit speaks the vendors' languages by itself: it is there to test the rest.
     "testing": PURE | {"_asgi", "_watch"},

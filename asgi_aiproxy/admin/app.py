@@ -68,13 +68,14 @@ class AdminApp:
         self._access = Access(token, StoredTokens(store, clock=clock), tries=tries)
         self._owned = default_transport() if transport is None else None
         carries = transport if transport is not None else self._owned
+        usage = UsageDesk(store, ledger, clock=clock)
         desks = (
             TokenDesk(store, clock=clock),
             GroupDesk(store),
             AccountDesk(store, clock=clock),
             VoucherDesk(store, clock=clock),
-            UsageDesk(store, ledger, clock=clock),
-            LiveDesk(store, ledger, self._access),
+            usage,
+            LiveDesk(store, ledger, self._access, principal=usage.principal),
             OwnDesk(store, units_per_usd=units_per_usd, clock=clock),
         )
         self._routes = [route for desk in desks for route in desk.routes()]

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.errors import ConfigurationError, invalid
 from asgi_aiproxy.identity import Budget, Limits, Period, Principal
 from asgi_aiproxy.stores.base import Count, Grant, Reserve, Slot, Store
 from asgi_aiproxy.tenants import grants as by
@@ -21,7 +21,10 @@ Positive = Annotated[int, Meta(ge=1, lt=2**53)]
 
 
 class BudgetIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How much may be spent, in US dollars or in quota units: in all, or each UTC day or month."""
+    """How much may be spent, in US dollars or in quota units: in all, or each UTC day or month.
+
+    As a text it is spelled as everywhere else: `25/month`, `5000 units/day`.
+    """
 
     usd: Annotated[float, Meta(ge=0, le=_MOST_USD)] | UnsetType = UNSET
     units: Annotated[int, Meta(ge=0, lt=2**53)] | UnsetType = UNSET
@@ -70,11 +73,16 @@ class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
         return any(budget.left <= 0 for budget in self.budgets)
 
 
-def budgets_of(given: Sequence[BudgetIn], *, shared: bool = False) -> tuple[Budget, ...]:
-    """Budgets as they are kept. Raises APIError if two are for the same."""
+def budgets_of(given: Sequence[BudgetIn | str], *, shared: bool = False) -> tuple[Budget, ...]:
+    """Budgets as they are kept. Raises APIError if one cannot be read, or two are for the same."""
     made = []
     for one in given:
-        if isinstance(one.units, int):
+        if isinstance(one, str):
+            try:
+                made.append(Budget.parse(one, shared=shared))
+            except ConfigurationError as error:
+                raise invalid(f"budgets: {error}", "budgets") from error
+        elif isinstance(one.units, int):
             made.append(Budget.units(one.units, one.per, shared=shared))
         elif isinstance(one.usd, int | float):
             made.append(Budget.usd(one.usd, one.per, shared=shared))
@@ -132,7 +140,7 @@ def _budget(budget: Budget, spent: int, held: int, now: float) -> BudgetOut:
 
 
 def limits_of(
-    rpm: int | None, tpm: int | None, concurrency: int | None, budgets: Sequence[BudgetIn]
+    rpm: int | None, tpm: int | None, concurrency: int | None, budgets: Sequence[BudgetIn | str]
 ) -> Limits:
     """Limits as they are kept."""
     return Limits(rpm, tpm, concurrency, budgets_of(budgets))

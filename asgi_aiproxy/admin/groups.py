@@ -34,8 +34,8 @@ class GroupEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What to change of a group; what is left out stays."""
 
     ratio: Ratio | UnsetType = UNSET
-    providers: Patterns | UnsetType = UNSET
-    keys: Patterns | UnsetType = UNSET
+    providers: Patterns | UnsetType | None = UNSET
+    keys: Patterns | UnsetType | None = UNSET
 
 
 class GroupOut(msgspec.Struct, frozen=True):
@@ -53,15 +53,15 @@ class AccountNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     id: Id
     name: str = ""
     enabled: bool = True
-    budgets: tuple[BudgetIn, ...] = ()
+    budgets: tuple[BudgetIn | str, ...] = ()
 
 
 class AccountEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to change of an account; what is left out stays."""
 
-    name: str | UnsetType = UNSET
+    name: str | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
-    budgets: tuple[BudgetIn, ...] | UnsetType = UNSET
+    budgets: tuple[BudgetIn | str, ...] | UnsetType | None = UNSET
 
 
 class AccountOut(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class GroupDesk:
 
     async def edit(self, name: str, change: GroupEdit) -> GroupOut:
         """Change some of a group."""
-        fields = given(change)
+        fields = given(change, providers=(), keys=())
         row = await self._groups.edit(name, lambda row: msgspec.structs.replace(row, **fields))
         return _group(row)
 
@@ -193,7 +193,7 @@ class AccountDesk:
 
     async def edit(self, id: str, change: AccountEdit) -> AccountOut:
         """Change some of an account."""
-        fields = given(change)
+        fields = given(change, name="", budgets=())
         if "budgets" in fields:
             fields["budgets"] = budgets_of(fields["budgets"], shared=True)
         row = await self._accounts.edit(id, lambda row: msgspec.structs.replace(row, **fields))

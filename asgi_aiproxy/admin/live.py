@@ -48,9 +48,19 @@ class LiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class LiveDesk:
     """Tells of exchanges as they end. Who comes back with `Last-Event-ID` misses none of those
-    that are kept; while the store is away, it waits. `poll` is in seconds."""
+    that are kept; while the store is away, it waits. `principal` finds a token's id by its name,
+    `poll` is in seconds."""
 
-    def __init__(self, store: Store, log: str, knows: Knows, *, poll: float = 1.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        log: str,
+        knows: Knows,
+        *,
+        principal: Callable[[str], Awaitable[str]],
+        poll: float = 1.0,
+    ) -> None:
+        self._principal = principal
         self._store = store
         self._log = log
         self._knows = knows
@@ -76,7 +86,10 @@ class LiveDesk:
         async def still_allowed() -> None:
             await self._knows.caller(call.scope, "read")
 
-        events = self._events(after, call.query.query(), still_allowed)
+        query = call.query
+        principal = await self._principal(query.principal)
+        wanted = msgspec.structs.replace(query, principal=principal).query()
+        events = self._events(after, wanted, still_allowed)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return EventSourceResponse(events, ping=_PING, headers=headers)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -45,7 +45,7 @@ def body_of(data: bytes, wanted: Any) -> Any:
         # Not by `_json`: lone surrogates and NaN, which models send, could not be stored.
         return msgspec.json.decode(data or b"{}", type=wanted)
     except msgspec.ValidationError as error:
-        raise field_error(error) from error
+        raise field_error(error, wanted) from error
     except RecursionError as error:
         raise invalid("The body is nested too deeply.") from error
     except ValueError as error:
@@ -57,11 +57,11 @@ def converted(value: Any, wanted: Any, *, texts: bool = False) -> Any:
     try:
         return msgspec.convert(value, wanted, strict=not texts)
     except msgspec.ValidationError as error:
-        raise field_error(error) from error
+        raise field_error(error, wanted) from error
 
 
-def field_error(error: msgspec.ValidationError) -> APIError:
-    """A validation error with the name of its field."""
+def field_error(error: msgspec.ValidationError, wanted: Any) -> APIError:
+    """A validation error of the type `wanted` with the name of its field, and what it takes."""
     text, place = str(error), ""
     if found := _AT.fullmatch(text):
         text, place = found[1], found[2]
@@ -69,7 +69,44 @@ def field_error(error: msgspec.ValidationError) -> APIError:
         text, place = "there is no such field", _joined(place, found[1])
     elif found := _MISSING.fullmatch(text):
         text, place = "it is missing", _joined(place, found[1])
+    elif text.startswith("Invalid enum value") and (allowed := _allowed(wanted, place)):
+        text = f"{text[0].lower()}{text[1:]}; it must be one of {', '.join(allowed)}"
     return invalid(f"{place}: {text}." if place else f"{text}.", place or None)
+
+
+def _allowed(wanted: Any, place: str) -> list[str]:
+    """The values that a field of a type takes, if they can be listed."""
+    kinds = [msgspec.inspect.type_info(wanted)]
+    for step in re.findall(r"\[|[^.\[\]]+(?=[.\[]|$)", place):
+        kinds = [inner for kind in kinds for inner in _inside(kind, step)]
+    flat = [inner for kind in kinds for inner in _alternatives(kind)]
+    return [
+        str(value)
+        for kind in flat
+        if isinstance(kind, msgspec.inspect.LiteralType)
+        for value in kind.values
+        if value != ""
+    ]
+
+
+def _alternatives(kind: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        for one in kind.types:
+            yield from _alternatives(one)
+    elif isinstance(kind, msgspec.inspect.Metadata):
+        yield from _alternatives(kind.type)
+    else:
+        yield kind
+
+
+def _inside(kind: msgspec.inspect.Type, step: str) -> Iterator[msgspec.inspect.Type]:
+    """The types of what lies within a type: of its items (`[`), or its member of this name."""
+    inspect = msgspec.inspect
+    for one in _alternatives(kind):
+        if step == "[" and isinstance(one, inspect.ListType | inspect.VarTupleType):
+            yield one.item_type
+        elif isinstance(one, inspect.StructType):
+            yield from (field.type for field in one.fields if field.encode_name == step)
 
 
 def _joined(place: str, name: str) -> str:

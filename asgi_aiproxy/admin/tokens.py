@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -26,12 +28,18 @@ from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.stores.memory import MemoryStore
 from asgi_aiproxy.tenants import Token, Tokens
 from asgi_aiproxy.tenants.door import principal_of
+from asgi_aiproxy.tenants.grants import reserve
 from asgi_aiproxy.tenants.token import Scope
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Patterns = tuple[Annotated[str, Meta(min_length=1)], ...]
 Status = Literal["active", "disabled", "expired", "exhausted"]
 
+logger = logging.getLogger("asgi_aiproxy")
+
+# What null means for members that are no numbers.
+_EMPTY: dict[str, Any] = {"models": (), "networks": (), "budgets": (), "scopes": ()}
+_EMPTY |= {"account": "", "group": ""}
 _RATES = ("rpm", "tpm", "concurrency")
 _GRACE = 30 * 86400.0
 
@@ -51,7 +59,7 @@ class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rpm: Positive | None = None
     tpm: Positive | None = None
     concurrency: Positive | None = None
-    budgets: tuple[BudgetIn, ...] = ()
+    budgets: tuple[BudgetIn | str, ...] = ()
     account: str = ""
     group: str = ""
     may_pin: bool = False
@@ -59,20 +67,24 @@ class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change of a token; what is left out stays."""
+    """What to change of a token; what is left out stays, and null takes a restriction away.
+
+    With its `account` goes what the token has spent of its own budgets.
+    """
 
     name: Name | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     expires: float | UnsetType | None = UNSET
-    models: Patterns | UnsetType = UNSET
-    networks: Patterns | UnsetType = UNSET
+    models: Patterns | UnsetType | None = UNSET
+    networks: Patterns | UnsetType | None = UNSET
     rpm: Positive | UnsetType | None = UNSET
     tpm: Positive | UnsetType | None = UNSET
     concurrency: Positive | UnsetType | None = UNSET
-    budgets: tuple[BudgetIn, ...] | UnsetType = UNSET
-    group: str | UnsetType = UNSET
+    budgets: tuple[BudgetIn | str, ...] | UnsetType | None = UNSET
+    account: str | UnsetType | None = UNSET
+    group: str | UnsetType | None = UNSET
     may_pin: bool | UnsetType = UNSET
-    scopes: tuple[Scope, ...] | UnsetType = UNSET
+    scopes: tuple[Scope, ...] | UnsetType | None = UNSET
 
 
 class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,15 +155,33 @@ class TokenDesk:
 
     async def edit(self, id: str, change: TokenEdit, by: Principal = ROOT) -> TokenOut:
         """Change some of a token."""
-        fields = given(change)
+        fields = given(change, **_EMPTY)
         await self._may_touch(id, by)
         _may_grant(by, fields.get("scopes", ()))
         await self._check(fields)
         limits: dict[str, Any] = {n: fields.pop(n) for n in _RATES if n in fields}
         if "budgets" in fields:
             limits["budgets"] = budgets_of(fields.pop("budgets"))
+        before = await self.tokens.get(id)
         row = await self.tokens.table.edit(id, lambda row: _changed(row, fields, limits))
+        if row.account != before.account:
+            await self._move(before, row)
         return await self._shown_for_sure(row)
+
+    async def _move(self, before: Token, after: Token) -> None:
+        """Have what a token has spent of its own budgets counted beside its new account. Calls in
+        flight are booked where they began."""
+        now, move = self._clock(), secrets.token_hex(8)
+        old, new = principal_of(before, None, None), principal_of(after, None, None)
+        for budget in before.limits.budgets:
+            there, here = (reserve(who, budget, 0, now) for who in (old, new))
+            try:
+                (level,) = await self._store.peek([there])
+                for grant, amount in ((here, level.used), (there, -level.used)):
+                    moved = msgspec.structs.replace(grant, amount=amount)
+                    await self._store.charge(moved, once=f"{move}:{amount}")
+            except StoreUnavailableError:
+                logger.error("token %s: what it spent stays with its old account", after.id)
 
     async def rotate(self, id: str, rotation: Rotation, by: Principal = ROOT) -> Issued:
         """A new secret."""

@@ -15,7 +15,7 @@ from asgi_aiproxy.admin.routes import MOST, Page, Route
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.ledger import By, Ledger, Query, State, Totals
 from asgi_aiproxy.stores.base import Store
-from asgi_aiproxy.tenants import Token
+from asgi_aiproxy.tenants import Token, Tokens
 from asgi_aiproxy.tenants.tokens import TOKENS
 from asgi_aiproxy.usage import UsageRecord
 
@@ -90,10 +90,12 @@ class UsageDesk:
     ) -> None:
         self._ledger = Ledger(store, name=ledger)
         self._store = store
+        self._tokens = Tokens(store)
         self._clock = clock
 
     async def page(self, query: UsageQuery) -> Page[RecordOut]:
         """Exchanges, the newest first."""
+        query = await self._resolved(query)
         try:
             found = await self._ledger.query(query.query(), after=query.after, limit=query.limit)
         except ValueError as error:
@@ -102,6 +104,7 @@ class UsageDesk:
 
     async def total(self, query: UsageQuery) -> SumOut:
         """What the exchanges come to that are kept one by one."""
+        query = await self._resolved(query)
         return _sum("total", await self._ledger.total(query.query()))
 
     async def sums(self, query: SumQuery) -> Page[SumOut]:
@@ -111,6 +114,8 @@ class UsageDesk:
         if not 0 <= (until - since).days < _LONGEST:
             raise invalid(f"since: it goes from {_LONGEST} days before until, to until.", "since")
         names = None if query.name is None else [query.name]
+        if query.by == "principal" and query.name:
+            names = [await self.principal(query.name)]
         found = await self._ledger.totals(query.by, since=since, until=until, names=names)
         sums = [_sum(name, totals) for name, totals in found.items()]
         if query.by == "day":
@@ -122,6 +127,27 @@ class UsageDesk:
         if query.by == "principal":
             some = await self._labelled(some)
         return Page(some, str(end) if end < len(sums) else None)
+
+    async def principal(self, wanted: str) -> str:
+        """The id of the token of this id or name; a name that no token has stays as it is, for it
+        may be that of a caller of the configuration. Raises APIError if several tokens have it."""
+        if not wanted or await self._tokens.table.find(wanted) is not None:
+            return wanted
+        found: list[str] = []
+        after = ""
+        while rows := await self._tokens.page(after, MOST):
+            found += [row.id for row in rows if row.name == wanted]
+            after = rows[-1].id
+        if len(found) > 1:
+            some = ", ".join(found[:5])
+            raise invalid(
+                f"principal: {len(found)} tokens are named {wanted!r}: {some}.", "principal"
+            )
+        return found[0] if found else wanted
+
+    async def _resolved(self, query: UsageQuery) -> UsageQuery:
+        principal = await self.principal(query.principal)
+        return msgspec.structs.replace(query, principal=principal)
 
     async def _labelled(self, sums: list[SumOut]) -> list[SumOut]:
         """Sums by caller with the names of the tokens that there still are."""

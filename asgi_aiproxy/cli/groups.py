@@ -53,7 +53,7 @@ def _account(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("id")
     option("--name", "what it is called")
-    option("--budget", "dollars: 25, 5/day, 100/month (several times)", type=words.budget,
+    option("--budget", "25, 5/day, 100/month, 5000 units/day (several times)", type=words.budget,
            action="append", metavar="USD")  # fmt: skip
     option("--units", "quota units, likewise", type=words.units, action="append", metavar="UNITS")
     option("--enabled", "may its tokens be used", action=argparse.BooleanOptionalAction)

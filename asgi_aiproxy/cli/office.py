@@ -15,6 +15,7 @@ from asgi_aiproxy.admin.problems import BadLinesError
 from asgi_aiproxy.cli.tables import note
 from asgi_aiproxy.composition import has_prices, providers_of, store_of, transport_of
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
+from asgi_aiproxy.identity import Budget
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.settings import ProviderSettings, Settings, load
@@ -43,7 +44,7 @@ class Office:
 
     def check_budgets(self, fields: Mapping[str, Any]) -> None:
         """Raise ConfigurationError if a budget in dollars is given where nothing has a price."""
-        wanted = any("usd" in budget for budget in fields.get("budgets", ()))
+        wanted = any(Budget.parse(text).unit == "usd" for text in fields.get("budgets", ()))
         if wanted and not has_prices(self.settings):
             raise ConfigurationError(_NO_PRICES)
 
@@ -102,6 +103,7 @@ async def _open(settings: Settings, do: Callable[[Office], Awaitable[None]]) -> 
     if store is None:
         raise ConfigurationError(_NO_STORE)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(store)
+        # (What its server may lose was said to the gateway, which entered it: not to each command.)
+        stack.push_async_callback(store.aclose)
         await do(Office(settings, store, stack))
         sys.stdout.flush()

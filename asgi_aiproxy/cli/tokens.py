@@ -24,7 +24,6 @@ def add(commands: Commands) -> None:
     own = section(commands, "tokens", "tokens that callers show")
     issue = command(own, "issue", "issue a token, which is shown this once", _issue)
     _options(issue, name=True)
-    issue.add_argument("--account", help="whose budgets it shares", default=argparse.SUPPRESS)
     issue.add_argument("--secret", metavar="TOKEN", help="take over a token of another gateway",
                        default=argparse.SUPPRESS)  # fmt: skip
     pages(command(own, "list", "list tokens", _list))
@@ -55,13 +54,14 @@ def _options(parser: argparse.ArgumentParser, *, name: bool) -> None:
     option("--rpm", "requests a minute", type=words.limit, metavar="N")
     option("--tpm", "tokens a minute", type=words.limit, metavar="N")
     option("--concurrency", "requests at once", type=words.limit, metavar="N")
-    option("--budget", "dollars: 25, 5/day, 100/month (several times)", type=words.budget,
+    option("--budget", "25, 5/day, 100/month, 5000 units/day (several times)", type=words.budget,
            action="append", metavar="USD")  # fmt: skip
     option("--units", "quota units, likewise", type=words.units, action="append", metavar="UNITS")
     option("--models", "models it may use: gpt-*, claude-* (all)", nargs="*", metavar="PATTERN")
     option("--networks", "where it may be used from: 10.0.0.0/8 (anywhere)", nargs="*",
            metavar="RANGE")  # fmt: skip
     option("--expires", "when it ends: 30d, 2027-01-31, never", type=Time(), metavar="WHEN")
+    option("--account", "whose budgets it shares; '' for none", metavar="ID")
     option("--group", "the group that sets prices and who serves", metavar="NAME")
     option("--may-pin", "may it choose the key that serves", action=argparse.BooleanOptionalAction)
     option("--scope", "what it may do at the admin API: read, write, root", dest="scopes",

@@ -17,7 +17,7 @@ _FILTERS = ("principal", "account", "group", "provider", "model", "key", "state"
 def add(commands: Commands) -> None:
     """Add the command."""
     usage = command(commands, "usage", "what was used, and what it cost", _usage)
-    usage.add_argument("--by", choices=_BY, default="day", help="what to sum up by (day)")
+    usage.add_argument("--by", choices=_BY, default=None, help="what to sum up by (day)")
     usage.add_argument("--since", type=words.day, metavar="DAY", default=None,
                        help="a date, or a span back from today: 7d (30 days)")  # fmt: skip
     usage.add_argument("--until", type=words.day, metavar="DAY", default=None, help="(today)")
@@ -25,7 +25,10 @@ def add(commands: Commands) -> None:
     usage.add_argument("--limit", type=words.count, default=100, metavar="N", help="rows (100)")
     usage.add_argument("--last", type=words.count, metavar="N",
                        help="the last exchanges one by one, instead of sums")  # fmt: skip
-    only = usage.add_argument_group("with --last, only those of")
+    only = usage.add_argument_group(
+        "only those of (several with --last; one of a token, account, model, provider or key "
+        "also sums up)"
+    )
     for name in _FILTERS:
         only.add_argument(f"--{name}", default=argparse.SUPPRESS)
 
@@ -34,6 +37,10 @@ def _usage(arguments: argparse.Namespace) -> int:
     filters = words.chosen(arguments, _FILTERS)
     if arguments.last is not None:
         return work(arguments, lambda office: _last(arguments, filters, office))
+    named = next(iter(filters), "")
+    if len(filters) == 1 and named in _BY and arguments.by in (None, named) and not arguments.name:
+        arguments.by, arguments.name = named, filters.pop(named)
+    arguments.by = arguments.by or "day"
     if filters:
         tables.note(
             f"asgi_aiproxy: --{next(iter(filters))} goes with --last; see also --by, --name"

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.identity import Budget
+
 Commands = Any  # what argparse's `add_subparsers` returns has no public name
 
 CONFIG = "a TOML file (default: that of AIPROXY_CONFIG; else AIPROXY_... variables alone)"
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_PER = ("total", "day", "month")
 
 
 def section(commands: Commands, name: str, help: str) -> Commands:
@@ -57,30 +59,21 @@ def limit(text: str) -> int | None:
     return int(text)
 
 
-def budget(text: str) -> dict[str, Any] | None:
-    """A budget in dollars, such as `25` or `5/day`; `none` is none."""
-    return _budget(text, "usd", float)
-
-
-def units(text: str) -> dict[str, Any] | None:
-    """A budget in units, such as `500000` or `1000/month`; `none` is none."""
-    return _budget(text, "units", int)
-
-
-def _budget(text: str, unit: str, number: Callable[[str], float]) -> dict[str, Any] | None:
+def budget(text: str) -> str | None:
+    """A budget, such as `25`, `5/day` or `5000 units/month`; `none` is none."""
     if text == "none":
         return None
-    amount, _, per = text.partition("/")
     try:
-        value = number(amount.removeprefix("$").replace("_", ""))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf") or (per or "total") not in _PER:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no budget: it is an amount of 0 or more, and /day or /month if it is "
-            f"not for all time"
-        )
-    return {unit: value, "per": per or "total"}
+        Budget.parse(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def units(text: str) -> str | None:
+    """A budget in units, such as `500000` or `1000/month`; `none` is none."""
+    amount, slash, per = text.partition("/")
+    return budget(f"{amount} units{slash}{per}" if text != "none" else text)
 
 
 def budgets(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from asgi_aiproxy.tenants.token import Old, Token
 
 TOKENS, GROUPS, ACCOUNTS = "tokens", "groups", "accounts"
 
-_FIXED = frozenset({"id", "digest", "created", "account", "old", "credited"})
+_FIXED = frozenset({"id", "digest", "created", "old", "credited"})
 # Times further off than this were not meant: milliseconds for seconds, most likely.
 _LAST = 32_503_680_000.0  # the year 3000
 

@@ -92,10 +92,10 @@ def test_a_long_list_says_how_it_goes_on(run: Run) -> None:
     ("arguments", "status", "words"),
     [
         (["tokens", "issue"], 2, "--name"),
-        (["tokens", "issue", "--name", "x", "--budget", "-5"], 2, "is no budget"),
-        (["tokens", "issue", "--name", "x", "--budget", "5/year"], 2, "is no budget"),
-        (["tokens", "issue", "--name", "x", "--budget", "nan"], 2, "is no budget"),
-        (["tokens", "issue", "--name", "x", "--units", "1.5"], 2, "is no budget"),
+        (["tokens", "issue", "--name", "x", "--budget", "-5"], 2, "is not a budget"),
+        (["tokens", "issue", "--name", "x", "--budget", "5/year"], 2, "is not a budget"),
+        (["tokens", "issue", "--name", "x", "--budget", "nan"], 2, "is not a budget"),
+        (["tokens", "issue", "--name", "x", "--units", "1.5"], 2, "is not a budget"),
         (["tokens", "issue", "--name", "x", "--rpm", "0"], 2, "--rpm"),
         (["tokens", "issue", "--name", "x", "--expires", "soon"], 2, "is no time"),
         (["tokens", "issue", "--name", "x", "--expires", "2020-01-01"], 1, "expires: "),
@@ -119,7 +119,7 @@ def test_a_long_list_says_how_it_goes_on(run: Run) -> None:
         (["vouchers", "redeem", "AAA", "nobody"], 1, "onto: "),
         (["usage", "--by", "colour"], 2, "--by"),
         (["usage", "--since", "2026-99-01"], 2, "is no time"),
-        (["usage", "--model", "m"], 2, "goes with --last"),
+        (["usage", "--model", "m", "--group", "g"], 2, "goes with --last"),
         (["usage", "--last", "1", "--state", "odd"], 1, "state: "),
     ],
 )
@@ -347,3 +347,35 @@ def test_a_budget_that_no_call_could_use_is_refused(
     assert ran.status == 2
     assert "asgi-aiproxy[prices]" in ran.err
     assert run(*words, "--rpm" if words[0] == "tokens" else "--name", "7").status == 0
+
+
+def test_usage_is_summed_up_for_a_token_by_its_name(run: Run) -> None:
+    import asyncio
+
+    from asgi_aiproxy.composition import store_of
+    from asgi_aiproxy.ledger import Ledger
+    from asgi_aiproxy.usage import UsageRecord
+
+    issued = run("tokens", "issue", "--name", "team-1", "--json").json["token"]["id"]
+
+    async def use() -> None:
+        store = store_of(load())
+        assert store is not None
+        async with store, Ledger(store) as ledger:
+            await ledger(UsageRecord(id="r", principal=issued, started=time.time()))
+
+    asyncio.run(use())
+    for words in (["--principal", "team-1"], ["--principal", issued]):
+        (row,) = run("usage", *words, "--json").json["data"]
+        assert (row["name"], row["requests"]) == (issued, 1)
+        (record,) = run("usage", "--last", "5", *words, "--json").json["data"]
+        assert record["principal"] == issued
+    assert run("usage", "--principal", "nobody").out == "Nothing was used.\n"
+
+
+def test_the_account_of_a_token_can_be_changed(run: Run) -> None:
+    run("accounts", "create", "acme")
+    run("tokens", "issue", "--name", "t")
+    for account in ("acme", ""):
+        edited = run("tokens", "edit", "t", "--account", account, "--json")
+        assert edited.json["account"] == account
