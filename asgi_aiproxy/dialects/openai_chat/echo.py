@@ -17,6 +17,7 @@ from asgi_aiproxy.messages import Usage
 _CR = ord("\r")
 _CHOICES = b'"choices":['
 _DONE = b"data: [DONE]\n\n"
+_HELD = 3  # so many chunks of the end are kept as they came, but one
 _NO_USAGE = b',"usage":null'  # what chunks say while usage was asked for and has not come
 # What must be read along; `"usage":null` need not.
 _COMPACT = (b'"usage":{', b'"error"', b'"finish_reason":"', b"[DONE]")
@@ -254,7 +255,8 @@ class Mending:
     def __init__(self, *, usage_wanted: bool, new_id: str) -> None:
         self._usage_wanted = usage_wanted
         self._new_id = new_id
-        self._chunks = mend.Chunks(new_id)
+        self._chunks = mend.Chunks(new_id, usage_null=usage_wanted)
+        self._held: list[bytes] = []  # chunks that wait for the end
         self._usage: Usage | None = None
         self._model = ""
         self._answered = False  # more than thoughts
@@ -289,17 +291,19 @@ class Mending:
             if self.started:
                 self._chunks.done()
             return self.close()  # the provider may leave the connection open
-        chunk = mend.parsed(frame.data)
+        data = frame.data if self._usage_wanted else frame.data.replace(_NO_USAGE, b"")
+        chunk = mend.parsed(data)
         if chunk is None or self.ended:
             return b""
         responses.raise_error(chunk)
         mended = self._chunks.chunk(chunk)
         if mended is None:
+            self._held = [*self._held[-_HELD:], data]
             return b""
         self.started = self.started or any(map(_says, mended["choices"]))
         if not self._answered:
             self._answered = any(responses.answers(c["delta"]) for c in mended["choices"])
-        return b"data: " + _json.dumps(mended) + b"\n\n"
+        return _written(mended, [data])
 
     def _as_it_is(self, data: bytes) -> bytes | None:
         """The chunk, if it holds nothing but words or thoughts and is right."""
@@ -314,12 +318,12 @@ class Mending:
             return None
         if not self._chunks.fits(chunk.id, chunk.object, chunk.created, chunk.model, choice.index):
             return None
-        data = data.replace(_NO_USAGE, b"")
-        if data.find(b'"usage"') >= 0 or data.find(b"\n") >= 0:
+        bare = data.replace(_NO_USAGE, b"")
+        if bare.find(b'"usage"') >= 0 or bare.find(b"\n") >= 0:
             return None
         if not self._answered:
             self._answered = bool(choice.delta.content)
-        return b"data: " + data + b"\n\n"
+        return b"data: " + (data if self._usage_wanted else bare) + b"\n\n"
 
     def close(self) -> bytes:
         """The finish reasons, usage and `[DONE]`, if they were not told before."""
@@ -331,7 +335,7 @@ class Mending:
             self._chunks.check()
         self.started = self.ended = True
         last = self._chunks.end(usage_wanted=self._usage_wanted)
-        return b"".join([b"data: " + _json.dumps(chunk) + b"\n\n" for chunk in last]) + _DONE
+        return b"".join([_written(chunk, self._held) for chunk in last]) + _DONE
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream; no `[DONE]` follows."""
@@ -354,6 +358,26 @@ class Mending:
         if "choices" in answer and mend.answer(answer, self._new_id):
             return _json.dumps(answer)
         return body
+
+
+def _written(chunk: dict[str, Any], given: list[bytes]) -> bytes:
+    """A chunk as it goes out: as it came, if it is still one of those given."""
+    for data in given:
+        if data.find(b"\n") < 0:
+            told = _json.loads(data)
+            if (
+                told == chunk
+                and type(told["created"]) is int
+                and all(map(_counted, told["choices"]))
+            ):
+                return b"data: " + data + b"\n\n"
+    return b"data: " + _json.dumps(chunk) + b"\n\n"
+
+
+def _counted(choice: dict[str, Any]) -> bool:
+    """Whether a choice and its calls are numbered by integers. (To Python 1.0 and true equal 1.)"""
+    calls = choice["delta"].get("tool_calls") or ()
+    return all(type(numbered["index"]) is int for numbered in (choice, *calls))
 
 
 def _says(choice: dict[str, Any]) -> bool:

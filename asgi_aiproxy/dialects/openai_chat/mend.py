@@ -108,14 +108,21 @@ def _whole_calls(message: dict[str, Any], calls: Any) -> bool:
 
 
 class Chunks:
-    """Puts the chunks of one stream right. Finish reasons and usage are held back to the end."""
+    """Puts the chunks of one stream right. Finish reasons and usage are held back to the end.
 
-    def __init__(self, new_id: str) -> None:
+    Members that are not known stay where they came. `usage_null`: so does `"usage": null`.
+    """
+
+    def __init__(self, new_id: str, *, usage_null: bool = False) -> None:
         self._id = new_id
+        self._usage_null = usage_null
         self.head: dict[str, Any] | None = None  # what all chunks have in common
         self._early: dict[str, Any] = {}  # what came before the answer had an id
         self._roles: set[int] = set()
         self._finish: dict[int, str] = {}
+        # The chunks that finish reasons and usage came in; of a choice what was not passed on yet.
+        self._ends: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._usage_in: dict[str, Any] = {}
         self._calls: dict[int, _Calls] = {}
         self.usage: dict[str, Any] | None = None
 
@@ -148,9 +155,13 @@ class Chunks:
     def chunk(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """The chunk put right, in place; None if nothing of it is left to say."""
         choices = list(_read.objects(chunk.get("choices")))
-        usage = chunk.pop("usage", None) or _in_groq(chunk) or _in_choice(choices)
+        groq = _in_groq(chunk, keep=self._usage_null and not choices)
+        usage = chunk.get("usage") or groq or _in_choice(choices)
+        if "usage" in chunk and not (self._usage_null and chunk["usage"] is None):
+            del chunk["usage"]
         if isinstance(usage, dict):
             self.usage = usage
+            self._usage_in = {} if choices else chunk
         if self.head is None:
             if not choices and not chunk.get("id"):
                 self._early |= chunk
@@ -160,7 +171,7 @@ class Chunks:
             self.head = {k: chunk[k] for k in ("id", "object", "created", "model")}
         else:
             chunk.update(self.head)
-        chunk["choices"] = [choice for choice in choices if self._choice(choice)]
+        chunk["choices"] = [choice for choice in choices if self._choice(choice, chunk)]
         if not chunk["choices"] and (choices or usage):
             return None
         return chunk
@@ -169,13 +180,14 @@ class Chunks:
         """The chunks that close the stream: one finish reason a choice, then usage."""
         head = self.head or {}
         for index in sorted(self._finish):
-            choice = {"index": index, "delta": {}, "finish_reason": self.finish(index)}
-            yield {**head, "choices": [choice]}
+            chunk, rest = self._ends.get(index, ({}, {}))
+            choice = {"index": index, "delta": {}, **rest, "finish_reason": self.finish(index)}
+            yield {**chunk, **head, "choices": [choice]}
         if usage_wanted and self.usage is not None:
-            yield {**head, "choices": [], "usage": self.usage}
+            yield {**self._usage_in, **head, "choices": [], "usage": self.usage}
 
-    def _choice(self, choice: dict[str, Any]) -> bool:
-        """Put one choice right; False if nothing is left of it but its finish reason."""
+    def _choice(self, choice: dict[str, Any], chunk: dict[str, Any]) -> bool:
+        """Put one choice of a chunk right; False if nothing is left of it but how it ended."""
         index = choice.get("index")
         if type(index) is not int:
             index = choice["index"] = 0
@@ -188,7 +200,10 @@ class Chunks:
         if not isinstance(delta, dict):
             new = isinstance(message, dict) and index not in self._roles
             delta = choice["delta"] = message if new else {}
-        return self._delta(index, delta) or not word
+        says = self._delta(index, delta)
+        if word and index not in self._ends:
+            self._ends[index] = dict(chunk), {} if says else choice
+        return says or not word
 
     def _delta(self, index: int, delta: dict[str, Any]) -> bool:
         if index in self._roles:
@@ -198,8 +213,8 @@ class Chunks:
             delta["role"] = "assistant"
         content(delta)
         _legacy(delta)
-        if not isinstance(delta.get("refusal"), str):
-            delta.pop("refusal", None)
+        if not isinstance(delta.get("refusal", ""), str | None):
+            del delta["refusal"]
         calls = delta.pop("tool_calls", None)
         if calls and isinstance(calls, list):
             state = self._calls.setdefault(index, _Calls())
@@ -209,10 +224,12 @@ class Chunks:
         return any(value for value in delta.values())
 
 
-def _in_groq(chunk: dict[str, Any]) -> Any:
-    """Where Groq told usage before it did so as OpenAI does."""
+def _in_groq(chunk: dict[str, Any], *, keep: bool) -> Any:
+    """Where Groq told usage before it did so as OpenAI does. It is taken out unless `keep`."""
     groq = chunk.get("x_groq")
-    return groq.get("usage") if isinstance(groq, dict) else None
+    if not isinstance(groq, dict):
+        return None
+    return groq.get("usage") if keep else groq.pop("usage", None)
 
 
 def _in_choice(choices: list[dict[str, Any]]) -> Any:
