@@ -278,7 +278,7 @@ class _Zstd:
 
 
 class _Zstandard:
-    """Zstandard by the package zstandard, which can not limit what it gives.
+    """Zstandard by the package zstandard, which cannot limit what it gives.
 
     But what it is given: a block is at least four bytes and at most 128 KiB (RFC 8878, 3.1.1.2).
     """
