@@ -129,8 +129,7 @@ class CallKeys:
         """The same error, should the provider have quoted the key it was sent."""
         secret = blot(self.secret)
         if secret is not None:
-            message = error.message.encode("utf-8", "surrogatepass")
-            error.message = secret.data(message).decode("utf-8", "surrogatepass")
+            error.message = secret.text(error.message)
             if error.body is not None:
                 error.body = secret.data(error.body)
         return error

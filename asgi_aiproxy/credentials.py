@@ -106,33 +106,51 @@ def _tells(value: str, shown: frozenset[str]) -> bool:
 class Blot:
     """Takes a secret out of what others are shown, in whatever way it is written there.
 
-    That is as it is, percent-encoded, escaped as in JSON, and in the base64 of `Basic` (RFC 7617);
-    of one with colons also what follows them (a password). What takes its place is as long, so
-    that lengths that were told stay true. See `blot`.
+    That is as it is, percent-encoded, escaped as in JSON, as HTML entities, in hexadecimal digits,
+    and in base64, alone or within something longer (`Bearer ...`, `user:...`, RFC 7617); of one
+    with colons also what follows them (a password). What takes its place is as long, so that
+    lengths that were told stay true. See `blot`.
     """
 
-    __slots__ = ("_find", "_forms", "reach")
+    __slots__ = ("_encoded", "_find", "_forms", "_plain", "_word", "reach")
 
     def __init__(self, secret: str) -> None:
-        forms = {form.encode("utf-8", "replace") for form in _forms(secret) if len(form) >= _SHORT}
-        self._forms = sorted(forms, key=len, reverse=True)
+        self._plain = _sorted(_texts(secret))
+        hexed = _sorted(form for text in self._plain for form in (text.hex(), text.hex().upper()))
+        self._encoded = _sorted(form for text in self._plain for form in _base64(text))
+        self._forms = [*self._plain, *hexed, *self._encoded]
+        self._word = len(secret) < _SHORT
         self._find: re.Pattern[bytes] | None = None  # seldom needed, and takes long to make
-        self.reach = _LONGEST_ESCAPE * len(self._forms[0])  # bytes that it may stand in
+        # The bytes that it may stand in.
+        self.reach = len(self._plain[0]) * _LONGEST_ESCAPE + self._word
 
     def __repr__(self) -> str:
         return "Blot()"  # no secrets
 
     def data(self, data: bytes) -> bytes:
         """The same bytes, as many of them, without it."""
-        if b"%" not in data and b"\\" not in data:
+        if b"%" not in data and b"\\" not in data and b"&#" not in data:
             for form in self._forms:
                 if form in data:
                     break
             else:
                 return data
         if self._find is None:
-            self._find = re.compile(b"|".join(map(_written, self._forms)))
-        return self._find.sub(lambda found: b"[key]".ljust(len(found[0]), b"*"), data)
+            encoded = set(self._encoded)
+            ways = [_written(form) for form in self._plain]
+            ways += [_encoded(form) for form in self._forms if form in encoded]
+            ways += [re.escape(form) for form in self._forms if form not in encoded]
+            pattern = b"|".join(ways)
+            if self._word:  # so short a one may be part of another word
+                pattern = b"(?<![A-Za-z0-9_-])(?:%b)(?![A-Za-z0-9_-])" % pattern
+            self._find = re.compile(pattern)
+        return self._find.sub(
+            lambda found: b"[key]".ljust(len(found[0]), b"*")[: len(found[0])], data
+        )
+
+    def text(self, text: str) -> str:
+        """The same for text."""
+        return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def headers(self, headers: RawHeaders) -> RawHeaders:
         """The same headers, their values without it."""
@@ -140,6 +158,13 @@ class Blot:
         if self.data(joined) == joined:
             return headers
         return [(name, self.data(value)) for name, value in headers]
+
+    def pairs(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The same for headers that are text."""
+        joined = "\n".join([value for _, value in headers])
+        if self.text(joined) == joined:
+            return headers
+        return [(name, self.text(value)) for name, value in headers]
 
 
 class BlotStream:
@@ -162,30 +187,93 @@ class BlotStream:
         return rest
 
 
+class BlotErrors:
+    """The same for the events of a stream that tell of an error: the others pass as they are.
+
+    `feed` is for pieces in which `marks` is true, and for those that follow one of which something
+    is `held` back: the rest of an event.
+    """
+
+    __slots__ = ("_blot", "held")
+
+    def __init__(self, blot: Blot) -> None:
+        self._blot = blot
+        self.held = b""
+
+    @staticmethod
+    def marks(data: bytes) -> bool:
+        """Whether there may be an error in this piece."""
+        return b"error" in data
+
+    def feed(self, data: bytes) -> bytes:
+        """What can be shown now: up to the end of the last line."""
+        data, self.held = self.held + data, b""
+        cut = data.rfind(b"\n") + 1
+        if len(data) - cut <= _LONGEST_LINE and b"error" in data[cut:]:
+            data, self.held = data[:cut], data[cut:]
+        return self._blot.data(data)
+
+    def close(self) -> bytes:
+        """The rest."""
+        rest, self.held = self.held, b""
+        return self._blot.data(rest)
+
+
+def may_quote(message: str | bytes) -> bool:
+    """Whether a message of a WebSocket is looked into: short ones, and those that tell of errors.
+
+    (Long ones are sound.)
+    """
+    if len(message) <= _SHORT_MESSAGE:
+        return True
+    return "error" in message if isinstance(message, str) else b"error" in message
+
+
 @lru_cache(maxsize=4096)
 def blot(secret: str) -> Blot | None:
-    """What takes this secret out; None if it is so short that it stands anywhere by chance."""
-    return Blot(secret) if len(secret) >= _SHORT else None
+    """What takes this secret out; None if it is so short that it stands anywhere by chance.
+
+    (One of four to seven characters is taken out where it is a word, if a digit makes it none of
+    a language's.)
+    """
+    if len(secret) >= _SHORT:
+        return Blot(secret)
+    odd = len(secret) >= _SHORTEST and any(map(str.isdigit, secret))
+    return Blot(secret) if odd else None
 
 
-_LONGEST_ESCAPE = 6  # \u0041
+_LONGEST_ESCAPE = 9  # &#x00041;
+_LONGEST_LINE = 64 * 1024
+_SHORT_MESSAGE = 4096
+_SHORTEST = 4
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """The texts that tell a secret."""
-    texts = {secret}
+def _sorted(texts: Iterable[str]) -> list[bytes]:
+    return sorted({text.encode("utf-8", "replace") for text in texts}, key=len, reverse=True)
+
+
+def _texts(secret: str) -> Iterator[str]:
+    """What tells the secret: itself, and of one with colons what follows them."""
+    yield secret
+    texts = [secret]
     try:
-        texts.add(base64.b64decode(secret, validate=True).decode("ascii"))  # if it is for `Basic`
+        texts.append(base64.b64decode(secret, validate=True).decode("ascii"))  # if for `Basic`
     except ValueError:
         pass
     for text in texts:
-        yield text
         rest = text
-        while ":" in rest:
-            rest = rest.partition(":")[2]
+        while len(rest) >= _SHORT:
             yield rest
-        for pair in (text, f"{text}:", f":{text}"):
-            encoded = base64.b64encode(pair.encode()).decode().rstrip("=")
+            rest = rest.partition(":")[2]
+
+
+def _base64(secret: bytes) -> Iterator[str]:
+    """What of its base64 is the same wherever it stands: digits at the ends are of its neighbours,
+    too."""
+    for before, skipped in ((0, 0), (1, 2), (2, 3)):
+        whole = base64.b64encode(bytes(before) + secret).decode()
+        encoded = whole[skipped : (before + len(secret)) * 8 // 6]
+        if len(encoded) >= min(_SHORT, len(secret)):
             yield encoded
             yield encoded.translate(_URL_SAFE)
 
@@ -198,6 +286,13 @@ def _written(form: bytes) -> bytes:
     ways = []
     for byte in form:
         code = "".join(f"[{d}{d.upper()}]" if d.isalpha() else d for d in f"{byte:02x}")
-        way = f"\\x{byte:02x}|%(?:25)?{code}|\\\\u00{code}"
+        way = f"\\x{byte:02x}|%(?:25)?{code}|\\\\u00{code}|&#(?:[xX]0{{0,3}}{code}|0{{0,3}}{byte});"
         ways.append(f"(?:{way}|\\\\/)" if byte == 0x2F else f"(?:{way})")
     return "".join(ways).encode()
+
+
+def _encoded(form: bytes) -> bytes:
+    """A pattern for base64 and the digits beside it; its signs may be escaped."""
+    found = re.escape(form).replace(b"/", b"(?:/|\\\\/|%(?:25)?2[fF])")
+    found = found.replace(b"\\+", b"(?:\\+|%(?:25)?2[bB]|\\\\u002[bB])")
+    return b"[A-Za-z0-9+/_-]{0,3}" + found + b"[A-Za-z0-9+/_-]{0,2}={0,2}"

@@ -21,6 +21,7 @@ from asgi_aiproxy._watch import ClientGoneError, Deadline, Watch
 from asgi_aiproxy.attempt import Plan, Plans, translator_of
 from asgi_aiproxy.call import Call
 from asgi_aiproxy.call_keys import CallKeys
+from asgi_aiproxy.credentials import Blot, blot
 from asgi_aiproxy.errors import About, APIError, Kind
 from asgi_aiproxy.gate import Gate, Passed, settle
 from asgi_aiproxy.keys import Key, NoKeyError
@@ -61,6 +62,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     ignored: tuple[str, ...]
     provider: str
     key_id: str
+    blot: Blot | None  # for what of it is shown
 
 
 class Relay:
@@ -351,6 +353,7 @@ class Exchange:
             ignored=draft.ignored,
             provider=provider.name,
             key_id=self._keys.id,
+            blot=blot(self._keys.secret),
         )
 
     async def _refusal(self, planned: Plan, answer: Incoming) -> APIError:

@@ -228,6 +228,8 @@ def _headers(reply: Reply, id: str) -> RawHeaders:
         for name, value in reply.headers
         if name in _PASSED or name.startswith(_PASSED_PREFIXES)
     ]
+    if headers and reply.blot is not None:
+        headers = reply.blot.headers(headers)
     headers.append(named(id))
     headers.append((b"aiproxy-provider", reply.provider.encode("latin-1", "replace")))
     if reply.key_id:

@@ -85,6 +85,7 @@ MAY: dict[str, set[str]] = {
         "_watch",
         "attempt",
         "call",
+        "credentials",
         "call_keys",
         "errors",
         "gate",

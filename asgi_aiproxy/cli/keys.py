@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,7 +107,7 @@ def _table(keys: Sequence[KeyOut]) -> None:
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    fields = {**words.chosen(arguments, _FIELDS), "secret": _secret()}
+    fields = {**words.chosen(arguments, _FIELDS), "secret": words.secret("Secret")}
 
     async def do(office: Office) -> None:
         desk, _ = await office.keys(arguments.provider)
@@ -123,7 +122,7 @@ def _edit(arguments: argparse.Namespace) -> int:
         arguments, tuple(name for name in _FIELDS if name not in ("id", "secret"))
     )
     if arguments.new_secret:
-        fields["secret"] = _secret()
+        fields["secret"] = words.secret("Secret")
 
     async def do(office: Office) -> None:
         desk, _ = await office.keys(arguments.provider)
@@ -213,13 +212,6 @@ def _reseal(arguments: argparse.Namespace) -> int:
         _say(arguments, counts, f"{count} secrets are sealed with the first of sealing_keys.")
 
     return work(arguments, do)
-
-
-def _secret() -> str:
-    """A secret that is typed in, or comes from standard input: a command line is seen by others."""
-    if sys.stdin.isatty():
-        return getpass.getpass("Secret: ").strip()
-    return sys.stdin.readline().strip()
 
 
 def _say(arguments: argparse.Namespace, value: Any, text: str) -> None:

@@ -15,7 +15,7 @@ from asgi_aiproxy.errors import invalid
 
 _FIELDS = (
     *("name", "rpm", "tpm", "concurrency", "models", "networks", "expires", "group", "account"),
-    *("may_pin", "scopes", "secret", "enabled"),
+    *("may_pin", "scopes", "enabled"),
 )
 
 
@@ -24,8 +24,9 @@ def add(commands: Commands) -> None:
     own = section(commands, "tokens", "tokens that callers show")
     issue = command(own, "issue", "issue a token, which is shown this once", _issue)
     _options(issue, name=True)
-    issue.add_argument("--secret", metavar="TOKEN", help="take over a token of another gateway",
-                       default=argparse.SUPPRESS)  # fmt: skip
+    issue.add_argument("--secret", action="store_true", dest="own_secret",
+                       help="take over a token of another gateway: it is asked for, or read from "
+                       "standard input")  # fmt: skip
     pages(command(own, "list", "list tokens", _list))
     _which(command(own, "show", "one token, and how much of its limits is used", _show))
     edit = command(own, "edit", "change a token; what is not named stays", _edit)
@@ -73,8 +74,10 @@ def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _issue(arguments: argparse.Namespace) -> int:
+    secret = words.secret("Token") if arguments.own_secret else ""
+
     async def do(office: Office) -> None:
-        fields = _fields(arguments)
+        fields = _fields(arguments) | ({"secret": secret} if arguments.own_secret else {})
         office.check_budgets(fields)
         new = converted(fields, TokenNew)
         _shown_once(arguments, await TokenDesk(office.store).issue(new))

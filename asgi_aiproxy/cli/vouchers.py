@@ -28,9 +28,12 @@ def add(commands: Commands) -> None:
     export = command(own, "export", "print all vouchers of a lot as CSV, without codes", _export)
     export.add_argument("--name", default=None, help="the lot (all)")
     redeem = command(
-        own, "redeem", "pay a voucher onto the budget of a token or an account", _redeem
+        own,
+        "redeem",
+        "pay a voucher onto the budget of a token or an account; its code is asked for, or read "
+        "from standard input",
+        _redeem,
     )
-    redeem.add_argument("code")
     redeem.add_argument("onto", help="token/<id> or account/<id>")
     for name, help in (("enable", "let a voucher be redeemed"), ("disable", "do not")):
         command(own, name, help, _switch).add_argument("id")
@@ -85,8 +88,10 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _redeem(arguments: argparse.Namespace) -> int:
+    code = words.secret("Code")
+
     async def do(office: Office) -> None:
-        redemption = converted({"code": arguments.code, "onto": arguments.onto}, Redemption)
+        redemption = converted({"code": code, "onto": arguments.onto}, Redemption)
         done = await VoucherDesk(office.store).redeem(redemption)
         _say(arguments, done, f"{_worth(done)} are paid onto {done.redeemed_by}.")
 

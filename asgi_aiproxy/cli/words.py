@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import re
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
@@ -128,3 +130,10 @@ def chosen(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     """The options that were given; those of argparse.SUPPRESS are not there otherwise."""
     known = vars(arguments)
     return {name: known[name] for name in names if name in known}
+
+
+def secret(what: str) -> str:
+    """A secret that is typed in, or comes from standard input: a command line is seen by others."""
+    if sys.stdin.isatty():
+        return getpass.getpass(f"{what}: ").strip()
+    return sys.stdin.readline().strip()

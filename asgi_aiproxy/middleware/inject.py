@@ -13,8 +13,11 @@ from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Sen
 from asgi_aiproxy._request_id import request_id, with_id
 from asgi_aiproxy.credentials import (
     INJECTED,
+    Blot,
+    BlotErrors,
     BlotStream,
     blot,
+    may_quote,
     presented,
     query_without,
     subprotocols_without,
@@ -40,8 +43,9 @@ class InjectKey(Wrapper):
     limits, and held until the answer has ended. An application may refuse all keys at some path, so
     401 and 402 put a key to rest when it got them three times in a row, and another key did not
     the last time that it was used. `x-auth-id` names the key, in the answer, and in a request that
-    wishes for one. Callers do not see it: it is blotted out of headers, and of the
-    bodies of answers that are no success (compressed ones are not looked into).
+    wishes for one. Callers do not see it: it is blotted out of headers, of the
+    bodies of answers that are no success, of lines of a success that tell of an error, and of
+    messages of WebSockets (what the application compresses is not looked into).
 
     A request that is answered with 429, 401 or 402 is made again with another key, as long as there
     is one (of 401 and 402, three keys are asked at most): the app gets the same request once more,
@@ -210,7 +214,7 @@ class _Judge:
         self._id = id
         self._another = another
         self._blot = blot(lease.key.secret)
-        self._body: BlotStream | None = None
+        self._body: BlotStream | BlotErrors | None = None
         self.status = 0
         self.next: Lease | None = None  # the key for the same request once more
 
@@ -229,19 +233,33 @@ class _Judge:
                 headers = self._owner.soonest(status, headers)
             if self._blot is not None:
                 headers = self._blot.headers(headers)
-                self._body = BlotStream(self._blot) if status >= 300 else None
+                whole = status >= 300
+                self._body = (BlotStream if whole else BlotErrors)(self._blot)
             headers = [pair for pair in with_id(headers, self._id) if pair[0] != b"x-auth-id"]
             headers.append((b"x-auth-id", self._lease.key.id.encode("latin-1", "replace")))
             message = {**message, "headers": headers}
         elif self._body is not None and message["type"].endswith(".body"):
-            data = self._body.feed(message.get("body", b""))
+            data = message.get("body", b"")
+            errors = self._body if isinstance(self._body, BlotErrors) else None
+            if errors is None or errors.held or errors.marks(data):
+                data = self._body.feed(data)
             if not message.get("more_body", False):
                 data += self._body.close()
             message = {**message, "body": data}
         elif message["type"] == "websocket.close" and self._blot is not None:
-            reason = (message.get("reason") or "").encode()
-            message = {**message, "reason": self._blot.data(reason).decode()}
+            message = {**message, "reason": self._blot.text(message.get("reason") or "")}
+        elif message["type"] == "websocket.send" and self._blot is not None:
+            message = self._shown(message, self._blot)
         await self._send(message)
+
+    @staticmethod
+    def _shown(message: Message, secret: Blot) -> Message:
+        text, data = message.get("text"), message.get("bytes")
+        if text is not None and may_quote(text):
+            return {**message, "text": secret.text(text)}
+        if data is not None and data[:1] == b"{" and may_quote(data):
+            return {**message, "bytes": secret.data(data)}
+        return message
 
     def _judge(self, status: int, headers: RawHeaders) -> None:
         told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]

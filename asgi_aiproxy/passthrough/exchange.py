@@ -9,6 +9,7 @@ from collections.abc import Collection
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._request_id import with_id
 from asgi_aiproxy._watch import ClientGoneError, Watch
+from asgi_aiproxy.credentials import BlotErrors
 from asgi_aiproxy.errors import About, APIError, Kind, internal
 from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed, settle
 from asgi_aiproxy.inspection import NOTHING, Inspection
@@ -292,7 +293,7 @@ class Exchange:
             if not self._may_be_about_the_key(answer):
                 turns.answered(status, answer.headers, ways.clock())
                 books.answered(status)
-                return veiled(answer, turns.blot)
+                return await veiled(answer, turns.blot)
             kept, refusal = await self._refused(answer, turns, content)
             # (What only one key knows, others need not be asked for, unless this one is not it.)
             sought = status == 404 and turns.several
@@ -349,15 +350,21 @@ class Exchange:
             if left == 0 or self._asked.method == "HEAD":
                 return b""
             watch.expect(self._timeouts.idle, "The upstream fell silent.")
+            veil = self._veil(answer)
             while data := await read():
                 if feed is not None:
                     feed(data)
                 if left is not None:
                     left -= len(data)
-                    if left <= 0:
-                        return data
-                elif ended():
+                last = ended() if left is None else left <= 0
+                if veil is not None and (veil.held or veil.marks(data)):
+                    data = veil.feed(data)
+                    if last:
+                        data += veil.close()
+                if last:
                     return data
+                if not data:
+                    continue
                 watch.busy = watch.moved = True
                 await send({"type": "http.response.body", "body": data, "more_body": True})
                 watch.busy = False
@@ -366,7 +373,14 @@ class Exchange:
             if watch.busy:
                 raise ClientGoneError("The client left.") from error
             raise
-        return b""
+        return veil.close() if veil is not None else b""
+
+    def _veil(self, answer: Incoming) -> BlotErrors | None:
+        """What takes the pool's key out of errors in a success; other answers are `veiled`."""
+        turns = self._turns
+        if turns is None or turns.blot is None or answer.status >= 300:
+            return None
+        return BlotErrors(turns.blot)
 
     def _head(self, answer: Incoming) -> tuple[RawHeaders, int | None]:
         """The headers of an answer, and how many bytes follow, if that is known."""

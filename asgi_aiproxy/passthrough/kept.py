@@ -7,20 +7,27 @@ import math
 
 from asgi_aiproxy.credentials import Blot, BlotStream
 from asgi_aiproxy.errors import APIError, kind_of
-from asgi_aiproxy.upstream.base import Headers, Incoming
+from asgi_aiproxy.upstream.base import Headers, Incoming, header
+from asgi_aiproxy.upstream.coding import plain
 
 # Longer than any vendor's page about an error.
 _LONGEST = 256 * 1024
 _WHEN = frozenset({"retry-after", "retry-after-ms"})
+_CODED = frozenset({"content-encoding", "content-length"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
-def veiled(answer: Incoming, blot: Blot | None) -> Incoming:
+async def veiled(answer: Incoming, blot: Blot | None) -> Incoming:
     """The answer; one that is no success without the key, should it quote that.
 
-    (Successes pass as they are: they are the client's, and long.)
+    (Successes pass as they are, but for their errors: they are the client's, and long.) Raises
+    APIError.
     """
-    return answer if blot is None or answer.status < 300 else _Veiled(answer, blot)
+    if blot is None or answer.status < 300:
+        return answer
+    if header(answer.headers, "content-encoding"):
+        return await Kept.of(answer, blot)
+    return _Veiled(answer, blot)
 
 
 class _Veiled:
@@ -57,6 +64,7 @@ class Kept:
     async def of(cls, answer: Incoming, blot: Blot | None) -> Kept:
         """Read an answer to its end, and close it; `blot` takes the key out, should it quote it.
 
+        One that is compressed passes on as what it means, without a body if that cannot be read.
         Raises APIError if it is too long to be kept.
         """
         pieces, size = [], 0
@@ -69,10 +77,11 @@ class Kept:
                     raise APIError(kind_of(answer.status), message)
         finally:
             await answer.aclose()
-        body = b"".join(pieces)
+        body, headers = b"".join(pieces), answer.headers
         if blot is not None:
+            if body and header(headers, "content-encoding"):
+                headers, body = _decoded(list(headers), body)
             body = blot.data(body)
-        headers = answer.headers
         if body:  # (an answer to HEAD keeps the length of what it stands for)
             headers = [pair for pair in headers if pair[0] not in _FRAMING]
             headers = [*headers, ("content-length", str(len(body)))]
@@ -93,3 +102,18 @@ class Kept:
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+
+def _decoded(headers: Headers, body: bytes) -> tuple[Headers, bytes]:
+    """An answer without its content codings; without a body if they cannot be undone."""
+    try:
+        headers, undo = plain(list(headers), most=_LONGEST)
+        pieces = [body] if undo is None else []
+        if undo is not None:
+            undo.feed(body)
+            while piece := undo.next():
+                pieces.append(piece)
+            undo.close()
+    except APIError:
+        return [pair for pair in headers if pair[0] not in _CODED], b""
+    return headers, b"".join(pieces)

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send, deny_websocket
 from asgi_aiproxy._request_id import request_id, with_id
 from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy.credentials import Blot, may_quote
 from asgi_aiproxy.dialects.base import Face
 from asgi_aiproxy.errors import APIError, Kind
 from asgi_aiproxy.gate import GATE_KEY, Gate, must_inspect, settle
@@ -273,7 +274,7 @@ class Bridge:
     ) -> tuple[int, str]:
         """Pass messages on; returns the code and reason that the upstream is to be closed with."""
         loop = asyncio.get_running_loop()
-        down = loop.create_task(self._down(upstream, books))
+        down = loop.create_task(self._down(upstream, books, turns.blot))
         up = loop.create_task(self._up(upstream, books))
         try:
             await asyncio.wait((down, up), return_when=asyncio.FIRST_COMPLETED)
@@ -289,7 +290,7 @@ class Bridge:
         # (Some servers do not send a close while somebody still waits for a message.)
         code, why = down.result()
         if turns.blot is not None:
-            why = turns.blot.data(why.encode()).decode()
+            why = turns.blot.text(why)
         await self._say(_close(code, why))
         return 1000, ""
 
@@ -321,7 +322,9 @@ class Bridge:
             except ConnectionClosed:
                 await asyncio.Event().wait()  # the other direction knows why
 
-    async def _down(self, upstream: ClientConnection, books: Books) -> tuple[int, str]:
+    async def _down(
+        self, upstream: ClientConnection, books: Books, blot: Blot | None
+    ) -> tuple[int, str]:
         """The upstream's messages, until it closes; returns with what."""
         from websockets.exceptions import ConnectionClosed
 
@@ -330,10 +333,14 @@ class Bridge:
                 data = await upstream.recv()
                 if isinstance(data, str):
                     self._sum.feed(data)
+                    if blot is not None and may_quote(data):
+                        data = blot.text(data)
                     await self._say({"type": "websocket.send", "text": data})
                 else:
                     if len(data) < _TOLD and data[:1] == b"{":  # Google's events are binary
                         self._sum.feed(data.decode("utf-8", "replace"))
+                        if blot is not None and may_quote(data):
+                            data = blot.data(data)
                     await self._say({"type": "websocket.send", "bytes": data})
         except ConnectionClosed as closed:
             if closed.rcvd is not None:

@@ -103,7 +103,7 @@ def test_a_long_list_says_how_it_goes_on(run: Run) -> None:
         (["tokens", "issue", "--name", "x", "--group", "none"], 1, "group: there is no group"),
         (["tokens", "issue", "--name", "x", "--networks", "here"], 1, "networks: "),
         (["tokens", "issue", "--name", "x", "--budget", "1", "--budget", "2"], 1, "budgets: "),
-        (["tokens", "issue", "--name", "x", "--secret", "short"], 1, "20 printable"),
+        (["tokens", "issue", "--name", "x", "--secret", "a-secret-in-the-open"], 2, "unrecognized"),
         (["tokens", "issue", "--name", "x", "--colour", "red"], 2, "unrecognized"),
         (["tokens", "rotate", "x", "--grace", "a while"], 2, "is no span"),
         (["tokens", "revoke", "nobody"], 1, "nobody"),
@@ -116,7 +116,8 @@ def test_a_long_list_says_how_it_goes_on(run: Run) -> None:
         (["vouchers", "create"], 2, "--usd"),
         (["vouchers", "create", "--usd", "-1"], 1, "usd: "),
         (["vouchers", "create", "--usd", "1", "--count", "0"], 1, "count: "),
-        (["vouchers", "redeem", "AAA", "nobody"], 1, "onto: "),
+        (["vouchers", "redeem", "nobody"], 1, "code: "),
+        (["vouchers", "redeem", "A-CODE", "token/a"], 2, "unrecognized"),
         (["usage", "--by", "colour"], 2, "--by"),
         (["usage", "--since", "2026-99-01"], 2, "is no time"),
         (["usage", "--model", "m", "--group", "g"], 2, "goes with --last"),
@@ -216,9 +217,9 @@ def test_vouchers_are_created_exported_and_redeemed(run: Run) -> None:
     assert [(row["status"], row["amount"]) for row in rows] == [("open", "5.0")] * 3
     assert run("vouchers", "export", "--name", "none", "--json").json == []
     id = run("tokens", "issue", "--name", "t", "--budget", "1", "--json").json["token"]["id"]
-    done = run("vouchers", "redeem", codes[0], f"token/{id}")
+    done = run("vouchers", "redeem", f"token/{id}", stdin=codes[0])
     assert done.out == f"$5.00 are paid onto token/{id}.\n"
-    again = run("vouchers", "redeem", codes[0], f"token/{id}")
+    again = run("vouchers", "redeem", f"token/{id}", stdin=codes[0])
     assert (again.status, "redeemed already" in again.err) == (1, True)
     assert "$6.00 of $6.00" in run("tokens", "show", id).out
     other = next(row["id"] for row in rows if row["id"] != codes[0].replace("-", "")[:8])
@@ -379,3 +380,11 @@ def test_the_account_of_a_token_can_be_changed(run: Run) -> None:
     for account in ("acme", ""):
         edited = run("tokens", "edit", "t", "--account", account, "--json")
         assert edited.json["account"] == account
+
+
+def test_a_token_of_another_gateway_is_read_from_standard_input(run: Run) -> None:
+    secret = "sk-of-another-gateway-0123"
+    issued = run("tokens", "issue", "--name", "x", "--secret", "--json", stdin=secret + "\n")
+    assert issued.json["secret"] == secret
+    short = run("tokens", "issue", "--name", "y", "--secret", stdin="short")
+    assert (short.status, "20 printable" in short.err) == (1, True)

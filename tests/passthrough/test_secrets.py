@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import logging
+import zlib
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from asgi_aiproxy import InjectKey, Key, KeyPool, PassthroughProxy
+from asgi_aiproxy import InjectKey, Key, KeyPool, OpenAIShim, PassthroughProxy
 from asgi_aiproxy.credentials import BlotStream, blot
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, azure, query
 from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.usage import UsageRecord
 from tests import asgi
 from tests.upstreams import Step, Upstream, answers, refuses
 
@@ -29,6 +33,11 @@ WRITTEN = {
     "base64": base64.b64encode(SECRET.encode()).decode(),
     "base64 of a user": base64.b64encode(f"{SECRET}:".encode()).decode(),
     "base64 of a password": base64.b64encode(f":{SECRET}".encode()).decode(),
+    "hexadecimal": SECRET.encode().hex(),
+    "hexadecimal, upper": SECRET.encode().hex().upper(),
+    "html": "".join(f"&#{ord(letter)};" for letter in SECRET),
+    "html, hexadecimal": "".join(f"&#x{ord(letter):X};" for letter in SECRET),
+    "json, all escaped": "".join(f"\\u{ord(letter):04x}" for letter in SECRET),
 }
 
 
@@ -88,6 +97,72 @@ async def test_a_success_passes_to_the_byte_but_its_headers_do_not_tell_the_key(
     assert SECRET not in str(answer.headers)
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("status", [400, 429, 500])
+async def test_a_compressed_error_does_not_tell_the_key(status: int, coding: str) -> None:
+    text = b'{"error":{"message":"bad key ' + SECRET.encode() + b' here"}}'
+    body = gzip.compress(text) if coding == "gzip" else zlib.compress(text)
+    upstream = Upstream(Step([body], status, {"content-encoding": coding}))
+    answer = await asgi.request(vendor(upstream), "GET", "/v1/x")
+    assert answer.header("content-encoding") is None
+    assert answer.json["error"]["message"] == "bad key [key]************* here"
+
+
+async def test_a_compressed_error_that_is_broken_is_not_passed_on() -> None:
+    upstream = Upstream(Step([b"not gzip " + SECRET.encode()], 400, {"content-encoding": "gzip"}))
+    answer = await asgi.request(vendor(upstream), "GET", "/v1/x")
+    assert (answer.status, answer.body) == (400, b"")
+
+
+EVENTS = [
+    b'data: {"text":"one"}\n\n',
+    b'event: error\ndata: {"error":{"message":"bad key ' + SECRET.encode() + b'"}}\n\n',
+    b'data: {"text":"two"}\n\n',
+]
+
+
+@WAYS
+@pytest.mark.parametrize("size", [1, 7, 50, 10_000])
+async def test_an_error_in_a_stream_that_began_well_does_not_tell_the_key(
+    way: Any, size: int
+) -> None:
+    whole = b"".join(EVENTS)
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    if size == 1:  # (a word that comes in pieces is not seen: then whole lines are)
+        pieces = [line + b"\n" for line in whole.split(b"\n")[:-1]]
+    app = way(Upstream(Step(pieces, 200, {"content-type": "text/event-stream"})))
+    answer = await asgi.request(app, "GET", "/v1/x")
+    assert answer.body == whole.replace(SECRET.encode(), b"[key]".ljust(len(SECRET), b"*"))
+
+
+async def test_the_headers_of_a_shims_success_do_not_tell_the_key() -> None:
+    step = answers()
+    step.headers |= {"x-request-id": f"req-{SECRET}", "x-ratelimit-limit-requests": SECRET}
+    shim = OpenAIShim(OPENAI.using(SECRET), transport=Upstream(step).transport)
+    answer = await asgi.chat(shim)
+    assert answer.status == 200
+    assert (answer.header("x-request-id") or "").startswith("req-[key]")
+    assert SECRET not in str(answer.headers)
+
+
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
+async def test_neither_log_nor_record_tells_the_key(
+    written: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    body = json.dumps({"error": {"message": f"bad key {written}"}}).encode()
+    records: list[UsageRecord] = []
+    for make in (OpenAIShim, PassthroughProxy):
+        upstream = Upstream(refuses(401, body))
+        app: Any = make(OPENAI.using(SECRET), transport=upstream.transport, record=records.append)
+        async with app:
+            answer = await asgi.chat(app)
+        assert answer.status >= 400
+        assert written not in answer.body.decode()
+    assert len(records) == 2
+    assert written not in caplog.text + str(records)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -132,8 +207,42 @@ def test_parts_of_a_key_are_not_told_either(secret: str, shown: str) -> None:
     assert secret not in repr(found)
 
 
-def test_short_keys_are_left_alone_and_what_only_begins_like_one_too() -> None:
-    assert blot("sk-1234") is None
+@pytest.mark.parametrize("before", ["Bearer ", "x:", "user:", "", "ab"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_key_within_base64_of_something_longer_is_not_told(before: str, encode: Any) -> None:
+    found = blot(SECRET)
+    assert found is not None
+    written = encode(f"{before}{SECRET} and after".encode())
+    out = found.data(b'{"auth":"' + written + b'"}')
+    assert len(out) == len(written) + 11
+    shown = out.replace(b"*", b"").replace(b"[key]", b" ").split()
+    for piece in shown:  # no digit is left that says more than two bits of it
+        assert not any(SECRET[i : i + 3].encode() in _decodings(piece) for i in range(15))
+
+
+def _decodings(piece: bytes) -> bytes:
+    plain = piece.strip(b'{}":').translate(bytes.maketrans(b"-_", b"+/"))
+    found = b""
+    for skipped in range(4):
+        rest = plain[skipped:]
+        rest = rest[: len(rest) // 4 * 4]
+        try:
+            found += base64.b64decode(rest) + b"|"
+        except ValueError:
+            continue
+    return found
+
+
+def test_a_short_key_is_taken_out_where_it_is_a_word() -> None:
+    found = blot("k3y-x9")
+    assert found is not None
+    assert found.data(b'{"k":"k3y-x9","i":"ak3y-x9b"}') == b'{"k":"[key]*","i":"ak3y-x9b"}'
+    assert found.headers([(b"x", b"key=k3y-x9"), (b"y", b"1")])[0] == (b"x", b"key=[key]*")
+    for plain in ("error", "secret", "123", ""):  # such a word stands anywhere
+        assert blot(plain) is None
+
+
+def test_what_only_begins_like_a_key_is_left_alone() -> None:
     found = blot("sk-12345678")
     assert found is not None
     text = b'{"a":"sk-1234567","b":"100% \\u0041"}'

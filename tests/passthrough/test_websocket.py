@@ -388,6 +388,24 @@ async def test_neither_the_handshake_nor_the_good_bye_tells_the_key(door: Door) 
             assert client.close_reason in ("no more for [key]*******", "")
 
 
+async def test_messages_of_the_upstream_do_not_tell_the_key(door: Door) -> None:
+    long = "x" * 10_000
+
+    async def session(connection: ServerConnection) -> None:
+        await connection.send('{"type":"note","text":"sk-first-key"}')
+        await connection.send(json.dumps({"type": "error", "text": "sk-first-key", "more": long}))
+        await connection.send(b'{"type":"error","message":"sk-first-key"}')
+        await connection.send(b"\x00sk-first-key")  # not a message but sound
+
+    async with place(door, session) as at, realtime(at.url) as client:
+        for _ in range(3):
+            message = await client.recv()
+            text = message if isinstance(message, str) else message.decode()
+            assert "[key]*******" in text
+            assert "sk-first-key" not in text
+        assert await client.recv() == b"\x00sk-first-key"
+
+
 @pytest.mark.parametrize("status", [429, 401])
 async def test_a_key_that_can_not_hands_over_to_the_next(door: Door, status: int) -> None:
     from websockets.datastructures import Headers

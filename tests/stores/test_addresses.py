@@ -90,10 +90,10 @@ async def test_tls_is_spoken_to_who_can_prove_its_name(
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://localhost", "no address of a Redis server"),
-        ("localhost:6379", "no address of a Redis server"),
-        ("", "no address of a Redis server"),
-        ("redis+ring://localhost", "no address of a Redis server"),
+        ("http://localhost", "The address of a Redis server"),
+        ("localhost:6379", "The address of a Redis server"),
+        ("", "The address of a Redis server"),
+        ("redis+ring://localhost", "The address of a Redis server"),
         ("redis+sentinel://localhost:26379", "does not name the master"),
         ("redis+sentinel:///mymaster", "names no host"),
         ("redis+cluster://a:x,b:1", "port is not a number"),
@@ -228,3 +228,25 @@ def test_a_store_that_asks_sentinel_moves_to_another_event_loop(watched: Watched
         return await store.add("here", {"n": 1})
 
     assert [asyncio.run(use())["n"] for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis//:hunter2pass@localhost",
+        "redis:/:hunter2pass@localhost",
+        "localhost:6379:hunter2pass",
+        "hunter2pass",
+        "redis://u:hunter2pass@[::1/0",
+        "redis://:hunter2pass/x@localhost/0",
+        "redis://:hunter2pass?x@localhost/0",
+        "redis://:x#hunter2pass@localhost/0",
+        "redis://:hunter2pass@localhost:port/0",
+        "redis+sentinel://:hunter2pass@localhost/",
+        "redis://:hunter2pass@localhost/0?socket_timeout=x",
+    ],
+)
+def test_a_mistyped_address_is_not_quoted_with_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisStore(url)
+    assert "hunter2pass" not in str(caught.value)

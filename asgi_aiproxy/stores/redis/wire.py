@@ -61,17 +61,30 @@ class Target(msgspec.Struct, frozen=True):
     watchers: tuple[tuple[str, str], ...] = ()  # what the Sentinels want to know of us
 
 
+_ADDRESS = (
+    "The address of a Redis server begins with redis://, rediss://, unix://, redis+sentinel:// or "
+    "redis+cluster://"
+)
+
+
 def read_url(url: str) -> Target:
-    """Understand a URL. Raises ConfigurationError."""
-    split = urlsplit(url)
+    """Understand a URL. Raises ConfigurationError, which quotes nothing that may be a password."""
+    try:
+        split = urlsplit(url)
+        hosts = split.netloc.rpartition("@")[2]
+    except ValueError:  # a bracket that is not closed
+        raise ConfigurationError(f"{_ADDRESS}; this one cannot be read.") from None
     scheme, _, kind = split.scheme.partition("+")
-    users, at, hosts = split.netloc.rpartition("@")
-    shown = urlunsplit((split.scheme, hosts, split.path, "", ""))
-    if kind not in ("", "sentinel", "cluster") or scheme not in ("redis", "rediss", "unix"):
+    known = kind in ("", "sentinel", "cluster") and scheme in ("redis", "rediss", "unix")
+    if not known or not url[len(split.scheme) :].startswith("://"):
+        raise ConfigurationError(f"{_ADDRESS}; this one does not.")
+    if "@" in f"{split.path}?{split.query}#{split.fragment}":
         raise ConfigurationError(
-            f"{shown or url!r} is no address of a Redis server: it begins with redis://, "
-            f"rediss://, unix://, redis+sentinel:// or redis+cluster://."
+            "A user or a password in the address of a Redis server must be percent-encoded: "
+            "'/' is %2F, '?' is %3F, '#' is %23, '@' is %40."
         )
+    users, at, _ = split.netloc.rpartition("@")
+    shown = urlunsplit((split.scheme, hosts, split.path, "", ""))
     if not kind:
         return Target("server", shown, url)
     default = 26379 if kind == "sentinel" else 6379
