@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.passthrough import PassthroughProxy
     from asgi_aiproxy.prices import Price, Prices, Ratios
     from asgi_aiproxy.providers import Provider, Target
+    from asgi_aiproxy.request_limits import RequestLimits
     from asgi_aiproxy.router import ProviderRouter
     from asgi_aiproxy.shim import AIShim, AnthropicShim, GeminiShim, OpenAIShim, Shim
     from asgi_aiproxy.sinks import JSONLines
@@ -58,6 +59,7 @@ __all__ = [
     "Quota",
     "Ratios",
     "RedisStore",
+    "RequestLimits",
     "ReqwestTransport",
     "Shim",
     "SocketTransport",
@@ -105,6 +107,7 @@ _HOME = {
     "Ratios": "prices",
     "RedisStore": "stores.redis",
     "ReqwestTransport": "upstream",
+    "RequestLimits": "request_limits",
     "Shim": "shim",
     "SocketTransport": "upstream",
     "Target": "providers",

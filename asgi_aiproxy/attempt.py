@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -18,6 +17,7 @@ from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.messages import Usage, unfold
 from asgi_aiproxy.prices import Sent
 from asgi_aiproxy.providers.base import Provider, Target
+from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.translate import Bytes, Streamed, Translator, Verbatim, Whole, collected
 
 _STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
@@ -43,7 +43,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
         return Sent(name, target.model, draft.path, self.body or b"", draft.body)
 
 
-def plan(call: Call, target: Target, *, strict: bool) -> Plan:
+def plan(call: Call, target: Target, *, strict: bool, limits: RequestLimits) -> Plan:
     """How a target is asked. Raises APIError if it can not serve such calls."""
     check_model(target.model)
     native = call.operation.name in target.provider.native
@@ -52,8 +52,12 @@ def plan(call: Call, target: Target, *, strict: bool) -> Plan:
         if call.headers:
             draft = msgspec.structs.replace(draft, headers=call.headers)
     elif call.operation.chat:
-        request = msgspec.structs.replace(call.request, model=target.model)
-        draft = target.provider.dialect.encode_request(request)
+        limits.check(call.fields, call.body)
+        try:
+            request = msgspec.structs.replace(call.request, model=target.model)
+            draft = target.provider.dialect.encode_request(request)
+        except RecursionError:
+            raise invalid("The request is nested too deeply to be translated.") from None
     else:
         raise APIError(
             Kind.NOT_FOUND,
@@ -72,22 +76,36 @@ def plan(call: Call, target: Target, *, strict: bool) -> Plan:
 class Plans:
     """How one call is put to its targets. What was planned ahead is kept until it is taken."""
 
-    def __init__(self, call: Call, *, strict: bool) -> None:
+    def __init__(self, call: Call, *, strict: bool, limits: RequestLimits) -> None:
         self._call = call
         self._strict = strict
-        self._ahead: dict[int, Plan] = {}
+        self._limits = limits
+        self._ahead: dict[int, Plan | APIError] = {}
+
+    def prepare(self, targets: Sequence[Target]) -> None:
+        """Plan ahead for those of the targets for which that is not done: a thread may do it."""
+        for target in targets:
+            if id(target) not in self._ahead:
+                self._ahead[id(target)] = self._plan(target)
+
+    def _plan(self, target: Target) -> Plan | APIError:
+        try:
+            return plan(self._call, target, strict=self._strict, limits=self._limits)
+        except APIError as error:
+            return error
 
     def take(self, target: Target) -> Plan:
         """How a target is asked. Raises APIError if it can not serve the call."""
-        ahead = self._ahead.pop(id(target), None)
-        return ahead or plan(self._call, target, strict=self._strict)
+        found = self._ahead.pop(id(target), None) or self._plan(target)
+        if isinstance(found, APIError):
+            raise found
+        return found
 
     def sent(self, targets: Sequence[Target]) -> Sequence[Sent]:
         """What leaves for each target that can serve the call."""
-        for target in targets:
-            with suppress(APIError):
-                self._ahead[id(target)] = plan(self._call, target, strict=self._strict)
-        found = [planned.sent(self._call) for planned in self._ahead.values()]
+        self.prepare(targets)
+        plans = [planned for planned in self._ahead.values() if isinstance(planned, Plan)]
+        found = [planned.sent(self._call) for planned in plans]
         others = self._call.others
         return found + [msgspec.structs.replace(s, model=m) for s in found for m in others]
 

@@ -32,6 +32,7 @@ from asgi_aiproxy.providers import Provider, Target, azure, openai_compatible
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.providers.discovery import discover
 from asgi_aiproxy.providers.operations import RESPONSES
+from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.router import ProviderRouter, Route
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
@@ -144,6 +145,7 @@ def compose(settings: Settings) -> ASGIApp:
         timeouts=timeouts,
         attempts=settings.attempts,
         max_body=settings.max_body,
+        limits=RequestLimits(**settings.request_limits.model_dump()),
         keepalive=settings.keepalive,
         strict=settings.strict,
         own_keys=settings.own_keys,

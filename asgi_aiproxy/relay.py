@@ -37,6 +37,7 @@ from asgi_aiproxy.refusals import (
     refused,
     worse,
 )
+from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.translate import Bytes, Translator
 from asgi_aiproxy.upstream.base import Headers, Incoming, Timeouts, Transport, header, whether_ended
 from asgi_aiproxy.usage import Outcome, Recorder, UsageRecord, sound
@@ -48,6 +49,8 @@ _MAX_ERROR = 256 * 1024
 _ERROR_WAIT = 10.0
 # What follows the last word of a stream, the end of its body, is waited for so many seconds.
 _AFTER_END = 1.0
+# A longer body is translated in a thread.
+_LARGE = 64 * 1024
 # Failures of a provider that may have passed a moment later.
 _PASSING = frozenset({Kind.UPSTREAM, Kind.OVERLOADED})
 
@@ -84,6 +87,7 @@ class Relay:
         attempts: int = 3,
         backoff: float = 0.25,
         strict: bool = False,
+        limits: RequestLimits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.router = router
@@ -93,6 +97,7 @@ class Relay:
         self.attempts = attempts
         self.backoff = backoff
         self.strict = strict
+        self.limits = limits if limits is not None else RequestLimits()
         self.clock = clock
 
     def exchange(self, call: Call, watch: Watch) -> Exchange:
@@ -118,7 +123,7 @@ class Exchange:
         self._provider = ""
         self._model = ""
         self._keys = CallKeys(call, relay.attempts)
-        self._plans = Plans(call, strict=relay.strict)
+        self._plans = Plans(call, strict=relay.strict, limits=relay.limits)
         self._answer: Incoming | None = None
         self._translator: Translator | None = None
         self._idle: float | None = None
@@ -180,6 +185,7 @@ class Exchange:
             for number, target in enumerate(targets, 1):
                 self._provider, self._model = target.provider.name, target.model
                 self._keys.begin(target)
+                await self._prepare([target])
                 try:
                     planned = self._plans.take(target)
                 except APIError as error:  # another target may be able to
@@ -199,6 +205,11 @@ class Exchange:
                 raise failure
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause *= 2
+
+    async def _prepare(self, targets: Sequence[Target]) -> None:
+        """Have a large request translated where that holds up nobody else."""
+        if len(self._call.body) > _LARGE:
+            await asyncio.to_thread(self._plans.prepare, targets)
 
     def _goes_on(self, failure: APIError) -> bool:
         """Whether another target may do better, and may be asked."""
@@ -222,6 +233,7 @@ class Exchange:
             if not call.own_key
             for model in (t.model, *call.others)
         ]
+        await self._prepare(targets)
         await gate.admit(call.operation.name, asked, lambda: self._plans.sent(targets))
 
     async def pump(self, write: Callable[[bytes], Awaitable[None]], first: bytes) -> bytes:

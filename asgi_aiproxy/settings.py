@@ -223,6 +223,15 @@ class TimeoutSettings(_Model):
     body: float | None = Field(default=60.0, gt=0)
 
 
+class RequestLimitSettings(_Model):
+    """How large a request may be that is translated, see `asgi_aiproxy.RequestLimits`."""
+
+    messages: int = Field(default=10_000, ge=1)
+    parts: int = Field(default=20_000, ge=1)
+    tools: int = Field(default=2_000, ge=1)
+    depth: int = Field(default=200, ge=1)
+
+
 class Settings(BaseSettings):
     """The whole configuration. `load` reads it; environment variables go before the file."""
 
@@ -250,6 +259,7 @@ class Settings(BaseSettings):
     admin_token: Secret | None = None
     admin_private_networks: list[str] = []
     timeouts: TimeoutSettings = TimeoutSettings()
+    request_limits: RequestLimitSettings = RequestLimitSettings()
     attempts: int = Field(default=3, ge=1)
     max_body: int = Field(default=32 * 1024 * 1024, ge=1)
     keepalive: float = Field(default=15.0, ge=0)

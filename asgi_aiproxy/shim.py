@@ -36,6 +36,7 @@ from asgi_aiproxy.models import ModelList
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.refusals import no_such_model
 from asgi_aiproxy.relay import Relay
+from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.respond import StreamReply, refuse_websocket, send_error, send_whole
 from asgi_aiproxy.uploads import Upload
 from asgi_aiproxy.upstream import (
@@ -67,7 +68,8 @@ class Shim:
     seconds of silence a waiting stream is kept alive. `strict` refuses what a provider can not
     carry, where otherwise the header `aiproxy-ignored` names it. `own_keys` lets callers bring
     their own key for a provider: in `x-provider-key`, or as their API key where no
-    `Authenticate` stands before.
+    `Authenticate` stands before. `limits` are for requests that are translated (see
+    `RequestLimits`).
 
     Works with and without `lifespan`; `async with` or `lifespan(...)` opens and closes it properly.
     """
@@ -89,6 +91,7 @@ class Shim:
         keepalive: float = 15.0,
         strict: bool = False,
         own_keys: bool = False,
+        limits: RequestLimits | None = None,
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -109,10 +112,11 @@ class Shim:
             attempts=attempts,
             backoff=backoff,
             strict=strict,
+            limits=limits,
         )
         self._models = ModelList(self._relay.transport)
-        limits = timeouts if timeouts is not None else Timeouts()
-        self._total, self._body = limits.total, limits.body
+        waits = timeouts if timeouts is not None else Timeouts()
+        self._total, self._body = waits.total, waits.body
         self._max_body = max_body
         self._max_upload = max_upload
         self._keepalive = keepalive

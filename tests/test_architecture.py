@@ -43,6 +43,7 @@ MAY: dict[str, set[str]] = {
     "framing": {"errors"},
     "inspection": {"errors"},
     "multipart": {"errors", "inspection"},
+    "request_limits": {"errors"},
     "dialects": {"_json", "errors", "inspection", "messages", "framing"},
     "translate": {"dialects", "errors", "framing", "messages"},
     # parts, each usable alone
@@ -78,7 +79,7 @@ MAY: dict[str, set[str]] = {
     "models": {"_watch", "errors", "keys", "providers", "upstream"},
     "refusals": {"_json", "errors", "keys", "providers", "retry_after", "upstream"},
     "attempt": {"_json", "call", "dialects", "errors", "inspection", "messages", "prices"}
-    | {"providers", "translate"},
+    | {"providers", "request_limits", "translate"},
     "call_keys": {"call", "credentials", "errors", "keys", "messages", "providers", "upstream"}
     | {"usage"},
     "relay": {
@@ -93,7 +94,7 @@ MAY: dict[str, set[str]] = {
         "messages",
         "providers",
     }
-    | {"refusals", "translate", "upstream", "usage"},
+    | {"refusals", "request_limits", "translate", "upstream", "usage"},
     "respond": {"_asgi", "_request_id", "_watch", "dialects", "errors", "relay"},
     "uploads": {"_asgi", "_watch", "errors", "multipart"},
     # apps and middlewares
@@ -116,6 +117,7 @@ MAY: dict[str, set[str]] = {
         "providers",
         "refusals",
         "relay",
+        "request_limits",
         "respond",
         "uploads",
         "upstream",
@@ -164,7 +166,7 @@ MAY: dict[str, set[str]] = {
     "inprocess": {"_asgi"},
     # assembly
     "composition": {"_asgi", "admin", "errors", "hosting", "identity", "keys", "ledger"}
-    | {"middleware", "prices", "providers", "router", "shim", "stores", "tenants"}
+    | {"middleware", "prices", "providers", "request_limits", "router", "shim", "stores", "tenants"}
     | {"upstream", "usage"},
     "logs": set(),
     "settings": {
