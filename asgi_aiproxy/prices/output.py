@@ -91,10 +91,10 @@ def _limit(provider: str, path: str, fields: Fields) -> int | None:
     if path.endswith(_CHAT):
         return _chat_limit(provider, fields)
     if ":generateContent" in path or ":streamGenerateContent" in path:
-        return _largest(fields, _GEMINI)
+        return _sure(fields, _GEMINI)
     for end, places in _LIMITS:
         if path.endswith(end):
-            return _largest(fields, places)
+            return _sure(fields, places)
     return None
 
 
@@ -102,14 +102,29 @@ def _chat_limit(provider: str, fields: Fields) -> int | None:
     names = (_OLD, _NEW)
     if provider not in _KNOWS_NEW and number(fields.get(_OLD)) is None:
         return None  # the new name alone may be unknown there
-    limit = _largest(fields, (("", names),))
+    limit = _sure(fields, (("", names),))
     beside = _largest(fields, _BESIDE)
     return limit if limit is None or beside is None else limit + beside
 
 
+def _sure(fields: Fields, places: tuple[tuple[str, tuple[str, ...]], ...]) -> int | None:
+    """The same; None as well if one of them is a number that some servers take for none."""
+    for raw in _named(fields, places):
+        if number(raw) is not None and not isinstance(value(raw), int):
+            return None
+    return _largest(fields, places)
+
+
 def _largest(fields: Fields, places: tuple[tuple[str, tuple[str, ...]], ...]) -> int | None:
     """The largest of the numbers in these places; None if there is none above 0."""
-    most: int | None = None
+    return max(
+        (found for raw in _named(fields, places) if (found := number(raw)) is not None),
+        default=None,
+    )
+
+
+def _named(fields: Fields, places: tuple[tuple[str, tuple[str, ...]], ...]) -> Iterator[Any]:
+    """The members in these places."""
     for room, names in places:
         where: Any = fields
         if room:
@@ -118,10 +133,7 @@ def _largest(fields: Fields, places: tuple[tuple[str, tuple[str, ...]], ...]) ->
             continue
         for name in names:
             if name in where:
-                found = number(where[name])
-                if found is not None and (most is None or found > most):
-                    most = found
-    return most
+                yield where[name]
 
 
 def number(raw: Any) -> int | None:
