@@ -357,7 +357,7 @@ class Exchange:
                 if left is not None:
                     left -= len(data)
                 last = ended() if left is None else left <= 0
-                if veil is not None and (veil.held or veil.marks(data)):
+                if veil is not None and (b"error" in data or veil.held):
                     data = veil.feed(data)
                     if last:
                         data += veil.close()
