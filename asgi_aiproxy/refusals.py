@@ -167,8 +167,19 @@ def our_key_refused(error: APIError, provider: str, status: int, *, had_key: boo
     said = f"The provider {provider!r} refused the gateway's key (HTTP {status})"
     if not had_key:
         said = f"The provider {provider!r} wants a key, and the gateway has none (HTTP {status})"
-    quotes_key = status in (400, 401, 407)
+    quotes_key = status in (401, 407)
     error.message = f"{said}." if quotes_key else f"{said}: {error.message}"
+    return error
+
+
+def as_wrong_request(error: APIError) -> APIError:
+    """The error for the client, once no other key or target is left.
+
+    Google answers a wrong key with 400, as it does a wrong request, in nearly the same words: the
+    client is answered 400 too, with those words, for they may be about its request.
+    """
+    if error.kind is Kind.KEY_REJECTED and error.upstream_status == 400:
+        error.kind, error.status = Kind.INVALID, 400
     return error
 
 

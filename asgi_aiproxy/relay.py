@@ -35,6 +35,7 @@ from asgi_aiproxy.refusals import (
     not_allowed,
     our_key_refused,
     refused,
+    as_wrong_request,
     worse,
 )
 from asgi_aiproxy.request_limits import RequestLimits
@@ -153,7 +154,7 @@ class Exchange:
                 await self._admit(self._call.gate, targets)
             reply = await self._try(targets)
         except APIError as error:
-            self._error = error
+            self._error = as_wrong_request(error)
             raise
         self._error = None
         return reply
