@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from types import FrameType
-from typing import NoReturn
+from dataclasses import fields
+from typing import get_args
 
 from asgi_aiproxy import __version__
 from asgi_aiproxy.cli import add_commands
 from asgi_aiproxy.cli.words import CONFIG
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.logs import configure
-from asgi_aiproxy.middleware import Health
+from asgi_aiproxy.logs import LogLevel
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +40,29 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", metavar="FILE", help=CONFIG)
     serve.add_argument("--host", default="127.0.0.1", help="address to bind (127.0.0.1)")
     serve.add_argument("--port", type=_port, default=8000, help="port to bind (8000)")
+    serve.add_argument(
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="processes to serve with (1); with redis_url they share limits and budgets",
+    )
+    serve.add_argument(
+        "--log-level", choices=get_args(LogLevel), help="overrides the setting log_level"
+    )
+    serve.add_argument(
+        "--forwarded-allow-ips",
+        metavar="LIST",
+        help="addresses of reverse proxies whose X-Forwarded-For and -Proto are believed, with "
+        "commas between them, or '*' (FORWARDED_ALLOW_IPS, else 127.0.0.1)",
+    )
+    serve.add_argument("--ssl-certfile", metavar="FILE", help="serve HTTPS with this PEM file")
+    serve.add_argument(
+        "--ssl-keyfile", metavar="FILE", help="its private key, unless that is in the same file"
+    )
+    serve.add_argument(
+        "--root-path", default="", metavar="PATH", help="where a reverse proxy mounts this server"
+    )
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check", help="say whether a configuration is right")
@@ -60,51 +79,23 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    from asgi_aiproxy.settings import build, load
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1 to 1024")
+    return int(text)
 
-    settings = load(arguments.config)
-    configure(format=settings.log_format, level=settings.log_level)
-    app = build(settings)
-    front = Health(app, store=getattr(app, "store", None))
+
+def _serve(arguments: argparse.Namespace) -> int:
     try:
-        import uvicorn
-    except ImportError:
+        from asgi_aiproxy.serving import ServeOptions, serve
+    except ModuleNotFoundError as error:
+        if error.name != "uvicorn":
+            raise
         raise ConfigurationError(
             "serving needs uvicorn: pip install 'asgi-aiproxy[serve]'."
         ) from None
-    # uvicorn stops in good order and then raises the signal again: that is no failure.
-    signal.signal(signal.SIGTERM, _stop)
-    config = uvicorn.Config(
-        front,
-        host=arguments.host,
-        port=arguments.port,
-        log_config=None,  # its lines go where ours go
-        log_level=settings.log_level,
-        access_log=False,
-        timeout_graceful_shutdown=30,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
-    leaving = server.handle_exit
-
-    def drain(number: int, frame: FrameType | None) -> None:
-        """Say at `/ready` that no more requests should come; stop when that had time to be seen."""
-        first, front.draining = not front.draining, True
-        if first and settings.drain:
-            loop = asyncio.get_running_loop()
-            loop.call_soon_threadsafe(loop.call_later, settings.drain, leaving, number, frame)
-        else:
-            leaving(number, frame)
-
-    server.handle_exit = drain  # type: ignore[method-assign, assignment]
-    with suppress(KeyboardInterrupt):  # which is raised again, too
-        server.run()
-    return 0 if server.started else 3
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    sys.exit(0)
+    names = {field.name for field in fields(ServeOptions)}
+    return serve(ServeOptions(**{k: v for k, v in vars(arguments).items() if k in names}))
 
 
 def _check(arguments: argparse.Namespace) -> int:

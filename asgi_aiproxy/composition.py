@@ -115,18 +115,25 @@ class PricesLoaded:
         return None
 
 
-def compose(settings: Settings) -> ASGIApp:
-    """The app that `settings` describe. Raises ConfigurationError."""
-    store = store_of(settings)
-    books = settings.ledger and (store is not None or settings.admin_token is not None)
-    if store is None and (settings.admin_token is not None or _limited(settings)):
-        store = MemoryStore()
+def compose(settings: Settings, *, store: Store | None = None) -> ASGIApp:
+    """The app that `settings` describe. Raises ConfigurationError.
+
+    `store` is where state is kept that outlives the app: who gives it opens and closes it. By
+    default the app has its own, where the settings need one.
+    """
+    kept = store
+    lasting = settings.redis_url is not None or settings.store_file is not None
+    books = settings.ledger and (lasting or settings.admin_token is not None)
+    if not (lasting or settings.admin_token is not None or _limited(settings)):
+        store = None
+    elif kept is None:
+        store = store_of(settings) or MemoryStore()
     providers = providers_of(settings, store)
     router = _router(settings, providers)
     timeouts = Timeouts(**settings.timeouts.model_dump())
     transport = transport_of(settings)
     parts: list[Part] = [aclosing(transport)]
-    if store is not None:
+    if store is not None and kept is None:
         parts.append(store)
     parts += [provider.keys for provider in providers.values() if provider.keys is not None]
     for name, given in settings.providers.items():
@@ -160,8 +167,8 @@ def compose(settings: Settings) -> ASGIApp:
     if verify is not None:
         app = Authenticate(app, verify=verify)
     probed = any(given.probe is not None for given in settings.providers.values())
-    if store is None and not probed:
-        return app
+    if store is None and kept is None and not probed:
+        return app  # there is nothing to close
     admin = _admin(settings, store, providers, transport) if store is not None else None
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)

@@ -181,7 +181,8 @@ MAY: dict[str, set[str]] = {
     },
     "cli": {"admin", "composition", "errors", "identity", "keys", "providers", "settings"}
     | {"stores"},
-    "__main__": {"cli", "errors", "logs", "middleware", "settings"},
+    "serving": {"_asgi", "composition", "errors", "logs", "middleware", "settings", "stores"},
+    "__main__": {"cli", "errors", "logs", "serving", "settings"},
     # The test kit speaks the vendors' languages by itself: it is there to test the rest.
     "testing": PURE | {"_asgi", "_watch"},
 }
@@ -191,7 +192,7 @@ THIRD: dict[str, set[str]] = {
     "admin.live": {"sse_starlette"},
     "composition": {"pydantic"},
     "settings": {"pydantic", "pydantic_settings"},
-    "__main__": {"uvicorn"},
+    "serving": {"uvicorn"},
     "passthrough.websocket": {"websockets"},
     "keys.sealer": {"cryptography"},
     "prices.book": {"genai_prices"},
