@@ -29,13 +29,13 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.refusals import (
     NO_KEY,
+    as_wrong_request,
     classify,
     no_key,
     no_such_model,
     not_allowed,
     our_key_refused,
     refused,
-    as_wrong_request,
     worse,
 )
 from asgi_aiproxy.request_limits import RequestLimits

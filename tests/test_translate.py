@@ -144,11 +144,20 @@ def anthropic() -> Verbatim:
     return Verbatim(ANTHROPIC_MESSAGES.echo(usage_wanted=True, exact=True))
 
 
+def openai_responses() -> Verbatim:
+    return Verbatim(faces()["openai_responses"].echo(usage_wanted=True, exact=True))
+
+
 def gemini() -> Verbatim:
     return Verbatim(GEMINI_CONTENT.echo(usage_wanted=True, exact=True))
 
 
-PASSING = {"openai_chat": exact, "anthropic": anthropic, "gemini": gemini}
+PASSING = {
+    "openai_chat": exact,
+    "openai_responses": openai_responses,
+    "anthropic": anthropic,
+    "gemini": gemini,
+}
 BROKEN = ("error", "truncated", "failed")
 NO_DONE = (
     "no-done",

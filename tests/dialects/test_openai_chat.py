@@ -1462,7 +1462,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
             400,
             "Incorrect API key",
             None,
-            None,
+            "Client specified an invalid argument",
         ),
         (
             401,

@@ -288,12 +288,13 @@ async def test_it_gets_those_of_an_application_as_well() -> None:
 async def test_a_caller_bound_to_models_can_not_hide_one() -> None:
     who = Principal("ada", models=("gpt-x",))
     place = Place()
-    for path, body, headers in [
-        ("/v1/batches", {"input_file_id": "f"}, {}),
-        ("/v1/threads/runs", {}, {}),
-        (CHAT, b'{"model": "gpt-x"', {"content_type": "application/json"}),
+    json_type = {"content_type": "application/json"}
+    for path, body, headers, status in [
+        ("/v1/batches", {"input_file_id": "f"}, {}, 403),
+        ("/v1/threads/runs", {}, {}, 403),
+        (CHAT, b'{"model": "gpt-x"', json_type, 400),
     ]:
-        assert (await place.ask("POST", path, body, who, **headers)).status == 403, path
+        assert (await place.ask("POST", path, body, who, **headers)).status == status, path
     assert place.upstream.requests == []
     assert (await place.ask("GET", "/v1/models", who=who)).status == 200
 

@@ -79,7 +79,7 @@ def stop_reason(answer: dict[str, Any], called: bool) -> tuple[Stop, str]:
     """Why an answer ended, and OpenAI's word for it."""
     if answer.get("status") == "incomplete":
         reason = _read.text_in(answer.get("incomplete_details"), "reason")
-        return _REASONS.get(reason, Stop.OTHER), reason
+        return _REASONS.get(reason or "max_output_tokens", Stop.OTHER), reason
     return (Stop.TOOLS if called else Stop.END), "completed"
 
 

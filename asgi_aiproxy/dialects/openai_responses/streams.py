@@ -245,9 +245,11 @@ class Decoder:
                     yield from self._single(block)
 
     def _done_message(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
+        # (Some count the parts of a message from 1 on: by their numbers they are not to be found.)
+        known = any(isinstance(key, tuple) and key[0] == index for key in self._told)
         for at, part in enumerate(_read.objects(item.get("content"))):
             key = index, at
-            if key not in self._told:
+            if not known:
                 refused = part.get("type") == "refusal"
                 block: Block = Refusal() if refused else Text()
                 text = _read.text_in(part, "refusal" if refused else "text")
