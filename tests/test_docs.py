@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -23,8 +25,10 @@ def blocks(language: str) -> list[object]:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs_as_it_stands(code: str) -> None:
-    exec(compile(code, "docs", "exec"), {"__name__": "docs"})
+def test_python_runs_as_it_stands(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("docs")  # where Litestar looks for what annotations mean
+    monkeypatch.setitem(sys.modules, "docs", module)
+    exec(compile(code, "docs", "exec"), vars(module))
 
 
 @pytest.mark.parametrize("text", blocks("toml"))

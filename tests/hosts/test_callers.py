@@ -1,0 +1,204 @@
+"""The boxes of docs/callers.md, as they stand there: what protects a mount in each host."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import Depends, FastAPI, HTTPException
+from litestar import Litestar
+from litestar.connection import ASGIConnection
+from litestar.exceptions import NotAuthorizedException
+from litestar.handlers import BaseRouteHandler, asgi as litestar_asgi
+
+from asgi_aiproxy import OpenAIShim, ProviderRouter
+from asgi_aiproxy.providers import OPENAI
+from asgi_aiproxy.testing import serve
+from tests import asgi
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "callers.md").read_text("utf-8")
+
+
+def box(heading: str) -> str:
+    """The code below a heading."""
+    found = re.search(rf"^##+ {heading}\n.*?```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def run(code: str) -> dict[str, Any]:
+    module = sys.modules["docs"] = ModuleType("docs")  # where Litestar looks for annotations
+    try:
+        exec(compile(code, "docs/callers.md", "exec"), vars(module))
+    finally:
+        del sys.modules["docs"]
+    return vars(module)
+
+
+async def status(app: Any, path: str, **headers: str) -> int:
+    return (await asgi.request(app, "GET", path, headers=headers)).status
+
+
+async def login(app: Any) -> str:
+    """Sign in; the cookie."""
+    answer = await asgi.request(app, "GET", "/login")
+    assert answer.status == 200
+    cookie = answer.header("set-cookie")
+    assert cookie is not None
+    return str(cookie.partition(";")[0])
+
+
+@pytest.mark.parametrize("host", ["Starlette", "Litestar", "Quart"])
+async def test_users_with_a_session_may_call_and_nobody_else(host: str) -> None:
+    app = run(box(host))["app"]
+    assert await status(app, "/ai/v1/models") == 401
+    cookie = await login(app)
+    assert await status(app, "/ai/v1/models", cookie=cookie) == 200
+    forged = cookie[:-3] + ("aaa" if not cookie.endswith("aaa") else "bbb")
+    assert await status(app, "/ai/v1/models", cookie=forged) == 401
+
+
+async def test_one_check_protects_fastapi_routes_and_the_mount() -> None:
+    app = run(box("FastAPI"))["app"]
+    for path in ("/hello", "/ai/v1/models"):
+        assert await status(app, path) == 401
+        assert await status(app, path, cookie="session=session-of-ada") == 200
+        assert await status(app, path, cookie="session=other") == 401
+
+
+def bare() -> OpenAIShim:
+    return OpenAIShim(ProviderRouter({"gpt-4o": OPENAI.using("sk-1")}))
+
+
+async def test_dependencies_of_fastapi_do_not_protect_a_mount_as_the_page_warns() -> None:
+    def nobody() -> None:
+        raise HTTPException(401)
+
+    app = FastAPI(dependencies=[Depends(nobody)])
+    app.mount("/ai", bare())
+    assert await status(app, "/ai/v1/models") == 200
+
+
+async def test_guards_of_litestar_do_protect_a_mount_as_the_page_says() -> None:
+    def nobody(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        raise NotAuthorizedException
+
+    mounted = litestar_asgi("/ai", is_mount=True, copy_scope=True)(bare())
+    assert await status(Litestar([mounted], guards=[nobody]), "/ai/v1/models") == 401
+    mounted = litestar_asgi("/ai", is_mount=True, copy_scope=True, guards=[nobody])(bare())
+    assert await status(Litestar([mounted]), "/ai/v1/models") == 401
+
+
+# Settings are Django's own global, which other tests have set: so it has a process of its own.
+DJANGO = """
+import asyncio, sys
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="a long secret", ALLOWED_HOSTS=["*"], ROOT_URLCONF="", MIDDLEWARE=[],
+    INSTALLED_APPS=["django.contrib." + name for name in ("auth", "contenttypes", "sessions")],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
+)
+django.setup()
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.asgi import get_asgi_application
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+user = User.objects.create_user("ada", password="secret")
+session = SessionStore()
+session[SESSION_KEY] = str(user.pk)
+session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+session.create()
+from tests.hosts.test_callers import box, run, status
+app = run(box("Django"))["create_app"](get_asgi_application())
+
+async def show():
+    cookie = f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
+    print(await status(app, "/ai/v1/models"))
+    print(await status(app, "/ai/v1/models", cookie=cookie))
+    print(await status(app, "/ai/v1/models", cookie=cookie + "x"))
+    await User.objects.filter(pk=user.pk).aupdate(is_active=False)
+    print(await status(app, "/ai/v1/models", cookie=cookie))
+
+asyncio.run(show())
+"""
+
+
+def test_users_of_django_may_call_while_their_account_is_active(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", DJANGO, str(tmp_path / "db.sqlite3")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert shown.stdout.split() == ["401", "200", "401", "401"], shown.stderr
+
+
+KEY, OTHER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+
+
+def token(key: Any = KEY, algorithm: str = "ES256", **claims: Any) -> str:
+    now = int(time.time())
+    said = {"sub": "ada", "iss": ISSUER, "aud": "ai-gateway", "iat": now, "exp": now + 60, **claims}
+    kept = {name: value for name, value in said.items() if value is not None}
+    return jwt.encode(kept, key, algorithm=algorithm, headers={"kid": "key-1"})
+
+
+ISSUER = "https://login.example"
+
+
+async def key_set(scope: Any, receive: Any, send: Any) -> None:
+    public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key()))
+    keys = {"keys": [{**public, "kid": "key-1", "use": "sig", "alg": "ES256"}]}
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(keys).encode()})
+
+
+async def test_json_web_tokens_are_checked_by_key_set_audience_issuer_and_times() -> None:
+    async with serve(key_set) as url:
+        code = box("JSON web tokens").replace('f"{ISSUER}/.well-known', f'"{url}/.well-known')
+        app = run(code)["ai"]
+        now = int(time.time())
+        tried = {
+            "valid": (token(), 200),
+            "expired within the clock skew": (token(exp=now - 10), 200),
+            "expired": (token(exp=now - 60), 401),
+            "not yet valid": (token(nbf=now + 120), 401),
+            "for another audience": (token(aud="another"), 401),
+            "of another issuer": (token(iss="https://other.example"), 401),
+            "signed by another key": (token(OTHER), 401),
+            "signed with a shared secret": (token("a" * 40, algorithm="HS256"), 401),
+            "not signed": (token(None, algorithm="none"), 401),
+            "without an end": (token(exp=None), 401),
+            "without a subject": (token(sub=None), 401),
+            "no token": ("not-a-token", 401),
+        }
+        for name, (shown, expected) in tried.items():
+            got = await status(app, "/v1/models", authorization=f"Bearer {shown}")
+            assert got == expected, name
+
+
+async def test_a_key_set_that_cannot_be_had_is_a_503_and_no_401() -> None:
+    code = box("JSON web tokens").replace(
+        'f"{ISSUER}/.well-known', '"http://127.0.0.1:1/.well-known'
+    )
+    app = run(code)["ai"]
+    assert await status(app, "/v1/models", authorization=f"Bearer {token()}") == 503
