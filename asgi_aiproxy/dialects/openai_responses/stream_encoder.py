@@ -159,6 +159,7 @@ class Encoder:
         content = self._message["content"]
         place = {"content_index": len(content)}
         part = _Part(block, self._message["id"], self._output.index(self._message), place)
+        part.extra = block.extra if isinstance(block, Text) else {}
         self._open[index] = part
         empty = responses.encode_part(type(block)())
         content.append(empty)
