@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import httpx2
 import openai
 import pytest
 
+from asgi_aiproxy.keys import Sealer
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
 from examples.litestar_app.app import create_app as litestar_app
@@ -101,3 +107,75 @@ def test_the_demo_shows_every_vendor_and_ends() -> None:
     for vendor in ("OpenAI", "Anthropic", "Gemini"):
         assert f"{vendor}, model" in shown.stdout
     assert shown.stdout.count("tokens in") == 3
+
+
+def shown(page: str, heading: str) -> list[str]:
+    """The shell blocks of a page below a heading."""
+    text = (ROOT / "docs" / page).read_text("utf-8").partition(f"## {heading}\n")[2]
+    return re.findall(r"```bash\n(.*?)```", text.partition("\n## ")[0], re.DOTALL)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="runs bash")
+def test_what_the_page_on_workers_shows_works_without_any_key(redis_url: str) -> None:
+    """Both blocks as they stand there, on ports and a Redis of the test's own."""
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            ports.append(str(sock.getsockname()[1]))
+    start, call = shown("workers.md", "See it")
+    address = redis_url.partition("?")[0]
+    start = re.sub(r"redis://127.0.0.1:6379/0", address, start).replace("9100", ports[0])
+    start, call = (block.replace("8000", ports[1]) for block in (start, call))
+    issue = next(line for line in start.splitlines() if "tokens issue" in line)
+    start = start.replace(issue, "")
+    script = f"""
+set -eu
+trap 'kill $(jobs -p)' EXIT
+export PATH={Path(sys.executable).parent}:$PATH
+{start}
+for port in {" ".join(ports)}; do
+  until curl -s -o /dev/null http://127.0.0.1:$port/; do sleep 0.1; done
+done
+export TOKEN=$({issue.partition("#")[0]} | grep -o 'sk-[^ ]*' | head -1)
+{call}
+"""
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, error = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, error
+    statuses = re.findall(r"\b(\d{3}) (?!OK|Too Many|Internal|Bad)", out)[:20]  # no log lines
+    assert sorted(statuses) == ["200"] * 10 + ["429"] * 10, (out, error)
+    assert "gpt-4o-mini" in out
+
+
+async def test_the_admin_api_of_the_example_keeps_keys_sealed_or_in_memory(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    monkeypatch.setenv("ADMIN_TOKEN", "root-token")
+    headers = {"authorization": "Bearer root-token"}
+    for key, url, status in (
+        ("", None, 201),
+        (Sealer.generate(), redis_url, 201),
+        (Sealer.generate(), None, 201),
+    ):
+        monkeypatch.setenv("SEALING_KEY", key)
+        async with (
+            serve(starlette_app("http://127.0.0.1:1", url)) as base,
+            httpx2.AsyncClient(base_url=base, headers=headers) as client,
+        ):
+            body = {"secret": "sk-added", "id": "added"}
+            answer = await client.post("/ai-admin/providers/openai/keys", json=body)
+            assert answer.status_code == status, answer.text
+            assert "sk-added" not in answer.text
+            await client.delete("/ai-admin/providers/openai/keys/added")

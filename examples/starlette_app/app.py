@@ -10,7 +10,11 @@ With a Redis, many workers behave as one: tokens that are issued, and their limi
     uvicorn --workers 2 examples.starlette_app.app:app
     python -m asgi_aiproxy tokens issue --name team-1 --rpm 60 --budget 25
 
-With ADMIN_TOKEN set, the same and more can be done over HTTP, below /ai-admin.
+Vendors without a key in the environment (OPENAI_API_KEY ...) are answered by mocks, if MOCK_URL
+says where these are: `python -m examples.starlette_app.mock` serves them.
+
+With ADMIN_TOKEN set, the same and more can be done over HTTP, below /ai-admin. Keys that are added
+there are encrypted with SEALING_KEY; with a Redis, set it to what `Sealer.generate()` returns.
 """
 
 from __future__ import annotations
@@ -38,15 +42,29 @@ from asgi_aiproxy import (
     tee,
 )
 from asgi_aiproxy.admin import Billing
+from asgi_aiproxy.keys import Sealer, Unsealed
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, Provider
 from asgi_aiproxy.stores import Store
 
 
-def vendor(row: Provider, variable: str, store: Store, mock_url: str | None) -> Provider:
+def sealer(redis_url: str | None) -> Sealer | Unsealed | None:
+    """What encrypts keys in the store. In memory nobody else can read them."""
+    if key := os.environ.get("SEALING_KEY"):
+        return Sealer(key)
+    return None if redis_url else Unsealed()
+
+
+def vendor(
+    row: Provider,
+    variable: str,
+    store: Store,
+    mock_url: str | None,
+    seals: Sealer | Unsealed | None,
+) -> Provider:
     """A vendor with the key from the environment, or else the mock in its place."""
     key = os.environ.get(variable)
-    pool = KeyPool(key or "no-key-set", name=row.name, store=store)
+    pool = KeyPool(key or "no-key-set", name=row.name, store=store, sealer=seals)
     if key or mock_url is None:
         return row.using(pool)
     return row.using(pool, base_url=mock_url + ("/v1" if row is OPENAI else ""))
@@ -55,9 +73,10 @@ def vendor(row: Provider, variable: str, store: Store, mock_url: str | None) -> 
 def create_app(mock_url: str | None = None, redis_url: str | None = None) -> Starlette:
     """The whole service: its own routes, and the gateway."""
     store: Store = RedisStore(redis_url) if redis_url else MemoryStore()
-    openai = vendor(OPENAI, "OPENAI_API_KEY", store, mock_url)
-    anthropic = vendor(ANTHROPIC, "ANTHROPIC_API_KEY", store, mock_url)
-    gemini = vendor(GEMINI, "GEMINI_API_KEY", store, mock_url)
+    seals = sealer(redis_url)
+    openai = vendor(OPENAI, "OPENAI_API_KEY", store, mock_url, seals)
+    anthropic = vendor(ANTHROPIC, "ANTHROPIC_API_KEY", store, mock_url, seals)
+    gemini = vendor(GEMINI, "GEMINI_API_KEY", store, mock_url, seals)
     router = ProviderRouter(
         {
             "gpt-*": openai,
