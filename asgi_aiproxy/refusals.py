@@ -32,7 +32,7 @@ def no_such_model(model: str, provider: str = "") -> APIError:
         )
     return APIError(
         Kind.NOT_FOUND,
-        f"The model {model!r} does not exist, or not for you.",
+        f"The model {model!r} does not exist or you do not have access to it.",
         param="model",
         code="model_not_found",
     )
@@ -168,7 +168,8 @@ def our_key_refused(error: APIError, provider: str, status: int, *, had_key: boo
     if not had_key:
         said = f"The provider {provider!r} wants a key, and the gateway has none (HTTP {status})"
     quotes_key = status in (401, 407)
-    error.message = f"{said}." if quotes_key else f"{said}: {error.message}"
+    hint = f"Whoever runs the gateway must {'replace or renew it' if had_key else 'add one'}."
+    error.message = f"{said}. {hint}" if quotes_key else f"{said}: {error.message}"
     return error
 
 

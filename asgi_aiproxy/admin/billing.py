@@ -187,5 +187,5 @@ class Billing(Wrapper):
         """Whoever is in the scope."""
         caller: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         if not caller.id:
-            raise APIError(Kind.UNAUTHORIZED, "You are not known here.")
+            raise APIError(Kind.UNAUTHORIZED, "Authentication required: send an API key.")
         return caller

@@ -84,10 +84,10 @@ class Authenticate(Wrapper):
 
     def _unknown(self, token: str | None) -> str:
         if self._verify is None:
-            return "You are not known here."
+            return "Authentication required: no signed-in user was found. Sign in first."
         if token is None:
             return "No API key was given. Send it as 'Authorization: Bearer <key>'."
-        return "The API key is not valid."
+        return "The API key is not valid. Check it, or ask for a new one."
 
 
 _PIN = b"x-auth-id"

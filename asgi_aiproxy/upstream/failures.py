@@ -35,7 +35,7 @@ def no_connection(to: str, why: str | None, *, proxied: bool = False) -> APIErro
     through = " through the outbound proxy" if proxied else ""
     how = "took too long" if why is None else f"failed: {why}"
     logger.warning("the connection to %s%s %s", to, through, how)
-    message = f"The connection to the provider{through} {how}."
+    message = f"The connection to the provider{through} {how}. Try again later."
     if why is None:
         return APIError(Kind.TIMEOUT, message, code="connect_timeout")
     return APIError(Kind.UPSTREAM, message, code="connect_error")
