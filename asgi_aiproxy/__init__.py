@@ -6,26 +6,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asgi_aiproxy.accounts import Tokens, stored_tokens
     from asgi_aiproxy.admin import AdminApp
-    from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
-    from asgi_aiproxy.hosting import lifespan, mount
-    from asgi_aiproxy.identity import Budget, Limits, Principal
-    from asgi_aiproxy.inprocess import in_process
+    from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, ErrorKind
+    from asgi_aiproxy.hosting import Dispatcher, lifespan
+    from asgi_aiproxy.inprocess import InProcessTransport
     from asgi_aiproxy.keys import Key, KeyPool
-    from asgi_aiproxy.ledger import Ledger
     from asgi_aiproxy.middleware import Authenticate, Health, InjectKey, Quota
     from asgi_aiproxy.passthrough import PassthroughProxy
     from asgi_aiproxy.prices import Price, Prices, Ratios
+    from asgi_aiproxy.principal import Budget, Limits, Principal
     from asgi_aiproxy.providers import Provider, Target
     from asgi_aiproxy.request_limits import RequestLimits
     from asgi_aiproxy.router import ProviderRouter
     from asgi_aiproxy.shim import AIShim, AnthropicShim, GeminiShim, OpenAIShim, Shim
-    from asgi_aiproxy.sinks import JSONLines
     from asgi_aiproxy.stores import MemoryStore
     from asgi_aiproxy.stores.redis import RedisStore
-    from asgi_aiproxy.tenants import Tokens, stored_tokens
     from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport, Timeouts
-    from asgi_aiproxy.usage import UsageRecord, log_usage, tee
+    from asgi_aiproxy.usage.ledger import Ledger
+    from asgi_aiproxy.usage.record import UsageRecord, log_usage, tee
+    from asgi_aiproxy.usage.sinks import JSONLinesSink
 
 __version__ = "0.1.0"
 
@@ -38,14 +38,16 @@ __all__ = [
     "Authenticate",
     "Budget",
     "ConfigurationError",
+    "Dispatcher",
+    "ErrorKind",
     "GeminiShim",
     "Health",
     "HttpxTransport",
+    "InProcessTransport",
     "InjectKey",
-    "JSONLines",
+    "JSONLinesSink",
     "Key",
     "KeyPool",
-    "Kind",
     "Ledger",
     "Limits",
     "MemoryStore",
@@ -67,59 +69,57 @@ __all__ = [
     "Timeouts",
     "Tokens",
     "UsageRecord",
-    "in_process",
     "lifespan",
     "log_usage",
-    "mount",
     "stored_tokens",
     "tee",
 ]
 
 # Names are found when they are asked for, so that who uses one piece does not load them all.
 _HOME = {
-    "AIShim": "shim",
     "AIProxyError": "errors",
+    "AIShim": "shim",
     "APIError": "errors",
-    "AnthropicShim": "shim",
     "AdminApp": "admin",
+    "AnthropicShim": "shim",
     "Authenticate": "middleware",
-    "Budget": "identity",
-    "GeminiShim": "shim",
+    "Budget": "principal",
     "ConfigurationError": "errors",
-    "HttpxTransport": "upstream",
+    "ErrorKind": "errors",
+    "GeminiShim": "shim",
     "Health": "middleware",
+    "HttpxTransport": "upstream",
+    "InProcessTransport": "inprocess",
     "InjectKey": "middleware",
-    "JSONLines": "sinks",
+    "JSONLinesSink": "usage.sinks",
     "Key": "keys",
     "KeyPool": "keys",
-    "Kind": "errors",
-    "Ledger": "ledger",
-    "Limits": "identity",
+    "Ledger": "usage.ledger",
+    "Limits": "principal",
     "MemoryStore": "stores",
+    "Dispatcher": "hosting",
     "OpenAIShim": "shim",
     "PassthroughProxy": "passthrough",
     "Price": "prices",
     "Prices": "prices",
-    "Principal": "identity",
+    "Principal": "principal",
     "Provider": "providers",
     "ProviderRouter": "router",
     "Quota": "middleware",
     "Ratios": "prices",
     "RedisStore": "stores.redis",
-    "ReqwestTransport": "upstream",
     "RequestLimits": "request_limits",
+    "ReqwestTransport": "upstream",
     "Shim": "shim",
     "SocketTransport": "upstream",
     "Target": "providers",
     "Timeouts": "upstream",
-    "Tokens": "tenants",
-    "UsageRecord": "usage",
-    "in_process": "inprocess",
+    "Tokens": "accounts",
+    "UsageRecord": "usage.record",
     "lifespan": "hosting",
-    "log_usage": "usage",
-    "mount": "hosting",
-    "stored_tokens": "tenants",
-    "tee": "usage",
+    "log_usage": "usage.record",
+    "stored_tokens": "accounts",
+    "tee": "usage.record",
 }
 
 

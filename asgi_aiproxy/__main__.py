@@ -11,7 +11,7 @@ from typing import get_args
 
 from asgi_aiproxy import __version__
 from asgi_aiproxy.cli import add_commands
-from asgi_aiproxy.cli.words import CONFIG
+from asgi_aiproxy.cli.options import CONFIG
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.logs import LogLevel
 
@@ -99,14 +99,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from asgi_aiproxy.settings import build, doubts, load
+    from asgi_aiproxy.config.settings import build, configuration_warnings, load
 
     logging.getLogger("asgi_aiproxy").setLevel(logging.ERROR)  # doubts are told below
     settings = load(arguments.config)
     # (A store's file is its gateway's alone while that is running.)
     alone = {"store_file": None} if settings.redis_url is None else {}
     build(settings.model_copy(update=alone))
-    for doubt in doubts(settings):
+    for doubt in configuration_warnings(settings):
         print(f"asgi_aiproxy: {doubt}", file=sys.stderr)
     routes, providers = len(settings.routes), ", ".join(settings.providers) or "those of routes"
     print(f"The configuration is right: {routes} routes, providers: {providers}.")

@@ -9,9 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-from asgi_aiproxy._headers import combined
-from asgi_aiproxy._watch import ClientGoneError, Deadline
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy._cancellation import ClientGoneError, Deadline
+from asgi_aiproxy._headers import combine_values
+from asgi_aiproxy.errors import APIError, ErrorKind
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,7 +31,7 @@ def local_path(scope: Scope) -> str | None:
     some match mounts without a segment boundary. What they have in common is that the mount is a
     whole-segment suffix of `root_path`.
     """
-    rest = _below(scope["path"], scope.get("root_path", ""))
+    rest = _relative_to_root(scope["path"], scope.get("root_path", ""))
     if not rest.startswith("/"):
         return None
     raw = scope.get("raw_path")
@@ -46,7 +46,7 @@ def local_path(scope: Scope) -> str | None:
 _SAFE = "/:@!$&'()*+,;=~"  # what may stand in a path as it is
 
 
-def _below(path: str, root: str) -> str:
+def _relative_to_root(path: str, root: str) -> str:
     """The path without the longest end of `root` that it begins with."""
     while root:
         prefix = root if root.startswith("/") else "/" + root
@@ -75,7 +75,7 @@ def header(scope: Scope, name: bytes) -> str | None:
     for key, value in scope["headers"]:
         if key == name:
             text = value.decode("latin-1")
-            found = text if found is None else combined(found, text)
+            found = text if found is None else combine_values(found, text)
     return found
 
 
@@ -85,7 +85,7 @@ def headers(scope: Scope, names: Mapping[bytes, str]) -> dict[str, str]:
     for key, value in scope["headers"]:
         if key in names:
             name, text = names[key], value.decode("latin-1")
-            found[name] = combined(found[name], text) if name in found else text
+            found[name] = combine_values(found[name], text) if name in found else text
     return found
 
 
@@ -103,7 +103,7 @@ async def next_piece(receive: Receive, seconds: float | None) -> Message:
     if seconds is None:
         message = await receive()
     else:
-        with Deadline(seconds, _SLOW.format(seconds), Kind.INVALID, 408):
+        with Deadline(seconds, _SLOW.format(seconds), ErrorKind.INVALID, 408):
             message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGoneError("The client left while it sent its request.")
@@ -156,7 +156,7 @@ async def off_loop(size: int, work: Callable[[_In], _Out], given: _In) -> _Out:
 
 def too_large(limit: int) -> APIError:
     """The body is too large."""
-    return APIError(Kind.TOO_LARGE, f"The request body is larger than {limit} bytes.")
+    return APIError(ErrorKind.TOO_LARGE, f"The request body is larger than {limit} bytes.")
 
 
 def error_headers(error: APIError) -> RawHeaders:
@@ -175,7 +175,7 @@ def error_headers(error: APIError) -> RawHeaders:
     return headers
 
 
-async def answer(
+async def send_response(
     send: Send,
     status: int,
     body: bytes,
@@ -258,4 +258,4 @@ async def deny_websocket(
 
 def no_websocket() -> APIError:
     """The answer to a WebSocket where only HTTP is spoken: clients that know both go over to it."""
-    return APIError(Kind.INVALID, "There are no WebSockets here: use HTTP.", status=426)
+    return APIError(ErrorKind.INVALID, "There are no WebSockets here: use HTTP.", status=426)

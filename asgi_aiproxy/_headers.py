@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def combined(before: str, value: str) -> str:
+def combine_values(before: str, value: str) -> str:
     """The value of a header that is repeated: what it had before, and one more.
 
     The values in their order with commas between them (RFC 9110, 5.3), and one that is repeated
@@ -13,7 +13,7 @@ def combined(before: str, value: str) -> str:
     return before if value in (before, *before.split(", ")) else f"{before}, {value}"
 
 
-def codings_of(value: str) -> list[str]:
+def content_codings(value: str) -> list[str]:
     """The codings that a `content-encoding` names, in lower case, without those that do nothing.
 
     https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote_plus
 from asgi_aiproxy._asgi import RawHeaders, Scope, header
 
 
-def credential(scope: Scope) -> str | None:
+def find_credential(scope: Scope) -> str | None:
     """The caller's token, from wherever the clients of the vendors put it.
 
     `Authorization: Bearer`, `x-api-key`, `x-goog-api-key`, `api-key` (Azure's), or `?key=`; with a
@@ -53,7 +53,7 @@ _SUBPROTOCOL = "openai-insecure-api-key."
 _SHORT = 8  # what is shorter may stand in a header by chance
 
 
-def presented(scope: Scope) -> frozenset[str]:
+def presented_credentials(scope: Scope) -> frozenset[str]:
     """All that a caller shows as its credential, wherever it is."""
     found = set()
     for name, value in scope["headers"]:
@@ -69,7 +69,7 @@ def presented(scope: Scope) -> frozenset[str]:
     return frozenset(found - {""})
 
 
-def without(headers: RawHeaders, shown: frozenset[str]) -> RawHeaders:
+def strip_credentials(headers: RawHeaders, shown: frozenset[str]) -> RawHeaders:
     """Headers without those for credentials, and without any that repeats one of `shown`."""
     return [
         (name, value)
@@ -78,7 +78,7 @@ def without(headers: RawHeaders, shown: frozenset[str]) -> RawHeaders:
     ]
 
 
-def query_without(query: bytes, shown: frozenset[str]) -> bytes:
+def strip_from_query(query: bytes, shown: frozenset[str]) -> bytes:
     """A query without the parameters that hold one of `shown`; the others stay as they are."""
     if not shown or not query:
         return query
@@ -89,7 +89,7 @@ def query_without(query: bytes, shown: frozenset[str]) -> bytes:
     )
 
 
-def subprotocols_without(offered: Iterable[str], shown: frozenset[str]) -> list[str]:
+def strip_from_subprotocols(offered: Iterable[str], shown: frozenset[str]) -> list[str]:
     """The subprotocols that are none for credentials, and repeat none of `shown`."""
     return [
         each for each in offered if not each.startswith(_SUBPROTOCOL) and not _tells(each, shown)
@@ -103,7 +103,7 @@ def _tells(value: str, shown: frozenset[str]) -> bool:
     return False
 
 
-class Blot:
+class SecretRedactor:
     """Takes a secret out of what others are shown, in whatever way it is written there.
 
     That is as it is, percent-encoded, escaped as in JSON, as HTML entities, in hexadecimal digits,
@@ -167,10 +167,10 @@ class Blot:
         return [(name, self.text(value)) for name, value in headers]
 
 
-class BlotStream:
+class StreamRedactor:
     """The same for bytes that come in pieces: what may be its beginning is held back."""
 
-    def __init__(self, blot: Blot) -> None:
+    def __init__(self, blot: SecretRedactor) -> None:
         self._blot = blot
         self._held = b""
 
@@ -196,7 +196,7 @@ class BlotErrors:
 
     __slots__ = ("_blot", "held")
 
-    def __init__(self, blot: Blot) -> None:
+    def __init__(self, blot: SecretRedactor) -> None:
         self._blot = blot
         self.held = b""
 
@@ -230,16 +230,16 @@ def may_quote(message: str | bytes) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def blot(secret: str) -> Blot | None:
+def redactor_for(secret: str) -> SecretRedactor | None:
     """What takes this secret out; None if it is so short that it stands anywhere by chance.
 
     (One of four to seven characters is taken out where it is a word, if a digit makes it none of
     a language's.)
     """
     if len(secret) >= _SHORT:
-        return Blot(secret)
+        return SecretRedactor(secret)
     odd = len(secret) >= _SHORTEST and any(map(str.isdigit, secret))
-    return Blot(secret) if odd else None
+    return SecretRedactor(secret) if odd else None
 
 
 _LONGEST_ESCAPE = 9  # &#x00041;

@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class ErrorKind(StrEnum):
     """What went wrong, in the few words that decide what happens next."""
 
     INVALID = "invalid"
@@ -29,25 +29,31 @@ class Kind(StrEnum):
 
 
 STATUS = {
-    Kind.INVALID: 400,
-    Kind.UNAUTHORIZED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.NOT_FOUND: 404,
-    Kind.TOO_LARGE: 413,
-    Kind.LIMITED: 429,
-    Kind.KEY_REJECTED: 502,
-    Kind.UPSTREAM: 502,
-    Kind.OVERLOADED: 503,
-    Kind.TIMEOUT: 504,
-    Kind.INTERNAL: 500,
+    ErrorKind.INVALID: 400,
+    ErrorKind.UNAUTHORIZED: 401,
+    ErrorKind.FORBIDDEN: 403,
+    ErrorKind.NOT_FOUND: 404,
+    ErrorKind.TOO_LARGE: 413,
+    ErrorKind.LIMITED: 429,
+    ErrorKind.KEY_REJECTED: 502,
+    ErrorKind.UPSTREAM: 502,
+    ErrorKind.OVERLOADED: 503,
+    ErrorKind.TIMEOUT: 504,
+    ErrorKind.INTERNAL: 500,
 }
 
 RETRYABLE = frozenset(
-    {Kind.LIMITED, Kind.KEY_REJECTED, Kind.UPSTREAM, Kind.OVERLOADED, Kind.TIMEOUT}
+    {
+        ErrorKind.LIMITED,
+        ErrorKind.KEY_REJECTED,
+        ErrorKind.UPSTREAM,
+        ErrorKind.OVERLOADED,
+        ErrorKind.TIMEOUT,
+    }
 )
 
 
-class About(StrEnum):
+class RefusalScope(StrEnum):
     """What a provider's refusal is about: it decides who is asked next, and which key cools down.
 
     `UNCLEAR` is a 400 that names no member of the request: some vendors answer so when an account
@@ -81,7 +87,7 @@ class APIError(AIProxyError):
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ErrorKind,
         message: str,
         *,
         status: int | None = None,
@@ -100,7 +106,7 @@ class APIError(AIProxyError):
         self.retry_after = retry_after
         self.upstream_status = upstream_status
         self.words = words
-        self.about: About | None = None  # of a provider's refusal, once it is classified
+        self.about: RefusalScope | None = None  # of a provider's refusal, once it is classified
         # The provider's own error body, where the client speaks the same dialect.
         self.body: bytes | None = None
         self.request_id = ""  # of the exchange that it ends, for the client to quote
@@ -120,41 +126,41 @@ class APIError(AIProxyError):
         return self.kind in RETRYABLE
 
 
-def check_limits(least: int = 1, **limits: object) -> None:
+def require_int_at_least(least: int = 1, **limits: object) -> None:
     """Raise ConfigurationError naming a limit that is no whole number, or below `least`."""
     for name, limit in limits.items():
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < least:
             raise ConfigurationError(f"{name} is a whole number from {least} on, not {limit!r}.")
 
 
-def internal(id: str = "") -> APIError:
+def internal_error(id: str = "") -> APIError:
     """A bug of ours; what exactly is for the log."""
-    error = APIError(Kind.INTERNAL, "Something went wrong within the gateway.")
+    error = APIError(ErrorKind.INTERNAL, "Something went wrong within the gateway.")
     error.request_id = id
     return error
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> APIError:
     """The caller's request is at fault; `param` names the field."""
-    return APIError(Kind.INVALID, message, param=param, code=code)
+    return APIError(ErrorKind.INVALID, message, param=param, code=code)
 
 
-def kind_of(status: int) -> Kind:
+def error_kind_for_status(status: int) -> ErrorKind:
     """Classify an upstream's HTTP status, seen from a client whose own request may be fine.
 
     401 and 403 concern our key, not the client's token. Other 4xx statuses are about the request.
     """
     if status in (401, 402, 403, 407):
-        return Kind.KEY_REJECTED
+        return ErrorKind.KEY_REJECTED
     match status:
         case 404 | 410:
-            return Kind.NOT_FOUND
+            return ErrorKind.NOT_FOUND
         case 408 | 504 | 524:
-            return Kind.TIMEOUT
+            return ErrorKind.TIMEOUT
         case 413:
-            return Kind.TOO_LARGE
+            return ErrorKind.TOO_LARGE
         case 429:
-            return Kind.LIMITED
+            return ErrorKind.LIMITED
         case 503 | 529:
-            return Kind.OVERLOADED
-    return Kind.INVALID if 400 <= status < 500 else Kind.UPSTREAM
+            return ErrorKind.OVERLOADED
+    return ErrorKind.INVALID if 400 <= status < 500 else ErrorKind.UPSTREAM

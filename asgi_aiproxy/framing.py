@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import APIError, ErrorKind
 
 # One event may hold a picture in base64; 16 MiB is above what any vendor lets a model return.
 MAX_FRAME = 16 * 1024 * 1024
@@ -73,7 +73,7 @@ class SSEFramer:
             one = _usual(data)
             if one is not None:
                 return [one[1]]
-        data = self.whole(data)
+        data = self.has_complete_events(data)
         usual = data.replace(b"\r\n", b"\n") if _CR in data else data
         if _CR not in usual:
             parts = _all_usual(usual)
@@ -83,20 +83,20 @@ class SSEFramer:
 
     def frames(self, data: bytes) -> list[Frame]:
         """The events that `data` completes."""
-        return self.split(self.whole(data))
+        return self.split(self.has_complete_events(data))
 
-    def whole(self, data: bytes) -> bytes:
+    def has_complete_events(self, data: bytes) -> bytes:
         """The bytes of the events that `data` completes; the beginning of another is held."""
         if not self._pending and data.endswith((b"\n\n", b"\r\n\r\n")):
             return data
         data = self._begin(data)
         if self._held:
             # Look only at where old and new meet and at what is new: no byte is searched twice.
-            if not end_of_last(self._pieces[-1][-3:] + data):
+            if not end_of_last_event(self._pieces[-1][-3:] + data):
                 self._hold(data)
                 return b""
             data = self._release() + data
-        end = end_of_last(data)
+        end = end_of_last_event(data)
         # A CR at the very end already ends its line. Its LF, if it comes, is an empty line before
         # the next event, which means nothing.
         self._pending = self._first
@@ -163,7 +163,7 @@ class SSEFramer:
         self._held += len(data)
         if self._held > self._limit:
             raise APIError(
-                Kind.UPSTREAM, f"The provider sent an event larger than {self._limit} bytes."
+                ErrorKind.UPSTREAM, f"The provider sent an event larger than {self._limit} bytes."
             )
 
     def _release(self) -> bytes:
@@ -194,7 +194,7 @@ class SSEFramer:
         return Frame(b"\n".join(data), event, self._id, block + end)
 
 
-def end_of_last(data: bytes) -> int:
+def end_of_last_event(data: bytes) -> int:
     """Where in `data` the last blank line ends, and with it an event; 0 if there is none."""
     lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
     end = max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
@@ -213,7 +213,7 @@ def split_before(data: bytes, marks: tuple[bytes, ...]) -> tuple[bytes, bytes]:
     else:
         return data, b""
     first = min(at for mark in marks if (at := find(mark)) >= 0)
-    end = end_of_last(data[:first])
+    end = end_of_last_event(data[:first])
     return data[:end], data[end:]
 
 
@@ -237,7 +237,7 @@ class NDJSONFramer:
             self._held += len(rest)
             if self._held > self._limit:
                 raise APIError(
-                    Kind.UPSTREAM, f"The provider sent a line larger than {self._limit} bytes."
+                    ErrorKind.UPSTREAM, f"The provider sent a line larger than {self._limit} bytes."
                 )
         return [line for line in map(bytes.strip, lines) if line]
 
@@ -305,7 +305,7 @@ class JSONArrayFramer:
         self._start = 0 if self._start >= 0 else -1
         if len(self._buffer) > self._limit:
             raise APIError(
-                Kind.UPSTREAM, f"The provider sent a value larger than {self._limit} bytes."
+                ErrorKind.UPSTREAM, f"The provider sent a value larger than {self._limit} bytes."
             )
 
 

@@ -22,7 +22,7 @@ Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 _LAST_WORDS = 5.0
 
 
-def lifespan(*parts: AbstractAsyncContextManager[Any] | Lifespan) -> Callable[..., Entered]:
+def lifespan(*parts: AbstractAsyncContextManager[Any] | Lifespan) -> Callable[..., LifespanContext]:
     """A host's lifespan that opens and closes `parts`, the last one first.
 
     Parts are this package's apps, anything else that is an async context manager, and lifespan
@@ -44,8 +44,8 @@ def lifespan(*parts: AbstractAsyncContextManager[Any] | Lifespan) -> Callable[..
                 f"be opened. Pass the app inside it, as in lifespan(ai), and mount the outer one."
             )
 
-    def entered(app: Any = None) -> Entered:
-        return Entered(parts, app)
+    def entered(app: Any = None) -> LifespanContext:
+        return LifespanContext(parts, app)
 
     return entered
 
@@ -61,7 +61,7 @@ def _takes_one_argument(function: Callable[..., Any]) -> bool:
     return True
 
 
-class Entered(AbstractAsyncContextManager[Any, None]):
+class LifespanContext(AbstractAsyncContextManager[Any, None]):
     """A lifespan, for `async with` and for hosts that step through a generator."""
 
     def __init__(self, parts: tuple[Any, ...], app: Any) -> None:
@@ -109,7 +109,7 @@ async def _opened(parts: tuple[Any, ...], app: Any) -> AsyncIterator[State | Non
         yield state or None  # not every server knows state, and hosts insist if there is any
 
 
-class mount:  # noqa: N801 (used like a function: app = mount(app, {...}))
+class Dispatcher:
     """The host application with apps mounted before it, by whole path segments.
 
     ::
@@ -142,7 +142,7 @@ class mount:  # noqa: N801 (used like a function: app = mount(app, {...}))
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one ASGI scope to whom it belongs."""
         if scope["type"] == "lifespan":
-            await _asgi.serve_lifespan(_Lives(self, scope), receive, send)
+            await _asgi.serve_lifespan(_CombinedLifespan(self, scope), receive, send)
             return
         if scope["type"] in ("http", "websocket"):
             root: str = scope.get("root_path", "").rstrip("/")
@@ -158,20 +158,22 @@ class mount:  # noqa: N801 (used like a function: app = mount(app, {...}))
                     return
         await self._host(scope, receive, send)
 
-    def lives(self, scope: Scope) -> list[AppLife]:
+    def lifespans(self, scope: Scope) -> list[LifespanDriver]:
         """The lifespans of all apps, the host's last."""
         lives = []
         for prefix, app in self._apps:
             own = self._states[prefix] = {}
-            lives.append(AppLife(app, {**scope, "state": own} if "state" in scope else scope))
-        return [*lives, AppLife(self._host, scope)]
+            lives.append(
+                LifespanDriver(app, {**scope, "state": own} if "state" in scope else scope)
+            )
+        return [*lives, LifespanDriver(self._host, scope)]
 
 
-class _Lives:
+class _CombinedLifespan:
     """The lifespans of a host and of the apps mounted before it, as one."""
 
-    def __init__(self, whole: mount, scope: Scope) -> None:
-        self._lives = whole.lives(scope)
+    def __init__(self, whole: Dispatcher, scope: Scope) -> None:
+        self._lives = whole.lifespans(scope)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -185,7 +187,7 @@ class _Lives:
         await self._stack.aclose()
 
 
-class AppLife:
+class LifespanDriver:
     """Drives the `lifespan` protocol of one ASGI app; one that knows none is left alone."""
 
     def __init__(self, app: ASGIApp, scope: Scope) -> None:

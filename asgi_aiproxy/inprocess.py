@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from asgi_aiproxy._asgi import ASGIApp, Message
 
 
-class in_process:  # noqa: N801 (used like a function)
+class InProcessTransport:
     """A transport for `httpx.AsyncClient` or `httpx2.AsyncClient` that calls an ASGI app.
 
     Unlike httpx's own `ASGITransport` it streams: what the app sends is there at once, and closing
@@ -43,7 +43,7 @@ class in_process:  # noqa: N801 (used like a function)
     async def aclose(self) -> None:
         """Nothing is held."""
 
-    async def __aenter__(self) -> in_process:
+    async def __aenter__(self) -> InProcessTransport:
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -162,7 +162,7 @@ class Inspection(msgspec.Struct, frozen=True, gc=False):
     def beside(self, model: str) -> tuple[str, ...]:
         """All models but `model`, each once."""
         found = dict.fromkeys((self.model, *self.others))
-        return tuple(name for name in found if name and name != plain(model))
+        return tuple(name for name in found if name and name != strip_models_prefix(model))
 
 
 NOTHING = Inspection({})
@@ -212,7 +212,7 @@ def inspect_fields(fields: Fields) -> Inspection:
     calls: tuple[str, ...] = ()
     for name, raw in fields.items():
         if name == _MODEL:
-            model = plain(_text(raw, name))
+            model = strip_models_prefix(_text(raw, name))
         elif name == "requests":
             calls = walk.calls(raw)
         else:
@@ -285,7 +285,7 @@ class _Walk:
         first = memoryview(raw)[0]
         if naming and first == _QUOTE:
             if model := _text(raw, naming):
-                self.found.append(plain(model))
+                self.found.append(strip_models_prefix(model))
             return
         if first not in (_OBJECT, _ARRAY):
             return
@@ -310,7 +310,7 @@ class _Walk:
             self.member(name, value, depth + 1)
 
 
-def plain(model: str) -> str:
+def strip_models_prefix(model: str) -> str:
     """A model's name as paths have it: Google's bodies have `models/` before it."""
     return model.removeprefix("models/")
 

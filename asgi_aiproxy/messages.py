@@ -19,14 +19,14 @@ import msgspec
 Extra = Mapping[str, Any]  # what only one dialect understands, keyed by that dialect's name
 
 
-class Value(msgspec.Struct, frozen=True, omit_defaults=True):
+class FrozenStruct(msgspec.Struct, frozen=True, omit_defaults=True):
     """An immutable record, compared by value. (msgspec: six times faster to build.)"""
 
 
 # ── parts of a conversation ──────────────────────────────────────────────────
 
 
-class Citation(Value, frozen=True, kw_only=True):
+class Citation(FrozenStruct, frozen=True, kw_only=True):
     """A source for a stretch of text; `start` and `end` count characters of the whole answer."""
 
     url: str = ""
@@ -36,7 +36,7 @@ class Citation(Value, frozen=True, kw_only=True):
     end: int | None = None
 
 
-class Text(Value, frozen=True):
+class Text(FrozenStruct, frozen=True):
     """Words for the reader."""
 
     text: str = ""
@@ -44,20 +44,20 @@ class Text(Value, frozen=True):
     extra: Extra = {}
 
 
-class Refusal(Value, frozen=True):
+class Refusal(FrozenStruct, frozen=True):
     """The model's own words for declining."""
 
     text: str = ""
 
 
-class Reasoning(Value, frozen=True):
+class Reasoning(FrozenStruct, frozen=True):
     """Thoughts, or a summary of them; `extra` holds the signature that the vendor wants back."""
 
     text: str = ""
     extra: Extra = {}
 
 
-class ToolCall(Value, frozen=True):
+class ToolCall(FrozenStruct, frozen=True):
     """The model asks the client to run a tool."""
 
     id: str
@@ -66,7 +66,7 @@ class ToolCall(Value, frozen=True):
     extra: Extra = {}
 
 
-class Media(Value, frozen=True, kw_only=True):
+class Media(FrozenStruct, frozen=True, kw_only=True):
     """An image, document, sound or video: exactly one of `data` (base64), `url`, `file`, `text`."""
 
     kind: Literal["image", "document", "audio", "video"]
@@ -79,7 +79,7 @@ class Media(Value, frozen=True, kw_only=True):
     extra: Extra = {}
 
 
-class ToolResult(Value, frozen=True):
+class ToolResult(FrozenStruct, frozen=True):
     """What the client's tool returned for the call `id`."""
 
     id: str
@@ -89,7 +89,7 @@ class ToolResult(Value, frozen=True):
     extra: Extra = {}
 
 
-class Opaque(Value, frozen=True):
+class Opaque(FrozenStruct, frozen=True):
     """Something only its own dialect understands; others leave it out and say so."""
 
     dialect: str
@@ -103,7 +103,7 @@ Part = Block | ToolResult
 # ── the way in ───────────────────────────────────────────────────────────────
 
 
-class Message(Value, frozen=True):
+class Message(FrozenStruct, frozen=True):
     """One turn. Tool results are parts of a user turn."""
 
     role: Literal["system", "user", "assistant"]
@@ -111,7 +111,7 @@ class Message(Value, frozen=True):
     name: str = ""
 
 
-class Tool(Value, frozen=True, kw_only=True):
+class Tool(FrozenStruct, frozen=True, kw_only=True):
     """A function the model may call; `schema` is the JSON schema of its arguments."""
 
     name: str
@@ -121,14 +121,14 @@ class Tool(Value, frozen=True, kw_only=True):
     extra: Extra = {}
 
 
-class ToolChoice(Value, frozen=True):
+class ToolChoice(FrozenStruct, frozen=True):
     """`names` narrows `required` or `auto` to some of the tools."""
 
     mode: Literal["auto", "none", "required"]
     names: tuple[str, ...] = ()
 
 
-class Output(Value, frozen=True, kw_only=True):
+class Output(FrozenStruct, frozen=True, kw_only=True):
     """The answer must be JSON, of this schema if there is one."""
 
     schema: Mapping[str, Any] | None = None
@@ -137,7 +137,7 @@ class Output(Value, frozen=True, kw_only=True):
     strict: bool | None = None
 
 
-class Thinking(Value, frozen=True, kw_only=True):
+class Thinking(FrozenStruct, frozen=True, kw_only=True):
     """How much to think: an effort word, a budget in tokens, or off (`effort="none"`)."""
 
     effort: str = ""
@@ -145,7 +145,7 @@ class Thinking(Value, frozen=True, kw_only=True):
     summary: bool | None = None
 
 
-class Request(Value, frozen=True, kw_only=True):
+class Request(FrozenStruct, frozen=True, kw_only=True):
     """A chat request. `extra` holds members that have no neutral meaning, keyed by dialect."""
 
     model: str
@@ -172,7 +172,7 @@ class Request(Value, frozen=True, kw_only=True):
 # ── the way out ──────────────────────────────────────────────────────────────
 
 
-class Stop(StrEnum):
+class StopReason(StrEnum):
     """Why the answer ended."""
 
     END = "end"
@@ -182,7 +182,7 @@ class Stop(StrEnum):
     OTHER = "other"
 
 
-class Usage(Value, frozen=True, kw_only=True):
+class Usage(FrozenStruct, frozen=True, kw_only=True):
     """Tokens. `input` and `output` are totals; all other numbers are parts of one of them."""
 
     input: int = 0
@@ -198,7 +198,7 @@ class Usage(Value, frozen=True, kw_only=True):
 
 
 @final
-class MessageStart(Value, frozen=True):
+class MessageStart(FrozenStruct, frozen=True):
     """The answer has an id and a model; some vendors already know the prompt's tokens."""
 
     id: str
@@ -207,7 +207,7 @@ class MessageStart(Value, frozen=True):
 
 
 @final
-class BlockStart(Value, frozen=True, gc=False):
+class BlockStart(FrozenStruct, frozen=True, gc=False):
     """A block opens. Its text grows by deltas; a tool call's arguments do."""
 
     index: int
@@ -215,7 +215,7 @@ class BlockStart(Value, frozen=True, gc=False):
 
 
 @final
-class BlockDelta(Value, frozen=True, gc=False):
+class BlockDelta(FrozenStruct, frozen=True, gc=False):
     """More text (or arguments) of an open block."""
 
     index: int
@@ -223,7 +223,7 @@ class BlockDelta(Value, frozen=True, gc=False):
 
 
 @final
-class BlockEnd(Value, frozen=True):
+class BlockEnd(FrozenStruct, frozen=True):
     """A block is complete; `extra` and `citations` are merged into it."""
 
     index: int
@@ -232,10 +232,10 @@ class BlockEnd(Value, frozen=True):
 
 
 @final
-class MessageEnd(Value, frozen=True):
+class MessageEnd(FrozenStruct, frozen=True):
     """The answer is complete; `word` is the vendor's own stop reason, `refusal` its explanation."""
 
-    stop: Stop
+    stop: StopReason
     usage: Usage | None = None
     word: str = ""
     refusal: str = ""
@@ -245,13 +245,13 @@ class MessageEnd(Value, frozen=True):
 Event = MessageStart | BlockStart | BlockDelta | BlockEnd | MessageEnd
 
 
-class Response(Value, frozen=True, kw_only=True):
+class Response(FrozenStruct, frozen=True, kw_only=True):
     """A whole answer."""
 
     id: str
     model: str
     blocks: tuple[Block, ...] = ()
-    stop: Stop = Stop.END
+    stop: StopReason = StopReason.END
     usage: Usage | None = None
     word: str = ""
     refusal: str = ""

@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.inspection import ambiguous, check_model, folded, names_model
 
 _MAX_HEADERS = 16 * 1024
@@ -49,28 +49,28 @@ _LINE_ENDS = re.compile(rb"(?:\r\n)*")
 _UTF8 = frozenset({"utf-8", "utf8"})
 
 
-def is_form(content_type: str) -> bool:
+def is_multipart_form(content_type: str) -> bool:
     """Whether a content type is that of a multipart form, its parameters aside."""
     return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
 
 
-def boundary_of(content_type: str) -> bytes:
+def parse_boundary(content_type: str) -> bytes:
     """The boundary that a content type tells. Raises APIError if it could be read in two ways."""
     start = _TYPE.match(content_type)
     given = _parameters(content_type, start.end()) if start is not None else None
     if given is None or given.keys() - {"boundary", "charset"} or "boundary" not in given:
         raise APIError(
-            Kind.INVALID,
+            ErrorKind.INVALID,
             "This path takes a multipart/form-data body whose content type has a boundary, and "
             "nothing else.",
             status=415,
         )
     if given.get("charset", "utf-8").lower() not in _UTF8:
-        raise APIError(Kind.INVALID, "A multipart form must be in UTF-8.", status=415)
+        raise APIError(ErrorKind.INVALID, "A multipart form must be in UTF-8.", status=415)
     boundary = given["boundary"]
     if not _BOUNDARY.fullmatch(boundary):
         raise APIError(
-            Kind.INVALID,
+            ErrorKind.INVALID,
             f"The boundary must be 1 to {_MAX_BOUNDARY} letters, digits and ' + _ . = -.",
             status=415,
         )
@@ -114,9 +114,9 @@ class FormParser:
         self.finished = False  # the last delimiter has come
 
     @classmethod
-    def of(cls, content_type: str) -> FormParser:
+    def from_content_type(cls, content_type: str) -> FormParser:
         """One for a body of this type. Raises APIError."""
-        return cls(boundary_of(content_type))
+        return cls(parse_boundary(content_type))
 
     def feed(self, data: bytes) -> None:
         """Read on."""

@@ -13,7 +13,7 @@ from re import compile as pattern
 
 import msgspec
 
-from asgi_aiproxy.errors import APIError, check_limits, invalid
+from asgi_aiproxy.errors import APIError, invalid, require_int_at_least
 
 _MESSAGES = ("messages", "contents", "input")
 _STRING = pattern(rb'"[^"]*"')
@@ -51,7 +51,9 @@ class RequestLimits:
     depth: int = 200
 
     def __post_init__(self) -> None:
-        check_limits(messages=self.messages, parts=self.parts, tools=self.tools, depth=self.depth)
+        require_int_at_least(
+            messages=self.messages, parts=self.parts, tools=self.tools, depth=self.depth
+        )
 
     def check(self, fields: Mapping[str, msgspec.Raw], body: bytes) -> None:
         """Raise APIError (400) if a request is larger. `fields` are the members of its `body`."""

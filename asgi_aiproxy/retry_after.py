@@ -48,7 +48,7 @@ def retry_after(headers: Sequence[tuple[str, str]], now: float) -> float | None:
     return max(waits, default=None)
 
 
-def told_to_retry(message: str) -> float | None:
+def retry_after_in_message(message: str) -> float | None:
     """Seconds to wait by the words of an error: `Please try again in 1m3.5s.`; None if it has none.
 
     What OpenAI and those who follow it say beside their headers, and some instead of them.

@@ -12,15 +12,15 @@ from urllib.parse import unquote
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy._request_id import request_id
-from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.dialects import OPENAI_CHAT
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
-from asgi_aiproxy.keys import matches
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.exchange.responses import refuse_websocket, send_error
+from asgi_aiproxy.keys import matches_pattern
 from asgi_aiproxy.passthrough import PassthroughProxy
-from asgi_aiproxy.passthrough.site import Paths
-from asgi_aiproxy.providers.base import Offer, Provider, Target
-from asgi_aiproxy.respond import refuse_websocket, send_error
+from asgi_aiproxy.passthrough.target import Paths
+from asgi_aiproxy.providers.base import ModelOffer, Provider, Target
 from asgi_aiproxy.shim import AIShim
 
 # A provider, a provider and its own name for the model, or a target with weight and priority.
@@ -49,7 +49,7 @@ class ProviderRouter:
     vendor does. What goes there takes the same options as a `Shim`.
     """
 
-    asks_gate = True  # see `asgi_aiproxy.gate`
+    handles_admission = True  # see `asgi_aiproxy.exchange.admission`
 
     def __init__(
         self,
@@ -101,16 +101,16 @@ class ProviderRouter:
                 return ()
             found = [target for target in found if target.provider is wished]
             found = found or wished.targets(model)
-        return found if len(found) < 2 else draw(found, self._random)
+        return found if len(found) < 2 else weighted_shuffle(found, self._random)
 
     def models(self) -> Sequence[str]:
         """All exact names."""
         return list(self._exact)
 
-    def offers(self) -> Sequence[Offer]:
+    def model_offers(self) -> Sequence[ModelOffer]:
         """What the first provider of each pattern has, and all of providers without a route."""
         offers = [
-            Offer(targets[0].provider, pattern)
+            ModelOffer(targets[0].provider, pattern)
             for pattern, targets in self._patterns
             if not targets[0].model
         ]
@@ -120,7 +120,7 @@ class ProviderRouter:
             for target in targets
         }
         rest = [provider for name, provider in self._providers.items() if name not in routed]
-        return [*offers, *(Offer(provider, prefix=f"{provider.name}/") for provider in rest)]
+        return [*offers, *(ModelOffer(provider, prefix=f"{provider.name}/") for provider in rest)]
 
     # as an app
 
@@ -153,7 +153,9 @@ class ProviderRouter:
         else:
             known = ", ".join(f"/{known}/" for known in self._providers) or "no provider's name"
             where = path if path is not None else scope["path"]
-            error = APIError(Kind.NOT_FOUND, f"There is nothing at {where!r}, only below {known}.")
+            error = APIError(
+                ErrorKind.NOT_FOUND, f"There is nothing at {where!r}, only below {known}."
+            )
             if scope["type"] == "websocket":
                 await refuse_websocket(scope, receive, send, OPENAI_CHAT, error)
                 return
@@ -165,7 +167,7 @@ class ProviderRouter:
         """Who of the two serves a request to this provider."""
         if scope["type"] == "http":
             shim = self._shim(name)
-            if shim.knows(scope) and not self._of_own_client(name, scope):
+            if shim.matches(scope) and not self._of_own_client(name, scope):
                 return shim
         return self._native(name)
 
@@ -210,14 +212,14 @@ class ProviderRouter:
             return self._exact[bare]
         for pattern, targets in self._patterns:
             # A pattern that spells out the slash means this very name; a mere `*` does not.
-            if (not prefixed or "/" in pattern) and matches(pattern, model):
+            if (not prefixed or "/" in pattern) and matches_pattern(pattern, model):
                 return tuple(_named(target, model) for target in targets)
-            if bare and matches(pattern, bare):
+            if bare and matches_pattern(pattern, bare):
                 return tuple(_named(target, bare) for target in targets)
         return (_named(Target(self._providers[name], ""), rest),) if prefixed and rest else ()
 
 
-def draw(targets: Sequence[Target], random: random.Random) -> list[Target]:
+def weighted_shuffle(targets: Sequence[Target], random: random.Random) -> list[Target]:
     """Targets by priority, and within one priority in an order drawn by weight."""
     # Efraimidis and Spirakis: sorting by u^(1/w) is drawing by weight without putting back.
     keyed = [(t.priority, -(random.random() ** (1 / t.weight)), at) for at, t in enumerate(targets)]
@@ -239,7 +241,7 @@ _OWN_CLIENTS = {
 }
 
 # What the native API takes of them.
-_SHARED = frozenset({"transport", "record", "timeouts", "own_keys"})
+_SHARED = frozenset({"transport", "record", "timeouts", "allow_client_keys"})
 
 
 def _check(routes: object, options: Iterable[str]) -> None:

@@ -34,11 +34,11 @@ from uvicorn.supervisors import Multiprocess
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
-from asgi_aiproxy.composition import compose, store_of
+from asgi_aiproxy.config.factory import build_app, make_store
+from asgi_aiproxy.config.settings import Settings, configuration_warnings, load
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.logs import LogLevel, configure
 from asgi_aiproxy.middleware import Health
-from asgi_aiproxy.settings import Settings, doubts, load
 from asgi_aiproxy.stores import MemoryStore
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -161,8 +161,8 @@ class GatewayProcess:
         configure(format=settings.log_format, level=settings.log_level)
         self._settings = settings
         self._read = read
-        self._store = store_of(settings) or MemoryStore()
-        app = compose(settings, store=self._store)
+        self._store = make_store(settings) or MemoryStore()
+        app = build_app(settings, store=self._store)
         self._app = SwappableApp(app)
         self._front = Health(self._app, store=getattr(app, "store", None))
         self._lock = asyncio.Lock()
@@ -225,8 +225,8 @@ class GatewayProcess:
                 logger.warning("reload: %s has changed, which takes a restart to be used", name)
         fixed = {name: getattr(self._settings, name) for name in _FIXED}
         settings = settings.model_copy(update=fixed)
-        app = compose(settings, store=self._store)
-        for doubt in doubts(settings):
+        app = build_app(settings, store=self._store)
+        for doubt in configuration_warnings(settings):
             logger.warning("%s", doubt)
         return settings, app
 
@@ -286,7 +286,7 @@ class _Workers(Multiprocess):
         try:
             settings = self.options.settings()
             _check_workers(settings, self.options.workers)
-            compose(settings)
+            build_app(settings)
         except Exception as error:
             logger.error("reload: the configuration in use stays, the new is invalid: %s", error)
             return
@@ -303,9 +303,9 @@ def serve(options: ServeOptions) -> int:
     several = options.workers > 1
     if several:
         _check_workers(settings, options.workers)
-        compose(settings)  # what is wrong is said once, and not by each worker
+        build_app(settings)  # what is wrong is said once, and not by each worker
     app = WorkerApp(settings) if several else GatewayProcess(settings, options.settings)
-    for doubt in doubts(settings):
+    for doubt in configuration_warnings(settings):
         logger.warning("%s", doubt)
     newer: dict[str, Any] = {}
     if "timeout_worker_healthcheck" in inspect.signature(uvicorn.Config).parameters:

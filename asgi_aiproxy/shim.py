@@ -8,11 +8,10 @@ from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Receive, Scope, Send
-from asgi_aiproxy._headers import codings_of
+from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, TimerRegistry
+from asgi_aiproxy._headers import content_codings
 from asgi_aiproxy._request_id import named, request_id
-from asgi_aiproxy._watch import AllRounds, ClientGoneError, Watch
-from asgi_aiproxy.call import Call
-from asgi_aiproxy.credentials import credential
+from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     GEMINI_CONTENT,
@@ -20,25 +19,26 @@ from asgi_aiproxy.dialects import (
     OPENAI_COMPLETIONS,
     OPENAI_RESPONSES,
 )
-from asgi_aiproxy.dialects.base import Face, Operation
+from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.errors import (
     AIProxyError,
     APIError,
     ConfigurationError,
-    Kind,
-    check_limits,
-    internal,
+    ErrorKind,
+    internal_error,
+    require_int_at_least,
 )
-from asgi_aiproxy.gate import GATE_KEY, Gate, must_inspect
-from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
+from asgi_aiproxy.exchange.engine import Relay
+from asgi_aiproxy.exchange.error_mapping import model_not_found_error
+from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.exchange.responses import SSEResponder, refuse_websocket, send_error, send_whole
 from asgi_aiproxy.inspection import inspect_fields
-from asgi_aiproxy.models import ModelList
+from asgi_aiproxy.model_list import ModelCatalog
+from asgi_aiproxy.multipart_forwarder import MultipartForwarder
+from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router, Target
-from asgi_aiproxy.refusals import no_such_model
-from asgi_aiproxy.relay import Relay
 from asgi_aiproxy.request_limits import RequestLimits
-from asgi_aiproxy.respond import StreamReply, refuse_websocket, send_error, send_whole
-from asgi_aiproxy.uploads import Upload
 from asgi_aiproxy.upstream import (
     Timeouts,
     Transport,
@@ -46,7 +46,7 @@ from asgi_aiproxy.upstream import (
     check_transport,
     default_transport,
 )
-from asgi_aiproxy.usage import Recorder, UsageSink, ignore
+from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
 MiB = 1024 * 1024
 _JSON = "application/json"
@@ -64,9 +64,10 @@ class Shim:
 
     `router` says who answers for a model; a provider is a router of its own. `record` gets one
     `UsageRecord` an exchange. `max_body` limits JSON bodies, `max_upload` multipart ones, in bytes.
-    `keepalive` is after how many
+    `keepalive_seconds` is after how many
     seconds of silence a waiting stream is kept alive. `strict` refuses what a provider can not
-    carry, where otherwise the header `aiproxy-ignored` names it. `own_keys` lets callers bring
+    carry, where otherwise the header `aiproxy-ignored` names it. `allow_client_keys` lets
+    callers bring
     their own key for a provider: in `x-provider-key`, or as their API key where no
     `Authenticate` stands before. `limits` are for requests that are translated (see
     `RequestLimits`).
@@ -74,23 +75,23 @@ class Shim:
     Works with and without `lifespan`; `async with` or `lifespan(...)` opens and closes it properly.
     """
 
-    faces: ClassVar[tuple[Face, ...]]
-    asks_gate: ClassVar[bool] = True  # see `asgi_aiproxy.gate`
+    faces: ClassVar[tuple[InboundDialect, ...]]
+    handles_admission: ClassVar[bool] = True  # see `asgi_aiproxy.exchange.admission`
 
     def __init__(
         self,
         router: Router,
         *,
         transport: Transport | None = None,
-        record: UsageSink = ignore,
+        record: UsageSink = discard,
         timeouts: Timeouts | None = None,
         attempts: int = 3,
         backoff: float = 0.25,
         max_body: int = 32 * MiB,
         max_upload: int = 512 * MiB,
-        keepalive: float = 15.0,
+        keepalive_seconds: float = 15.0,
         strict: bool = False,
-        own_keys: bool = False,
+        allow_client_keys: bool = False,
         limits: RequestLimits | None = None,
     ) -> None:
         if not hasattr(router, "targets"):
@@ -100,10 +101,10 @@ class Shim:
             )
         check_transport(transport)
         check_timeouts(timeouts)
-        check_limits(max_body=max_body, max_upload=max_upload, attempts=attempts)
+        require_int_at_least(max_body=max_body, max_upload=max_upload, attempts=attempts)
         self._owned = default_transport(timeouts=timeouts) if transport is None else None
         self._recorder = Recorder(record)
-        self._rounds = AllRounds()
+        self._rounds = TimerRegistry()
         self._relay = Relay(
             router,
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
@@ -114,14 +115,16 @@ class Shim:
             strict=strict,
             limits=limits,
         )
-        self._models = ModelList(self._relay.transport)
+        self._models = ModelCatalog(self._relay.transport)
         waits = timeouts if timeouts is not None else Timeouts()
         self._total, self._body = waits.total, waits.body
         self._max_body = max_body
         self._max_upload = max_upload
-        self._keepalive = keepalive
-        self._own_keys = own_keys
-        self._matched: dict[object, tuple[Face, Operation]] = {}  # of requests, by how they came
+        self._keepalive = keepalive_seconds
+        self._own_keys = allow_client_keys
+        self._matched: dict[
+            object, tuple[InboundDialect, Operation]
+        ] = {}  # of requests, by how they came
         self._heard = {face: _heard(face) for face in self.faces}
         self._users = 0
 
@@ -160,7 +163,7 @@ class Shim:
             except AIProxyError:
                 raise
             except Exception:
-                await send_error(send, face, internal(request_id(scope)))
+                await send_error(send, face, internal_error(request_id(scope)))
                 raise
         except ClientGoneError:
             pass  # nobody is left to tell
@@ -177,13 +180,13 @@ class Shim:
 
     # matching
 
-    def knows(self, scope: Scope) -> bool:
+    def matches(self, scope: Scope) -> bool:
         """Whether a request is for one of the operations of this app."""
         path = _asgi.local_path(scope)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         return path is not None and any(face.match(method, path) is not None for face in self.faces)
 
-    def _match(self, scope: Scope) -> tuple[Face, Operation]:
+    def _match(self, scope: Scope) -> tuple[InboundDialect, Operation]:
         method: str = scope["method"]
         # (Some servers leave the query in `raw_path`: it is not remembered, it may hold a key.)
         raw = scope.get("raw_path")
@@ -193,7 +196,7 @@ class Shim:
             return known
         path = _asgi.local_path(scope)
         if path is None:
-            raise APIError(Kind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
+            raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
         asked = "GET" if method == "HEAD" else method
         for face in self.faces:
             operation = face.match(asked, path)
@@ -206,13 +209,13 @@ class Shim:
         takes = [m for m in ("POST", "GET") if any(face.match(m, path) for face in self.faces)]
         if takes:
             words = f"Not allowed: {method} {path}. This path takes {' and '.join(takes)}."
-            error = APIError(Kind.INVALID, words, status=405)
+            error = APIError(ErrorKind.INVALID, words, status=405)
             error.allow = (*takes, "HEAD") if "GET" in takes else tuple(takes)
             raise error
         hint = ""
         if any(face.match(method, "/v1" + path) for face in self.faces):
             hint = " The base URL of clients must end with '/v1'."
-        raise APIError(Kind.NOT_FOUND, f"Unknown request URL: {method} {path}.{hint}")
+        raise APIError(ErrorKind.NOT_FOUND, f"Unknown request URL: {method} {path}.{hint}")
 
     # models
 
@@ -229,7 +232,7 @@ class Shim:
         if operation.name == "model":
             targets = _serving(principal, router.targets(operation.model))
             if not targets or not principal.may_use(operation.model):
-                raise no_such_model(operation.model)
+                raise model_not_found_error(operation.model)
             body = _model(operation.model, targets[0].provider.name)
         else:
             names = await self._models.names(router)
@@ -238,7 +241,7 @@ class Shim:
             data = [_model(name, owner) for name, owner in names if principal.may_use(name)]
             body = {"object": "list", "data": data}
         headers = [named(request_id(scope))]
-        await _asgi.answer(send, 200, _json.dumps(body), headers, head=head)
+        await _asgi.send_response(send, 200, _json.dumps(body), headers, head=head)
 
     # calls
 
@@ -247,26 +250,26 @@ class Shim:
         scope: Scope,
         receive: Receive,
         send: Send,
-        face: Face,
+        face: InboundDialect,
         operation: Operation,
         principal: Principal,
     ) -> None:
         told = _asgi.headers(scope, self._heard[face])
-        coding = ", ".join(codings_of(told.get("content-encoding", "")))
+        coding = ", ".join(content_codings(told.get("content-encoding", "")))
         if coding:
             message = f"The request body is encoded as {coding!r}: send it as it is."
-            raise APIError(Kind.INVALID, message, status=415)
+            raise APIError(ErrorKind.INVALID, message, status=415)
         if operation.body == "form" and not told.get("content-type", "").startswith(_JSON):
             await self._relay_upload(scope, receive, send, face, operation, principal, told)
             return
         body = await _asgi.read_body(scope, receive, self._max_body, self._body)
-        head = face.head(operation, body)
-        gate: Gate | None = scope.get(GATE_KEY)
+        head = face.summarize(operation, body)
+        gate: AdmissionControl | None = scope.get(GATE_KEY)
         others: tuple[str, ...] = ()
         if must_inspect(principal, gate):
             found = await _asgi.off_loop(len(body), inspect_fields, head.fields)
             others = found.beside(head.model)
-        call = Call(
+        call = GatewayRequest(
             face,
             operation,
             model=head.model,
@@ -291,14 +294,14 @@ class Shim:
         scope: Scope,
         receive: Receive,
         send: Send,
-        face: Face,
+        face: InboundDialect,
         operation: Operation,
         principal: Principal,
         told: Mapping[str, str],
     ) -> None:
-        upload = Upload(scope, receive, self._max_upload, self._body)
+        upload = MultipartForwarder(scope, receive, self._max_upload, self._body)
         try:
-            call = Call(
+            call = GatewayRequest(
                 face,
                 operation,
                 model=await upload.open(operation.default_model),
@@ -317,14 +320,14 @@ class Shim:
         finally:
             upload.close()
 
-    async def _exchange(self, call: Call, receive: Receive, send: Send) -> None:
+    async def _exchange(self, call: GatewayRequest, receive: Receive, send: Send) -> None:
         """Have a call answered. `receive` is what comes after its body."""
-        watch = Watch(self._rounds.here(), receive)
+        watch = RequestMonitor(self._rounds.for_running_loop(), receive)
         exchange = self._relay.exchange(call, watch)
         try:
             with watch:
                 if call.stream and call.operation.chat:
-                    await StreamReply(
+                    await SSEResponder(
                         send, call.face, exchange, total=self._total, keepalive=self._keepalive
                     ).run()
                 else:
@@ -335,7 +338,7 @@ class Shim:
     def _own_key(self, scope: Scope) -> str:
         key = _asgi.header(scope, b"x-provider-key")
         if key is None and SCOPE_KEY not in scope:
-            key = credential(scope)
+            key = find_credential(scope)
         return key or ""
 
 
@@ -380,12 +383,12 @@ class GeminiShim(Shim):
     faces = (GEMINI_CONTENT,)
 
 
-def _heard(face: Face) -> dict[bytes, str]:
+def _heard(face: InboundDialect) -> dict[bytes, str]:
     """The headers that are read of a request, as they come and as they are called."""
     return {name.encode(): name for name in _READ | face.request_headers}
 
 
-def _forwarded(told: Mapping[str, str], face: Face) -> Mapping[str, str]:
+def _forwarded(told: Mapping[str, str], face: InboundDialect) -> Mapping[str, str]:
     """The caller's headers that a provider of its own dialect sees."""
     wanted = face.request_headers
     if wanted.isdisjoint(told):
@@ -395,7 +398,7 @@ def _forwarded(told: Mapping[str, str], face: Face) -> Mapping[str, str]:
 
 def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:
     """The targets that may serve a caller."""
-    return [target for target in targets if principal.may_have(target.provider.name)]
+    return [target for target in targets if principal.may_use_provider(target.provider.name)]
 
 
 def _model(name: str, owner: str) -> dict[str, object]:

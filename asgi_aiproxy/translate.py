@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from asgi_aiproxy.dialects.base import Decoder, Echo, Encoder, Language
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.dialects.base import Decoder, Encoder, NativeStream, OutboundDialect
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Frame, Framer, SSEFramer
 from asgi_aiproxy.messages import (
     BlockDelta,
@@ -65,10 +65,10 @@ class Translator(Protocol):
         """What tells a client in mid-stream that the answer broke."""
 
 
-class Verbatim:
+class NativeStreamTranslator:
     """A stream passes through in its own dialect, frame by frame, read along by an echo."""
 
-    def __init__(self, echo: Echo) -> None:
+    def __init__(self, echo: NativeStream) -> None:
         self._echo = echo
         self._framer = SSEFramer()
         self._before: list[bytes] = []
@@ -91,10 +91,10 @@ class Verbatim:
 
     def feed(self, data: bytes) -> bytes:
         """The frames that `data` completes."""
-        data = self._framer.whole(data)
+        data = self._framer.has_complete_events(data)
         if not self.started:
             return self._begin(data)
-        out, rest = self._echo.skim(data)
+        out, rest = self._echo.pass_unparsed(data)
         return out if not rest else self._read([out], self._framer.split(rest))
 
     def close(self) -> bytes:
@@ -115,7 +115,7 @@ class Verbatim:
         for frame, end in self._framer.walk(data):
             out = [self._read(out, [frame])]
             if self.started:
-                plain, rest = self._echo.skim(data[end:])
+                plain, rest = self._echo.pass_unparsed(data[end:])
                 return self._read([*out, plain], self._framer.split(rest))
         return b"".join(out)
 
@@ -126,13 +126,13 @@ class Verbatim:
             for frame in frames:
                 out.append(self._echo.feed(frame))
         except _MALFORMED as error:
-            raise malformed() from error
+            raise malformed_response_error() from error
         self._before = []
         self.started = self.started or self._echo.started
         return b"".join(out)
 
 
-class Streamed:
+class StreamTranslator:
     """A stream in one dialect becomes a stream in another."""
 
     def __init__(self, framer: Framer, decoder: Decoder, encoder: Encoder) -> None:
@@ -170,7 +170,7 @@ class Streamed:
                 return b"".join(map(self._encode, events))
             return self._translate(pieces)
         except _MALFORMED as error:
-            raise malformed() from error
+            raise malformed_response_error() from error
 
     def _translate(self, pieces: list[bytes]) -> bytes:
         decode, encode, started = self._decode, self._encode, self.started
@@ -210,7 +210,7 @@ class Streamed:
             for event in self._decoder.close():
                 out.append(encode(event))  # noqa: PERF401
         except _MALFORMED as error:
-            raise malformed() from error
+            raise malformed_response_error() from error
         self.started = True
         return b"".join(out)
 
@@ -219,7 +219,7 @@ class Streamed:
         return b"".join(self._before) + (b"" if self.ended else self._encoder.fail(error))
 
 
-class Whole:
+class BufferedTranslator:
     """An answer is collected and told at its end, by `tell` from the whole body."""
 
     ended = False
@@ -238,7 +238,7 @@ class Whole:
         self._size += len(data)
         if self._size > MAX_WHOLE:
             raise APIError(
-                Kind.UPSTREAM, f"The provider's answer is larger than {MAX_WHOLE} bytes."
+                ErrorKind.UPSTREAM, f"The provider's answer is larger than {MAX_WHOLE} bytes."
             )
         return b""
 
@@ -248,7 +248,7 @@ class Whole:
         try:
             out, self.model, self.usage = self._tell(body)
         except _MALFORMED as error:
-            raise malformed() from error
+            raise malformed_response_error() from error
         self.started = True
         return out
 
@@ -257,7 +257,7 @@ class Whole:
         return b""
 
 
-class Bytes:
+class RawTranslator:
     """Bytes pass through unread: sound, pictures, what no dialect knows."""
 
     usage: Usage | None = None
@@ -282,7 +282,7 @@ class Bytes:
         return b""
 
 
-def collected(language: Language, framer: Framer, body: bytes) -> Response:
+def collect_stream(language: OutboundDialect, framer: Framer, body: bytes) -> Response:
     """The whole answer in a body that is a stream after all."""
     decoder = language.decoder()
 
@@ -323,6 +323,6 @@ def is_content(event: Event) -> bool:
     return False
 
 
-def malformed() -> APIError:
+def malformed_response_error() -> APIError:
     """The provider sent something its own documentation does not know."""
-    return APIError(Kind.UPSTREAM, "The provider sent an answer that could not be read.")
+    return APIError(ErrorKind.UPSTREAM, "The provider sent an answer that could not be read.")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from pyreqwest.client import Client, ClientBuilder
 
-from asgi_aiproxy.upstream import Outgoing, ReqwestTransport, Transport, default_transport
+from asgi_aiproxy.upstream import ReqwestTransport, Transport, UpstreamRequest, default_transport
 from benchmarks import wire
 
 Scope = MutableMapping[str, Any]
@@ -66,43 +66,43 @@ def gateway(provider: Any, transport: Transport | None) -> App:
 
 def kept() -> App:
     """The same with a token of a store, and a ledger there; `BENCH_STORE` is a Redis, or memory."""
-    from asgi_aiproxy.identity import NO_LIMITS
+    from asgi_aiproxy.principal import NO_LIMITS
 
     return stored(NO_LIMITS)
 
 
 def limited() -> App:
     """And with limits: requests, requests at once, and a budget."""
-    from asgi_aiproxy.identity import Budget, Limits
+    from asgi_aiproxy.principal import Budget, Limits
 
     return stored(Limits(rpm=10**9, concurrency=10**6, budgets=(Budget(2**52),)))
 
 
 def many() -> App:
     """The same as `limited`, with 100,000 tokens in the store and 10,000 keys in the pool."""
-    from asgi_aiproxy.identity import Budget, Limits
+    from asgi_aiproxy.principal import Budget, Limits
 
     limits = Limits(rpm=10**9, concurrency=10**6, budgets=(Budget(2**52),))
     return stored(limits, tokens=100_000, keys=10_000)
 
 
 def stored(limits: Any, *, tokens: int = 1, keys: int = 2) -> App:
-    from asgi_aiproxy.ledger import Ledger
+    from asgi_aiproxy.accounts.token import Token, parse_token
+    from asgi_aiproxy.accounts.tokens import Tokens
     from asgi_aiproxy.middleware import Authenticate, Quota, stored_tokens
     from asgi_aiproxy.prices import Price, Prices
     from asgi_aiproxy.providers import OPENAI
     from asgi_aiproxy.shim import OpenAIShim
     from asgi_aiproxy.stores import MemoryStore
     from asgi_aiproxy.stores.redis import RedisStore
-    from asgi_aiproxy.tenants.token import Token, read
-    from asgi_aiproxy.tenants.tokens import Tokens
+    from asgi_aiproxy.usage.ledger import Ledger
 
     url = os.environ.get("BENCH_STORE")
     store = RedisStore(url, prefix=f"bench-{os.getpid()}") if url else MemoryStore()
-    own = read(wire.TOKEN)[0]
+    own = parse_token(wire.TOKEN)[0]
     rows = {own.id: Token(id=own.id, digest=own.digest, limits=limits)}
     for number in range(1, tokens):
-        shown = read(f"sk-other-{number:032d}")[0]
+        shown = parse_token(f"sk-other-{number:032d}")[0]
         rows[shown.id] = Token(id=shown.id, digest=shown.digest, limits=limits)
     secrets = [f"sk-{number}" for number in range(keys)]
     provider = OPENAI.using(secrets, base_url=f"{upstream()}/v1")
@@ -178,8 +178,10 @@ def translating() -> App:
     return app
 
 
-def asked(path: str, body: bytes) -> Outgoing:
-    return Outgoing(method="POST", url=upstream() + path, headers=HEADERS, body=body, streamed=True)
+def asked(path: str, body: bytes) -> UpstreamRequest:
+    return UpstreamRequest(
+        method="POST", url=upstream() + path, headers=HEADERS, body=body, streamed=True
+    )
 
 
 # The same over pyreqwest, without anything of ours.

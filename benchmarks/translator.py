@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, OPENAI_CHAT
 from asgi_aiproxy.messages import Request
-from asgi_aiproxy.translate import Streamed
+from asgi_aiproxy.translate import StreamTranslator
 from benchmarks import apps, wire
 
 EVENTS = 200
@@ -22,7 +22,9 @@ EVENTS = 200
 def ours(packets: Sequence[bytes]) -> bytes:
     request = Request(model="m", messages=(), stream=True)
     framer = ANTHROPIC_MESSAGES.framer("text/event-stream")
-    translator = Streamed(framer, ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(request))
+    translator = StreamTranslator(
+        framer, ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(request)
+    )
     feed = translator.feed
     out = [feed(packet) for packet in packets]
     out.append(translator.close())

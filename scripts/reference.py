@@ -19,7 +19,7 @@ PACKAGES = [
     "asgi_aiproxy.middleware",
     "asgi_aiproxy.passthrough",
     "asgi_aiproxy.keys",
-    "asgi_aiproxy.tenants",
+    "asgi_aiproxy.accounts",
     "asgi_aiproxy.prices",
     "asgi_aiproxy.stores",
     "asgi_aiproxy.admin",

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.dialects import Draft, Operation
+from asgi_aiproxy.dialects import Operation, ProviderRequest
 from asgi_aiproxy.messages import Request
 from tests.scenarios import faces, languages
 
@@ -28,7 +28,7 @@ def asked(face: str, body: Any, *, model: str = "m", stream: bool = False) -> Re
     return faces()[face].decode_request(operation, data)
 
 
-def written(language: str, request: Request, model: str | None = None) -> Draft:
+def written(language: str, request: Request, model: str | None = None) -> ProviderRequest:
     """The request for a provider of `language`. What it holds can be sent as JSON."""
     request = msgspec.structs.replace(request, model=model or MODELS[language])
     draft = languages()[language].encode_request(request)

@@ -13,7 +13,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import OPENAI_CHAT, Operation
-from asgi_aiproxy.dialects.base import Draft, Language
+from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.providers import (
     ANTHROPIC,
@@ -125,19 +125,19 @@ ROWS: list[tuple[str, Members, Members]] = [
 ]  # fmt: skip
 
 
-def write(provider: Provider, model: str, members: Members) -> Draft:
+def write(provider: Provider, model: str, members: Members) -> ProviderRequest:
     """A chat request as it is sent to a provider. Raises APIError."""
     body = json.dumps({"model": model, "messages": [HI], **members}).encode()
-    language: Language = provider.dialect
-    if CHAT.name in provider.native:
-        fields = OPENAI_CHAT.head(CHAT, body).fields
-        draft = OPENAI_CHAT.forward(CHAT, model, fields, stream=False)
+    language: OutboundDialect = provider.dialect
+    if CHAT.name in provider.native_operations:
+        fields = OPENAI_CHAT.summarize(CHAT, body).fields
+        draft = OPENAI_CHAT.native_request(CHAT, model, fields, stream=False)
     else:
         draft = language.encode_request(OPENAI_CHAT.decode_request(CHAT, body))
-    return provider.amend(draft)
+    return provider.transform_request(draft)
 
 
-def sent(draft: Draft) -> Any:
+def sent(draft: ProviderRequest) -> Any:
     """The body as the vendor reads it."""
     return json.loads(_json.dumps(draft.body))
 
@@ -156,7 +156,7 @@ def fate(provider: Provider, model: str, members: Members, anyway: Members) -> s
     if before == after:
         return "left out"
     if all(after.get(name) == value for name, value in (anyway | members).items()):
-        return "as it is" if CHAT.name in provider.native else "carried"
+        return "as it is" if CHAT.name in provider.native_operations else "carried"
     return "carried"
 
 

@@ -23,10 +23,10 @@ from asgi_aiproxy.dialects import (
     Anthropic,
     Dialect,
     Gemini,
-    Language,
     Ollama,
     OpenAIChat,
     OpenAIResponses,
+    OutboundDialect,
 )
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Framer
@@ -45,7 +45,7 @@ from asgi_aiproxy.messages import (
     check,
     fold,
 )
-from asgi_aiproxy.translate import malformed
+from asgi_aiproxy.translate import malformed_response_error
 
 HERE = Path(__file__).parent
 UPDATE = bool(os.environ.get("AIPROXY_UPDATE_GOLDEN"))
@@ -57,7 +57,7 @@ _MEDIA = {
 }
 
 
-def languages() -> dict[str, Language]:
+def languages() -> dict[str, OutboundDialect]:
     """Every language, with a fixed clock and ids that count."""
     ids = itertools.count(1)
     return {
@@ -93,7 +93,7 @@ class Stream:
         return self.path.read_bytes()
 
     @property
-    def language(self) -> Language:
+    def language(self) -> OutboundDialect:
         return languages()[self.dialect]
 
     @property
@@ -116,7 +116,9 @@ def cut(framer: Framer, parts: Iterable[bytes]) -> list[bytes]:
     return found if rest is None else [*found, rest]
 
 
-def decode(language: Language, pieces: Iterable[bytes]) -> tuple[list[Event], APIError | None]:
+def decode(
+    language: OutboundDialect, pieces: Iterable[bytes]
+) -> tuple[list[Event], APIError | None]:
     """The events of a stream, and the error it ended with. Their order is checked."""
     decoder = language.decoder()
     events: list[Event] = []
@@ -128,7 +130,7 @@ def decode(language: Language, pieces: Iterable[bytes]) -> tuple[list[Event], AP
     except APIError as failure:
         error = failure
     except (LookupError, TypeError, ValueError, AttributeError):  # as the translators have it
-        error = malformed()
+        error = malformed_response_error()
     order = check(events)
     if error is None:
         list(order)
@@ -214,7 +216,7 @@ def arguments(text: str) -> Any:
     return value if isinstance(value, dict) else {"arguments": text}
 
 
-def read(language: Language, framer: Framer, data: bytes) -> Response:
+def read(language: OutboundDialect, framer: Framer, data: bytes) -> Response:
     """A whole stream folded. Raises APIError."""
     events, error = decode(language, cut(framer, [data]))
     if error is not None:

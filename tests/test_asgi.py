@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given, strategies as st
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._watch import ClientGoneError
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy.errors import APIError, ErrorKind
 from tests import asgi
 
 pytestmark = pytest.mark.anyio
@@ -212,7 +212,7 @@ async def test_a_body_is_read_to_its_end(pieces: list[Any], body: bytes) -> None
 async def test_a_body_above_the_limit_is_refused_as_soon_as_it_is(pieces: list[bytes]) -> None:
     with pytest.raises(APIError) as caught:
         await _asgi.read_body(body_scope(), receiving(*pieces), 10)
-    assert (caught.value.kind, caught.value.status) == (Kind.TOO_LARGE, 413)
+    assert (caught.value.kind, caught.value.status) == (ErrorKind.TOO_LARGE, 413)
 
 
 async def test_a_body_that_says_it_is_too_long_is_not_read_at_all() -> None:
@@ -300,7 +300,7 @@ async def test_an_answer_to_nobody_is_a_client_that_is_gone() -> None:
         raise OSError
 
     with pytest.raises(ClientGoneError):
-        await _asgi.answer(send, 200, b"{}", [])
+        await _asgi.send_response(send, 200, b"{}", [])
 
 
 async def test_a_websocket_is_closed_after_its_handshake() -> None:

@@ -24,7 +24,7 @@ class Place:
 
     def __init__(self, upstream: Upstream, **options: float) -> None:
         self.upstream = upstream
-        self.pool = KeyPool([Key("sk-1", id="1", concurrency=1)], wait=30.0)
+        self.pool = KeyPool([Key("sk-1", id="1", concurrency=1)], max_wait_seconds=30.0)
         self.records: list[UsageRecord] = []
         self.app = OpenAIShim(
             OPENAI.using(self.pool),

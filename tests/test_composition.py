@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import AIShim, Authenticate, ConfigurationError
-from asgi_aiproxy.composition import Gateway
-from asgi_aiproxy.settings import Settings, build
+from asgi_aiproxy.config.factory import Gateway
+from asgi_aiproxy.config.settings import Settings, build
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
 from tests import asgi
 
@@ -129,7 +129,7 @@ output = 10
         async with asyncio.timeout(10):  # it is settled in the background
             while (await chat(app, "token-of-team-1")).status != 200:
                 await asyncio.sleep(0.02)
-    assert len(mock.seen) == 2
+    assert len(mock.requests) == 2
 
 
 async def test_a_budget_in_units_is_spent_by_ratios(upstream: str) -> None:
@@ -177,7 +177,7 @@ probe = 0.05
     async with asgi.lifespan(app):
         assert (await chat(app, None)).status != 200
         async with asyncio.timeout(10):
-            while [seen.path for seen in mock.seen][-1] != "/v1/models":
+            while [seen.path for seen in mock.requests][-1] != "/v1/models":
                 await asyncio.sleep(0.02)
             while (await chat(app, None)).status != 200:
                 await asyncio.sleep(0.02)
@@ -192,7 +192,7 @@ async def test_keys_that_the_admin_adds_serve_at_once(
         await admin(app, "POST", "/providers/openai/keys", {"id": "new", "secret": "sk-new"})
         await admin(app, "POST", "/providers/openai/keys/file/disable")
         assert (await chat(app, token)).header("x-auth-id") == "new"
-        assert mock.seen[-1].headers["authorization"] == "Bearer sk-new"
+        assert mock.requests[-1].headers["authorization"] == "Bearer sk-new"
         tried = await admin(app, "POST", "/providers/openai/keys/new/test")
         assert tried["ok"] is True
 
@@ -291,7 +291,7 @@ def test_what_does_not_fit_together_is_told(text: str, words: str) -> None:
 
 @pytest.mark.parametrize("field", ["rpm = 0", "budget_usd = -1", 'networks = ["here"]', "tpm = 0"])
 def test_a_tokens_mistakes_are_told_with_their_place(field: str, tmp_path: Path) -> None:
-    from asgi_aiproxy.settings import load
+    from asgi_aiproxy.config.settings import load
 
     path = tmp_path / "a.toml"
     path.write_text(f'[[tokens]]\ntoken = "t"\nname = "n"\n{field}\n{OPEN}')

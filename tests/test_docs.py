@@ -33,7 +33,7 @@ def test_python_runs_as_it_stands(code: str, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("text", blocks("toml"))
 def test_a_configuration_builds_as_it_stands(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from asgi_aiproxy.settings import Settings, build
+    from asgi_aiproxy.config.settings import Settings, build
 
     for name in re.findall(r"env:(\w+)", text):
         monkeypatch.setenv(name, f"value-of-{name}")

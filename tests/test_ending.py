@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import InjectKey, Key, KeyPool, OpenAIShim, PassthroughProxy, UsageRecord
-from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Passed
-from asgi_aiproxy.ledger import Ledger
+from asgi_aiproxy.exchange.admission import EMPTY_SAMPLE, GATE_KEY, ResponseSample
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, MISTRAL, OPENAI, Provider
-from asgi_aiproxy.sinks import JSONLines
 from asgi_aiproxy.stores import MemoryStore
-from asgi_aiproxy.usage import Recorder, tee
+from asgi_aiproxy.usage.ledger import Ledger
+from asgi_aiproxy.usage.record import Recorder, tee
+from asgi_aiproxy.usage.sinks import JSONLinesSink
 from tests import asgi
 from tests.upstreams import Step, Upstream, answers, sse, streams
 
@@ -72,7 +72,7 @@ class BrokenGate:
     async def admit(self, *call: Any) -> None:
         return None
 
-    def settle(self, record: UsageRecord, passed: Passed = NOTHING_PASSED) -> UsageRecord:
+    def settle(self, record: UsageRecord, passed: ResponseSample = EMPTY_SAMPLE) -> UsageRecord:
         raise RuntimeError("no settlement")
 
 
@@ -195,7 +195,7 @@ async def test_an_app_behind_inject_key_that_fails_gives_its_key_back() -> None:
 async def test_a_name_that_is_not_unicode_loses_no_record_in_any_sink(tmp_path: Any) -> None:
     """`"\\ud800"` is legal JSON, and no UTF-8: one caller's record must not cost others theirs."""
     store = MemoryStore(file=tmp_path / "state")
-    ledger, lines = Ledger(store), JSONLines(tmp_path / "usage.jsonl")
+    ledger, lines = Ledger(store), JSONLinesSink(tmp_path / "usage.jsonl")
     taken: list[UsageRecord] = []
 
     async def sink(record: UsageRecord) -> None:
@@ -203,13 +203,13 @@ async def test_a_name_that_is_not_unicode_loses_no_record_in_any_sink(tmp_path: 
 
     recorder = Recorder(tee(ledger, lines, sink))
     for number, model in enumerate(("gpt-4o", "\ud800", "a\udfffb", "gpt-4o")):
-        recorder.put(UsageRecord(id=str(number), model_asked=model))
+        recorder.put(UsageRecord(id=str(number), requested_model=model))
     await recorder.drain()
     wanted = ["gpt-4o", "?", "a?b", "gpt-4o"]
-    assert [record.model_asked for record in taken] == wanted
+    assert [record.requested_model for record in taken] == wanted
     found = [json.loads(line) for line in (tmp_path / "usage.jsonl").read_bytes().splitlines()]
-    assert [record["model_asked"] for record in found] == wanted
-    assert [record.model_asked for record in (await ledger.query()).records] == wanted[::-1]
+    assert [record["requested_model"] for record in found] == wanted
+    assert [record.requested_model for record in (await ledger.query()).records] == wanted[::-1]
     await store.aclose()
 
 

@@ -8,9 +8,9 @@ from asgi_aiproxy.errors import (
     AIProxyError,
     APIError,
     ConfigurationError,
-    Kind,
+    ErrorKind,
+    error_kind_for_status,
     invalid,
-    kind_of,
 )
 
 
@@ -19,21 +19,27 @@ def test_everything_raised_on_purpose_has_one_base() -> None:
     assert issubclass(ConfigurationError, AIProxyError)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_every_kind_has_a_status(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_every_kind_has_a_status(kind: ErrorKind) -> None:
     assert 400 <= STATUS[kind] < 600
     assert APIError(kind, "so").status == STATUS[kind]
 
 
 def test_the_status_may_be_said_more_exactly() -> None:
-    error = APIError(Kind.INVALID, "so", status=422, upstream_status=422)
+    error = APIError(ErrorKind.INVALID, "so", status=422, upstream_status=422)
     assert (error.status, error.upstream_status) == (422, 422)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_what_another_key_or_provider_may_do_better_is_retryable(kind: Kind) -> None:
-    request = {Kind.INVALID, Kind.UNAUTHORIZED, Kind.FORBIDDEN, Kind.NOT_FOUND, Kind.TOO_LARGE}
-    assert APIError(kind, "so").retryable is (kind not in {*request, Kind.INTERNAL})
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_what_another_key_or_provider_may_do_better_is_retryable(kind: ErrorKind) -> None:
+    request = {
+        ErrorKind.INVALID,
+        ErrorKind.UNAUTHORIZED,
+        ErrorKind.FORBIDDEN,
+        ErrorKind.NOT_FOUND,
+        ErrorKind.TOO_LARGE,
+    }
+    assert APIError(kind, "so").retryable is (kind not in {*request, ErrorKind.INTERNAL})
     assert (kind in RETRYABLE) is APIError(kind, "so").retryable
 
 
@@ -47,28 +53,28 @@ def test_an_error_reads_well_in_a_log() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, Kind.INVALID),
-        (401, Kind.KEY_REJECTED),
-        (402, Kind.KEY_REJECTED),
-        (403, Kind.KEY_REJECTED),
-        (404, Kind.NOT_FOUND),
-        (405, Kind.INVALID),
-        (407, Kind.KEY_REJECTED),
-        (408, Kind.TIMEOUT),
-        (410, Kind.NOT_FOUND),
-        (413, Kind.TOO_LARGE),
-        (415, Kind.INVALID),
-        (422, Kind.INVALID),
-        (429, Kind.LIMITED),
-        (499, Kind.INVALID),
-        (500, Kind.UPSTREAM),
-        (502, Kind.UPSTREAM),
-        (503, Kind.OVERLOADED),
-        (504, Kind.TIMEOUT),
-        (524, Kind.TIMEOUT),
-        (529, Kind.OVERLOADED),
-        (200, Kind.UPSTREAM),
+        (400, ErrorKind.INVALID),
+        (401, ErrorKind.KEY_REJECTED),
+        (402, ErrorKind.KEY_REJECTED),
+        (403, ErrorKind.KEY_REJECTED),
+        (404, ErrorKind.NOT_FOUND),
+        (405, ErrorKind.INVALID),
+        (407, ErrorKind.KEY_REJECTED),
+        (408, ErrorKind.TIMEOUT),
+        (410, ErrorKind.NOT_FOUND),
+        (413, ErrorKind.TOO_LARGE),
+        (415, ErrorKind.INVALID),
+        (422, ErrorKind.INVALID),
+        (429, ErrorKind.LIMITED),
+        (499, ErrorKind.INVALID),
+        (500, ErrorKind.UPSTREAM),
+        (502, ErrorKind.UPSTREAM),
+        (503, ErrorKind.OVERLOADED),
+        (504, ErrorKind.TIMEOUT),
+        (524, ErrorKind.TIMEOUT),
+        (529, ErrorKind.OVERLOADED),
+        (200, ErrorKind.UPSTREAM),
     ],
 )
-def test_a_providers_status_tells_the_kind(status: int, kind: Kind) -> None:
-    assert kind_of(status) is kind
+def test_a_providers_status_tells_the_kind(status: int, kind: ErrorKind) -> None:
+    assert error_kind_for_status(status) is kind

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import (
     Frame,
     Framer,
@@ -294,7 +294,7 @@ def test_what_never_ends_is_refused_before_it_fills_the_memory(
         assert framer.feed(b"x" * step) == []
     with pytest.raises(APIError, match="larger than 100 bytes") as caught:
         framer.feed(b"x" * max(step, 40))
-    assert caught.value.kind is Kind.UPSTREAM
+    assert caught.value.kind is ErrorKind.UPSTREAM
 
 
 def test_what_ends_may_be_long_in_sum() -> None:
@@ -493,7 +493,7 @@ def test_the_bytes_of_whole_events_are_all_there_and_can_be_parted(
     data = stream.encode()
     passed = b""
     for part in in_parts(data, cuts):
-        whole = framer.whole(part)
+        whole = framer.has_complete_events(part)
         assert framer.split(whole) == other.frames(part)
         one, two = split_before(whole, (b"b", b"{"))
         assert one + two == whole

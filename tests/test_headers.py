@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._headers import combined
-from asgi_aiproxy.credentials import credential
-from asgi_aiproxy.passthrough.headers import INTERNAL, read_asked, told_headers
+from asgi_aiproxy._headers import combine_values
+from asgi_aiproxy.credentials import find_credential
+from asgi_aiproxy.passthrough.headers import INTERNAL, read_request_headers, read_response_headers
 from asgi_aiproxy.upstream.base import header
 
 
@@ -28,7 +28,7 @@ def test_different_values_are_a_list_and_the_same_one_is_itself(
 ) -> None:
     found = values[0]
     for more in values[1:]:
-        found = combined(found, more)
+        found = combine_values(found, more)
     assert found == value
 
 
@@ -42,14 +42,14 @@ def test_shim_proxy_and_transports_read_repeated_headers_alike(values: list[str]
     scope = {"headers": raw}
     expected = _asgi.header(scope, b"content-type")
     assert _asgi.headers(scope, {b"content-type": "content-type"}) == {"content-type": expected}
-    assert read_asked(raw, INTERNAL).said == {b"content-type": expected}
-    assert told_headers(text, INTERNAL)[1] == {"content-type": expected}
+    assert read_request_headers(raw, INTERNAL).said == {b"content-type": expected}
+    assert read_response_headers(text, INTERNAL)[1] == {"content-type": expected}
     assert header(text, "content-type") == expected
     # What passes is what was sent.
-    assert told_headers(text, INTERNAL)[0] == raw
+    assert read_response_headers(text, INTERNAL)[0] == raw
 
 
 def test_of_two_credentials_neither_counts() -> None:
     one, two = (b"authorization", b"Bearer one"), (b"authorization", b"Bearer two")
-    assert credential({"headers": [one, one]}) == "one"
-    assert credential({"headers": [one, two]}) not in ("one", "two", None)
+    assert find_credential({"headers": [one, one]}) == "one"
+    assert find_credential({"headers": [one, two]}) not in ("one", "two", None)

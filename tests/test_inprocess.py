@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from asgi_aiproxy import KeyPool, OpenAIShim, in_process
+from asgi_aiproxy import InProcessTransport, KeyPool, OpenAIShim
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import OPENAI
 from tests.upstreams import Upstream, answers, chat_stream, streams
@@ -21,7 +21,7 @@ HI: Any = [{"role": "user", "content": "Hi"}]
 
 
 def sdk(app: Any) -> openai.AsyncOpenAI:
-    client = httpx2.AsyncClient(transport=in_process(app))
+    client = httpx2.AsyncClient(transport=InProcessTransport(app))
     return openai.AsyncOpenAI(
         base_url="http://ai/v1", api_key="-", http_client=client, max_retries=0
     )
@@ -64,7 +64,7 @@ async def test_leaving_a_stream_lets_the_provider_go(library: Any) -> None:
     app = OpenAIShim(OPENAI.using(pool), transport=upstream.transport)
     body = {"model": "m", "messages": HI, "stream": True}
     async with (
-        library.AsyncClient(transport=in_process(app, root_path="/ai")) as client,
+        library.AsyncClient(transport=InProcessTransport(app, root_path="/ai")) as client,
         client.stream("POST", "http://ai/v1/chat/completions", json=body) as response,
     ):
         assert response.status_code == 200
@@ -79,6 +79,6 @@ async def test_what_the_app_raises_reaches_the_caller() -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    async with httpx.AsyncClient(transport=in_process(broken)) as client:
+    async with httpx.AsyncClient(transport=InProcessTransport(broken)) as client:
         with pytest.raises(ZeroDivisionError):
             await client.get("http://ai/")

@@ -20,9 +20,9 @@ from urllib.parse import unquote
 import pytest
 
 from asgi_aiproxy import InjectKey, KeyPool, OpenAIShim, PassthroughProxy, Principal
-from asgi_aiproxy.identity import Budget, Limits
 from asgi_aiproxy.middleware import Authenticate, Quota
 from asgi_aiproxy.prices import Price, Prices
+from asgi_aiproxy.principal import Budget, Limits
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, openai_compatible
 from asgi_aiproxy.providers.catalog import OPENROUTER
 from asgi_aiproxy.shim import AIShim

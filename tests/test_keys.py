@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from asgi_aiproxy import ConfigurationError
 from asgi_aiproxy.keys import (
     Health,
+    HealthChange,
     Key,
     KeyPool,
     Lease,
     NoKeyError,
-    Verdict,
+    classify_response,
     fingerprint,
-    matches,
-    verdict,
+    matches_pattern,
 )
-from asgi_aiproxy.keys.slot import Slot
+from asgi_aiproxy.keys.key_state import KeyState
 
 pytestmark = pytest.mark.anyio
 
@@ -49,8 +49,8 @@ def pool(*keys: str | Key, **options: Any) -> tuple[KeyPool, Clock]:
 
 def served(keys: KeyPool, **wish: Any) -> str:
     """Which key serves one call that goes well."""
-    with keys.take(**wish) as lease:
-        lease.settle(200)
+    with keys.acquire_nowait(**wish) as lease:
+        lease.report(200)
         return lease.key.id
 
 
@@ -68,8 +68,8 @@ async def rests(keys: KeyPool) -> dict[str, float]:
 
 def fails(keys: KeyPool, status: int, retry_after: float | None = None, **wish: Any) -> str:
     """Which key served one call that went badly."""
-    with keys.take(**wish) as lease:
-        lease.settle(status, retry_after)
+    with keys.acquire_nowait(**wish) as lease:
+        lease.report(status, retry_after)
         return lease.key.id
 
 
@@ -132,8 +132,8 @@ def test_what_an_answer_means_for_its_key(
     health: Health,
     rest: float,
 ) -> None:
-    judged = verdict(status, retry_after, code=code, cooldown=10.0, strikes=strikes)
-    assert judged == Verdict(health, rest)
+    judged = classify_response(status, retry_after, code=code, cooldown=10.0, strikes=strikes)
+    assert judged == HealthChange(health, rest)
 
 
 @given(
@@ -145,9 +145,9 @@ def test_what_an_answer_means_for_its_key(
 def test_no_verdict_outlasts_a_day_or_more_than_its_own_cooldowns(
     status: int, retry_after: float | None, cooldown: float, strikes: int
 ) -> None:
-    judged = verdict(status, retry_after, cooldown=cooldown, strikes=strikes)
-    assert 0 <= judged.rest <= max(86_400, cooldown * 32)
-    assert (judged.rest > 0) == (judged.health is not Health.OK)
+    judged = classify_response(status, retry_after, cooldown=cooldown, strikes=strikes)
+    assert 0 <= judged.cooldown_seconds <= max(86_400, cooldown * 32)
+    assert (judged.cooldown_seconds > 0) == (judged.health is not Health.OK)
 
 
 # ── which key ────────────────────────────────────────────────────────────────
@@ -198,7 +198,7 @@ def test_round_robin_ignores_weights_and_random_spreads_evenly() -> None:
 def test_fill_first_takes_the_first_that_can() -> None:
     keys, clock = pool(Key("1", id="a", concurrency=1), *named("b", "c"), strategy="fill_first")
     assert tally(keys, 5) == {"a": 5}
-    first = keys.take()
+    first = keys.acquire_nowait()
     assert served(keys) == "b"
     first.release()
     fails(keys, 429, 10)
@@ -209,17 +209,17 @@ def test_fill_first_takes_the_first_that_can() -> None:
 
 def test_least_busy_spreads_calls_in_flight_by_weight() -> None:
     keys, _ = pool(Key("1", id="a", weight=2), *named("b"), strategy="least_busy")
-    leases = [keys.take() for _ in range(9)]
+    leases = [keys.acquire_nowait() for _ in range(9)]
     assert Counter(lease.key.id for lease in leases) == {"a": 6, "b": 3}
     for lease in leases:
         if lease.key.id == "b":
             lease.release()
-    assert keys.take().key.id == "b"
+    assert keys.acquire_nowait().key.id == "b"
 
 
 def test_least_busy_finds_an_idle_one_among_many() -> None:
     keys, _ = pool(*named(*map(str, range(100))), strategy="least_busy")
-    leases = [keys.take() for _ in range(300)]
+    leases = [keys.acquire_nowait() for _ in range(300)]
     assert max(Counter(lease.key.id for lease in leases).values()) <= 6
     assert len({lease.key.id for lease in leases}) == 100
 
@@ -273,7 +273,7 @@ def test_a_key_serves_only_its_models() -> None:
     assert set(tally(keys, 20, model="gpt-5")) == {"gpt"}
     assert set(tally(keys, 5, model="sonnet[1m]")) == {"long"}
     with pytest.raises(NoKeyError) as caught:
-        keys.take(model="claude")
+        keys.acquire_nowait(model="claude")
     assert not caught.value.exists
     # A call that names no model may have any.
     assert set(tally(keys, 30)) == {"small", "long", "gpt"}
@@ -297,7 +297,7 @@ def test_a_key_serves_only_its_models() -> None:
 def test_a_star_stands_for_anything_and_brackets_for_themselves(
     pattern: str, model: str, fits: bool
 ) -> None:
-    assert matches(pattern, model) is fits
+    assert matches_pattern(pattern, model) is fits
 
 
 def test_a_caller_can_ask_for_a_key_and_exclude_some() -> None:
@@ -305,22 +305,22 @@ def test_a_caller_can_ask_for_a_key_and_exclude_some() -> None:
     assert tally(keys, 5, key_id="b") == {"b": 5}
     assert set(tally(keys, 9, exclude={"b"})) == {"a", "c"}
     with pytest.raises(NoKeyError, match="'z'") as caught:
-        keys.take(key_id="z")
+        keys.acquire_nowait(key_id="z")
     assert (caught.value.unknown, caught.value.exists) == (True, False)
     with pytest.raises(NoKeyError) as caught:
-        keys.take(exclude=("a", "b", "c"))
+        keys.acquire_nowait(exclude=("a", "b", "c"))
     assert (caught.value.unknown, caught.value.exists) == (False, False)
     # A key that was asked for is not replaced by another.
     fails(keys, 429, 9, key_id="b")
     with pytest.raises(NoKeyError) as caught:
-        keys.take(key_id="b")
+        keys.acquire_nowait(key_id="b")
     assert (caught.value.exists, caught.value.retry_after) == (True, 9)
 
 
 def test_an_empty_pool_says_so() -> None:
     keys, _ = pool()
     with pytest.raises(NoKeyError) as caught:
-        keys.take()
+        keys.acquire_nowait()
     assert not caught.value.exists
     assert len(keys) == 0
 
@@ -353,9 +353,9 @@ async def test_without_a_word_of_the_provider_every_strike_doubles_the_rest() ->
 
 async def test_a_burst_of_refusals_is_one_strike() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
-    leases = [keys.take() for _ in range(50)]
+    leases = [keys.acquire_nowait() for _ in range(50)]
     for lease in leases:
-        lease.settle(429)
+        lease.report(429)
         lease.release()
         clock.now += 0.01
     assert 9.5 < (await rests(keys))["a"] <= 10
@@ -366,19 +366,19 @@ async def test_a_burst_of_refusals_is_one_strike() -> None:
 
 async def test_of_several_rests_the_longest_counts() -> None:
     keys, clock = pool(Key("sk", id="a"))
-    leases = [keys.take() for _ in range(3)]
-    leases[0].settle(429, 20)
-    leases[1].settle(429, 5)
+    leases = [keys.acquire_nowait() for _ in range(3)]
+    leases[0].report(429, 20)
+    leases[1].report(429, 5)
     clock.now += 10
-    leases[2].settle(429, 30)
+    leases[2].report(429, 30)
     assert await rests(keys) == {"a": 30}
 
 
 async def test_a_late_success_does_not_end_a_rest_nor_forgive_a_strike() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
-    late, refused = keys.take(), keys.take()
-    refused.settle(429)
-    late.settle(200)
+    late, refused = keys.acquire_nowait(), keys.acquire_nowait()
+    refused.report(429)
+    late.report(200)
     assert await health(keys) == {"a": Health.COOLING}
     clock.now += 10
     fails(keys, 429)
@@ -387,20 +387,20 @@ async def test_a_late_success_does_not_end_a_rest_nor_forgive_a_strike() -> None
 
 async def test_a_refused_key_is_not_let_out_by_a_late_429() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
-    first, second = keys.take(), keys.take()
-    first.settle(401)
-    second.settle(429, 1)
+    first, second = keys.acquire_nowait(), keys.acquire_nowait()
+    first.report(401)
+    second.report(429, 1)
     first.release()
     second.release()
     assert await health(keys) == {"a": Health.QUARANTINED}
     clock.now += 5
     with pytest.raises(NoKeyError):
-        keys.take()
+        keys.acquire_nowait()
     # The other way round the harder verdict wins, too.
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
-    first, second = keys.take(), keys.take()
-    first.settle(429, 100)
-    second.settle(401)
+    first, second = keys.acquire_nowait(), keys.acquire_nowait()
+    first.report(429, 100)
+    second.report(401)
     assert await health(keys) == {"a": Health.QUARANTINED}
     assert await rests(keys) == {"a": 100}
 
@@ -409,14 +409,14 @@ async def test_a_refused_key_is_tried_by_one_call_at_a_time_and_heals() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
     fails(keys, 401)
     with pytest.raises(NoKeyError) as caught:
-        keys.take()
+        keys.acquire_nowait()
     assert caught.value.retry_after == 10
     clock.now += 10
-    trial = keys.take()
+    trial = keys.acquire_nowait()
     with pytest.raises(NoKeyError) as caught:
-        keys.take()
+        keys.acquire_nowait()
     assert (caught.value.retry_after, caught.value.exists) == (None, True)
-    trial.settle(200)
+    trial.report(200)
     assert await health(keys) == {"a": Health.OK}
     assert served(keys) == "a"  # the trial itself may still run
     trial.release()
@@ -429,10 +429,10 @@ async def test_an_answer_that_says_nothing_of_the_key_does_not_heal_it(status: i
     clock.now += 10
     fails(keys, status)
     assert await health(keys) == {"a": Health.QUARANTINED}
-    trial = keys.take()
+    trial = keys.acquire_nowait()
     with pytest.raises(NoKeyError):
-        keys.take()
-    trial.settle(200)
+        keys.acquire_nowait()
+    trial.report(200)
     assert await health(keys) == {"a": Health.OK}
 
 
@@ -455,7 +455,7 @@ def test_a_healed_key_gets_its_share_back_step_by_step(strategy: Any) -> None:
     first = []
     for seed in range(400):
         keys, clock = pool(*named("a", "b"), strategy=strategy, random=random.Random(seed))
-        keys.take(key_id="a").settle(401)
+        keys.acquire_nowait(key_id="a").report(401)
         clock.now += 31
         keys._slots["a"].in_flight = 0
         first.append(served(keys))
@@ -479,15 +479,15 @@ async def test_a_lone_refused_key_is_tried_at_once_when_its_rest_is_over() -> No
 
 async def test_an_operator_switches_a_key_off_and_on() -> None:
     keys, _ = pool(*named("a", "b"))
-    running = keys.take(key_id="a")
+    running = keys.acquire_nowait(key_id="a")
     await keys.disable("a")
     assert tally(keys, 10) == {"b": 10}
-    running.settle(200)  # no answer brings it back
-    running.settle(429, 1)
+    running.report(200)  # no answer brings it back
+    running.report(429, 1)
     assert (await health(keys))["a"] is Health.DEAD
     running.release()
     with pytest.raises(NoKeyError) as caught:
-        keys.take(key_id="a")
+        keys.acquire_nowait(key_id="a")
     assert caught.value.retry_after is None
     await keys.enable("a")
     assert set(tally(keys, 10)) == {"a", "b"}
@@ -515,33 +515,33 @@ def test_requests_a_minute_are_exact_and_come_back_one_by_one(rpm: int, start: f
     keys = KeyPool([Key("sk", id="a", rpm=rpm)], clock=clock)
     assert tally(keys, rpm) == {"a": rpm}
     with pytest.raises(NoKeyError) as caught:
-        keys.take()
+        keys.acquire_nowait()
     assert caught.value.retry_after == pytest.approx(60 / rpm, rel=1e-3)
     clock.now += 60 / rpm
     assert served(keys) == "a"
     with pytest.raises(NoKeyError):
-        keys.take()
+        keys.acquire_nowait()
     clock.now += 600
     assert tally(keys, rpm) == {"a": rpm}
     with pytest.raises(NoKeyError):
-        keys.take()
+        keys.acquire_nowait()
 
 
 def test_tokens_a_minute_hold_a_key_back_until_they_have_drained() -> None:
     keys, clock = pool(Key("sk", id="a", tpm=6000))
-    with keys.take() as lease:
-        lease.spend(3000)
-    with keys.take() as lease:
-        lease.spend(3000)
+    with keys.acquire_nowait() as lease:
+        lease.count_tokens(3000)
+    with keys.acquire_nowait() as lease:
+        lease.count_tokens(3000)
     with pytest.raises(NoKeyError) as caught:
-        keys.take()
+        keys.acquire_nowait()
     assert caught.value.retry_after == pytest.approx(0.01)
     clock.now += 1
-    with keys.take() as lease:
+    with keys.acquire_nowait() as lease:
         pass
-    lease.spend(12_000)  # what a call has used is known after its end
+    lease.count_tokens(12_000)  # what a call has used is known after its end
     with pytest.raises(NoKeyError) as caught:
-        keys.take()
+        keys.acquire_nowait()
     assert caught.value.retry_after == pytest.approx(119.01, rel=1e-3)
     clock.now += 120
     assert served(keys) == "a"
@@ -549,22 +549,22 @@ def test_tokens_a_minute_hold_a_key_back_until_they_have_drained() -> None:
 
 def test_a_key_serves_as_many_calls_at_once_as_it_may() -> None:
     keys, _ = pool(*named("a", concurrency=2), *named("b", concurrency=1))
-    leases = [keys.take() for _ in range(3)]
+    leases = [keys.acquire_nowait() for _ in range(3)]
     assert Counter(lease.key.id for lease in leases) == {"a": 2, "b": 1}
     with pytest.raises(NoKeyError) as caught:
-        keys.take()
+        keys.acquire_nowait()
     assert (caught.value.exists, caught.value.retry_after) == (True, None)
     leases[0].release()
-    assert keys.take().key.id == leases[0].key.id
+    assert keys.acquire_nowait().key.id == leases[0].key.id
 
 
 def test_the_error_tells_when_the_first_key_is_back() -> None:
     keys, _ = pool(*named("a", "b"), *named("c", concurrency=1))
-    keys.take(key_id="c")
+    keys.acquire_nowait(key_id="c")
     fails(keys, 429, 30, key_id="a")
     fails(keys, 429, 7, key_id="b")
     with pytest.raises(NoKeyError) as caught:
-        keys.take()
+        keys.acquire_nowait()
     assert caught.value.retry_after == 7
 
 
@@ -587,7 +587,7 @@ async def test_a_lease_ends_with_its_block_however_that_ends(how: type[BaseExcep
     with pytest.raises(how):
         await work()
     assert await in_flight(keys) == 0
-    with pytest.raises(how), keys.take():
+    with pytest.raises(how), keys.acquire_nowait():
         raise how
     assert await in_flight(keys) == 0
 
@@ -612,10 +612,10 @@ async def test_a_lease_ends_when_its_task_is_cancelled() -> None:
 
 async def test_releasing_twice_and_settling_late_are_harmless() -> None:
     keys, _ = pool(Key("sk", id="a"))
-    lease, other = keys.take(), keys.take()
+    lease, other = keys.acquire_nowait(), keys.acquire_nowait()
     lease.release()
     lease.release()
-    lease.settle(401)
+    lease.report(401)
     with lease:
         pass
     assert await in_flight(keys) == 1
@@ -680,7 +680,7 @@ class Queue:
 
 
 async def test_who_waits_longest_goes_first() -> None:
-    keys = KeyPool([Key("sk", concurrency=1)], wait=30)
+    keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "abcde":
         await queue.join(name)
@@ -692,7 +692,7 @@ async def test_who_waits_longest_goes_first() -> None:
 
 
 async def test_a_newcomer_does_not_jump_the_queue() -> None:
-    keys = KeyPool([Key("sk", concurrency=1)], wait=30)
+    keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "ab":
         await queue.join(name)
@@ -710,7 +710,7 @@ async def test_who_waits_for_another_key_holds_nobody_up() -> None:
             Key("1", id="x", models=("x*",), concurrency=1),
             Key("2", id="y", models=("y*",), concurrency=1),
         ],
-        wait=30,
+        max_wait_seconds=30,
     )
     queue = Queue(keys)
     await queue.join("x1", model="x")
@@ -726,7 +726,7 @@ async def test_who_waits_for_another_key_holds_nobody_up() -> None:
 
 
 async def test_one_release_serves_one_and_a_new_key_all() -> None:
-    keys = KeyPool([Key("sk", id="old", concurrency=1)], wait=30)
+    keys = KeyPool([Key("sk", id="old", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "abcde":
         await queue.join(name)
@@ -739,7 +739,7 @@ async def test_one_release_serves_one_and_a_new_key_all() -> None:
 
 
 async def test_who_leaves_the_queue_leaves_its_turn_to_the_next() -> None:
-    keys = KeyPool([Key("sk", concurrency=1)], wait=30)
+    keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "abcd":
         await queue.join(name)
@@ -755,7 +755,7 @@ async def test_who_leaves_the_queue_leaves_its_turn_to_the_next() -> None:
 
 
 async def test_a_wait_has_an_end() -> None:
-    keys = KeyPool([Key("sk", concurrency=1)], wait=0.02)
+    keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=0.02)
     async with keys.lease():
         with pytest.raises(NoKeyError) as caught:
             await keys.acquire()
@@ -765,7 +765,7 @@ async def test_a_wait_has_an_end() -> None:
 
 
 async def test_nobody_waits_for_what_will_not_come() -> None:
-    keys = KeyPool(named("a", models=("x",)), wait=30)
+    keys = KeyPool(named("a", models=("x",)), max_wait_seconds=30)
     for wish in ({"model": "y"}, {"key_id": "nobody"}, {"exclude": ("a",)}):
         with pytest.raises(NoKeyError):
             await asyncio.wait_for(keys.acquire(**wish), 5)
@@ -773,8 +773,8 @@ async def test_nobody_waits_for_what_will_not_come() -> None:
 
 
 async def test_who_waits_for_a_key_that_is_removed_is_told_at_once() -> None:
-    keys = KeyPool([Key("sk", id="a", concurrency=1)], wait=30)
-    lease = keys.take()
+    keys = KeyPool([Key("sk", id="a", concurrency=1)], max_wait_seconds=30)
+    lease = keys.acquire_nowait()
     queue = Queue(keys)
     await queue.join("x")
     await keys.remove("a")
@@ -785,9 +785,9 @@ async def test_who_waits_for_a_key_that_is_removed_is_told_at_once() -> None:
 
 
 async def test_a_resting_key_is_waited_for_and_served_when_it_is_back() -> None:
-    keys = KeyPool(["sk"], wait=30)
+    keys = KeyPool(["sk"], max_wait_seconds=30)
     queue = Queue(keys)
-    running = keys.take()
+    running = keys.acquire_nowait()
     fails(keys, 429, 0.5)
     await queue.join("a")
     await queue.join("b")
@@ -799,11 +799,11 @@ async def test_a_resting_key_is_waited_for_and_served_when_it_is_back() -> None:
 
 
 async def test_a_key_that_comes_to_rest_while_it_is_waited_for_is_served_afterwards() -> None:
-    keys = KeyPool([Key("sk", concurrency=1)], wait=30)
+    keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
-    running = keys.take()
+    running = keys.acquire_nowait()
     await queue.join("a")
-    running.settle(429, 0.5)
+    running.report(429, 0.5)
     running.release()
     await asyncio.wait_for(queue.tasks["a"], 5)
     await queue.empty()
@@ -811,15 +811,15 @@ async def test_a_key_that_comes_to_rest_while_it_is_waited_for_is_served_afterwa
 
 async def test_those_who_wait_are_served_as_soon_as_a_trial_succeeds() -> None:
     clock = Clock()
-    keys = KeyPool(["sk"], wait=30, clock=clock)
+    keys = KeyPool(["sk"], max_wait_seconds=30, clock=clock)
     fails(keys, 401)
     clock.now += 31
-    trial = keys.take()
+    trial = keys.acquire_nowait()
     queue = Queue(keys)
     for name in "ab":
         await queue.join(name)
     assert queue.order == []
-    trial.settle(200)  # its answer may take minutes yet
+    trial.report(200)  # its answer may take minutes yet
     await turn()
     assert queue.order == ["a", "b"]
     trial.release()
@@ -827,7 +827,7 @@ async def test_those_who_wait_are_served_as_soon_as_a_trial_succeeds() -> None:
 
 
 async def test_five_hundred_calls_share_three_keys_without_a_leak() -> None:
-    keys = KeyPool(named("a", "b", "c", concurrency=2), wait=30)
+    keys = KeyPool(named("a", "b", "c", concurrency=2), max_wait_seconds=30)
     most = 0
 
     async def call(number: int) -> None:
@@ -837,7 +837,7 @@ async def test_five_hundred_calls_share_three_keys_without_a_leak() -> None:
             await asyncio.sleep(0)
             if number % 5 == 0:
                 raise ValueError
-            lease.settle(200)
+            lease.report(200)
 
     tasks = [asyncio.create_task(call(number)) for number in range(500)]
     await asyncio.sleep(0)
@@ -856,13 +856,13 @@ async def test_five_hundred_calls_share_three_keys_without_a_leak() -> None:
 
 async def test_keys_can_be_added_and_removed_while_calls_run() -> None:
     keys, _ = pool(*named("a"))
-    running = keys.take()
+    running = keys.acquire_nowait()
     await keys.add(Key("sk-b", id="b"))
     await keys.remove("a")
     assert tally(keys, 4) == {"b": 4}
     assert running.key.secret == "sk-a"
-    running.settle(429)
-    running.spend(10)
+    running.report(429)
+    running.count_tokens(10)
     running.release()
     assert await health(keys) == {"b": Health.OK}
     assert await in_flight(keys) == 0
@@ -873,14 +873,14 @@ async def test_keys_can_be_added_and_removed_while_calls_run() -> None:
 
 async def test_a_replaced_key_is_the_new_one_and_calls_in_flight_keep_theirs() -> None:
     keys, _ = pool(Key("old", id="a"))
-    running = keys.take()
+    running = keys.acquire_nowait()
     fails(keys, 401)
     await keys.rotate("a", "new")
     assert running.key.secret == "old"
     assert await health(keys) == {"a": Health.OK}
-    with keys.take() as lease:
+    with keys.acquire_nowait() as lease:
         assert lease.key.secret == "new"
-        running.settle(401)  # says nothing of the new one
+        running.report(401)  # says nothing of the new one
         running.release()
         assert await health(keys) == {"a": Health.OK}
     assert await in_flight(keys) == 0
@@ -889,12 +889,12 @@ async def test_a_replaced_key_is_the_new_one_and_calls_in_flight_keep_theirs() -
 
 async def test_other_limits_for_the_same_secret_forget_nothing() -> None:
     keys, _ = pool(Key("sk", id="a", concurrency=5))
-    running = [keys.take() for _ in range(5)]
+    running = [keys.acquire_nowait() for _ in range(5)]
     await keys.add(Key("sk", id="a", concurrency=6, weight=3))
-    running.append(keys.take())
+    running.append(keys.acquire_nowait())
     with pytest.raises(NoKeyError):
-        keys.take()
-    running[0].settle(401)
+        keys.acquire_nowait()
+    running[0].report(401)
     await keys.add(Key("sk", id="a"))
     assert await health(keys) == {"a": Health.QUARANTINED}
     for lease in running:
@@ -915,11 +915,11 @@ async def test_ten_thousand_keys_can_be_added_one_by_one() -> None:
 
 async def test_nothing_that_is_shown_holds_a_secret() -> None:
     keys = KeyPool(["sk-secret-1", Key("sk-secret-2", id="named", attributes={})])
-    lease = keys.take()
+    lease = keys.acquire_nowait()
     shown = [keys, lease, lease.key, await keys.status(), Key("sk-secret-1"), keys._slots]
     for error in ({"key_id": "x"}, {"exclude": [key.id for key in await keys.status()]}):
         with pytest.raises(NoKeyError) as caught:
-            keys.take(**error)
+            keys.acquire_nowait(**error)
         shown.append(str(caught.value))
     assert "secret" not in repr(shown)
     assert repr(keys) == "KeyPool('default': 2 ok)"
@@ -968,7 +968,7 @@ def test_a_single_key_is_one_key(one: str | Key) -> None:
         (lambda: KeyPool(["a"], strategy="best"), "weighted, round_robin"),  # type: ignore[arg-type]
         (lambda: KeyPool(["a"], cooldown=0), "cooldown"),
         (lambda: KeyPool(["a"], cooldown=float("nan")), "cooldown"),
-        (lambda: KeyPool(["a"], wait=-1), "wait"),
+        (lambda: KeyPool(["a"], max_wait_seconds=-1), "wait"),
         (lambda: Key("a", weight=0), "weight must be at least 1"),
         (lambda: Key("a", id="x", rpm=0), "'x': rpm must be at least 1"),
         (lambda: Key("a", tpm=-1), "tpm must be at least 1"),
@@ -996,7 +996,7 @@ def test_models_may_be_one_pattern() -> None:
     keys, _ = pool(Key("sk", models="gpt-*"))  # type: ignore[arg-type]
     assert served(keys, model="gpt-4")
     with pytest.raises(NoKeyError):  # a text is not taken for its letters, one of which is "*"
-        keys.take(model="claude")
+        keys.acquire_nowait(model="claude")
 
 
 # ── whatever happens ─────────────────────────────────────────────────────────
@@ -1023,14 +1023,16 @@ async def random_walk(steps: list[tuple[str, int]], strategy: Any, seed: int) ->
     clock = Clock()
     limits = {"a": 1, "b": 2, "c": 3}
     made = [Key(f"sk-{id}", id=id, weight=n, concurrency=n) for id, n in limits.items()]
-    keys = KeyPool(made, strategy=strategy, wait=30, clock=clock, random=random.Random(seed))
+    keys = KeyPool(
+        made, strategy=strategy, max_wait_seconds=30, clock=clock, random=random.Random(seed)
+    )
     held: list[Lease] = []
     waiting: list[asyncio.Task[Lease]] = []
     for action, number in steps:
         if action == "take":
             affinity = f"s{number}" if number % 3 == 0 else ""
             try:
-                held.append(keys.take(affinity=affinity))
+                held.append(keys.acquire_nowait(affinity=affinity))
             except NoKeyError:
                 pass
         elif action == "acquire":
@@ -1039,7 +1041,7 @@ async def random_walk(steps: list[tuple[str, int]], strategy: Any, seed: int) ->
             await asyncio.sleep(0)
         elif action == "settle" and held:
             status = (200, 429, 401, 402, 500)[number % 5]
-            held[number % len(held)].settle(status, [None, 5.0][number % 2])
+            held[number % len(held)].report(status, [None, 5.0][number % 2])
         elif action == "release" and held:
             held.pop(number % len(held)).release()
         elif action == "wait":
@@ -1080,13 +1082,13 @@ FULL = ("fill_first", 5_000)
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many keys were looked at so far."""
     count = [0]
-    wait = Slot.wait
+    wait = KeyState.seconds_until_usable
 
-    def counted(slot: Slot, now: float) -> float:
+    def counted(slot: KeyState, now: float) -> float:
         count[0] += 1
         return wait(slot, now)
 
-    monkeypatch.setattr(Slot, "wait", counted)
+    monkeypatch.setattr(KeyState, "seconds_until_usable", counted)
     return count
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import Key, KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRecord
-from asgi_aiproxy.call import Call
+from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
 from asgi_aiproxy.upstream import SocketTransport
 from tests import asgi
@@ -283,7 +283,12 @@ async def test_nothing_is_left_of_two_thousand_exchanges(
             }
         )
         app = OpenAIShim(
-            router, transport=transport, record=sink, attempts=1, keepalive=0.02, backoff=0.001
+            router,
+            transport=transport,
+            record=sink,
+            attempts=1,
+            keepalive_seconds=0.02,
+            backoff=0.001,
         )
         async with SERVERS[0](app) as running:
             world = World(app, transport, pools, wire, running.port)
@@ -311,9 +316,9 @@ async def test_who_keeps_the_log_keeps_no_request_alive(caplog: pytest.LogCaptur
     upstream = Upstream(refuses(503))
     shim = OpenAIShim(OPENAI.using("sk-1"), transport=upstream.transport, attempts=1)
     gc.collect()
-    before = sum(type(each) is Call for each in gc.get_objects())
+    before = sum(type(each) is GatewayRequest for each in gc.get_objects())
     for _ in range(5):
         assert (await asgi.chat(shim)).status == 503
     gc.collect()
-    assert sum(type(each) is Call for each in gc.get_objects()) == before
+    assert sum(type(each) is GatewayRequest for each in gc.get_objects()) == before
     assert len([record for record in caplog.records if record.name == "asgi_aiproxy"]) == 5

@@ -16,7 +16,7 @@ from asgi_aiproxy.messages import (
     Reasoning,
     Refusal,
     Response,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     Usage,
@@ -29,7 +29,7 @@ from tests.generated import odd_responses, streams
 from tests.scenarios import STREAMS, Stream, cut, decode
 
 START = MessageStart("m", "model")
-END = MessageEnd(Stop.END)
+END = MessageEnd(StopReason.END)
 OPEN = BlockStart(0, Text())
 DELTA = BlockDelta(0, "a")
 CLOSE = BlockEnd(0)
@@ -127,7 +127,7 @@ def test_a_stream_folds_into_the_whole_answer() -> None:
             BlockEnd(5),
             BlockStart(6, Opaque("anthropic", {"a": 1, "b": 1})),
             BlockEnd(6, {"anthropic": {"b": 2}, "gemini": {"c": 3}}),
-            MessageEnd(Stop.TOOLS, None, "tool_use", "no", {"anthropic": {"d": 4}}),
+            MessageEnd(StopReason.TOOLS, None, "tool_use", "no", {"anthropic": {"d": 4}}),
         ]
     )
     assert answer == Response(
@@ -141,7 +141,7 @@ def test_a_stream_folds_into_the_whole_answer() -> None:
             Media(kind="image", url="u"),
             Opaque("anthropic", {"a": 1, "b": 2}),
         ),
-        stop=Stop.TOOLS,
+        stop=StopReason.TOOLS,
         usage=Usage(input=1),
         word="tool_use",
         refusal="no",
@@ -151,8 +151,8 @@ def test_a_stream_folds_into_the_whole_answer() -> None:
 
 def test_the_usage_at_the_end_is_the_one_that_counts() -> None:
     first, last = Usage(input=1), Usage(input=1, output=2)
-    assert fold([MessageStart("m", "model", first), MessageEnd(Stop.END, last)]).usage == last
-    assert fold([MessageStart("m", "model", first), MessageEnd(Stop.END)]).usage == first
+    assert fold([MessageStart("m", "model", first), MessageEnd(StopReason.END, last)]).usage == last
+    assert fold([MessageStart("m", "model", first), MessageEnd(StopReason.END)]).usage == first
     assert fold([START, END]).usage is None
 
 

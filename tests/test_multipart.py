@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.multipart import FormParser, boundary_of
+from asgi_aiproxy.multipart import FormParser, parse_boundary
 from tests import readers
 
 B = b"XbX"
@@ -192,7 +192,7 @@ def test_what_could_be_read_in_two_ways_is_refused(body: bytes, words: str) -> N
 )
 def test_a_boundary_that_could_be_read_in_two_ways_is_refused(content_type: str) -> None:
     with pytest.raises(APIError) as caught:
-        boundary_of(content_type)
+        parse_boundary(content_type)
     assert caught.value.status == 415
 
 

@@ -17,7 +17,7 @@ from asgi_aiproxy.dialects import (
     OPENAI_CHAT,
     OPENAI_RESPONSES,
 )
-from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import (
     ANTHROPIC,
@@ -33,7 +33,7 @@ from asgi_aiproxy.providers import (
     openai_compatible,
 )
 from asgi_aiproxy.providers.catalog import ROWS
-from asgi_aiproxy.upstream import Outgoing
+from asgi_aiproxy.upstream import UpstreamRequest
 from tests import asgi
 from tests.upstreams import Upstream, answers, chat_stream, streams
 
@@ -229,10 +229,10 @@ async def test_mistral_is_not_sent_what_it_refuses() -> None:
 
 
 async def test_an_untouched_request_is_not_rewritten() -> None:
-    draft = Draft("/chat/completions", {"model": "m"})
+    draft = ProviderRequest("/chat/completions", {"model": "m"})
     for row in ROWS:
         if row is not OLLAMA:
-            assert row.amend(draft) is draft
+            assert row.transform_request(draft) is draft
 
 
 async def test_ollama_serves_openais_other_operations_beside_its_own() -> None:
@@ -333,9 +333,9 @@ class Recording:
 
     def __init__(self) -> None:
         self.inner: HttpxTransport = Upstream(answers()).transport
-        self.sent: list[Outgoing] = []
+        self.sent: list[UpstreamRequest] = []
 
-    async def send(self, request: Outgoing) -> Any:
+    async def send(self, request: UpstreamRequest) -> Any:
         self.sent.append(request)
         return await self.inner.send(request)
 
@@ -374,7 +374,7 @@ def test_using_copies() -> None:
     made = OPENAI.using(pool, name="mine", base_url="https://x.example/v1")
     assert (made.name, made.base_url, made.keys) == ("mine", "https://x.example/v1", pool)
     assert (OPENAI.name, OPENAI.keys) == ("openai", None)
-    assert made.native == OPENAI.native
+    assert made.native_operations == OPENAI.native_operations
     # Keys stay when only something else changes.
     assert made.using(name="other").keys is pool
     assert made.using([], name="other").keys is pool
@@ -432,13 +432,13 @@ def test_a_repr_tells_no_secret() -> None:
 
 async def test_any_server_that_speaks_openais_format_is_a_provider() -> None:
     made = openai_compatible("https://acme.example/v1/", name="acme")
-    assert (made.name, made.exact, made.dialect) == ("acme", False, OPENAI_CHAT)
+    assert (made.name, made.strict_format, made.dialect) == ("acme", False, OPENAI_CHAT)
     app, upstream = asked(made.using("sk-1"))
     await asgi.chat(app, max_completion_tokens=5)
     assert str(upstream.requests[0].url) == "https://acme.example/v1/chat/completions"
     assert upstream.bodies[0]["max_tokens"] == 5
     assert openai_compatible("http://x").name == "openai-compatible"
-    assert VLLM.native == made.native
+    assert VLLM.native_operations == made.native_operations
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ async def test_a_credential_may_be_in_any_header(auth: Any, name: str, value: st
         dialect=OPENAI_CHAT,
         base_url="https://acme.example",
         auth=auth,
-        native=frozenset({"chat.completions"}),
+        native_operations=frozenset({"chat.completions"}),
     )
     app, upstream = asked(made.using("sk-1"))
     assert (await asgi.chat(app)).status == 200

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import _backlog
-from asgi_aiproxy.sinks import JSONLines
-from asgi_aiproxy.usage import Recorder, UsageRecord, UsageSink, tee
+from asgi_aiproxy import _retry_queue
+from asgi_aiproxy.usage.record import Recorder, UsageRecord, UsageSink, tee
+from asgi_aiproxy.usage.sinks import JSONLinesSink
 
 pytestmark = pytest.mark.anyio
 
@@ -202,8 +202,8 @@ async def test_of_several_sinks_one_that_fails_or_hangs_keeps_no_record_from_the
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backlog, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(_backlog, "_LAST_PAUSE", 0.01)
+    monkeypatch.setattr(_retry_queue, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_retry_queue, "_LAST_PAUSE", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
@@ -211,7 +211,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_on_a_full_disk_lines_are_bounded_and_the_loss_is_told_when_it_begins_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sink = JSONLines("/dev/full", max_waiting=100)
+    sink = JSONLinesSink("/dev/full", max_waiting=100)
     for number in range(1000):
         await sink(record(number))
         if number % 50 == 0:
@@ -230,7 +230,7 @@ async def test_lines_that_cannot_be_written_wait_for_their_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "usage.jsonl"
-    sink = JSONLines(path)
+    sink = JSONLinesSink(path)
     path.mkdir()
     for number in range(300):
         await sink(record(number))
@@ -262,7 +262,7 @@ async def test_a_disk_that_fills_up_within_a_line_leaves_whole_lines_and_each_on
         left -= done
         return done
 
-    sink = JSONLines(path)
+    sink = JSONLinesSink(path)
     monkeypatch.setattr(os, "write", scarce)
     for number in range(100):
         await sink(UsageRecord(id=str(number), error="x" * 100))

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from asgi_aiproxy.dialects import Language
-from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.dialects import OutboundDialect
+from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.framing import Framer
 from asgi_aiproxy.messages import (
     BlockDelta,
@@ -84,7 +84,7 @@ def stream_of(recording: Any) -> bytes:
     return str(response.get("sse") or response.get("ndjson")).encode()
 
 
-def language_of(recording: Any) -> Language:
+def language_of(recording: Any) -> OutboundDialect:
     return languages()[dialect_of(recording) or ""]
 
 
@@ -235,7 +235,9 @@ def test_an_error_is_understood(recording: Any) -> None:
     error = language_of(recording).decode_error(response["status"], body.encode())
     assert error.upstream_status == response["status"]
     bad_key = recording["id"] == "gemini.generateContent.error-400-bad-key"
-    assert error.kind is (Kind.KEY_REJECTED if bad_key else kind_of(response["status"]))
+    assert error.kind is (
+        ErrorKind.KEY_REJECTED if bad_key else error_kind_for_status(response["status"])
+    )
     message = expect.get("message") or ""
     if not message.lstrip().startswith("<"):  # of a page only its words are told
         assert message in error.message

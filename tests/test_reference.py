@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.usage import Attempt, UsageRecord
+from asgi_aiproxy.usage.record import Attempt, UsageRecord
 from tests.scenarios import UPDATE
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,8 @@ from asgi_aiproxy import (
     ProviderRouter,
     UsageRecord as Record,
 )
-from asgi_aiproxy.errors import About, Kind
+from asgi_aiproxy.errors import ErrorKind, RefusalScope
+from asgi_aiproxy.exchange.error_mapping import error_from_response
 from asgi_aiproxy.keys import Health
 from asgi_aiproxy.providers import (
     ANTHROPIC,
@@ -35,7 +36,6 @@ from asgi_aiproxy.providers import (
     openai_compatible,
 )
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.refusals import refused
 from tests import asgi
 from tests.upstreams import Upstream, answers, refuses
 
@@ -43,8 +43,8 @@ pytestmark = pytest.mark.anyio
 
 AZURE = azure("https://r.openai.azure.com")
 COMPATIBLE = openai_compatible("http://127.0.0.1:8000/v1")
-MODEL, KEY, ACCOUNT = About.MODEL, About.KEY, About.ACCOUNT
-REQUEST, UNCLEAR, VENDOR = About.REQUEST, About.UNCLEAR, About.VENDOR
+MODEL, KEY, ACCOUNT = RefusalScope.MODEL, RefusalScope.KEY, RefusalScope.ACCOUNT
+REQUEST, UNCLEAR, VENDOR = RefusalScope.REQUEST, RefusalScope.UNCLEAR, RefusalScope.VENDOR
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -72,96 +72,98 @@ def quota(*ids: str) -> dict[str, Any]:
 PER_MODEL = "GenerateRequestsPerMinutePerProjectPerModel"
 INVALID = "invalid_request_error"
 CREDIT = "Your credit balance is too low to access the Anthropic API."
-ROWS: list[tuple[Provider, int, Any, About, Kind]] = [
+ROWS: list[tuple[Provider, int, Any, RefusalScope, ErrorKind]] = [
     # https://platform.openai.com/docs/guides/error-codes
-    (OPENAI, 429, error(type="tokens", code="rate_limit_exceeded"), MODEL, Kind.LIMITED),
-    (OPENAI, 429, error(type="insufficient_quota", code=None), ACCOUNT, Kind.LIMITED),
-    (OPENAI, 429, error(code="insufficient_quota"), ACCOUNT, Kind.LIMITED),
-    (OPENAI, 401, error(code="invalid_api_key"), KEY, Kind.KEY_REJECTED),
-    (OPENAI, 401, error(code="account_deactivated"), ACCOUNT, Kind.KEY_REJECTED),
-    (OPENAI, 400, error(code="billing_hard_limit_reached"), ACCOUNT, Kind.KEY_REJECTED),
-    (OPENAI, 429, error(code="billing_not_active"), ACCOUNT, Kind.KEY_REJECTED),
-    (OPENAI, 404, error(code="model_not_found", param=None), MODEL, Kind.NOT_FOUND),
-    (OPENAI, 403, error(code="model_not_found"), MODEL, Kind.KEY_REJECTED),
-    (OPENAI, 403, error(code="unsupported_country_region_territory"), VENDOR, Kind.UPSTREAM),
-    (OPENAI, 403, error("Your organization must be verified."), MODEL, Kind.KEY_REJECTED),
-    (OPENAI, 400, error(param="reasoning.summary", code="x"), REQUEST, Kind.INVALID),
-    (OPENAI, 400, error("-1 is less than the minimum of 1 - 'messages'"), REQUEST, Kind.INVALID),
-    (OPENAI, 400, error("Your account is not what it was."), UNCLEAR, Kind.INVALID),
-    (OPENAI, 404, error("no such path"), REQUEST, Kind.NOT_FOUND),
-    (OPENAI, 413, error("too large"), REQUEST, Kind.TOO_LARGE),
-    (OPENAI, 500, error(type="server_error"), VENDOR, Kind.UPSTREAM),
+    (OPENAI, 429, error(type="tokens", code="rate_limit_exceeded"), MODEL, ErrorKind.LIMITED),
+    (OPENAI, 429, error(type="insufficient_quota", code=None), ACCOUNT, ErrorKind.LIMITED),
+    (OPENAI, 429, error(code="insufficient_quota"), ACCOUNT, ErrorKind.LIMITED),
+    (OPENAI, 401, error(code="invalid_api_key"), KEY, ErrorKind.KEY_REJECTED),
+    (OPENAI, 401, error(code="account_deactivated"), ACCOUNT, ErrorKind.KEY_REJECTED),
+    (OPENAI, 400, error(code="billing_hard_limit_reached"), ACCOUNT, ErrorKind.KEY_REJECTED),
+    (OPENAI, 429, error(code="billing_not_active"), ACCOUNT, ErrorKind.KEY_REJECTED),
+    (OPENAI, 404, error(code="model_not_found", param=None), MODEL, ErrorKind.NOT_FOUND),
+    (OPENAI, 403, error(code="model_not_found"), MODEL, ErrorKind.KEY_REJECTED),
+    (OPENAI, 403, error(code="unsupported_country_region_territory"), VENDOR, ErrorKind.UPSTREAM),
+    (OPENAI, 403, error("Your organization must be verified."), MODEL, ErrorKind.KEY_REJECTED),
+    (OPENAI, 400, error(param="reasoning.summary", code="x"), REQUEST, ErrorKind.INVALID),
+    (OPENAI, 400, error("-1 is less than the minimum of 1 - 'messages'"), REQUEST, ErrorKind.INVALID),  # noqa: E501
+    (OPENAI, 400, error("Your account is not what it was."), UNCLEAR, ErrorKind.INVALID),
+    (OPENAI, 404, error("no such path"), REQUEST, ErrorKind.NOT_FOUND),
+    (OPENAI, 413, error("too large"), REQUEST, ErrorKind.TOO_LARGE),
+    (OPENAI, 500, error(type="server_error"), VENDOR, ErrorKind.UPSTREAM),
     # https://learn.microsoft.com/azure/ai-foundry/openai/reference
-    (AZURE, 401, error(code="401"), KEY, Kind.KEY_REJECTED),
-    (AZURE, 404, error(code="DeploymentNotFound"), MODEL, Kind.NOT_FOUND),
-    (AZURE, 400, error(code="content_filter", param="prompt"), REQUEST, Kind.INVALID),
-    (AZURE, 400, error(innererror={"code": "ResponsibleAIPolicyViolation"}), REQUEST, Kind.INVALID),
-    (AZURE, 429, error(code="429"), MODEL, Kind.LIMITED),
+    (AZURE, 401, error(code="401"), KEY, ErrorKind.KEY_REJECTED),
+    (AZURE, 404, error(code="DeploymentNotFound"), MODEL, ErrorKind.NOT_FOUND),
+    (AZURE, 400, error(code="content_filter", param="prompt"), REQUEST, ErrorKind.INVALID),
+    (AZURE, 400, error(innererror={"code": "ResponsibleAIPolicyViolation"}), REQUEST, ErrorKind.INVALID),  # noqa: E501
+    (AZURE, 429, error(code="429"), MODEL, ErrorKind.LIMITED),
     # https://docs.claude.com/en/api/errors
-    (ANTHROPIC, 400, of_anthropic(INVALID, CREDIT), UNCLEAR, Kind.INVALID),
-    (ANTHROPIC, 400, of_anthropic(INVALID, "max_tokens: no"), REQUEST, Kind.INVALID),
-    (ANTHROPIC, 400, of_anthropic(INVALID, "`m` or `model`"), REQUEST, Kind.INVALID),
-    (ANTHROPIC, 401, of_anthropic("authentication_error"), KEY, Kind.KEY_REJECTED),
-    (ANTHROPIC, 402, of_anthropic("billing_error"), ACCOUNT, Kind.KEY_REJECTED),
-    (ANTHROPIC, 403, of_anthropic("permission_error"), MODEL, Kind.KEY_REJECTED),
-    (ANTHROPIC, 404, of_anthropic("not_found_error", "model: m"), MODEL, Kind.NOT_FOUND),
-    (ANTHROPIC, 413, of_anthropic("request_too_large"), REQUEST, Kind.TOO_LARGE),
-    (ANTHROPIC, 429, of_anthropic("rate_limit_error"), MODEL, Kind.LIMITED),
-    (ANTHROPIC, 529, of_anthropic("overloaded_error"), VENDOR, Kind.OVERLOADED),
+    (ANTHROPIC, 400, of_anthropic(INVALID, CREDIT), UNCLEAR, ErrorKind.INVALID),
+    (ANTHROPIC, 400, of_anthropic(INVALID, "max_tokens: no"), REQUEST, ErrorKind.INVALID),
+    (ANTHROPIC, 400, of_anthropic(INVALID, "`m` or `model`"), REQUEST, ErrorKind.INVALID),
+    (ANTHROPIC, 401, of_anthropic("authentication_error"), KEY, ErrorKind.KEY_REJECTED),
+    (ANTHROPIC, 402, of_anthropic("billing_error"), ACCOUNT, ErrorKind.KEY_REJECTED),
+    (ANTHROPIC, 403, of_anthropic("permission_error"), MODEL, ErrorKind.KEY_REJECTED),
+    (ANTHROPIC, 404, of_anthropic("not_found_error", "model: m"), MODEL, ErrorKind.NOT_FOUND),
+    (ANTHROPIC, 413, of_anthropic("request_too_large"), REQUEST, ErrorKind.TOO_LARGE),
+    (ANTHROPIC, 429, of_anthropic("rate_limit_error"), MODEL, ErrorKind.LIMITED),
+    (ANTHROPIC, 529, of_anthropic("overloaded_error"), VENDOR, ErrorKind.OVERLOADED),
     # https://ai.google.dev/gemini-api/docs/troubleshooting, google/api/error_reason.proto
     (GEMINI, 400, of_google(400, "INVALID_ARGUMENT", reason("API_KEY_INVALID")), KEY,
-     Kind.KEY_REJECTED),
+     ErrorKind.KEY_REJECTED),
     (GEMINI, 403, of_google(403, "PERMISSION_DENIED", reason("SERVICE_DISABLED")), ACCOUNT,
-     Kind.KEY_REJECTED),
+     ErrorKind.KEY_REJECTED),
     (GEMINI, 403, of_google(403, "PERMISSION_DENIED", reason("BILLING_DISABLED")), ACCOUNT,
-     Kind.KEY_REJECTED),
-    (GEMINI, 403, of_google(403, "PERMISSION_DENIED"), MODEL, Kind.KEY_REJECTED),
-    (GEMINI, 400, of_google(400, "FAILED_PRECONDITION"), VENDOR, Kind.UPSTREAM),
-    (GEMINI, 404, of_google(404, "NOT_FOUND"), MODEL, Kind.NOT_FOUND),
+     ErrorKind.KEY_REJECTED),
+    (GEMINI, 403, of_google(403, "PERMISSION_DENIED"), MODEL, ErrorKind.KEY_REJECTED),
+    (GEMINI, 400, of_google(400, "FAILED_PRECONDITION"), VENDOR, ErrorKind.UPSTREAM),
+    (GEMINI, 404, of_google(404, "NOT_FOUND"), MODEL, ErrorKind.NOT_FOUND),
     (GEMINI, 429, of_google(429, "RESOURCE_EXHAUSTED", quota(PER_MODEL)),
-     MODEL, Kind.LIMITED),
+     MODEL, ErrorKind.LIMITED),
     (GEMINI, 429, of_google(429, "RESOURCE_EXHAUSTED", quota("RequestsPerMinutePerProject")), KEY,
-     Kind.LIMITED),
+     ErrorKind.LIMITED),
     (GEMINI, 400, of_google(400, "INVALID_ARGUMENT", {"fieldViolations": [{"field": "contents"}]}),
-     REQUEST, Kind.INVALID),
+     REQUEST, ErrorKind.INVALID),
     # https://console.groq.com/docs/errors
-    (GROQ, 413, error(type="tokens", code="rate_limit_exceeded"), MODEL, Kind.TOO_LARGE),
-    (GROQ, 400, error(code="organization_restricted", param=""), ACCOUNT, Kind.KEY_REJECTED),
-    (GROQ, 498, error(code="capacity_exceeded"), VENDOR, Kind.UPSTREAM),
+    (GROQ, 413, error(type="tokens", code="rate_limit_exceeded"), MODEL, ErrorKind.TOO_LARGE),
+    (GROQ, 400, error(code="organization_restricted", param=""), ACCOUNT, ErrorKind.KEY_REJECTED),
+    (GROQ, 498, error(code="capacity_exceeded"), VENDOR, ErrorKind.UPSTREAM),
     # https://openrouter.ai/docs/api/reference/errors-and-debugging
-    (OPENROUTER, 402, error(code=402), ACCOUNT, Kind.KEY_REJECTED),
+    (OPENROUTER, 402, error(code=402), ACCOUNT, ErrorKind.KEY_REJECTED),
     (OPENROUTER, 403, error(code=403, metadata={"reasons": ["x"], "flagged_input": "y"}), REQUEST,
-     Kind.FORBIDDEN),
-    (OPENROUTER, 429, error(code=429, metadata={"raw": "z"}), MODEL, Kind.LIMITED),
+     ErrorKind.FORBIDDEN),
+    (OPENROUTER, 429, error(code=429, metadata={"raw": "z"}), MODEL, ErrorKind.LIMITED),
     # https://api-docs.deepseek.com/quick_start/error_codes
     (DEEPSEEK, 402, error("Insufficient Balance", code="invalid_request_error"), ACCOUNT,
-     Kind.KEY_REJECTED),
+     ErrorKind.KEY_REJECTED),
     (DEEPSEEK, 401, error(type="authentication_error", code="invalid_request_error"), KEY,
-     Kind.KEY_REJECTED),
+     ErrorKind.KEY_REJECTED),
     (XAI, 400, {"code": "invalid-argument", "error": "Incorrect API key provided."}, UNCLEAR,
-     Kind.INVALID),
-    (XAI, 429, {"code": "resource-exhausted", "error": "no"}, MODEL, Kind.LIMITED),
-    (MISTRAL, 401, {"detail": "Invalid API Key"}, KEY, Kind.KEY_REJECTED),
+     ErrorKind.INVALID),
+    (XAI, 429, {"code": "resource-exhausted", "error": "no"}, MODEL, ErrorKind.LIMITED),
+    (MISTRAL, 401, {"detail": "Invalid API Key"}, KEY, ErrorKind.KEY_REJECTED),
     (MISTRAL, 429, {"object": "error", "message": "no", "type": "rate_limited", "code": "1300"},
-     MODEL, Kind.LIMITED),
-    (MISTRAL, 429, {"object": "error", "message": "no", "code": "3505"}, VENDOR, Kind.LIMITED),
-    (TOGETHER, 402, error(type="credit_limit"), ACCOUNT, Kind.KEY_REJECTED),
-    (FIREWORKS, 412, error(code="PRECONDITION_FAILED", type="error"), ACCOUNT, Kind.KEY_REJECTED),
-    (PERPLEXITY, 401, error(type="invalid_api_key", code=401), KEY, Kind.KEY_REJECTED),
+     MODEL, ErrorKind.LIMITED),
+    (MISTRAL, 429, {"object": "error", "message": "no", "code": "3505"}, VENDOR, ErrorKind.LIMITED),
+    (TOGETHER, 402, error(type="credit_limit"), ACCOUNT, ErrorKind.KEY_REJECTED),
+    (FIREWORKS, 412, error(code="PRECONDITION_FAILED", type="error"), ACCOUNT, ErrorKind.KEY_REJECTED),  # noqa: E501
+    (PERPLEXITY, 401, error(type="invalid_api_key", code=401), KEY, ErrorKind.KEY_REJECTED),
     (CEREBRAS, 429, {"message": "no", "type": "x", "code": "token_quota_exceeded"}, MODEL,
-     Kind.LIMITED),
+     ErrorKind.LIMITED),
     (COMPATIBLE, 404, error("The model `m` does not exist.", type="NotFoundError"), REQUEST,
-     Kind.NOT_FOUND),
-    (OLLAMA, 404, {"error": "model 'm' not found"}, MODEL, Kind.NOT_FOUND),
+     ErrorKind.NOT_FOUND),
+    (OLLAMA, 404, {"error": "model 'm' not found"}, MODEL, ErrorKind.NOT_FOUND),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("provider", "status", "body", "about", "kind"), ROWS)
 def test_what_a_vendors_refusal_is_about(
-    provider: Provider, status: int, body: Any, about: About, kind: Kind
+    provider: Provider, status: int, body: Any, about: RefusalScope, kind: ErrorKind
 ) -> None:
     data = json.dumps(body).encode()
-    found = refused(provider, status, [], data, now=0.0, native=True, members=CHAT, model="m")
+    found = error_from_response(
+        provider, status, [], data, now=0.0, native=True, members=CHAT, model="m"
+    )
     assert (found.about, found.kind) == (about, kind)
 
 
@@ -174,14 +176,17 @@ def test_awss_error_types_are_told_in_a_header() -> None:
     }.items():
         headers = [("x-amzn-errortype", name)]
         body = b'{"message":"no"}'
-        found = refused(ANTHROPIC, 403, headers, body, now=0.0, native=False, model="m")
+        found = error_from_response(ANTHROPIC, 403, headers, body, now=0.0, native=False, model="m")
         assert found.about is about
 
 
 def test_a_page_in_html_is_about_the_vendor_and_a_400_of_one_about_nobody_knows_what() -> None:
     for status, about in {403: VENDOR, 502: VENDOR, 400: UNCLEAR, 401: KEY, 429: MODEL}.items():
         page = b"<html><body>Blocked</body></html>"
-        assert refused(OPENAI, status, [], page, now=0.0, native=True, model="m").about is about
+        assert (
+            error_from_response(OPENAI, status, [], page, now=0.0, native=True, model="m").about
+            is about
+        )
 
 
 # ── what follows ─────────────────────────────────────────────────────────────
@@ -256,7 +261,7 @@ async def test_another_key_serves_what_one_is_refused(
     assert states["key-two-2"].health is Health.OK
     record = await place.record()
     assert (record.outcome, record.attempts) == ("done", 2)
-    failed, served = record.tries
+    failed, served = record.attempt_details
     assert (failed.provider, failed.key_id, failed.status) == ("openai", "key-one-1", status)
     assert failed.error
     assert failed.code == (body["error"].get("code") or body["error"].get("type") or "")
@@ -410,7 +415,9 @@ async def test_three_failed_attempts_are_three_in_the_record() -> None:
     assert (await place.ask()).status == 503
     record = await place.record()
     assert record.attempts == len(place.upstream.requests) == 3
-    assert [(each.status, each.provider) for each in record.tries] == [(503, "openai")] * 3
+    assert [(each.status, each.provider) for each in record.attempt_details] == [
+        (503, "openai")
+    ] * 3
     assert record.outcome == "failed"
 
 
@@ -418,4 +425,4 @@ async def test_one_attempt_that_answered_is_told_by_the_record_alone(face: str) 
     place = Place(face, answers())
     await place.ask()
     record = await place.record()
-    assert (record.attempts, record.tries) == (1, ())
+    assert (record.attempts, record.attempt_details) == (1, ())

@@ -138,8 +138,8 @@ async def test_a_403_rests_a_key_for_its_model_only_once_another_key_was_served(
     assert (first.health, list(first.models)) == (Health.COOLING, ["m"])
     assert second.health is Health.OK
     for _ in range(4):  # other models, and what asks for none, go on with both
-        pool.take(model="other", key_id="1").release()
-        pool.take(key_id="1").release()
+        pool.acquire_nowait(model="other", key_id="1").release()
+        pool.acquire_nowait(key_id="1").release()
 
     upstream = Upstream(refuses(403))
     pool = KeyPool(["sk-1", "sk-2"])
@@ -414,14 +414,14 @@ async def test_the_whole_call_is_limited_before_and_after_its_first_token() -> N
 
 async def test_a_waiting_client_hears_something_and_fallback_still_works() -> None:
     upstream = Upstream(refuses(503), streams(before=0.2))
-    app, _ = shim(upstream, keepalive=0.1)
+    app, _ = shim(upstream, keepalive_seconds=0.1)
     answer = await asgi.chat(app, stream=True)
     assert answer.body.startswith(b": keep-alive\n\n")
     assert answer.events[-1] == "[DONE]"
 
     upstream = Upstream(refuses(503, b'{"error":{"message":"no"}}'))
     upstream.steps[0].before = 0.2  # type: ignore[union-attr]
-    app, _ = shim(upstream, keepalive=0.1, attempts=1)
+    app, _ = shim(upstream, keepalive_seconds=0.1, attempts=1)
     answer = await asgi.chat(app, stream=True)
     assert answer.status == 200  # it was sent with the first keep-alive
     assert [event["error"]["message"] for event in answer.events] == ["no"]
@@ -430,7 +430,7 @@ async def test_a_waiting_client_hears_something_and_fallback_still_works() -> No
 async def test_what_a_middleware_adds_in_the_context_of_a_request_is_that_requests() -> None:
     """Ids of requests, as asgi-correlation-id adds them, also if a keep-alive begins the answer."""
     name = contextvars.ContextVar("name", default="nobody")
-    app, _ = shim(Upstream(streams(before=0.2)), keepalive=0.1)
+    app, _ = shim(Upstream(streams(before=0.2)), keepalive_seconds=0.1)
 
     async def named(scope: Any, receive: Any, send: Any) -> None:
         name.set(dict(scope["headers"])[b"x-name"].decode())
@@ -472,7 +472,7 @@ async def test_a_client_that_reads_slowly_does_not_make_its_provider_seem_silent
 async def test_a_silent_stream_is_kept_alive_between_whole_events() -> None:
     first, second, *rest = chat_stream("Hel", "lo")
     upstream = Upstream(streams(first, second + rest[0][:10], 0.25, rest[0][10:], *rest[1:]))
-    app, _ = shim(upstream, keepalive=0.1)
+    app, _ = shim(upstream, keepalive_seconds=0.1)
     answer = await asgi.chat(app, stream=True)
     assert b": keep-alive\n\n" in answer.body
     text = "".join(e["choices"][0]["delta"].get("content", "") for e in answer.events[:-1])
@@ -513,7 +513,7 @@ async def test_a_named_key_that_is_limited_is_not_said_to_be_unknown_to_another_
 async def test_a_caller_can_bring_its_own_key_and_no_other_vendor_sees_it() -> None:
     upstream = Upstream(refuses(503), answers())
     router = ProviderRouter({"m": [OPENAI.using("sk-1"), GROQ.using("sk-2")]})
-    app, _ = shim(upstream, router, own_keys=True)
+    app, _ = shim(upstream, router, allow_client_keys=True)
     answer = await asgi.chat(app, headers={"x-provider-key": "sk-mine"})
     assert answer.status == 200
     assert upstream.keys == ["sk-mine", "sk-mine"]
@@ -530,7 +530,7 @@ async def test_a_caller_whose_own_key_is_refused_is_told_so_as_by_the_vendor(
     provider: Provider,
 ) -> None:
     said = b'{"error":{"message":"Wrong key: sk-mine-12345"}}'
-    app, books = shim(Upstream(refuses(401, said)), provider.using("sk-1"), own_keys=True)
+    app, books = shim(Upstream(refuses(401, said)), provider.using("sk-1"), allow_client_keys=True)
     answer = await asgi.chat(app, headers={"x-provider-key": "sk-mine-12345"})
     assert answer.status == 401
     assert answer.json["error"]["message"].startswith("Wrong key: [key]")
@@ -558,7 +558,7 @@ async def test_a_key_only_serves_its_models_and_the_next_target_takes_over() -> 
 
 async def test_a_call_waits_for_a_busy_key_in_turn() -> None:
     upstream = Upstream(answers(before=0.05))
-    pool = KeyPool([Key("sk-1", concurrency=1)], wait=5.0)
+    pool = KeyPool([Key("sk-1", concurrency=1)], max_wait_seconds=5.0)
     app, _ = shim(upstream, OPENAI.using(pool))
     both = await asyncio.gather(asgi.chat(app), asgi.chat(app), asgi.chat(app))
     assert [answer.status for answer in both] == [200, 200, 200]
@@ -724,11 +724,11 @@ async def test_a_call_is_one_line_of_the_log_whatever_its_model_is_called(
 ) -> None:
     upstream = Upstream(refuses(404))
     app = OpenAIShim(OPENAI.using("sk-1"), transport=upstream.transport, record=log_usage)
-    with caplog.at_level("INFO", "asgi_aiproxy.usage"):
+    with caplog.at_level("INFO", "asgi_aiproxy.usage.record"):
         await asgi.chat(app, model="m\ndone chat.completions principal=root")
         await asgi.chat(app, model="m" * 10_000)
         await settled(app)
-    ours = (record for record in caplog.records if record.name == "asgi_aiproxy.usage")
+    ours = (record for record in caplog.records if record.name == "asgi_aiproxy.usage.record")
     first, second = (record.getMessage() for record in ours)
     assert r"model='m\ndone chat.completions principal=root' provider=openai" in first
     assert len(second) < 500

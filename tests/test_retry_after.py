@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from asgi_aiproxy.retry_after import retry_after, told_to_retry
+from asgi_aiproxy.retry_after import retry_after, retry_after_in_message
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
@@ -139,10 +139,10 @@ def test_no_header_of_a_provider_can_break_the_reading(headers: list[tuple[str, 
     ],
 )
 def test_the_words_of_an_error_are_understood(message: str, seconds: float | None) -> None:
-    assert told_to_retry(message) == (None if seconds is None else pytest.approx(seconds))
+    assert retry_after_in_message(message) == (None if seconds is None else pytest.approx(seconds))
 
 
 @given(st.text(alphabet="try again in0123456789.msh, "))
 def test_no_words_are_too_odd(message: str) -> None:
-    found = told_to_retry("try again in " + message)
+    found = retry_after_in_message("try again in " + message)
     assert found is None or found >= 0

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import ConfigurationError, KeyPool, OpenAIShim, ProviderRouter, Target
-from asgi_aiproxy.models import ModelList
-from asgi_aiproxy.providers import ANTHROPIC, GEMINI, GROQ, OPENAI, OPENROUTER, Offer, Provider
+from asgi_aiproxy.model_list import ModelCatalog
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, GROQ, OPENAI, OPENROUTER, ModelOffer, Provider
 from tests import asgi
 from tests.upstreams import Upstream, answers, refuses, streams
 
@@ -119,7 +119,7 @@ def test_a_provider_is_the_simplest_router() -> None:
     assert names(openai, "gpt-5", "openai") == ["openai:gpt-5"]  # type: ignore[arg-type]
     assert names(openai, "gpt-5", "groq") == []  # type: ignore[arg-type]
     assert openai.models() == ()
-    assert openai.offers() == (Offer(openai),)
+    assert openai.model_offers() == (ModelOffer(openai),)
 
 
 # ── order ────────────────────────────────────────────────────────────────────
@@ -223,9 +223,9 @@ def test_exact_names_are_listed_and_the_rest_is_offered() -> None:
         providers=[openrouter],
     )
     assert router.models() == ["gpt-4o", "fast"]
-    assert router.offers() == [
-        Offer(anthropic, "claude-*"),
-        Offer(openrouter, prefix="openrouter/"),
+    assert router.model_offers() == [
+        ModelOffer(anthropic, "claude-*"),
+        ModelOffer(openrouter, prefix="openrouter/"),
     ]
     assert list(router.providers) == ["openrouter", "openai", "groq", "anthropic"]
 
@@ -270,7 +270,7 @@ async def test_a_provider_whose_keys_are_all_for_some_models_is_asked_for_its_li
 async def test_a_list_is_asked_for_once_and_after_a_failure_soon_again() -> None:
     now = [0.0]
     upstream = Upstream(refuses(500), refuses(500), listing("a"), listing("b"))
-    models = ModelList(upstream.transport, clock=lambda: now[0])
+    models = ModelCatalog(upstream.transport, clock=lambda: now[0])
     assert await models.names(openai) == []
     assert await models.names(openai) == []
     assert len(upstream.requests) == 1
@@ -288,7 +288,7 @@ async def test_a_list_is_asked_for_once_and_after_a_failure_soon_again() -> None
 async def test_an_old_list_is_better_than_none() -> None:
     now = [0.0]
     upstream = Upstream(listing("a"), refuses(500))
-    models = ModelList(upstream.transport, clock=lambda: now[0])
+    models = ModelCatalog(upstream.transport, clock=lambda: now[0])
     await models.names(openai)
     now[0] += 1000
     assert await models.names(openai) == [("a", "openai")]

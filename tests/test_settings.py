@@ -25,10 +25,10 @@ from pydantic import SecretStr
 
 from asgi_aiproxy import AIShim, Authenticate, ConfigurationError, ProviderRouter
 from asgi_aiproxy.admin import AdminApp
-from asgi_aiproxy.composition import Gateway
+from asgi_aiproxy.config.factory import Gateway
+from asgi_aiproxy.config.settings import Settings, build, configuration_warnings, load
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.providers.catalog import ROWS
-from asgi_aiproxy.settings import Settings, build, doubts, load
 from tests import asgi
 
 pytestmark = pytest.mark.anyio
@@ -120,7 +120,7 @@ async def test_the_designs_own_example_builds_as_it_stands(
         "value-of-ANTHROPIC_KEY", 2, 50,
     )  # fmt: skip
     assert len(keys) == 2
-    assert router.providers["my-vllm"].exact is False
+    assert router.providers["my-vllm"].strict_format is False
     wanted = [f"{t.provider.name}:{t.model}" for t in router.targets("gpt-4o")]
     assert wanted == ["openai:gpt-4o", "anthropic:claude-sonnet-4-5"]
     headers = {"authorization": "Bearer value-of-TEAM_TOKEN"}
@@ -133,7 +133,7 @@ async def test_the_designs_own_example_builds_as_it_stands(
 def test_every_row_of_the_catalogue_is_known_by_its_name(row: Any) -> None:
     router = router_of(f'[providers.{row.name}]\nkeys = ["sk-1"]')
     provider = router.providers[row.name]
-    assert (provider.base_url, provider.dialect, provider.native) == (
+    assert (provider.base_url, provider.dialect, provider.native_operations) == (
         row.base_url, row.dialect, row.native,
     )  # fmt: skip
     other = router_of(f'[providers.other]\nkind = "{row.name}"\nkeys = ["sk-1"]')
@@ -157,7 +157,7 @@ def test_azure_and_compatible_servers_have_an_address() -> None:
     """)
     assert router.providers["azure"].base_url == "https://a.openai.azure.com"
     assert router.providers["old"].base_url == "https://b.openai.azure.com"
-    assert router.providers["mine"].exact is True
+    assert router.providers["mine"].strict_format is True
 
 
 def test_everything_that_a_provider_and_a_key_can_have() -> None:
@@ -541,11 +541,11 @@ def test_doubts_are_told_in_the_log_and_nothing_else_is(caplog: pytest.LogCaptur
     text = "[providers.openai]\n[providers.groq]\nkeys = 'k'\n[routes]\na = ['xai', 'groq']"
     settings = Settings(**tomllib.loads(text))
     build(settings)
-    assert [line.split(":")[0] for line in doubts(settings)] == [
+    assert [line.split(":")[0] for line in configuration_warnings(settings)] == [
         "providers.xai", "providers.openai",
     ]  # fmt: skip
     assert "providers.openai: it has no keys" in caplog.text
-    assert doubts(Settings(**tomllib.loads("own_keys = true\n" + text))) == []
+    assert configuration_warnings(Settings(**tomllib.loads("own_keys = true\n" + text))) == []
 
 
 DOUBTFUL = [
@@ -556,7 +556,7 @@ DOUBTFUL = [
 
 @pytest.mark.parametrize(("text", "doubt"), DOUBTFUL)
 def test_what_may_surprise_of_a_store_is_told(text: str, doubt: str) -> None:
-    (found,) = doubts(Settings(**tomllib.loads(text)))
+    (found,) = configuration_warnings(Settings(**tomllib.loads(text)))
     assert found.startswith(doubt)
 
 
@@ -565,9 +565,9 @@ def test_what_is_issued_without_prices_is_told(monkeypatch: pytest.MonkeyPatch) 
         'redis_url = "redis://localhost"\n[[tokens]]\nname = "a"\ntoken = "t"\n[providers.ollama]\n'
     )
     monkeypatch.setitem(sys.modules, "genai_prices", None)
-    (found,) = doubts(Settings(**tomllib.loads(text)))
+    (found,) = configuration_warnings(Settings(**tomllib.loads(text)))
     assert found.startswith("prices: no model has a price here")
-    assert doubts(Settings(**tomllib.loads(text + "[prices.m]\ninput = 1\n"))) == []
+    assert configuration_warnings(Settings(**tomllib.loads(text + "[prices.m]\ninput = 1\n"))) == []
 
 
 # ── the command line ─────────────────────────────────────────────────────────
@@ -746,6 +746,6 @@ def test_serve_logs_usage(serving: Served) -> None:
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(request, timeout=30)
     line = serving.lines.get(timeout=10)
-    while "asgi_aiproxy.usage" not in line:
+    while "asgi_aiproxy.usage.record" not in line:
         line = serving.lines.get(timeout=10)
     assert "refused chat.completions" in line

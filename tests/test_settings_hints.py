@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asgi_aiproxy import ConfigurationError
-from asgi_aiproxy.settings import Settings, doubts, load
+from asgi_aiproxy.config.settings import Settings, configuration_warnings, load
 
 
 def configured(folder: Path, text: str) -> Settings:
@@ -53,7 +53,7 @@ def test_a_misspelt_setting_is_named_with_the_one_that_was_meant(
 
 def test_a_misspelt_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIPROXY_REDIS_ULR", "redis://localhost")
-    (doubt,) = doubts(configured(tmp_path, '[providers.openai]\nkeys = ["k"]\n'))
+    (doubt,) = configuration_warnings(configured(tmp_path, '[providers.openai]\nkeys = ["k"]\n'))
     assert doubt.startswith("environment: AIPROXY_REDIS_ULR is not read")
     assert "did you mean 'AIPROXY_REDIS_URL'" in doubt
 
@@ -77,5 +77,5 @@ def test_an_address_that_is_probably_wrong_is_named(
     tmp_path: Path, kind: str, address: str, said: str | None
 ) -> None:
     text = f'[providers.p]\nkind = "{kind}"\nbase_url = "{address}"\nkeys = ["k"]\n'
-    found = doubts(configured(tmp_path, text))
+    found = configuration_warnings(configured(tmp_path, text))
     assert (said is None and found == []) or (said is not None and said in found[0])

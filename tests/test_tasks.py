@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import asgi_aiproxy
-from asgi_aiproxy import _tasks
-from asgi_aiproxy._tasks import FailureLog, repeat, start
+from asgi_aiproxy import _background_tasks
+from asgi_aiproxy._background_tasks import FailureLog, repeat, start
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_loop_goes_on_after_any_exception_and_says_so_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_tasks, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(_background_tasks, "_FIRST_PAUSE", 0.0)
     steps = 0
 
     async def step() -> bool:
@@ -63,18 +63,18 @@ async def test_a_task_that_an_error_ends_is_logged_at_once(
 
 def test_what_works_all_the_time_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     log = FailureLog("it")
-    log.worked()
+    log.log_recovery()
     assert caplog.text == ""
-    log.failed("no")
-    log.failed("no")
-    log.worked()
-    log.worked()
-    log.failed("no")
+    log.log_failure("no")
+    log.log_failure("no")
+    log.log_recovery()
+    log.log_recovery()
+    log.log_failure("no")
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
 
 
 # Modules whose tasks are awaited by whoever makes them, or that retrieve what they raise; all other
-# tasks are made by `_tasks.start`, which logs the exception that ends one.
+# tasks are made by `_background_tasks.start`, which logs the exception that ends one.
 AWAITED = {
     "_tasks", "_watch", "hosting", "inprocess", "keys.ahead", "passthrough.websocket", "respond",
     "stores.file", "stores.redis.link", "stores.redis.pipe", "upstream.connection", "upstream.dial",
@@ -93,4 +93,4 @@ def test_background_tasks_are_made_in_one_place() -> None:
             made = isinstance(node, ast.Attribute) and node.attr in ("create_task", "ensure_future")
             if made:
                 found.add(name)
-    assert found <= AWAITED, "use asgi_aiproxy._tasks.start, or repeat"
+    assert found <= AWAITED, "use asgi_aiproxy._background_tasks.start, or repeat"

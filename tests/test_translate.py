@@ -10,9 +10,12 @@ from hypothesis import given, strategies as st
 
 from asgi_aiproxy import translate
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
-from asgi_aiproxy.dialects.base import Echo
-from asgi_aiproxy.dialects.openai_chat.echo import Exact, Mending
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.dialects.base import NativeStream
+from asgi_aiproxy.dialects.openai_chat.native_stream import (
+    NormalizingNativeStream,
+    OpenAINativeStream,
+)
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Frame, NDJSONFramer, SSEFramer
 from asgi_aiproxy.messages import (
     BlockDelta,
@@ -26,18 +29,18 @@ from asgi_aiproxy.messages import (
     Reasoning,
     Refusal,
     Request,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     Usage,
 )
 from asgi_aiproxy.translate import (
-    Bytes,
-    Streamed,
+    BufferedTranslator,
+    NativeStreamTranslator,
+    RawTranslator,
+    StreamTranslator,
     Translator,
-    Verbatim,
-    Whole,
-    collected,
+    collect_stream,
     is_content,
 )
 from tests import strict
@@ -85,7 +88,7 @@ def frame_by_frame(data: bytes) -> list[bytes]:
 class Counting:
     """An echo that counts what it is asked to read."""
 
-    def __init__(self, echo: Echo) -> None:
+    def __init__(self, echo: NativeStream) -> None:
         self._echo = echo
         self.read = 0
 
@@ -123,11 +126,11 @@ def test_of_a_passing_answer_only_its_ends_are_read(dialect: str, read: int, pac
         "gemini": b'data: {"candidates":[{"finishReason":"STOP"}]}\n\n',
     }[dialect]
     data = start + middle * 50 + end
-    faces_of_it = {"openai_chat": Exact(usage_wanted=True)}
+    faces_of_it = {"openai_chat": OpenAINativeStream(usage_wanted=True)}
     echo = Counting(
-        faces_of_it.get(dialect) or faces()[dialect].echo(usage_wanted=True, exact=True)
+        faces_of_it.get(dialect) or faces()[dialect].native_stream(usage_wanted=True, exact=True)
     )
-    translator = Verbatim(echo)
+    translator = NativeStreamTranslator(echo)
     parts = [data] if packets == "one" else frame_by_frame(data)
     out, ended = outcome(translator, parts)
     assert ended == "whole"
@@ -136,20 +139,22 @@ def test_of_a_passing_answer_only_its_ends_are_read(dialect: str, read: int, pac
     assert translator.usage == Usage(input=9, output=9)
 
 
-def exact(usage_wanted: bool = True) -> Verbatim:
-    return Verbatim(Exact(usage_wanted=usage_wanted))
+def exact(usage_wanted: bool = True) -> NativeStreamTranslator:
+    return NativeStreamTranslator(OpenAINativeStream(usage_wanted=usage_wanted))
 
 
-def anthropic() -> Verbatim:
-    return Verbatim(ANTHROPIC_MESSAGES.echo(usage_wanted=True, exact=True))
+def anthropic() -> NativeStreamTranslator:
+    return NativeStreamTranslator(ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, exact=True))
 
 
-def openai_responses() -> Verbatim:
-    return Verbatim(faces()["openai_responses"].echo(usage_wanted=True, exact=True))
+def openai_responses() -> NativeStreamTranslator:
+    return NativeStreamTranslator(
+        faces()["openai_responses"].native_stream(usage_wanted=True, exact=True)
+    )
 
 
-def gemini() -> Verbatim:
-    return Verbatim(GEMINI_CONTENT.echo(usage_wanted=True, exact=True))
+def gemini() -> NativeStreamTranslator:
+    return NativeStreamTranslator(GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True))
 
 
 PASSING = {
@@ -303,20 +308,20 @@ def test_half_a_frame_never_reaches_the_client() -> None:
 @pytest.mark.parametrize(
     ("dialect", "name", "kind"),
     [
-        ("openai_chat", "error-midway", Kind.UPSTREAM),
-        ("openai_chat", "error-named-event", Kind.INVALID),
-        ("openai_chat", "error-in-choice", Kind.LIMITED),
-        ("openai_chat", "error-bare-json", Kind.OVERLOADED),
-        ("openai_chat, mended", "error-midway", Kind.UPSTREAM),
-        ("openai_chat, mended", "error-named-event", Kind.INVALID),
-        ("openai_chat, mended", "error-in-choice", Kind.LIMITED),
-        ("openai_chat, mended", "error-bare-json", Kind.OVERLOADED),
-        ("anthropic", "error-midway", Kind.OVERLOADED),
-        ("gemini", "error-midway", Kind.OVERLOADED),
+        ("openai_chat", "error-midway", ErrorKind.UPSTREAM),
+        ("openai_chat", "error-named-event", ErrorKind.INVALID),
+        ("openai_chat", "error-in-choice", ErrorKind.LIMITED),
+        ("openai_chat", "error-bare-json", ErrorKind.OVERLOADED),
+        ("openai_chat, mended", "error-midway", ErrorKind.UPSTREAM),
+        ("openai_chat, mended", "error-named-event", ErrorKind.INVALID),
+        ("openai_chat, mended", "error-in-choice", ErrorKind.LIMITED),
+        ("openai_chat, mended", "error-bare-json", ErrorKind.OVERLOADED),
+        ("anthropic", "error-midway", ErrorKind.OVERLOADED),
+        ("gemini", "error-midway", ErrorKind.OVERLOADED),
     ],
 )
 def test_an_error_in_a_passing_answer_comes_after_all_that_was_said(
-    dialect: str, name: str, kind: Kind
+    dialect: str, name: str, kind: ErrorKind
 ) -> None:
     data = stream_of(dialect.removesuffix(", mended"), name)
     for parts in ([data], frame_by_frame(data)):
@@ -346,7 +351,7 @@ def test_an_error_is_seen_in_a_chunk_that_ends_like_all_others(odd: bytes, packe
     chunk = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}'
     frames = [chunk + b"\n\n"] * 9 + [b"data: " + odd + b"\n\n"] + [chunk + b"\n\n"] * 9
     for wanted in (True, False):
-        translator = Verbatim(Exact(usage_wanted=wanted))
+        translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=wanted))
         parts = frames if packets == "each its own" else [frames[0], b"".join(frames[1:])]
         out, error = run(translator, parts)
         assert error is not None
@@ -359,7 +364,7 @@ def test_an_error_in_the_first_frame_is_no_start(dialect: str) -> None:
     translator = PASSING[dialect]()
     with pytest.raises(APIError) as caught:
         translator.feed(stream_of(dialect, "error-first"))
-    assert caught.value.kind is Kind.LIMITED
+    assert caught.value.kind is ErrorKind.LIMITED
     assert not translator.started
 
 
@@ -416,8 +421,10 @@ def test_usage_and_model_of_a_passing_answer_are_known_when_it_breaks() -> None:
 # ── verbatim, and mended ─────────────────────────────────────────────────────
 
 
-def mender(usage_wanted: bool = True) -> Verbatim:
-    return Verbatim(Mending(usage_wanted=usage_wanted, new_id="chatcmpl-new"))
+def mender(usage_wanted: bool = True) -> NativeStreamTranslator:
+    return NativeStreamTranslator(
+        NormalizingNativeStream(usage_wanted=usage_wanted, new_id="chatcmpl-new")
+    )
 
 
 CHAT = [s for s in STREAMS if s.dialect == "openai_chat"]
@@ -441,9 +448,9 @@ def test_a_mended_answer_is_what_openai_would_have_sent(stream: Stream) -> None:
 @pytest.mark.parametrize("stream", [s for s in CHAT if not s.name.startswith(BROKEN)], ids=str)
 def test_a_mended_answer_means_the_same(stream: Stream) -> None:
     language = languages()["openai_chat"]
-    before = collected(language, SSEFramer(), stream.data)
+    before = collect_stream(language, SSEFramer(), stream.data)
     out, _ = outcome(mender(), [stream.data])
-    assert meaning(collected(language, SSEFramer(), out)) == meaning(before)
+    assert meaning(collect_stream(language, SSEFramer(), out)) == meaning(before)
 
 
 @pytest.mark.parametrize("name", ["text", "quirk-late-name", "usage-beside-choice", "no-done"])
@@ -501,8 +508,10 @@ def test_a_mended_answer_ends_with_done_even_if_the_connection_stays_open() -> N
 REQUEST = Request(model="m", messages=(), stream=True)
 
 
-def translated(stream: Stream, face: str) -> Streamed:
-    return Streamed(stream.framer, stream.language.decoder(), faces()[face].encoder(REQUEST))
+def translated(stream: Stream, face: str) -> StreamTranslator:
+    return StreamTranslator(
+        stream.framer, stream.language.decoder(), faces()[face].encoder(REQUEST)
+    )
 
 
 @pytest.mark.parametrize("stream", [s for s in STREAMS if s.name in SOME], ids=str)
@@ -568,15 +577,17 @@ def test_a_run_of_words_in_one_packet_gives_what_its_words_give_one_by_one(
 ) -> None:
     frames = anthropic_stream(blocks, interleaved=interleaved)
 
-    def made() -> Streamed:
+    def made() -> StreamTranslator:
         decoder, encoder = ANTHROPIC_MESSAGES.decoder(), faces()[face].encoder(REQUEST)
-        return Streamed(SSEFramer(), decoder, encoder)
+        return StreamTranslator(SSEFramer(), decoder, encoder)
 
     assert outcome(made(), [b"".join(frames)]) == outcome(made(), frames)
 
 
 def test_each_packet_gives_what_it_says() -> None:
-    translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    translator = StreamTranslator(
+        SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
+    )
     packets = frame_by_frame(stream_of("anthropic", "text"))
     words = []
     for packet in packets:
@@ -616,7 +627,9 @@ def test_a_translated_answer_starts_with_its_first_content(
 
 
 def test_an_error_in_the_same_packet_keeps_the_words_before_it() -> None:
-    translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    translator = StreamTranslator(
+        SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
+    )
     with pytest.raises(APIError) as caught:
         translator.feed(stream_of("anthropic", "error-midway"))
     *said, error = strict.chunks_in(translator.fail(caught.value))[0]
@@ -630,8 +643,10 @@ def test_a_run_of_words_is_not_lost_by_a_malformed_one_after_it() -> None:
     deep = b'{"a":' * 3000 + b"1" + b"}" * 3000
     frames[8] = frames[8].replace(b'"index"', b'"x": ' + deep + b', "index"')
 
-    def made() -> Streamed:
-        return Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    def made() -> StreamTranslator:
+        return StreamTranslator(
+            SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
+        )
 
     expected = outcome(made(), frames)
     assert expected[0].count(b'"content"') > 5
@@ -651,14 +666,16 @@ def test_what_a_run_of_words_costs_grows_with_its_length_alone() -> None:
     # Their beginnings change all the time.
     deltas = [b'data: {"%d":0,' % (at // 6) + delta for at in range(3000)]
     decoder = Counting()
-    translator = Streamed(SSEFramer(), decoder, OPENAI_CHAT.encoder(REQUEST))
+    translator = StreamTranslator(SSEFramer(), decoder, OPENAI_CHAT.encoder(REQUEST))
     out = translator.feed(b"".join([head, start, *deltas, stop, end, done]))
     assert out.count(b'"content":"a"') == 3000
     assert decoder.tried < 3 * 3000
 
 
 def test_words_that_were_sent_are_not_sent_again_by_fail() -> None:
-    translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    translator = StreamTranslator(
+        SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
+    )
     *before, last = frame_by_frame(stream_of("anthropic", "error-midway"))
     for packet in before:
         translator.feed(packet)
@@ -690,7 +707,7 @@ def test_junk_from_a_provider_breaks_nothing_but_the_answer(dialect: str, junk: 
     language = languages()[dialect]
     framer = NDJSONFramer() if dialect == "ollama" else SSEFramer()
     data = junk + b"\n" if dialect == "ollama" else b"data: " + junk + b"\n\n"
-    translator = Streamed(framer, language.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    translator = StreamTranslator(framer, language.decoder(), OPENAI_CHAT.encoder(REQUEST))
     out, end = outcome(translator, [data])
     assert end != "whole"
     chunks, done = strict.chunks_in(out)
@@ -700,7 +717,9 @@ def test_junk_from_a_provider_breaks_nothing_but_the_answer(dialect: str, junk: 
 
 def test_junk_in_mid_stream_keeps_the_words_before_it() -> None:
     data = stream_of("anthropic", "truncated") + b"data: {nonsense\n\n"
-    translator = Streamed(SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    translator = StreamTranslator(
+        SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
+    )
     out, end = outcome(translator, [data])
     assert end == "The provider sent an answer that could not be read."
     assert b"Half an answer" in out
@@ -709,7 +728,9 @@ def test_junk_in_mid_stream_keeps_the_words_before_it() -> None:
 def test_the_rest_of_a_stream_that_breaks_at_its_end_is_not_lost() -> None:
     # The last event lacks its end, and the answer its finish reason.
     data = stream_of("openai_chat", "truncated").rstrip(b"\n")
-    translator = Streamed(SSEFramer(), OPENAI_CHAT.decoder(), ANTHROPIC_MESSAGES.encoder(REQUEST))
+    translator = StreamTranslator(
+        SSEFramer(), OPENAI_CHAT.decoder(), ANTHROPIC_MESSAGES.encoder(REQUEST)
+    )
     out, end = outcome(translator, [data])
     assert "without a finish reason" in end
     assert b"Half an answer and then" in out
@@ -717,10 +738,10 @@ def test_the_rest_of_a_stream_that_breaks_at_its_end_is_not_lost() -> None:
 
 def test_a_frame_too_large_is_an_error_of_the_provider() -> None:
     for translator in (
-        Streamed(SSEFramer(10), OPENAI_CHAT.decoder(), OPENAI_CHAT.encoder(REQUEST)),
-        Verbatim(Exact(usage_wanted=True)),
+        StreamTranslator(SSEFramer(10), OPENAI_CHAT.decoder(), OPENAI_CHAT.encoder(REQUEST)),
+        NativeStreamTranslator(OpenAINativeStream(usage_wanted=True)),
     ):
-        if isinstance(translator, Verbatim):
+        if isinstance(translator, NativeStreamTranslator):
             translator._framer = SSEFramer(10)
         out, end = outcome(translator, [b"data: xxxxxxxxxxx"])
         assert "larger than 10 bytes" in end
@@ -734,12 +755,12 @@ def tell(body: bytes) -> tuple[bytes, str, Usage | None]:
     if body == b"broken":
         raise KeyError("choices")
     if body == b"refused":
-        raise APIError(Kind.LIMITED, "Slow down.")
+        raise APIError(ErrorKind.LIMITED, "Slow down.")
     return b"told: " + body, "model", Usage(input=1)
 
 
 def test_a_whole_answer_is_told_at_its_end() -> None:
-    whole = Whole(tell)
+    whole = BufferedTranslator(tell)
     assert whole.feed(b"a") == b""
     assert whole.feed(b"b") == b""
     assert (whole.started, whole.model, whole.usage) == (False, "", None)
@@ -747,9 +768,11 @@ def test_a_whole_answer_is_told_at_its_end() -> None:
     assert (whole.started, whole.model, whole.usage) == (True, "model", Usage(input=1))
 
 
-@pytest.mark.parametrize(("body", "kind"), [(b"broken", Kind.UPSTREAM), (b"refused", Kind.LIMITED)])
-def test_a_whole_answer_that_can_not_be_told_never_started(body: bytes, kind: Kind) -> None:
-    whole = Whole(tell)
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b"broken", ErrorKind.UPSTREAM), (b"refused", ErrorKind.LIMITED)]
+)
+def test_a_whole_answer_that_can_not_be_told_never_started(body: bytes, kind: ErrorKind) -> None:
+    whole = BufferedTranslator(tell)
     whole.feed(body)
     with pytest.raises(APIError) as caught:
         whole.close()
@@ -760,7 +783,7 @@ def test_a_whole_answer_that_can_not_be_told_never_started(body: bytes, kind: Ki
 
 def test_a_whole_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translate, "MAX_WHOLE", 10)
-    whole = Whole(tell)
+    whole = BufferedTranslator(tell)
     whole.feed(b"12345")
     whole.feed(b"67890")
     with pytest.raises(APIError, match="larger than 10 bytes"):
@@ -768,15 +791,15 @@ def test_a_whole_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bytes_pass_unread() -> None:
-    passing = Bytes()
+    passing = RawTranslator()
     assert not passing.started
     assert passing.feed(b"\0\xff") == b"\0\xff"
     assert passing.started
     assert passing.close() == b""
-    assert passing.fail(APIError(Kind.UPSTREAM, "so")) == b""
+    assert passing.fail(APIError(ErrorKind.UPSTREAM, "so")) == b""
     assert (passing.usage, passing.model) == (None, "")
 
-    empty = Bytes()
+    empty = RawTranslator()
     assert empty.close() == b""
     assert empty.started
 
@@ -784,11 +807,11 @@ def test_bytes_pass_unread() -> None:
 @pytest.mark.parametrize("end", ["\n", ""])
 def test_a_stream_nobody_asked_for_is_collected(end: str) -> None:
     data = stream_of("ollama", "text").rstrip(b"\n") + end.encode()
-    answer = collected(OLLAMA_CHAT, NDJSONFramer(), data)
+    answer = collect_stream(OLLAMA_CHAT, NDJSONFramer(), data)
     assert answer.blocks == (Text("Hello, world."),)
     assert answer.usage == Usage(input=11, output=7)
     with pytest.raises(APIError):
-        collected(OLLAMA_CHAT, NDJSONFramer(), stream_of("ollama", "truncated"))
+        collect_stream(OLLAMA_CHAT, NDJSONFramer(), stream_of("ollama", "truncated"))
 
 
 @pytest.mark.parametrize(
@@ -804,7 +827,7 @@ def test_a_stream_nobody_asked_for_is_collected(end: str) -> None:
         (BlockDelta(0, "a"), True),
         (BlockDelta(0, ""), False),
         (BlockEnd(0), False),
-        (MessageEnd(Stop.END), True),
+        (MessageEnd(StopReason.END), True),
     ],
 )
 def test_what_commits_to_an_answer(event: Event, content: bool) -> None:
@@ -815,5 +838,7 @@ def test_all_translators_have_the_same_shape() -> None:
     def shape(it: Any) -> list[str]:
         return [n for n in ("usage", "model", "started", "feed", "close", "fail") if hasattr(it, n)]
 
-    streamed = Streamed(SSEFramer(), OPENAI_CHAT.decoder(), OPENAI_CHAT.encoder(REQUEST))
-    assert {len(shape(it)) for it in (exact(), streamed, Whole(tell), Bytes())} == {6}
+    streamed = StreamTranslator(SSEFramer(), OPENAI_CHAT.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    assert {
+        len(shape(it)) for it in (exact(), streamed, BufferedTranslator(tell), RawTranslator())
+    } == {6}

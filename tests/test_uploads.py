@@ -10,7 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from asgi_aiproxy import HttpxTransport, KeyPool, OpenAIShim, ProviderRouter, UsageRecord, uploads
+from asgi_aiproxy import (
+    HttpxTransport,
+    KeyPool,
+    OpenAIShim,
+    ProviderRouter,
+    UsageRecord,
+    multipart_forwarder,
+)
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
 from tests import asgi
@@ -283,7 +290,7 @@ class Spools:
 @pytest.fixture
 def spools(monkeypatch: pytest.MonkeyPatch) -> Spools:
     spools = Spools()
-    monkeypatch.setattr(uploads.tempfile, "SpooledTemporaryFile", spools)
+    monkeypatch.setattr(multipart_forwarder.tempfile, "SpooledTemporaryFile", spools)
     return spools
 
 

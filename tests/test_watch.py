@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import PassthroughProxy
-from asgi_aiproxy._watch import ClientGoneError, Rounds, Watch
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, SharedTimer
+from asgi_aiproxy.errors import APIError, ErrorKind
 from tests import asgi
 from tests.upstreams import Upstream, answers
 from tests.wire import PATIENCE
@@ -29,8 +29,8 @@ def anyio_backend() -> str:
 pytestmark = pytest.mark.anyio
 
 
-def watch(total: float | None = None, idle: float | None = None) -> Watch:
-    return Watch(Rounds(asyncio.get_running_loop()), total=total, idle=idle)
+def watch(total: float | None = None, idle: float | None = None) -> RequestMonitor:
+    return RequestMonitor(SharedTimer(asyncio.get_running_loop()), total=total, idle=idle)
 
 
 async def forever() -> Any:
@@ -38,7 +38,7 @@ async def forever() -> Any:
         await asyncio.Event().wait()
 
 
-async def waits(watching: Watch) -> None:
+async def waits(watching: RequestMonitor) -> None:
     with watching:
         await forever()
 
@@ -85,7 +85,7 @@ async def test_one_that_fails_or_says_something_else_does_not(
             watching.receive = receive
             with pytest.raises(APIError) as caught:
                 await waits(watching)
-            assert caught.value.kind is Kind.TIMEOUT
+            assert caught.value.kind is ErrorKind.TIMEOUT
     assert asked == 2  # each once
     assert [record.message for record in caplog.records] == [
         "receive() failed: nobody is told if this client leaves"
@@ -104,15 +104,15 @@ async def test_what_is_at_hand_is_not_watched() -> None:
 
 async def test_nothing_moves_for_too_long() -> None:
     watching = watch()
-    watching.expect(0.1, "It is silent.")
+    watching.set_timeout(0.1, "It is silent.")
     with pytest.raises(APIError, match="It is silent") as caught:
         await waits(watching)
-    assert caught.value.kind is Kind.TIMEOUT
+    assert caught.value.kind is ErrorKind.TIMEOUT
 
 
 async def test_what_moves_may_take_as_long_as_it_likes() -> None:
     with watch() as watching:
-        watching.expect(0.5, "It is silent.")
+        watching.set_timeout(0.5, "It is silent.")
         for _ in range(12):
             await asyncio.sleep(0.1)
             watching.moved = True
@@ -120,7 +120,7 @@ async def test_what_moves_may_take_as_long_as_it_likes() -> None:
 
 async def test_a_client_that_does_not_read_is_as_good_as_gone() -> None:
     watching = watch()
-    watching.expect(0.1, "The upstream is silent.")
+    watching.set_timeout(0.1, "The upstream is silent.")
     watching.busy = True
     with pytest.raises(ClientGoneError):
         await waits(watching)
@@ -128,7 +128,7 @@ async def test_a_client_that_does_not_read_is_as_good_as_gone() -> None:
 
 async def test_an_upstream_that_does_not_come_for_more_is_given_up() -> None:
     watching = watch(idle=0.1)
-    watching.expect(PATIENCE, "It did not answer.")
+    watching.set_timeout(PATIENCE, "It did not answer.")
     watching.handed = True
     with pytest.raises(APIError, match="stopped reading"):
         await waits(watching)
@@ -137,7 +137,7 @@ async def test_an_upstream_that_does_not_come_for_more_is_given_up() -> None:
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def work() -> None:
         with watch() as watching:
-            watching.expect(PATIENCE, "late")
+            watching.set_timeout(PATIENCE, "late")
             await forever()
 
     task = asyncio.ensure_future(work())
@@ -148,11 +148,11 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
 
 async def test_one_round_looks_after_all_and_ends_with_them() -> None:
-    rounds = Rounds(asyncio.get_running_loop())
+    rounds = SharedTimer(asyncio.get_running_loop())
 
     async def one(number: int) -> bool:
         try:
-            with Watch(rounds, total=0.1 if number % 2 else None, idle=None):
+            with RequestMonitor(rounds, total=0.1 if number % 2 else None, idle=None):
                 await asyncio.sleep(0.6)
         except APIError:
             return False
@@ -166,10 +166,10 @@ async def test_one_round_looks_after_all_and_ends_with_them() -> None:
 
 
 async def test_who_leaves_early_is_noticed_soon_also_among_thousands() -> None:
-    rounds = Rounds(asyncio.get_running_loop())
+    rounds = SharedTimer(asyncio.get_running_loop())
 
     async def one() -> None:
-        with Watch(rounds):
+        with RequestMonitor(rounds):
             await forever()
 
     many = [asyncio.ensure_future(one()) for _ in range(20_000)]
@@ -178,7 +178,7 @@ async def test_who_leaves_early_is_noticed_soon_also_among_thousands() -> None:
     for _ in range(5):
         began = asyncio.get_running_loop().time()
         with pytest.raises(ClientGoneError):
-            await waits(Watch(rounds, left))
+            await waits(RequestMonitor(rounds, left))
         took.append(asyncio.get_running_loop().time() - began)
     assert min(took) < full / 4
     for task in many:
@@ -214,7 +214,7 @@ async def test_a_client_that_left_leaves_nothing_for_the_collector() -> None:
         receive = Receive()
         watching = watch()
         watching.receive = None if late else receive
-        limit = watching.within(0.02 if late else 60.0, "too slow")
+        limit = watching.timeout(0.02 if late else 60.0, "too slow")
         with suppress(ClientGoneError, APIError), watching, limit:
             await forever()
         return weakref.ref(receive)
@@ -233,7 +233,7 @@ async def test_a_client_that_left_leaves_nothing_for_the_collector() -> None:
 async def test_who_is_watched_is_so_in_its_own_context() -> None:
     """Hosts keep a request's id, its user and its trace in context variables."""
     name = contextvars.ContextVar("name", default="nobody")
-    rounds = Rounds(asyncio.get_running_loop())
+    rounds = SharedTimer(asyncio.get_running_loop())
     seen: dict[str, str] = {}
 
     async def one(who: str) -> None:
@@ -244,7 +244,7 @@ async def test_who_is_watched_is_so_in_its_own_context() -> None:
             return {"type": "http.disconnect"}
 
         with suppress(ClientGoneError):
-            await waits(Watch(rounds, receive))
+            await waits(RequestMonitor(rounds, receive))
 
     await asyncio.gather(*[asyncio.ensure_future(one(who)) for who in ("alice", "bob", "carol")])
     assert seen == {"alice": "alice", "bob": "bob", "carol": "carol"}
@@ -268,8 +268,8 @@ def test_a_proxy_may_serve_several_event_loops_at_once() -> None:
     assert found == [200] * 90
 
 
-async def part(watching: Watch, seconds: float, message: str) -> None:
-    with watching.within(seconds, message):
+async def part(watching: RequestMonitor, seconds: float, message: str) -> None:
+    with watching.timeout(seconds, message):
         await forever()
 
 
@@ -278,12 +278,12 @@ async def test_a_limit_of_a_part_ends_that_part_alone() -> None:
         for message in ("too slow", "too slow again"):
             with pytest.raises(APIError, match=f"^{message}$") as caught:
                 await part(watching, 0.02, message)
-            assert caught.value.kind is Kind.TIMEOUT
+            assert caught.value.kind is ErrorKind.TIMEOUT
             await asyncio.sleep(0.1)  # the limit is no more
 
 
 async def test_who_leaves_during_a_part_with_a_limit_leaves_it_all() -> None:
-    async def whole(watching: Watch) -> None:
+    async def whole(watching: RequestMonitor) -> None:
         with watching:
             await part(watching, 60.0, "too slow")
 
@@ -302,7 +302,7 @@ async def test_who_leaves_when_a_limit_has_just_ended_a_part_has_left() -> None:
         return {"type": "http.disconnect"}
 
     async def leaving() -> None:
-        with watching.within(0.02, "too slow"):
+        with watching.timeout(0.02, "too slow"):
             try:
                 await forever()
             finally:
@@ -311,7 +311,7 @@ async def test_who_leaves_when_a_limit_has_just_ended_a_part_has_left() -> None:
 
     async def whole() -> None:
         with watching:
-            watching.listen()
+            watching.watch_disconnect()
             with suppress(APIError):
                 await leaving()
             await forever()
@@ -322,10 +322,10 @@ async def test_who_leaves_when_a_limit_has_just_ended_a_part_has_left() -> None:
 
 
 async def test_a_wait_can_be_told_to_hurry() -> None:
-    async def hurried(watching: Watch) -> None:
-        with watching.within(60.0, "idle"):
-            watching.hurry(0.02)
-            watching.hurry(30.0)  # which is no hurry
+    async def hurried(watching: RequestMonitor) -> None:
+        with watching.timeout(60.0, "idle"):
+            watching.shorten_timeout(0.02)
+            watching.shorten_timeout(30.0)  # which is no hurry
             await forever()
 
     with watch() as watching, pytest.raises(APIError, match="idle"):

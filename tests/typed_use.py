@@ -6,11 +6,12 @@ import httpx
 from fastapi import FastAPI
 from litestar import Litestar, asgi
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Mount as StarletteMount
 from starlette.types import Scope
 
 from asgi_aiproxy import (
     Authenticate,
+    Dispatcher,
     Key,
     KeyPool,
     OpenAIShim,
@@ -20,7 +21,6 @@ from asgi_aiproxy import (
     UsageRecord,
     lifespan,
     log_usage,
-    mount,
     tee,
 )
 from asgi_aiproxy.middleware import static_tokens
@@ -53,12 +53,12 @@ protected = Authenticate(ai, verify=static_tokens({"token": "team-1"}), identify
 
 fastapi = FastAPI(lifespan=lifespan(ai))
 fastapi.mount("/ai", ai)
-starlette = Starlette(routes=[Mount("/ai", protected)], lifespan=lifespan(ai, pool))
+starlette = Starlette(routes=[StarletteMount("/ai", protected)], lifespan=lifespan(ai, pool))
 litestar = Litestar([asgi("/ai", is_mount=True, copy_scope=True)(ai)], lifespan=[lifespan(ai)])
-outer = mount(starlette, {"/other": ai})
+outer = Dispatcher(starlette, {"/other": ai})
 
 
 async def use() -> None:
     async with pool.lease(model="claude-haiku-4-5") as lease:
         print(lease.key.secret)
-        lease.settle(200)
+        lease.report(200)

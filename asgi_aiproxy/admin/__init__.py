@@ -5,4 +5,7 @@ from __future__ import annotations
 from asgi_aiproxy.admin.app import AdminApp
 from asgi_aiproxy.admin.billing import Billing
 
-__all__ = ["AdminApp", "Billing"]
+__all__ = [
+    "AdminApp",
+    "Billing",
+]

@@ -8,25 +8,25 @@ from typing import Any, Self
 
 from asgi_aiproxy import __version__, _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
-from asgi_aiproxy.admin.access import Access
-from asgi_aiproxy.admin.billing import OwnDesk
-from asgi_aiproxy.admin.destinations import Destinations
-from asgi_aiproxy.admin.groups import AccountDesk, GroupDesk
+from asgi_aiproxy.accounts import StoredTokenVerifier
+from asgi_aiproxy.accounts.tokens import TOKENS
+from asgi_aiproxy.admin.address_policy import Destinations
+from asgi_aiproxy.admin.auth import AdminAuth
+from asgi_aiproxy.admin.billing import SelfService
+from asgi_aiproxy.admin.groups import AccountService, GroupService
 from asgi_aiproxy.admin.key_routes import key_routes
-from asgi_aiproxy.admin.keys import KeyDesk
-from asgi_aiproxy.admin.live import LiveDesk
-from asgi_aiproxy.admin.openapi import document
-from asgi_aiproxy.admin.routes import Call, Done, Route
-from asgi_aiproxy.admin.serve import respond
-from asgi_aiproxy.admin.tokens import TokenDesk
-from asgi_aiproxy.admin.usage import UsageDesk
-from asgi_aiproxy.admin.vouchers import VoucherDesk
+from asgi_aiproxy.admin.keys import KeyService
+from asgi_aiproxy.admin.live_tail import LiveTail
+from asgi_aiproxy.admin.openapi import openapi_document
+from asgi_aiproxy.admin.routing import AdminRequest, Ok, Route
+from asgi_aiproxy.admin.serve import handle_request
+from asgi_aiproxy.admin.tokens import TokenService
+from asgi_aiproxy.admin.usage import UsageService
+from asgi_aiproxy.admin.vouchers import VoucherService
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.stores.base import Store, check_store
-from asgi_aiproxy.tenants import StoredTokens
-from asgi_aiproxy.tenants.tokens import TOKENS
 from asgi_aiproxy.upstream import Transport, default_transport
 
 
@@ -35,7 +35,8 @@ class AdminApp:
 
     `token` is the administrator's, with all rights; there is none by default. Tokens of the store
     that have scopes (`read`, `write`, `root`) are let in by those, and so is whom a host's own
-    `Authenticate(identify=...)` names with scopes. More than `tries` wrong tokens a minute from one
+    `Authenticate(identify=...)` names with scopes. More than `attempt_details` wrong tokens a
+    minute from one
     address are answered 429, a right one never. `pools` are key pools to look after, and those of
     `providers`, whose keys can also be tried, through `transport`. `ledger` is the name of the
     ledger in the store, `units_per_usd` what a quota unit is worth. `private_networks` are ranges
@@ -65,22 +66,22 @@ class AdminApp:
     ) -> None:
         check_store(store, "AdminApp")
         self._store = store
-        self._access = Access(token, StoredTokens(store, clock=clock), tries=tries)
+        self._access = AdminAuth(token, StoredTokenVerifier(store, clock=clock), tries=tries)
         self._owned = default_transport() if transport is None else None
         carries = transport if transport is not None else self._owned
-        usage = UsageDesk(store, ledger, clock=clock)
+        usage = UsageService(store, ledger, clock=clock)
         desks = (
-            TokenDesk(store, clock=clock),
-            GroupDesk(store),
-            AccountDesk(store, clock=clock),
-            VoucherDesk(store, clock=clock),
+            TokenService(store, clock=clock),
+            GroupService(store),
+            AccountService(store, clock=clock),
+            VoucherService(store, clock=clock),
             usage,
-            LiveDesk(store, ledger, self._access, principal=usage.principal),
-            OwnDesk(store, units_per_usd=units_per_usd, clock=clock),
+            LiveTail(store, ledger, self._access, principal=usage.principal),
+            SelfService(store, units_per_usd=units_per_usd, clock=clock),
         )
         self._routes = [route for desk in desks for route in desk.routes()]
         destinations = Destinations(private_networks)
-        keys = KeyDesk(pools, providers, carries, destinations)  # type: ignore[arg-type]
+        keys = KeyService(pools, providers, carries, destinations)  # type: ignore[arg-type]
         self._routes += key_routes(keys)
         self._routes += self._own_routes()
 
@@ -92,7 +93,7 @@ class AdminApp:
         if scope["type"] == "lifespan":
             await _asgi.serve_lifespan(self, receive, send)
         elif scope["type"] == "http":
-            await respond(self._routes, self._access, scope, receive, send)
+            await handle_request(self._routes, self._access, scope, receive, send)
         elif scope["type"] == "websocket":
             error = _asgi.no_websocket()
             body = OPENAI_CHAT.encode_error(error)
@@ -106,16 +107,16 @@ class AdminApp:
             await self._owned.aclose()
 
     def _own_routes(self) -> list[Route]:
-        async def health(call: Call) -> Any:
-            return Done()
+        async def health(call: AdminRequest) -> Any:
+            return Ok()
 
-        async def ready(call: Call) -> Any:
+        async def ready(call: AdminRequest) -> Any:
             await self._store.version(TOKENS)
-            return Done()
+            return Ok()
 
-        async def describe(call: Call) -> Any:
+        async def describe(call: AdminRequest) -> Any:
             server = call.scope.get("root_path", "")
-            return document(self._routes, version=__version__, server=server)
+            return openapi_document(self._routes, version=__version__, server=server)
 
         return [
             Route(

@@ -10,14 +10,14 @@ import msgspec
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
-from asgi_aiproxy.admin.budgets import BudgetOut, Standing, standings
-from asgi_aiproxy.admin.routes import Need, Route
-from asgi_aiproxy.admin.serve import respond
-from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
-from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy.accounts import Tokens
+from asgi_aiproxy.admin.budgets import BudgetOut, LimitUsage, read_limit_usage
+from asgi_aiproxy.admin.routing import Need, Route
+from asgi_aiproxy.admin.serve import handle_request
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.middleware.base import Middleware
+from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.stores.base import Store
-from asgi_aiproxy.tenants import Tokens
 
 # What OpenAI's own answer has where there is no limit; clients show it as "unlimited".
 _UNLIMITED = 100_000_000.0
@@ -33,7 +33,7 @@ class Me(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     expires: float | None
     scopes: tuple[str, ...]
-    limits: Standing
+    limits: LimitUsage
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ class Dates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     end_date: str = ""
 
 
-class OwnDesk:
+class SelfService:
     """What a caller may see of itself. `units_per_usd` is what a quota unit is worth."""
 
     def __init__(
@@ -105,14 +105,14 @@ class OwnDesk:
         tightest = self._tightest(await self._standing(caller))
         return TotalUsage(total_usage=round(tightest[1] * 100, 6) if tightest is not None else 0.0)
 
-    async def _standing(self, caller: Principal) -> Standing:
-        return (await standings(self._store, [caller], self._clock()))[0]
+    async def _standing(self, caller: Principal) -> LimitUsage:
+        return (await read_limit_usage(self._store, [caller], self._clock()))[0]
 
     async def _expires(self, caller: Principal) -> float | None:
         row = await self._tokens.table.find(caller.id) if caller.id else None
         return row.expires if row is not None else None
 
-    def _tightest(self, standing: Standing) -> tuple[float, float] | None:
+    def _tightest(self, standing: LimitUsage) -> tuple[float, float] | None:
         """Limit and spending of the budget that has least left, in dollars."""
         amounts = [self._dollars(budget) for budget in standing.budgets]
         return min(amounts, key=lambda pair: pair[0] - pair[1], default=None)
@@ -156,7 +156,7 @@ class OwnDesk:
         return found
 
 
-class Billing(Wrapper):
+class Billing(Middleware):
     """Answers callers of `app` what they may see of themselves: `GET /me` and the `dashboard/
     billing/...` of OpenAI's API, below the same base URL. All else goes to `app`.
 
@@ -172,14 +172,14 @@ class Billing(Wrapper):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(app)
-        self._routes = OwnDesk(store, units_per_usd=units_per_usd, clock=clock).routes()
+        self._routes = SelfService(store, units_per_usd=units_per_usd, clock=clock).routes()
         self._paths = frozenset(route.path for route in self._routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
         known = scope["type"] == "http" and SCOPE_KEY in scope
         if known and _asgi.local_path(scope) in self._paths:
-            await respond(self._routes, self, scope, receive, send)
+            await handle_request(self._routes, self, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -187,5 +187,5 @@ class Billing(Wrapper):
         """Whoever is in the scope."""
         caller: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         if not caller.id:
-            raise APIError(Kind.UNAUTHORIZED, "Authentication required: send an API key.")
+            raise APIError(ErrorKind.UNAUTHORIZED, "Authentication required: send an API key.")
         return caller

@@ -10,9 +10,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy.errors import ConfigurationError, invalid
-from asgi_aiproxy.identity import Budget, Limits, Period, Principal
-from asgi_aiproxy.stores.base import Count, Grant, Reserve, Slot, Store
-from asgi_aiproxy.tenants import grants as by
+from asgi_aiproxy.principal import Budget, Limits, Period, Principal
+from asgi_aiproxy.quotas import grants as by
+from asgi_aiproxy.stores.base import BudgetReservation, ConcurrencySlot, Grant, RateLimit, Store
 
 MICRO = 1_000_000
 _MOST_USD = 1_000_000_000
@@ -59,7 +59,7 @@ class Rate(msgspec.Struct, frozen=True):
     used: int
 
 
-class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+class LimitUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     """A caller's limits, and how much of them is used now."""
 
     rpm: Rate | None = None
@@ -73,7 +73,7 @@ class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
         return any(budget.left <= 0 for budget in self.budgets)
 
 
-def budgets_of(given: Sequence[BudgetIn | str], *, shared: bool = False) -> tuple[Budget, ...]:
+def to_budgets(given: Sequence[BudgetIn | str], *, shared: bool = False) -> tuple[Budget, ...]:
     """Budgets as they are kept. Raises APIError if one cannot be read, or two are for the same."""
     made = []
     for one in given:
@@ -91,19 +91,21 @@ def budgets_of(given: Sequence[BudgetIn | str], *, shared: bool = False) -> tupl
     return tuple(made)
 
 
-def amount(budget: Budget, value: int) -> float:
+def parse_amount(budget: Budget, value: int) -> float:
     """What is kept, as it is shown."""
     return float(Decimal(value) / MICRO) if budget.unit == "usd" else value
 
 
 def _grants(principal: Principal, now: float) -> list[Grant]:
     limits = principal.limits
-    grants: list[Grant] = [*by.per_request(principal, limits)]
-    grants += by.per_tokens(principal, limits, 0, lambda budget: 0, now)
+    grants: list[Grant] = [*by.request_grants(principal, limits)]
+    grants += by.token_grants(principal, limits, 0, lambda budget: 0, now)
     return grants
 
 
-async def standings(store: Store, principals: Sequence[Principal], now: float) -> list[Standing]:
+async def read_limit_usage(
+    store: Store, principals: Sequence[Principal], now: float
+) -> list[LimitUsage]:
     """How callers stand, all with one look. Raises StoreUnavailableError."""
     grants = [_grants(principal, now) for principal in principals]
     levels = iter(await store.peek([grant for own in grants for grant in own]))
@@ -115,13 +117,13 @@ async def standings(store: Store, principals: Sequence[Principal], now: float) -
         for grant in own:
             level = next(levels)
             match grant:
-                case Reserve():
+                case BudgetReservation():
                     budgets.append(_budget(left.pop(0), level.used, level.held, now))
-                case Slot():
+                case ConcurrencySlot():
                     rates["concurrency"] = Rate(grant.limit or 0, level.used)
-                case Count():
+                case RateLimit():
                     rates[grant.name.rpartition(":")[2]] = Rate(grant.limit or 0, level.used)
-        found.append(Standing(**rates, budgets=tuple(budgets)))
+        found.append(LimitUsage(**rates, budgets=tuple(budgets)))
     return found
 
 
@@ -130,17 +132,17 @@ def _budget(budget: Budget, spent: int, held: int, now: float) -> BudgetOut:
     return BudgetOut(
         unit=budget.unit,
         per=budget.per,
-        limit=amount(budget, budget.limit),
-        spent=amount(budget, spent),
-        held=amount(budget, held),
-        left=amount(budget, budget.limit - spent - held),
+        limit=parse_amount(budget, budget.limit),
+        spent=parse_amount(budget, spent),
+        held=parse_amount(budget, held),
+        left=parse_amount(budget, budget.limit - spent - held),
         shared=budget.shared,
         resets=round(now + ends) if ends is not None else None,
     )
 
 
-def limits_of(
+def to_limits(
     rpm: int | None, tpm: int | None, concurrency: int | None, budgets: Sequence[BudgetIn | str]
 ) -> Limits:
     """Limits as they are kept."""
-    return Limits(rpm, tpm, concurrency, budgets_of(budgets))
+    return Limits(rpm, tpm, concurrency, to_budgets(budgets))

@@ -9,12 +9,12 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from asgi_aiproxy.admin.budgets import BudgetIn, Standing, budgets_of, standings
-from asgi_aiproxy.admin.problems import conflict, given
-from asgi_aiproxy.admin.routes import Done, Page, PageQuery, Route, paged
-from asgi_aiproxy.identity import Limits, Principal
+from asgi_aiproxy.accounts import Account, Group, RowExistsError, Tokens
+from asgi_aiproxy.admin.budgets import BudgetIn, LimitUsage, read_limit_usage, to_budgets
+from asgi_aiproxy.admin.routing import Ok, Page, PageQuery, Route, paginate
+from asgi_aiproxy.admin.validation import conflict_error, set_fields
+from asgi_aiproxy.principal import Limits, Principal
 from asgi_aiproxy.stores.base import Store
-from asgi_aiproxy.tenants import Account, Group, RowExistsError, Tokens
 
 Id = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\s/]+$")]
 Ratio = Annotated[float, Meta(ge=0, le=1_000_000)]
@@ -70,10 +70,10 @@ class AccountOut(msgspec.Struct, frozen=True):
     id: str
     name: str
     enabled: bool
-    limits: Standing
+    limits: LimitUsage
 
 
-class GroupDesk:
+class GroupService:
     """What can be done about the groups of a store. Raises as `TokenDesk` does."""
 
     def __init__(self, store: Store) -> None:
@@ -82,7 +82,7 @@ class GroupDesk:
     async def page(self, query: PageQuery) -> Page[GroupOut]:
         """Groups by their names."""
         rows = await self._groups.page(query.after, query.limit + 1)
-        return paged([_group(row) for row in rows.values()], query.limit, lambda row: row.name)
+        return paginate([_group(row) for row in rows.values()], query.limit, lambda row: row.name)
 
     async def get(self, name: str) -> GroupOut:
         """One group."""
@@ -94,19 +94,19 @@ class GroupDesk:
         try:
             await self._groups.create(new.name, row)
         except RowExistsError as error:
-            raise conflict(f"name: there is a group {new.name!r} already.", "name") from error
+            raise conflict_error(f"name: there is a group {new.name!r} already.", "name") from error
         return _group(row)
 
     async def edit(self, name: str, change: GroupEdit) -> GroupOut:
         """Change some of a group."""
-        fields = given(change, providers=(), keys=())
+        fields = set_fields(change, providers=(), keys=())
         row = await self._groups.edit(name, lambda row: msgspec.structs.replace(row, **fields))
         return _group(row)
 
-    async def drop(self, name: str) -> Done:
+    async def drop(self, name: str) -> Ok:
         """Remove a group; its tokens are refused until they have another."""
         await self._groups.drop(name)
-        return Done()
+        return Ok()
 
     def routes(self) -> list[Route]:
         """The paths of all this."""
@@ -159,7 +159,7 @@ class GroupDesk:
         ]
 
 
-class AccountDesk:
+class AccountService:
     """What can be done about the accounts of a store. Raises as `TokenDesk` does."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
@@ -170,7 +170,7 @@ class AccountDesk:
     async def page(self, query: PageQuery) -> Page[AccountOut]:
         """Accounts by their ids."""
         rows = await self._accounts.page(query.after, query.limit + 1)
-        page = paged(list(rows.values()), query.limit, lambda row: row.id)
+        page = paginate(list(rows.values()), query.limit, lambda row: row.id)
         return Page(await self._shown(page.data), page.next)
 
     async def get(self, id: str) -> AccountOut:
@@ -183,32 +183,32 @@ class AccountDesk:
             id=new.id,
             name=new.name,
             enabled=new.enabled,
-            budgets=budgets_of(new.budgets, shared=True),
+            budgets=to_budgets(new.budgets, shared=True),
         )
         try:
             await self._accounts.create(new.id, row)
         except RowExistsError as error:
-            raise conflict(f"id: there is an account {new.id!r} already.") from error
+            raise conflict_error(f"id: there is an account {new.id!r} already.") from error
         return (await self._shown([row]))[0]
 
     async def edit(self, id: str, change: AccountEdit) -> AccountOut:
         """Change some of an account."""
-        fields = given(change, name="", budgets=())
+        fields = set_fields(change, name="", budgets=())
         if "budgets" in fields:
-            fields["budgets"] = budgets_of(fields["budgets"], shared=True)
+            fields["budgets"] = to_budgets(fields["budgets"], shared=True)
         row = await self._accounts.edit(id, lambda row: msgspec.structs.replace(row, **fields))
         return (await self._shown([row]))[0]
 
-    async def drop(self, id: str) -> Done:
+    async def drop(self, id: str) -> Ok:
         """Remove an account; its tokens are refused."""
         await self._accounts.drop(id)
-        return Done()
+        return Ok()
 
     async def _shown(self, rows: list[Account]) -> list[AccountOut]:
         callers = [
             Principal(row.id, account=row.id, limits=Limits(budgets=row.budgets)) for row in rows
         ]
-        levels = await standings(self._store, callers, self._clock())
+        levels = await read_limit_usage(self._store, callers, self._clock())
         return [
             AccountOut(row.id, row.name, row.enabled, standing)
             for row, standing in zip(rows, levels, strict=True)

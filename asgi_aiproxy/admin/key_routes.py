@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from asgi_aiproxy.admin.key_test import KeyTestResult
 from asgi_aiproxy.admin.keys import (
     Imported,
     ImportQuery,
-    KeyDesk,
     KeyEdit,
     KeyNew,
     KeyOut,
-    OneTrial,
+    KeyService,
+    KeyTestQuery,
+    KeyTestRequest,
     ProviderOut,
-    TrialQuery,
 )
-from asgi_aiproxy.admin.routes import Page, PageQuery, Route
-from asgi_aiproxy.admin.trial import Trial
+from asgi_aiproxy.admin.routing import Page, PageQuery, Route
 
 
-def key_routes(desk: KeyDesk) -> list[Route]:
+def key_routes(desk: KeyService) -> list[Route]:
     """What can be asked for of providers and keys."""
 
     whole = "/providers/{provider}"
@@ -45,8 +45,8 @@ def key_routes(desk: KeyDesk) -> list[Route]:
             path=f"{whole}/test",
             need="write",
             run=lambda call: desk.try_all(call.path["provider"], call.query),
-            query=TrialQuery,
-            answer=Page[Trial],
+            query=KeyTestQuery,
+            answer=Page[KeyTestResult],
             summary="Try all keys of a page, and tell how long it took.",
         ),
         Route(
@@ -129,8 +129,8 @@ def key_routes(desk: KeyDesk) -> list[Route]:
             path=f"{one}/test",
             need="write",
             run=lambda call: desk.try_one(call.path["provider"], call.path["id"], call.query.model),
-            query=OneTrial,
-            answer=Trial,
+            query=KeyTestRequest,
+            answer=KeyTestResult,
             summary="Try a key, and tell how long it took.",
         ),
     ]

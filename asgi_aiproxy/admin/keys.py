@@ -10,17 +10,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from asgi_aiproxy.admin.address_policy import Destinations, check_redirection
 from asgi_aiproxy.admin.budgets import Positive
-from asgi_aiproxy.admin.destinations import Destinations, check_redirection
-from asgi_aiproxy.admin.lines import read_lines
-from asgi_aiproxy.admin.problems import conflict, given
-from asgi_aiproxy.admin.routes import ROOT, Done, Page, PageQuery, paged
-from asgi_aiproxy.admin.trial import Trial, attempt
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
-from asgi_aiproxy.identity import Principal
+from asgi_aiproxy.admin.key_import import parse_key_lines
+from asgi_aiproxy.admin.key_test import KeyTestResult, check_key
+from asgi_aiproxy.admin.routing import ROOT, Ok, Page, PageQuery, paginate
+from asgi_aiproxy.admin.validation import conflict_error, set_fields
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
 from asgi_aiproxy.keys import Key, KeyPool, fingerprint
-from asgi_aiproxy.keys.key import fit
-from asgi_aiproxy.keys.table import KeyRow
+from asgi_aiproxy.keys.key import validate_key
+from asgi_aiproxy.keys.key_store import KeyRow
+from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.upstream import Transport
 
@@ -108,13 +108,13 @@ class ImportQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replace: bool = False
 
 
-class OneTrial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class KeyTestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to try with: a model, or else the list of models."""
 
     model: str = ""
 
 
-class TrialQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class KeyTestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to try with, and which page of the keys."""
 
     model: str = ""
@@ -126,7 +126,7 @@ class TrialQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return PageQuery(self.after, self.limit)
 
 
-class KeyDesk:
+class KeyService:
     """What can be done about the keys of `pools`, those of `providers` among them. Methods raise
     APIError, which names the field, and StoreUnavailableError.
 
@@ -159,7 +159,7 @@ class KeyDesk:
         names = sorted(name for name in {*self._providers, *alone} if name > query.after)
         names = names[: query.limit + 1]
         shown = [await self._provider(name) for name in names]
-        return paged(shown, query.limit, lambda provider: provider.name)
+        return paginate(shown, query.limit, lambda provider: provider.name)
 
     async def provider(self, name: str) -> ProviderOut:
         """One of them."""
@@ -180,7 +180,11 @@ class KeyDesk:
         if provider is None:
             return ProviderOut(name, "", "", counts, in_flight)
         return ProviderOut(
-            name, shown_url(provider.base_url), provider.dialect.name, counts, in_flight
+            name,
+            url_without_credentials(provider.base_url),
+            provider.dialect.name,
+            counts,
+            in_flight,
         )
 
     # keys
@@ -191,7 +195,7 @@ class KeyDesk:
         rows = await _page_of(pool, query)
         ids = {id for id in pool.keys if id > query.after} | rows.keys()
         wanted = sorted(ids, key=str.encode)[: query.limit + 1]
-        return paged(await self._shown(name, wanted, rows), query.limit, lambda key: key.id)
+        return paginate(await self._shown(name, wanted, rows), query.limit, lambda key: key.id)
 
     async def get(self, name: str, id: str) -> KeyOut:
         """One key."""
@@ -210,15 +214,15 @@ class KeyDesk:
             raise invalid("There is no key in this list.")
         keys: dict[str, Key] = {}
         for at, one in many.items():
-            key = key_of(one, name, at)
+            key = to_key(one, name, at)
             if key.id in keys:
-                raise conflict(f"{at}id: {key.id!r} is given twice.", f"{at}id")
+                raise conflict_error(f"{at}id: {key.id!r} is given twice.", f"{at}id")
             keys[key.id] = key
             await self._destinations.check(key, at)
         there = pool.keys.keys() | (await _rows_of(pool, list(keys))).keys()
         for at, id in zip(many, keys, strict=True):
             if id in there:
-                raise conflict(f"{at}id: there is a key {id!r} already.", f"{at}id")
+                raise conflict_error(f"{at}id: there is a key {id!r} already.", f"{at}id")
         await pool.add(*keys.values())
         return await self._shown(name, list(keys), await _rows_of(pool, list(keys)))
 
@@ -231,7 +235,7 @@ class KeyDesk:
         there = set() if replace else {*pool.keys}
         # In a thread: the host has other things to do meanwhile.
         keys = await asyncio.to_thread(
-            read_lines, text, lambda new: key_of(new, name, ""), there, KeyNew
+            parse_key_lines, text, lambda new: to_key(new, name, ""), there, KeyNew
         )
         for key in keys.values():
             if key.base_url is not None or key.proxy is not None:
@@ -244,30 +248,30 @@ class KeyDesk:
 
     async def edit(self, name: str, id: str, change: KeyEdit, by: Principal = ROOT) -> KeyOut:
         """Change some of a key; `by` is who asks."""
-        fields = given(change, models=(), attributes={})
+        fields = set_fields(change, models=(), attributes={})
         before = self._find(name, id)
         check_redirection(before, fields, by)
         try:
-            key = fit(replace(before, **fields), name)
+            key = validate_key(replace(before, **fields), name)
         except ConfigurationError as error:
             raise invalid(str(error), "secret" if "secret" in fields else None) from error
         await self._destinations.check(key, before=before)
         await self._pool(name).update(key)
         return await self.get(name, id)
 
-    async def remove(self, name: str, id: str) -> Done:
+    async def remove(self, name: str, id: str) -> Ok:
         """Remove a key; calls in flight keep it."""
         pool = self._pool(name)
         if pool.table is not None and id in pool.keys:
             row = (await _rows_of(pool, [id])).get(id)
             if row is None or not row.hidden:
                 message = f"The key {id!r} stands in the configuration: it can only be disabled."
-                raise APIError(Kind.INVALID, message, status=409, code="configured")
+                raise APIError(ErrorKind.INVALID, message, status=409, code="configured")
         try:
             await pool.remove(id)
         except KeyError as error:
-            raise no_key(name, id) from error
-        return Done()
+            raise key_not_found_error(name, id) from error
+        return Ok()
 
     async def switch(self, name: str, id: str, *, enabled: bool) -> KeyOut:
         """Use a key no more, or again, whatever was held against it."""
@@ -275,32 +279,34 @@ class KeyDesk:
         try:
             await (pool.enable(id) if enabled else pool.disable(id))
         except KeyError as error:
-            raise no_key(name, id) from error
+            raise key_not_found_error(name, id) from error
         return await self.get(name, id)
 
     # trials
 
-    async def try_one(self, name: str, id: str, model: str = "") -> Trial:
+    async def try_one(self, name: str, id: str, model: str = "") -> KeyTestResult:
         """Ask the provider with a key."""
         key = self._find(name, id)
         if self._is_stored(name, id):
             await self._destinations.check(key)
-        return await attempt(self._tried(name), key, self._transport, model=model)
+        return await check_key(self._tried(name), key, self._transport, model=model)
 
-    async def try_all(self, name: str, query: TrialQuery) -> Page[Trial]:
+    async def try_all(self, name: str, query: KeyTestQuery) -> Page[KeyTestResult]:
         """Ask the provider with each key of a page."""
         provider, keys = self._tried(name), self._pool(name).keys
         page = await self.page(name, query.page())
         room = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(id: str) -> Trial:
+        async def one(id: str) -> KeyTestResult:
             async with room:
                 try:
                     if self._is_stored(name, id):
                         await self._destinations.check(keys[id])
                 except APIError as error:
-                    return Trial(id=id, ok=False, status=0, latency_ms=0.0, error=error.message)
-                return await attempt(provider, keys[id], self._transport, model=query.model)
+                    return KeyTestResult(
+                        id=id, ok=False, status=0, latency_ms=0.0, error=error.message
+                    )
+                return await check_key(provider, keys[id], self._transport, model=query.model)
 
         known = [key.id for key in page.data if key.id in keys]
         return Page(list(await asyncio.gather(*map(one, known))), page.next)
@@ -312,13 +318,13 @@ class KeyDesk:
         pool = provider.keys if provider is not None else self._pools.get(name)
         if pool is None:
             what = "provider" if provider is None else "key pool of the provider"
-            raise APIError(Kind.NOT_FOUND, f"There is no {what} {name!r}.", code="not_found")
+            raise APIError(ErrorKind.NOT_FOUND, f"There is no {what} {name!r}.", code="not_found")
         return pool
 
     def _find(self, name: str, id: str) -> Key:
         key = self._pool(name).keys.get(id)
         if key is None:
-            raise no_key(name, id)
+            raise key_not_found_error(name, id)
         return key
 
     def _is_stored(self, name: str, id: str) -> bool:
@@ -332,7 +338,7 @@ class KeyDesk:
             message = (
                 f"The pool {name!r} is no provider's that is known here: AdminApp(providers=)."
             )
-            raise APIError(Kind.INVALID, message, status=409, code="no_provider")
+            raise APIError(ErrorKind.INVALID, message, status=409, code="no_provider")
         return provider
 
     async def _shown(
@@ -354,7 +360,7 @@ class KeyDesk:
             fields = {f: v for f, v in asdict(key).items() if f in KeyOut.__struct_fields__}
             fields |= {
                 "proxy": key.proxy is not None,
-                "base_url": key.base_url and shown_url(key.base_url),
+                "base_url": key.base_url and url_without_credentials(key.base_url),
             }
             found.append(
                 KeyOut(
@@ -372,22 +378,22 @@ class KeyDesk:
         return found
 
 
-def key_of(new: KeyNew, pool: str, lead: str) -> Key:
+def to_key(new: KeyNew, pool: str, lead: str) -> Key:
     """A key as it is kept. Raises APIError, which names the field after `lead`."""
     try:
-        return fit(Key(**msgspec.structs.asdict(new)), pool)
+        return validate_key(Key(**msgspec.structs.asdict(new)), pool)
     except ConfigurationError as error:
         field = "id" if not new.id.isprintable() else "secret"
         field = "proxy" if "outbound proxy" in str(error) else field
         raise invalid(f"{lead}{field}: {error}", f"{lead}{field}") from error
 
 
-def no_key(pool: str, id: str) -> APIError:
+def key_not_found_error(pool: str, id: str) -> APIError:
     """There is no such key."""
-    return APIError(Kind.NOT_FOUND, f"There is no key {id!r} in {pool!r}.", code="not_found")
+    return APIError(ErrorKind.NOT_FOUND, f"There is no key {id!r} in {pool!r}.", code="not_found")
 
 
-def shown_url(url: str) -> str:
+def url_without_credentials(url: str) -> str:
     """An address without user and password."""
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")

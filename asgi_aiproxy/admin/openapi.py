@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.admin.routes import Route, Text
+from asgi_aiproxy.admin.routing import Route, TextBody
 
 _REF = "#/components/schemas/{name}"
 
@@ -28,7 +28,7 @@ class Error(msgspec.Struct, frozen=True):
     error: ErrorDetail
 
 
-def document(routes: Sequence[Route], *, version: str, server: str) -> dict[str, Any]:
+def openapi_document(routes: Sequence[Route], *, version: str, server: str) -> dict[str, Any]:
     """An OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.0) as plain values.
 
     `server` is where the paths begin.
@@ -54,7 +54,7 @@ def document(routes: Sequence[Route], *, version: str, server: str) -> dict[str,
 
 
 def _has_schema(kind: Any) -> bool:
-    return kind is not None and kind is not bytes and kind is not Text
+    return kind is not None and kind is not bytes and kind is not TextBody
 
 
 def _operation(route: Route, schemas: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:

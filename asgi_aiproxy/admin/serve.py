@@ -11,19 +11,19 @@ import msgspec
 
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import RawHeaders, Receive, Scope, Send
-from asgi_aiproxy._watch import ClientGoneError
-from asgi_aiproxy.admin.problems import body_of, converted, told
-from asgi_aiproxy.admin.routes import Call, Need, Route, Text, find
+from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy.admin.routing import AdminRequest, Need, Route, TextBody, match_route
+from asgi_aiproxy.admin.validation import convert, parse_body, to_api_error
 from asgi_aiproxy.dialects import OPENAI_CHAT
-from asgi_aiproxy.errors import AIProxyError, APIError, Kind, invalid
-from asgi_aiproxy.identity import Principal
+from asgi_aiproxy.errors import AIProxyError, APIError, ErrorKind, invalid
+from asgi_aiproxy.principal import Principal
 
 logger = logging.getLogger("asgi_aiproxy")
 
 _MAX_BODY = 8 * 1024 * 1024
 
 
-class Knows(Protocol):
+class Authenticator(Protocol):
     """Knows who asks."""
 
     async def caller(self, scope: Scope, need: Need) -> Principal:
@@ -31,8 +31,8 @@ class Knows(Protocol):
         ...
 
 
-async def respond(
-    routes: list[Route], knows: Knows, scope: Scope, receive: Receive, send: Send
+async def handle_request(
+    routes: list[Route], knows: Authenticator, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer one HTTP request by `routes`; `knows` says who may."""
     with suppress(ClientGoneError):
@@ -42,23 +42,23 @@ async def respond(
             except AIProxyError as error:
                 if isinstance(error, ClientGoneError):
                     raise
-                await _refuse(send, told(error))
+                await _refuse(send, to_api_error(error))
         except AIProxyError:
             raise
         except Exception:
             logger.exception("the admin API failed")
             message = "Something went wrong within the gateway."
-            await _refuse(send, APIError(Kind.INTERNAL, message))
+            await _refuse(send, APIError(ErrorKind.INTERNAL, message))
 
 
 async def _run(
-    routes: list[Route], knows: Knows, scope: Scope, receive: Receive, send: Send
+    routes: list[Route], knows: Authenticator, scope: Scope, receive: Receive, send: Send
 ) -> None:
     path = _asgi.local_path(scope)
     if path is None:
-        raise APIError(Kind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
-    route, names = find(routes, scope["method"], path)
-    call = Call(scope=scope, path=names)
+        raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
+    route, names = match_route(routes, scope["method"], path)
+    call = AdminRequest(scope=scope, path=names)
     if route.need != "nothing":
         call = msgspec.structs.replace(call, caller=await knows.caller(scope, route.need))
     query = _query(scope, route.query)
@@ -67,16 +67,18 @@ async def _run(
     if route.body is bytes:
         body = data
     elif route.body is not None:
-        body = body_of(data, route.body)
+        body = parse_body(data, route.body)
     elif data.strip() not in (b"", b"{}"):
         raise invalid("This path takes no body.")
     result = await route.run(msgspec.structs.replace(call, query=query, body=body))
     if callable(result):
         await result(scope, receive, send)
-    elif isinstance(result, Text):
-        await _asgi.answer(send, route.status, result.body, _HEADERS, result.media_type.encode())
+    elif isinstance(result, TextBody):
+        await _asgi.send_response(
+            send, route.status, result.body, _HEADERS, result.media_type.encode()
+        )
     else:
-        await _asgi.answer(send, route.status, _json.dumps(result), _HEADERS)
+        await _asgi.send_response(send, route.status, _json.dumps(result), _HEADERS)
 
 
 _HEADERS: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
@@ -91,7 +93,7 @@ def _query(scope: Scope, wanted: Any) -> Any:
         twice = next(name for name in names if names.count(name) > 1)
         raise invalid(f"{twice}: it is given twice.", twice)
     if wanted is not None:
-        return converted(named, wanted, texts=True)
+        return convert(named, wanted, texts=True)
     if named:
         name = next(iter(named))
         raise invalid(f"{name}: there is no such parameter here.", name)
@@ -101,4 +103,4 @@ def _query(scope: Scope, wanted: Any) -> Any:
 async def _refuse(send: Send, error: APIError) -> None:
     headers = [*_HEADERS, *_asgi.error_headers(error)]
     body = error.body if error.body is not None else OPENAI_CHAT.encode_error(error)
-    await _asgi.answer(send, error.status, body, headers)
+    await _asgi.send_response(send, error.status, body, headers)

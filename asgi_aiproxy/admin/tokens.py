@@ -11,25 +11,25 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from asgi_aiproxy.accounts import Token, Tokens
+from asgi_aiproxy.accounts.token import Scope
+from asgi_aiproxy.accounts.token_verifier import make_principal
 from asgi_aiproxy.admin.budgets import (
     BudgetIn,
+    LimitUsage,
     Positive,
-    Standing,
-    budgets_of,
-    limits_of,
-    standings,
+    read_limit_usage,
+    to_budgets,
+    to_limits,
 )
-from asgi_aiproxy.admin.problems import given
-from asgi_aiproxy.admin.routes import ROOT, Done, Page, PageQuery, Route, paged
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, invalid
-from asgi_aiproxy.identity import Principal
-from asgi_aiproxy.networks import check_networks
+from asgi_aiproxy.admin.routing import ROOT, Ok, Page, PageQuery, Route, paginate
+from asgi_aiproxy.admin.validation import set_fields
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
+from asgi_aiproxy.ip_ranges import check_networks
+from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.quotas.grants import reserve
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.stores.memory import MemoryStore
-from asgi_aiproxy.tenants import Token, Tokens
-from asgi_aiproxy.tenants.door import principal_of
-from asgi_aiproxy.tenants.grants import reserve
-from asgi_aiproxy.tenants.token import Scope
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Patterns = tuple[Annotated[str, Meta(min_length=1)], ...]
@@ -62,7 +62,7 @@ class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     budgets: tuple[BudgetIn | str, ...] = ()
     account: str = ""
     group: str = ""
-    may_pin: bool = False
+    may_choose_key: bool = False
     scopes: tuple[Scope, ...] = ()
 
 
@@ -83,7 +83,7 @@ class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     budgets: tuple[BudgetIn | str, ...] | UnsetType | None = UNSET
     account: str | UnsetType | None = UNSET
     group: str | UnsetType | None = UNSET
-    may_pin: bool | UnsetType = UNSET
+    may_choose_key: bool | UnsetType = UNSET
     scopes: tuple[Scope, ...] | UnsetType | None = UNSET
 
 
@@ -99,9 +99,9 @@ class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[str, ...]
     account: str
     group: str
-    may_pin: bool
+    may_choose_key: bool
     scopes: tuple[Scope, ...]
-    limits: Standing
+    limits: LimitUsage
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -117,7 +117,7 @@ class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grace: Annotated[float, Meta(ge=0, le=_GRACE)] = 0.0
 
 
-class TokenDesk:
+class TokenService:
     """What can be done about the tokens of a store. Methods raise APIError, which names the field,
     NoSuchRowError, RowExistsError and StoreUnavailableError.
 
@@ -132,7 +132,7 @@ class TokenDesk:
     async def page(self, query: PageQuery) -> Page[TokenOut]:
         """Tokens by their ids."""
         rows = await self.tokens.page(query.after, query.limit + 1)
-        page = paged(rows, query.limit, lambda row: row.id)
+        page = paginate(rows, query.limit, lambda row: row.id)
         return Page(await self._shown(page.data), page.next)
 
     async def get(self, id: str) -> TokenOut:
@@ -143,7 +143,7 @@ class TokenDesk:
         """A new token."""
         fields = msgspec.structs.asdict(new)
         _may_grant(by, new.scopes)
-        limits = limits_of(new.rpm, new.tpm, new.concurrency, new.budgets)
+        limits = to_limits(new.rpm, new.tpm, new.concurrency, new.budgets)
         for name in (*_RATES, "budgets"):
             del fields[name]
         await self._check(fields)
@@ -155,13 +155,13 @@ class TokenDesk:
 
     async def edit(self, id: str, change: TokenEdit, by: Principal = ROOT) -> TokenOut:
         """Change some of a token."""
-        fields = given(change, **_EMPTY)
+        fields = set_fields(change, **_EMPTY)
         await self._may_touch(id, by)
         _may_grant(by, fields.get("scopes", ()))
         await self._check(fields)
         limits: dict[str, Any] = {n: fields.pop(n) for n in _RATES if n in fields}
         if "budgets" in fields:
-            limits["budgets"] = budgets_of(fields.pop("budgets"))
+            limits["budgets"] = to_budgets(fields.pop("budgets"))
         before = await self.tokens.get(id)
         row = await self.tokens.table.edit(id, lambda row: _changed(row, fields, limits))
         if row.account != before.account:
@@ -172,7 +172,7 @@ class TokenDesk:
         """Have what a token has spent of its own budgets counted beside its new account. Calls in
         flight are booked where they began."""
         now, move = self._clock(), secrets.token_hex(8)
-        old, new = principal_of(before, None, None), principal_of(after, None, None)
+        old, new = make_principal(before, None, None), make_principal(after, None, None)
         for budget in before.limits.budgets:
             there, here = (reserve(who, budget, 0, now) for who in (old, new))
             try:
@@ -189,11 +189,11 @@ class TokenDesk:
         secret, row = await self.tokens.rotate(id, grace=rotation.grace)
         return Issued(secret, await self._shown_for_sure(row))
 
-    async def revoke(self, id: str, by: Principal = ROOT) -> Done:
+    async def revoke(self, id: str, by: Principal = ROOT) -> Ok:
         """Dead at once, and gone."""
         await self._may_touch(id, by)
         await self.tokens.revoke(id)
-        return Done()
+        return Ok()
 
     async def _shown_for_sure(self, row: Token) -> TokenOut:
         """A token that was just written: that is not undone, nor its secret lost, because what it
@@ -202,17 +202,19 @@ class TokenDesk:
             return (await self._shown([row]))[0]
         except StoreUnavailableError:
             unread = MemoryStore(clock=self._clock)
-            standing = (await standings(unread, [principal_of(row, None, None)], self._clock()))[0]
+            standing = (
+                await read_limit_usage(unread, [make_principal(row, None, None)], self._clock())
+            )[0]
             return self._out(row, standing, self._clock())
 
     async def _shown(self, rows: list[Token]) -> list[TokenOut]:
         now = self._clock()
-        callers = [principal_of(row, None, None) for row in rows]
-        levels = await standings(self._store, callers, now)
+        callers = [make_principal(row, None, None) for row in rows]
+        levels = await read_limit_usage(self._store, callers, now)
         pairs = zip(rows, levels, strict=True)
         return [self._out(row, standing, now) for row, standing in pairs]
 
-    def _out(self, row: Token, standing: Standing, now: float) -> TokenOut:
+    def _out(self, row: Token, standing: LimitUsage, now: float) -> TokenOut:
         return TokenOut(
             id=row.id,
             name=row.name,
@@ -223,7 +225,7 @@ class TokenDesk:
             networks=row.networks,
             account=row.account,
             group=row.group,
-            may_pin=row.may_pin,
+            may_choose_key=row.may_choose_key,
             scopes=row.scopes,
             limits=standing,
         )
@@ -309,7 +311,7 @@ class TokenDesk:
 def _may_grant(by: Principal, scopes: tuple[Scope, ...]) -> None:
     if scopes and "root" not in by.scopes:
         message = "scopes: only who has the scope 'root' may give them, or touch who has any."
-        raise APIError(Kind.FORBIDDEN, message, param="scopes")
+        raise APIError(ErrorKind.FORBIDDEN, message, param="scopes")
 
 
 def _changed(row: Token, fields: dict[str, Any], limits: dict[str, Any]) -> Token:
@@ -317,7 +319,7 @@ def _changed(row: Token, fields: dict[str, Any], limits: dict[str, Any]) -> Toke
     return msgspec.structs.replace(row, **fields, limits=changed)
 
 
-def _status(row: Token, standing: Standing, now: float) -> Status:
+def _status(row: Token, standing: LimitUsage, now: float) -> Status:
     if not row.enabled:
         return "disabled"
     if row.expires is not None and row.expires <= now:

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from asgi_aiproxy.accounts import Token, Tokens
+from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.admin.budgets import MICRO
-from asgi_aiproxy.admin.routes import MOST, Page, Route
+from asgi_aiproxy.admin.routing import MOST, Page, Route
 from asgi_aiproxy.errors import APIError, invalid
-from asgi_aiproxy.ledger import By, Ledger, Query, State, Totals
 from asgi_aiproxy.stores.base import Store
-from asgi_aiproxy.tenants import Token, Tokens
-from asgi_aiproxy.tenants.tokens import TOKENS
-from asgi_aiproxy.usage import UsageRecord
+from asgi_aiproxy.usage.ledger import By, Ledger, Query, State, Totals
+from asgi_aiproxy.usage.record import UsageRecord
 
 _LONGEST = 400  # days
 _USUAL = 30
@@ -77,11 +77,11 @@ class SumOut(msgspec.Struct, frozen=True, kw_only=True):
     input: int
     output: int
     usd: float
-    absorbed_usd: float
+    not_charged_usd: float
     units: int
 
 
-class UsageDesk:
+class UsageService:
     """What can be read in the ledger of a store. Raises APIError, which names the field, and
     StoreUnavailableError."""
 
@@ -99,8 +99,8 @@ class UsageDesk:
         try:
             found = await self._ledger.query(query.query(), after=query.after, limit=query.limit)
         except ValueError as error:
-            raise no_place(query.after) from error
-        return Page([shown(record) for record in found.records], found.after or None)
+            raise invalid_cursor_error(query.after) from error
+        return Page([to_record_out(record) for record in found.records], found.after or None)
 
     async def total(self, query: UsageQuery) -> SumOut:
         """What the exchanges come to that are kept one by one."""
@@ -188,12 +188,12 @@ class UsageDesk:
         ]
 
 
-def no_place(after: str) -> APIError:
+def invalid_cursor_error(after: str) -> APIError:
     """A log has no such place."""
     return invalid(f"after: there is no record {after!r}.", "after")
 
 
-def shown(record: UsageRecord) -> RecordOut:
+def to_record_out(record: UsageRecord) -> RecordOut:
     """A record with its cost in dollars."""
     fields: dict[str, Any] = msgspec.structs.asdict(record)
     usd = record.cost / MICRO if record.cost is not None else None
@@ -208,6 +208,6 @@ def _sum(name: str, totals: Totals) -> SumOut:
         input=totals.input,
         output=totals.output,
         usd=totals.cost / MICRO,
-        absorbed_usd=totals.absorbed / MICRO,
+        not_charged_usd=totals.not_charged / MICRO,
         units=totals.units,
     )

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from asgi_aiproxy.accounts import NoSuchRowError, Voucher, VoucherError, Vouchers
 from asgi_aiproxy.admin.budgets import MICRO
-from asgi_aiproxy.admin.routes import Page, PageQuery, Route, Text, paged
-from asgi_aiproxy.errors import APIError, Kind, invalid
-from asgi_aiproxy.identity import Budget
+from asgi_aiproxy.admin.routing import Page, PageQuery, Route, TextBody, paginate
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
+from asgi_aiproxy.principal import Budget
 from asgi_aiproxy.stores.base import Store
-from asgi_aiproxy.tenants import NoSuchRowError, Voucher, VoucherError, Vouchers
 
 Status = Literal["open", "redeemed", "disabled", "expired"]
 Place = Annotated[str, Meta(pattern=r"^(token|account)/.+$")]
@@ -37,7 +37,7 @@ class VouchersNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise invalid("usd: vouchers are worth either usd or units.", "usd")
 
 
-class Codes(msgspec.Struct, frozen=True):
+class VoucherCodes(msgspec.Struct, frozen=True):
     """The codes, which are shown this once."""
 
     codes: list[str]
@@ -70,13 +70,13 @@ class VoucherOut(msgspec.Struct, frozen=True, kw_only=True):
     redeemed_at: float
 
 
-class LotQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BatchQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The lot that is meant; all, if it is not named."""
 
     name: str | None = None
 
 
-class VoucherDesk:
+class VoucherService:
     """What can be done about the vouchers of a store. Raises as `TokenDesk` does."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
@@ -86,13 +86,15 @@ class VoucherDesk:
     async def page(self, query: PageQuery) -> Page[VoucherOut]:
         """Vouchers by their ids."""
         rows = await self._vouchers.table.page(query.after, query.limit + 1)
-        return paged([self._shown(row) for row in rows.values()], query.limit, lambda row: row.id)
+        return paginate(
+            [self._shown(row) for row in rows.values()], query.limit, lambda row: row.id
+        )
 
     async def get(self, id: str) -> VoucherOut:
         """One voucher."""
         return self._shown(await self._vouchers.table.get(id))
 
-    async def create(self, new: VouchersNew) -> Codes:
+    async def create(self, new: VouchersNew) -> VoucherCodes:
         """New vouchers; their codes are nowhere else."""
         if new.expires is not None and not self._clock() < new.expires < 32_503_680_000:
             raise invalid("expires: it must be a Unix time, in seconds, to come.", "expires")
@@ -105,13 +107,13 @@ class VoucherDesk:
         codes = await self._vouchers.create(
             new.count, worth.limit, unit=worth.unit, name=new.name, expires=new.expires
         )
-        return Codes(codes)
+        return VoucherCodes(codes)
 
-    async def all(self, query: LotQuery) -> list[VoucherOut]:
+    async def all(self, query: BatchQuery) -> list[VoucherOut]:
         """All vouchers of a lot."""
         return [self._shown(row) async for row in self._vouchers.export(query.name)]
 
-    async def export(self, query: LotQuery) -> Text:
+    async def export(self, query: BatchQuery) -> TextBody:
         """All vouchers of a lot as CSV, without their codes."""
         out = io.StringIO()
         table = csv.writer(out)
@@ -122,7 +124,7 @@ class VoucherDesk:
             for name in ("created", "expires", "redeemed_at"):
                 values[name] = _date(values[name])
             table.writerow([_plain(value) for value in values.values()])
-        return Text(out.getvalue().encode(), "text/csv; charset=utf-8")
+        return TextBody(out.getvalue().encode(), "text/csv; charset=utf-8")
 
     async def enable(self, id: str, enabled: bool) -> VoucherOut:
         """Let a voucher be redeemed, or not."""
@@ -138,7 +140,7 @@ class VoucherDesk:
         except VoucherError as error:
             message, field = str(error), "onto" if "budget" in str(error) else "code"
             raise APIError(
-                Kind.INVALID, f"{field}: {message}", status=409, param=field, code="voucher"
+                ErrorKind.INVALID, f"{field}: {message}", status=409, param=field, code="voucher"
             ) from error
         except NoSuchRowError as error:
             raise invalid(f"onto: there is no {kind} {id!r}.", "onto") from error
@@ -183,7 +185,7 @@ class VoucherDesk:
                 need="write",
                 run=lambda call: self.create(call.body),
                 body=VouchersNew,
-                answer=Codes,
+                answer=VoucherCodes,
                 status=201,
                 summary="Make vouchers; codes are shown once.",
             ),
@@ -192,8 +194,8 @@ class VoucherDesk:
                 path="/vouchers/export",
                 need="read",
                 run=lambda call: self.export(call.query),
-                query=LotQuery,
-                answer=Text,
+                query=BatchQuery,
+                answer=TextBody,
                 media_type="text/csv",
                 summary="All vouchers of a lot, as CSV.",
             ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy.cli import groups, keys, tokens, usage, vouchers
-from asgi_aiproxy.cli.words import Commands
+from asgi_aiproxy.cli.options import Commands
 
 
 def add_commands(commands: Commands) -> None:

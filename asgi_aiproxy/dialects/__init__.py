@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from asgi_aiproxy.dialects.anthropic import Anthropic
-from asgi_aiproxy.dialects.base import Dialect, Draft, Face, Language, Operation
+from asgi_aiproxy.dialects.base import (
+    Dialect,
+    InboundDialect,
+    Operation,
+    OutboundDialect,
+    ProviderRequest,
+)
 from asgi_aiproxy.dialects.gemini import Gemini
 from asgi_aiproxy.dialects.ollama import Ollama
 from asgi_aiproxy.dialects.openai_chat import OpenAIChat
@@ -26,13 +32,13 @@ __all__ = [
     "OPENAI_RESPONSES",
     "Anthropic",
     "Dialect",
-    "Draft",
-    "Face",
     "Gemini",
-    "Language",
+    "InboundDialect",
     "Ollama",
     "OpenAIChat",
     "OpenAICompletions",
     "OpenAIResponses",
     "Operation",
+    "OutboundDialect",
+    "ProviderRequest",
 ]

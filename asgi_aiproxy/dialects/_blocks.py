@@ -53,7 +53,7 @@ class Blocks:
         """Whether a block of text is open."""
         return self._kind is not None
 
-    def knows(self, key: Hashable) -> bool:
+    def has(self, key: Hashable) -> bool:
         """Whether this call has begun."""
         return key in self._calls
 

@@ -55,10 +55,10 @@ def media_type(media: Media) -> str:
     declared = _OTHER_NAMES.get(declared, declared)
     if "*" in declared or declared == "application/octet-stream":
         declared = ""
-    return sniffed(media.data) or declared
+    return sniff_media_type(media.data) or declared
 
 
-def sniffed(data: str) -> str:
+def sniff_media_type(data: str) -> str:
     """The media type that the first bytes of base64 tell; empty if they tell none."""
     head = "".join(data[:_SEEN].split())
     try:

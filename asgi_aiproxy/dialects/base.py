@@ -33,7 +33,7 @@ class Operation(msgspec.Struct, frozen=True):
     default_model: str = ""
 
 
-class Head(msgspec.Struct, frozen=True, gc=False):
+class RequestSummary(msgspec.Struct, frozen=True, gc=False):
     """What the gateway itself reads of a client's request.
 
     `fields` are the members of the body, still encoded. `usage_wanted`: in the stream. `provider`
@@ -47,7 +47,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     provider: str = ""
 
 
-class Draft(msgspec.Struct, frozen=True, gc=False):
+class ProviderRequest(msgspec.Struct, frozen=True, gc=False):
     """An upstream request before base URL and credentials.
 
     `ignored` names the members of the caller's request that could not be carried.
@@ -105,7 +105,7 @@ class Encoder(Protocol):
         """The frames that tell a client in mid-stream that the answer broke."""
 
 
-class Echo(Protocol):
+class NativeStream(Protocol):
     """Reads along while an answer passes through in its own dialect."""
 
     @property
@@ -124,7 +124,7 @@ class Echo(Protocol):
     def ended(self) -> bool:
         """Whether the language's last word was said. (Some have none: False to the end.)"""
 
-    def skim(self, data: bytes) -> tuple[bytes, bytes]:
+    def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
         """What the client gets for whole frames `data`, after `started`, as long as none is read.
 
         The second part begins with the first frame that must be read, by `feed`. It is empty if
@@ -144,7 +144,7 @@ class Echo(Protocol):
         """What the client gets for an answer that is not streamed; raises APIError."""
 
 
-class Face(ABC):
+class InboundDialect(ABC):
     """A language in which we are the server. Pure: no state, no I/O."""
 
     name: ClassVar[str]
@@ -157,7 +157,7 @@ class Face(ABC):
         """What `method` and `path` (percent-encoded, below the mount) ask for, if anything."""
 
     @abstractmethod
-    def head(self, operation: Operation, body: bytes) -> Head:
+    def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read what routing needs; raises APIError of kind `invalid` naming the field."""
 
     @abstractmethod
@@ -173,7 +173,7 @@ class Face(ABC):
         """Write an error body."""
 
     @abstractmethod
-    def encode_break(self, error: APIError) -> bytes:
+    def encode_stream_error(self, error: APIError) -> bytes:
         """Write the frames that end a stream which had no content yet."""
 
     @abstractmethod
@@ -181,24 +181,25 @@ class Face(ABC):
         """A writer for one streamed answer."""
 
     @abstractmethod
-    def forward(
+    def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
-    ) -> Draft:
+    ) -> ProviderRequest:
         """A client's own request for a provider that speaks this language, asking for `model`.
 
         `fields` are the members of the body, still encoded.
         """
 
     @abstractmethod
-    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+    def native_stream(self, *, usage_wanted: bool, exact: bool) -> NativeStream:
         """A companion for an answer that passes through.
 
-        `usage_wanted`: the client asked for usage in the stream. `exact`: the provider speaks
+        `usage_wanted`: the client asked for usage in the stream. `strict_format`: the provider
+        speaks
         without slips; otherwise they are mended on the way.
         """
 
 
-class Language(ABC):
+class OutboundDialect(ABC):
     """A language in which we are the client. Pure: no state, no I/O."""
 
     name: ClassVar[str]
@@ -208,7 +209,7 @@ class Language(ABC):
         return model
 
     @abstractmethod
-    def encode_request(self, request: Request) -> Draft:
+    def encode_request(self, request: Request) -> ProviderRequest:
         """Write a request for a provider; raises APIError on structure it can not carry."""
 
     @abstractmethod
@@ -224,11 +225,11 @@ class Language(ABC):
         """A reader for one streamed answer."""
 
     @abstractmethod
-    def list_request(self) -> Draft:
+    def models_request(self) -> ProviderRequest:
         """Ask a provider (by GET) for the models it offers."""
 
     @abstractmethod
-    def decode_list(self, body: bytes) -> tuple[str, ...]:
+    def decode_models(self, body: bytes) -> tuple[str, ...]:
         """Read the names of models a provider offers; raises ValueError if they can not be."""
 
     def framer(self, media_type: str) -> Framer:
@@ -236,7 +237,7 @@ class Language(ABC):
         return SSEFramer()
 
 
-class Dialect(Face, Language):
+class Dialect(InboundDialect, OutboundDialect):
     """A language spoken both ways."""
 
     name: ClassVar[str]

@@ -10,11 +10,11 @@ from random import getrandbits
 from typing import Any, ClassVar
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read, _schema
+from asgi_aiproxy.dialects import _json_schema, _parsing
 from asgi_aiproxy.dialects._blocks import Blocks
-from asgi_aiproxy.dialects._left_out import left_out
-from asgi_aiproxy.dialects.base import Draft, Language, NewId
-from asgi_aiproxy.errors import APIError, Kind, invalid, kind_of
+from asgi_aiproxy.dialects._unsupported import unsupported_fields
+from asgi_aiproxy.dialects.base import NewId, OutboundDialect, ProviderRequest
+from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status, invalid
 from asgi_aiproxy.framing import Framer, NDJSONFramer
 from asgi_aiproxy.messages import (
     Event,
@@ -26,7 +26,7 @@ from asgi_aiproxy.messages import (
     Refusal,
     Request,
     Response,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     ToolResult,
@@ -36,7 +36,7 @@ from asgi_aiproxy.messages import (
 
 NAME = "ollama"
 
-_STOPS = {"stop": Stop.END, "length": Stop.LENGTH}
+_STOPS = {"stop": StopReason.END, "length": StopReason.LENGTH}
 
 
 def new_id() -> str:
@@ -44,7 +44,7 @@ def new_id() -> str:
     return f"call_{getrandbits(96):024x}"
 
 
-class Ollama(Language):
+class Ollama(OutboundDialect):
     """Ollama's dialect. `new_id` is for tests that compare bytes."""
 
     name: ClassVar[str] = NAME
@@ -52,9 +52,9 @@ class Ollama(Language):
     def __init__(self, *, new_id: NewId = new_id) -> None:
         self._new_id = new_id
 
-    def encode_request(self, request: Request) -> Draft:
+    def encode_request(self, request: Request) -> ProviderRequest:
         """Write the body of POST /api/chat."""
-        ignored = left_out(request, NAME)
+        ignored = unsupported_fields(request, NAME)
         parts = [part for message in request.messages for part in message.parts]
         names = {part.id: part.name for part in parts if isinstance(part, ToolCall)}
         one_at_a_time = request.parallel_tools is False and bool(request.tools)
@@ -72,7 +72,7 @@ class Ollama(Language):
             "stream": request.stream,
         }
         if not body["messages"]:  # it would load the model and answer nothing
-            raise _read.nothing_said()
+            raise _parsing.empty_messages_error()
         if request.tools and not (request.tool_choice and request.tool_choice.mode == "none"):
             body["tools"] = [
                 {
@@ -80,7 +80,7 @@ class Ollama(Language):
                     "function": {
                         "name": tool.name,
                         "description": tool.description,
-                        "parameters": _schema.of_object(tool.schema),
+                        "parameters": _json_schema.object_schema(tool.schema),
                     },
                 }
                 for tool in request.tools
@@ -104,37 +104,37 @@ class Ollama(Language):
         given_options = {name: value for name, value in options.items() if value is not None}
         if given_options:
             body["options"] = given_options
-        return Draft("/api/chat", body, ignored=tuple(dict.fromkeys(ignored)))
+        return ProviderRequest("/api/chat", body, ignored=tuple(dict.fromkeys(ignored)))
 
     def decode_response(self, body: bytes) -> Response:
         """Read a whole answer: the one line that is all of it."""
-        if _read.object_in(body) is None:
-            raise _read.unreadable(200, body)
+        if _parsing.parse_object(body) is None:
+            raise _parsing.unparsable_response_error(200, body)
         decoder = self.decoder()
         return fold([*decoder.feed(body), *decoder.close()])
 
     def decode_error(self, status: int, body: bytes) -> APIError:
         """Read an error answer."""
-        answer = _read.object_in(body)
+        answer = _parsing.parse_object(body)
         message = answer.get("error") if answer is not None else None
         if not isinstance(message, str) or not message:
-            return _read.unreadable(status, body)
-        kind = kind_of(status)
+            return _parsing.unparsable_response_error(status, body)
+        kind = error_kind_for_status(status)
         return APIError(
-            kind, message, status=_read.client_status(status, kind), upstream_status=status
+            kind, message, status=_parsing.client_status(status, kind), upstream_status=status
         )
 
     def decoder(self) -> Decoder:
         """A reader of lines."""
         return Decoder(self._new_id)
 
-    def list_request(self) -> Draft:
+    def models_request(self) -> ProviderRequest:
         """GET /api/tags."""
-        return Draft("/api/tags", {})
+        return ProviderRequest("/api/tags", {})
 
-    def decode_list(self, body: bytes) -> tuple[str, ...]:
+    def decode_models(self, body: bytes) -> tuple[str, ...]:
         """Read the list."""
-        return _read.names(body, "models", "name")
+        return _parsing.names(body, "models", "name")
 
     def framer(self, media_type: str) -> Framer:
         """Lines."""
@@ -159,7 +159,7 @@ class Decoder:
         """The events of one line."""
         line = _json.loads(data)
         if line.get("error"):
-            raise APIError(Kind.UPSTREAM, str(line["error"]))
+            raise APIError(ErrorKind.UPSTREAM, str(line["error"]))
         return list(self._line(line))
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
@@ -169,10 +169,10 @@ class Decoder:
     def close(self) -> Sequence[Event]:
         """The end of the message; the last line must have come."""
         if self._word is None:
-            raise _read.broken("the stream ended before it was done")
-        stop = _STOPS.get(self._word, Stop.OTHER)
-        if self._blocks.called and stop is not Stop.LENGTH:
-            stop = Stop.TOOLS
+            raise _parsing.truncated_response_error("the stream ended before it was done")
+        stop = _STOPS.get(self._word, StopReason.OTHER)
+        if self._blocks.called and stop is not StopReason.LENGTH:
+            stop = StopReason.TOOLS
         return [*self._blocks.end(), MessageEnd(stop, self.usage, self._word)]
 
     def _line(self, line: dict[str, Any]) -> Iterator[Event]:
@@ -198,8 +198,8 @@ class Decoder:
             self._word = line.get("done_reason") or "stop"
             if "eval_count" in line or "prompt_eval_count" in line:
                 self.usage = Usage(
-                    input=_read.count(line, "prompt_eval_count"),
-                    output=_read.count(line, "eval_count"),
+                    input=_parsing.read_count(line, "prompt_eval_count"),
+                    output=_parsing.read_count(line, "eval_count"),
                 )
 
 
@@ -224,7 +224,7 @@ def _write(message: Message, names: dict[str, str], ignored: list[str]) -> Itera
             case Reasoning(thought):
                 out["thinking"] = out.get("thinking", "") + thought
             case ToolCall(_, name, arguments):
-                value = _read.arguments(arguments, ignored)
+                value = _parsing.arguments(arguments, ignored)
                 call = {"function": {"name": name, "arguments": value}}
                 out.setdefault("tool_calls", []).append(call)
     if out["content"] or len(out) > 2:
@@ -233,7 +233,7 @@ def _write(message: Message, names: dict[str, str], ignored: list[str]) -> Itera
 
 def _show(out: dict[str, Any], media: list[Media]) -> None:
     for item in media:
-        if text := _read.text_of(item):
+        if text := _parsing.document_text(item):
             out["content"] = "\n".join(filter(None, (out["content"], item.name, text)))
             continue
         if item.kind != "image" or not item.data:

@@ -15,10 +15,19 @@ from typing import Any, ClassVar
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.base import Clock, Draft, Echo, Encoder, Face, Head, NewId, Operation
-from asgi_aiproxy.dialects.openai_chat import OpenAIChat, provider_of, responses, wire
-from asgi_aiproxy.dialects.openai_chat.echo import Exact
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.base import (
+    Clock,
+    Encoder,
+    InboundDialect,
+    NativeStream,
+    NewId,
+    Operation,
+    ProviderRequest,
+    RequestSummary,
+)
+from asgi_aiproxy.dialects.openai_chat import OpenAIChat, responses, schemas, split_provider
+from asgi_aiproxy.dialects.openai_chat.native_stream import OpenAINativeStream
 from asgi_aiproxy.dialects.openai_chat.usage import encode_usage
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.framing import encode_frame
@@ -54,7 +63,7 @@ class CompletionRequest(msgspec.Struct):
     frequency_penalty: float | None = None
     user: str | None = None
     stream: bool | None = None
-    stream_options: wire.StreamOptions | None = None
+    stream_options: schemas.StreamOptions | None = None
     n: int | None = None
     best_of: int | None = None
     logprobs: int | None = None
@@ -68,7 +77,7 @@ def new_id() -> str:
     return f"cmpl-{getrandbits(128):032x}"
 
 
-class OpenAICompletions(Face):
+class OpenAICompletions(InboundDialect):
     """The legacy completions face. `now` and `new_id` are for tests that compare bytes."""
 
     name: ClassVar[str] = NAME
@@ -83,31 +92,31 @@ class OpenAICompletions(Face):
         """POST /v1/completions."""
         return _OPERATION if method == "POST" and path == "/v1/completions" else None
 
-    def head(self, operation: Operation, body: bytes) -> Head:
+    def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read model, streaming and the wish for usage."""
-        fields = _read.fields(body)
-        stream = _read.member(fields, "stream", _read.flag)
-        options = _read.member(fields, "stream_options", wire.stream_options)
-        return Head(
-            model=_read.model_of(fields),
+        fields = _parsing.fields(body)
+        stream = _parsing.member(fields, "stream", _parsing.flag)
+        options = _parsing.member(fields, "stream_options", schemas.stream_options)
+        return RequestSummary(
+            model=_parsing.read_model(fields),
             stream=stream is True,
             fields=fields,
             usage_wanted=bool(options and options.include_usage),
-            provider=provider_of(fields),
+            provider=split_provider(fields),
         )
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         """Read a completion request as a chat of one message."""
-        asked = _read.body(_request, body)
+        asked = _parsing.body(_request, body)
         for name in ("n", "best_of"):
             if getattr(asked, name) not in (None, 1):
                 raise invalid(f"'{name}' must be 1 for this model.", name)
-        rest = _read.members(body, (*CompletionRequest.__struct_fields__, "provider"))
+        rest = _parsing.members(body, (*CompletionRequest.__struct_fields__, "provider"))
         rest |= {"logprobs": asked.logprobs} if asked.logprobs else {}
         return Request(
             model=asked.model,
             messages=(Message("user", (Text(_prompt(asked.prompt)),)),),
-            max_tokens=_read.limit(asked.max_tokens, "max_tokens"),
+            max_tokens=_parsing.limit(asked.max_tokens, "max_tokens"),
             temperature=asked.temperature,
             top_p=asked.top_p,
             stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
@@ -140,7 +149,7 @@ class OpenAICompletions(Face):
         """Write an error body."""
         return responses.encode_error(error)
 
-    def encode_break(self, error: APIError) -> bytes:
+    def encode_stream_error(self, error: APIError) -> bytes:
         """An error frame."""
         return encode_frame(responses.encode_error(error))
 
@@ -150,22 +159,22 @@ class OpenAICompletions(Face):
             usage_wanted=request.stream_usage, created=int(self._now()), new_id=self._new_id()
         )
 
-    def forward(
+    def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
-    ) -> Draft:
+    ) -> ProviderRequest:
         """The request as it came, with the model's name and a wish for usage."""
-        return OpenAIChat().forward(operation, model, fields, stream=stream)
+        return OpenAIChat().native_request(operation, model, fields, stream=stream)
 
-    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+    def native_stream(self, *, usage_wanted: bool, exact: bool) -> NativeStream:
         """A companion for an answer that passes through."""
-        return Exact(usage_wanted=usage_wanted)
+        return OpenAINativeStream(usage_wanted=usage_wanted)
 
 
 def _prompt(prompt: Any) -> str:
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         return str(prompt[0])
     if prompt is None:
-        raise _read.required("prompt")
+        raise _parsing.missing_field_error("prompt")
     if not isinstance(prompt, str):
         raise invalid(
             "For this model 'prompt' must be one string: no tokens, and no more than one.", "prompt"

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from asgi_aiproxy.keys.key import Key, fingerprint, matches, serves
+from asgi_aiproxy.keys.encryption import NoEncryption, Sealer, SealError
+from asgi_aiproxy.keys.health import Health, HealthChange, classify_response
+from asgi_aiproxy.keys.key import Key, fingerprint, matches_any, matches_pattern
+from asgi_aiproxy.keys.key_state import KeyStatus
 from asgi_aiproxy.keys.lease import Lease, NoKeyError
 from asgi_aiproxy.keys.pool import KeyPool
-from asgi_aiproxy.keys.sealer import Sealer, SealError, Unsealed
-from asgi_aiproxy.keys.slot import KeyStatus
 from asgi_aiproxy.keys.strategies import Strategy
-from asgi_aiproxy.keys.verdict import Health, Verdict, verdict
 
 __all__ = [
     "Health",
+    "HealthChange",
     "Key",
     "KeyPool",
     "KeyStatus",
     "Lease",
+    "NoEncryption",
     "NoKeyError",
     "SealError",
     "Sealer",
     "Strategy",
-    "Unsealed",
-    "Verdict",
+    "classify_response",
     "fingerprint",
-    "matches",
-    "serves",
-    "verdict",
+    "matches_any",
+    "matches_pattern",
 ]

@@ -47,7 +47,7 @@ class Key:
             object.__setattr__(self, "id", fingerprint(self.secret))
         elif not self.id.isprintable():
             raise ConfigurationError("The id of a key must be printable, it is told in headers.")
-        object.__setattr__(self, "models", patterns(self.models))
+        object.__setattr__(self, "models", as_patterns(self.models))
         if self.weight < 1:
             raise ConfigurationError(f"Key {self.id!r}: the weight must be at least 1.")
         for name in ("rpm", "tpm", "concurrency"):
@@ -98,7 +98,7 @@ def fingerprint(secret: str) -> str:
     return "key-" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def fit(key: Key, pool: str) -> Key:
+def validate_key(key: Key, pool: str) -> Key:
     """The same key. Raises ConfigurationError if no request could carry its secret."""
     if not key.secret:
         raise ConfigurationError(f"Pool {pool!r}: a key is empty (id {key.id!r}).")
@@ -111,7 +111,7 @@ def fit(key: Key, pool: str) -> Key:
     return key
 
 
-def listed(keys: str | Key | Iterable[str | Key], owner: str) -> list[str | Key]:
+def as_list(keys: str | Key | Iterable[str | Key], owner: str) -> list[str | Key]:
     """Keys however they are given: one, or several."""
     if isinstance(keys, str | Key):
         return [keys]
@@ -123,16 +123,16 @@ def listed(keys: str | Key | Iterable[str | Key], owner: str) -> list[str | Key]
     return list(keys)
 
 
-def patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+def as_patterns(given: str | Iterable[str]) -> tuple[str, ...]:
     """Patterns of models; one may stand alone."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def matches(pattern: str, model: str) -> bool:
+def matches_pattern(pattern: str, model: str) -> bool:
     """Whether a model is what `pattern` means: `*` stands for anything, `?` for one character."""
     return fnmatchcase(model, pattern.replace("[", "[[]"))  # models have names like "sonnet[1m]"
 
 
-def serves(patterns: Iterable[str], model: str) -> bool:
+def matches_any(patterns: Iterable[str], model: str) -> bool:
     """Whether a model is one of `patterns`."""
-    return any(matches(pattern, model) for pattern in patterns)
+    return any(matches_pattern(pattern, model) for pattern in patterns)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from asgi_aiproxy.errors import About, AIProxyError
-from asgi_aiproxy.keys.learned import used_up
-from asgi_aiproxy.keys.slot import Slot
+from asgi_aiproxy.errors import AIProxyError, RefusalScope
+from asgi_aiproxy.keys.key_state import KeyState
+from asgi_aiproxy.keys.rate_limit_headers import exhausted_for
 
 if TYPE_CHECKING:
     from asgi_aiproxy.keys.pool import KeyPool
@@ -52,7 +52,7 @@ class Lease:
 
     __slots__ = ("_model", "_pool", "_slot", "key")
 
-    def __init__(self, pool: KeyPool, slot: Slot, model: str = "") -> None:
+    def __init__(self, pool: KeyPool, slot: KeyState, model: str = "") -> None:
         self._pool: KeyPool | None = pool
         self._model = model
         self._slot = slot
@@ -67,13 +67,13 @@ class Lease:
     def __exit__(self, *exc: object) -> None:
         self.release()
 
-    def settle(
+    def report(
         self,
         status: int,
         retry_after: float | None = None,
         *,
         code: str | None = None,
-        about: About | None = None,
+        about: RefusalScope | None = None,
     ) -> None:
         """Judge the key by the status of its answer; `retry_after` is in seconds.
 
@@ -82,19 +82,19 @@ class Lease:
         """
         if self._pool is not None:
             if about is None and status == 429 and code is None and self._model:
-                about = About.MODEL
+                about = RefusalScope.MODEL
             self._pool._judge(self._slot, self._model, status, retry_after, code, about)
 
-    def learn(self, headers: Sequence[tuple[str, str]], now: float) -> None:
+    def update_from_headers(self, headers: Sequence[tuple[str, str]], now: float) -> None:
         """Heed what the headers of an answer tell of the key's limits: one that is used up rests
         until it is renewed. `now` is Unix time.
         """
-        if self._pool is not None and (seconds := used_up(headers, now)):
+        if self._pool is not None and (seconds := exhausted_for(headers, now)):
             self._pool._pause(self._slot, self._model, seconds)
 
-    def spend(self, tokens: int) -> None:
+    def count_tokens(self, tokens: int) -> None:
         """Count tokens against the key's limit."""
-        self._slot.spend(tokens)
+        self._slot.count_tokens(tokens)
 
     def release(self) -> None:
         """End the use."""
@@ -102,14 +102,14 @@ class Lease:
         if pool is not None:
             pool._release(self._slot)
 
-    def forgo(self) -> None:
+    def cancel(self) -> None:
         """End a use that has not begun: nothing is counted."""
         if self._pool is not None:
-            self._slot.forgo()
+            self._slot.cancel_use()
         self.release()
 
 
-class Want(msgspec.Struct, frozen=True, gc=False):
+class KeyRequest(msgspec.Struct, frozen=True, gc=False):
     """What a call asks a pool for."""
 
     model: str

@@ -10,30 +10,30 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, Self
 
-from asgi_aiproxy.errors import About, ConfigurationError
-from asgi_aiproxy.keys.condition import condition, none_available
-from asgi_aiproxy.keys.key import Key, check_new, fit, listed, serves
-from asgi_aiproxy.keys.lease import Lease, NoKeyError, Want
-from asgi_aiproxy.keys.line import Line
-from asgi_aiproxy.keys.prober import Prober, Test
-from asgi_aiproxy.keys.slot import KeyStatus, Slot
+from asgi_aiproxy.errors import ConfigurationError, RefusalScope
+from asgi_aiproxy.keys.health import LONGEST, Health, classify_response
+from asgi_aiproxy.keys.health_check import HealthChecker, Test
+from asgi_aiproxy.keys.key import Key, as_list, check_new, matches_any, validate_key
+from asgi_aiproxy.keys.key_state import KeyState, KeyStatus
+from asgi_aiproxy.keys.lease import KeyRequest, Lease, NoKeyError
+from asgi_aiproxy.keys.pool_description import describe_pool, no_key_available
 from asgi_aiproxy.keys.strategies import (
     STRATEGIES,
-    Group,
+    PriorityGroup,
     Strategy,
     grouped,
-    ramped,
+    slow_start,
     sticky,
     system_random,
 )
-from asgi_aiproxy.keys.verdict import LONGEST, Health, verdict
+from asgi_aiproxy.keys.wait_queue import FairQueue
 from asgi_aiproxy.stores.base import check_store
 
 if TYPE_CHECKING:
-    from asgi_aiproxy.keys.sealer import Seals
-    from asgi_aiproxy.keys.shared import Shared
-    from asgi_aiproxy.keys.table import KeyTable
-    from asgi_aiproxy.stores.base import Away, Store
+    from asgi_aiproxy.keys.encryption import SecretCipher
+    from asgi_aiproxy.keys.key_store import KeyStore
+    from asgi_aiproxy.keys.shared_pool import SharedPoolBackend
+    from asgi_aiproxy.stores.base import OutagePolicy, Store
 
 
 class KeyPool:
@@ -63,10 +63,10 @@ class KeyPool:
         name: str = "",
         strategy: Strategy = "weighted",
         cooldown: float = 30.0,
-        wait: float = 0.0,
+        max_wait_seconds: float = 0.0,
         store: Store | None = None,
-        sealer: Seals | None = None,
-        away: Away | Literal["fail_open", "fail_closed"] = "fail_open",
+        sealer: SecretCipher | None = None,
+        on_store_outage: OutagePolicy | Literal["fail_open", "fail_closed"] = "fail_open",
         clock: Callable[[], float] = time.monotonic,
         random: random.Random | None = None,
     ) -> None:
@@ -78,35 +78,35 @@ class KeyPool:
         if strategy not in STRATEGIES:
             known = ", ".join(STRATEGIES)
             raise ConfigurationError(f"Unknown strategy {strategy!r}. There are: {known}.")
-        if not cooldown > 0 or not wait >= 0:
+        if not cooldown > 0 or not max_wait_seconds >= 0:
             raise ConfigurationError(
                 f"Pool {name!r}: cooldown must be above 0 and wait not below, in seconds."
             )
         self.name = name
         self._strategy = STRATEGIES[strategy]
         self._cooldown = cooldown
-        self._wait = wait
+        self._wait = max_wait_seconds
         self._clock = clock
         self._random = random if random is not None else system_random()
-        self._slots: dict[str, Slot] = {}
-        self._groups: list[Group] | None = None  # made when needed
+        self._slots: dict[str, KeyState] = {}
+        self._groups: list[PriorityGroup] | None = None  # made when needed
         self._shy = False  # whether any key may have to come back slowly
-        self._waiting = Line(self._take)
-        self._shared: Shared | None = None
+        self._waiting = FairQueue(self._take)
+        self._shared: SharedPoolBackend | None = None
         self._asks = False
-        self._prober: Prober | None = None
-        for key in listed(keys, name):
+        self._prober: HealthChecker | None = None
+        for key in as_list(keys, name):
             made = self._made(key)
             if made.id in self._slots:
                 same = self._slots[made.id].key.secret == made.secret
                 what = "the same key is given twice" if same else "two keys have the same id"
                 raise ConfigurationError(f"Pool {name!r}: {what}: {made.id!r}.")
-            self._slots[made.id] = Slot(made, clock)
+            self._slots[made.id] = KeyState(made, clock)
         self._given = self.keys
         if store is not None:
-            from asgi_aiproxy.keys.shared import Shared
+            from asgi_aiproxy.keys.shared_pool import SharedPoolBackend
 
-            self._shared = Shared(self, store, sealer, away, self._random)
+            self._shared = SharedPoolBackend(self, store, sealer, on_store_outage, self._random)
             self._changed()
 
     def __repr__(self) -> str:
@@ -120,12 +120,12 @@ class KeyPool:
         return len(self._slots)
 
     @property
-    def table(self) -> KeyTable | None:
+    def table(self) -> KeyStore | None:
         """The keys in the store, if there is one."""
         return self._shared.table if self._shared is not None else None
 
     @property
-    def asks(self) -> bool:
+    def needs_store(self) -> bool:
         """Whether a key may have to be asked for in the store: some have limits there."""
         return self._asks
 
@@ -154,10 +154,10 @@ class KeyPool:
         among: tuple[str, ...] = (),
     ) -> Lease:
         """A key, waited for if need be; the caller releases it. Raises NoKeyError."""
-        want = Want(model, key_id, affinity, exclude, among)
+        want = KeyRequest(model, key_id, affinity, exclude, among)
         if self._shared is not None:
             return await self._shared.acquire(want, self._wait)
-        if not (self._waiting and self._waiting.holds(want)):
+        if not (self._waiting and self._waiting.has_waiter(want)):
             try:
                 return self._take(want)
             except NoKeyError as error:
@@ -165,7 +165,7 @@ class KeyPool:
                     raise
         return await self._waiting.wait(want, self._wait)
 
-    def take(
+    def acquire_nowait(
         self,
         *,
         model: str = "",
@@ -185,14 +185,14 @@ class KeyPool:
                 "KeyPool.take: the limits of this pool are shared through its store, which has to "
                 "be asked: use `await pool.acquire(...)`."
             )
-        return self._take(Want(model, key_id, affinity, exclude, among))
+        return self._take(KeyRequest(model, key_id, affinity, exclude, among))
 
     async def _now(self, key_id: str) -> Lease:
         """A certain key, without waiting. Raises NoKeyError."""
-        want = Want("", key_id, "", ())
+        want = KeyRequest("", key_id, "", ())
         return self._take(want) if self._shared is None else await self._shared.acquire(want, 0.0)
 
-    def _take(self, want: Want) -> Lease:
+    def _take(self, want: KeyRequest) -> Lease:
         now = self._clock()
         soonest: float | None = None
         found = False
@@ -200,15 +200,19 @@ class KeyPool:
             if not _serves(slot, want):
                 continue
             found = True
-            wait = slot.wait(now) if slot.rests is None else slot.wait_for(want.model, now)
+            wait = (
+                slot.seconds_until_usable(now)
+                if slot.rests is None
+                else slot.wait_for(want.model, now)
+            )
             if wait <= 0:
-                slot.use(now)
+                slot.mark_used(now)
                 return Lease(self, slot, want.model)
             if wait != float("inf"):
                 soonest = wait if soonest is None else min(soonest, wait)
         raise self._no_key(want, found, soonest)
 
-    def _no_key(self, want: Want, found: bool, soonest: float | None) -> NoKeyError:
+    def _no_key(self, want: KeyRequest, found: bool, soonest: float | None) -> NoKeyError:
         if want.key_id and want.key_id not in self._slots:
             return NoKeyError(f"There is no key {want.key_id!r}.", exists=False, unknown=True)
         if not self._slots:
@@ -217,23 +221,23 @@ class KeyPool:
             return NoKeyError("No key is left to try.", exists=False)
         now, model = self._clock(), want.model
         slots = [slot for slot in self._wanted(want.key_id) if _serves(slot, want)]
-        return none_available([condition(slot, model, now) for slot in slots], soonest)
+        return no_key_available([describe_pool(slot, model, now) for slot in slots], soonest)
 
     def soonest(self, *, model: str = "", key_id: str = "", among: tuple[str, ...] = ()) -> float:
         """Seconds until a key may be used for `model`, by what this process knows: 0 if one may be
         now, infinity if only a release or an operator helps. `among` are patterns of ids.
         """
-        want, now = Want(model, key_id, "", (), among), self._clock()
+        want, now = KeyRequest(model, key_id, "", (), among), self._clock()
         slots = self._wanted(key_id)
         waits = (slot.wait_for(model, now) for slot in slots if _serves(slot, want))
         return max(0.0, min(waits, default=float("inf")))
 
-    def _wanted(self, key_id: str) -> Iterable[Slot]:
+    def _wanted(self, key_id: str) -> Iterable[KeyState]:
         """All keys, or the one of this id."""
         slots = self._slots
         return [slots[key_id]] if key_id in slots else () if key_id else slots.values()
 
-    def _candidates(self, want: Want) -> Iterator[Slot]:
+    def _candidates(self, want: KeyRequest) -> Iterator[KeyState]:
         if want.key_id:
             slot = self._slots.get(want.key_id)
             return iter(() if slot is None else (slot,))
@@ -243,35 +247,35 @@ class KeyPool:
             return self._ordered(self._groups[0], want.affinity)
         return chain.from_iterable(self._ordered(group, want.affinity) for group in self._groups)
 
-    def _ordered(self, group: Group, affinity: str) -> Iterator[Slot]:
+    def _ordered(self, group: PriorityGroup, affinity: str) -> Iterator[KeyState]:
         if affinity:
             return sticky(group, affinity)
         order = self._strategy(group, self._random)
-        return ramped(order, self._random) if self._shy else order
+        return slow_start(order, self._random) if self._shy else order
 
-    def _release(self, slot: Slot) -> None:
+    def _release(self, slot: KeyState) -> None:
         slot.in_flight -= 1
         if self._waiting:
             self._waiting.serve()
 
     def _judge(
         self,
-        slot: Slot,
+        slot: KeyState,
         model: str,
         status: int,
         retry_after: float | None,
         code: str | None,
-        about: About | None,
+        about: RefusalScope | None,
     ) -> None:
         if status < 400 and slot.unblemished:
             return
-        judged = verdict(
+        judged = classify_response(
             status,
             retry_after,
             code=code,
             about=about,
             cooldown=self._cooldown,
-            strikes=slot.strikes_for(model if about is About.MODEL else ""),
+            strikes=slot.strikes_for(model if about is RefusalScope.MODEL else ""),
         )
         if status < 400 and slot.rests is not None and slot.heal_for(model):
             self._publish(slot, model)
@@ -281,34 +285,34 @@ class KeyPool:
                 self._publish(slot, model)
         elif judged.health is not Health.OK:
             self._shy = True
-            slot.judge(judged)
+            slot.apply_health(judged)
             slot.said = status
             self._publish(slot)
         elif status < 400 and slot.health is not Health.OK:
-            slot.judge(judged)
+            slot.apply_health(judged)
             self._healed(slot)
         elif status < 400:
-            slot.judge(judged)
+            slot.apply_health(judged)
 
-    def _pause(self, slot: Slot, model: str, seconds: float) -> None:
+    def _pause(self, slot: KeyState, model: str, seconds: float) -> None:
         """Its limit is used up, though nothing was refused yet."""
         until = self._clock() + min(seconds, LONGEST)
         if model:
             slot.rest_for(model, until, slot.strikes_for(model), 429)
             self._publish(slot, model)
         elif slot.health is Health.OK:
-            slot.rest(Health.COOLING, until, slot.strikes)
+            slot.cool_down(Health.COOLING, until, slot.strikes)
             slot.said = 429
             self._publish(slot)
 
-    def _publish(self, slot: Slot, model: str = "") -> None:
+    def _publish(self, slot: KeyState, model: str = "") -> None:
         if self._shared is not None:
             self._shared.publish(slot, model)
 
-    def _healed(self, slot: Slot) -> None:
+    def _healed(self, slot: KeyState) -> None:
         if self._shared is not None:
             self._shared.publish(slot)
-            self._shared.queue.ring()
+            self._shared.queue.notify()
         self._waiting.serve()
 
     # keeping keys
@@ -351,7 +355,7 @@ class KeyPool:
     async def replace(self, keys: Iterable[str | Key]) -> None:
         """Have these keys in place of all others, in one step; those given in code stay in a
         shared pool."""
-        made = [self._made(key) for key in listed(keys, self.name)]
+        made = [self._made(key) for key in as_list(keys, self.name)]
         if self._shared is not None:
             await self._shared.replace(made)
         else:
@@ -374,16 +378,16 @@ class KeyPool:
     async def disable(self, key_id: str) -> None:
         """Use this key no more until `enable`. Raises KeyError."""
         if self._shared is not None:
-            await self._shared.switch(key_id, enabled=False)
+            await self._shared.set_enabled(key_id, enabled=False)
         else:
             self._slots[key_id].health = Health.DEAD
 
     async def enable(self, key_id: str) -> None:
         """Use this key again, whatever was held against it. Raises KeyError."""
         if self._shared is not None:
-            await self._shared.switch(key_id, enabled=True)
+            await self._shared.set_enabled(key_id, enabled=True)
         else:
-            self._slots[key_id].forgive()
+            self._slots[key_id].reset()
             self._waiting.serve()
 
     async def status(self) -> list[KeyStatus]:
@@ -391,24 +395,24 @@ class KeyPool:
         now = self._clock()
         return [_status(slot, now) for slot in self._slots.values()]
 
-    def _slot(self, key: Key) -> Slot:
+    def _slot(self, key: Key) -> KeyState:
         """A key's slot: the one there is, if it is of the same secret."""
         known = self._slots.get(key.id)
         if known is None or known.key.secret != key.secret:
-            return Slot(key, self._clock)
+            return KeyState(key, self._clock)
         if known.key is not key:
-            known.rekey(key)
+            known.update_key(key)
         return known
 
     def _adopt(self, wanted: Mapping[str, tuple[Key, bool | None]]) -> None:
         """Have these keys, in this order; each is enabled, disabled, or (None) as it was."""
-        slots: dict[str, Slot] = {}
+        slots: dict[str, KeyState] = {}
         for id, (key, enabled) in wanted.items():
             slot = slots[id] = self._slot(key)
             if enabled is False:
                 slot.health = Health.DEAD
             elif enabled and slot.health is Health.DEAD:
-                slot.forgive()
+                slot.reset()
         self._slots = slots
         self._changed()
 
@@ -419,13 +423,18 @@ class KeyPool:
         )
         self._waiting.serve()
         if self._shared is not None:
-            self._shared.queue.ring()
+            self._shared.queue.notify()
 
     def _made(self, key: str | Key) -> Key:
-        return fit(key if isinstance(key, Key) else Key(key), self.name)
+        return validate_key(key if isinstance(key, Key) else Key(key), self.name)
 
-    def probe(
-        self, test: Test, *, every: float = 60.0, well: bool = False, limit: float = 30.0
+    def start_health_checks(
+        self,
+        check: Test,
+        *,
+        interval: float = 60.0,
+        include_healthy: bool = False,
+        timeout: float = 30.0,
     ) -> None:
         """From when the pool is entered, test keys that were refused, once they have rested.
 
@@ -433,19 +442,19 @@ class KeyPool:
         `limit` seconds. It is done about `every` so many seconds, in a shared pool by one process.
         With `well`, keys that are well are tested, too.
         """
-        self._prober = Prober(
+        self._prober = HealthChecker(
             self,
-            test,
-            every=every,
-            well=well,
-            limit=limit,
+            check,
+            every=interval,
+            well=include_healthy,
+            limit=timeout,
             claim=self._shared.claim if self._shared is not None else None,
             random=self._random,
         )
 
     async def __aenter__(self) -> Self:
         if self._shared is not None:
-            await self._shared.begin()
+            await self._shared.start()
         if self._prober is not None:
             self._prober.start()
         return self
@@ -457,15 +466,15 @@ class KeyPool:
             await self._shared.aclose()
 
 
-def _serves(slot: Slot, want: Want) -> bool:
+def _serves(slot: KeyState, want: KeyRequest) -> bool:
     """Whether a key is one that a call may have, once it is free."""
     key = slot.key
-    if key.id in want.exclude or (want.among and not serves(want.among, key.id)):
+    if key.id in want.exclude or (want.among and not matches_any(want.among, key.id)):
         return False
-    return not (key.models and want.model) or serves(key.models, want.model)
+    return not (key.models and want.model) or matches_any(key.models, want.model)
 
 
-def _status(slot: Slot, now: float) -> KeyStatus:
+def _status(slot: KeyState, now: float) -> KeyStatus:
     health, rests, models = slot.health, 0.0, slot.resting_models(now)
     if health is not Health.OK:
         rests = max(slot.until - now, 0.0)

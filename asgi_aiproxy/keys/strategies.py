@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, groupby
 from typing import Literal
 
-from asgi_aiproxy.keys.slot import Slot
+from asgi_aiproxy.keys.key_state import KeyState
 
 Strategy = Literal["weighted", "round_robin", "random", "least_busy", "fill_first"]
 
@@ -23,56 +23,58 @@ _DRAWS = 16
 _FEW = 64
 
 
-class Group:
+class PriorityGroup:
     """Keys of one priority."""
 
-    def __init__(self, slots: list[Slot]) -> None:
+    def __init__(self, slots: list[KeyState]) -> None:
         self.slots = slots
         self.turn = 0
         self.weights = list(accumulate(slot.key.weight for slot in slots))
         self.even = len({slot.key.weight for slot in slots}) == 1
 
-    def sequence(self, start: int) -> Iterator[Slot]:
+    def sequence(self, start: int) -> Iterator[KeyState]:
         """All keys, once, from one on."""
         count = len(self.slots)
         for at in range(count):
             yield self.slots[(start + at) % count]
 
-    def weighed(self, point: float) -> Slot:
+    def pick_by_weight(self, point: float) -> KeyState:
         """The key at a point between 0 and 1, where each takes room by its weight."""
         return self.slots[min(bisect(self.weights, point * self.weights[-1]), len(self.slots) - 1)]
 
 
-def grouped(slots: Iterable[Slot]) -> list[Group]:
+def grouped(slots: Iterable[KeyState]) -> list[PriorityGroup]:
     """Keys by their priority, the first first."""
     ranked = sorted(slots, key=lambda slot: slot.key.priority)
-    return [Group(list(same)) for _, same in groupby(ranked, lambda slot: slot.key.priority)]
+    return [
+        PriorityGroup(list(same)) for _, same in groupby(ranked, lambda slot: slot.key.priority)
+    ]
 
 
-def _fill_first(group: Group, random: random.Random) -> Iterator[Slot]:
+def _fill_first(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
     yield from group.slots
 
 
-def _round_robin(group: Group, random: random.Random) -> Iterator[Slot]:
+def _round_robin(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
     turn, group.turn = group.turn, group.turn + 1
     yield group.slots[turn % len(group.slots)]
     # It can not: all others share its turn, else its neighbour would have two.
     yield from _random(group, random)
 
 
-def _random(group: Group, random: random.Random) -> Iterator[Slot]:
+def _random(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
     for _ in range(_DRAWS):
         yield random.choice(group.slots)
     yield from group.sequence(random.randrange(len(group.slots)))
 
 
-def _weighted(group: Group, random: random.Random) -> Iterator[Slot]:
+def _weighted(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
     return _round_robin(group, random) if group.even else _by_weight(group, random)
 
 
-def _by_weight(group: Group, random: random.Random) -> Iterator[Slot]:
+def _by_weight(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
     for _ in range(_DRAWS):
-        yield group.weighed(random.random())
+        yield group.pick_by_weight(random.random())
     if len(group.slots) <= _FEW:
         # Efraimidis and Spirakis: sorting by u^(1/w) is drawing by weight without putting back.
         yield from sorted(group.slots, key=lambda slot: -(random.random() ** (1 / slot.key.weight)))
@@ -80,7 +82,7 @@ def _by_weight(group: Group, random: random.Random) -> Iterator[Slot]:
         yield from group.sequence(random.randrange(len(group.slots)))
 
 
-def _least_busy(group: Group, random: random.Random) -> Iterator[Slot]:
+def _least_busy(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
     few = group.slots
     if len(few) > _DRAWS:
         few = random.sample(few, _DRAWS)
@@ -91,7 +93,7 @@ def _least_busy(group: Group, random: random.Random) -> Iterator[Slot]:
         yield from group.sequence(random.randrange(len(group.slots)))
 
 
-STRATEGIES: dict[str, Callable[[Group, random.Random], Iterator[Slot]]] = {
+STRATEGIES: dict[str, Callable[[PriorityGroup, random.Random], Iterator[KeyState]]] = {
     "weighted": _weighted,
     "round_robin": _round_robin,
     "random": _random,
@@ -100,22 +102,22 @@ STRATEGIES: dict[str, Callable[[Group, random.Random], Iterator[Slot]]] = {
 }
 
 
-def ramped(slots: Iterator[Slot], random: random.Random) -> Iterator[Slot]:
+def slow_start(slots: Iterator[KeyState], random: random.Random) -> Iterator[KeyState]:
     """The same, but keys just out of quarantine are seldom first."""
     shy = []
     for slot in slots:
-        if slot.share < 1 and random.random() >= slot.share:
+        if slot.slow_start_weight < 1 and random.random() >= slot.slow_start_weight:
             shy.append(slot)
         else:
             yield slot
     yield from shy
 
 
-def sticky(group: Group, affinity: str) -> Iterator[Slot]:
+def sticky(group: PriorityGroup, affinity: str) -> Iterator[KeyState]:
     """The same key for one affinity, by weight; when it can not, the same others in its place."""
     digest = hashlib.sha256(affinity.encode("utf-8", "surrogatepass")).digest()
     for at in range(0, len(digest), 4):
-        yield group.weighed(int.from_bytes(digest[at : at + 4]) / 2**32)
+        yield group.pick_by_weight(int.from_bytes(digest[at : at + 4]) / 2**32)
     yield from group.sequence(int.from_bytes(digest))
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from asgi_aiproxy.accounts.token_verifier import stored_tokens
 from asgi_aiproxy.middleware.auth import Authenticate, static_tokens
 from asgi_aiproxy.middleware.health import Health
 from asgi_aiproxy.middleware.inject import InjectKey
 from asgi_aiproxy.middleware.quota import Quota
-from asgi_aiproxy.tenants.door import stored_tokens
 
-__all__ = ["Authenticate", "Health", "InjectKey", "Quota", "static_tokens", "stored_tokens"]
+__all__ = [
+    "Authenticate",
+    "Health",
+    "InjectKey",
+    "Quota",
+    "static_tokens",
+    "stored_tokens",
+]

@@ -7,19 +7,19 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
-from asgi_aiproxy.credentials import credential
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind, internal
-from asgi_aiproxy.identity import SCOPE_KEY, Principal
-from asgi_aiproxy.middleware.base import Wrapper
-from asgi_aiproxy.middleware.faces import refuse
-from asgi_aiproxy.networks import within
+from asgi_aiproxy.credentials import find_credential
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, internal_error
+from asgi_aiproxy.ip_ranges import in_networks
+from asgi_aiproxy.middleware.base import Middleware
+from asgi_aiproxy.middleware.error_format import send_error_for
+from asgi_aiproxy.principal import SCOPE_KEY, Principal
 
-Who = Principal | None
-Verify = Callable[[str], Awaitable[Who]]
-Identify = Callable[[Scope], Who | Awaitable[Who]]
+Identification = Principal | None
+Verify = Callable[[str], Awaitable[Identification]]
+Identify = Callable[[Scope], Identification | Awaitable[Identification]]
 
 
-class Authenticate(Wrapper):
+class Authenticate(Middleware):
     """Lets callers through to `app` who show a token, or whom the host has identified.
 
     `verify` takes the caller's token and returns who that is, or None. `identify` takes the scope
@@ -52,13 +52,13 @@ class Authenticate(Wrapper):
         try:
             principal = await self._who(scope)
         except APIError as error:
-            await refuse(scope, receive, send, error)
+            await send_error_for(scope, receive, send, error)
             return
         except Exception:  # of the functions given: the host sees it, the caller a plain 500
-            await refuse(scope, receive, send, internal())
+            await send_error_for(scope, receive, send, internal_error())
             raise
         scope = {**scope, SCOPE_KEY: principal}
-        if principal.key_id or not principal.may_pin:
+        if principal.key_id or not principal.may_choose_key:
             scope["headers"] = _pinned(scope["headers"], principal.key_id)
         await self.app(scope, receive, send)
 
@@ -69,16 +69,18 @@ class Authenticate(Wrapper):
             known = self._identify(scope)
             principal = _somebody(await known if inspect.isawaitable(known) else known)
         if principal is None and self._verify is not None:
-            token = credential(scope)
+            token = find_credential(scope)
             if token:
                 said = self._verify(token)
                 # A plain function is taken, too.
                 principal = _somebody(await said if hasattr(said, "__await__") else said)
         if principal is None:
-            raise APIError(Kind.UNAUTHORIZED, self._unknown(token))
-        if principal.networks and not within(principal.networks, _address(scope)):
+            raise APIError(ErrorKind.UNAUTHORIZED, self._unknown(token))
+        if principal.networks and not in_networks(principal.networks, _address(scope)):
             raise APIError(
-                Kind.FORBIDDEN, "You may not call from this address.", code="address_not_allowed"
+                ErrorKind.FORBIDDEN,
+                "You may not call from this address.",
+                code="address_not_allowed",
             )
         return principal
 
@@ -104,7 +106,7 @@ def _address(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
-def _somebody(answer: object) -> Who:
+def _somebody(answer: object) -> Identification:
     """What `verify` or `identify` returned, which must be a principal or None."""
     if answer is None or isinstance(answer, Principal):
         return answer

@@ -9,7 +9,7 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
 
 
-class Wrapper:
+class Middleware:
     """Holds the wrapped app; entering it enters the app, if that can be entered."""
 
     def __init__(self, app: ASGIApp) -> None:

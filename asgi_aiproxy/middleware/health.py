@@ -9,15 +9,15 @@ from contextlib import suppress
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
-from asgi_aiproxy._watch import ClientGoneError
-from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 
 _FRESH = 1.0  # seconds for which the state of the store is not asked for again
 _PATIENCE = 2.0  # seconds that the store has to answer
 
 
-class Health(Wrapper):
+class Health(Middleware):
     """Answers `GET /health` and `GET /ready` for load balancers; all else goes to `app`.
 
     Both are open to anybody, so put it before `Authenticate`. `/health` is 200 as long as the
@@ -73,7 +73,7 @@ class Health(Wrapper):
             body = f'{{"status":"{word}","store":"{store}"}}'.encode()
         headers = [(b"cache-control", b"no-store")]
         with suppress(ClientGoneError):
-            await _asgi.answer(send, status, body, headers, head=scope["method"] == "HEAD")
+            await _asgi.send_response(send, status, body, headers, head=scope["method"] == "HEAD")
 
     async def _store_state(self) -> str:
         now = self._clock()

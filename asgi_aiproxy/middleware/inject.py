@@ -13,28 +13,28 @@ from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Sen
 from asgi_aiproxy._request_id import request_id, with_id
 from asgi_aiproxy.credentials import (
     INJECTED,
-    Blot,
     BlotErrors,
-    BlotStream,
-    blot,
+    SecretRedactor,
+    StreamRedactor,
     may_quote,
-    presented,
-    query_without,
-    subprotocols_without,
-    without,
+    presented_credentials,
+    redactor_for,
+    strip_credentials,
+    strip_from_query,
+    strip_from_subprotocols,
 )
-from asgi_aiproxy.errors import ConfigurationError, check_limits
-from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.errors import ConfigurationError, require_int_at_least
+from asgi_aiproxy.exchange.error_mapping import no_key_error
 from asgi_aiproxy.keys import KeyPool, Lease, NoKeyError
-from asgi_aiproxy.middleware.base import Wrapper
-from asgi_aiproxy.middleware.faces import refuse
-from asgi_aiproxy.refusals import no_key
+from asgi_aiproxy.middleware.base import Middleware
+from asgi_aiproxy.middleware.error_format import send_error_for
+from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.retry_after import retry_after
 
 logger = logging.getLogger("asgi_aiproxy")
 
 
-class InjectKey(Wrapper):
+class InjectKey(Middleware):
     """Puts a key of `pool` into each request for `app`, HTTP and WebSocket.
 
     The caller's own credential is taken out wherever it stands: headers, query, subprotocols. The
@@ -71,7 +71,7 @@ class InjectKey(Wrapper):
             raise ConfigurationError(
                 f"InjectKey: pool is a KeyPool, not {type(pool).__name__}: KeyPool(['key-1'])."
             )
-        check_limits(0, max_replay=max_replay)
+        require_int_at_least(0, max_replay=max_replay)
         super().__init__(app)
         self._pool = pool
         self._max_replay = max_replay
@@ -80,7 +80,7 @@ class InjectKey(Wrapper):
             scheme = "Bearer" if self._header == b"authorization" else ""
         self._lead = f"{scheme} " if scheme else ""
         self.clock = clock
-        self.refusals = _Refusals()
+        self.refusals = _RefusalCounter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one scope on with a key, or answer that there is none."""
@@ -113,18 +113,18 @@ class InjectKey(Wrapper):
         try:
             lease = await acquire()
         except NoKeyError as error:
-            failure = no_key(error, "", "", owner=f"the pool {self._pool.name!r}")
-            await refuse(scope, receive, send, failure)
+            failure = no_key_error(error, "", "", owner=f"the pool {self._pool.name!r}")
+            await send_error_for(scope, receive, send, failure)
             return
 
-        def judge(lease: Lease) -> _Judge:
+        def judge(lease: Lease) -> _ResponseObserver:
             tried.add(lease.key.id)
-            return _Judge(self, lease, send, id, another)
+            return _ResponseObserver(self, lease, send, id, another)
 
         await self._with_keys(scope, asked, lease, judge)
 
     async def _with_keys(
-        self, scope: Scope, asked: _Asked, lease: Lease, judge: Callable[[Lease], _Judge]
+        self, scope: Scope, asked: _Asked, lease: Lease, judge: Callable[[Lease], _ResponseObserver]
     ) -> None:
         """Have the app answer with a key, and as long as that is refused with the next one."""
         refused: list[tuple[Lease, int]] = []
@@ -136,7 +136,7 @@ class InjectKey(Wrapper):
                     await self.app(self._with_key(scope, lease), asked.reader(), judged.send)
                 except BaseException:
                     if judged.next is not None:
-                        judged.next.forgo()
+                        judged.next.cancel()
                     raise
                 if judged.next is None:
                     break
@@ -145,22 +145,22 @@ class InjectKey(Wrapper):
                 lease = judged.next
             if 0 < judged.status < 400:
                 for earlier, status in refused:
-                    earlier.settle(status)
+                    earlier.report(status)
 
     def _with_key(self, scope: Scope, lease: Lease) -> Scope:
-        shown = presented(scope)
-        headers: RawHeaders = without(scope["headers"], shown)
+        shown = presented_credentials(scope)
+        headers: RawHeaders = strip_credentials(scope["headers"], shown)
         ours = (self._header.replace(b"_", b"-"), b"x-auth-id")  # WSGI takes both for the same
         headers = [pair for pair in headers if pair[0].replace(b"_", b"-") not in ours]
         headers.append((self._header, f"{self._lead}{lease.key.secret}".encode("latin-1")))
         injected = {
             **scope,
             "headers": headers,
-            "query_string": query_without(scope.get("query_string", b""), shown),
+            "query_string": strip_from_query(scope.get("query_string", b""), shown),
             INJECTED: lease.key.id,
         }
         if "subprotocols" in scope:
-            injected["subprotocols"] = subprotocols_without(scope["subprotocols"], shown)
+            injected["subprotocols"] = strip_from_subprotocols(scope["subprotocols"], shown)
         return injected
 
     def soonest(self, status: int, headers: RawHeaders) -> RawHeaders:
@@ -180,7 +180,7 @@ _FEW = 3  # keys that are asked when all of them may be refused
 _WHEN = frozenset({b"retry-after", b"retry-after-ms"})
 
 
-class _Refusals:
+class _RefusalCounter:
     """How often each key was refused in a row."""
 
     _ROW = 3
@@ -198,7 +198,7 @@ class _Refusals:
         return row >= self._ROW and 0 in self._rows.values()
 
 
-class _Judge:
+class _ResponseObserver:
     """Sees the answer on its way, and judges the key by it."""
 
     _STARTS = frozenset(
@@ -213,8 +213,8 @@ class _Judge:
         self._send = send
         self._id = id
         self._another = another
-        self._blot = blot(lease.key.secret)
-        self._body: BlotStream | BlotErrors | None = None
+        self._blot = redactor_for(lease.key.secret)
+        self._body: StreamRedactor | BlotErrors | None = None
         self.status = 0
         self.next: Lease | None = None  # the key for the same request once more
 
@@ -234,7 +234,7 @@ class _Judge:
             if self._blot is not None:
                 headers = self._blot.headers(headers)
                 whole = status >= 300
-                self._body = (BlotStream if whole else BlotErrors)(self._blot)
+                self._body = (StreamRedactor if whole else BlotErrors)(self._blot)
             headers = [pair for pair in with_id(headers, self._id) if pair[0] != b"x-auth-id"]
             headers.append((b"x-auth-id", self._lease.key.id.encode("latin-1", "replace")))
             message = {**message, "headers": headers}
@@ -253,7 +253,7 @@ class _Judge:
         await self._send(message)
 
     @staticmethod
-    def _shown(message: Message, secret: Blot) -> Message:
+    def _shown(message: Message, secret: SecretRedactor) -> Message:
         text, data = message.get("text"), message.get("bytes")
         if text is not None and may_quote(text):
             return {**message, "text": secret.text(text)}
@@ -266,10 +266,10 @@ class _Judge:
         now = self._owner.clock()
         fair = self._owner.refusals.held_against(self._lease.key.id, status)
         if status < 400:
-            self._lease.settle(status)
-            self._lease.learn(told, now)
+            self._lease.report(status)
+            self._lease.update_from_headers(told, now)
         elif fair:
-            self._lease.settle(status, retry_after(told, now))
+            self._lease.report(status, retry_after(told, now))
 
 
 class _Asked:

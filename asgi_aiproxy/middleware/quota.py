@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 
 from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_aiproxy.errors import APIError, ConfigurationError
-from asgi_aiproxy.gate import GATE_KEY
-from asgi_aiproxy.identity import ANONYMOUS, NO_LIMITS, SCOPE_KEY, Limits, Principal
-from asgi_aiproxy.middleware.base import Wrapper
-from asgi_aiproxy.middleware.faces import refuse
-from asgi_aiproxy.prices import Tariff
-from asgi_aiproxy.stores.base import Away, Store, check_store
-from asgi_aiproxy.tenants.gate import CallGate
-from asgi_aiproxy.tenants.limiter import NO_TARIFF, Limiter, OnLow
+from asgi_aiproxy.exchange.admission import GATE_KEY
+from asgi_aiproxy.middleware.base import Middleware
+from asgi_aiproxy.middleware.error_format import send_error_for
+from asgi_aiproxy.prices import Pricing
+from asgi_aiproxy.principal import ANONYMOUS, NO_LIMITS, SCOPE_KEY, Limits, Principal
+from asgi_aiproxy.quotas.admission import CallAdmission
+from asgi_aiproxy.quotas.limiter import NO_TARIFF, Limiter, OnLow
+from asgi_aiproxy.stores.base import OutagePolicy, Store, check_store
 
 logger = logging.getLogger("asgi_aiproxy")
 
 _OURS = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
-class Quota(Wrapper):
+class Quota(Middleware):
     """Holds callers to their limits: requests and tokens a minute, requests at once, budgets.
 
     The limits are those of the `Principal` in the scope; `limits` are for callers that have none,
@@ -43,7 +43,7 @@ class Quota(Wrapper):
     only callers of their own have such budgets, the log says so, and their calls are refused.)
 
     An app that relays calls asks for more by itself, when it knows the model (see
-    `asgi_aiproxy.gate`); before any other app each request counts.
+    `asgi_aiproxy.exchange.admission`); before any other app each request counts.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Quota(Wrapper):
         *,
         store: Store,
         limits: Limits | None = None,
-        prices: Tariff | None = None,
-        ratios: Tariff | None = None,
+        prices: Pricing | None = None,
+        ratios: Pricing | None = None,
         default_output: int = 4096,
-        limits_away: Away | str = Away.LOCAL_ESTIMATE,
-        budgets_away: Away | str = Away.FAIL_CLOSED,
+        limits_away: OutagePolicy | str = OutagePolicy.LOCAL_ESTIMATE,
+        budgets_away: OutagePolicy | str = OutagePolicy.FAIL_CLOSED,
         low: float = 0.1,
         on_low: OnLow | None = None,
         ttl: float = 60.0,
@@ -98,12 +98,12 @@ class Quota(Wrapper):
         if limits == NO_LIMITS and not self._limiter.priced:
             await self.app(scope, receive, send)
             return
-        gate = CallGate(self._limiter, principal, limits)
+        gate = CallAdmission(self._limiter, principal, limits)
         try:
             if not self._asked:
-                await gate.enter()
+                await gate.admit_request()
         except APIError as error:
-            await refuse(scope, receive, _with(gate, send), error)
+            await send_error_for(scope, receive, _with(gate, send), error)
             return
         try:
             await self.app({**scope, GATE_KEY: gate}, receive, _with(gate, send))
@@ -111,18 +111,18 @@ class Quota(Wrapper):
             gate.close()
 
 
-def _mode(mode: Away | str) -> Away:
+def _mode(mode: OutagePolicy | str) -> OutagePolicy:
     try:
-        return Away(mode)
+        return OutagePolicy(mode)
     except ValueError as error:
-        known = ", ".join(Away)
+        known = ", ".join(OutagePolicy)
         raise ConfigurationError(f"Unknown mode {mode!r}. There are: {known}.") from error
 
 
 def _asks(app: object) -> bool:
     """Whether the app behind, or the one behind that, asks the gate by itself."""
     while app is not None:
-        if getattr(app, "asks_gate", False):
+        if getattr(app, "handles_admission", False):
             return True
         app = getattr(app, "app", None)
     return False
@@ -131,7 +131,7 @@ def _asks(app: object) -> bool:
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
-def _with(gate: CallGate, send: Send) -> Send:
+def _with(gate: CallAdmission, send: Send) -> Send:
     """A `send` that tells the caller how it stands, and not how we do with a provider."""
 
     def sending(message: Message) -> object:

@@ -5,4 +5,7 @@ from __future__ import annotations
 from asgi_aiproxy.passthrough.proxy import PassthroughProxy
 from asgi_aiproxy.passthrough.websocket import key_in_subprotocol
 
-__all__ = ["PassthroughProxy", "key_in_subprotocol"]
+__all__ = [
+    "PassthroughProxy",
+    "key_in_subprotocol",
+]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, Receive
-from asgi_aiproxy._watch import ClientGoneError, Watch
+from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor
 from asgi_aiproxy.errors import APIError
 
 # What may be read ahead of an upstream that does not take it: servers tell that a client has left
@@ -16,9 +16,9 @@ from asgi_aiproxy.errors import APIError
 _AHEAD = 64 * 1024
 
 
-async def content(
+async def read_content(
     receive: Receive,
-    watch: Watch,
+    watch: RequestMonitor,
     *,
     length: int | None,
     limit: int | None,
@@ -43,11 +43,11 @@ async def content(
     if not message.get("more_body", False):
         watch.receive = receive
         return data or None
-    body = Body(receive, watch, data, limit, whole, seconds)
+    body = RequestBody(receive, watch, data, limit, whole, seconds)
     watch.receive = body.receive
     if whole or (length is not None and length <= replay):
         return b"".join([piece async for piece in body]) or None
-    if length is None and unsized and await body.ahead(replay):
+    if length is None and unsized and await body.prefetch(replay):
         return b"".join([piece async for piece in body]) or None
     return body
 
@@ -59,13 +59,13 @@ def _too_large(limit: int, whole: str) -> APIError:
     return error
 
 
-class Body:
+class RequestBody:
     """A body of which `first` has come."""
 
     def __init__(
         self,
         receive: Receive,
-        watch: Watch,
+        watch: RequestMonitor,
         first: bytes,
         limit: int | None,
         whole: str,
@@ -91,7 +91,7 @@ class Body:
         """How many bytes have come, and have not been sent on."""
         return self._held
 
-    def heed(self, see: Callable[[bytes], None], end: Callable[[], None]) -> None:
+    def observe(self, see: Callable[[bytes], None], end: Callable[[], None]) -> None:
         """Show `see` what has come and what comes, and call `end` at the end of it.
 
         If one of them raises an APIError, the body fails before the piece has left.
@@ -102,7 +102,7 @@ class Body:
             end()
         self._heed, self._check_end = see, end
 
-    async def ahead(self, most: int, enough: Callable[[], bool] = lambda: False) -> bool:
+    async def prefetch(self, most: int, enough: Callable[[], bool] = lambda: False) -> bool:
         """Have more than `most` bytes at hand, or `enough`, or all: returns whether it is all.
 
         Raises APIError, ClientGoneError.
@@ -185,4 +185,4 @@ class Body:
                 self._held += len(data)
 
 
-Content = bytes | Body | None
+Content = bytes | RequestBody | None

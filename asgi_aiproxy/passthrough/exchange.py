@@ -7,37 +7,43 @@ import time
 from collections.abc import Collection
 
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
+from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor
 from asgi_aiproxy._request_id import with_id
-from asgi_aiproxy._watch import ClientGoneError, Watch
 from asgi_aiproxy.credentials import BlotErrors
-from asgi_aiproxy.errors import About, APIError, Kind, internal
-from asgi_aiproxy.gate import GATE_KEY, NOTHING_PASSED, Gate, Passed, settle
+from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope, internal_error
+from asgi_aiproxy.exchange.admission import (
+    EMPTY_SAMPLE,
+    GATE_KEY,
+    AdmissionControl,
+    ResponseSample,
+    settle,
+)
+from asgi_aiproxy.exchange.responses import ResponseAbortedError
 from asgi_aiproxy.inspection import NOTHING, Inspection
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.multipart import FormParser
-from asgi_aiproxy.passthrough.body import Content, content
-from asgi_aiproxy.passthrough.books import Books, Ways
-from asgi_aiproxy.passthrough.headers import told_headers, told_length
-from asgi_aiproxy.passthrough.homes import made_in
+from asgi_aiproxy.passthrough.admission import check_admission
+from asgi_aiproxy.passthrough.body import Content, read_content
+from asgi_aiproxy.passthrough.buffered_response import BufferedResponse, redacted
+from asgi_aiproxy.passthrough.context import ExchangeRecord, ProxyContext
+from asgi_aiproxy.passthrough.headers import declared_length, read_response_headers
 from asgi_aiproxy.passthrough.inspection import (
+    body_members,
     check_readable,
-    glimpse,
     inspect_body,
     is_json,
-    members_of,
-    named_by_field,
-    named_outside,
+    models_in_fields,
+    models_outside_body,
+    peek_model,
 )
-from asgi_aiproxy.passthrough.kept import Kept, veiled
-from asgi_aiproxy.passthrough.limits import ask
-from asgi_aiproxy.passthrough.locations import relocated
-from asgi_aiproxy.passthrough.meter import Meter
-from asgi_aiproxy.passthrough.request import Asked
-from asgi_aiproxy.passthrough.turns import Turns, rests
-from asgi_aiproxy.respond import AnswerBrokeError
-from asgi_aiproxy.upstream.base import Incoming, header, whether_ended
-from asgi_aiproxy.usage import sound
+from asgi_aiproxy.passthrough.key_rotation import ProxyKeyRotation, is_key_cooling
+from asgi_aiproxy.passthrough.location_rewrite import rewrite_location
+from asgi_aiproxy.passthrough.request import ProxyRequest
+from asgi_aiproxy.passthrough.resource_affinity import created_resource_id
+from asgi_aiproxy.passthrough.usage_meter import UsageMeter
+from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
+from asgi_aiproxy.usage.record import plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -72,20 +78,22 @@ class Exchange:
         "began",
     )
 
-    def __init__(self, ways: Ways, asked: Asked) -> None:
+    def __init__(self, ways: ProxyContext, asked: ProxyRequest) -> None:
         self._ways = ways
         self._asked = asked
-        self._gate: Gate | None = asked.scope.get(GATE_KEY)
+        self._gate: AdmissionControl | None = asked.scope.get(GATE_KEY)
         provider = asked.site.provider
         own = provider.timeouts if provider is not None else None
         self._timeouts = own if own is not None else ways.timeouts
         limits = self._timeouts
-        self._watch = Watch(ways.rounds.here(), total=limits.total, idle=limits.idle)
-        self._books = Books(asked, ways.clock)
-        self._turns: Turns | None = None
+        self._watch = RequestMonitor(
+            ways.rounds.for_running_loop(), total=limits.total, idle=limits.idle
+        )
+        self._books = ExchangeRecord(asked, ways.clock)
+        self._turns: ProxyKeyRotation | None = None
         self._key: Key | None = None
-        self._answer: Incoming | None = None
-        self._meter: Meter | None = None
+        self._answer: UpstreamResponse | None = None
+        self._meter: UsageMeter | None = None
         # Keys may have limits; what nobody wants to know else is not read.
         self._metered = provider is not None or ways.recorded or self._gate is not None
         self._stateful = False
@@ -102,7 +110,7 @@ class Exchange:
                 models = self._models(found)
                 turns = self._turns = self._read(known, found)
                 if self._gate is not None:
-                    await ask(self._gate, asked, models, found.fields, known)
+                    await check_admission(self._gate, asked, models, found.fields, known)
                 if self._stateful:
                     turns.home = await self._home(known)
                 answer = await self._answered(body, turns)
@@ -112,9 +120,9 @@ class Exchange:
         except ClientGoneError:
             raise
         except Exception as error:
-            self._books.error = error if isinstance(error, APIError) else internal()
+            self._books.error = error if isinstance(error, APIError) else internal_error()
             if self.began:
-                raise AnswerBrokeError(_BROKE) from error
+                raise ResponseAbortedError(_BROKE) from error
             raise
         self._books.finished = True
         await self.close()  # who takes the last bytes slowly holds up no key
@@ -150,17 +158,17 @@ class Exchange:
             return "", None
         try:
             model, usage = self._meter.told()
-            return model, sound(usage)
+            return model, plausible_usage(usage)
         except Exception:
             logger.exception("what %s reports of its usage is unreadable", self._asked.site.name)
             return "", None
 
-    def _passed(self, usage: Usage | None) -> Passed:
+    def _passed(self, usage: Usage | None) -> ResponseSample:
         """What of the answer went by, should it not have told its usage to the end."""
         meter = self._meter
         if meter is None or (usage is not None and usage.output and self._books.finished):
-            return NOTHING_PASSED
-        return Passed(meter.size, meter.sample)
+            return EMPTY_SAMPLE
+        return ResponseSample(meter.size, meter.sample)
 
     # the question
 
@@ -178,7 +186,7 @@ class Exchange:
             if kind != "multipart":
                 limit = ways.max_inspected if limit is None else min(limit, ways.max_inspected)
                 whole = whole or _INSPECTED
-        body = await content(
+        body = await read_content(
             receive,
             self._watch,
             length=asked.length,
@@ -194,18 +202,18 @@ class Exchange:
             return body, self._glimpse(body)
         if isinstance(body, bytes):
             return body, await inspect_body(kind, asked.content_type, body)
-        form = FormParser.of(asked.content_type)
-        body.heed(form.feed, form.close)
-        await body.ahead(ways.max_replay, lambda: bool(form.field))
-        while form.field and form.model is None and not await body.ahead(body.held):
+        form = FormParser.from_content_type(asked.content_type)
+        body.observe(form.feed, form.close)
+        await body.prefetch(ways.max_replay, lambda: bool(form.field))
+        while form.field and form.model is None and not await body.prefetch(body.held):
             pass  # its value, which is short, has not come yet
         form.allow_no_model()  # one that came later would not be judged
-        return body, named_by_field(form.field, form.model)
+        return body, models_in_fields(form.field, form.model)
 
     def _glimpse(self, body: Content) -> Inspection:
         """What a body names that decides nothing; it passes as it is."""
         if isinstance(body, bytes) and self._metered and is_json(self._asked.content_type):
-            return glimpse(body)
+            return peek_model(body)
         return NOTHING
 
     def _models(self, found: Inspection) -> tuple[str, ...]:
@@ -221,13 +229,13 @@ class Exchange:
         asked.check_models(models, "" if route.free else _UNNAMED)
         if not asked.inspected or route.free:
             return models
-        beside = (*found.others, *named_outside(asked.query, asked.headers))
+        beside = (*found.others, *models_outside_body(asked.query, asked.headers))
         asked.check_models(beside)
         if route.batch:
             return ()  # what it costs nobody tells: it has the price of what names no model
         return tuple(dict.fromkeys((*(models or ("",)), *beside)))
 
-    def _read(self, body: bytes, found: Inspection) -> Turns:
+    def _read(self, body: bytes, found: Inspection) -> ProxyKeyRotation:
         """See which keys are for this."""
         asked = self._asked
         site, route = asked.site, asked.route
@@ -238,7 +246,7 @@ class Exchange:
             self._stateful = stateful or site.references.any(body)
             if self._stateful and not affinity:
                 affinity = f"{asked.principal.id}@{site.name}"
-        return Turns(asked, affinity=affinity, model=self._books.model)
+        return ProxyKeyRotation(asked, affinity=affinity, model=self._books.model)
 
     # what only one key finds again
 
@@ -250,36 +258,36 @@ class Exchange:
             return ""
         return await site.homes.of([resource] if resource else site.references.all(body))
 
-    async def _remember(self, turns: Turns) -> None:
+    async def _remember(self, turns: ProxyKeyRotation) -> None:
         """Note which key has made something."""
         route, homes, meter = self._asked.route, self._asked.site.homes, self._meter
         makes = route.stateful and not route.resource  # what is below a resource is found by that
-        if makes and turns.ours and meter is not None and homes is not None:
-            made = made_in(meter.head)
+        if makes and turns.using_pool_key and meter is not None and homes is not None:
+            made = created_resource_id(meter.head)
             if made:
                 await homes.remember(made, turns.key_id, route.kept)
 
     # the answer
 
-    async def _answered(self, content: Content, turns: Turns) -> Incoming:
+    async def _answered(self, content: Content, turns: ProxyKeyRotation) -> UpstreamResponse:
         """The answer to pass on: of the first key that does, or else of the last."""
         asked, books, ways = self._asked, self._books, self._ways
         whole = content is None or isinstance(content, bytes)
         length = None if whole else asked.length
-        kept: Kept | None = None
-        unclear: Kept | None = None
+        kept: BufferedResponse | None = None
+        unclear: BufferedResponse | None = None
         while True:
             try:
                 key = self._key = await turns.next()
             except APIError as error:
                 # What only some keys know, one that rests may know.
                 kept = unclear or kept
-                if kept is None or (kept.status == 404 and rests(error)):
+                if kept is None or (kept.status == 404 and is_key_cooling(error)):
                     raise
                 return self._final(kept, books.failure, turns)
             books.key_id = asked.injected or turns.key_id
             request = asked.outgoing(key, body=content, length=length, keep_host=ways.keep_host)
-            self._watch.expect(self._timeouts.first, "The upstream did not answer in time.")
+            self._watch.set_timeout(self._timeouts.first, "The upstream did not answer in time.")
             books.sent()
             try:
                 answer = self._answer = await ways.transport.send(request)
@@ -287,23 +295,23 @@ class Exchange:
                 books.failed(error)
                 raise
             status = answer.status
-            if not turns.ours:
+            if not turns.using_pool_key:
                 books.answered(status)
                 return answer
             if not self._may_be_about_the_key(answer):
-                turns.answered(status, answer.headers, ways.clock())
+                turns.record_response(status, answer.headers, ways.clock())
                 books.answered(status)
-                return await veiled(answer, turns.blot)
+                return await redacted(answer, turns.blot)
             kept, refusal = await self._refused(answer, turns, content)
             # (What only one key knows, others need not be asked for, unless this one is not it.)
-            sought = status == 404 and turns.several
+            sought = status == 404 and turns.has_more_keys
             more = sought if self._stateful else turns.another(refusal)
-            if refusal.about is About.UNCLEAR and unclear is None:
+            if refusal.about is RefusalScope.UNCLEAR and unclear is None:
                 unclear = kept
             if not (whole and more):
                 return self._final(unclear or kept, refusal, turns)
 
-    def _may_be_about_the_key(self, answer: Incoming) -> bool:
+    def _may_be_about_the_key(self, answer: UpstreamResponse) -> bool:
         """Whether an answer has to be read before it is known what it is about."""
         status = answer.status
         if status in _KEY_FAILED or (status == 404 and self._stateful):
@@ -312,36 +320,41 @@ class Exchange:
         return status in _TOLD_WITHIN and "json" in kind
 
     async def _refused(
-        self, answer: Incoming, turns: Turns, content: Content
-    ) -> tuple[Kept, APIError]:
+        self, answer: UpstreamResponse, turns: ProxyKeyRotation, content: Content
+    ) -> tuple[BufferedResponse, APIError]:
         """An answer that may be about the key, and what it says; its key is judged."""
-        kept = await Kept.of(answer, turns.blot)
+        kept = await BufferedResponse.of(answer, turns.blot)
         self._answer = None
         members: Collection[str] = ()
         if kept.status == 400 and isinstance(content, bytes):
-            members = members_of(content)
+            members = body_members(content)
         error = turns.refused(kept.status, kept.headers, kept.body, self._ways.clock(), members)
         if kept.status in _TOLD_WITHIN and kept.body.strip() in (b"", b"{}"):
-            error.about = About.REQUEST  # it says nothing: whoever asked may know
+            error.about = RefusalScope.REQUEST  # it says nothing: whoever asked may know
         told = self._books.request_id, self._asked.site.name, turns.key_id, kept.status
         logger.info("request %s: provider %s, key %s: HTTP %d", *told)
         self._books.failed(error)
         return kept, error
 
-    def _final(self, kept: Kept, error: APIError | None, turns: Turns) -> Kept:
+    def _final(
+        self, kept: BufferedResponse, error: APIError | None, turns: ProxyKeyRotation
+    ) -> BufferedResponse:
         """The last refusal. What an upstream says of our key is no answer to the client's."""
         if error is not None and error.upstream_status == kept.status:
-            ours = kept.status in (401, 402) or error.about in (About.KEY, About.ACCOUNT)
-            if ours and error.kind is not Kind.LIMITED:
+            ours = kept.status in (401, 402) or error.about in (
+                RefusalScope.KEY,
+                RefusalScope.ACCOUNT,
+            )
+            if ours and error.kind is not ErrorKind.LIMITED:
                 raise turns.ours_refused(error, kept.status)
         return kept.again_in(turns.soonest()) if kept.status == 429 else kept
 
-    async def _pass_on(self, answer: Incoming, send: Send) -> bytes:
+    async def _pass_on(self, answer: UpstreamResponse, send: Send) -> bytes:
         """Send all of an answer but its last bytes."""
         watch, read = self._watch, answer.read
         headers, left = self._head(answer)
         feed = self._meter.feed if self._meter is not None else None
-        ended = whether_ended(answer)
+        ended = end_check(answer)
         self.began = watch.busy = True
         self._books.began = time.perf_counter()
         try:
@@ -349,7 +362,7 @@ class Exchange:
             watch.busy = False
             if left == 0 or self._asked.method == "HEAD":
                 return b""
-            watch.expect(self._timeouts.idle, "The upstream fell silent.")
+            watch.set_timeout(self._timeouts.idle, "The upstream fell silent.")
             veil = self._veil(answer)
             while data := await read():
                 if feed is not None:
@@ -375,24 +388,24 @@ class Exchange:
             raise
         return veil.close() if veil is not None else b""
 
-    def _veil(self, answer: Incoming) -> BlotErrors | None:
+    def _veil(self, answer: UpstreamResponse) -> BlotErrors | None:
         """What takes the pool's key out of errors in a success; other answers are `veiled`."""
         turns = self._turns
         if turns is None or turns.blot is None or answer.status >= 300:
             return None
         return BlotErrors(turns.blot)
 
-    def _head(self, answer: Incoming) -> tuple[RawHeaders, int | None]:
+    def _head(self, answer: UpstreamResponse) -> tuple[RawHeaders, int | None]:
         """The headers of an answer, and how many bytes follow, if that is known."""
         asked, books, status = self._asked, self._books, answer.status
         books.status = status
         if not 200 <= status <= 599:
-            raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
-        headers, said = told_headers(answer.headers, asked.site.policy, self._relocated)
+            raise APIError(ErrorKind.UPSTREAM, f"The upstream answered with a status of {status}.")
+        headers, said = read_response_headers(answer.headers, asked.site.policy, self._relocated)
         turns = self._turns
         if turns is not None and turns.blot is not None:
             headers = turns.blot.headers(headers)
-        length = told_length(said)
+        length = declared_length(said)
         if status in _BODILESS:
             length = 0
         elif length is not None:
@@ -403,8 +416,8 @@ class Exchange:
         if asked.method == "POST" and status < 300 and self._metered:
             # (What is asked for again, like a stored answer, was counted when it was made.)
             kind, coding = said.get("content-type", ""), said.get("content-encoding", "")
-            self._meter = Meter.for_type(kind, coding)
+            self._meter = UsageMeter.for_type(kind, coding)
         return headers, length
 
     def _relocated(self, name: str, value: str) -> str:
-        return relocated(name, value, self._asked, self._key)
+        return rewrite_location(name, value, self._asked, self._key)

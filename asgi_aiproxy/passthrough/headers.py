@@ -15,9 +15,9 @@ from typing import Literal, TypeVar
 import msgspec
 
 from asgi_aiproxy._asgi import RawHeaders, Scope
-from asgi_aiproxy._headers import combined
-from asgi_aiproxy.credentials import without
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy._headers import combine_values
+from asgi_aiproxy.credentials import strip_credentials
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.upstream.base import TOKEN, Headers
 
 Forwarded = Literal["set", "append", "keep", "drop"]
@@ -82,7 +82,7 @@ class _Roles(dict[_Name, tuple[_As, int]]):
 
 
 @dataclass(frozen=True)
-class Policy:
+class HeaderPolicy:
     """What passes besides; names in lower case."""
 
     request: frozenset[str] = frozenset()  # not told to the upstream
@@ -92,20 +92,20 @@ class Policy:
     encoded: bool = True  # whether the upstream may encode its answer as the client can take it
 
     @cached_property
-    def asked(self) -> _Roles[bytes, str]:
+    def filter_request_headers(self) -> _Roles[bytes, str]:
         """The headers of requests. Raises AmbiguousError for what is no name."""
         return _Roles(self._asked)
 
     @cached_property
-    def told(self) -> _Roles[str, bytes]:
+    def filter_response_headers(self) -> _Roles[str, bytes]:
         """The headers of answers. Raises APIError for what is no name."""
         return _Roles(self._told)
 
     def _asked(self, name: bytes) -> tuple[str, int]:
         text = name.decode("latin-1").lower()
         if not TOKEN.fullmatch(text):
-            raise AmbiguousError("A header of the request is not valid.")
-        if not without([(name, b"")], frozenset()):
+            raise AmbiguousFramingError("A header of the request is not valid.")
+        if not strip_credentials([(name, b"")], frozenset()):
             return "", _CREDENTIAL
         stays = (
             text in _HOP
@@ -131,11 +131,11 @@ class Policy:
 
 
 # For an application of one's own: it is told who asks, and cookies are its own.
-INTERNAL = Policy()
+INTERNAL = HeaderPolicy()
 
 # For a vendor: nothing of the client's network, of the host's session or of the browser's page is
 # its business, and nothing that it says of its own site is true of this one.
-VENDOR = Policy(
+VENDOR = HeaderPolicy(
     request=frozenset({"cookie", "origin", "referer", "x-auth-id", "x-provider", "x-provider-key"})
     | {"x-session-affinity"}
     | _OVERRIDES
@@ -148,16 +148,16 @@ VENDOR = Policy(
 )
 
 
-class AmbiguousError(APIError):
+class AmbiguousFramingError(APIError):
     """A request that two servers might read in two ways: what follows it on its connection may be a
     part of it, and so nothing that follows is to be heard (RFC 9112, 6.1 and 11.2).
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(Kind.INVALID, message)
+        super().__init__(ErrorKind.INVALID, message)
 
 
-class AskedHead(msgspec.Struct, gc=False):
+class RequestHeaders(msgspec.Struct, gc=False):
     """The headers of a request: those that pass, those that say something to the proxy itself, and
     those for credentials."""
 
@@ -167,7 +167,7 @@ class AskedHead(msgspec.Struct, gc=False):
     length: int | None  # of the body, if the client says so
 
 
-def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
+def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHeaders:
     """Part the headers of a request. Raises AmbiguousError on what two servers might read in two
     ways, APIError on headers that are too long.
 
@@ -175,14 +175,14 @@ def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
     """
     joined = b"".join(chain.from_iterable(given))
     if len(joined) != len(joined.translate(None, _CONTROLS)):
-        raise AmbiguousError("A header of the request is not valid.")
+        raise AmbiguousFramingError("A header of the request is not valid.")
     if len(joined) + 4 * len(given) > MAX_HEAD:
         message = f"The request's headers are larger than {MAX_HEAD} bytes."
-        raise APIError(Kind.INVALID, message, status=431)
+        raise APIError(ErrorKind.INVALID, message, status=431)
     passed: Pairs = []
     said: dict[bytes, str] = {}
     credentials: RawHeaders = []
-    roles = policy.asked
+    roles = policy.filter_request_headers
     for pair in given:
         name, value = pair
         text, role = roles[name]
@@ -191,8 +191,10 @@ def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
         if role == _READ:
             if name in said:
                 if name in _FRAMING:
-                    raise AmbiguousError("The request says its host or its length several times.")
-                said[name] = combined(said[name], value.decode("latin-1"))
+                    raise AmbiguousFramingError(
+                        "The request says its host or its length several times."
+                    )
+                said[name] = combine_values(said[name], value.decode("latin-1"))
             else:
                 said[name] = value.decode("latin-1")
         elif role == _CREDENTIAL:
@@ -203,7 +205,7 @@ def read_asked(given: RawHeaders, policy: Policy) -> AskedHead:
     if b"connection" in said or b"trailer" in said:
         named = _named([said.get(b"connection", ""), said.get(b"trailer", "")])
         passed = [pair for pair in passed if pair[0] not in named]
-    return AskedHead(passed, said, credentials, length)
+    return RequestHeaders(passed, said, credentials, length)
 
 
 def _framed(said: dict[bytes, str]) -> int | None:
@@ -211,19 +213,21 @@ def _framed(said: dict[bytes, str]) -> int | None:
     length = said.get(b"content-length")
     # (`isdigit` takes more for digits than there are in ASCII.)
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
-        raise AmbiguousError("The request's content-length is no number.")
+        raise AmbiguousFramingError("The request's content-length is no number.")
     encoding = said.get(b"transfer-encoding")
     if encoding is None:
         return int(length) if length is not None else None
     if encoding.strip().lower() != "chunked":
-        raise AmbiguousError("The request's transfer-encoding is not one that is known here.")
+        raise AmbiguousFramingError(
+            "The request's transfer-encoding is not one that is known here."
+        )
     if length is not None:
-        raise AmbiguousError("The request says its length in two ways.")
+        raise AmbiguousFramingError("The request says its length in two ways.")
     return None
 
 
-def told_headers(
-    headers: Headers, policy: Policy, relocated: Callable[[str, str], str] | None = None
+def read_response_headers(
+    headers: Headers, policy: HeaderPolicy, relocated: Callable[[str, str], str] | None = None
 ) -> tuple[RawHeaders, dict[str, str]]:
     """What the client is sent of an answer's headers, without its length; and what they say to the
     proxy itself.
@@ -233,13 +237,13 @@ def told_headers(
     """
     pairs: RawHeaders = []
     said: dict[str, str] = {}
-    roles = policy.told
+    roles = policy.filter_response_headers
     for name, value in headers:
         passed, role = roles[name]
         if role == _LOCATION and relocated is not None:
             value = relocated(name, value)
         elif role == _READ:
-            said[name] = combined(said[name], value) if name in said else value
+            said[name] = combine_values(said[name], value) if name in said else value
         if passed:
             pairs.append((passed, value.encode("latin-1", "replace")))
     joined = b"".join(chain.from_iterable(pairs))
@@ -252,10 +256,10 @@ def told_headers(
 
 
 def _no_header() -> APIError:
-    return APIError(Kind.UPSTREAM, "The upstream's answer has a header that is none.")
+    return APIError(ErrorKind.UPSTREAM, "The upstream's answer has a header that is none.")
 
 
-def told_length(said: dict[str, str]) -> int | None:
+def declared_length(said: dict[str, str]) -> int | None:
     """How long an answer says that it is; chunks go before (RFC 9112, 6.3)."""
     if "transfer-encoding" in said:
         return None
@@ -279,7 +283,7 @@ def _tells_way(name: str) -> bool:
     return name in _FORWARDED or name.startswith(_FORWARDED_PREFIX)
 
 
-class Forwarding(msgspec.Struct, frozen=True, gc=False):
+class ForwardedInfo(msgspec.Struct, frozen=True, gc=False):
     """What an upstream can be told of the way that a request came."""
 
     client: str = ""
@@ -288,7 +292,7 @@ class Forwarding(msgspec.Struct, frozen=True, gc=False):
     prefix: str = ""
 
     @classmethod
-    def of(cls, scope: Scope, host: str, prefix: str) -> Forwarding:
+    def of(cls, scope: Scope, host: str, prefix: str) -> ForwardedInfo:
         """Of a request to `host`, and to the app mounted at `prefix`."""
         client = scope.get("client")
         scheme = "https" if scope["scheme"] in ("https", "wss") else "http"

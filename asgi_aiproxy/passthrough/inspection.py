@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from asgi_aiproxy import _asgi, _json, inspection, multipart
-from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.inspection import NOTHING, Inspection, ambiguous, check_model, folded, names_model
 from asgi_aiproxy.passthrough.headers import Pairs
 
@@ -38,16 +38,16 @@ class _Glimpse(msgspec.Struct):
 _glimpse = msgspec.json.Decoder(_Glimpse).decode
 
 
-def glimpse(body: bytes) -> Inspection:
+def peek_model(body: bytes) -> Inspection:
     """What a JSON body names, of a caller that may name anything."""
     try:
         found = _glimpse(body)
     except (ValueError, RecursionError):
         return NOTHING
-    return Inspection({}, inspection.plain(found.model or ""), store=found.store)
+    return Inspection({}, inspection.strip_models_prefix(found.model or ""), store=found.store)
 
 
-def members_of(body: bytes) -> Collection[str]:
+def body_members(body: bytes) -> Collection[str]:
     """The names of the members of a JSON body; none if it is no object."""
     try:
         found = _json.loads(body)
@@ -61,11 +61,11 @@ def is_json(content_type: str) -> bool:
     return "json" in content_type.partition(";")[0].lower()
 
 
-def kind_of_body(content_type: str) -> BodyKind:
+def body_kind(content_type: str) -> BodyKind:
     """How a body of this type is read. Without one it is taken for JSON, as servers do."""
     kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
-    if multipart.is_form(content_type):
+    if multipart.is_multipart_form(content_type):
         return "multipart"
     if not _CHARSET.fullmatch(parameters):
         return "other"
@@ -78,7 +78,7 @@ def check_readable(content_type: str, content_encoding: str) -> BodyKind:
     """How a body is read that decides what its caller may do. Raises APIError (415)."""
     if content_encoding.strip().lower() not in ("", "identity"):
         raise _unreadable(f"not be encoded as {content_encoding[:40]!r}: send it as it is")
-    kind = kind_of_body(content_type)
+    kind = body_kind(content_type)
     if kind == "other":
         raise _unreadable(f"be JSON or a form in UTF-8, not {content_type[:100]!r}")
     return kind
@@ -86,7 +86,7 @@ def check_readable(content_type: str, content_encoding: str) -> BodyKind:
 
 def _unreadable(must: str) -> APIError:
     message = f"The body of a caller that is bound to models or to a budget must {must}."
-    return APIError(Kind.INVALID, message, status=415)
+    return APIError(ErrorKind.INVALID, message, status=415)
 
 
 async def inspect_body(kind: BodyKind, content_type: str, body: bytes) -> Inspection:
@@ -95,15 +95,15 @@ async def inspect_body(kind: BodyKind, content_type: str, body: bytes) -> Inspec
         return await _asgi.off_loop(len(body), inspection.inspect, body)
     if kind == "form":
         return inspect_form(body)
-    form = multipart.FormParser.of(content_type)
+    form = multipart.FormParser.from_content_type(content_type)
     form.feed(body)
     form.close()
-    return named_by_field(form.field, form.model)
+    return models_in_fields(form.field, form.model)
 
 
-def named_by_field(name: str, value: str | None) -> Inspection:
+def models_in_fields(name: str, value: str | None) -> Inspection:
     """What a form names whose field `name` names a model."""
-    model = inspection.plain(value or "")
+    model = inspection.strip_models_prefix(value or "")
     if name == "model" or not model:
         return Inspection({}, model)
     return Inspection({}, others=(model,))
@@ -127,7 +127,7 @@ def inspect_form(body: bytes) -> Inspection:
         if field:
             raise invalid("The form names a model twice.", "model")
         field, model = name, check_model(value)
-    return named_by_field(field, model)
+    return models_in_fields(field, model)
 
 
 def _decoded(text: bytes) -> str:
@@ -137,13 +137,13 @@ def _decoded(text: bytes) -> str:
         raise invalid("The form is malformed: it is not in UTF-8.") from None
 
 
-def named_outside(query: str, headers: Pairs) -> tuple[str, ...]:
+def models_outside_body(query: str, headers: Pairs) -> tuple[str, ...]:
     """The models that a request names in its query and its headers. Raises APIError."""
     found = []
     if query:
         for pair in query.replace(";", "&").split("&"):
             name, _, value = (unquote_plus(part) for part in pair.partition("="))
             if names_model(name):
-                found.append(inspection.plain(check_model(value)))
+                found.append(inspection.strip_models_prefix(check_model(value)))
     found += [value for name, value in headers if "model" in name]
     return tuple(dict.fromkeys(found))

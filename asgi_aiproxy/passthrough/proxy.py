@@ -10,25 +10,25 @@ from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy._request_id import named, request_id
-from asgi_aiproxy._watch import ClientGoneError
 from asgi_aiproxy.errors import (
     AIProxyError,
     APIError,
     ConfigurationError,
-    Kind,
-    check_limits,
-    internal,
+    ErrorKind,
+    internal_error,
+    require_int_at_least,
 )
-from asgi_aiproxy.passthrough.books import Ways
+from asgi_aiproxy.exchange.responses import send_error
+from asgi_aiproxy.passthrough.context import ProxyContext
 from asgi_aiproxy.passthrough.exchange import Exchange
-from asgi_aiproxy.passthrough.headers import AmbiguousError, Forwarded
-from asgi_aiproxy.passthrough.request import read
+from asgi_aiproxy.passthrough.headers import AmbiguousFramingError, Forwarded
+from asgi_aiproxy.passthrough.request import parse_request
 from asgi_aiproxy.passthrough.routes import Routes
-from asgi_aiproxy.passthrough.site import Paths, site, with_policy
-from asgi_aiproxy.passthrough.websocket import Bridge, SocketLimits
+from asgi_aiproxy.passthrough.target import Paths, make_target, with_policy
+from asgi_aiproxy.passthrough.websocket import WebSocketBridge, WebSocketLimits
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.respond import send_error
 from asgi_aiproxy.upstream import (
     Timeouts,
     Transport,
@@ -36,7 +36,7 @@ from asgi_aiproxy.upstream import (
     check_transport,
     default_transport,
 )
-from asgi_aiproxy.usage import Recorder, UsageSink, ignore
+from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
 MiB = 1024 * 1024
 _SIGNED = "It is signed before it is sent on, and so it can not be longer."
@@ -62,14 +62,15 @@ class PassthroughProxy:
     which are checked as they come, aside),
     `max_message` limits the messages of WebSockets. `forwarded` says what an application is told
     of the client (`x-forwarded-*`): set anew, appended, kept as it came, or nothing; `keep_host`
-    passes the client's `host` on. `own_keys` lets callers bring their own key for a provider.
+    passes the client's `host` on. `allow_client_keys` lets callers bring their own key for a
+    provider.
     `record` gets one `UsageRecord` an exchange. `ca` is trusted beside the system's authorities.
 
     Works with and without `lifespan`. An upstream that dies in mid-answer makes the app raise, so
     that the server cuts the client's connection: half an answer is never a whole one.
     """
 
-    asks_gate: ClassVar[bool] = True  # see `asgi_aiproxy.gate`
+    handles_admission: ClassVar[bool] = True  # see `asgi_aiproxy.exchange.admission`
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class PassthroughProxy:
         *,
         paths: Paths | None = None,
         transport: Transport | None = None,
-        record: UsageSink = ignore,
+        record: UsageSink = discard,
         timeouts: Timeouts | None = None,
         max_body: int | None = None,
         max_replay: int = MiB,
@@ -89,11 +90,13 @@ class PassthroughProxy:
         ca: str | Path | bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._site = site(target, paths)
+        self._site = make_target(target, paths)
         check_transport(transport)
         check_timeouts(timeouts)
-        check_limits(max_message=max_message, max_inspected=max_inspected)
-        check_limits(0, max_replay=max_replay, max_body=max_body if max_body is not None else 0)
+        require_int_at_least(max_message=max_message, max_inspected=max_inspected)
+        require_int_at_least(
+            0, max_replay=max_replay, max_body=max_body if max_body is not None else 0
+        )
         if forwarded is not None:
             if forwarded not in ("set", "append", "keep", "drop"):
                 raise ConfigurationError(
@@ -107,7 +110,7 @@ class PassthroughProxy:
         whole = _SIGNED if self._site.signs_bodies else ""
         if whole and (max_body is None or max_body > max_replay):
             max_body = max_replay
-        self._ways = Ways(
+        self._ways = ProxyContext(
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
             recorder=self._recorder,
             timeouts=limits,
@@ -116,11 +119,11 @@ class PassthroughProxy:
             max_inspected=max_inspected,
             whole=whole,
             keep_host=keep_host,
-            recorded=record is not ignore,
+            recorded=record is not discard,
             clock=clock,
         )
         self._routes = Routes(self._site)
-        self._sockets = SocketLimits(max_message=max_message, connect=limits.connect, ca=ca)
+        self._sockets = WebSocketLimits(max_message=max_message, connect=limits.connect, ca=ca)
         self._own_keys = own_keys
         self._users = 0
 
@@ -144,7 +147,7 @@ class PassthroughProxy:
             await self._other(scope, receive, send)
             return
         try:
-            asked = read(scope, self._site, self._routes, own_keys=self._own_keys)
+            asked = parse_request(scope, self._site, self._routes, own_keys=self._own_keys)
             if asked.upgrade and asked.upgrade.strip().lower() == "websocket":
                 await self._refuse_upgrade(scope, send)
                 return
@@ -155,7 +158,7 @@ class PassthroughProxy:
                 await exchange.close()
         except ClientGoneError:
             pass  # nobody is left to tell
-        except AmbiguousError as error:
+        except AmbiguousFramingError as error:
             # (HTTP/2 has no such header, and frames that nobody can mistake.)
             last = not scope.get("http_version", "1.1").startswith(("2", "3"))
             await self._fail(scope, send, error, last=last)
@@ -164,7 +167,7 @@ class PassthroughProxy:
         except AIProxyError:
             raise
         except Exception:
-            await self._fail(scope, send, internal())
+            await self._fail(scope, send, internal_error())
             raise
 
     async def _fail(self, scope: Scope, send: Send, error: APIError, *, last: bool = False) -> None:
@@ -174,10 +177,12 @@ class PassthroughProxy:
 
     async def _refuse_upgrade(self, scope: Scope, send: Send) -> None:
         """A WebSocket that comes as plain HTTP: its server did not take it for one."""
-        error = APIError(Kind.INVALID, "This is no WebSocket handshake that is understood here.")
+        error = APIError(
+            ErrorKind.INVALID, "This is no WebSocket handshake that is understood here."
+        )
         headers = [(b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")]
         headers.append(named(request_id(scope)))
-        await _asgi.answer(send, 426, self._site.face.encode_error(error), headers)
+        await _asgi.send_response(send, 426, self._site.face.encode_error(error), headers)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -187,9 +192,9 @@ class PassthroughProxy:
                 await self._websocket(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bridge = Bridge(self._ways, self._sockets, scope, receive, send)
+        bridge = WebSocketBridge(self._ways, self._sockets, scope, receive, send)
         try:
-            asked = read(scope, self._site, self._routes, own_keys=self._own_keys)
+            asked = parse_request(scope, self._site, self._routes, own_keys=self._own_keys)
         except APIError as error:
             await bridge.refuse(self._site.face, error)
             return

@@ -11,24 +11,24 @@ from asgi_aiproxy._asgi import RawHeaders, Scope
 from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.credentials import (
     INJECTED,
-    credential,
-    presented,
-    query_without,
-    subprotocols_without,
-    without,
+    find_credential,
+    presented_credentials,
+    strip_credentials,
+    strip_from_query,
+    strip_from_subprotocols,
 )
-from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import GATE_KEY, Gate, must_inspect
-from asgi_aiproxy.identity import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
 from asgi_aiproxy.keys import Key
-from asgi_aiproxy.passthrough.headers import ACCOUNTS, Forwarding, Pairs, read_asked
-from asgi_aiproxy.passthrough.paths import checked_query
+from asgi_aiproxy.passthrough.headers import ACCOUNTS, ForwardedInfo, Pairs, read_request_headers
+from asgi_aiproxy.passthrough.path_patterns import validate_query
 from asgi_aiproxy.passthrough.routes import Route, Routes
-from asgi_aiproxy.passthrough.site import Site
-from asgi_aiproxy.upstream.base import Outgoing
+from asgi_aiproxy.passthrough.target import ProxyTarget
+from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.upstream.base import UpstreamRequest
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request as the upstream may see it: safe, open, and without the caller's credentials.
 
     `headers` are all that it leaves with but the key's. `own_key` and `key_id` are the caller's
@@ -36,7 +36,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     of the body, if the client says so.
     """
 
-    site: Site
+    site: ProxyTarget
     route: Route
     method: str
     query: str
@@ -58,14 +58,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return f"Asked({self.method} {self.route.path})"  # no secrets
 
     @property
-    def way(self) -> Forwarding:
+    def forwarded_info(self) -> ForwardedInfo:
         """The way that it came."""
-        return Forwarding.of(self.scope, self.host, self.route.prefix)
+        return ForwardedInfo.of(self.scope, self.host, self.route.prefix)
 
     @property
     def token(self) -> str:
         """What the caller was known by."""
-        return (credential(self.scope) or "") if SCOPE_KEY in self.scope else ""
+        return (find_credential(self.scope) or "") if SCOPE_KEY in self.scope else ""
 
     def outgoing(
         self,
@@ -74,7 +74,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         body: bytes | AsyncIterable[bytes] | None = None,
         length: int | None = None,
         keep_host: bool = False,
-    ) -> Outgoing:
+    ) -> UpstreamRequest:
         """The request with this key; `length` is that of a body to iterate over, if it is known."""
         site = self.site
         provider = site.provider
@@ -91,7 +91,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 url = site.url(route.path, key)
         if proxy is None and provider is not None:
             proxy = provider.proxy
-        out = Outgoing(
+        out = UpstreamRequest(
             method=self.method,
             url=f"{url}?{self.query}" if self.query else url,
             headers=headers,
@@ -108,7 +108,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
         To an application, and with a key of the caller's own, a budget has no say.
         """
-        gate: Gate | None = self.scope.get(GATE_KEY)
+        gate: AdmissionControl | None = self.scope.get(GATE_KEY)
         priced = self.site.provider is not None and not self.own_key
         return must_inspect(self.principal, gate if priced else None)
 
@@ -128,21 +128,23 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def _not_allowed(message: str) -> APIError:
-    return APIError(Kind.FORBIDDEN, message, param="model", code="model_not_allowed")
+    return APIError(ErrorKind.FORBIDDEN, message, param="model", code="model_not_allowed")
 
 
 _REQUEST_ID = "x-request-id"
 
 
-def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
+def parse_request(
+    scope: Scope, site: ProxyTarget, routes: Routes, *, own_keys: bool
+) -> ProxyRequest:
     """What a scope asks of `site`. Raises APIError if it may not pass."""
     policy = site.policy
-    head = read_asked(scope["headers"], policy)
+    head = read_request_headers(scope["headers"], policy)
     route = routes.of(scope)
     said, headers = head.said, head.passed
     principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
-    if principal.providers and not principal.may_have(site.name):
-        raise APIError(Kind.FORBIDDEN, f"You may not use {site.name!r}.")
+    if principal.providers and not principal.may_use_provider(site.name):
+        raise APIError(ErrorKind.FORBIDDEN, f"You may not use {site.name!r}.")
     provider = site.provider
     keyed = provider is not None and provider.keys is not None
     injected: str = "" if keyed else scope.get(INJECTED, "")
@@ -154,14 +156,14 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
     if injected or (provider is None and SCOPE_KEY not in scope):
         headers += _decoded(head.credentials)
     elif head.credentials or query or subprotocols:
-        shown = presented(
+        shown = presented_credentials(
             {"headers": head.credentials, "query_string": query, "subprotocols": subprotocols}
         )
         if shown:
             headers = _without(headers, shown)
-            query = query_without(query, shown) if query else query
+            query = strip_from_query(query, shown) if query else query
         if subprotocols:
-            subprotocols = tuple(subprotocols_without(subprotocols, shown))
+            subprotocols = tuple(strip_from_subprotocols(subprotocols, shown))
     own_key = _own_key(scope) if own_keys else ""
     if own_key:
         headers += [(name, value) for name, value in _decoded(scope["headers"]) if name in ACCOUNTS]
@@ -174,17 +176,17 @@ def read(scope: Scope, site: Site, routes: Routes, *, own_keys: bool) -> Asked:
         headers = [*headers, (_REQUEST_ID, request_id(scope))]
     host = said.get(b"host", "")
     if policy.forwarded in ("set", "append"):
-        headers = Forwarding.of(scope, host, route.prefix).added(headers, policy.forwarded)
-    return Asked(
+        headers = ForwardedInfo.of(scope, host, route.prefix).added(headers, policy.forwarded)
+    return ProxyRequest(
         site=site,
         route=route,
         method=scope.get("method", "GET"),
-        query=checked_query(query) if query else "",
+        query=validate_query(query) if query else "",
         headers=headers,
         subprotocols=subprotocols,
         principal=principal,
         own_key=own_key,
-        key_id=principal.key_id or (said.get(b"x-auth-id", "") if principal.may_pin else ""),
+        key_id=principal.key_id or (said.get(b"x-auth-id", "") if principal.may_choose_key else ""),
         affinity=said.get(b"x-session-affinity", ""),
         injected=injected,
         length=head.length,
@@ -205,7 +207,7 @@ def _without(headers: Pairs, shown: frozenset[str]) -> Pairs:
     else:
         return headers
     raw: RawHeaders = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-    return [(name.decode(), v.decode("latin-1")) for name, v in without(raw, shown)]
+    return [(name.decode(), v.decode("latin-1")) for name, v in strip_credentials(raw, shown)]
 
 
 def _decoded(headers: RawHeaders) -> Pairs:
@@ -215,5 +217,5 @@ def _decoded(headers: RawHeaders) -> Pairs:
 def _own_key(scope: Scope) -> str:
     key = _asgi.header(scope, b"x-provider-key")
     if key is None and SCOPE_KEY not in scope:
-        key = credential(scope)
+        key = find_credential(scope)
     return key or ""

@@ -9,9 +9,9 @@ import msgspec
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Scope
-from asgi_aiproxy.errors import APIError, Kind, invalid
-from asgi_aiproxy.passthrough.paths import checked
-from asgi_aiproxy.passthrough.site import Site, models_in
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
+from asgi_aiproxy.passthrough.path_patterns import validate_path
+from asgi_aiproxy.passthrough.target import ProxyTarget, models_in_path
 
 # Asking for what there is, or removing it, costs nothing.
 _FREE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -52,7 +52,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 class Routes:
     """The routes to one site."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: ProxyTarget) -> None:
         self._site = site
         self._kept = lru_cache(maxsize=_KEPT)(self._find)
 
@@ -69,24 +69,24 @@ class Routes:
             raise invalid("The request's method is none.")
         if method in ("CONNECT", "TRACE"):
             # The one is for tunnels, the other would show the client what it was not to see.
-            raise APIError(Kind.INVALID, f"Not allowed here: {method}.", status=405)
+            raise APIError(ErrorKind.INVALID, f"Not allowed here: {method}.", status=405)
         below = _asgi.local_path({"path": path, "root_path": root, "raw_path": sent})
         if below is None:
-            raise APIError(Kind.NOT_FOUND, f"There is nothing at {path!r}.")
+            raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {path!r}.")
         site = self._site
-        local = site.local(checked(below))
-        kind = site.stateful.name(method, local)
+        local = site.local(validate_path(below))
+        kind = site.stateful.match_name(method, local)
         return Route(
             path=local,
             url=site.url(local, None),
             prefix=_mounted_at(root.rstrip("/"), sent, below),
             operation=site.operation(method, local),
-            models=models_in(local),
-            free=method in _FREE or site.free.name(method, local) is not None,
-            batch=method not in _FREE and site.batches.name(method, local) is not None,
+            models=models_in_path(local),
+            free=method in _FREE or site.free.match_name(method, local) is not None,
+            batch=method not in _FREE and site.batches.match_name(method, local) is not None,
             stateful=kind is not None,
             resource=_resource(local, kind) if kind is not None else "",
-            kept=_DAY if site.calls.name(method, local) is not None else 30 * _DAY,
+            kept=_DAY if site.calls.match_name(method, local) is not None else 30 * _DAY,
         )
 
 

@@ -19,26 +19,26 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send, deny_websocket
+from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy._request_id import request_id, with_id
-from asgi_aiproxy._watch import ClientGoneError
-from asgi_aiproxy.credentials import Blot, may_quote
-from asgi_aiproxy.dialects.base import Face
-from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import GATE_KEY, Gate, must_inspect, settle
-from asgi_aiproxy.identity import ANONYMOUS
+from asgi_aiproxy.credentials import SecretRedactor, may_quote
+from asgi_aiproxy.dialects.base import InboundDialect
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect, settle
 from asgi_aiproxy.keys import Key
-from asgi_aiproxy.passthrough.books import Books, Ways
-from asgi_aiproxy.passthrough.headers import told_headers
-from asgi_aiproxy.passthrough.inspection import named_outside
-from asgi_aiproxy.passthrough.limits import ask
-from asgi_aiproxy.passthrough.meter import Sum
-from asgi_aiproxy.passthrough.request import Asked
-from asgi_aiproxy.passthrough.session import SessionGuard
-from asgi_aiproxy.passthrough.turns import Turns
+from asgi_aiproxy.passthrough.admission import check_admission
+from asgi_aiproxy.passthrough.context import ExchangeRecord, ProxyContext
+from asgi_aiproxy.passthrough.headers import read_response_headers
+from asgi_aiproxy.passthrough.inspection import models_outside_body
+from asgi_aiproxy.passthrough.key_rotation import ProxyKeyRotation
+from asgi_aiproxy.passthrough.request import ProxyRequest
+from asgi_aiproxy.passthrough.session_guard import SessionGuard
+from asgi_aiproxy.passthrough.usage_meter import SessionUsage
+from asgi_aiproxy.principal import ANONYMOUS
 from asgi_aiproxy.providers.base import Auth
-from asgi_aiproxy.upstream.base import Headers, Outgoing
-from asgi_aiproxy.upstream.dial import reason, tls
-from asgi_aiproxy.usage import sound
+from asgi_aiproxy.upstream.base import Headers, UpstreamRequest
+from asgi_aiproxy.upstream.connect import describe_error, tls
+from asgi_aiproxy.usage.record import plausible_usage
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -55,7 +55,7 @@ _PROTOCOLS = "sec-websocket-protocol"
 
 
 @dataclass(frozen=True, slots=True)
-class SocketLimits:
+class WebSocketLimits:
     """The longest message in bytes, the time to connect in seconds, and whom to trust besides."""
 
     max_message: int
@@ -63,48 +63,53 @@ class SocketLimits:
     ca: str | Path | bytes | None = None
 
 
-class Bridge:
+class WebSocketBridge:
     """One WebSocket of a client's. `refuse` it, or `run` it to its end."""
 
     def __init__(
-        self, ways: Ways, limits: SocketLimits, scope: Scope, receive: Receive, send: Send
+        self,
+        ways: ProxyContext,
+        limits: WebSocketLimits,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         self._ways = ways
         self._limits = limits
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._sum = Sum()
+        self._sum = SessionUsage()
         self._guard: SessionGuard | None = None
 
-    async def refuse(self, face: Face, error: APIError) -> None:
+    async def refuse(self, face: InboundDialect, error: APIError) -> None:
         """Answer the handshake with an error."""
         await self._receive()
         headers = [(b"content-type", b"application/json")]
         await self._deny(error.status, face.encode_error(error), headers)
 
-    async def run(self, asked: Asked) -> None:
+    async def run(self, asked: ProxyRequest) -> None:
         """Connect both sides, until one of them ends it."""
-        books = Books(asked, self._ways.clock)
-        gate: Gate | None = self._scope.get(GATE_KEY)
+        books = ExchangeRecord(asked, self._ways.clock)
+        gate: AdmissionControl | None = self._scope.get(GATE_KEY)
         # What is said later is the upstream's: a model that is not in the URL is not known.
-        fixed = asked.site.sessions.name("GET", asked.route.path) is not None
+        fixed = asked.site.sessions.match_name("GET", asked.route.path) is not None
         models = [*asked.route.models, *_query(asked, "model")] if fixed else []
         books.model = models[0] if len(set(models)) == 1 else ""
-        turns = Turns(asked, affinity=asked.affinity, model=books.model)
+        turns = ProxyKeyRotation(asked, affinity=asked.affinity, model=books.model)
         try:
             await self._receive()  # websocket.connect
             if not _installed():
                 logger.error("WebSockets need a library: pip install 'asgi-aiproxy[realtime]'")
                 message = "WebSockets are not installed here."
-                raise APIError(Kind.INTERNAL, message, status=501)
+                raise APIError(ErrorKind.INTERNAL, message, status=501)
             asked.check_models(models, "no model is in the URL of this WebSocket")
             if asked.inspected:
-                asked.check_models(named_outside(asked.query, asked.headers))
+                asked.check_models(models_outside_body(asked.query, asked.headers))
                 priced = frozenset(models) if must_inspect(ANONYMOUS, gate) else None
                 self._guard = SessionGuard(asked, priced)
             if gate is not None:
-                await ask(gate, asked, (books.model,), session=True)
+                await check_admission(gate, asked, (books.model,), session=True)
             upstream = await self._unless_gone(self._connected(asked, turns, books))
             if upstream is not None:
                 await self._bridged(upstream, asked, turns, books)
@@ -113,7 +118,7 @@ class Bridge:
             headers = [(b"content-type", b"application/json")]
             await self._deny(error.status, asked.site.face.encode_error(error), headers)
         finally:
-            usage = sound(self._sum.usage)
+            usage = plausible_usage(self._sum.usage)
             try:
                 turns.release(usage)
             finally:
@@ -121,7 +126,9 @@ class Bridge:
 
     # the handshake
 
-    async def _connected(self, asked: Asked, turns: Turns, books: Books) -> ClientConnection | None:
+    async def _connected(
+        self, asked: ProxyRequest, turns: ProxyKeyRotation, books: ExchangeRecord
+    ) -> ClientConnection | None:
         """The upstream's WebSocket; None if it refused and the client was told so.
 
         Raises APIError.
@@ -138,14 +145,14 @@ class Bridge:
                 answer = refused.response
                 headers, body = _told(answer), bytes(answer.body or b"")
                 books.status = status = answer.status_code
-                if turns.ours and status >= 400:
+                if turns.using_pool_key and status >= 400:
                     if turns.blot is not None:
                         body = turns.blot.data(body)
                     error = turns.refused(status, headers, body, self._ways.clock())
                     books.failed(error)
                     if turns.another(error):
                         continue
-                    if status in (401, 402) or error.kind is Kind.KEY_REJECTED:
+                    if status in (401, 402) or error.kind is ErrorKind.KEY_REJECTED:
                         raise turns.ours_refused(error, status) from None
                     if status == 429 and (after := turns.soonest()) is not None:
                         headers = [pair for pair in headers if not pair[0].startswith(_AFTER)]
@@ -155,30 +162,35 @@ class Bridge:
                 await self._pass_refusal(asked, turns, headers, body, books)
                 return None
             except (OSError, TimeoutError, WebSocketException, EOFError) as error:
-                why = reason(error) if isinstance(error, OSError) else type(error).__name__
+                why = describe_error(error) if isinstance(error, OSError) else type(error).__name__
                 message = f"The WebSocket to {asked.site.name} could not be opened: {why}."
-                failure = APIError(Kind.UPSTREAM, message)
+                failure = APIError(ErrorKind.UPSTREAM, message)
                 books.failed(failure)
                 raise failure from error
             told = _told(upstream.response) if upstream.response is not None else []
-            turns.answered(101, told, self._ways.clock())
+            turns.record_response(101, told, self._ways.clock())
             books.status = 101
             books.answered(101)
             return upstream
 
     async def _pass_refusal(
-        self, asked: Asked, turns: Turns, headers: Headers, body: bytes, books: Books
+        self,
+        asked: ProxyRequest,
+        turns: ProxyKeyRotation,
+        headers: Headers,
+        body: bytes,
+        books: ExchangeRecord,
     ) -> None:
         status = books.status
         if not 300 <= status <= 599:
-            raise APIError(Kind.UPSTREAM, f"The upstream answered with a status of {status}.")
-        passed, _ = told_headers(headers, asked.site.policy)
+            raise APIError(ErrorKind.UPSTREAM, f"The upstream answered with a status of {status}.")
+        passed, _ = read_response_headers(headers, asked.site.policy)
         if turns.blot is not None:
             passed, body = turns.blot.headers(passed), turns.blot.data(body)
         await self._deny(status, body, passed)
         books.finished = True
 
-    async def _dial(self, asked: Asked, key: Key | None) -> ClientConnection:
+    async def _dial(self, asked: ProxyRequest, key: Key | None) -> ClientConnection:
         from websockets.asyncio.client import connect
 
         out = asked.outgoing(key, keep_host=False)
@@ -243,11 +255,15 @@ class Bridge:
     # the session
 
     async def _bridged(
-        self, upstream: ClientConnection, asked: Asked, turns: Turns, books: Books
+        self,
+        upstream: ClientConnection,
+        asked: ProxyRequest,
+        turns: ProxyKeyRotation,
+        books: ExchangeRecord,
     ) -> None:
         response = upstream.response
         headers = _told(response) if response is not None else []
-        told, _ = told_headers(headers, asked.site.policy)
+        told, _ = read_response_headers(headers, asked.site.policy)
         if turns.blot is not None:
             told = turns.blot.headers(told)
         told = with_id(told, books.request_id)
@@ -270,7 +286,7 @@ class Bridge:
         await upstream.close(code, why)
 
     async def _until_one_ends(
-        self, upstream: ClientConnection, turns: Turns, books: Books
+        self, upstream: ClientConnection, turns: ProxyKeyRotation, books: ExchangeRecord
     ) -> tuple[int, str]:
         """Pass messages on; returns the code and reason that the upstream is to be closed with."""
         loop = asyncio.get_running_loop()
@@ -294,7 +310,7 @@ class Bridge:
         await self._say(_close(code, why))
         return 1000, ""
 
-    async def _up(self, upstream: ClientConnection, books: Books) -> tuple[int, str]:
+    async def _up(self, upstream: ClientConnection, books: ExchangeRecord) -> tuple[int, str]:
         """The client's messages, until it closes; returns with what."""
         from websockets.exceptions import ConnectionClosed
 
@@ -323,7 +339,7 @@ class Bridge:
                 await asyncio.Event().wait()  # the other direction knows why
 
     async def _down(
-        self, upstream: ClientConnection, books: Books, blot: Blot | None
+        self, upstream: ClientConnection, books: ExchangeRecord, blot: SecretRedactor | None
     ) -> tuple[int, str]:
         """The upstream's messages, until it closes; returns with what."""
         from websockets.exceptions import ConnectionClosed
@@ -346,7 +362,7 @@ class Bridge:
             if closed.rcvd is not None:
                 books.finished = True
                 return _sendable(closed.rcvd.code), closed.rcvd.reason
-            books.error = APIError(Kind.UPSTREAM, "The upstream's WebSocket broke.")
+            books.error = APIError(ErrorKind.UPSTREAM, "The upstream's WebSocket broke.")
             too_big = closed.sent is not None and closed.sent.code == _TOO_BIG
             return _TOO_BIG if too_big else _BROKE, "the upstream broke off"
 
@@ -376,14 +392,14 @@ def _sendable(code: int) -> int:
     return code if 1000 <= code <= 1003 or 1007 <= code <= 1014 or code >= 3000 else _GOING_AWAY
 
 
-def _query(asked: Asked, name: str) -> list[str]:
+def _query(asked: ProxyRequest, name: str) -> list[str]:
     return parse_qs(asked.query, keep_blank_values=True).get(name, [])
 
 
 def key_in_subprotocol(prefix: str = "openai-insecure-api-key.") -> Auth:
     """An `auth` for providers that take the key of a WebSocket as a subprotocol."""
 
-    def auth(request: Outgoing, secret: str) -> Outgoing:
+    def auth(request: UpstreamRequest, secret: str) -> UpstreamRequest:
         return request.with_header(_PROTOCOLS, prefix + secret)
 
     return auth

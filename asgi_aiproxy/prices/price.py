@@ -105,7 +105,7 @@ class Rates(msgspec.Struct, frozen=True):
         )
         return -(-fine // _FINE)
 
-    def most(self, input: int, output: int) -> int:
+    def max_cost(self, input: int, output: int) -> int:
         """The most that so many tokens can cost, in micro-dollars, whatever kind they are of.
 
         Fewer can not cost more: all tiers count that they can be in.
@@ -129,7 +129,7 @@ class Rates(msgspec.Struct, frozen=True):
         return max(self.output, self.reasoning, self.audio_output, self.image_output)
 
 
-def rates(price: Price) -> Rates:
+def to_rates(price: Price) -> Rates:
     """A price made ready to count with."""
     base = _row(price, None)
     tiers = sorted(price.tiers, key=lambda tier: -tier.above)

@@ -9,7 +9,7 @@ from functools import lru_cache
 import msgspec
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.keys.key import matches
+from asgi_aiproxy.keys.key import matches_pattern
 from asgi_aiproxy.messages import Usage
 
 _FINE = 1_000_000
@@ -55,7 +55,9 @@ class Ratios:
     def __repr__(self) -> str:
         return f"Ratios({len(self._models)} models)"
 
-    def most(self, provider: str, model: str, input: int, output: int, ratio: int) -> int | None:
+    def max_cost(
+        self, provider: str, model: str, input: int, output: int, ratio: int
+    ) -> int | None:
         """The most that so many tokens can cost, in units; None if the model has no ratio.
 
         `ratio` is that of the caller's group, in millionths.
@@ -88,7 +90,7 @@ class Ratios:
             if name in self._models:
                 return self._models[name]
         for pattern, found in self._patterns:
-            if matches(pattern, full) or matches(pattern, model):
+            if matches_pattern(pattern, full) or matches_pattern(pattern, model):
                 return found
         return self._unknown
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy.providers.azure import azure
-from asgi_aiproxy.providers.base import Offer, Provider, Router, Target, bearer, header, query
+from asgi_aiproxy.providers.base import ModelOffer, Provider, Router, Target, bearer, header, query
 from asgi_aiproxy.providers.catalog import (
     ANTHROPIC,
     CEREBRAS,
@@ -43,7 +43,7 @@ __all__ = [
     "TOGETHER",
     "VLLM",
     "XAI",
-    "Offer",
+    "ModelOffer",
     "Provider",
     "Router",
     "SigV4",

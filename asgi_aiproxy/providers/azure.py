@@ -12,11 +12,11 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import OPENAI_CHAT
-from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.inspection import check_model
-from asgi_aiproxy.providers.base import Amend, Provider, header
+from asgi_aiproxy.providers.base import Provider, TransformRequest, header
 from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS
-from asgi_aiproxy.providers.refusals import AZURE
+from asgi_aiproxy.providers.refusal_codes import AZURE
 
 
 def azure(base_url: str, *, name: str = "azure", api_version: str | None = None) -> Provider:
@@ -33,23 +33,23 @@ def azure(base_url: str, *, name: str = "azure", api_version: str | None = None)
         dialect=OPENAI_CHAT,
         base_url=base_url,
         auth=header("api-key"),
-        native=OPENAI_OPERATIONS,
-        amend=under_v1 if api_version is None else in_deployment(api_version),
-        surface="azure",
+        native_operations=OPENAI_OPERATIONS,
+        transform_request=under_v1 if api_version is None else in_deployment(api_version),
+        path_profile="azure",
         refusals=AZURE,
     )
 
 
-def under_v1(draft: Draft) -> Draft:
+def under_v1(draft: ProviderRequest) -> ProviderRequest:
     """`/openai/v1/...`."""
     return msgspec.structs.replace(draft, path="/openai/v1" + draft.path)
 
 
-def in_deployment(api_version: str) -> Amend:
+def in_deployment(api_version: str) -> TransformRequest:
     """`/openai/deployments/{model}/...?api-version=...`."""
     query = urlencode({"api-version": api_version})
 
-    def amend(draft: Draft) -> Draft:
+    def amend(draft: ProviderRequest) -> ProviderRequest:
         if draft.path == "/models":
             return msgspec.structs.replace(draft, path="/openai/models", query=query)
         model = draft.body.get("model", "")

@@ -12,18 +12,20 @@ from urllib.parse import quote, unquote_plus, urlsplit
 import msgspec
 
 from asgi_aiproxy import __version__, _json
-from asgi_aiproxy.dialects.base import Draft, Language
+from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
-from asgi_aiproxy.keys.key import check_proxy_url, listed
-from asgi_aiproxy.providers.refusals import Refusals
-from asgi_aiproxy.upstream.base import TOKEN, Outgoing, Timeouts
+from asgi_aiproxy.keys.key import as_list, check_proxy_url
+from asgi_aiproxy.providers.refusal_codes import Refusals
+from asgi_aiproxy.upstream.base import TOKEN, Timeouts, UpstreamRequest
 
-Auth = Callable[[Outgoing, str], Outgoing]  # pure: a request and a secret make a request
-Amend = Callable[[Draft], Draft]
+Auth = Callable[
+    [UpstreamRequest, str], UpstreamRequest
+]  # pure: a request and a secret make a request
+TransformRequest = Callable[[ProviderRequest], ProviderRequest]
 
 
-def bearer(request: Outgoing, secret: str) -> Outgoing:
+def bearer(request: UpstreamRequest, secret: str) -> UpstreamRequest:
     """`authorization: Bearer <secret>`."""
     return request.with_header("authorization", f"Bearer {secret}")
 
@@ -32,7 +34,7 @@ def header(name: str, scheme: str = "") -> Auth:
     """The secret in a header of this name, after `scheme` if there is one."""
     lead = f"{scheme} " if scheme else ""
 
-    def auth(request: Outgoing, secret: str) -> Outgoing:
+    def auth(request: UpstreamRequest, secret: str) -> UpstreamRequest:
         return request.with_header(name.lower(), lead + secret)
 
     return auth
@@ -46,7 +48,7 @@ def query(name: str) -> Auth:
     """
     lead = quote(name, safe="") + "="
 
-    def auth(request: Outgoing, secret: str) -> Outgoing:
+    def auth(request: UpstreamRequest, secret: str) -> UpstreamRequest:
         url, _, given = request.url.partition("?")
         parts = [p for p in given.split("&") if p and unquote_plus(p.partition("=")[0]) != name]
         parts.append(lead + quote(secret, safe=""))
@@ -55,7 +57,7 @@ def query(name: str) -> Auth:
     return auth
 
 
-def unchanged(draft: Draft) -> Draft:
+def identity(draft: ProviderRequest) -> ProviderRequest:
     """No quirk to heed."""
     return draft
 
@@ -75,29 +77,33 @@ _HEADERS = {
 class Provider:
     """A vendor's API, or a server that speaks like one.
 
-    `native` names the operations that pass through as they are; what of chat is not among them is
-    translated. `exact` says that the provider's answers keep to the letter of its dialect; others
+    `native_operations` names the operations that pass through as they are; what of chat is not
+    among them is
+    translated. `strict_format` says that the provider's answers keep to the letter of its
+    dialect; others
     are mended on the way. `catalogue` names its models for `GET /v1/models`; without one it is
-    asked. `amend` sees every request of a shim before it leaves (calls, tests of keys, lists of
-    models), but not those of `PassthroughProxy`, which pass as they came. `surface` names the API
+    asked. `transform_request` sees every request of a shim before it leaves (calls, tests of
+    keys, lists of
+    models), but not those of `PassthroughProxy`, which pass as they came. `path_profile` names
+    the API
     whose paths `PassthroughProxy` opens, if that is not the dialect's. `refusals` says what the
-    vendor's error words are about (`asgi_aiproxy.providers.refusals`; by default as in its
+    vendor's error words are about (`asgi_aiproxy.providers.refusal_codes`; by default as in its
     dialect).
     """
 
     name: str
-    dialect: Language
+    dialect: OutboundDialect
     base_url: str
     auth: Auth = bearer
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
-    amend: Amend = unchanged
-    native: frozenset[str] = frozenset()
-    exact: bool = True
+    transform_request: TransformRequest = identity
+    native_operations: frozenset[str] = frozenset()
+    strict_format: bool = True
     catalogue: tuple[str, ...] = ()
     keys: KeyPool | None = None
     proxy: str | None = None
     timeouts: Timeouts | None = None
-    surface: str = ""
+    path_profile: str = ""
     refusals: Refusals | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
@@ -153,18 +159,18 @@ class Provider:
         if isinstance(keys, KeyPool):
             return replace(self, keys=keys, **changes)
         name = changes.get("name", self.name)
-        made = listed(keys, name)
+        made = as_list(keys, name)
         return replace(self, keys=KeyPool(made, name=name) if made else self.keys, **changes)
 
     def outgoing(
         self,
-        draft: Draft,
+        draft: ProviderRequest,
         key: Key | None,
         *,
         method: str,
         streamed: bool,
         body: bytes | None = None,
-    ) -> Outgoing:
+    ) -> UpstreamRequest:
         """The request as it leaves, its key in place; `body` is the draft's, if it is encoded."""
         if body is None and draft.body:
             body = _json.dumps(draft.body)
@@ -174,13 +180,13 @@ class Provider:
     def request(
         self,
         method: str,
-        draft: Draft,
+        draft: ProviderRequest,
         key: Key | None,
         *,
         body: bytes | AsyncIterable[bytes] | None,
         headers: Mapping[str, str],
         streamed: bool,
-    ) -> Outgoing:
+    ) -> UpstreamRequest:
         """The request as it leaves, with a body that is encoded already."""
         base, proxy = self.base_url, self.proxy
         if key is not None:
@@ -190,7 +196,7 @@ class Provider:
             url += "?" + draft.query
         # Later ones replace earlier ones: what the caller says of its request goes first.
         sent = {**self._headers, **draft.headers, **headers}
-        out = Outgoing(
+        out = UpstreamRequest(
             method=method,
             url=url,
             headers=list(sent.items()),
@@ -226,9 +232,9 @@ class Provider:
         """None by name: it answers for all it has."""
         return ()
 
-    def offers(self) -> tuple[Offer, ...]:
+    def model_offers(self) -> tuple[ModelOffer, ...]:
         """All its models."""
-        return (Offer(self),)
+        return (ModelOffer(self),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +256,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ModelOffer:
     """Models that are asked for by the provider's own names: all that match, after `prefix`."""
 
     provider: Provider
@@ -267,7 +273,7 @@ class Router(Protocol):
     def models(self) -> Sequence[str]:
         """The names that can be asked for, as far as the router knows them."""
 
-    def offers(self) -> Sequence[Offer]:
+    def model_offers(self) -> Sequence[ModelOffer]:
         """What else can be asked for, by names that only providers know."""
 
 

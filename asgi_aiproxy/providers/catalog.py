@@ -1,7 +1,7 @@
 """One row a vendor, and beside it the functions that heed its quirks.
 
 Addresses and quirks are from the vendors' API references; what their answers get wrong is put right
-by `exact=False`, see `dialects/openai_chat/mend.py`.
+by `strict_format=False`, see `dialects/openai_chat/normalize.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from asgi_aiproxy.dialects import (
     OPENAI_CHAT,
     OPENAI_RESPONSES as RESPONSES_API,
 )
-from asgi_aiproxy.dialects.base import Draft
-from asgi_aiproxy.providers import refusals
-from asgi_aiproxy.providers.base import Amend, Provider, header
+from asgi_aiproxy.dialects.base import ProviderRequest
+from asgi_aiproxy.providers import refusal_codes
+from asgi_aiproxy.providers.base import Provider, TransformRequest, header
 from asgi_aiproxy.providers.operations import (
     AUDIO,
     CHAT,
@@ -30,10 +30,10 @@ from asgi_aiproxy.providers.operations import (
 )
 
 
-def renamed(**names: str) -> Amend:
+def rename_fields(**names: str) -> TransformRequest:
     """Members of the body get other names, unless the other is there and says something."""
 
-    def amend(draft: Draft) -> Draft:
+    def amend(draft: ProviderRequest) -> ProviderRequest:
         if names.keys().isdisjoint(draft.body):
             return draft
         body = dict(draft.body)
@@ -51,11 +51,11 @@ def _unsaid(value: Any) -> bool:
     return value is None or (isinstance(value, msgspec.Raw) and bytes(value) == b"null")
 
 
-def without(*names: str, reported: bool = True) -> Amend:
+def drop_fields(*names: str, reported: bool = True) -> TransformRequest:
     """Members that the vendor refuses are left out; and reported, unless they ask for nothing."""
     unwanted = frozenset(names)
 
-    def amend(draft: Draft) -> Draft:
+    def amend(draft: ProviderRequest) -> ProviderRequest:
         if unwanted.isdisjoint(draft.body):
             return draft
         body = {name: value for name, value in draft.body.items() if name not in unwanted}
@@ -71,11 +71,11 @@ def without(*names: str, reported: bool = True) -> Amend:
 _NOTHING = (False, msgspec.Raw(b"false"), msgspec.Raw(b"null"))
 
 
-def roles(**others: str) -> Amend:
+def roles(**others: str) -> TransformRequest:
     """Messages of roles that the vendor refuses get another one. (All else of them stays as is.)"""
     written = {f'"{old}"'.encode(): msgspec.Raw(f'"{new}"'.encode()) for old, new in others.items()}
 
-    def amend(draft: Draft) -> Draft:
+    def amend(draft: ProviderRequest) -> ProviderRequest:
         sent = draft.body.get("messages")
         if not isinstance(sent, msgspec.Raw):
             return draft  # written by us, in roles that all know
@@ -98,10 +98,10 @@ def roles(**others: str) -> Amend:
 _messages = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
 
-def both(*amends: Amend) -> Amend:
+def chain(*amends: TransformRequest) -> TransformRequest:
     """One after the other."""
 
-    def amend(draft: Draft) -> Draft:
+    def amend(draft: ProviderRequest) -> ProviderRequest:
         for step in amends:
             draft = step(draft)
         return draft
@@ -109,10 +109,10 @@ def both(*amends: Amend) -> Amend:
     return amend
 
 
-def of_chat(amend: Amend) -> Amend:
+def only_chat(amend: TransformRequest) -> TransformRequest:
     """For chat completions only."""
 
-    def amended(draft: Draft) -> Draft:
+    def amended(draft: ProviderRequest) -> ProviderRequest:
         return amend(draft) if draft.path == "/chat/completions" else draft
 
     return amended
@@ -120,15 +120,15 @@ def of_chat(amend: Amend) -> Amend:
 
 # OpenAI's name for the limit since the o-series, which refuses the old one (legacy completions know
 # only the old one); most others know only the old one.
-new_limit = of_chat(renamed(max_tokens="max_completion_tokens"))
-old_limit = renamed(max_completion_tokens="max_tokens")
+new_limit = only_chat(rename_fields(max_tokens="max_completion_tokens"))
+old_limit = rename_fields(max_completion_tokens="max_tokens")
 # OpenAI's word for `system` since the o-series. Others refuse it, or have chat templates that drop
 # such messages; `system` is taken everywhere.
-old_role = of_chat(roles(developer="system"))
-of_old = both(old_limit, old_role)
+old_role = only_chat(roles(developer="system"))
+of_old = chain(old_limit, old_role)
 
 
-def beside_own_api(draft: Draft) -> Draft:
+def openai_api_under_v1(draft: ProviderRequest) -> ProviderRequest:
     """Ollama serves OpenAI's operations under /v1, beside its own API."""
     if draft.path.startswith("/api/"):
         return draft
@@ -139,8 +139,8 @@ OPENAI = Provider(
     name="openai",
     dialect=OPENAI_CHAT,
     base_url="https://api.openai.com/v1",
-    native=OPENAI_OPERATIONS | RESPONSES,
-    amend=new_limit,
+    native_operations=OPENAI_OPERATIONS | RESPONSES,
+    transform_request=new_limit,
 )
 # Chat becomes a call of the Responses API: for models that are served there only, and for other
 # vendors that speak it.
@@ -148,8 +148,8 @@ OPENAI_RESPONSES = Provider(
     name="openai-responses",
     dialect=RESPONSES_API,
     base_url="https://api.openai.com/v1",
-    native=(OPENAI_OPERATIONS - CHAT - COMPLETIONS) | RESPONSES,
-    exact=False,
+    native_operations=(OPENAI_OPERATIONS - CHAT - COMPLETIONS) | RESPONSES,
+    strict_format=False,
 )
 ANTHROPIC = Provider(
     name="anthropic",
@@ -157,124 +157,124 @@ ANTHROPIC = Provider(
     base_url="https://api.anthropic.com",
     auth=header("x-api-key"),
     headers={"anthropic-version": "2023-06-01"},
-    native=frozenset({"messages"}),
+    native_operations=frozenset({"messages"}),
 )
 GEMINI = Provider(
     name="gemini",
     dialect=GEMINI_CONTENT,
     base_url="https://generativelanguage.googleapis.com",
     auth=header("x-goog-api-key"),
-    native=frozenset({"generateContent"}),
+    native_operations=frozenset({"generateContent"}),
 )
 MISTRAL = Provider(
     name="mistral",
-    refusals=refusals.MISTRAL,
+    refusals=refusal_codes.MISTRAL,
     dialect=OPENAI_CHAT,
     base_url="https://api.mistral.ai/v1",
-    native=CHAT | EMBEDDINGS,
-    exact=False,
-    amend=both(
+    native_operations=CHAT | EMBEDDINGS,
+    strict_format=False,
+    transform_request=chain(
         of_old,
-        renamed(seed="random_seed"),
+        rename_fields(seed="random_seed"),
         # Mistral refuses members it does not know; its last chunk tells usage unasked.
-        without("stream_options", reported=False),
-        without("user", "store"),
+        drop_fields("stream_options", reported=False),
+        drop_fields("user", "store"),
     ),
 )
 GROQ = Provider(
     name="groq",
-    refusals=refusals.GROQ,
+    refusals=refusal_codes.GROQ,
     dialect=OPENAI_CHAT,
     base_url="https://api.groq.com/openai/v1",
-    native=CHAT | AUDIO,
-    exact=False,
-    amend=old_role,
+    native_operations=CHAT | AUDIO,
+    strict_format=False,
+    transform_request=old_role,
 )
 DEEPSEEK = Provider(
     name="deepseek",
-    refusals=refusals.DEEPSEEK,
+    refusals=refusal_codes.DEEPSEEK,
     dialect=OPENAI_CHAT,
     base_url="https://api.deepseek.com",
-    native=CHAT,
-    exact=False,
-    amend=of_old,
+    native_operations=CHAT,
+    strict_format=False,
+    transform_request=of_old,
 )
 XAI = Provider(
     name="xai",
-    refusals=refusals.XAI,
+    refusals=refusal_codes.XAI,
     dialect=OPENAI_CHAT,
     base_url="https://api.x.ai/v1",
-    native=CHAT | COMPLETIONS | EMBEDDINGS | frozenset({"images.generations"}),
-    exact=False,
+    native_operations=CHAT | COMPLETIONS | EMBEDDINGS | frozenset({"images.generations"}),
+    strict_format=False,
 )
 OPENROUTER = Provider(
     name="openrouter",
-    refusals=refusals.OPENROUTER,
+    refusals=refusal_codes.OPENROUTER,
     dialect=OPENAI_CHAT,
     base_url="https://openrouter.ai/api/v1",
-    native=CHAT | COMPLETIONS | EMBEDDINGS,
-    exact=False,
+    native_operations=CHAT | COMPLETIONS | EMBEDDINGS,
+    strict_format=False,
 )
 TOGETHER = Provider(
     name="together",
-    refusals=refusals.TOGETHER,
+    refusals=refusal_codes.TOGETHER,
     dialect=OPENAI_CHAT,
     base_url="https://api.together.xyz/v1",
-    native=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
-    exact=False,
-    amend=of_old,
+    native_operations=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
+    strict_format=False,
+    transform_request=of_old,
 )
 FIREWORKS = Provider(
     name="fireworks",
-    refusals=refusals.FIREWORKS,
+    refusals=refusal_codes.FIREWORKS,
     dialect=OPENAI_CHAT,
     base_url="https://api.fireworks.ai/inference/v1",
-    native=CHAT | COMPLETIONS | EMBEDDINGS,
-    exact=False,
-    amend=of_old,
+    native_operations=CHAT | COMPLETIONS | EMBEDDINGS,
+    strict_format=False,
+    transform_request=of_old,
 )
 PERPLEXITY = Provider(
     name="perplexity",
-    refusals=refusals.PERPLEXITY,
+    refusals=refusal_codes.PERPLEXITY,
     dialect=OPENAI_CHAT,
     base_url="https://api.perplexity.ai",
-    native=CHAT,
-    exact=False,
-    amend=of_old,
+    native_operations=CHAT,
+    strict_format=False,
+    transform_request=of_old,
 )
 CEREBRAS = Provider(
     name="cerebras",
-    refusals=refusals.CEREBRAS,
+    refusals=refusal_codes.CEREBRAS,
     dialect=OPENAI_CHAT,
     base_url="https://api.cerebras.ai/v1",
-    native=CHAT | COMPLETIONS,
-    exact=False,
-    amend=old_role,
+    native_operations=CHAT | COMPLETIONS,
+    strict_format=False,
+    transform_request=old_role,
 )
 OLLAMA = Provider(
     name="ollama",
     dialect=OLLAMA_CHAT,
     base_url="http://127.0.0.1:11434",
-    native=COMPLETIONS | EMBEDDINGS,
-    amend=beside_own_api,
+    native_operations=COMPLETIONS | EMBEDDINGS,
+    transform_request=openai_api_under_v1,
 )
 VLLM = Provider(
     name="vllm",
-    refusals=refusals.LOCAL,
+    refusals=refusal_codes.LOCAL,
     dialect=OPENAI_CHAT,
     base_url="http://127.0.0.1:8000/v1",
-    native=OPENAI_OPERATIONS,
-    exact=False,
-    amend=of_old,
+    native_operations=OPENAI_OPERATIONS,
+    strict_format=False,
+    transform_request=of_old,
 )
 LMSTUDIO = Provider(
     name="lmstudio",
-    refusals=refusals.LOCAL,
+    refusals=refusal_codes.LOCAL,
     dialect=OPENAI_CHAT,
     base_url="http://127.0.0.1:1234/v1",
-    native=CHAT | COMPLETIONS | EMBEDDINGS,
-    exact=False,
-    amend=of_old,
+    native_operations=CHAT | COMPLETIONS | EMBEDDINGS,
+    strict_format=False,
+    transform_request=of_old,
 )
 
 
@@ -284,9 +284,9 @@ def openai_compatible(base_url: str, *, name: str = "openai-compatible") -> Prov
         name=name,
         dialect=OPENAI_CHAT,
         base_url=base_url,
-        native=OPENAI_OPERATIONS,
-        exact=False,
-        amend=of_old,
+        native_operations=OPENAI_OPERATIONS,
+        strict_format=False,
+        transform_request=of_old,
     )
 
 

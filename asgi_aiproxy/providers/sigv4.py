@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
-from asgi_aiproxy.upstream.base import Headers, Outgoing
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.upstream.base import Headers, UpstreamRequest
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _OWN = frozenset({"authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"})
@@ -60,16 +60,16 @@ class SigV4:
     def __repr__(self) -> str:
         return f"SigV4({self._region!r}, {self._service!r})"
 
-    def __call__(self, request: Outgoing, secret: str) -> Outgoing:
+    def __call__(self, request: UpstreamRequest, secret: str) -> UpstreamRequest:
         """The request with its signature. Raises APIError if its body streams."""
         key_id, _, rest = secret.partition(":")
         key, _, session = rest.partition(":")
         if not key_id or not key:
             message = "A key of this provider is not '<access key id>:<secret access key>'."
-            raise APIError(Kind.INTERNAL, message)
+            raise APIError(ErrorKind.INTERNAL, message)
         body = request.body if request.body is not None else b""
         if not isinstance(body, bytes):
-            raise APIError(Kind.INTERNAL, "A body that streams can not be signed.")
+            raise APIError(ErrorKind.INTERNAL, "A body that streams can not be signed.")
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock()))
         digest = hashlib.sha256(body).hexdigest()
         headers = [pair for pair in request.headers if pair[0] not in _OWN]

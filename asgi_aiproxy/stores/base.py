@@ -28,7 +28,7 @@ class StoreUnavailableError(AIProxyError):
     """
 
 
-class Away(StrEnum):
+class OutagePolicy(StrEnum):
     """What a part of the gateway does while the store is away."""
 
     FAIL_OPEN = "fail_open"  # go on without it
@@ -36,17 +36,17 @@ class Away(StrEnum):
     LOCAL_ESTIMATE = "local_estimate"  # go by what this process knows
 
 
-class Anything(Enum):
+class AnyValue(Enum):
     """The type of ANYTHING: whatever was there before, or nothing."""
 
     ANYTHING = "anything"
 
 
-ANYTHING: Final = Anything.ANYTHING
-Expected = bytes | None | Anything
+ANYTHING: Final = AnyValue.ANYTHING
+Expected = bytes | None | AnyValue
 
 
-class Count(msgspec.Struct, frozen=True):
+class RateLimit(msgspec.Struct, frozen=True):
     """`amount` more of something of which there are at most `limit` in any `window` seconds.
 
     A sliding window: it is exact in that it never lets more pass, and forgets a twentieth of a
@@ -60,7 +60,7 @@ class Count(msgspec.Struct, frozen=True):
     amount: int = 1
 
 
-class Slot(msgspec.Struct, frozen=True):
+class ConcurrencySlot(msgspec.Struct, frozen=True):
     """One of `limit` places that can be held at the same time; without a limit it only counts."""
 
     account: str
@@ -68,7 +68,7 @@ class Slot(msgspec.Struct, frozen=True):
     limit: int | None
 
 
-class Reserve(msgspec.Struct, frozen=True):
+class BudgetReservation(msgspec.Struct, frozen=True):
     """`amount` of a budget of `cap` units (micro-USD), set aside until it is known what was used.
 
     What is settled and what is set aside never exceed `cap` together when something is set aside;
@@ -86,14 +86,14 @@ class Reserve(msgspec.Struct, frozen=True):
     keep: float | None = None
 
 
-class Clear(msgspec.Struct, frozen=True):
+class NotOnHold(msgspec.Struct, frozen=True):
     """Nothing to take: but `name` must not be on hold."""
 
     account: str
     name: str
 
 
-Grant = Count | Slot | Reserve | Clear
+Grant = RateLimit | ConcurrencySlot | BudgetReservation | NotOnHold
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
         return cls(holder=holder, grants=tuple(grants), sure=False)
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class Denied(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing was given, because of `grant`, of which `left` remains.
 
     Before `retry_after` seconds there is no use in asking again; None if nobody can tell, for it
@@ -140,10 +140,10 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     first: bool
-    spent: dict[Reserve, int]
+    spent: dict[BudgetReservation, int]
 
 
-class Level(msgspec.Struct, frozen=True):
+class UsageLevel(msgspec.Struct, frozen=True):
     """How much of something is used now; for budgets `used` is spent and `held` set aside."""
 
     used: int
@@ -218,7 +218,7 @@ class Admission(Protocol):
         *,
         ttl: float = 60.0,
         one_of: Sequence[Sequence[Grant]] = (),
-    ) -> Admitted | Refused:
+    ) -> Admitted | Denied:
         """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing.
 
         `holder` names this admission, and must be its own. Slots and reservations last `ttl`
@@ -243,14 +243,14 @@ class Admission(Protocol):
         """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
         ...
 
-    async def charge(self, budget: Reserve, *, once: str) -> int:
+    async def charge(self, budget: BudgetReservation, *, once: str) -> int:
         """Add `budget.amount` to what is spent, cap or not; returns the spending.
 
         It may be negative. `once` names this charge: in an hour it is booked only once.
         """
         ...
 
-    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+    async def peek(self, grants: Sequence[Grant]) -> list[UsageLevel]:
         """How much of each is used now."""
         ...
 
@@ -340,7 +340,7 @@ def check(
             if len(named) < len(grants) + len(choice):
                 raise ConfigurationError("An admission can not take the same thing twice.")
         for grant in choice or grants:
-            if isinstance(grant, Count | Reserve) and grant.amount < 0:
+            if isinstance(grant, RateLimit | BudgetReservation) and grant.amount < 0:
                 raise ConfigurationError(f"{grant.name!r}: an amount can not be negative.")
 
 

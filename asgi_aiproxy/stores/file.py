@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import msgspec
 
-from asgi_aiproxy._tasks import FailureLog
+from asgi_aiproxy._background_tasks import FailureLog
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.base import StoreUnavailableError
 
@@ -128,12 +128,12 @@ class StateFile:
             await asyncio.to_thread(self._replace, self._snapshot())
         except Exception as error:
             failure = error if isinstance(error, OSError) else OSError(str(error))
-            self._log.failed(failure.strerror or failure)
+            self._log.log_failure(failure.strerror or failure)
             self._undo()
             pause = min(_LATER * 2.0 ** min(self._log.failures - 1, 10), _LAST_PAUSE)
             self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
             return failure
-        self._log.worked()
+        self._log.log_recovery()
         self._written = changes
         self._kept(changes)
         if self._changes != changes:

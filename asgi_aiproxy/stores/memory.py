@@ -14,22 +14,22 @@ from typing import Self
 import msgspec
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.stores.account import Account, Lack
+from asgi_aiproxy.stores.account_state import Account, Shortage
 from asgi_aiproxy.stores.base import (
     ANYTHING,
     ONCE,
     Admitted,
-    Anything,
-    Clear,
-    Count,
+    AnyValue,
+    BudgetReservation,
+    ConcurrencySlot,
+    Denied,
     Expected,
     Grant,
     Hold,
-    Level,
-    Refused,
-    Reserve,
+    NotOnHold,
+    RateLimit,
     Settled,
-    Slot,
+    UsageLevel,
     check,
 )
 from asgi_aiproxy.stores.file import StateFile, packed
@@ -98,7 +98,7 @@ class MemoryStore:
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
     ) -> bool:
         """Write a row if there is what is `expected`; whether it was so."""
-        wanted = {} if isinstance(expected, Anything) else {key: expected}
+        wanted = {} if isinstance(expected, AnyValue) else {key: expected}
         return not await self.put_many(table, {key: value}, expected=wanted)
 
     async def put_many(
@@ -162,20 +162,20 @@ class MemoryStore:
         *,
         ttl: float = 60.0,
         one_of: Sequence[Sequence[Grant]] = (),
-    ) -> Admitted | Refused:
+    ) -> Admitted | Denied:
         """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
         check(holder, grants, one_of, ttl)
         now = self._now()
         until = now + ttl * 1000
         taken = self._left(holder, grants, now)
-        if isinstance(taken, Refused):
+        if isinstance(taken, Denied):
             return taken
         choice = -1
         every = tuple(grants)
-        refused: Refused | None = None
+        refused: Denied | None = None
         for number, choices in enumerate(one_of):
             more = self._left(holder, choices, now)
-            if not isinstance(more, Refused):
+            if not isinstance(more, Denied):
                 choice, every = number, (*grants, *choices)
                 taken += more
                 break
@@ -183,7 +183,7 @@ class MemoryStore:
         if choice < 0 and refused is not None:
             return refused
         for grant in every:
-            if not isinstance(grant, Clear):
+            if not isinstance(grant, NotOnHold):
                 self._account(grant.account).take(holder, grant, now, until)
         self._sweep(now)
         self._moved()
@@ -191,19 +191,19 @@ class MemoryStore:
             holder=holder, grants=every, left=tuple(taken), choice=choice, at=now / 1000
         )
 
-    def _left(self, holder: str, grants: Iterable[Grant], now: int) -> list[int | None] | Refused:
+    def _left(self, holder: str, grants: Iterable[Grant], now: int) -> list[int | None] | Denied:
         """What would remain of each, or the first that is lacking with the longest wait of all."""
         left: list[int | None] = []
-        refused: Refused | None = None
+        refused: Denied | None = None
         for grant in grants:
             found = self._account(grant.account).left(holder, grant, now)
-            if not isinstance(found, Lack):
+            if not isinstance(found, Shortage):
                 left.append(found)
             elif refused is None:
-                refused = Refused(grant=grant, left=found.left, retry_after=found.retry_after)
+                refused = Denied(grant=grant, left=found.left, retry_after=found.retry_after)
             elif found.retry_after is not None:
                 wait = max(refused.retry_after or 0.0, found.retry_after)
-                refused = Refused(grant=refused.grant, left=refused.left, retry_after=wait)
+                refused = Denied(grant=refused.grant, left=refused.left, retry_after=wait)
         return refused or left
 
     async def settle(
@@ -214,19 +214,19 @@ class MemoryStore:
         actual = actual or {}
         holder = admitted.holder
         done = False
-        spent: dict[Reserve, int] = {}
+        spent: dict[BudgetReservation, int] = {}
         new: dict[str, bool] = {}  # by account
         for grant in admitted.grants:
-            if isinstance(grant, Clear):
+            if isinstance(grant, NotOnHold):
                 continue
             account = self._account(grant.account)
-            used = grant.amount if not isinstance(grant, Slot) else 0
+            used = grant.amount if not isinstance(grant, ConcurrencySlot) else 0
             used = actual.get(grant, used)
-            marked = not admitted.sure or (isinstance(grant, Count) and used != grant.amount)
+            marked = not admitted.sure or (isinstance(grant, RateLimit) and used != grant.amount)
             if marked and grant.account not in new:
                 new[grant.account] = account.first(f"settle {holder}", now, ONCE)
             first = new.get(grant.account, False)
-            if isinstance(grant, Count):
+            if isinstance(grant, RateLimit):
                 window = account.windows.get(grant.name)
                 if admitted.sure and marked and first and window is not None:
                     window.correct(now, admitted.at * 1000, used - grant.amount)
@@ -234,7 +234,7 @@ class MemoryStore:
                 continue
             assumed = not admitted.sure and first
             done |= account.settle(holder, grant, used, now, assumed=assumed)
-            if isinstance(grant, Reserve):
+            if isinstance(grant, BudgetReservation):
                 spent[grant] = account.budgets[grant.name].spent
         self._moved()
         return Settled(first=done, spent=spent)
@@ -249,7 +249,7 @@ class MemoryStore:
         ]
         return all(kept)
 
-    async def charge(self, budget: Reserve, *, once: str) -> int:
+    async def charge(self, budget: BudgetReservation, *, once: str) -> int:
         """Add `budget.amount` to what is spent, cap or not; returns the spending."""
         now = self._now()
         account = self._account(budget.account)
@@ -258,32 +258,32 @@ class MemoryStore:
             return account.charge(budget, now)
         return account.budgets[budget.name].spent if budget.name in account.budgets else 0
 
-    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+    async def peek(self, grants: Sequence[Grant]) -> list[UsageLevel]:
         """How much of each is used now."""
         now = self._now()
         return [self._level(grant, now) for grant in grants]
 
-    def _level(self, grant: Grant, now: int) -> Level:
+    def _level(self, grant: Grant, now: int) -> UsageLevel:
         account = self._accounts.get(grant.account)
         if account is None:
-            return Level(0)
+            return UsageLevel(0)
         match grant:
-            case Count():
+            case RateLimit():
                 window = account.windows.get(grant.name)
-                return Level(window.used(now, grant.window) if window is not None else 0)
-            case Slot():
+                return UsageLevel(window.used(now, grant.window) if window is not None else 0)
+            case ConcurrencySlot():
                 slots = account.slots.get(grant.name)
                 if slots is not None:
                     slots.expired(now)
-                return Level(len(slots.until) if slots is not None else 0)
-            case Reserve():
+                return UsageLevel(len(slots.until) if slots is not None else 0)
+            case BudgetReservation():
                 budget = account.budgets.get(grant.name)
                 if budget is None:
-                    return Level(0)
+                    return UsageLevel(0)
                 budget.sweep(now)
-                return Level(budget.spent, budget.held)
-            case Clear():
-                return Level(int(account.held.get(grant.name, (0, b""))[0] > now))
+                return UsageLevel(budget.spent, budget.held)
+            case NotOnHold():
+                return UsageLevel(int(account.held.get(grant.name, (0, b""))[0] > now))
 
     # holds
 
@@ -458,7 +458,7 @@ class MemoryStore:
             del self._accounts[name]
 
 
-def _sooner(known: Refused | None, more: Refused) -> Refused:
+def _sooner(known: Denied | None, more: Denied) -> Denied:
     """Of two refusals the one that ends first."""
     if known is None or known.retry_after is None:
         return more

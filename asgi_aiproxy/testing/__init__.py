@@ -14,7 +14,14 @@ from __future__ import annotations
 from asgi_aiproxy.testing.answers import Answer
 from asgi_aiproxy.testing.faults import Fault
 from asgi_aiproxy.testing.provider import MockProvider
-from asgi_aiproxy.testing.seen import Seen
+from asgi_aiproxy.testing.received import ReceivedRequest
 from asgi_aiproxy.testing.server import serve, serve_in_thread
 
-__all__ = ["Answer", "Fault", "MockProvider", "Seen", "serve", "serve_in_thread"]
+__all__ = [
+    "Answer",
+    "Fault",
+    "MockProvider",
+    "ReceivedRequest",
+    "serve",
+    "serve_in_thread",
+]

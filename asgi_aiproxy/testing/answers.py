@@ -20,7 +20,7 @@ from asgi_aiproxy.messages import (
     MessageStart,
     Reasoning,
     Refusal,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     Usage,
@@ -48,7 +48,7 @@ class Answer:
     signature: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     refusal: str = ""
-    stop: Stop | None = None
+    stop: StopReason | None = None
     usage: Usage = Usage(input=12, output=7)
     pieces: int | None = None
     first_after: float = 0.0
@@ -73,7 +73,7 @@ class Answer:
             for piece in self.cut(text):
                 yield BlockDelta(index, piece)
             yield BlockEnd(index, extra)
-        stop = self.stop or (Stop.TOOLS if self.tool_calls else Stop.END)
+        stop = self.stop or (StopReason.TOOLS if self.tool_calls else StopReason.END)
         yield MessageEnd(stop, self.usage)
 
     def cut(self, text: str) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any, Self, get_args
 from asgi_aiproxy import _json
 from asgi_aiproxy.testing.answers import Answer
 from asgi_aiproxy.testing.reply import Reply
-from asgi_aiproxy.testing.voice import RetryAfter, Voice, timed
+from asgi_aiproxy.testing.simulator import RetryAfter, VendorSimulator, with_pacing
 
-Shape = Callable[[Reply, Voice], Reply]
+Shape = Callable[[Reply, VendorSimulator], Reply]
 
 NO_JSON = b"{this is no JSON"
 BLOCK_PAGE = b"""<!DOCTYPE html>
@@ -47,7 +47,7 @@ class Fault:
     def __or__(self, other: Fault) -> Fault:
         """This fault, and then the other."""
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
             return other.shape(self.shape(reply, voice), voice)
 
         return Fault(f"{self.name} | {other.name}", shape, other.answer or self.answer)
@@ -65,12 +65,12 @@ class Fault:
     ) -> Fault:
         """An answer of this status, with `body` or else the provider's own kind of error."""
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
             if body is None:
                 error = voice.error(status, message, headers=headers)
             else:
                 error = Reply.whole(_bytes(body), voice.json_type, status=status, headers=headers)
-            return timed(error, voice.answer)
+            return with_pacing(error, voice.answer)
 
         return cls(f"status({status})", shape)
 
@@ -88,8 +88,8 @@ class Fault:
         if retry_after is not None and retry_after not in get_args(RetryAfter):
             raise ValueError(f"retry_after must be None or one of {get_args(RetryAfter)}")
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
-            return timed(voice.limited(retry_after, seconds), voice.answer)
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
+            return with_pacing(voice.rate_limited_reply(retry_after, seconds), voice.answer)
 
         return cls(f"rate_limited({retry_after}, {seconds:g})", shape)
 
@@ -97,9 +97,9 @@ class Fault:
     def overloaded_first(cls) -> Fault:
         """Status 200, and the stream's first event is an error. Not streamed: status 503 or 529."""
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
             if not reply.streamed:
-                return timed(voice.error(voice.overloaded, "Overloaded"), voice.answer)
+                return with_pacing(voice.error(voice.overloaded, "Overloaded"), voice.answer)
             return replace(reply, events=(voice.broken(voice.overloaded, "Overloaded", 0),))
 
         return cls("overloaded_first", shape)
@@ -109,7 +109,7 @@ class Fault:
         """A block page as a firewall in between sends it; `status` may well be 200."""
         return cls(
             f"html({status})",
-            lambda reply, voice: timed(
+            lambda reply, voice: with_pacing(
                 Reply.whole(BLOCK_PAGE, "text/html; charset=UTF-8", status=status), voice.answer
             ),
         )
@@ -120,9 +120,9 @@ class Fault:
     def error_after(cls, events: int, message: str = "Internal server error") -> Fault:
         """An error event after so many events. Not streamed: status 500."""
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
             if not reply.streamed:
-                return timed(voice.error(500, message), voice.answer)
+                return with_pacing(voice.error(500, message), voice.answer)
             begun = _begin(reply, events)
             return replace(reply, events=(*begun, voice.broken(500, message, len(begun))))
 
@@ -146,7 +146,7 @@ class Fault:
     def truncated_after(cls, events: int) -> Fault:
         """The answer ends as if it were complete, which it is not."""
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
             begun = _begin(reply, events)
             length = None if reply.streamed else sum(map(len, begun))
             return replace(reply, events=begun, length=length)
@@ -172,7 +172,7 @@ class Fault:
     def split(cls, size: int = 1) -> Fault:
         """The body in pieces of `size` bytes, each sent by itself (a client may get several)."""
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
             body = b"".join(reply.events)
             pieces = tuple(body[at : at + size] for at in range(0, len(body), size))
             return replace(reply, events=pieces)
@@ -190,15 +190,15 @@ class Fault:
     @classmethod
     def whole(cls) -> Fault:
         """The whole answer in one piece, although a stream was asked for."""
-        return cls("whole", lambda reply, voice: voice.say(voice.answer, stream=False))
+        return cls("whole", lambda reply, voice: voice.reply(voice.answer, stream=False))
 
     @classmethod
     def garbage(cls, after: int = 1) -> Fault:
         """One event whose data is no JSON, after so many good ones. Not streamed: such a body."""
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
             if not reply.streamed:
-                return timed(Reply.whole(NO_JSON, reply.media_type), voice.answer)
+                return with_pacing(Reply.whole(NO_JSON, reply.media_type), voice.answer)
             at = len(_begin(reply, after))
             bad = voice.frame(NO_JSON, at)
             return replace(reply, events=(*reply.events[:at], bad, *reply.events[at + 1 :]))
@@ -209,9 +209,9 @@ class Fault:
     def huge(cls, size: int) -> Fault:
         """One event (or body) with a text of `size` characters."""
 
-        def shape(reply: Reply, voice: Voice) -> Reply:
+        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
             answer = replace(voice.answer, text="x" * size, pieces=1)
-            return voice.say(answer, stream=reply.streamed)
+            return voice.reply(answer, stream=reply.streamed)
 
         return cls(f"huge({size})", shape)
 

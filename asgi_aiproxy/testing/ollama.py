@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects._read import object_in
-from asgi_aiproxy.messages import Stop
+from asgi_aiproxy.dialects._parsing import parse_object
+from asgi_aiproxy.messages import StopReason
 from asgi_aiproxy.testing.answers import Answer
 from asgi_aiproxy.testing.reply import Reply
-from asgi_aiproxy.testing.voice import Voice
+from asgi_aiproxy.testing.simulator import VendorSimulator
 
 _AT = "2023-11-14T22:13:20Z"
-_STOPS = {Stop.LENGTH: "length"}
+_STOPS = {StopReason.LENGTH: "length"}
 
 
-class OllamaVoice(Voice):
+class OllamaSimulator(VendorSimulator):
     """Ollama: one JSON object a line, and tool calls in one piece, without ids."""
 
     json_type = "application/json; charset=utf-8"
@@ -42,7 +42,7 @@ class OllamaVoice(Voice):
             message["tool_calls"] = _calls(answer)
         return self._line(message, **_end(answer)).rstrip()
 
-    def row(self, model: str) -> dict[str, Any]:
+    def model_entry(self, model: str) -> dict[str, Any]:
         """A model as /api/tags lists it."""
         return {
             "name": model,
@@ -53,11 +53,11 @@ class OllamaVoice(Voice):
             "details": {"format": "gguf", "family": "mock", "parameter_size": "1B"},
         }
 
-    def listing(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def models_list(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The answer of /api/tags."""
         return {"models": rows}
 
-    def lacking(self, name: str) -> Reply:
+    def missing_field_reply(self, name: str) -> Reply:
         """A member is missing."""
         return self.error(400, f"{name} is required")
 
@@ -84,7 +84,7 @@ class OllamaVoice(Voice):
 
 def _calls(answer: Answer) -> list[dict[str, Any]]:
     return [
-        {"function": {"name": call.name, "arguments": object_in(call.arguments.encode()) or {}}}
+        {"function": {"name": call.name, "arguments": parse_object(call.arguments.encode()) or {}}}
         for call in answer.tool_calls
     ]
 
@@ -92,7 +92,7 @@ def _calls(answer: Answer) -> list[dict[str, Any]]:
 def _end(answer: Answer) -> dict[str, Any]:
     return {
         "done": True,
-        "done_reason": _STOPS.get(answer.stop or Stop.END, "stop"),
+        "done_reason": _STOPS.get(answer.stop or StopReason.END, "stop"),
         "total_duration": 2_000_000,
         "load_duration": 1_000_000,
         "prompt_eval_count": answer.usage.input,

@@ -11,10 +11,10 @@ from typing import Any
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects.openai_chat.responses import finish_reason
 from asgi_aiproxy.dialects.openai_chat.usage import encode_usage
-from asgi_aiproxy.messages import Stop
+from asgi_aiproxy.messages import StopReason
 from asgi_aiproxy.testing.answers import Answer
+from asgi_aiproxy.testing.received import ReceivedRequest
 from asgi_aiproxy.testing.reply import Reply
-from asgi_aiproxy.testing.seen import Seen
 
 REQUIRED = {
     "chat": ("model", "messages"),
@@ -45,7 +45,7 @@ _SOUNDS = {
 _CATEGORIES = ("harassment", "hate", "illicit", "self-harm", "sexual", "violence")
 
 
-def perform(seen: Seen, answer: Answer, *, stream: bool) -> Reply:
+def perform(seen: ReceivedRequest, answer: Answer, *, stream: bool) -> Reply:
     """The reply to an operation other than chat."""
     if seen.operation == "completions" and stream:
         events = tuple(_completion_events(seen, answer))
@@ -56,17 +56,17 @@ def perform(seen: Seen, answer: Answer, *, stream: bool) -> Reply:
     return Reply.whole(_json.dumps(_WHOLE[seen.operation](seen, answer)))
 
 
-def _completion(seen: Seen, answer: Answer) -> dict[str, Any]:
+def _completion(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     return {
         **_completion_head(seen),
-        "choices": [_choice(answer.words, finish_reason(answer.stop or Stop.END, False))],
+        "choices": [_choice(answer.words, finish_reason(answer.stop or StopReason.END, False))],
         "usage": encode_usage(answer.usage),
     }
 
 
-def _completion_events(seen: Seen, answer: Answer) -> Iterator[bytes]:
+def _completion_events(seen: ReceivedRequest, answer: Answer) -> Iterator[bytes]:
     head = _completion_head(seen)
-    end = finish_reason(answer.stop or Stop.END, False)
+    end = finish_reason(answer.stop or StopReason.END, False)
     choices = [*(_choice(piece, None) for piece in answer.cut(answer.words)), _choice("", end)]
     for choice in choices:
         yield _event({**head, "choices": [choice]})
@@ -76,7 +76,7 @@ def _completion_events(seen: Seen, answer: Answer) -> Iterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
-def _completion_head(seen: Seen) -> dict[str, Any]:
+def _completion_head(seen: ReceivedRequest) -> dict[str, Any]:
     return {
         "id": f"cmpl-mock{seen.number}",
         "object": "text_completion",
@@ -93,7 +93,7 @@ def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + _json.dumps(data) + b"\n\n"
 
 
-def _embeddings(seen: Seen, answer: Answer) -> dict[str, Any]:
+def _embeddings(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     given = seen.members["input"]
     # A list of numbers is one text in tokens.
     texts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
@@ -120,7 +120,7 @@ def embed(text: str, size: int) -> list[float]:
     return [(digest[at % len(digest)] - 127.5) / 127.5 for at in range(size)]
 
 
-def _images(seen: Seen, answer: Answer) -> dict[str, Any]:
+def _images(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     count = seen.members.get("n")
     if seen.members.get("response_format") == "url":
         image = {"url": "https://mock.invalid/image.png"}
@@ -130,11 +130,11 @@ def _images(seen: Seen, answer: Answer) -> dict[str, Any]:
     return {"created": CREATED, "data": [image] * number}
 
 
-def _transcription(seen: Seen, answer: Answer) -> dict[str, Any]:
+def _transcription(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     return {"text": answer.words}
 
 
-def _moderation(seen: Seen, answer: Answer) -> dict[str, Any]:
+def _moderation(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     given = seen.members["input"]
     result = {
         "flagged": False,
@@ -145,7 +145,7 @@ def _moderation(seen: Seen, answer: Answer) -> dict[str, Any]:
     return {"id": f"modr-mock{seen.number}", "model": seen.model, "results": [result] * number}
 
 
-_WHOLE: dict[str, Callable[[Seen, Answer], dict[str, Any]]] = {
+_WHOLE: dict[str, Callable[[ReceivedRequest, Answer], dict[str, Any]]] = {
     "completions": _completion,
     "embeddings": _embeddings,
     "images.generations": _images,

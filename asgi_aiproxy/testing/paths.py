@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 
-class Place(NamedTuple):
+class MatchedPath(NamedTuple):
     """Where a request is headed. `operation` is empty for a path that nobody serves."""
 
     dialect: str
@@ -33,14 +33,14 @@ _OPENAI = {
 }
 
 
-def locate(method: str, path: str, headers: Mapping[str, str]) -> Place:
+def match_path(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
     """Find dialect, operation and, where the path names it, the model.
 
     A path that no vendor documents below its address is nobody's: so a wrong `base_url` shows.
     """
     place = _place(method, path, headers)
     if place.operation and _DOCUMENTED[place.dialect].match(path) is None:
-        return Place(place.dialect, "")
+        return MatchedPath(place.dialect, "")
     return place
 
 
@@ -62,27 +62,29 @@ _DOCUMENTED = {
 }
 
 
-def _place(method: str, path: str, headers: Mapping[str, str]) -> Place:
+def _place(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
     if method == "POST":
         if content := _CONTENT.search(path):
-            return Place("gemini", "chat", unquote(content[1]))
+            return MatchedPath("gemini", "chat", unquote(content[1]))
         if path.endswith("/v1/messages"):
-            return Place("anthropic", "chat")
+            return MatchedPath("anthropic", "chat")
         if path.endswith("/api/chat"):
-            return Place("ollama", "chat")
+            return MatchedPath("ollama", "chat")
         if path.endswith("/responses"):
-            return Place("openai_responses", "chat")
+            return MatchedPath("openai_responses", "chat")
         for tail, operation in _OPENAI.items():
             if path.endswith(tail):
                 deployment = _DEPLOYMENT.search(path)
-                return Place("openai", operation, unquote(deployment[1]) if deployment else "")
+                return MatchedPath(
+                    "openai", operation, unquote(deployment[1]) if deployment else ""
+                )
     dialect = _guess(path, headers)
     if method == "GET":
         if path.endswith("/models" if dialect != "ollama" else "/api/tags"):
-            return Place(dialect, "models")
+            return MatchedPath(dialect, "models")
         if dialect != "ollama" and (model := _MODEL.search(path)):
-            return Place(dialect, "model", unquote(model[1]))
-    return Place(dialect, "")
+            return MatchedPath(dialect, "model", unquote(model[1]))
+    return MatchedPath(dialect, "")
 
 
 def _guess(path: str, headers: Mapping[str, str]) -> str:

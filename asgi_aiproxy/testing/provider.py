@@ -14,13 +14,13 @@ from functools import partial
 from anyio import to_thread
 
 from asgi_aiproxy._asgi import Receive, Scope, Send, read_body, refuse_websocket, serve_lifespan
-from asgi_aiproxy._watch import ClientGoneError
+from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy.testing.answers import Answer
 from asgi_aiproxy.testing.faults import Fault
-from asgi_aiproxy.testing.reply import Reply, play
-from asgi_aiproxy.testing.seen import Seen, look_at
-from asgi_aiproxy.testing.voice import Voice
-from asgi_aiproxy.testing.voices import VOICES
+from asgi_aiproxy.testing.received import ReceivedRequest, parse_received
+from asgi_aiproxy.testing.reply import Reply, send_reply
+from asgi_aiproxy.testing.simulator import VendorSimulator
+from asgi_aiproxy.testing.simulators import SIMULATORS
 
 Step = Answer | Fault
 
@@ -49,7 +49,7 @@ class MockProvider:
         key: str | None = None,
         models: Sequence[str] = ("mock-model",),
     ) -> None:
-        self.seen: list[Seen] = []
+        self.requests: list[ReceivedRequest] = []
         self._first = answer if answer is not None else Answer()
         self._key = key
         self._models = tuple(models)
@@ -60,7 +60,7 @@ class MockProvider:
 
     def __repr__(self) -> str:
         left = len(self._steps) + sum(len(steps) for _, steps in self._special)
-        return f"<MockProvider: {len(self.seen)} requests seen, {left} steps left>"
+        return f"<MockProvider: {len(self.requests)} requests seen, {left} steps left>"
 
     def script(self, *steps: Step) -> None:
         """What happens to the next requests, in order; after that, the usual answer is given."""
@@ -81,21 +81,21 @@ class MockProvider:
     def reset(self) -> None:
         """Forget the script and what was seen."""
         with self._arrived:
-            self.seen.clear()
+            self.requests.clear()
         self._steps.clear()
         self._special.clear()
         self._usual = self._first
 
-    async def wait_seen(self, count: int = 1, timeout: float = 2.0) -> Seen:
+    async def wait_seen(self, count: int = 1, timeout: float = 2.0) -> ReceivedRequest:
         """Wait for the request number `count`, answered or not; raises TimeoutError."""
         wait = partial(self._wait_seen, count, timeout)
         if not await to_thread.run_sync(wait, abandon_on_cancel=True):
             raise TimeoutError(f"{self!r}, and not {count} within {timeout} seconds")
-        return self.seen[count - 1]
+        return self.requests[count - 1]
 
     def _wait_seen(self, count: int, timeout: float) -> bool:
         with self._arrived:
-            return self._arrived.wait_for(lambda: len(self.seen) >= count, timeout)
+            return self._arrived.wait_for(lambda: len(self.requests) >= count, timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or the server's lifespan."""
@@ -113,37 +113,37 @@ class MockProvider:
         except ClientGoneError:
             return  # in the middle of the question
         with self._arrived:
-            seen = look_at(scope, body, number=len(self.seen) + 1, started=started)
-            self.seen.append(seen)
+            seen = parse_received(scope, body, number=len(self.requests) + 1, started=started)
+            self.requests.append(seen)
             self._arrived.notify_all()
         gone = False
         try:
-            await play(self._reply(seen), receive, send)
+            await send_reply(self._reply(seen), receive, send)
         except (ClientGoneError, OSError):
             gone = True
         finally:
             seen.close(client_gone=gone)
 
-    def _reply(self, seen: Seen) -> Reply:
+    def _reply(self, seen: ReceivedRequest) -> Reply:
         usual = self._usual if isinstance(self._usual, Answer) else self._first
-        voice = VOICES[seen.dialect](seen, usual, self._models)
+        voice = SIMULATORS[seen.dialect](seen, usual, self._models)
         reply = voice.refuse(self._key) or self._act(self._next(seen), voice)
         if voice.id_header:
             headers = {voice.id_header: f"req_{voice.id}", **reply.headers}
             reply = replace(reply, headers=headers)
         return reply
 
-    def _act(self, step: Step, voice: Voice) -> Reply:
+    def _act(self, step: Step, voice: VendorSimulator) -> Reply:
         voice.answer = (step if isinstance(step, Answer) else step.answer) or voice.answer
-        reply = voice.say(voice.answer, stream=voice.seen.streamed)
+        reply = voice.reply(voice.answer, stream=voice.seen.streamed)
         return reply if isinstance(step, Answer) else step.shape(reply, voice)
 
-    def _next(self, seen: Seen) -> Step:
+    def _next(self, seen: ReceivedRequest) -> Step:
         for where, steps in self._special:
             if steps and (where == seen.dialect or _found(where, seen)):
                 return steps.popleft()
         return self._steps.popleft() if self._steps else self._usual
 
 
-def _found(where: str, seen: Seen) -> bool:
-    return where not in VOICES and re.search(where, seen.path) is not None
+def _found(where: str, seen: ReceivedRequest) -> bool:
+    return where not in SIMULATORS and re.search(where, seen.path) is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from asgi_aiproxy._asgi import Receive, Send
-from asgi_aiproxy._watch import Rounds, Watch
+from asgi_aiproxy._cancellation import RequestMonitor, SharedTimer
 
 
 class ConnectionCutError(Exception):
@@ -66,13 +66,13 @@ class Reply:
         return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
-async def play(reply: Reply, receive: Receive, send: Send) -> None:
+async def send_reply(reply: Reply, receive: Receive, send: Send) -> None:
     """Send a reply.
 
     Raises ClientGoneError if the client left, and ConnectionCutError if the script says so.
     """
-    with Watch(Rounds(asyncio.get_running_loop()), receive) as watch:
-        watch.listen()
+    with RequestMonitor(SharedTimer(asyncio.get_running_loop()), receive) as watch:
+        watch.watch_disconnect()
         await _pause(reply.first_after)
         await send(
             {

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_aiproxy.upstream.base import (
     MAX_DECODED,
-    Incoming,
-    Outgoing,
     Timeouts,
     Transport,
+    UpstreamRequest,
+    UpstreamResponse,
     check_timeouts,
     check_transport,
 )
@@ -22,19 +22,19 @@ from asgi_aiproxy.upstream.base import (
 if TYPE_CHECKING:
     from asgi_aiproxy.upstream.httpx import HttpxTransport
     from asgi_aiproxy.upstream.reqwest import ReqwestTransport
-    from asgi_aiproxy.upstream.sockets import SocketTransport
+    from asgi_aiproxy.upstream.socket_transport import SocketTransport
 
 logger = logging.getLogger("asgi_aiproxy")
 
 __all__ = [
     "MAX_DECODED",
     "HttpxTransport",
-    "Incoming",
-    "Outgoing",
     "ReqwestTransport",
     "SocketTransport",
     "Timeouts",
     "Transport",
+    "UpstreamRequest",
+    "UpstreamResponse",
     "check_timeouts",
     "check_transport",
     "default_transport",
@@ -43,7 +43,7 @@ __all__ = [
 _LAZY = {
     "HttpxTransport": "asgi_aiproxy.upstream.httpx",
     "ReqwestTransport": "asgi_aiproxy.upstream.reqwest",
-    "SocketTransport": "asgi_aiproxy.upstream.sockets",
+    "SocketTransport": "asgi_aiproxy.upstream.socket_transport",
 }
 
 
@@ -75,7 +75,7 @@ def default_transport(
         "max_decoded": max_decoded,
     }
     if not http2:
-        from asgi_aiproxy.upstream.sockets import SocketTransport
+        from asgi_aiproxy.upstream.socket_transport import SocketTransport
 
         return SocketTransport(**options)
     try:

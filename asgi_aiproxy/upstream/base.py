@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from asgi_aiproxy._headers import combined
+from asgi_aiproxy._headers import combine_values
 from asgi_aiproxy.errors import ConfigurationError
 
 Headers = Sequence[tuple[str, str]]  # names in lower case, repeated ones kept
@@ -44,7 +44,7 @@ class Timeouts:
     body: float | None = 60.0
 
 
-class Outgoing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request as it leaves. `body` is bytes, a stream that can be sent once, or None.
 
     `streamed` asks for the answer as it comes, down to the single byte; otherwise small answers may
@@ -63,12 +63,12 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def __repr__(self) -> str:
         return f"Outgoing({self.method} {self.url.partition('?')[0]})"  # no secrets
 
-    def with_header(self, name: str, value: str) -> Outgoing:
+    def with_header(self, name: str, value: str) -> UpstreamRequest:
         """The same request with one more header."""
         return msgspec.structs.replace(self, headers=[*self.headers, (name, value)])
 
 
-class Incoming(Protocol):
+class UpstreamResponse(Protocol):
     """An answer whose body is still coming."""
 
     @property
@@ -89,7 +89,7 @@ class Incoming(Protocol):
 class Transport(Protocol):
     """Sends requests. Keeps no cookies, follows no redirects."""
 
-    async def send(self, request: Outgoing) -> Incoming:
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send one request; returns when the head of the answer is in. Raises APIError."""
 
     async def aclose(self) -> None:
@@ -118,7 +118,7 @@ def check_timeouts(timeouts: object) -> None:
         )
 
 
-def whether_ended(answer: Incoming) -> Callable[[], bool]:
+def end_check(answer: UpstreamResponse) -> Callable[[], bool]:
     """Tells whether all of an answer was read, where its class knows, by a method `ended`.
 
     (The class: one that wraps another's answer may not have given all of it.)
@@ -133,7 +133,7 @@ def _nobody_knows() -> bool:
     return False
 
 
-def repeatable(request: Outgoing) -> bool:
+def repeatable(request: UpstreamRequest) -> bool:
     """Whether a request may be sent once more: it means the same as once, and is still whole."""
     body = request.body
     return request.method in IDEMPOTENT and (body is None or isinstance(body, bytes))
@@ -144,5 +144,5 @@ def header(headers: Headers, name: str) -> str | None:
     found: str | None = None
     for key, value in headers:
         if key == name:
-            found = value if found is None else combined(found, value)
+            found = value if found is None else combine_values(found, value)
     return found

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterable, Callable
 from functools import partial
 from typing import cast
 
-from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.upstream.http1 import AnswerReader, NotHTTPError
-from asgi_aiproxy.upstream.secure import TLSLayer
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.upstream.http1 import HTTPProtocolError, ResponseParser
+from asgi_aiproxy.upstream.tls import TLSLayer
 
 # What may wait to be read before the peer has to wait with its sending.
 _HIGH = 256 * 1024
@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None  # for a write that has to wait
         self._upload: asyncio.Task[None] | None = None
         self._layers: tuple[TLSLayer, ...] = ()  # the outermost first
-        self.reader: AnswerReader | None = None
+        self.reader: ResponseParser | None = None
         self.lost: BaseException | None = None
         self.gone: asyncio.Future[None] = loop.create_future()
         self.opened = loop.time()
@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             body = reader.feed(data)
-        except NotHTTPError as error:
+        except HTTPProtocolError as error:
             if error.body:
                 self._pieces.append(error.body)
             self._end(error)
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         try:
             if self.reader is not None:
                 self.reader.close()
-        except NotHTTPError as early:
+        except HTTPProtocolError as early:
             return early
         return ConnectionEndedError("it was closed")
 
@@ -151,13 +151,13 @@ class Connection(asyncio.Protocol):
         head: bytes,
         body: bytes | AsyncIterable[bytes] | None,
         length: int | None,
-    ) -> AnswerReader:
+    ) -> ResponseParser:
         """Send a request; returns the reader of its answer when the head of that is in.
 
         A body that is a stream goes in chunks unless `length` is given. Raises what `lost` holds,
         or what the stream raised.
         """
-        self.reader = reader = AnswerReader(method)
+        self.reader = reader = ResponseParser(method)
         if body is None:
             self.write(head)
         elif isinstance(body, bytes):
@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
     async def read_raw(self, count: int) -> bytes:
         """Exactly so many bytes of something that is no HTTP. Raises what `lost` holds."""
         if self.reader is None:
-            self.reader = AnswerReader.raw()
+            self.reader = ResponseParser.raw()
         while self._held < count:
             if self.lost is not None:
                 raise self.lost
@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
         """Write bytes."""
         if self._transport is not None and self.lost is None and not self._transport.is_closing():
             for layer in reversed(self._layers):
-                data = layer.seal(data)
+                data = layer.encrypt(data)
             self._transport.write(data)
 
     @property
@@ -265,11 +265,11 @@ class Connection(asyncio.Protocol):
         """Close the connection now."""
         self._end(ConnectionEndedError("it was closed"))
 
-    async def secure(self, context: ssl.SSLContext, host: str) -> None:
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """From here on, speak TLS with `host`. Raises ssl.SSLError, what `lost` holds."""
         self.change_protocol()
         layer = TLSLayer(context, host)
-        self.write(layer.shake())
+        self.write(layer.handshake())
         self._layers = (*self._layers, layer)
         while not layer.ready:
             if self.lost is not None:
@@ -281,18 +281,18 @@ class Connection(asyncio.Protocol):
         for at, layer in enumerate(self._layers):
             try:
                 if layer.ready:
-                    data, answer = layer.open(data)
+                    data, answer = layer.decrypt(data)
                 else:
-                    answer = layer.shake(data)
+                    answer = layer.handshake(data)
                     # (What came behind the handshake was not asked for: it ends the connection.)
-                    data, more = layer.open(b"") if layer.ready else (b"", b"")
+                    data, more = layer.decrypt(b"") if layer.ready else (b"", b"")
                     answer += more
             except ssl.SSLError as error:
                 self._end(error)
                 return b""
             if answer and self._transport is not None:
                 for outer in reversed(self._layers[:at]):
-                    answer = outer.seal(answer)
+                    answer = outer.encrypt(answer)
                 self._transport.write(answer)
             if not data:
                 if layer.ready:
@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
                 self.write(b"0\r\n\r\n")
             elif sent != length:
                 message = f"The body of the request is not the {length} bytes it was said to be."
-                raise APIError(Kind.INVALID, message)
+                raise APIError(ErrorKind.INVALID, message)
         except Exception as error:
             self._end(error)
         finally:

@@ -21,7 +21,7 @@ _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 _HEAD, _COUNTED, _CHUNKED, _UNTIL_CLOSED, _DONE = range(5)
 
 
-class NotHTTPError(Exception):
+class HTTPProtocolError(Exception):
     """What came is no HTTP/1.1 answer, or no whole one. `body` is what of it came before that."""
 
     body = b""
@@ -50,7 +50,7 @@ def _check_name(name: str) -> None:
         raise ValueError("a header has a name that is none")
 
 
-class AnswerReader:
+class ResponseParser:
     """Reads one answer. `feed` what arrives, and `close` when the connection ends.
 
     `begun` tells that `status` and `headers` are there, `done` that the answer is complete,
@@ -95,7 +95,7 @@ class AnswerReader:
         self.surplus = False
 
     @classmethod
-    def raw(cls) -> AnswerReader:
+    def raw(cls) -> ResponseParser:
         """A reader for a protocol that is not HTTP: all of it is body."""
         reader = cls("")
         reader._state = _UNTIL_CLOSED
@@ -129,9 +129,9 @@ class AnswerReader:
             self._finish()
         elif not self.begun:
             partly = "in the middle of the headers" if self._size else "without an answer"
-            raise NotHTTPError(f"it was closed {partly}")
+            raise HTTPProtocolError(f"it was closed {partly}")
         elif not self.done:
-            raise NotHTTPError("it was closed in the middle of the answer")
+            raise HTTPProtocolError("it was closed in the middle of the answer")
 
     def _head(self, data: bytes) -> bytes:
         while data:
@@ -144,7 +144,7 @@ class AnswerReader:
             if self._size - end < len(_START):
                 self._check_start(piece)
             if self._size > MAX_HEAD:
-                raise NotHTTPError(f"the headers are longer than {MAX_HEAD} bytes")
+                raise HTTPProtocolError(f"the headers are longer than {MAX_HEAD} bytes")
             self._parse(piece)
             if at < 0:
                 self._seen = (seen + piece)[-len(_START) :]
@@ -159,15 +159,15 @@ class AnswerReader:
         # (The parser also knows RTSP, ICE, HTTP/2.0, and skips empty lines.)
         start = (self._seen + piece)[: len(_START)]
         if not _START.startswith(start):
-            raise NotHTTPError("invalid HTTP response: it does not begin with HTTP/1.1")
+            raise HTTPProtocolError("invalid HTTP response: it does not begin with HTTP/1.1")
 
     def _complete(self) -> bool:
         """A head is in: tells whether it is that of the answer. Raises NotHTTPError."""
         self.status = status = self._parser.get_status_code()
         if status == 101:
-            raise NotHTTPError("it changed to another protocol")
+            raise HTTPProtocolError("it changed to another protocol")
         if status < 100:
-            raise NotHTTPError(f"invalid HTTP response: the status is {status}")
+            raise HTTPProtocolError(f"invalid HTTP response: the status is {status}")
         if status < 200:  # an interim answer; the real one follows
             self.headers.clear()
             self._parser = httptools.HttpResponseParser(self._events)
@@ -190,7 +190,7 @@ class AnswerReader:
             elif name == "connection":
                 options += [option.strip(" \t") for option in value.lower().split(",")]
         if codings and codings != ["chunked"]:
-            raise NotHTTPError("it has a transfer coding that is not supported")
+            raise HTTPProtocolError("it has a transfer coding that is not supported")
         # Section 6.1: HTTP/1.0 knows no transfer codings, so its framing is not to be trusted.
         self.reusable = "close" not in options and (
             not old or ("keep-alive" in options and not codings)
@@ -257,7 +257,9 @@ class AnswerReader:
         self._size = beside if pieces else self._size + beside
         most = MAX_HEAD if events.trailers else _MAX_LINE * (1 + len(pieces))
         if self._size > most and not self.surplus:
-            raise NotHTTPError("invalid HTTP response: a chunk size or the trailers are too long")
+            raise HTTPProtocolError(
+                "invalid HTTP response: a chunk size or the trailers are too long"
+            )
         pieces.clear()
         return body
 
@@ -270,12 +272,12 @@ class AnswerReader:
                 raise _invalid(error) from None
 
 
-def _invalid(error: Exception) -> NotHTTPError:
+def _invalid(error: Exception) -> HTTPProtocolError:
     """What the parser has found, or what a callback of ours has."""
     cause = error.__context__
-    if isinstance(cause, NotHTTPError):
+    if isinstance(cause, HTTPProtocolError):
         return cause
-    return NotHTTPError(f"invalid HTTP response: {error}")
+    return HTTPProtocolError(f"invalid HTTP response: {error}")
 
 
 class _Events:
@@ -313,7 +315,7 @@ class _Events:
     def on_status(self, reason: bytes) -> None:
         """What is said beside the status, of which the parser lets all bytes pass."""
         if len(reason.translate(None, _CONTROLS)) != len(reason):
-            raise NotHTTPError("invalid HTTP response: invalid character in the status line")
+            raise HTTPProtocolError("invalid HTTP response: invalid character in the status line")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
@@ -321,7 +323,7 @@ class _Events:
             self.trailers += 1
             return
         if len(self.headers) >= MAX_HEADERS:
-            raise NotHTTPError(f"it has more than {MAX_HEADERS} headers")
+            raise HTTPProtocolError(f"it has more than {MAX_HEADERS} headers")
         # As the bytes that they are: only spaces and tabs are white space (RFC 9110, 5.6.3).
         text = value.strip(b" \t").decode("latin-1")
         self.headers.append((name.decode("latin-1").lower(), text))

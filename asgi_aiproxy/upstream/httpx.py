@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, Kind
-from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts, repeatable
-from asgi_aiproxy.upstream.coding import plain
-from asgi_aiproxy.upstream.dial import proxy_parts, reason, tls
-from asgi_aiproxy.upstream.failures import address, check_proxy, no_connection
+from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Timeouts, UpstreamRequest, repeatable
+from asgi_aiproxy.upstream.connect import describe_error, parse_proxy_url, tls
+from asgi_aiproxy.upstream.connect_errors import check_proxy, connect_error, host_and_port
+from asgi_aiproxy.upstream.content_encoding import content_decoder
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -75,7 +75,7 @@ class HttpxTransport:
                 "HttpxTransport(transport, ...): a transport that is given has its own limits, "
                 "proxy, certificates and HTTP/2; set them there."
             )
-        socks = proxy is not None and proxy_parts(proxy).scheme.startswith("socks")
+        socks = proxy is not None and parse_proxy_url(proxy).scheme.startswith("socks")
         if socks and not _installed("socksio"):
             raise ConfigurationError(_NO_SOCKS)
         if http2 and not _installed("h2"):
@@ -92,7 +92,7 @@ class HttpxTransport:
     def __repr__(self) -> str:
         return f"HttpxTransport({self._given!r})" if self._given is not None else "HttpxTransport()"
 
-    async def send(self, request: Outgoing) -> HttpxIncoming:
+    async def send(self, request: UpstreamRequest) -> HttpxResponse:
         """Send one request; returns when the head of the answer is in."""
         carrier = self._carrier(request.proxy)
         httpx = self._library
@@ -103,9 +103,9 @@ class HttpxTransport:
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):
             raise _unsendable() from None
         except Exception as error:
-            raise failure(httpx, error, request.url) from error
+            raise to_api_error(httpx, error, request.url) from error
         try:
-            return HttpxIncoming(httpx, response, raw=request.raw, most=self._max_decoded)
+            return HttpxResponse(httpx, response, raw=request.raw, most=self._max_decoded)
         except BaseException:
             await response.aclose()
             raise
@@ -118,7 +118,7 @@ class HttpxTransport:
             if loop is here:
                 await carrier.aclose()
 
-    async def _sent(self, carrier: Any, request: Outgoing) -> Any:
+    async def _sent(self, carrier: Any, request: UpstreamRequest) -> Any:
         httpx = self._library
         broken = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
         # (Which connection it takes is not known: one that was closed meanwhile, perhaps.)
@@ -144,7 +144,7 @@ class HttpxTransport:
         if self._given is not None:
             if proxy:
                 raise APIError(
-                    Kind.INTERNAL,
+                    ErrorKind.INTERNAL,
                     "This call has an outbound proxy of its own, which the httpx transport that "
                     "was given can not heed.",
                 )
@@ -170,15 +170,15 @@ class HttpxTransport:
                     trust_env=False,
                 )
             except ImportError:  # the proxy of a key or provider, which is only known now
-                raise APIError(Kind.INTERNAL, _NO_SOCKS) from None
+                raise APIError(ErrorKind.INTERNAL, _NO_SOCKS) from None
             except ValueError:  # an older httpx knows no socks5h
                 scheme = urlsplit(proxy or "").scheme
                 message = f"This httpx takes no outbound proxy by {scheme!r}: upgrade it."
-                raise APIError(Kind.INTERNAL, message) from None
+                raise APIError(ErrorKind.INTERNAL, message) from None
         return self._made[key]
 
 
-class HttpxIncoming:
+class HttpxResponse:
     """An answer of httpx's."""
 
     def __init__(self, httpx: Any, response: Any, *, raw: bool, most: int) -> None:
@@ -187,7 +187,7 @@ class HttpxIncoming:
         self.status: int = response.status_code
         headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
         self.headers: Headers
-        self.headers, self._undo = plain(headers, raw=raw, most=most)
+        self.headers, self._undo = content_decoder(headers, raw=raw, most=most)
         self._bytes: AsyncIterator[bytes] = aiter(response.stream)
 
     async def read(self) -> bytes:
@@ -202,7 +202,7 @@ class HttpxIncoming:
         except APIError:
             raise
         except Exception as error:
-            raise failure(self._httpx, error) from error
+            raise to_api_error(self._httpx, error) from error
         return b""
 
     async def aclose(self) -> None:
@@ -220,34 +220,34 @@ class HttpxIncoming:
         await self._response.aclose()
 
 
-def failure(httpx: Any, error: Exception, url: str = "") -> APIError:
+def to_api_error(httpx: Any, error: Exception, url: str = "") -> APIError:
     """The error for a client; causes are told, URLs (they may hold a key) and hosts are not."""
     match error:
         case httpx.PoolTimeout():
-            return APIError(Kind.TIMEOUT, "No connection to the provider became free in time.")
+            return APIError(ErrorKind.TIMEOUT, "No connection to the provider became free in time.")
         case httpx.ConnectTimeout():
-            return no_connection(address(url), None)
+            return connect_error(host_and_port(url), None)
         case httpx.TimeoutException():
-            return APIError(Kind.TIMEOUT, "The provider took too long.")
+            return APIError(ErrorKind.TIMEOUT, "The provider took too long.")
         case httpx.ConnectError():
-            return no_connection(address(url), _reason(error))
+            return connect_error(host_and_port(url), _reason(error))
         case httpx.ProxyError():
             message = f"The outbound proxy did not connect to the provider ({_reason(error)})."
-            return APIError(Kind.UPSTREAM, message, code="connect_error")
+            return APIError(ErrorKind.UPSTREAM, message, code="connect_error")
         case httpx.HTTPError():
             return APIError(
-                Kind.UPSTREAM, f"The connection to the provider broke: {_reason(error)}."
+                ErrorKind.UPSTREAM, f"The connection to the provider broke: {_reason(error)}."
             )
     # Not what a transport raises: an app behind ASGITransport that failed, or a bug.
     logger.error("a transport failed", exc_info=error)
-    return APIError(Kind.UPSTREAM, f"The transport failed ({type(error).__name__}).")
+    return APIError(ErrorKind.UPSTREAM, f"The transport failed ({type(error).__name__}).")
 
 
 def _reason(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and (cause.errno or isinstance(cause, ssl.SSLError)):
-            return reason(cause)
+            return describe_error(cause)
         cause = cause.__cause__ or cause.__context__
     said = str(error).strip().rstrip(".")
     return said[:_LONGEST_REASON] if said else "it was closed"
@@ -255,7 +255,7 @@ def _reason(error: BaseException) -> str:
 
 def _unsendable() -> APIError:
     message = "The request to the provider is no valid HTTP: is there a line end in a key?"
-    return APIError(Kind.INTERNAL, message)
+    return APIError(ErrorKind.INTERNAL, message)
 
 
 def _installed(name: str) -> bool:

@@ -19,11 +19,11 @@ except ImportError as error:
         f"ReqwestTransport needs pyreqwest: pip install 'asgi-aiproxy[http2]'. ({error})"
     ) from error
 
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind
-from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Outgoing, Timeouts
-from asgi_aiproxy.upstream.coding import Undo, plain
-from asgi_aiproxy.upstream.dial import certificates, proxy_parts
-from asgi_aiproxy.upstream.failures import address, check_proxy, no_connection
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Timeouts, UpstreamRequest
+from asgi_aiproxy.upstream.connect import parse_proxy_url, read_pem
+from asgi_aiproxy.upstream.connect_errors import check_proxy, connect_error, host_and_port
+from asgi_aiproxy.upstream.content_encoding import ContentDecoder, content_decoder
 
 _URL = re.compile(r" for url \(.*?\)")
 _QUOTED = re.compile(r'\s*".*', re.DOTALL)  # of a certificate: the names that it is for
@@ -58,16 +58,16 @@ class ReqwestTransport:
         self._max_connections = max_connections
         self._max_keepalive = max_keepalive
         self._proxy = proxy
-        self._ca = certificates(ca) if ca is not None else None
+        self._ca = read_pem(ca) if ca is not None else None
         self._http2 = http2
         self._clients: dict[str | None, Client] = {}
         if proxy is not None:
-            proxy_parts(proxy)
+            parse_proxy_url(proxy)
 
     def __repr__(self) -> str:
         return f"ReqwestTransport(clients={len(self._clients)})"
 
-    async def send(self, request: Outgoing) -> ReqwestIncoming:
+    async def send(self, request: UpstreamRequest) -> ReqwestResponse:
         """Send one request; returns when the head of the answer is in."""
         client = self._clients.get(request.proxy)
         if client is None:
@@ -94,19 +94,19 @@ class ReqwestTransport:
             if isinstance(error, exceptions.BuilderError):
                 raise _unsendable() from None
             if isinstance(error, exceptions.PyreqwestError):
-                raise failure(error, request.url) from error
+                raise to_api_error(error, request.url) from error
             raise
         if body is not None and response.status >= 300:
             body.stop()  # refused before all was said
         try:
-            headers, undo = plain(
+            headers, undo = content_decoder(
                 _headers(response.headers), raw=request.raw, most=self._max_decoded
             )
         except BaseException:
             await sending.__aexit__(None, None, None)
             raise
         chunk = response.body_reader.read_chunk
-        return ReqwestIncoming(sending, response.status, headers, chunk, undo, body)
+        return ReqwestResponse(sending, response.status, headers, chunk, undo, body)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -145,7 +145,7 @@ class ReqwestTransport:
             raise ConfigurationError(message) from None
 
 
-class ReqwestIncoming:
+class ReqwestResponse:
     """An answer of pyreqwest's."""
 
     __slots__ = ("_body", "_chunk", "_sending", "_undo", "headers", "status")
@@ -156,7 +156,7 @@ class ReqwestIncoming:
         status: int,
         headers: Headers,
         chunk: Callable[[], Coroutine[Any, Any, Any]],
-        undo: Undo | None,
+        undo: ContentDecoder | None,
         body: _Body | None,
     ) -> None:
         self._sending: StreamRequest | None = sending
@@ -176,7 +176,7 @@ class ReqwestIncoming:
                 if data := bytes(chunk):
                     return data
         except exceptions.PyreqwestError as error:
-            raise failure(error) from error
+            raise to_api_error(error) from error
         return b""
 
     async def aclose(self) -> None:
@@ -219,21 +219,21 @@ class _Body:
             self._closing = asyncio.get_running_loop().create_task(close())
 
 
-def failure(error: exceptions.PyreqwestError, url: str = "") -> APIError:
+def to_api_error(error: exceptions.PyreqwestError, url: str = "") -> APIError:
     """The error for a client; causes are told, URLs (they may hold a key) and hosts are not."""
     details = getattr(error, "details", None) or {}
     causes = [_URL.sub("", cause["message"]) for cause in details.get("causes") or []]
     why = _QUOTED.sub("", causes[-1] if causes else _URL.sub("", error.message))
     if isinstance(error, exceptions.PoolTimeoutError):
-        return APIError(Kind.TIMEOUT, "No connection to the provider became free in time.")
+        return APIError(ErrorKind.TIMEOUT, "No connection to the provider became free in time.")
     if isinstance(error, exceptions.ConnectTimeoutError):
-        return no_connection(address(url), None)
+        return connect_error(host_and_port(url), None)
     if isinstance(error, TimeoutError):
-        return APIError(Kind.TIMEOUT, "The provider took too long.")
+        return APIError(ErrorKind.TIMEOUT, "The provider took too long.")
     # A connection that broke before its answer is an error of connecting, too, for pyreqwest.
     if isinstance(error, exceptions.ConnectError) and "client error (Connect)" in causes:
-        return no_connection(address(url), why)
-    return APIError(Kind.UPSTREAM, f"The connection to the provider broke: {why}.")
+        return connect_error(host_and_port(url), why)
+    return APIError(ErrorKind.UPSTREAM, f"The connection to the provider broke: {why}.")
 
 
 def _headers(given: Any) -> list[tuple[str, str]]:
@@ -253,4 +253,4 @@ def _values(given: Any, name: str) -> list[str]:
 
 def _unsendable() -> APIError:
     message = "The request to the provider is no valid HTTP: is there a line end in a key?"
-    return APIError(Kind.INTERNAL, message)
+    return APIError(ErrorKind.INTERNAL, message)

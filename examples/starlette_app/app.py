@@ -42,17 +42,17 @@ from asgi_aiproxy import (
     tee,
 )
 from asgi_aiproxy.admin import Billing
-from asgi_aiproxy.keys import Sealer, Unsealed
+from asgi_aiproxy.keys import NoEncryption, Sealer
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, Provider
 from asgi_aiproxy.stores import Store
 
 
-def sealer(redis_url: str | None) -> Sealer | Unsealed | None:
+def sealer(redis_url: str | None) -> Sealer | NoEncryption | None:
     """What encrypts keys in the store. In memory nobody else can read them."""
     if key := os.environ.get("SEALING_KEY"):
         return Sealer(key)
-    return None if redis_url else Unsealed()
+    return None if redis_url else NoEncryption()
 
 
 def vendor(
@@ -60,7 +60,7 @@ def vendor(
     variable: str,
     store: Store,
     mock_url: str | None,
-    seals: Sealer | Unsealed | None,
+    seals: Sealer | NoEncryption | None,
 ) -> Provider:
     """A vendor with the key from the environment, or else the mock in its place."""
     key = os.environ.get(variable)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import Authenticate, ConfigurationError, Principal
-from asgi_aiproxy.admin import AdminApp, access
+from asgi_aiproxy.admin import AdminApp, auth
 from asgi_aiproxy.stores import MemoryStore
 from tests import asgi
 from tests.admin.conftest import ROOT, Client
@@ -82,7 +82,7 @@ async def test_only_root_may_give_scopes_or_touch_who_has_any(client: Client) ->
 async def test_too_many_wrong_tokens_are_429_and_logged_and_never_lock_out_a_right_one(
     store: Any, make: Callable[..., Client], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = make(store, tries=3)
+    client = make(store, attempt_details=3)
     reader, user = await issued(client, scopes=["read"]), await issued(client)
     answers = [await client.by(f"wrong-{n}")("GET", "/tokens") for n in range(9)]
     assert [answer.status for answer in answers] == [401] * 3 + [429] * 6
@@ -104,8 +104,8 @@ async def test_too_many_wrong_tokens_are_429_and_logged_and_never_lock_out_a_rig
 async def test_a_flood_of_guesses_costs_no_memory_and_locks_nobody_out(
     make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_ADDRESSES", 50)
-    client = make(MemoryStore(), tries=2)
+    monkeypatch.setattr(auth, "_ADDRESSES", 50)
+    client = make(MemoryStore(), attempt_details=2)
 
     async def guess(number: int) -> int:
         return (
@@ -271,7 +271,7 @@ async def test_every_reference_of_the_document_leads_somewhere(client: Client) -
 async def test_who_has_an_address_of_an_ipv6_network_has_all_of_them(
     make: Callable[..., Client],
 ) -> None:
-    client = make(MemoryStore(), tries=2)
+    client = make(MemoryStore(), attempt_details=2)
 
     async def status(address: str, token: str = "wrong") -> int:
         headers = {"authorization": f"Bearer {token}"}
@@ -290,7 +290,7 @@ async def test_who_has_an_address_of_an_ipv6_network_has_all_of_them(
 
 def test_no_try_at_all_is_no_limit() -> None:
     with pytest.raises(ConfigurationError, match="at least 1"):
-        AdminApp(MemoryStore(), token=ROOT, tries=0)
+        AdminApp(MemoryStore(), token=ROOT, attempt_details=0)
 
 
 class Broken(MemoryStore):

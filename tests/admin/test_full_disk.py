@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.admin import AdminApp
-from asgi_aiproxy.keys import Key, KeyPool, Unsealed
+from asgi_aiproxy.keys import Key, KeyPool, NoEncryption
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore, StoreUnavailableError
-from asgi_aiproxy.stores.base import Grant, Level
+from asgi_aiproxy.stores.base import Grant, UsageLevel
 from tests.admin.conftest import ROOT, Client
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +36,7 @@ async def world(client: Client) -> dict[str, Any]:
 
 async def made(store: MemoryStore) -> tuple[Client, list[tuple[str, str, Any]]]:
     """A client, and all the changes that there are."""
-    pool = KeyPool([Key("sk-own", id="own")], name="openai", store=store, sealer=Unsealed())
+    pool = KeyPool([Key("sk-own", id="own")], name="openai", store=store, sealer=NoEncryption())
     client = Client(AdminApp(store, token=ROOT, providers=[OPENAI.using(pool)]))
     keys = "/providers/openai/keys"
     for path, body in [
@@ -98,7 +98,7 @@ async def test_a_change_that_cannot_be_written_is_a_503_and_has_not_been_made(
                 assert answer.status in (200, 201), (method, path, answer.body)
         after = await world(client)
     async with MemoryStore(file=file) as store:
-        pool = KeyPool([Key("sk-own", id="own")], name="openai", store=store, sealer=Unsealed())
+        pool = KeyPool([Key("sk-own", id="own")], name="openai", store=store, sealer=NoEncryption())
         async with pool:
             reopened = Client(AdminApp(store, token=ROOT, providers=[OPENAI.using(pool)]))
             assert await world(reopened) == after
@@ -109,7 +109,7 @@ class Unreadable(MemoryStore):
 
     shut = False
 
-    async def peek(self, grants: Collection[Grant]) -> list[Level]:  # type: ignore[override]
+    async def peek(self, grants: Collection[Grant]) -> list[UsageLevel]:  # type: ignore[override]
         if self.shut:
             raise StoreUnavailableError("gone")
         return await super().peek(list(grants))

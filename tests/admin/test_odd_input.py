@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.keys import Key, KeyPool
-from asgi_aiproxy.keys.sealer import Unsealed
+from asgi_aiproxy.keys.encryption import NoEncryption
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore
 from tests.admin.conftest import ROOT, Client
@@ -50,7 +50,18 @@ FIELDS = [
         "grace",
         "count",
     ),
-    *("usd", "units", "per", "code", "onto", "ratio", "keys", "providers", "priority", "may_pin"),
+    *(
+        "usd",
+        "units",
+        "per",
+        "code",
+        "onto",
+        "ratio",
+        "keys",
+        "providers",
+        "priority",
+        "may_choose_key",
+    ),
 ]
 WORDS = [
     "",
@@ -100,7 +111,7 @@ def test_no_request_breaks_the_admin_api(
 
     async def ask() -> None:
         store = MemoryStore()
-        pool = KeyPool([Key("sk", id="a")], name="openai", store=store, sealer=Unsealed())
+        pool = KeyPool([Key("sk", id="a")], name="openai", store=store, sealer=NoEncryption())
         async with pool:
             client = Client(AdminApp(store, token=ROOT, providers=[OPENAI.using(pool)]))
             await client("POST", "/groups", {"name": "a"})
@@ -121,7 +132,7 @@ async def test_what_is_written_at_the_same_time_is_written_whole(client: Client)
     made = (await client("POST", "/tokens", {"name": "t"})).json["token"]
     path = f"/tokens/{made['id']}"
     fields: list[dict[str, Any]] = [
-        {"rpm": 7}, {"tpm": 8}, {"models": ["m"]}, {"may_pin": True}, {"name": "new"},
+        {"rpm": 7}, {"tpm": 8}, {"models": ["m"]}, {"may_choose_key": True}, {"name": "new"},
         {"concurrency": 9}, {"budgets": [{"usd": 3}]}, {"networks": ["10.0.0.0/8"]},
     ]  # fmt: skip
     random.shuffle(fields)
@@ -129,7 +140,7 @@ async def test_what_is_written_at_the_same_time_is_written_whole(client: Client)
     assert {answer.status for answer in answers} == {200}
     found = (await client("GET", path)).json
     limits = found["limits"]
-    assert (found["name"], found["models"], found["may_pin"]) == ("new", ["m"], True)
+    assert (found["name"], found["models"], found["may_choose_key"]) == ("new", ["m"], True)
     assert [limits[name]["limit"] for name in ("rpm", "tpm", "concurrency")] == [7, 8, 9]
     assert (limits["budgets"][0]["limit"], found["networks"]) == (3.0, ["10.0.0.0/8"])
 

@@ -12,11 +12,11 @@ from hypothesis import given, strategies as st
 
 from asgi_aiproxy import Budget
 from asgi_aiproxy.admin import groups, keys, tokens, vouchers
+from asgi_aiproxy.config.settings import TokenSettings
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.ledger import Ledger
-from asgi_aiproxy.settings import TokenSettings
 from asgi_aiproxy.stores import Store
-from asgi_aiproxy.usage import UsageRecord
+from asgi_aiproxy.usage.ledger import Ledger
+from asgi_aiproxy.usage.record import UsageRecord
 from tests.admin.conftest import Client
 
 pytestmark = pytest.mark.anyio
@@ -97,14 +97,14 @@ async def test_null_takes_any_restriction_away(client: Client) -> None:
 async def test_the_account_of_a_token_can_be_changed_and_its_own_spending_goes_along(
     client: Client, store: Store
 ) -> None:
-    from asgi_aiproxy.tenants import Tokens
-    from asgi_aiproxy.tenants.door import principal_of
-    from asgi_aiproxy.tenants.grants import reserve
+    from asgi_aiproxy.accounts import Tokens
+    from asgi_aiproxy.accounts.token_verifier import make_principal
+    from asgi_aiproxy.quotas.grants import reserve
 
     await client("POST", "/accounts", {"id": "acme"})
     id = (await client("POST", "/tokens", {"name": "t", "budgets": ["5"]})).json["token"]["id"]
     row = await Tokens(store).get(id)
-    grant = reserve(principal_of(row, None, None), row.limits.budgets[0], 2_000_000, 0.0)
+    grant = reserve(make_principal(row, None, None), row.limits.budgets[0], 2_000_000, 0.0)
     await store.charge(grant, once="x")
     for account in ("acme", None, "acme", ""):
         changed = await client("PATCH", f"/tokens/{id}", {"account": account})

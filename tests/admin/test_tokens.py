@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy.identity import Budget, Limits, Principal
+from asgi_aiproxy.accounts import stored_tokens
+from asgi_aiproxy.principal import Budget, Limits, Principal
+from asgi_aiproxy.quotas.grants import reserve
 from asgi_aiproxy.stores import MemoryStore, Store
-from asgi_aiproxy.tenants import stored_tokens
-from asgi_aiproxy.tenants.grants import reserve
 from tests.admin.conftest import Client
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,7 @@ async def issue(client: Client, **fields: Any) -> dict[str, Any]:
 async def test_a_token_is_shown_once_and_works(store: Store, client: Client) -> None:
     made = await issue(
         client, rpm=60, tpm=1000, concurrency=4, models=["gpt-*"], networks=["10.0.0.0/8"],
-        budgets=[{"usd": 25, "per": "month"}, {"units": 1000}], may_pin=True,
+        budgets=[{"usd": 25, "per": "month"}, {"units": 1000}], may_choose_key=True,
     )  # fmt: skip
     principal = await stored_tokens(store)(made["secret"])
     assert principal is not None
@@ -44,7 +44,7 @@ async def test_a_token_is_shown_once_and_works(store: Store, client: Client) -> 
         assert b"digest" not in answer.body
     token = shown.json
     assert token == listed.json["data"][0] == made["token"]
-    assert (token["status"], token["may_pin"]) == ("active", True)
+    assert (token["status"], token["may_choose_key"]) == ("active", True)
     assert token["limits"]["rpm"] == {"limit": 60, "used": 0}
     month = token["limits"]["budgets"][0]
     assert (month["unit"], month["per"], month["limit"], month["left"]) == (
@@ -212,7 +212,7 @@ async def test_a_group_is_kept_and_its_tokens_are_of_it(store: Store, client: Cl
     secret = (await issue(client, group="gold"))["secret"]
     principal = await stored_tokens(store)(secret)
     assert principal is not None
-    assert (principal.ratio, principal.providers) == (0.5, ("openai",))
+    assert (principal.price_ratio, principal.providers) == (0.5, ("openai",))
     assert (await client("PATCH", "/groups/gold", {"ratio": 2})).json["ratio"] == 2
     assert (await client("GET", "/groups")).json["data"][0]["keys"] == ["team-*"]
     assert (await client("DELETE", "/groups/gold")).status == 200

@@ -13,11 +13,11 @@ import pytest
 from anyio import to_thread
 
 from asgi_aiproxy.admin import AdminApp
-from asgi_aiproxy.ledger import Ledger
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.testing import serve
-from asgi_aiproxy.usage import Outcome, UsageRecord
+from asgi_aiproxy.usage.ledger import Ledger
+from asgi_aiproxy.usage.record import Outcome, UsageRecord
 from tests import asgi
 from tests.admin.conftest import ROOT, Client
 
@@ -28,7 +28,7 @@ NOW = time.time()
 
 def record(number: int, **fields: Any) -> UsageRecord:
     usual: dict[str, Any] = {
-        "principal": "ann", "model_asked": "m", "provider": "openai", "key_id": "k",
+        "principal": "ann", "requested_model": "m", "provider": "openai", "key_id": "k",
         "usage": Usage(input=10, output=5), "cost": 1500, "started": NOW + number / 1000,
     }  # fmt: skip
     return UsageRecord(id=f"r{number}", **{**usual, **fields})
@@ -58,7 +58,7 @@ async def test_exchanges_are_filtered_and_summed(store: Store, client: Client) -
     await keep(
         store,
         record(1),
-        record(2, principal="bob", model_asked="x"),
+        record(2, principal="bob", requested_model="x"),
         record(3, principal="bob", outcome=Outcome.FAILED, usage=None, cost=None),
     )
     page = (await client("GET", "/usage?principal=bob")).json

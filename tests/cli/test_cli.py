@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_aiproxy.settings import load
+from asgi_aiproxy.config.settings import load
 from asgi_aiproxy.stores import MemoryStore
 from asgi_aiproxy.testing import Answer, MockProvider, serve_in_thread
 from tests.cli.conftest import Run
@@ -55,10 +55,19 @@ def test_a_token_can_have_all_that_the_api_knows(run: Run) -> None:
     token = run(
         *("tokens", "issue", "--name", "t", "--tpm", "1000", "--concurrency", "2"),
         *("--units", "500/month", "--networks", "10.0.0.0/8", "--group", "gold"),
-        *("--account", "acme", "--may-pin", "--scope", "read", "--expires", "never", "--json"),
+        *(
+            "--account",
+            "acme",
+            "--may-choose-key",
+            "--scope",
+            "read",
+            "--expires",
+            "never",
+            "--json",
+        ),
     ).json["token"]
     assert (token["group"], token["account"], token["scopes"]) == ("gold", "acme", ["read"])
-    assert (token["may_pin"], token["networks"]) == (True, ["10.0.0.0/8"])
+    assert (token["may_choose_key"], token["networks"]) == (True, ["10.0.0.0/8"])
     assert token["limits"]["budgets"][0]["unit"] == "units"
     assert "gold" in run("groups", "list").out
     assert "$100.00 of $100.00/month" in run("accounts", "list").out
@@ -234,13 +243,13 @@ def test_vouchers_are_created_exported_and_redeemed(run: Run) -> None:
 def test_what_was_used_is_told_by_what_is_asked(run: Run) -> None:
     import asyncio
 
-    from asgi_aiproxy.composition import store_of
-    from asgi_aiproxy.ledger import Ledger
+    from asgi_aiproxy.config.factory import make_store
     from asgi_aiproxy.messages import Usage
-    from asgi_aiproxy.usage import UsageRecord
+    from asgi_aiproxy.usage.ledger import Ledger
+    from asgi_aiproxy.usage.record import UsageRecord
 
     async def use() -> None:
-        store = store_of(load())
+        store = make_store(load())
         assert store is not None
         async with store, Ledger(store) as ledger:
             for number, model in enumerate(("big", "big", "small")):
@@ -248,7 +257,7 @@ def test_what_was_used_is_told_by_what_is_asked(run: Run) -> None:
                     UsageRecord(
                         id=f"r{number}",
                         principal="ann",
-                        model_asked=model,
+                        requested_model=model,
                         provider="openai",
                         usage=Usage(input=100, output=10),
                         cost=1_250_000,
@@ -353,14 +362,14 @@ def test_a_budget_that_no_call_could_use_is_refused(
 def test_usage_is_summed_up_for_a_token_by_its_name(run: Run) -> None:
     import asyncio
 
-    from asgi_aiproxy.composition import store_of
-    from asgi_aiproxy.ledger import Ledger
-    from asgi_aiproxy.usage import UsageRecord
+    from asgi_aiproxy.config.factory import make_store
+    from asgi_aiproxy.usage.ledger import Ledger
+    from asgi_aiproxy.usage.record import UsageRecord
 
     issued = run("tokens", "issue", "--name", "team-1", "--json").json["token"]["id"]
 
     async def use() -> None:
-        store = store_of(load())
+        store = make_store(load())
         assert store is not None
         async with store, Ledger(store) as ledger:
             await ledger(UsageRecord(id="r", principal=issued, started=time.time()))

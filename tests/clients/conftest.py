@@ -65,7 +65,7 @@ class World:
         self.records.clear()
         for pool in self.pools:
             for slot in pool._slots.values():
-                slot.forgive()
+                slot.reset()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from asgi_aiproxy.messages import Stop, ToolCall, Usage
+from asgi_aiproxy.messages import StopReason, ToolCall, Usage
 from asgi_aiproxy.testing import Answer, Fault
 from tests.clients.conftest import MODELS, TOKEN, VENDORS, World
 
@@ -52,8 +52,8 @@ async def test_a_whole_answer(claude: anthropic.AsyncAnthropic, world: World, ve
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (12, 7)
     record = world.record()
     assert (record.provider, record.usage) == (vendor, Usage(input=12, output=7))
-    assert "Be brief." in world.mock.seen[0].body.decode()
-    assert world.mock.seen[0].secrets == {f"sk-{vendor}"}
+    assert "Be brief." in world.mock.requests[0].body.decode()
+    assert world.mock.requests[0].secrets == {f"sk-{vendor}"}
 
 
 async def test_a_stream(claude: anthropic.AsyncAnthropic, world: World, vendor: str) -> None:
@@ -88,13 +88,13 @@ async def test_two_tools_streamed_and_answered(
     ]
     answer = await claude.messages.create(**ask(vendor, tools=TOOLS, messages=messages))
     assert answer.content[0].text == "It is warm."  # type: ignore[union-attr]
-    assert json.dumps(world.mock.seen[1].json).count('"22"') == 2
+    assert json.dumps(world.mock.requests[1].json).count('"22"') == 2
 
 
 async def test_an_answer_that_was_too_long_is_known_to_be(
     claude: anthropic.AsyncAnthropic, world: World, vendor: str
 ) -> None:
-    world.mock.script(Answer("Hel", stop=Stop.LENGTH))
+    world.mock.script(Answer("Hel", stop=StopReason.LENGTH))
     assert (await claude.messages.create(**ask(vendor))).stop_reason == "max_tokens"
 
 
@@ -149,4 +149,4 @@ async def test_a_wrong_token_and_a_bad_request_are_told_in_its_own_shape(
         await claude.messages.create(**ask(vendor, messages="Hi"))
     with pytest.raises(anthropic.NotFoundError):
         await claude.messages.create(**ask(vendor, model="unheard-of"))
-    assert world.mock.seen == []
+    assert world.mock.requests == []

@@ -8,7 +8,7 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from asgi_aiproxy.messages import Stop, ToolCall, Usage
+from asgi_aiproxy.messages import StopReason, ToolCall, Usage
 from asgi_aiproxy.testing import Answer, Fault
 from tests.clients.conftest import MODELS, TOKEN, VENDORS, World
 
@@ -42,8 +42,8 @@ async def test_a_whole_answer(world: World, vendor: str, version: str) -> None:
     assert answer.usage_metadata.candidates_token_count == 7
     record = world.record()
     assert (record.provider, record.usage) == (vendor, Usage(input=12, output=7))
-    assert "Be brief." in world.mock.seen[0].body.decode()
-    assert world.mock.seen[0].secrets == {f"sk-{vendor}"}
+    assert "Be brief." in world.mock.requests[0].body.decode()
+    assert world.mock.requests[0].secrets == {f"sk-{vendor}"}
 
 
 @VERSIONS
@@ -96,11 +96,11 @@ async def test_a_round_of_tools(world: World, vendor: str, stream: bool) -> None
     ]
     answer = await models.generate_content(contents=contents, **asked)
     assert answer.text == "It is warm."
-    assert "degrees" in world.mock.seen[1].body.decode()
+    assert "degrees" in world.mock.requests[1].body.decode()
 
 
 async def test_an_answer_that_was_too_long_is_known_to_be(world: World, vendor: str) -> None:
-    world.mock.script(Answer("Hel", stop=Stop.LENGTH))
+    world.mock.script(Answer("Hel", stop=StopReason.LENGTH))
     answer = await client(world).aio.models.generate_content(model=MODELS[vendor], contents="Hi")
     assert answer.candidates is not None
     assert answer.candidates[0].finish_reason == types.FinishReason.MAX_TOKENS
@@ -132,4 +132,4 @@ async def test_a_wrong_token_is_told_in_its_own_shape(world: World, vendor: str)
             model=MODELS[vendor], contents="Hi"
         )
     assert caught.value.code == 401
-    assert world.mock.seen == []
+    assert world.mock.requests == []

@@ -65,7 +65,7 @@ async def world() -> AsyncIterator[World]:
         app = Authenticate(router, verify=static_tokens({TOKEN: "team"}))
         async with serve(app) as url:
             yield World(url, app, mock, records)
-        for seen in mock.seen:  # our keys, and never the caller's token
+        for seen in mock.requests:  # our keys, and never the caller's token
             assert seen.secrets == {KEYS[seen.dialect]}
             assert TOKEN not in f"{seen.headers} {seen.query}"
 
@@ -79,7 +79,7 @@ async def test_anthropics_sdk_gets_anthropics_list(world: World, how: dict[str, 
         assert (page.first_id, page.last_id, page.has_more) == (*MODELS, False)
         one = await client.models.retrieve("model-one")
         assert (one.id, one.display_name) == ("model-one", "model-one")
-    assert [(seen.path, seen.query) for seen in world.mock.seen] == [
+    assert [(seen.path, seen.query) for seen in world.mock.requests] == [
         ("/v1/models", "limit=5"),
         ("/v1/models/model-one", ""),
     ]
@@ -92,7 +92,7 @@ async def test_googles_sdk_gets_googles_list(world: World, version: str | None) 
     assert names == [f"models/{name}" for name in MODELS]
     one = await client.aio.models.get(model="model-one")
     assert (one.name, one.supported_actions) == ("models/model-one", ["generateContent"])
-    assert {seen.dialect for seen in world.mock.seen} == {"gemini"}
+    assert {seen.dialect for seen in world.mock.requests} == {"gemini"}
 
 
 @pytest.mark.parametrize("provider", list(KEYS))
@@ -122,4 +122,4 @@ async def test_who_has_no_token_gets_no_list(world: World) -> None:
     async with world.anthropic(api_key="stolen") as client:
         with pytest.raises(anthropic.AuthenticationError):
             await client.models.list()
-    assert world.mock.seen == []
+    assert world.mock.requests == []

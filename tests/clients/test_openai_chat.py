@@ -10,7 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from asgi_aiproxy.messages import Stop, ToolCall, Usage
+from asgi_aiproxy.messages import StopReason, ToolCall, Usage
 from asgi_aiproxy.testing import Answer, Fault
 from tests.clients.conftest import MODELS, VENDORS, World
 
@@ -55,7 +55,7 @@ async def test_a_whole_answer(client: openai.AsyncOpenAI, world: World, vendor: 
     record = world.record()
     assert (record.principal, record.provider, record.outcome) == ("team", vendor, "done")
     assert record.usage == Usage(input=12, output=7)
-    assert world.mock.seen[0].secrets == {f"sk-{vendor}"}
+    assert world.mock.requests[0].secrets == {f"sk-{vendor}"}
 
 
 def test_a_whole_answer_of_the_client_that_is_not_async(
@@ -114,8 +114,8 @@ def test_a_stream_that_is_left_early_leaves_the_vendor(
     assert any(chunk.choices[0].delta.content for chunk in stream)
     stream.close()
     assert world.record().outcome == "cut"
-    assert world.mock.seen[0]._over.wait(5)
-    assert world.mock.seen[0].client_gone
+    assert world.mock.requests[0]._over.wait(5)
+    assert world.mock.requests[0].client_gone
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -182,7 +182,7 @@ async def test_a_round_of_tools(client: openai.AsyncOpenAI, world: World, vendor
     messages = [*HI, choice.message.model_dump(exclude_none=True), *results]
     second = await client.chat.completions.create(messages=messages, **asked)
     assert second.choices[0].message.content == "22 degrees."
-    sent = json.dumps(world.mock.seen[1].json)
+    sent = json.dumps(world.mock.requests[1].json)
     assert sent.count("weather") >= 2  # the tool and its call
     assert sent.count('"22"') == 2
 
@@ -207,7 +207,7 @@ async def test_parse_gives_the_model_of_its_schema(
         model=MODELS[vendor], messages=HI, response_format=Place
     )
     assert answer.choices[0].message.parsed == Place(city="Paris", people=2_100_000)
-    assert "people" in json.dumps(world.mock.seen[0].json)  # the schema went along
+    assert "people" in json.dumps(world.mock.requests[0].json)  # the schema went along
 
 
 async def test_parse_below_beta_and_streamed(
@@ -249,7 +249,7 @@ async def test_a_json_object_is_asked_for(
 async def test_an_answer_that_was_too_long_is_known_to_be(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
-    world.mock.always(Answer('{"city": "Pa', stop=Stop.LENGTH))
+    world.mock.always(Answer('{"city": "Pa', stop=StopReason.LENGTH))
     answer = await client.chat.completions.create(
         model=MODELS[vendor], messages=HI, max_completion_tokens=3
     )
@@ -322,7 +322,7 @@ async def test_an_image_and_a_system_prompt_go_along(
         {"role": "user", "content": parts},
     ]
     await client.chat.completions.create(model=MODELS[vendor], messages=messages)
-    sent = json.dumps(world.mock.seen[0].json)
+    sent = json.dumps(world.mock.requests[0].json)
     for expected in (pixel, "Be brief.", "And kind.", "What is this?"):
         assert expected in sent
 

@@ -99,7 +99,7 @@ async def test_the_clients_own_retry_heeds_what_the_vendor_said(world: World, ve
     async with openai.AsyncOpenAI(base_url=world.url, api_key=TOKEN, max_retries=2) as client:
         answer = await client.chat.completions.create(model=MODELS[vendor], messages=HI)
     assert answer.choices[0].message.content == "Hello from the mock."
-    assert len(world.mock.seen) == 2
+    assert len(world.mock.requests) == 2
 
 
 async def test_a_limit_tells_when_to_come_again(
@@ -134,7 +134,7 @@ async def test_a_wrong_token_is_the_clients_own_fault(world: World, vendor: str)
         with pytest.raises(openai.AuthenticationError) as caught:
             await client.chat.completions.create(model=MODELS[vendor], messages=HI)
     assert "sk-stolen" not in caught.value.message
-    assert world.mock.seen == []
+    assert world.mock.requests == []
 
 
 @WAYS
@@ -150,4 +150,4 @@ async def test_a_client_that_accepts_compression_reads_the_answer(
         )
     assert answer.status_code == 200
     assert "Hello" in answer.text
-    assert re.fullmatch("identity", world.mock.seen[0].headers["accept-encoding"])
+    assert re.fullmatch("identity", world.mock.requests[0].headers["accept-encoding"])

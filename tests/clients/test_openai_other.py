@@ -19,7 +19,7 @@ MODEL = "gpt-test"
 async def test_embeddings(client: openai.AsyncOpenAI, world: World) -> None:
     """The client asks for base64 unless told, and undoes it."""
     answer = await client.embeddings.create(model=MODEL, input=["one", "two"])
-    assert world.mock.seen[0].json["encoding_format"] == "base64"
+    assert world.mock.requests[0].json["encoding_format"] == "base64"
     for found, text in zip(answer.data, ["one", "two"], strict=True):
         assert found.embedding == pytest.approx(embed(text, DIMENSIONS), rel=1e-6)
     plain = await client.embeddings.create(
@@ -52,7 +52,7 @@ async def test_images(client: openai.AsyncOpenAI, world: World) -> None:
     )
     assert edited.data is not None
     assert edited.data[0].b64_json == PIXEL
-    assert world.mock.seen[1].body.count(b"\0" * 300_000) == 1
+    assert world.mock.requests[1].body.count(b"\0" * 300_000) == 1
     varied = await client.images.create_variation(model=MODEL, image=b"\x89PNG")
     assert varied.data is not None
 
@@ -65,7 +65,7 @@ async def test_a_transcription_is_uploaded_as_it_is(
         model=MODEL, file=("speech.mp3", sound, "audio/mpeg"), language="en"
     )
     assert answer.text == "Hello from the mock."
-    seen = world.mock.seen[0]
+    seen = world.mock.requests[0]
     assert sound in seen.body
     assert seen.model == MODEL
     assert seen.headers["content-type"].startswith("multipart/form-data; boundary=")
@@ -102,7 +102,7 @@ async def test_what_a_vendor_does_not_have_is_said_so(
     with pytest.raises(openai.NotFoundError) as caught:
         await client.embeddings.create(model=model, input="one")
     assert caught.value.code == "unsupported_operation"
-    assert world.mock.seen == []
+    assert world.mock.requests == []
 
 
 async def test_what_the_gateway_does_not_serve_is_a_404(client: openai.AsyncOpenAI) -> None:

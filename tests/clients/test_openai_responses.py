@@ -84,7 +84,7 @@ async def test_parallel_calls_and_their_results(
     ]
     again = await client.responses.create(**asked, input=items)
     assert again.output_text == "It is noon."
-    body = world.mock.seen[-1].body
+    body = world.mock.requests[-1].body
     assert body.index(b"weather is fine") < body.index(b"clock is fine")
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, Anthropic, Operation
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import (
     Citation,
     Media,
@@ -19,7 +19,7 @@ from asgi_aiproxy.messages import (
     Refusal,
     Request,
     Response,
-    Stop,
+    StopReason,
     Text,
     Thinking,
     Tool,
@@ -61,9 +61,9 @@ def test_paths_mean_operations(method: str, path: str, known: bool) -> None:
 
 def test_routing_reads_model_and_streaming_and_passes_the_rest() -> None:
     body = {"model": "m", "max_tokens": 1, "messages": HI, "stream": True, "unknown": {"a": 1}}
-    head = ANTHROPIC_MESSAGES.head(MESSAGES, json.dumps(body).encode())
+    head = ANTHROPIC_MESSAGES.summarize(MESSAGES, json.dumps(body).encode())
     assert (head.model, head.stream, head.usage_wanted) == ("m", True, True)
-    draft = ANTHROPIC_MESSAGES.forward(MESSAGES, "other", head.fields, stream=True)
+    draft = ANTHROPIC_MESSAGES.native_request(MESSAGES, "other", head.fields, stream=True)
     assert draft.path == "/v1/messages"
     assert json.loads(msgspec.json.encode(draft.body)) == {**body, "model": "other"}
 
@@ -85,14 +85,14 @@ def test_a_body_that_can_not_be_routed_is_refused_by_name(
     body: bytes, param: str | None, message: str
 ) -> None:
     with pytest.raises(APIError, match=message) as caught:
-        ANTHROPIC_MESSAGES.head(MESSAGES, body)
-    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, param)
+        ANTHROPIC_MESSAGES.summarize(MESSAGES, body)
+    assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
 
 
 def test_models_are_listed() -> None:
-    draft = ANTHROPIC_MESSAGES.list_request()
+    draft = ANTHROPIC_MESSAGES.models_request()
     assert (draft.path, draft.query) == ("/v1/models", "limit=1000")
-    assert ANTHROPIC_MESSAGES.decode_list(b'{"data":[{"id":"a"},{"id":"b"}]}') == ("a", "b")
+    assert ANTHROPIC_MESSAGES.decode_models(b'{"data":[{"id":"a"},{"id":"b"}]}') == ("a", "b")
 
 
 # ── requests to neutral ──────────────────────────────────────────────────────
@@ -446,7 +446,7 @@ def test_a_request_that_can_not_be_understood_is_refused_by_name(
 ) -> None:
     with pytest.raises(APIError) as caught:
         asked("anthropic", {"model": "m", "messages": HI, **members})
-    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, param)
+    assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
     assert message in caught.value.message
 
 
@@ -795,7 +795,10 @@ def test_an_image_that_anthropic_does_not_take_is_refused_by_its_member(
     ):
         with pytest.raises(APIError, match=named) as caught:
             body_of(openai([*HI, message]))
-        assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "messages[1].content[1]")
+        assert (caught.value.kind, caught.value.param) == (
+            ErrorKind.INVALID,
+            "messages[1].content[1]",
+        )
 
 
 def test_a_document_that_is_no_pdf_is_refused_by_its_member() -> None:
@@ -850,7 +853,7 @@ def test_files_need_a_header() -> None:
 def test_sound_and_video_are_refused(kind: Any) -> None:
     with pytest.raises(APIError, match=f"take no {kind}") as caught:
         body_of(Request(model="m", messages=(Message("user", (Media(kind=kind, data="A"),)),)))
-    assert caught.value.kind is Kind.INVALID
+    assert caught.value.kind is ErrorKind.INVALID
 
 
 def test_ids_of_calls_are_made_of_what_anthropic_takes() -> None:
@@ -1317,39 +1320,39 @@ def answer(content: list[Any], **members: Any) -> bytes:
 def test_a_whole_answer_is_read(content: list[Any], blocks: tuple[Any, ...]) -> None:
     found = ANTHROPIC_MESSAGES.decode_response(answer(content))
     assert found == Response(
-        id="msg_1", model="claude-test", blocks=blocks, stop=Stop.END, word="end_turn"
+        id="msg_1", model="claude-test", blocks=blocks, stop=StopReason.END, word="end_turn"
     )
 
 
 @pytest.mark.parametrize(
     ("members", "stop", "refusal", "extra"),
     [
-        ({"stop_reason": "max_tokens"}, Stop.LENGTH, "", {}),
-        ({"stop_reason": "tool_use"}, Stop.TOOLS, "", {}),
+        ({"stop_reason": "max_tokens"}, StopReason.LENGTH, "", {}),
+        ({"stop_reason": "tool_use"}, StopReason.TOOLS, "", {}),
         (
             {"stop_reason": "stop_sequence", "stop_sequence": "###"},
-            Stop.END,
+            StopReason.END,
             "",
             {"anthropic": {"stop_sequence": "###"}},
         ),
-        ({"stop_reason": "pause_turn"}, Stop.OTHER, "", {}),
-        ({"stop_reason": None}, Stop.OTHER, "", {}),
+        ({"stop_reason": "pause_turn"}, StopReason.OTHER, "", {}),
+        ({"stop_reason": None}, StopReason.OTHER, "", {}),
         (
             {"stop_reason": "refusal", "stop_details": {"explanation": "Because."}},
-            Stop.FILTER,
+            StopReason.FILTER,
             "Because.",
             {"anthropic": {"stop_details": {"explanation": "Because."}}},
         ),
         (
             {"stop_reason": "refusal", "stop_details": {"explanation": None}},
-            Stop.FILTER,
+            StopReason.FILTER,
             "",
             {"anthropic": {"stop_details": {"explanation": None}}},
         ),
     ],
 )
 def test_why_an_answer_ended(
-    members: dict[str, Any], stop: Stop, refusal: str, extra: dict[str, Any]
+    members: dict[str, Any], stop: StopReason, refusal: str, extra: dict[str, Any]
 ) -> None:
     found = ANTHROPIC_MESSAGES.decode_response(answer([], **members))
     assert (found.stop, found.refusal, found.extra) == (stop, refusal, extra)
@@ -1399,26 +1402,26 @@ def test_cached_tokens_beyond_the_input_do_not_make_it_negative() -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        (b"", Kind.UPSTREAM, "200 without a body"),
-        (b"<html>Oops</html>", Kind.UPSTREAM, "200: Oops"),
-        (b'{"type":"message"}', Kind.UPSTREAM, "holds no content"),
-        (b'{"content":1}', Kind.UPSTREAM, "holds no content"),
+        (b"", ErrorKind.UPSTREAM, "200 without a body"),
+        (b"<html>Oops</html>", ErrorKind.UPSTREAM, "200: Oops"),
+        (b'{"type":"message"}', ErrorKind.UPSTREAM, "holds no content"),
+        (b'{"content":1}', ErrorKind.UPSTREAM, "holds no content"),
         (
             b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
-            Kind.OVERLOADED,
+            ErrorKind.OVERLOADED,
             "Overloaded",
         ),
-        (b'{"error":{"type":"api_error","message":"m"}}', Kind.UPSTREAM, "m"),
+        (b'{"error":{"type":"api_error","message":"m"}}', ErrorKind.UPSTREAM, "m"),
     ],
 )
-def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: Kind, message: str) -> None:
+def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
     with pytest.raises(APIError) as caught:
         ANTHROPIC_MESSAGES.decode_response(body)
     assert caught.value.kind is kind
     assert message in caught.value.message
     if message != "holds no content":  # which is not asked of an answer that passes
         with pytest.raises(APIError) as caught:
-            ANTHROPIC_MESSAGES.echo(usage_wanted=True, exact=True).whole(body)
+            ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, exact=True).whole(body)
         assert caught.value.kind is kind
 
 
@@ -1440,7 +1443,7 @@ def test_a_whole_answer_is_written() -> None:
             Opaque("gemini", {"executableCode": {}}),
             Media(kind="image", data=PNG),
         ),
-        stop=Stop.OTHER,
+        stop=StopReason.OTHER,
         usage=Usage(input=9, output=5, cache_read=4, cache_write=2),
     )
     assert json.loads(face.encode_response(found, Request(model="m", messages=()))) == {
@@ -1484,21 +1487,26 @@ def test_a_whole_answer_is_written() -> None:
 @pytest.mark.parametrize(
     ("stop", "word", "called", "reason"),
     [
-        (Stop.END, "stop", False, "end_turn"),
-        (Stop.END, "stop", True, "tool_use"),
-        (Stop.TOOLS, "tool_calls", True, "tool_use"),
-        (Stop.LENGTH, "length", True, "max_tokens"),
-        (Stop.FILTER, "SAFETY", False, "refusal"),
-        (Stop.OTHER, "because", False, "end_turn"),
-        (Stop.OTHER, "because", True, "tool_use"),
+        (StopReason.END, "stop", False, "end_turn"),
+        (StopReason.END, "stop", True, "tool_use"),
+        (StopReason.TOOLS, "tool_calls", True, "tool_use"),
+        (StopReason.LENGTH, "length", True, "max_tokens"),
+        (StopReason.FILTER, "SAFETY", False, "refusal"),
+        (StopReason.OTHER, "because", False, "end_turn"),
+        (StopReason.OTHER, "because", True, "tool_use"),
         # Anthropic's own words
-        (Stop.END, "stop_sequence", False, "stop_sequence"),
-        (Stop.OTHER, "pause_turn", True, "pause_turn"),
-        (Stop.LENGTH, "model_context_window_exceeded", False, "model_context_window_exceeded"),
+        (StopReason.END, "stop_sequence", False, "stop_sequence"),
+        (StopReason.OTHER, "pause_turn", True, "pause_turn"),
+        (
+            StopReason.LENGTH,
+            "model_context_window_exceeded",
+            False,
+            "model_context_window_exceeded",
+        ),
     ],
 )
 def test_why_an_answer_ended_in_anthropics_words(
-    stop: Stop, word: str, called: bool, reason: str
+    stop: StopReason, word: str, called: bool, reason: str
 ) -> None:
     blocks = (ToolCall("a", "f", "{}"),) if called else ()
     found = Response(id="x", model="m", blocks=blocks, stop=stop, word=word)
@@ -1507,18 +1515,18 @@ def test_why_an_answer_ended_in_anthropics_words(
 
 
 def test_a_refusal_says_why() -> None:
-    found = Response(id="x", model="m", stop=Stop.FILTER, refusal="Unsafe.")
+    found = Response(id="x", model="m", stop=StopReason.FILTER, refusal="Unsafe.")
     told = json.loads(ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=())))
     assert told["stop_details"]["explanation"] == "Unsafe."
 
 
 def test_a_passing_answer_is_read_for_model_and_usage() -> None:
     body = answer([text("Hi.")], usage={"input_tokens": 3, "output_tokens": 5})
-    echo = ANTHROPIC_MESSAGES.echo(usage_wanted=True, exact=True)
+    echo = ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, exact=True)
     assert echo.whole(body) == body
     assert (echo.model, echo.usage) == ("claude-test", Usage(input=3, output=5))
 
-    silent = ANTHROPIC_MESSAGES.echo(usage_wanted=True, exact=True)
+    silent = ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, exact=True)
     silent.whole(answer([text("Hi.")]))
     assert silent.usage is None
 
@@ -1529,26 +1537,26 @@ def test_a_passing_answer_is_read_for_model_and_usage() -> None:
 @pytest.mark.parametrize(
     ("status", "type_", "kind", "out"),
     [
-        (400, "invalid_request_error", Kind.INVALID, 400),
-        (401, "authentication_error", Kind.KEY_REJECTED, 502),
-        (402, "billing_error", Kind.KEY_REJECTED, 502),
-        (403, "permission_error", Kind.KEY_REJECTED, 502),
-        (404, "not_found_error", Kind.NOT_FOUND, 404),
-        (413, "request_too_large", Kind.TOO_LARGE, 413),
-        (429, "rate_limit_error", Kind.LIMITED, 429),
-        (500, "api_error", Kind.UPSTREAM, 502),
-        (504, "timeout_error", Kind.TIMEOUT, 504),
-        (529, "overloaded_error", Kind.OVERLOADED, 503),
+        (400, "invalid_request_error", ErrorKind.INVALID, 400),
+        (401, "authentication_error", ErrorKind.KEY_REJECTED, 502),
+        (402, "billing_error", ErrorKind.KEY_REJECTED, 502),
+        (403, "permission_error", ErrorKind.KEY_REJECTED, 502),
+        (404, "not_found_error", ErrorKind.NOT_FOUND, 404),
+        (413, "request_too_large", ErrorKind.TOO_LARGE, 413),
+        (429, "rate_limit_error", ErrorKind.LIMITED, 429),
+        (500, "api_error", ErrorKind.UPSTREAM, 502),
+        (504, "timeout_error", ErrorKind.TIMEOUT, 504),
+        (529, "overloaded_error", ErrorKind.OVERLOADED, 503),
         # the word says more than a 400
-        (400, "authentication_error", Kind.KEY_REJECTED, 502),
-        (422, "overloaded_error", Kind.OVERLOADED, 503),
-        (400, "newer_error", Kind.INVALID, 400),
-        (400, 7, Kind.INVALID, 400),
+        (400, "authentication_error", ErrorKind.KEY_REJECTED, 502),
+        (422, "overloaded_error", ErrorKind.OVERLOADED, 503),
+        (400, "newer_error", ErrorKind.INVALID, 400),
+        (400, 7, ErrorKind.INVALID, 400),
         # the status says more than a word
-        (529, "api_error", Kind.OVERLOADED, 503),
+        (529, "api_error", ErrorKind.OVERLOADED, 503),
     ],
 )
-def test_an_error_answer_is_understood(status: int, type_: Any, kind: Kind, out: int) -> None:
+def test_an_error_answer_is_understood(status: int, type_: Any, kind: ErrorKind, out: int) -> None:
     body = {"type": "error", "error": {"type": type_, "message": "So."}, "request_id": "req_1"}
     error = ANTHROPIC_MESSAGES.decode_error(status, json.dumps(body).encode())
     assert (error.kind, error.status, error.message) == (kind, out, "So.")
@@ -1567,22 +1575,22 @@ def test_an_error_answer_is_understood(status: int, type_: Any, kind: Kind, out:
 )
 def test_an_error_of_another_shape_is_understood(body: bytes, message: str) -> None:
     error = ANTHROPIC_MESSAGES.decode_error(500, body)
-    assert (error.kind, error.message) == (Kind.UPSTREAM, message)
+    assert (error.kind, error.message) == (ErrorKind.UPSTREAM, message)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_every_error_has_anthropics_form(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_every_error_has_anthropics_form(kind: ErrorKind) -> None:
     error = APIError(kind, "So.")
     told = json.loads(ANTHROPIC_MESSAGES.encode_error(error))
     assert told == {"type": "error", "error": {"type": told["error"]["type"], "message": "So."}}
     frame = b"event: error\ndata: " + ANTHROPIC_MESSAGES.encode_error(error) + b"\n\n"
-    assert ANTHROPIC_MESSAGES.encode_break(error) == frame
+    assert ANTHROPIC_MESSAGES.encode_stream_error(error) == frame
     with pytest.raises(APIError) as caught:
         ANTHROPIC_MESSAGES.decoder().feed(ANTHROPIC_MESSAGES.encode_error(error))
     expected = {
-        Kind.UNAUTHORIZED: Kind.KEY_REJECTED,
-        Kind.FORBIDDEN: Kind.KEY_REJECTED,
-        Kind.KEY_REJECTED: Kind.UPSTREAM,
-        Kind.INTERNAL: Kind.UPSTREAM,
+        ErrorKind.UNAUTHORIZED: ErrorKind.KEY_REJECTED,
+        ErrorKind.FORBIDDEN: ErrorKind.KEY_REJECTED,
+        ErrorKind.KEY_REJECTED: ErrorKind.UPSTREAM,
+        ErrorKind.INTERNAL: ErrorKind.UPSTREAM,
     }
     assert caught.value.kind is expected.get(kind, kind)

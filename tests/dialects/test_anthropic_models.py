@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy.dialects.anthropic import models
-from asgi_aiproxy.dialects.anthropic.models import NEWEST, TABLE
-from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects.anthropic import capabilities
+from asgi_aiproxy.dialects.anthropic.capabilities import NEWEST, TABLE
+from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import APIError
 from tests.asking import HI, openai, written
 
@@ -53,7 +53,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_models_row_is_found_by_its_name(name: str) -> None:
-    row = models.of(name)
+    row = capabilities.of(name)
     assert (row.family, row.since) == KNOWN[name]
 
 
@@ -61,13 +61,13 @@ def test_a_models_row_is_found_by_its_name(name: str) -> None:
     "name", ["m", "", "my-deployment", "claude-latest", "claude-nova-7", "claude-6", "gpt-5"]
 )
 def test_a_name_that_tells_nothing_counts_as_the_newest(name: str) -> None:
-    assert models.of(name) is NEWEST
+    assert capabilities.of(name) is NEWEST
 
 
 @pytest.mark.parametrize("family", ["opus", "sonnet", "haiku", "fable", "mythos"])
 def test_a_family_without_a_version_counts_as_its_newest(family: str) -> None:
-    newest = models.of(f"claude-{family}-latest")
-    assert newest is models.of(f"claude-{family}-99") is models.of(f"my-{family}")
+    newest = capabilities.of(f"claude-{family}-latest")
+    assert newest is capabilities.of(f"claude-{family}-99") is capabilities.of(f"my-{family}")
     assert newest.since == max(row.since for row in TABLE if row.family == family)
 
 
@@ -241,7 +241,7 @@ def test_a_budget_that_does_not_hold_is_reported(model: str, members: Any, ignor
         {"thinking": {"type": "enabled", "budget_tokens": 3000}},
         {"reasoning": {"max_tokens": 3000}},
     ):
-        draft: Draft = written("anthropic", openai(**wish, **members), model)
+        draft: ProviderRequest = written("anthropic", openai(**wish, **members), model)
         assert draft.ignored == ignored
 
 

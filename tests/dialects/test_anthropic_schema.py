@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from asgi_aiproxy.dialects import _schema
+from asgi_aiproxy.dialects import _json_schema
 from asgi_aiproxy.dialects.anthropic import json_schema
 from tests.asking import openai, written
 
@@ -268,7 +268,7 @@ def test_whatever_is_sent_is_within_the_subset_and_stays_as_it_is(schema: Any) -
         assert "$ref" not in node or len(node) == 1
         assert node.get("minItems", 0) in (0, 1)
         assert node.get("type") != "object" or "additionalProperties" in node
-    assert not _schema.recursive(sent)
+    assert not _json_schema.recursive(sent)
     assert json_schema.strict(sent) == (sent, ())
     if not lost:
         return
@@ -286,7 +286,7 @@ def test_recursion_is_found_however_long_the_way(edges: list[tuple[int, int]]) -
     for a, b in edges:
         refs[a].append({"$ref": f"#/$defs/{b}"})
     schema = {"$defs": {str(n): {"anyOf": members} for n, members in refs.items()}}
-    assert _schema.recursive(schema) is any(a == b for a, b in reached)
+    assert _json_schema.recursive(schema) is any(a == b for a, b in reached)
 
 
 def test_a_long_chain_of_references_is_no_trouble() -> None:

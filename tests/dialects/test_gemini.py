@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asgi_aiproxy.dialects import GEMINI_CONTENT, Gemini, Operation
-from asgi_aiproxy.dialects.gemini.partial import PartialArguments
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.dialects.gemini.partial_arguments import PartialArguments
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import JSONArrayFramer, SSEFramer
 from asgi_aiproxy.messages import (
     Citation,
@@ -21,7 +21,7 @@ from asgi_aiproxy.messages import (
     Refusal,
     Request,
     Response,
-    Stop,
+    StopReason,
     Text,
     Thinking,
     Tool,
@@ -31,7 +31,7 @@ from asgi_aiproxy.messages import (
     Usage,
     fold,
 )
-from asgi_aiproxy.translate import Verbatim
+from asgi_aiproxy.translate import NativeStreamTranslator
 from tests.asking import HI, anthropic, asked, gemini, openai, written
 
 PNG = "iVBORw0KGgo="
@@ -78,9 +78,9 @@ def test_routing_reads_the_path_and_passes_the_body(stream: bool) -> None:
     method = "streamGenerateContent" if stream else "generateContent"
     wanted = operation(f"/v1beta/models/g:{method}")
     body = {"contents": [{"parts": [{"text": "Hi"}]}], "unknown": {"a_b": 1}}
-    head = GEMINI_CONTENT.head(wanted, json.dumps(body).encode())
+    head = GEMINI_CONTENT.summarize(wanted, json.dumps(body).encode())
     assert (head.model, head.stream, head.usage_wanted) == ("g", stream, True)
-    draft = GEMINI_CONTENT.forward(wanted, "tuned/other", head.fields, stream=stream)
+    draft = GEMINI_CONTENT.native_request(wanted, "tuned/other", head.fields, stream=stream)
     assert draft.path == f"/v1beta/models/tuned%2Fother:{method}"
     assert draft.query == ("alt=sse" if stream else "")
     assert json.loads(msgspec.json.encode(draft.body)) == body
@@ -99,15 +99,15 @@ def test_a_body_that_can_not_be_routed_is_refused_by_name(
     body: bytes, param: str | None, message: str
 ) -> None:
     with pytest.raises(APIError, match=message) as caught:
-        GEMINI_CONTENT.head(operation(PATH), body)
-    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, param)
+        GEMINI_CONTENT.summarize(operation(PATH), body)
+    assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
 
 
 def test_models_are_listed() -> None:
-    draft = GEMINI_CONTENT.list_request()
+    draft = GEMINI_CONTENT.models_request()
     assert (draft.path, draft.query) == ("/v1beta/models", "pageSize=1000")
     listed = b'{"models":[{"name":"models/a"},{"name":"b"}]}'
-    assert GEMINI_CONTENT.decode_list(listed) == ("a", "b")
+    assert GEMINI_CONTENT.decode_models(listed) == ("a", "b")
 
 
 def test_a_stream_is_events_or_an_array() -> None:
@@ -453,7 +453,7 @@ def test_a_request_that_can_not_be_understood_is_refused_by_name(
 ) -> None:
     with pytest.raises(APIError) as caught:
         asked("gemini", {"contents": "Hi", **members})
-    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, param)
+    assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
     assert message in caught.value.message
 
 
@@ -963,9 +963,9 @@ def answer(parts: list[Any] | None, **members: Any) -> bytes:
 @pytest.mark.parametrize(
     ("parts", "blocks", "stop"),
     [
-        ([{"text": "Hi."}], (Text("Hi."),), Stop.END),
-        (None, (), Stop.END),
-        ([], (), Stop.END),
+        ([{"text": "Hi."}], (Text("Hi."),), StopReason.END),
+        (None, (), StopReason.END),
+        ([], (), StopReason.END),
         (
             [
                 {"text": "Hm.", "thought": True},
@@ -979,7 +979,7 @@ def answer(parts: list[Any] | None, **members: Any) -> bytes:
                 ToolCall("new_1", "f", '{"x":1}', {"gemini": {"signature": "c2ln"}}),
                 ToolCall("b", "g", "{}"),
             ),
-            Stop.TOOLS,
+            StopReason.TOOLS,
         ),
         (
             [
@@ -993,12 +993,12 @@ def answer(parts: list[Any] | None, **members: Any) -> bytes:
                 Media(kind="document", media_type="text/csv", data="YSxi"),
                 Opaque("gemini", {"executableCode": {"code": "x"}}),
             ),
-            Stop.END,
+            StopReason.END,
         ),
     ],
 )
 def test_a_whole_answer_is_read(
-    parts: list[Any] | None, blocks: tuple[Any, ...], stop: Stop
+    parts: list[Any] | None, blocks: tuple[Any, ...], stop: StopReason
 ) -> None:
     dialect = Gemini(new_id=lambda: "new_1")
     assert dialect.decode_response(answer(parts)) == Response(
@@ -1009,13 +1009,13 @@ def test_a_whole_answer_is_read(
 @pytest.mark.parametrize(
     ("candidate", "stop", "refusal"),
     [
-        ({"finishReason": "MAX_TOKENS"}, Stop.LENGTH, ""),
-        ({"finishReason": "SAFETY", "finishMessage": "Unsafe."}, Stop.FILTER, "Unsafe."),
-        ({"finishReason": "PROHIBITED_CONTENT"}, Stop.FILTER, ""),
-        ({"finishReason": "STOP", "finishMessage": "Called."}, Stop.END, ""),
+        ({"finishReason": "MAX_TOKENS"}, StopReason.LENGTH, ""),
+        ({"finishReason": "SAFETY", "finishMessage": "Unsafe."}, StopReason.FILTER, "Unsafe."),
+        ({"finishReason": "PROHIBITED_CONTENT"}, StopReason.FILTER, ""),
+        ({"finishReason": "STOP", "finishMessage": "Called."}, StopReason.END, ""),
     ],
 )
-def test_why_an_answer_ended(candidate: dict[str, Any], stop: Stop, refusal: str) -> None:
+def test_why_an_answer_ended(candidate: dict[str, Any], stop: StopReason, refusal: str) -> None:
     found = GEMINI_CONTENT.decode_response(answer([], candidate=candidate))
     assert (found.stop, found.refusal, found.word) == (stop, refusal, candidate["finishReason"])
 
@@ -1046,7 +1046,7 @@ def test_an_answer_without_content_that_failed_is_an_error(
     body = answer(parts, candidate={"finishReason": word, "finishMessage": "print(f("})
     with pytest.raises(APIError, match=rf"failed with {word} \(print\(f\(\)") as caught:
         read_in(how, body)
-    assert caught.value.kind is Kind.UPSTREAM
+    assert caught.value.kind is ErrorKind.UPSTREAM
 
 
 @pytest.mark.parametrize("word", FAILURES)
@@ -1062,7 +1062,7 @@ def test_an_answer_without_content_that_failed_is_an_error(
 def test_content_is_kept_however_the_answer_ended(word: str, part: Any, how: str) -> None:
     candidate = {"finishReason": word, "finishMessage": "print(f("}
     told = read_in(how, answer([part], candidate=candidate))
-    assert told is None or (told.stop, told.word, told.refusal) == (Stop.OTHER, word, "")
+    assert told is None or (told.stop, told.word, told.refusal) == (StopReason.OTHER, word, "")
 
 
 @pytest.mark.parametrize("word", ["STOP", "MAX_TOKENS", "SAFETY", "PROHIBITED_CONTENT"])
@@ -1086,17 +1086,19 @@ def read_in(how: str, body: bytes) -> Response | None:
             events = [event for chunk in chunks for event in decoder.feed(chunk)]
             return fold([*events, *decoder.close()])
         case "passed on":
-            assert GEMINI_CONTENT.echo(usage_wanted=True, exact=True).whole(body) == body
+            assert GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True).whole(body) == body
         case _:
-            verbatim = Verbatim(GEMINI_CONTENT.echo(usage_wanted=True, exact=True))
+            verbatim = NativeStreamTranslator(
+                GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True)
+            )
             sent = b"".join(b"data: " + chunk + b"\n\n" for chunk in chunks)
             assert verbatim.feed(sent) + verbatim.close() == sent
     return None
 
 
 def test_content_that_passed_unread_is_content_too() -> None:
-    echo = GEMINI_CONTENT.echo(usage_wanted=True, exact=True)
-    verbatim = Verbatim(echo)
+    echo = GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True)
+    verbatim = NativeStreamTranslator(echo)
     thought = answer([{"text": "Hm.", "thought": True}], candidate={})
     text = answer([{"text": "Hi."}], candidate={})
     end = answer([], candidate={"finishReason": "OTHER"})
@@ -1106,7 +1108,7 @@ def test_content_that_passed_unread_is_content_too() -> None:
 
 
 def test_thoughts_that_passed_unread_are_no_content() -> None:
-    verbatim = Verbatim(GEMINI_CONTENT.echo(usage_wanted=True, exact=True))
+    verbatim = NativeStreamTranslator(GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True))
     thought = answer([{"text": 'Hm "text".', "thought": True}], candidate={})
     for _ in range(3):
         verbatim.feed(b"data: " + thought + b"\n\n")
@@ -1183,31 +1185,31 @@ def test_sources_are_placed_by_characters() -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        (b"", Kind.UPSTREAM, "200 without a body"),
-        (b"<html>Oops</html>", Kind.UPSTREAM, "200: Oops"),
-        (b"[]", Kind.UPSTREAM, "200: []"),
-        (b"{}", Kind.UPSTREAM, "without a finish reason"),
+        (b"", ErrorKind.UPSTREAM, "200 without a body"),
+        (b"<html>Oops</html>", ErrorKind.UPSTREAM, "200: Oops"),
+        (b"[]", ErrorKind.UPSTREAM, "200: []"),
+        (b"{}", ErrorKind.UPSTREAM, "without a finish reason"),
         (
             b'{"error":{"code":503,"message":"Busy.","status":"UNAVAILABLE"}}',
-            Kind.OVERLOADED,
+            ErrorKind.OVERLOADED,
             "Busy.",
         ),
     ],
 )
-def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: Kind, message: str) -> None:
+def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
     with pytest.raises(APIError) as caught:
         GEMINI_CONTENT.decode_response(body)
     assert caught.value.kind is kind
     assert message in caught.value.message
     if body != b"{}":
         with pytest.raises(APIError) as caught:
-            GEMINI_CONTENT.echo(usage_wanted=True, exact=True).whole(body)
+            GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True).whole(body)
         assert caught.value.kind is kind
 
 
 def test_a_passing_answer_is_read_for_model_and_usage() -> None:
     body = answer([{"text": "Hi."}], usageMetadata={"promptTokenCount": 3})
-    echo = GEMINI_CONTENT.echo(usage_wanted=True, exact=True)
+    echo = GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True)
     assert echo.whole(body) == body
     assert (echo.model, echo.usage) == ("gemini-test", Usage(input=3))
 
@@ -1231,7 +1233,7 @@ def test_a_whole_answer_is_written() -> None:
             Opaque("gemini", {"executableCode": {"code": "x"}}),
             Opaque("anthropic", {"type": "new"}),
         ),
-        stop=Stop.FILTER,
+        stop=StopReason.FILTER,
         usage=Usage(input=9, output=5, cache_read=4, reasoning=2),
         refusal="Unsafe.",
     )
@@ -1281,15 +1283,15 @@ def test_a_whole_answer_is_written() -> None:
 @pytest.mark.parametrize(
     ("stop", "word", "reason"),
     [
-        (Stop.END, "stop", "STOP"),
-        (Stop.TOOLS, "tool_calls", "STOP"),
-        (Stop.LENGTH, "length", "MAX_TOKENS"),
-        (Stop.FILTER, "content_filter", "SAFETY"),
-        (Stop.FILTER, "RECITATION", "RECITATION"),
-        (Stop.OTHER, "pause_turn", "OTHER"),
+        (StopReason.END, "stop", "STOP"),
+        (StopReason.TOOLS, "tool_calls", "STOP"),
+        (StopReason.LENGTH, "length", "MAX_TOKENS"),
+        (StopReason.FILTER, "content_filter", "SAFETY"),
+        (StopReason.FILTER, "RECITATION", "RECITATION"),
+        (StopReason.OTHER, "pause_turn", "OTHER"),
     ],
 )
-def test_why_an_answer_ended_in_googles_words(stop: Stop, word: str, reason: str) -> None:
+def test_why_an_answer_ended_in_googles_words(stop: StopReason, word: str, reason: str) -> None:
     found = Response(id="x", model="m", stop=stop, word=word)
     told = json.loads(GEMINI_CONTENT.encode_response(found, Request(model="m", messages=())))
     assert told["candidates"][0]["finishReason"] == reason
@@ -1309,31 +1311,37 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.
 @pytest.mark.parametrize(
     ("status", "body", "kind", "out", "retry_after"),
     [
-        (400, problem(400), Kind.INVALID, 400, None),
-        (403, problem(403), Kind.KEY_REJECTED, 502, None),
-        (404, problem(404), Kind.NOT_FOUND, 404, None),
-        (429, problem(429), Kind.LIMITED, 429, None),
-        (429, problem(429, details=[BAD_KEY | {"reason": "X"}, RETRY]), Kind.LIMITED, 429, 34.07),
-        (429, problem(429, details=[{"retryDelay": "soon"}]), Kind.LIMITED, 429, None),
-        (429, problem(429, details=[{"retryDelay": "xs"}, 7]), Kind.LIMITED, 429, None),
-        (500, problem(500), Kind.UPSTREAM, 502, None),
-        (503, problem(503), Kind.OVERLOADED, 503, None),
-        (504, problem(504), Kind.TIMEOUT, 504, None),
+        (400, problem(400), ErrorKind.INVALID, 400, None),
+        (403, problem(403), ErrorKind.KEY_REJECTED, 502, None),
+        (404, problem(404), ErrorKind.NOT_FOUND, 404, None),
+        (429, problem(429), ErrorKind.LIMITED, 429, None),
+        (
+            429,
+            problem(429, details=[BAD_KEY | {"reason": "X"}, RETRY]),
+            ErrorKind.LIMITED,
+            429,
+            34.07,
+        ),
+        (429, problem(429, details=[{"retryDelay": "soon"}]), ErrorKind.LIMITED, 429, None),
+        (429, problem(429, details=[{"retryDelay": "xs"}, 7]), ErrorKind.LIMITED, 429, None),
+        (500, problem(500), ErrorKind.UPSTREAM, 502, None),
+        (503, problem(503), ErrorKind.OVERLOADED, 503, None),
+        (504, problem(504), ErrorKind.TIMEOUT, 504, None),
         # Google tells a bad key with a 400: asking once more would not help the client either.
-        (400, problem(400, details=[BAD_KEY]), Kind.KEY_REJECTED, 400, None),
+        (400, problem(400, details=[BAD_KEY]), ErrorKind.KEY_REJECTED, 400, None),
         (
             400,
             problem(400, details=[{"reason": "API_KEY_EXPIRED"}]),
-            Kind.KEY_REJECTED,
+            ErrorKind.KEY_REJECTED,
             400,
             None,
         ),
         # without alt=sse
-        (429, [problem(429, details=[RETRY])], Kind.LIMITED, 429, 34.07),
+        (429, [problem(429, details=[RETRY])], ErrorKind.LIMITED, 429, 34.07),
     ],
 )
 def test_an_error_answer_is_understood(
-    status: int, body: Any, kind: Kind, out: int, retry_after: float | None
+    status: int, body: Any, kind: ErrorKind, out: int, retry_after: float | None
 ) -> None:
     error = GEMINI_CONTENT.decode_error(status, json.dumps(body).encode())
     assert (error.kind, error.status, error.message) == (kind, out, "So.")
@@ -1353,26 +1361,27 @@ def test_an_error_answer_is_understood(
 )
 def test_an_error_of_another_shape_is_understood(body: bytes, message: str) -> None:
     error = GEMINI_CONTENT.decode_error(500, body)
-    assert (error.kind, error.message) == (Kind.UPSTREAM, message)
+    assert (error.kind, error.message) == (ErrorKind.UPSTREAM, message)
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [(429, Kind.LIMITED), (None, Kind.UPSTREAM), (13, Kind.UPSTREAM)]
+    ("code", "kind"),
+    [(429, ErrorKind.LIMITED), (None, ErrorKind.UPSTREAM), (13, ErrorKind.UPSTREAM)],
 )
-def test_an_error_in_a_stream_tells_its_own_code(code: Any, kind: Kind) -> None:
+def test_an_error_in_a_stream_tells_its_own_code(code: Any, kind: ErrorKind) -> None:
     with pytest.raises(APIError) as caught:
         GEMINI_CONTENT.decoder().feed(json.dumps(problem(code)).encode())
     assert caught.value.kind is kind
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_every_error_has_googles_form(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_every_error_has_googles_form(kind: ErrorKind) -> None:
     error = APIError(kind, "So.")
     told = json.loads(GEMINI_CONTENT.encode_error(error))["error"]
     assert (told["code"], told["message"]) == (error.status, "So.")
     assert told["status"].isupper()
     frame = b"data: " + GEMINI_CONTENT.encode_error(error) + b"\n\n"
-    assert GEMINI_CONTENT.encode_break(error) == frame
+    assert GEMINI_CONTENT.encode_stream_error(error) == frame
 
 
 # ── arguments in pieces ──────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy.dialects.gemini import models
+from asgi_aiproxy.dialects.gemini import capabilities
 from asgi_aiproxy.errors import APIError
 from tests.asking import HI, anthropic, openai, written
 
@@ -48,13 +48,13 @@ def config(model: str, **members: Any) -> tuple[Any, tuple[str, ...]]:
     ],
 )
 def test_a_models_row_is_found_by_its_name(name: str, levels: Any, budget: Any) -> None:
-    row = models.of(name)
+    row = capabilities.of(name)
     assert (row.levels, row.budget) == (levels, budget)
 
 
 def test_a_name_without_a_version_means_the_newest_and_never_the_oldest() -> None:
     for name in ("gemini-flash-latest", "gemini-5-ultra", "mine"):
-        row = models.of(name)
+        row = capabilities.of(name)
         assert row.levels
         assert row.both
         assert row.signatures

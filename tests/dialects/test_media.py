@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from asgi_aiproxy.dialects._media import media_type, sniffed
+from asgi_aiproxy.dialects._media import media_type, sniff_media_type
 from asgi_aiproxy.messages import Media
 
 BYTES = {
@@ -66,9 +66,12 @@ def test_sound_and_video_in_one_container_stay_as_declared() -> None:
 
 def test_base64_in_lines_is_read_as_well() -> None:
     text = encoded(BYTES["image/png"] + bytes(100))
-    assert sniffed("\r\n".join(text[at : at + 8] for at in range(0, len(text), 8))) == "image/png"
+    assert (
+        sniff_media_type("\r\n".join(text[at : at + 8] for at in range(0, len(text), 8)))
+        == "image/png"
+    )
 
 
 @given(st.one_of(st.text(max_size=40), st.binary(max_size=40).map(encoded)))
 def test_nothing_upsets_the_reader(data: Any) -> None:
-    assert isinstance(sniffed(data), str)
+    assert isinstance(sniff_media_type(data), str)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.dialects import OLLAMA_CHAT, Ollama
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import NDJSONFramer
 from asgi_aiproxy.messages import (
     Media,
@@ -14,7 +14,7 @@ from asgi_aiproxy.messages import (
     Reasoning,
     Request,
     Response,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     ToolResult,
@@ -163,7 +163,7 @@ def test_what_ollama_can_not_be_shown_is_refused(media: Media) -> None:
     for part in (media, ToolResult("a", (media,))):
         with pytest.raises(APIError, match="takes images only") as caught:
             body_of(Request(model="m", messages=(Message("user", (part,)),)))
-        assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "messages")
+        assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, "messages")
 
 
 def test_arguments_that_are_no_object_go_along_as_text() -> None:
@@ -290,12 +290,12 @@ def answer(message: dict[str, Any], **members: Any) -> bytes:
 @pytest.mark.parametrize(
     ("message", "members", "blocks", "stop", "usage"),
     [
-        ({"content": "Hi."}, {}, (Text("Hi."),), Stop.END, None),
+        ({"content": "Hi."}, {}, (Text("Hi."),), StopReason.END, None),
         (
             {"content": "4", "thinking": "Hm."},
             {"prompt_eval_count": 3, "eval_count": 5},
             (Reasoning("Hm."), Text("4")),
-            Stop.END,
+            StopReason.END,
             Usage(input=3, output=5),
         ),
         (
@@ -312,26 +312,26 @@ def answer(message: dict[str, Any], **members: Any) -> bytes:
                 ToolCall("new", "g", "{}"),
                 ToolCall("c", "h", '{"y":2}'),
             ),
-            Stop.TOOLS,
+            StopReason.TOOLS,
             Usage(output=5),
         ),
-        ({"content": "Hi"}, {"done_reason": "length"}, (Text("Hi"),), Stop.LENGTH, None),
+        ({"content": "Hi"}, {"done_reason": "length"}, (Text("Hi"),), StopReason.LENGTH, None),
         (
             {"tool_calls": [used("f", {})]},
             {"done_reason": "length"},
             (ToolCall("new", "f", "{}"),),
-            Stop.LENGTH,
+            StopReason.LENGTH,
             None,
         ),
-        ({}, {"done_reason": "unload"}, (), Stop.OTHER, None),
-        ({"content": "Hi."}, {"done_reason": None}, (Text("Hi."),), Stop.END, None),
+        ({}, {"done_reason": "unload"}, (), StopReason.OTHER, None),
+        ({"content": "Hi."}, {"done_reason": None}, (Text("Hi."),), StopReason.END, None),
     ],
 )
 def test_a_whole_answer_is_read(
     message: dict[str, Any],
     members: dict[str, Any],
     blocks: tuple[Any, ...],
-    stop: Stop,
+    stop: StopReason,
     usage: Usage | None,
 ) -> None:
     found = Ollama(new_id=lambda: "new").decode_response(answer(message, **members))
@@ -364,23 +364,35 @@ def test_calls_get_ids_of_their_own() -> None:
 def test_a_body_that_is_no_answer_is_an_error(body: bytes, message: str) -> None:
     with pytest.raises(APIError) as caught:
         OLLAMA_CHAT.decode_response(body)
-    assert caught.value.kind is Kind.UPSTREAM
+    assert caught.value.kind is ErrorKind.UPSTREAM
     assert message in caught.value.message
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind", "out", "message"),
     [
-        (404, b'{"error":"model not found"}', Kind.NOT_FOUND, 404, "model not found"),
-        (400, b'{"error":"does not support tools"}', Kind.INVALID, 400, "does not support tools"),
-        (500, b'{"error":"oops"}', Kind.UPSTREAM, 502, "oops"),
-        (503, b'{"error":"server busy"}', Kind.OVERLOADED, 503, "server busy"),
-        (500, b"oops", Kind.UPSTREAM, 502, "The provider answered HTTP 500: oops"),
-        (500, b'{"error":""}', Kind.UPSTREAM, 502, 'The provider answered HTTP 500: {"error":""}'),
+        (404, b'{"error":"model not found"}', ErrorKind.NOT_FOUND, 404, "model not found"),
+        (
+            400,
+            b'{"error":"does not support tools"}',
+            ErrorKind.INVALID,
+            400,
+            "does not support tools",
+        ),
+        (500, b'{"error":"oops"}', ErrorKind.UPSTREAM, 502, "oops"),
+        (503, b'{"error":"server busy"}', ErrorKind.OVERLOADED, 503, "server busy"),
+        (500, b"oops", ErrorKind.UPSTREAM, 502, "The provider answered HTTP 500: oops"),
+        (
+            500,
+            b'{"error":""}',
+            ErrorKind.UPSTREAM,
+            502,
+            'The provider answered HTTP 500: {"error":""}',
+        ),
     ],
 )
 def test_an_error_answer_is_understood(
-    status: int, body: bytes, kind: Kind, out: int, message: str
+    status: int, body: bytes, kind: ErrorKind, out: int, message: str
 ) -> None:
     error = OLLAMA_CHAT.decode_error(status, body)
     assert (error.kind, error.status, error.message) == (kind, out, message)
@@ -392,5 +404,5 @@ def test_a_stream_is_lines() -> None:
 
 
 def test_models_are_listed() -> None:
-    assert OLLAMA_CHAT.list_request().path == "/api/tags"
-    assert OLLAMA_CHAT.decode_list(b'{"models":[{"name":"a:latest"}]}') == ("a:latest",)
+    assert OLLAMA_CHAT.models_request().path == "/api/tags"
+    assert OLLAMA_CHAT.decode_models(b'{"models":[{"name":"a:latest"}]}') == ("a:latest",)

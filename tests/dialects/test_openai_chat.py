@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.dialects import OPENAI_CHAT, OpenAIChat, Operation
-from asgi_aiproxy.dialects.openai_chat import mend, responses
-from asgi_aiproxy.dialects.openai_chat.echo import Exact, Mending, openai_usage
-from asgi_aiproxy.errors import APIError, Kind, invalid
+from asgi_aiproxy.dialects.openai_chat import normalize, responses
+from asgi_aiproxy.dialects.openai_chat.native_stream import (
+    NormalizingNativeStream,
+    OpenAINativeStream,
+    openai_usage,
+)
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.messages import (
     Citation,
     Media,
@@ -21,7 +25,7 @@ from asgi_aiproxy.messages import (
     Refusal,
     Request,
     Response,
-    Stop,
+    StopReason,
     Text,
     Thinking,
     Tool,
@@ -30,7 +34,7 @@ from asgi_aiproxy.messages import (
     ToolResult,
     Usage,
 )
-from asgi_aiproxy.translate import Verbatim
+from asgi_aiproxy.translate import NativeStreamTranslator
 from tests import strict
 from tests.asking import HI, asked, openai, written
 
@@ -95,7 +99,7 @@ def test_the_model_in_a_path_may_hold_a_slash() -> None:
 
 def head(body: Any, operation: Operation = CHAT) -> Any:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return OPENAI_CHAT.head(operation, data)
+    return OPENAI_CHAT.summarize(operation, data)
 
 
 def test_routing_reads_model_streaming_and_wishes() -> None:
@@ -153,7 +157,12 @@ def test_a_body_that_can_not_be_routed_is_refused_by_name(
     with pytest.raises(APIError) as caught:
         head(body)
     error = caught.value
-    assert (error.kind, error.status, error.param, error.code) == (Kind.INVALID, 400, param, code)
+    assert (error.kind, error.status, error.param, error.code) == (
+        ErrorKind.INVALID,
+        400,
+        param,
+        code,
+    )
     assert message in error.message
     assert error.message.endswith(".")
 
@@ -163,7 +172,7 @@ def test_operations_that_are_no_chat_need_a_model_only() -> None:
 
 
 def forward(body: dict[str, Any], model: str = "other", stream: bool = True) -> Any:
-    draft = OPENAI_CHAT.forward(CHAT, model, head(body).fields, stream=stream)
+    draft = OPENAI_CHAT.native_request(CHAT, model, head(body).fields, stream=stream)
     assert draft.path == "/chat/completions"
     return json.loads(msgspec.json.encode(draft.body))
 
@@ -195,12 +204,12 @@ def test_the_wish_for_one_of_our_providers_does_not_pass_but_openrouters_does() 
 
 
 def test_models_are_listed() -> None:
-    assert OPENAI_CHAT.list_request().path == "/models"
+    assert OPENAI_CHAT.models_request().path == "/models"
     listed = b'{"object":"list","data":[{"id":"a"},{"id":7},{"x":1},8,{"id":"b"}]}'
-    assert OPENAI_CHAT.decode_list(listed) == ("a", "b")
+    assert OPENAI_CHAT.decode_models(listed) == ("a", "b")
     for body in (b"", b"[]", b"{}", b'{"data":{}}'):
         with pytest.raises(ValueError, match="no list"):
-            OPENAI_CHAT.decode_list(body)
+            OPENAI_CHAT.decode_models(body)
 
 
 # ── requests to neutral ──────────────────────────────────────────────────────
@@ -694,7 +703,7 @@ def test_a_request_that_can_not_be_understood_is_refused_by_name(
     with pytest.raises(APIError) as caught:
         asked("openai_chat", {"model": "m", "messages": HI, **members})
     error = caught.value
-    assert (error.kind, error.param) == (Kind.INVALID, param)
+    assert (error.kind, error.param) == (ErrorKind.INVALID, param)
     assert message in error.message
 
 
@@ -873,7 +882,7 @@ def test_what_has_another_form_with_openai(part: Any, content: Any) -> None:
 def test_what_openai_can_not_be_shown_is_refused(part: Media) -> None:
     with pytest.raises(APIError, match=f"takes no {part.kind} in this form") as caught:
         openai_body(Request(model="m", messages=(Message("user", (part,)),)))
-    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "messages")
+    assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, "messages")
 
 
 def test_a_broken_document_is_refused() -> None:
@@ -939,38 +948,44 @@ def completion(message: dict[str, Any], finish: Any = "stop", **members: Any) ->
 @pytest.mark.parametrize(
     ("message", "finish", "blocks", "stop", "word"),
     [
-        ({"content": "Hi."}, "stop", (Text("Hi."),), Stop.END, "stop"),
-        ({"content": ""}, "stop", (), Stop.END, "stop"),
-        ({"content": None}, "length", (), Stop.LENGTH, "length"),
-        ({"content": "Hi."}, "content_filter", (Text("Hi."),), Stop.FILTER, "content_filter"),
-        ({"content": None, "refusal": "No."}, "stop", (Refusal("No."),), Stop.END, "stop"),
+        ({"content": "Hi."}, "stop", (Text("Hi."),), StopReason.END, "stop"),
+        ({"content": ""}, "stop", (), StopReason.END, "stop"),
+        ({"content": None}, "length", (), StopReason.LENGTH, "length"),
+        ({"content": "Hi."}, "content_filter", (Text("Hi."),), StopReason.FILTER, "content_filter"),
+        ({"content": None, "refusal": "No."}, "stop", (Refusal("No."),), StopReason.END, "stop"),
         (
             {"content": "Both.", "tool_calls": [call(), call("b", "")]},
             "tool_calls",
             (Text("Both."), ToolCall("call_1", "weather", "{}"), ToolCall("b", "weather", "{}")),
-            Stop.TOOLS,
+            StopReason.TOOLS,
             "tool_calls",
         ),
         (
             {"tool_calls": [call()]},
             "stop",
             (ToolCall("call_1", "weather", "{}"),),
-            Stop.TOOLS,
+            StopReason.TOOLS,
             "tool_calls",
         ),
         (
             {"tool_calls": [call()]},
             "length",
             (ToolCall("call_1", "weather", "{}"),),
-            Stop.LENGTH,
+            StopReason.LENGTH,
             "length",
         ),
-        ({"tool_calls": [call()]}, None, (ToolCall("call_1", "weather", "{}"),), Stop.TOOLS, ""),
+        (
+            {"tool_calls": [call()]},
+            None,
+            (ToolCall("call_1", "weather", "{}"),),
+            StopReason.TOOLS,
+            "",
+        ),
         (
             {"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}, {}]},
             "tool_calls",
             (ToolCall("call_0", "f", '{"a":1}'), ToolCall("call_1", "", "{}")),
-            Stop.TOOLS,
+            StopReason.TOOLS,
             "tool_calls",
         ),
         (
@@ -981,38 +996,38 @@ def completion(message: dict[str, Any], finish: Any = "stop", **members: Any) ->
             },
             "tool_calls",
             (ToolCall("call_1", "weather", "{}", {"gemini": {"signature": "c2ln"}}),),
-            Stop.TOOLS,
+            StopReason.TOOLS,
             "tool_calls",
         ),
         (
             {"function_call": {"name": "f", "arguments": '{"a":1}'}},
             "function_call",
             (ToolCall("call_0", "f", '{"a":1}'),),
-            Stop.TOOLS,
+            StopReason.TOOLS,
             "function_call",
         ),
         (
             {"content": "4", "function_call": {"name": "", "arguments": ""}},
             "",
             (Text("4"),),
-            Stop.END,
+            StopReason.END,
             "",
         ),
         (
             {"content": "4", "reasoning_content": "Hm."},
             "stop",
             (Reasoning("Hm."), Text("4")),
-            Stop.END,
+            StopReason.END,
             "stop",
         ),
         (
             {"content": "4", "reasoning": "Hm."},
             "stop",
             (Reasoning("Hm."), Text("4")),
-            Stop.END,
+            StopReason.END,
             "stop",
         ),
-        ({"content": "4", "reasoning": {"x": 1}}, "stop", (Text("4"),), Stop.END, "stop"),
+        ({"content": "4", "reasoning": {"x": 1}}, "stop", (Text("4"),), StopReason.END, "stop"),
         (
             {
                 "content": [
@@ -1024,7 +1039,7 @@ def completion(message: dict[str, Any], finish: Any = "stop", **members: Any) ->
             },
             "stop",
             (Reasoning("Hm."), Text("4")),
-            Stop.END,
+            StopReason.END,
             "stop",
         ),
         (
@@ -1045,7 +1060,7 @@ def completion(message: dict[str, Any], finish: Any = "stop", **members: Any) ->
             },
             "stop",
             (Text("See.", (Citation(url="https://a.example", title="A", start=0, end=4),)),),
-            Stop.END,
+            StopReason.END,
             "stop",
         ),
         (
@@ -1061,28 +1076,28 @@ def completion(message: dict[str, Any], finish: Any = "stop", **members: Any) ->
                 Media(kind="image", media_type="image/png", data=PNG),
                 Media(kind="image", url="https://a.example"),
             ),
-            Stop.END,
+            StopReason.END,
             "stop",
         ),
         # the words of others
-        ({"content": "Hi."}, "eos", (Text("Hi."),), Stop.END, "stop"),
-        ({"content": "Hi."}, "EOS", (Text("Hi."),), Stop.END, "stop"),
-        ({"content": "Hi."}, "max_tokens", (Text("Hi."),), Stop.LENGTH, "length"),
-        ({"content": "Hi."}, "model_length", (Text("Hi."),), Stop.LENGTH, "length"),
-        ({"content": "Hi."}, "sensitive", (Text("Hi."),), Stop.FILTER, "content_filter"),
-        ({"content": "Hi."}, "because", (Text("Hi."),), Stop.END, "stop"),
-        ({"content": "Hi."}, None, (Text("Hi."),), Stop.END, ""),
+        ({"content": "Hi."}, "eos", (Text("Hi."),), StopReason.END, "stop"),
+        ({"content": "Hi."}, "EOS", (Text("Hi."),), StopReason.END, "stop"),
+        ({"content": "Hi."}, "max_tokens", (Text("Hi."),), StopReason.LENGTH, "length"),
+        ({"content": "Hi."}, "model_length", (Text("Hi."),), StopReason.LENGTH, "length"),
+        ({"content": "Hi."}, "sensitive", (Text("Hi."),), StopReason.FILTER, "content_filter"),
+        ({"content": "Hi."}, "because", (Text("Hi."),), StopReason.END, "stop"),
+        ({"content": "Hi."}, None, (Text("Hi."),), StopReason.END, ""),
         (
             {"tool_calls": [call()]},
             "end_turn",
             (ToolCall("call_1", "weather", "{}"),),
-            Stop.TOOLS,
+            StopReason.TOOLS,
             "tool_calls",
         ),
     ],
 )
 def test_a_whole_answer_is_read(
-    message: dict[str, Any], finish: Any, blocks: tuple[Any, ...], stop: Stop, word: str
+    message: dict[str, Any], finish: Any, blocks: tuple[Any, ...], stop: StopReason, word: str
 ) -> None:
     assert OPENAI_CHAT.decode_response(completion(message, finish)) == Response(
         id="chatcmpl-1", model="gpt-test", blocks=blocks, stop=stop, word=word
@@ -1092,25 +1107,29 @@ def test_a_whole_answer_is_read(
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        (b"", Kind.UPSTREAM, "HTTP 200 without a body"),
-        (b"<html><style>p{}</style><b>Bad</b> gateway</html>", Kind.UPSTREAM, "200: Bad gateway"),
-        (b"[]", Kind.UPSTREAM, "HTTP 200: []"),
-        (b"{}", Kind.UPSTREAM, "holds no choices"),
-        (b'{"choices":[]}', Kind.UPSTREAM, "holds no choices"),
-        (b'{"choices":[{"text":"legacy"}]}', Kind.UPSTREAM, "holds no choices"),
-        (b'{"error":{"message":"Slow.","code":429}}', Kind.LIMITED, "Slow."),
-        (b'{"error":{"message":"Slow.","code":429},"choices":[]}', Kind.LIMITED, "Slow."),
-        (b'{"error":{"message":"No.","type":"overloaded_error"}}', Kind.OVERLOADED, "No."),
-        (b'{"error":"It broke."}', Kind.UPSTREAM, "It broke."),
-        (completion({"content": ""}, "error"), Kind.UPSTREAM, "finish_reason"),
+        (b"", ErrorKind.UPSTREAM, "HTTP 200 without a body"),
+        (
+            b"<html><style>p{}</style><b>Bad</b> gateway</html>",
+            ErrorKind.UPSTREAM,
+            "200: Bad gateway",
+        ),
+        (b"[]", ErrorKind.UPSTREAM, "HTTP 200: []"),
+        (b"{}", ErrorKind.UPSTREAM, "holds no choices"),
+        (b'{"choices":[]}', ErrorKind.UPSTREAM, "holds no choices"),
+        (b'{"choices":[{"text":"legacy"}]}', ErrorKind.UPSTREAM, "holds no choices"),
+        (b'{"error":{"message":"Slow.","code":429}}', ErrorKind.LIMITED, "Slow."),
+        (b'{"error":{"message":"Slow.","code":429},"choices":[]}', ErrorKind.LIMITED, "Slow."),
+        (b'{"error":{"message":"No.","type":"overloaded_error"}}', ErrorKind.OVERLOADED, "No."),
+        (b'{"error":"It broke."}', ErrorKind.UPSTREAM, "It broke."),
+        (completion({"content": ""}, "error"), ErrorKind.UPSTREAM, "finish_reason"),
         (
             b'{"choices":[{"message":{},"error":{"code":502,"message":"Vendor."}}]}',
-            Kind.UPSTREAM,
+            ErrorKind.UPSTREAM,
             "Vendor.",
         ),
     ],
 )
-def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: Kind, message: str) -> None:
+def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
     with pytest.raises(APIError) as caught:
         OPENAI_CHAT.decode_response(body)
     assert caught.value.kind is kind
@@ -1138,7 +1157,7 @@ def test_a_whole_answer_is_written() -> None:
             Media(kind="audio", data="AAAA"),
             Opaque("anthropic", {"type": "new"}),
         ),
-        stop=Stop.OTHER,
+        stop=StopReason.OTHER,
         usage=Usage(
             input=9,
             output=5,
@@ -1230,21 +1249,21 @@ def test_a_whole_answer_is_written() -> None:
 @pytest.mark.parametrize(
     ("stop", "called", "word"),
     [
-        (Stop.END, False, "stop"),
-        (Stop.END, True, "tool_calls"),
-        (Stop.OTHER, False, "stop"),
-        (Stop.OTHER, True, "tool_calls"),
-        (Stop.TOOLS, True, "tool_calls"),
-        (Stop.LENGTH, True, "length"),
-        (Stop.FILTER, True, "content_filter"),
+        (StopReason.END, False, "stop"),
+        (StopReason.END, True, "tool_calls"),
+        (StopReason.OTHER, False, "stop"),
+        (StopReason.OTHER, True, "tool_calls"),
+        (StopReason.TOOLS, True, "tool_calls"),
+        (StopReason.LENGTH, True, "length"),
+        (StopReason.FILTER, True, "content_filter"),
     ],
 )
-def test_an_answer_that_calls_tools_says_so(stop: Stop, called: bool, word: str) -> None:
+def test_an_answer_that_calls_tools_says_so(stop: StopReason, called: bool, word: str) -> None:
     assert responses.finish_reason(stop, called) == word
 
 
 def test_an_answer_that_only_calls_has_no_content() -> None:
-    answer = Response(id="x", model="m", blocks=(ToolCall("a", "f", "{}"),), stop=Stop.TOOLS)
+    answer = Response(id="x", model="m", blocks=(ToolCall("a", "f", "{}"),), stop=StopReason.TOOLS)
     told = json.loads(OPENAI_CHAT.encode_response(answer, Request(model="m", messages=())))
     assert told["choices"][0]["message"]["content"] is None
     assert "usage" not in told
@@ -1334,7 +1353,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
                     "code": "unsupported_parameter",
                 }
             },
-            Kind.INVALID,
+            ErrorKind.INVALID,
             400,
             "Unsupported.",
             "max_tokens",
@@ -1343,7 +1362,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             401,
             {"error": {"message": "Incorrect API key.", "code": "invalid_api_key"}},
-            Kind.KEY_REJECTED,
+            ErrorKind.KEY_REJECTED,
             502,
             "Incorrect API key.",
             None,
@@ -1352,7 +1371,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             404,
             {"error": {"message": "No model.", "param": None, "code": "model_not_found"}},
-            Kind.NOT_FOUND,
+            ErrorKind.NOT_FOUND,
             404,
             "No model.",
             None,
@@ -1361,7 +1380,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             429,
             {"error": {"message": "Slow.", "type": "tokens", "code": "rate_limit_exceeded"}},
-            Kind.LIMITED,
+            ErrorKind.LIMITED,
             429,
             "Slow.",
             None,
@@ -1370,7 +1389,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             429,
             {"error": {"message": "No money.", "code": "insufficient_quota"}},
-            Kind.LIMITED,
+            ErrorKind.LIMITED,
             429,
             "No money.",
             None,
@@ -1379,20 +1398,20 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             500,
             {"error": {"message": "Oops.", "type": "server_error", "code": None}},
-            Kind.UPSTREAM,
+            ErrorKind.UPSTREAM,
             502,
             "Oops.",
             None,
             None,
         ),
-        (503, {"error": {"message": "Busy."}}, Kind.OVERLOADED, 503, "Busy.", None, None),
-        (413, {"error": {"message": "Large."}}, Kind.TOO_LARGE, 413, "Large.", None, None),
-        (422, {"error": {"message": "Odd."}}, Kind.INVALID, 422, "Odd.", None, None),
+        (503, {"error": {"message": "Busy."}}, ErrorKind.OVERLOADED, 503, "Busy.", None, None),
+        (413, {"error": {"message": "Large."}}, ErrorKind.TOO_LARGE, 413, "Large.", None, None),
+        (422, {"error": {"message": "Odd."}}, ErrorKind.INVALID, 422, "Odd.", None, None),
         # a key that is none, whatever the status
         (
             400,
             {"error": {"message": "Bad key.", "code": "invalid_api_key"}},
-            Kind.KEY_REJECTED,
+            ErrorKind.KEY_REJECTED,
             502,
             "Bad key.",
             None,
@@ -1401,7 +1420,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             403,
             {"error": {"message": "Gone.", "code": "account_deactivated"}},
-            Kind.KEY_REJECTED,
+            ErrorKind.KEY_REJECTED,
             502,
             "Gone.",
             None,
@@ -1417,17 +1436,17 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
                 "param": None,
                 "code": 400,
             },
-            Kind.INVALID,
+            ErrorKind.INVALID,
             400,
             "Bad.",
             None,
             None,
         ),
-        (401, {"detail": "Unauthorized"}, Kind.KEY_REJECTED, 502, "Unauthorized", None, None),
+        (401, {"detail": "Unauthorized"}, ErrorKind.KEY_REJECTED, 502, "Unauthorized", None, None),
         (
             422,
             {"detail": [{"loc": ["body"], "msg": "field required"}]},
-            Kind.INVALID,
+            ErrorKind.INVALID,
             422,
             "field required",
             None,
@@ -1440,7 +1459,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
                 "message": {"detail": [{"msg": "extra"}]},
                 "type": "invalid_request_error",
             },
-            Kind.INVALID,
+            ErrorKind.INVALID,
             422,
             "extra",
             None,
@@ -1449,7 +1468,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             400,
             {"error": "Input is too long", "error_type": "validation"},
-            Kind.INVALID,
+            ErrorKind.INVALID,
             400,
             "Input is too long",
             None,
@@ -1458,7 +1477,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             400,
             {"code": "Client specified an invalid argument", "error": "Incorrect API key"},
-            Kind.INVALID,
+            ErrorKind.INVALID,
             400,
             "Incorrect API key",
             None,
@@ -1467,7 +1486,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             401,
             {"error": {"code": "401", "message": "Access denied."}},
-            Kind.KEY_REJECTED,
+            ErrorKind.KEY_REJECTED,
             502,
             "Access denied.",
             None,
@@ -1476,7 +1495,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             400,
             [{"error": {"code": 400, "message": "Bad name.", "status": "INVALID_ARGUMENT"}}],
-            Kind.INVALID,
+            ErrorKind.INVALID,
             400,
             "Bad name.",
             None,
@@ -1491,7 +1510,7 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
                     "metadata": {"raw": "upstream busy", "provider_name": "X"},
                 }
             },
-            Kind.LIMITED,
+            ErrorKind.LIMITED,
             429,
             "Provider returned error: upstream busy",
             None,
@@ -1500,17 +1519,23 @@ def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> 
         (
             400,
             {"error": {"message": "m", "metadata": {"raw": {"a": 1}}, "param": 7, "code": 7}},
-            Kind.INVALID,
+            ErrorKind.INVALID,
             400,
             "m",
             None,
             None,
         ),
-        (418, {}, Kind.INVALID, 418, "{}", None, None),
+        (418, {}, ErrorKind.INVALID, 418, "{}", None, None),
     ],
 )
 def test_an_error_answer_is_understood(
-    status: int, body: Any, kind: Kind, out: int, message: str, param: str | None, code: str | None
+    status: int,
+    body: Any,
+    kind: ErrorKind,
+    out: int,
+    message: str,
+    param: str | None,
+    code: str | None,
 ) -> None:
     error = OPENAI_CHAT.decode_error(status, json.dumps(body).encode())
     assert (error.kind, error.status, error.param, error.code) == (kind, out, param, code)
@@ -1524,17 +1549,19 @@ def test_an_error_answer_is_understood(
         (
             502,
             b"<html><head><title>502</title></head><body>Bad Gateway</body></html>",
-            Kind.UPSTREAM,
+            ErrorKind.UPSTREAM,
             "HTTP 502: Bad Gateway",
         ),
-        (503, b"upstream connect error", Kind.OVERLOADED, "HTTP 503: upstream connect error"),
-        (401, b"", Kind.KEY_REJECTED, "HTTP 401 without a body"),
-        (404, b"<script>x</script>", Kind.NOT_FOUND, "HTTP 404 without a body"),
-        (500, b"\xff\xfe", Kind.UPSTREAM, "HTTP 500: \ufffd\ufffd"),
-        (500, b"x" * 1000, Kind.UPSTREAM, "HTTP 500: " + "x" * 300 + "…"),
+        (503, b"upstream connect error", ErrorKind.OVERLOADED, "HTTP 503: upstream connect error"),
+        (401, b"", ErrorKind.KEY_REJECTED, "HTTP 401 without a body"),
+        (404, b"<script>x</script>", ErrorKind.NOT_FOUND, "HTTP 404 without a body"),
+        (500, b"\xff\xfe", ErrorKind.UPSTREAM, "HTTP 500: \ufffd\ufffd"),
+        (500, b"x" * 1000, ErrorKind.UPSTREAM, "HTTP 500: " + "x" * 300 + "…"),
     ],
 )
-def test_an_error_page_is_understood(status: int, body: bytes, kind: Kind, message: str) -> None:
+def test_an_error_page_is_understood(
+    status: int, body: bytes, kind: ErrorKind, message: str
+) -> None:
     error = OPENAI_CHAT.decode_error(status, body)
     assert error.kind is kind
     assert error.message == f"The provider answered {message}"
@@ -1544,38 +1571,38 @@ def test_an_error_page_is_understood(status: int, body: bytes, kind: Kind, messa
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ({"message": "m", "type": "server_error"}, Kind.UPSTREAM),
-        ({"message": "m", "code": "rate_limit_exceeded"}, Kind.LIMITED),
-        ({"message": "m", "type": "rate_limit_error", "code": "unknown"}, Kind.LIMITED),
-        ({"message": "m", "code": "insufficient_quota"}, Kind.LIMITED),
-        ({"message": "m", "type": "overloaded_error"}, Kind.OVERLOADED),
-        ({"message": "m", "code": "context_length_exceeded"}, Kind.INVALID),
-        ({"message": "m", "code": 503}, Kind.OVERLOADED),
-        ({"message": "m", "code": 401}, Kind.KEY_REJECTED),
-        ({"message": "m", "code": 12}, Kind.UPSTREAM),
-        ({"message": "m", "code": "invalid_api_key"}, Kind.KEY_REJECTED),
-        ("m", Kind.UPSTREAM),
+        ({"message": "m", "type": "server_error"}, ErrorKind.UPSTREAM),
+        ({"message": "m", "code": "rate_limit_exceeded"}, ErrorKind.LIMITED),
+        ({"message": "m", "type": "rate_limit_error", "code": "unknown"}, ErrorKind.LIMITED),
+        ({"message": "m", "code": "insufficient_quota"}, ErrorKind.LIMITED),
+        ({"message": "m", "type": "overloaded_error"}, ErrorKind.OVERLOADED),
+        ({"message": "m", "code": "context_length_exceeded"}, ErrorKind.INVALID),
+        ({"message": "m", "code": 503}, ErrorKind.OVERLOADED),
+        ({"message": "m", "code": 401}, ErrorKind.KEY_REJECTED),
+        ({"message": "m", "code": 12}, ErrorKind.UPSTREAM),
+        ({"message": "m", "code": "invalid_api_key"}, ErrorKind.KEY_REJECTED),
+        ("m", ErrorKind.UPSTREAM),
     ],
 )
-def test_an_error_in_a_stream_is_understood(error: Any, kind: Kind) -> None:
+def test_an_error_in_a_stream_is_understood(error: Any, kind: ErrorKind) -> None:
     with pytest.raises(APIError) as caught:
         OPENAI_CHAT.decoder().feed(json.dumps({"error": error}).encode())
     assert (caught.value.kind, caught.value.message) == (kind, "m")
     assert caught.value.status == APIError(kind, "").status or isinstance(error, dict)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_every_error_has_openais_form(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_every_error_has_openais_form(kind: ErrorKind) -> None:
     error = APIError(kind, "So.", param="p")
     body = json.loads(OPENAI_CHAT.encode_error(error))
     assert set(body) == {"error"}
     assert body["error"]["message"] == "So."
     assert body["error"]["param"] == "p"
     assert isinstance(body["error"]["type"], str)
-    frame = OPENAI_CHAT.encode_break(error)
+    frame = OPENAI_CHAT.encode_stream_error(error)
     assert frame == b"data: " + OPENAI_CHAT.encode_error(error) + b"\n\n"
     again = OPENAI_CHAT.decode_error(error.status, OPENAI_CHAT.encode_error(error))
-    ours = {Kind.UNAUTHORIZED, Kind.FORBIDDEN, Kind.KEY_REJECTED, Kind.INTERNAL}
+    ours = {ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN, ErrorKind.KEY_REJECTED, ErrorKind.INTERNAL}
     assert again.kind is kind or kind in ours
 
 
@@ -1584,16 +1611,26 @@ def test_openais_codes_are_told() -> None:
         told = json.loads(OPENAI_CHAT.encode_error(error))["error"]
         return told["type"], told["code"]
 
-    assert code(APIError(Kind.UNAUTHORIZED, "m")) == ("invalid_request_error", "invalid_api_key")
-    assert code(APIError(Kind.LIMITED, "m")) == ("requests", "rate_limit_exceeded")
+    assert code(APIError(ErrorKind.UNAUTHORIZED, "m")) == (
+        "invalid_request_error",
+        "invalid_api_key",
+    )
+    assert code(APIError(ErrorKind.LIMITED, "m")) == ("requests", "rate_limit_exceeded")
     assert code(invalid("m", "p", "c")) == ("invalid_request_error", "c")
-    assert code(APIError(Kind.UPSTREAM, "m")) == ("server_error", None)
+    assert code(APIError(ErrorKind.UPSTREAM, "m")) == ("server_error", None)
 
 
 @pytest.mark.parametrize(
-    "kind", [Kind.LIMITED, Kind.OVERLOADED, Kind.TIMEOUT, Kind.UPSTREAM, Kind.INVALID]
+    "kind",
+    [
+        ErrorKind.LIMITED,
+        ErrorKind.OVERLOADED,
+        ErrorKind.TIMEOUT,
+        ErrorKind.UPSTREAM,
+        ErrorKind.INVALID,
+    ],
 )
-def test_what_an_error_frame_means_is_told_by_its_words(kind: Kind) -> None:
+def test_what_an_error_frame_means_is_told_by_its_words(kind: ErrorKind) -> None:
     frame = OPENAI_CHAT.encode_error(APIError(kind, "m"))
     with pytest.raises(APIError) as caught:
         OPENAI_CHAT.decoder().feed(frame)
@@ -1664,7 +1701,7 @@ def test_what_an_error_frame_means_is_told_by_its_words(kind: Kind) -> None:
 def test_a_whole_answer_is_mended(
     message: dict[str, Any], finish: Any, fixed: dict[str, Any], word: str
 ) -> None:
-    echo = Mending(usage_wanted=True, new_id="chatcmpl-new")
+    echo = NormalizingNativeStream(usage_wanted=True, new_id="chatcmpl-new")
     body = {"choices": [{"message": message, "finish_reason": finish}, {"delta": {}}], "extra": 1}
     told = json.loads(echo.whole(json.dumps(body).encode()))
     assert told["choices"][0] == {
@@ -1686,11 +1723,11 @@ def test_an_answer_with_nothing_wrong_passes_as_it_is() -> None:
     body = completion(
         {"content": "Hi."}, object="chat.completion", created=1, usage={"prompt_tokens": 1}
     ).replace(b": ", b":  ")
-    echo = Mending(usage_wanted=True, new_id="x")
+    echo = NormalizingNativeStream(usage_wanted=True, new_id="x")
     assert echo.whole(body) == body
     assert (echo.model, echo.usage) == ("gpt-test", Usage(input=1))
 
-    exact = Exact(usage_wanted=True)
+    exact = OpenAINativeStream(usage_wanted=True)
     assert exact.whole(body) == body
     assert (exact.model, exact.usage) == ("gpt-test", Usage(input=1))
     # Other operations answer without choices.
@@ -1726,7 +1763,7 @@ def test_an_empty_member_beside_a_calls_own_says_nothing_of_its_kind(
     body = whole_answer("tool_calls", content=None, tool_calls=[{"id": "c", **call}])
     (made,) = OPENAI_CHAT.decode_response(body).blocks
     assert made == ToolCall("c", name, arguments or "{}")
-    mended = json.loads(Mending(usage_wanted=True, new_id="x").whole(body))
+    mended = json.loads(NormalizingNativeStream(usage_wanted=True, new_id="x").whole(body))
     (told,) = mended["choices"][0]["message"]["tool_calls"]
     field = "input" if kind == "custom" else "arguments"
     part = {"name": name, field: arguments}
@@ -1758,26 +1795,34 @@ def test_an_answer_without_content_that_failed_is_an_error(
     word: str, message: dict[str, Any]
 ) -> None:
     body = whole_answer(word, **message)
-    for read in (OPENAI_CHAT.decode_response, Mending(usage_wanted=True, new_id="x").whole):
+    for read in (
+        OPENAI_CHAT.decode_response,
+        NormalizingNativeStream(usage_wanted=True, new_id="x").whole,
+    ):
         with pytest.raises(APIError, match=f"failed with {word}") as caught:
             read(body)
-        assert caught.value.kind is Kind.UPSTREAM
+        assert caught.value.kind is ErrorKind.UPSTREAM
     with_content = whole_answer(word, content="Hi.")
     assert OPENAI_CHAT.decode_response(with_content).blocks == (Text("Hi."),)
-    assert b"Hi." in Mending(usage_wanted=True, new_id="x").whole(with_content)
+    assert b"Hi." in NormalizingNativeStream(usage_wanted=True, new_id="x").whole(with_content)
 
 
-@pytest.mark.parametrize("echo", [Mending(usage_wanted=True, new_id="x"), Exact(usage_wanted=True)])
+@pytest.mark.parametrize(
+    "echo",
+    [NormalizingNativeStream(usage_wanted=True, new_id="x"), OpenAINativeStream(usage_wanted=True)],
+)
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (b"<html>", Kind.UPSTREAM),
-        (b"[]", Kind.UPSTREAM),
-        (b'{"error":{"message":"m","code":429}}', Kind.LIMITED),
-        (b'{"error":"m"}', Kind.UPSTREAM),
+        (b"<html>", ErrorKind.UPSTREAM),
+        (b"[]", ErrorKind.UPSTREAM),
+        (b'{"error":{"message":"m","code":429}}', ErrorKind.LIMITED),
+        (b'{"error":"m"}', ErrorKind.UPSTREAM),
     ],
 )
-def test_a_passing_body_that_is_no_answer_is_an_error(echo: Any, body: bytes, kind: Kind) -> None:
+def test_a_passing_body_that_is_no_answer_is_an_error(
+    echo: Any, body: bytes, kind: ErrorKind
+) -> None:
     with pytest.raises(APIError) as caught:
         echo.whole(body)
     assert caught.value.kind is kind
@@ -1791,8 +1836,10 @@ def test_a_body_of_any_kind_may_tell_usage() -> None:
 
 
 def test_an_echo_is_exact_or_mending_as_the_provider_needs() -> None:
-    assert isinstance(OPENAI_CHAT.echo(usage_wanted=True, exact=True), Exact)
-    assert isinstance(OPENAI_CHAT.echo(usage_wanted=True, exact=False), Mending)
+    assert isinstance(OPENAI_CHAT.native_stream(usage_wanted=True, exact=True), OpenAINativeStream)
+    assert isinstance(
+        OPENAI_CHAT.native_stream(usage_wanted=True, exact=False), NormalizingNativeStream
+    )
 
 
 JUNK = st.recursive(
@@ -1847,7 +1894,7 @@ CHUNKS = shaped(
 @given(st.lists(CHUNKS, max_size=5))
 @settings(max_examples=600, deadline=None)
 def test_whatever_looks_like_a_chunk_is_mended_into_one(sent: list[dict[str, Any]]) -> None:
-    chunks = mend.Chunks("chatcmpl-new")
+    chunks = normalize.ChunkNormalizer("chatcmpl-new")
     told = [out for chunk in sent if (out := chunks.chunk(chunk)) is not None]
     told += chunks.end(usage_wanted=True)
     if chunks.head is None:
@@ -1865,7 +1912,7 @@ def test_whatever_looks_like_a_chunk_is_mended_into_one(sent: list[dict[str, Any
 
 def replayed(blocks: tuple[Any, ...], how: str) -> tuple[Any, ...]:
     """What a client of the OpenAI face sends back for an answer, read again."""
-    answer = Response(id="x", model="m", blocks=blocks, stop=Stop.END)
+    answer = Response(id="x", model="m", blocks=blocks, stop=StopReason.END)
     request = Request(model="m", messages=())
     if how == "whole":
         body = json.loads(OPENAI_CHAT.encode_response(answer, request))
@@ -2089,11 +2136,11 @@ def mended(chunks: list[dict[str, Any]], *, wanted: bool = True, spaces: bool = 
     separators = None if spaces else (",", ":")
     frames = [json.dumps(chunk, separators=separators).encode() for chunk in chunks]
     data = b"".join(b"data: " + frame + b"\n\n" for frame in [*frames, b"[DONE]"])
-    verbatim = Verbatim(Mending(usage_wanted=wanted, new_id="new"))
+    verbatim = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=wanted, new_id="new"))
     # Frame by frame, and all at once.
     parts = [part + b"\n\n" for part in data.split(b"\n\n")[:-1]]
     out = b"".join([verbatim.feed(part) for part in parts]) + verbatim.close()
-    other = Verbatim(Mending(usage_wanted=wanted, new_id="new"))
+    other = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=wanted, new_id="new"))
     assert other.feed(data) + other.close() == out
     return out
 
@@ -2167,6 +2214,6 @@ def test_unknown_members_of_a_whole_answer_survive_its_mending() -> None:
         "prompt_logprobs": [],
     }
     answer = json.dumps({**body, "choices": [{**choice, "logprobs": PROBS}]}).encode()
-    found = json.loads(Mending(usage_wanted=True, new_id="x").whole(answer))
+    found = json.loads(NormalizingNativeStream(usage_wanted=True, new_id="x").whole(answer))
     ended = {**choice, "logprobs": PROBS, "finish_reason": "stop"}
     assert found == {**body, "object": "chat.completion", "choices": [ended]}

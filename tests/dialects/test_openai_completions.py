@@ -7,21 +7,21 @@ import msgspec
 import pytest
 
 from asgi_aiproxy.dialects import OPENAI_COMPLETIONS, OpenAICompletions, Operation
-from asgi_aiproxy.dialects.openai_chat.echo import Exact
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.dialects.openai_chat.native_stream import OpenAINativeStream
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import (
     Message,
     Reasoning,
     Refusal,
     Request,
     Response,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     Usage,
     unfold,
 )
-from asgi_aiproxy.translate import Verbatim
+from asgi_aiproxy.translate import NativeStreamTranslator
 from tests.asking import written
 from tests.strict import chunks_in
 
@@ -48,16 +48,16 @@ def test_paths_mean_operations(method: str, path: str, known: bool) -> None:
 
 def test_routing_reads_model_streaming_and_the_wish_for_usage() -> None:
     body = {"model": "m", "prompt": "x", "stream": True, "stream_options": {"include_usage": True}}
-    head = OPENAI_COMPLETIONS.head(OPERATION, json.dumps(body).encode())
+    head = OPENAI_COMPLETIONS.summarize(OPERATION, json.dumps(body).encode())
     assert (head.model, head.stream, head.usage_wanted) == ("m", True, True)
-    draft = OPENAI_COMPLETIONS.forward(OPERATION, "other", head.fields, stream=True)
+    draft = OPENAI_COMPLETIONS.native_request(OPERATION, "other", head.fields, stream=True)
     assert draft.path == "/completions"
     assert json.loads(msgspec.json.encode(draft.body)) == {**body, "model": "other"}
 
-    plain = OPENAI_COMPLETIONS.head(OPERATION, b'{"model":"m","prompt":"x"}')
+    plain = OPENAI_COMPLETIONS.summarize(OPERATION, b'{"model":"m","prompt":"x"}')
     assert (plain.stream, plain.usage_wanted) == (False, False)
     with pytest.raises(APIError, match="Missing required parameter: 'model'"):
-        OPENAI_COMPLETIONS.head(OPERATION, b"{}")
+        OPENAI_COMPLETIONS.summarize(OPERATION, b"{}")
 
 
 @pytest.mark.parametrize("prompt", ["Once", ["Once"]])
@@ -119,14 +119,14 @@ def test_log_probabilities_that_a_chat_can_not_tell_are_reported() -> None:
 def test_what_no_chat_can_do_is_refused(members: dict[str, Any], param: str, message: str) -> None:
     with pytest.raises(APIError, match=message) as caught:
         asked(**members)
-    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, param)
+    assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
 
 
 ANSWER = Response(
     id="",
     model="m",
     blocks=(Reasoning("Hm."), Text("upon"), Refusal(" a"), Text(" time"), ToolCall("a", "f", "{}")),
-    stop=Stop.LENGTH,
+    stop=StopReason.LENGTH,
     usage=Usage(input=3, output=5),
 )
 USAGE = {
@@ -165,16 +165,16 @@ def test_a_stream_is_its_words(usage_wanted: bool) -> None:
 
 
 def test_errors_have_openais_form() -> None:
-    error = APIError(Kind.OVERLOADED, "Busy.")
+    error = APIError(ErrorKind.OVERLOADED, "Busy.")
     body = FACE.encode_error(error)
     assert json.loads(body)["error"]["message"] == "Busy."
-    assert FACE.encode_break(error) == b"data: " + body + b"\n\n"
+    assert FACE.encode_stream_error(error) == b"data: " + body + b"\n\n"
     assert FACE.encoder(asked()).fail(error) == b"data: " + body + b"\n\n"
 
 
 def test_an_answer_of_the_same_kind_passes_with_its_usage_read() -> None:
-    echo = OPENAI_COMPLETIONS.echo(usage_wanted=False, exact=False)
-    assert isinstance(echo, Exact)
+    echo = OPENAI_COMPLETIONS.native_stream(usage_wanted=False, exact=False)
+    assert isinstance(echo, OpenAINativeStream)
 
 
 def test_a_stream_of_the_same_kind_passes_byte_by_byte() -> None:
@@ -185,7 +185,9 @@ def test_a_stream_of_the_same_kind_passes_byte_by_byte() -> None:
         b"data: " + head + b'{"text":"","index":0,"finish_reason":"stop"}]}\n\n'
         b"data: [DONE]\n\n"
     )
-    translator = Verbatim(OPENAI_COMPLETIONS.echo(usage_wanted=False, exact=True))
+    translator = NativeStreamTranslator(
+        OPENAI_COMPLETIONS.native_stream(usage_wanted=False, exact=True)
+    )
     out = b""
     started = []
     for frame in data.split(b"\n\n")[:-1]:

@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from asgi_aiproxy.dialects import GEMINI_CONTENT, OPENAI_CHAT
 from asgi_aiproxy.framing import SSEFramer
 from asgi_aiproxy.messages import Request
-from asgi_aiproxy.translate import Streamed
+from asgi_aiproxy.translate import StreamTranslator
 from tests import strict
 from tests.asking import openai, written
 
@@ -128,7 +128,9 @@ def whole(parts: list[Part]) -> Part:
 def streamed(parts: list[Part]) -> Part:
     """The message that OpenAI's SDK puts together from a stream, one part a chunk."""
     request = Request(model="m", messages=(), stream=True)
-    translator = Streamed(SSEFramer(), GEMINI_CONTENT.decoder(), OPENAI_CHAT.encoder(request))
+    translator = StreamTranslator(
+        SSEFramer(), GEMINI_CONTENT.decoder(), OPENAI_CHAT.encoder(request)
+    )
     sent = [body([part], None) for part in parts] + [body([])]
     out = b"".join(translator.feed(b"data: " + data + b"\n\n") for data in sent)
     chunks, done = strict.chunks_in(out + translator.close())

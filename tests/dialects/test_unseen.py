@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.dialects import OPENAI_CHAT, Anthropic, Gemini, OpenAIChat
-from asgi_aiproxy.dialects.openai_chat.echo import Exact, Mending
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.dialects.openai_chat.native_stream import (
+    NormalizingNativeStream,
+    OpenAINativeStream,
+)
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import SSEFramer
-from asgi_aiproxy.messages import Opaque, Request, Response, Stop, ToolCall, Usage, fold
-from asgi_aiproxy.translate import Streamed, Verbatim
+from asgi_aiproxy.messages import Opaque, Request, Response, StopReason, ToolCall, Usage, fold
+from asgi_aiproxy.translate import NativeStreamTranslator, StreamTranslator
 from tests import strict
 from tests.scenarios import languages, meaning, read
 
@@ -82,7 +85,7 @@ CALL = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
 def test_odd_frames_of_anthropics_kind_lose_no_word(events: tuple[Any, ...]) -> None:
     response = streamed("anthropic", *events)
     assert said(response) == "Hi."
-    assert response.stop is Stop.END
+    assert response.stop is StopReason.END
 
 
 def test_one_index_for_all_blocks_is_no_obstacle() -> None:
@@ -134,15 +137,17 @@ def test_a_hosted_tools_input_that_is_cut_off_fails_nothing() -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ({"type": "overloaded_error", "message": "Busy"}, Kind.OVERLOADED),
-        ({"type": "brand_new_error", "message": "Busy"}, Kind.UPSTREAM),
-        ({"message": "Busy"}, Kind.UPSTREAM),
-        ("Busy", Kind.UPSTREAM),
-        (None, Kind.UPSTREAM),
+        ({"type": "overloaded_error", "message": "Busy"}, ErrorKind.OVERLOADED),
+        ({"type": "brand_new_error", "message": "Busy"}, ErrorKind.UPSTREAM),
+        ({"message": "Busy"}, ErrorKind.UPSTREAM),
+        ("Busy", ErrorKind.UPSTREAM),
+        (None, ErrorKind.UPSTREAM),
     ],
 )
 @pytest.mark.parametrize("named", [True, False])
-def test_an_error_frame_is_an_error_of_whatever_type(error: Any, kind: Kind, named: bool) -> None:
+def test_an_error_frame_is_an_error_of_whatever_type(
+    error: Any, kind: ErrorKind, named: bool
+) -> None:
     if not named and error is None:
         return
     frame = {"error": error} | ({"type": "error"} if named else {})
@@ -171,11 +176,11 @@ def test_why_the_model_declined_is_told_to_anthropics_clients_and_by_them() -> N
     details = {"type": "refusal", "category": None, "explanation": "No."}
     end = {"type": "message_delta", "delta": {"stop_reason": "refusal", "stop_details": details}}
     response = streamed("anthropic", START, *TEXT, end, STOP)
-    assert (response.stop, response.refusal) == (Stop.FILTER, "No.")
+    assert (response.stop, response.refusal) == (StopReason.FILTER, "No.")
     face = Anthropic()
     whole = json.loads(face.encode_response(response, REQUEST))
     assert whole["stop_details"] == details
-    plain = Response(id="a", model="m", stop=Stop.FILTER, refusal="No.")
+    plain = Response(id="a", model="m", stop=StopReason.FILTER, refusal="No.")
     assert json.loads(face.encode_response(plain, REQUEST))["stop_details"] == details
 
 
@@ -230,12 +235,12 @@ ODD_STREAMS = [
 def test_odd_chunks_of_openais_kind_lose_no_word(events: tuple[Any, ...]) -> None:
     response = streamed("openai_chat", *events)
     assert said(response) == "Hi."
-    assert response.stop is Stop.END
+    assert response.stop is StopReason.END
 
 
 @pytest.mark.parametrize("events", ODD_STREAMS, ids=range(len(ODD_STREAMS)))
 def test_odd_chunks_are_mended_for_clients_that_read_strictly(events: tuple[Any, ...]) -> None:
-    mended = Verbatim(Mending(usage_wanted=False, new_id="c"))
+    mended = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=False, new_id="c"))
     out = b"".join([mended.feed(sse(event)) for event in events]) + mended.close()
     chunks, done = strict.chunks_in(out)
     assert done
@@ -245,7 +250,7 @@ def test_odd_chunks_are_mended_for_clients_that_read_strictly(events: tuple[Any,
 
 
 def test_a_chunk_that_is_right_passes_a_mender_as_it_came() -> None:
-    mended = Verbatim(Mending(usage_wanted=False, new_id="c"))
+    mended = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=False, new_id="c"))
     mended.feed(sse(ROLE, HI))
     odd = b'data: {"id":"c1", "object":"chat.completion.chunk","created":1,"model":"m","x":[1.50],'
     odd += b'"choices":[{"index":0,"delta":{"content":"."},"finish_reason":null,"logprobs":null}]'
@@ -262,34 +267,34 @@ def test_moonshots_usage_inside_a_choice_is_usage() -> None:
 @pytest.mark.parametrize(
     ("word", "stop"),
     [
-        ("LENGTH", Stop.LENGTH),
-        ("MAX_TOKENS", Stop.LENGTH),
-        ("max_output_tokens", Stop.LENGTH),
-        ("SAFETY", Stop.FILTER),
-        ("refusal", Stop.FILTER),
-        ("tool_use", Stop.TOOLS),
-        ("COMPLETE", Stop.END),
-        ("anything", Stop.END),
+        ("LENGTH", StopReason.LENGTH),
+        ("MAX_TOKENS", StopReason.LENGTH),
+        ("max_output_tokens", StopReason.LENGTH),
+        ("SAFETY", StopReason.FILTER),
+        ("refusal", StopReason.FILTER),
+        ("tool_use", StopReason.TOOLS),
+        ("COMPLETE", StopReason.END),
+        ("anything", StopReason.END),
     ],
 )
-def test_finish_reasons_of_others_are_understood(word: str, stop: Stop) -> None:
+def test_finish_reasons_of_others_are_understood(word: str, stop: StopReason) -> None:
     assert streamed("openai_chat", ROLE, HI, chunk(choice({}, word))).stop is stop
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ({"error": {"message": "Busy", "code": "server_is_overloaded"}}, Kind.OVERLOADED),
-        ({"error": {"message": "Busy", "code": 429}}, Kind.LIMITED),
-        ({"error": {"message": "Busy", "code": "429"}}, Kind.LIMITED),
-        ({"error": {"message": "Busy", "status": 503, "type": "new"}}, Kind.OVERLOADED),
-        ({"error": {"message": "Busy", "type": "brand_new"}}, Kind.UPSTREAM),
-        ({"error": "Busy"}, Kind.UPSTREAM),
-        ({"object": "error", "message": "Busy", "code": 400}, Kind.INVALID),
-        (chunk(choice({}, "network_error", error={"message": "Busy"})), Kind.UPSTREAM),
+        ({"error": {"message": "Busy", "code": "server_is_overloaded"}}, ErrorKind.OVERLOADED),
+        ({"error": {"message": "Busy", "code": 429}}, ErrorKind.LIMITED),
+        ({"error": {"message": "Busy", "code": "429"}}, ErrorKind.LIMITED),
+        ({"error": {"message": "Busy", "status": 503, "type": "new"}}, ErrorKind.OVERLOADED),
+        ({"error": {"message": "Busy", "type": "brand_new"}}, ErrorKind.UPSTREAM),
+        ({"error": "Busy"}, ErrorKind.UPSTREAM),
+        ({"object": "error", "message": "Busy", "code": 400}, ErrorKind.INVALID),
+        (chunk(choice({}, "network_error", error={"message": "Busy"})), ErrorKind.UPSTREAM),
     ],
 )
-def test_errors_within_a_stream_are_seen_in_many_spellings(error: Any, kind: Kind) -> None:
+def test_errors_within_a_stream_are_seen_in_many_spellings(error: Any, kind: ErrorKind) -> None:
     with pytest.raises(APIError) as caught:
         streamed("openai_chat", ROLE, HI, error)
     assert caught.value.kind is kind
@@ -322,7 +327,7 @@ def test_what_stands_in_place_of_choices_is_told() -> None:
 @pytest.mark.parametrize("odd", [b'"model":7,"usage":[]', b'"model":null,"usage":"x"'])
 def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(odd: bytes) -> None:
     body = b'{%b,"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"}}]}' % odd
-    echo = Exact(usage_wanted=True)
+    echo = OpenAINativeStream(usage_wanted=True)
     assert echo.whole(body) == body
     assert echo.usage is None
 
@@ -339,12 +344,12 @@ def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(odd: bytes) -> No
 def test_an_answer_without_a_choice_is_none(body: bytes, told: str) -> None:
     """Then another provider is asked, where before the client got nothing."""
     with pytest.raises(APIError, match=re.escape(told)) as caught:
-        Exact(usage_wanted=True).whole(body)
+        OpenAINativeStream(usage_wanted=True).whole(body)
     assert caught.value.retryable
 
 
 def test_a_stream_that_says_nothing_but_that_it_is_done_is_none() -> None:
-    translator = Verbatim(Exact(usage_wanted=True))
+    translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=True))
     translator.feed(b"data: [DONE]\n\n")
     assert not translator.started
     with pytest.raises(APIError, match="without a finish reason"):
@@ -352,7 +357,7 @@ def test_a_stream_that_says_nothing_but_that_it_is_done_is_none() -> None:
 
 
 def test_junk_does_not_begin_a_passing_answer() -> None:
-    translator = Verbatim(Exact(usage_wanted=True))
+    translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=True))
     assert translator.feed(sse(b": chatter", ROLE, b"chatter")) == sse(ROLE)
     assert not translator.started
     with pytest.raises(APIError, match="could not be read"):
@@ -360,7 +365,7 @@ def test_junk_does_not_begin_a_passing_answer() -> None:
 
 
 def test_usage_that_can_not_be_read_breaks_a_passing_answer_in_order() -> None:
-    translator = Verbatim(Exact(usage_wanted=True))
+    translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=True))
     translator.feed(sse(ROLE, HI))
     with pytest.raises(APIError, match="could not be read") as caught:
         translator.feed(sse(DOT) + b'data: {"usage":{nonsense\n\n')
@@ -401,7 +406,7 @@ LAST = google(finish="STOP", usageMetadata=COUNTS)
 def test_odd_chunks_of_googles_kind_lose_no_word(events: tuple[Any, ...]) -> None:
     response = streamed("gemini", *events)
     assert said(response) == "Hi."
-    assert response.stop is Stop.END
+    assert response.stop is StopReason.END
     assert response.usage == Usage(input=3, output=4)
     assert not any(type(b).__name__ == "Media" for b in response.blocks)
 
@@ -409,21 +414,21 @@ def test_odd_chunks_of_googles_kind_lose_no_word(events: tuple[Any, ...]) -> Non
 @pytest.mark.parametrize(
     ("word", "stop"),
     [
-        ("LANGUAGE", Stop.FILTER),
-        ("IMAGE_SAFETY", Stop.FILTER),
-        ("MALFORMED_FUNCTION_CALL", Stop.OTHER),
-        ("UNEXPECTED_TOOL_CALL", Stop.OTHER),
-        ("BRAND_NEW", Stop.OTHER),
+        ("LANGUAGE", StopReason.FILTER),
+        ("IMAGE_SAFETY", StopReason.FILTER),
+        ("MALFORMED_FUNCTION_CALL", StopReason.OTHER),
+        ("UNEXPECTED_TOOL_CALL", StopReason.OTHER),
+        ("BRAND_NEW", StopReason.OTHER),
     ],
 )
-def test_googles_reasons_are_understood(word: str, stop: Stop) -> None:
+def test_googles_reasons_are_understood(word: str, stop: StopReason) -> None:
     assert streamed("gemini", google({"text": "Hi."}), google(finish=word)).stop is stop
 
 
 def test_a_prompt_that_google_blocked_is_an_answer_without_words() -> None:
     feedback = {"blockReason": "PROHIBITED_CONTENT"}
     response = streamed("gemini", {"promptFeedback": feedback, "usageMetadata": COUNTS})
-    assert response.stop is Stop.FILTER
+    assert response.stop is StopReason.FILTER
     assert "PROHIBITED_CONTENT" in response.refusal
 
 
@@ -438,12 +443,12 @@ def test_a_call_without_arguments_has_an_empty_object(args: dict[str, Any]) -> N
     (call,) = response.blocks
     assert isinstance(call, ToolCall)
     assert (call.arguments, call.extra) == ("{}", {"gemini": {"signature": "s"}})
-    assert response.stop is Stop.TOOLS
+    assert response.stop is StopReason.TOOLS
 
 
 def test_a_whole_answer_of_google_needs_no_finish_reason() -> None:
     response = Gemini().decode_response(json.dumps(google({"text": "Hi."})).encode())
-    assert (said(response), response.stop) == ("Hi.", Stop.END)
+    assert (said(response), response.stop) == ("Hi.", StopReason.END)
     with pytest.raises(APIError):
         Gemini().decode_response(b'{"usageMetadata":{}}')
 
@@ -470,7 +475,7 @@ def test_a_signature_is_told_wherever_the_answer_held_it() -> None:
     face = Gemini()
     again = face.decode_response(face.encode_response(response, REQUEST))
     assert again.blocks == response.blocks
-    translator = Streamed(SSEFramer(), face.decoder(), face.encoder(REQUEST))
+    translator = StreamTranslator(SSEFramer(), face.decoder(), face.encoder(REQUEST))
     out = translator.feed(sse(*events)) + translator.close()
     assert b'"one"' in out
     assert b'"two"' in out
@@ -482,12 +487,12 @@ def test_a_signature_is_told_wherever_the_answer_held_it() -> None:
 @pytest.mark.parametrize("dialect", languages())
 @pytest.mark.parametrize("body", [b"<html>Forbidden</html>", b"Forbidden", b""])
 def test_a_firewalls_page_says_nothing_about_the_key(dialect: str, body: bytes) -> None:
-    assert languages()[dialect].decode_error(403, body).kind is Kind.UPSTREAM
+    assert languages()[dialect].decode_error(403, body).kind is ErrorKind.UPSTREAM
 
 
 def test_a_vendors_own_403_is_about_the_key() -> None:
     body = b'{"error":{"message":"No access","type":"permission_error"}}'
-    assert OPENAI_CHAT.decode_error(403, body).kind is Kind.KEY_REJECTED
+    assert OPENAI_CHAT.decode_error(403, body).kind is ErrorKind.KEY_REJECTED
 
 
 def test_folding_needs_a_legal_order_which_every_decoder_keeps() -> None:

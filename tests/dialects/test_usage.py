@@ -10,7 +10,7 @@ import pytest
 from asgi_aiproxy import OpenAIShim, PassthroughProxy
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI, Provider, openai_compatible
-from asgi_aiproxy.usage import UsageRecord
+from asgi_aiproxy.usage.record import UsageRecord
 from tests import asgi
 from tests.upstreams import CHUNK, Upstream, answers, chat_answer, sse, streams
 

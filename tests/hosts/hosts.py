@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from asgi_aiproxy import lifespan, mount
+from asgi_aiproxy import Dispatcher, lifespan
 
 Apps = Mapping[str, Any]  # by the path they are mounted at
 
@@ -127,16 +127,16 @@ def django_behind(apps: Apps) -> Any:
         django.conf.settings.configure(
             ROOT_URLCONF=Urls, ALLOWED_HOSTS=["*"], SECRET_KEY="test", MIDDLEWARE=[]
         )
-    return mount(django.core.asgi.get_asgi_application(), apps)
+    return Dispatcher(django.core.asgi.get_asgi_application(), apps)
 
 
 def starlette_behind(apps: Apps) -> Any:
     routes = [Route("/hello", hello), Route("/airports/{code}", hello)]
-    return mount(Starlette(routes=routes), apps)
+    return Dispatcher(Starlette(routes=routes), apps)
 
 
 def litestar_behind(apps: Apps) -> Any:
-    return mount(litestar({}), apps)
+    return Dispatcher(litestar({}), apps)
 
 
 @dataclass(frozen=True)

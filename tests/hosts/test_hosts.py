@@ -21,10 +21,10 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from asgi_aiproxy import (
     Authenticate,
     ConfigurationError,
+    Dispatcher,
     OpenAIShim,
     ProviderRouter,
     lifespan,
-    mount,
 )
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import OPENAI
@@ -226,7 +226,7 @@ async def test_litestar_takes_what_begins_alike_and_our_mount_gives_it_back() ->
     alone = litestar({"/ai": ai})
     answer = await asgi.request(alone, "GET", "/airports/lhr")
     assert (answer.status, answer.json["error"]["type"]) == (404, "invalid_request_error")
-    behind = mount(litestar({}), {"/ai": ai})
+    behind = Dispatcher(litestar({}), {"/ai": ai})
     async with asgi.lifespan(behind):
         assert (await asgi.request(behind, "GET", "/airports/lhr")).body == b"hello"
         assert (await asgi.request(behind, "GET", "/ai/v1/models")).status == 200
@@ -511,7 +511,7 @@ class Told:
 )
 async def test_who_is_mounted_where(path: str, root: str, name: str, root_path: str) -> None:
     apps = {name: Told(name) for name in ("host", "ai", "admin")}
-    app = mount(apps["host"], {"/ai": apps["ai"], "/ai/admin": apps["admin"]})
+    app = Dispatcher(apps["host"], {"/ai": apps["ai"], "/ai/admin": apps["admin"]})
     answer = await asgi.request(app, "GET", path, root_path=root)
     assert answer.body.decode() == name
     (scope,) = apps[name].scopes
@@ -522,7 +522,7 @@ async def test_who_is_mounted_where(path: str, root: str, name: str, root_path: 
 
 
 async def test_the_hosts_scope_is_not_changed_by_a_mount() -> None:
-    app = mount(Told("host"), {"/ai": Told("ai")})
+    app = Dispatcher(Told("host"), {"/ai": Told("ai")})
     scope = asgi.scope_of("GET", "/ai/v1")
     before = dict(scope)
     async with asgi.Exchange(app, scope) as exchange:
@@ -532,7 +532,7 @@ async def test_the_hosts_scope_is_not_changed_by_a_mount() -> None:
 
 @pytest.mark.parametrize(("path", "name"), [("/ai/v1/realtime", "ai"), ("/chat", "host")])
 async def test_websockets_go_where_they_belong(path: str, name: str) -> None:
-    app = mount(Told("host"), {"/ai": Told("ai")})
+    app = Dispatcher(Told("host"), {"/ai": Told("ai")})
     async with asgi.Exchange(app, {"type": "websocket", "path": path}) as exchange:
         exchange._in.put_nowait({"type": "websocket.connect"})
         assert (await exchange.message())["reason"] == name
@@ -545,7 +545,7 @@ async def test_a_websocket_to_a_gateway_in_a_real_host_is_refused() -> None:
         await websocket.close()
 
     ai, _ = gateway()
-    app = mount(Starlette(routes=[WebSocketRoute("/chat", chat)]), {"/ai": ai})
+    app = Dispatcher(Starlette(routes=[WebSocketRoute("/chat", chat)]), {"/ai": ai})
     for path, first in (("/ai/v1/realtime", "websocket.close"), ("/chat", "websocket.accept")):
         scope = {**asgi.scope_of("GET", path), "type": "websocket", "subprotocols": []}
         async with asgi.Exchange(app, scope) as exchange:
@@ -555,7 +555,9 @@ async def test_a_websocket_to_a_gateway_in_a_real_host_is_refused() -> None:
 
 async def test_scopes_of_no_known_type_go_to_the_host() -> None:
     host = Told("host")
-    async with asgi.Exchange(mount(host, {"/ai": Told("ai")}), {"type": "mystery"}) as exchange:
+    async with asgi.Exchange(
+        Dispatcher(host, {"/ai": Told("ai")}), {"type": "mystery"}
+    ) as exchange:
         await exchange.ended()
     assert [scope["type"] for scope in host.scopes] == ["mystery"]
 
@@ -574,7 +576,9 @@ async def test_lifespan_reaches_the_host_and_all_that_is_mounted() -> None:
     log: list[str] = []
     ai, _ = gateway()
     behind = Authenticate(living("behind", log), verify=static_tokens({"tok": "me"}))
-    app = mount(living("host", log), {"/ai": ai, "/own": living("own", log), "/behind": behind})
+    app = Dispatcher(
+        living("host", log), {"/ai": ai, "/own": living("own", log), "/behind": behind}
+    )
     for _ in range(2):  # also again
         log.clear()
         async with asgi.lifespan(app):
@@ -589,7 +593,7 @@ async def test_each_app_has_the_state_of_its_own_lifespan() -> None:
     log: list[str] = []
     host = living("host", log, database="the host's", host="h")
     own = living("own", log, database="its own", own="o")
-    app = mount(host, {"/own": own, "/ai": gateway()[0]})
+    app = Dispatcher(host, {"/own": own, "/ai": gateway()[0]})
     async with asgi.lifespan(app) as kept:
         assert kept == {"database": "the host's", "host": "h"}
         answer = await asgi.request(app, "GET", "/state", state=dict(kept))
@@ -620,7 +624,7 @@ async def breaks_later(scope: Any, receive: Any, send: Any) -> None:
 @pytest.mark.parametrize("host", [raises, returns, returns_after_startup, breaks_later])
 async def test_a_host_that_knows_no_lifespan_is_left_alone(host: Any) -> None:
     ai, _ = gateway()
-    async with asgi.lifespan(mount(host, {"/ai": ai})):
+    async with asgi.lifespan(Dispatcher(host, {"/ai": ai})):
         assert ai._users == 1
     assert ai._users == 0
 
@@ -639,7 +643,7 @@ async def test_a_startup_that_fails_is_the_servers_to_know_and_leaves_nothing_op
 
     bad = Starlette(lifespan=broken)
     host, extra = (bad, Told("x")) if where == "host" else (living("host", log), bad)
-    app = mount(host, {"/ai": ai, "/zz/extra": extra})
+    app = Dispatcher(host, {"/ai": ai, "/zz/extra": extra})
     before = asyncio.all_tasks()
     async with asgi.Exchange(app, {"type": "lifespan", "asgi": {}}) as exchange:
         exchange._in.put_nowait({"type": "lifespan.startup"})
@@ -661,7 +665,7 @@ async def test_a_shutdown_that_fails_still_closes_the_rest() -> None:
         yield
         raise OSError("can not close")
 
-    app = mount(Starlette(lifespan=stuck), {"/ai": ai})
+    app = Dispatcher(Starlette(lifespan=stuck), {"/ai": ai})
     with pytest.raises(AssertionError, match="can not close"):
         async with asgi.lifespan(app):
             assert ai._users == 1
@@ -671,7 +675,7 @@ async def test_a_shutdown_that_fails_still_closes_the_rest() -> None:
 async def test_a_server_that_goes_without_a_word_closes_everything() -> None:
     log: list[str] = []
     ai, _ = gateway()
-    app = mount(living("host", log), {"/ai": ai})
+    app = Dispatcher(living("host", log), {"/ai": ai})
     async with asgi.Exchange(app, {"type": "lifespan", "asgi": {}, "state": {}}) as exchange:
         exchange._in.put_nowait({"type": "lifespan.startup"})
         assert (await exchange.message())["type"] == "lifespan.startup.complete"
@@ -682,12 +686,12 @@ async def test_a_server_that_goes_without_a_word_closes_everything() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: mount(returns, {"ai": returns}), "begins with '/'"),
-        (lambda: mount(returns, {"/ai/": returns}), "ends without one"),
-        (lambda: mount(returns, {"": returns}), "begins with '/'"),
-        (lambda: mount(returns, {"/": returns}), "ends without one"),
-        (lambda: mount(returns, {"/ai": None}), "no ASGI app"),  # type: ignore[dict-item]
-        (lambda: mount(None, {"/ai": returns}), "host is no ASGI app"),  # type: ignore[arg-type]
+        (lambda: Dispatcher(returns, {"ai": returns}), "begins with '/'"),
+        (lambda: Dispatcher(returns, {"/ai/": returns}), "ends without one"),
+        (lambda: Dispatcher(returns, {"": returns}), "begins with '/'"),
+        (lambda: Dispatcher(returns, {"/": returns}), "ends without one"),
+        (lambda: Dispatcher(returns, {"/ai": None}), "no ASGI app"),  # type: ignore[dict-item]
+        (lambda: Dispatcher(None, {"/ai": returns}), "host is no ASGI app"),  # type: ignore[arg-type]
     ],
 )
 def test_a_mount_that_can_not_be_is_a_mistake(make: Callable[[], object], words: str) -> None:
@@ -696,5 +700,5 @@ def test_a_mount_that_can_not_be_is_a_mistake(make: Callable[[], object], words:
 
 
 def test_a_mount_shows_what_is_where() -> None:
-    app = mount(returns, {"/ai": Told("ai"), "/ai/admin": Told("admin")})
+    app = Dispatcher(returns, {"/ai": Told("ai"), "/ai/admin": Told("admin")})
     assert repr(app).endswith("/ai/admin, /ai)")

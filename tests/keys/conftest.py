@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.keys import Health, Key, KeyPool
-from asgi_aiproxy.keys.sealer import Unsealed
+from asgi_aiproxy.keys.encryption import NoEncryption
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.stores.redis import RedisStore
 
@@ -42,7 +42,7 @@ async def worker(client: Callable[[], Store]) -> AsyncIterator[Pools]:
 
         async def worker(*keys: str | Key, **options: Any) -> KeyPool:
             store = await stack.enter_async_context(client())
-            options.setdefault("sealer", Unsealed())
+            options.setdefault("sealer", NoEncryption())
             pool = KeyPool(keys, name="vendor", store=store, **options)
             return await stack.enter_async_context(pool)
 

@@ -79,7 +79,7 @@ async def test_the_vendor_never_sees_more_at_once_than_a_key_allows(
 ) -> None:
     keys = [Key("sk-a", id="a", concurrency=2), Key("sk-b", id="b", concurrency=1)]
     vendor.valid = {"sk-a", "sk-b"}
-    gateways = [(await gateway(*keys, wait=60))[0] for _ in range(3)]
+    gateways = [(await gateway(*keys, max_wait_seconds=60))[0] for _ in range(3)]
     answers = await asyncio.gather(*(asgi.chat(gateways[n % 3]) for n in range(60)))
     assert {answer.status for answer in answers} == {200}
     assert vendor.most == {"sk-a": 2, "sk-b": 1}

@@ -21,7 +21,7 @@ KEYS = [Key("sk-a", id="a"), Key("sk-b", id="b")]
 
 async def refused(pool: KeyPool, id: str) -> None:
     with await pool.acquire(key_id=id) as lease:
-        lease.settle(401)
+        lease.report(401)
 
 
 async def test_a_refused_key_is_tested_within_the_hosts_lifespan_and_heals() -> None:
@@ -33,7 +33,7 @@ async def test_a_refused_key_is_tested_within_the_hosts_lifespan_and_heals() -> 
         tested.append(key.id)
         return answers[key.id].pop(0)
 
-    pool.probe(test, every=0.05)
+    pool.start_health_checks(test, interval=0.05)
     await refused(pool, "a")
     async with lifespan(pool)():
         await until(lambda: is_so(pool, a=Health.OK))
@@ -58,7 +58,7 @@ async def test_a_test_that_fails_or_hangs_says_nothing_of_the_key() -> None:
                 await asyncio.sleep(60)
         return 200
 
-    pool.probe(test, every=0.05, limit=0.05)
+    pool.start_health_checks(test, interval=0.05, timeout=0.05)
     await refused(pool, "a")
     async with pool:
         await until(lambda: is_so(pool, a=Health.OK))
@@ -74,10 +74,10 @@ async def test_keys_that_are_well_are_tested_on_request_and_switched_off_ones_ne
         tested[key.id] += 1
         return 401 if key.id == "b" else 200
 
-    pool.probe(test, every=0.05, well=True)
+    pool.start_health_checks(test, interval=0.05, include_healthy=True)
     await pool.disable("c")
-    with pool.take(key_id="d") as lease:
-        lease.settle(429)
+    with pool.acquire_nowait(key_id="d") as lease:
+        lease.report(429)
     async with pool:
         await until(lambda: tested["a"] >= 3)
     assert set(tested) == {"a", "b"}
@@ -118,7 +118,7 @@ def test_a_probe_needs_some_time() -> None:
 
     for wrong in (0, -1, float("nan")):
         with pytest.raises(ConfigurationError):
-            KeyPool("sk").probe(test, every=wrong)
+            KeyPool("sk").start_health_checks(test, interval=wrong)
 
 
 # ── what headers tell ────────────────────────────────────────────────────────
@@ -147,13 +147,13 @@ async def test_a_limit_that_an_answer_tells_is_used_up_is_heeded(
     headers: dict[str, str], rests: float
 ) -> None:
     pool = KeyPool(KEYS[0], clock=lambda: 1000.0)
-    with pool.take() as lease:
-        lease.settle(200)
-        lease.learn([("date", "x"), *headers.items()], 1_700_000_000.0)
+    with pool.acquire_nowait() as lease:
+        lease.report(200)
+        lease.update_from_headers([("date", "x"), *headers.items()], 1_700_000_000.0)
     (status,) = await pool.status()
     assert status.rests == rests
     assert status.failures == 0
     if rests:
         with pytest.raises(NoKeyError) as caught:
-            pool.take()
+            pool.acquire_nowait()
         assert caught.value.retry_after == rests

@@ -21,7 +21,7 @@ OK, COOLING, QUARANTINED, DEAD = Health.OK, Health.COOLING, Health.QUARANTINED, 
 
 async def fails(pool: KeyPool, status: int, retry_after: float | None = None, id: str = "") -> None:
     with await pool.acquire(key_id=id) as lease:
-        lease.settle(status, retry_after)
+        lease.report(status, retry_after)
 
 
 async def works(pool: KeyPool, id: str = "") -> None:
@@ -55,7 +55,7 @@ async def test_rests_get_longer_with_what_all_have_seen(worker: Pools) -> None:
     await fails(first, 429)
     await until(lambda: is_so(second, a=COOLING))
     with await when_rested(second) as lease:
-        lease.settle(429)
+        lease.report(429)
     (status,) = await second.status()
     assert status.rests > 1
 
@@ -71,12 +71,12 @@ async def test_a_refused_key_is_tried_by_one_process_at_a_time_and_heals_in_all(
     with pytest.raises(NoKeyError) as caught:
         await second.acquire()
     assert caught.value.exists
-    trial.settle(500)  # says nothing of the key
+    trial.report(500)  # says nothing of the key
     trial.release()
     again = await when_rested(second)
     with pytest.raises(NoKeyError):
         await first.acquire()
-    again.settle(200)
+    again.report(200)
     await until(lambda: is_so(first, a=OK))
     await works(first)
     again.release()
@@ -104,7 +104,7 @@ async def test_a_healed_key_gets_its_share_back_step_by_step_in_every_process(
     for pool in others:
         await until(lambda pool=pool: is_so(pool, a=QUARANTINED))
     with await when_rested(healer, "a") as lease:
-        lease.settle(200)
+        lease.report(200)
     for pool in others:
         await until(lambda pool=pool: is_so(pool, a=OK))
         with await pool.acquire() as lease:
@@ -144,7 +144,7 @@ async def test_a_trial_that_fails_sends_the_key_to_rest_everywhere(worker: Pools
     await fails(first, 401)
     await until(lambda: is_so(second, a=QUARANTINED))
     trial = await when_rested(first)
-    trial.settle(402)
+    trial.report(402)
     trial.release()
 
     async def rests() -> bool:
@@ -160,7 +160,7 @@ async def test_a_refused_key_that_is_let_in_but_over_its_limit_only_cools(worker
     await fails(first, 401)
     await until(lambda: is_so(second, a=QUARANTINED))
     trial = await when_rested(first)
-    trial.settle(429, 60)
+    trial.report(429, 60)
     trial.release()
     await until(lambda: is_so(second, a=COOLING))
 
@@ -214,7 +214,7 @@ async def test_in_whatever_order_verdicts_cross_all_come_to_the_same_end() -> No
             rng.shuffle(verdicts)
             for lease, status in zip(leases, verdicts, strict=True):
                 await asyncio.sleep(rng.choice((0, 0.003, 0.01)))
-                lease.settle(status, 60.0)
+                lease.report(status, 60.0)
                 lease.release()
             for _ in range(2):
                 for pool in pools:

@@ -12,8 +12,8 @@ from collections.abc import Collection
 import pytest
 
 from asgi_aiproxy import ConfigurationError
-from asgi_aiproxy.keys import Health, Key, KeyPool, NoKeyError, Sealer, SealError, Unsealed
-from asgi_aiproxy.keys.table import KeyTable
+from asgi_aiproxy.keys import Health, Key, KeyPool, NoEncryption, NoKeyError, Sealer, SealError
+from asgi_aiproxy.keys.key_store import KeyStore
 from asgi_aiproxy.stores import MemoryStore, Store
 from tests.keys.conftest import Pools, health, ids, until
 
@@ -140,7 +140,7 @@ async def test_one_affinity_has_the_same_key_in_all_processes(worker: Pools) -> 
 async def test_keys_rotate_under_load_and_no_call_has_one_that_is_revoked(worker: Pools) -> None:
     """What an operator does: add the new secret, wait until it is everywhere, revoke the old."""
     valid = {"sk-a-0", "sk-b-0"}
-    pools = [await worker(wait=5), await worker(wait=5)]
+    pools = [await worker(max_wait_seconds=5), await worker(max_wait_seconds=5)]
     await pools[0].add(Key("sk-a-0", id="a", concurrency=20), Key("sk-b-0", id="b"))
     await until(lambda: has(pools[1], "a", "b"))
     used: Counter[str] = Counter()
@@ -152,7 +152,7 @@ async def test_keys_rotate_under_load_and_no_call_has_one_that_is_revoked(worker
             async with pool.lease() as lease:
                 secret = lease.key.secret
                 await asyncio.sleep(0.001)
-                lease.settle(200 if secret in valid else 401)
+                lease.report(200 if secret in valid else 401)
                 used[secret] += 1
                 if secret not in valid:
                     failed.append(secret)
@@ -189,8 +189,8 @@ async def test_an_old_list_of_keys_that_comes_late_undoes_nothing() -> None:
             return found
 
     store = Late()
-    async with KeyPool(name="v", store=store, sealer=Unsealed()) as pool:
-        await KeyTable(store, "v", Unsealed()).put(Key("sk-a", id="a"))
+    async with KeyPool(name="v", store=store, sealer=NoEncryption()) as pool:
+        await KeyStore(store, "v", NoEncryption()).put(Key("sk-a", id="a"))
         await until(lambda: has(pool, "a"))
         store.delay = 0.3
         reading = asyncio.create_task(pool._shared.refresh())  # type: ignore[union-attr]
@@ -202,14 +202,14 @@ async def test_an_old_list_of_keys_that_comes_late_undoes_nothing() -> None:
 
 
 async def test_two_who_edit_the_same_keys_do_not_undo_each_other(store: Store) -> None:
-    tables = [KeyTable(store, "vendor", Unsealed()) for _ in range(2)]
+    tables = [KeyStore(store, "vendor", NoEncryption()) for _ in range(2)]
     await asyncio.gather(
         *(
             table.put(Key(f"sk-{n}-{m}", id=f"k{m}"))
             for n, table in enumerate(tables)
             for m in range(20)
         ),
-        *(tables[0].switch(f"k{m}", enabled=False) for m in range(20)),
+        *(tables[0].set_enabled(f"k{m}", enabled=False) for m in range(20)),
     )
     found = await tables[1].keys()
     assert sorted(found) == sorted(f"k{m}" for m in range(20))
@@ -219,10 +219,10 @@ async def test_two_who_edit_the_same_keys_do_not_undo_each_other(store: Store) -
 
 async def test_a_local_pool_replaces_and_rotates_too() -> None:
     pool = KeyPool([Key("sk-a", id="a", weight=3), Key("sk-b", id="b")])
-    running = pool.take(key_id="a")
+    running = pool.acquire_nowait(key_id="a")
     await pool.rotate("a", "new")
     assert running.key.secret == "sk-a"
-    assert pool.take(key_id="a").key == Key("new", id="a", weight=3)
+    assert pool.acquire_nowait(key_id="a").key == Key("new", id="a", weight=3)
     await pool.replace(["sk-c", Key("sk-b", id="b")])
     assert await ids(pool) == [Key("sk-c").id, "b"]
     running.release()
@@ -258,7 +258,7 @@ async def test_a_wrong_sealing_key_is_told_with_the_keys_id_and_no_secret(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = Sealer(Sealer.generate()), Sealer(PHRASE)
-    table = KeyTable(store, "v", good)
+    table = KeyStore(store, "v", good)
     await table.put(Key("sk-secret", id="mine"))
     for sealer in (bad, None):
         with pytest.raises(ConfigurationError, match="'mine' of pool 'v'") as caught:
@@ -270,7 +270,7 @@ async def test_a_wrong_sealing_key_is_told_with_the_keys_id_and_no_secret(
     with caplog.at_level(logging.ERROR, "asgi_aiproxy"):
         async with KeyPool(Key("sk-2", id="other"), name="v", store=store, sealer=bad) as pool:
             assert await ids(pool) == ["other"]
-            await KeyTable(store, "v", bad).put(Key("sk-3", id="third"))
+            await KeyStore(store, "v", bad).put(Key("sk-3", id="third"))
             await until(lambda: has(pool, "other", "third"))
     assert caplog.text.count("'mine' of pool 'v'") == 1
     assert "sk-secret" not in caplog.text
@@ -279,35 +279,35 @@ async def test_a_wrong_sealing_key_is_told_with_the_keys_id_and_no_secret(
 async def test_sealing_keys_are_changed_without_a_gap(store: Store) -> None:
     old, new = Sealer.generate(), PHRASE
     keys = [Key(f"sk-{n}", id=str(n)) for n in range(10)]
-    await KeyTable(store, "v", Sealer(old)).put(*keys)
-    both = KeyTable(store, "v", Sealer([new, old]))
-    assert await both.reseal() == 10
+    await KeyStore(store, "v", Sealer(old)).put(*keys)
+    both = KeyStore(store, "v", Sealer([new, old]))
+    assert await both.reencrypt() == 10
     for sealer in (Sealer(new), Sealer([old, new])):
-        found = await KeyTable(store, "v", sealer).keys()
+        found = await KeyStore(store, "v", sealer).keys()
         assert [stored.key for _, stored in sorted(found.items())] == keys
-    assert all(stored.error for stored in (await KeyTable(store, "v", Sealer(old)).keys()).values())
+    assert all(stored.error for stored in (await KeyStore(store, "v", Sealer(old)).keys()).values())
     with pytest.raises(SealError, match="'0' of pool 'v'"):
-        await KeyTable(store, "v", Sealer(old)).reseal()
+        await KeyStore(store, "v", Sealer(old)).reencrypt()
 
 
 async def test_what_was_stored_in_the_open_is_read_and_can_be_sealed(store: Store) -> None:
-    await KeyTable(store, "v", Unsealed()).put(Key("sk-1", id="a"))
-    sealed = KeyTable(store, "v", Sealer(PHRASE))
-    assert await sealed.reseal() == 1
+    await KeyStore(store, "v", NoEncryption()).put(Key("sk-1", id="a"))
+    sealed = KeyStore(store, "v", Sealer(PHRASE))
+    assert await sealed.reencrypt() == 1
     assert b"sk-1" not in (await store.rows("keys:v"))["a"]
     assert (await sealed.keys())["a"].key == Key("sk-1", id="a")
 
 
 async def test_a_sealed_secret_is_good_for_its_own_key_and_pool_only(store: Store) -> None:
     sealer = Sealer(Sealer.generate())
-    await KeyTable(store, "v", sealer).put(Key("sk-1", id="cheap"))
+    await KeyStore(store, "v", sealer).put(Key("sk-1", id="cheap"))
     row = (await store.rows("keys:v"))["cheap"]
     await store.put("keys:v", "dear", row)
     await store.put("keys:other", "cheap", row)
-    found = await KeyTable(store, "v", sealer).keys()
+    found = await KeyStore(store, "v", sealer).keys()
     assert found["cheap"].key is not None
     assert "'dear'" in found["dear"].error
-    assert (await KeyTable(store, "other", sealer).keys())["cheap"].error
+    assert (await KeyStore(store, "other", sealer).keys())["cheap"].error
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ async def test_a_sealed_secret_is_good_for_its_own_key_and_pool_only(store: Stor
 )
 async def test_a_damaged_row_is_named_and_stops_no_other(row: bytes) -> None:
     store, sealer = MemoryStore(), Sealer(Sealer.generate())
-    table = KeyTable(store, "v", sealer)
+    table = KeyStore(store, "v", sealer)
     await table.put(Key("sk-1", id="good"))
     await store.put("keys:v", "damaged", row)
     found = await table.keys()
@@ -348,15 +348,15 @@ async def test_a_damaged_row_is_named_and_stops_no_other(row: bytes) -> None:
 @pytest.mark.parametrize("position", [0, 1, 7, 20, 31, -1])
 def test_a_sealed_text_that_was_changed_is_refused(position: int) -> None:
     sealer = Sealer(Sealer.generate())
-    sealed = sealer.seal(b"data", "about")
+    sealed = sealer.encrypt(b"data", "about")
     head, body = sealed.split(":")
     raw = bytearray(base64.urlsafe_b64decode(body))
     at = 16 + position if position >= 0 else position
     raw[at] ^= 1
     changed = f"{head}:{base64.urlsafe_b64encode(raw).decode()}"
     with pytest.raises(SealError):
-        sealer.open(changed, "about")
-    assert sealer.open(sealed, "about") == b"data"
+        sealer.decrypt(changed, "about")
+    assert sealer.decrypt(sealed, "about") == b"data"
 
 
 @pytest.mark.parametrize("wrong", ["", "short", "fifteen letters"])

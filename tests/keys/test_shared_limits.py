@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from asgi_aiproxy import ConfigurationError
-from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError, shared
-from asgi_aiproxy.keys.sealer import Unsealed
-from asgi_aiproxy.stores import Admitted, MemoryStore, Refused, Slot, Store
+from asgi_aiproxy.keys import Key, KeyPool, Lease, NoKeyError, shared_pool
+from asgi_aiproxy.keys.encryption import NoEncryption
+from asgi_aiproxy.stores import Admitted, ConcurrencySlot, Denied, MemoryStore, Store
 from tests.keys.conftest import Pools, until
 
 pytestmark = pytest.mark.anyio
@@ -142,7 +142,7 @@ async def test_one_good_key_is_found_among_a_hundred_that_are_used_up(worker: Po
 
 async def test_who_waits_gets_what_another_process_gives_back(worker: Pools) -> None:
     key = Key("sk", id="a", concurrency=1)
-    first, second = await worker(key), await worker(key, wait=30)
+    first, second = await worker(key), await worker(key, max_wait_seconds=30)
     held = await first.acquire()
     waiting = asyncio.create_task(second.acquire())
     await asyncio.sleep(0.05)
@@ -154,7 +154,7 @@ async def test_who_waits_gets_what_another_process_gives_back(worker: Pools) -> 
 
 async def test_who_waits_longest_in_a_process_goes_first(worker: Pools) -> None:
     key = Key("sk", id="a", concurrency=1)
-    pool, other = await worker(key, wait=30), await worker(key)
+    pool, other = await worker(key, max_wait_seconds=30), await worker(key)
     held = await other.acquire()
     order: list[int] = []
 
@@ -175,7 +175,7 @@ async def test_who_waits_longest_in_a_process_goes_first(worker: Pools) -> None:
 
 
 async def test_a_wait_has_an_end(worker: Pools) -> None:
-    pool = await worker(Key("sk", id="a", concurrency=1), wait=0.1)
+    pool = await worker(Key("sk", id="a", concurrency=1), max_wait_seconds=0.1)
     async with pool.lease():
         with pytest.raises(NoKeyError):
             async with asyncio.timeout(10):
@@ -187,7 +187,7 @@ async def test_a_wait_has_an_end(worker: Pools) -> None:
 
 async def test_nothing_is_exceeded_or_lost_when_many_calls_come_and_leave(worker: Pools) -> None:
     keys = [Key("a", id="a", concurrency=2), Key("b", id="b", concurrency=3)]
-    pools = [await worker(*keys, wait=60) for _ in range(3)]
+    pools = [await worker(*keys, max_wait_seconds=60) for _ in range(3)]
     busy: Counter[str] = Counter()
     most: Counter[str] = Counter()
     rng = random.Random(3)
@@ -219,7 +219,7 @@ async def _none_held(pool: KeyPool, *ids: str) -> bool:
     part = pool._shared
     assert part is not None
     slots = [slot for slot in pool._slots.values() if slot.key.id in ids]
-    grants = [Slot(part.account, f"{slot.tag}:slots", None) for slot in slots]
+    grants = [ConcurrencySlot(part.account, f"{slot.tag}:slots", None) for slot in slots]
     assert len(grants) == len(ids)
     return all(level.used == 0 for level in await part.table.store.peek(grants))
 
@@ -227,7 +227,7 @@ async def _none_held(pool: KeyPool, *ids: str) -> bool:
 async def test_what_a_process_held_that_is_gone_comes_back_by_itself(
     worker: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared, "_TTL", 0.6)
+    monkeypatch.setattr(shared_pool, "_TTL", 0.6)
     key = Key("sk", id="a", concurrency=1)
     dies, lives = await worker(key), await worker(key)
     await dies.acquire()
@@ -237,7 +237,7 @@ async def test_what_a_process_held_that_is_gone_comes_back_by_itself(
 
 
 async def test_a_long_use_stays_counted(worker: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "_TTL", 0.6)
+    monkeypatch.setattr(shared_pool, "_TTL", 0.6)
     key = Key("sk", id="a", concurrency=1)
     first, second = await worker(key), await worker(key)
     held = await first.acquire()
@@ -255,7 +255,7 @@ class Counting(MemoryStore):
         super().__init__()
         self.calls: Counter[str] = Counter()
 
-    async def admit(self, *arguments: Any, **options: Any) -> Admitted | Refused:
+    async def admit(self, *arguments: Any, **options: Any) -> Admitted | Denied:
         self.calls["admit"] += 1
         return await super().admit(*arguments, **options)
 
@@ -291,8 +291,8 @@ async def test_the_store_is_asked_once_for_keys_with_limits_and_never_for_others
         store.calls.clear()
         for _ in range(20):
             async with pool.lease() as lease:
-                lease.settle(200)
-                lease.spend(10)
+                lease.report(200)
+                lease.count_tokens(10)
         await asyncio.sleep(0.01)
         assert store.calls == expected
 
@@ -327,7 +327,7 @@ async def test_a_call_that_leaves_while_the_store_is_asked_holds_nothing(
     async with client() as store:
         admit = store.admit
 
-        async def slow(*arguments: Any, **options: Any) -> Admitted | Refused:
+        async def slow(*arguments: Any, **options: Any) -> Admitted | Denied:
             found = await admit(*arguments, **options)
             asked.set()
             await asyncio.sleep(60)
@@ -375,7 +375,7 @@ async def _walk(steps: list[Step], limits: list[tuple[int | None, int | None]]) 
         for n, (concurrency, rpm) in enumerate(limits)
     ]
     pools = [
-        KeyPool(keys, name="v", store=store, sealer=Unsealed(), clock=lambda: 1000.0)
+        KeyPool(keys, name="v", store=store, sealer=NoEncryption(), clock=lambda: 1000.0)
         for _ in range(3)
     ]
     held: list[Lease] = []

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import ConfigurationError
-from asgi_aiproxy.keys import Health, Key, KeyPool, NoKeyError, Unsealed, shared
-from asgi_aiproxy.stores import MemoryStore, Slot, StoreUnavailableError
+from asgi_aiproxy.keys import Health, Key, KeyPool, NoEncryption, NoKeyError, shared_pool
+from asgi_aiproxy.stores import ConcurrencySlot, MemoryStore, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
 from tests.keys.conftest import ids, is_so, until
 from tests.redis_server import Server, die_with_parent, server as started
@@ -45,7 +45,7 @@ async def worker(server: Server) -> AsyncIterator[Callable[..., KeyPool]]:
 
     def worker(*keys: Key, **options: Any) -> KeyPool:
         stores.append(RedisStore(server.url, timeout=options.pop("timeout", LIMIT)))
-        options = {"sealer": Unsealed(), "cooldown": 60.0, **options}
+        options = {"sealer": NoEncryption(), "cooldown": 60.0, **options}
         pools.append(KeyPool(keys, name="v", store=stores[-1], **options))
         return pools[-1]
 
@@ -113,7 +113,7 @@ async def test_calls_go_on_while_the_store_is_away_and_what_was_found_out_is_tol
 async def test_what_is_in_use_when_the_store_comes_back_is_counted_again(
     worker: Callable[..., KeyPool], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared, "_TTL", 1.5)
+    monkeypatch.setattr(shared_pool, "_TTL", 1.5)
     first, second = worker(LIMITED), worker(LIMITED)
     async with first, second:
         before = await first.acquire()
@@ -134,8 +134,8 @@ async def test_what_is_in_use_when_the_store_comes_back_is_counted_again(
 async def test_fail_closed_uses_no_key_whose_limits_can_not_be_checked(
     worker: Callable[..., KeyPool], server: Server
 ) -> None:
-    pool = worker(LIMITED, FREE, away="fail_closed")
-    alone = worker(LIMITED, away="fail_closed", wait=60)
+    pool = worker(LIMITED, FREE, on_store_outage="fail_closed")
+    alone = worker(LIMITED, on_store_outage="fail_closed", max_wait_seconds=60)
     async with pool, alone:
         await until(lambda: _can(pool, key_id="limited"))
         await until(lambda: _can(alone))
@@ -177,14 +177,15 @@ async def test_a_process_that_starts_while_the_store_is_away_has_the_keys_given_
 
 WORKER = """
 import asyncio, sys
-from asgi_aiproxy.keys import Key, KeyPool, shared
+from asgi_aiproxy.keys import Key, KeyPool
+from asgi_aiproxy.keys import shared_pool
 from asgi_aiproxy.stores.redis import RedisStore
 
-shared._TTL = 2.0
+shared_pool._TTL = 2.0
 key = Key("sk", id="a", concurrency=6)
 
 async def main():
-    pool = KeyPool(key, name="v", store=RedisStore(sys.argv[1], timeout=5), wait=30)
+    pool = KeyPool(key, name="v", store=RedisStore(sys.argv[1], timeout=5), max_wait_seconds=30)
 
     async def call():
         while True:
@@ -211,7 +212,7 @@ def process(server: Server) -> subprocess.Popen[bytes]:
 async def test_what_killed_processes_held_comes_back(
     server: Server, worker: Callable[..., KeyPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared, "_TTL", 2.0)
+    monkeypatch.setattr(shared_pool, "_TTL", 2.0)
     workers = [process(server) for _ in range(3)]
     key = Key("sk", id="a", concurrency=6)
     pool = worker(key, timeout=5.0)
@@ -221,7 +222,7 @@ async def test_what_killed_processes_held_comes_back(
             line = await asyncio.to_thread(one.stdout.readline)
             assert line == b"used\n"
         store = pool.table.store  # type: ignore[union-attr]
-        slots = Slot("pool:v", f"{pool._slots['a'].tag}:slots", None)
+        slots = ConcurrencySlot("pool:v", f"{pool._slots['a'].tag}:slots", None)
         for _ in range(50):
             (level,) = await store.peek([slots])
             assert level.used <= 6
@@ -250,4 +251,4 @@ def test_a_pool_in_a_store_needs_a_name_lest_it_meets_another_vendors() -> None:
 
 def test_there_is_no_estimate_for_keys() -> None:
     with pytest.raises(ConfigurationError, match="fail_open"):
-        KeyPool("sk", name="v", store=MemoryStore(), away="local_estimate")  # type: ignore[arg-type]
+        KeyPool("sk", name="v", store=MemoryStore(), on_store_outage="local_estimate")  # type: ignore[arg-type]

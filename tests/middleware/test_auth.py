@@ -17,12 +17,12 @@ from asgi_aiproxy import (
     Principal,
     ProviderRouter,
 )
-from asgi_aiproxy.credentials import credential
-from asgi_aiproxy.identity import SCOPE_KEY
+from asgi_aiproxy.accounts import Tokens
+from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.middleware import static_tokens, stored_tokens
+from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore
-from asgi_aiproxy.tenants import Tokens
 from tests import asgi
 from tests.upstreams import Upstream, answers
 
@@ -94,7 +94,7 @@ PLACES: list[tuple[str, Mapping[str, str], str | None]] = [
 def test_a_credential_is_found_where_the_vendors_clients_put_it(
     path: str, headers: Mapping[str, str], token: str | None
 ) -> None:
-    assert credential(asgi.scope_of("GET", path, headers=headers)) == token
+    assert find_credential(asgi.scope_of("GET", path, headers=headers)) == token
 
 
 @pytest.mark.parametrize(("path", "headers", "token"), PLACES)
@@ -383,7 +383,7 @@ def pins(inner: Inner) -> list[bytes]:
 
 
 async def test_a_key_is_named_only_by_who_may() -> None:
-    secret, app, inner = await doorkeeper(may_pin=True)
+    secret, app, inner = await doorkeeper(may_choose_key=True)
     await ask(app, f"{secret}-team-a")
     assert pins(inner) == [b"team-a"]
     await ask(app, f"{secret}-team-a", headers={"x-auth-id": "other"})
@@ -399,7 +399,7 @@ async def test_a_key_is_named_only_by_who_may() -> None:
 async def test_a_pinned_token_is_served_with_its_key_and_no_other() -> None:
     upstream = Upstream(answers())
     store = MemoryStore()
-    secret, _ = await Tokens(store).issue(may_pin=True)
+    secret, _ = await Tokens(store).issue(may_choose_key=True)
     keys = KeyPool([Key("sk-a", id="a"), Key("sk-b", id="b")])
     shim = OpenAIShim(OPENAI.using(keys), transport=upstream.transport)
     app = Authenticate(shim, verify=stored_tokens(store))

@@ -16,8 +16,8 @@ from asgi_aiproxy import (
     Principal,
     lifespan,
 )
-from asgi_aiproxy.identity import SCOPE_KEY
 from asgi_aiproxy.middleware import static_tokens
+from asgi_aiproxy.principal import SCOPE_KEY
 from tests import asgi
 from tests.upstreams import Upstream, answers, refuses
 
@@ -295,7 +295,7 @@ async def test_other_scopes_pass_and_the_app_is_opened() -> None:
 
 async def test_a_websocket_without_a_key_is_refused() -> None:
     keys = KeyPool([Key("sk-1", concurrency=1)])
-    with keys.take():
+    with keys.acquire_nowait():
         scope = asgi.scope_of("GET", "/x", type="websocket")
         async with asgi.Exchange(InjectKey(App(), pool=keys), scope) as exchange:
             exchange._in.put_nowait({"type": "websocket.connect"})

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from asgi_aiproxy import Authenticate, OpenAIShim, Principal
 from asgi_aiproxy.middleware import Quota
-from asgi_aiproxy.middleware.base import Wrapper
+from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore
 from tests import asgi
@@ -19,7 +19,7 @@ from tests import asgi
 pytestmark = pytest.mark.anyio
 
 
-class Loud(Wrapper):
+class Loud(Middleware):
     """Says when it opens and closes."""
 
     def __init__(self, app: Any, said: list[str]) -> None:

@@ -13,16 +13,16 @@ import pytest
 
 from asgi_aiproxy import ConfigurationError, Principal
 from asgi_aiproxy._asgi import Receive, Scope, Send
-from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.gate import GATE_KEY
-from asgi_aiproxy.identity import Budget, Limits
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.exchange.admission import GATE_KEY
 from asgi_aiproxy.middleware import Quota
-from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios, Sent
-from asgi_aiproxy.stores import MemoryStore, Slot
-from asgi_aiproxy.tenants.limiter import Low
-from asgi_aiproxy.usage import Outcome
+from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios, SentRequest
+from asgi_aiproxy.principal import Budget, Limits
+from asgi_aiproxy.quotas.limiter import LowBudget
+from asgi_aiproxy.stores import ConcurrencySlot, MemoryStore
+from asgi_aiproxy.usage.record import Outcome
 from tests import asgi
-from tests.tenants.kit import COST, PRICES, Gateway, Trouble
+from tests.accounts.kit import COST, PRICES, Gateway, Trouble
 from tests.upstreams import Upstream, answers, chat_answer, chat_stream, refuses, streams
 
 pytestmark = pytest.mark.anyio
@@ -97,12 +97,12 @@ async def test_tokens_are_taken_by_an_estimate_and_corrected_by_what_was_used() 
 
 
 def grant_of(place: Gateway, end: str) -> Any:
-    from asgi_aiproxy.tenants import grants
+    from asgi_aiproxy.quotas import grants
 
     limits = place.who.limits
     found = [
-        *grants.per_request(place.who, limits),
-        *grants.per_tokens(place.who, limits, 1, lambda _: 1, place.quota._limiter.clock()),
+        *grants.request_grants(place.who, limits),
+        *grants.token_grants(place.who, limits, 1, lambda _: 1, place.quota._limiter.clock()),
     ]
     return [grant for grant in found if getattr(grant, "name", "").endswith(end)]
 
@@ -246,7 +246,7 @@ async def test_what_has_no_price_is_refused_to_who_has_a_budget_and_to_nobody_el
 
 async def test_a_budget_in_units_goes_by_ratios() -> None:
     ratios = Ratios({"m": Ratio(2, 3)})
-    who = Principal("a", ratio=0.5, limits=Limits(budgets=(Budget.units(1000),)))
+    who = Principal("a", price_ratio=0.5, limits=Limits(budgets=(Budget.units(1000),)))
     place = gateway(who=who, ratios=ratios)
     await place.ask()
     assert await place.spent() == 9  # 0.5 x 2 x (3 + 2 x 3)
@@ -281,7 +281,7 @@ async def test_the_price_list_is_loaded_without_holding_up_others() -> None:
 
 
 async def test_a_group_pays_by_its_ratio() -> None:
-    who = Principal("a", group="vip", ratio=0.5, limits=Limits(budgets=usd(1000)))
+    who = Principal("a", group="vip", price_ratio=0.5, limits=Limits(budgets=usd(1000)))
     place = gateway(who=who)
     await place.ask()
     assert await place.spent() == 12
@@ -317,7 +317,7 @@ async def test_an_answer_that_breaks_is_not_charged_but_told() -> None:
     await place.ask(stream=True)
     assert await place.spent() == 0
     (record,) = place.records
-    assert (record.outcome, record.absorbed, record.estimated) == (Outcome.FAILED, True, True)
+    assert (record.outcome, record.not_charged, record.estimated) == (Outcome.FAILED, True, True)
     assert record.cost is not None
     assert record.cost > 0
 
@@ -336,7 +336,11 @@ async def test_who_leaves_pays_for_what_was_used_until_then() -> None:
         await exchange.ended()
     spent = await place.spent()
     (record,) = place.records
-    assert (record.outcome, record.estimated, record.absorbed) == (Outcome.CUT, True, False)
+    assert (record.outcome, record.estimated, record.not_charged) == (
+        Outcome.CLIENT_DISCONNECTED,
+        True,
+        False,
+    )
     assert record.usage is not None
     assert 300 <= record.usage.input <= 500
     assert 1 <= record.usage.output < 4096
@@ -417,7 +421,7 @@ async def test_nothing_is_lost_or_charged_twice_while_the_store_is_away(late: bo
         await asyncio.sleep(0.01)
     store.away = False
     assert await place.spent() == COST
-    slots = await store.peek([Slot("caller:alice", "alice:slots", 5)])
+    slots = await store.peek([ConcurrencySlot("caller:alice", "alice:slots", 5)])
     assert slots[0].used == 0
 
 
@@ -503,16 +507,16 @@ def short(drain: Any) -> Any:
 
 
 async def test_a_low_budget_is_told_once() -> None:
-    heard: list[Low] = []
+    heard: list[LowBudget] = []
 
-    async def on_low(low: Low) -> None:
+    async def on_low(low: LowBudget) -> None:
         heard.append(low)
 
     place = gateway(who=caller(budgets=usd(300)), on_low=on_low, low=0.5)
     for _ in range(9):
         await place.ask(max_tokens=2)
         await place.settled()
-    assert heard == [Low("alice", "alice", Budget(300), 300 - 7 * COST)]
+    assert heard == [LowBudget("alice", "alice", Budget(300), 300 - 7 * COST)]
     heard.clear()
     place.who = caller(budgets=usd(10**6))
     await place.ask()
@@ -521,7 +525,7 @@ async def test_a_low_budget_is_told_once() -> None:
 
 
 async def test_a_hook_that_fails_harms_nothing() -> None:
-    def on_low(low: Low) -> None:
+    def on_low(low: LowBudget) -> None:
         raise RuntimeError("no mail today")
 
     place = gateway(who=caller(budgets=usd(30)), on_low=on_low, low=1)
@@ -584,9 +588,9 @@ async def test_the_gate_is_left_for_the_app_behind() -> None:
     await asgi.request(app, "GET", "/")
     with pytest.raises(APIError) as caught:
         await seen[0].admit(
-            "chat", [("p", "dear")], lambda: [Sent("p", "dear", body=b"x" * 10_000)]
+            "chat", [("p", "dear")], lambda: [SentRequest("p", "dear", body=b"x" * 10_000)]
         )
-    assert caught.value.kind is Kind.LIMITED
+    assert caught.value.kind is ErrorKind.LIMITED
 
 
 async def test_scopes_without_a_caller_pass_as_they_are() -> None:
@@ -624,7 +628,7 @@ def test_records_and_limits_are_plain_values() -> None:
 
 
 async def test_who_brings_its_own_key_pays_its_vendor_and_not_us() -> None:
-    place = gateway(who=caller(budgets=usd(0), rpm=1), relay={"own_keys": True})
+    place = gateway(who=caller(budgets=usd(0), rpm=1), relay={"allow_client_keys": True})
     headers = {"x-provider-key": "sk-mine"}
     answer = await place.ask(headers=headers)
     assert (answer.status, place.upstream.keys) == (200, ["sk-mine"])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import PassthroughProxy, Principal
-from asgi_aiproxy.identity import SCOPE_KEY, Budget, Limits
 from asgi_aiproxy.middleware import Authenticate, Quota
 from asgi_aiproxy.prices import Price, Prices
+from asgi_aiproxy.principal import SCOPE_KEY, Budget, Limits
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.stores import MemoryStore

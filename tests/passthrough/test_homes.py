@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import Key, KeyPool, PassthroughProxy, Principal
-from asgi_aiproxy.identity import SCOPE_KEY
-from asgi_aiproxy.passthrough.homes import Homes, References, made_in
+from asgi_aiproxy.passthrough.resource_affinity import (
+    ResourceAffinity,
+    ResourceReferences,
+    created_resource_id,
+)
+from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.stores import MemoryStore, StoreUnavailableError
@@ -165,8 +169,8 @@ async def test_what_was_not_made_is_not_remembered() -> None:
 async def test_when_its_key_rests_it_is_not_sought_elsewhere() -> None:
     worker = Worker(made(id="file-1"), answers())
     await worker.ask("POST", "/v1/files")
-    with worker.pool.take(key_id=worker.key) as lease:
-        lease.settle(429, 20.0)
+    with worker.pool.acquire_nowait(key_id=worker.key) as lease:
+        lease.report(429, 20.0)
     answer = await worker.ask("GET", "/v1/files/file-1", who=OTHERS[0])
     assert answer.status == 429
     assert int(answer.header("retry-after") or 0) in (19, 20)
@@ -264,7 +268,7 @@ async def test_while_the_store_is_away_calls_go_on() -> None:
 
 async def test_it_is_forgotten_in_time_and_when_there_is_too_much() -> None:
     clock = Clock()
-    homes = Homes(KeyPool(KEYS), clock=clock)
+    homes = ResourceAffinity(KeyPool(KEYS), clock=clock)
     await homes.remember("f", "sk-1", 100.0)
     assert await homes.of(["nothing", "f"]) == "sk-1"
     clock.now += 101
@@ -278,7 +282,7 @@ async def test_it_is_forgotten_in_time_and_when_there_is_too_much() -> None:
 async def test_a_store_in_memory_forgets_as_well() -> None:
     clock = Clock()
     store = MemoryStore(clock=clock)
-    homes = Homes(KeyPool(KEYS, name="p", store=store))
+    homes = ResourceAffinity(KeyPool(KEYS, name="p", store=store))
     for number in range(100):
         await homes.remember(f"f{number}", "sk-1", 100.0)
     clock.now += 101
@@ -289,7 +293,7 @@ async def test_a_store_in_memory_forgets_as_well() -> None:
 
 
 def test_a_body_may_name_resources_in_many_ways() -> None:
-    references = References(["file_id", "file_ids", "container", "fileUri"])
+    references = ResourceReferences(["file_id", "file_ids", "container", "fileUri"])
     body = json.dumps(
         {
             "file_id": "a",
@@ -303,9 +307,9 @@ def test_a_body_may_name_resources_in_many_ways() -> None:
     assert [name for name in references.all(body) if name != "auto"] == ["a", "b", "c", "d", "e"]
     assert not references.any(b'{"file": 1}')
     assert references.all(b'{"file_id": ') == []
-    assert not References([]).any(body)
+    assert not ResourceReferences([]).any(body)
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b'{"id": 5}', b'{"id": ""}', b"\xff"])
 def test_an_answer_that_names_nothing(answer: bytes) -> None:
-    assert made_in(answer) == ""
+    assert created_resource_id(answer) == ""

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import OpenAIShim, PassthroughProxy, Principal
-from asgi_aiproxy.identity import Budget, Limits
 from asgi_aiproxy.middleware import Authenticate, Quota
 from asgi_aiproxy.prices import Price, Prices
+from asgi_aiproxy.principal import Budget, Limits
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
-from asgi_aiproxy.stores import Level, MemoryStore
-from asgi_aiproxy.tenants.grants import reserve
-from asgi_aiproxy.usage import Outcome, UsageRecord
+from asgi_aiproxy.quotas.grants import reserve
+from asgi_aiproxy.stores import MemoryStore, UsageLevel
+from asgi_aiproxy.usage.record import Outcome, UsageRecord
 from tests import asgi
 from tests.upstreams import Upstream, answers, chat_answer, chat_stream, refuses, streams
 
@@ -50,7 +50,7 @@ class Place:
         headers = {"content-type": "application/json"}
         return await asgi.request(self.app, "POST", path, body, headers=headers)
 
-    async def level(self) -> Level:
+    async def level(self) -> UsageLevel:
         async with self.app:
             pass  # what has ended is booked and recorded
         limiter = self.quota._limiter
@@ -62,7 +62,7 @@ class Place:
 async def test_a_budget_is_spent_by_what_passes_through(stream: bool) -> None:
     place = Place(Upstream(streams() if stream else answers()), budgets=(Budget(200),))
     assert (await place.post({**BODY, "stream": stream})).status == 200
-    assert await place.level() == Level(COST)
+    assert await place.level() == UsageLevel(COST)
     assert [record.cost for record in place.records] == [COST]
     statuses = [(await place.post()).status for _ in range(10)]
     assert 429 in statuses
@@ -105,14 +105,14 @@ async def test_a_refused_request_costs_nothing_and_frees_its_place() -> None:
     place = Place(Upstream(refuses(400)), budgets=(Budget(10_000),), concurrency=1)
     for _ in range(2):
         assert (await place.post()).status == 400
-        assert await place.level() == Level(0)
+        assert await place.level() == UsageLevel(0)
 
 
 async def test_looking_at_things_counts_as_a_request_and_costs_nothing() -> None:
     place = Place(Upstream(answers(b'{"data": []}')), budgets=(Budget(0),), rpm=2, tpm=1)
     statuses = [(await asgi.request(place.app, "GET", "/v1/files")).status for _ in range(3)]
     assert statuses == [200, 200, 429]
-    assert await place.level() == Level(0)
+    assert await place.level() == UsageLevel(0)
 
 
 async def test_what_names_no_model_with_a_price_is_not_for_who_has_a_budget() -> None:
@@ -130,7 +130,7 @@ async def test_an_application_behind_it_has_no_price() -> None:
     answer = await place.post({"anything": 1}, "/any")
     assert answer.status == 200
     assert answer.header("x-ratelimit-remaining-requests") == "8"
-    assert await place.level() == Level(0)
+    assert await place.level() == UsageLevel(0)
 
 
 async def test_errors_are_in_the_vendors_words() -> None:
@@ -160,7 +160,7 @@ async def test_a_websocket_is_held_to_limits_before_anything_is_opened(
     async with asgi.Exchange(place.app, scope) as exchange:
         exchange._in.put_nowait({"type": "websocket.connect"})
         assert (await exchange.message())["status"] == status
-    assert await place.level() == Level(0)
+    assert await place.level() == UsageLevel(0)
     assert [record.outcome for record in place.records] == [Outcome.REFUSED]
 
 
@@ -174,8 +174,8 @@ async def test_a_call_costs_what_the_model_that_was_asked_for_costs_whatever_the
     )
     place.prices(Prices({"gpt-test": Price(input=1, output=10), "cheap": Price()}, listed=False))
     assert (await place.post()).status == 200
-    assert await place.level() == Level(COST)
-    assert [(record.model_asked, record.model) for record in place.records] == [
+    assert await place.level() == UsageLevel(COST)
+    assert [(record.requested_model, record.model) for record in place.records] == [
         ("gpt-test", "cheap")
     ]
 
@@ -184,4 +184,4 @@ async def test_what_names_no_model_costs_what_the_provider_is_said_to() -> None:
     place = Place(Upstream(answers(chat_answer())), budgets=(Budget(10**9),))
     place.prices(Prices({"openai/": Price(input=1, output=10)}, listed=False))
     assert (await place.post({"input_file_id": "f"}, "/v1/batches")).status == 200
-    assert await place.level() == Level(COST)
+    assert await place.level() == UsageLevel(COST)

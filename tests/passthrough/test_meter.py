@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.passthrough.meter import TAIL, Meter, Sum
+from asgi_aiproxy.passthrough.usage_meter import TAIL, SessionUsage, UsageMeter
 from tests.shared import needs_recordings
 from tests.test_recordings import ANSWERS, STREAMS, named, read, stream_of
 
@@ -17,7 +17,7 @@ LONG = "lorem ipsum " * 5000
 
 
 def metered(body: bytes, size: int = 1000) -> tuple[str, Usage | None]:
-    meter = Meter()
+    meter = UsageMeter()
     for at in range(0, len(body), size):
         meter.feed(body[at : at + size])
     return meter.told()
@@ -225,7 +225,7 @@ def test_what_tells_no_usage(text: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 100, 65536])
 def test_little_is_kept_however_long_an_answer_is(size: int) -> None:
-    meter = Meter()
+    meter = UsageMeter()
     tracemalloc.start()
     try:
         for _ in range(20_000 if size < 65536 else 1000):
@@ -249,11 +249,11 @@ def test_little_is_kept_however_long_an_answer_is(size: int) -> None:
     ],
 )
 def test_only_what_can_be_read_is_looked_at(kind: str, coding: str, read: bool) -> None:
-    assert (Meter.for_type(kind, coding) is not None) is read
+    assert (UsageMeter.for_type(kind, coding) is not None) is read
 
 
 def test_a_session_adds_up() -> None:
-    total = Sum()
+    total = SessionUsage()
     total.feed('{"type":"session.created","session":{"model":"gpt-realtime"}}')
     done = {"type": "response.done", "response": {"usage": {**RESPONSES}}}
     for _ in range(3):

@@ -9,8 +9,20 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.errors import APIError, ConfigurationError
-from asgi_aiproxy.passthrough.paths import Opened, below, checked, checked_query
-from asgi_aiproxy.passthrough.surfaces import ANTHROPIC, AZURE, GEMINI, OLLAMA, OPENAI, Surface
+from asgi_aiproxy.passthrough.path_patterns import (
+    PathPatterns,
+    relative_to_base,
+    validate_path,
+    validate_query,
+)
+from asgi_aiproxy.passthrough.vendor_paths import (
+    ANTHROPIC,
+    AZURE,
+    GEMINI,
+    OLLAMA,
+    OPENAI,
+    VendorPaths,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +30,7 @@ from asgi_aiproxy.passthrough.surfaces import ANTHROPIC, AZURE, GEMINI, OLLAMA, 
     ["/", "", "/a/b", "/a%2Fb", "/.well-known/x", "/a..b", "/...", "/a%20", "/%25", "/~a/b;v=1"],
 )
 def test_an_honest_path_stays_as_it_is(path: str) -> None:
-    assert checked(path) == path
+    assert validate_path(path) == path
 
 
 @pytest.mark.parametrize(
@@ -50,7 +62,7 @@ def test_an_honest_path_stays_as_it_is(path: str) -> None:
 )
 def test_what_a_server_might_read_as_a_path_outside_is_refused(path: str) -> None:
     with pytest.raises(APIError) as caught:
-        checked(path)
+        validate_path(path)
     assert caught.value.status == 400
 
 
@@ -59,7 +71,7 @@ def test_what_a_server_might_read_as_a_path_outside_is_refused(path: str) -> Non
 def test_whatever_passes_stays_below_its_base_however_it_is_decoded(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
     try:
-        path = checked(path)
+        path = validate_path(path)
     except APIError:
         return
     for _ in range(6):
@@ -71,7 +83,7 @@ def test_whatever_passes_stays_below_its_base_however_it_is_decoded(parts: list[
 def test_bytes_beyond_ascii_leave_encoded(text: str) -> None:
     raw = quote(text).encode().replace(b"%C3", b"\xc3").decode("latin-1")
     try:
-        path = checked("/" + raw)
+        path = validate_path("/" + raw)
     except APIError:
         return
     assert path.isascii()
@@ -81,12 +93,12 @@ def test_bytes_beyond_ascii_leave_encoded(text: str) -> None:
 @pytest.mark.parametrize("query", [b"a b", b"a\r\nb", b"a\x00", b"a#b"])
 def test_a_query_that_is_none_is_refused(query: bytes) -> None:
     with pytest.raises(APIError):
-        checked_query(query)
+        validate_query(query)
 
 
 def test_a_query_stays_as_it_is() -> None:
-    assert checked_query(b"a=1&a=%2F&b=..%2f../x?y") == "a=1&a=%2F&b=..%2f../x?y"
-    assert checked_query(b"a=\xe9") == "a=%E9"
+    assert validate_query(b"a=1&a=%2F&b=..%2f../x?y") == "a=1&a=%2F&b=..%2f../x?y"
+    assert validate_query(b"a=\xe9") == "a=%E9"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +118,7 @@ def test_a_query_stays_as_it_is() -> None:
     ],
 )
 def test_clients_may_begin_at_the_root_or_at_the_base(base: str, path: str, expected: str) -> None:
-    assert below(base, path) == expected
+    assert relative_to_base(base, path) == expected
 
 
 OPEN = [
@@ -159,19 +171,19 @@ CLOSED = [
 
 
 @pytest.mark.parametrize(("surface", "method", "path"), OPEN)
-def test_inference_and_its_resources_are_open(surface: Surface, method: str, path: str) -> None:
-    assert Opened(surface.open).name(method, path)
+def test_inference_and_its_resources_are_open(surface: VendorPaths, method: str, path: str) -> None:
+    assert PathPatterns(surface.open).match_name(method, path)
 
 
 @pytest.mark.parametrize(("surface", "method", "path"), CLOSED)
 def test_the_administration_of_the_account_is_closed(
-    surface: Surface, method: str, path: str
+    surface: VendorPaths, method: str, path: str
 ) -> None:
-    assert Opened(surface.open).name(method, path) is None
+    assert PathPatterns(surface.open).match_name(method, path) is None
 
 
 def test_patterns_mean_what_they_say() -> None:
-    opened = Opened(["/a", "/b/**", "GET /c", "/d/*/e", "POST /f.g/**"])
+    opened = PathPatterns(["/a", "/b/**", "GET /c", "/d/*/e", "POST /f.g/**"])
     for method, path, name in [
         ("GET", "/a", "a"),
         ("GET", "/a/x", None),
@@ -186,22 +198,22 @@ def test_patterns_mean_what_they_say() -> None:
         ("POST", "/f.g", "f.g"),
         ("POST", "/fxg", None),
     ]:
-        assert opened.name(method, path) == name, (method, path)
-    assert Opened([]).name("GET", "/a") is None
+        assert opened.match_name(method, path) == name, (method, path)
+    assert PathPatterns([]).match_name("GET", "/a") is None
 
 
 @pytest.mark.parametrize("pattern", ["files", "get /files", "", "GET files"])
 def test_a_pattern_that_is_none_is_told(pattern: str) -> None:
     with pytest.raises(ConfigurationError, match="is no pattern"):
-        Opened([pattern])
+        PathPatterns([pattern])
 
 
 def test_the_bases_of_all_rows_leave_their_own_apis_open() -> None:
-    from asgi_aiproxy.passthrough.site import site
+    from asgi_aiproxy.passthrough.target import make_target
     from asgi_aiproxy.providers.catalog import ROWS
 
     for row in ROWS:
-        to = site(row, None)
+        to = make_target(row, None)
         base = urlsplit(row.base_url).path.rstrip("/")
         if row.dialect.name == "openai_chat":
             assert to.operation("POST", to.local(f"{base}/chat/completions")) == "chat/completions"

@@ -13,10 +13,10 @@ from urllib.parse import quote
 import pytest
 
 from asgi_aiproxy import InjectKey, Key, KeyPool, OpenAIShim, PassthroughProxy
-from asgi_aiproxy.credentials import BlotStream, blot
+from asgi_aiproxy.credentials import StreamRedactor, redactor_for
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, azure, query
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.usage import UsageRecord
+from asgi_aiproxy.usage.record import UsageRecord
 from tests import asgi
 from tests.upstreams import Step, Upstream, answers, refuses
 
@@ -199,7 +199,7 @@ async def test_what_a_caller_brings_is_its_own_to_see() -> None:
     ],
 )
 def test_parts_of_a_key_are_not_told_either(secret: str, shown: str) -> None:
-    found = blot(secret)
+    found = redactor_for(secret)
     assert found is not None
     out = found.data(shown.encode())
     assert out.endswith(b"*")
@@ -210,7 +210,7 @@ def test_parts_of_a_key_are_not_told_either(secret: str, shown: str) -> None:
 @pytest.mark.parametrize("before", ["Bearer ", "x:", "user:", "", "ab"])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_key_within_base64_of_something_longer_is_not_told(before: str, encode: Any) -> None:
-    found = blot(SECRET)
+    found = redactor_for(SECRET)
     assert found is not None
     written = encode(f"{before}{SECRET} and after".encode())
     out = found.data(b'{"auth":"' + written + b'"}')
@@ -234,20 +234,20 @@ def _decodings(piece: bytes) -> bytes:
 
 
 def test_a_short_key_is_taken_out_where_it_is_a_word() -> None:
-    found = blot("k3y-x9")
+    found = redactor_for("k3y-x9")
     assert found is not None
     assert found.data(b'{"k":"k3y-x9","i":"ak3y-x9b"}') == b'{"k":"[key]*","i":"ak3y-x9b"}'
     assert found.headers([(b"x", b"key=k3y-x9"), (b"y", b"1")])[0] == (b"x", b"key=[key]*")
     for plain in ("error", "secret", "123", ""):  # such a word stands anywhere
-        assert blot(plain) is None
+        assert redactor_for(plain) is None
 
 
 def test_what_only_begins_like_a_key_is_left_alone() -> None:
-    found = blot("sk-12345678")
+    found = redactor_for("sk-12345678")
     assert found is not None
     text = b'{"a":"sk-1234567","b":"100% \\u0041"}'
     assert found.data(text) == text
-    stream = BlotStream(found)
+    stream = StreamRedactor(found)
     assert (
         b"".join([*(stream.feed(text[i : i + 1]) for i in range(len(text))), stream.close()])
         == text

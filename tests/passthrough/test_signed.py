@@ -12,7 +12,7 @@ from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.providers import SigV4
 from asgi_aiproxy.providers.base import Provider
-from asgi_aiproxy.upstream import Outgoing
+from asgi_aiproxy.upstream import UpstreamRequest
 from tests import asgi
 from tests.passthrough.door import Door, behind, converse
 from tests.passthrough.test_conformance import ask, chunks
@@ -28,7 +28,7 @@ INVOKE = "/model/anthropic.claude-3:0/invoke"
 CALL = b'{"max_tokens": 5, "messages": []}'
 
 
-def signature(request: Outgoing, key: str = KEY, service: str = "service") -> str:
+def signature(request: UpstreamRequest, key: str = KEY, service: str = "service") -> str:
     signed = SigV4("us-east-1", service, clock=lambda: MOMENT)(request, key)
     (found,) = [value for name, value in signed.headers if name == "authorization"]
     return found.rpartition("Signature=")[2]
@@ -72,7 +72,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_that_amazon_gives(name: str) -> None:
     path, expected = EXAMPLES[name]
-    request = Outgoing(method="GET", url=f"https://example.amazonaws.com{path}", headers=[])
+    request = UpstreamRequest(method="GET", url=f"https://example.amazonaws.com{path}", headers=[])
     assert signature(request) == expected
 
 
@@ -99,7 +99,9 @@ def test_superfluous_spaces_and_repeated_headers(
 ) -> None:
     """(Expected is what Amazon's own library, botocore, makes of the same.)"""
     url = "https://example.amazonaws.com/x"
-    assert signature(Outgoing(method="POST", url=url, headers=headers, body=b"{}")) == expected
+    assert (
+        signature(UpstreamRequest(method="POST", url=url, headers=headers, body=b"{}")) == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,19 +120,21 @@ def test_a_plus_sign_in_a_query_is_a_space_to_everybody(
     query: str, sent: str, expected: str | None
 ) -> None:
     """Amazon signs it as one (post-vanilla-query-nonunreserved), so it is sent as one."""
-    request = Outgoing(method="GET", url=f"https://example.amazonaws.com/?{query}", headers=[])
+    request = UpstreamRequest(
+        method="GET", url=f"https://example.amazonaws.com/?{query}", headers=[]
+    )
     made = SigV4("us-east-1", "service", clock=lambda: MOMENT)(request, KEY)
     assert made.url == f"https://example.amazonaws.com/?{sent}"
-    plain = Outgoing(method="GET", url=made.url, headers=[])
+    plain = UpstreamRequest(method="GET", url=made.url, headers=[])
     assert signature(request) == signature(plain)
     assert expected in (None, signature(request))
 
 
 def test_header_values_are_signed_as_the_bytes_that_are_sent() -> None:
     url = "https://example.amazonaws.com/x"
-    latin = Outgoing(method="GET", url=url, headers=[("x-amz-a", "\xc3\xa0")])
-    text = Outgoing(method="GET", url=url, headers=[("x-amz-a", "\u20ac")])
-    as_bytes = Outgoing(method="GET", url=url, headers=[("x-amz-a", "\xe2\x82\xac")])
+    latin = UpstreamRequest(method="GET", url=url, headers=[("x-amz-a", "\xc3\xa0")])
+    text = UpstreamRequest(method="GET", url=url, headers=[("x-amz-a", "\u20ac")])
+    as_bytes = UpstreamRequest(method="GET", url=url, headers=[("x-amz-a", "\xe2\x82\xac")])
     assert signature(latin) != signature(text)
     assert signature(text) == signature(as_bytes)  # one that Latin-1 cannot hold goes in UTF-8
 
@@ -155,7 +159,7 @@ def test_s3_is_refused_as_it_wants_to_be_signed_in_another_way(service: str) -> 
 )
 def test_bodies_paths_and_session_tokens(path: str, session: str, expected: str) -> None:
     """(Expected is what Amazon's own library, botocore, makes of the same.)"""
-    request = Outgoing(
+    request = UpstreamRequest(
         method="POST",
         url=f"https://example.amazonaws.com{path}",
         headers=[("content-type", "application/json"), ("x-other", "not signed")],
@@ -168,12 +172,12 @@ def test_what_can_not_be_signed_is_told() -> None:
     async def body() -> Any:
         yield b"x"
 
-    request = Outgoing(method="POST", url="https://a.example/", headers=[], body=body())
+    request = UpstreamRequest(method="POST", url="https://a.example/", headers=[], body=body())
     with pytest.raises(APIError, match="streams"):
         signature(request)
     for key in ("", "AKID", "AKID:", ":secret"):
         with pytest.raises(APIError, match="is not '<access key id>:"):
-            signature(Outgoing(method="GET", url="https://a.example/", headers=[]), key)
+            signature(UpstreamRequest(method="GET", url="https://a.example/", headers=[]), key)
     with pytest.raises(ConfigurationError, match="region"):
         SigV4("", "bedrock")
     assert repr(SigV4("eu-west-1", "bedrock")) == "SigV4('eu-west-1', 'bedrock')"
@@ -217,7 +221,7 @@ async def test_a_body_is_held_and_signed_however_it_comes(door: Door, framed: st
         (told,) = sent.all("authorization")
         url = f"http://{sent.header('host')}{INVOKE}"
         typed = [("content-type", "application/json")]
-        expected = Outgoing(method="POST", url=url, headers=typed, body=CALL)
+        expected = UpstreamRequest(method="POST", url=url, headers=typed, body=CALL)
         assert told.rpartition("Signature=")[2] == signature(expected, service="bedrock")
 
 

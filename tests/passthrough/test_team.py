@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asgi_aiproxy import Principal, ProviderRouter
-from asgi_aiproxy.identity import SCOPE_KEY
+from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from tests import asgi
 from tests.upstreams import Upstream, answers

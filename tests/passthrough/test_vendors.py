@@ -16,8 +16,8 @@ from asgi_aiproxy import (
     Principal,
     UsageRecord,
 )
-from asgi_aiproxy.identity import SCOPE_KEY
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, azure
 from asgi_aiproxy.providers.base import Provider
 from tests import asgi
@@ -267,7 +267,7 @@ async def test_a_caller_bound_to_models_gets_those(model: str) -> None:
     answer = await place.ask("POST", CHAT, {**HI, "model": model}, who)
     assert answer.status == (200 if allowed else 403)
     assert len(place.upstream.requests) == allowed
-    assert (await place.record()).model_asked == model  # a refused one is recorded, too
+    assert (await place.record()).requested_model == model  # a refused one is recorded, too
     place = Place(row=GEMINI)
     path = f"/v1beta/models/{model.replace('gpt', 'gemini')}:generateContent"
     assert (await place.ask("POST", path, b"{}", who)).status == (200 if allowed else 403)
@@ -396,7 +396,7 @@ async def test_a_caller_may_name_the_key() -> None:
     answer = await place.ask("POST", CHAT, HI, x_auth_id="sk-3")
     assert (answer.status, place.upstream.keys) == (429, ["sk-3"])
     assert (await place.ask("POST", CHAT, HI, x_auth_id="nobody")).status == 401
-    who = Principal("ada", may_pin=False)
+    who = Principal("ada", may_choose_key=False)
     place = Place()
     await place.ask("POST", CHAT, HI, who, x_auth_id="sk-3")
     assert place.upstream.keys == ["sk-1"]
@@ -519,8 +519,8 @@ async def test_what_no_key_knows_is_not_there() -> None:
 async def test_what_a_resting_key_may_know_is_not_said_to_be_missing() -> None:
     place = Place(refuses(404))
     (status, *_) = [key for key in await place.pool.status() if key.id == "sk-2"]
-    with place.pool.take(key_id=status.id) as lease:
-        lease.settle(429, 20.0)
+    with place.pool.acquire_nowait(key_id=status.id) as lease:
+        lease.report(429, 20.0)
     answer = await place.ask("GET", "/v1/files/file-1")
     assert answer.status == 429
     assert int(answer.header("retry-after") or 0) in (19, 20)
@@ -546,7 +546,7 @@ async def test_an_answer_leaves_one_record_with_its_usage() -> None:
         "openai",
         "chat/completions",
     )
-    assert (record.model_asked, record.model) == ("gpt-x", "gpt-test")
+    assert (record.requested_model, record.model) == ("gpt-x", "gpt-test")
     assert (record.face, record.outcome, record.status) == ("passthrough", "done", 200)
     assert record.first_byte is not None
     assert record.first_byte <= record.duration

@@ -18,12 +18,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 
 from asgi_aiproxy import Authenticate, InjectKey, Key, KeyPool, PassthroughProxy, UsageRecord
-from asgi_aiproxy.gate import GATE_KEY
-from asgi_aiproxy.identity import Budget, Limits, Principal
+from asgi_aiproxy.exchange.admission import GATE_KEY
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.middleware import Quota, static_tokens
 from asgi_aiproxy.passthrough import key_in_subprotocol
 from asgi_aiproxy.prices import Price, Prices
+from asgi_aiproxy.principal import Budget, Limits, Principal
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore
 from tests.passthrough.door import LIMITS, Door
@@ -532,7 +532,7 @@ async def test_a_session_is_metered(door: Door) -> None:
                 await client.recv()
         record = await at.recorded()
         assert record.usage == Usage(input=18, output=8)
-        assert (record.operation, record.model_asked, record.model) == (
+        assert (record.operation, record.requested_model, record.model) == (
             "realtime",
             "gpt-realtime",
             "gpt-realtime-1",

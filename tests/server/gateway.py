@@ -82,7 +82,7 @@ async def gateway(
     `base` is where the provider is; {url} and {port} stand for the wire's. `mounted` makes the
     host of the app, if it has one.
     """
-    pool = KeyPool([Key(SECRET, id="1", concurrency=concurrency)], wait=wait)
+    pool = KeyPool([Key(SECRET, id="1", concurrency=concurrency)], max_wait_seconds=wait)
     limits = timeouts if timeouts is not None else Timeouts(first=60.0, idle=60.0)
     transport = SocketTransport(timeouts=limits, max_connections=max_connections)
     seen: list[Gateway] = []

@@ -107,7 +107,7 @@ async def test_silence_is_filled_with_comments_between_whole_events(server: Serv
         await spoken.wait()
         await line.send(chunked(*rest, end=True))
 
-    async with gateway(server, handler, keepalive=0.06) as place:
+    async with gateway(server, handler, keepalive_seconds=0.06) as place:
         caller = await place.caller()
         caller.chat(stream=True)
         assert (await caller.head()).status == 200

@@ -40,7 +40,7 @@ import asyncio, logging, os
 from asgi_aiproxy import JSONLines, Key, KeyPool, MemoryStore, OpenAIShim, PassthroughProxy, Quota
 from asgi_aiproxy.hosting import mount
 from asgi_aiproxy.providers import OPENAI
-from asgi_aiproxy.usage import tee
+from asgi_aiproxy.usage.record import tee
 
 logging.basicConfig(level=logging.INFO)
 

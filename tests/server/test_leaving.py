@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from asgi_aiproxy import Timeouts
-from asgi_aiproxy.upstream import Outgoing
+from asgi_aiproxy.upstream import UpstreamRequest
 from tests.server.gateway import HEAD, Gateway, chunked, gateway
 from tests.server.servers import SERVERS, UVLOOP, Server
 from tests.upstreams import chat_answer, chat_stream
@@ -101,7 +101,7 @@ async def test_while_it_waits_for_a_connection(
     provider = Provider()
     limits = Timeouts(pool=60.0)
     async with gateway(server, provider, max_connections=1, timeouts=limits) as place:
-        request = Outgoing(method="POST", url=place.wire.url, headers=[])
+        request = UpstreamRequest(method="POST", url=place.wire.url, headers=[])
         other = asyncio.ensure_future(place.transport.send(request))
         await provider.reach()
         caller = await place.caller()
@@ -182,7 +182,7 @@ async def test_while_it_waits_for_the_first_token_and_is_kept_alive(
     server: Server, record_property: Note
 ) -> None:
     provider = Provider()
-    async with gateway(server, provider, keepalive=0.05) as place:
+    async with gateway(server, provider, keepalive_seconds=0.05) as place:
         caller = await place.caller()
         caller.chat(stream=True)
         await caller.head()

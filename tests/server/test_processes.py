@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.name == "nt", reason="sen
 ROOT = Path(__file__).parents[2]
 START = 60.0
 GRACE = 1
-BUILD = "asgi_aiproxy.settings:build"
+BUILD = "asgi_aiproxy.config.settings:build"
 
 COMMANDS: dict[str, list[str]] = {
     "asgi_aiproxy": ["asgi_aiproxy", "serve", "--port", "PORT"],
@@ -131,7 +131,7 @@ async def test_a_stream_without_end_does_not_keep_it_from_stopping(
         await caller.head()
         await caller.until(b"Hello")
         await gateway.stop()
-        await mock.seen[0].wait_gone()
+        await mock.requests[0].wait_gone()
         caller.leave()
 
 
@@ -149,4 +149,4 @@ async def test_hypercorn_stops_when_the_client_of_a_stream_without_end_has_left(
         caller.leave()
         async with asyncio.timeout(GRACE + START):
             await gateway.process.communicate()
-        await mock.seen[0].wait_gone()
+        await mock.requests[0].wait_gone()

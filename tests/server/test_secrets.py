@@ -26,7 +26,7 @@ from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport
-from asgi_aiproxy.upstream.dial import place
+from asgi_aiproxy.upstream.connect import parse_destination
 from tests.server.caller import CHAT, Caller
 from tests.server.gateway import HEAD, chunked
 from tests.server.servers import SERVERS
@@ -151,7 +151,7 @@ async def test_no_secret_comes_out_of_any_fate(
                 record=tee(sink, log_usage),
                 timeouts=limits,
                 attempts=1,
-                own_keys=True,
+                allow_client_keys=True,
             )
             app = Authenticate(shim, verify=static_tokens({TOKEN: "team"}))
             async with SERVERS[0](app) as running:
@@ -167,7 +167,7 @@ async def test_no_secret_comes_out_of_any_fate(
                 await shim._recorder.drain()
                 seen += [repr(each) for each in (app, shim, router, transport, *pools, *providers)]
                 seen += [repr(pool._slots["1"].key) for pool in pools]
-                seen += [repr(place(p.base_url, PROXY_URL)) for p in providers]
+                seen += [repr(parse_destination(p.base_url, PROXY_URL)) for p in providers]
             await transport.aclose()
 
     assert len(records) > 80

@@ -8,23 +8,23 @@ import pytest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores import (
     Admitted,
-    Clear,
-    Count,
+    BudgetReservation,
+    ConcurrencySlot,
+    Denied,
     Grant,
-    Level,
-    Refused,
-    Reserve,
-    Slot,
+    NotOnHold,
+    RateLimit,
     Store,
+    UsageLevel,
 )
 
 pytestmark = pytest.mark.anyio
 
 Elapse = Callable[[float], Awaitable[None]]
 
-SLOT = Slot("team", "calls", 2)
-RPM = Count("team", "rpm", 3)
-BUDGET = Reserve("team", "usd", 10, 25)
+SLOT = ConcurrencySlot("team", "calls", 2)
+RPM = RateLimit("team", "rpm", 3)
+BUDGET = BudgetReservation("team", "usd", 10, 25)
 
 
 async def given(store: Store, holder: str, *grants: Grant, ttl: float = 60.0) -> Admitted:
@@ -33,9 +33,9 @@ async def given(store: Store, holder: str, *grants: Grant, ttl: float = 60.0) ->
     return found
 
 
-async def refused(store: Store, holder: str, *grants: Grant) -> Refused:
+async def refused(store: Store, holder: str, *grants: Grant) -> Denied:
     found = await store.admit(holder, grants)
-    assert isinstance(found, Refused), found
+    assert isinstance(found, Denied), found
     return found
 
 
@@ -47,16 +47,20 @@ async def test_all_is_given_and_what_remains_is_told(store: Store) -> None:
     assert first.left == (1, 2, 15)
     assert first.holder == "a"
     assert first.choice == -1
-    second = await given(store, "b", Slot("team", "calls", None), RPM, BUDGET)
+    second = await given(store, "b", ConcurrencySlot("team", "calls", None), RPM, BUDGET)
     assert second.left == (None, 1, 5)
 
 
-@pytest.mark.parametrize("last", [SLOT, RPM, BUDGET, Clear("team", "key")])
+@pytest.mark.parametrize("last", [SLOT, RPM, BUDGET, NotOnHold("team", "key")])
 async def test_nothing_is_taken_if_one_thing_is_lacking(store: Store, last: Grant) -> None:
     await store.hold("team", "key", 60)
     for holder in "abc":
         await store.admit(holder, [last])
-    free = [Slot("team", "free", 1), Count("team", "free", 1), Reserve("team", "free", 1, 1)]
+    free = [
+        ConcurrencySlot("team", "free", 1),
+        RateLimit("team", "free", 1),
+        BudgetReservation("team", "free", 1, 1),
+    ]
     no = await refused(store, "x", *free, last)
     assert no.grant == last
     assert [level.used + level.held for level in await store.peek(free)] == [0, 0, 0]
@@ -67,29 +71,29 @@ async def test_the_first_that_is_lacking_is_told_and_the_longest_wait(store: Sto
     await given(store, "b", SLOT)
     await store.hold("team", "near", 30)
     await store.hold("team", "far", 90)
-    no = await refused(store, "c", SLOT, Clear("team", "near"), Clear("team", "far"))
+    no = await refused(store, "c", SLOT, NotOnHold("team", "near"), NotOnHold("team", "far"))
     assert (no.grant, no.left) == (SLOT, 0)
     assert no.retry_after == pytest.approx(90, abs=5)
     assert (await refused(store, "c", SLOT)).retry_after is None
 
 
 async def test_several_accounts_give_together_or_not_at_all(store: Store) -> None:
-    group = Reserve("group", "usd", 10, 15)
-    own = [Slot(f"member-{n}", "calls", 1) for n in range(20)]
+    group = BudgetReservation("group", "usd", 10, 15)
+    own = [ConcurrencySlot(f"member-{n}", "calls", 1) for n in range(20)]
     got = await given(store, "a", own[0], group, own[1])
     assert got.grants == (own[0], group, own[1])
     assert got.left == (0, 5, 0)
     no = await refused(store, "b", own[2], group, own[3])
     assert (no.grant, no.left) == (group, 5)
     assert await store.peek([*own[:4], group]) == [
-        Level(1), Level(1), Level(0), Level(0), Level(0, 10)
+        UsageLevel(1), UsageLevel(1), UsageLevel(0), UsageLevel(0), UsageLevel(0, 10)
     ]  # fmt: skip
     assert (await store.settle(got, {group: 4})).spent == {group: 4}
-    assert await store.peek([own[0], group]) == [Level(0), Level(4)]
+    assert await store.peek([own[0], group]) == [UsageLevel(0), UsageLevel(4)]
 
 
 async def test_the_first_choice_that_can_be_had_is_taken(store: Store) -> None:
-    keys = [[Clear("pool", f"k{n}"), Slot("pool", f"k{n}", 1)] for n in range(4)]
+    keys = [[NotOnHold("pool", f"k{n}"), ConcurrencySlot("pool", f"k{n}", 1)] for n in range(4)]
     await store.hold("pool", "k1", 60)
     first = await store.admit("a", [RPM], one_of=keys)
     assert isinstance(first, Admitted)
@@ -102,21 +106,24 @@ async def test_the_first_choice_that_can_be_had_is_taken(store: Store) -> None:
     assert isinstance(third, Admitted)
     assert third.choice == 3
     no = await store.admit("d", [RPM], one_of=keys)
-    assert isinstance(no, Refused)
+    assert isinstance(no, Denied)
     assert no.retry_after == pytest.approx(60, abs=5)  # k1 is the first that will do
-    assert await store.peek([RPM]) == [Level(2)]
+    assert await store.peek([RPM]) == [UsageLevel(2)]
 
 
 async def test_choices_may_lie_in_several_accounts(store: Store) -> None:
-    pools = [[Slot(f"pool-{n}", "k", 1)] for n in range(3)]
+    pools = [[ConcurrencySlot(f"pool-{n}", "k", 1)] for n in range(3)]
     for number in range(3):
-        got = await store.admit(f"{number}", [Slot("me", "c", 3)], one_of=pools)
+        got = await store.admit(f"{number}", [ConcurrencySlot("me", "c", 3)], one_of=pools)
         assert isinstance(got, Admitted)
         assert got.choice == number
-        assert got.grants == (Slot("me", "c", 3), *pools[number])
-    no = await store.admit("x", [Slot("you", "c", 3)], one_of=pools)
-    assert isinstance(no, Refused)
-    assert await store.peek([Slot("you", "c", 3), Slot("me", "c", 3)]) == [Level(0), Level(3)]
+        assert got.grants == (ConcurrencySlot("me", "c", 3), *pools[number])
+    no = await store.admit("x", [ConcurrencySlot("you", "c", 3)], one_of=pools)
+    assert isinstance(no, Denied)
+    assert await store.peek([ConcurrencySlot("you", "c", 3), ConcurrencySlot("me", "c", 3)]) == [
+        UsageLevel(0),
+        UsageLevel(3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -125,10 +132,10 @@ async def test_choices_may_lie_in_several_accounts(store: Store) -> None:
         lambda store: store.admit("", [SLOT]),
         lambda store: store.admit("a", [SLOT], ttl=0),
         lambda store: store.admit("a", [SLOT, SLOT]),
-        lambda store: store.admit("a", [RPM, Count("team", "rpm", 9)]),
-        lambda store: store.admit("a", [SLOT], one_of=[[Slot("team", "calls", 9)]]),
-        lambda store: store.admit("a", [Reserve("team", "usd", -1, 5)]),
-        lambda store: store.admit("a", [SLOT], one_of=[[Count("team", "rpm", 5, amount=-1)]]),
+        lambda store: store.admit("a", [RPM, RateLimit("team", "rpm", 9)]),
+        lambda store: store.admit("a", [SLOT], one_of=[[ConcurrencySlot("team", "calls", 9)]]),
+        lambda store: store.admit("a", [BudgetReservation("team", "usd", -1, 5)]),
+        lambda store: store.admit("a", [SLOT], one_of=[[RateLimit("team", "rpm", 5, amount=-1)]]),
     ],
 )
 async def test_what_makes_no_sense_is_said_to(
@@ -136,22 +143,24 @@ async def test_what_makes_no_sense_is_said_to(
 ) -> None:
     with pytest.raises(ConfigurationError):
         await wrong(store)
-    assert await store.peek([SLOT, RPM, Reserve("team", "usd", 0, 5)]) == [Level(0)] * 3
+    assert (
+        await store.peek([SLOT, RPM, BudgetReservation("team", "usd", 0, 5)]) == [UsageLevel(0)] * 3
+    )
 
 
 async def test_what_several_accounts_gave_is_renewed_together(store: Store, elapse: Elapse) -> None:
-    group, own = Reserve("group", "usd", 10, 15), Slot("member", "calls", 1)
-    got = await given(store, "a", own, group, Count("group", "rpm", 5), ttl=0.5)
+    group, own = BudgetReservation("group", "usd", 10, 15), ConcurrencySlot("member", "calls", 1)
+    got = await given(store, "a", own, group, RateLimit("group", "rpm", 5), ttl=0.5)
     assert await store.renew(got, 60)
     await elapse(0.6)
-    assert await store.peek([own, group]) == [Level(1), Level(0, 10)]
+    assert await store.peek([own, group]) == [UsageLevel(1), UsageLevel(0, 10)]
     assert await store.renew(got, 0.2)
     await elapse(0.3)
     assert not await store.renew(got, 60)
 
 
 async def test_there_is_nothing_to_renew_or_settle_of_counts_and_holds(store: Store) -> None:
-    got = await given(store, "a", RPM, Clear("team", "key"))
+    got = await given(store, "a", RPM, NotOnHold("team", "key"))
     assert await store.renew(got, 60)
     assert not (await store.settle(got)).first
     nothing = await given(store, "b")
@@ -166,7 +175,7 @@ async def test_there_is_nothing_to_renew_or_settle_of_counts_and_holds(store: St
 async def test_a_limit_lets_so_many_pass_in_a_window_and_no_more(
     store: Store, elapse: Elapse
 ) -> None:
-    count = Count("team", "rps", 3, window=1.0)
+    count = RateLimit("team", "rps", 3, window=1.0)
     for _ in range(3):
         await given(store, "a", count)
     no = await refused(store, "a", count)
@@ -179,7 +188,7 @@ async def test_a_limit_lets_so_many_pass_in_a_window_and_no_more(
 
 async def test_a_window_slides(store: Store, elapse: Elapse) -> None:
     """Half a window after two of three, one is left; two more once the first two are forgotten."""
-    count = Count("team", "rps", 3, window=2.0)
+    count = RateLimit("team", "rps", 3, window=2.0)
     await given(store, "a", count)
     await given(store, "a", count)
     await elapse(1.2)
@@ -190,8 +199,8 @@ async def test_a_window_slides(store: Store, elapse: Elapse) -> None:
 
 
 async def test_amounts_count(store: Store) -> None:
-    def tokens(amount: int) -> Count:
-        return Count("team", "tpm", 1000, amount=amount)
+    def tokens(amount: int) -> RateLimit:
+        return RateLimit("team", "tpm", 1000, amount=amount)
 
     assert (await given(store, "a", tokens(900))).left == (100,)
     no = await refused(store, "b", tokens(101))
@@ -203,22 +212,22 @@ async def test_amounts_count(store: Store) -> None:
 
 
 async def test_a_count_is_corrected_once_when_it_is_known(store: Store) -> None:
-    tokens = Count("team", "tpm", 1000, amount=600)
+    tokens = RateLimit("team", "tpm", 1000, amount=600)
     first = await given(store, "a", tokens)
     for _ in range(3):
         await store.settle(first, {tokens: 100})
-    assert await store.peek([tokens]) == [Level(100)]
+    assert await store.peek([tokens]) == [UsageLevel(100)]
     second = await given(store, "b", tokens)
     for _ in range(3):
         await store.settle(second, {tokens: 900})
-    assert await store.peek([tokens]) == [Level(1000)]
+    assert await store.peek([tokens]) == [UsageLevel(1000)]
 
 
 async def test_what_used_as_much_as_it_asked_for_needs_no_correction(store: Store) -> None:
     first = await given(store, "a", RPM)
     await store.settle(first)
     await store.settle(first, {RPM: 1})
-    assert await store.peek([RPM]) == [Level(1)]
+    assert await store.peek([RPM]) == [UsageLevel(1)]
 
 
 # slots
@@ -237,7 +246,7 @@ async def test_a_slot_is_free_again_when_its_holder_died(store: Store, elapse: E
     await given(store, "a", SLOT, ttl=0.3)
     await given(store, "b", SLOT)
     await elapse(0.3)
-    assert await store.peek([SLOT]) == [Level(1)]
+    assert await store.peek([SLOT]) == [UsageLevel(1)]
     await given(store, "c", SLOT)
     await refused(store, "d", SLOT)
 
@@ -246,17 +255,17 @@ async def test_a_holder_keeps_what_it_renews(store: Store, elapse: Elapse) -> No
     got = await given(store, "a", SLOT, RPM, BUDGET, ttl=0.5)
     assert await store.renew(got, 60)
     await elapse(0.6)
-    assert await store.peek([SLOT, BUDGET]) == [Level(1), Level(0, 10)]
+    assert await store.peek([SLOT, BUDGET]) == [UsageLevel(1), UsageLevel(0, 10)]
     assert await store.renew(got, 0.1)
     await elapse(0.2)
     assert not await store.renew(got, 60)
-    assert await store.peek([SLOT]) == [Level(0)]
+    assert await store.peek([SLOT]) == [UsageLevel(0)]
 
 
 async def test_a_holder_holds_one_slot_however_often_it_asks(store: Store) -> None:
     for _ in range(3):
         assert (await given(store, "a", SLOT)).left == (1,)
-    assert await store.peek([SLOT]) == [Level(1)]
+    assert await store.peek([SLOT]) == [UsageLevel(1)]
 
 
 # budgets
@@ -267,14 +276,14 @@ async def test_a_budget_is_never_exceeded_by_what_is_set_aside(store: Store) -> 
     await given(store, "b", BUDGET)
     no = await refused(store, "c", BUDGET)
     assert (no.left, no.retry_after) == (5, None)
-    assert (await given(store, "c", Reserve("team", "usd", 5, 25))).left == (0,)
+    assert (await given(store, "c", BudgetReservation("team", "usd", 5, 25))).left == (0,)
 
 
 async def test_what_was_not_used_is_given_back(store: Store) -> None:
     first = await given(store, "a", BUDGET)
     await given(store, "b", BUDGET)
     assert await store.settle(first, {BUDGET: 3}) == await settled(store, first, 3)
-    assert await store.peek([BUDGET]) == [Level(3, 10)]
+    assert await store.peek([BUDGET]) == [UsageLevel(3, 10)]
     assert (await given(store, "c", BUDGET)).left == (2,)
 
 
@@ -288,7 +297,7 @@ async def settled(store: Store, admitted: Admitted, spent: int) -> object:
 async def test_what_was_underestimated_is_charged_in_full(store: Store) -> None:
     first = await given(store, "a", BUDGET)
     assert (await store.settle(first, {BUDGET: 40})).spent == {BUDGET: 40}
-    assert (await refused(store, "b", Reserve("team", "usd", 1, 25))).left == 0
+    assert (await refused(store, "b", BudgetReservation("team", "usd", 1, 25))).left == 0
 
 
 async def test_what_is_settled_without_an_amount_is_charged_as_estimated(store: Store) -> None:
@@ -298,19 +307,19 @@ async def test_what_is_settled_without_an_amount_is_charged_as_estimated(store: 
 async def test_a_reservation_of_a_worker_that_died_is_charged(store: Store, elapse: Elapse) -> None:
     got = await given(store, "a", BUDGET, ttl=0.2)
     await elapse(0.3)
-    assert await store.peek([BUDGET]) == [Level(10, 0)]
+    assert await store.peek([BUDGET]) == [UsageLevel(10, 0)]
     late = await store.settle(got, {BUDGET: 4})
     assert late.first
     assert late.spent == {BUDGET: 4}
     assert not (await store.settle(got, {BUDGET: 9})).first
-    assert await store.peek([BUDGET]) == [Level(4, 0)]
+    assert await store.peek([BUDGET]) == [UsageLevel(4, 0)]
 
 
 async def test_a_reservation_may_be_released_when_it_expires(store: Store, elapse: Elapse) -> None:
-    budget = Reserve("team", "usd", 10, 25, on_expiry="release")
+    budget = BudgetReservation("team", "usd", 10, 25, on_expiry="release")
     got = await given(store, "a", budget, ttl=0.2)
     await elapse(0.3)
-    assert await store.peek([budget]) == [Level(0, 0)]
+    assert await store.peek([budget]) == [UsageLevel(0, 0)]
     assert (await store.settle(got, {budget: 4})).spent == {budget: 4}
 
 
@@ -320,19 +329,19 @@ async def test_settling_after_expiry_counts_also_if_nobody_looked_meanwhile(
     got = await given(store, "a", BUDGET, ttl=0.1)
     await elapse(0.3)
     assert (await store.settle(got, {BUDGET: 4})).spent == {BUDGET: 4}
-    assert await store.peek([BUDGET]) == [Level(4, 0)]
+    assert await store.peek([BUDGET]) == [UsageLevel(4, 0)]
 
 
 async def test_large_amounts_stay_exact(store: Store) -> None:
-    large = Reserve("team", "usd", 2**52 - 1, 2**53)
+    large = BudgetReservation("team", "usd", 2**52 - 1, 2**53)
     got = await given(store, "a", large)
     assert got.left == (2**52 + 1,)
     assert (await store.settle(got, {large: 2**52 - 3})).spent == {large: 2**52 - 3}
-    assert await store.peek([large]) == [Level(2**52 - 3)]
+    assert await store.peek([large]) == [UsageLevel(2**52 - 3)]
 
 
 async def test_a_budget_without_a_cap_counts(store: Store) -> None:
-    budget = Reserve("team", "usd", 10, None)
+    budget = BudgetReservation("team", "usd", 10, None)
     got = await given(store, "a", budget)
     assert got.left == (None,)
     assert (await store.settle(got, {budget: 7})).spent == {budget: 7}
@@ -341,10 +350,10 @@ async def test_a_budget_without_a_cap_counts(store: Store) -> None:
 async def test_a_budget_is_kept_while_something_is_set_aside_of_it(
     store: Store, elapse: Elapse
 ) -> None:
-    budget = Reserve("team", "2026-11", 10, 25, keep=0.2)
+    budget = BudgetReservation("team", "2026-11", 10, 25, keep=0.2)
     got = await given(store, "a", budget, ttl=60)
     await elapse(0.4)
-    assert await store.peek([budget]) == [Level(0, 10)]
+    assert await store.peek([budget]) == [UsageLevel(0, 10)]
     assert await store.renew(got, 90)
     assert (await store.settle(got, {budget: 7})).spent == {budget: 7}
 
@@ -352,29 +361,29 @@ async def test_a_budget_is_kept_while_something_is_set_aside_of_it(
 async def test_a_budget_may_be_forgotten_some_time_after_its_last_use(
     store: Store, elapse: Elapse
 ) -> None:
-    budget = Reserve("team", "2026-11", 10, 25, keep=0.4)
+    budget = BudgetReservation("team", "2026-11", 10, 25, keep=0.4)
     await store.settle(await given(store, "a", budget, ttl=0.1))
-    assert await store.peek([budget]) == [Level(10)]
+    assert await store.peek([budget]) == [UsageLevel(10)]
     await elapse(0.5)
-    assert await store.peek([budget]) == [Level(0)]
+    assert await store.peek([budget]) == [UsageLevel(0)]
 
 
 async def test_a_holder_that_reserves_again_exchanges_what_it_has(store: Store) -> None:
     await given(store, "a", BUDGET)
-    more = Reserve("team", "usd", 20, 25, on_expiry="release")
+    more = BudgetReservation("team", "usd", 20, 25, on_expiry="release")
     assert (await given(store, "a", more)).left == (5,)
-    await refused(store, "a", Reserve("team", "usd", 26, 25))
-    assert await store.peek([BUDGET]) == [Level(0, 20)]
+    await refused(store, "a", BudgetReservation("team", "usd", 26, 25))
+    assert await store.peek([BUDGET]) == [UsageLevel(0, 20)]
     again = await given(store, "a", BUDGET)
     assert (await store.settle(again, {BUDGET: 1})).first
-    assert await store.peek([BUDGET]) == [Level(1, 0)]
+    assert await store.peek([BUDGET]) == [UsageLevel(1, 0)]
 
 
 async def test_a_charge_is_booked_once_over_the_cap_too(store: Store) -> None:
-    budget = Reserve("team", "usd", 40, 25)
+    budget = BudgetReservation("team", "usd", 40, 25)
     assert await store.charge(budget, once="x") == 40
     assert await store.charge(budget, once="x") == 40
-    assert await store.charge(Reserve("team", "usd", -30, 25), once="credit") == 10
+    assert await store.charge(BudgetReservation("team", "usd", -30, 25), once="credit") == 10
     assert (await given(store, "a", BUDGET)).left == (5,)
 
 
@@ -386,21 +395,21 @@ async def test_an_admission_that_was_made_unknowingly_is_settled_once(store: Sto
     assumed = Admitted.assumed("a", [SLOT, BUDGET])
     assert (await store.settle(assumed, {BUDGET: 4})).spent == {BUDGET: 4}
     assert not (await store.settle(assumed, {BUDGET: 4})).first
-    assert await store.peek([SLOT, BUDGET]) == [Level(0), Level(4)]
+    assert await store.peek([SLOT, BUDGET]) == [UsageLevel(0), UsageLevel(4)]
 
 
 async def test_an_admission_that_was_never_made_is_settled_once(store: Store) -> None:
     assumed = Admitted.assumed("a", [SLOT, BUDGET])
     assert (await store.settle(assumed, {BUDGET: 4})).spent == {BUDGET: 4}
     assert not (await store.settle(assumed, {BUDGET: 4})).first
-    assert await store.peek([SLOT, BUDGET]) == [Level(0), Level(4)]
+    assert await store.peek([SLOT, BUDGET]) == [UsageLevel(0), UsageLevel(4)]
 
 
 async def test_an_admission_that_comes_after_it_was_settled_takes_no_budget(store: Store) -> None:
     """A server that was paused does what it was asked before, after what it was asked later."""
     await store.settle(Admitted.assumed("a", [BUDGET]), {BUDGET: 0})
     await refused(store, "a", BUDGET)
-    assert await store.peek([BUDGET]) == [Level(0, 0)]
+    assert await store.peek([BUDGET]) == [UsageLevel(0, 0)]
 
 
 async def test_after_a_holder_expired_an_assumed_settlement_corrects_it(
@@ -408,7 +417,7 @@ async def test_after_a_holder_expired_an_assumed_settlement_corrects_it(
 ) -> None:
     await given(store, "a", BUDGET, ttl=0.1)
     await elapse(0.2)
-    assert await store.peek([BUDGET]) == [Level(10)]
+    assert await store.peek([BUDGET]) == [UsageLevel(10)]
     assumed = Admitted.assumed("a", [BUDGET])
     assert (await store.settle(assumed, {BUDGET: 0})).spent == {BUDGET: 0}
     assert not (await store.settle(assumed, {BUDGET: 7})).first
@@ -424,13 +433,16 @@ async def test_what_is_on_hold_is_not_clear(store: Store, other: Store, elapse: 
     assert list(held) == ["k1"]
     assert held["k1"].value == b"429"
     assert 0 < held["k1"].seconds <= 0.5
-    no = await refused(other, "a", Clear("pool", "k1"))
+    no = await refused(other, "a", NotOnHold("pool", "k1"))
     assert no.retry_after is not None
     assert 0 < no.retry_after <= 0.5
-    assert await store.peek([Clear("pool", "k1"), Clear("pool", "k2")]) == [Level(1), Level(0)]
-    await given(store, "a", Clear("pool", "k2"))
+    assert await store.peek([NotOnHold("pool", "k1"), NotOnHold("pool", "k2")]) == [
+        UsageLevel(1),
+        UsageLevel(0),
+    ]
+    await given(store, "a", NotOnHold("pool", "k2"))
     await elapse(0.55)
-    await given(store, "a", Clear("pool", "k1"))
+    await given(store, "a", NotOnHold("pool", "k1"))
     assert await store.holds("pool") == {}
 
 
@@ -447,7 +459,7 @@ async def test_a_hold_can_be_lifted(store: Store, other: Store) -> None:
     await store.hold("pool", "k", 60)
     assert await other.lift("pool", "k")
     assert not await store.lift("pool", "k")
-    await given(store, "a", Clear("pool", "k"))
+    await given(store, "a", NotOnHold("pool", "k"))
 
 
 # many at the same time
@@ -457,16 +469,16 @@ async def test_of_five_hundred_at_once_no_more_than_the_limits_pass(
     store: Store, other: Store
 ) -> None:
     grants = [
-        Slot("busy", "calls", 60),
-        Count("busy", "rpm", 55),
-        Reserve("busy", "usd", 10, 505),
+        ConcurrencySlot("busy", "calls", 60),
+        RateLimit("busy", "rpm", 55),
+        BudgetReservation("busy", "usd", 10, 505),
     ]
     clients = (store, other)
     found = await asyncio.gather(*(clients[n % 2].admit(f"{n}", grants) for n in range(500)))
     got = [each for each in found if isinstance(each, Admitted)]
     assert len(got) == 50
     await asyncio.gather(*(store.settle(each, {grants[2]: 7}) for each in got))
-    assert await store.peek(grants) == [Level(0), Level(50), Level(350)]
+    assert await store.peek(grants) == [UsageLevel(0), UsageLevel(50), UsageLevel(350)]
 
 
 async def test_a_caller_who_leaves_does_not_disturb_others(store: Store) -> None:

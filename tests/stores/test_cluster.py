@@ -8,9 +8,16 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from asgi_aiproxy.stores import Admitted, Level, Refused, Reserve, Slot, StoreUnavailableError
+from asgi_aiproxy.stores import (
+    Admitted,
+    BudgetReservation,
+    ConcurrencySlot,
+    Denied,
+    StoreUnavailableError,
+    UsageLevel,
+)
 from asgi_aiproxy.stores.redis import RedisStore
-from asgi_aiproxy.stores.redis.link import slot_of
+from asgi_aiproxy.stores.redis.client import slot_of
 from tests.redis_server import Server, cluster, copied, replica
 
 pytestmark = pytest.mark.anyio
@@ -118,15 +125,19 @@ async def test_what_some_nodes_gave_is_given_back_if_another_refuses_or_is_away(
     for node in nodes:
         node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
     first, second, third = (account_at(number) for number in range(3))
-    grants = [Slot(first, "calls", 5), Reserve(second, "usd", 10, 100), Slot(third, "calls", 0)]
+    grants = [
+        ConcurrencySlot(first, "calls", 5),
+        BudgetReservation(second, "usd", 10, 100),
+        ConcurrencySlot(third, "calls", 0),
+    ]
     refused = await store.admit("a", grants)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Denied)
     assert refused.grant == grants[2]
-    assert await store.peek(grants) == [Level(0)] * 3
+    assert await store.peek(grants) == [UsageLevel(0)] * 3
     nodes[2].stop()
     with pytest.raises(StoreUnavailableError):
         await store.admit("b", grants)
-    assert await store.peek(grants[:2]) == [Level(0)] * 2
+    assert await store.peek(grants[:2]) == [UsageLevel(0)] * 2
     assert isinstance(await store.admit("c", grants[:2]), Admitted)
 
 

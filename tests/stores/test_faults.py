@@ -11,8 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
-from asgi_aiproxy.stores import Admitted, Count, Reserve, Slot, StoreUnavailableError
-from asgi_aiproxy.stores.redis import RedisStore, pipe
+from asgi_aiproxy.stores import (
+    Admitted,
+    BudgetReservation,
+    ConcurrencySlot,
+    RateLimit,
+    StoreUnavailableError,
+)
+from asgi_aiproxy.stores.redis import RedisStore, pipeline
 from tests.redis_server import Server, server as started
 from tests.stores.proxy import Fault, Proxy
 
@@ -117,7 +123,7 @@ async def test_a_single_call_long_after_a_failure_is_not_refused_for_it(
 async def test_when_nobody_tries_any_more_the_next_call_finds_the_server(
     store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipe, "_PATIENCE", 0)
+    monkeypatch.setattr(pipeline, "_PATIENCE", 0)
     for _ in range(2):
         stop(server)
         with pytest.raises(StoreUnavailableError):
@@ -261,7 +267,7 @@ async def test_five_hundred_calls_need_one_connection(server: Server) -> None:
 async def test_no_more_wait_than_memory_allows(
     store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipe, "_MOST", 100)
+    monkeypatch.setattr(pipeline, "_MOST", 100)
     results = await asyncio.gather(*(timed(store.add("day", {"n": 1})) for _ in range(150)))
     refused = [result for _, result in results if isinstance(result, StoreUnavailableError)]
     assert len(refused) == 50
@@ -357,8 +363,8 @@ async def test_budgets_are_exact_at_the_end_whatever_happens_meanwhile(
     """Twenty callers spend while the server comes and goes; what fails is settled later, as
     `Admitted.assumed`. Nothing is charged twice or lost, nothing stays set aside."""
     caplog.set_level(logging.ERROR)
-    budget = Reserve("team", "usd", 10, 100_000)
-    grants = [Slot("team", "calls", 1000), Count("team", "rpm", 100_000), budget]
+    budget = BudgetReservation("team", "usd", 10, 100_000)
+    grants = [ConcurrencySlot("team", "calls", 1000), RateLimit("team", "rpm", 100_000), budget]
     spent = 0
     ended = False
     unsettled: list[tuple[Admitted, int]] = []

@@ -10,12 +10,12 @@ import pytest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores import (
     Admitted,
-    Count,
-    Level,
+    BudgetReservation,
+    ConcurrencySlot,
     MemoryStore,
-    Reserve,
-    Slot,
+    RateLimit,
     StoreUnavailableError,
+    UsageLevel,
     file as stores_file,
 )
 from tests.stores.conftest import Clock
@@ -23,9 +23,9 @@ from tests.stores.conftest import Clock
 pytestmark = pytest.mark.anyio
 
 GRANTS = [
-    Slot("team", "calls", 2),
-    Count("team", "rpm", 3, window=3600),
-    Reserve("team", "usd", 10, 25),
+    ConcurrencySlot("team", "calls", 2),
+    RateLimit("team", "rpm", 3, window=3600),
+    BudgetReservation("team", "usd", 10, 25),
 ]
 
 
@@ -52,14 +52,14 @@ async def test_a_store_goes_on_where_it_ended(file: Path, clock: Clock) -> None:
     async with MemoryStore(file=file, clock=clock) as store:
         assert await store.rows("tokens") == {"a": b"\x00\xff", "b": b""}
         assert await store.version("tokens") == version
-        assert await store.peek(GRANTS) == [Level(0), Level(2), Level(3, 10)]
+        assert await store.peek(GRANTS) == [UsageLevel(0), UsageLevel(2), UsageLevel(3, 10)]
         assert await store.add("day", {"n": 1}, once="x") == {"n": 1}
         assert (await store.holds("pool"))["k"].value == b"429"
         assert await store.read("log") == [(ids[n], b"%d" % n) for n in range(3)]
         await store.append("log", b"3")
         assert (await store.read("log"))[-1][0] not in ids
         clock.now += 61  # the worker that held it is gone
-        assert await store.peek(GRANTS[2:]) == [Level(13, 0)]
+        assert await store.peek(GRANTS[2:]) == [UsageLevel(13, 0)]
         assert (await store.settle(open_, {GRANTS[2]: 1})).spent == {GRANTS[2]: 4}
 
 

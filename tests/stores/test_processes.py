@@ -8,7 +8,14 @@ import sys
 
 import pytest
 
-from asgi_aiproxy.stores import Admitted, Level, MemoryStore, Reserve, Settled, Slot
+from asgi_aiproxy.stores import (
+    Admitted,
+    BudgetReservation,
+    ConcurrencySlot,
+    MemoryStore,
+    Settled,
+    UsageLevel,
+)
 from tests.stores.conftest import Clock
 
 FORKS = """
@@ -78,14 +85,14 @@ def test_a_memory_store_forgets_accounts_that_are_no_longer_used(clock: Clock) -
     async def run() -> None:
         store = MemoryStore(clock=clock)
         for number in range(3000):
-            budget = Reserve(f"user-{number % 1000}", "month", 1, 100, keep=60)
-            slot = Slot(f"user-{number % 1000}", "calls", 5)
+            budget = BudgetReservation(f"user-{number % 1000}", "month", 1, 100, keep=60)
+            slot = ConcurrencySlot(f"user-{number % 1000}", "calls", 5)
             await store.admit(f"{number}", [budget, slot], ttl=5)
             clock.now += 0.01
         assert len(store._accounts) >= 1000
         clock.now += 120
         for number in range(3000):
-            await store.admit(f"x{number}", [Slot("one", "calls", None)], ttl=5)
+            await store.admit(f"x{number}", [ConcurrencySlot("one", "calls", None)], ttl=5)
         assert len(store._accounts) == 1
 
     asyncio.run(run())
@@ -94,13 +101,13 @@ def test_a_memory_store_forgets_accounts_that_are_no_longer_used(clock: Clock) -
 def test_a_day_after_it_expired_a_reservation_stays_charged(clock: Clock) -> None:
     async def run() -> None:
         store = MemoryStore(clock=clock)
-        budget = Reserve("team", "usd", 10, 25)
+        budget = BudgetReservation("team", "usd", 10, 25)
         got = await store.admit("a", [budget], ttl=5)
         assert isinstance(got, Admitted)
         clock.now += 10
-        assert await store.peek([budget]) == [Level(10)]
+        assert await store.peek([budget]) == [UsageLevel(10)]
         clock.now += 86_401
-        assert await store.peek([budget]) == [Level(10)]
+        assert await store.peek([budget]) == [UsageLevel(10)]
         assert await store.settle(got, {budget: 1}) == Settled(first=False, spent={budget: 10})
 
     asyncio.run(run())
@@ -109,12 +116,12 @@ def test_a_day_after_it_expired_a_reservation_stays_charged(clock: Clock) -> Non
 def test_a_budget_that_is_forgotten_takes_its_expired_reservations_with_it(clock: Clock) -> None:
     async def run() -> None:
         store = MemoryStore(clock=clock)
-        budget = Reserve("team", "month", 10, 25, keep=3600)
+        budget = BudgetReservation("team", "month", 10, 25, keep=3600)
         got = await store.admit("a", [budget], ttl=5)
         assert isinstance(got, Admitted)
         for seconds, spent in ((10, 10), (4000, 0), (90_000, 0)):
             clock.now += seconds
-            assert await store.peek([budget]) == [Level(spent)]
+            assert await store.peek([budget]) == [UsageLevel(spent)]
         assert not (await store.settle(got, {budget: 1})).first
 
     asyncio.run(run())
@@ -132,11 +139,11 @@ def test_admission_costs_the_same_however_many_accounts_there_are(accounts: int)
     async def run() -> None:
         store = MemoryStore()
         for number in range(accounts):
-            await store.admit("x", [Slot(f"{number}", "calls", 5)])
+            await store.admit("x", [ConcurrencySlot(f"{number}", "calls", 5)])
         sys.setprofile(count)
         try:
             for number in range(100):
-                await store.admit(f"{number}", [Slot("0", "calls", 500)])
+                await store.admit(f"{number}", [ConcurrencySlot("0", "calls", 500)])
         finally:
             sys.setprofile(None)
 

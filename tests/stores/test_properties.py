@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores import (
     Admitted,
-    Clear,
-    Count,
+    BudgetReservation,
+    ConcurrencySlot,
+    Denied,
     Grant,
     MemoryStore,
-    Refused,
-    Reserve,
-    Slot,
+    NotOnHold,
+    RateLimit,
     Store,
 )
 from asgi_aiproxy.stores.redis import RedisStore
@@ -32,21 +32,26 @@ LIMIT = 6
 SLOTS = 3
 
 counts = st.builds(
-    Count, st.sampled_from(ACCOUNTS), st.just("n"), st.just(LIMIT), st.just(LONG), st.integers(0, 4)
+    RateLimit,
+    st.sampled_from(ACCOUNTS),
+    st.just("n"),
+    st.just(LIMIT),
+    st.just(LONG),
+    st.integers(0, 4),
 )
-slots = st.builds(Slot, st.sampled_from(ACCOUNTS), st.just("s"), st.just(SLOTS))
+slots = st.builds(ConcurrencySlot, st.sampled_from(ACCOUNTS), st.just("s"), st.just(SLOTS))
 budgets = st.builds(
-    Reserve,
+    BudgetReservation,
     st.sampled_from(ACCOUNTS),
     st.just("b"),
     st.integers(0, 40),
     st.just(CAP),
     st.sampled_from(["charge", "release"]),
 )
-clears = st.builds(Clear, st.sampled_from(ACCOUNTS), st.sampled_from(["k1", "k2"]))
+clears = st.builds(NotOnHold, st.sampled_from(ACCOUNTS), st.sampled_from(["k1", "k2"]))
 grants = st.lists(st.one_of(counts, slots, budgets, clears), max_size=4)
 # Of two holds the one that ends first is told, which is a matter of the clock: there is one.
-choosable = st.one_of(slots, budgets, st.just(Clear("a", "k1")))
+choosable = st.one_of(slots, budgets, st.just(NotOnHold("a", "k1")))
 choices = st.lists(st.lists(choosable, max_size=2), max_size=3)
 
 admits = st.tuples(st.just("admit"), st.integers(0, 30), grants, choices)
@@ -65,7 +70,7 @@ steps = st.lists(
 
 waits = st.tuples(st.just("wait"), st.sampled_from([1, 1800, 3599, 3601, 90_000]))
 forgotten = st.builds(
-    Reserve,
+    BudgetReservation,
     st.sampled_from(ACCOUNTS),
     st.just("b"),
     st.integers(0, 40),
@@ -89,11 +94,11 @@ EVERY: Sequence[Grant] = [
     kind
     for account in ACCOUNTS
     for kind in (
-        Count(account, "n", LIMIT, LONG),
-        Slot(account, "s", SLOTS),
-        Reserve(account, "b", 0, CAP),
-        Clear(account, "k1"),
-        Clear(account, "k2"),
+        RateLimit(account, "n", LIMIT, LONG),
+        ConcurrencySlot(account, "s", SLOTS),
+        BudgetReservation(account, "b", 0, CAP),
+        NotOnHold(account, "k1"),
+        NotOnHold(account, "k2"),
     )
 ]
 
@@ -102,7 +107,7 @@ def plain(result: Any) -> Any:
     """A result without the times in it."""
     if isinstance(result, Admitted):
         return msgspec.structs.replace(result, at=0.0)
-    if isinstance(result, Refused):
+    if isinstance(result, Denied):
         wait = result.retry_after
         return msgspec.structs.replace(result, retry_after=wait and round(wait / LONG))
     return result
@@ -125,11 +130,11 @@ async def step(store: Store, action: Any, known: dict[int, Admitted]) -> Any:
             actual: dict[Grant, int] = {
                 grant: used if more else min(used, grant.amount)
                 for grant in got.grants
-                if isinstance(grant, Reserve | Count)
+                if isinstance(grant, BudgetReservation | RateLimit)
             }
             return await store.settle(got, actual)
         case ("assume", holder, wanted, used):
-            real = [grant for grant in wanted if isinstance(grant, Reserve)][:1]
+            real = [grant for grant in wanted if isinstance(grant, BudgetReservation)][:1]
             return await store.settle(
                 Admitted.assumed(f"assumed {holder}", real), dict.fromkeys(real, used)
             )
@@ -141,7 +146,7 @@ async def step(store: Store, action: Any, known: dict[int, Admitted]) -> Any:
         case ("lift", account, name):
             return await store.lift(account, name)
         case ("charge", account, amount, once):
-            return await store.charge(Reserve(account, "b", amount, CAP), once=f"{once}")
+            return await store.charge(BudgetReservation(account, "b", amount, CAP), once=f"{once}")
     raise AssertionError(action)
 
 
@@ -175,18 +180,18 @@ def test_limits_are_never_exceeded_by_what_is_given(actions: list[Any]) -> None:
             result = await step(store, action, known)
             after = dict(zip(EVERY, await store.peek(EVERY), strict=True))
             for grant, level in after.items():
-                if isinstance(grant, Slot):
+                if isinstance(grant, ConcurrencySlot):
                     assert 0 <= level.used <= SLOTS
                     continue
-                if isinstance(grant, Clear):
+                if isinstance(grant, NotOnHold):
                     continue
                 assert level.used >= 0
                 assert level.held >= 0
-                most = LIMIT if isinstance(grant, Count) else CAP
+                most = LIMIT if isinstance(grant, RateLimit) else CAP
                 total = level.used + level.held
                 if isinstance(result, Admitted) and before[grant] != level:
                     assert total <= max(most, before[grant].used + before[grant].held)
-                if isinstance(result, Refused):
+                if isinstance(result, Denied):
                     assert level == before[grant]
 
     asyncio.run(run())
@@ -201,7 +206,7 @@ def test_what_is_spent_is_what_was_settled(turns: list[tuple[int, int, bool]]) -
         store = MemoryStore()
         total = beyond = 0
         for number, (estimate, used, twice) in enumerate(turns):
-            budget = Reserve("a", "b", estimate, CAP)
+            budget = BudgetReservation("a", "b", estimate, CAP)
             got = await store.admit(f"{number}", [budget])
             if isinstance(got, Admitted):
                 await store.settle(got, {budget: used})
@@ -262,9 +267,9 @@ def test_in_no_window_of_time_do_more_pass_than_the_limit(
         passed: list[tuple[float, int]] = []
         for ticks, amount, patient in calls:
             clock.now += ticks * window / 40
-            count = Count("a", "n", LIMIT, window, amount)
+            count = RateLimit("a", "n", LIMIT, window, amount)
             found = await store.admit("x", [count])
-            if isinstance(found, Refused):
+            if isinstance(found, Denied):
                 assert found.retry_after is not None
                 assert 0 < found.retry_after <= window * 1.05 + 0.01
                 if not patient:

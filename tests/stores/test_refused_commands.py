@@ -10,9 +10,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.stores import Admitted, Count, Refused, Reserve, StoreUnavailableError
+from asgi_aiproxy.stores import (
+    Admitted,
+    BudgetReservation,
+    Denied,
+    RateLimit,
+    StoreUnavailableError,
+)
 from asgi_aiproxy.stores.redis import RedisStore
-from asgi_aiproxy.stores.redis.survey import warnings
+from asgi_aiproxy.stores.redis.server_check import warnings
 from tests.redis_server import server as started
 from tests.stores.resp import How, RedisProxy
 
@@ -29,9 +35,9 @@ def port(url: str) -> int:
 
 async def used(store: RedisStore) -> None:
     """Every shape of the store, with calls small and large."""
-    grants = [Count("team", "rpm", 6), Reserve("team", "usd", 10, 25)]
+    grants = [RateLimit("team", "rpm", 6), BudgetReservation("team", "usd", 10, 25)]
     found = [await store.admit(f"h{number}", grants) for number in range(3)]
-    assert [type(each) for each in found] == [Admitted, Admitted, Refused]
+    assert [type(each) for each in found] == [Admitted, Admitted, Denied]
     assert isinstance(found[0], Admitted)
     assert (await store.settle(found[0], {grants[1]: 3})).first
     rows: dict[str, bytes | None] = {f"{number}": b"x" for number in range(700)}
@@ -108,8 +114,8 @@ async def test_a_reply_of_another_shape_is_an_unavailable_store_and_no_other_err
     redis_url: str, prefix: str, reply: bytes
 ) -> None:
     calls = [
-        lambda store: store.admit("h", [Count("a", "n", 1)]),
-        lambda store: store.peek([Count("a", "n", 1)]),
+        lambda store: store.admit("h", [RateLimit("a", "n", 1)]),
+        lambda store: store.peek([RateLimit("a", "n", 1)]),
         lambda store: store.rows("t", ["a", "b"]),
         lambda store: store.page("t"),
         lambda store: store.get("t", "a"),

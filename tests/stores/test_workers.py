@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import redis
 
-from asgi_aiproxy.stores import Level
+from asgi_aiproxy.stores import UsageLevel
 from asgi_aiproxy.stores.redis import RedisStore
 from tests.stores import worker
 from tests.stores.worker import Task
@@ -85,7 +85,7 @@ def made(url: str, prefix: str, log: Path, **limits: int) -> Task:
     )  # fmt: skip
 
 
-async def check(task: Task) -> tuple[list[dict[str, Any]], list[Level]]:
+async def check(task: Task) -> tuple[list[dict[str, Any]], list[UsageLevel]]:
     async with RedisStore(task.url, prefix=task.prefix, timeout=20) as store:
         return events(task), await store.peek(worker.grants(task))
 
@@ -113,10 +113,10 @@ async def test_limits_hold_across_workers_and_all_is_counted(
     assert len(admitted) + sum(line["event"] == "refused" for line in told) == 200 * task.turns
     assert reasons >= ({scarce} if scarce != "all" else {"calls"})
 
-    assert slots == Level(0)
-    assert count == Level(len(admitted))
+    assert slots == UsageLevel(0)
+    assert count == UsageLevel(len(admitted))
     assert len(admitted) <= task.rpm
-    assert budget == Level(used, 0)
+    assert budget == UsageLevel(used, 0)
     assert used <= task.cap
     assert most_at_once(told) <= task.calls
     if scarce == "rpm":
@@ -143,7 +143,7 @@ async def test_killed_workers_leave_nothing_behind_and_the_books_are_exact(
             assert await asyncio.to_thread(each.wait, 90) == 0
     await asyncio.sleep(task.ttl + 0.1)
     told, (slots, _, budget) = await check(task)
-    assert slots == Level(0)
+    assert slots == UsageLevel(0)
     assert budget.held == 0
 
     fields = redis.Redis.from_url(redis_url).hgetall(f"{prefix}:{{team}}:b:usd")

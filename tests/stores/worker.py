@@ -14,7 +14,7 @@ import time
 
 import msgspec
 
-from asgi_aiproxy.stores import Admitted, Count, Grant, Reserve, Slot
+from asgi_aiproxy.stores import Admitted, BudgetReservation, ConcurrencySlot, Grant, RateLimit
 from asgi_aiproxy.stores.redis import RedisStore
 
 
@@ -32,11 +32,11 @@ class Task(msgspec.Struct):
     estimate: int
 
 
-def grants(task: Task) -> tuple[Slot, Count, Reserve]:
+def grants(task: Task) -> tuple[ConcurrencySlot, RateLimit, BudgetReservation]:
     return (
-        Slot("team", "calls", task.calls),
-        Count("team", "rpm", task.rpm, window=3600),
-        Reserve("team", "usd", task.estimate, task.cap),
+        ConcurrencySlot("team", "calls", task.calls),
+        RateLimit("team", "rpm", task.rpm, window=3600),
+        BudgetReservation("team", "usd", task.estimate, task.cap),
     )
 
 

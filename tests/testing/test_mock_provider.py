@@ -19,8 +19,8 @@ from google.genai import errors as genai_errors, types as genai_types
 from starlette.applications import Starlette
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
-from asgi_aiproxy.errors import APIError, Kind
-from asgi_aiproxy.messages import Refusal, Response, Stop, Text, ToolCall, Usage, check, fold
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.messages import Refusal, Response, StopReason, Text, ToolCall, Usage, check, fold
 from asgi_aiproxy.retry_after import retry_after
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve, serve_in_thread
 
@@ -232,9 +232,9 @@ async def test_azure_sdk_names_the_model_in_the_path(mock: MockProvider, url: st
         await sdk.chat.completions.create(
             model="mine", messages=[{"role": "user", "content": "Hi"}]
         )
-    assert mock.seen[0].path == "/openai/deployments/mine/chat/completions"
-    assert mock.seen[0].model == "mine"
-    assert mock.seen[0].secrets == {"az"}
+    assert mock.requests[0].path == "/openai/deployments/mine/chat/completions"
+    assert mock.requests[0].model == "mine"
+    assert mock.requests[0].secrets == {"az"}
 
 
 async def test_anthropic_sdk_reads_a_whole_answer(
@@ -305,8 +305,8 @@ async def test_gemini_sdk_reads_a_stream(mock: MockProvider, gemini_sdk: genai.C
     assert [c.text for c in chunks if c.text] == ["Hello ", "from ", "the ", "mock."]
     assert chunks[-1].candidates is not None
     assert chunks[-1].candidates[0].finish_reason == genai_types.FinishReason.STOP
-    assert mock.seen[0].query == "alt=sse"
-    assert mock.seen[0].dialect == "gemini"
+    assert mock.requests[0].query == "alt=sse"
+    assert mock.requests[0].dialect == "gemini"
 
 
 async def test_gemini_sdk_lists_models(gemini_sdk: genai.Client) -> None:
@@ -370,7 +370,7 @@ async def test_the_librarys_own_decoders_read_the_same_answer_in_every_dialect(
     assert text == Text("It is warm.")
     found = [(c.name, json.loads(c.arguments)) for c in calls if isinstance(c, ToolCall)]
     assert found == [(c.name, json.loads(c.arguments)) for c in (WEATHER, CLOCK)]
-    assert read.stop is Stop.TOOLS
+    assert read.stop is StopReason.TOOLS
     assert read.model == "m"
     assert read.usage is not None
     assert (read.usage.input, read.usage.output) == (12, 7)
@@ -411,7 +411,7 @@ def test_an_answers_events_are_legal_however_they_are_cut(pieces: int | None) ->
     )
     folded = fold(check(answer.events("m")))
     assert folded.blocks[1:] == (Text("One two."), WEATHER)
-    assert folded.stop is Stop.TOOLS
+    assert folded.stop is StopReason.TOOLS
     assert (
         answer.cut("abcdefg")
         == {
@@ -428,8 +428,8 @@ def test_an_answer_without_text_greets_unless_it_has_better_to_do() -> None:
     assert fold(Answer(refusal="No.").events("m")).blocks == (Refusal("No."),)
     assert fold(Answer(tool_calls=(CLOCK,)).events("m")).blocks == (CLOCK,)
     assert fold(Answer("").events("m")).blocks == ()
-    ended = fold(Answer("a", stop=Stop.LENGTH, usage=Usage(input=1, output=2)).events("m"))
-    assert (ended.stop, ended.usage) == (Stop.LENGTH, Usage(input=1, output=2))
+    ended = fold(Answer("a", stop=StopReason.LENGTH, usage=Usage(input=1, output=2)).events("m"))
+    assert (ended.stop, ended.usage) == (StopReason.LENGTH, Usage(input=1, output=2))
 
 
 async def test_an_answer_keeps_its_pace(mock: MockProvider, client: httpx2.AsyncClient) -> None:
@@ -457,7 +457,7 @@ async def test_steps_are_taken_in_order_and_then_the_usual_answer_is_given(
     texts = [a.json()["choices"][0]["message"]["content"] for a in answers[1:]]
     assert texts == ["two", "usual", "usual"]
     mock.reset()
-    assert mock.seen == []
+    assert mock.requests == []
     answer = (await ask(client, "openai")).json()
     assert answer["choices"][0]["message"]["content"] == "Hello from the mock."
 
@@ -519,7 +519,7 @@ async def test_a_wrong_key_is_refused_and_the_right_one_is_found_wherever_it_sta
         refused = await client.post(path, json=body, headers={"x-api-key": "bad"})
         assert refused.status_code == (400 if dialect == "gemini" else 401)
         error = LANGUAGES[dialect].decode_error(refused.status_code, refused.content)
-        assert error.kind is Kind.KEY_REJECTED
+        assert error.kind is ErrorKind.KEY_REJECTED
         for place in places:
             assert (await client.post(path, json=body, headers=place)).status_code == 200
         if dialect == "gemini":
@@ -565,7 +565,7 @@ async def test_a_rate_limit_tells_when_to_come_again(
     now = time.time()
     assert answer.status_code == 429
     error = LANGUAGES[dialect].decode_error(429, answer.content)
-    assert error.kind is Kind.LIMITED
+    assert error.kind is ErrorKind.LIMITED
     told = retry_after([*answer.headers.items()], now)
     if form is None:
         assert told is None
@@ -632,8 +632,8 @@ async def test_a_provider_dies_in_mid_stream(
         assert isinstance(error, httpx2.RemoteProtocolError)
         assert bool(data) == (events > 0)
         assert len(data) < len(good)
-        await mock.seen[-1].wait_over()
-        assert not mock.seen[-1].client_gone
+        await mock.requests[-1].wait_over()
+        assert not mock.requests[-1].client_gone
 
 
 async def test_a_provider_dies_in_the_midst_of_a_whole_answer(
@@ -703,9 +703,9 @@ async def test_a_silent_provider_notices_that_the_client_leaves(
     path, body = STREAMS[dialect]
     with pytest.raises(httpx2.ReadTimeout):
         await client.post(path, json=body, timeout=0.05)
-    await mock.seen[0].wait_gone()
-    assert mock.seen[0].client_gone
-    assert mock.seen[0].ended is not None
+    await mock.requests[0].wait_gone()
+    assert mock.requests[0].client_gone
+    assert mock.requests[0].ended is not None
 
 
 @pytest.mark.parametrize("events", [0, 2])
@@ -718,7 +718,7 @@ async def test_a_provider_falls_silent_in_mid_stream(
         data, error = await pieces_of(answer)
     assert isinstance(error, httpx2.ReadTimeout)
     assert data.count(b"\n\n") == events
-    await mock.seen[0].wait_gone()
+    await mock.requests[0].wait_gone()
 
 
 @dialects
@@ -783,7 +783,7 @@ async def test_seen_tells_what_was_asked(mock: MockProvider, client: httpx2.Asyn
     headers = [("X-Goog-Api-Key", "secret"), ("X-Two", "1"), ("X-Two", "2")]
     before = time.monotonic()
     await client.post(f"{path}?alt=sse", json={"contents": "Hi"}, headers=headers)
-    (seen,) = mock.seen
+    (seen,) = mock.requests
     await seen.wait_over()
     assert (seen.number, seen.method, seen.path, seen.query) == (1, "POST", path, "alt=sse")
     assert (seen.dialect, seen.operation, seen.model) == ("gemini", "chat", "a/b")
@@ -806,9 +806,9 @@ async def test_a_form_tells_its_model_and_is_no_json(
     await client.post(
         "/v1/audio/transcriptions", data={"model": "whisper-1"}, files={"file": b"abc"}
     )
-    assert mock.seen[0].model == "whisper-1"
-    assert mock.seen[0].json is None
-    assert not mock.seen[0].streamed
+    assert mock.requests[0].model == "whisper-1"
+    assert mock.requests[0].json is None
+    assert not mock.requests[0].streamed
 
 
 @pytest.mark.parametrize(
@@ -838,7 +838,7 @@ async def test_the_path_decides_the_dialect_and_a_wrong_base_url_is_nobodys(
 ) -> None:
     async with httpx2.AsyncClient(base_url=url) as client:
         await client.post(path, json={})
-    assert (mock.seen[0].dialect, mock.seen[0].operation) == (dialect, operation)
+    assert (mock.requests[0].dialect, mock.requests[0].operation) == (dialect, operation)
 
 
 async def test_a_client_that_leaves_in_mid_stream_is_noticed(
@@ -924,7 +924,7 @@ def test_the_plugins_fixtures_are_a_fresh_mock_and_its_address(
 ) -> None:
     path, body = CHATS["openai"]
     assert httpx2.post(mock_provider_url + path, json=body).status_code == 200
-    assert [seen.path for seen in mock_provider.seen] == [path]
+    assert [seen.path for seen in mock_provider.requests] == [path]
 
 
 async def test_lifespan_and_websockets_are_answered() -> None:

@@ -15,11 +15,11 @@ import trustme
 
 from asgi_aiproxy.upstream import (
     HttpxTransport,
-    Outgoing,
     ReqwestTransport,
     SocketTransport,
     Timeouts,
     Transport,
+    UpstreamRequest,
 )
 from asgi_aiproxy.upstream.base import MAX_DECODED
 
@@ -108,7 +108,7 @@ async def close(transport: Transport) -> None:
         await given.aclose()
 
 
-def post(url: str, body: Any = b"{}", **changes: Any) -> Outgoing:
+def post(url: str, body: Any = b"{}", **changes: Any) -> UpstreamRequest:
     """A request as providers are sent it, with secrets where they may stand."""
     options: dict[str, Any] = {
         "method": "POST",
@@ -121,7 +121,7 @@ def post(url: str, body: Any = b"{}", **changes: Any) -> Outgoing:
         ],
         **changes,
     }
-    return Outgoing(url=f"{url}?key=SECRET", body=body, **options)
+    return UpstreamRequest(url=f"{url}?key=SECRET", body=body, **options)
 
 
 async def rest(answer: Any) -> bytes:

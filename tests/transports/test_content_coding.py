@@ -12,9 +12,9 @@ import pytest
 import zstandard
 from hypothesis import given, settings, strategies as st
 
-from asgi_aiproxy._headers import codings_of, combined
+from asgi_aiproxy._headers import combine_values, content_codings
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.upstream.coding import Undo, plain
+from asgi_aiproxy.upstream.content_encoding import ContentDecoder, content_decoder
 
 MiB = 1024 * 1024
 
@@ -36,7 +36,7 @@ each = pytest.mark.parametrize("name", PACK)
 
 
 def decode(codings: list[str], *pieces: bytes, most: int = MiB, close: bool = True) -> bytes:
-    undo = Undo(codings, most)
+    undo = ContentDecoder(codings, most)
     out = []
     for piece in pieces:
         undo.feed(piece)
@@ -110,7 +110,7 @@ def test_codings_may_be_stacked(outer: str, inner: str) -> None:
     text = b"text in two coats " * 500
     packed = PACK[outer][1](PACK[inner][1](text))
     headers = [("content-encoding", f"{PACK[inner][0]}, {PACK[outer][0]}"), ("x", "y")]
-    left, undo = plain(headers)
+    left, undo = content_decoder(headers)
     assert left == [("x", "y")]
     assert undo is not None
     out = b""
@@ -125,7 +125,7 @@ def test_codings_may_be_stacked(outer: str, inner: str) -> None:
 @each
 def test_what_is_given_at_once_is_bounded_and_so_is_all_of_it(name: str) -> None:
     coding, pack = PACK[name]
-    undo = Undo([coding], 16 * MiB)
+    undo = ContentDecoder([coding], 16 * MiB)
     undo.feed(pack(bytes(40 * MiB)))
     sizes = []
 
@@ -177,15 +177,15 @@ def test_names_of_codings_are_read_in_all_their_spellings(
     headers = [("content-encoding", value) for value in values]
     value = values[0]
     for more in values[1:]:
-        value = combined(value, more)
-    assert codings_of(value) == codings
-    left, undo = plain(headers)
+        value = combine_values(value, more)
+    assert content_codings(value) == codings
+    left, undo = content_decoder(headers)
     assert (undo is not None) == bool(codings)
     assert left == (headers if not codings else [])
 
 
 def test_what_is_not_known_is_an_error_that_names_it() -> None:
     with pytest.raises(APIError, match="'compress'"):
-        plain([("content-encoding", "gzip, compress")])
+        content_decoder([("content-encoding", "gzip, compress")])
     with pytest.raises(APIError, match="more than 3 content codings"):
-        plain([("content-encoding", "gzip, br, gzip, br")])
+        content_decoder([("content-encoding", "gzip, br, gzip, br")])

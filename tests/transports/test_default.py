@@ -13,8 +13,8 @@ import pytest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport, Transport
 from asgi_aiproxy.upstream.base import Timeouts
-from asgi_aiproxy.upstream.dial import place
-from asgi_aiproxy.upstream.sockets import _Pool
+from asgi_aiproxy.upstream.connect import parse_destination
+from asgi_aiproxy.upstream.socket_transport import _Pool
 from tests.transports.conftest import SOCKETS, SOCKETS_UVLOOP, Kind, close, post, rest
 from tests.wire import PATIENCE, Line, Wire, again, deaf_port
 
@@ -163,7 +163,7 @@ async def test_ipv6_addresses_are_understood() -> None:
     ],
 )
 def test_urls_are_taken_apart(url: str, authority: str, target: str) -> None:
-    where = place(url, None)
+    where = parse_destination(url, None)
     assert (where.authority, where.target) == (authority, target)
 
 
@@ -176,15 +176,15 @@ async def test_places_are_given_in_turn_and_none_is_lost() -> None:
     order: list[int] = []
 
     async def wait(number: int) -> None:
-        await pool.turn(PATIENCE)
+        await pool.wait_for_slot(PATIENCE)
         order.append(number)
         await asyncio.sleep(0)
-        pool.give()
+        pool.release_slot()
 
     waiting = [asyncio.ensure_future(wait(number)) for number in range(5)]
     await asyncio.sleep(0)
     waiting[1].cancel()
-    pool.give()
+    pool.release_slot()
     waiting[0].cancel()  # it has its turn already, and passes it on
     await asyncio.wait(waiting)
     assert order == [2, 3, 4]

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trustme
 
-from asgi_aiproxy.errors import APIError, Kind as ErrorKind
+from asgi_aiproxy.errors import APIError, ErrorKind as ErrorKind
 from asgi_aiproxy.upstream import Timeouts, Transport
 from tests.transports.conftest import Kind, close, post, rest
 from tests.wire import PATIENCE, Handler, Line, Wire, closed_port, deaf_port

@@ -10,8 +10,8 @@ from hypothesis import given, strategies as st
 from asgi_aiproxy.upstream.http1 import (
     MAX_HEAD,
     MAX_HEADERS,
-    AnswerReader,
-    NotHTTPError,
+    HTTPProtocolError,
+    ResponseParser,
     request_head,
 )
 
@@ -32,8 +32,8 @@ ANSWERS = {
 }
 
 
-def read(*pieces: bytes, method: str = "POST", close: bool = False) -> tuple[AnswerReader, bytes]:
-    reader = AnswerReader(method)
+def read(*pieces: bytes, method: str = "POST", close: bool = False) -> tuple[ResponseParser, bytes]:
+    reader = ResponseParser(method)
     body = b"".join(reader.feed(piece) for piece in pieces)
     if close:
         reader.close()
@@ -59,7 +59,7 @@ def test_an_answer_that_ends_early_is_never_taken_for_whole(name: str) -> None:
     for at in range(len(raw)):
         reader, _ = read(raw[:at])
         assert not reader.done, at
-        with pytest.raises(NotHTTPError):
+        with pytest.raises(HTTPProtocolError):
             reader.close()
 
 
@@ -76,12 +76,12 @@ def test_any_chunks_in_any_pieces_give_the_body(chunks: list[bytes], data: st.Da
 @given(st.binary(max_size=300), st.integers(0, 300))
 def test_whatever_comes_it_is_read_or_refused(data: bytes, cut: int) -> None:
     for start in (b"", b"HTTP/1.1 200 OK\r\n", CHUNKED):
-        reader = AnswerReader("POST")
+        reader = ResponseParser("POST")
         try:
             reader.feed(start + data[:cut])
             reader.feed(data[cut:])
             reader.close()
-        except NotHTTPError:
+        except HTTPProtocolError:
             pass
 
 
@@ -229,9 +229,9 @@ def test_header_values_are_the_bytes_that_were_sent() -> None:
     ],
 )
 def test_what_is_no_sound_answer_is_refused(raw: bytes) -> None:
-    with pytest.raises(NotHTTPError):
+    with pytest.raises(HTTPProtocolError):
         read(raw)
-    with pytest.raises(NotHTTPError):
+    with pytest.raises(HTTPProtocolError):
         read(*[raw[at : at + 97] for at in range(0, len(raw), 97)])
 
 
@@ -250,7 +250,7 @@ def test_why_an_answer_is_refused_is_told_in_words() -> None:
         b"SSH-2.0": "does not begin with HTTP/1.1",
         CHUNKED + b"5;" + b"x" * 5000: "a chunk size or the trailers are too long",
     }.items():
-        with pytest.raises(NotHTTPError, match=why):
+        with pytest.raises(HTTPProtocolError, match=why):
             read(raw)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import h11
 from hypothesis import example, given, settings, strategies as st
 
-from asgi_aiproxy.upstream.http1 import AnswerReader, NotHTTPError
+from asgi_aiproxy.upstream.http1 import HTTPProtocolError, ResponseParser
 
 
 @dataclass
@@ -68,13 +68,13 @@ def by_h11(method: str, raw: bytes) -> Reading | None:
 
 def by_us(method: str, pieces: list[bytes]) -> Reading | None:
     """What we read; None if we refuse it, or if it is not complete."""
-    reader = AnswerReader(method)
+    reader = ResponseParser(method)
     try:
         body = b"".join([reader.feed(piece) for piece in pieces])
         reusable = reader.done and reader.reusable
         if not reader.done:
             reader.close()
-    except NotHTTPError:
+    except HTTPProtocolError:
         return None
     headers = []
     for name, value in reader.headers:

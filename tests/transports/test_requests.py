@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from asgi_aiproxy.errors import APIError, Kind as ErrorKind
+from asgi_aiproxy.errors import APIError, ErrorKind as ErrorKind
 from asgi_aiproxy.upstream import Transport
 from tests.transports.conftest import Kind, close, post, rest
 from tests.wire import PATIENCE, Line, Request, Wire, again

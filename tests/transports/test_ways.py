@@ -22,7 +22,7 @@ import hypercorn.config
 import pytest
 import trustme
 
-from asgi_aiproxy.errors import APIError, ConfigurationError, Kind as ErrorKind
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind as ErrorKind
 from asgi_aiproxy.upstream import HttpxTransport, Timeouts, Transport
 from tests.transports.conftest import (
     HTTPX_GIVEN,

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import msgspec
 
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.anthropic import request_encoder, requests, responses, streams
-from asgi_aiproxy.dialects.anthropic.echo import Echo
-from asgi_aiproxy.dialects.base import Dialect, Draft, Head, NewId, Operation
+from asgi_aiproxy.dialects.anthropic.native_stream import AnthropicNativeStream
+from asgi_aiproxy.dialects.base import Dialect, NewId, Operation, ProviderRequest, RequestSummary
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
@@ -38,12 +38,12 @@ class Anthropic(Dialect):
         """POST /v1/messages."""
         return _MESSAGES if method == "POST" and path == "/v1/messages" else None
 
-    def head(self, operation: Operation, body: bytes) -> Head:
+    def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read model and streaming."""
-        fields = _read.fields(body)
-        _read.expect_list(fields, "messages")
-        stream = _read.member(fields, "stream", _read.flag)
-        return Head(_read.model_of(fields), stream is True, fields)
+        fields = _parsing.fields(body)
+        _parsing.require_list(fields, "messages")
+        stream = _parsing.member(fields, "stream", _parsing.flag)
+        return RequestSummary(_parsing.read_model(fields), stream is True, fields)
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         """Read a message request."""
@@ -57,7 +57,7 @@ class Anthropic(Dialect):
         """Write an error body."""
         return responses.encode_error(error)
 
-    def encode_break(self, error: APIError) -> bytes:
+    def encode_stream_error(self, error: APIError) -> bytes:
         """An error frame."""
         return encode_frame(responses.encode_error(error), b"error")
 
@@ -65,7 +65,7 @@ class Anthropic(Dialect):
         """A writer of message streams."""
         return streams.Encoder(new_id=self._new_id())
 
-    def encode_request(self, request: Request) -> Draft:
+    def encode_request(self, request: Request) -> ProviderRequest:
         """Write a message request."""
         return request_encoder.encode_request(request)
 
@@ -81,20 +81,20 @@ class Anthropic(Dialect):
         """A reader of message streams."""
         return streams.Decoder()
 
-    def list_request(self) -> Draft:
+    def models_request(self) -> ProviderRequest:
         """GET /v1/models."""
-        return Draft("/v1/models", {}, query="limit=1000")
+        return ProviderRequest("/v1/models", {}, query="limit=1000")
 
-    def decode_list(self, body: bytes) -> tuple[str, ...]:
+    def decode_models(self, body: bytes) -> tuple[str, ...]:
         """Read the list."""
-        return _read.names(body, "data", "id")
+        return _parsing.names(body, "data", "id")
 
-    def forward(
+    def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
-    ) -> Draft:
+    ) -> ProviderRequest:
         """The request as it came, with the model's name."""
-        return Draft(operation.path, {**fields, "model": model})
+        return ProviderRequest(operation.path, {**fields, "model": model})
 
-    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+    def native_stream(self, *, usage_wanted: bool, exact: bool) -> AnthropicNativeStream:
         """A companion for an answer that passes through."""
-        return Echo()
+        return AnthropicNativeStream()

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from asgi_aiproxy.dialects import _media, _read
-from asgi_aiproxy.dialects.anthropic.models import Model
+from asgi_aiproxy.dialects import _media, _parsing
+from asgi_aiproxy.dialects.anthropic.capabilities import Model
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
@@ -58,7 +58,7 @@ class ContentWriter:
                 yield {"type": "redacted_thinking", "data": data}
             case ToolCall(call_id, name, arguments):
                 use = {"type": "tool_use", "id": _id(call_id), "name": name}
-                made = {**use, "input": _read.arguments(arguments, self._notes.ignored)}
+                made = {**use, "input": _parsing.arguments(arguments, self._notes.ignored)}
                 yield cached(made, part)
             case ToolResult():
                 yield self._result(part, where)
@@ -110,7 +110,7 @@ class ContentWriter:
         if media.file:
             self._notes.betas.add(_FILES_BETA)
             return {"type": "file", "file_id": media.file}
-        text = _read.text_of(media)
+        text = _parsing.document_text(media)
         if text:
             return {"type": "text", "media_type": "text/plain", "data": text}
         kind = _media.media_type(media)

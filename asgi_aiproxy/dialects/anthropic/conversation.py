@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgi_aiproxy.dialects.anthropic.capabilities import Model
 from asgi_aiproxy.dialects.anthropic.content import THOUGHTS, ContentWriter, Notes, cached
-from asgi_aiproxy.dialects.anthropic.models import Model
 from asgi_aiproxy.messages import Message, Text
 
 _MOVED = "messages[].role"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _schema
+from asgi_aiproxy.dialects import _json_schema
 
 _FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
@@ -39,11 +39,13 @@ def strict(schema: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] 
     hold at once (`allOf`), which closed objects cannot, or they are nested too deeply to be read.
     """
     try:
-        if _schema.recursive(schema):
+        if _json_schema.recursive(schema):
             return None
-        if any(_schema.resolve(schema, ref) is None for ref in _schema.references(schema)):
+        if any(
+            _json_schema.resolve(schema, ref) is None for ref in _json_schema.references(schema)
+        ):
             return None
-        return _schema.adapt(schema, _fit)
+        return _json_schema.adapt(schema, _fit)
     except (_UnfitError, RecursionError):
         return None
 
@@ -97,7 +99,7 @@ def _plain(value: Any) -> bool:
 
 def of_tool(schema: Mapping[str, Any] | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The schema of an ordinary tool's arguments, and the keywords that it lost."""
-    out = _schema.of_object(schema)
+    out = _json_schema.object_schema(schema)
     lost = tuple(name for name in ("anyOf", "oneOf", "allOf") if name in out)
     if not lost:
         return out, ()

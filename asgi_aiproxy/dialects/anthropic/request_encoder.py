@@ -7,19 +7,19 @@ import re
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read, _schema
-from asgi_aiproxy.dialects._left_out import left_out
-from asgi_aiproxy.dialects.anthropic import json_schema, models, thinking
+from asgi_aiproxy.dialects import _json_schema, _parsing
+from asgi_aiproxy.dialects._unsupported import unsupported_fields
+from asgi_aiproxy.dialects.anthropic import capabilities, json_schema, thinking
 from asgi_aiproxy.dialects.anthropic.content import NAME, Notes, cached
 from asgi_aiproxy.dialects.anthropic.conversation import Conversation
-from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.messages import Request, Tool
 
 _JSON_ONLY = "Answer with a single JSON object and nothing else."
 _JSON_OF = "Answer with JSON of this schema and nothing else: "
 
 
-def encode_request(request: Request) -> Draft:
+def encode_request(request: Request) -> ProviderRequest:
     """Write the body of POST /v1/messages."""
     return _Writer(request).draft()
 
@@ -27,13 +27,13 @@ def encode_request(request: Request) -> Draft:
 class _Writer:
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._model = models.of(request.model)
+        self._model = capabilities.of(request.model)
         self._notes = Notes()
         self._ignored = self._notes.ignored
         self._body: dict[str, Any] = {}
         self._words = ""  # an instruction of ours, for want of a parameter
 
-    def draft(self) -> Draft:
+    def draft(self) -> ProviderRequest:
         request, body = self._request, self._body
         body["model"] = request.model
         body["max_tokens"] = request.max_tokens or self._model.default_limit
@@ -62,11 +62,11 @@ class _Writer:
         if request.stream:
             body["stream"] = True
         body.update(request.extra.get(NAME, {}))
-        self._ignored += left_out(request, NAME)
+        self._ignored += unsupported_fields(request, NAME)
         betas = ",".join(sorted(self._notes.betas))
         headers = {"anthropic-beta": betas} if betas else {}
         ignored = tuple(dict.fromkeys(self._ignored))
-        return Draft("/v1/messages", body, headers=headers, ignored=ignored)
+        return ProviderRequest("/v1/messages", body, headers=headers, ignored=ignored)
 
     def _write_conversation(self, conversation: Conversation) -> None:
         system = conversation.system
@@ -81,7 +81,7 @@ class _Writer:
         turns = conversation.turns
         if not turns:  # instructions alone are not taken, so the user says them
             if not system:
-                raise _read.nothing_said()
+                raise _parsing.empty_messages_error()
             turns, system = [{"role": "user", "content": system}], []
         if any("cache_control" in block for block in system):
             self._body["system"] = system
@@ -119,7 +119,7 @@ class _Writer:
         if tool.description:
             out["description"] = tool.description
         wanted = self._model.structured if tool.strict else False
-        strict = json_schema.strict(_schema.of_object(tool.schema)) if wanted else None
+        strict = json_schema.strict(_json_schema.object_schema(tool.schema)) if wanted else None
         if strict is not None:
             out["strict"] = True
             out["input_schema"], lost = strict

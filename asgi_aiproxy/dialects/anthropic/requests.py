@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.anthropic import wire
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.anthropic import schemas
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
@@ -30,9 +30,9 @@ NAME = "anthropic"
 
 def decode_request(body: bytes) -> Request:
     """Read the body of POST /v1/messages."""
-    asked = _read.body(wire.messages_request, body)
+    asked = _parsing.body(schemas.messages_request, body)
     raw = _json.loads(body)
-    known = wire.MessagesRequest.__struct_fields__
+    known = schemas.MessagesRequest.__struct_fields__
     rest = {k: v for k, v in raw.items() if k not in known and v is not None}
     wanted = (asked.output_config and asked.output_config.format) or asked.output_format
     choice = asked.tool_choice
@@ -55,7 +55,7 @@ def decode_request(body: bytes) -> Request:
     )
 
 
-def _conversation(asked: wire.MessagesRequest, raw: dict[str, Any]) -> Iterator[Message]:
+def _conversation(asked: schemas.MessagesRequest, raw: dict[str, Any]) -> Iterator[Message]:
     if asked.system:
         parts = _parts(asked.system, raw["system"], "system")
         yield Message("system", tuple(parts))
@@ -70,7 +70,7 @@ def _conversation(asked: wire.MessagesRequest, raw: dict[str, Any]) -> Iterator[
         yield Message(message.role, tuple(parts))  # type: ignore[arg-type]
 
 
-def _parts(content: str | list[wire.Part], raw: Any, where: str) -> Iterator[Part]:
+def _parts(content: str | list[schemas.Part], raw: Any, where: str) -> Iterator[Part]:
     if isinstance(content, str):
         yield Text(content)
         return
@@ -78,22 +78,22 @@ def _parts(content: str | list[wire.Part], raw: Any, where: str) -> Iterator[Par
         yield _part(part, raw[at], f"{where}[{at}]")
 
 
-def _part(part: wire.Part, raw: dict[str, Any], where: str) -> Part:
+def _part(part: schemas.Part, raw: dict[str, Any], where: str) -> Part:
     cache = {NAME: {"cache_control": part.cache_control}} if part.cache_control else {}
     match part:
-        case wire.Part(type="text", text=str(text)):
+        case schemas.Part(type="text", text=str(text)):
             return Text(text, extra=cache)
-        case wire.Part(type="image" | "document", source=wire.Source()):
+        case schemas.Part(type="image" | "document", source=schemas.Source()):
             return _media(part, where, cache)
-        case wire.Part(type="tool_use", id=str(call_id), name=str(name)):
+        case schemas.Part(type="tool_use", id=str(call_id), name=str(name)):
             return ToolCall(call_id, name, _json.dumps(part.input or {}).decode(), cache)
-        case wire.Part(type="tool_result", tool_use_id=str(call_id)):
+        case schemas.Part(type="tool_result", tool_use_id=str(call_id)):
             shown = tuple(_result(part, raw, where))
             return ToolResult(call_id, shown, error=bool(part.is_error), extra=cache)
-        case wire.Part(type="thinking", thinking=str(text)):
+        case schemas.Part(type="thinking", thinking=str(text)):
             signed = {NAME: {"signature": part.signature}} if part.signature else {}
             return Reasoning(text, signed)
-        case wire.Part(type="redacted_thinking", data=str(data)):
+        case schemas.Part(type="redacted_thinking", data=str(data)):
             return Reasoning("", {NAME: {"redacted": data}})
     if part.type in _PARTS:
         raise invalid(f"{where}: not a whole part of type '{part.type}'.", where)
@@ -105,7 +105,7 @@ _PARTS = frozenset(
 )
 
 
-def _result(part: wire.Part, raw: dict[str, Any], where: str) -> Iterator[Text | Media]:
+def _result(part: schemas.Part, raw: dict[str, Any], where: str) -> Iterator[Text | Media]:
     content = part.content
     if isinstance(content, dict):
         raise invalid(f"{where}.content: expected a string or a list.", f"{where}.content")
@@ -116,26 +116,26 @@ def _result(part: wire.Part, raw: dict[str, Any], where: str) -> Iterator[Text |
             yield Text(_json.dumps(raw["content"][at]).decode())
 
 
-def _media(part: wire.Part, where: str, extra: Any) -> Media:
+def _media(part: schemas.Part, where: str, extra: Any) -> Media:
     source = part.source
     kind: Any = part.type
     name = part.title or ""
     match source:
-        case wire.Source(type="base64", media_type=media_type, data=data):
+        case schemas.Source(type="base64", media_type=media_type, data=data):
             return Media(kind=kind, media_type=media_type, data=data, name=name, extra=extra)
-        case wire.Source(type="url", url=url):
+        case schemas.Source(type="url", url=url):
             return Media(kind=kind, url=url, name=name, extra=extra)
-        case wire.Source(type="file", file_id=file):
+        case schemas.Source(type="file", file_id=file):
             return Media(kind=kind, file=file, name=name, extra=extra)
-        case wire.Source(type="text", data=text):
+        case schemas.Source(type="text", data=text):
             return Media(kind=kind, media_type="text/plain", text=text, name=name, extra=extra)
-        case wire.Source(type="content", content=list(content)):
+        case schemas.Source(type="content", content=list(content)):
             text = "\n".join(c.get("text", "") for c in content if isinstance(c, dict))
             return Media(kind=kind, media_type="text/plain", text=text, name=name, extra=extra)
     raise invalid(f"{where}.source: not a source of a known type.", f"{where}.source")
 
 
-def _tool(tool: wire.Tool, at: int) -> Tool:
+def _tool(tool: schemas.Tool, at: int) -> Tool:
     if tool.type not in (None, "custom"):
         raise invalid(
             f"tools[{at}]: Anthropic's own tool '{tool.type}' is not available from this provider.",
@@ -150,20 +150,20 @@ def _tool(tool: wire.Tool, at: int) -> Tool:
     )
 
 
-def _tool_choice(choice: wire.ToolChoice | None) -> ToolChoice | None:
+def _tool_choice(choice: schemas.ToolChoice | None) -> ToolChoice | None:
     match choice:
         case None:
             return None
-        case wire.ToolChoice(type="any"):
+        case schemas.ToolChoice(type="any"):
             return ToolChoice("required")
-        case wire.ToolChoice(type="tool", name=str(name)):
+        case schemas.ToolChoice(type="tool", name=str(name)):
             return ToolChoice("required", (name,))
-        case wire.ToolChoice(type="auto" | "none" as mode):
+        case schemas.ToolChoice(type="auto" | "none" as mode):
             return ToolChoice(mode)
     raise invalid(f"tool_choice.type: unknown type '{choice.type}'.", "tool_choice.type")
 
 
-def _thinking(asked: wire.MessagesRequest) -> Thinking | None:
+def _thinking(asked: schemas.MessagesRequest) -> Thinking | None:
     effort = (asked.output_config and asked.output_config.effort) or ""
     thinking = asked.thinking
     if thinking is None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.messages import (
     Block,
     Citation,
@@ -16,7 +16,7 @@ from asgi_aiproxy.messages import (
     Reasoning,
     Refusal,
     Response,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     Usage,
@@ -25,27 +25,27 @@ from asgi_aiproxy.messages import (
 NAME = "anthropic"
 
 STOPS = {
-    "end_turn": Stop.END,
-    "stop_sequence": Stop.END,
-    "max_tokens": Stop.LENGTH,
-    "model_context_window_exceeded": Stop.LENGTH,
-    "tool_use": Stop.TOOLS,
-    "refusal": Stop.FILTER,
+    "end_turn": StopReason.END,
+    "stop_sequence": StopReason.END,
+    "max_tokens": StopReason.LENGTH,
+    "model_context_window_exceeded": StopReason.LENGTH,
+    "tool_use": StopReason.TOOLS,
+    "refusal": StopReason.FILTER,
 }
 WORDS = {
-    Stop.END: "end_turn",
-    Stop.LENGTH: "max_tokens",
-    Stop.TOOLS: "tool_use",
-    Stop.FILTER: "refusal",
-    Stop.OTHER: "end_turn",
+    StopReason.END: "end_turn",
+    StopReason.LENGTH: "max_tokens",
+    StopReason.TOOLS: "tool_use",
+    StopReason.FILTER: "refusal",
+    StopReason.OTHER: "end_turn",
 }
 
 
-def stop_reason(stop: Stop, word: str, called: bool) -> str:
+def stop_reason(stop: StopReason, word: str, called: bool) -> str:
     """Anthropic's word: the vendor's own, if it is one of them."""
     if word in STOPS or word == "pause_turn":
         return word
-    if called and stop in (Stop.END, Stop.OTHER):
+    if called and stop in (StopReason.END, StopReason.OTHER):
         return "tool_use"
     return WORDS[stop]
 
@@ -55,31 +55,31 @@ def stop_reason(stop: Stop, word: str, called: bool) -> str:
 
 def decode_response(body: bytes) -> Response:
     """Read a whole message."""
-    answer = _read.object_in(body)
+    answer = _parsing.parse_object(body)
     if answer is None:
-        raise _read.unreadable(200, body)
+        raise _parsing.unparsable_response_error(200, body)
     raise_error(answer, body)
     content = answer.get("content")
     if isinstance(content, str):  # of some who speak Anthropic's dialect
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise _read.broken("it holds no content")
-    word = _read.text_in(answer, "stop_reason")
+        raise _parsing.truncated_response_error("it holds no content")
+    word = _parsing.get_text(answer, "stop_reason")
     return Response(
         id=str(answer.get("id") or ""),
         model=str(answer.get("model") or ""),
         blocks=tuple(_block(at, b) for at, b in enumerate(content) if isinstance(b, dict)),
-        stop=STOPS.get(word, Stop.OTHER),
+        stop=STOPS.get(word, StopReason.OTHER),
         usage=decode_usage(answer.get("usage")),
         word=word,
-        refusal=explanation(answer.get("stop_details")),
+        refusal=refusal_explanation(answer.get("stop_details")),
         extra=end_extra(answer),
     )
 
 
-def explanation(details: Any) -> str:
+def refusal_explanation(details: Any) -> str:
     """Why the model declined, in words for the reader."""
-    return _read.text_in(details, "explanation")
+    return _parsing.get_text(details, "explanation")
 
 
 def end_extra(end: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,15 +112,15 @@ def arguments_text(arguments: Any) -> str:
 
 def decode_citations(block: Mapping[str, Any]) -> Iterator[Citation]:
     """The sources of a block of text."""
-    yield from map(decode_citation, _read.objects(block.get("citations")))
+    yield from map(decode_citation, _parsing.objects(block.get("citations")))
 
 
 def decode_citation(citation: dict[str, Any]) -> Citation:
     """A source, of the web or of a document in the conversation."""
     return Citation(
-        url=_read.text_in(citation, "url"),
-        title=_read.text_in(citation, "title") or _read.text_in(citation, "document_title"),
-        quote=_read.text_in(citation, "cited_text"),
+        url=_parsing.get_text(citation, "url"),
+        title=_parsing.get_text(citation, "title") or _parsing.get_text(citation, "document_title"),
+        quote=_parsing.get_text(citation, "cited_text"),
     )
 
 
@@ -142,7 +142,7 @@ def encode_response(response: Response, new_id: str) -> bytes:
 
 
 def encode_end(
-    stop: Stop, word: str, called: bool, refusal: str, own: Mapping[str, Any]
+    stop: StopReason, word: str, called: bool, refusal: str, own: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Why a message ends; `own` is what Anthropic itself said of it."""
     reason = stop_reason(stop, word, called)
@@ -172,7 +172,7 @@ def _write(block: Block) -> Iterator[dict[str, Any]]:
                 "type": "tool_use",
                 "id": call_id,
                 "name": name,
-                "input": _read.arguments(arguments, []),
+                "input": _parsing.arguments(arguments, []),
             }
         case Opaque("anthropic", payload):
             yield dict(payload)
@@ -196,18 +196,18 @@ def decode_usage(usage: Any) -> Usage | None:
     """Read `usage`. Anthropic counts cache reads and writes beside the input: they are added."""
     if not isinstance(usage, dict):
         return None
-    read = _read.count(usage, "cache_read_input_tokens")
+    read = _parsing.read_count(usage, "cache_read_input_tokens")
     split = usage.get("cache_creation")
-    written_1h = _read.count(split, "ephemeral_1h_input_tokens")
-    written_5m = _read.count(split, "ephemeral_5m_input_tokens")
-    written = _read.count(usage, "cache_creation_input_tokens") or written_5m + written_1h
+    written_1h = _parsing.read_count(split, "ephemeral_1h_input_tokens")
+    written_5m = _parsing.read_count(split, "ephemeral_5m_input_tokens")
+    written = _parsing.read_count(usage, "cache_creation_input_tokens") or written_5m + written_1h
     return Usage(
-        input=_read.count(usage, "input_tokens") + read + written,
-        output=_read.count(usage, "output_tokens"),
+        input=_parsing.read_count(usage, "input_tokens") + read + written,
+        output=_parsing.read_count(usage, "output_tokens"),
         cache_read=read,
         cache_write=written,
         cache_write_1h=written_1h,
-        reasoning=_read.count(usage.get("output_tokens_details"), "thinking_tokens"),
+        reasoning=_parsing.read_count(usage.get("output_tokens_details"), "thinking_tokens"),
     )
 
 
@@ -232,29 +232,29 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
 # ── errors ───────────────────────────────────────────────────────────────────
 
 TYPES = {
-    Kind.INVALID: "invalid_request_error",
-    Kind.UNAUTHORIZED: "authentication_error",
-    Kind.FORBIDDEN: "permission_error",
-    Kind.NOT_FOUND: "not_found_error",
-    Kind.TOO_LARGE: "request_too_large",
-    Kind.LIMITED: "rate_limit_error",
-    Kind.KEY_REJECTED: "api_error",
-    Kind.UPSTREAM: "api_error",
-    Kind.OVERLOADED: "overloaded_error",
-    Kind.TIMEOUT: "timeout_error",
-    Kind.INTERNAL: "api_error",
+    ErrorKind.INVALID: "invalid_request_error",
+    ErrorKind.UNAUTHORIZED: "authentication_error",
+    ErrorKind.FORBIDDEN: "permission_error",
+    ErrorKind.NOT_FOUND: "not_found_error",
+    ErrorKind.TOO_LARGE: "request_too_large",
+    ErrorKind.LIMITED: "rate_limit_error",
+    ErrorKind.KEY_REJECTED: "api_error",
+    ErrorKind.UPSTREAM: "api_error",
+    ErrorKind.OVERLOADED: "overloaded_error",
+    ErrorKind.TIMEOUT: "timeout_error",
+    ErrorKind.INTERNAL: "api_error",
 }
 _KINDS = {
-    "invalid_request_error": Kind.INVALID,
-    "authentication_error": Kind.KEY_REJECTED,
-    "permission_error": Kind.KEY_REJECTED,
-    "billing_error": Kind.KEY_REJECTED,
-    "not_found_error": Kind.NOT_FOUND,
-    "request_too_large": Kind.TOO_LARGE,
-    "rate_limit_error": Kind.LIMITED,
-    "overloaded_error": Kind.OVERLOADED,
-    "timeout_error": Kind.TIMEOUT,
-    "api_error": Kind.UPSTREAM,
+    "invalid_request_error": ErrorKind.INVALID,
+    "authentication_error": ErrorKind.KEY_REJECTED,
+    "permission_error": ErrorKind.KEY_REJECTED,
+    "billing_error": ErrorKind.KEY_REJECTED,
+    "not_found_error": ErrorKind.NOT_FOUND,
+    "request_too_large": ErrorKind.TOO_LARGE,
+    "rate_limit_error": ErrorKind.LIMITED,
+    "overloaded_error": ErrorKind.OVERLOADED,
+    "timeout_error": ErrorKind.TIMEOUT,
+    "api_error": ErrorKind.UPSTREAM,
 }
 
 
@@ -273,9 +273,9 @@ def encode_error(error: APIError) -> bytes:
 
 def decode_error(status: int, body: bytes) -> APIError:
     """Read an error answer."""
-    answer = _read.object_in(body)
+    answer = _parsing.parse_object(body)
     if answer is None:
-        return _read.unreadable(status, body)
+        return _parsing.unparsable_response_error(status, body)
     return read_error(answer.get("error"), status, body)
 
 
@@ -292,15 +292,17 @@ def read_error(found: Any, status: int, body: bytes) -> APIError:
     kind = _KINDS.get(word) if isinstance(word, str) else None
     message = error.get("message")
     if not isinstance(message, str) or not message:
-        message = _read.excerpt(body)
-    if kind is None or (status >= 400 and kind_of(status) is not Kind.INVALID):
-        kind = kind_of(status)
+        message = _parsing.excerpt(body)
+    if kind is None or (status >= 400 and error_kind_for_status(status) is not ErrorKind.INVALID):
+        kind = error_kind_for_status(status)
     at = _MEMBER.match(message)
     return APIError(
         kind,
         message,
-        status=_read.client_status(status, kind),
-        param=at[1] if at is not None and kind in (Kind.INVALID, Kind.NOT_FOUND) else None,
+        status=_parsing.client_status(status, kind),
+        param=at[1]
+        if at is not None and kind in (ErrorKind.INVALID, ErrorKind.NOT_FOUND)
+        else None,
         upstream_status=status,
-        words=_read.words(word),
+        words=_parsing.words(word),
     )

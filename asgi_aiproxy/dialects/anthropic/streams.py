@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.anthropic import responses, wire
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.anthropic import responses, schemas
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -25,16 +25,16 @@ from asgi_aiproxy.messages import (
     Opaque,
     Reasoning,
     Refusal,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     Usage,
 )
 
 NAME = "anthropic"
-_decode_delta = wire.content_block_delta.decode
-_decode_deltas = wire.content_block_deltas.decode
-_InputDelta = wire.InputDelta
+_decode_delta = schemas.content_block_delta.decode
+_decode_deltas = schemas.content_block_deltas.decode
+_InputDelta = schemas.InputDelta
 
 
 class Decoder:
@@ -92,7 +92,7 @@ class Decoder:
     def close(self) -> Sequence[Event]:
         """Nothing, if the message was complete."""
         if not self.ended:
-            raise _read.broken("the stream ended without message_stop")
+            raise _parsing.truncated_response_error("the stream ended without message_stop")
         return ()
 
     def _other(self, data: bytes) -> Sequence[Event]:
@@ -206,21 +206,21 @@ class Decoder:
         if isinstance(block, ToolCall) and not arguments:
             events.append(BlockDelta(number, self._input.pop(number, "{}")))
         if isinstance(block, Opaque) and arguments:
-            extra = {NAME: {"input": _read.arguments(arguments, [])}}
+            extra = {NAME: {"input": _parsing.arguments(arguments, [])}}
         events.append(BlockEnd(number, extra, tuple(self._citations.pop(number, ()))))
         return events
 
     def _stop(self) -> Sequence[Event]:
         self.ended = True
-        word = _read.text_in(self._end, "stop_reason")
+        word = _parsing.get_text(self._end, "stop_reason")
         ends = [event for index in list(self._numbers) for event in self._close(index)]
         return [
             *ends,
             MessageEnd(
-                responses.STOPS.get(word, Stop.OTHER),
+                responses.STOPS.get(word, StopReason.OTHER),
                 self.usage,
                 word,
-                responses.explanation(self._end.get("stop_details")),
+                responses.refusal_explanation(self._end.get("stop_details")),
                 responses.end_extra(self._end),
             ),
         ]

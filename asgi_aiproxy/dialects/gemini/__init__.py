@@ -10,10 +10,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.base import Dialect, Draft, Head, NewId, Operation
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.base import Dialect, NewId, Operation, ProviderRequest, RequestSummary
 from asgi_aiproxy.dialects.gemini import request_encoder, requests, responses, streams
-from asgi_aiproxy.dialects.gemini.echo import Echo
+from asgi_aiproxy.dialects.gemini.native_stream import GeminiNativeStream
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Framer, JSONArrayFramer, SSEFramer, encode_frame
 from asgi_aiproxy.messages import Request, Response, fold
@@ -46,12 +46,12 @@ class Gemini(Dialect):
         model = unquote(found["model"])
         return Operation("generateContent", path, model=model, stream=stream, chat=True)
 
-    def head(self, operation: Operation, body: bytes) -> Head:
+    def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """The body's members; the path has told the rest."""
-        fields = _read.fields(body)
+        fields = _parsing.fields(body)
         if "contents" not in fields:
-            raise _read.required("contents")
-        return Head(operation.model, bool(operation.stream), fields)
+            raise _parsing.missing_field_error("contents")
+        return RequestSummary(operation.model, bool(operation.stream), fields)
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         """Read a generateContent request; model and streaming are told by its path."""
@@ -65,7 +65,7 @@ class Gemini(Dialect):
         """Write an error body."""
         return responses.encode_error(error)
 
-    def encode_break(self, error: APIError) -> bytes:
+    def encode_stream_error(self, error: APIError) -> bytes:
         """An error frame."""
         return encode_frame(responses.encode_error(error))
 
@@ -77,16 +77,16 @@ class Gemini(Dialect):
         """The name without `models/`, with which Google's own lists and SDKs write it."""
         return model.removeprefix("models/")
 
-    def encode_request(self, request: Request) -> Draft:
+    def encode_request(self, request: Request) -> ProviderRequest:
         """Write a generateContent request."""
         return request_encoder.encode_request(request)
 
     def decode_response(self, body: bytes) -> Response:
         """Read a whole answer: one chunk that is all of it."""
-        answer = _read.object_in(body)
+        answer = _parsing.parse_object(body)
         if answer is None:
-            raise _read.unreadable(200, body)
-        for candidate in _read.objects(answer.get("candidates")):
+            raise _parsing.unparsable_response_error(200, body)
+        for candidate in _parsing.objects(answer.get("candidates")):
             if candidate.get("content") and not candidate.get("finishReason"):
                 candidate["finishReason"] = "STOP"  # without a reason it is whole all the same
         decoder = self.decoder()
@@ -100,26 +100,26 @@ class Gemini(Dialect):
         """A reader of chunks."""
         return streams.Decoder(self._new_id)
 
-    def list_request(self) -> Draft:
+    def models_request(self) -> ProviderRequest:
         """GET /v1beta/models."""
-        return Draft("/v1beta/models", {}, query="pageSize=1000")
+        return ProviderRequest("/v1beta/models", {}, query="pageSize=1000")
 
-    def decode_list(self, body: bytes) -> tuple[str, ...]:
+    def decode_models(self, body: bytes) -> tuple[str, ...]:
         """Read the list."""
-        names = _read.names(body, "models", "name")
+        names = _parsing.names(body, "models", "name")
         return tuple(name.removeprefix("models/") for name in names)
 
     def framer(self, media_type: str) -> Framer:
         """An event stream with `alt=sse`, else a JSON array."""
         return JSONArrayFramer() if media_type == "application/json" else SSEFramer()
 
-    def forward(
+    def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
-    ) -> Draft:
+    ) -> ProviderRequest:
         """The request as it came, for the model's path."""
         query = "alt=sse" if stream else ""
-        return Draft(request_encoder.path(model, stream=stream), fields, query=query)
+        return ProviderRequest(request_encoder.path(model, stream=stream), fields, query=query)
 
-    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+    def native_stream(self, *, usage_wanted: bool, exact: bool) -> GeminiNativeStream:
         """A companion for an answer that passes through."""
-        return Echo()
+        return GeminiNativeStream()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asgi_aiproxy.dialects import _schema
+from asgi_aiproxy.dialects import _json_schema
 
 _LACKING = frozenset(
     {"pattern", "minLength", "maxLength", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
@@ -49,5 +49,5 @@ def _plain(value: Any) -> bool:
 
 def adapted(schema: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The schema as Google takes it, and the keywords that it lost."""
-    out, lost = _schema.adapt(schema, fit)
+    out, lost = _json_schema.adapt(schema, fit)
     return out, lost

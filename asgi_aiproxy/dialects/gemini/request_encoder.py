@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _media, _read, _schema
-from asgi_aiproxy.dialects._left_out import left_out
-from asgi_aiproxy.dialects.base import Draft
-from asgi_aiproxy.dialects.gemini import json_schema, models
+from asgi_aiproxy.dialects import _json_schema, _media, _parsing
+from asgi_aiproxy.dialects._unsupported import unsupported_fields
+from asgi_aiproxy.dialects.base import ProviderRequest
+from asgi_aiproxy.dialects.gemini import capabilities, json_schema
 from asgi_aiproxy.dialects.gemini.thinking import thinking_config
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.inspection import check_model
@@ -39,7 +39,7 @@ _NO_SIGNATURE = "skip_thought_signature_validator"
 _CONFIG = "generationConfig."
 
 
-def encode_request(request: Request) -> Draft:
+def encode_request(request: Request) -> ProviderRequest:
     """Write the body of :generateContent or :streamGenerateContent?alt=sse."""
     return _Writer(request).draft()
 
@@ -56,11 +56,11 @@ class _Writer:
         self._request = request
         self._ignored: list[str] = []
         self._names: dict[str, str] = {}  # tool call id -> function name
-        self._model = models.of(request.model)
+        self._model = capabilities.of(request.model)
         self._system: list[dict[str, Any]] = []
         self._within: list[int] = []  # ids of the parts that are instructions in mid-conversation
 
-    def draft(self) -> Draft:
+    def draft(self) -> ProviderRequest:
         request = self._request
         body: dict[str, Any] = {"contents": self._contents()}
         config = self._config()
@@ -68,7 +68,7 @@ class _Writer:
         system = self._system
         if not body["contents"]:  # instructions alone are not taken, so the user says them
             if not system:
-                raise _read.nothing_said()
+                raise _parsing.empty_messages_error()
             body["contents"] = [{"role": "user", "parts": system}]
         elif system and self._model.system:
             body["systemInstruction"] = {"parts": system}
@@ -83,13 +83,13 @@ class _Writer:
                 body[name] = value
         if config:
             body["generationConfig"] = config
-        self._ignored += left_out(request, NAME)
+        self._ignored += unsupported_fields(request, NAME)
         for name, given in (("user", request.user), ("parallel_tool_calls", self._one_at_a_time())):
             if given:
                 self._ignored.append(name)
         if any(tool.strict for tool in request.tools):
             self._ignored.append("tools[].function.strict")
-        return Draft(
+        return ProviderRequest(
             path(request.model, stream=request.stream),
             body,
             query="alt=sse" if request.stream else "",
@@ -149,7 +149,7 @@ class _Writer:
                     yield {"text": text, **signed}
             case ToolCall(call_id, name, arguments):
                 self._names[call_id] = name
-                args = _read.arguments(arguments, self._ignored)
+                args = _parsing.arguments(arguments, self._ignored)
                 yield {"functionCall": {"id": call_id, "name": name, "args": args}, **signed}
             case Reasoning(text) if signed:  # unsigned thoughts are of no use to it
                 yield {"text": text, "thought": True, **signed}
@@ -162,7 +162,7 @@ class _Writer:
 
     def _result(self, result: ToolResult) -> Iterator[dict[str, Any]]:
         text = "".join(part.text for part in result.parts if isinstance(part, Text))
-        value = None if result.error else _read.object_in(text)
+        value = None if result.error else _parsing.parse_object(text)
         response = value if value is not None else {"error" if result.error else "result": text}
         name = self._names.get(result.id) or result.name or result.id
         yield {"functionResponse": {"id": result.id, "name": name, "response": response}}
@@ -272,7 +272,7 @@ class _Writer:
         if tool.description:
             out["description"] = tool.description
         if tool.schema is not None:
-            schema, lost = json_schema.adapted(_schema.of_object(tool.schema))
+            schema, lost = json_schema.adapted(_json_schema.object_schema(tool.schema))
             out["parametersJsonSchema"] = schema
             self._ignored += [f"tools[].function.parameters.{name}" for name in lost]
         return out

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read, _schema
+from asgi_aiproxy.dialects import _json_schema, _parsing
 from asgi_aiproxy.dialects.base import Operation
-from asgi_aiproxy.dialects.gemini import wire
+from asgi_aiproxy.dialects.gemini import schemas
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
@@ -37,10 +37,10 @@ def decode_request(operation: Operation, body: bytes) -> Request:
     """Read the body of :generateContent and :streamGenerateContent."""
     parsed = _parsed(body)
     try:
-        asked = msgspec.convert(parsed, wire.GenerateContentRequest)
+        asked = msgspec.convert(parsed, schemas.GenerateContentRequest)
     except msgspec.ValidationError as error:
-        raise _read.mistyped(error) from error
-    config = asked.generation_config or wire.GenerationConfig()
+        raise _parsing.type_error(error) from error
+    config = asked.generation_config or schemas.GenerationConfig()
     if (config.candidate_count or 1) != 1:
         raise invalid(
             "candidateCount must be 1 for a provider that does not speak Gemini's API.",
@@ -69,10 +69,10 @@ def decode_request(operation: Operation, body: bytes) -> Request:
 
 def _rest(body: dict[str, Any]) -> dict[str, Any]:
     """What has no neutral meaning; members of `generationConfig` under dotted names."""
-    known = {"model", *wire.GenerateContentRequest.__struct_encode_fields__}
+    known = {"model", *schemas.GenerateContentRequest.__struct_encode_fields__}
     rest = {name: value for name, value in body.items() if name not in known}
     config = body.get("generationConfig") or {}
-    known = {*wire.GenerationConfig.__struct_encode_fields__}
+    known = {*schemas.GenerationConfig.__struct_encode_fields__}
     rest |= {f"{_CONFIG}{name}": value for name, value in config.items() if name not in known}
     if rest.get(f"{_CONFIG}responseModalities") == ["TEXT"]:
         del rest[f"{_CONFIG}responseModalities"]  # what they are anyway
@@ -81,7 +81,7 @@ def _rest(body: dict[str, Any]) -> dict[str, Any]:
 
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
-        return wire.normal(_json.loads(body))
+        return schemas.normal(_json.loads(body))
     except _json.NotJSONError as error:
         raise invalid(f"The request body could not be read as JSON: {error}.") from error
     except RecursionError as error:
@@ -95,7 +95,7 @@ class _Conversation:
         self._open: list[ToolCall] = []
         self._count = 0
 
-    def read(self, asked: wire.GenerateContentRequest) -> Iterator[Message]:
+    def read(self, asked: schemas.GenerateContentRequest) -> Iterator[Message]:
         if asked.system_instruction is not None:
             texts = [Text(p.text) for p in asked.system_instruction.parts or () if p.text]
             yield Message("system", tuple(texts))
@@ -104,38 +104,38 @@ class _Conversation:
             parts = tuple(out for part in content.parts or () for out in self._part(part))
             yield Message(role, parts)
 
-    def _part(self, part: wire.Part) -> Iterator[Part]:
+    def _part(self, part: schemas.Part) -> Iterator[Part]:
         signature = part.thought_signature
         extra = {NAME: {"signature": signature}} if signature else {}
         signed = {"thoughtSignature": signature} if signature else {}
         match part:
-            case wire.Part(function_call=wire.FunctionCall() as call):
+            case schemas.Part(function_call=schemas.FunctionCall() as call):
                 self._count += 1
                 call_id = call.id or f"call_{self._count}"
                 arguments = _json.dumps(call.args or {}).decode()
                 made = ToolCall(call_id, call.name, arguments, extra)
                 self._open.append(made)
                 yield made
-            case wire.Part(function_response=wire.FunctionResponse() as result):
+            case schemas.Part(function_response=schemas.FunctionResponse() as result):
                 yield self._result(result)
-            case wire.Part(text=str(text), thought=True):
+            case schemas.Part(text=str(text), thought=True):
                 yield Reasoning(text, extra)
-            case wire.Part(text=str(text)):
+            case schemas.Part(text=str(text)):
                 yield Text(text, extra=extra)
-            case wire.Part(inline_data=wire.Blob(mime_type=kind, data=data)):
+            case schemas.Part(inline_data=schemas.Blob(mime_type=kind, data=data)):
                 # Google takes URL-safe base64 as well; others do not.
                 data = data.replace("-", "+").replace("_", "/")
                 yield Media(kind=_kind(kind), media_type=kind, data=data, extra=extra)
-            case wire.Part(file_data=wire.FileData(file_uri=uri, mime_type=kind)):
+            case schemas.Part(file_data=schemas.FileData(file_uri=uri, mime_type=kind)):
                 yield Media(kind=_kind(kind), media_type=kind, url=uri)
-            case wire.Part(executable_code=payload) if payload is not None:
+            case schemas.Part(executable_code=payload) if payload is not None:
                 yield Opaque(NAME, {"executableCode": payload, **signed})
-            case wire.Part(code_execution_result=payload) if payload is not None:
+            case schemas.Part(code_execution_result=payload) if payload is not None:
                 yield Opaque(NAME, {"codeExecutionResult": payload, **signed})
             case _ if extra:
                 yield Text("", extra=extra)
 
-    def _result(self, result: wire.FunctionResponse) -> ToolResult:
+    def _result(self, result: schemas.FunctionResponse) -> ToolResult:
         same = [c for c in self._open if c.id == result.id]
         made = same or [c for c in self._open if c.name == result.name]
         call_id = result.id or result.name
@@ -161,7 +161,7 @@ def _kind(media_type: str) -> Any:
     return head if head in ("image", "audio", "video") else "document"
 
 
-def _tools(asked: wire.GenerateContentRequest, body: dict[str, Any]) -> Iterator[Tool]:
+def _tools(asked: schemas.GenerateContentRequest, body: dict[str, Any]) -> Iterator[Tool]:
     for at, tool in enumerate(asked.tools or ()):
         if any(name != "functionDeclarations" for name in body["tools"][at]):
             raise invalid(
@@ -171,11 +171,11 @@ def _tools(asked: wire.GenerateContentRequest, body: dict[str, Any]) -> Iterator
         for function in tool.function_declarations or ():
             schema = function.parameters_json_schema
             if schema is None and function.parameters is not None:
-                schema = _schema.from_google(function.parameters)
+                schema = _json_schema.from_gemini_schema(function.parameters)
             yield Tool(name=function.name, description=function.description or "", schema=schema)
 
 
-def _tool_choice(asked: wire.GenerateContentRequest) -> ToolChoice | None:
+def _tool_choice(asked: schemas.GenerateContentRequest) -> ToolChoice | None:
     config = asked.tool_config.function_calling_config if asked.tool_config else None
     if config is None or config.mode in (None, "MODE_UNSPECIFIED"):
         return None
@@ -188,15 +188,15 @@ def _tool_choice(asked: wire.GenerateContentRequest) -> ToolChoice | None:
     return ToolChoice("auto", names)
 
 
-def _output(config: wire.GenerationConfig) -> Output | None:
+def _output(config: schemas.GenerationConfig) -> Output | None:
     if config.response_json_schema is not None:
         return Output(schema=config.response_json_schema)
     if config.response_schema is not None:
-        return Output(schema=_schema.from_google(config.response_schema))
+        return Output(schema=_json_schema.from_gemini_schema(config.response_schema))
     return Output() if config.response_mime_type == "application/json" else None
 
 
-def _thinking(config: wire.ThinkingConfig | None) -> Thinking | None:
+def _thinking(config: schemas.ThinkingConfig | None) -> Thinking | None:
     if config is None:
         return None
     if config.thinking_budget == 0:

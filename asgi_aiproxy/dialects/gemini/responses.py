@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.messages import (
     Block,
     Citation,
@@ -17,7 +17,7 @@ from asgi_aiproxy.messages import (
     Reasoning,
     Refusal,
     Response,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     Usage,
@@ -26,25 +26,25 @@ from asgi_aiproxy.messages import (
 NAME = "gemini"
 
 STOPS = {
-    "STOP": Stop.END,
-    "MAX_TOKENS": Stop.LENGTH,
-    "SAFETY": Stop.FILTER,
-    "RECITATION": Stop.FILTER,
-    "BLOCKLIST": Stop.FILTER,
-    "PROHIBITED_CONTENT": Stop.FILTER,
-    "SPII": Stop.FILTER,
-    "IMAGE_SAFETY": Stop.FILTER,
-    "IMAGE_PROHIBITED_CONTENT": Stop.FILTER,
-    "IMAGE_RECITATION": Stop.FILTER,
-    "MODEL_ARMOR": Stop.FILTER,
-    "LANGUAGE": Stop.FILTER,
+    "STOP": StopReason.END,
+    "MAX_TOKENS": StopReason.LENGTH,
+    "SAFETY": StopReason.FILTER,
+    "RECITATION": StopReason.FILTER,
+    "BLOCKLIST": StopReason.FILTER,
+    "PROHIBITED_CONTENT": StopReason.FILTER,
+    "SPII": StopReason.FILTER,
+    "IMAGE_SAFETY": StopReason.FILTER,
+    "IMAGE_PROHIBITED_CONTENT": StopReason.FILTER,
+    "IMAGE_RECITATION": StopReason.FILTER,
+    "MODEL_ARMOR": StopReason.FILTER,
+    "LANGUAGE": StopReason.FILTER,
 }
 WORDS = {
-    Stop.END: "STOP",
-    Stop.LENGTH: "MAX_TOKENS",
-    Stop.TOOLS: "STOP",
-    Stop.FILTER: "SAFETY",
-    Stop.OTHER: "OTHER",
+    StopReason.END: "STOP",
+    StopReason.LENGTH: "MAX_TOKENS",
+    StopReason.TOOLS: "STOP",
+    StopReason.FILTER: "SAFETY",
+    StopReason.OTHER: "OTHER",
 }
 
 
@@ -57,16 +57,16 @@ def failed(word: str, message: str) -> APIError | None:
     none) such an answer is a failed attempt, not an empty success.
     https://ai.google.dev/api/generate-content#FinishReason
     """
-    return None if word in STOPS else _read.failed(word, message)
+    return None if word in STOPS else _parsing.failed(word, message)
 
 
-def stop_of(word: str, called: bool) -> Stop:
+def stop_reason(word: str, called: bool) -> StopReason:
     """Google says STOP also when the model calls functions."""
-    stop = STOPS.get(word, Stop.OTHER)
-    return Stop.TOOLS if called and stop is Stop.END else stop
+    stop = STOPS.get(word, StopReason.OTHER)
+    return StopReason.TOOLS if called and stop is StopReason.END else stop
 
 
-def finish_reason(stop: Stop, word: str) -> str:
+def finish_reason(stop: StopReason, word: str) -> str:
     """Google's word: the vendor's own, if it is one of them."""
     return word if word in STOPS else WORDS[stop]
 
@@ -107,7 +107,7 @@ def write(block: Block) -> Iterator[dict[str, Any]]:
         case Reasoning() if signed:
             yield {"text": "", "thought": True, **signed}
         case ToolCall(call_id, name, arguments):
-            args = _read.arguments(arguments, [])
+            args = _parsing.arguments(arguments, [])
             yield {"functionCall": {"id": call_id, "name": name, "args": args}, **signed}
         case Media(data=data) if data:
             yield {"inlineData": {"mimeType": block.media_type, "data": data}, **signed}
@@ -117,10 +117,10 @@ def write(block: Block) -> Iterator[dict[str, Any]]:
 
 def decode_media(blob: Mapping[str, Any], extra: Extra) -> Media:
     """A picture or sound the model made; `extra` holds its signature."""
-    media_type = _read.text_in(blob, "mimeType")
+    media_type = _parsing.get_text(blob, "mimeType")
     head = media_type.partition("/")[0]
     kind: Any = head if head in ("image", "audio", "video") else "document"
-    data = _read.text_in(blob, "data")
+    data = _parsing.get_text(blob, "data")
     return Media(kind=kind, media_type=media_type, data=data, extra=extra)
 
 
@@ -164,12 +164,12 @@ def decode_usage(usage: Any) -> Usage | None:
     """Read `usageMetadata`. Google counts thoughts beside the candidates: they are added."""
     if not isinstance(usage, dict) or not any(name in usage for name in _COUNTS):
         return None  # Vertex AI begins with the kind of traffic alone
-    thought = _read.count(usage, "thoughtsTokenCount")
-    prompt = _read.count(usage, "promptTokenCount")
+    thought = _parsing.read_count(usage, "thoughtsTokenCount")
+    prompt = _parsing.read_count(usage, "promptTokenCount")
     return Usage(
-        input=prompt + _read.count(usage, "toolUsePromptTokenCount"),
-        output=_read.count(usage, "candidatesTokenCount") + thought,
-        cache_read=_read.count(usage, "cachedContentTokenCount"),
+        input=prompt + _parsing.read_count(usage, "toolUsePromptTokenCount"),
+        output=_parsing.read_count(usage, "candidatesTokenCount") + thought,
+        cache_read=_parsing.read_count(usage, "cachedContentTokenCount"),
         reasoning=thought,
         audio_input=_of_kind(usage.get("promptTokensDetails"), "AUDIO"),
         audio_output=_of_kind(usage.get("candidatesTokensDetails"), "AUDIO"),
@@ -180,8 +180,8 @@ def decode_usage(usage: Any) -> Usage | None:
 
 def _of_kind(details: Any, kind: str) -> int:
     return sum(
-        _read.count(part, "tokenCount")
-        for part in _read.objects(details)
+        _parsing.read_count(part, "tokenCount")
+        for part in _parsing.objects(details)
         if part.get("modality") == kind
     )
 
@@ -213,17 +213,17 @@ def _by_kind(total: int, audio: int) -> list[dict[str, Any]]:
 # ── errors ───────────────────────────────────────────────────────────────────
 
 STATUSES = {
-    Kind.INVALID: "INVALID_ARGUMENT",
-    Kind.UNAUTHORIZED: "UNAUTHENTICATED",
-    Kind.FORBIDDEN: "PERMISSION_DENIED",
-    Kind.NOT_FOUND: "NOT_FOUND",
-    Kind.TOO_LARGE: "INVALID_ARGUMENT",
-    Kind.LIMITED: "RESOURCE_EXHAUSTED",
-    Kind.KEY_REJECTED: "INTERNAL",
-    Kind.UPSTREAM: "INTERNAL",
-    Kind.OVERLOADED: "UNAVAILABLE",
-    Kind.TIMEOUT: "DEADLINE_EXCEEDED",
-    Kind.INTERNAL: "INTERNAL",
+    ErrorKind.INVALID: "INVALID_ARGUMENT",
+    ErrorKind.UNAUTHORIZED: "UNAUTHENTICATED",
+    ErrorKind.FORBIDDEN: "PERMISSION_DENIED",
+    ErrorKind.NOT_FOUND: "NOT_FOUND",
+    ErrorKind.TOO_LARGE: "INVALID_ARGUMENT",
+    ErrorKind.LIMITED: "RESOURCE_EXHAUSTED",
+    ErrorKind.KEY_REJECTED: "INTERNAL",
+    ErrorKind.UPSTREAM: "INTERNAL",
+    ErrorKind.OVERLOADED: "UNAVAILABLE",
+    ErrorKind.TIMEOUT: "DEADLINE_EXCEEDED",
+    ErrorKind.INTERNAL: "INTERNAL",
 }
 
 
@@ -246,12 +246,12 @@ def decode_error(status: int, body: bytes) -> APIError:
     try:
         answer = _json.loads(body)
     except _json.NotJSONError:
-        return _read.unreadable(status, body)
+        return _parsing.unparsable_response_error(status, body)
     if isinstance(answer, list) and answer:
         answer = answer[0]
     found = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(found, dict):
-        return _read.unreadable(status, body)
+        return _parsing.unparsable_response_error(status, body)
     return read_error(found, status)
 
 
@@ -259,18 +259,18 @@ def read_error(error: Any, status: int) -> APIError:
     """The error in an `error` member; within a stream its own code counts, not `status`."""
     found = error if isinstance(error, dict) else {"message": error}
     if status < 400:
-        code = _read.count(found, "code")
+        code = _parsing.read_count(found, "code")
         status = code if code >= 400 else 500
-    kind = kind_of(status)
-    told = _read.client_status(status, kind)
+    kind = error_kind_for_status(status)
+    told = _parsing.client_status(status, kind)
     retry_after = param = None
     words: list[str] = []
-    for detail in _read.objects(found.get("details")):
+    for detail in _parsing.objects(found.get("details")):
         match detail:
             case {"reason": str(reason)}:
                 words.append(reason)
                 if reason in ("API_KEY_INVALID", "API_KEY_EXPIRED"):
-                    kind = Kind.KEY_REJECTED  # Google answers 400 here
+                    kind = ErrorKind.KEY_REJECTED  # Google answers 400 here
             case {"retryDelay": str(delay)} if delay.endswith("s"):
                 retry_after = _seconds(delay[:-1])
             case {"violations": violations}:
@@ -282,12 +282,12 @@ def read_error(error: Any, status: int) -> APIError:
     message = found.get("message")
     return APIError(
         kind,
-        message if isinstance(message, str) and message else _read.excerpt(_json.dumps(found)),
+        message if isinstance(message, str) and message else _parsing.excerpt(_json.dumps(found)),
         status=told,
         param=param,
         retry_after=retry_after,
         upstream_status=status,
-        words=(*words, *_read.words(found.get("status"))),
+        words=(*words, *_parsing.words(found.get("status"))),
     )
 
 
@@ -297,7 +297,7 @@ def _quotas(violations: Any) -> Iterator[str]:
     https://ai.google.dev/gemini-api/docs/rate-limits: limits are a project's, most of them for each
     model, some a minute and some a day.
     """
-    ids = [str(each.get("quotaId", "")) for each in _read.objects(violations)]
+    ids = [str(each.get("quotaId", "")) for each in _parsing.objects(violations)]
     if any("PerDay" in id for id in ids):
         yield DAILY
     if ids and not any("PerModel" in id or "PerBaseModel" in id for id in ids):

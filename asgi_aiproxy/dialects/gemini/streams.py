@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import Blocks
 from asgi_aiproxy.dialects.base import NewId
-from asgi_aiproxy.dialects.gemini import responses, wire
-from asgi_aiproxy.dialects.gemini.partial import PartialArguments
+from asgi_aiproxy.dialects.gemini import responses, schemas
+from asgi_aiproxy.dialects.gemini.partial_arguments import PartialArguments
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -31,7 +31,7 @@ from asgi_aiproxy.messages import (
     Opaque,
     Reasoning,
     Refusal,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
     Usage,
@@ -39,7 +39,7 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "gemini"
-_decode_plain = wire.plain_chunk.decode
+_decode_plain = schemas.plain_chunk.decode
 _TEXT, _REASONING = Text(), Reasoning()
 
 
@@ -83,7 +83,7 @@ class Decoder:
             return ()  # some send what is no event to keep the connection alive
         return self.chunk(_json.loads(data))
 
-    def _plain(self, chunk: wire.PlainChunk) -> Sequence[Event]:
+    def _plain(self, chunk: schemas.PlainChunk) -> Sequence[Event]:
         if chunk.usage_metadata:
             self._counted = chunk.usage_metadata
         (candidate,) = chunk.candidates
@@ -102,16 +102,16 @@ class Decoder:
         events: list[Event] = []
         if not self._started:
             self._started = True
-            self.model = _read.text_in(chunk, "modelVersion")
-            events.append(MessageStart(_read.text_in(chunk, "responseId"), self.model))
+            self.model = _parsing.get_text(chunk, "modelVersion")
+            events.append(MessageStart(_parsing.get_text(chunk, "responseId"), self.model))
         usage = responses.decode_usage(chunk.get("usageMetadata"))
         if usage is not None:
             self._usage, self._counted = usage, msgspec.Raw()
-        blocked = _read.text_in(chunk.get("promptFeedback"), "blockReason")
+        blocked = _parsing.get_text(chunk.get("promptFeedback"), "blockReason")
         if blocked:
             self._word = "SAFETY"
             self._message = f"The prompt was blocked by Google ({blocked})."
-        for candidate in _read.objects(chunk.get("candidates")):
+        for candidate in _parsing.objects(chunk.get("candidates")):
             if not candidate.get("index"):
                 events += self._candidate(candidate)
         return events
@@ -123,7 +123,7 @@ class Decoder:
     def close(self) -> Sequence[Event]:
         """The end of the message; a finish reason must have come."""
         if not self._word:
-            raise _read.broken("the stream ended without a finish reason")
+            raise _parsing.truncated_response_error("the stream ended without a finish reason")
         if not self._blocks.answered:
             error = responses.failed(self._word, self._message)
             if error is not None:
@@ -133,21 +133,21 @@ class Decoder:
         if citations:
             # They come with the end: the text they are about may be a block that has ended.
             events += self._blocks.cite(citations)
-        stop = responses.stop_of(self._word, self._blocks.called)
+        stop = responses.stop_reason(self._word, self._blocks.called)
         # What Google says of a failure is not the model's refusal.
-        said = self._message if stop is Stop.FILTER else ""
+        said = self._message if stop is StopReason.FILTER else ""
         return [*events, *self._blocks.end(), MessageEnd(stop, self.usage, self._word, said)]
 
     def _candidate(self, candidate: dict[str, Any]) -> Iterator[Event]:
         content = candidate.get("content")
-        for part in _read.objects(content.get("parts") if isinstance(content, dict) else None):
+        for part in _parsing.objects(content.get("parts") if isinstance(content, dict) else None):
             yield from self._part(part)
         if candidate.get("groundingMetadata"):
             self._last = candidate
-        word = _read.text_in(candidate, "finishReason")
+        word = _parsing.get_text(candidate, "finishReason")
         if word:
             self._word = word
-            self._message = _read.text_in(candidate, "finishMessage")
+            self._message = _parsing.get_text(candidate, "finishMessage")
 
     def _part(self, part: dict[str, Any]) -> Iterator[Event]:
         signature = part.get("thoughtSignature")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgi_aiproxy.dialects.gemini.models import Model
+from asgi_aiproxy.dialects.gemini.capabilities import Model
 from asgi_aiproxy.messages import Thinking
 
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}

@@ -14,10 +14,21 @@ from urllib.parse import unquote
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.base import Clock, Dialect, Draft, Echo, Head, NewId, Operation
-from asgi_aiproxy.dialects.openai_chat import request_encoder, requests, responses, streams, wire
-from asgi_aiproxy.dialects.openai_chat.echo import Exact, Mending
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.base import (
+    Clock,
+    Dialect,
+    NativeStream,
+    NewId,
+    Operation,
+    ProviderRequest,
+    RequestSummary,
+)
+from asgi_aiproxy.dialects.openai_chat import request_encoder, requests, responses, schemas, streams
+from asgi_aiproxy.dialects.openai_chat.native_stream import (
+    NormalizingNativeStream,
+    OpenAINativeStream,
+)
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
@@ -52,12 +63,12 @@ def new_id() -> str:
     return f"chatcmpl-{getrandbits(128):032x}"
 
 
-def provider_of(fields: Mapping[str, msgspec.Raw]) -> str:
+def split_provider(fields: Mapping[str, msgspec.Raw]) -> str:
     """The caller's wish for a provider. An object in its place is OpenRouter's, and passes on."""
     raw = fields.get("provider")
     if raw is None or memoryview(raw)[0] != _TEXT:
         return ""
-    return _read.member(fields, "provider", _read.text) or ""
+    return _parsing.member(fields, "provider", _parsing.text) or ""
 
 
 class OpenAIChat(Dialect):
@@ -84,19 +95,19 @@ class OpenAIChat(Dialect):
             return Operation("model", "/models", body="none", model=model) if model else None
         return None
 
-    def head(self, operation: Operation, body: bytes) -> Head:
+    def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read model, streaming, and the wishes for usage and provider."""
-        fields = _read.fields(body)
+        fields = _parsing.fields(body)
         if operation.chat:
-            _read.expect_list(fields, "messages")
-        stream = _read.member(fields, "stream", _read.flag)
-        options = _read.member(fields, "stream_options", wire.stream_options)
-        return Head(
-            model=_read.model_of(fields, operation.default_model),
+            _parsing.require_list(fields, "messages")
+        stream = _parsing.member(fields, "stream", _parsing.flag)
+        options = _parsing.member(fields, "stream_options", schemas.stream_options)
+        return RequestSummary(
+            model=_parsing.read_model(fields, operation.default_model),
             stream=stream is True,
             fields=fields,
             usage_wanted=bool(options and options.include_usage),
-            provider=provider_of(fields),
+            provider=split_provider(fields),
         )
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
@@ -111,7 +122,7 @@ class OpenAIChat(Dialect):
         """Write an error body."""
         return responses.encode_error(error)
 
-    def encode_break(self, error: APIError) -> bytes:
+    def encode_stream_error(self, error: APIError) -> bytes:
         """An error frame."""
         return encode_frame(responses.encode_error(error))
 
@@ -121,7 +132,7 @@ class OpenAIChat(Dialect):
             usage_wanted=request.stream_usage, created=int(self._now()), new_id=self._new_id()
         )
 
-    def encode_request(self, request: Request) -> Draft:
+    def encode_request(self, request: Request) -> ProviderRequest:
         """Write a chat request."""
         return request_encoder.encode_request(request)
 
@@ -137,29 +148,29 @@ class OpenAIChat(Dialect):
         """A reader of chunks."""
         return streams.Decoder()
 
-    def list_request(self) -> Draft:
+    def models_request(self) -> ProviderRequest:
         """GET /models."""
-        return Draft("/models", {})
+        return ProviderRequest("/models", {})
 
-    def decode_list(self, body: bytes) -> tuple[str, ...]:
+    def decode_models(self, body: bytes) -> tuple[str, ...]:
         """Read the list."""
-        return _read.names(body, "data", "id")
+        return _parsing.names(body, "data", "id")
 
-    def forward(
+    def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
-    ) -> Draft:
+    ) -> ProviderRequest:
         """The request as it came, with the model's name and a wish for usage."""
         body: dict[str, Any] = {**fields, "model": model}
-        if provider_of(fields):
+        if split_provider(fields):
             del body["provider"]  # that was for us
         if stream and operation.chat:
             options = _json.loads(bytes(fields.get("stream_options", b"null")))
             wished = options if isinstance(options, dict) else {}
             body["stream_options"] = {**wished, "include_usage": True}
-        return Draft(operation.path, body)
+        return ProviderRequest(operation.path, body)
 
-    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+    def native_stream(self, *, usage_wanted: bool, exact: bool) -> NativeStream:
         """A companion for an answer that passes through."""
         if exact:
-            return Exact(usage_wanted=usage_wanted)
-        return Mending(usage_wanted=usage_wanted, new_id=self._new_id())
+            return OpenAINativeStream(usage_wanted=usage_wanted)
+        return NormalizingNativeStream(usage_wanted=usage_wanted, new_id=self._new_id())

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from asgi_aiproxy.dialects.openai_chat import reasoning, wire
+from asgi_aiproxy.dialects.openai_chat import reasoning, schemas
 from asgi_aiproxy.messages import Block, Extra, Media, Opaque, Reasoning, Text, ToolCall, merge
 
 FORMAT = "aiproxy-order-v1"
@@ -27,7 +27,7 @@ _TOKENS = re.compile(r"(?:[reic]|[ts]\d{1,9})(?: (?:[reic]|[ts]\d{1,9}))*")
 _USUAL = re.compile(r"r*(?:[ts]\d*)?i*c*")
 
 
-class Order:
+class BlockOrder:
     """Notes the blocks of one answer as they begin and end."""
 
     def __init__(self) -> None:
@@ -63,7 +63,10 @@ class Order:
 
 
 def restore(
-    message: wire.Message, said: Sequence[Block], images: Sequence[Media], calls: Sequence[ToolCall]
+    message: schemas.Message,
+    said: Sequence[Block],
+    images: Sequence[Media],
+    calls: Sequence[ToolCall],
 ) -> list[Block] | None:
     """The blocks of a replayed answer in their order; None if it is not known, or does not fit.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from asgi_aiproxy.dialects.openai_chat import wire
+from asgi_aiproxy.dialects.openai_chat import schemas
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import Block, Extra, Opaque, Reasoning, Text, Thinking, ToolCall
 
@@ -20,7 +20,7 @@ GEMINI = "google-gemini-v1"
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
-def details(text: str, extra: Extra) -> list[dict[str, Any]]:
+def reasoning_details(text: str, extra: Extra) -> list[dict[str, Any]]:
     """The `reasoning_details` for one block of thoughts; empty if nobody signed it."""
     redacted = extra.get("anthropic", {}).get("redacted")
     if redacted:
@@ -39,11 +39,13 @@ def proof(block: Opaque) -> list[dict[str, Any]]:
     """The same for one of Gemini's parts that holds nothing but a signature."""
     match block:
         case Opaque("gemini", {"text": "", "thoughtSignature": str(found)}) if found:
-            return details("", {"gemini": {"signature": found}})
+            return reasoning_details("", {"gemini": {"signature": found}})
     return []
 
 
-def read(message: wire.Message, said: list[Block], calls: list[ToolCall]) -> Iterator[Reasoning]:
+def read_reasoning(
+    message: schemas.Message, said: list[Block], calls: list[ToolCall]
+) -> Iterator[Reasoning]:
     """The thoughts of a replayed message; signatures of text and calls are put back in place."""
     plain = message.reasoning_content or message.reasoning or ""
     blocks: list[Reasoning] = []
@@ -68,7 +70,7 @@ def read(message: wire.Message, said: list[Block], calls: list[ToolCall]) -> Ite
     return iter(blocks)
 
 
-def thought(detail: wire.Detail) -> Reasoning:
+def thought(detail: schemas.Detail) -> Reasoning:
     """The thoughts that one member of `reasoning_details` tells."""
     if detail.data and detail.format == GEMINI:
         return Reasoning("", {"gemini": {"signature": detail.data}})
@@ -79,7 +81,7 @@ def thought(detail: wire.Detail) -> Reasoning:
     return Reasoning(detail.text or detail.summary or "", extra)
 
 
-def _sign(detail: wire.Detail, said: list[Block], calls: list[ToolCall]) -> None:
+def _sign(detail: schemas.Detail, said: list[Block], calls: list[ToolCall]) -> None:
     """Give a signature back to the call it names, to the words, or to a text without any."""
     extra = {"gemini": {"signature": detail.data}}
     for at, call in enumerate(calls):
@@ -104,7 +106,7 @@ def flatten(thinking: Any) -> str:
     return ""
 
 
-def wish(asked: wire.ChatRequest) -> Thinking | None:
+def reasoning_options(asked: schemas.ChatRequest) -> Thinking | None:
     """How much to think, in any of the three spellings. Raises APIError."""
     _check_effort(asked.reasoning_effort, "reasoning_effort")
     if asked.thinking is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects._left_out import left_out
-from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._unsupported import unsupported_fields
+from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
@@ -27,7 +27,7 @@ NAME = "openai_chat"
 OPENAI = "openai"  # what both of OpenAI's chat APIs understand
 
 
-def encode_request(request: Request) -> Draft:
+def encode_request(request: Request) -> ProviderRequest:
     """Write the body of POST /chat/completions."""
     body: dict[str, Any] = {"model": request.model}
     body["messages"] = [out for m in request.messages for out in _write_message(m)]
@@ -48,10 +48,10 @@ def encode_request(request: Request) -> Draft:
     if request.stream:
         body["stream_options"] = {"include_usage": True}
     body.update(request.extra.get(NAME, {}))
-    ignored = left_out(request, NAME, names=True)
+    ignored = unsupported_fields(request, NAME, names=True)
     if request.top_k is not None:
         ignored.append("top_k")
-    return Draft("/chat/completions", body, ignored=tuple(ignored))
+    return ProviderRequest("/chat/completions", body, ignored=tuple(ignored))
 
 
 def _put(body: dict[str, Any], name: str, value: Any) -> None:
@@ -122,7 +122,7 @@ def _write_part(part: Part) -> dict[str, Any] | None:
                 "type": "input_audio",
                 "input_audio": {"data": data, "format": {"mpeg": "mp3"}.get(form, form)},
             }
-        case Media(kind="document") if text := _read.text_of(part):
+        case Media(kind="document") if text := _parsing.document_text(part):
             return {"type": "text", "text": f"{part.name}\n{text}" if part.name else text}
         case Media(kind="document", file=file) if file:
             return {"type": "file", "file": {"file_id": file}}

@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.openai_chat import order, reasoning, wire
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.openai_chat import order, reasoning, schemas
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Block,
@@ -37,7 +37,7 @@ OPENAI = "openai"  # what both of OpenAI's chat APIs understand
 
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<how>[^,]*),(?P<data>.*)", re.DOTALL)
 # Members that are read here, or that concern the gateway alone.
-_KNOWN = frozenset((*wire.ChatRequest.__struct_fields__, "provider"))
+_KNOWN = frozenset((*schemas.ChatRequest.__struct_fields__, "provider"))
 
 # What some members are anyway: then nothing is lost without them.
 _ANYWAY: dict[str, Any] = {
@@ -52,9 +52,11 @@ _NOTHING = object()
 
 def decode_request(body: bytes) -> Request:
     """Read the body of POST /v1/chat/completions."""
-    asked = _read.body(wire.chat_request, body)
+    asked = _parsing.body(schemas.chat_request, body)
     _refuse_what_only_openai_has(asked)
-    rest = {k: v for k, v in _read.members(body, _KNOWN).items() if v != _ANYWAY.get(k, _NOTHING)}
+    rest = {
+        k: v for k, v in _parsing.members(body, _KNOWN).items() if v != _ANYWAY.get(k, _NOTHING)
+    }
     own = {"logprobs": asked.logprobs, "top_logprobs": asked.top_logprobs}
     rest |= {name: value for name, value in own.items() if value}
     extra: dict[str, Any] = {NAME: rest} if rest else {}
@@ -67,9 +69,9 @@ def decode_request(body: bytes) -> Request:
         tool_choice=_tool_choice(asked),
         parallel_tools=asked.parallel_tool_calls,
         output=_output(asked.response_format),
-        thinking=reasoning.wish(asked),
-        max_tokens=_read.limit(asked.max_completion_tokens, "max_completion_tokens")
-        or _read.limit(asked.max_tokens, "max_tokens"),
+        thinking=reasoning.reasoning_options(asked),
+        max_tokens=_parsing.limit(asked.max_completion_tokens, "max_completion_tokens")
+        or _parsing.limit(asked.max_tokens, "max_tokens"),
         temperature=asked.temperature,
         top_p=asked.top_p,
         top_k=asked.top_k,
@@ -84,7 +86,7 @@ def decode_request(body: bytes) -> Request:
     )
 
 
-def _refuse_what_only_openai_has(asked: wire.ChatRequest) -> None:
+def _refuse_what_only_openai_has(asked: schemas.ChatRequest) -> None:
     other = "a provider that does not speak OpenAI's own format"
     if asked.n is not None and asked.n != 1:
         raise invalid(f"'n' must be 1 for {other}.", "n")
@@ -99,7 +101,7 @@ class _Conversation:
         self._legacy = 0
         self._names: dict[str, str] = {}  # tool call id -> function name
 
-    def read(self, messages: list[wire.Message]) -> Iterator[Message]:
+    def read(self, messages: list[schemas.Message]) -> Iterator[Message]:
         for at, message in enumerate(messages):
             where = f"messages[{at}]"
             match message.role:
@@ -123,7 +125,7 @@ class _Conversation:
                         "invalid_value",
                     )
 
-    def _assistant(self, message: wire.Message, where: str) -> Iterator[Part]:
+    def _assistant(self, message: schemas.Message, where: str) -> Iterator[Part]:
         said = [p for p in _parts(message.content, where) if not _empty(p)]
         calls = list(self._calls(message, where))
         images = list(_images(message, where))
@@ -131,7 +133,7 @@ class _Conversation:
         if ordered is not None:
             yield from ordered
         else:
-            yield from reasoning.read(message, said, calls)
+            yield from reasoning.read_reasoning(message, said, calls)
             yield from said
         if message.refusal:
             yield Refusal(message.refusal)
@@ -139,7 +141,7 @@ class _Conversation:
             yield from images
             yield from calls
 
-    def _calls(self, message: wire.Message, where: str) -> Iterator[ToolCall]:
+    def _calls(self, message: schemas.Message, where: str) -> Iterator[ToolCall]:
         for at, call in enumerate(message.tool_calls or ()):
             place = f"{where}.tool_calls[{at}]"
             custom = call.custom if _of_custom_tool(call) else None
@@ -148,7 +150,7 @@ class _Conversation:
             elif call.function is not None:
                 name, arguments = call.function.name, _arguments(call.function)
             else:
-                raise _read.required(f"{place}.function")
+                raise _parsing.missing_field_error(f"{place}.function")
             if not call.id:
                 raise invalid(f"Missing required parameter: '{place}.id'.", f"{place}.id")
             self._names[call.id] = name
@@ -160,7 +162,7 @@ class _Conversation:
             self._names[call_id] = message.function_call.name
             yield ToolCall(call_id, message.function_call.name, _arguments(message.function_call))
 
-    def _result(self, message: wire.Message, where: str) -> ToolResult:
+    def _result(self, message: schemas.Message, where: str) -> ToolResult:
         call_id = message.tool_call_id
         if message.role == "function":
             call_id = f"call_{self._legacy}"
@@ -176,7 +178,7 @@ class _Conversation:
         return ToolResult(call_id, tuple(parts), self._names.get(call_id) or message.name or "")
 
 
-def _of_custom_tool(call: wire.ToolCall) -> bool:
+def _of_custom_tool(call: schemas.ToolCall) -> bool:
     """Whether a call with both members is of a custom tool: one of them may be empty."""
     function, custom = call.function, call.custom
     if function is None or custom is None:
@@ -184,14 +186,14 @@ def _of_custom_tool(call: wire.ToolCall) -> bool:
     return not (function.name or function.arguments) and bool(custom.name or custom.input)
 
 
-def _images(message: wire.Message, where: str) -> Iterator[Media]:
+def _images(message: schemas.Message, where: str) -> Iterator[Media]:
     """The pictures that the model drew."""
     for at, image in enumerate(message.images or ()):
         place = f"{where}.images[{at}].image_url"
         link = image.image_url
-        url = link.url if isinstance(link, wire.ImageURL) else link
+        url = link.url if isinstance(link, schemas.ImageURL) else link
         if not url:
-            raise _read.required(place)
+            raise _parsing.missing_field_error(place)
         yield _linked("image", url, "image/*", place, _signed(image.extra_content))
 
 
@@ -205,13 +207,13 @@ def _empty(part: Part) -> bool:
     return isinstance(part, Text) and not part.text
 
 
-def _arguments(function: wire.Function) -> str:
+def _arguments(function: schemas.Function) -> str:
     if isinstance(function.arguments, dict):
         return _json.dumps(function.arguments).decode()
     return function.arguments or ""
 
 
-def _parts(content: str | list[wire.Part] | None, where: str) -> Iterator[Block]:
+def _parts(content: str | list[schemas.Part] | None, where: str) -> Iterator[Block]:
     if isinstance(content, str):
         yield Text(content)
         return
@@ -236,26 +238,28 @@ def _last_marked(parts: Iterable[P], mark: dict[str, Any] | None) -> tuple[P, ..
     return (*found[:-1], _marked(found[-1], mark)) if mark and found else found
 
 
-def _part(part: wire.Part, where: str) -> Block:
+def _part(part: schemas.Part, where: str) -> Block:
     match part:
-        case wire.Part(type="text" | "input_text" | "output_text", text=str(text)):
+        case schemas.Part(type="text" | "input_text" | "output_text", text=str(text)):
             return Text(text)
-        case wire.Part(type="refusal", refusal=str(text)):
+        case schemas.Part(type="refusal", refusal=str(text)):
             return Refusal(text)
-        case wire.Part(type="thinking"):
+        case schemas.Part(type="thinking"):
             return Reasoning(reasoning.flatten(part.thinking))
-        case wire.Part(type="image_url", image_url=wire.ImageURL(url=url, detail=detail)):
+        case schemas.Part(type="image_url", image_url=schemas.ImageURL(url=url, detail=detail)):
             seen = {OPENAI: {"detail": detail}} if detail else {}
             return _linked("image", url, "image/*", f"{where}.image_url.url", seen)
-        case wire.Part(type="image_url", image_url=str(url)):
+        case schemas.Part(type="image_url", image_url=str(url)):
             return _linked("image", url, "image/*", f"{where}.image_url")
-        case wire.Part(type="video_url", video_url=wire.ImageURL(url=url)):
+        case schemas.Part(type="video_url", video_url=schemas.ImageURL(url=url)):
             return _linked("video", url, "video/*", f"{where}.video_url.url")
-        case wire.Part(type="input_audio", input_audio=wire.InputAudio(data=data, format=form)):
+        case schemas.Part(
+            type="input_audio", input_audio=schemas.InputAudio(data=data, format=form)
+        ):
             return Media(kind="audio", media_type=_AUDIO.get(form, f"audio/{form}"), data=data)
-        case wire.Part(type="file", file=wire.File(file_id=str(file), filename=name)):
+        case schemas.Part(type="file", file=schemas.File(file_id=str(file), filename=name)):
             return Media(kind="document", file=file, name=name or "")
-        case wire.Part(type="file", file=wire.File(file_data=str(data), filename=name)):
+        case schemas.Part(type="file", file=schemas.File(file_data=str(data), filename=name)):
             return _linked("document", data, "application/pdf", where, name=name or "")
     known = "'text', 'image_url', 'input_audio', 'file' and 'refusal'"
     raise invalid(
@@ -288,10 +292,10 @@ def _linked(
     )
 
 
-def _tools(asked: wire.ChatRequest) -> Iterator[Tool]:
+def _tools(asked: schemas.ChatRequest) -> Iterator[Tool]:
     for at, tool in enumerate(asked.tools or ()):
         if tool.type == "function" and tool.function is None:
-            raise _read.required(f"tools[{at}].function")
+            raise _parsing.missing_field_error(f"tools[{at}].function")
         if tool.function is None or tool.type != "function":
             raise invalid(
                 f"Tools of type '{tool.type}' are not available from this provider; "
@@ -303,7 +307,7 @@ def _tools(asked: wire.ChatRequest) -> Iterator[Tool]:
         yield _tool(function, None)
 
 
-def _tool(function: wire.FunctionDefinition, mark: dict[str, Any] | None) -> Tool:
+def _tool(function: schemas.FunctionDefinition, mark: dict[str, Any] | None) -> Tool:
     mark = mark or function.cache_control
     extra = {"anthropic": {"cache_control": mark}} if mark else {}
     return Tool(
@@ -315,7 +319,7 @@ def _tool(function: wire.FunctionDefinition, mark: dict[str, Any] | None) -> Too
     )
 
 
-def _tool_choice(asked: wire.ChatRequest) -> ToolChoice | None:
+def _tool_choice(asked: schemas.ChatRequest) -> ToolChoice | None:
     match asked.tool_choice if asked.tool_choice is not None else asked.function_call:
         case None:
             return None
@@ -343,20 +347,20 @@ def _chosen(choice: Any) -> str:
     raise invalid("Missing required parameter: 'tool_choice.function.name'.", "tool_choice")
 
 
-def _output(wanted: wire.ResponseFormat | None) -> Output | None:
+def _output(wanted: schemas.ResponseFormat | None) -> Output | None:
     match wanted:
-        case None | wire.ResponseFormat(type="text"):
+        case None | schemas.ResponseFormat(type="text"):
             return None
-        case wire.ResponseFormat(type="json_object"):
+        case schemas.ResponseFormat(type="json_object"):
             return Output()
-        case wire.ResponseFormat(type="json_schema", json_schema=wire.JSONSchema() as named):
+        case schemas.ResponseFormat(type="json_schema", json_schema=schemas.JSONSchema() as named):
             return Output(
                 schema=named.schema or {},
                 name=named.name,
                 description=named.description or "",
                 strict=named.strict,
             )
-        case wire.ResponseFormat(type="json_schema"):
+        case schemas.ResponseFormat(type="json_schema"):
             raise invalid(
                 "Missing required parameter: 'response_format.json_schema'.",
                 "response_format.json_schema",

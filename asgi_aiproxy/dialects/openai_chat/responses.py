@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_chat import order, reasoning
 from asgi_aiproxy.dialects.openai_chat.usage import decode_usage, encode_usage
-from asgi_aiproxy.errors import APIError, Kind, kind_of
+from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.messages import (
     Block,
     Citation,
@@ -19,7 +19,7 @@ from asgi_aiproxy.messages import (
     Reasoning,
     Refusal,
     Response,
-    Stop,
+    StopReason,
     Text,
     ToolCall,
 )
@@ -27,18 +27,18 @@ from asgi_aiproxy.messages import (
 NAME = "openai_chat"
 
 STOPS = {
-    "stop": Stop.END,
-    "length": Stop.LENGTH,
-    "tool_calls": Stop.TOOLS,
-    "function_call": Stop.TOOLS,
-    "content_filter": Stop.FILTER,
+    "stop": StopReason.END,
+    "length": StopReason.LENGTH,
+    "tool_calls": StopReason.TOOLS,
+    "function_call": StopReason.TOOLS,
+    "content_filter": StopReason.FILTER,
 }
 WORDS = {
-    Stop.END: "stop",
-    Stop.LENGTH: "length",
-    Stop.TOOLS: "tool_calls",
-    Stop.FILTER: "content_filter",
-    Stop.OTHER: "stop",
+    StopReason.END: "stop",
+    StopReason.LENGTH: "length",
+    StopReason.TOOLS: "tool_calls",
+    StopReason.FILTER: "content_filter",
+    StopReason.OTHER: "stop",
 }
 
 
@@ -82,7 +82,7 @@ FAILED_EMPTY = frozenset(
 def raise_failure(word: Any) -> None:
     """Raise the error of an answer without content, if its finish reason says that it failed."""
     if isinstance(word, str) and word.lower().rpartition(" ")[2] in FAILED_EMPTY:
-        raise _read.failed(word)
+        raise _parsing.failed(word)
 
 
 def answers(message: Mapping[str, Any]) -> bool:
@@ -104,9 +104,9 @@ def finish_word(word: Any, called: bool) -> str | None:
     return "tool_calls" if called and word == "stop" else word
 
 
-def finish_reason(stop: Stop, called: bool) -> str:
+def finish_reason(stop: StopReason, called: bool) -> str:
     """OpenAI's word; an answer that calls tools says so whatever else its vendor calls that."""
-    if called and stop in (Stop.END, Stop.OTHER):
+    if called and stop in (StopReason.END, StopReason.OTHER):
         return "tool_calls"
     return WORDS[stop]
 
@@ -116,15 +116,17 @@ def finish_reason(stop: Stop, called: bool) -> str:
 
 def decode_response(body: bytes) -> Response:
     """Read a whole chat completion."""
-    answer = _read.object_in(body)
+    answer = _parsing.parse_object(body)
     if answer is None:
-        raise _read.unreadable(200, body)
+        raise _parsing.unparsable_response_error(200, body)
     raise_error(answer)
     match answer.get("choices"):
         case [{"message": dict(message)} as choice, *_]:
             pass
         case _:  # some tell an error so, each in its own way
-            raise _read.broken(f"it holds no choices: {_read.excerpt(body)}")
+            raise _parsing.truncated_response_error(
+                f"it holds no choices: {_parsing.excerpt(body)}"
+            )
     if not answers(message):
         raise_failure(choice.get("finish_reason"))
     blocks = tuple(_blocks(message))
@@ -135,7 +137,7 @@ def decode_response(body: bytes) -> Response:
         id=str(answer.get("id") or ""),
         model=str(answer.get("model") or ""),
         blocks=blocks,
-        stop=STOPS[word or finish_reason(Stop.END, called)],
+        stop=STOPS[word or finish_reason(StopReason.END, called)],
         usage=decode_usage(answer.get("usage")),
         word=word or "",
     )
@@ -155,11 +157,11 @@ def _blocks(message: dict[str, Any]) -> Iterator[Block]:
                 yield Text(text)
             case {"type": "thinking", "thinking": thinking}:
                 yield Reasoning(reasoning.flatten(thinking))
-    refusal = _read.text_in(message, "refusal")
+    refusal = _parsing.get_text(message, "refusal")
     if refusal:
         yield Refusal(refusal)
-    yield from map(decode_image, _read.objects(message.get("images")))
-    for at, call in enumerate(_read.objects(message.get("tool_calls"))):
+    yield from map(decode_image, _parsing.objects(message.get("images")))
+    for at, call in enumerate(_parsing.objects(message.get("tool_calls"))):
         yield _call(call, at)
     match message.get("function_call"):
         case {"name": str(name), **legacy} if name:
@@ -188,12 +190,12 @@ def _call(call: dict[str, Any], at: int) -> ToolCall:
     if call_kind(call) == "custom":  # its input is free text
         custom = call["custom"]
         words = arguments_text(custom.get("input"))
-        return ToolCall(call.get("id") or f"call_{at}", _read.text_in(custom, "name"), words)
+        return ToolCall(call.get("id") or f"call_{at}", _parsing.get_text(custom, "name"), words)
     function = call.get("function")
     function = function if isinstance(function, dict) else {}
     return ToolCall(
         call.get("id") or f"call_{at}",
-        _read.text_in(function, "name"),
+        _parsing.get_text(function, "name"),
         arguments_text(function.get("arguments")) or "{}",
         call_extra(call),
     )
@@ -209,7 +211,7 @@ def call_extra(call: dict[str, Any]) -> Extra:
 
 def decode_image(image: dict[str, Any]) -> Media:
     """A member of `images`."""
-    url = _read.text_in(image.get("image_url"), "url")
+    url = _parsing.get_text(image.get("image_url"), "url")
     head, _, data = url.partition(";base64,")
     extra = call_extra(image)
     if data:
@@ -227,13 +229,13 @@ def arguments_text(arguments: Any) -> str:
 
 def decode_citations(annotations: Any) -> Iterator[Citation]:
     """Sources out of `annotations`."""
-    for annotation in _read.objects(annotations):
+    for annotation in _parsing.objects(annotations):
         found = annotation.get("url_citation")
         if annotation.get("type") == "url_citation" and isinstance(found, dict):
             start, end = found.get("start_index"), found.get("end_index")
             yield Citation(
-                url=_read.text_in(found, "url"),
-                title=_read.text_in(found, "title"),
+                url=_parsing.get_text(found, "url"),
+                title=_parsing.get_text(found, "title"),
                 start=start if isinstance(start, int) else None,
                 end=end if isinstance(end, int) else None,
             )
@@ -268,20 +270,20 @@ def _message(response: Response) -> dict[str, Any]:
     details: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
-    found = order.Order()
+    found = order.BlockOrder()
     at = 0
     for number, block in enumerate(response.blocks):
         found.begin(number, block)
         match block:
             case Text(text, citations, extra):
                 annotations += [encode_citation(c, at, at + len(text)) for c in citations]
-                signed = reasoning.details("", extra)
+                signed = reasoning.reasoning_details("", extra)
                 found.end(number, block, text, signed)
                 details += signed
                 texts.append(text)
                 at += len(text)
             case Reasoning(text, extra):
-                signed = reasoning.details(text, extra)
+                signed = reasoning.reasoning_details(text, extra)
                 found.end(number, block, text, signed)
                 details += signed
                 thoughts.append(text)
@@ -354,49 +356,49 @@ def encode_citation(citation: Citation, start: int, end: int) -> dict[str, Any]:
 # ── errors ───────────────────────────────────────────────────────────────────
 
 TYPES = {
-    Kind.INVALID: "invalid_request_error",
-    Kind.UNAUTHORIZED: "invalid_request_error",
-    Kind.FORBIDDEN: "invalid_request_error",
-    Kind.NOT_FOUND: "invalid_request_error",
-    Kind.TOO_LARGE: "invalid_request_error",
-    Kind.LIMITED: "requests",
-    Kind.KEY_REJECTED: "server_error",
-    Kind.UPSTREAM: "server_error",
-    Kind.OVERLOADED: "server_error",
-    Kind.TIMEOUT: "server_error",
-    Kind.INTERNAL: "server_error",
+    ErrorKind.INVALID: "invalid_request_error",
+    ErrorKind.UNAUTHORIZED: "invalid_request_error",
+    ErrorKind.FORBIDDEN: "invalid_request_error",
+    ErrorKind.NOT_FOUND: "invalid_request_error",
+    ErrorKind.TOO_LARGE: "invalid_request_error",
+    ErrorKind.LIMITED: "requests",
+    ErrorKind.KEY_REJECTED: "server_error",
+    ErrorKind.UPSTREAM: "server_error",
+    ErrorKind.OVERLOADED: "server_error",
+    ErrorKind.TIMEOUT: "server_error",
+    ErrorKind.INTERNAL: "server_error",
 }
 CODES = {
-    Kind.UNAUTHORIZED: "invalid_api_key",
-    Kind.LIMITED: "rate_limit_exceeded",
-    Kind.OVERLOADED: "server_is_overloaded",
-    Kind.TIMEOUT: "timeout",
+    ErrorKind.UNAUTHORIZED: "invalid_api_key",
+    ErrorKind.LIMITED: "rate_limit_exceeded",
+    ErrorKind.OVERLOADED: "server_is_overloaded",
+    ErrorKind.TIMEOUT: "timeout",
 }
 # Codes that say more than the status: the key has no money left, or is no key.
 _KEY_CODES = frozenset({"invalid_api_key", "account_deactivated", "billing_not_active"})
 _STREAM_KINDS = {
-    "authentication_error": Kind.KEY_REJECTED,
-    "permission_error": Kind.KEY_REJECTED,
-    "requests": Kind.LIMITED,
-    "tokens": Kind.LIMITED,
-    "rate_limit_exceeded": Kind.LIMITED,
-    "insufficient_quota": Kind.LIMITED,
-    "rate_limit_error": Kind.LIMITED,
-    "overloaded_error": Kind.OVERLOADED,
-    "overloaded": Kind.OVERLOADED,
-    "engine_overloaded": Kind.OVERLOADED,
-    "server_is_overloaded": Kind.OVERLOADED,
-    "slow_down": Kind.OVERLOADED,
-    "service_unavailable": Kind.OVERLOADED,
-    "timeout": Kind.TIMEOUT,
-    "timeout_error": Kind.TIMEOUT,
-    "not_found_error": Kind.NOT_FOUND,
-    "model_not_found": Kind.NOT_FOUND,
-    "content_filter": Kind.INVALID,
-    "content_policy_violation": Kind.INVALID,
-    "invalid_request_error": Kind.INVALID,
-    "context_length_exceeded": Kind.INVALID,
-    "tool_use_failed": Kind.INVALID,
+    "authentication_error": ErrorKind.KEY_REJECTED,
+    "permission_error": ErrorKind.KEY_REJECTED,
+    "requests": ErrorKind.LIMITED,
+    "tokens": ErrorKind.LIMITED,
+    "rate_limit_exceeded": ErrorKind.LIMITED,
+    "insufficient_quota": ErrorKind.LIMITED,
+    "rate_limit_error": ErrorKind.LIMITED,
+    "overloaded_error": ErrorKind.OVERLOADED,
+    "overloaded": ErrorKind.OVERLOADED,
+    "engine_overloaded": ErrorKind.OVERLOADED,
+    "server_is_overloaded": ErrorKind.OVERLOADED,
+    "slow_down": ErrorKind.OVERLOADED,
+    "service_unavailable": ErrorKind.OVERLOADED,
+    "timeout": ErrorKind.TIMEOUT,
+    "timeout_error": ErrorKind.TIMEOUT,
+    "not_found_error": ErrorKind.NOT_FOUND,
+    "model_not_found": ErrorKind.NOT_FOUND,
+    "content_filter": ErrorKind.INVALID,
+    "content_policy_violation": ErrorKind.INVALID,
+    "invalid_request_error": ErrorKind.INVALID,
+    "context_length_exceeded": ErrorKind.INVALID,
+    "tool_use_failed": ErrorKind.INVALID,
 }
 
 
@@ -417,9 +419,9 @@ def encode_error(error: APIError) -> bytes:
 def decode_error(status: int, body: bytes) -> APIError:
     """Read an error answer, also in the spellings of those who nearly speak OpenAI's format."""
     # Google's imitation of OpenAI's API wraps its errors in a list.
-    answer = _read.object_in(body.strip().removeprefix(b"[").removesuffix(b"]"))
+    answer = _parsing.parse_object(body.strip().removeprefix(b"[").removesuffix(b"]"))
     if answer is None:
-        return _read.unreadable(status, body)
+        return _parsing.unparsable_response_error(status, body)
     return read_error(answer, status)
 
 
@@ -427,7 +429,7 @@ def raise_error(answer: dict[str, Any]) -> None:
     """Raise the error that an answer or chunk tells, though its status was 200."""
     if answer.get("error") or (answer.get("object") == "error" and not answer.get("choices")):
         raise read_error(answer, 200)
-    for choice in _read.objects(answer.get("choices")):
+    for choice in _parsing.objects(answer.get("choices")):
         if choice.get("error") or choice.get("finish_reason") in FAILED:
             raise read_error(choice, 200)
 
@@ -439,18 +441,18 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
         found = {**answer, "message": found} if isinstance(found, str) else answer
     code = found.get("code")
     if status == 200:
-        told = (_read.count(found, name) for name in ("code", "status", "status_code"))
+        told = (_parsing.read_count(found, name) for name in ("code", "status", "status_code"))
         status = next((number for number in told if 400 <= number < 600), status)
     word = code if isinstance(code, str) else None
-    kind = kind_of(status) if status >= 400 else _stream_kind(word, found.get("type"))
+    kind = error_kind_for_status(status) if status >= 400 else _stream_kind(word, found.get("type"))
     if word in _KEY_CODES:
-        kind = Kind.KEY_REJECTED
+        kind = ErrorKind.KEY_REJECTED
     message = found.get("message") or found.get("detail") or answer.get("detail")
     if not isinstance(message, str) or not message:
-        message = _read.excerpt(_json.dumps(answer))
+        message = _parsing.excerpt(_json.dumps(answer))
     inner = found.get("metadata")
     within = found.get("innererror")  # Azure's
-    words = _read.words(
+    words = _parsing.words(
         code,
         within.get("code") if isinstance(within, dict) else None,
         found.get("type"),
@@ -464,7 +466,7 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
     return APIError(
         kind,
         message,
-        status=_read.client_status(status, kind),
+        status=_parsing.client_status(status, kind),
         param=param if isinstance(param, str) and param else None,
         code=word,
         upstream_status=status,
@@ -472,8 +474,8 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
     )
 
 
-def _stream_kind(code: str | None, type_: Any) -> Kind:
+def _stream_kind(code: str | None, type_: Any) -> ErrorKind:
     for word in (code, type_):
         if isinstance(word, str) and word in _STREAM_KINDS:
             return _STREAM_KINDS[word]
-    return Kind.UPSTREAM
+    return ErrorKind.UPSTREAM

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import Blocks
-from asgi_aiproxy.dialects.openai_chat import mend, order, reasoning, responses, wire
+from asgi_aiproxy.dialects.openai_chat import normalize, order, reasoning, responses, schemas
 from asgi_aiproxy.dialects.openai_chat.usage import decode_usage, encode_usage
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
@@ -33,7 +33,7 @@ from asgi_aiproxy.messages import (
 
 DONE = b"data: [DONE]\n\n"
 _encode = _json.encode
-_decode_plain = wire.plain_chunk.decode
+_decode_plain = schemas.plain_chunk.decode
 _TEXT, _REASONING = Text(), Reasoning()
 
 
@@ -42,7 +42,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._blocks = Blocks()
-        self._chunks = mend.Chunks("")
+        self._chunks = normalize.ChunkNormalizer("")
         self._started = self.ended = False
 
     @property
@@ -68,7 +68,7 @@ class Decoder:
             if self._blocks.begun:
                 self._chunks.done()
             return self.close()  # the provider may leave the connection open
-        chunk = mend.parsed(data)
+        chunk = normalize.parse_chunk(data)
         if chunk is None or self.ended:
             return ()
         responses.raise_error(chunk)
@@ -95,13 +95,13 @@ class Decoder:
             return ()
         word = self._chunks.finish(0)
         if word is None:
-            raise _read.broken("the stream ended without a finish reason")
+            raise _parsing.truncated_response_error("the stream ended without a finish reason")
         if not self._blocks.answered:
             self._chunks.check()
         self.ended = True
         return [*self._blocks.end(), MessageEnd(responses.STOPS[word], self.usage, word)]
 
-    def _plain(self, delta: wire.PlainDelta) -> Sequence[Event]:
+    def _plain(self, delta: schemas.PlainDelta) -> Sequence[Event]:
         words = delta.content
         thought = delta.reasoning_content or delta.reasoning
         if not thought:
@@ -115,13 +115,13 @@ class Decoder:
             yield from self._blocks.text(Reasoning(), thought)
         if delta.get("content"):
             yield from self._blocks.text(Text(), delta["content"])
-        refusal = _read.text_in(delta, "refusal")
+        refusal = _parsing.get_text(delta, "refusal")
         if refusal:
             yield from self._blocks.text(Refusal(), refusal)
         citations = tuple(responses.decode_citations(delta.get("annotations")))
         if citations:
             yield from self._blocks.cite(citations)
-        for image in _read.objects(delta.get("images")):
+        for image in _parsing.objects(delta.get("images")):
             yield from self._blocks.single(responses.decode_image(image))
         for call in delta.get("tool_calls") or ():
             yield from self._call(call)
@@ -138,8 +138,8 @@ class Decoder:
             yield from self._blocks.arguments(call["index"], arguments)
 
     def _legacy(self, function: dict[str, Any]) -> Iterator[Event]:
-        if not self._blocks.knows("legacy"):
-            name = _read.text_in(function, "name")
+        if not self._blocks.has("legacy"):
+            name = _parsing.get_text(function, "name")
             yield from self._blocks.call("legacy", ToolCall("call_0", name))
         arguments = responses.arguments_text(function.get("arguments"))
         if arguments:
@@ -161,7 +161,7 @@ class Encoder:
         self._visible: set[int] = set()
         self._extras: dict[int, Extra] = {}
         self._blocks: dict[int, Block] = {}  # those that are open
-        self._order = order.Order()
+        self._order = order.BlockOrder()
         # How many members each list has so far: the SDK joins lists of a stream by `index`.
         self._told: dict[str, int] = {}
 
@@ -253,7 +253,7 @@ class Encoder:
                 delta["annotations"] = self._numbered("annotations", cited)
             text = ""
         extra = merge(self._extras.pop(event.index, {}), event.extra)
-        details = reasoning.details(text, extra) if extra else []
+        details = reasoning.reasoning_details(text, extra) if extra else []
         if isinstance(block, Opaque):
             details = reasoning.proof(block)
         if details:

@@ -11,18 +11,18 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.messages import Usage
 
 
-class Told(msgspec.Struct, gc=False):
+class UsageFields(msgspec.Struct, gc=False):
     """`usage` as OpenAI and most others write it."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
-    prompt_tokens_details: _Into | None = None
-    completion_tokens_details: _Out | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
     reasoning_tokens: int = 0
     prompt_cache_hit_tokens: int = 0
     num_cached_tokens: int = 0
@@ -31,7 +31,7 @@ class Told(msgspec.Struct, gc=False):
     cache_creation_input_tokens: int = 0
 
 
-class _Into(msgspec.Struct, gc=False):
+class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     cache_creation_tokens: int = 0
@@ -39,16 +39,16 @@ class _Into(msgspec.Struct, gc=False):
     image_tokens: int = 0
 
 
-class _Out(msgspec.Struct, gc=False):
+class _CompletionDetails(msgspec.Struct, gc=False):
     reasoning_tokens: int = 0
     audio_tokens: int = 0
     image_tokens: int = 0
 
 
-_NOT_INTO, _NOT_OUT = _Into(), _Out()
+_NOT_INTO, _NOT_OUT = _PromptDetails(), _CompletionDetails()
 
 
-def usage_of(told: Told) -> Usage:
+def to_usage(told: UsageFields) -> Usage:
     """What `usage` means; reasoning that a vendor counts beside the completion (xAI) is added."""
     into, out = told.prompt_tokens_details or _NOT_INTO, told.completion_tokens_details or _NOT_OUT
     completion = told.completion_tokens
@@ -79,42 +79,44 @@ def decode_new_usage(usage: Any) -> Usage:
     into = usage.get("input_tokens_details") or usage.get("input_token_details")
     out = usage.get("output_tokens_details") or usage.get("output_token_details")
     return Usage(
-        input=_read.count(usage, "input_tokens"),
-        output=_read.count(usage, "output_tokens"),
-        cache_read=_read.count(into, "cached_tokens"),
-        cache_write=_read.count(into, "cache_write_tokens"),
-        reasoning=_read.count(out, "reasoning_tokens"),
-        audio_input=_read.count(into, "audio_tokens"),
-        audio_output=_read.count(out, "audio_tokens"),
-        image_input=_read.count(into, "image_tokens"),
-        image_output=_read.count(out, "image_tokens"),
+        input=_parsing.read_count(usage, "input_tokens"),
+        output=_parsing.read_count(usage, "output_tokens"),
+        cache_read=_parsing.read_count(into, "cached_tokens"),
+        cache_write=_parsing.read_count(into, "cache_write_tokens"),
+        reasoning=_parsing.read_count(out, "reasoning_tokens"),
+        audio_input=_parsing.read_count(into, "audio_tokens"),
+        audio_output=_parsing.read_count(out, "audio_tokens"),
+        image_input=_parsing.read_count(into, "image_tokens"),
+        image_output=_parsing.read_count(out, "image_tokens"),
     )
 
 
 def decode_usage(usage: Any) -> Usage | None:
     """Read `usage`, even if numbers are written as text."""
     told = read_usage(usage)
-    return usage_of(told) if told is not None else None
+    return to_usage(told) if told is not None else None
 
 
-def read_usage(usage: Any) -> Told | None:
+def read_usage(usage: Any) -> UsageFields | None:
     """The same as it was told."""
     if not isinstance(usage, dict):
         return None
     try:
-        return msgspec.convert(usage, Told)
+        return msgspec.convert(usage, UsageFields)
     except ValueError:  # numbers written as text, names that are not Unicode
-        told = msgspec.convert(_counts(usage, Told), Told)
+        told = msgspec.convert(_counts(usage, UsageFields), UsageFields)
         into, out = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-        told.prompt_tokens_details = _Into(**_counts(into, _Into))
-        told.completion_tokens_details = _Out(**_counts(out, _Out))
+        told.prompt_tokens_details = _PromptDetails(**_counts(into, _PromptDetails))
+        told.completion_tokens_details = _CompletionDetails(**_counts(out, _CompletionDetails))
     return told
 
 
 def _counts(where: Any, kind: type[msgspec.Struct]) -> dict[str, int]:
     """The numbers of tokens that `kind` has a place for."""
     return {
-        name: _read.count(where, name) for name in kind.__struct_fields__ if "details" not in name
+        name: _parsing.read_count(where, name)
+        for name in kind.__struct_fields__
+        if "details" not in name
     }
 
 

@@ -10,8 +10,15 @@ from typing import ClassVar
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects.base import Clock, Dialect, Draft, Head, NewId, Operation
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.base import (
+    Clock,
+    Dialect,
+    NewId,
+    Operation,
+    ProviderRequest,
+    RequestSummary,
+)
 from asgi_aiproxy.dialects.openai_chat.responses import decode_error, encode_error
 from asgi_aiproxy.dialects.openai_responses import (
     request_encoder,
@@ -51,11 +58,11 @@ class OpenAIResponses(Dialect):
         """POST /v1/responses."""
         return _RESPONSES if method == "POST" and path == "/v1/responses" else None
 
-    def head(self, operation: Operation, body: bytes) -> Head:
+    def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read model and streaming."""
-        fields = _read.fields(body)
-        stream = _read.member(fields, "stream", _read.flag)
-        return Head(_read.model_of(fields), stream is True, fields)
+        fields = _parsing.fields(body)
+        stream = _parsing.member(fields, "stream", _parsing.flag)
+        return RequestSummary(_parsing.read_model(fields), stream is True, fields)
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         """Read a request."""
@@ -69,7 +76,7 @@ class OpenAIResponses(Dialect):
         """Write an error body."""
         return encode_error(error)
 
-    def encode_break(self, error: APIError) -> bytes:
+    def encode_stream_error(self, error: APIError) -> bytes:
         """An error event."""
         event = {"type": "error", "sequence_number": 0, **responses.error_event(error)}
         return encode_frame(_json.dumps(event), b"error")
@@ -78,7 +85,7 @@ class OpenAIResponses(Dialect):
         """A writer of events."""
         return stream_encoder.Encoder(request, created=int(self._now()), token=self._new_id())
 
-    def encode_request(self, request: Request) -> Draft:
+    def encode_request(self, request: Request) -> ProviderRequest:
         """Write a request."""
         return request_encoder.encode_request(request)
 
@@ -94,20 +101,20 @@ class OpenAIResponses(Dialect):
         """A reader of events."""
         return streams.Decoder()
 
-    def list_request(self) -> Draft:
+    def models_request(self) -> ProviderRequest:
         """GET /models."""
-        return Draft("/models", {})
+        return ProviderRequest("/models", {})
 
-    def decode_list(self, body: bytes) -> tuple[str, ...]:
+    def decode_models(self, body: bytes) -> tuple[str, ...]:
         """Read the list."""
-        return _read.names(body, "data", "id")
+        return _parsing.names(body, "data", "id")
 
-    def forward(
+    def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
-    ) -> Draft:
+    ) -> ProviderRequest:
         """The request as it came, with the model's name."""
-        return Draft(operation.path, {**fields, "model": model})
+        return ProviderRequest(operation.path, {**fields, "model": model})
 
-    def echo(self, *, usage_wanted: bool, exact: bool) -> Echo:
+    def native_stream(self, *, usage_wanted: bool, exact: bool) -> Echo:
         """A companion for an answer that passes through."""
         return Echo()

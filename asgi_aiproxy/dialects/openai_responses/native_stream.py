@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_chat.responses import read_error
 from asgi_aiproxy.dialects.openai_responses import responses
 from asgi_aiproxy.errors import APIError
@@ -29,7 +29,7 @@ class Echo:
         self._answer: dict[str, Any] = {}
         self._number = 0
 
-    def skim(self, data: bytes) -> tuple[bytes, bytes]:
+    def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
         """These frames, up to one that tells of the whole answer or of an error."""
         return split_before(data, _READ)
 
@@ -38,7 +38,7 @@ class Echo:
         if not frame.data.lstrip().startswith(b"{"):
             return frame.raw
         event = _json.loads(frame.data)
-        kind = _read.text_in(event, "type")
+        kind = _parsing.get_text(event, "type")
         number = event.get("sequence_number")
         self._number = number + 1 if isinstance(number, int) else 0
         answer = event.get("response")
@@ -56,7 +56,7 @@ class Echo:
             self.started = True
         elif kind == "response.output_item.added":
             item = event.get("item")
-            self.started = self.started or _read.text_in(item, "type") not in _QUIET
+            self.started = self.started or _parsing.get_text(item, "type") not in _QUIET
         return frame.raw
 
     def _learn(self, answer: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ class Echo:
     def close(self) -> bytes:
         """Nothing, if the answer was complete."""
         if not self.ended:
-            raise _read.broken("the stream ended without response.completed")
+            raise _parsing.truncated_response_error("the stream ended without response.completed")
         return b""
 
     def fail(self, error: APIError) -> bytes:
@@ -84,9 +84,9 @@ class Echo:
 
     def whole(self, body: bytes) -> bytes:
         """The body as it came. Raises APIError if it tells of a failure."""
-        answer = _read.object_in(body)
+        answer = _parsing.parse_object(body)
         if answer is None:
-            raise _read.unreadable(200, body)
+            raise _parsing.unparsable_response_error(200, body)
         responses.raise_error(answer)
         self._learn(answer)
         return body

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from asgi_aiproxy.dialects import _read
-from asgi_aiproxy.dialects._left_out import left_out
-from asgi_aiproxy.dialects.base import Draft
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._unsupported import unsupported_fields
+from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.dialects.openai_responses.requests import INCLUDED, OPENAI, custom_text
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.errors import invalid
@@ -34,14 +34,14 @@ from asgi_aiproxy.messages import (
 _MIN_OUTPUT_TOKENS = 16  # OpenAI answers 400 to less
 
 
-def encode_request(request: Request) -> Draft:
+def encode_request(request: Request) -> ProviderRequest:
     """Write the body of POST /v1/responses. Raises APIError on structure it cannot carry."""
-    ignored = left_out(request, NAME)
+    ignored = unsupported_fields(request, NAME)
     system, messages = _leading_system(request.messages)
     custom = {tool.name for tool in request.tools if NAME in tool.extra}
     items = [item for message in messages for item in _write_message(message, custom)]
     if not items:
-        raise _read.nothing_said()
+        raise _parsing.empty_messages_error()
     own = request.extra.get(NAME, {})
     body: dict[str, Any] = {"model": request.model, "input": items, "store": False}
     _put(body, "instructions", system or None)
@@ -73,7 +73,7 @@ def encode_request(request: Request) -> Draft:
         ignored.append("stop")
     for name, value in own.items():
         body.setdefault(name, value)
-    return Draft("/responses", body, ignored=tuple(dict.fromkeys(ignored)))
+    return ProviderRequest("/responses", body, ignored=tuple(dict.fromkeys(ignored)))
 
 
 def _put(body: dict[str, Any], name: str, value: Any) -> None:
@@ -176,7 +176,7 @@ def _write_part(part: Part) -> dict[str, Any] | None:
         case Media(kind="image") if part.url or part.data:
             seen = {"detail": "auto", **part.extra.get(OPENAI, {})}
             return {"type": "input_image", "image_url": _link(part), **seen}
-        case Media(kind="document") if text := _read.text_of(part):
+        case Media(kind="document") if text := _parsing.document_text(part):
             return {"type": "input_text", "text": f"{part.name}\n{text}" if part.name else text}
         case Media(kind="document", file=file) if file:
             return {"type": "input_file", "file_id": file}

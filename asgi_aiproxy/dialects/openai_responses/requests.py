@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_responses import schemas
 from asgi_aiproxy.dialects.openai_responses.reasoning import decode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
@@ -63,13 +63,13 @@ _CUSTOM_SCHEMA = {
 
 def decode_request(body: bytes) -> Request:
     """Read the body of POST /v1/responses. Raises APIError naming the member that is wrong."""
-    asked = _read.body(schemas.responses_request, body)
+    asked = _parsing.body(schemas.responses_request, body)
     _refuse_state(asked)
     messages = list(_Conversation().read(asked))
     if not messages:
-        raise _read.required("input")
+        raise _parsing.missing_field_error("input")
     tools, hosted = _tools(asked.tools or ())
-    rest = {k: v for k, v in _read.members(body, _KNOWN).items() if v != _DEFAULTS.get(k, ...)}
+    rest = {k: v for k, v in _parsing.members(body, _KNOWN).items() if v != _DEFAULTS.get(k, ...)}
     included = rest.pop("include", None)
     if isinstance(included, list) and (more := [w for w in included if w != INCLUDED]):
         rest["include"] = more
@@ -90,7 +90,7 @@ def decode_request(body: bytes) -> Request:
         parallel_tools=asked.parallel_tool_calls,
         output=_output(asked.text.format if asked.text is not None else None),
         thinking=_thinking(asked.reasoning),
-        max_tokens=_read.limit(asked.max_output_tokens, "max_output_tokens"),
+        max_tokens=_parsing.limit(asked.max_output_tokens, "max_output_tokens"),
         temperature=asked.temperature,
         top_p=asked.top_p,
         user=asked.user or "",
@@ -163,7 +163,7 @@ class _Conversation:
             case "item_reference":
                 raise _unsupported(where, f"'{where}' refers to a kept item: send the item itself.")
             case _:  # an item of a hosted tool, or one that is newer than this code
-                self._turn.append(Opaque(NAME, _read.object_in(data) or {}))
+                self._turn.append(Opaque(NAME, _parsing.parse_object(data) or {}))
         return None
 
     def _message(self, item: schemas.Item, where: str) -> Message | None:
@@ -187,7 +187,7 @@ class _Conversation:
     def _call(self, item: schemas.Item, where: str) -> ToolCall:
         for name in ("call_id", "name"):
             if not getattr(item, name):
-                raise _read.required(f"{where}.{name}")
+                raise _parsing.missing_field_error(f"{where}.{name}")
         call_id, name = str(item.call_id), str(item.name)
         self._names[call_id] = name
         if item.type == "function_call":
@@ -196,9 +196,9 @@ class _Conversation:
 
     def _result(self, item: schemas.Item, where: str) -> ToolResult:
         if not item.call_id:
-            raise _read.required(f"{where}.call_id")
+            raise _parsing.missing_field_error(f"{where}.call_id")
         if item.output is None:
-            raise _read.required(f"{where}.output")
+            raise _parsing.missing_field_error(f"{where}.output")
         parts = tuple(_parts(item.output, f"{where}.output"))
         found = tuple(part for part in parts if isinstance(part, Text | Media))
         extra = {NAME: {"custom": True}} if item.type == "custom_tool_call_output" else {}
@@ -219,13 +219,13 @@ class _Conversation:
 
 def _odd_item(data: bytes, where: str, error: ValueError) -> schemas.Item:
     """An item that does not fit the types: of a kind that they do not describe, or wrong."""
-    found = _read.object_in(data)
+    found = _parsing.parse_object(data)
     kind = found.get("type", "message") if found is not None else None
     described = ("message", "reasoning", "function_call", "custom_tool_call", "item_reference")
     if isinstance(kind, str) and kind.removesuffix("_output") not in described:
         return schemas.Item(type=kind)
     if isinstance(error, msgspec.ValidationError):
-        what = _read.mistyped(error)
+        what = _parsing.type_error(error)
         place = f"{where}.{what.param}" if what.param else where
         message = what.message.replace(f"'{what.param}'", f"'{place}'")
         raise invalid(message, place, what.code) from error
@@ -240,7 +240,7 @@ def custom_call(call_id: str, name: str, text: str) -> ToolCall:
 
 def custom_text(arguments: str) -> str:
     """The free text in the arguments of a custom tool's call, however the model wrote them."""
-    found = _read.object_in(arguments)
+    found = _parsing.parse_object(arguments)
     if found is not None and isinstance(found.get(CUSTOM_INPUT), str):
         return str(found[CUSTOM_INPUT])
     return arguments
@@ -300,8 +300,8 @@ def _tools(tools: list[dict[str, Any]] | tuple[()]) -> tuple[list[Tool], list[di
             continue
         name = tool.get("name")
         if not isinstance(name, str) or not name:
-            raise _read.required(f"tools[{at}].name")
-        description = _read.text_in(tool, "description")
+            raise _parsing.missing_field_error(f"tools[{at}].name")
+        description = _parsing.get_text(tool, "description")
         if kind == "custom":
             extra = {NAME: {"custom": tool}}
             own.append(Tool(name=name, description=description, schema=_CUSTOM_SCHEMA, extra=extra))
@@ -365,7 +365,7 @@ def _output(form: schemas.Format | None) -> Output | None:
             "invalid_value",
         )
     if form.schema is None:
-        raise _read.required("text.format.schema")
+        raise _parsing.missing_field_error("text.format.schema")
     return Output(
         schema=form.schema,
         name=form.name,

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_chat.responses import read_error
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
 from asgi_aiproxy.dialects.openai_responses.requests import custom_call, custom_text
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
-from asgi_aiproxy.errors import APIError, Kind
+from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import (
     Block,
     Citation,
@@ -27,19 +27,19 @@ from asgi_aiproxy.messages import (
     Refusal,
     Request,
     Response,
-    Stop,
+    StopReason,
     Text,
     Tool,
     ToolCall,
     Usage,
 )
 
-_REASONS = {"max_output_tokens": Stop.LENGTH, "content_filter": Stop.FILTER}
-_WORDS = {Stop.LENGTH: "max_output_tokens", Stop.FILTER: "content_filter"}
+_REASONS = {"max_output_tokens": StopReason.LENGTH, "content_filter": StopReason.FILTER}
+_WORDS = {StopReason.LENGTH: "max_output_tokens", StopReason.FILTER: "content_filter"}
 _CODES = {
-    Kind.LIMITED: "rate_limit_exceeded",
-    Kind.OVERLOADED: "server_is_overloaded",
-    Kind.INVALID: "invalid_prompt",
+    ErrorKind.LIMITED: "rate_limit_exceeded",
+    ErrorKind.OVERLOADED: "server_is_overloaded",
+    ErrorKind.INVALID: "invalid_prompt",
 }
 
 
@@ -48,14 +48,14 @@ _CODES = {
 
 def decode_response(body: bytes) -> Response:
     """Read a whole answer. Raises APIError if it tells of a failure, or is none."""
-    answer = _read.object_in(body)
+    answer = _parsing.parse_object(body)
     if answer is None:
-        raise _read.unreadable(200, body)
+        raise _parsing.unparsable_response_error(200, body)
     raise_error(answer)
     output = answer.get("output")
     if not isinstance(output, list):
-        raise _read.broken(f"it holds no output: {_read.excerpt(body)}")
-    blocks = tuple(block for item in _read.objects(output) for block in decode_item(item))
+        raise _parsing.truncated_response_error(f"it holds no output: {_parsing.excerpt(body)}")
+    blocks = tuple(block for item in _parsing.objects(output) for block in decode_item(item))
     called = any(isinstance(block, ToolCall) for block in blocks)
     stop, word = stop_reason(answer, called)
     return Response(
@@ -75,22 +75,22 @@ def raise_error(answer: dict[str, Any]) -> None:
         raise read_error({"error": found}, 200)
 
 
-def stop_reason(answer: dict[str, Any], called: bool) -> tuple[Stop, str]:
+def stop_reason(answer: dict[str, Any], called: bool) -> tuple[StopReason, str]:
     """Why an answer ended, and OpenAI's word for it."""
     if answer.get("status") == "incomplete":
-        reason = _read.text_in(answer.get("incomplete_details"), "reason")
-        return _REASONS.get(reason or "max_output_tokens", Stop.OTHER), reason
-    return (Stop.TOOLS if called else Stop.END), "completed"
+        reason = _parsing.get_text(answer.get("incomplete_details"), "reason")
+        return _REASONS.get(reason or "max_output_tokens", StopReason.OTHER), reason
+    return (StopReason.TOOLS if called else StopReason.END), "completed"
 
 
 def decode_item(item: dict[str, Any]) -> Iterator[Block]:
     """The blocks of one finished item of `output`."""
     match item.get("type"):
         case "message":
-            for part in _read.objects(item.get("content")):
+            for part in _parsing.objects(item.get("content")):
                 if part.get("type") == "refusal":
-                    yield Refusal(_read.text_in(part, "refusal"))
-                elif text := _read.text_in(part, "text"):
+                    yield Refusal(_parsing.get_text(part, "refusal"))
+                elif text := _parsing.get_text(part, "text"):
                     yield Text(text, tuple(decode_citations(part.get("annotations"))))
         case "reasoning":
             text = reasoning_text(item)
@@ -100,14 +100,14 @@ def decode_item(item: dict[str, Any]) -> Iterator[Block]:
         case "function_call":
             yield ToolCall(
                 str(item.get("call_id") or item.get("id") or ""),
-                _read.text_in(item, "name"),
-                _read.text_in(item, "arguments") or "{}",
+                _parsing.get_text(item, "name"),
+                _parsing.get_text(item, "arguments") or "{}",
             )
         case "custom_tool_call":
-            name, text = _read.text_in(item, "name"), _read.text_in(item, "input")
+            name, text = _parsing.get_text(item, "name"), _parsing.get_text(item, "input")
             yield custom_call(str(item.get("call_id") or ""), name, text)
-        case "image_generation_call" if _is_base64(data := _read.text_in(item, "result")):
-            form = _read.text_in(item, "output_format") or "png"
+        case "image_generation_call" if _is_base64(data := _parsing.get_text(item, "result")):
+            form = _parsing.get_text(item, "output_format") or "png"
             yield Media(kind="image", media_type=f"image/{form}", data=data)
         case str():
             yield Opaque(NAME, item)
@@ -123,7 +123,9 @@ def _is_base64(data: str) -> bool:
 def reasoning_text(item: dict[str, Any]) -> str:
     """What a reasoning item shows: its summary, or else the thoughts themselves."""
     for group in ("summary", "content"):
-        found = "".join(_read.text_in(part, "text") for part in _read.objects(item.get(group)))
+        found = "".join(
+            _parsing.get_text(part, "text") for part in _parsing.objects(item.get(group))
+        )
         if found:
             return found
     return ""
@@ -131,11 +133,11 @@ def reasoning_text(item: dict[str, Any]) -> str:
 
 def reasoning_extra(item: dict[str, Any]) -> Extra:
     """What OpenAI wants back of a reasoning item."""
-    content = _read.text_in(item, "encrypted_content")
+    content = _parsing.get_text(item, "encrypted_content")
     if not content:
         return {}
     found = {"encrypted_content": content}
-    item_id = _read.text_in(item, "id")
+    item_id = _parsing.get_text(item, "id")
     if item_id and ":" not in content:  # a carrier of another vendor's is not known by an id
         found["id"] = item_id
     return {NAME: found}
@@ -143,16 +145,16 @@ def reasoning_extra(item: dict[str, Any]) -> Extra:
 
 def decode_citations(annotations: Any) -> Iterator[Citation]:
     """Sources out of `annotations`."""
-    for annotation in _read.objects(annotations):
+    for annotation in _parsing.objects(annotations):
         if annotation.get("type") == "url_citation":
             start, end = annotation.get("start_index"), annotation.get("end_index")
             yield Citation(
-                url=_read.text_in(annotation, "url"),
-                title=_read.text_in(annotation, "title"),
+                url=_parsing.get_text(annotation, "url"),
+                title=_parsing.get_text(annotation, "title"),
                 start=start if isinstance(start, int) else None,
                 end=end if isinstance(end, int) else None,
             )
-        elif name := _read.text_in(annotation, "filename"):
+        elif name := _parsing.get_text(annotation, "filename"):
             yield Citation(title=name)
 
 
@@ -162,11 +164,11 @@ def decode_usage(usage: Any) -> Usage | None:
         return None
     into, out = usage.get("input_tokens_details"), usage.get("output_tokens_details")
     return Usage(
-        input=_read.count(usage, "input_tokens"),
-        output=_read.count(usage, "output_tokens"),
-        cache_read=_read.count(into, "cached_tokens"),
-        cache_write=_read.count(into, "cache_write_tokens"),
-        reasoning=_read.count(out, "reasoning_tokens"),
+        input=_parsing.read_count(usage, "input_tokens"),
+        output=_parsing.read_count(usage, "output_tokens"),
+        cache_read=_parsing.read_count(into, "cached_tokens"),
+        cache_write=_parsing.read_count(into, "cache_write_tokens"),
+        reasoning=_parsing.read_count(out, "reasoning_tokens"),
     )
 
 
@@ -244,7 +246,7 @@ def envelope(request: Request, id: str, model: str, created: int) -> dict[str, A
 
 
 def finish(
-    answer: dict[str, Any], output: list[dict[str, Any]], stop: Stop, usage: Usage | None
+    answer: dict[str, Any], output: list[dict[str, Any]], stop: StopReason, usage: Usage | None
 ) -> None:
     """Complete an answer in progress."""
     reason = _WORDS.get(stop)

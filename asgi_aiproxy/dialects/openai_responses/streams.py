@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _read
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_chat.responses import read_error
 from asgi_aiproxy.dialects.openai_responses import responses, schemas
 from asgi_aiproxy.dialects.openai_responses.requests import custom_call
@@ -112,14 +112,14 @@ class Decoder:
     def close(self) -> Sequence[Event]:
         """Nothing, if the answer was complete."""
         if not self.ended:
-            raise _read.broken("the stream ended without response.completed")
+            raise _parsing.truncated_response_error("the stream ended without response.completed")
         return ()
 
     def _other(self, data: bytes) -> Sequence[Event]:
         if self.ended or not data.lstrip().startswith(b"{"):
             return ()
         event = _json.loads(data)
-        kind = _read.text_in(event, "type")
+        kind = _parsing.get_text(event, "type")
         if kind == "error" or (not kind and event.get("error")):
             raise read_error(
                 event if isinstance(event.get("error"), dict) else {"error": event}, 200
@@ -152,11 +152,11 @@ class Decoder:
                 self._citations.setdefault(key, []).extend(found)
             case "response.custom_tool_call_input.delta":
                 if index in self._inputs:
-                    self._inputs[index][1].append(_read.text_in(event, "delta"))
+                    self._inputs[index][1].append(_parsing.get_text(event, "delta"))
             case "response.function_call_arguments.delta":
-                yield from self._grow(index, ToolCall("", ""), _read.text_in(event, "delta"))
+                yield from self._grow(index, ToolCall("", ""), _parsing.get_text(event, "delta"))
             case _ if kind in _TEXTS:
-                text = _read.text_in(event, "delta")
+                text = _parsing.get_text(event, "delta")
                 if _TEXTS[kind] is Reasoning:
                     yield from self._grow(index, self._thought(index), text)
                 else:
@@ -166,8 +166,8 @@ class Decoder:
                 yield from self._end(_object(event.get("response")))
 
     def _added_reasoning(self, index: Any, item: dict[str, Any]) -> None:
-        item_id = _read.text_in(item, "id")
-        carrier = ":" in _read.text_in(item, "encrypted_content")  # another vendor's
+        item_id = _parsing.get_text(item, "id")
+        carrier = ":" in _parsing.get_text(item, "encrypted_content")  # another vendor's
         if "encrypted_content" in item and item_id and not carrier:
             self._reasoning_ids[index] = item_id
 
@@ -181,13 +181,16 @@ class Decoder:
                 self._added_reasoning(index, item)
             case "function_call":
                 call = ToolCall(
-                    str(item.get("call_id") or item.get("id") or ""), _read.text_in(item, "name")
+                    str(item.get("call_id") or item.get("id") or ""),
+                    _parsing.get_text(item, "name"),
                 )
                 yield from self._begin(index, call)
-                if arguments := _read.text_in(item, "arguments"):
+                if arguments := _parsing.get_text(item, "arguments"):
                     yield from self._grow(index, call, arguments)
             case "custom_tool_call":
-                call = custom_call(str(item.get("call_id") or ""), _read.text_in(item, "name"), "")
+                call = custom_call(
+                    str(item.get("call_id") or ""), _parsing.get_text(item, "name"), ""
+                )
                 self._inputs[index] = call, []
 
     def _begin(self, key: Hashable, block: Block) -> Iterator[Event]:
@@ -234,7 +237,7 @@ class Decoder:
                 if index not in self._told:
                     yield from self._added(index, item)
                 elif self._open.get(index) in self._empty:
-                    arguments = _read.text_in(item, "arguments")
+                    arguments = _parsing.get_text(item, "arguments")
                     yield from self._grow(index, ToolCall("", ""), arguments)
                 yield from self._close(index)
             case "custom_tool_call":
@@ -247,12 +250,12 @@ class Decoder:
     def _done_message(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
         # (Some count the parts of a message from 1 on: by their numbers they are not to be found.)
         known = any(isinstance(key, tuple) and key[0] == index for key in self._told)
-        for at, part in enumerate(_read.objects(item.get("content"))):
+        for at, part in enumerate(_parsing.objects(item.get("content"))):
             key = index, at
             if not known:
                 refused = part.get("type") == "refusal"
                 block: Block = Refusal() if refused else Text()
-                text = _read.text_in(part, "refusal" if refused else "text")
+                text = _parsing.get_text(part, "refusal" if refused else "text")
                 yield from self._grow(key, block, text)
                 found = list(responses.decode_citations(part.get("annotations")))
                 self._citations.setdefault(key, found)
@@ -276,7 +279,7 @@ class Decoder:
         responses.raise_error(answer)
         self._count(answer)
         if not self._told:  # some tell everything at the end only
-            for index, item in enumerate(_read.objects(answer.get("output"))):
+            for index, item in enumerate(_parsing.objects(answer.get("output"))):
                 yield from self._done(index, item)
         for key in list(self._open):
             yield from self._close(key)

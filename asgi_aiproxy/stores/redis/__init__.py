@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from asgi_aiproxy.stores.redis.store import RedisStore
 
-__all__ = ["RedisStore"]
+__all__ = [
+    "RedisStore",
+]

@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 
 from asgi_aiproxy.stores.base import (
     Admitted,
-    Clear,
-    Count,
+    BudgetReservation,
+    ConcurrencySlot,
+    Denied,
     Grant,
-    Level,
-    Refused,
-    Reserve,
+    NotOnHold,
+    RateLimit,
     Settled,
-    Slot,
+    UsageLevel,
 )
 from asgi_aiproxy.stores.redis.admission_lua import ADMIT, CHARGE, PEEK, RENEW, SETTLE
-from asgi_aiproxy.stores.redis.link import Link
-from asgi_aiproxy.stores.redis.names import Names, milliseconds
-from asgi_aiproxy.stores.redis.pipe import Argument
+from asgi_aiproxy.stores.redis.client import RedisClient
+from asgi_aiproxy.stores.redis.keyspace import Keyspace, milliseconds
+from asgi_aiproxy.stores.redis.pipeline import Argument
 
 
 class Admissions:
     """Admission within what one script can reach: an account, or all of a single server."""
 
-    def __init__(self, link: Link, names: Names) -> None:
+    def __init__(self, link: RedisClient, names: Keyspace) -> None:
         self._link = link
         self._names = names
 
@@ -35,7 +35,7 @@ class Admissions:
         grants: Sequence[Grant],
         ttl: float,
         one_of: Sequence[Sequence[Grant]],
-    ) -> Admitted | Refused:
+    ) -> Admitted | Denied:
         """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
         every = [*grants, *(grant for choice in one_of for grant in choice)]
         keys: list[str] = []
@@ -51,7 +51,7 @@ class Admissions:
         given, choice_or_grant, *rest = await self._link.run(tag, ADMIT, keys, *arguments)
         if not given:
             left, wait = rest
-            return Refused(
+            return Denied(
                 grant=every[choice_or_grant],
                 left=left,
                 retry_after=wait / 1000 if wait >= 0 else None,
@@ -68,14 +68,14 @@ class Admissions:
     def _ask(self, holder: str, grant: Grant, keys: list[str], arguments: list[Argument]) -> None:
         keys += self._names.of(grant)
         match grant:
-            case Count(limit=limit, window=window, amount=amount):
+            case RateLimit(limit=limit, window=window, amount=amount):
                 arguments += ("count", _number(limit), milliseconds(window), amount)
-            case Slot(limit=limit):
+            case ConcurrencySlot(limit=limit):
                 arguments += ("slot", _number(limit))
-            case Reserve(cap=cap, amount=amount, on_expiry=on_expiry):
+            case BudgetReservation(cap=cap, amount=amount, on_expiry=on_expiry):
                 keys.append(self._names.once(grant.account, "settle", holder))
                 arguments += (on_expiry, _number(cap), amount, _kept(grant))
-            case Clear(name=name):
+            case NotOnHold(name=name):
                 arguments += ("clear", name)
 
     async def settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> Settled:
@@ -83,16 +83,16 @@ class Admissions:
         keys: list[str] = []
         holder = admitted.holder
         arguments: list[Argument] = [holder, int(admitted.sure), round(admitted.at * 1000)]
-        budgets: list[Reserve] = []
+        budgets: list[BudgetReservation] = []
         for grant in admitted.grants:
-            if isinstance(grant, Clear):
+            if isinstance(grant, NotOnHold):
                 continue
-            if isinstance(grant, Slot):
+            if isinstance(grant, ConcurrencySlot):
                 keys += self._names.of(grant)
                 arguments.append("slot")
                 continue
             used = actual.get(grant, grant.amount)
-            if isinstance(grant, Reserve):
+            if isinstance(grant, BudgetReservation):
                 budgets.append(grant)
                 arguments += ("budget", used, _kept(grant))
             elif used != grant.amount and admitted.sure:
@@ -112,14 +112,14 @@ class Admissions:
         keys: list[str] = []
         arguments: list[Argument] = [admitted.holder, milliseconds(ttl)]
         for grant in admitted.grants:
-            if isinstance(grant, Slot | Reserve):
+            if isinstance(grant, ConcurrencySlot | BudgetReservation):
                 keys += self._names.of(grant)
-                arguments.append("slot" if isinstance(grant, Slot) else "budget")
+                arguments.append("slot" if isinstance(grant, ConcurrencySlot) else "budget")
         if not keys:
             return True
         return bool(await self._link.run(self._tag(admitted.grants), RENEW, keys, *arguments))
 
-    async def charge(self, budget: Reserve, once: str) -> int:
+    async def charge(self, budget: BudgetReservation, once: str) -> int:
         """Add to what is spent, once."""
         keys = [*self._names.of(budget), self._names.once(budget.account, "charge", once)]
         spent: int = await self._link.run(
@@ -127,23 +127,23 @@ class Admissions:
         )
         return spent
 
-    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+    async def peek(self, grants: Sequence[Grant]) -> list[UsageLevel]:
         """How much of each is used now."""
         keys: list[str] = []
         arguments: list[Argument] = []
         for grant in grants:
             keys += self._names.of(grant)
             match grant:
-                case Count(window=window):
+                case RateLimit(window=window):
                     arguments += ("count", milliseconds(window))
-                case Slot():
+                case ConcurrencySlot():
                     arguments.append("slot")
-                case Reserve():
+                case BudgetReservation():
                     arguments.append("budget")
-                case Clear(name=name):
+                case NotOnHold(name=name):
                     arguments += ("clear", name)
         flat = await self._link.run(self._tag(grants), PEEK, keys, *arguments)
-        return [Level(used, held) for used, held in zip(flat[::2], flat[1::2], strict=True)]
+        return [UsageLevel(used, held) for used, held in zip(flat[::2], flat[1::2], strict=True)]
 
     def _tag(self, grants: Sequence[Grant]) -> str:
         return self._names.tag(grants[0].account) if grants else ""
@@ -162,15 +162,15 @@ class ClusterAdmissions(Admissions):
         grants: Sequence[Grant],
         ttl: float,
         one_of: Sequence[Sequence[Grant]],
-    ) -> Admitted | Refused:
+    ) -> Admitted | Denied:
         """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
         where = {grant.account for choice in one_of for grant in choice}
         if len(where) <= 1:
             return await self._admit(holder, grants, ttl, one_of)
         base = await self._admit(holder, grants, ttl, ())
-        if isinstance(base, Refused):
+        if isinstance(base, Denied):
             return base
-        refused: Refused | None = None
+        refused: Denied | None = None
         try:
             for number, choice in enumerate(one_of):
                 found = await self._admit(holder, choice, ttl, ())
@@ -189,7 +189,7 @@ class ClusterAdmissions(Admissions):
         grants: Sequence[Grant],
         ttl: float,
         one_of: Sequence[Sequence[Grant]],
-    ) -> Admitted | Refused:
+    ) -> Admitted | Denied:
         parts = _by_account(grants)
         where = next((grant.account for choice in one_of for grant in choice), None)
         if where is not None:
@@ -211,11 +211,11 @@ class ClusterAdmissions(Admissions):
             chosen = one_of[choice] if choice >= 0 else ()
             return joined(given, (*grants, *chosen), choice)
         await self._give_back(given)
-        refused: Refused | None = None
+        refused: Denied | None = None
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-            if isinstance(result, Refused):
+            if isinstance(result, Denied):
                 refused = both(refused, result)
         assert refused is not None  # noqa: S101 (or all were given)
         return refused
@@ -242,7 +242,7 @@ class ClusterAdmissions(Admissions):
         )
         return all(results)
 
-    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+    async def peek(self, grants: Sequence[Grant]) -> list[UsageLevel]:
         """How much of each is used now."""
         parts = _by_account(grants)
         results = await asyncio.gather(
@@ -271,15 +271,15 @@ def joined(parts: Sequence[Admitted], grants: tuple[Grant, ...], choice: int) ->
     )
 
 
-def both(known: Refused | None, more: Refused) -> Refused:
+def both(known: Denied | None, more: Denied) -> Denied:
     """Two refusals that must both end: the first, with the longer wait."""
     if known is None:
         return more
     waits = [wait for wait in (known.retry_after, more.retry_after) if wait is not None]
-    return Refused(grant=known.grant, left=known.left, retry_after=max(waits, default=None))
+    return Denied(grant=known.grant, left=known.left, retry_after=max(waits, default=None))
 
 
-def sooner(known: Refused | None, more: Refused) -> Refused:
+def sooner(known: Denied | None, more: Denied) -> Denied:
     """Of two refusals the one that ends first."""
     if known is None or known.retry_after is None:
         return more
@@ -304,5 +304,5 @@ def _number(limit: int | None) -> int:
     return -1 if limit is None else limit
 
 
-def _kept(budget: Reserve) -> int:
+def _kept(budget: BudgetReservation) -> int:
     return 0 if budget.keep is None else milliseconds(budget.keep)

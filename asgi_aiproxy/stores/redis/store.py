@@ -10,26 +10,26 @@ from typing import Any, ParamSpec, Self, TypeVar
 from asgi_aiproxy.stores.base import (
     ANYTHING,
     Admitted,
-    Anything,
+    AnyValue,
+    BudgetReservation,
+    Denied,
     Expected,
     Grant,
     Hold,
-    Level,
-    Refused,
-    Reserve,
     Settled,
     StoreUnavailableError,
+    UsageLevel,
     check,
 )
 from asgi_aiproxy.stores.redis import admission_lua, tables_lua
 from asgi_aiproxy.stores.redis.admission import Admissions, ClusterAdmissions
-from asgi_aiproxy.stores.redis.link import ClusterLink, Link
-from asgi_aiproxy.stores.redis.names import Names, milliseconds
-from asgi_aiproxy.stores.redis.pipe import Argument, packed
-from asgi_aiproxy.stores.redis.survey import survey
+from asgi_aiproxy.stores.redis.change_poller import ChangePoller
+from asgi_aiproxy.stores.redis.client import RedisClient, RedisClusterClient
+from asgi_aiproxy.stores.redis.connection import ConnectionFactory, parse_url
+from asgi_aiproxy.stores.redis.keyspace import Keyspace, milliseconds
+from asgi_aiproxy.stores.redis.pipeline import Argument, encode_command
+from asgi_aiproxy.stores.redis.server_check import survey
 from asgi_aiproxy.stores.redis.tables_lua import ADD, APPEND, DROP, HOLD, HOLDS, LIFT, PAGE, PUT
-from asgi_aiproxy.stores.redis.watch import Watch
-from asgi_aiproxy.stores.redis.wire import Dialler, read_url
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -74,18 +74,20 @@ class RedisStore:
         timeout: float = 0.5,
         patience: float = 10.0,
     ) -> None:
-        target = read_url(url)
+        target = parse_url(url)
         self._shown = target.shown
-        self._names = names = Names(prefix)
+        self._names = names = Keyspace(prefix)
         scripts = (*admission_lua.SCRIPTS, *tables_lua.SCRIPTS)
-        load = [packed(("CLIENT", "SETNAME", "asgi_aiproxy"))]
-        load += [packed(("SCRIPT", "LOAD", script.text)) for script in scripts]
-        kind = ClusterLink if target.kind == "cluster" else Link
-        self._link = kind(target, Dialler(target, timeout=timeout, optional=load), timeout)
-        self._slow = kind(target, Dialler(target, timeout=timeout), patience)
+        load = [encode_command(("CLIENT", "SETNAME", "asgi_aiproxy"))]
+        load += [encode_command(("SCRIPT", "LOAD", script.text)) for script in scripts]
+        kind = RedisClusterClient if target.kind == "cluster" else RedisClient
+        self._link = kind(
+            target, ConnectionFactory(target, timeout=timeout, optional=load), timeout
+        )
+        self._slow = kind(target, ConnectionFactory(target, timeout=timeout), patience)
         admissions = ClusterAdmissions if self._link.clustered else Admissions
         self._admissions = admissions(self._link, names)
-        self._watch = Watch(self.version)
+        self._watch = ChangePoller(self.version)
 
     def __repr__(self) -> str:
         return f"RedisStore({self._shown!r})"
@@ -124,7 +126,7 @@ class RedisStore:
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
     ) -> bool:
         """Write a row if there is what is `expected` (None: no such row); whether it was so."""
-        wanted = {} if isinstance(expected, Anything) else {key: expected}
+        wanted = {} if isinstance(expected, AnyValue) else {key: expected}
         return not await self.put_many(table, {key: value}, expected=wanted)
 
     @_parses
@@ -143,7 +145,7 @@ class RedisStore:
         tag = self._names.tag(table)
         link = self._link if len(rows) < _PLENTY else await self._large(tag)
         wrong = await link.run(tag, PUT, self._table(table), *arguments)
-        self._watch.poke()
+        self._watch.poll_now()
         return [key.decode("utf-8", "surrogatepass") for key in wrong]
 
     @_parses
@@ -151,7 +153,7 @@ class RedisStore:
         """Remove a row; whether there was one."""
         names = self._names
         done = await self._link.run(names.tag(table), DROP, self._table(table), key)
-        self._watch.poke()
+        self._watch.poll_now()
         return bool(done)
 
     @_parses
@@ -164,7 +166,7 @@ class RedisStore:
         """Call `changed` in the running loop within a second of a change; returns how to stop."""
         return self._watch.add(name, changed)
 
-    async def _large(self, tag: str) -> Link:
+    async def _large(self, tag: str) -> RedisClient:
         """The way for large calls, once it is known that the server answers at all."""
         await self._link.ask(tag, "PING")  # a refusal is an answer, too
         return self._slow
@@ -182,7 +184,7 @@ class RedisStore:
         *,
         ttl: float = 60.0,
         one_of: Sequence[Sequence[Grant]] = (),
-    ) -> Admitted | Refused:
+    ) -> Admitted | Denied:
         """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
         check(holder, grants, one_of, ttl)
         return await self._admissions.admit(holder, grants, ttl, one_of)
@@ -200,12 +202,12 @@ class RedisStore:
         return await self._admissions.renew(admitted, ttl)
 
     @_parses
-    async def charge(self, budget: Reserve, *, once: str) -> int:
+    async def charge(self, budget: BudgetReservation, *, once: str) -> int:
         """Add `budget.amount` to what is spent, cap or not; returns the spending."""
         return await self._admissions.charge(budget, once)
 
     @_parses
-    async def peek(self, grants: Sequence[Grant]) -> list[Level]:
+    async def peek(self, grants: Sequence[Grant]) -> list[UsageLevel]:
         """How much of each is used now."""
         return await self._admissions.peek(grants) if grants else []
 
@@ -218,7 +220,7 @@ class RedisStore:
         keys = [names.key(account, "h"), names.key(account, "v")]
         tag = names.tag(account)
         done = await self._link.run(tag, HOLD, keys, name, milliseconds(seconds), value)
-        self._watch.poke()
+        self._watch.poll_now()
         return bool(done)
 
     @_parses
@@ -227,7 +229,7 @@ class RedisStore:
         names = self._names
         keys = [names.key(account, "h"), names.key(account, "v")]
         done = await self._link.run(names.tag(account), LIFT, keys, name)
-        self._watch.poke()
+        self._watch.poll_now()
         return bool(done)
 
     @_parses

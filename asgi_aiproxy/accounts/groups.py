@@ -1,0 +1,41 @@
+"""Groups and accounts: what several tokens have in common."""
+
+from __future__ import annotations
+
+import msgspec
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.principal import Budget
+
+
+class Group(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What its members pay of a price, and who serves them: patterns of providers and keys
+    (none: all). Raises ConfigurationError if the ratio is below zero.
+    """
+
+    name: str
+    ratio: float = 1.0
+    providers: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio < float("inf"):
+            raise ConfigurationError(f"The ratio of a group can not be {self.ratio}.")
+
+
+class Account(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Whose budgets several tokens share. `credited` are vouchers whose redemption is under way."""
+
+    id: str
+    name: str = ""
+    enabled: bool = True
+    budgets: tuple[Budget, ...] = ()
+    credited: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(budget.shared for budget in self.budgets):
+            raise ConfigurationError("The budgets of an account are shared ones.")

@@ -1,0 +1,120 @@
+"""`Tokens`: issued, listed, edited, rotated and revoked in a store, and checked at the door."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy.accounts import token as made
+from asgi_aiproxy.accounts.groups import Account, Group
+from asgi_aiproxy.accounts.table import Table
+from asgi_aiproxy.accounts.token import RetiredSecret, Token
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.stores.base import Store, check_store
+
+TOKENS, GROUPS, ACCOUNTS = "tokens", "groups", "accounts"
+
+_FIXED = frozenset({"id", "digest", "created", "old", "credited"})
+# Times further off than this were not meant: milliseconds for seconds, most likely.
+_LAST = 32_503_680_000.0  # the year 3000
+
+
+class Tokens:
+    """The tokens, groups and accounts of a store.
+
+    ::
+
+        tokens = Tokens(store)
+        secret, token = await tokens.issue(name="team-1", limits=Limits(rpm=60))
+        await tokens.rotate(token.id, grace=3600)
+        await tokens.revoke(token.id)
+
+    What changes is heeded by all workers within a second. Methods raise NoSuchRowError for ids that
+    do not exist, ConfigurationError for what can not be, StoreUnavailableError.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        check_store(store, "Tokens")
+        self.store = store
+        self.table = Table(store, TOKENS, Token)
+        self.groups = Table(store, GROUPS, Group)
+        self.accounts = Table(store, ACCOUNTS, Account)
+        self._clock = clock
+
+    async def issue(self, *, secret: str = "", **fields: Any) -> tuple[str, Token]:
+        """A new token, and its secret: it is nowhere else, and can not be shown again.
+
+        `fields` are those of `Token`. A `secret` that is in use elsewhere is taken over as it is;
+        it must have at least 20 characters. Raises RowExistsError if there is such a token.
+        """
+        self._check(fields)
+        if secret and (len(secret) < 20 or not secret.isprintable() or not secret.isascii()):
+            raise ConfigurationError("A token has at least 20 printable ASCII characters.")
+        shown = secret or made.new_secret()
+        at = made.parse_token(shown)[0]
+        if at.key_id:
+            raise ConfigurationError("This token would be read as one with a key's id.")
+        row = _built(Token, {**fields, "id": at.id, "digest": at.digest, "created": self._clock()})
+        await self._check_names(row)
+        await self.table.create(row.id, row)
+        return shown, row
+
+    async def get(self, id: str) -> Token:
+        """A token."""
+        return await self.table.get(id)
+
+    async def page(self, after: str = "", limit: int = 100) -> list[Token]:
+        """At most `limit` tokens whose ids come after `after`."""
+        return list((await self.table.page(after, limit)).values())
+
+    async def edit(self, id: str, /, **fields: Any) -> Token:
+        """Change some fields of a token; returns it."""
+        fixed = sorted(_FIXED & set(fields))
+        if fixed:
+            raise ConfigurationError(f"This can not be changed: {', '.join(fixed)}.")
+        self._check(fields)
+        await self._check_names(_built(Token, {"id": id, "digest": "", **fields}))
+        return await self.table.edit(id, lambda row: _changed(row, fields))
+
+    async def rotate(self, id: str, *, grace: float = 0.0) -> tuple[str, Token]:
+        """A new secret for a token; the one before stays good for `grace` seconds."""
+        secret = made.new_secret(id)
+        now = self._clock()
+
+        def change(row: Token) -> Token:
+            old = tuple(one for one in row.retired_secrets if one.until > now)
+            if grace > 0:
+                old = (*old, RetiredSecret(row.digest, now + grace))
+            return _changed(row, {"digest": made.token_digest(secret), "old": old})
+
+        return secret, await self.table.edit(id, change)
+
+    async def revoke(self, id: str) -> None:
+        """Remove a token: from now on it is as if it had never been."""
+        await self.table.drop(id)
+
+    def _check(self, fields: Mapping[str, Any]) -> None:
+        expires = fields.get("expires")
+        if isinstance(expires, int | float) and not self._clock() < expires < _LAST:
+            raise ConfigurationError("expires must be a Unix time, in seconds, that is to come.")
+
+    async def _check_names(self, row: Token) -> None:
+        if row.group and await self.groups.find(row.group) is None:
+            raise ConfigurationError(f"There is no group {row.group!r}.")
+        if row.account and await self.accounts.find(row.account) is None:
+            raise ConfigurationError(f"There is no account {row.account!r}.")
+
+
+def _built(row: type[Token], fields: Mapping[str, Any]) -> Token:
+    """A row of these fields, which may come as JSON has them."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(dict(fields)), row)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{error}.") from error
+
+
+def _changed(row: Token, fields: Mapping[str, Any]) -> Token:
+    return _built(Token, {**msgspec.structs.asdict(row), **fields})

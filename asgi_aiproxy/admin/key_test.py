@@ -1,0 +1,81 @@
+"""Trying a provider's key: whether it is accepted, and how long that takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from asgi_aiproxy._cancellation import Deadline
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.keys import Key
+from asgi_aiproxy.messages import Message, Request, Text
+from asgi_aiproxy.providers import Provider
+from asgi_aiproxy.upstream import Transport
+
+_MOST = 8 * 1024 * 1024  # bytes of an answer
+
+
+class KeyTestResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a key fared. `status` is that of the provider's answer, 0 if there was none."""
+
+    id: str
+    ok: bool
+    status: int
+    latency_ms: float
+    error: str = ""
+
+
+async def check_key(
+    provider: Provider,
+    key: Key | None,
+    transport: Transport,
+    *,
+    model: str = "",
+    limit: float = 30.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> KeyTestResult:
+    """Ask a provider with a key: for its models, or with `model` for one token of that.
+
+    Some providers list their models to anybody: there only a `model` tells. Answers within `limit`
+    seconds, and raises nothing that the provider can be blamed for.
+    """
+    began = clock()
+    status, error = 0, ""
+    try:
+        with Deadline(limit, f"no answer within {limit:g} s"):
+            status, body = await _ask(provider, key, transport, model)
+        if status != 200:
+            error = provider.dialect.decode_error(status, body).message
+    except APIError as failure:
+        error = failure.message
+    return KeyTestResult(
+        id=key.id if key is not None else "",
+        ok=not error,
+        status=status,
+        latency_ms=round((clock() - began) * 1000, 1),
+        error=error,
+    )
+
+
+async def _ask(
+    provider: Provider, key: Key | None, transport: Transport, model: str
+) -> tuple[int, bytes]:
+    language = provider.dialect
+    method, draft = "GET", language.models_request()
+    if model:
+        hello = Message("user", (Text("Hi"),))
+        method = "POST"
+        draft = language.encode_request(Request(model=model, messages=(hello,), max_tokens=1))
+    request = provider.outgoing(
+        provider.transform_request(draft), key, method=method, streamed=False
+    )
+    answer = await transport.send(request)
+    try:
+        body = bytearray()
+        while (data := await answer.read()) and len(body) < _MOST:
+            body += data
+    finally:
+        await answer.aclose()
+    return answer.status, bytes(body)

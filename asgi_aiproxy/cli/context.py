@@ -1,0 +1,111 @@
+"""Where commands work: over the store, and with the providers, that a configuration names."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from asgi_aiproxy.admin.keys import KeyService
+from asgi_aiproxy.admin.validation import KeyImportError
+from asgi_aiproxy.cli.output import print_error
+from asgi_aiproxy.config.factory import has_prices, make_providers, make_store, make_transport
+from asgi_aiproxy.config.settings import ProviderSettings, Settings, load
+from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
+from asgi_aiproxy.keys import KeyPool
+from asgi_aiproxy.principal import Budget
+from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.stores import Store
+
+_NO_STORE = (
+    "there is no store: what is in memory would end with this command. Set redis_url (or "
+    "AIPROXY_REDIS_URL), or store_file for a gateway of one process, in the file of --config."
+)
+
+
+_NO_PRICES = (
+    "--budget: nothing has a price here, so every call within a budget in dollars would be "
+    "refused: pip install 'asgi-aiproxy[prices]' where the gateway runs and here, or give your own "
+    "in [prices]."
+)
+
+
+class CommandContext:
+    """What a command works with."""
+
+    def __init__(self, settings: Settings, store: Store, stack: AsyncExitStack) -> None:
+        self.settings = settings
+        self.store = store
+        self._stack = stack
+
+    def check_budgets(self, fields: Mapping[str, Any]) -> None:
+        """Raise ConfigurationError if a budget in dollars is given where nothing has a price."""
+        wanted = any(Budget.parse(text).unit == "usd" for text in fields.get("budgets", ()))
+        if wanted and not has_prices(self.settings):
+            raise ConfigurationError(_NO_PRICES)
+
+    async def keys(self, provider: str = "") -> tuple[KeyService, list[KeyPool]]:
+        """What can be done about the keys of one provider, or of all, and their pools."""
+        settings = self.settings
+        known = settings.all_providers()
+        if provider and provider not in known and provider in {row.name for row in ROWS}:
+            known = {provider: ProviderSettings()}
+            settings = settings.model_copy(update={"providers": known, "routes": {}})
+        found = make_providers(settings, self.store)
+        if provider:
+            found = {name: one for name, one in found.items() if name == provider}
+        pools = [one.keys for one in found.values() if one.keys is not None]
+        for pool in pools:
+            await self._stack.enter_async_context(pool)
+        transport = make_transport(settings)
+        self._stack.push_async_callback(transport.aclose)
+        return KeyService((), found.values(), transport), pools
+
+
+def run_command(
+    arguments: argparse.Namespace, do: Callable[[CommandContext], Awaitable[None]]
+) -> int:
+    """Do something over the store, and return the exit status. What goes wrong is said in words.
+
+    Raises ConfigurationError.
+    """
+    settings = load(arguments.config)
+    try:
+        asyncio.run(_open(settings, do))
+    except ConfigurationError:
+        raise
+    except KeyImportError as error:
+        print_error("asgi_aiproxy: nothing was imported:")
+        for bad in error.lines:
+            print_error(f"  line {bad.line}: {bad.error}")
+        return 1
+    except APIError as error:
+        print_error(f"asgi_aiproxy: {error.message}")
+        return 1
+    except AIProxyError as error:
+        print_error(f"asgi_aiproxy: {error}")
+        return 1
+    except BrokenPipeError:  # who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        print_error(f"asgi_aiproxy: {type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+async def _open(settings: Settings, do: Callable[[CommandContext], Awaitable[None]]) -> None:
+    store = make_store(settings)
+    if store is None:
+        raise ConfigurationError(_NO_STORE)
+    async with AsyncExitStack() as stack:
+        # (What its server may lose was said to the gateway, which entered it: not to each command.)
+        stack.push_async_callback(store.aclose)
+        await do(CommandContext(settings, store, stack))
+        sys.stdout.flush()

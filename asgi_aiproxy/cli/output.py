@@ -1,0 +1,109 @@
+"""What is printed: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy.admin.budgets import BudgetOut, LimitUsage
+
+_WIDEST = 48
+
+
+def as_json(value: Any) -> None:
+    """Print a value as JSON."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    print(text.decode())
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:
+    """Print rows below their heads, numbers to the right; `nothing` if there are none."""
+    if not rows:
+        print(nothing)
+        return
+    cells = [[_cell(value) for value in row] for row in rows]
+    lines = [list(heads), *cells]
+    widths = [max(_width(line[at]) for line in lines) for at in range(len(heads))]
+    right = [
+        all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(heads))
+    ]
+    for line in lines:
+        padded = [
+            " " * (width - _width(text)) + text if end else text + " " * (width - _width(text))
+            for text, width, end in zip(line, widths, right, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
+    """Print names and values, but for those that say nothing."""
+    told = [(name, _cell(value)) for name, value in pairs if value not in ("", None, ())]
+    width = max((len(name) for name, _ in told), default=0)
+    for name, text in told:
+        print(f"{name:<{width}}  {text}")
+
+
+def print_error(text: str) -> None:
+    """Say something beside what is printed."""
+    print(text, file=sys.stderr)
+
+
+def print_next_page_hint(next: str | None) -> None:
+    """Say how to see the rest of a list."""
+    if next is not None:
+        print_error(f"There is more: --after {next}")
+
+
+def format_time(at: float | None) -> str:
+    """A time for people."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else ""
+
+
+def format_usd(amount: float) -> str:
+    """An amount for people."""
+    return f"${amount:.2f}" if amount == round(amount, 2) else f"${amount:.6f}".rstrip("0")
+
+
+def budget(one: BudgetOut) -> str:
+    """What is left of a budget."""
+    per = "" if one.per == "total" else f"/{one.per}"
+    if one.unit == "usd":
+        return f"{format_usd(one.left)} of {format_usd(one.limit)}{per}"
+    return f"{one.left:.0f} of {one.limit:.0f} units{per}"
+
+
+def limits(standing: LimitUsage) -> list[tuple[str, object]]:
+    """Limits, and how much of them is used."""
+    found: list[tuple[str, object]] = []
+    for name, words in (("rpm", "requests/min"), ("tpm", "tokens/min"), ("concurrency", "at once")):
+        rate = getattr(standing, name)
+        if rate is not None:
+            found.append((words, f"{rate.limit} ({rate.used} used)"))
+    found += [("left", budget(one)) for one in standing.budgets]
+    return found
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_cell, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    # What a terminal would obey is no text.
+    text = "".join(c if c.isprintable() else "?" for c in str(value))
+    return text if _width(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def _width(text: str) -> int:
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )

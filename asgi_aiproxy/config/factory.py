@@ -1,0 +1,469 @@
+"""From settings to the app that they describe, with the same constructors that all have."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import SecretStr
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy.accounts import stored_tokens
+from asgi_aiproxy.admin import AdminApp, Billing
+from asgi_aiproxy.admin.key_test import check_key
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.hosting import Dispatcher
+from asgi_aiproxy.keys import Key, KeyPool
+from asgi_aiproxy.keys.encryption import NoEncryption, Sealer
+from asgi_aiproxy.middleware import Authenticate, static_tokens
+from asgi_aiproxy.middleware.auth import Verify
+from asgi_aiproxy.middleware.quota import Quota
+from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
+from asgi_aiproxy.prices.price_list import list_installed
+from asgi_aiproxy.principal import Budget, Limits, Principal
+from asgi_aiproxy.providers import Provider, Target, azure, openai_compatible
+from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.providers.discovery import discover
+from asgi_aiproxy.providers.operations import RESPONSES
+from asgi_aiproxy.request_limits import RequestLimits
+from asgi_aiproxy.router import ProviderRouter, Route
+from asgi_aiproxy.shim import AIShim
+from asgi_aiproxy.stores import MemoryStore, Store
+from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
+from asgi_aiproxy.usage.ledger import Ledger
+from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.config.settings import (
+        KeySettings,
+        ProviderSettings,
+        Settings,
+        TargetSettings,
+        TokenSettings,
+    )
+    from asgi_aiproxy.keys.encryption import SecretCipher
+
+# How many records a ledger keeps one by one, unless `ledger_most` says so: one takes 650 bytes.
+_IN_REDIS, _IN_MEMORY = 100_000, 10_000
+
+Part = AbstractAsyncContextManager[Any]
+
+
+class Gateway:
+    """A gateway with what it owns: store, key pools, ledger and connections, opened and closed
+    with it. `admin` is mounted below `/admin`."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        parts: Sequence[Part],
+        admin: ASGIApp | None = None,
+        *,
+        store: Store | None = None,
+    ) -> None:
+        self.app = app
+        self.store = store
+        self.admin = admin
+        self._parts = parts
+        self._front = app if admin is None else Dispatcher(app, {"/admin": admin})
+        self._open = AsyncExitStack()
+        self._users = 0
+
+    def __repr__(self) -> str:
+        return f"Gateway({self.app!r})"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
+        else:
+            await self._front(scope, receive, send)
+
+    async def __aenter__(self) -> Self:
+        self._users += 1
+        if self._users == 1:
+            async with AsyncExitStack() as stack:
+                for part in self._parts:
+                    await stack.enter_async_context(part)
+                self._open = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._users -= 1
+        if self._users == 0:
+            await self._open.aclose()
+
+
+class PriceListWarmup:
+    """A price list that is read before the first call has to wait for it."""
+
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._prices.find, "", "")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+
+def build_app(settings: Settings, *, store: Store | None = None) -> ASGIApp:
+    """The app that `settings` describe. Raises ConfigurationError.
+
+    `store` is where state is kept that outlives the app: who gives it opens and closes it. By
+    default the app has its own, where the settings need one.
+    """
+    kept = store
+    lasting = settings.redis_url is not None or settings.store_file is not None
+    books = settings.ledger and (lasting or settings.admin_token is not None)
+    if not (lasting or settings.admin_token is not None or _limited(settings)):
+        store = None
+    elif kept is None:
+        store = make_store(settings) or MemoryStore()
+    providers = make_providers(settings, store)
+    router = _router(settings, providers)
+    timeouts = Timeouts(**settings.timeouts.model_dump())
+    transport = make_transport(settings)
+    parts: list[Part] = [aclosing(transport)]
+    if store is not None and kept is None:
+        parts.append(store)
+    parts += [provider.keys for provider in providers.values() if provider.keys is not None]
+    for name, given in settings.providers.items():
+        if given.health_check_interval is not None:
+            _probe(providers[name], transport, given.health_check_interval)
+    record: UsageSink = log_usage if settings.log_usage else discard
+    prices, ratios = _prices(settings), _ratios(settings)
+    if store is not None and books:
+        most = settings.ledger_most or (_IN_REDIS if settings.redis_url else _IN_MEMORY)
+        ledger = Ledger(store, prices=prices, ratios=ratios, most=most)
+        parts.append(ledger)
+        record = tee(record, ledger) if settings.log_usage else ledger
+    shim = AIShim(
+        router,
+        transport=transport,
+        timeouts=timeouts,
+        attempts=settings.attempts,
+        max_body=settings.max_body,
+        limits=RequestLimits(**settings.request_limits.model_dump()),
+        keepalive_seconds=settings.keepalive,
+        strict=settings.strict,
+        allow_client_keys=settings.allow_client_keys,
+        record=record,
+    )
+    app: ASGIApp = shim
+    verify = _verify(settings, store)
+    if store is not None and verify is not None:
+        parts.append(PriceListWarmup(prices))
+        app = Quota(shim, store=store, prices=prices, ratios=ratios)
+        app = Billing(app, store=store, units_per_usd=settings.units_per_usd)
+    if verify is not None:
+        app = Authenticate(app, verify=verify)
+    probed = any(given.health_check_interval is not None for given in settings.providers.values())
+    if store is None and kept is None and not probed:
+        return app  # there is nothing to close
+    admin = _admin(settings, store, providers, transport) if store is not None else None
+    if isinstance(app, AbstractAsyncContextManager):
+        parts.append(app)
+    return Gateway(app, parts, admin, store=store)
+
+
+def make_store(settings: Settings) -> Store | None:
+    """The store that outlives a process; None if there is none. Raises ConfigurationError."""
+    if settings.redis_url is None:
+        return MemoryStore(file=settings.store_file) if settings.store_file is not None else None
+    if settings.store_file is not None:
+        raise ConfigurationError("store_file: it is not used with redis_url; take one of them out.")
+    try:
+        from asgi_aiproxy.stores.redis import RedisStore
+    except ImportError as error:
+        raise ConfigurationError(f"redis_url: redis-py can not be imported: {error}.") from error
+    try:
+        return RedisStore(settings.redis_url.get_secret_value(), prefix=settings.redis_prefix)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"redis_url: {error}") from error
+
+
+def make_transport(settings: Settings) -> Transport:
+    """What carries requests to providers."""
+    if settings.ca_file is not None and not Path(settings.ca_file).is_file():
+        raise ConfigurationError(f"ca: there is no file {settings.ca_file!r}.")
+    return default_transport(
+        timeouts=Timeouts(**settings.timeouts.model_dump()),
+        proxy=_told(settings.proxy),
+        ca=settings.ca_file,
+        http2=settings.http2,
+    )
+
+
+def make_providers(settings: Settings, store: Store | None) -> dict[str, Provider]:
+    """All providers by name, those of routes too. With a store their keys are shared through it.
+
+    Raises ConfigurationError.
+    """
+    rows = {row.name: row for row in ROWS} | discover()
+    for name, targets in settings.routes.items():
+        for provider in (wanted.target.partition("/")[0] for wanted in targets):
+            if provider not in settings.providers and provider not in rows:
+                known = ", ".join(dict.fromkeys([*settings.providers, *rows]))
+                where = toml_path(("routes", name))
+                raise ConfigurationError(
+                    f"{where}: there is no provider {provider!r}. There are: {known}."
+                )
+    sealer = _sealer(settings)
+    return {
+        name: _provider(name, given, rows, store, sealer)
+        for name, given in settings.all_providers().items()
+    }
+
+
+def is_local(row: Provider) -> bool:
+    """Whether a row is about one's own machine, where no key is needed."""
+    return urlsplit(row.base_url).hostname in ("127.0.0.1", "localhost")
+
+
+def toml_path(steps: Sequence[str | int]) -> str:
+    """A place as a TOML file would spell it."""
+    text = ""
+    for step in steps:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += "." + (step if re.fullmatch(r"[\w-]+", step) else f'"{step}"')
+    return text.removeprefix(".")
+
+
+def _router(settings: Settings, providers: dict[str, Provider]) -> ProviderRouter:
+    if not providers:
+        raise ConfigurationError(
+            "providers: none is configured. Add one, for example:\n\n"
+            '    [providers.openai]\n    keys = ["env:OPENAI_API_KEY"]\n\n'
+            "to the file of --config (or AIPROXY_CONFIG)."
+        )
+    routes = {name: _route(targets, providers) for name, targets in settings.routes.items()}
+    if not routes and len(providers) == 1:
+        routes = {"*": list(providers.values())}
+    return ProviderRouter(routes, providers=providers.values())
+
+
+def _route(given: Sequence[TargetSettings], providers: Mapping[str, Provider]) -> list[Route]:
+    routes: list[Route] = []
+    for wanted in given:
+        name, _, model = wanted.target.partition("/")
+        routes.append(Target(providers[name], model, wanted.weight, wanted.priority))
+    return routes
+
+
+def _provider(
+    name: str,
+    given: ProviderSettings,
+    rows: Mapping[str, Provider],
+    store: Store | None,
+    sealer: SecretCipher | None,
+) -> Provider:
+    where = toml_path(("providers", name))
+    try:
+        provider = _row(where, name, given, rows)
+        changes: dict[str, Any] = {"name": name}
+        if given.headers:
+            own = {header: value.get_secret_value() for header, value in given.headers.items()}
+            changes["headers"] = {**provider.headers, **own}
+        if given.models:
+            changes["catalogue"] = tuple(given.models)
+        if given.proxy is not None:
+            changes["proxy"] = _told(given.proxy)
+        if given.strict_format is not None:
+            changes["strict_format"] = given.strict_format
+        keys = [_key(key) for key in given.keys]
+        pool = KeyPool(
+            keys,
+            name=name,
+            strategy=given.strategy,
+            cooldown=given.cooldown,
+            max_wait_seconds=given.max_key_wait,
+            store=store,
+            sealer=sealer,
+        )
+        # Where keys may come from the store, none is a reason to refuse, not to ask without one;
+        # but for servers that need none.
+        free = is_local(provider) or given.kind == "openai-compatible"
+        stored = store is not None and ("keys" in given.model_fields_set or not free)
+        return provider.using(pool if keys or stored else (), **changes)
+    except ConfigurationError as error:
+        text = str(error)
+        raise ConfigurationError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:
+    """The provider that a table is about, at its own address."""
+    kind = given.kind or name
+    if given.api_version is not None and kind != "azure":
+        raise ConfigurationError(f"{where}.api_version: only azure has one.")
+    if kind in ("azure", "openai-compatible"):
+        if given.base_url is None:
+            raise ConfigurationError(f"{where}.base_url: {kind} needs the address of its server.")
+        if kind == "azure":
+            return azure(given.base_url, name=name, api_version=given.api_version)
+        return openai_compatible(given.base_url, name=name)
+    if kind not in rows:
+        known = ", ".join(sorted({*rows, "azure", "openai-compatible"}))
+        if given.kind:
+            raise ConfigurationError(f"{where}.kind: {kind!r} is not known. There are: {known}.")
+        raise ConfigurationError(
+            f"{where}: {name!r} is no provider that is known. Give the table the name of one, or "
+            f"say with `kind` what it is. There are: {known}."
+        )
+    row = rows[kind]
+    if given.base_url is None:
+        return row
+    # What else speaks OpenAI's chat API speaks its Responses API only if the kind says so.
+    own = row.dialect.name == "openai_responses"
+    native = row.native_operations if own else row.native_operations - RESPONSES
+    return row.using(base_url=given.base_url, native_operations=native)
+
+
+def _key(given: KeySettings) -> Key:
+    return Key(
+        given.secret.get_secret_value(),
+        **given.model_dump(exclude={"secret", "models", "proxy"}),
+        models=tuple(given.models),
+        proxy=_told(given.proxy),
+    )
+
+
+def _tokens(given: Sequence[TokenSettings]) -> dict[str, Principal]:
+    tokens: dict[str, Principal] = {}
+    for each in given:
+        token = each.token.get_secret_value()
+        if token in tokens:
+            raise ConfigurationError(
+                f"tokens: {tokens[token].name!r} and {each.name!r} have the same token."
+            )
+        tokens[token] = Principal(
+            each.name,
+            each.name,
+            tuple(each.models),
+            limits=_limits(each),
+            networks=tuple(each.networks),
+        )
+    return tokens
+
+
+def _limits(given: TokenSettings) -> Limits:
+    budgets: tuple[Budget, ...] = ()
+    if given.budget_usd is not None:
+        budgets = (Budget.usd(given.budget_usd, given.budget_per),)
+    budgets += tuple(Budget.parse(text) for text in given.budgets)
+    return Limits(given.rpm, given.tpm, given.concurrency, budgets)
+
+
+def _in_usd(given: TokenSettings) -> bool:
+    """Whether a token has a budget in dollars."""
+    return any(budget.unit == "usd" for budget in _limits(given).budgets)
+
+
+def _limited(settings: Settings) -> bool:
+    """Whether tokens of the file have limits."""
+    return any(_limits(token) != Limits() for token in settings.tokens)
+
+
+def _verify(settings: Settings, store: Store | None) -> Verify | None:
+    """Who knows callers by their tokens, those of the file and those of the store; None if all may
+    call."""
+    if settings.anonymous:
+        if settings.tokens:
+            raise ConfigurationError("anonymous: with [[tokens]] it makes no sense.")
+        return None
+    static = static_tokens(_tokens(settings.tokens)) if settings.tokens else None
+    if store is None:
+        return static
+    stored = stored_tokens(store)
+    if static is None:
+        return stored
+    known = static
+
+    async def verify(token: str) -> Principal | None:
+        return await known(token) or await stored(token)
+
+    return verify
+
+
+def _admin(
+    settings: Settings, store: Store, providers: Mapping[str, Provider], transport: Transport
+) -> AdminApp | None:
+    if settings.admin_token is None:
+        return None
+    return AdminApp(
+        store,
+        token=settings.admin_token.get_secret_value(),
+        providers=providers.values(),
+        transport=transport,
+        units_per_usd=settings.units_per_usd,
+        private_networks=settings.admin_private_networks,
+    )
+
+
+def _sealer(settings: Settings) -> SecretCipher | None:
+    """What seals keys at rest; within one process nobody else can read them."""
+    if settings.sealing_keys:
+        return Sealer([key.get_secret_value() for key in settings.sealing_keys])
+    outside = settings.redis_url is not None or settings.store_file is not None
+    return None if outside else NoEncryption()
+
+
+def _prices(settings: Settings) -> Prices:
+    """Prices of one's own, and the listed ones where their package is there."""
+    own = {}
+    for name, fields in settings.prices.items():
+        try:
+            own[name] = msgspec.convert(fields, Price)
+        except (msgspec.ValidationError, ConfigurationError) as error:
+            raise ConfigurationError(f"{toml_path(('prices', name))}: {error}") from error
+    if not has_prices(settings) and any(map(_in_usd, settings.tokens)):
+        raise ConfigurationError(
+            "tokens.budget_usd: nothing has a price here: pip install 'asgi-aiproxy[prices]', or "
+            "give your own in [prices]."
+        )
+    return Prices(own, listed=list_installed())
+
+
+def has_prices(settings: Settings) -> bool:
+    """Whether any model has a price in dollars."""
+    return bool(settings.prices) or list_installed()
+
+
+def _ratios(settings: Settings) -> Ratios | None:
+    """Ratios, if there are any: budgets in quota units need them."""
+    made: dict[str, Ratio | float] = {}
+    for name, given in settings.ratios.items():
+        try:
+            made[name] = msgspec.convert(
+                given if isinstance(given, dict) else {"model": given}, Ratio
+            )
+        except (msgspec.ValidationError, ConfigurationError) as error:
+            raise ConfigurationError(f"{toml_path(('ratios', name))}: {error}") from error
+    return Ratios(made, units_per_usd=settings.units_per_usd) if made else None
+
+
+def _probe(provider: Provider, transport: Transport, every: float) -> None:
+    """Have the keys of a provider tested that were refused."""
+
+    async def test(key: Key) -> int:
+        trial = await check_key(provider, key, transport)
+        if not trial.status:
+            raise APIError(ErrorKind.UPSTREAM, trial.error)
+        return trial.status
+
+    if provider.keys is not None:
+        provider.keys.start_health_checks(test, interval=every)
+
+
+def _told(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None

@@ -1,0 +1,80 @@
+"""Answers that pass through in Anthropic's own format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.anthropic import responses
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import Frame, encode_frame, split_before
+from asgi_aiproxy.messages import Usage
+
+_READ = (b'"usage"', b'"error"', b'"message_stop"')
+
+
+class AnthropicNativeStream:
+    """Reads along; every byte stays as it is."""
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.started = False
+        self._counts: dict[str, Any] = {}
+        self.ended = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens known so far."""
+        return responses.decode_usage(self._counts) if self._counts else None
+
+    def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
+        """These frames, up to one with usage, an error or the end."""
+        return split_before(data, _READ)
+
+    def feed(self, frame: Frame) -> bytes:
+        """The frame as it came."""
+        if not frame.data.lstrip().startswith(b"{"):
+            return b""  # some send what is no event to keep the connection alive
+        event = _json.loads(frame.data)
+        match event.get("type"):
+            case "message_start":
+                message = event.get("message") or {}
+                self.model = str(message.get("model") or "")
+                self._count(message.get("usage"))
+            case "message_delta":
+                self._count(event.get("usage"))
+            case "message_stop":
+                self.started = self.ended = True
+            case "content_block_delta":
+                self.started = True
+            case "content_block_start":
+                block = event.get("content_block") or {}
+                self.started = self.started or block.get("type") not in ("text", "thinking")
+            case "error":
+                raise responses.read_error(event.get("error"), 200, frame.data)
+        return frame.raw
+
+    def close(self) -> bytes:
+        """Nothing, if the message was complete."""
+        if not self.ended:
+            raise _parsing.truncated_response_error("the stream ended without message_stop")
+        return b""
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream."""
+        return encode_frame(responses.encode_error(error), b"error")
+
+    def whole(self, body: bytes) -> bytes:
+        """The body as it came."""
+        answer = _parsing.parse_object(body)
+        if answer is None:
+            raise _parsing.unparsable_response_error(200, body)
+        responses.raise_error(answer, body)
+        self.model = answer.get("model") or ""
+        self._count(answer.get("usage"))
+        return body
+
+    def _count(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            self._counts.update({k: v for k, v in usage.items() if v is not None})

@@ -1,0 +1,39 @@
+"""Ranges of addresses that a caller may come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from asgi_aiproxy.errors import ConfigurationError
+
+
+def check_networks(networks: Iterable[str]) -> None:
+    """Raise ConfigurationError for what is no address and no range such as `10.0.0.0/8`."""
+    for network in networks:
+        try:
+            ip_network(network, strict=False)
+        except ValueError as error:
+            raise ConfigurationError(f"Not a range of addresses: {network!r}.") from error
+
+
+@lru_cache(maxsize=1024)
+def _parsed(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(network, strict=False) for network in networks)
+
+
+def in_networks(networks: tuple[str, ...], address: str | None) -> bool:
+    """Whether an address lies in one of the ranges; one that is not known lies in none.
+
+    An IPv4 address that comes in IPv6's clothes (`::ffff:10.0.0.1`) is one.
+    """
+    if address is None:
+        return False
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False  # a Unix socket, or a name
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in _parsed(networks))

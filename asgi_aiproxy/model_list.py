@@ -1,0 +1,99 @@
+"""Which models there are, for `GET /v1/models`: named by the router, or asked of providers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+
+from asgi_aiproxy._cancellation import Deadline
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.keys import NoKeyError, matches_pattern
+from asgi_aiproxy.providers.base import ModelOffer, Provider, Router
+from asgi_aiproxy.upstream.base import Transport
+
+logger = logging.getLogger("asgi_aiproxy")
+
+_MAX_LIST = 8 * 1024 * 1024
+# A provider that failed to tell is asked again after so many seconds.
+_AGAIN = 15.0
+
+
+class ModelCatalog:
+    """Lists models. What a provider says is kept for `keep` seconds, and waited for `limit`.
+
+    A provider that can not be asked offers its catalogue, which may be empty.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        keep: float = 300.0,
+        limit: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._keep = keep
+        self._limit = limit
+        self._clock = clock
+        self._known: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+
+    async def names(self, router: Router) -> list[tuple[str, str]]:
+        """All models a router knows of, each with the provider that comes first for it."""
+        offers: list[ModelOffer] = list(router.model_offers()) if hasattr(router, "model_offers") else []
+        found = await asyncio.gather(*(self._of(offer.provider) for offer in offers))
+        names = dict.fromkeys(router.models())
+        for offer, offered in zip(offers, found, strict=True):
+            names |= dict.fromkeys(
+                _asked_as(router, offer, name)
+                for name in offered
+                if matches_pattern(offer.pattern, name)
+            )
+        owners = ((name, router.targets(name)) for name in names)
+        return [(name, targets[0].provider.name) for name, targets in owners if targets]
+
+    async def _of(self, provider: Provider) -> tuple[str, ...]:
+        if provider.catalogue:
+            return provider.catalogue
+        async with self._asking.setdefault(provider.name, asyncio.Lock()):
+            until, names = self._known.get(provider.name, (float("-inf"), ()))
+            if self._clock() >= until:
+                keep = self._keep
+                try:
+                    names = await self._ask(provider)
+                except (APIError, NoKeyError, ValueError) as error:
+                    logger.info("provider %s does not list its models: %s", provider.name, error)
+                    keep = min(keep, _AGAIN)
+                self._known[provider.name] = (self._clock() + keep, names)
+        return names
+
+    async def _ask(self, provider: Provider) -> tuple[str, ...]:
+        language = provider.dialect
+        draft = provider.transform_request(language.models_request())
+        free = nullcontext() if provider.keys is None else await provider.keys.acquire()
+        with free as lease, Deadline(self._limit, "it took too long"):
+            key = lease.key if lease is not None else None
+            request = provider.outgoing(draft, key, method="GET", streamed=False)
+            answer = await self._transport.send(request)
+            try:
+                body = bytearray()
+                while (data := await answer.read()) and len(body) < _MAX_LIST:
+                    body += data
+            finally:
+                await answer.aclose()
+        if answer.status != 200:
+            raise ValueError(f"HTTP {answer.status}")
+        return language.decode_models(bytes(body))
+
+
+def _asked_as(router: Router, offer: ModelOffer, name: str) -> str:
+    """What to ask for to get a provider's model; names like "groq/compound" need a prefix."""
+    if "/" in name and not offer.prefix:
+        target = next(iter(router.targets(name)), None)
+        if target is not None and target.model != name:
+            return f"{offer.provider.name}/{name}"
+    return offer.prefix + name

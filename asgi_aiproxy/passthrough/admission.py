@@ -1,0 +1,38 @@
+"""What passes through is held to its caller's limits, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from asgi_aiproxy.exchange.admission import AdmissionControl
+from asgi_aiproxy.passthrough.request import ProxyRequest
+from asgi_aiproxy.prices import SentRequest
+
+
+async def check_admission(
+    gate: AdmissionControl,
+    asked: ProxyRequest,
+    models: Sequence[str],
+    fields: Mapping[str, msgspec.Raw] = {},
+    body: bytes = b"",
+    *,
+    session: bool = False,
+) -> None:
+    """Ask a caller's gate. Raises APIError.
+
+    `models` are all that the request may call, `body` is what was read of it before it goes out,
+    and `fields` are its members if it is JSON; a WebSocket is a `session`.
+    """
+    ours = asked.site.provider is not None and not asked.own_key
+    costs = ours and (session or not asked.route.free)
+    name, route, length = asked.site.name, asked.route, asked.length or 0
+    targets = [(name, model) for model in models or ("",)] if costs else []
+
+    def sent() -> Sequence[SentRequest]:
+        return [
+            SentRequest(*t, route.path, body, fields, length, later=route.batch) for t in targets
+        ]
+
+    await gate.admit(route.operation, targets, sent)

@@ -1,0 +1,50 @@
+"""What a WebSocket's client may say, where it is held to models or to a budget.
+
+The URL names the model of a session, and that is what was judged and priced. Events that follow
+can name others: `session.update` those of the session and of its transcription, in
+`session.model`, `session.audio.input.transcription.model` and the like. Each message that is a JSON
+object is inspected as bodies are (see `asgi_aiproxy.inspection`); audio passes as it is.
+https://platform.openai.com/docs/api-reference/realtime-client-events
+"""
+
+from __future__ import annotations
+
+import re
+
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.inspection import inspect
+from asgi_aiproxy.passthrough.request import ProxyRequest
+
+_JSON_BEGINS = re.compile(rb"[\s\x00]*(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\x00]*[{\[]")
+
+
+class SessionGuard:
+    """Inspects the messages of one client. `priced` are the models that its session is paid by."""
+
+    def __init__(self, asked: ProxyRequest, priced: frozenset[str] | None) -> None:
+        self._asked = asked
+        self._priced = priced
+
+    def check(self, message: str | bytes) -> None:
+        """Raise APIError if the message asks for what its sender may not use, or is ambiguous."""
+        data = message.encode("utf-8", "surrogatepass") if isinstance(message, str) else message
+        if isinstance(message, bytes) and not _may_be_json(data):
+            return
+        found = inspect(data)
+        models = found.beside("")
+        self._asked.check_models(models)
+        for model in models:
+            if self._priced is not None and model not in self._priced:
+                text = f"The model {model!r} is not the one that this session is paid by."
+                raise APIError(ErrorKind.FORBIDDEN, text, param="model", code="model_not_priced")
+
+
+def _may_be_json(data: bytes) -> bool:
+    """Whether a binary message could be read as JSON; sound is not, but may begin like it."""
+    if _JSON_BEGINS.match(data) is None:
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return True

@@ -1,0 +1,271 @@
+"""What an answer tells of model and usage, in whichever vendor's words, and wherever it was cut.
+
+Only members of the answer itself count, and of the message that an event is about: a model can
+write anything else, within the arguments of a tool for one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects._parsing import read_count
+from asgi_aiproxy.dialects.anthropic.responses import decode_usage as anthropic_usage
+from asgi_aiproxy.dialects.gemini.responses import decode_usage as gemini_usage
+from asgi_aiproxy.dialects.openai_chat.usage import (
+    decode_new_usage as openai_new_usage,
+    decode_usage as openai_usage,
+)
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.passthrough.json_scan import JSONMember, members_from_end, members_from_start
+
+Counts = dict[str, Any]
+
+_HEAD = 8 * 1024  # what is told at the beginning is told in the first events
+_LONGEST = 4096  # of an object of usage
+_NOTHING = msgspec.Raw(b"")
+# What the event of a stream is about.
+_ABOUT = frozenset({b"response", b"message", b"session", b"x_groq"})
+_EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"eval_count"')
+_scan = json.JSONDecoder().raw_decode
+
+
+class _UsageFields(msgspec.Struct, gc=False):
+    """The members that matter, not looked into: each may be anything."""
+
+    model: msgspec.Raw = _NOTHING
+    modelVersion: msgspec.Raw = _NOTHING  # noqa: N815 (Google's spelling)
+    usage: msgspec.Raw = _NOTHING
+    usageMetadata: msgspec.Raw = _NOTHING  # noqa: N815
+    prompt_eval_count: msgspec.Raw = _NOTHING
+    eval_count: msgspec.Raw = _NOTHING
+    response: msgspec.Raw = _NOTHING
+    message: msgspec.Raw = _NOTHING
+    session: msgspec.Raw = _NOTHING
+    x_groq: msgspec.Raw = _NOTHING
+    choices: msgspec.Raw = _NOTHING
+
+
+_one = msgspec.json.Decoder(_UsageFields)
+_several = msgspec.json.Decoder(list[_UsageFields])
+
+
+def extract_usage(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
+    """The model and the usage that an answer tells, which begins with `head`, ends with `rest`.
+
+    They are the same if it is whole. An empty model and None, if it does not tell.
+    """
+    if head is rest:
+        whole = _document(rest)
+        if whole is not None:
+            return _sum(whole, reversed(whole))
+    if head.lstrip().startswith(_EVENTS) or _text(head.lstrip().partition(b"\n")[0]) is not None:
+        return _sum(_lines(head[:_HEAD]), _lines_back(rest, cut=head is not rest))
+    return _sum([_first(head)], [_last(rest)] if head is not rest else [])
+
+
+def extract_usage_from_event(text: str) -> tuple[str, Usage | None]:
+    """The model and the usage that one event tells."""
+    found = _text(text.encode())
+    return ("", None) if found is None else _sum([found], [])
+
+
+def _sum(first: Iterable[_UsageFields], last: Iterable[_UsageFields]) -> tuple[str, Usage | None]:
+    """What is told first of the model, and last of the usage; what only the beginning tells, too.
+
+    `last` goes backwards.
+    """
+    counts, late = Counts(), ""
+    for found in last:
+        counts, late = _counts(found), late or _model(found)
+        if counts:
+            break
+    model, early = "", Counts()
+    for found in first:
+        model = model or _model(found)
+        early = early or _counts(found)
+        if model and (early or counts):
+            break
+    if "total_tokens" not in counts and "totalTokenCount" not in counts:
+        counts = early | {name: count for name, count in counts.items() if count is not None}
+    return model or late, _usage(counts) if counts else None
+
+
+def _document(data: bytes) -> list[_UsageFields] | None:
+    """A whole text, or the elements of an array; None if it is neither."""
+    one = _text(data)
+    if one is not None:
+        return [one]
+    try:
+        return _several.decode(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text(data: bytes) -> _UsageFields | None:
+    try:
+        return _one.decode(data)
+    except msgspec.ValidationError:
+        return None
+    except (ValueError, RecursionError):
+        pass
+    try:  # what is legal but unusual
+        return _json.typed(_one, data) if data[:1] == b"{" and data[-1:] == b"}" else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _lines(data: bytes) -> Iterator[_UsageFields]:
+    """What the events or lines tell; the last of them may be cut."""
+    known = False  # the model
+    for line in data.splitlines():
+        text = _data(line)
+        if text and (_USAGE.search(text) or (not known and b'"model' in text)):
+            found = _text(text) or _first(text)
+            known = known or bool(_model(found))
+            yield found
+
+
+def _lines_back(data: bytes, *, cut: bool) -> Iterator[_UsageFields]:
+    """Those that tell usage, from the end; with `cut` the first line lacks its beginning."""
+    for word in (b'"usage', b'"eval_count"'):
+        at = len(data)
+        while (at := data.rfind(word, 0, at)) >= 0:
+            if _USAGE.match(data, at) is None:
+                continue
+            at = max(data.rfind(b"\n", 0, at), data.rfind(b"\r", 0, at)) + 1
+            line = data[at:].splitlines()[0]
+            text = _data(line)
+            found = _text(text) if text else None
+            if found is not None:
+                yield found
+            elif cut and at == 0 and not text:
+                yield _last(line, event=True)
+
+
+def _data(line: bytes) -> bytes:
+    if line.startswith(b"data:"):
+        return line[5:].strip()
+    return line if line.startswith(b"{") else b""
+
+
+def _first(data: bytes) -> _UsageFields:
+    """What the beginning of a text tells: the text itself, and what it is about."""
+    base = 2 if data.lstrip().startswith(b"[") else 1
+    return _gathered(
+        data,
+        (
+            each
+            for each in members_from_start(data)
+            if each.depth == base or (each.depth == 2 and each.within in _ABOUT)
+        ),
+        first=True,
+    )
+
+
+def _last(data: bytes, *, event: bool = False) -> _UsageFields:
+    """What the end of a text tells; of an `event`, also what it is about, cut off as that is."""
+    data = data.rstrip()
+    base = 2 if data.endswith(b"]") else 1
+    if not data.endswith((b"]", b"}")):
+        return _UsageFields()  # no end
+    return _gathered(
+        data,
+        (
+            each
+            for each in members_from_end(data)
+            if each.depth == base
+            or (event and each.depth == 2 and (each.within is None or each.within in _ABOUT))
+        ),
+        first=False,
+    )
+
+
+def _gathered(data: bytes, members: Iterable[JSONMember], *, first: bool) -> _UsageFields:
+    """What these members hold; of two of a name, the first or the last one's."""
+    found: dict[str, msgspec.Raw] = {}
+    for member in members:
+        name = member.name.decode("latin-1")
+        if name in _MEMBERS and not (first and name in found):
+            text = data[member.at : member.at + _LONGEST].decode("utf-8", "replace").lstrip()
+            try:
+                value = _scan(text)[0]
+            except (ValueError, RecursionError):
+                continue  # cut, or too long to be what it should be
+            if value is not None:
+                found[name] = msgspec.Raw(_json.dumps(value))
+    return _UsageFields(**found)
+
+
+_MEMBERS = (
+    frozenset(_UsageFields.__struct_fields__) - {each.decode() for each in _ABOUT} - {"choices"}
+)
+
+
+def _inside(told: _UsageFields) -> Iterator[_UsageFields]:
+    choices = bytes(told.choices)
+    if b'"usage"' in choices:  # Moonshot's way
+        yield from _document(choices) or ()
+    for raw in (told.response, told.message, told.session, told.x_groq):
+        data = bytes(raw)
+        if data.startswith(b"{"):
+            inner = _text(data)
+            if inner is not None:
+                yield inner
+
+
+def _model(told: _UsageFields) -> str:
+    for each in (told, *_inside(told)):
+        for raw in (each.model, each.modelVersion):
+            value = _value(raw)
+            if isinstance(value, str) and value:
+                return value[:200]
+    return ""
+
+
+def _counts(told: _UsageFields) -> Counts:
+    for each in (told, *_inside(told)):
+        for raw in (each.usage, each.usageMetadata):
+            value = _value(raw)
+            if isinstance(value, dict) and value:
+                return value
+        evaluated = {"prompt_eval_count": _value(each.prompt_eval_count)}
+        evaluated["eval_count"] = _value(each.eval_count)
+        if isinstance(evaluated["eval_count"], int):
+            return evaluated
+    return {}
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    data = bytes(raw)
+    try:
+        return _json.loads(data) if data else None
+    except ValueError:
+        return None
+
+
+def _usage(counts: Counts) -> Usage | None:
+    """Counts in whichever vendor's words."""
+    try:
+        if "promptTokenCount" in counts:
+            return gemini_usage(counts)
+        if "prompt_tokens" in counts or "completion_tokens" in counts:
+            return openai_usage(counts)
+        if "eval_count" in counts:
+            return Usage(
+                input=read_count(counts, "prompt_eval_count"),
+                output=read_count(counts, "eval_count"),
+            )
+        if "total_tokens" in counts and "input_tokens" in counts:
+            return openai_new_usage(counts)
+        if "input_tokens" in counts or "output_tokens" in counts:
+            return anthropic_usage(counts)
+    except (AttributeError, TypeError, ValueError):
+        return None  # counts that are none
+    return None

@@ -1,0 +1,107 @@
+"""Usage and model of an answer that passes, read on the side from copies of its ends.
+
+Vendors tell usage at the end of an answer, some of it at the beginning: so 8 KiB of the head and
+16 KiB of the tail are enough, however long the answer is, and reading them costs nothing while it
+passes.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+from asgi_aiproxy._headers import content_codings
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.passthrough.usage_extraction import extract_usage, extract_usage_from_event
+
+logger = logging.getLogger("asgi_aiproxy")
+
+HEAD = 8 * 1024
+TAIL = 16 * 1024
+# So much may wait before it is cut, lest it be copied again and again.
+_MOST, _MOST_PIECES = 4 * TAIL, 256
+
+_TYPES = {"application/json", "text/event-stream", "application/x-ndjson"}
+_TYPES |= {"application/stream+json", "application/jsonl"}
+
+
+class UsageMeter:
+    """Is shown an answer, and asked at its end, whatever that was."""
+
+    __slots__ = ("_head", "_held", "_pieces", "size")
+
+    def __init__(self) -> None:
+        self._head = b""  # once something between it and the rest may be missing
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self.size = 0  # of all that was seen
+
+    @classmethod
+    def for_type(cls, content_type: str, content_encoding: str) -> UsageMeter | None:
+        """A meter for such an answer, if it may tell usage in words that can be read."""
+        return cls() if _tells(content_type) and not content_codings(content_encoding) else None
+
+    @property
+    def head(self) -> bytes:
+        """How it began."""
+        return self._head or b"".join(self._pieces)[:HEAD]
+
+    def feed(self, data: bytes) -> None:
+        """See some more of it."""
+        self.size += len(data)
+        if len(data) > TAIL:
+            # (Its end is copied, so that all the rest need not be kept for it.)
+            self._head = self._head or (b"".join(self._pieces) + data[:HEAD])[:HEAD]
+            self._pieces, self._held = [data[-TAIL:]], TAIL
+            return
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > _MOST or len(self._pieces) > _MOST_PIECES:
+            self._cut()
+
+    def told(self) -> tuple[str, Usage | None]:
+        """The model and the usage, as far as they were told."""
+        rest = b"".join(self._pieces)
+        return extract_usage(self._head or rest, rest)
+
+    @property
+    def sample(self) -> bytes:
+        """A part of it: what is held of its beginning and of its end."""
+        return self._head + b"".join(self._pieces)
+
+    def _cut(self) -> None:
+        rest = b"".join(self._pieces)
+        if len(rest) > HEAD + TAIL:
+            self._head = self._head or rest[:HEAD]
+            rest = rest[-TAIL:]
+        self._pieces = [rest]
+        self._held = len(rest)
+
+
+@lru_cache(maxsize=256)
+def _tells(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() in _TYPES
+
+
+class SessionUsage:
+    """Adds up the usage that the events of a session tell, one answer after the other."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.model = ""
+
+    def feed(self, text: str) -> None:
+        """See one event."""
+        if '"usage' not in text and (self.model or '"model"' not in text):
+            return
+        try:
+            model, found = extract_usage_from_event(text)
+        except Exception:  # the session is none the worse for it
+            logger.exception("what an event of a session reports of its usage is unreadable")
+            return
+        self.model = self.model or model
+        if found is not None:
+            before = self.usage or Usage()
+            names = Usage.__struct_fields__
+            both = {name: getattr(before, name) + getattr(found, name) for name in names}
+            self.usage = Usage(**both)

@@ -1,0 +1,244 @@
+"""What of each API is open by default, and what of it lives with one key.
+
+A key of a vendor's opens more than models: the same host takes it for the administration of the
+account. What is listed here is inference and what belongs to it; what hands out credentials of the
+account (OpenAI's realtime client secrets, Google's auth tokens) is left out. By the vendors' API
+references: https://platform.openai.com/docs/api-reference, https://docs.anthropic.com/en/api,
+https://ai.google.dev/api, https://github.com/ollama/ollama/blob/main/docs/api.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class VendorPaths:
+    """An API's paths below the base URL, as patterns (see `Opened`).
+
+    `stateful` are those whose resources only the key that made them finds again, `calls` those of
+    them where each call of a model makes one, and `references` the members of JSON bodies that
+    name such a resource. `free` are those where no model is called, whatever the method, `batches`
+    those where many calls are made by one request, and `sessions` the WebSockets whose URL names
+    the model for all that is said there.
+    """
+
+    open: tuple[str, ...]
+    stateful: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
+    batches: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ("/**",)
+
+
+def _under(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The same patterns below several prefixes."""
+    found = []
+    for pattern in patterns:
+        method, space, path = pattern.rpartition(" ")
+        found += [f"{method}{space}{prefix}{path}" for prefix in prefixes]
+    return tuple(found)
+
+
+_OPENAI_PREFIXES = ("", "/v1")
+_AZURE_PREFIXES = ("/openai", "/openai/v1")
+_OPENAI_STATEFUL = (
+    "/responses/**",
+    "/conversations/**",
+    "/files/**",
+    "/uploads/**",
+    "/batches/**",
+    "/assistants/**",
+    "/threads/**",
+    "/vector_stores/**",
+    "/containers/**",
+    "/fine_tuning/jobs/**",
+    "/evals/**",
+    "/videos/**",
+)
+_OPENAI_CALLS = ("/responses",)
+_OPENAI_OPEN = (
+    "/chat/completions/**",
+    "/completions",
+    "/embeddings",
+    "/moderations",
+    "/images/**",
+    "/audio/**",
+    "GET /models/**",
+    "/realtime",
+    "/rerank",
+    *_OPENAI_STATEFUL,
+)
+
+_OPENAI_REFERENCES = (
+    "file_id",
+    "file_ids",
+    "input_file_id",
+    "previous_response_id",
+    "conversation",
+    "vector_store_ids",
+    "container",
+)
+# (Ids are spelled out where something that calls a model is beside them, or the path of one is.)
+_OPENAI_FREE = (
+    "/files/**",
+    "/uploads/**",
+    "/batches/*/cancel",
+    "/conversations/**",
+    "/assistants/**",
+    "/threads",
+    "/threads/thread_*",
+    "/threads/thread_*/messages/**",
+    "/threads/thread_*/runs/*/cancel",
+    "/vector_stores/**",
+    "/containers/**",
+    "/responses/*/cancel",
+    "/chat/completions/chatcmpl*",
+    "/fine_tuning/jobs/*/cancel",
+    "/fine_tuning/jobs/*/pause",
+    "/evals",
+    "/evals/eval_*",
+)
+_OPENAI_BATCHES = ("/batches",)
+_OPENAI_SESSIONS = ("/realtime",)
+
+OPENAI = VendorPaths(
+    open=_under(_OPENAI_PREFIXES, _OPENAI_OPEN),
+    stateful=_under(_OPENAI_PREFIXES, _OPENAI_STATEFUL),
+    calls=_under(_OPENAI_PREFIXES, _OPENAI_CALLS),
+    references=_OPENAI_REFERENCES,
+    free=_under(_OPENAI_PREFIXES, _OPENAI_FREE),
+    batches=_under(_OPENAI_PREFIXES, _OPENAI_BATCHES),
+    sessions=_under(_OPENAI_PREFIXES, _OPENAI_SESSIONS),
+)
+
+AZURE = VendorPaths(
+    open=(*_under(_AZURE_PREFIXES, _OPENAI_OPEN), "/openai/deployments/*/*/**"),
+    stateful=_under(_AZURE_PREFIXES, _OPENAI_STATEFUL),
+    calls=_under(_AZURE_PREFIXES, _OPENAI_CALLS),
+    references=_OPENAI_REFERENCES,
+    free=_under(_AZURE_PREFIXES, _OPENAI_FREE),
+    batches=(*_under(_AZURE_PREFIXES, _OPENAI_BATCHES), "/openai/deployments/*/batches"),
+    sessions=_under(_AZURE_PREFIXES, _OPENAI_SESSIONS),
+)
+
+ANTHROPIC = VendorPaths(
+    open=(
+        "/v1/messages/**",
+        "/v1/complete",
+        "GET /v1/models/**",
+        "/v1/files/**",
+        "/v1/skills/**",
+    ),
+    stateful=("/v1/messages/batches/**", "/v1/files/**", "/v1/skills/**"),
+    references=("file_id", "skill_id", "container"),
+    free=(
+        "/v1/messages/count_tokens",
+        "/v1/messages/batches/*/cancel",
+        "/v1/files/**",
+        "/v1/skills/**",
+    ),
+    batches=("/v1/messages/batches",),
+)
+
+_GEMINI_VERSIONS = ("/v1", "/v1alpha*", "/v1beta*")
+_GEMINI_PREFIXES = tuple(
+    f"{way}{v}" for way in ("", "/upload", "/download") for v in _GEMINI_VERSIONS
+)
+_GEMINI_STATEFUL = (
+    "/files/**",
+    "/cachedContents/**",
+    "/batches/**",
+    "/operations/**",
+    "/tunedModels/**",
+    "/corpora/**",
+    "/fileSearchStores/**",
+    "/interactions/**",
+)
+
+# Who may use a tuned model or a corpus is the account's business.
+_GEMINI_OPEN = (
+    "/models/**",
+    "/files/**",
+    "/cachedContents/**",
+    "/batches/**",
+    "/operations/**",
+    "/tunedModels",
+    "GET /tunedModels/*",
+    "PATCH /tunedModels/*",
+    "DELETE /tunedModels/*",
+    "/tunedModels/*:generateContent",
+    "/tunedModels/*:streamGenerateContent",
+    "/tunedModels/*:batchGenerateContent",
+    "/tunedModels/*:asyncBatchEmbedContent",
+    "/tunedModels/*/operations/**",
+    "/corpora",
+    "/corpora/*",
+    "/corpora/*/documents/**",
+    "/corpora/*/operations/**",
+    "/fileSearchStores/**",
+    "/interactions/**",
+)
+
+# Its second face, in OpenAI's language.
+_GEMINI_OPENAI = tuple(f"{version}/openai" for version in _GEMINI_VERSIONS)
+
+GEMINI = VendorPaths(
+    open=(
+        *_under(_GEMINI_PREFIXES, _GEMINI_OPEN),
+        *_under(_GEMINI_VERSIONS, ("/openai/**",)),
+        "/ws/google.ai.generativelanguage.*",
+    ),
+    stateful=_under(_GEMINI_PREFIXES, _GEMINI_STATEFUL),
+    calls=_under(_GEMINI_PREFIXES, ("/interactions",)),
+    references=("fileUri", "file_uri", "cachedContent", "cached_content"),
+    free=(
+        *_under(
+            _GEMINI_PREFIXES,
+            ("/files/**", "/batches/*:cancel", "/models/*:countTokens", "/operations/**"),
+        ),
+        *_under(_GEMINI_OPENAI, _OPENAI_FREE),
+    ),
+    batches=(
+        *_under(
+            _GEMINI_PREFIXES,
+            (
+                "/models/*:batchGenerateContent",
+                "/models/*:asyncBatchEmbedContent",
+                "/tunedModels/*:batchGenerateContent",
+                "/tunedModels/*:asyncBatchEmbedContent",
+            ),
+        ),
+        *_under(_GEMINI_OPENAI, _OPENAI_BATCHES),
+    ),
+    sessions=(),
+)
+
+OLLAMA = VendorPaths(
+    open=(
+        "/api/chat",
+        "/api/generate",
+        "/api/embed",
+        "/api/embeddings",
+        "GET /api/tags",
+        "/api/show",
+        "GET /api/ps",
+        "GET /api/version",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "GET /v1/models/**",
+    ),
+    free=("/api/show",),
+)
+
+# By the name of the dialect, or by `Provider.surface`.
+SURFACES = {
+    "openai_chat": OPENAI,
+    "azure": AZURE,
+    "anthropic": ANTHROPIC,
+    "gemini": GEMINI,
+    "ollama": OLLAMA,
+}

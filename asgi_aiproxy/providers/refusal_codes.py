@@ -1,0 +1,223 @@
+"""What the error words of vendors are about: the request, a key, its account, a model, the vendor.
+
+A table maps a machine-readable word of an error (`error.code`, `error.type`, Google's `reason` and
+`status`, the header `x-amzn-errortype`), or a status and a word (`"413 rate_limit_exceeded"`), or a
+status alone (`"402"`) to what the refusal is about. Sentences are never looked at: vendors reword
+them. A word that is in no table is judged by the status, see
+`asgi_aiproxy.exchange.error_mapping`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from asgi_aiproxy.errors import RefusalScope
+
+Refusals = Mapping[str, RefusalScope]
+
+# https://platform.openai.com/docs/guides/error-codes. Most compatible servers use these words, too.
+# Limits are those of a model for the key's project; a quota is the account's money.
+OPENAI: Refusals = {
+    "insufficient_quota": RefusalScope.ACCOUNT,
+    "credit_balance_exhausted": RefusalScope.ACCOUNT,
+    "billing_hard_limit_reached": RefusalScope.ACCOUNT,
+    "billing_not_active": RefusalScope.ACCOUNT,
+    "account_deactivated": RefusalScope.ACCOUNT,
+    "access_terminated": RefusalScope.ACCOUNT,
+    "insufficient_balance": RefusalScope.ACCOUNT,
+    "organization_restricted": RefusalScope.ACCOUNT,
+    "invalid_api_key": RefusalScope.KEY,
+    "invalid_organization": RefusalScope.KEY,
+    "mismatched_organization": RefusalScope.KEY,
+    "ip_not_authorized": RefusalScope.KEY,
+    "model_not_found": RefusalScope.MODEL,
+    # Also with 413: more tokens than this account may use in a minute.
+    "rate_limit_exceeded": RefusalScope.MODEL,
+    "unsupported_country_region_territory": RefusalScope.VENDOR,
+    "content_filter": RefusalScope.REQUEST,
+    "content_policy_violation": RefusalScope.REQUEST,
+    "context_length_exceeded": RefusalScope.REQUEST,
+}
+
+# https://learn.microsoft.com/azure/ai-foundry/openai/reference, .../concepts/content-filter
+AZURE: Refusals = {
+    **OPENAI,
+    "DeploymentNotFound": RefusalScope.MODEL,
+    "OperationNotSupported": RefusalScope.MODEL,
+    "ResponsibleAIPolicyViolation": RefusalScope.REQUEST,
+    "AccessDenied": RefusalScope.KEY,
+    "401 PermissionDenied": RefusalScope.MODEL,
+    "403 PermissionDenied": RefusalScope.MODEL,
+    "SubscriptionSuspended": RefusalScope.ACCOUNT,
+}
+
+# https://docs.claude.com/en/api/errors. (A 400 about an account without credit has the type of any
+# wrong request.)
+ANTHROPIC: Refusals = {
+    "authentication_error": RefusalScope.KEY,
+    "billing_error": RefusalScope.ACCOUNT,
+    "rate_limit_error": RefusalScope.MODEL,
+    "overloaded_error": RefusalScope.VENDOR,
+    "api_error": RefusalScope.VENDOR,
+    "timeout_error": RefusalScope.VENDOR,
+    "request_too_large": RefusalScope.REQUEST,
+}
+
+# https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto and
+# https://ai.google.dev/gemini-api/docs/troubleshooting. A key is a project's: so is a quota.
+GEMINI: Refusals = {
+    "API_KEY_INVALID": RefusalScope.KEY,
+    "API_KEY_EXPIRED": RefusalScope.KEY,
+    "API_KEY_SERVICE_BLOCKED": RefusalScope.KEY,
+    "API_KEY_HTTP_REFERRER_BLOCKED": RefusalScope.KEY,
+    "API_KEY_IP_ADDRESS_BLOCKED": RefusalScope.KEY,
+    "API_KEY_ANDROID_APP_BLOCKED": RefusalScope.KEY,
+    "API_KEY_IOS_APP_BLOCKED": RefusalScope.KEY,
+    "ACCESS_TOKEN_EXPIRED": RefusalScope.KEY,
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": RefusalScope.KEY,
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": RefusalScope.KEY,
+    "CREDENTIALS_MISSING": RefusalScope.KEY,
+    "SERVICE_DISABLED": RefusalScope.ACCOUNT,
+    "BILLING_DISABLED": RefusalScope.ACCOUNT,
+    "CONSUMER_SUSPENDED": RefusalScope.ACCOUNT,
+    "CONSUMER_INVALID": RefusalScope.ACCOUNT,
+    "USER_PROJECT_DENIED": RefusalScope.ACCOUNT,
+    "ACCOUNT_STATE_INVALID": RefusalScope.ACCOUNT,
+    "GCP_SUSPENDED": RefusalScope.ACCOUNT,
+    "quota_per_project": RefusalScope.KEY,
+    "LOCATION_POLICY_VIOLATED": RefusalScope.VENDOR,
+    "404 NOT_FOUND": RefusalScope.MODEL,  # (files and the like are looked for by another path)
+    # A region without the free tier, or a project without billing where that is needed.
+    "400 FAILED_PRECONDITION": RefusalScope.VENDOR,
+}
+
+# https://console.groq.com/docs/errors, .../docs/rate-limits: limits are an organization's, for each
+# model.
+GROQ: Refusals = {
+    **OPENAI,
+    "413 tokens": RefusalScope.MODEL,
+    "498": RefusalScope.VENDOR,  # "flex" capacity is used up
+    "403 permissions_error": RefusalScope.MODEL,
+    "model_permission_blocked_org": RefusalScope.MODEL,
+    "model_permission_blocked_project": RefusalScope.MODEL,
+    "model_terms_required": RefusalScope.MODEL,
+    "model_decommissioned": RefusalScope.MODEL,
+    "424": RefusalScope.VENDOR,
+}
+
+# https://openrouter.ai/docs/api/reference/errors-and-debugging
+OPENROUTER: Refusals = {
+    **OPENAI,
+    "402": RefusalScope.ACCOUNT,
+    "403 moderation": RefusalScope.REQUEST,
+}
+
+# https://api-docs.deepseek.com/quick_start/error_codes: 402 is the balance, 422 wrong parameters.
+# (Its 401 has the code "invalid_request_error".)
+DEEPSEEK: Refusals = {
+    **OPENAI,
+    "402": RefusalScope.ACCOUNT,
+    "authentication_error": RefusalScope.KEY,
+}
+
+# https://docs.x.ai/docs/key-information/debugging. (A wrong key is a 400 that looks like others.)
+XAI: Refusals = {
+    **OPENAI,
+    "unauthenticated": RefusalScope.KEY,
+    "resource-exhausted": RefusalScope.MODEL,
+}
+
+# https://docs.mistral.ai/api: errors are {"object": "error", "message", "type", "param", "code"}.
+MISTRAL: Refusals = {
+    **OPENAI,
+    "rate_limited": RefusalScope.MODEL,
+    "1300": RefusalScope.MODEL,
+    "service_tier_capacity_exceeded": RefusalScope.VENDOR,
+    "3505": RefusalScope.VENDOR,
+    "invalid_model": RefusalScope.MODEL,
+    "1500": RefusalScope.MODEL,
+}
+
+# https://docs.together.ai/docs/error-codes: 402 is the spending limit, 403 a prompt that is too
+# long.
+TOGETHER: Refusals = {
+    **OPENAI,
+    "402": RefusalScope.ACCOUNT,
+    "403 invalid_request_error": RefusalScope.REQUEST,
+    "credit_limit": RefusalScope.ACCOUNT,
+    "model_not_available": RefusalScope.MODEL,
+}
+
+# https://docs.fireworks.ai/guides/inference-error-codes: 412 is an account that is suspended.
+FIREWORKS: Refusals = {
+    **OPENAI,
+    "412 PRECONDITION_FAILED": RefusalScope.ACCOUNT,
+    "412": RefusalScope.ACCOUNT,
+    "402": RefusalScope.ACCOUNT,
+    "UNAUTHORIZED": RefusalScope.KEY,
+    "404 NOT_FOUND": RefusalScope.MODEL,
+}
+
+# https://docs.perplexity.ai: as OpenAI's; numbers for codes.
+PERPLEXITY: Refusals = OPENAI
+
+# https://inference-docs.cerebras.ai/support/error
+CEREBRAS: Refusals = {
+    **OPENAI,
+    "402": RefusalScope.ACCOUNT,
+    "wrong_api_key": RefusalScope.KEY,
+    "token_quota_exceeded": RefusalScope.MODEL,
+    "request_quota_exceeded": RefusalScope.MODEL,
+    "queue_exceeded": RefusalScope.VENDOR,
+}
+
+# https://docs.cohere.com/reference/errors: {"message"} alone, so the status says it all.
+COHERE: Refusals = {
+    **OPENAI,
+    "402": RefusalScope.ACCOUNT,
+    "498": RefusalScope.KEY,
+    "499": RefusalScope.VENDOR,
+}
+
+# https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html
+BEDROCK: Refusals = {
+    "UnrecognizedClientException": RefusalScope.KEY,
+    "InvalidClientTokenId": RefusalScope.KEY,
+    "InvalidSignatureException": RefusalScope.KEY,
+    "SignatureDoesNotMatch": RefusalScope.KEY,
+    "ExpiredTokenException": RefusalScope.KEY,
+    "IncompleteSignature": RefusalScope.KEY,
+    "MissingAuthenticationToken": RefusalScope.KEY,
+    "OptInRequired": RefusalScope.ACCOUNT,
+    "AccessDeniedException": RefusalScope.MODEL,
+    "FTUFormNotFilled": RefusalScope.MODEL,
+    "ResourceNotFoundException": RefusalScope.MODEL,
+    "ThrottlingException": RefusalScope.MODEL,
+    "ServiceQuotaExceededException": RefusalScope.MODEL,
+    "ModelNotReadyException": RefusalScope.VENDOR,
+    "ModelErrorException": RefusalScope.VENDOR,
+    "ModelTimeoutException": RefusalScope.VENDOR,
+    "InternalServerException": RefusalScope.VENDOR,
+    "ServiceUnavailableException": RefusalScope.VENDOR,
+    "ValidationException": RefusalScope.REQUEST,
+}
+
+# Servers at home know no accounts; a model that is not there may be elsewhere.
+LOCAL: Refusals = {**OPENAI, "404": RefusalScope.MODEL}
+
+# For a provider without a table of its own, by its dialect.
+BY_DIALECT: Mapping[str, Refusals] = {
+    "openai_chat": OPENAI,
+    "anthropic": ANTHROPIC,
+    "gemini": GEMINI,
+    "ollama": LOCAL,
+}
+
+
+def refusal_scope(table: Refusals, status: int, words: tuple[str, ...]) -> RefusalScope | None:
+    """What a refusal is about by a vendor's table; None if that says nothing."""
+    for word in words:
+        found = table.get(f"{status} {word}") or table.get(word) or BEDROCK.get(word)
+        if found is not None:
+            return found
+    return table.get(str(status))

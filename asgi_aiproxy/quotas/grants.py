@@ -1,0 +1,143 @@
+"""From a caller's limits to what the store is asked for, and from its answer to words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.principal import Budget, Limits, Period, Principal
+from asgi_aiproxy.stores.base import (
+    Admitted,
+    BudgetReservation,
+    ConcurrencySlot,
+    Denied,
+    Grant,
+    RateLimit,
+)
+
+_DAY = 86400.0
+# How long what was spent in a period is remembered after it was last added to.
+_KEEP: dict[Period, float | None] = {"total": None, "day": 3 * _DAY, "month": 40 * _DAY}
+
+EXHAUSTED = "insufficient_quota"
+Headers = list[tuple[bytes, bytes]]
+
+
+def account_name(principal: Principal) -> str:
+    """Where the store keeps what a caller uses: by its account, if it shares one."""
+    return f"caller:{principal.account or principal.id}"
+
+
+def period(per: Period, now: float) -> str:
+    """The name of the period (in UTC) that the Unix time `now` is in."""
+    if per == "total":
+        return per
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d" if per == "day" else "%Y-%m")
+
+
+def period_ends(per: Period, now: float) -> float | None:
+    """The seconds until a period is over; None if it never is."""
+    if per == "total":
+        return None
+    at = datetime.fromtimestamp(now, UTC)
+    start = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    if per == "day":
+        return (start + timedelta(days=1) - at).total_seconds()
+    return ((start.replace(day=1) + timedelta(days=32)).replace(day=1) - at).total_seconds()
+
+
+def reserve(principal: Principal, budget: Budget, amount: int, now: float) -> BudgetReservation:
+    """So much of a budget, or (an amount of 0) a look at it."""
+    whose = "" if budget.shared else f"{principal.id}:"
+    return BudgetReservation(
+        account_name(principal),
+        f"{whose}{budget.unit}:{period(budget.per, now)}",
+        amount,
+        budget.limit,
+        keep=_KEEP[budget.per],
+    )
+
+
+def request_grants(principal: Principal, limits: Limits) -> list[Grant]:
+    """What a request takes, whatever it asks for."""
+    account, id = account_name(principal), principal.id
+    grants: list[Grant] = []
+    if limits.rpm is not None:
+        grants.append(RateLimit(account, f"{id}:rpm", limits.rpm))
+    if limits.concurrency is not None:
+        grants.append(ConcurrencySlot(account, f"{id}:slots", limits.concurrency))
+    return grants
+
+
+def token_grants(
+    principal: Principal, limits: Limits, tokens: int, cost: Callable[[Budget], int], now: float
+) -> Iterator[Grant]:
+    """What a call takes that may come to so many tokens, and cost so much of a budget."""
+    if limits.tpm is not None:
+        # What is more than a minute's worth gets through when nothing else does.
+        amount = min(tokens, limits.tpm)
+        yield RateLimit(account_name(principal), f"{principal.id}:tpm", limits.tpm, amount=amount)
+    for budget in limits.budgets:
+        yield reserve(principal, budget, cost(budget), now)
+
+
+def denial_error(refused: Denied, now: float) -> APIError:
+    """Why a call may not go out."""
+    grant, retry_after = refused.grant, refused.retry_after
+    if isinstance(grant, BudgetReservation):
+        return _exhausted(grant, refused.left, now)
+    if isinstance(grant, ConcurrencySlot):
+        message = f"Rate limit reached: {grant.limit} requests at the same time."
+        return APIError(ErrorKind.LIMITED, message, retry_after=retry_after or 1.0)
+    what = "tokens" if grant.name.endswith(":tpm") else "requests"
+    limit = grant.limit if isinstance(grant, RateLimit) else 0
+    message = f"Rate limit reached: {limit} {what} a minute, of which {refused.left} are left."
+    return APIError(ErrorKind.LIMITED, message, retry_after=retry_after or 1.0)
+
+
+def _exhausted(grant: BudgetReservation, left: int, now: float) -> APIError:
+    unit, which = grant.name.split(":")[-2:]
+    per: Period = "total" if which == "total" else "day" if len(which) == 10 else "month"
+    of = "budget" if per == "total" else f"budget of this {per}"
+    whose = f"The {of} of your account" if grant.name.count(":") == 1 else f"Your {of}"
+    if left:
+        need, have = format_amount(grant.amount, unit), format_amount(left, unit)
+        message = f"{whose} has {have} left, and this request may cost {need}."
+    else:
+        message = f"{whose} is used up."
+    retry_after = period_ends(per, now)
+    return APIError(ErrorKind.LIMITED, message, code=EXHAUSTED, retry_after=retry_after)
+
+
+def format_amount(amount: int, unit: str) -> str:
+    """An amount for people."""
+    return f"${amount / 1_000_000:.6f}" if unit == "usd" else f"{amount} units"
+
+
+def headers(admitted: Admitted) -> Headers:
+    """`x-ratelimit-*` as OpenAI has them: limits, what remains, and when all of it is back."""
+    found: Headers = []
+    for grant, left in zip(admitted.grants, admitted.left, strict=False):
+        if isinstance(grant, RateLimit) and grant.limit is not None and left is not None:
+            found += _rate(grant, left, grant.window)
+    return found
+
+
+def denial_headers(refused: Denied) -> Headers:
+    """The same for who is over a limit. What waiting does not help is not to be tried again."""
+    grant = refused.grant
+    if isinstance(grant, RateLimit):
+        return _rate(grant, refused.left, refused.retry_after or grant.window)
+    if isinstance(grant, BudgetReservation):
+        return [(b"x-should-retry", b"false")]
+    return []
+
+
+def _rate(grant: RateLimit, left: int, reset: float) -> Headers:
+    what = b"tokens" if grant.name.endswith(":tpm") else b"requests"
+    return [
+        (b"x-ratelimit-limit-" + what, b"%d" % (grant.limit or 0)),
+        (b"x-ratelimit-remaining-" + what, b"%d" % left),
+        (b"x-ratelimit-reset-" + what, b"%ds" % -(-reset // 1)),
+    ]

@@ -1,0 +1,132 @@
+"""`Limiter`: what the gates of all calls have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Set
+
+import msgspec
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.prices import Prices, Pricing
+from asgi_aiproxy.prices.price_list import list_installed
+from asgi_aiproxy.principal import Budget, Limits
+from asgi_aiproxy.quotas.local_limits import LocalLimits
+from asgi_aiproxy.quotas.settlement import Settlement, SettlementQueue
+from asgi_aiproxy.stores.base import BudgetReservation, Grant, OutagePolicy, Settled, Store
+
+
+class LowBudget(msgspec.Struct, frozen=True):
+    """A budget that fell below what its owner wants to hear of; `left` may be below zero.
+
+    `caller` is who used it last; `account` is where a shared one belongs.
+    """
+
+    caller: str
+    account: str
+    budget: Budget
+    left: int
+
+
+NO_TARIFF = {
+    "usd": (
+        "Budgets in dollars need prices: pip install 'asgi-aiproxy[prices]', or give your own with "
+        "Quota(..., prices=Prices({'model': Price(input=1, output=2)}, listed=False))."
+    ),
+    "units": "Budgets in units need ratios: Quota(..., ratios=Ratios({'model': 1})).",
+}
+
+OnLow = Callable[[LowBudget], Awaitable[None] | None]
+
+
+class Limiter:
+    """What all gates of one `Quota` share; its options are described there."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prices: Pricing | None = None,
+        ratios: Pricing | None = None,
+        default_output: int = 4096,
+        limits_away: OutagePolicy = OutagePolicy.LOCAL_ESTIMATE,
+        budgets_away: OutagePolicy = OutagePolicy.FAIL_CLOSED,
+        low: float = 0.1,
+        on_low: OnLow | None = None,
+        ttl: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.default_output = default_output
+        self._limits_away = OutagePolicy(limits_away)
+        self._budgets_away = OutagePolicy(budgets_away)
+        self.local = LocalLimits(clock=clock)
+        self.settler = SettlementQueue(store, ttl=ttl, settled=self._tell if on_low else None)
+        self.settler_here = SettlementQueue(self.local.store)
+        self.tariffs: dict[str, Pricing] = {}
+        if prices is not None or list_installed():
+            self.tariffs["usd"] = prices if prices is not None else Prices()
+        if ratios is not None:
+            self.tariffs["units"] = ratios
+        given = {"usd": prices, "units": ratios}
+        self.priced = frozenset(unit for unit, tariff in given.items() if tariff is not None)
+        self.ready = not any(hasattr(tariff, "load") for tariff in self.tariffs.values())
+        self._low = low
+        self._on_low = on_low
+
+    def check(self, limits: Limits) -> None:
+        """Raise ConfigurationError if a budget is in a unit in which nothing has a price."""
+        for budget in limits.budgets:
+            if budget.unit not in self.tariffs:
+                raise ConfigurationError(NO_TARIFF[budget.unit])
+
+    async def load(self, limits: Limits) -> None:
+        """Read the price list if it is needed, without holding up others."""
+        units = self.units_of(limits)
+        for unit in units:
+            load = getattr(self.tariffs[unit], "load", None)
+            if load is not None:
+                await asyncio.to_thread(load)
+        self.ready = units == self.tariffs.keys()
+
+    def away(self, grant: Grant) -> OutagePolicy:
+        """What is done about a grant while the store is away."""
+        return self._budgets_away if isinstance(grant, BudgetReservation) else self._limits_away
+
+    def units_of(self, limits: Limits) -> Set[str]:
+        """The units in which exchanges are priced."""
+        if not limits.budgets:
+            return self.priced
+        return self.priced | ({budget.unit for budget in limits.budgets} & self.tariffs.keys())
+
+    async def drain(self) -> None:
+        """Settle what has ended, if the store is there."""
+        await self.settler.drain()
+        await self.settler_here.drain()
+
+    async def _tell(self, settlement: Settlement, settled: Settled) -> None:
+        """Call the hook for each budget that this settlement made low."""
+        for grant, spent in settled.spent.items():
+            cap = grant.cap
+            if cap is None or self._on_low is None:
+                continue
+            used = settlement.actual.get(grant, grant.amount)
+            edge = cap - int(cap * self._low)
+            if spent - used < edge <= spent:
+                caller, budget = _whose(grant)
+                low = LowBudget(caller, grant.account.removeprefix("caller:"), budget, cap - spent)
+                answer = self._on_low(low)
+                if inspect.isawaitable(answer):
+                    await answer
+
+
+def _whose(grant: BudgetReservation) -> tuple[str, Budget]:
+    *caller, unit, which = grant.name.rsplit(":", 2)
+    per = "total" if which == "total" else "day" if len(which) == 10 else "month"
+    budget = msgspec.convert(
+        {"limit": grant.cap, "unit": unit, "per": per, "shared": not caller}, Budget
+    )
+    return "".join(caller), budget

@@ -1,0 +1,123 @@
+"""What was admitted is kept alive while it is used, and settled when it has ended: surely, once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from asgi_aiproxy._background_tasks import repeat, start
+from asgi_aiproxy._retry_queue import RetryQueue
+from asgi_aiproxy.stores.base import (
+    Admitted,
+    BudgetReservation,
+    ConcurrencySlot,
+    Grant,
+    Settled,
+    Store,
+    StoreUnavailableError,
+)
+
+logger = logging.getLogger("asgi_aiproxy")
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """An admission that has ended, and what was used of it."""
+
+    admitted: Admitted
+    actual: Mapping[Grant, int]
+
+
+class SettlementQueue:
+    """Settles in the background. While the store is away settlements wait, at most `most` of them;
+    the store books each once, however often it is tried.
+
+    `settled` hears of each that was booked. Admissions last `ttl` seconds unless they are renewed:
+    those of a process that dies end by themselves.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        ttl: float = 60.0,
+        most: int = 100_000,
+        settled: Callable[[Settlement, Settled], Awaitable[None]] | None = None,
+    ) -> None:
+        self._store = store
+        self.ttl = ttl
+        self._settled = settled
+        what = "settlements (what they had reserved stays charged)"
+        self._backlog: RetryQueue[Settlement] = RetryQueue(self._settle, what=what, most=most)
+        self._open: dict[str, Admitted] = {}
+        self._known: set[str] = set()  # those that were there at the last renewal
+        self._renewal: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """How many settlements wait."""
+        return len(self._backlog)
+
+    def keep(self, admitted: Admitted) -> None:
+        """Renew an admission until it is settled."""
+        if _held(admitted):
+            self._open[admitted.holder] = admitted
+            task, loop = self._renewal, asyncio.get_running_loop()
+            if task is None or task.done() or task.get_loop() is not loop:
+                what = "renewing admissions"
+                self._renewal = start(repeat(self._renew, what=what), what=what)
+
+    def put(self, admitted: Admitted, actual: Mapping[Grant, int]) -> None:
+        """Settle an admission soon; a grant that `actual` does not name used what it asked for."""
+        self._open.pop(admitted.holder, None)
+        if admitted.sure and not actual and not _held(admitted):
+            return  # counts that were right from the beginning
+        self._backlog.put(Settlement(admitted, actual))
+
+    async def drain(self, timeout: float = 3.0) -> None:
+        """Wait until all is settled, or for `timeout` seconds; nothing is renewed from then on."""
+        await self._backlog.drain(timeout)
+        if self._renewal is not None and not self._open:
+            self._renewal.cancel()
+
+    async def _settle(self, batch: list[Settlement]) -> list[Settlement]:
+        """Settle some; those for which the store is away are to be tried again."""
+        if len(batch) == 1:  # as most are; this costs no task
+            return [] if await self._settle_one(batch[0]) else batch
+        done = await asyncio.gather(*map(self._settle_one, batch))
+        return [one for one, settled in zip(batch, done, strict=True) if not settled]
+
+    async def _settle_one(self, one: Settlement) -> bool:
+        try:
+            settled = await self._store.settle(one.admitted, one.actual)
+        except StoreUnavailableError:
+            return False
+        except Exception:
+            logger.exception("a settlement failed, what it had reserved stays charged: %r", one)
+            return True
+        if self._settled is not None and settled.first:
+            try:
+                await self._settled(one, settled)
+            except Exception:
+                logger.exception("a hook for settlements failed")
+        return True
+
+    async def _renew(self) -> bool:
+        await asyncio.sleep(self.ttl / 3)
+        # Most have ended before their first renewal; only what was there last time needs one.
+        due = [admitted for holder, admitted in self._open.items() if holder in self._known]
+        self._known = set(self._open)
+        results = await asyncio.gather(
+            *(self._store.renew(admitted, self.ttl) for admitted in due),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, StoreUnavailableError):
+                logger.error("an admission could not be renewed", exc_info=result)
+        return bool(self._open)
+
+
+def _held(admitted: Admitted) -> bool:
+    """Whether something is held that must be given back."""
+    return any(isinstance(grant, ConcurrencySlot | BudgetReservation) for grant in admitted.grants)

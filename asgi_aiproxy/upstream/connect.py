@@ -1,0 +1,311 @@
+"""Opening connections: addresses, outbound proxies, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
+from asgi_aiproxy.upstream.http1 import HTTPProtocolError, request_head
+
+# How long one address is tried alone before the next is tried as well (RFC 8305).
+_STAGGER = 0.25
+_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_IN_TARGET = "!$%&'()*+,-./:;=?@_~[]"
+_LONG = 512
+_SILENCE = 60  # seconds of silence after which the other side is probed
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Destination:
+    """Where a request goes. `origin` names connections that may carry it."""
+
+    origin: tuple[str, str, int, str | None]
+    host: str
+    port: int
+    secure: bool
+    proxy: str | None
+    authority: str  # for the header `host`
+    target: str  # for the request line
+    proxy_authorization: str | None = None
+
+
+def parse_destination(url: str, proxy: str | None) -> Destination:
+    """Take a URL apart. Raises ValueError on one that is none."""
+    # Long ones are not kept: there may be many, and each is asked for once.
+    return _place(url, proxy) if len(url) <= _LONG else _place.__wrapped__(url, proxy)
+
+
+@lru_cache(maxsize=4096)
+def _place(url: str, proxy: str | None) -> Destination:
+    parts = urlsplit(url)
+    host, port = _address(parts)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("not an http URL")
+    secure = parts.scheme == "https"
+    named = f"[{host}]" if ":" in host else host
+    authority = named if port == _PORTS[parts.scheme] else f"{named}:{port}"
+    target = quote(parts.path, safe=_IN_TARGET) or "/"
+    if parts.query:
+        target += "?" + quote(parts.query, safe=_IN_TARGET)
+    authorization = None
+    if proxy is not None:
+        through = parse_proxy_url(proxy)
+        if not secure and through.scheme in ("http", "https"):
+            target = f"http://{authority}{target}"
+            authorization = _basic(through)
+    return Destination(
+        (parts.scheme, host, port, proxy),
+        host,
+        port,
+        secure,
+        proxy,
+        authority,
+        target,
+        authorization,
+    )
+
+
+def parse_proxy_url(proxy: str) -> SplitResult:
+    """Take the URL of a proxy apart. Raises ConfigurationError, which does not quote it."""
+    try:
+        parts = urlsplit(proxy)
+        _address(parts)
+    except ValueError:
+        raise ConfigurationError("The URL of the outbound proxy is none.") from None
+    if parts.scheme not in _PORTS:
+        raise ConfigurationError(
+            f"An outbound proxy is reached by {', '.join(_PORTS)}, not by {parts.scheme!r}."
+        )
+    return parts
+
+
+def tls(ca: str | Path | bytes | None) -> ssl.SSLContext:
+    """A context that trusts the system's authorities, Mozilla's, and `ca`."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    with suppress(ImportError):  # some systems bring no authorities
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    if ca is not None:
+        context.load_verify_locations(cadata=read_pem(ca).decode("ascii"))
+    return context
+
+
+def read_pem(ca: str | Path | bytes) -> bytes:
+    """The content of a PEM file, if it is not that already. Raises ConfigurationError."""
+    name = "The CA"
+    if isinstance(ca, str) and ca.lstrip().startswith("-----BEGIN"):
+        ca = ca.encode()
+    if not isinstance(ca, bytes):
+        name = f"The CA file {str(ca)!r}"
+        try:
+            ca = Path(ca).read_bytes()
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise ConfigurationError(f"{name} can not be read: {why}.") from error
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca.decode("ascii"))
+    except (ValueError, ssl.SSLError) as error:
+        raise ConfigurationError(f"{name} holds no certificates in PEM form.") from error
+    return ca
+
+
+async def connect(where: Destination, context: ssl.SSLContext | None) -> Connection:
+    """A connection over which requests can go. Raises OSError, APIError.
+
+    `context` is for TLS, and may be left out if `needs_tls` says so.
+    """
+    proxy = parse_proxy_url(where.proxy) if where.proxy is not None else None
+    host, port = (where.host, where.port) if proxy is None else _address(proxy)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(
+        lambda: Connection(loop), sock=await _connected(loop, host, port)
+    )
+    try:
+        if proxy is not None:
+            if proxy.scheme == "https" and context is not None:
+                await connection.start_tls(context, host)
+            if proxy.scheme.startswith("socks5"):
+                await _socks(connection, proxy, where)
+            elif where.secure:
+                await _tunnel(connection, proxy, where)
+        if where.secure and context is not None:
+            await connection.start_tls(context, where.host)
+    except BaseException:
+        connection.abort()
+        raise
+    return connection
+
+
+def needs_tls(where: Destination) -> bool:
+    """Whether a connection there takes a context for TLS."""
+    return where.secure or (where.proxy is not None and where.proxy.startswith("https:"))
+
+
+def describe_error(error: BaseException) -> str:
+    """Why a connection failed, in words that quote nothing."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            # "Hostname mismatch, certificate is not valid for '...'": the name is not told.
+            return f"its certificate is not trusted ({error.verify_message.partition(',')[0]})"
+        case ssl.SSLError():
+            return f"TLS failed ({(error.reason or 'no reason given').replace('_', ' ').lower()})"
+        case socket.gaierror():
+            return "its name can not be resolved"
+        case OSError() if error.errno:
+            return os.strerror(error.errno)
+        case HTTPProtocolError() | ConnectionEndedError():
+            return str(error)
+    return "it was reset" if isinstance(error, ConnectionError) else type(error).__name__
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """A connected socket: the first of the host's addresses that answers."""
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = _by_turns(found)
+    if len(addresses) == 1:
+        return await _connect(loop, *addresses[0])
+    trying: set[asyncio.Task[socket.socket]] = set()
+    failure: BaseException = OSError("no address")
+    winner: socket.socket | None = None
+    try:
+        for family, address in addresses:
+            trying.add(loop.create_task(_connect(loop, family, address)))
+            last = (family, address) == addresses[-1]
+            while trying and winner is None:
+                wait = None if last else _STAGGER
+                done, trying = await asyncio.wait(
+                    trying, timeout=wait, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    error = task.exception()
+                    if error is not None:
+                        failure = error
+                    elif winner is None:
+                        winner = task.result()
+                    else:
+                        task.result().close()
+                if not last:
+                    break
+            if winner is not None:
+                return winner
+    finally:
+        for task in trying:
+            task.cancel()
+            task.add_done_callback(_close_result)
+    raise failure
+
+
+def _close_result(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+async def _connect(loop: asyncio.AbstractEventLoop, family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A model may think for minutes: find out if the other side is gone meanwhile.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _SILENCE)
+                break
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _by_turns(found: Sequence[tuple[Any, ...]]) -> list[tuple[int, Any]]:
+    """Addresses of the two families in turn, so that one that does not work costs little."""
+    addresses = list(dict.fromkeys((entry[0], entry[4]) for entry in found))
+    first = [entry for entry in addresses if entry[0] == addresses[0][0]]
+    other = [entry for entry in addresses if entry[0] != addresses[0][0]]
+    both = [entry for pair in zip(first, other, strict=False) for entry in pair]
+    return both + first[len(other) :] + other[len(first) :]
+
+
+async def _tunnel(connection: Connection, proxy: SplitResult, where: Destination) -> None:
+    """Have an HTTP proxy open a tunnel."""
+    host = f"[{where.host}]" if ":" in where.host else where.host
+    target = f"{host}:{where.port}"
+    headers = [("host", target)]
+    authorization = _basic(proxy)
+    if authorization is not None:
+        headers.append(("proxy-authorization", authorization))
+    answer = await connection.send("CONNECT", request_head("CONNECT", target, headers), None, None)
+    if not 200 <= answer.status < 300:
+        raise _proxy_refused(f"HTTP {answer.status}")
+    connection.change_protocol()
+
+
+async def _socks(connection: Connection, proxy: SplitResult, where: Destination) -> None:
+    """Have a SOCKS5 proxy connect. RFC 1928, RFC 1929."""
+    user, password = _credentials(proxy)
+    if max(len(user), len(password)) > 255:
+        raise _proxy_refused("the credentials are too long for SOCKS")
+    connection.write(b"\x05\x02\x00\x02" if user else b"\x05\x01\x00")
+    chosen = await connection.read_raw(2)
+    connection.change_protocol()
+    if chosen == b"\x05\x02" and user:
+        connection.write(b"\x01%c%b%c%b" % (len(user), user, len(password), password))
+        verdict = await connection.read_raw(2)
+        connection.change_protocol()
+        if verdict[1:] != b"\0":
+            raise _proxy_refused("wrong credentials")
+    elif chosen != b"\x05\x00":
+        raise _proxy_refused("no way to authenticate in common")
+    host = where.host.encode("idna") if ":" not in where.host else where.host.encode()
+    connection.write(b"\x05\x01\x00\x03%c%b%b" % (len(host), host, where.port.to_bytes(2)))
+    head = await connection.read_raw(5)
+    if head[0] != 5:
+        raise _proxy_refused("the reply is not SOCKS5")
+    if head[1] != 0:
+        raise _proxy_refused(f"SOCKS error {head[1]}")
+    # The address that it connected from: 4 bytes, a name behind its length, or 16 bytes.
+    left = {1: 4 - 1, 3: head[4], 4: 16 - 1}.get(head[3])
+    if left is None:
+        raise _proxy_refused(f"SOCKS address type {head[3]} is unknown")
+    await connection.read_raw(left + 2)
+    connection.change_protocol()
+
+
+def _proxy_refused(why: str) -> APIError:
+    message = f"The outbound proxy did not connect to the provider ({why})."
+    return APIError(ErrorKind.UPSTREAM, message, code="connect_error")
+
+
+def _address(parts: SplitResult) -> tuple[str, int]:
+    """Host and port of a URL. Raises ValueError."""
+    host = parts.hostname
+    if not host or any(sign.isspace() or sign < "!" for sign in host):
+        raise ValueError("a URL without a host")
+    if not host.isascii():
+        host = host.encode("idna").decode("ascii")
+    return host, parts.port if parts.port is not None else _PORTS.get(parts.scheme, 0)
+
+
+def _credentials(proxy: SplitResult) -> tuple[bytes, bytes]:
+    return unquote(proxy.username or "").encode(), unquote(proxy.password or "").encode()
+
+
+def _basic(proxy: SplitResult) -> str | None:
+    if proxy.username is None:
+        return None
+    return "Basic " + base64.b64encode(b":".join(_credentials(proxy))).decode()

@@ -1,0 +1,301 @@
+"""`Ledger`: a record of every exchange, kept in a store, and what they come to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal, Self
+
+import msgspec
+
+from asgi_aiproxy._retry_queue import RetryQueue
+from asgi_aiproxy.prices import Pricing
+from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
+from asgi_aiproxy.usage.record import UsageRecord
+
+By = Literal["principal", "account", "model", "provider", "key", "day"]
+State = Literal["done", "cut", "failed", "refused", "estimated", "not_charged"]
+
+_PAGE = 1000
+_FULL = 1_000_000  # nobody pays a part
+_DAY = 86400.0
+_decode = msgspec.json.Decoder(UsageRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Totals(msgspec.Struct, kw_only=True):
+    """What some exchanges come to. Costs are in micro-dollars; what is absorbed nobody paid."""
+
+    requests: int = 0
+    failed: int = 0
+    input: int = 0
+    output: int = 0
+    cost: int = 0
+    not_charged: int = 0
+    units: int = 0
+
+    def add(self, record: UsageRecord) -> None:
+        """Add one exchange."""
+        for name, amount in _amounts(record).items():
+            setattr(self, name, getattr(self, name) + amount)
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which exchanges are meant: those of which all that is given here is true.
+
+    `since` and `until` are Unix times of their start. `state` is how they ended, or `estimated` or
+    `not_charged`, which others may be besides.
+    """
+
+    principal: str = ""
+    account: str = ""
+    group: str = ""
+    provider: str = ""
+    model: str = ""
+    key: str = ""
+    state: State | Literal[""] = ""
+    since: float | None = None
+    until: float | None = None
+
+    def matches(self, record: UsageRecord) -> bool:
+        """Whether an exchange is meant."""
+        return (
+            self.principal in ("", record.principal)
+            and self.account in ("", record.account)
+            and self.group in ("", record.group)
+            and self.provider in ("", record.provider)
+            and self.model in ("", record.model, record.requested_model, record.upstream_model)
+            and self.key in ("", record.key_id)
+            and (not self.state or self.state in record_states(record))
+            and (self.since is None or record.started >= self.since)
+            and (self.until is None or record.started < self.until)
+        )
+
+
+EVERYTHING = Query()
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Records, and where to go on; nowhere, if that is empty."""
+
+    records: list[UsageRecord]
+    after: str = ""
+
+
+class Ledger:
+    """Keeps exchanges in a store: pass it to a shim as `record=`.
+
+    The last `most` of them are kept one by one, sums by day for `keep` days. `prices` and `ratios`
+    price what no `Quota` has priced. Records are written in the background; while the store is away
+    they wait; in the sums each is counted once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prices: Pricing | None = None,
+        ratios: Pricing | None = None,
+        name: str = "ledger",
+        most: int = 100_000,
+        keep: float = 400.0,
+    ) -> None:
+        check_store(store, "Ledger")
+        self._store = store
+        self._prices = prices
+        self._ratios = ratios
+        self._name = name
+        self._most = most
+        self._keep = keep * _DAY
+        self._backlog: RetryQueue[_Batch] = RetryQueue(
+            self._write, what="batches of usage records", most=10_000, at_once=16
+        )
+        self._gathering: RetryQueue[UsageRecord] = RetryQueue(
+            self._gather, what="usage records", gather=0.1
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.drain()
+
+    async def __call__(self, record: UsageRecord) -> None:
+        """Take a record over."""
+        self._gathering.put(self._priced(record))
+
+    async def drain(self, timeout: float = 3.0) -> None:
+        """Wait until all records are written, or for `timeout` seconds."""
+        await self._gathering.drain(timeout)
+        await self._backlog.drain(timeout)
+
+    # reading
+
+    async def query(self, query: Query = EVERYTHING, *, after: str = "", limit: int = 100) -> Page:
+        """Exchanges, the newest first; `after` is where the page before ended.
+
+        Raises StoreUnavailableError.
+        """
+        found: list[UsageRecord] = []
+        async for at, record in self._matching(query, after):
+            found.append(record)
+            if len(found) >= limit:
+                return Page(found, at)
+        return Page(found)
+
+    async def total(self, query: Query = EVERYTHING) -> Totals:
+        """What the exchanges come to that are kept one by one. Raises StoreUnavailableError."""
+        totals = Totals()
+        async for _, record in self._matching(query, ""):
+            totals.add(record)
+        return totals
+
+    async def _matching(self, query: Query, after: str) -> AsyncIterator[tuple[str, UsageRecord]]:
+        """Records and their places. One that was written again, for it was not known whether the
+        store had taken it, is told once."""
+        seen: set[str] = set()
+        while True:
+            rows = await self._store.read(self._name, after, _PAGE, newest=True)
+            for after, value in rows:
+                record = _decode(value)
+                if record.id not in seen and query.matches(record):
+                    seen.add(record.id)
+                    yield after, record
+            if len(rows) < _PAGE:
+                return
+
+    async def totals(
+        self,
+        by: By,
+        *,
+        since: date,
+        until: date,
+        names: Iterable[str] | None = None,
+    ) -> dict[str, Totals]:
+        """Sums of the days (UTC) from `since` to `until`, both included, by the names of `by`.
+
+        Those of `names` only, if there are any; a key's name is `provider/key`. Exact for as long
+        as they are kept, however many exchanges there were. Raises StoreUnavailableError.
+        """
+        days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
+        wanted: list[str] | None = None
+        if by == "day":
+            wanted = _names(by, [""])
+        elif names is not None:
+            wanted = _names(by, names)
+        sums = await asyncio.gather(
+            *(self._store.sums(self._account(day.isoformat()), wanted) for day in days)
+        )
+        found: dict[str, Totals] = {}
+        for day, amounts in zip(days, sums, strict=True):
+            for full, amount in amounts.items():
+                kind, field, name = full.split("/", 2)
+                if kind == by:
+                    name = day.isoformat() if by == "day" else name
+                    totals = found.setdefault(name, Totals())
+                    setattr(totals, field, getattr(totals, field) + amount)
+        return found
+
+    # writing
+
+    def _priced(self, record: UsageRecord) -> UsageRecord:
+        usage = record.usage
+        if usage is None or (self._prices is None and self._ratios is None):
+            return record
+        costs = [record.cost, record.units]
+        for at, tariff in enumerate((self._prices, self._ratios)):
+            for model in (record.upstream_model, record.model, record.requested_model):
+                if tariff is not None and model and costs[at] is None:
+                    costs[at] = tariff.cost(record.provider, model, usage, _FULL)
+        return msgspec.structs.replace(record, cost=costs[0], units=costs[1])
+
+    def _account(self, day: str) -> str:
+        return f"{self._name}:{day}"
+
+    async def _gather(self, records: list[UsageRecord]) -> list[UsageRecord]:
+        """Make one addition of the records of a day."""
+        by_day: dict[str, list[UsageRecord]] = {}
+        for record in records:
+            started = record.started or time.time()
+            day = datetime.fromtimestamp(started, UTC).date().isoformat()
+            by_day.setdefault(day, []).append(record)
+        for day, some in by_day.items():
+            self._backlog.put(_Batch(some[0].id, day, some, _sums(some)))
+        return []
+
+    async def _write(self, batches: list[_Batch]) -> list[_Batch]:
+        done = await asyncio.gather(*map(self._write_one, batches))
+        return [batch for batch, written in zip(batches, done, strict=True) if not written]
+
+    async def _write_one(self, batch: _Batch) -> bool:
+        account = self._account(batch.day)
+        results = await asyncio.gather(
+            self._store.add(account, batch.sums, ttl=self._keep, once=batch.id),
+            *(
+                # (To have the store remember each would cost more than to tell them apart later.)
+                self._store.append(self._name, _encode(record), maxlen=self._most)
+                for record in batch.records
+            ),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, StoreUnavailableError):
+                raise result
+        return not any(isinstance(result, BaseException) for result in results)
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    """Records of one day that are written together."""
+
+    id: str
+    day: str
+    records: list[UsageRecord]
+    sums: dict[str, int]
+
+
+def record_states(record: UsageRecord) -> frozenset[str]:
+    """All that can be said of how an exchange ended."""
+    more = {"estimated": record.estimated, "not_charged": record.not_charged}
+    return frozenset({record.outcome.value, *(name for name, so in more.items() if so)})
+
+
+def _amounts(record: UsageRecord) -> Mapping[str, int]:
+    """What an exchange adds to sums, where it is not nothing."""
+    usage, cost = record.usage, record.cost or 0
+    amounts = {
+        "requests": 1,
+        "failed": int(record.outcome.value == "failed"),
+        "input": usage.input if usage is not None else 0,
+        "output": usage.output if usage is not None else 0,
+        "cost": 0 if record.not_charged else cost,
+        "not_charged": cost if record.not_charged else 0,
+        "units": 0 if record.not_charged else record.units or 0,
+    }
+    return {name: amount for name, amount in amounts.items() if amount}
+
+
+def _sums(records: Iterable[UsageRecord]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for record in records:
+        key = f"{record.provider}/{record.key_id}" if record.key_id else ""
+        places = {
+            "day": "",
+            "principal": record.principal or None,
+            "account": record.account or None,
+            "model": record.upstream_model or record.requested_model or None,
+            "provider": record.provider or None,
+            "key": key or None,
+        }
+        amounts = _amounts(record)
+        for by, name in places.items():
+            if name is not None:
+                for field, amount in amounts.items():
+                    full = f"{by}/{field}/{name}"
+                    sums[full] = sums.get(full, 0) + amount
+    return sums
+
+
+def _names(by: By, names: Iterable[str]) -> list[str]:
+    return [f"{by}/{field}/{name}" for name in names for field in Totals.__struct_fields__]
