@@ -44,7 +44,9 @@ class ModelCatalog:
 
     async def names(self, router: Router) -> list[tuple[str, str]]:
         """All models a router knows of, each with the provider that comes first for it."""
-        offers: list[ModelOffer] = list(router.model_offers()) if hasattr(router, "model_offers") else []
+        offers: list[ModelOffer] = (
+            list(router.model_offers()) if hasattr(router, "model_offers") else []
+        )
         found = await asyncio.gather(*(self._of(offer.provider) for offer in offers))
         names = dict.fromkeys(router.models())
         for offer, offered in zip(offers, found, strict=True):

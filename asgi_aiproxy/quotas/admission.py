@@ -210,7 +210,7 @@ class CallAdmission:
             outcome=Outcome.REFUSED if self._refused else record.outcome,
             usage=usage if reckoned.estimated else record.usage,
             estimated=reckoned.estimated,
-            absorbed=reckoned.not_charged,
+            not_charged=reckoned.not_charged,
             account=principal.account,
             group=principal.group,
             cost=costs.get("usd"),

@@ -165,7 +165,7 @@ def _storable(record: UsageRecord) -> UsageRecord:
     into a model's name, which no file, database or JSON library takes."""
     if record.attempt_details:
         record = msgspec.structs.replace(
-            record, tries=tuple(map(_storable_try, record.attempt_details))
+            record, attempt_details=tuple(map(_storable_try, record.attempt_details))
         )
     texts = {name: getattr(record, name) for name in _TEXTS}
     if all(text.isascii() for text in texts.values()):
