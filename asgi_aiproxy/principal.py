@@ -11,7 +11,7 @@ import msgspec
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.ip_ranges import check_networks
-from asgi_aiproxy.keys.key import as_patterns, matches_any
+from asgi_aiproxy.patterns import as_patterns, matches_any
 
 # Where an ASGI scope carries its principal.
 SCOPE_KEY = "asgi_aiproxy.principal"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.patterns import as_patterns
 
 PROXIES = ("http", "https", "socks5", "socks5h")
 
@@ -121,18 +121,3 @@ def as_list(keys: str | Key | Iterable[str | Key], owner: str) -> list[str | Key
             f"variable not set?"
         )
     return list(keys)
-
-
-def as_patterns(given: str | Iterable[str]) -> tuple[str, ...]:
-    """Patterns of models; one may stand alone."""
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def matches_pattern(pattern: str, model: str) -> bool:
-    """Whether a model is what `pattern` means: `*` stands for anything, `?` for one character."""
-    return fnmatchcase(model, pattern.replace("[", "[[]"))  # models have names like "sonnet[1m]"
-
-
-def matches_any(patterns: Iterable[str], model: str) -> bool:
-    """Whether a model is one of `patterns`."""
-    return any(matches_pattern(pattern, model) for pattern in patterns)

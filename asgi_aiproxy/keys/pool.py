@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from asgi_aiproxy.errors import ConfigurationError, RefusalScope
 from asgi_aiproxy.keys.health import LONGEST, Health, classify_response
 from asgi_aiproxy.keys.health_check import HealthChecker, Test
-from asgi_aiproxy.keys.key import Key, as_list, check_new, matches_any, validate_key
+from asgi_aiproxy.keys.key import Key, as_list, check_new, validate_key
 from asgi_aiproxy.keys.key_state import KeyState, KeyStatus
 from asgi_aiproxy.keys.lease import KeyRequest, Lease, NoKeyError
 from asgi_aiproxy.keys.pool_description import describe_pool, no_key_available
@@ -27,6 +27,7 @@ from asgi_aiproxy.keys.strategies import (
     system_random,
 )
 from asgi_aiproxy.keys.wait_queue import FairQueue
+from asgi_aiproxy.patterns import matches_any
 from asgi_aiproxy.stores.base import check_store
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys.encryption import SecretCipher
 from asgi_aiproxy.keys.health import Health
-from asgi_aiproxy.keys.key import Key, check_new, matches_any
+from asgi_aiproxy.keys.key import Key, check_new
 from asgi_aiproxy.keys.key_state import KeyState
 from asgi_aiproxy.keys.key_store import KeyStore, StoredKey
 from asgi_aiproxy.keys.lease import KeyRequest, Lease, NoKeyError
@@ -22,6 +22,7 @@ from asgi_aiproxy.keys.shared_limits import (
 )
 from asgi_aiproxy.keys.shared_wait_queue import SharedWaitQueue
 from asgi_aiproxy.keys.store_sync import SEPARATOR, StoreSync
+from asgi_aiproxy.patterns import matches_any
 from asgi_aiproxy.stores.base import Denied, OutagePolicy, Store, StoreUnavailableError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.keys.key import matches_pattern
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.patterns import matches_pattern
 from asgi_aiproxy.prices.price import Price, Rates, Tier, to_rates
 
 # What runs on one's own machines has no list price, even if a model of that name has one elsewhere.

@@ -9,8 +9,8 @@ from functools import lru_cache
 import msgspec
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.keys.key import matches_pattern
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.patterns import matches_pattern
 
 _FINE = 1_000_000
 
