@@ -1,8 +1,9 @@
 """Count what one warm chat call runs: `python -m benchmarks.call_path`.
 
-Prints, for four calls: distinct functions and modules of the package that are entered, calls of
-functions, and the deepest nesting of its coroutines. The mock provider runs in a thread of its own,
-so that only the gateway is counted; comprehensions and generator expressions are not.
+Prints a Markdown table (docs/architecture.md has it): for each call the distinct functions of the
+package that are entered, the modules that they are in, the number of function calls, and the
+deepest nesting of its coroutines. The mock provider runs in a thread of its own, so that only the
+gateway is counted. Comprehensions and generator expressions are not counted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from types import CodeType, FrameType
 from typing import Any
 
@@ -154,31 +156,32 @@ async def rows(url: str) -> list[tuple[str, CallPath]]:
         ("chat", await measure(same(), stream=False)),
         ("chat, streamed", await measure(same(), stream=True)),
         (
-            "chat, Authenticate and Quota",
+            "chat, with `Authenticate` and `Quota`",
             await measure(with_authentication_and_quota(same()), stream=False),
         ),
-        ("chat, translated to Anthropic", await measure(translated(), stream=False)),
-        ("chat, translated, streamed", await measure(translated(), stream=True)),
+        ("chat, translated to Anthropic's format", await measure(translated(), stream=False)),
+        ("the same, streamed", await measure(translated(), stream=True)),
     ]
 
 
-def size() -> tuple[int, int]:
-    """Modules and lines of the package."""
-    files = [*Path(PACKAGE).rglob("*.py")]
-    return len(files), sum(len(file.read_text("utf-8").splitlines()) for file in files)
+def module_sizes() -> list[int]:
+    """The number of lines of each module of the package."""
+    files = Path(PACKAGE).rglob("*.py")
+    return [len(file.read_text("utf-8").splitlines()) for file in files]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.call_path", description=__doc__)
-    parser.add_argument("--list", action="store_true", help="list the functions of each call, too")
+    parser.add_argument("--list", action="store_true", help="also list the functions of each call")
     arguments = parser.parse_args(argv)
-    modules, lines = size()
-    print(f"{modules} modules, {lines} lines\n")
-    print(f"{'':32}{'functions':>10}{'modules':>9}{'calls':>7}{'depth':>7}")
+    sizes = module_sizes()
+    print(f"{len(sizes)} modules, {sum(sizes)} lines, {int(median(sizes))} in the median module\n")
+    print("| one warm call | functions | modules | function calls | nested coroutines |")
+    print("| --- | --- | --- | --- | --- |")
     with serve_in_thread(MockProvider()) as url:
         for name, path in asyncio.run(rows(url)):
             counts = len(path.functions), len(path.modules), path.calls, path.depth
-            print(f"{name:32}{counts[0]:10}{counts[1]:9}{counts[2]:7}{counts[3]:7}")
+            print(f"| {name} | {' | '.join(map(str, counts))} |")
             if arguments.list:
                 names = (
                     f"{Path(code.co_filename).relative_to(PACKAGE)}: {code.co_qualname}"
