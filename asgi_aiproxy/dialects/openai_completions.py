@@ -26,7 +26,13 @@ from asgi_aiproxy.dialects.base import (
     ProviderRequest,
     RequestSummary,
 )
-from asgi_aiproxy.dialects.openai_chat import OpenAIChat, responses, schemas, split_provider
+from asgi_aiproxy.dialects.openai_chat import (
+    OpenAIChat,
+    errors,
+    responses,
+    schemas,
+    split_provider,
+)
 from asgi_aiproxy.dialects.openai_chat.native_stream import OpenAINativeStream
 from asgi_aiproxy.dialects.openai_chat.usage import encode_usage
 from asgi_aiproxy.errors import APIError, invalid
@@ -147,11 +153,11 @@ class OpenAICompletions(InboundDialect):
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
-        return responses.encode_error(error)
+        return errors.encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
         """An error frame."""
-        return encode_frame(responses.encode_error(error))
+        return encode_frame(errors.encode_error(error))
 
     def encoder(self, request: Request) -> Encoder:
         """A writer of chunks."""
@@ -214,7 +220,7 @@ class _Encoder:
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream; no `[DONE]` follows."""
-        return encode_frame(responses.encode_error(error))
+        return encode_frame(errors.encode_error(error))
 
     def _chunk(self, text: str, finish: str | None) -> bytes:
         choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": finish}

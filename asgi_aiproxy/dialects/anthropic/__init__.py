@@ -9,7 +9,14 @@ from typing import ClassVar
 import msgspec
 
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.anthropic import request_encoder, requests, responses, streams
+from asgi_aiproxy.dialects.anthropic import (
+    errors,
+    request_encoder,
+    requests,
+    responses,
+    stream_encoder,
+    streams,
+)
 from asgi_aiproxy.dialects.anthropic.native_stream import AnthropicNativeStream
 from asgi_aiproxy.dialects.base import Dialect, NewId, Operation, ProviderRequest, RequestSummary
 from asgi_aiproxy.errors import APIError
@@ -55,15 +62,15 @@ class Anthropic(Dialect):
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
-        return responses.encode_error(error)
+        return errors.encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
         """An error frame."""
-        return encode_frame(responses.encode_error(error), b"error")
+        return encode_frame(errors.encode_error(error), b"error")
 
-    def encoder(self, request: Request) -> streams.Encoder:
+    def encoder(self, request: Request) -> stream_encoder.Encoder:
         """A writer of message streams."""
-        return streams.Encoder(new_id=self._new_id())
+        return stream_encoder.Encoder(new_id=self._new_id())
 
     def encode_request(self, request: Request) -> ProviderRequest:
         """Write a message request."""
@@ -75,7 +82,7 @@ class Anthropic(Dialect):
 
     def decode_error(self, status: int, body: bytes) -> APIError:
         """Read an error answer."""
-        return responses.decode_error(status, body)
+        return errors.decode_error(status, body)
 
     def decoder(self) -> streams.Decoder:
         """A reader of message streams."""

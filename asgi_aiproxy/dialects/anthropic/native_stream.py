@@ -6,7 +6,10 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.anthropic import responses
+from asgi_aiproxy.dialects.anthropic import (
+    errors,
+    responses,
+)
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
@@ -52,7 +55,7 @@ class AnthropicNativeStream:
                 block = event.get("content_block") or {}
                 self.started = self.started or block.get("type") not in ("text", "thinking")
             case "error":
-                raise responses.read_error(event.get("error"), 200, frame.data)
+                raise errors.read_error(event.get("error"), 200, frame.data)
         return frame.raw
 
     def close(self) -> bytes:
@@ -63,14 +66,14 @@ class AnthropicNativeStream:
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream."""
-        return encode_frame(responses.encode_error(error), b"error")
+        return encode_frame(errors.encode_error(error), b"error")
 
     def whole(self, body: bytes) -> bytes:
         """The body as it came."""
         answer = _parsing.parse_object(body)
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
-        responses.raise_error(answer, body)
+        errors.raise_error(answer, body)
         self.model = answer.get("model") or ""
         self._count(answer.get("usage"))
         return body

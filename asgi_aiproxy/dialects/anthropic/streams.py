@@ -1,4 +1,4 @@
-"""Streamed answers: Anthropic's frames to events, and events to frames.
+"""Read a streamed message: Anthropic's frames to events.
 
 https://docs.anthropic.com/en/docs/build-with-claude/streaming
 """
@@ -10,9 +10,11 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.anthropic import responses, schemas
-from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.framing import encode_frame
+from asgi_aiproxy.dialects.anthropic import (
+    errors,
+    responses,
+    schemas,
+)
 from asgi_aiproxy.messages import (
     Block,
     BlockDelta,
@@ -24,7 +26,6 @@ from asgi_aiproxy.messages import (
     MessageStart,
     Opaque,
     Reasoning,
-    Refusal,
     StopReason,
     Text,
     ToolCall,
@@ -117,7 +118,7 @@ class Decoder:
             case "message_stop":
                 found = self._stop()
             case kind if kind == "error" or event.get("error"):
-                raise responses.read_error(event.get("error"), 200, data)
+                raise errors.read_error(event.get("error"), 200, data)
             case _:
                 return ()  # ping, and what is new
         return found if self._started else [*self._start({}), *found]
@@ -233,138 +234,3 @@ def _object(value: Any) -> dict[str, Any]:
 def _told(value: Any) -> dict[str, Any]:
     """The members that are not null."""
     return {name: member for name, member in _object(value).items() if member is not None}
-
-
-class Encoder:
-    """Events to frames of a message stream.
-
-    Anthropic's blocks come one after the other: what belongs to a block that is not the current one
-    waits until the current one has ended.
-    """
-
-    def __init__(self, *, new_id: str) -> None:
-        self._id = new_id
-        self._current: int | None = None
-        self._waiting: dict[int, list[Event]] = {}
-        self._number = -1
-        self._around = b"", b""
-        self._called = False
-        self._counted: Usage | None = None
-
-    def feed(self, event: Event) -> bytes:
-        """The frames that tell this event."""
-        if type(event) is BlockDelta:
-            if event.index == self._current:
-                return self._around[0] + _json.quote(event.text) + self._around[1]
-            self._waiting[event.index].append(event)
-            return b""
-        match event:
-            case MessageStart():
-                return self._start(event)
-            case BlockStart(index=index):
-                if self._current is not None:
-                    self._waiting[index] = [event]
-                    return b""
-                return self._open(event)
-            case BlockEnd(index=index):
-                if index in self._waiting:
-                    self._waiting[index].append(event)
-                    return b""
-                return self._close(event) + self._next() if index == self._current else b""
-            case _:
-                return self._end(event)
-
-    def run(self, index: int, texts: list[str]) -> bytes:
-        """The frames that tell more of one block."""
-        if index == self._current:
-            return _json.quote_each(texts, *self._around)
-        return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
-
-    def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream."""
-        return encode_frame(responses.encode_error(error), b"error")
-
-    def _start(self, event: MessageStart) -> bytes:
-        self._counted = event.usage
-        message: dict[str, Any] = {
-            "id": event.id or self._id,
-            "type": "message",
-            "role": "assistant",
-            "model": event.model,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": responses.encode_usage(event.usage or Usage()),
-        }
-        return _frame({"type": "message_start", "message": message})
-
-    def _open(self, event: BlockStart) -> bytes:
-        field = ""
-        match event.block:
-            case Text() | Refusal():
-                block: dict[str, Any] = {"type": "text", "text": ""}
-                field = "text"
-            case Reasoning(_, {"anthropic": {"redacted": data}}):
-                block = {"type": "redacted_thinking", "data": data}
-            case Reasoning(_, extra):
-                signature = extra.get(NAME, {}).get("signature", "")
-                block = {"type": "thinking", "thinking": "", "signature": signature}
-                field = "thinking"
-            case ToolCall(call_id, name):
-                self._called = True
-                block = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
-                field = "partial_json"
-            case Opaque("anthropic", payload):
-                block = dict(payload)
-            case _:
-                return b""  # it has no place here, and its deltas and its end have none either
-        self._current = event.index
-        self._number += 1
-        kind = {"partial_json": "input_json_delta"}.get(field, f"{field}_delta")
-        lead = {"type": "content_block_delta", "index": self._number}
-        before = b'{"type":"%s","%s":' % (kind.encode(), field.encode())
-        start = b"event: content_block_delta\ndata: " + _json.dumps(lead)[:-1]
-        self._around = start + b',"delta":' + before, b"}}\n\n"
-        opened = {"type": "content_block_start", "index": self._number, "content_block": block}
-        return _frame(opened)
-
-    def _close(self, event: BlockEnd) -> bytes:
-        self._current = None
-        out = b""
-        for citation in event.citations:
-            delta = {"type": "citations_delta", "citation": responses.encode_citation(citation)}
-            out += self._delta(delta)
-        own = event.extra.get(NAME, {})
-        if own.get("signature"):
-            out += self._delta({"type": "signature_delta", "signature": own["signature"]})
-        if own.get("input"):  # of a hosted tool
-            text = _json.dumps(own["input"]).decode()
-            out += self._delta({"type": "input_json_delta", "partial_json": text})
-        return out + _frame({"type": "content_block_stop", "index": self._number})
-
-    def _delta(self, delta: dict[str, Any]) -> bytes:
-        return _frame({"type": "content_block_delta", "index": self._number, "delta": delta})
-
-    def _next(self) -> bytes:
-        """The blocks that waited, in order, up to one that is still open."""
-        out = b""
-        while self._waiting and self._current is None:
-            index = next(iter(self._waiting))
-            for event in self._waiting.pop(index):
-                if type(event) is not BlockEnd:
-                    out += self.feed(event)
-                elif event.index == self._current:
-                    out += self._close(event)
-        return out
-
-    def _end(self, event: MessageEnd) -> bytes:
-        usage = event.usage if event.usage is not None else self._counted
-        own = event.extra.get(NAME, {})
-        delta = responses.encode_end(event.stop, event.word, self._called, event.refusal, own)
-        counted = responses.encode_usage(usage or Usage())
-        end = _frame({"type": "message_delta", "delta": delta, "usage": counted})
-        return end + _frame({"type": "message_stop"})
-
-
-def _frame(data: dict[str, Any]) -> bytes:
-    return encode_frame(_json.dumps(data), str(data["type"]).encode())

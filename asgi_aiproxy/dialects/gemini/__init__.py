@@ -12,7 +12,14 @@ import msgspec
 
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.base import Dialect, NewId, Operation, ProviderRequest, RequestSummary
-from asgi_aiproxy.dialects.gemini import request_encoder, requests, responses, streams
+from asgi_aiproxy.dialects.gemini import (
+    errors,
+    request_encoder,
+    requests,
+    responses,
+    stream_encoder,
+    streams,
+)
 from asgi_aiproxy.dialects.gemini.native_stream import GeminiNativeStream
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Framer, JSONArrayFramer, SSEFramer, encode_frame
@@ -63,15 +70,15 @@ class Gemini(Dialect):
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
-        return responses.encode_error(error)
+        return errors.encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
         """An error frame."""
-        return encode_frame(responses.encode_error(error))
+        return encode_frame(errors.encode_error(error))
 
-    def encoder(self, request: Request) -> streams.Encoder:
+    def encoder(self, request: Request) -> stream_encoder.Encoder:
         """A writer of chunks."""
-        return streams.Encoder(new_id=self._new_id())
+        return stream_encoder.Encoder(new_id=self._new_id())
 
     def model_name(self, model: str) -> str:
         """The name without `models/`, with which Google's own lists and SDKs write it."""
@@ -94,7 +101,7 @@ class Gemini(Dialect):
 
     def decode_error(self, status: int, body: bytes) -> APIError:
         """Read an error answer."""
-        return responses.decode_error(status, body)
+        return errors.decode_error(status, body)
 
     def decoder(self) -> streams.Decoder:
         """A reader of chunks."""

@@ -6,7 +6,10 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.gemini import responses
+from asgi_aiproxy.dialects.gemini import (
+    errors,
+    responses,
+)
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
@@ -61,7 +64,7 @@ class GeminiNativeStream:
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream."""
-        return encode_frame(responses.encode_error(error))
+        return encode_frame(errors.encode_error(error))
 
     def whole(self, body: bytes) -> bytes:
         """The body as it came."""
@@ -73,7 +76,7 @@ class GeminiNativeStream:
 
     def _read(self, chunk: dict[str, Any]) -> None:
         if chunk.get("error"):
-            raise responses.read_error(chunk["error"], 200)
+            raise errors.read_error(chunk["error"], 200)
         self.model = chunk.get("modelVersion") or self.model
         usage = responses.decode_usage(chunk.get("usageMetadata"))
         if usage is not None:

@@ -1,4 +1,7 @@
-"""Whole answers, usage and errors: Google's words to neutral ones, and back."""
+"""Whole answers and usage: Google's generateContent responses to neutral ones, and back.
+
+https://ai.google.dev/api/generate-content
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
+from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.messages import (
     Block,
     Citation,
@@ -208,111 +211,3 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
 def _by_kind(total: int, audio: int) -> list[dict[str, Any]]:
     counts = {"AUDIO": audio, "TEXT": total - audio}
     return [{"modality": kind, "tokenCount": n} for kind, n in counts.items() if n > 0]
-
-
-# ── errors ───────────────────────────────────────────────────────────────────
-
-STATUSES = {
-    ErrorKind.INVALID: "INVALID_ARGUMENT",
-    ErrorKind.UNAUTHORIZED: "UNAUTHENTICATED",
-    ErrorKind.FORBIDDEN: "PERMISSION_DENIED",
-    ErrorKind.NOT_FOUND: "NOT_FOUND",
-    ErrorKind.TOO_LARGE: "INVALID_ARGUMENT",
-    ErrorKind.LIMITED: "RESOURCE_EXHAUSTED",
-    ErrorKind.KEY_REJECTED: "INTERNAL",
-    ErrorKind.UPSTREAM: "INTERNAL",
-    ErrorKind.OVERLOADED: "UNAVAILABLE",
-    ErrorKind.TIMEOUT: "DEADLINE_EXCEEDED",
-    ErrorKind.INTERNAL: "INTERNAL",
-}
-
-
-def encode_error(error: APIError) -> bytes:
-    """Write `{"error": {...}}`."""
-    said: dict[str, Any] = {
-        "code": error.status,
-        "message": error.message,
-        "status": STATUSES[error.kind],
-    }
-    if error.request_id:
-        # https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
-        kind = "type.googleapis.com/google.rpc.RequestInfo"
-        said["details"] = [{"@type": kind, "requestId": error.request_id}]
-    return _json.dumps({"error": said})
-
-
-def decode_error(status: int, body: bytes) -> APIError:
-    """Read an error answer; a stream without `alt=sse` wraps it in a list."""
-    try:
-        answer = _json.loads(body)
-    except _json.NotJSONError:
-        return _parsing.unparsable_response_error(status, body)
-    if isinstance(answer, list) and answer:
-        answer = answer[0]
-    found = answer.get("error") if isinstance(answer, dict) else None
-    if not isinstance(found, dict):
-        return _parsing.unparsable_response_error(status, body)
-    return read_error(found, status)
-
-
-def read_error(error: Any, status: int) -> APIError:
-    """The error in an `error` member; within a stream its own code counts, not `status`."""
-    found = error if isinstance(error, dict) else {"message": error}
-    if status < 400:
-        code = _parsing.read_count(found, "code")
-        status = code if code >= 400 else 500
-    kind = error_kind_for_status(status)
-    told = _parsing.client_status(status, kind)
-    retry_after = param = None
-    words: list[str] = []
-    for detail in _parsing.objects(found.get("details")):
-        match detail:
-            case {"reason": str(reason)}:
-                words.append(reason)
-                if reason in ("API_KEY_INVALID", "API_KEY_EXPIRED"):
-                    kind = ErrorKind.KEY_REJECTED  # Google answers 400 here
-            case {"retryDelay": str(delay)} if delay.endswith("s"):
-                retry_after = _seconds(delay[:-1])
-            case {"violations": violations}:
-                words += _quotas(violations)
-            case {"fieldViolations": [{"field": str(field)}, *_]}:
-                param = field
-    if DAILY in words:
-        retry_after = max(retry_after or 0.0, _DAILY_REST)
-    message = found.get("message")
-    return APIError(
-        kind,
-        message if isinstance(message, str) and message else _parsing.excerpt(_json.dumps(found)),
-        status=told,
-        param=param,
-        retry_after=retry_after,
-        upstream_status=status,
-        words=(*words, *_parsing.words(found.get("status"))),
-    )
-
-
-def _quotas(violations: Any) -> Iterator[str]:
-    """What the quotas that are used up are for: `quotaId` ends in ...PerProjectPerModel, say.
-
-    https://ai.google.dev/gemini-api/docs/rate-limits: limits are a project's, most of them for each
-    model, some a minute and some a day.
-    """
-    ids = [str(each.get("quotaId", "")) for each in _parsing.objects(violations)]
-    if any("PerDay" in id for id in ids):
-        yield DAILY
-    if ids and not any("PerModel" in id or "PerBaseModel" in id for id in ids):
-        yield PROJECT
-
-
-# Words of ours for what a `QuotaFailure` says with several.
-DAILY, PROJECT = "quota_per_day", "quota_per_project"
-_DAILY_REST = (
-    3600.0  # seconds; the delay that Google names beside a daily quota is that of a minute
-)
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

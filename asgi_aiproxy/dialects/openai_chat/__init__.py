@@ -24,7 +24,15 @@ from asgi_aiproxy.dialects.base import (
     ProviderRequest,
     RequestSummary,
 )
-from asgi_aiproxy.dialects.openai_chat import request_encoder, requests, responses, schemas, streams
+from asgi_aiproxy.dialects.openai_chat import (
+    errors,
+    request_encoder,
+    requests,
+    responses,
+    schemas,
+    stream_encoder,
+    streams,
+)
 from asgi_aiproxy.dialects.openai_chat.native_stream import (
     NormalizingNativeStream,
     OpenAINativeStream,
@@ -120,15 +128,15 @@ class OpenAIChat(Dialect):
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
-        return responses.encode_error(error)
+        return errors.encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
         """An error frame."""
-        return encode_frame(responses.encode_error(error))
+        return encode_frame(errors.encode_error(error))
 
-    def encoder(self, request: Request) -> streams.Encoder:
+    def encoder(self, request: Request) -> stream_encoder.Encoder:
         """A writer of chunks."""
-        return streams.Encoder(
+        return stream_encoder.Encoder(
             usage_wanted=request.stream_usage, created=int(self._now()), new_id=self._new_id()
         )
 
@@ -142,7 +150,7 @@ class OpenAIChat(Dialect):
 
     def decode_error(self, status: int, body: bytes) -> APIError:
         """Read an error answer."""
-        return responses.decode_error(status, body)
+        return errors.decode_error(status, body)
 
     def decoder(self) -> streams.Decoder:
         """A reader of chunks."""

@@ -8,7 +8,12 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.openai_chat import normalize, responses, schemas
+from asgi_aiproxy.dialects.openai_chat import (
+    errors,
+    normalize,
+    responses,
+    schemas,
+)
 from asgi_aiproxy.dialects.openai_chat.usage import UsageFields, decode_usage, read_usage, to_usage
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before
@@ -116,7 +121,7 @@ def _chunk_in(data: bytes) -> _Chunk | None:
         return _odd_chunk(data)
     failed = chunk.error or chunk.object == "error"
     for choice in chunk.choices or ():
-        failed = failed or choice.error or choice.finish_reason in responses.FAILED
+        failed = failed or choice.error or choice.finish_reason in errors.FAILED
     return _odd_chunk(data) if failed else chunk
 
 
@@ -125,7 +130,7 @@ def _odd_chunk(data: bytes) -> _Chunk | None:
     chunk = normalize.parse_chunk(data)
     if chunk is None:
         return None
-    responses.raise_error(chunk)
+    errors.raise_error(chunk)
     choices = [
         _Choice(
             str(choice.get("finish_reason") or ""),
@@ -240,7 +245,7 @@ class OpenAINativeStream:
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream; no `[DONE]` follows."""
-        return encode_frame(responses.encode_error(error))
+        return encode_frame(errors.encode_error(error))
 
     def whole(self, body: bytes) -> bytes:
         """The body as it came."""
@@ -249,7 +254,7 @@ class OpenAINativeStream:
         except ValueError as error:
             raise _parsing.unparsable_response_error(200, body) from error
         if failed or not answered:
-            raise responses.decode_error(200, body)
+            raise errors.decode_error(200, body)
         return body
 
 
@@ -299,7 +304,7 @@ class NormalizingNativeStream:
         chunk = normalize.parse_chunk(data)
         if chunk is None or self.ended:
             return b""
-        responses.raise_error(chunk)
+        errors.raise_error(chunk)
         mended = self._chunks.chunk(chunk)
         if mended is None:
             self._held = [*self._held[-_HELD:], data]
@@ -343,20 +348,20 @@ class NormalizingNativeStream:
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream; no `[DONE]` follows."""
-        return encode_frame(responses.encode_error(error))
+        return encode_frame(errors.encode_error(error))
 
     def whole(self, body: bytes) -> bytes:
         """The body put right; as it came, if nothing was wrong."""
         answer = _parsing.parse_object(body)
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
-        responses.raise_error(answer)
+        errors.raise_error(answer)
         for choice in _parsing.objects(answer.get("choices")):
             message = choice.get("message")
             if choice.get("index") or not isinstance(message, dict):
                 continue
             if not responses.answers(message):
-                responses.raise_failure(choice.get("finish_reason"))
+                errors.raise_failure(choice.get("finish_reason"))
         self._model = str(answer.get("model") or "")
         self._usage = decode_usage(answer.get("usage"))
         if "choices" in answer and normalize.normalize_response(answer, self._new_id):

@@ -17,7 +17,11 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.openai_chat import reasoning, responses
+from asgi_aiproxy.dialects.openai_chat import (
+    errors,
+    reasoning,
+    responses,
+)
 
 
 def parse_chunk(data: bytes) -> dict[str, Any] | None:
@@ -138,7 +142,7 @@ class ChunkNormalizer:
 
     def check(self) -> None:
         """Raise APIError if the answer, which has no content, ended with a failure."""
-        responses.raise_failure(self._finish.get(0))
+        errors.raise_failure(self._finish.get(0))
 
     def fits(self, id: str, object: str, created: int, model: str, index: int) -> bool:
         """Whether a chunk's head is that of all others, and its choice has begun."""

@@ -1,4 +1,7 @@
-"""Whole answers, usage and errors: OpenAI's words to neutral ones, and back."""
+"""Whole answers: OpenAI's chat completions to neutral responses, and back.
+
+https://platform.openai.com/docs/api-reference/chat/object
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ from typing import Any, Literal
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.openai_chat import order, reasoning
+from asgi_aiproxy.dialects.openai_chat import (
+    errors,
+    order,
+    reasoning,
+)
 from asgi_aiproxy.dialects.openai_chat.usage import decode_usage, encode_usage
-from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.messages import (
     Block,
     Citation,
@@ -66,23 +72,6 @@ FINISH = {
     "spii": "content_filter",
     "guardrail_intervened": "content_filter",
 }
-# Not an end but a failure of the vendor, or of the one behind it (OpenRouter, Z.ai).
-FAILED = ("error", "network_error")
-
-
-# The same if nothing of an answer came: words for failures of the vendor behind a bridge (Google's,
-# also after "function_call_filter: "), of DeepSeek, and of inference servers.
-FAILED_EMPTY = frozenset(
-    {"malformed_function_call", "malformed_response", "unexpected_tool_call"}
-    | {"too_many_tool_calls", "missing_thought_signature", "finish_reason_unspecified", "other"}
-    | {"unknown", "insufficient_system_resource", "abort"}
-)
-
-
-def raise_failure(word: Any) -> None:
-    """Raise the error of an answer without content, if its finish reason says that it failed."""
-    if isinstance(word, str) and word.lower().rpartition(" ")[2] in FAILED_EMPTY:
-        raise _parsing.failed(word)
 
 
 def answers(message: Mapping[str, Any]) -> bool:
@@ -119,7 +108,7 @@ def decode_response(body: bytes) -> Response:
     answer = _parsing.parse_object(body)
     if answer is None:
         raise _parsing.unparsable_response_error(200, body)
-    raise_error(answer)
+    errors.raise_error(answer)
     match answer.get("choices"):
         case [{"message": dict(message)} as choice, *_]:
             pass
@@ -128,7 +117,7 @@ def decode_response(body: bytes) -> Response:
                 f"it holds no choices: {_parsing.excerpt(body)}"
             )
     if not answers(message):
-        raise_failure(choice.get("finish_reason"))
+        errors.raise_failure(choice.get("finish_reason"))
     blocks = tuple(_blocks(message))
     called = any(isinstance(block, ToolCall) for block in blocks)
     word = finish_word(choice.get("finish_reason"), called)
@@ -351,131 +340,3 @@ def encode_citation(citation: Citation, start: int, end: int) -> dict[str, Any]:
     if citation.quote and not citation.url:
         out["quote"] = citation.quote
     return {"type": "url_citation", "url_citation": out}
-
-
-# ── errors ───────────────────────────────────────────────────────────────────
-
-TYPES = {
-    ErrorKind.INVALID: "invalid_request_error",
-    ErrorKind.UNAUTHORIZED: "invalid_request_error",
-    ErrorKind.FORBIDDEN: "invalid_request_error",
-    ErrorKind.NOT_FOUND: "invalid_request_error",
-    ErrorKind.TOO_LARGE: "invalid_request_error",
-    ErrorKind.LIMITED: "requests",
-    ErrorKind.KEY_REJECTED: "server_error",
-    ErrorKind.UPSTREAM: "server_error",
-    ErrorKind.OVERLOADED: "server_error",
-    ErrorKind.TIMEOUT: "server_error",
-    ErrorKind.INTERNAL: "server_error",
-}
-CODES = {
-    ErrorKind.UNAUTHORIZED: "invalid_api_key",
-    ErrorKind.LIMITED: "rate_limit_exceeded",
-    ErrorKind.OVERLOADED: "server_is_overloaded",
-    ErrorKind.TIMEOUT: "timeout",
-}
-# Codes that say more than the status: the key has no money left, or is no key.
-_KEY_CODES = frozenset({"invalid_api_key", "account_deactivated", "billing_not_active"})
-_STREAM_KINDS = {
-    "authentication_error": ErrorKind.KEY_REJECTED,
-    "permission_error": ErrorKind.KEY_REJECTED,
-    "requests": ErrorKind.LIMITED,
-    "tokens": ErrorKind.LIMITED,
-    "rate_limit_exceeded": ErrorKind.LIMITED,
-    "insufficient_quota": ErrorKind.LIMITED,
-    "rate_limit_error": ErrorKind.LIMITED,
-    "overloaded_error": ErrorKind.OVERLOADED,
-    "overloaded": ErrorKind.OVERLOADED,
-    "engine_overloaded": ErrorKind.OVERLOADED,
-    "server_is_overloaded": ErrorKind.OVERLOADED,
-    "slow_down": ErrorKind.OVERLOADED,
-    "service_unavailable": ErrorKind.OVERLOADED,
-    "timeout": ErrorKind.TIMEOUT,
-    "timeout_error": ErrorKind.TIMEOUT,
-    "not_found_error": ErrorKind.NOT_FOUND,
-    "model_not_found": ErrorKind.NOT_FOUND,
-    "content_filter": ErrorKind.INVALID,
-    "content_policy_violation": ErrorKind.INVALID,
-    "invalid_request_error": ErrorKind.INVALID,
-    "context_length_exceeded": ErrorKind.INVALID,
-    "tool_use_failed": ErrorKind.INVALID,
-}
-
-
-def encode_error(error: APIError) -> bytes:
-    """Write `{"error": {...}}`."""
-    return _json.dumps(
-        {
-            "error": {
-                "message": error.message,
-                "type": TYPES[error.kind],
-                "param": error.param,
-                "code": error.code or CODES.get(error.kind),
-            }
-        }
-    )
-
-
-def decode_error(status: int, body: bytes) -> APIError:
-    """Read an error answer, also in the spellings of those who nearly speak OpenAI's format."""
-    # Google's imitation of OpenAI's API wraps its errors in a list.
-    answer = _parsing.parse_object(body.strip().removeprefix(b"[").removesuffix(b"]"))
-    if answer is None:
-        return _parsing.unparsable_response_error(status, body)
-    return read_error(answer, status)
-
-
-def raise_error(answer: dict[str, Any]) -> None:
-    """Raise the error that an answer or chunk tells, though its status was 200."""
-    if answer.get("error") or (answer.get("object") == "error" and not answer.get("choices")):
-        raise read_error(answer, 200)
-    for choice in _parsing.objects(answer.get("choices")):
-        if choice.get("error") or choice.get("finish_reason") in FAILED:
-            raise read_error(choice, 200)
-
-
-def read_error(answer: dict[str, Any], status: int) -> APIError:
-    """The error in a parsed body, or in a chunk of a stream (then `status` is 200)."""
-    found = answer.get("error")
-    if not isinstance(found, dict):
-        found = {**answer, "message": found} if isinstance(found, str) else answer
-    code = found.get("code")
-    if status == 200:
-        told = (_parsing.read_count(found, name) for name in ("code", "status", "status_code"))
-        status = next((number for number in told if 400 <= number < 600), status)
-    word = code if isinstance(code, str) else None
-    kind = error_kind_for_status(status) if status >= 400 else _stream_kind(word, found.get("type"))
-    if word in _KEY_CODES:
-        kind = ErrorKind.KEY_REJECTED
-    message = found.get("message") or found.get("detail") or answer.get("detail")
-    if not isinstance(message, str) or not message:
-        message = _parsing.excerpt(_json.dumps(answer))
-    inner = found.get("metadata")
-    within = found.get("innererror")  # Azure's
-    words = _parsing.words(
-        code,
-        within.get("code") if isinstance(within, dict) else None,
-        found.get("type"),
-        found.get("status"),
-    )
-    if isinstance(inner, dict) and "flagged_input" in inner:
-        words = ("moderation", *words)  # OpenRouter: the input was flagged
-    if isinstance(inner, dict) and isinstance(inner.get("raw"), str):
-        message = f"{message}: {inner['raw']}"  # OpenRouter: what the vendor behind it said
-    param = found.get("param")
-    return APIError(
-        kind,
-        message,
-        status=_parsing.client_status(status, kind),
-        param=param if isinstance(param, str) and param else None,
-        code=word,
-        upstream_status=status,
-        words=words,
-    )
-
-
-def _stream_kind(code: str | None, type_: Any) -> ErrorKind:
-    for word in (code, type_):
-        if isinstance(word, str) and word in _STREAM_KINDS:
-            return _STREAM_KINDS[word]
-    return ErrorKind.UPSTREAM

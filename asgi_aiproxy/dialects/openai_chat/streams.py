@@ -1,38 +1,33 @@
-"""Streamed answers: chunks to events, and events to chunks."""
+"""Read a streamed chat completion: OpenAI's chunks to events.
+
+https://platform.openai.com/docs/api-reference/chat-streaming
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import Blocks
-from asgi_aiproxy.dialects.openai_chat import normalize, order, reasoning, responses, schemas
-from asgi_aiproxy.dialects.openai_chat.usage import decode_usage, encode_usage
-from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.framing import encode_frame
+from asgi_aiproxy.dialects.openai_chat import (
+    errors,
+    normalize,
+    responses,
+    schemas,
+)
+from asgi_aiproxy.dialects.openai_chat.usage import decode_usage
 from asgi_aiproxy.messages import (
-    Block,
-    BlockDelta,
-    BlockEnd,
-    BlockStart,
     Event,
-    Extra,
-    Media,
     MessageEnd,
     MessageStart,
-    Opaque,
     Reasoning,
     Refusal,
     Text,
     ToolCall,
     Usage,
-    merge,
 )
 
-DONE = b"data: [DONE]\n\n"
-_encode = _json.encode
 _decode_plain = schemas.plain_chunk.decode
 _TEXT, _REASONING = Text(), Reasoning()
 
@@ -71,7 +66,7 @@ class Decoder:
         chunk = normalize.parse_chunk(data)
         if chunk is None or self.ended:
             return ()
-        responses.raise_error(chunk)
+        errors.raise_error(chunk)
         mended = self._chunks.chunk(chunk)
         head = self._chunks.head
         if head is None:
@@ -144,136 +139,3 @@ class Decoder:
         arguments = responses.arguments_text(function.get("arguments"))
         if arguments:
             yield from self._blocks.arguments("legacy", arguments)
-
-
-class Encoder:
-    """Events to chunks of a chat completion."""
-
-    def __init__(self, *, usage_wanted: bool, created: int, new_id: str) -> None:
-        self._usage_wanted = usage_wanted
-        self._created = created
-        self._id = new_id
-        self._head = b""
-        # For each open block what stands before and after its text in a chunk, and its text so far.
-        self._open: dict[int, tuple[bytes, bytes, list[str]]] = {}
-        self._calls = 0
-        self._at = 0  # characters of visible text in blocks that have ended
-        self._visible: set[int] = set()
-        self._extras: dict[int, Extra] = {}
-        self._blocks: dict[int, Block] = {}  # those that are open
-        self._order = order.BlockOrder()
-        # How many members each list has so far: the SDK joins lists of a stream by `index`.
-        self._told: dict[str, int] = {}
-
-    def feed(self, event: Event) -> bytes:
-        """The chunks that tell this event."""
-        if type(event) is BlockDelta:
-            before, after, texts = self._open[event.index]
-            text = event.text
-            texts.append(text)
-            try:
-                return before + _encode(text) + after
-            except UnicodeEncodeError:
-                return before + _json.quote(text) + after
-        match event:
-            case MessageStart():
-                return self._start(event)
-            case BlockStart():
-                return self._begin(event)
-            case BlockEnd():
-                return self._finish(event)
-            case _:
-                return self._end(event)
-
-    def run(self, index: int, texts: list[str]) -> bytes:
-        """The chunks that tell more of one block."""
-        before, after, told = self._open[index]
-        told += texts
-        return _json.quote_each(texts, before, after)
-
-    def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream; no `[DONE]` follows, so no client takes the answer for whole."""
-        return encode_frame(responses.encode_error(error))
-
-    def _start(self, event: MessageStart) -> bytes:
-        head = {
-            "id": event.id or self._id,
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": event.model,
-        }
-        self._head = b"data: " + _json.dumps(head)[:-1]
-        return self._chunk(b'{"role":"assistant","content":""}')
-
-    def _chunk(self, delta: bytes, finish: bytes = b"null") -> bytes:
-        before, after = self._frame()
-        return before + delta + after.replace(b"null", finish)
-
-    def _frame(self) -> tuple[bytes, bytes]:
-        return self._head + b',"choices":[{"index":0,"delta":', b',"finish_reason":null}]}\n\n'
-
-    def _begin(self, event: BlockStart) -> bytes:
-        self._blocks[event.index] = event.block
-        self._order.begin(event.index, event.block)
-        match event.block:
-            case Text(_, _, extra):
-                self._extras[event.index] = extra
-                self._visible.add(event.index)
-                self._grow(event.index, b'{"content":', b"}")
-            case Reasoning(text, extra):
-                self._extras[event.index] = extra
-                self._grow(event.index, b'{"reasoning_content":', b"}", text)
-            case Refusal():
-                self._grow(event.index, b'{"refusal":', b"}")
-            case ToolCall() as call:
-                number = self._calls
-                self._calls += 1
-                lead = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % number
-                self._grow(event.index, lead, b"}}]}")
-                opening = {"index": number, **responses.tool_call(call)}
-                return self._chunk(_json.dumps({"tool_calls": [opening]}))
-            case Media(kind="image") as media:
-                images = self._numbered("images", [responses.image(media)])
-                return self._chunk(_json.dumps({"images": images}))
-        return b""
-
-    def _grow(self, index: int, before: bytes, after: bytes, text: str = "") -> None:
-        head, tail = self._frame()
-        self._open[index] = (head + before, after + tail, [text])
-
-    def _finish(self, event: BlockEnd) -> bytes:
-        _, _, pieces = self._open.pop(event.index, (b"", b"", []))
-        block = self._blocks.pop(event.index)
-        text = whole = "".join(pieces)
-        delta: dict[str, Any] = {}
-        if event.index in self._visible:
-            start, self._at = self._at, self._at + len(text)
-            if event.citations:
-                cited = [responses.encode_citation(c, start, self._at) for c in event.citations]
-                delta["annotations"] = self._numbered("annotations", cited)
-            text = ""
-        extra = merge(self._extras.pop(event.index, {}), event.extra)
-        details = reasoning.reasoning_details(text, extra) if extra else []
-        if isinstance(block, Opaque):
-            details = reasoning.proof(block)
-        if details:
-            delta["reasoning_details"] = self._numbered("reasoning_details", details)
-        self._order.end(event.index, block, whole, details)
-        return self._chunk(_json.dumps(delta)) if delta else b""
-
-    def _numbered(self, name: str, members: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        start = self._told.get(name, 0)
-        self._told[name] = start + len(members)
-        return [{"index": start + at, **member} for at, member in enumerate(members)]
-
-    def _end(self, event: MessageEnd) -> bytes:
-        finish = responses.finish_reason(event.stop, self._calls > 0)
-        delta: dict[str, Any] = {"refusal": event.refusal} if event.refusal else {}
-        details = self._order.details()
-        if details:
-            delta["reasoning_details"] = self._numbered("reasoning_details", details)
-        out = self._chunk(_json.dumps(delta), b'"' + finish.encode() + b'"')
-        if self._usage_wanted and event.usage is not None:
-            usage = _json.dumps(encode_usage(event.usage))
-            out += self._head + b',"choices":[],"usage":' + usage + b"}\n\n"
-        return out + DONE

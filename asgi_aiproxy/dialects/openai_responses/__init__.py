@@ -19,7 +19,7 @@ from asgi_aiproxy.dialects.base import (
     ProviderRequest,
     RequestSummary,
 )
-from asgi_aiproxy.dialects.openai_chat.responses import decode_error, encode_error
+from asgi_aiproxy.dialects.openai_chat.errors import decode_error, encode_error
 from asgi_aiproxy.dialects.openai_responses import (
     request_encoder,
     requests,

@@ -6,7 +6,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.openai_chat.responses import read_error
+from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses import responses
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before

@@ -12,7 +12,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.openai_chat.responses import read_error
+from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
 from asgi_aiproxy.dialects.openai_responses.requests import custom_call, custom_text
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME

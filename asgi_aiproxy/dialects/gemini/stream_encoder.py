@@ -1,0 +1,122 @@
+"""Write a streamed answer: events to Google's chunks, as an event stream (`alt=sse`).
+
+https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects.gemini import (
+    errors,
+    responses,
+)
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import encode_frame
+from asgi_aiproxy.messages import (
+    Block,
+    BlockDelta,
+    BlockEnd,
+    BlockStart,
+    Event,
+    Extra,
+    Media,
+    MessageEnd,
+    MessageStart,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    merge,
+)
+
+NAME = "gemini"
+# Google's own SDKs look for these very characters before the JSON.
+_DATA = b"data: "
+_BEFORE = _DATA + b'{"candidates":[{"content":{"parts":[{"text":'
+
+
+class Encoder:
+    """Events to chunks of a streamGenerateContent answer, as an event stream."""
+
+    def __init__(self, *, new_id: str) -> None:
+        self._id = new_id
+        self._model = ""
+        self._open: dict[int, Block] = {}
+        self._arguments: dict[int, list[str]] = {}
+        self._after = b""  # what stands behind the text of a chunk
+
+    def feed(self, event: Event) -> bytes:
+        """The chunks that tell this event."""
+        match event:
+            case BlockDelta(index, text):
+                return self._delta(index, text)
+            case MessageStart():
+                self._id = event.id or self._id
+                self._model = event.model
+                names = _json.dumps({"modelVersion": self._model, "responseId": self._id})
+                self._after = b'}],"role":"model"},"index":0}],' + names[1:] + b"\n\n"
+            case BlockStart(index, block):
+                self._open[index] = block
+                self._arguments[index] = []
+                if isinstance(block, Media | Opaque):
+                    return self._chunk(list(responses.write(block)))
+            case BlockEnd(index, extra):
+                return self._close(index, extra)
+            case _:
+                return self._end(event)
+        return b""
+
+    def run(self, index: int, texts: list[str]) -> bytes:
+        """The chunks that tell more of one block."""
+        return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
+
+    def fail(self, error: APIError) -> bytes:
+        """An error in mid-stream."""
+        return encode_frame(errors.encode_error(error))
+
+    def _delta(self, index: int, text: str) -> bytes:
+        match self._open[index]:
+            case ToolCall() | Text(extra={"gemini": _}) | Reasoning(extra={"gemini": _}):
+                self._arguments[index].append(text)  # Google's calls and signed parts come whole
+                return b""
+            case Reasoning():
+                return _BEFORE + _json.quote(text) + b',"thought":true' + self._after
+        return _BEFORE + _json.quote(text) + self._after
+
+    def _close(self, index: int, extra: Extra) -> bytes:
+        block = self._open.pop(index)
+        text = "".join(self._arguments.pop(index))
+        if isinstance(block, Media | Opaque):  # told when they began
+            return b""
+        extra = merge({} if isinstance(block, Refusal) else block.extra, extra)
+        if isinstance(block, ToolCall):
+            whole = ToolCall(block.id, block.name, text, extra)
+            return self._chunk(list(responses.write(whole)))
+        if isinstance(block, Text | Reasoning) and NAME in block.extra:
+            return self._chunk(list(responses.write(type(block)(text, extra=extra))))
+        signature = extra.get(NAME, {}).get("signature")
+        if signature:
+            thought = {"thought": True} if isinstance(block, Reasoning) else {}
+            return self._chunk([{"text": "", **thought, "thoughtSignature": signature}])
+        return b""
+
+    def _end(self, event: MessageEnd) -> bytes:
+        reason = responses.finish_reason(event.stop, event.word)
+        more: dict[str, Any] = {"finishReason": reason}
+        if event.refusal:
+            more["finishMessage"] = event.refusal
+        return self._chunk([], more, event.usage)
+
+    def _chunk(
+        self, parts: list[dict[str, Any]], more: dict[str, Any] | None = None, usage: Any = None
+    ) -> bytes:
+        candidate = {"content": {"parts": parts, "role": "model"}, **(more or {}), "index": 0}
+        chunk: dict[str, Any] = {"candidates": [candidate]}
+        if usage is not None:
+            chunk["usageMetadata"] = responses.encode_usage(usage)
+        chunk["modelVersion"] = self._model
+        chunk["responseId"] = self._id
+        return _DATA + _json.dumps(chunk) + b"\n\n"
