@@ -724,11 +724,11 @@ async def test_a_call_is_one_line_of_the_log_whatever_its_model_is_called(
 ) -> None:
     upstream = Upstream(refuses(404))
     app = OpenAIShim(OPENAI.using("sk-1"), transport=upstream.transport, record=log_usage)
-    with caplog.at_level("INFO", "asgi_aiproxy.usage.record"):
+    with caplog.at_level("INFO", "asgi_aiproxy.usage"):
         await asgi.chat(app, model="m\ndone chat.completions principal=root")
         await asgi.chat(app, model="m" * 10_000)
         await settled(app)
-    ours = (record for record in caplog.records if record.name == "asgi_aiproxy.usage.record")
+    ours = (record for record in caplog.records if record.name == "asgi_aiproxy.usage")
     first, second = (record.getMessage() for record in ours)
     assert r"model='m\ndone chat.completions principal=root' provider=openai" in first
     assert len(second) < 500

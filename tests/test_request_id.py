@@ -178,7 +178,7 @@ async def test_json_lines_hold_time_level_message_and_the_whole_record() -> None
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JSONFormatter())
-    logger = logging.getLogger("asgi_aiproxy.usage.record")
+    logger = logging.getLogger("asgi_aiproxy.usage")
     logger.addHandler(handler)
     level = logger.level
     logger.setLevel(logging.INFO)

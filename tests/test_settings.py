@@ -746,6 +746,6 @@ def test_serve_logs_usage(serving: Served) -> None:
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(request, timeout=30)
     line = serving.lines.get(timeout=10)
-    while "asgi_aiproxy.usage.record" not in line:
+    while "asgi_aiproxy.usage" not in line:
         line = serving.lines.get(timeout=10)
     assert "refused chat.completions" in line

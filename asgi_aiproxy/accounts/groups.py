@@ -28,13 +28,16 @@ class Group(
 class Account(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """Whose budgets several tokens share. `credited` are vouchers whose redemption is under way."""
+    """An account, whose budgets several tokens share.
+
+    `pending_vouchers` are the ids of vouchers whose redemption has begun and is not finished.
+    """
 
     id: str
     name: str = ""
     enabled: bool = True
     budgets: tuple[Budget, ...] = ()
-    credited: tuple[str, ...] = ()
+    pending_vouchers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not all(budget.shared for budget in self.budgets):

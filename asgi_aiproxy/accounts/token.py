@@ -38,8 +38,8 @@ class Token(
     of addresses. `account` is whose budgets it shares, `group` sets prices and who serves it.
     `may_choose_key` lets its user name the key that serves: by `TOKEN-keyid`, or in `x-auth-id`.
     `scopes`
-    are what it may do at the admin API. `credited` are vouchers whose redemption is under way.
-    Times are Unix times.
+    are what it may do at the admin API. `pending_vouchers` are the ids of vouchers
+    whose redemption has begun and is not finished. Times are Unix times.
 
     Raises ConfigurationError for what can not be.
     """

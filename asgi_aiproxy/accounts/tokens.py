@@ -17,7 +17,7 @@ from asgi_aiproxy.stores.base import Store, check_store
 
 TOKENS, GROUPS, ACCOUNTS = "tokens", "groups", "accounts"
 
-_FIXED = frozenset({"id", "digest", "created", "old", "credited"})
+_FIXED = frozenset({"id", "digest", "created", "retired_secrets", "pending_vouchers"})
 # Times further off than this were not meant: milliseconds for seconds, most likely.
 _LAST = 32_503_680_000.0  # the year 3000
 
@@ -88,7 +88,7 @@ class Tokens:
             old = tuple(one for one in row.retired_secrets if one.until > now)
             if grace > 0:
                 old = (*old, RetiredSecret(row.digest, now + grace))
-            return _changed(row, {"digest": made.token_digest(secret), "old": old})
+            return _changed(row, {"digest": made.token_digest(secret), "retired_secrets": old})
 
         return secret, await self.table.edit(id, change)
 

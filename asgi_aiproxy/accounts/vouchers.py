@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ _AT_ONCE = 1000
 _MOST = 100_000
 
 RedeemTarget = Literal["token", "account"]
+Holder = TypeVar("Holder", Token, Account)
 
 
 class VoucherError(AIProxyError):
@@ -184,15 +185,15 @@ class Vouchers:
             if voucher.id in row.pending_vouchers:
                 return row
             limits = msgspec.structs.replace(row.limits, budgets=_paid(row.limits.budgets, voucher))
-            credited = (*row.pending_vouchers, voucher.id)
-            return msgspec.structs.replace(row, limits=limits, credited=credited)
+            pending = (*row.pending_vouchers, voucher.id)
+            return msgspec.structs.replace(row, limits=limits, pending_vouchers=pending)
 
         def account(row: Account) -> Account:
-            if voucher.id in row.credited:
+            if voucher.id in row.pending_vouchers:
                 return row
             budgets = _paid(row.budgets, voucher)
             return msgspec.structs.replace(
-                row, budgets=budgets, credited=(*row.credited, voucher.id)
+                row, budgets=budgets, pending_vouchers=(*row.pending_vouchers, voucher.id)
             )
 
         if target == "token":
@@ -203,17 +204,14 @@ class Vouchers:
     async def _clean(self, target: RedeemTarget, id: str, voucher: Voucher) -> None:
         """Forget that a voucher was on its way."""
 
-        def left(credited: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(one for one in credited if one != voucher.id)
+        def without(row: Holder) -> Holder:
+            pending = tuple(other for other in row.pending_vouchers if other != voucher.id)
+            return msgspec.structs.replace(row, pending_vouchers=pending)
 
         if target == "token":
-            await self._tokens.table.edit(
-                id, lambda row: msgspec.structs.replace(row, credited=left(row.pending_vouchers))
-            )
+            await self._tokens.table.edit(id, without)
         else:
-            await self._tokens.accounts.edit(
-                id, lambda row: msgspec.structs.replace(row, credited=left(row.credited))
-            )
+            await self._tokens.accounts.edit(id, without)
 
 
 class _DoneError(AIProxyError):

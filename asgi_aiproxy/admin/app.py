@@ -1,4 +1,4 @@
-"""`AdminApp`: the gateway's tokens, keys, budgets and books over HTTP, as JSON."""
+"""`AdminApp`: manage the gateway's tokens, keys, budgets and usage records over HTTP, as JSON."""
 
 from __future__ import annotations
 
@@ -31,23 +31,25 @@ from asgi_aiproxy.upstream import Transport, default_transport
 
 
 class AdminApp:
-    """An ASGI app to look after a gateway with, mounted anywhere.
+    """An ASGI app to administer a gateway over HTTP, mounted at any path.
 
-    `token` is the administrator's, with all rights; there is none by default. Tokens of the store
-    that have scopes (`read`, `write`, `root`) are let in by those, and so is whom a host's own
-    `Authenticate(identify=...)` names with scopes. More than `attempt_details` wrong tokens a
-    minute from one
-    address are answered 429, a right one never. `pools` are key pools to look after, and those of
-    `providers`, whose keys can also be tried, through `transport`. `ledger` is the name of the
-    ledger in the store, `units_per_usd` what a quota unit is worth. `private_networks` are ranges
-    of addresses that keys may be led to over this API though they are not public, such as
-    `10.0.0.0/8`.
+    `token` is the administrator's token, with all rights; it is required. Tokens of the store that
+    have scopes (`read`, `write`, `root`) are accepted within those scopes, and so are callers that
+    the host's own `Authenticate(identify=...)` gives scopes. After `max_failures_per_minute`
+    invalid tokens from one address, further invalid ones get 429; a valid token is always accepted.
+    `pools` are the key pools to manage, together with those of `providers`, whose keys can also be
+    tested, through `transport`. `ledger` is the name of the ledger in the store, `units_per_usd`
+    the number of quota units per US dollar. `private_networks` are address ranges, such as
+    `10.0.0.0/8`, that a key's `base_url` or `proxy` may use over this API although they are not
+    public. `clock` returns Unix time.
+
+    Raises ConfigurationError if an argument is invalid.
 
     ::
 
         app.mount("/ai-admin", AdminApp(store, token=os.environ["ADMIN"], pools=[keys]))
 
-    It closes nothing that it was given.
+    It does not close `store`, `pools`, `providers` or `transport`: their owner does.
     """
 
     def __init__(
@@ -59,14 +61,18 @@ class AdminApp:
         providers: Iterable[Provider] = (),
         transport: Transport | None = None,
         ledger: str = "ledger",
-        tries: int = 10,
+        max_failures_per_minute: int = 10,
         units_per_usd: int = 500_000,
         private_networks: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_store(store, "AdminApp")
         self._store = store
-        self._access = AdminAuth(token, StoredTokenVerifier(store, clock=clock), tries=tries)
+        self._access = AdminAuth(
+            token,
+            StoredTokenVerifier(store, clock=clock),
+            max_failures_per_minute=max_failures_per_minute,
+        )
         self._owned = default_transport() if transport is None else None
         carries = transport if transport is not None else self._owned
         usage = UsageService(store, ledger, clock=clock)

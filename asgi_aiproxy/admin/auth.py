@@ -1,11 +1,11 @@
-"""Who may use the admin API: by the token shown.
+"""Authentication of the admin API.
 
-A right token is let in, whatever was shown before: behind a reverse proxy, or a shared address, it
-must not be up to others whether an operator gets in. So wrong tokens are counted by the address
-they come from (as the server tells it), and too many of them in a minute are answered 429 with
-`retry-after`, and logged: a script with an old token learns that it should stop, and an operator
-that somebody guesses. What keeps guesses from being right is the length of a token: those of the
-store have 226 bits, and a short one of the administrator's own is warned of.
+A valid token is always accepted, whatever was sent before: behind a reverse proxy, or at a shared
+address, other clients must not be able to lock an operator out. Invalid tokens are counted by
+client address (as the server reports it). When too many arrive within a minute, further invalid
+ones get 429 with `retry-after`, and the log has one warning: a script with an old token stops, and
+an operator learns of somebody guessing. What makes guessing hopeless is the length of a token:
+tokens of the store have 226 random bits, and a short administrator's token causes a warning.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from asgi_aiproxy.principal import SCOPE_KEY, Principal
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_RANK = {"read": 1, "write": 2, "root": 3}
-_WINDOW = 60.0  # seconds
-_ADDRESSES = 10_000  # that are remembered
-_SHORT = 16  # characters
+_SCOPE_RANKS = {"read": 1, "write": 2, "root": 3}
+_WINDOW_SECONDS = 60.0
+_MAX_ADDRESSES = 10_000  # with failures, kept in memory
+_MIN_TOKEN_LENGTH = 16  # characters; shorter ones cause a warning
 
 
 class AdminAuth:
-    """Knows callers by `token` (whose scope is `root`), by the tokens of a store, or by what the
-    host has put into the scope.
+    """Authenticate callers by the administrator's `token` (scope `root`), by the tokens of a store,
+    or by the `Principal` that the host has put into the ASGI scope.
 
-    Who has shown a wrong token `attempt_details` times a minute gets 429 for further wrong ones:
-    each address
-    by itself, and each worker counts for itself.
+    An address that has sent `max_failures_per_minute` invalid tokens within a minute gets 429 for
+    further invalid ones; each worker counts on its own. `clock` returns seconds.
+
+    Raises ConfigurationError if `token` is empty or the number is below 1.
     """
 
     def __init__(
@@ -48,96 +49,105 @@ class AdminAuth:
         token: str,
         stored: StoredTokenVerifier,
         *,
-        tries: int = 10,
+        max_failures_per_minute: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(token, str) or not token.strip():
             raise ConfigurationError(
-                "AdminApp needs a token of your own; there is none by default. "
-                "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one."
+                "AdminApp requires a token and has no default. Create one with: "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
-        if tries < 1:
-            raise ConfigurationError("AdminApp: tries must be at least 1.")
-        if len(token) < _SHORT:
+        if max_failures_per_minute < 1:
+            raise ConfigurationError("AdminApp: max_failures_per_minute must be at least 1.")
+        if len(token) < _MIN_TOKEN_LENGTH:
             logger.warning(
-                "AdminApp: the administrator's token has fewer than %d characters, so it may be "
-                "guessed. python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one.",
-                _SHORT,
+                "AdminApp: the administrator's token is shorter than %d characters and may be "
+                "guessed. Create a better one with: "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+                _MIN_TOKEN_LENGTH,
             )
         self._digest = _digest(token)
         self._stored = stored
-        self._tries = tries
+        self._max_failures = max_failures_per_minute
         self._clock = clock
-        self._times: dict[str, deque[float]] = {}  # of wrong tokens, by address
+        self._failure_times: dict[str, deque[float]] = {}  # by address, oldest address first
 
     async def caller(self, scope: Scope, need: Need) -> Principal:
-        """Who asks, if they may. Raises APIError: 401, 403, or 429 after too many wrong tries."""
-        caller = await self._known(scope)
-        if need != "token" and max((_RANK[s] for s in caller.scopes), default=0) < _RANK[need]:
+        """Authenticate a request and check that its caller has the scope `need`.
+
+        Raises APIError: 401, 403, or 429 after too many invalid tokens.
+        """
+        caller = await self._authenticate(scope)
+        rank = max((_SCOPE_RANKS[name] for name in caller.scopes), default=0)
+        if need != "token" and rank < _SCOPE_RANKS[need]:
             raise APIError(
-                ErrorKind.FORBIDDEN, f"This takes a token with the scope {need!r}.", code="scope"
+                ErrorKind.FORBIDDEN,
+                f"This request requires a token with the scope {need!r}.",
+                code="scope",
             )
         return caller
 
-    async def _known(self, scope: Scope) -> Principal:
-        host: Principal | None = scope.get(SCOPE_KEY)
-        if host is not None:
-            return host
-        token = find_credential({**scope, "query_string": b""})  # queries end up in logs
+    async def _authenticate(self, scope: Scope) -> Principal:
+        from_host: Principal | None = scope.get(SCOPE_KEY)
+        if from_host is not None:
+            return from_host
+        token = find_credential({**scope, "query_string": b""})  # query strings end up in logs
         if token is None:
             raise APIError(
                 ErrorKind.UNAUTHORIZED,
-                "No token was given. Send it as 'Authorization: Bearer <token>'.",
+                "No token was sent. Send it as 'Authorization: Bearer <token>'.",
             )
         if secrets.compare_digest(_digest(token), self._digest):
             return ROOT
-        address = _address(scope)
+        address = _client_address(scope)
         found = await self._stored(token)
         if found is None:
-            raise self._wrong(_near(address))
+            raise self._record_failure(_address_or_network(address))
         if found.networks and not in_networks(found.networks, address):
-            raise APIError(ErrorKind.FORBIDDEN, "This token may not be used from this address.")
+            raise APIError(ErrorKind.FORBIDDEN, "This token must not be used from this IP address.")
         return found
 
-    def _wrong(self, near: str) -> APIError:
-        """Note that a wrong token came from an address; the answer to it."""
+    def _record_failure(self, address: str) -> APIError:
+        """Count an invalid token of an address; returns the error to answer with."""
         now = self._clock()
-        times = self._times.pop(near, None) or deque(maxlen=self._tries)
-        self._times[near] = times  # the last that is forgotten
-        while len(self._times) > _ADDRESSES:
-            del self._times[next(iter(self._times))]
-        while times and times[0] <= now - _WINDOW:
+        times = self._failure_times.pop(address, None) or deque(maxlen=self._max_failures)
+        self._failure_times[address] = times  # moved to the end: the last one to be dropped
+        while len(self._failure_times) > _MAX_ADDRESSES:
+            del self._failure_times[next(iter(self._failure_times))]
+        while times and times[0] <= now - _WINDOW_SECONDS:
             times.popleft()
-        if len(times) < self._tries:
+        if len(times) < self._max_failures:
             times.append(now)
-            if len(times) == self._tries:
+            if len(times) == self._max_failures:
                 logger.warning(
-                    "admin API: %d wrong tokens came from %s within a minute", self._tries, near
+                    "admin API: %d invalid tokens from %s within a minute",
+                    self._max_failures,
+                    address,
                 )
-            return APIError(ErrorKind.UNAUTHORIZED, "The token is not valid.", code="invalid_token")
+            return APIError(ErrorKind.UNAUTHORIZED, "The token is invalid.", code="invalid_token")
         return APIError(
             ErrorKind.LIMITED,
-            "The token is not valid, and too many wrong ones came from this address.",
-            retry_after=times[0] + _WINDOW - now,
+            "The token is invalid, and this address has sent too many invalid tokens.",
+            retry_after=times[0] + _WINDOW_SECONDS - now,
         )
 
 
 def _digest(token: str) -> bytes:
-    # Compared by digest, so that the time taken tells nothing, not even a length.
+    # Digests are compared, so that the time taken reveals nothing, not even a length.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _address(scope: Scope) -> str:
+def _client_address(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
 
 
-def _near(address: str) -> str:
-    """An address, or the network of an IPv6 one: who has one of those has all of it."""
+def _address_or_network(address: str) -> str:
+    """An IPv4 address, or the /64 network of an IPv6 address: its owner has all of that."""
     try:
-        found = ip_address(address.partition("%")[0])
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if found.version == 6 and found.ipv4_mapped is None:
-        return str(ip_network((found, 64), strict=False))
+    if parsed.version == 6 and parsed.ipv4_mapped is None:
+        return str(ip_network((parsed, 64), strict=False))
     return address

@@ -107,7 +107,7 @@ def _table(keys: Sequence[KeyOut]) -> None:
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    fields = {**options.given_options(arguments, _FIELDS), "secret": arguments.secret("Secret")}
+    fields = {**options.given_options(arguments, _FIELDS), "secret": options.read_secret("Secret")}
 
     async def do(office: CommandContext) -> None:
         desk, _ = await office.keys(arguments.provider)
@@ -122,7 +122,7 @@ def _edit(arguments: argparse.Namespace) -> int:
         arguments, tuple(name for name in _FIELDS if name not in ("id", "secret"))
     )
     if arguments.new_secret:
-        fields["secret"] = arguments.secret("Secret")
+        fields["secret"] = options.read_secret("Secret")
 
     async def do(office: CommandContext) -> None:
         desk, _ = await office.keys(arguments.provider)

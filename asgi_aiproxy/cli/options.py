@@ -134,7 +134,7 @@ def given_options(arguments: argparse.Namespace, names: Sequence[str]) -> dict[s
     return {name: known[name] for name in names if name in known}
 
 
-def secret(what: str) -> str:
+def read_secret(what: str) -> str:
     """A secret that is typed in, or comes from standard input: a command line is seen by others."""
     if sys.stdin.isatty():
         return getpass.getpass(f"{what}: ").strip()

@@ -89,7 +89,7 @@ def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _issue(arguments: argparse.Namespace) -> int:
-    secret = arguments.secret("Token") if arguments.own_secret else ""
+    secret = options.read_secret("Token") if arguments.own_secret else ""
 
     async def do(office: CommandContext) -> None:
         fields = _fields(arguments) | ({"secret": secret} if arguments.own_secret else {})
@@ -199,6 +199,6 @@ def _tell(arguments: argparse.Namespace, token: Any) -> None:
             *output.limits(token.limits),
             *(("models", token.models or "all"), ("networks", token.networks)),
             *(("group", token.group), ("account", token.account)),
-            *(("may choose key", token.may_pin or None), ("scopes", token.scopes)),
+            *(("may choose key", token.may_choose_key or None), ("scopes", token.scopes)),
         ]
     )

@@ -102,7 +102,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _redeem(arguments: argparse.Namespace) -> int:
-    code = arguments.secret("Code")
+    code = options.read_secret("Code")
 
     async def do(office: CommandContext) -> None:
         redemption = convert({"code": code, "onto": arguments.onto}, Redemption)

@@ -123,9 +123,9 @@ async def discard(record: UsageRecord) -> None:
 
 
 async def log_usage(record: UsageRecord) -> None:
-    """A sink that writes one line to the log `asgi_aiproxy.usage.record`."""
+    """A sink that writes one line to the log `asgi_aiproxy.usage`."""
     used = record.usage or Usage()
-    logging.getLogger("asgi_aiproxy.usage.record").info(
+    logging.getLogger("asgi_aiproxy.usage").info(
         "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d cost=%s status=%d "
         "attempts=%d request=%s %.3fs%s",
         record.outcome.value,
@@ -165,7 +165,7 @@ def _storable(record: UsageRecord) -> UsageRecord:
     into a model's name, which no file, database or JSON library takes."""
     if record.attempt_details:
         record = msgspec.structs.replace(
-            record, attempt_details=tuple(map(_storable_try, record.attempt_details))
+            record, attempt_details=tuple(map(_storable_attempt, record.attempt_details))
         )
     texts = {name: getattr(record, name) for name in _TEXTS}
     if all(text.isascii() for text in texts.values()):
@@ -174,7 +174,7 @@ def _storable(record: UsageRecord) -> UsageRecord:
     return msgspec.structs.replace(record, **plain)
 
 
-def _storable_try(attempt: Attempt) -> Attempt:
+def _storable_attempt(attempt: Attempt) -> Attempt:
     texts = (attempt.model, attempt.key_id, attempt.code, attempt.error)
     model, key_id, code, error = (t.encode("utf-8", "replace").decode() for t in texts)
     changes = {"model": model, "key_id": key_id, "code": code, "error": error}

@@ -238,7 +238,7 @@ async def test_a_shim_writes_to_it_and_waits_for_it_when_it_closes(store: Store)
 
 
 async def test_the_log_line_tells_the_cost(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", "asgi_aiproxy.usage.record"):
+    with caplog.at_level("INFO", "asgi_aiproxy.usage"):
         await log_usage(record(cost=1_234))
         await log_usage(record(cost=None))
     assert "cost=$0.001234 " in caplog.text

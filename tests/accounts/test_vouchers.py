@@ -60,7 +60,7 @@ async def test_an_account_can_be_filled_and_so_can_a_budget_in_units(store: Stor
     await vouchers.redeem(units, "account", "acme")
     account = await tokens.accounts.get("acme")
     assert [budget.limit for budget in account.budgets] == [11, 22]
-    assert account.credited == ()
+    assert account.pending_vouchers == ()
 
 
 async def test_of_many_who_redeem_at_once_one_is_paid(store: Store) -> None:

@@ -26,7 +26,7 @@ async def issued(client: Client, **fields: Any) -> str:
 
 @pytest.mark.parametrize("token", ["", "  ", None])
 def test_there_is_no_token_by_default(token: Any) -> None:
-    with pytest.raises(ConfigurationError, match="needs a token of your own"):
+    with pytest.raises(ConfigurationError, match="requires a token"):
         AdminApp(MemoryStore(), token=token)
 
 
@@ -82,12 +82,12 @@ async def test_only_root_may_give_scopes_or_touch_who_has_any(client: Client) ->
 async def test_too_many_wrong_tokens_are_429_and_logged_and_never_lock_out_a_right_one(
     store: Any, make: Callable[..., Client], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = make(store, attempt_details=3)
+    client = make(store, max_failures_per_minute=3)
     reader, user = await issued(client, scopes=["read"]), await issued(client)
     answers = [await client.by(f"wrong-{n}")("GET", "/tokens") for n in range(9)]
     assert [answer.status for answer in answers] == [401] * 3 + [429] * 6
     assert 1 <= int(answers[-1].header("retry-after") or 0) <= 60
-    assert caplog.text.count("3 wrong tokens came from 127.0.0.1 within a minute") == 1
+    assert caplog.text.count("3 invalid tokens from 127.0.0.1 within a minute") == 1
     for token in (ROOT, reader):
         assert (await client.by(token)("GET", "/tokens")).status == 200
     assert (await client.by(user)("GET", "/tokens")).status == 403  # known, and not allowed
@@ -104,8 +104,8 @@ async def test_too_many_wrong_tokens_are_429_and_logged_and_never_lock_out_a_rig
 async def test_a_flood_of_guesses_costs_no_memory_and_locks_nobody_out(
     make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_ADDRESSES", 50)
-    client = make(MemoryStore(), attempt_details=2)
+    monkeypatch.setattr(auth, "_MAX_ADDRESSES", 50)
+    client = make(MemoryStore(), max_failures_per_minute=2)
 
     async def guess(number: int) -> int:
         return (
@@ -118,7 +118,7 @@ async def test_a_flood_of_guesses_costs_no_memory_and_locks_nobody_out(
     answers = await asyncio.gather(*map(guess, range(1000)), client("GET", "/tokens"))
     assert set(answers[:-1]) <= {401, 429}
     assert answers[-1].status == 200
-    assert len(client.app._access._times) <= 50
+    assert len(client.app._access._failure_times) <= 50
 
 
 def test_a_short_token_of_the_administrator_is_warned_of(
@@ -271,7 +271,7 @@ async def test_every_reference_of_the_document_leads_somewhere(client: Client) -
 async def test_who_has_an_address_of_an_ipv6_network_has_all_of_them(
     make: Callable[..., Client],
 ) -> None:
-    client = make(MemoryStore(), attempt_details=2)
+    client = make(MemoryStore(), max_failures_per_minute=2)
 
     async def status(address: str, token: str = "wrong") -> int:
         headers = {"authorization": f"Bearer {token}"}
@@ -290,7 +290,7 @@ async def test_who_has_an_address_of_an_ipv6_network_has_all_of_them(
 
 def test_no_try_at_all_is_no_limit() -> None:
     with pytest.raises(ConfigurationError, match="at least 1"):
-        AdminApp(MemoryStore(), token=ROOT, attempt_details=0)
+        AdminApp(MemoryStore(), token=ROOT, max_failures_per_minute=0)
 
 
 class Broken(MemoryStore):
