@@ -11,8 +11,15 @@ from typing import Any
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._unsupported import unsupported_fields
 from asgi_aiproxy.dialects.base import ProviderRequest
-from asgi_aiproxy.dialects.openai_responses.requests import INCLUDED, OPENAI, custom_text
+from asgi_aiproxy.dialects.openai_responses.requests import INCLUDED, OPENAI
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.dialects.openai_responses.tools import (
+    Declared,
+    call_item,
+    declared,
+    encode_choice,
+    encode_tools,
+)
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
@@ -25,9 +32,7 @@ from asgi_aiproxy.messages import (
     Request,
     Text,
     Thinking,
-    Tool,
     ToolCall,
-    ToolChoice,
     ToolResult,
 )
 
@@ -38,17 +43,17 @@ def encode_request(request: Request) -> ProviderRequest:
     """Write the body of POST /v1/responses. Raises APIError on structure it cannot carry."""
     ignored = unsupported_fields(request, NAME)
     system, messages = _leading_system(request.messages)
-    custom = {tool.name for tool in request.tools if NAME in tool.extra}
-    items = [item for message in messages for item in _write_message(message, custom)]
+    known = declared(request.tools)
+    items = [item for message in messages for item in _write_message(message, known)]
     if not items:
         raise _parsing.empty_messages_error()
     own = request.extra.get(NAME, {})
     body: dict[str, Any] = {"model": request.model, "input": items, "store": False}
     _put(body, "instructions", system or None)
-    tools = [_write_tool(tool) for tool in request.tools] + list(own.get("tools", ()))
+    tools = encode_tools(request.tools, as_request=True) + list(own.get("tools", ()))
     _put(body, "tools", tools or None)
     if request.tool_choice is not None and request.tools:
-        body["tool_choice"] = _write_choice(request.tool_choice, custom)
+        body["tool_choice"] = encode_choice(request.tool_choice, known)
     _put(body, "parallel_tool_calls", request.parallel_tools if request.tools else None)
     if request.max_tokens is not None:
         body["max_output_tokens"] = max(request.max_tokens, _MIN_OUTPUT_TOKENS)
@@ -101,14 +106,14 @@ def _wants_encrypted(request: Request) -> bool:
     return any(isinstance(part, Reasoning) and NAME in part.extra for part in parts)
 
 
-def _write_message(message: Message, custom: set[str]) -> Iterator[dict[str, Any]]:
+def _write_message(message: Message, tools: Declared) -> Iterator[dict[str, Any]]:
     if message.role == "assistant":
-        yield from _write_assistant(message.parts, custom)
+        yield from _write_assistant(message.parts, tools)
         return
     content: list[dict[str, Any]] = []
     for part in message.parts:
         if isinstance(part, ToolResult):
-            yield _write_result(part, custom)
+            yield _write_result(part, tools)
         elif (written := _write_part(part)) is not None:
             content.append(written)
     if content:
@@ -116,7 +121,7 @@ def _write_message(message: Message, custom: set[str]) -> Iterator[dict[str, Any
         yield {"type": "message", "role": role, "content": content}
 
 
-def _write_assistant(parts: tuple[Part, ...], custom: set[str]) -> Iterator[dict[str, Any]]:
+def _write_assistant(parts: tuple[Part, ...], tools: Declared) -> Iterator[dict[str, Any]]:
     content: list[dict[str, Any]] = []
     for part in parts:
         match part:
@@ -126,7 +131,7 @@ def _write_assistant(parts: tuple[Part, ...], custom: set[str]) -> Iterator[dict
             case Refusal(text=text) if text:
                 content.append({"type": "refusal", "refusal": text})
                 continue
-        item = _write_item(part, custom)
+        item = _write_item(part, tools)
         if item is None:
             continue
         if content:
@@ -137,19 +142,16 @@ def _write_assistant(parts: tuple[Part, ...], custom: set[str]) -> Iterator[dict
         yield {"type": "message", "role": "assistant", "content": content}
 
 
-def _write_item(part: Part, custom: set[str]) -> dict[str, Any] | None:
+def _write_item(part: Part, tools: Declared) -> dict[str, Any] | None:
     match part:
         case Reasoning(text=text, extra={"openai_responses": {"encrypted_content": content}}):
             summary = [{"type": "summary_text", "text": text}] if text else []
             item = {"type": "reasoning", "summary": summary, "encrypted_content": content}
             known = part.extra[NAME].get("id")
             return {"id": known, **item} if known else item
-        case ToolCall(id=id, name=name, arguments=arguments):
-            if name in custom or part.extra.get(NAME, {}).get("custom"):
-                text = custom_text(arguments)
-                return {"type": "custom_tool_call", "call_id": id, "name": name, "input": text}
-            arguments = arguments or "{}"
-            return {"type": "function_call", "call_id": id, "name": name, "arguments": arguments}
+        case ToolCall():
+            item = call_item(part, tools)
+            return {**item, "arguments": "{}"} if item.get("arguments") == "" else item
         case Opaque(dialect=dialect, payload=payload) if dialect == NAME:
             return dict(payload)
         case Media(kind="image"):
@@ -157,9 +159,9 @@ def _write_item(part: Part, custom: set[str]) -> dict[str, Any] | None:
     return None
 
 
-def _write_result(result: ToolResult, custom: set[str]) -> dict[str, Any]:
+def _write_result(result: ToolResult, tools: Declared) -> dict[str, Any]:
     kind = "function_call_output"
-    if result.name in custom or result.extra.get(NAME, {}).get("custom"):
+    if "custom" in tools.get(result.name, ()) or result.extra.get(NAME, {}).get("custom"):
         kind = "custom_tool_call_output"
     output: Any = "".join(part.text for part in result.parts if isinstance(part, Text))
     if any(isinstance(part, Media) for part in result.parts):
@@ -192,28 +194,6 @@ def _write_part(part: Part) -> dict[str, Any] | None:
 
 def _link(media: Media) -> str:
     return media.url or f"data:{media.media_type};base64,{media.data}"
-
-
-def _write_tool(tool: Tool) -> dict[str, Any]:
-    own = tool.extra.get(NAME, {}).get("custom")
-    if own:
-        return dict(own)
-    out: dict[str, Any] = {"type": "function", "name": tool.name}
-    _put(out, "description", tool.description or None)
-    out["parameters"] = tool.schema or {"type": "object", "properties": {}}
-    out["strict"] = bool(tool.strict)  # left out, it would mean true
-    return out
-
-
-def _write_choice(choice: ToolChoice, custom: set[str]) -> Any:
-    named = [
-        {"type": "custom" if name in custom else "function", "name": name} for name in choice.names
-    ]
-    if not named:
-        return choice.mode
-    if len(named) == 1 and choice.mode == "required":
-        return named[0]
-    return {"type": "allowed_tools", "mode": choice.mode, "tools": named}
 
 
 def _write_output(output: Output) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_responses import schemas
 from asgi_aiproxy.dialects.openai_responses.reasoning import decode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.dialects.openai_responses.tools import decode_call, decode_choice, decode_tools
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.messages import (
     Block,
@@ -31,7 +31,6 @@ from asgi_aiproxy.messages import (
     Thinking,
     Tool,
     ToolCall,
-    ToolChoice,
     ToolResult,
     merge,
 )
@@ -51,24 +50,16 @@ _DEFAULTS: dict[str, Any] = {
 }
 # Reasoning comes back encrypted whether or not it was asked for.
 INCLUDED = "reasoning.encrypted_content"
-# The free text of a custom tool stands in this member of the arguments of other vendors' calls.
-CUSTOM_INPUT = "input"
-_CUSTOM_SCHEMA = {
-    "type": "object",
-    "properties": {CUSTOM_INPUT: {"type": "string"}},
-    "required": [CUSTOM_INPUT],
-    "additionalProperties": False,
-}
 
 
 def decode_request(body: bytes) -> Request:
     """Read the body of POST /v1/responses. Raises APIError naming the member that is wrong."""
     asked = _parsing.body(schemas.responses_request, body)
     _refuse_state(asked)
-    messages = list(_Conversation().read(asked))
+    tools, hosted = decode_tools(asked.tools or ())
+    messages = list(_Conversation(tools).read(asked))
     if not messages:
         raise _parsing.missing_field_error("input")
-    tools, hosted = _tools(asked.tools or ())
     rest = {k: v for k, v in _parsing.members(body, _KNOWN).items() if v != _DEFAULTS.get(k, ...)}
     included = rest.pop("include", None)
     if isinstance(included, list) and (more := [w for w in included if w != INCLUDED]):
@@ -79,7 +70,7 @@ def decode_request(body: bytes) -> Request:
         rest["store"] = asked.store
     if asked.text is not None and asked.text.verbosity not in (None, "medium"):
         rest["text"] = {"verbosity": asked.text.verbosity}
-    choice = _tool_choice(asked.tool_choice, tools)
+    choice = decode_choice(asked.tool_choice, tools)
     if choice is None and isinstance(asked.tool_choice, dict):
         rest["tool_choice"] = asked.tool_choice
     return Request(
@@ -121,7 +112,8 @@ def _unsupported(name: str, message: str) -> APIError:
 class _Conversation:
     """Reads items in order. Items of the assistant that follow each other are one turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, tools: list[Tool]) -> None:
+        self._tools = tools
         self._names: dict[str, str] = {}  # by call id
         self._turn: list[Part] = []
 
@@ -188,11 +180,11 @@ class _Conversation:
         for name in ("call_id", "name"):
             if not getattr(item, name):
                 raise _parsing.missing_field_error(f"{where}.{name}")
-        call_id, name = str(item.call_id), str(item.name)
-        self._names[call_id] = name
-        if item.type == "function_call":
-            return ToolCall(call_id, name, item.arguments or "{}")
-        return custom_call(call_id, name, item.input or "")
+        call = decode_call(str(item.call_id), msgspec.to_builtins(item), self._tools)
+        self._names[call.id] = call.name
+        if item.type == "function_call" and not call.arguments:
+            return msgspec.structs.replace(call, arguments="{}")
+        return call
 
     def _result(self, item: schemas.Item, where: str) -> ToolResult:
         if not item.call_id:
@@ -230,20 +222,6 @@ def _odd_item(data: bytes, where: str, error: ValueError) -> schemas.Item:
         message = what.message.replace(f"'{what.param}'", f"'{place}'")
         raise invalid(message, place, what.code) from error
     raise invalid(f"Invalid value for '{where}': expected an object.", where) from error
-
-
-def custom_call(call_id: str, name: str, text: str) -> ToolCall:
-    """The call of a custom tool: its free text is a member of the arguments for other vendors."""
-    arguments = _json.dumps({CUSTOM_INPUT: text}).decode()
-    return ToolCall(call_id, name, arguments, {NAME: {"custom": True}})
-
-
-def custom_text(arguments: str) -> str:
-    """The free text in the arguments of a custom tool's call, however the model wrote them."""
-    found = _parsing.parse_object(arguments)
-    if found is not None and isinstance(found.get(CUSTOM_INPUT), str):
-        return str(found[CUSTOM_INPUT])
-    return arguments
 
 
 def _parts(content: str | list[schemas.Part] | None, where: str) -> Iterator[Block]:
@@ -287,69 +265,6 @@ def _part(part: schemas.Part, where: str) -> Block:
         where,
         "invalid_value",
     )
-
-
-def _tools(tools: list[dict[str, Any]] | tuple[()]) -> tuple[list[Tool], list[dict[str, Any]]]:
-    """The tools that the client runs, and those that only OpenAI runs."""
-    own: list[Tool] = []
-    hosted: list[dict[str, Any]] = []
-    for at, tool in enumerate(tools):
-        kind = tool.get("type")
-        if kind not in ("function", "custom"):
-            hosted.append(tool)
-            continue
-        name = tool.get("name")
-        if not isinstance(name, str) or not name:
-            raise _parsing.missing_field_error(f"tools[{at}].name")
-        description = _parsing.get_text(tool, "description")
-        if kind == "custom":
-            extra = {NAME: {"custom": tool}}
-            own.append(Tool(name=name, description=description, schema=_CUSTOM_SCHEMA, extra=extra))
-            continue
-        schema = tool.get("parameters")
-        if schema is not None and not isinstance(schema, dict):
-            raise invalid(
-                f"Invalid type for 'tools[{at}].parameters': expected an object.",
-                f"tools[{at}].parameters",
-                "invalid_type",
-            )
-        strict = tool.get("strict")
-        own.append(
-            Tool(
-                name=name,
-                description=description,
-                schema=schema,
-                strict=strict if isinstance(strict, bool) else None,
-            )
-        )
-    return own, hosted
-
-
-def _tool_choice(choice: str | dict[str, Any] | None, tools: list[Tool]) -> ToolChoice | None:
-    match choice:
-        case "auto" | "none" | "required":
-            return ToolChoice(choice)
-        case {"type": "function" | "custom", "name": str(name)}:
-            known = {tool.name for tool in tools}
-            if name not in known:
-                raise invalid(
-                    f"Tool choice '{name}' not found in 'tools' parameter.", "tool_choice"
-                )
-            return ToolChoice("required", (name,))
-        case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(allowed)}:
-            names = tuple(
-                tool["name"]
-                for tool in allowed
-                if isinstance(tool, dict) and isinstance(tool.get("name"), str)
-            )
-            return ToolChoice(mode, names)
-        case str(word):
-            raise invalid(
-                f"Invalid value: '{word}'. Supported values are: 'none', 'auto', and 'required'.",
-                "tool_choice",
-                "invalid_value",
-            )
-    return None
 
 
 def _output(form: schemas.Format | None) -> Output | None:

@@ -10,12 +10,22 @@ import binascii
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
-from asgi_aiproxy.dialects.openai_responses.requests import custom_call, custom_text
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.dialects.openai_responses.tools import (
+    Declared,
+    call_item as write_call,
+    declared,
+    decode_call,
+    encode_choice,
+    encode_tools,
+    is_custom,
+)
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import (
     Block,
@@ -29,7 +39,6 @@ from asgi_aiproxy.messages import (
     Response,
     StopReason,
     Text,
-    Tool,
     ToolCall,
     Usage,
 )
@@ -98,19 +107,20 @@ def decode_item(item: dict[str, Any]) -> Iterator[Block]:
             if text or extra:
                 yield Reasoning(text, extra)
         case "function_call":
-            yield ToolCall(
-                str(item.get("call_id") or item.get("id") or ""),
-                _parsing.get_text(item, "name"),
-                _parsing.get_text(item, "arguments") or "{}",
-            )
+            call = decode_call(item_call_id(item), item)
+            yield call if call.arguments else msgspec.structs.replace(call, arguments="{}")
         case "custom_tool_call":
-            name, text = _parsing.get_text(item, "name"), _parsing.get_text(item, "input")
-            yield custom_call(str(item.get("call_id") or ""), name, text)
+            yield decode_call(item_call_id(item), item)
         case "image_generation_call" if _is_base64(data := _parsing.get_text(item, "result")):
             form = _parsing.get_text(item, "output_format") or "png"
             yield Media(kind="image", media_type=f"image/{form}", data=data)
         case str():
             yield Opaque(NAME, item)
+
+
+def item_call_id(item: dict[str, Any]) -> str:
+    """The id by which the result of a call names it."""
+    return str(item.get("call_id") or item.get("id") or "")
 
 
 def _is_base64(data: str) -> bool:
@@ -236,7 +246,7 @@ def envelope(request: Request, id: str, model: str, created: int) -> dict[str, A
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": _text_options(request),
         "tool_choice": _tool_choice(request),
-        "tools": [*map(_tool, request.tools), *own.get("tools", ())],
+        "tools": [*encode_tools(request.tools, as_request=False), *own.get("tools", ())],
         "top_logprobs": 0,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": own.get("truncation") or "disabled",
@@ -258,7 +268,7 @@ def finish(
 
 def encode_items(response: Response, request: Request, ids: Ids) -> Iterator[dict[str, Any]]:
     """The items of `output`; texts that follow each other are one message."""
-    custom = custom_names(request)
+    tools = declared(request.tools)
     status = "incomplete" if response.stop in _WORDS else "completed"
     content: list[dict[str, Any]] = []
     carriers: list[str] = []
@@ -277,20 +287,20 @@ def encode_items(response: Response, request: Request, ids: Ids) -> Iterator[dic
         if isinstance(block, Text | Refusal):
             content.append(encode_part(block))
             continue
-        yield from encode_item(block, custom, ids)
+        yield from encode_item(block, tools, ids)
     if content:
         yield message_item(ids.item("msg"), content, status)
     yield from (carrier_item(ids.item("rs"), carrier) for carrier in carriers)
 
 
-def encode_item(block: Block, custom: frozenset[str], ids: Ids) -> Iterator[dict[str, Any]]:
+def encode_item(block: Block, tools: Declared, ids: Ids) -> Iterator[dict[str, Any]]:
     """The items that one finished block is, if it is no part of a message."""
     match block:
         case Reasoning(text=text, extra=extra):
             known = extra.get(NAME, {}).get("id")
             yield reasoning_item(known or ids.item("rs"), text, encode_carrier(block, extra))
         case ToolCall():
-            yield call_item(block, ids.item(call_prefix(block, custom)), custom, "completed")
+            yield call_item(block, ids.item(call_prefix(block, tools)), tools, "completed")
             carrier = encode_carrier(block, block.extra)
             if carrier:
                 yield carrier_item(ids.item("rs"), carrier)
@@ -300,19 +310,9 @@ def encode_item(block: Block, custom: frozenset[str], ids: Ids) -> Iterator[dict
             yield dict(payload)
 
 
-def custom_names(request: Request) -> frozenset[str]:
-    """The tools whose input is free text."""
-    return frozenset(tool.name for tool in request.tools if NAME in tool.extra)
-
-
-def is_custom(call: ToolCall, custom: frozenset[str]) -> bool:
-    """Whether a call is of a tool whose input is free text."""
-    return call.name in custom or bool(call.extra.get(NAME, {}).get("custom"))
-
-
-def call_prefix(call: ToolCall, custom: frozenset[str]) -> str:
+def call_prefix(call: ToolCall, tools: Declared) -> str:
     """What the id of a call's item begins with."""
-    return "ctc" if is_custom(call, custom) else "fc"
+    return "ctc" if is_custom(call, tools) else "fc"
 
 
 def message_item(id: str, content: list[dict[str, Any]], status: str) -> dict[str, Any]:
@@ -364,15 +364,10 @@ def carrier_item(id: str, carrier: str) -> dict[str, Any]:
     return reasoning_item(id, "", carrier)
 
 
-def call_item(call: ToolCall, id: str, custom: frozenset[str], status: str) -> dict[str, Any]:
+def call_item(call: ToolCall, id: str, tools: Declared, status: str) -> dict[str, Any]:
     """A call of a function or of a custom tool."""
-    item: dict[str, Any] = {"id": id, "type": "function_call", "status": status}
-    if is_custom(call, custom):
-        item["type"] = "custom_tool_call"
-        item["input"] = custom_text(call.arguments) if call.arguments else ""
-    else:
-        item["arguments"] = call.arguments
-    return {**item, "call_id": call.id, "name": call.name}
+    what = write_call(call, tools)
+    return {"id": id, "type": what["type"], "status": status, **what}
 
 
 def image_item(media: Media, id: str) -> dict[str, Any]:
@@ -436,26 +431,8 @@ def _text_options(request: Request) -> dict[str, Any]:
     return {"format": form, **request.extra.get(NAME, {}).get("text", {})}
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
-    own = tool.extra.get(NAME, {}).get("custom")
-    if own:
-        return dict(own)
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description or None,
-        "parameters": tool.schema,
-        "strict": bool(tool.strict),
-    }
-
-
 def _tool_choice(request: Request) -> Any:
     choice = request.tool_choice
     if choice is None:
         return request.extra.get(NAME, {}).get("tool_choice") or "auto"
-    if not choice.names:
-        return choice.mode
-    named = [{"type": "function", "name": name} for name in choice.names]
-    if len(named) == 1 and choice.mode == "required":
-        return named[0]
-    return {"type": "allowed_tools", "mode": choice.mode, "tools": named}
+    return encode_choice(choice, declared(request.tools))

@@ -10,8 +10,8 @@ from typing import Any
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects.openai_responses import responses
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
-from asgi_aiproxy.dialects.openai_responses.requests import custom_text
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.dialects.openai_responses.tools import declared, is_custom
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -57,7 +57,7 @@ class Encoder:
         self._request = request
         self._created = created
         self._ids = responses.Ids(token)
-        self._custom = responses.custom_names(request)
+        self._tools = declared(request.tools)
         self._number = 0  # of the next event
         self._output: list[dict[str, Any]] = []
         self._open: dict[int, _Part] = {}
@@ -124,13 +124,13 @@ class Encoder:
                 return out + added
             case ToolCall():
                 out = self._end_message()
-                id = self._ids.item(responses.call_prefix(block, self._custom))
+                id = self._ids.item(responses.call_prefix(block, self._tools))
                 opening = ToolCall(block.id, block.name, extra=block.extra)
-                item = responses.call_item(opening, id, self._custom, "in_progress")
+                item = responses.call_item(opening, id, self._tools, "in_progress")
                 index, added = self._add(item)
                 part = self._open[event.index] = _Part(block, id, index, {})
                 part.extra = block.extra
-                if not responses.is_custom(block, self._custom):
+                if not is_custom(block, self._tools):
                     _frame_deltas(part, "function_call_arguments")
                 return out + added
             case Media(kind="image", data=data) if data:
@@ -230,14 +230,14 @@ class Encoder:
         block = part.block
         assert isinstance(block, ToolCall)  # noqa: S101 (for the type checker)
         call = ToolCall(block.id, block.name, text, block.extra)
-        item = responses.call_item(call, part.item_id, self._custom, "completed")
+        item = responses.call_item(call, part.item_id, self._tools, "completed")
         self._output[part.index] = item
         if item["type"] == "custom_tool_call":
-            text = custom_text(text)
+            text = item["input"]
             out = self._event("response.custom_tool_call_input.delta", **_where(part), delta=text)
             out += self._event("response.custom_tool_call_input.done", **_where(part), input=text)
         else:
-            name = {"name": block.name, "arguments": text}
+            name = {"name": item["name"], "arguments": text}
             out = self._event("response.function_call_arguments.done", **_where(part), **name)
         out += self._event("response.output_item.done", output_index=part.index, item=item)
         carrier = encode_carrier(part.block, extra)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses import responses, schemas
-from asgi_aiproxy.dialects.openai_responses.requests import custom_call
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.dialects.openai_responses.tools import decode_call
 from asgi_aiproxy.messages import (
     Block,
     BlockDelta,
@@ -180,17 +182,12 @@ class Decoder:
             case "reasoning":
                 self._added_reasoning(index, item)
             case "function_call":
-                call = ToolCall(
-                    str(item.get("call_id") or item.get("id") or ""),
-                    _parsing.get_text(item, "name"),
-                )
+                call = decode_call(responses.item_call_id(item), {**item, "arguments": ""})
                 yield from self._begin(index, call)
                 if arguments := _parsing.get_text(item, "arguments"):
                     yield from self._grow(index, call, arguments)
             case "custom_tool_call":
-                call = custom_call(
-                    str(item.get("call_id") or ""), _parsing.get_text(item, "name"), ""
-                )
+                call = decode_call(responses.item_call_id(item), item)
                 self._inputs[index] = call, []
 
     def _begin(self, key: Hashable, block: Block) -> Iterator[Event]:
@@ -284,7 +281,9 @@ class Decoder:
         for key in list(self._open):
             yield from self._close(key)
         for call, pieces in self._inputs.values():
-            yield from self._single(custom_call(call.id, call.name, "".join(pieces)))
+            item = {"type": "custom_tool_call", "name": call.name, "input": "".join(pieces)}
+            whole = decode_call(call.id, item)
+            yield from self._single(msgspec.structs.replace(whole, extra=call.extra))
         stop, word = responses.stop_reason(answer, self._called)
         self.ended = True
         yield MessageEnd(stop, self.usage, word)

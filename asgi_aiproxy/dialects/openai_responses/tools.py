@@ -1,0 +1,263 @@
+"""Tools of the Responses API: their declarations, choices and calls, read and written.
+
+The API knows two things that other vendors do not. A *custom* tool takes free text instead of JSON:
+others see a function with that text as its one argument. A *namespace* groups tools, as Codex does
+with the tools of an MCP server, and a call names the namespace and the tool apart: others see one
+function for each tool, under a name made of both (`flat_name`). Which function stands for what is
+kept in `Tool.extra` and `ToolCall.extra` (the members `custom`, `namespace`, `name` and `group`).
+
+https://platform.openai.com/docs/api-reference/responses/create (`tools`, `tool_choice`)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.openai_responses.schemas import NAME
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.messages import Tool, ToolCall, ToolChoice
+
+# The free text of a custom tool stands in this member of the arguments of other vendors' calls.
+CUSTOM_INPUT = "input"
+_CUSTOM_SCHEMA = {
+    "type": "object",
+    "properties": {CUSTOM_INPUT: {"type": "string"}},
+    "required": [CUSTOM_INPUT],
+    "additionalProperties": False,
+}
+_MAX_NAME = 64  # characters that every vendor takes
+_INVALID_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+
+Declared = Mapping[str, Mapping[str, Any]]
+
+
+# ── requests in ──────────────────────────────────────────────────────────────
+
+
+def flat_name(namespace: str, name: str, taken: Iterable[str] = ()) -> str:
+    """The one name for a tool of a namespace; it ends with a hash if the plain one will not do."""
+    joined = f"{namespace.removesuffix('__')}__{name}"
+    clean = _INVALID_IN_NAME.sub("_", joined)
+    if clean == joined and len(joined) <= _MAX_NAME and joined not in taken:
+        return joined
+    digest = hashlib.sha256(f"{namespace}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{clean[: _MAX_NAME - 9]}_{digest}"
+
+
+def decode_tools(
+    tools: list[dict[str, Any]] | tuple[()],
+) -> tuple[list[Tool], list[dict[str, Any]]]:
+    """The tools that the client runs, and those that only OpenAI runs. Raises APIError."""
+    found: list[Tool] = []
+    hosted: list[dict[str, Any]] = []
+    taken = {name for tool in tools if isinstance(name := tool.get("name"), str)}
+    for at, tool in enumerate(tools):
+        match tool.get("type"):
+            case "function" | "custom":
+                found.append(_tool(tool, f"tools[{at}]"))
+            case "namespace":
+                for each in _namespace(tool, f"tools[{at}]", taken):
+                    found.append(each)
+                    taken.add(each.name)
+            case _:
+                hosted.append(tool)
+    return found, hosted
+
+
+def _tool(tool: dict[str, Any], where: str) -> Tool:
+    name = tool.get("name")
+    if not isinstance(name, str) or not name:
+        raise _parsing.missing_field_error(f"{where}.name")
+    description = _parsing.get_text(tool, "description")
+    if tool.get("type") == "custom":
+        extra = {NAME: {"custom": tool}}
+        return Tool(name=name, description=description, schema=_CUSTOM_SCHEMA, extra=extra)
+    schema = tool.get("parameters")
+    if schema is not None and not isinstance(schema, dict):
+        message = f"Invalid type for '{where}.parameters': expected an object."
+        raise invalid(message, f"{where}.parameters", "invalid_type")
+    strict = tool.get("strict")
+    return Tool(
+        name=name,
+        description=description,
+        schema=schema,
+        strict=strict if isinstance(strict, bool) else None,
+    )
+
+
+def _namespace(group: dict[str, Any], where: str, taken: set[str]) -> Iterable[Tool]:
+    namespace = group.get("name")
+    if not isinstance(namespace, str) or not namespace:
+        raise _parsing.missing_field_error(f"{where}.name")
+    children = group.get("tools")
+    if not isinstance(children, list):
+        raise _parsing.missing_field_error(f"{where}.tools")
+    for at, child in enumerate(children):
+        place = f"{where}.tools[{at}]"
+        if not isinstance(child, dict) or child.get("type") not in ("function", "custom"):
+            message = (
+                f"Invalid value for '{place}': expected a tool of type 'function' or 'custom'."
+            )
+            raise invalid(message, place, "invalid_value")
+        tool = _tool(child, place)
+        own = {**tool.extra.get(NAME, {}), "namespace": namespace, "name": tool.name}
+        yield Tool(
+            name=flat_name(namespace, tool.name, taken),
+            description=tool.description,
+            schema=tool.schema,
+            strict=tool.strict,
+            extra={NAME: {**own, "group": group}},
+        )
+
+
+def decode_choice(choice: str | dict[str, Any] | None, tools: list[Tool]) -> ToolChoice | None:
+    """Read `tool_choice`; None if only OpenAI can follow it. Raises APIError."""
+    match choice:
+        case "auto" | "none" | "required":
+            return ToolChoice(choice)
+        case {"type": "function" | "custom", "name": str(name)}:
+            names = _chosen(choice, tools)
+            if not names:
+                message = f"Tool choice '{name}' not found in 'tools' parameter."
+                raise invalid(message, "tool_choice")
+            return ToolChoice("required", names)
+        case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(allowed)}:
+            chosen = [name for tool in allowed for name in _chosen(tool, tools)]
+            return ToolChoice(mode, tuple(dict.fromkeys(chosen)))
+        case str(word):
+            raise invalid(
+                f"Invalid value: '{word}'. Supported values are: 'none', 'auto', and 'required'.",
+                "tool_choice",
+                "invalid_value",
+            )
+    return None
+
+
+def _chosen(choice: Any, tools: list[Tool]) -> tuple[str, ...]:
+    """The names of the functions that a choice means: one, or all of a namespace."""
+    match choice:
+        case {"type": "namespace", "name": str(namespace)}:
+            return tuple(t.name for t in tools if _own(t).get("namespace") == namespace)
+        case {"name": str(name), "namespace": str(namespace)}:
+            return tuple(t.name for t in tools if _apart(t) == (namespace, name))
+        case {"name": str(name)}:
+            exact = tuple(tool.name for tool in tools if tool.name == name)
+            return exact or tuple(t.name for t in tools if _own(t).get("name") == name)[:1]
+    return ()
+
+
+def _own(tool: Tool) -> Mapping[str, Any]:
+    own: Mapping[str, Any] = tool.extra.get(NAME, {})
+    return own
+
+
+def _apart(tool: Tool) -> tuple[str, str]:
+    own = _own(tool)
+    return own.get("namespace", ""), own.get("name", tool.name)
+
+
+def decode_call(call_id: str, item: Mapping[str, Any], tools: Iterable[Tool] = ()) -> ToolCall:
+    """The call in an item of type `function_call` or `custom_tool_call`.
+
+    `tools` are those of the request, whose names for the tools of namespaces are used.
+    """
+    name, namespace = _parsing.get_text(item, "name"), _parsing.get_text(item, "namespace")
+    own: dict[str, Any] = {}
+    if namespace:
+        own = {"namespace": namespace, "name": name}
+        known = (tool.name for tool in tools if _apart(tool) == (namespace, name))
+        name = next(known, "") or flat_name(namespace, name)
+    arguments = _parsing.get_text(item, "arguments")
+    if item.get("type") == "custom_tool_call":
+        own["custom"] = True
+        arguments = _json.dumps({CUSTOM_INPUT: _parsing.get_text(item, "input")}).decode()
+    return ToolCall(call_id, name, arguments, {NAME: own} if own else {})
+
+
+def custom_text(arguments: str) -> str:
+    """The free text in the arguments of a custom tool's call, however the model wrote them."""
+    found = _parsing.parse_object(arguments)
+    if found is not None and isinstance(found.get(CUSTOM_INPUT), str):
+        return str(found[CUSTOM_INPUT])
+    return arguments
+
+
+# ── out again ────────────────────────────────────────────────────────────────
+
+
+def declared(tools: Iterable[Tool]) -> Declared:
+    """What this API says of tools beyond their names, for those where it says more."""
+    return {tool.name: own for tool in tools if (own := _own(tool))}
+
+
+def is_custom(call: ToolCall, tools: Declared) -> bool:
+    """Whether a call is of a tool whose input is free text."""
+    return "custom" in tools.get(call.name, ()) or "custom" in call.extra.get(NAME, ())
+
+
+def own_name(name: str, own: Mapping[str, Any]) -> dict[str, str]:
+    """The members that name a tool: `name`, and `namespace` if it is in one."""
+    if "namespace" not in own:
+        return {"name": name}
+    return {"name": own["name"], "namespace": own["namespace"]}
+
+
+def call_item(call: ToolCall, tools: Declared) -> dict[str, Any]:
+    """The members of a call of a function or of a custom tool that say what is called."""
+    own = {**call.extra.get(NAME, {}), **tools.get(call.name, {})}
+    named = {"call_id": call.id, **own_name(call.name, own)}
+    if is_custom(call, tools):
+        text = custom_text(call.arguments) if call.arguments else ""
+        return {"type": "custom_tool_call", "input": text, **named}
+    return {"type": "function_call", "arguments": call.arguments, **named}
+
+
+def encode_tools(tools: Iterable[Tool], *, as_request: bool) -> list[dict[str, Any]]:
+    """The declarations of tools: for a request, or as an answer repeats them."""
+    out: list[dict[str, Any]] = []
+    groups: dict[str, dict[str, Any]] = {}
+    for tool in tools:
+        own = _own(tool)
+        name = own.get("name", tool.name)
+        made = dict(own["custom"]) if "custom" in own else _function(tool, name, as_request)
+        group = own.get("group")
+        if group is None:
+            out.append(made)
+        elif group["name"] in groups:
+            groups[group["name"]]["tools"].append(made)
+        else:
+            groups[group["name"]] = {**group, "tools": [made]}
+            out.append(groups[group["name"]])
+    return out
+
+
+def _function(tool: Tool, name: str, as_request: bool) -> dict[str, Any]:
+    out: dict[str, Any] = {"type": "function", "name": name}
+    if tool.description or not as_request:
+        out["description"] = tool.description or None
+    out["parameters"] = tool.schema
+    if as_request and not tool.schema:
+        out["parameters"] = {"type": "object", "properties": {}}
+    out["strict"] = bool(tool.strict)  # left out, it would mean true
+    return out
+
+
+def encode_choice(choice: ToolChoice, tools: Declared) -> Any:
+    """`tool_choice` for a request, or as an answer repeats it."""
+    named = [
+        {
+            "type": "custom" if "custom" in tools.get(name, ()) else "function",
+            **own_name(name, tools.get(name, {})),
+        }
+        for name in choice.names
+    ]
+    if not named:
+        return choice.mode
+    if len(named) == 1 and choice.mode == "required":
+        return named[0]
+    return {"type": "allowed_tools", "mode": choice.mode, "tools": named}

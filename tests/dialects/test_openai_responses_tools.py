@@ -1,0 +1,174 @@
+"""Tools that are grouped in namespaces, as Codex groups those of an MCP server."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from asgi_aiproxy.dialects import OpenAIChat, OpenAIResponses
+from asgi_aiproxy.dialects.base import Operation
+from asgi_aiproxy.dialects.openai_responses.tools import decode_tools
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import SSEFramer
+from asgi_aiproxy.messages import Request, Response, ToolCall, ToolChoice, fold, unfold
+from tests.scenarios import cut
+
+DIALECT = OpenAIResponses(now=lambda: 1_700_000_000.5, new_id=lambda: "new")
+OPERATION = Operation("responses", "/responses", chat=True)
+
+READ = {"type": "function", "name": "read", "description": "Reads.", "parameters": {}}
+PATCH = {"type": "custom", "name": "patch", "description": "Patches."}
+FILES = {"type": "namespace", "name": "mcp__files__", "description": "Files.", "tools": []}
+WEB = {"type": "namespace", "name": "web", "description": "The web.", "tools": [READ]}
+TOOLS = [{**FILES, "tools": [READ, PATCH]}, WEB, READ]
+
+
+def read(**body: Any) -> Request:
+    data = json.dumps({"model": "m", "input": "Hi.", "tools": TOOLS, **body}).encode()
+    return DIALECT.decode_request(OPERATION, data)
+
+
+def test_each_tool_of_a_namespace_is_a_function_for_other_vendors() -> None:
+    body = OpenAIChat().encode_request(read()).body
+    names = [tool["function"]["name"] for tool in body["tools"]]
+    assert names == ["mcp__files__read", "mcp__files__patch", "web__read", "read"]
+    assert body["tools"][0]["function"]["description"] == "Reads."
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("called", "expected"),
+    [
+        ("mcp__files__read", ("function_call", "mcp__files__", "read")),
+        ("mcp__files__patch", ("custom_tool_call", "mcp__files__", "patch")),
+        ("web__read", ("function_call", "web", "read")),
+        ("read", ("function_call", None, "read")),
+    ],
+)
+def test_a_call_names_its_namespace_and_its_tool_apart(
+    streamed: bool, called: str, expected: tuple[str, str | None, str]
+) -> None:
+    request = read(stream=streamed)
+    call = ToolCall("c1", called, '{"input":"x"}')
+    answer = Response(id="a", model="m", blocks=(call,))
+    events = list(_answered(request, answer, streamed=streamed))
+    for item in events:
+        assert (item["type"], item.get("namespace"), item["name"]) == expected
+    history = [*events[-1:], _result(events[-1])]
+    sent = OpenAIChat().encode_request(read(input=history)).body["messages"]
+    assert sent[0]["tool_calls"][0]["function"]["name"] == called  # as it was declared
+    assert sent[1]["tool_call_id"] == "c1"
+
+
+def _answered(request: Request, answer: Response, *, streamed: bool) -> Iterator[dict[str, Any]]:
+    """The item of a call, as often as the answer shows it."""
+    if not streamed:
+        yield json.loads(DIALECT.encode_response(answer, request))["output"][0]
+        return
+    encoder = DIALECT.encoder(request)
+    data = b"".join([encoder.feed(event) for event in unfold(answer)])
+    for event in map(json.loads, cut(SSEFramer(), [data])):
+        if "item" in event:
+            yield event["item"]
+        if event["type"] == "response.function_call_arguments.done":
+            assert event["name"] in ("read",)
+    yield event["response"]["output"][0]
+
+
+def _result(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": f"{item['type']}_output", "call_id": item["call_id"], "output": "done"}
+
+
+def test_a_call_of_an_earlier_turn_keeps_its_name_when_its_namespace_is_gone() -> None:
+    item = {"type": "function_call", "call_id": "c", "name": "stat", "namespace": "mcp__old__"}
+    (message,) = read(input=[{**item, "arguments": "{}"}]).messages
+    (call,) = message.parts
+    assert isinstance(call, ToolCall)
+    assert call.name == "mcp__old__stat"
+
+
+def test_an_answer_repeats_the_namespaces_and_the_own_api_gets_them_back() -> None:
+    answer = json.loads(DIALECT.encode_response(Response(id="a", model="m"), read()))
+    assert [tool["name"] for tool in answer["tools"]] == ["mcp__files__", "web", "read"]
+    assert [tool["name"] for tool in answer["tools"][0]["tools"]] == ["read", "patch"]
+    call = {"type": "function_call", "call_id": "c", "name": "read", "namespace": "web"}
+    sent = DIALECT.encode_request(read(input=[{**call, "arguments": "{}"}])).body
+    assert [tool["name"] for tool in sent["tools"]] == ["mcp__files__", "web", "read"]
+    assert (sent["input"][0]["namespace"], sent["input"][0]["name"]) == ("web", "read")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_of_a_namespace_is_read_from_an_answer(streamed: bool) -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "read", "namespace": "web"}
+    item = {"id": "fc_1", "status": "completed", "arguments": "{}", **call}
+    if streamed:
+        decoder = DIALECT.decoder()
+        answer = {"id": "r", "model": "m", "output": [item], "status": "completed"}
+        frames = [
+            {"type": "response.created", "response": {**answer, "output": []}},
+            {"type": "response.output_item.added", "output_index": 0, "item": item},
+            {"type": "response.output_item.done", "output_index": 0, "item": item},
+            {"type": "response.completed", "response": answer},
+        ]
+        events = [e for frame in frames for e in decoder.feed(json.dumps(frame).encode())]
+        blocks = fold([*events, *decoder.close()]).blocks
+    else:
+        body = {"id": "r", "model": "m", "output": [item], "status": "completed"}
+        blocks = DIALECT.decode_response(json.dumps(body).encode()).blocks
+    named = {"openai_responses": {"namespace": "web", "name": "read"}}
+    assert blocks == (ToolCall("c", "web__read", "{}", named),)
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ({"type": "function", "name": "read", "namespace": "web"}, ("web__read",)),
+        ({"type": "function", "name": "read"}, ("read",)),
+        ({"type": "custom", "name": "patch"}, ("mcp__files__patch",)),
+    ],
+)
+def test_a_tool_of_a_namespace_can_be_forced(choice: dict[str, str], names: tuple[str]) -> None:
+    assert read(tool_choice=choice).tool_choice == ToolChoice("required", names)
+
+
+def test_a_namespace_can_be_allowed_as_a_whole() -> None:
+    allowed = [{"type": "namespace", "name": "mcp__files__"}, {"type": "function", "name": "read"}]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": allowed}
+    names = ("mcp__files__read", "mcp__files__patch", "read")
+    assert read(tool_choice=choice).tool_choice == ToolChoice("auto", names)
+
+
+@pytest.mark.parametrize(
+    ("group", "param"),
+    [
+        ({"type": "namespace", "tools": []}, "tools[0].name"),
+        ({"type": "namespace", "name": "n"}, "tools[0].tools"),
+        ({**FILES, "tools": [READ, 1]}, "tools[0].tools[1]"),
+        ({**FILES, "tools": [{"type": "web_search"}]}, "tools[0].tools[0]"),
+        ({**FILES, "tools": [{"type": "function"}]}, "tools[0].tools[0].name"),
+        ({**FILES, "tools": [{**READ, "parameters": 1}]}, "tools[0].tools[0].parameters"),
+    ],
+)
+def test_what_is_wrong_in_a_namespace_is_named(group: dict[str, Any], param: str) -> None:
+    with pytest.raises(APIError) as caught:
+        read(tools=[group])
+    assert (caught.value.param, caught.value.status) == (param, 400)
+
+
+names = st.text(min_size=1, max_size=70) | st.sampled_from(["a", "a__b", "b", "a__", "b__c", "_"])
+
+
+@given(st.lists(st.tuples(names, names), min_size=1, max_size=8, unique=True), st.lists(names))
+def test_functions_of_namespaces_have_valid_names_of_their_own(
+    pairs: list[tuple[str, str]], plain: list[str]
+) -> None:
+    groups = [{**FILES, "name": group, "tools": [{**READ, "name": name}]} for group, name in pairs]
+    tools, _ = decode_tools([*groups, *({**READ, "name": name} for name in dict.fromkeys(plain))])
+    found = [tool.name for tool in tools]
+    assert len(set(found)) == len(found)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) for name in found[: len(pairs)])
