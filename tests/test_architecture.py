@@ -167,6 +167,7 @@ MAY: dict[str, set[str]] = {
         "quotas",
         "retry_after",
         "stores",
+        "upstream",
     },
     "admin": {
         "_asgi",

@@ -38,7 +38,9 @@ class AdmissionControl(Protocol):
     """For one exchange.
 
     One that has an attribute `estimates` which is False admits calls without regard to what they
-    ask for: then their bodies need not be inspected for it.
+    ask for: then their bodies need not be inspected for it. One that has a coroutine method
+    `extend(record)` is called with the record so far each time a vendor reports usage within an
+    open WebSocket session; it raises APIError to end the session.
     """
 
     async def admit(

@@ -47,7 +47,7 @@ class Authenticate(Middleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one scope on, or answer 401."""
         if scope["type"] not in ("http", "websocket"):
-            await self._other(scope, receive, send)
+            await self._pass_other_scope(scope, receive, send)
             return
         try:
             principal = await self._who(scope)

@@ -27,7 +27,7 @@ class Middleware:
         if isinstance(self.app, AbstractAsyncContextManager):
             await self.app.__aexit__(None, None, None)
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_other_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is no request: with `lifespan` this opens and closes, too."""
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)

@@ -57,7 +57,7 @@ class Health(Middleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope, or pass it on."""
         if scope["type"] != "http":
-            await self._other(scope, receive, send)
+            await self._pass_other_scope(scope, receive, send)
             return
         path = scope["path"]
         asked = path.endswith((self._health, self._ready)) and scope["method"] in ("GET", "HEAD")

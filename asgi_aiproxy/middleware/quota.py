@@ -91,7 +91,7 @@ class Quota(Middleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one scope on, or answer 429."""
         if scope["type"] not in ("http", "websocket"):
-            await self._other(scope, receive, send)
+            await self._pass_other_scope(scope, receive, send)
             return
         principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         limits = self._limits if principal.limits == NO_LIMITS else principal.limits

@@ -8,12 +8,11 @@ import math
 from asgi_aiproxy.credentials import SecretRedactor, StreamRedactor
 from asgi_aiproxy.errors import APIError, error_kind_for_status
 from asgi_aiproxy.upstream.base import Headers, UpstreamResponse, header
-from asgi_aiproxy.upstream.content_encoding import content_decoder
+from asgi_aiproxy.upstream.content_encoding import decode_body
 
 # Longer than any vendor's page about an error.
 _LONGEST = 256 * 1024
 _WHEN = frozenset({"retry-after", "retry-after-ms"})
-_CODED = frozenset({"content-encoding", "content-length"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
@@ -80,7 +79,7 @@ class BufferedResponse:
         body, headers = b"".join(pieces), answer.headers
         if blot is not None:
             if body and header(headers, "content-encoding"):
-                headers, body = _decoded(list(headers), body)
+                headers, body = decode_body(list(headers), body, max_decoded=_LONGEST)
             body = blot.data(body)
         if body:  # (an answer to HEAD keeps the length of what it stands for)
             headers = [pair for pair in headers if pair[0] not in _FRAMING]
@@ -102,18 +101,3 @@ class BufferedResponse:
 
     async def aclose(self) -> None:
         """Nothing is open."""
-
-
-def _decoded(headers: Headers, body: bytes) -> tuple[Headers, bytes]:
-    """An answer without its content codings; without a body if they cannot be undone."""
-    try:
-        headers, undo = content_decoder(list(headers), most=_LONGEST)
-        pieces = [body] if undo is None else []
-        if undo is not None:
-            undo.feed(body)
-            while piece := undo.next():
-                pieces.append(piece)
-            undo.close()
-    except APIError:
-        return [pair for pair in headers if pair[0] not in _CODED], b""
-    return headers, b"".join(pieces)

@@ -86,7 +86,7 @@ class PassthroughProxy:
         max_message: int = 16 * MiB,
         forwarded: Forwarded | None = None,
         keep_host: bool = False,
-        own_keys: bool = False,
+        allow_client_keys: bool = False,
         ca: str | Path | bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -124,7 +124,7 @@ class PassthroughProxy:
         )
         self._routes = Routes(self._site)
         self._sockets = WebSocketLimits(max_message=max_message, connect=limits.connect, ca=ca)
-        self._own_keys = own_keys
+        self._allow_client_keys = allow_client_keys
         self._users = 0
 
     def __repr__(self) -> str:
@@ -147,7 +147,9 @@ class PassthroughProxy:
             await self._other(scope, receive, send)
             return
         try:
-            asked = parse_request(scope, self._site, self._routes, own_keys=self._own_keys)
+            asked = parse_request(
+                scope, self._site, self._routes, allow_client_keys=self._allow_client_keys
+            )
             if asked.upgrade and asked.upgrade.strip().lower() == "websocket":
                 await self._refuse_upgrade(scope, send)
                 return
@@ -194,7 +196,9 @@ class PassthroughProxy:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         bridge = WebSocketBridge(self._ways, self._sockets, scope, receive, send)
         try:
-            asked = parse_request(scope, self._site, self._routes, own_keys=self._own_keys)
+            asked = parse_request(
+                scope, self._site, self._routes, allow_client_keys=self._allow_client_keys
+            )
         except APIError as error:
             await bridge.refuse(self._site.face, error)
             return

@@ -135,7 +135,7 @@ _REQUEST_ID = "x-request-id"
 
 
 def parse_request(
-    scope: Scope, site: ProxyTarget, routes: Routes, *, own_keys: bool
+    scope: Scope, site: ProxyTarget, routes: Routes, *, allow_client_keys: bool
 ) -> ProxyRequest:
     """What a scope asks of `site`. Raises APIError if it may not pass."""
     policy = site.policy
@@ -164,7 +164,7 @@ def parse_request(
             query = strip_from_query(query, shown) if query else query
         if subprotocols:
             subprotocols = tuple(strip_from_subprotocols(subprotocols, shown))
-    own_key = _own_key(scope) if own_keys else ""
+    own_key = _own_key(scope) if allow_client_keys else ""
     if own_key:
         headers += [(name, value) for name, value in _decoded(scope["headers"]) if name in ACCOUNTS]
     if not policy.encoded:

@@ -84,24 +84,25 @@ def _tells(content_type: str) -> bool:
 
 
 class SessionUsage:
-    """Adds up the usage that the events of a session tell, one answer after the other."""
+    """Sum of the usage that the events of a WebSocket session report, and the first model named."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.model = ""
 
-    def feed(self, text: str) -> None:
-        """See one event."""
+    def feed(self, text: str) -> bool:
+        """Read one event; returns whether it reported usage."""
         if '"usage' not in text and (self.model or '"model"' not in text):
-            return
+            return False
         try:
-            model, found = extract_usage_from_event(text)
-        except Exception:  # the session is none the worse for it
-            logger.exception("what an event of a session reports of its usage is unreadable")
-            return
+            model, reported = extract_usage_from_event(text)
+        except Exception:  # the session goes on without it
+            logger.exception("the usage in an event of a session is unreadable")
+            return False
         self.model = self.model or model
-        if found is not None:
-            before = self.usage or Usage()
-            names = Usage.__struct_fields__
-            both = {name: getattr(before, name) + getattr(found, name) for name in names}
-            self.usage = Usage(**both)
+        if reported is None:
+            return False
+        total = self.usage or Usage()
+        names = Usage.__struct_fields__
+        self.usage = Usage(**{n: getattr(total, n) + getattr(reported, n) for n in names})
+        return True

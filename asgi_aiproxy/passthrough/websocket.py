@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_aiproxy")
 
 _AFTER = "retry-after"
-_GOING_AWAY, _NOT_ALLOWED, _TOO_BIG, _BROKE = 1001, 1008, 1009, 1011
+_GOING_AWAY, _NOT_ALLOWED, _TOO_BIG, _BROKE, _TRY_AGAIN_LATER = 1001, 1008, 1009, 1011, 1013
 _MAX_REASON = 123  # bytes (RFC 6455, 5.5)
 _PATIENCE = 5.0  # seconds that the upstream has for its part of a good-bye
 _QUEUE = 4  # messages of the upstream's that may wait for a slow client
@@ -80,6 +80,7 @@ class WebSocketBridge:
         self._receive = receive
         self._send = send
         self._sum = SessionUsage()
+        self._gate: AdmissionControl | None = scope.get(GATE_KEY)
         self._guard: SessionGuard | None = None
 
     async def refuse(self, face: InboundDialect, error: APIError) -> None:
@@ -91,7 +92,7 @@ class WebSocketBridge:
     async def run(self, asked: ProxyRequest) -> None:
         """Connect both sides, until one of them ends it."""
         books = ExchangeRecord(asked, self._ways.clock)
-        gate: AdmissionControl | None = self._scope.get(GATE_KEY)
+        gate = self._gate
         # What is said later is the upstream's: a model that is not in the URL is not known.
         fixed = asked.site.sessions.match_name("GET", asked.route.path) is not None
         models = [*asked.route.models, *_query(asked, "model")] if fixed else []
@@ -331,8 +332,7 @@ class WebSocketBridge:
                     self._guard.check(data)
                 except APIError as error:
                     books.error = error
-                    why = error.message.encode()[:_MAX_REASON].decode("utf-8", "ignore")
-                    return _NOT_ALLOWED, why
+                    return _NOT_ALLOWED, _reason(error)
             try:
                 await upstream.send(data)
             except ConnectionClosed:
@@ -347,17 +347,22 @@ class WebSocketBridge:
         try:
             while True:
                 data = await upstream.recv()
+                refusal = None
                 if isinstance(data, str):
-                    self._sum.feed(data)
+                    if self._sum.feed(data):
+                        refusal = await self._extend(books)
                     if blot is not None and may_quote(data):
                         data = blot.text(data)
                     await self._say({"type": "websocket.send", "text": data})
                 else:
                     if len(data) < _TOLD and data[:1] == b"{":  # Google's events are binary
-                        self._sum.feed(data.decode("utf-8", "replace"))
+                        if self._sum.feed(data.decode("utf-8", "replace")):
+                            refusal = await self._extend(books)
                         if blot is not None and may_quote(data):
                             data = blot.data(data)
                     await self._say({"type": "websocket.send", "bytes": data})
+                if refusal is not None:
+                    return refusal
         except ConnectionClosed as closed:
             if closed.rcvd is not None:
                 books.finished = True
@@ -365,6 +370,23 @@ class WebSocketBridge:
             books.error = APIError(ErrorKind.UPSTREAM, "The upstream's WebSocket broke.")
             too_big = closed.sent is not None and closed.sent.code == _TOO_BIG
             return _TOO_BIG if too_big else _BROKE, "the upstream broke off"
+
+    async def _extend(self, books: ExchangeRecord) -> tuple[int, str] | None:
+        """Reserve more of the caller's budget if what was reserved is used up.
+
+        Returns the close code and reason if that is refused.
+        """
+        extend = getattr(self._gate, "extend", None)
+        usage = plausible_usage(self._sum.usage)
+        if extend is None or usage is None:
+            return None
+        try:
+            await extend(books.record(self._sum.model, usage))
+        except APIError as error:
+            books.error = error
+            code = _TRY_AGAIN_LATER if error.kind is ErrorKind.OVERLOADED else _NOT_ALLOWED
+            return code, _reason(error)
+        return None
 
     async def _say(self, message: Message) -> None:
         try:
@@ -383,6 +405,11 @@ def _told(answer: Response) -> Headers:
 
 def _close(code: int, reason: str) -> Message:
     return {"type": "websocket.close", "code": code, "reason": reason}
+
+
+def _reason(error: APIError) -> str:
+    """The message of an error, cut to what a close frame carries."""
+    return error.message.encode()[:_MAX_REASON].decode("utf-8", "ignore")
 
 
 def _sendable(code: int) -> int:

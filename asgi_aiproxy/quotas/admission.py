@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from random import getrandbits
 
 import msgspec
@@ -31,6 +32,9 @@ from asgi_aiproxy.usage.record import Outcome, UsageRecord
 _NOTHING = Usage()
 _MOST = 2**53 - 1  # what a Lua number holds whole
 
+# What was admitted in the store, and, while that is away, in this process.
+Taken = tuple[Admitted, Admitted | None]
+
 
 class CallAdmission:
     """A `Gate`: the limits of one caller, for one exchange.
@@ -47,7 +51,7 @@ class CallAdmission:
         self._operation = ""
         self._sent: Callable[[], Sequence[SentRequest]] = lambda: ()
         self._sizes: Sequence[RequestSize] | None = None
-        self._taken: list[tuple[Admitted, Admitted | None]] = []  # in the store, and here
+        self._taken: list[Taken] = []
         self._entered = False
         self._settled = False
         self._refused = False
@@ -83,6 +87,38 @@ class CallAdmission:
                 self._principal, limits, most, lambda budget: self._most(budget, sizes), now
             )
         await self._take(grants)
+
+    async def extend(self, record: UsageRecord) -> None:
+        """Reserve more of the budgets once an open session has used what it reserved.
+
+        `record` has the usage that the provider reported so far. The new reservation covers what
+        was used beyond the earlier ones, and as much again as the session was admitted with.
+        Raises APIError if a budget refuses it, or if the store is unavailable (`budgets_away`).
+        """
+        if not self._targets or not self._limits.budgets:
+            return
+        used = self._costs(record, record.usage or _NOTHING)
+        reserved = {unit: self._reserved(unit) for unit in used}
+        now, sizes = self._limiter.clock(), self._known()
+        grants: list[Grant] = [
+            by.reserve(
+                self._principal,
+                budget,
+                min(spent - reserved[budget.unit] + self._most(budget, sizes), _MOST),
+                now,
+            )
+            for budget in self._limits.budgets
+            if (spent := used.get(budget.unit)) and spent >= reserved[budget.unit]
+        ]
+        try:
+            await self._take(grants)
+        except APIError:
+            self._refused = True
+            raise
+
+    def _reserved(self, unit: str) -> int:
+        """How much of each budget in `unit` all admissions of this exchange reserved."""
+        return sum(_reservation(admitted, unit) for admitted, _ in self._taken)
 
     def _known(self) -> Sequence[RequestSize]:
         """The sizes of what may leave."""
@@ -189,14 +225,13 @@ class CallAdmission:
     def settle(self, record: UsageRecord, passed: ResponseSample = EMPTY_SAMPLE) -> UsageRecord:
         """Book how the exchange ended; returns the record with what it cost."""
         principal, limiter = self._principal, self._limiter
-        units = limiter.units_of(self._limits)
-        costs: dict[str, int | None] = dict.fromkeys(units, 0)
+        costs: dict[str, int | None] = dict.fromkeys(limiter.units_of(self._limits), 0)
+        if self._refused:
+            record = msgspec.structs.replace(record, outcome=Outcome.REFUSED)
         if self._targets:
             known = self._sizes is not None
             reckoned = billable_usage(record, lambda: self._size_of(record), passed, known=known)
-            costs = {
-                unit: self._cost(limiter.tariffs[unit], record, reckoned.usage) for unit in units
-            }
+            costs = self._costs(record, reckoned.usage)
         else:
             reckoned = BillableUsage(record.usage or _NOTHING)
         usage = reckoned.usage
@@ -204,10 +239,11 @@ class CallAdmission:
             self._settled = True
             paid = dict.fromkeys(costs, 0) if reckoned.not_charged else costs
             tokens = min(max(usage.input + usage.output, 0), _MOST)
-            self._end(lambda grant: _used(grant, tokens, paid))
+            for taken, share in zip(self._taken, _shares(self._taken, paid), strict=True):
+                self._end(taken, partial(_used, tokens=tokens, paid=share))
+            self._taken.clear()
         return msgspec.structs.replace(
             record,
-            outcome=Outcome.REFUSED if self._refused else record.outcome,
             usage=usage if reckoned.estimated else record.usage,
             estimated=reckoned.estimated,
             not_charged=reckoned.not_charged,
@@ -221,7 +257,14 @@ class CallAdmission:
         """End what nobody settled: it is taken to have used what was asked for."""
         if not self._settled:
             self._settled = True
-            self._end(lambda grant: None)
+            for taken in self._taken:
+                self._end(taken, lambda grant: None)
+            self._taken.clear()
+
+    def _costs(self, record: UsageRecord, usage: Usage) -> dict[str, int | None]:
+        """The cost of `usage` in each unit; None where the model has no price."""
+        tariffs, units = self._limiter.tariffs, self._limiter.units_of(self._limits)
+        return {unit: self._cost(tariffs[unit], record, usage) for unit in units}
 
     def _cost(self, tariff: Pricing, record: UsageRecord, usage: Usage) -> int | None:
         """What was used costs, by the name of the model that has a price.
@@ -241,13 +284,12 @@ class CallAdmission:
                 return min(max(cost, 0), _MOST)  # whatever a provider says
         return None
 
-    def _end(self, used: Callable[[Grant], int | None]) -> None:
-        """Settle all that was taken; where `used` is None it is what was asked for."""
-        for admitted, here in self._taken:
-            self._limiter.settler.put(admitted, _actual(admitted, used))
-            if here is not None and here.grants:
-                self._limiter.settler_here.put(here, _actual(here, used))
-        self._taken.clear()
+    def _end(self, taken: Taken, used: Callable[[Grant], int | None]) -> None:
+        """Settle one admission; where `used` is None it used what it reserved."""
+        admitted, here = taken
+        self._limiter.settler.put(admitted, _actual(admitted, used))
+        if here is not None and here.grants:
+            self._limiter.settler_here.put(here, _actual(here, used))
 
 
 def _not_priced(provider: str, model: str) -> APIError:
@@ -264,8 +306,42 @@ def _actual(admitted: Admitted, used: Callable[[Grant], int | None]) -> dict[Gra
     return {grant: amount for grant in admitted.grants if (amount := used(grant)) is not None}
 
 
+def _reservation(admitted: Admitted, unit: str) -> int:
+    """How much an admission reserved of each budget in `unit`: the same of all of them."""
+    return max(
+        (
+            grant.amount
+            for grant in admitted.grants
+            if isinstance(grant, BudgetReservation) and _unit(grant) == unit
+        ),
+        default=0,
+    )
+
+
+def _shares(
+    taken: Sequence[Taken], paid: Mapping[str, int | None]
+) -> Iterator[Mapping[str, int | None]]:
+    """What each admission pays: up to what it reserved, and the last one the remainder."""
+    remaining = dict(paid)
+    for admitted, _ in taken[:-1]:
+        share = {
+            unit: cost if cost is None else min(cost, _reservation(admitted, unit))
+            for unit, cost in remaining.items()
+        }
+        yield share
+        for unit, cost in share.items():
+            if (left := remaining[unit]) is not None:
+                remaining[unit] = left - (cost or 0)
+    if taken:
+        yield remaining
+
+
+def _unit(grant: BudgetReservation) -> str:
+    return grant.name.split(":")[-2]
+
+
 def _used(grant: Grant, tokens: int, paid: Mapping[str, int | None]) -> int | None:
     """What was used of a grant; None if it is what was asked for."""
     if isinstance(grant, BudgetReservation):
-        return paid.get(grant.name.split(":")[-2])
+        return paid.get(_unit(grant))
     return tokens if isinstance(grant, RateLimit) and grant.name.endswith(":tpm") else None

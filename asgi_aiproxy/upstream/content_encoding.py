@@ -1,9 +1,9 @@
-"""Undoing the content codings of answers that are encoded although nobody asked for it.
+"""Decode content codings (gzip, deflate, br, zstd) within a bound on the decoded size.
 
-A few bytes can stand for gigabytes. So a decoder is never asked for all that its input means: it is
-given a small slice of that, and gives at most 256 KiB at a time, which leave before there are more.
-What all of them together may be is limited, for each coding of an answer that has several. Reading
-lets the event loop go on between two pieces.
+A few compressed bytes can expand to gigabytes. So a decoder gets 4 KiB of input at a time and
+returns at most 256 KiB, which are passed on before it decodes more. The sum is limited as well
+(`max_decoded`), separately for each coding of a response that has several. Reading yields to the
+event loop between two pieces.
 
 https://www.rfc-editor.org/rfc/rfc9110#section-8.4
 """
@@ -50,15 +50,15 @@ class ContentDecoder:
     """Takes encoded bytes by `feed`, and gives what they mean by `next`, in pieces.
 
     `codings` are in the order in which they are to be undone. Raises APIError on codings that are
-    not known, on data that is not valid, and above `most` bytes.
+    not known, on data that is not valid, and above `max_decoded` bytes.
     """
 
     __slots__ = ("_first", "_last")
 
-    def __init__(self, codings: list[str], most: int) -> None:
-        self._last = self._first = _Stage(codings[0], most, None)
+    def __init__(self, codings: list[str], max_decoded: int) -> None:
+        self._last = self._first = _Stage(codings[0], max_decoded, None)
         for coding in codings[1:]:
-            self._last = _Stage(coding, most, self._last)
+            self._last = _Stage(coding, max_decoded, self._last)
 
     def feed(self, data: bytes) -> None:
         """Some more of the encoded bytes."""
@@ -85,11 +85,11 @@ class ContentDecoder:
 
 
 def content_decoder(
-    headers: list[tuple[str, str]], *, raw: bool = False, most: int = MAX_DECODED
+    headers: list[tuple[str, str]], *, raw: bool = False, max_decoded: int = MAX_DECODED
 ) -> tuple[Headers, ContentDecoder | None]:
     """The headers of the decoded answer, and what decodes it. Raises APIError on the unknown.
 
-    A `raw` answer is left as it is. `most` is how many bytes it may be when it is decoded.
+    A `raw` answer is left as it is. `max_decoded` is how many bytes it may be when it is decoded.
     """
     if raw:
         return headers, None
@@ -101,17 +101,39 @@ def content_decoder(
             ErrorKind.UPSTREAM,
             f"The provider's answer has more than {_MOST_CODINGS} content codings.",
         )
-    undo = ContentDecoder(codings[::-1], most)  # the last was put on last
-    left = [pair for pair in headers if pair[0] not in ("content-encoding", "content-length")]
-    return left, undo
+    undo = ContentDecoder(codings[::-1], max_decoded)  # the last was put on last
+    return _without_coding(headers), undo
+
+
+def decode_body(headers: Headers, body: bytes, *, max_decoded: int) -> tuple[Headers, bytes]:
+    """Decode a whole body; returns its headers without the content codings, and the body.
+
+    The body is empty if it cannot be decoded, or is longer than `max_decoded` bytes then.
+    """
+    try:
+        decoded_headers, decoder = content_decoder(list(headers), max_decoded=max_decoded)
+        if decoder is None:
+            return decoded_headers, body
+        decoder.feed(body)
+        pieces = []
+        while piece := decoder.next():
+            pieces.append(piece)
+        decoder.close()
+    except APIError:
+        return _without_coding(headers), b""
+    return decoded_headers, b"".join(pieces)
+
+
+def _without_coding(headers: Headers) -> Headers:
+    return [pair for pair in headers if pair[0] not in ("content-encoding", "content-length")]
 
 
 class _Stage:
     """Undoes one coding of what `before` gives, or of what it is fed."""
 
-    def __init__(self, coding: str, most: int, before: _Stage | None) -> None:
+    def __init__(self, coding: str, max_decoded: int, before: _Stage | None) -> None:
         self._coding = coding
-        self._most = most
+        self._most = max_decoded
         self._before = before
         self._make = _MAKERS.get(coding, _unknown)
         try:
@@ -257,8 +279,8 @@ class _Zstd:
     """Zstandard by the standard library (from Python 3.14 on), or its backport."""
 
     def __init__(self, library: Any) -> None:
-        most = {library.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
-        self._tool = library.ZstdDecompressor(options=most)
+        max_decoded = {library.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
+        self._tool = library.ZstdDecompressor(options=max_decoded)
 
     @property
     def eof(self) -> bool:

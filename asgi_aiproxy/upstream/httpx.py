@@ -105,7 +105,7 @@ class HttpxTransport:
         except Exception as error:
             raise to_api_error(httpx, error, request.url) from error
         try:
-            return HttpxResponse(httpx, response, raw=request.raw, most=self._max_decoded)
+            return HttpxResponse(httpx, response, raw=request.raw, max_decoded=self._max_decoded)
         except BaseException:
             await response.aclose()
             raise
@@ -181,13 +181,13 @@ class HttpxTransport:
 class HttpxResponse:
     """An answer of httpx's."""
 
-    def __init__(self, httpx: Any, response: Any, *, raw: bool, most: int) -> None:
+    def __init__(self, httpx: Any, response: Any, *, raw: bool, max_decoded: int) -> None:
         self._httpx = httpx
         self._response = response
         self.status: int = response.status_code
         headers = [(name.lower(), value) for name, value in response.headers.multi_items()]
         self.headers: Headers
-        self.headers, self._undo = content_decoder(headers, raw=raw, most=most)
+        self.headers, self._undo = content_decoder(headers, raw=raw, max_decoded=max_decoded)
         self._bytes: AsyncIterator[bytes] = aiter(response.stream)
 
     async def read(self) -> bytes:

@@ -100,7 +100,7 @@ class ReqwestTransport:
             body.stop()  # refused before all was said
         try:
             headers, undo = content_decoder(
-                _headers(response.headers), raw=request.raw, most=self._max_decoded
+                _headers(response.headers), raw=request.raw, max_decoded=self._max_decoded
             )
         except BaseException:
             await sending.__aexit__(None, None, None)

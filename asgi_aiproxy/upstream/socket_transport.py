@@ -109,7 +109,9 @@ class SocketTransport:
                 await connection.finish()
                 connection = await self._connect(pool, where)
                 reader = await connection.send(request.method, head, request.body, length)
-            headers, undo = content_decoder(reader.headers, raw=request.raw, most=self._max_decoded)
+            headers, undo = content_decoder(
+                reader.headers, raw=request.raw, max_decoded=self._max_decoded
+            )
         except BaseException as error:
             try:
                 if connection is not None:
@@ -217,7 +219,7 @@ class _Pool:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        most: int,
+        max_open: int,
         most_idle: int,
         expiry: float,
         lifetime: float,
@@ -230,7 +232,7 @@ class _Pool:
         self._idle: dict[object, deque[Connection]] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
-        self.free = most
+        self.free = max_open
         self.open: set[Connection] = set()
 
     async def wait_for_slot(self, seconds: float) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import random
+import zlib
 from typing import Any
 
 import pytest
@@ -348,3 +351,100 @@ async def test_a_credential_for_the_gateway_does_not_go_further_than_that() -> N
     (request,) = upstream.requests
     assert TOKEN not in str(request.headers)
     assert request.headers["x-own"] == "1"
+
+
+# ── a key in a compressed error ──────────────────────────────────────────────
+
+SECRET = "sk-a-secret-of-the-pool"
+
+
+def quoting(
+    body: bytes, *headers: tuple[bytes, bytes], status: int = 400, size: int = 7
+) -> InjectKey:
+    """An app that answers with this body, in pieces of `size` bytes."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kind = scope["type"].replace("websocket", "websocket.http") + ".response"
+        await send({"type": f"{kind}.start", "status": status, "headers": list(headers)})
+        for start in range(0, len(body), size):
+            piece = body[start : start + size]
+            await send({"type": f"{kind}.body", "body": piece, "more_body": True})
+        await send({"type": f"{kind}.body"})
+
+    return InjectKey(app, pool=KeyPool([Key(SECRET, id="1")]))
+
+
+ERROR = b'{"error":{"message":"the key ' + SECRET.encode() + b' is invalid"}}'
+CODINGS = {
+    b"gzip": gzip.compress(ERROR),
+    b"deflate": zlib.compress(ERROR),
+    b"gzip, gzip": gzip.compress(gzip.compress(ERROR)),
+    b"GZIP": gzip.compress(ERROR),
+    b"identity": ERROR,
+}
+
+
+@pytest.mark.parametrize("status", [307, 400, 401, 429, 500])
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_the_key_is_redacted_from_a_compressed_error(coding: bytes, status: int) -> None:
+    body = CODINGS[coding]
+    length = (b"content-length", b"%d" % len(body))
+    app = quoting(body, (b"content-encoding", coding), length, (b"x-a", b"1"), status=status)
+    answer = await asgi.request(app, "POST", "/x")
+    assert answer.status == status
+    assert answer.body == ERROR.replace(SECRET.encode(), b"[key]".ljust(len(SECRET), b"*"))
+    assert answer.header("content-encoding") in (None, "identity")
+    assert answer.header("content-length") == str(len(ERROR))
+    assert answer.header("x-a") == answer.header("x-auth-id") == "1"
+
+
+async def test_the_key_is_redacted_from_a_compressed_refusal_of_a_handshake() -> None:
+    app = quoting(gzip.compress(ERROR), (b"content-encoding", b"gzip"), status=403)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/x", "headers": [], "query_string": b""}
+    await app(scope, lambda: None, send)
+    assert [message["type"].rpartition(".")[2] for message in sent] == ["start", "body"]
+    assert SECRET.encode() not in sent[1]["body"]
+    assert b"is invalid" in sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        (b"gzip", b"not gzip " + SECRET.encode()),
+        (b"gzip", gzip.compress(ERROR)[:-9]),
+        (b"compress", ERROR),
+        (b"gzip", gzip.compress(ERROR + b" " * 300_000)),
+        (b"gzip", gzip.compress(random.Random(1).randbytes(300_000) + ERROR)),
+        (b"gzip, gzip, gzip, gzip", ERROR),
+    ],
+)
+async def test_a_compressed_error_that_cannot_be_decoded_has_no_body(
+    coding: bytes, body: bytes
+) -> None:
+    app = quoting(body, (b"content-encoding", coding), size=4096)
+    answer = await asgi.request(app, "POST", "/x")
+    assert answer.status == 400
+    assert answer.body == b""
+    assert answer.header("content-encoding") is None
+    assert answer.header("content-length") == "0"
+
+
+async def test_the_headers_of_an_answer_to_head_stay() -> None:
+    app = quoting(b"", (b"content-encoding", b"gzip"), (b"content-length", b"70"), status=404)
+    answer = await asgi.request(app, "HEAD", "/x")
+    assert answer.header("content-encoding") == "gzip"
+    assert answer.header("content-length") == "70"
+
+
+async def test_a_compressed_success_passes_to_the_byte() -> None:
+    body = gzip.compress(b"all is well")
+    answer = await asgi.request(
+        quoting(body, (b"content-encoding", b"gzip"), status=200), "GET", "/x"
+    )
+    assert answer.body == body
+    assert answer.header("content-encoding") == "gzip"

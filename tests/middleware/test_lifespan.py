@@ -40,7 +40,7 @@ class Loud(Middleware):
             self.said.append(message["type"])
             await send(message)
 
-        await self._other(scope, receive, told)
+        await self._pass_other_scope(scope, receive, told)
 
 
 def who(scope: Any) -> Principal:

@@ -64,7 +64,9 @@ async def test_a_vendor_is_told_no_other_method_and_no_account_of_the_callers() 
 
 async def test_with_a_key_of_its_own_a_caller_names_its_account() -> None:
     upstream = Upstream(answers())
-    app = PassthroughProxy(OPENAI.using("sk-pool"), transport=upstream.transport, own_keys=True)
+    app = PassthroughProxy(
+        OPENAI.using("sk-pool"), transport=upstream.transport, allow_client_keys=True
+    )
     seen = await sent(app, upstream, {**ACCOUNTS, "x-provider-key": "sk-own"})
     assert ACCOUNTS.items() <= seen.items()
     assert not set(ACCOUNTS) & set(await sent(app, upstream, ACCOUNTS))

@@ -184,7 +184,9 @@ async def test_a_redirect_does_not_carry_the_key(given: str, expected: str) -> N
 
 async def test_what_a_caller_brings_is_its_own_to_see() -> None:
     upstream = Upstream(refuses(400, b"bad key sk-of-the-caller"))
-    app = PassthroughProxy(OPENAI.using("sk-pool"), transport=upstream.transport, own_keys=True)
+    app = PassthroughProxy(
+        OPENAI.using("sk-pool"), transport=upstream.transport, allow_client_keys=True
+    )
     headers = {"x-provider-key": "sk-of-the-caller"}
     answer = await asgi.request(app, "GET", "/v1/models", headers=headers)
     assert answer.body == b"bad key sk-of-the-caller"

@@ -412,11 +412,11 @@ async def test_a_caller_bound_to_keys_gets_those() -> None:
 
 
 async def test_a_caller_may_bring_its_own_key() -> None:
-    place = Place(refuses(401, b'{"e":1}'), own_keys=True)
+    place = Place(refuses(401, b'{"e":1}'), allow_client_keys=True)
     answer = await place.ask("POST", CHAT, HI, authorization="Bearer sk-theirs")
     assert place.upstream.keys == ["sk-theirs"]
     assert (answer.status, answer.body) == (401, b'{"e":1}')  # theirs to know
-    place = Place(own_keys=True)
+    place = Place(allow_client_keys=True)
     await place.ask("POST", CHAT, HI, Principal("a"), authorization=f"Bearer {TOKEN}")
     await place.ask(
         "POST", CHAT, HI, Principal("a"), authorization=f"Bearer {TOKEN}", x_provider_key="sk-own"

@@ -35,8 +35,8 @@ PACK: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 each = pytest.mark.parametrize("name", PACK)
 
 
-def decode(codings: list[str], *pieces: bytes, most: int = MiB, close: bool = True) -> bytes:
-    undo = ContentDecoder(codings, most)
+def decode(codings: list[str], *pieces: bytes, max_decoded: int = MiB, close: bool = True) -> bytes:
+    undo = ContentDecoder(codings, max_decoded)
     out = []
     for piece in pieces:
         undo.feed(piece)
@@ -143,11 +143,11 @@ def test_what_is_given_at_once_is_bounded_and_so_is_all_of_it(name: str) -> None
 def test_a_bomb_within_a_bomb_is_bounded_at_each_stage() -> None:
     packed = gzip.compress(gzip.compress(bytes(40 * MiB)))
     with pytest.raises(APIError, match="larger than"):
-        decode(["gzip", "gzip"], packed, most=MiB)
+        decode(["gzip", "gzip"], packed, max_decoded=MiB)
     # The inner one gives nothing: it has a comment without end (RFC 1952, 2.3).
     inner = b"\x1f\x8b\x08\x10" + bytes(6) + b"x" * (4 * MiB)
     with pytest.raises(APIError, match="larger than"):
-        decode(["gzip", "gzip"], gzip.compress(inner), most=MiB)
+        decode(["gzip", "gzip"], gzip.compress(inner), max_decoded=MiB)
 
 
 def test_a_window_beyond_what_may_be_sent_takes_no_memory() -> None:
@@ -155,7 +155,7 @@ def test_a_window_beyond_what_may_be_sent_takes_no_memory() -> None:
     packer = zstandard.ZstdCompressor(compression_params=options).compressobj()
     packed = packer.compress(bytes(MiB)) + packer.flush()
     with pytest.raises(APIError, match="is broken"):
-        decode(["zstd"], packed, most=2 * MiB)
+        decode(["zstd"], packed, max_decoded=2 * MiB)
 
 
 @pytest.mark.parametrize(
