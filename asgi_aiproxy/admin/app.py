@@ -10,22 +10,28 @@ from asgi_aiproxy import __version__, _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.accounts.tokens import TOKENS
-from asgi_aiproxy.admin.address_policy import Destinations
 from asgi_aiproxy.admin.auth import AdminAuth
-from asgi_aiproxy.admin.billing import SelfService
-from asgi_aiproxy.admin.groups import AccountService, GroupService
+from asgi_aiproxy.admin.billing import billing_routes
+from asgi_aiproxy.admin.group_routes import account_routes, group_routes
 from asgi_aiproxy.admin.key_routes import key_routes
-from asgi_aiproxy.admin.keys import KeyService
 from asgi_aiproxy.admin.live_tail import LiveTail
 from asgi_aiproxy.admin.openapi import openapi_document
-from asgi_aiproxy.admin.routing import AdminRequest, Ok, Route
+from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.admin.serve import handle_request
-from asgi_aiproxy.admin.tokens import TokenService
-from asgi_aiproxy.admin.usage import UsageService
-from asgi_aiproxy.admin.vouchers import VoucherService
+from asgi_aiproxy.admin.token_routes import token_routes
+from asgi_aiproxy.admin.usage_routes import usage_routes
+from asgi_aiproxy.admin.voucher_routes import voucher_routes
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.providers import Provider
+from asgi_aiproxy.services.address_policy import Destinations
+from asgi_aiproxy.services.base import Ok
+from asgi_aiproxy.services.groups import AccountService, GroupService
+from asgi_aiproxy.services.keys import KeyService
+from asgi_aiproxy.services.self_service import SelfService
+from asgi_aiproxy.services.tokens import TokenService
+from asgi_aiproxy.services.usage import UsageService
+from asgi_aiproxy.services.vouchers import VoucherService
 from asgi_aiproxy.stores.base import Store, check_store
 from asgi_aiproxy.upstream import Transport, default_transport
 
@@ -76,20 +82,20 @@ class AdminApp:
         self._owned = default_transport() if transport is None else None
         carries = transport if transport is not None else self._owned
         usage = UsageService(store, ledger, clock=clock)
-        desks = (
-            TokenService(store, clock=clock),
-            GroupService(store),
-            AccountService(store, clock=clock),
-            VoucherService(store, clock=clock),
-            usage,
-            LiveTail(store, ledger, self._access, principal=usage.principal),
-            SelfService(store, units_per_usd=units_per_usd, clock=clock),
-        )
-        self._routes = [route for desk in desks for route in desk.routes()]
+        live_tail = LiveTail(store, ledger, self._access, principal=usage.principal)
         destinations = Destinations(private_networks)
         keys = KeyService(pools, providers, carries, destinations)  # type: ignore[arg-type]
-        self._routes += key_routes(keys)
-        self._routes += self._own_routes()
+        self._routes = [
+            *token_routes(TokenService(store, clock=clock)),
+            *group_routes(GroupService(store)),
+            *account_routes(AccountService(store, clock=clock)),
+            *voucher_routes(VoucherService(store, clock=clock)),
+            *usage_routes(usage),
+            *live_tail.routes(),
+            *billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock)),
+            *key_routes(keys),
+            *self._own_routes(),
+        ]
 
     def __repr__(self) -> str:
         return f"AdminApp({self._store!r})"

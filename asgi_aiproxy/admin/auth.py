@@ -20,11 +20,12 @@ from ipaddress import ip_address, ip_network
 
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy.accounts import StoredTokenVerifier
-from asgi_aiproxy.admin.routing import ROOT, Need
+from asgi_aiproxy.admin.routing import Need
 from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.ip_ranges import in_networks
 from asgi_aiproxy.principal import SCOPE_KEY, Principal
+from asgi_aiproxy.services.base import ROOT
 
 logger = logging.getLogger("asgi_aiproxy")
 

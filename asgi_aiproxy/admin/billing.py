@@ -1,159 +1,56 @@
-"""What a caller may see of itself: `GET /me`, and what clients ask of OpenAI's dashboard."""
+"""`Billing`: `GET /me` and the billing paths of OpenAI's dashboard, for callers with a token."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
-
-import msgspec
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
-from asgi_aiproxy.accounts import Tokens
-from asgi_aiproxy.admin.budgets import BudgetOut, LimitUsage, read_limit_usage
 from asgi_aiproxy.admin.routing import Need, Route
 from asgi_aiproxy.admin.serve import handle_request
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.services.self_service import Dates, Me, SelfService, Subscription, TotalUsage
 from asgi_aiproxy.stores.base import Store
 
-# What OpenAI's own answer has where there is no limit; clients show it as "unlimited".
-_UNLIMITED = 100_000_000.0
 
+def billing_routes(service: SelfService) -> list[Route]:
+    """Routes of what a caller may read about itself.
 
-class Me(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller, its limits, and how much of them is used. `expires` is Unix time."""
-
-    id: str
-    name: str
-    models: tuple[str, ...]
-    account: str
-    group: str
-    expires: float | None
-    scopes: tuple[str, ...]
-    limits: LimitUsage
-
-
-class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be spent in all, in US dollars, as OpenAI's dashboard tells it."""
-
-    object: Literal["billing_subscription"] = "billing_subscription"
-    has_payment_method: bool = True
-    soft_limit_usd: float
-    hard_limit_usd: float
-    system_hard_limit_usd: float
-    access_until: int
-
-
-class TotalUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What was spent, in hundredths of a US dollar, as OpenAI's dashboard tells it."""
-
-    object: Literal["list"] = "list"
-    total_usage: float
-
-
-class Dates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What clients send; what they get is the spending of the budget's own period."""
-
-    start_date: str = ""
-    end_date: str = ""
-
-
-class SelfService:
-    """What a caller may see of itself. `units_per_usd` is what a quota unit is worth."""
-
-    def __init__(
-        self,
-        store: Store,
-        *,
-        units_per_usd: int = 500_000,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._store = store
-        self._tokens = Tokens(store)
-        self._units_per_usd = units_per_usd
-        self._clock = clock
-
-    async def me(self, caller: Principal) -> Me:
-        """All of it."""
-        return Me(
-            id=caller.id,
-            name=caller.name,
-            models=caller.models,
-            account=caller.account,
-            group=caller.group,
-            expires=await self._expires(caller),
-            scopes=tuple(caller.scopes),
-            limits=await self._standing(caller),
-        )
-
-    async def subscription(self, caller: Principal) -> Subscription:
-        """The limit of the budget that has least left."""
-        tightest = self._tightest(await self._standing(caller))
-        limit = tightest[0] if tightest is not None else _UNLIMITED
-        return Subscription(
-            soft_limit_usd=limit,
-            hard_limit_usd=limit,
-            system_hard_limit_usd=limit,
-            access_until=int(await self._expires(caller) or 0),
-        )
-
-    async def usage(self, caller: Principal) -> TotalUsage:
-        """What was spent of the budget that has least left."""
-        tightest = self._tightest(await self._standing(caller))
-        return TotalUsage(total_usage=round(tightest[1] * 100, 6) if tightest is not None else 0.0)
-
-    async def _standing(self, caller: Principal) -> LimitUsage:
-        return (await read_limit_usage(self._store, [caller], self._clock()))[0]
-
-    async def _expires(self, caller: Principal) -> float | None:
-        row = await self._tokens.table.find(caller.id) if caller.id else None
-        return row.expires if row is not None else None
-
-    def _tightest(self, standing: LimitUsage) -> tuple[float, float] | None:
-        """Limit and spending of the budget that has least left, in dollars."""
-        amounts = [self._dollars(budget) for budget in standing.budgets]
-        return min(amounts, key=lambda pair: pair[0] - pair[1], default=None)
-
-    def _dollars(self, budget: BudgetOut) -> tuple[float, float]:
-        worth = 1 if budget.unit == "usd" else self._units_per_usd
-        return budget.limit / worth, (budget.spent + budget.held) / worth
-
-    def routes(self) -> list[Route]:
-        """The paths of all this: the dashboard's with and without `/v1`, as clients have it."""
-
-        found = []
-        for lead in ("", "/v1"):
-            found += [
-                Route(
-                    method="GET",
-                    path=f"{lead}/me",
-                    need="token",
-                    run=lambda call: self.me(call.caller),
-                    answer=Me,
-                    summary="Who I am, my limits, and how much of them is used.",
-                ),
-                Route(
-                    method="GET",
-                    path=f"{lead}/dashboard/billing/subscription",
-                    need="token",
-                    run=lambda call: self.subscription(call.caller),
-                    answer=Subscription,
-                    summary="My budget, as OpenAI's dashboard tells it.",
-                ),
-                Route(
-                    method="GET",
-                    path=f"{lead}/dashboard/billing/usage",
-                    need="token",
-                    run=lambda call: self.usage(call.caller),
-                    query=Dates,
-                    answer=TotalUsage,
-                    summary="My spending, as OpenAI's dashboard tells it.",
-                ),
-            ]
-        return found
+    Clients call the dashboard's paths with and without `/v1`, so each path exists twice.
+    """
+    found = []
+    for lead in ("", "/v1"):
+        found += [
+            Route(
+                method="GET",
+                path=f"{lead}/me",
+                need="token",
+                run=lambda call: service.me(call.caller),
+                answer=Me,
+                summary="Who I am, my limits, and how much of them is used.",
+            ),
+            Route(
+                method="GET",
+                path=f"{lead}/dashboard/billing/subscription",
+                need="token",
+                run=lambda call: service.subscription(call.caller),
+                answer=Subscription,
+                summary="My budget, as OpenAI's dashboard tells it.",
+            ),
+            Route(
+                method="GET",
+                path=f"{lead}/dashboard/billing/usage",
+                need="token",
+                run=lambda call: service.usage(call.caller),
+                query=Dates,
+                answer=TotalUsage,
+                summary="My spending, as OpenAI's dashboard tells it.",
+            ),
+        ]
+    return found
 
 
 class Billing(Middleware):
@@ -172,7 +69,7 @@ class Billing(Middleware):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(app)
-        self._routes = SelfService(store, units_per_usd=units_per_usd, clock=clock).routes()
+        self._routes = billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock))
         self._paths = frozenset(route.path for route in self._routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

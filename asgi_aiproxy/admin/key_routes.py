@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from asgi_aiproxy.admin.key_test import KeyTestResult
-from asgi_aiproxy.admin.keys import (
+from asgi_aiproxy.admin.routing import Route
+from asgi_aiproxy.services.base import Page, PageQuery
+from asgi_aiproxy.services.key_test import KeyTestResult
+from asgi_aiproxy.services.keys import (
     Imported,
     ImportQuery,
     KeyEdit,
@@ -14,7 +16,6 @@ from asgi_aiproxy.admin.keys import (
     KeyTestRequest,
     ProviderOut,
 )
-from asgi_aiproxy.admin.routing import Page, PageQuery, Route
 
 
 def key_routes(desk: KeyService) -> list[Route]:

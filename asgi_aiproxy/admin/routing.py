@@ -1,9 +1,9 @@
-"""Routes: what a path means, who may ask for it, and what goes in and out."""
+"""Routes of the admin API: path, required scope, and the types of query, body and response."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import msgspec
@@ -11,56 +11,21 @@ import msgspec
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.principal import ANONYMOUS, Principal
+from asgi_aiproxy.services.base import Ok
 
-# Who may ask: anybody, who shows any token, or one with that scope.
+# The required credential: none, any valid token, or a token with that scope.
 Need = Literal["nothing", "token", "read", "write", "root"]
-
-T = TypeVar("T")
-
-# Who has all rights: the administrator, or who works with a shell.
-ROOT = Principal("admin", "admin", scopes=("root",))
-
-MOST = 1000  # rows of a page
-
-
-class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of a list: what comes after the row `after`."""
-
-    after: str = ""
-    limit: int = 100
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.limit <= MOST:
-            raise APIError(ErrorKind.INVALID, f"limit: it goes from 1 to {MOST}.", param="limit")
-
-
-class Page(msgspec.Struct, Generic[T], frozen=True):
-    """Some rows, and where the next page begins: null after the last one."""
-
-    data: list[T]
-    next: str | None = None
-
-
-def paginate(rows: list[T], limit: int, name: Callable[[T], str]) -> Page[T]:
-    """A page of `limit` rows at most; one row more than that was asked for, if there is one."""
-    return Page(rows[:limit], name(rows[limit - 1]) if len(rows) > limit else None)
 
 
 class TextBody(msgspec.Struct, frozen=True):
-    """An answer that is no JSON."""
+    """A response body that is not JSON."""
 
     body: bytes
     media_type: str = "text/plain; charset=utf-8"
 
 
-class Ok(msgspec.Struct, frozen=True):
-    """Something was done, and there is no more to say."""
-
-    ok: bool = True
-
-
 class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that is understood. `path` holds the names in the path, decoded."""
+    """A validated request. `path` maps the names in the route's path to their decoded values."""
 
     scope: Scope
     caller: Principal = ANONYMOUS
@@ -70,10 +35,11 @@ class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that can be asked for.
+    """One operation of the admin API.
 
-    `body` and `query` are the types of what goes in (`bytes`: the body as it is), `answer` of what
-    comes out: a type of msgspec, `Text`, or an ASGI app of `media_type`.
+    `body` and `query` are the types that a request is validated against (`bytes`: the raw body).
+    `answer` is the type of the response: a msgspec type, `TextBody`, or an ASGI app that sends
+    `media_type`.
     """
 
     method: str
@@ -88,34 +54,34 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str = "application/json"
 
     def match(self, segments: list[str]) -> dict[str, str] | None:
-        """What the names of the path stand for; None if it is another path."""
-        own = self.path.split("/")
-        if len(own) != len(segments):
+        """The values of the names in the path; None if the path does not match."""
+        own_segments = self.path.split("/")
+        if len(own_segments) != len(segments):
             return None
-        found: dict[str, str] = {}
-        for name, sent in zip(own, segments, strict=True):
-            if name.startswith("{") and sent:
-                found[name[1:-1]] = unquote(sent)
-            elif name != sent:
+        values: dict[str, str] = {}
+        for name, segment in zip(own_segments, segments, strict=True):
+            if name.startswith("{") and segment:
+                values[name[1:-1]] = unquote(segment)
+            elif name != segment:
                 return None
-        return found
+        return values
 
 
 def match_route(routes: Iterable[Route], method: str, path: str) -> tuple[Route, dict[str, str]]:
-    """The route of a request. Raises APIError: 404, or 405 for what takes another method."""
+    """Find the route of a request. Raises APIError: 404, or 405 if the method is not allowed."""
     segments = path.split("/")
-    others = []
+    allowed_methods = []
     for route in routes:
-        names = route.match(segments)
-        if names is None:
+        values = route.match(segments)
+        if values is None:
             continue
         if route.method == method:
-            return route, names
-        others.append(route.method)
-    if others:
-        allowed = ", ".join(others)
-        message = f"Not allowed: {method} {path}. This path takes {allowed}."
+            return route, values
+        allowed_methods.append(route.method)
+    if allowed_methods:
+        allowed = ", ".join(allowed_methods)
+        message = f"Not allowed: {method} {path}. Allowed methods: {allowed}."
         error = APIError(ErrorKind.INVALID, message, status=405)
-        error.allow = tuple(dict.fromkeys(others))
+        error.allow = tuple(dict.fromkeys(allowed_methods))
         raise error
     raise APIError(ErrorKind.NOT_FOUND, f"Unknown request URL: {method} {path}.")

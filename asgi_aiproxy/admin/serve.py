@@ -13,10 +13,10 @@ from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy.admin.routing import AdminRequest, Need, Route, TextBody, match_route
-from asgi_aiproxy.admin.validation import convert, parse_body, to_api_error
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import AIProxyError, APIError, ErrorKind, invalid
 from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.services.validation import convert, parse_body, to_api_error
 
 logger = logging.getLogger("asgi_aiproxy")
 

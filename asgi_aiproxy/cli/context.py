@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-from asgi_aiproxy.admin.keys import KeyService
-from asgi_aiproxy.admin.validation import KeyImportError
 from asgi_aiproxy.cli.output import print_error
 from asgi_aiproxy.config.factory import has_prices, make_providers, make_store, make_transport
 from asgi_aiproxy.config.settings import ProviderSettings, Settings, load
@@ -19,6 +17,8 @@ from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.principal import Budget
 from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.services.keys import KeyService
+from asgi_aiproxy.services.validation import KeyImportError
 from asgi_aiproxy.stores import Store
 
 _NO_STORE = (

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from asgi_aiproxy.admin.groups import (
+from asgi_aiproxy.cli import options, output
+from asgi_aiproxy.cli.context import CommandContext, run_command
+from asgi_aiproxy.cli.options import Commands, add_command, add_command_group, add_paging_options
+from asgi_aiproxy.services.base import PageQuery
+from asgi_aiproxy.services.groups import (
     AccountEdit,
     AccountNew,
     AccountService,
@@ -13,11 +17,7 @@ from asgi_aiproxy.admin.groups import (
     GroupNew,
     GroupService,
 )
-from asgi_aiproxy.admin.routing import PageQuery
-from asgi_aiproxy.admin.validation import convert
-from asgi_aiproxy.cli import options, output
-from asgi_aiproxy.cli.context import CommandContext, run_command
-from asgi_aiproxy.cli.options import Commands, add_command, add_command_group, add_paging_options
+from asgi_aiproxy.services.validation import convert
 
 
 def add(commands: Commands) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asgi_aiproxy.admin.key_test import KeyTestResult
-from asgi_aiproxy.admin.keys import KeyEdit, KeyNew, KeyOut, KeyTestQuery
-from asgi_aiproxy.admin.routing import MOST, PageQuery
-from asgi_aiproxy.admin.validation import convert
 from asgi_aiproxy.cli import options, output
 from asgi_aiproxy.cli.context import CommandContext, run_command
 from asgi_aiproxy.cli.options import Commands, add_command, add_command_group, add_paging_options
 from asgi_aiproxy.errors import AIProxyError, ConfigurationError
+from asgi_aiproxy.services.base import MAX_PAGE_ROWS, PageQuery
+from asgi_aiproxy.services.key_test import KeyTestResult
+from asgi_aiproxy.services.keys import KeyEdit, KeyNew, KeyOut, KeyTestQuery
+from asgi_aiproxy.services.validation import convert
 
 _FIELDS = (
     *("secret", "id", "weight", "priority", "models", "rpm", "tpm", "concurrency"),
@@ -186,7 +186,7 @@ def _test(arguments: argparse.Namespace) -> int:
         else:
             after: str | None = ""
             while after is not None:
-                query = KeyTestQuery(arguments.model, after, MOST)
+                query = KeyTestQuery(arguments.model, after, MAX_PAGE_ROWS)
                 page = await desk.try_all(arguments.provider, query)
                 found.extend(page.data)
                 after = page.next

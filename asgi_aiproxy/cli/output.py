@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.admin.budgets import BudgetOut, LimitUsage
+from asgi_aiproxy.services.budgets import BudgetOut, LimitUsage
 
 _WIDEST = 48
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from asgi_aiproxy.admin.routing import PageQuery
-from asgi_aiproxy.admin.tokens import Rotation, TokenEdit, TokenNew, TokenService
-from asgi_aiproxy.admin.validation import convert
 from asgi_aiproxy.cli import options, output
 from asgi_aiproxy.cli.context import CommandContext, run_command
 from asgi_aiproxy.cli.options import (
@@ -19,6 +16,9 @@ from asgi_aiproxy.cli.options import (
     given_options,
 )
 from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.services.base import PageQuery
+from asgi_aiproxy.services.tokens import Rotation, TokenEdit, TokenNew, TokenService
+from asgi_aiproxy.services.validation import convert
 
 _FIELDS = (
     *("name", "rpm", "tpm", "concurrency", "models", "networks", "expires", "group", "account"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from asgi_aiproxy.admin.usage import SumOut, SumQuery, UsageQuery, UsageService
-from asgi_aiproxy.admin.validation import convert
 from asgi_aiproxy.cli import options, output
 from asgi_aiproxy.cli.context import CommandContext, run_command
 from asgi_aiproxy.cli.options import Commands, add_command
+from asgi_aiproxy.services.usage import SumOut, SumQuery, UsageQuery, UsageService
+from asgi_aiproxy.services.validation import convert
 
 _BY = ("day", "principal", "account", "model", "provider", "key")
 _FILTERS = ("principal", "account", "group", "provider", "model", "key", "state")

@@ -5,15 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from asgi_aiproxy.admin.routing import PageQuery
-from asgi_aiproxy.admin.validation import convert
-from asgi_aiproxy.admin.vouchers import (
-    BatchQuery,
-    Redemption,
-    VoucherOut,
-    VoucherService,
-    VouchersNew,
-)
 from asgi_aiproxy.cli import options, output
 from asgi_aiproxy.cli.context import CommandContext, run_command
 from asgi_aiproxy.cli.options import (
@@ -22,6 +13,15 @@ from asgi_aiproxy.cli.options import (
     add_command,
     add_command_group,
     add_paging_options,
+)
+from asgi_aiproxy.services.base import PageQuery
+from asgi_aiproxy.services.validation import convert
+from asgi_aiproxy.services.vouchers import (
+    BatchQuery,
+    Redemption,
+    VoucherOut,
+    VoucherService,
+    VouchersNew,
 )
 
 
@@ -96,7 +96,7 @@ def _export(arguments: argparse.Namespace) -> int:
             output.as_json(await desk.all(BatchQuery(arguments.name)))
         else:
             text = await desk.export(BatchQuery(arguments.name))
-            print(text.body.decode().replace("\r\n", "\n"), end="")
+            print(text.replace("\r\n", "\n"), end="")
 
     return run_command(arguments, do)
 

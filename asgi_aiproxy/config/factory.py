@@ -17,7 +17,6 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import AdminApp, Billing
-from asgi_aiproxy.admin.key_test import check_key
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.keys import Key, KeyPool
@@ -34,6 +33,7 @@ from asgi_aiproxy.providers.discovery import discover
 from asgi_aiproxy.providers.operations import RESPONSES
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.router import ProviderRouter, Route
+from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.upstream import Timeouts, Transport, default_transport

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asgi_aiproxy import Budget
-from asgi_aiproxy.admin import groups, keys, tokens, vouchers
 from asgi_aiproxy.config.settings import TokenSettings
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.services import groups, keys, tokens, vouchers
 from asgi_aiproxy.stores import Store
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.record import UsageRecord

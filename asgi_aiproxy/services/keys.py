@@ -10,18 +10,18 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from asgi_aiproxy.admin.address_policy import Destinations, check_redirection
-from asgi_aiproxy.admin.budgets import Positive
-from asgi_aiproxy.admin.key_import import parse_key_lines
-from asgi_aiproxy.admin.key_test import KeyTestResult, check_key
-from asgi_aiproxy.admin.routing import ROOT, Ok, Page, PageQuery, paginate
-from asgi_aiproxy.admin.validation import conflict_error, set_fields
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
 from asgi_aiproxy.keys import Key, KeyPool, fingerprint
 from asgi_aiproxy.keys.key import validate_key
 from asgi_aiproxy.keys.key_store import KeyRow
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers import Provider
+from asgi_aiproxy.services.address_policy import Destinations, check_redirection
+from asgi_aiproxy.services.base import ROOT, Ok, Page, PageQuery, paginate
+from asgi_aiproxy.services.budgets import Positive
+from asgi_aiproxy.services.key_import import parse_key_lines
+from asgi_aiproxy.services.key_test import KeyTestResult, check_key
+from asgi_aiproxy.services.validation import conflict_error, set_fields
 from asgi_aiproxy.upstream import Transport
 
 _AT_ONCE = 8  # keys that are tried at the same time

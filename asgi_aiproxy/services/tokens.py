@@ -14,7 +14,12 @@ from msgspec import UNSET, Meta, UnsetType
 from asgi_aiproxy.accounts import Token, Tokens
 from asgi_aiproxy.accounts.token import Scope
 from asgi_aiproxy.accounts.token_verifier import make_principal
-from asgi_aiproxy.admin.budgets import (
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
+from asgi_aiproxy.ip_ranges import check_networks
+from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.quotas.grants import reserve
+from asgi_aiproxy.services.base import ROOT, Ok, Page, PageQuery, paginate
+from asgi_aiproxy.services.budgets import (
     BudgetIn,
     LimitUsage,
     Positive,
@@ -22,12 +27,7 @@ from asgi_aiproxy.admin.budgets import (
     to_budgets,
     to_limits,
 )
-from asgi_aiproxy.admin.routing import ROOT, Ok, Page, PageQuery, Route, paginate
-from asgi_aiproxy.admin.validation import set_fields
-from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
-from asgi_aiproxy.ip_ranges import check_networks
-from asgi_aiproxy.principal import Principal
-from asgi_aiproxy.quotas.grants import reserve
+from asgi_aiproxy.services.validation import set_fields
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.stores.memory import MemoryStore
 
@@ -247,65 +247,6 @@ class TokenService:
     async def _may_touch(self, id: str, by: Principal) -> None:
         if "root" not in by.scopes:
             _may_grant(by, (await self.tokens.get(id)).scopes)
-
-    def routes(self) -> list[Route]:
-        """The paths of all this."""
-
-        many, one = "/tokens", "/tokens/{id}"
-        return [
-            Route(
-                method="GET",
-                path=many,
-                need="read",
-                run=lambda call: self.page(call.query),
-                query=PageQuery,
-                answer=Page[TokenOut],
-                summary="List tokens.",
-            ),
-            Route(
-                method="POST",
-                path=many,
-                need="write",
-                run=lambda call: self.issue(call.body, call.caller),
-                body=TokenNew,
-                answer=Issued,
-                status=201,
-                summary="Issue a token; its secret is shown once.",
-            ),
-            Route(
-                method="GET",
-                path=one,
-                need="read",
-                run=lambda call: self.get(call.path["id"]),
-                answer=TokenOut,
-                summary="One token, and how much of its limits is used.",
-            ),
-            Route(
-                method="PATCH",
-                path=one,
-                need="write",
-                run=lambda call: self.edit(call.path["id"], call.body, call.caller),
-                body=TokenEdit,
-                answer=TokenOut,
-                summary="Change a token.",
-            ),
-            Route(
-                method="POST",
-                path=one + "/rotate",
-                need="write",
-                run=lambda call: self.rotate(call.path["id"], call.body, call.caller),
-                body=Rotation,
-                answer=Issued,
-                summary="Give a token a new secret.",
-            ),
-            Route(
-                method="DELETE",
-                path=one,
-                need="write",
-                run=lambda call: self.revoke(call.path["id"], call.caller),
-                summary="Revoke a token: it is dead in all workers within a second.",
-            ),
-        ]
 
 
 def _may_grant(by: Principal, scopes: tuple[Scope, ...]) -> None:

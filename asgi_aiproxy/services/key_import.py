@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from typing import Any
 
-from asgi_aiproxy.admin.validation import ImportLineError, KeyImportError, parse_body
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.keys import Key
+from asgi_aiproxy.services.validation import ImportLineError, KeyImportError, parse_body
 
 _MOST = 100_000
 

@@ -10,10 +10,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy.accounts import Account, Group, RowExistsError, Tokens
-from asgi_aiproxy.admin.budgets import BudgetIn, LimitUsage, read_limit_usage, to_budgets
-from asgi_aiproxy.admin.routing import Ok, Page, PageQuery, Route, paginate
-from asgi_aiproxy.admin.validation import conflict_error, set_fields
 from asgi_aiproxy.principal import Limits, Principal
+from asgi_aiproxy.services.base import Ok, Page, PageQuery, paginate
+from asgi_aiproxy.services.budgets import BudgetIn, LimitUsage, read_limit_usage, to_budgets
+from asgi_aiproxy.services.validation import conflict_error, set_fields
 from asgi_aiproxy.stores.base import Store
 
 Id = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\s/]+$")]
@@ -108,56 +108,6 @@ class GroupService:
         await self._groups.drop(name)
         return Ok()
 
-    def routes(self) -> list[Route]:
-        """The paths of all this."""
-
-        many, one = "/groups", "/groups/{name}"
-        return [
-            Route(
-                method="GET",
-                path=many,
-                need="read",
-                run=lambda call: self.page(call.query),
-                query=PageQuery,
-                answer=Page[GroupOut],
-                summary="List groups.",
-            ),
-            Route(
-                method="POST",
-                path=many,
-                need="write",
-                run=lambda call: self.create(call.body),
-                body=GroupNew,
-                answer=GroupOut,
-                status=201,
-                summary="Create a group.",
-            ),
-            Route(
-                method="GET",
-                path=one,
-                need="read",
-                run=lambda call: self.get(call.path["name"]),
-                answer=GroupOut,
-                summary="One group.",
-            ),
-            Route(
-                method="PATCH",
-                path=one,
-                need="write",
-                run=lambda call: self.edit(call.path["name"], call.body),
-                body=GroupEdit,
-                answer=GroupOut,
-                summary="Change a group.",
-            ),
-            Route(
-                method="DELETE",
-                path=one,
-                need="write",
-                run=lambda call: self.drop(call.path["name"]),
-                summary="Remove a group; its tokens are refused until they have another.",
-            ),
-        ]
-
 
 class AccountService:
     """What can be done about the accounts of a store. Raises as `TokenDesk` does."""
@@ -212,56 +162,6 @@ class AccountService:
         return [
             AccountOut(row.id, row.name, row.enabled, standing)
             for row, standing in zip(rows, levels, strict=True)
-        ]
-
-    def routes(self) -> list[Route]:
-        """The paths of all this."""
-
-        many, one = "/accounts", "/accounts/{id}"
-        return [
-            Route(
-                method="GET",
-                path=many,
-                need="read",
-                run=lambda call: self.page(call.query),
-                query=PageQuery,
-                answer=Page[AccountOut],
-                summary="List accounts.",
-            ),
-            Route(
-                method="POST",
-                path=many,
-                need="write",
-                run=lambda call: self.create(call.body),
-                body=AccountNew,
-                answer=AccountOut,
-                status=201,
-                summary="Create an account.",
-            ),
-            Route(
-                method="GET",
-                path=one,
-                need="read",
-                run=lambda call: self.get(call.path["id"]),
-                answer=AccountOut,
-                summary="One account, and how much of its budgets is used.",
-            ),
-            Route(
-                method="PATCH",
-                path=one,
-                need="write",
-                run=lambda call: self.edit(call.path["id"], call.body),
-                body=AccountEdit,
-                answer=AccountOut,
-                summary="Change an account.",
-            ),
-            Route(
-                method="DELETE",
-                path=one,
-                need="write",
-                run=lambda call: self.drop(call.path["id"]),
-                summary="Remove an account; its tokens are refused.",
-            ),
         ]
 
 

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy.accounts import NoSuchRowError, Voucher, VoucherError, Vouchers
-from asgi_aiproxy.admin.budgets import MICRO
-from asgi_aiproxy.admin.routing import Page, PageQuery, Route, TextBody, paginate
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.principal import Budget
+from asgi_aiproxy.services.base import Page, PageQuery, paginate
+from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.stores.base import Store
 
 Status = Literal["open", "redeemed", "disabled", "expired"]
@@ -113,8 +113,8 @@ class VoucherService:
         """All vouchers of a lot."""
         return [self._shown(row) async for row in self._vouchers.export(query.name)]
 
-    async def export(self, query: BatchQuery) -> TextBody:
-        """All vouchers of a lot as CSV, without their codes."""
+    async def export(self, query: BatchQuery) -> str:
+        """All vouchers of a batch as CSV (RFC 4180), without their codes."""
         out = io.StringIO()
         table = csv.writer(out)
         table.writerow(VoucherOut.__struct_fields__)
@@ -124,7 +124,7 @@ class VoucherService:
             for name in ("created", "expires", "redeemed_at"):
                 values[name] = _date(values[name])
             table.writerow([_plain(value) for value in values.values()])
-        return TextBody(out.getvalue().encode(), "text/csv; charset=utf-8")
+        return out.getvalue()
 
     async def enable(self, id: str, enabled: bool) -> VoucherOut:
         """Let a voucher be redeemed, or not."""
@@ -165,67 +165,6 @@ class VoucherService:
         if not row.enabled:
             return "disabled"
         return "expired" if row.expires is not None and row.expires <= self._clock() else "open"
-
-    def routes(self) -> list[Route]:
-        """The paths of all this."""
-
-        return [
-            Route(
-                method="GET",
-                path="/vouchers",
-                need="read",
-                run=lambda call: self.page(call.query),
-                query=PageQuery,
-                answer=Page[VoucherOut],
-                summary="List vouchers.",
-            ),
-            Route(
-                method="POST",
-                path="/vouchers",
-                need="write",
-                run=lambda call: self.create(call.body),
-                body=VouchersNew,
-                answer=VoucherCodes,
-                status=201,
-                summary="Make vouchers; codes are shown once.",
-            ),
-            Route(
-                method="GET",
-                path="/vouchers/export",
-                need="read",
-                run=lambda call: self.export(call.query),
-                query=BatchQuery,
-                answer=TextBody,
-                media_type="text/csv",
-                summary="All vouchers of a lot, as CSV.",
-            ),
-            Route(
-                method="POST",
-                path="/vouchers/redeem",
-                need="write",
-                run=lambda call: self.redeem(call.body),
-                body=Redemption,
-                answer=VoucherOut,
-                summary="Redeem a voucher, once.",
-            ),
-            Route(
-                method="GET",
-                path="/vouchers/{id}",
-                need="read",
-                run=lambda call: self.get(call.path["id"]),
-                answer=VoucherOut,
-                summary="One voucher.",
-            ),
-            Route(
-                method="PATCH",
-                path="/vouchers/{id}",
-                need="write",
-                run=lambda call: self.enable(call.path["id"], call.body.enabled),
-                body=VoucherEdit,
-                answer=VoucherOut,
-                summary="Let it be redeemed, or not.",
-            ),
-        ]
 
 
 def _date(value: float | None) -> str:

@@ -12,9 +12,9 @@ from msgspec import Meta
 
 from asgi_aiproxy.accounts import Token, Tokens
 from asgi_aiproxy.accounts.tokens import TOKENS
-from asgi_aiproxy.admin.budgets import MICRO
-from asgi_aiproxy.admin.routing import MOST, Page, Route
 from asgi_aiproxy.errors import APIError, invalid
+from asgi_aiproxy.services.base import MAX_PAGE_ROWS, Page
+from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.usage.ledger import By, Ledger, Query, State, Totals
 from asgi_aiproxy.usage.record import UsageRecord
@@ -22,7 +22,7 @@ from asgi_aiproxy.usage.record import UsageRecord
 _LONGEST = 400  # days
 _USUAL = 30
 
-Limit = Annotated[int, Meta(ge=1, le=MOST)]
+Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)]
 # Where a log goes on: the ids of both stores look like this.
 LogId = Annotated[str, Meta(pattern=r"^(\d{1,15}(-\d{1,15})?)?\Z")]
 
@@ -135,7 +135,7 @@ class UsageService:
             return wanted
         found: list[str] = []
         after = ""
-        while rows := await self._tokens.page(after, MOST):
+        while rows := await self._tokens.page(after, MAX_PAGE_ROWS):
             found += [row.id for row in rows if row.name == wanted]
             after = rows[-1].id
         if len(found) > 1:
@@ -154,38 +154,6 @@ class UsageService:
         rows = await self._store.rows(TOKENS, [one.name for one in sums])
         names = {id: msgspec.json.decode(row, type=Token).name for id, row in rows.items()}
         return [msgspec.structs.replace(one, label=names.get(one.name, one.name)) for one in sums]
-
-    def routes(self) -> list[Route]:
-        """The paths of all this."""
-        return [
-            Route(
-                method="GET",
-                path="/usage",
-                need="read",
-                run=lambda call: self.page(call.query),
-                query=UsageQuery,
-                answer=Page[RecordOut],
-                summary="Exchanges, the newest first.",
-            ),
-            Route(
-                method="GET",
-                path="/usage/total",
-                need="read",
-                run=lambda call: self.total(call.query),
-                query=UsageQuery,
-                answer=SumOut,
-                summary="What the exchanges come to that are kept one by one.",
-            ),
-            Route(
-                method="GET",
-                path="/usage/sums",
-                need="read",
-                run=lambda call: self.sums(call.query),
-                query=SumQuery,
-                answer=Page[SumOut],
-                summary="Sums by caller, account, model, provider, key or day.",
-            ),
-        ]
 
 
 def invalid_cursor_error(after: str) -> APIError:

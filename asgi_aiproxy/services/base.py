@@ -1,0 +1,54 @@
+"""What all services share: pages of a list, the answer without content, the root caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.principal import Principal
+
+T = TypeVar("T")
+
+# The caller with all rights: the administrator's token, or the user of a shell.
+ROOT = Principal("admin", "admin", scopes=("root",))
+
+MAX_PAGE_ROWS = 1000
+
+
+class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One page of a list: at most `limit` rows that follow the row `after`.
+
+    Raises APIError if `limit` is out of range.
+    """
+
+    after: str = ""
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_PAGE_ROWS:
+            message = f"limit: must be an integer from 1 to {MAX_PAGE_ROWS}, got {self.limit}."
+            raise APIError(ErrorKind.INVALID, message, param="limit")
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some rows, and `next`, the `after` of the next page: null on the last page."""
+
+    data: list[T]
+    next: str | None = None
+
+
+def paginate(rows: list[T], limit: int, name: Callable[[T], str]) -> Page[T]:
+    """Build a page from up to `limit` + 1 rows: one more than fits means that there is a next page.
+
+    `name` returns the name by which a row is found as `after`.
+    """
+    return Page(rows[:limit], name(rows[limit - 1]) if len(rows) > limit else None)
+
+
+class Ok(msgspec.Struct, frozen=True):
+    """The operation is done; there is nothing to return."""
+
+    ok: bool = True
