@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report.costs(results))
     if arguments.json:
         rows = [result.as_json() for result in results]
-        told = {"machine": about, "rows": rows, "broken": broken}
-        Path(arguments.json).write_text(json.dumps(told, indent=1) + "\n")
+        report_data = {"machine": about, "rows": rows, "broken": broken}
+        Path(arguments.json).write_text(json.dumps(report_data, indent=1) + "\n")
     if broken:
         print(f"Could not be measured: {', '.join(broken)}.", file=sys.stderr)
         return 1

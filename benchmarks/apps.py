@@ -30,7 +30,7 @@ def upstream() -> str:
 
 
 def chat(transport: Transport | None = None) -> App:
-    """OpenAI to OpenAI, with all that a gateway is for."""
+    """OpenAI to OpenAI, with authentication, two keys and a usage record."""
     from asgi_aiproxy.providers import OPENAI
 
     return gateway(OPENAI.using(["sk-one", "sk-two"], base_url=f"{upstream()}/v1"), transport)
@@ -65,14 +65,14 @@ def gateway(provider: Any, transport: Transport | None) -> App:
 
 
 def kept() -> App:
-    """The same with a token of a store, and a ledger there; `BENCH_STORE` is a Redis, or memory."""
+    """The same with a stored token and a ledger; `BENCH_STORE` is a Redis URL, else memory."""
     from asgi_aiproxy.principal import NO_LIMITS
 
     return stored(NO_LIMITS)
 
 
 def limited() -> App:
-    """And with limits: requests, requests at once, and a budget."""
+    """And with limits: requests, concurrent requests, and a budget."""
     from asgi_aiproxy.principal import Budget, Limits
 
     return stored(Limits(rpm=10**9, concurrency=10**6, budgets=(Budget(2**52),)))
@@ -121,11 +121,11 @@ def stored(limits: Any, *, tokens: int = 1, keys: int = 2) -> App:
     return seeded
 
 
-# What they are compared with.
+# For comparison.
 
 
 def answer() -> App:
-    """No upstream at all: what the server itself can do."""
+    """No upstream: the maximum rate of the server."""
     body = wire.openai_whole()
     headers = [*JSON, (b"content-length", b"%d" % len(body))]
 
@@ -148,7 +148,7 @@ def relay() -> App:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
             return
-        answer = await transport.send(asked(scope["path"], await read(receive)))
+        answer = await transport.send(upstream_request(scope["path"], await read(receive)))
         await send({"type": "http.response.start", "status": answer.status, "headers": SSE})
         while data := await answer.read():
             await send({"type": "http.response.body", "body": data, "more_body": True})
@@ -159,14 +159,14 @@ def relay() -> App:
 
 
 def translating() -> App:
-    """The bare relay loop with the least translation there can be, Anthropic to OpenAI."""
+    """The bare relay loop with a minimal translation, Anthropic to OpenAI."""
     transport = default_transport()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
             return
-        answer = await transport.send(asked(wire.MESSAGES, await read(receive)))
+        answer = await transport.send(upstream_request(wire.MESSAGES, await read(receive)))
         await send({"type": "http.response.start", "status": answer.status, "headers": SSE})
         rest = b""
         while data := await answer.read():
@@ -178,13 +178,13 @@ def translating() -> App:
     return app
 
 
-def asked(path: str, body: bytes) -> UpstreamRequest:
+def upstream_request(path: str, body: bytes) -> UpstreamRequest:
     return UpstreamRequest(
         method="POST", url=upstream() + path, headers=HEADERS, body=body, streamed=True
     )
 
 
-# The same over pyreqwest, without anything of ours.
+# The same over pyreqwest, without this package.
 
 
 def pyreqwest_whole() -> App:
@@ -224,7 +224,7 @@ def pyreqwest() -> App:
 
 
 def pyreqwest_translating() -> App:
-    """The bare relay loop with the least translation there can be, Anthropic to OpenAI."""
+    """The bare relay loop with a minimal translation, Anthropic to OpenAI."""
     client = lazy_client()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

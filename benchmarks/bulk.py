@@ -1,5 +1,5 @@
-"""What memory much traffic takes: 2 GB each way, 1,000 idle WebSockets (this file is the upstream's
-script, too: `python -m benchmarks.bulk bytes|sockets PORT`)."""
+"""Memory under heavy traffic: 2 GB each way, 1,000 idle WebSockets (this file is the upstream's
+script as well: `python -m benchmarks.bulk bytes|sockets PORT`)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SIZE = 2 * 10**9
 SOCKETS = 1000
 MEGABYTE = 1e6
 PIECE = bytes(range(256)) * 1024
-PATIENCE = 120.0  # seconds without a byte
+IDLE_TIMEOUT = 120.0  # seconds without a byte
 
 
 def bulk(bench: Bench) -> list[Result]:
     """A file of 2 GB, up and down."""
     with gateway(bench, "bytes") as server:
-        for _ in range(2):  # what is grown by any traffic
+        for _ in range(2):  # warm up: memory that any traffic allocates
             upload(server.port, SIZE // 100)
             download(server.port, SIZE // 100)
         results = []
@@ -48,7 +48,7 @@ def bulk(bench: Bench) -> list[Result]:
 
 
 def sockets(bench: Bench) -> list[Result]:
-    """Sessions over WebSockets, each of which has said a word, and waits."""
+    """Idle WebSocket sessions, each after one message."""
     with gateway(bench, "sockets") as server, ExitStack() as stack:
         shake(stack.enter_context(dial(server.port)))
         before = server.rss() / MEGABYTE
@@ -69,7 +69,7 @@ def sockets(bench: Bench) -> list[Result]:
 
 @contextmanager
 def gateway(bench: Bench, kind: str) -> Iterator[Server]:
-    """The proxy before a vendor of this kind."""
+    """The proxy in front of a mock vendor of this kind."""
 
     def vendor(_: str, port: int) -> list[str]:
         return [sys.executable, "-m", "benchmarks.bulk", kind, str(port)]
@@ -85,7 +85,7 @@ def gateway(bench: Bench, kind: str) -> Iterator[Server]:
 
 @contextmanager
 def peak(server: Server) -> Iterator[list[int]]:
-    """Resident bytes, looked at all the time within the block."""
+    """Resident bytes, sampled continuously within the block."""
     seen = [server.rss()]
     over = threading.Event()
 
@@ -106,7 +106,7 @@ def peak(server: Server) -> Iterator[list[int]]:
 
 
 def dial(port: int) -> socket.socket:
-    return socket.create_connection((HOST, port), timeout=PATIENCE)
+    return socket.create_connection((HOST, port), timeout=IDLE_TIMEOUT)
 
 
 def head(method: str, path: str, **more: object) -> bytes:
@@ -116,7 +116,7 @@ def head(method: str, path: str, **more: object) -> bytes:
 
 
 def answer(connection: socket.socket, status: int) -> tuple[bytes, bytes]:
-    """The head of an answer, and what came of the body with it."""
+    """The head of a response, and the part of the body received with it."""
     came = b""
     while b"\r\n\r\n" not in came:
         data = connection.recv(65536)
@@ -140,7 +140,7 @@ def upload(port: int, size: int) -> None:
         while b"}" not in rest and (data := connection.recv(65536)):
             rest += data
         if b'"bytes":%d}' % size not in rest:
-            raise RuntimeError(f"not all came: {rest!r}")
+            raise RuntimeError(f"body incomplete: {rest!r}")
 
 
 def download(port: int, size: int) -> None:
@@ -158,9 +158,9 @@ def download(port: int, size: int) -> None:
 
 
 def shake(connection: socket.socket) -> None:
-    asked = {"connection": "Upgrade", "upgrade": "websocket"}
-    asked |= {"sec_websocket_key": "AAAAAAAAAAAAAAAAAAAAAA==", "sec_websocket_version": "13"}
-    connection.sendall(head("GET", "/v1/realtime?model=whole", **asked))
+    headers = {"connection": "Upgrade", "upgrade": "websocket"}
+    headers |= {"sec_websocket_key": "AAAAAAAAAAAAAAAAAAAAAA==", "sec_websocket_version": "13"}
+    connection.sendall(head("GET", "/v1/realtime?model=whole", **headers))
     _, rest = answer(connection, 101)
     if rest:
         raise RuntimeError(f"too early: {rest!r}")
@@ -168,7 +168,7 @@ def shake(connection: socket.socket) -> None:
 
 
 def say(connection: socket.socket, words: bytes) -> None:
-    """Say something, and hear it back (pings may come before)."""
+    """Send a message and receive it back (pings may precede it)."""
     connection.sendall(b"\x81%c\0\0\0\0%b" % (0x80 | len(words), words))  # masked with zeros
     wanted, came = b"\x81%c%b" % (len(words), words), b""
     while not came.endswith(wanted):
@@ -182,7 +182,7 @@ def say(connection: socket.socket, words: bytes) -> None:
 
 
 async def serve_bytes(port: int) -> None:
-    """Takes any body and tells its size; gives files of any size."""
+    """Accepts any body and returns its size; serves files of any size."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -198,8 +198,8 @@ async def serve_bytes(port: int) -> None:
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    asked = await reader.readuntil(b"\r\n\r\n")
-    if wanted := re.match(rb"GET /v1/files/file-(\d+)/content ", asked):
+    head = await reader.readuntil(b"\r\n\r\n")
+    if wanted := re.match(rb"GET /v1/files/file-(\d+)/content ", head):
         left = int(wanted[1])
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % left)
         while left:
@@ -208,25 +208,25 @@ async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
             await writer.drain()
         return
     size = 0
-    if length := re.search(rb"\r\ncontent-length: *(\d+)", asked, re.IGNORECASE):
+    if length := re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE):
         left = int(length[1])
         while left:
             data = await reader.read(min(left, len(PIECE)))
             if not data:
                 raise ConnectionError
             left, size = left - len(data), size + len(data)
-    elif b"\r\ntransfer-encoding: chunked" in asked.lower():
+    elif b"\r\ntransfer-encoding: chunked" in head.lower():
         while some := int(await reader.readline(), 16):
             size += len(await reader.readexactly(some))
             await reader.readline()
         await reader.readline()
-    told = b'{"id":"file-1","object":"file","bytes":%d}' % size
+    answer = b'{"id":"file-1","object":"file","bytes":%d}' % size
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
-    writer.write(b"content-length: %d\r\n\r\n%b" % (len(told), told))
+    writer.write(b"content-length: %d\r\n\r\n%b" % (len(answer), answer))
 
 
 async def serve_sockets(port: int) -> None:
-    """Says whatever is said to it."""
+    """Echoes every message."""
     from websockets.asyncio.server import serve
 
     async def echo(socket: Any) -> None:

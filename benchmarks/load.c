@@ -1,7 +1,7 @@
 /* Clients that send one request over and over: load BOARD PORT CONNECTIONS REQUEST.
  *
  * Every connection sends the bytes in the file REQUEST, reads the answer, and begins again, until
- * the process is ended. The board tells what came.
+ * the process is ended. The board counts what is received.
  */
 
 #include "shared.h"
@@ -206,7 +206,7 @@ int main(int argc, char **argv)
     for (;;) {
         struct epoll_event found[256];
         for (int i = 0; have < wanted && i < 4; i++)
-            dial(&clients[have++]); /* a few at a time: nobody starts a thousand at once */
+            dial(&clients[have++]); /* a few at a time: a thousand at once would be unusual */
         board[READY] = have == wanted;
         int count = epoll_wait(ep, found, 256, have < wanted ? 1 : -1);
         for (int i = 0; i < count; i++) {

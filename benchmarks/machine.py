@@ -1,4 +1,4 @@
-"""What this runs on: cores, versions, and what else took its time."""
+"""The machine: cores, versions, and the CPU time that other processes used."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Cores:
 
 @dataclass
 class Neighbours:
-    """How much of the gateway's core others took while it was measured, in percent of the time."""
+    """CPU time of the gateway's core used by others while measuring, in percent of the time."""
 
     core: int
     stolen: list[float] = field(default_factory=list)  # by the hypervisor, for other machines
     others: list[float] = field(default_factory=list)  # by other processes of this one
 
     def ticks(self) -> list[int]:
-        """What the core has done so far, as /proc/stat tells it."""
+        """The counters of the core in /proc/stat."""
         for line in Path("/proc/stat").read_text().splitlines():
             name, *ticks = line.split()
             if name == f"cpu{self.core}":
@@ -51,7 +51,7 @@ class Neighbours:
         return [0] * 8
 
     def note(self, before: list[int], ours: float) -> None:
-        """A window has passed in which the gateway used `ours` seconds."""
+        """Record a window in which the gateway used `ours` seconds."""
         passed = [new - old for old, new in zip(before, self.ticks(), strict=True)]
         user, nice, system, *_, stolen = passed
         total = sum(passed)

@@ -1,4 +1,4 @@
-"""The proxy beside a bare relay and a bare aiohttp proxy (which runs as a script of this file)."""
+"""The proxy compared with a bare relay and a bare aiohttp proxy (a script in this file)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def application() -> App:
 
 
 def aiohttp_proxy(port: int) -> None:
-    """The least that aiohttp's server and client make a reverse proxy of."""
+    """The smallest reverse proxy with aiohttp's server and client."""
     import asyncio
 
     import aiohttp
@@ -68,14 +68,14 @@ def aiohttp_proxy(port: int) -> None:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         headers = [(n, value) for n, value in request.headers.items() if n.lower() not in hop]
-        asked = request.app["session"].request(
+        call = request.app["session"].request(
             request.method,
             base + request.path_qs,
             headers=headers,
             data=request.content if request.can_read_body else None,
             allow_redirects=False,
         )
-        async with asked as answer:
+        async with call as answer:
             passed = [(n, value) for n, value in answer.headers.items() if n.lower() not in hop]
             response = web.StreamResponse(status=answer.status, headers=passed)
             await response.prepare(request)

@@ -145,7 +145,7 @@ async def upstream(board: traffic.Board, folder: Path) -> None:
 
 
 class Client(asyncio.Protocol):
-    """One of the clients: asks, reads, asks again."""
+    """One of the clients: sends its request again after each answer."""
 
     transport: asyncio.Transport
 

@@ -1,4 +1,4 @@
-"""What was measured, as a table and as JSON."""
+"""The results, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Result:
-    """One line of the table. `rounds` holds what each round gave; the median is what counts."""
+    """One line of the table. `rounds` has the result of each round; the median is reported."""
 
     row: str
     rounds: list[float]
@@ -38,7 +38,7 @@ class Result:
 
 
 class Progress:
-    """Lines on stderr while it works."""
+    """Progress lines on stderr."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -48,7 +48,7 @@ class Progress:
 
 
 def costs(results: Iterable[Result]) -> str:
-    """What every case cost."""
+    """The costs of every case, as a table."""
     lines: dict[str, tuple[str, ...]] = {}
     for result in results:
         for case in result.raw.get("cases", ()):

@@ -1,4 +1,4 @@
-"""Other gateways, if they are there: measured with the same mock and load."""
+"""Other gateways, if installed: measured with the same mock and load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.servers import HOST, Server, Servers
 def start_litellm(
     bench: Bench, servers: Servers, *, openai: Sequence[str], anthropic: Sequence[str]
 ) -> Server:
-    """LiteLLM's proxy from a virtual env of its own, without a database."""
+    """LiteLLM's proxy in its own virtual environment, without a database."""
     targets = {name: (f"openai/{name}", f"{bench.upstream.url}/v1") for name in openai}
     targets |= {name: (f"anthropic/{name}", bench.upstream.url) for name in anthropic}
     config = bench.tools.folder / "litellm.yaml"  # JSON is YAML

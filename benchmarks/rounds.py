@@ -17,15 +17,15 @@ from benchmarks.traffic import Tools, Upstream
 
 @dataclass(frozen=True)
 class Options:
-    """How long and how often is measured."""
+    """How long and how often to measure."""
 
-    seconds: float  # a window
+    seconds: float  # length of a window
     rounds: int
-    few: int  # rounds of what only informs
+    few: int  # rounds of rows without a limit
 
     @property
     def warm(self) -> float:
-        """Before a window."""
+        """Seconds of load before a window."""
         return min(0.5, self.seconds / 2)
 
 
@@ -34,11 +34,11 @@ class Case:
     """A request to a server, and what it costs there: one entry a round in each list."""
 
     name: str
-    server: Server | None  # none: the mock itself is asked
+    server: Server | None  # None: requests go to the mock itself
     path: str
     body: bytes
     deltas: int = 0  # in a stream; 0: the answer is whole
-    probe: bytes = b""  # what is asked to check the answer, if not `body`
+    probe: bytes = b""  # the request that checks the answer, if not `body`
     exact: bool = True  # whether all answers are of one size
     size: int = 0  # of the answer
     cpu: list[float] = field(default_factory=list)  # seconds a unit
@@ -54,7 +54,7 @@ class Case:
 
 @dataclass
 class Bench:
-    """What all rows need."""
+    """Everything that rows need."""
 
     options: Options
     cores: Cores
@@ -71,7 +71,7 @@ class Bench:
         return self.upstream.port if case.server is None else case.server.port
 
     def verify(self, cases: Iterable[Case]) -> None:
-        """Raise unless every case answers as it should."""
+        """Raise unless every case returns a valid answer."""
         for case in cases:
             if case.server is not None:
                 case.server.wait()
@@ -85,7 +85,7 @@ class Bench:
                 raise RuntimeError(f"{case.name}: no content in {answer[:500]!r}")
 
     def closed(self, cases: list[Case], *, connections: int, seconds: float = 0) -> None:
-        """Every connection asks, reads the answer, and asks again. A unit is an answer."""
+        """Every connection sends its request again after each answer. A unit is an answer."""
         self.verify(cases)
         seconds = seconds or self.options.seconds
         for turn in range(self.options.rounds):
@@ -162,7 +162,7 @@ class Watch:
         wall, units, cpu, other = (new - old for old, new in zip(before, after, strict=True))
         self._bench.neighbours.note(ticks, cpu)
         if not units:
-            raise RuntimeError(f"{self._case.name}: nothing came")
+            raise RuntimeError(f"{self._case.name}: no events were received")
         self._case.rate.append(units / wall)
         self._case.load_busy.append(other / wall)
         if self._case.server is not None:

@@ -1,4 +1,4 @@
-"""The rows of the budget (section 15 of the design), one function each."""
+"""The rows of the performance budget, one function each."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ PACED = 400
 FOREVER = 1_000_000
 PROBE = "paced-25-1000"  # the answer of an endless stream is checked with this one
 
-# Who says so. The design's limits were written for pyreqwest as the transport; over our own, a
-# relay is several times faster, and so all that a gateway does beside it weighs more.
+# The origin of a row's limits. Those of "design" were set for pyreqwest as the transport; over our
+# own transport a relay is several times faster, so that the gateway's own work weighs more.
 DESIGN, ISSUE, OURS = "design: ", "issue 4: ", "ours: "
 LEGEND = """\
-design: as section 15 of the design defines it; issue 4: as that issue does; ours: a row of our own.
-Indented: the same in another shape, or for scale."""
+design: limits set before the implementation; issue 4: limits for the proxy; ours: rows added later.
+Indented: the same in another form, or for comparison."""
 PYREQWEST, OWN = ", pyreqwest on both sides", ", our transport on both sides"
 
 
 def chat_whole(bench: Bench) -> list[Result]:
-    """Under every server, beside the same server with an app that asks nobody."""
+    """On every server, compared with the same server and an app that calls no upstream."""
     commands = {
         "uvicorn, uvloop, httptools": uvicorn,
         "uvicorn, asyncio, h11": plain_uvicorn,
@@ -71,7 +71,7 @@ def chat_whole(bench: Bench) -> list[Result]:
 
 
 def chat_stored(bench: Bench) -> list[Result]:
-    """Tokens, a ledger and limits in a store: what Redis costs beside memory."""
+    """Tokens, a ledger and limits in a store: Redis compared with memory."""
     from tests import redis_server
 
     url = redis_server.given_url()
@@ -124,7 +124,7 @@ def stream_verbatim(bench: Bench) -> list[Result]:
         by_name = {name: servers.start(uvicorn, app) for name, app in apps.items()}
 
         def case(ask: str, by: str, *, asked: bool = False) -> Case:
-            """The mock tells usage in both cases: the gateway always asks for it."""
+            """The mock reports usage in both cases: the gateway always requests it."""
             ours = by.startswith("verbatim")
             name = f"{by}, {ask}{', usage asked' if asked and ours else ''}"
             return stream(name, by_name[by], wire.CHAT, ask, usage=asked or not ours)
@@ -376,7 +376,7 @@ ROWS: dict[str, Callable[[Bench], list[Result]]] = {
 
 
 def stream(name: str, server: Server | None, path: str, ask: str, *, usage: bool = False) -> Case:
-    """A case that asks for a stream; `ask` is the model, see upstream.c."""
+    """A case with a streamed answer; `ask` is the model, see upstream.c."""
     count = int(ask.split("-")[1])
     body = wire.body(ask, stream=True, usage=usage)
     if count < FOREVER:
@@ -385,7 +385,7 @@ def stream(name: str, server: Server | None, path: str, ask: str, *, usage: bool
 
 
 def share(row: str, base: Case, case: Case, must: float = 0, should: float = 0) -> Result:
-    """What of the base's speed is left."""
+    """The rate in percent of the base's."""
     rounds = [100 * one / other for one, other in zip(base.cpu, case.cpu, strict=True)]
     return Result(row, rounds, "%", must or None, should or None, higher=True, raw=raw(case, base))
 

@@ -1,4 +1,4 @@
-"""Processes pinned to a core: started, awaited, measured, and ended in every case."""
+"""Processes pinned to a core: started, awaited, measured, and always stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START = 60.0  # seconds
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
-# A server gets an app's name and a port, and gives a command.
+# The command that serves the app of this name on this port.
 Command = Callable[[str, int], list[str]]
 
 
@@ -36,7 +36,7 @@ def uvicorn(app: str, port: int) -> list[str]:
 
 
 def plain_uvicorn(app: str, port: int) -> list[str]:
-    """What `pip install uvicorn` gives."""
+    """uvicorn without its optional dependencies."""
     command = uvicorn(app, port)
     for option, value in (("--loop", "asyncio"), ("--http", "h11")):
         command[command.index(option) + 1] = value
@@ -64,14 +64,14 @@ class Process:
     def __init__(self, command: Sequence[str], *, core: int, env: dict[str, str]) -> None:
         self.command = list(command)
         self._core = core
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
         self._popen = subprocess.Popen(
             self.command,
             cwd=ROOT,
             env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
-            stdout=self._said,
-            stderr=self._said,
+            stdout=self._output,
+            stderr=self._output,
             start_new_session=True,
             preexec_fn=self._prepare,
         )
@@ -85,12 +85,12 @@ class Process:
     def check(self) -> None:
         """Raise if it has ended."""
         if self._popen.poll() is not None:
-            raise RuntimeError(f"{' '.join(self.command)} ended:\n{self.said()}")
+            raise RuntimeError(f"{' '.join(self.command)} ended:\n{self.output()}")
 
-    def said(self) -> str:
+    def output(self) -> str:
         """The end of its output."""
-        self._said.seek(0)
-        return self._said.read()[-4000:].decode(errors="replace")
+        self._output.seek(0)
+        return self._output.read()[-4000:].decode(errors="replace")
 
     def pids(self) -> list[int]:
         """It and its descendants."""
@@ -125,7 +125,7 @@ class Process:
         finally:
             self._kill(signal.SIGKILL)
             self._popen.wait()
-            self._said.close()
+            self._output.close()
 
     def _kill(self, sign: int) -> None:
         try:
@@ -151,12 +151,12 @@ class Server(Process):
         self.port = port
 
     def wait(self) -> None:
-        """Wait until it answers. (Granian listens before anybody is there to answer.)"""
+        """Wait until it answers. (Granian listens before it can answer.)"""
         end = time.monotonic() + START
         while not self._answers():
             self.check()
             if time.monotonic() > end:
-                raise TimeoutError(f"{' '.join(self.command)} does not answer:\n{self.said()}")
+                raise TimeoutError(f"{' '.join(self.command)} does not answer:\n{self.output()}")
             time.sleep(0.05)
 
     def _answers(self) -> bool:
@@ -169,7 +169,7 @@ class Server(Process):
 
 
 class Servers:
-    """Servers that are ended together."""
+    """Servers that are stopped together."""
 
     def __init__(self, core: int, env: dict[str, str]) -> None:
         self._core = core

@@ -12,7 +12,7 @@ HOST = "127.0.0.1"
 
 
 class Upstream(asyncio.Protocol):
-    """The side of the provider."""
+    """The connection to the provider."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -30,13 +30,13 @@ class Upstream(asyncio.Protocol):
 
 
 class Client(asyncio.Protocol):
-    """The side of the client."""
+    """The connection of the client."""
 
     transport: asyncio.WriteTransport
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.early = b""  # what came before the provider was there
+        self.early = b""  # received before the provider was connected
         self.upstream = Upstream(self)
         self.dialing: asyncio.Task[object] | None = None
 

@@ -23,7 +23,7 @@ HEAD_SIZE, RING = 16, 65536
 
 
 class Board:
-    """Numbers that a child process keeps in a file we map too."""
+    """Numbers that a child process writes to a file mapped by both."""
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class Board:
         self._numbers[at] = value
 
     def samples(self, since: int) -> list[int]:
-        """Latencies in ns, from the sample of this number on."""
+        """Latencies in ns, from this sample number on."""
         return [self[HEAD_SIZE + at % RING] for at in range(since, self[SAMPLES])]
 
 
@@ -91,7 +91,7 @@ class Upstream:
         return f"http://{HOST}:{self.port}"
 
     def finish(self) -> None:
-        """End all paced streams, properly."""
+        """Complete all paced streams."""
         self.board[FINISH] = 1
         try:
             wait_for(lambda: not self.board[STREAMS], "the end of streams", self.process)
@@ -106,7 +106,7 @@ class Upstream:
 def load(
     tools: Tools, core: int, port: int, connections: int, request: bytes
 ) -> Iterator[tuple[Board, Process]]:
-    """Clients at work within the block."""
+    """Run the load generator within the block."""
     file = tools.folder / "request"
     file.write_bytes(request)
     board = Board(tools.folder / "load.board")
@@ -142,5 +142,5 @@ def wait_for(
     while not condition():
         process.check()
         if time.monotonic() > end:
-            raise TimeoutError(f"waited in vain for {what}")
+            raise TimeoutError(f"timed out waiting for {what}")
         time.sleep(0.005)

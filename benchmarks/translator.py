@@ -1,4 +1,4 @@
-"""The translator alone, bytes to bytes, in process: prints seconds an event as JSON.
+"""The translator alone, bytes to bytes, in process: prints seconds per event as JSON.
 
 `python -m benchmarks.translator ROUNDS SECONDS`
 """
@@ -42,7 +42,7 @@ def by_hand(packets: Sequence[bytes]) -> bytes:
 
 
 def clock(run: Callable[[Sequence[bytes]], bytes], packets: list[bytes], seconds: float) -> float:
-    """CPU seconds an event."""
+    """CPU seconds per event."""
     times, end = 0, time.perf_counter() + seconds
     began = time.process_time()
     while time.perf_counter() < end:

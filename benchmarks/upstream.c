@@ -280,7 +280,7 @@ static int receive(struct client *c)
         return all < LIMIT ? 0 : -1;
     *end = 0;
     int anthropic = strstr(c->in, "/messages ") != NULL;
-    c->have = 0; /* nobody here pipelines */
+    c->have = 0; /* pipelining is not supported */
     return answer(c, end + 4, anthropic);
 }
 
@@ -358,6 +358,6 @@ int main(int argc, char **argv)
         }
         while (board[FINISH] && heaped)
             if (finish(heap[0]) < 0)
-                continue; /* out of the heap already; its socket tells the rest */
+                continue; /* out of the heap already; its socket reports the close */
     }
 }

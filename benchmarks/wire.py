@@ -1,4 +1,4 @@
-"""The bytes on the wire: what the mock providers answer, and what the clients ask."""
+"""The bytes on the wire: responses of the mock providers and requests of the clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-# The formats of the upstream: OpenAI's, OpenAI's when usage was asked for, Anthropic's.
+# The formats of the upstream: OpenAI's, OpenAI's with usage, Anthropic's.
 
 
 def openai_chunk(delta: dict[str, str | None], finish: str | None = None, *, usage: bool) -> bytes:
@@ -133,18 +133,18 @@ def events(data: bytes) -> list[bytes]:
 
 
 def write(folder: Path) -> None:
-    """Lay the formats out for the upstream."""
+    """Write the formats to files for the upstream."""
     formats = {"openai": openai(usage=False), "usage": openai(usage=True), "anthropic": anthropic()}
     for name, parts in formats.items():
         for part, data in parts.items():
             (folder / f"{name}.{part}").write_bytes(data)
 
 
-# Requests. The model says what the upstream answers, see upstream.c.
+# Requests. The model selects the answer of the upstream, see upstream.c.
 
 
 def body(model: str, *, stream: bool = False, usage: bool = False) -> bytes:
-    asked: dict[str, Any] = {
+    members: dict[str, Any] = {
         "model": model,
         "messages": [
             {"role": "system", "content": "You are a helpful assistant."},
@@ -154,10 +154,10 @@ def body(model: str, *, stream: bool = False, usage: bool = False) -> bytes:
         "temperature": 0.7,
     }
     if stream:
-        asked["stream"] = True
+        members["stream"] = True
     if usage:
-        asked["stream_options"] = {"include_usage": True}
-    return compact(asked)
+        members["stream_options"] = {"include_usage": True}
+    return compact(members)
 
 
 def request(path: str, body: bytes) -> bytes:
@@ -170,17 +170,17 @@ def request(path: str, body: bytes) -> bytes:
 
 
 def deltas_in(stream: bytes) -> int:
-    """How many pieces of text a stream holds, of either vendor."""
+    """The number of text deltas in a stream of either vendor."""
     found = 0
     for event in stream.split(b"\n\n"):
         _, _, data = event.rpartition(b"data: ")
         if not data.startswith(b"{"):
             continue
-        said = json.loads(data)
-        if said.get("error"):
-            raise ValueError(f"the stream holds an error: {said}")
-        if said.get("delta", {}).get("text"):
+        event_data = json.loads(data)
+        if event_data.get("error"):
+            raise ValueError(f"the stream holds an error: {event_data}")
+        if event_data.get("delta", {}).get("text"):
             found += 1
-        for choice in said.get("choices", ()):
+        for choice in event_data.get("choices", ()):
             found += bool(choice["delta"].get("content"))
     return found

@@ -31,9 +31,9 @@ HEAD = """# Reference
 
 <!-- Written by scripts/reference.py from signatures and docstrings: change them there. -->
 
-The public names by the package that they are imported from. What begins with an underscore, and
-modules that are not listed here, may change at any time. Usage in context is on the other pages,
-beginning with [mount it](mount.md).
+The public names, by the package to import them from. Names that begin with an underscore, and
+modules that are not listed here, may change at any time. The other pages show how to use them,
+starting with [mount it](mount.md).
 """
 
 

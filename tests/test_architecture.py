@@ -1,4 +1,4 @@
-"""Who may import what, how large a module may be, and that importing does nothing else."""
+"""Import directions, module size, names and vocabulary; importing a module does nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(asgi_aiproxy.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if "__pycache__" not in path.parts)
 PACKAGE = "asgi_aiproxy"
 
-# A unit is a module or a folder of the package. Which others it may import:
+# A unit is a module or a folder of the package. Which other units it may import:
 PURE = {
     "_headers",
     "_json",
@@ -230,11 +230,11 @@ MAY: dict[str, set[str]] = {
     "serving": {"_asgi", "config", "errors", "logs", "middleware", "stores"},
     "cli": {"config", "errors", "keys", "principal", "providers", "services", "stores"},
     "__main__": {"cli", "config", "errors", "logs", "serving"},
-    # The test kit speaks the vendors' languages by itself: it is there to test the rest.
+    # The test kit has its own implementation of the vendors' formats: it tests the rest.
     "testing": PURE | {"_asgi", "_cancellation"},
 }
 
-# What is not ours, by the only modules that may import it; msgspec is everybody's.
+# Third-party packages, by the only modules that may import them; msgspec may be used anywhere.
 THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
     "config.factory": {"pydantic"},
@@ -254,7 +254,7 @@ THIRD: dict[str, set[str]] = {
     "testing.server": {"anyio", "uvicorn"},
 }
 
-# Parts of the standard library that wait, or touch the world outside.
+# Modules of the standard library that do I/O or wait.
 WORLD = {"asyncio", "http", "logging", "os", "pathlib", "select", "selectors", "signal"}
 WORLD |= {"socket", "ssl", "subprocess", "tempfile", "threading", "io"}
 
@@ -275,7 +275,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def only_for_types(path: Path) -> set[ast.AST]:
-    """What stands below `if TYPE_CHECKING:`."""
+    """The nodes below `if TYPE_CHECKING:`."""
     return {
         inner
         for node in ast.walk(tree(path))
@@ -314,14 +314,14 @@ def is_module(name: str) -> bool:
 
 
 def ours(path: Path) -> set[str]:
-    """The modules of ours that a file imports, by their names below the package."""
+    """The modules of the package that a file imports, by their names below the package."""
     found = {name.removeprefix(PACKAGE).removeprefix(".") for name in imports(path)
              if name.partition(".")[0] == PACKAGE}  # fmt: skip
     return found - {""}
 
 
 def wrong(rule: Callable[[Path], object]) -> dict[str, object]:
-    """The modules that break a rule, and by what."""
+    """The modules that break a rule, and what breaks it."""
     return {name_of(path): found for path in FILES if name_of(path) and (found := rule(path))}
 
 
@@ -337,11 +337,11 @@ def test_a_module_imports_only_what_is_below_it() -> None:
     assert wrong(above) == {}
 
 
-def test_the_layers_have_no_circle() -> None:
+def test_the_layers_have_no_cycle() -> None:
     done: set[str] = set()
     while len(done) < len(MAY):
         ready = {unit for unit, below in MAY.items() if unit not in done and below <= done}
-        assert ready, f"a circle among {set(MAY) - done}"
+        assert ready, f"a cycle among {set(MAY) - done}"
         done |= ready
 
 
@@ -354,18 +354,18 @@ def test_other_packages_are_imported_in_one_place_each() -> None:
     assert wrong(foreign) == {}
 
 
-def test_pure_modules_do_not_touch_the_world() -> None:
-    def worldly(path: Path) -> set[str]:
+def test_pure_modules_do_no_io() -> None:
+    def io_modules(path: Path) -> set[str]:
         found = {module.partition(".")[0] for module in imports(path)}
         return found & WORLD if unit_of(name_of(path)) in PURE else set()
 
-    assert wrong(worldly) == {}
+    assert wrong(io_modules) == {}
 
 
-def test_no_dialect_knows_another() -> None:
+def test_no_dialect_imports_another() -> None:
     shared = {"base", "_blocks", "_json_schema", "_media", "_parsing", "_unsupported"}
     # Legacy completions are chat completions under another name.
-    # OpenAI's two chat APIs tell errors alike.
+    # OpenAI's two chat APIs have the same error format.
     reasons = {"openai_completions": {"openai_chat"}, "openai_responses": {"openai_chat"}}
 
     def others(path: Path) -> set[str]:
@@ -374,7 +374,7 @@ def test_no_dialect_knows_another() -> None:
             return set()
         dialect = rest.partition(".")[0]
         found = {name for name in ours(path) if unit_of(name) == "dialects"}
-        # (The package itself counts: it holds all of them.)
+        # (The package itself counts: it contains all of them.)
         known = {name.partition(".")[2].partition(".")[0] for name in found}
         own = set() if dialect in shared else {dialect} | reasons.get(dialect, set())
         return known - shared - own
@@ -406,7 +406,7 @@ def lines(path: Path) -> int:
     return len(path.read_text("utf-8").splitlines())
 
 
-def test_a_module_is_short_enough_to_be_read() -> None:
+def test_a_module_is_short() -> None:
     def longer(path: Path) -> int:
         count = lines(path)
         return count if count > DEBTS.get(name_of(path), LINES) else 0
@@ -421,12 +421,12 @@ PACKAGES = [path for path in FILES if path.name == "__init__.py" and "__all__" i
 
 
 def rank(name: str) -> tuple[int, str]:
-    """Constants, then classes, then functions, each by the alphabet."""
+    """Constants, then classes, then functions, each in alphabetical order."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=lambda path: name_of(path) or PACKAGE)
-def test_all_is_sorted_and_true(path: Path) -> None:
+def test_all_is_sorted_and_complete(path: Path) -> None:
     module = importlib.import_module(f"{PACKAGE}.{name_of(path)}".rstrip("."))
     names = module.__all__
     assert len(set(names)) == len(names)
@@ -443,7 +443,7 @@ def test_all_is_sorted_and_true(path: Path) -> None:
     assert {name for name in imported if not name.startswith("_")} <= set(names)
 
 
-def test_the_packages_names_are_at_home_where_it_says() -> None:
+def test_lazy_names_are_defined_where_the_package_says() -> None:
     assert sorted(asgi_aiproxy._HOME) == sorted(asgi_aiproxy.__all__)
     for name, home in asgi_aiproxy._HOME.items():
         module = importlib.import_module(f"{PACKAGE}.{home}")
@@ -464,7 +464,7 @@ def test_the_packages_names_are_at_home_where_it_says() -> None:
 
 
 def after(code: str) -> list[str]:
-    """What a fresh interpreter prints as JSON after some code; it must say nothing else."""
+    """What a new interpreter prints as JSON after some code; it must print nothing else."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1, done.stdout
@@ -482,7 +482,7 @@ def test_a_pure_module_loads_nothing_heavy(name: str) -> None:
     assert not set(after(f"import {PACKAGE}.{name}; {LOADED}")) & set(HEAVY)
 
 
-def test_the_package_alone_loads_nothing_of_itself() -> None:
+def test_importing_the_package_loads_no_module_of_it() -> None:
     loaded = after(f"import {PACKAGE}; {LOADED}")
     assert [name for name in loaded if name.startswith(PACKAGE)] == [PACKAGE]
 
@@ -510,6 +510,6 @@ print(json.dumps([started, sockets, before == after, loop is None, "sse_starlett
 """
 
 
-def test_importing_everything_says_nothing_and_starts_nothing() -> None:
+def test_importing_everything_prints_nothing_and_starts_nothing() -> None:
     names = [f"{PACKAGE}.{name_of(path)}".rstrip(".") for path in FILES]
     assert after(IMPORT_ALL.format(names=names)) == [["MainThread"], [], True, True, False]
