@@ -1,4 +1,4 @@
-"""Chat completions that pass through keep their bytes, or every unknown member where they are normalized."""
+"""Chat completions that pass through keep their bytes, or all unknown members if normalized."""
 
 from __future__ import annotations
 
