@@ -172,9 +172,9 @@ class ProviderRouter:
         return self._native(name)
 
     def _of_own_client(self, name: str, scope: Scope) -> bool:
-        """Whether a vendor's own client asks for models, in whose list OpenAI's means nothing."""
-        told = _OWN_CLIENTS.get(self._providers[name].dialect.name, ())
-        return scope["method"] == "GET" and any(header in told for header, _ in scope["headers"])
+        """Whether a vendor's own client requests models: it gets the vendor's own list."""
+        own = getattr(self._providers[name].dialect, "client_headers", frozenset[bytes]())
+        return scope["method"] == "GET" and any(header in own for header, _ in scope["headers"])
 
     def _native(self, name: str) -> PassthroughProxy:
         if name not in self._natives:
@@ -232,13 +232,6 @@ _OPTIONS = [
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 ]
 
-
-# What only a vendor's own clients send, by the vendor's language. (Some list models at the path of
-# OpenAI's list: https://docs.anthropic.com/en/api/models-list, https://ai.google.dev/api/models.)
-_OWN_CLIENTS = {
-    "anthropic": frozenset({b"anthropic-version", b"x-api-key"}),
-    "gemini": frozenset({b"x-goog-api-client", b"x-goog-api-key"}),
-}
 
 # What the native API takes of them.
 _SHARED = frozenset({"transport", "record", "timeouts", "allow_client_keys"})

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import ClassVar, Self
 
-from asgi_aiproxy import _asgi, _json
+from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, TimerRegistry
 from asgi_aiproxy._headers import content_codings
@@ -20,6 +20,7 @@ from asgi_aiproxy.dialects import (
     OPENAI_RESPONSES,
 )
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
+from asgi_aiproxy.dialects.model_lists import ListedModel, format_for
 from asgi_aiproxy.errors import (
     AIProxyError,
     APIError,
@@ -151,10 +152,11 @@ class Shim:
         try:
             try:
                 face, operation = self._match(scope)
+                if operation.body == "none":
+                    face, operation = self._match_client(scope, face, operation)
                 principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
                 if operation.body == "none":
-                    head = scope["method"] == "HEAD"
-                    await self._list(scope, send, operation, principal, head=head)
+                    await self._list(scope, send, face, operation, principal)
                 else:
                     await self._relay_call(scope, receive, send, face, operation, principal)
             except APIError as error:
@@ -199,7 +201,7 @@ class Shim:
             raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
         asked = "GET" if method == "HEAD" else method
         for face in self.faces:
-            operation = face.match(asked, path)
+            operation = face.match(method, path) or face.match(asked, path)
             if operation is not None:
                 # (What names a model may be anything.)
                 short = raw is None or (len(raw) < _LONG and b"?" not in raw)
@@ -219,29 +221,48 @@ class Shim:
 
     # models
 
+    def _match_client(
+        self, scope: Scope, face: InboundDialect, operation: Operation
+    ) -> tuple[InboundDialect, Operation]:
+        """Lists of models have one path in several APIs: the client's headers say which it is.
+
+        (Not the header of its credential: many send that as any API takes it.)
+        """
+        sent = {name for name, _ in scope["headers"]}
+        path = _asgi.local_path(scope) or ""
+        for other in self.faces:
+            if not other.client_headers.isdisjoint(sent):
+                found = other.match("GET", path)
+                if found is not None and found.body == "none":
+                    return other, found
+        return face, operation
+
     async def _list(
         self,
         scope: Scope,
         send: Send,
+        face: InboundDialect,
         operation: Operation,
         principal: Principal,
-        *,
-        head: bool,
     ) -> None:
         router = self._relay.router
+        written = format_for(face.name)
+        body = b""
         if operation.name == "model":
             targets = _serving(principal, router.targets(operation.model))
             if not targets or not principal.may_use(operation.model):
                 raise model_not_found_error(operation.model)
-            body = _model(operation.model, targets[0].provider.name)
-        else:
+            body = written.write_model(ListedModel(operation.model, targets[0].provider.name))
+        elif operation.name == "models":
             names = await self._models.names(router)
             if principal.providers:
                 names = [(n, o) for n, o in names if _serving(principal, router.targets(n))]
-            data = [_model(name, owner) for name, owner in names if principal.may_use(name)]
-            body = {"object": "list", "data": data}
+            listed = [ListedModel(n, owner) for n, owner in names if principal.may_use(n)]
+            query = scope.get("query_string", b"").decode("latin-1")
+            body = written.write_list(listed, query)
         headers = [named(request_id(scope))]
-        await _asgi.send_response(send, 200, _json.dumps(body), headers, head=head)
+        head = scope["method"] == "HEAD"
+        await _asgi.send_response(send, 200, body, headers, head=head)
 
     # calls
 
@@ -399,9 +420,3 @@ def _forwarded(told: Mapping[str, str], face: InboundDialect) -> Mapping[str, st
 def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:
     """The targets that may serve a caller."""
     return [target for target in targets if principal.may_use_provider(target.provider.name)]
-
-
-def _model(name: str, owner: str) -> dict[str, object]:
-    """One model as OpenAI lists it, with the members that Mistral's SDK requires."""
-    listed = {"id": name, "object": "model", "created": 0, "owned_by": owner}
-    return {**listed, "type": "base", "capabilities": {}}

@@ -151,6 +151,8 @@ class InboundDialect(ABC):
     keepalive: ClassVar[bytes | None]  # what may be sent to a client that waits for a stream
     # Which of the caller's headers a provider sees when the request passes through as it is.
     request_headers: ClassVar[frozenset[str]] = frozenset()
+    # Headers that only clients of this API send. Some paths are those of several APIs.
+    client_headers: ClassVar[frozenset[bytes]] = frozenset()
 
     @abstractmethod
     def match(self, method: str, path: str) -> Operation | None:

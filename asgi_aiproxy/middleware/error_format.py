@@ -19,15 +19,12 @@ def detect_dialect(scope: Scope) -> InboundDialect:
     """The language of a request, by its path wherever the app is mounted, else by its headers."""
     method, path = scope.get("method", "POST"), scope["path"]
     at = path.rfind("/v1")
-    if at >= 0:
-        for face in _FACES:
-            if face.match(method, path[at:]) is not None:
-                return face
-    if _asgi.header(scope, b"anthropic-version") is not None:
-        return ANTHROPIC_MESSAGES
-    if _asgi.header(scope, b"x-goog-api-key") is not None:
-        return GEMINI_CONTENT
-    return OPENAI_CHAT
+    sent = {name for name, _ in scope["headers"]}
+    by_headers = [face for face in _FACES if not face.client_headers.isdisjoint(sent)]
+    for face in (*by_headers, *_FACES) if at >= 0 else ():
+        if face.match(method, path[at:]) is not None:
+            return face
+    return by_headers[0] if by_headers else OPENAI_CHAT
 
 
 async def send_error_for(scope: Scope, receive: Receive, send: Send, error: APIError) -> None:

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import anthropic
+import httpx
 import openai
 import pytest
 from google import genai
-from google.genai import types
+from google.genai import errors, types
 
-from asgi_aiproxy import Authenticate, ProviderRouter, UsageRecord
+from asgi_aiproxy import AIShim, Authenticate, Principal, ProviderRouter, UsageRecord
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.testing import MockProvider, serve
@@ -104,18 +105,127 @@ async def test_openais_sdk_gets_openais_list_of_every_vendor(world: World, provi
         assert (await client.models.retrieve("model-one")).owned_by == provider
 
 
-async def test_what_a_vendors_client_may_ask_is_told_by_its_key(world: World) -> None:
-    """Without an SDK: the vendor's own header for a key is enough."""
-    lists = {
-        ("/anthropic/v1/models", "x-api-key"): "first_id",
-        ("/gemini/v1/models", "x-goog-api-key"): "models",
-        ("/anthropic/v1/models", "x-goog-api-key"): "object",
-        ("/openai/v1/models", "x-api-key"): "object",
-    }
-    for (path, header), member in lists.items():
-        answer = await asgi.request(world.app, "GET", path, headers={header: TOKEN})
-        assert answer.status == 200
+VERSION = ("anthropic-version", "2023-06-01")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "member"),
+    [
+        ("/anthropic/v1/models", [VERSION], "first_id"),
+        ("/anthropic/v1/models", [], "object"),
+        ("/anthropic/v1/models", [("x-api-key", TOKEN)], "object"),
+        ("/openai/v1/models", [("x-api-key", TOKEN)], "object"),
+        ("/openai/v1/models", [VERSION], "first_id"),
+        ("/gemini/v1/models", [], "object"),
+        ("/gemini/v1/models", [("x-goog-api-client", "genai")], "models"),
+        ("/gemini/v1beta/models", [], "models"),
+        ("/openai/v1beta/models", [], "models"),
+    ],
+)
+async def test_a_list_has_the_form_of_the_clients_api_whatever_header_its_key_came_in(
+    world: World, path: str, headers: list[tuple[str, str]], member: str
+) -> None:
+    sent = dict([*headers, ("authorization", f"Bearer {TOKEN}")])
+    answer = await asgi.request(world.app, "GET", path, headers=sent)
+    assert answer.status == 200
+    assert member in answer.json
+
+
+async def test_googles_key_header_is_a_mark_of_its_clients(world: World) -> None:
+    for path, member in {"/gemini/v1/models": "models", "/openai/v1/models": "models"}.items():
+        answer = await asgi.request(world.app, "GET", path, headers={"x-goog-api-key": TOKEN})
         assert member in answer.json
+
+
+# ── one mount for all clients ────────────────────────────────────────────────
+
+TEAM = Principal("team", models=("model-*",))
+
+
+@pytest.fixture
+async def mount(world: World) -> AsyncIterator[str]:
+    """The address of an AIShim whose models lead to other vendors, too."""
+    vendor = OPENAI.using("sk-openai", base_url="http://127.0.0.1:9/v1")
+    names = [*(f"model-{at:02}" for at in range(45)), "secret"]
+    shim = AIShim(ProviderRouter(dict.fromkeys(names, vendor)))
+    async with serve(Authenticate(shim, verify=static_tokens({TOKEN: TEAM}))) as url:
+        yield url
+
+
+NAMES = [f"model-{at:02}" for at in range(45)]
+
+
+async def test_anthropics_sdk_reads_all_pages_of_a_mixed_list(mount: str) -> None:
+    async with anthropic.AsyncAnthropic(base_url=mount, auth_token=TOKEN, max_retries=0) as client:
+        first = await client.models.list()
+        assert (len(first.data), first.has_more, first.first_id) == (20, True, NAMES[0])
+        assert [model.id async for model in first] == NAMES
+        back = await client.models.list(before_id=NAMES[5], limit=3)
+        assert ([m.id for m in back.data], back.has_more) == (NAMES[2:5], True)
+        everything = await client.models.list(limit=1000)
+        assert (len(everything.data), everything.has_more) == (45, False)
+        one = await client.models.retrieve(NAMES[7])
+        assert (one.id, one.type, one.lifecycle) == (NAMES[7], "model", "active")
+        assert one.created_at.year == 1970
+        with pytest.raises(anthropic.NotFoundError, match="secret"):
+            await client.models.retrieve("secret")
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+async def test_googles_sdk_reads_all_pages_of_a_mixed_list(mount: str, version: str) -> None:
+    options = types.HttpOptions(base_url=mount, api_version=version)
+    client = genai.Client(api_key=TOKEN, http_options=options)
+    pager = await client.aio.models.list(config={"page_size": 20})
+    assert [model.name async for model in pager] == [f"models/{name}" for name in NAMES]
+    one = await client.aio.models.get(model=NAMES[3])
+    assert (one.name, one.display_name) == (f"models/{NAMES[3]}", NAMES[3])
+    with pytest.raises(errors.ClientError, match="secret"):
+        await client.aio.models.get(model="secret")
+
+
+async def test_openais_sdk_gets_the_mixed_list_at_once(mount: str) -> None:
+    client = openai.AsyncOpenAI(base_url=f"{mount}/v1", api_key=TOKEN, max_retries=0)
+    async with client:
+        assert [model.id async for model in await client.models.list()] == NAMES
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "param"),
+    [
+        ("/v1/models", "limit=0", "limit"),
+        ("/v1/models", "limit=1001", "limit"),
+        ("/v1/models", "limit=ten", "limit"),
+        ("/v1/models", "limit=%C2%B2", "limit"),
+        ("/v1/models", "after_id=nothing", "after_id"),
+        ("/v1/models", "before_id=secret", "before_id"),
+        ("/v1/models", "before_id=model-01&after_id=model-02", "before_id"),
+        ("/v1beta/models", "pageSize=-1", "pageSize"),
+        ("/v1beta/models", "pageToken=%FF", "pageToken"),
+        ("/v1beta/models", "pageToken=c2VjcmV0", "pageToken"),
+        ("/v1beta/models", "pageToken=_w==", "pageToken"),
+    ],
+)
+async def test_a_page_that_cannot_be_is_refused_by_the_name_of_its_member(
+    mount: str, path: str, query: str, param: str
+) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}", "anthropic-version": "2023-06-01"}
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{mount}{path}?{query}", headers=headers)
+    assert answer.status_code == 400
+    assert param in answer.json()["error"]["message"]
+    wrong_key = {"authorization": "Bearer stolen", "anthropic-version": "2023-06-01"}
+    async with httpx.AsyncClient() as client:
+        refused = await client.get(f"{mount}{path}", headers=wrong_key)
+    assert refused.status_code == 401
+    assert ("type" in refused.json()) is (path == "/v1/models")  # in the form of the client's API
+
+
+async def test_a_probe_of_the_mount_is_answered_without_a_body(mount: str) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient() as client:
+        answer = await client.head(f"{mount}/", headers=headers)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert (await client.get(f"{mount}/", headers=headers)).status_code == 404
 
 
 async def test_who_has_no_token_gets_no_list(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import getrandbits
 from typing import ClassVar
+from urllib.parse import unquote
 
 import msgspec
 
@@ -24,6 +25,8 @@ from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
 
 _MESSAGES = Operation("messages", "/v1/messages", chat=True)
+_MODELS = Operation("models", "/v1/models", body="none")
+_PROBE = Operation("probe", "/", body="none")
 
 
 def new_id() -> str:
@@ -37,13 +40,23 @@ class Anthropic(Dialect):
     name: ClassVar[str] = requests.NAME
     keepalive: ClassVar[bytes | None] = b'event: ping\ndata: {"type": "ping"}\n\n'
     request_headers: ClassVar[frozenset[str]] = frozenset({"anthropic-beta", "anthropic-version"})
+    client_headers: ClassVar[frozenset[bytes]] = frozenset({b"anthropic-version"})
 
     def __init__(self, *, new_id: NewId = new_id) -> None:
         self._new_id = new_id
 
     def match(self, method: str, path: str) -> Operation | None:
-        """POST /v1/messages."""
-        return _MESSAGES if method == "POST" and path == "/v1/messages" else None
+        """POST /v1/messages, GET /v1/models, and HEAD /, by which clients look for the API."""
+        if method == "POST":
+            return _MESSAGES if path == "/v1/messages" else None
+        if method == "HEAD":
+            return _PROBE if path in ("", "/") else None
+        if method == "GET" and path == "/v1/models":
+            return _MODELS
+        if method == "GET" and (model := unquote(path.partition("/v1/models/")[2])):
+            known = path.startswith("/v1/models/")
+            return Operation("model", path, body="none", model=model) if known else None
+        return None
 
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read model and streaming."""

@@ -25,6 +25,7 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Framer, JSONArrayFramer, SSEFramer, encode_frame
 from asgi_aiproxy.messages import Request, Response, fold
 
+_MODELS = re.compile(r"/v1(?:beta\d?|alpha)?/models(?:/(?P<model>[^:?]+))?")
 _PATH = re.compile(r"/v1(?:beta\d?|alpha)?/models/(?P<model>[^:?]+):(?P<method>[A-Za-z]+)")
 
 
@@ -38,12 +39,17 @@ class Gemini(Dialect):
 
     name: ClassVar[str] = requests.NAME
     keepalive: ClassVar[bytes | None] = None  # its SDKs parse whatever comes
+    client_headers: ClassVar[frozenset[bytes]] = frozenset(
+        {b"x-goog-api-key", b"x-goog-api-client"}
+    )
 
     def __init__(self, *, new_id: NewId = new_id) -> None:
         self._new_id = new_id
 
     def match(self, method: str, path: str) -> Operation | None:
-        """POST /v1beta/models/{model}:generateContent, also streamed, and /v1."""
+        """Methods of /v1beta/models/{model}, the list of models, and the same below /v1."""
+        if method == "GET":
+            return _match_models(path)
         found = _PATH.fullmatch(path)
         if method != "POST" or found is None:
             return None
@@ -130,3 +136,12 @@ class Gemini(Dialect):
     def native_stream(self, *, usage_wanted: bool, exact: bool) -> GeminiNativeStream:
         """A companion for an answer that passes through."""
         return GeminiNativeStream()
+
+
+def _match_models(path: str) -> Operation | None:
+    found = _MODELS.fullmatch(path)
+    if found is None:
+        return None
+    if found["model"] is None:
+        return Operation("models", path, body="none")
+    return Operation("model", path, body="none", model=unquote(found["model"]))
