@@ -1,10 +1,29 @@
-"""Ending a wait from outside: when the client leaves, or when time is up.
+"""Ending a request from outside: client disconnects and time limits. Theory of operation.
 
-All cancel the task that waits and turn the cancellation, once it has unwound, into an exception of
-their own, as `asyncio.timeout` does; a cancellation that comes from elsewhere stays one.
+A request is handled by one task, which waits in turn for a key, a connection, the provider and the
+client. Only three things may end such a wait early:
 
-An answer that is at hand takes less time than a timer, a task and another timer would: so there is
-one timer for all exchanges, and a client is only watched whose answer lets it wait.
+* The client disconnects: `receive()` returns `http.disconnect`. The task gets ClientGoneError.
+* A time limit is reached. The task gets APIError with `ErrorKind.TIMEOUT`.
+* The server or the host cancels the task. That stays a plain `asyncio.CancelledError`.
+
+The first two work as `asyncio.timeout` does: a callback notes the reason and calls `task.cancel()`;
+the wait unwinds with CancelledError, which closes sockets and frees keys on its way; the context
+manager that owns the limit then takes the cancellation back (`task.uncancel()`) and raises the
+reason instead. If the task was also cancelled by somebody else, `uncancel()` is still above the
+count at entry, and the cancellation goes on unchanged.
+
+Two context managers do this. `Deadline` has a timer of its own and limits one block.
+`RequestMonitor` covers a whole request: it watches for the disconnect, and for the *progress* that
+other modules report with its methods. A write to the client that takes longer than the limit means
+that the client no longer reads, which counts as a disconnect; anything else that takes longer is a
+timeout of the provider.
+
+Most responses arrive sooner than a timer could be set up and cancelled, so `RequestMonitor` has
+none. One `SharedTimer` per event loop calls `tick` of every active request at short intervals, and
+progress is a flag that the next tick reads. The disconnect is watched (one task that awaits
+`receive`) only from the second tick on, or earlier on request. The price is accuracy: disconnects
+and timeouts are detected at most two intervals late.
 """
 
 from __future__ import annotations
@@ -22,22 +41,24 @@ logger = logging.getLogger("asgi_aiproxy")
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-# Seconds between two rounds, and so much more for each exchange. Who leaves right after asking is
-# noticed a round or two later, and who is silent for too long.
-_ROUND, _EACH = 0.015, 0.00005
+# The polling interval in seconds. Requests that are not new are polled less often the more of them
+# there are: the second value is added for each.
+_POLL_INTERVAL_SECONDS = 0.015
+_POLL_SECONDS_PER_REQUEST = 0.00005
 _NEVER = float("inf")
-# The rounds are nobody's request: what they begin runs in the context of the one it is for.
-_NOBODY = contextvars.Context()
+# The timer belongs to no request, so it runs in an empty context; the tasks that a monitor starts
+# run in the context of its own request.
+_EMPTY_CONTEXT = contextvars.Context()
 
 
 class ClientGoneError(AIProxyError):
-    """The client left before its answer was complete."""
+    """The client disconnected before its response was complete."""
 
 
 class Deadline:
-    """Within the block, ends what its task waits for after so many seconds.
+    """Limits how long the task may stay within a block, in seconds.
 
-    Raises APIError of this `kind` and `status` then.
+    Raises APIError with `kind`, `message` and `status` when the time is up.
     """
 
     def __init__(
@@ -79,157 +100,207 @@ class Deadline:
 
 
 class TimerRegistry:
-    """The rounds of the event loops that an app's requests run in."""
+    """The shared timers of an app, one for each event loop that its requests run in."""
 
     def __init__(self) -> None:
-        self._known: dict[asyncio.AbstractEventLoop, SharedTimer] = {}
+        self._timers: dict[asyncio.AbstractEventLoop, SharedTimer] = {}
 
     def for_running_loop(self) -> SharedTimer:
-        """Those of the running loop."""
+        """Return the timer of the running event loop."""
         loop = asyncio.get_running_loop()
-        rounds = self._known.get(loop)
-        if rounds is None:
-            # What is left of loops that are closed is forgotten.
-            known = list(self._known.items())  # other threads may have loops, too
-            self._known = {one: its for one, its in known if not one.is_closed()}
-            rounds = self._known[loop] = SharedTimer(loop)
-        return rounds
+        timer = self._timers.get(loop)
+        if timer is None:
+            # Timers of closed loops are dropped. Other threads may add theirs meanwhile, so this
+            # works on a copy.
+            timers = list(self._timers.items())
+            self._timers = {known: its for known, its in timers if not known.is_closed()}
+            timer = self._timers[loop] = SharedTimer(loop)
+        return timer
 
 
 class TimerClient(Protocol):
-    """What is looked after."""
+    """An object that a `SharedTimer` polls."""
 
     def tick(self, now: float) -> None:
-        """See whether it is time to do something. `now` is the event loop's time."""
+        """Act if something is due. `now` is the event loop's time in seconds."""
 
 
 class SharedTimer:
-    """Looks after all that is `watched` in one event loop, as long as there is any.
+    """Polls its clients in one event loop, for as long as there are any.
 
-    What is new is looked at twice, soon; all else in rounds that are the fewer the more there is.
-    `loop` is the event loop: to ask for the running one is a system call.
+    A new client is polled in the next two intervals, and after that together with all others, at
+    an interval that grows with their number. `loop` is the event loop, kept because looking up the
+    running one is a system call.
     """
 
-    __slots__ = ("_again", "_due", "_new", "loop", "walking", "watched")
+    __slots__ = ("_added", "_added_before", "_clients", "_full_poll_due", "loop", "running")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.watched: set[TimerClient] = set()
-        self._new: list[TimerClient] = []
-        self._again: list[TimerClient] = []
-        self._due = 0.0
-        self.walking = False
+        self.running = False
+        self._clients: set[TimerClient] = set()
+        self._added: list[TimerClient] = []  # since the last poll
+        self._added_before: list[TimerClient] = []  # since the poll before that
+        self._full_poll_due = 0.0
 
-    def add(self, watched: TimerClient) -> None:
-        """Look after one more."""
-        self.watched.add(watched)
-        self._new.append(watched)
-        if not self.walking:
-            self.walking = True
-            self.loop.call_later(_ROUND, self._walk, context=_NOBODY)
+    def __len__(self) -> int:
+        """The number of clients."""
+        return len(self._clients)
 
-    def _walk(self) -> None:
+    def add(self, client: TimerClient) -> None:
+        """Poll `client` until it is removed."""
+        self._clients.add(client)
+        self._added.append(client)
+        if not self.running:
+            self.running = True
+            self.loop.call_later(_POLL_INTERVAL_SECONDS, self._poll, context=_EMPTY_CONTEXT)
+
+    def remove(self, client: TimerClient) -> None:
+        """Stop polling `client`; it may have been removed before."""
+        self._clients.discard(client)
+
+    def _poll(self) -> None:
         now = self.loop.time()
-        new, self._new = self._new, []
-        some = [one for one in (*self._again, *new) if one in self.watched]
-        self._again = new
-        if now >= self._due:
-            some = list(self.watched)
-            self._due = now + _ROUND + _EACH * len(some)
-        self.walking = bool(self.watched)
-        if self.walking:
-            self.loop.call_later(_ROUND, self._walk, context=_NOBODY)
+        added, self._added = self._added, []
+        due = [client for client in (*self._added_before, *added) if client in self._clients]
+        self._added_before = added
+        if now >= self._full_poll_due:
+            due = list(self._clients)
+            interval = _POLL_INTERVAL_SECONDS + _POLL_SECONDS_PER_REQUEST * len(due)
+            self._full_poll_due = now + interval
+        self.running = bool(self._clients)
+        if self.running:
+            self.loop.call_later(_POLL_INTERVAL_SECONDS, self._poll, context=_EMPTY_CONTEXT)
         else:
-            self._again = []
-        for watched in some:
-            watched.tick(now)
+            self._added_before = []
+        for client in due:
+            client.tick(now)
 
 
 class RequestMonitor:
-    """Within the block, ends what its task waits for, and raises why.
+    """Ends the wait of the task within the block when the client disconnects or time is up.
 
-    That is ClientGoneError when `receive` says that the client has left (from when it is given,
-    nobody else may call it), and APIError of kind `timeout` when nothing `moved` for as long as
-    `expect` said, or after `total` seconds. While `busy`, it is the client that is waited for: one
-    that does not read for so long is as good as gone. While `handed`, the upstream has a piece of
-    the request, and `idle` seconds to come for the next.
+    Arguments:
+
+    - `timer`: the shared timer of the running event loop.
+    - `receive`: the ASGI `receive` to await `http.disconnect` from; no one else may call it
+      afterwards. It may also be set later, as an attribute.
+    - `total`: seconds the whole block may take (None: no limit).
+    - `idle`: seconds the upstream may take for one piece of the request body (None: no limit).
+
+    Raises ClientGoneError when the client disconnects or stops reading, and APIError of kind
+    `TIMEOUT` when there was no progress for the seconds given to `set_timeout` or `timeout`, or
+    when `total` is reached.
     """
 
     __slots__ = (
-        "_cancelling",
+        "_client_gone",
         "_context",
-        "_ends",
-        "_gone",
+        "_disconnect_watcher",
+        "_ends_at",
         "_idle",
-        "_limit",
+        "_initial_cancellations",
+        "_last_progress",
         "_message",
+        "_progressed",
         "_reason",
-        "_since",
         "_task",
+        "_timeout",
         "_total",
-        "_watcher",
-        "busy",
-        "handed",
-        "moved",
+        "_writing_to_client",
+        "_writing_to_upstream",
         "receive",
-        "rounds",
+        "timer",
     )
 
     def __init__(
         self,
-        rounds: SharedTimer,
+        timer: SharedTimer,
         receive: Receive | None = None,
         *,
         total: float | None = None,
         idle: float | None = None,
     ) -> None:
-        self.rounds = rounds
+        self.timer = timer
         self.receive = receive
         self._context = contextvars.copy_context()
         self._idle = idle
         self._total = total
-        self._ends: float | None = None
-        self._limit: float | None = None
+        self._ends_at: float | None = None
+        self._timeout: float | None = None
         self._message = ""
         self._reason: AIProxyError | None = None
-        self._gone = False
-        self._since = 0.0
+        self._client_gone = False
+        self._last_progress = 0.0
         self._task: asyncio.Task[Any] | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._cancelling = 0
-        self.busy = False
-        self.handed = False
-        self.moved = True
+        self._disconnect_watcher: asyncio.Task[None] | None = None
+        self._initial_cancellations = 0
+        self._writing_to_client = False
+        self._writing_to_upstream = False
+        self._progressed = True
+
+    # progress, as reported by those that read and write
+
+    @property
+    def writing_to_client(self) -> bool:
+        """Whether a write to the client has started and not finished."""
+        return self._writing_to_client
+
+    def client_write_started(self) -> None:
+        """A write to the client begins: until it is finished, the client is waited for."""
+        self._writing_to_client = self._progressed = True
+
+    def client_write_finished(self) -> None:
+        """The client has taken what was written: from now on the provider is waited for."""
+        self._writing_to_client = False
+        self._progressed = True
+
+    def upstream_write_started(self) -> None:
+        """The upstream was given a piece of the request body; it has `idle` seconds to take it."""
+        self._writing_to_upstream = self._progressed = True
+
+    def upstream_write_finished(self) -> None:
+        """The upstream has taken the piece, or no more pieces follow."""
+        self._writing_to_upstream = False
+
+    def upstream_progressed(self) -> None:
+        """The provider has sent something."""
+        self._progressed = True
+
+    # limits
 
     def set_timeout(self, seconds: float | None, message: str) -> None:
-        """From now on something has to move within so many seconds (None: it need not)."""
-        self._limit = seconds
+        """From now on allow `seconds` without progress (None: no limit).
+
+        `message` is that of the APIError.
+        """
+        self._timeout = seconds
         self._message = message
-        self.moved = True
+        self._progressed = True
 
     def timeout(self, seconds: float | None, message: str) -> TimeoutScope:
-        """The same for the length of a block, which raises the APIError itself."""
-        self._limit = seconds
+        """Do the same for a `with` block, which raises the APIError itself at its end."""
+        self._timeout = seconds
         self._message = message
-        self.moved = True
+        self._progressed = True
         return TimeoutScope(self)
 
     def shorten_timeout(self, seconds: float) -> None:
-        """From now on, wait no longer than that."""
-        if self._limit is None or seconds < self._limit:
-            self._limit = seconds
+        """Allow no more than `seconds` without progress; a shorter limit stays as it is."""
+        if self._timeout is None or seconds < self._timeout:
+            self._timeout = seconds
 
     def watch_disconnect(self) -> None:
-        """Watch the client from now on, not only when it has waited."""
-        if self._watcher is None and self.receive is not None:
-            watching = self._watch(self.receive)
-            self._watcher = self.rounds.loop.create_task(watching, context=self._context)
+        """Watch for the disconnect from now on, instead of from the second tick on."""
+        if self._disconnect_watcher is None and self.receive is not None:
+            watching = self._await_disconnect(self.receive)
+            self._disconnect_watcher = self.timer.loop.create_task(watching, context=self._context)
 
     def __enter__(self) -> Self:
-        task = self._task = asyncio.current_task(self.rounds.loop)
+        task = self._task = asyncio.current_task(self.timer.loop)
         assert task is not None  # noqa: S101 (coroutines run in tasks)
-        self._cancelling = task.cancelling()
-        self.rounds.add(self)
+        self._initial_cancellations = task.cancelling()
+        self.timer.add(self)
         return self
 
     def __exit__(
@@ -238,51 +309,52 @@ class RequestMonitor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.rounds.watched.discard(self)
+        self.timer.remove(self)
         task, self._task = self._task, None
-        self.receive = None  # no cycle is left for the collector
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
+        self.receive = None  # breaks a reference cycle
+        if self._disconnect_watcher is not None:
+            self._disconnect_watcher.cancel()
+            self._disconnect_watcher = None
         reason, self._reason = self._reason, None
         if reason is None or task is None:
             return
-        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if task.uncancel() <= self._initial_cancellations and kind is asyncio.CancelledError:
             try:
                 raise reason from error
             finally:
-                del reason, error  # their traceback holds this frame: no cycle is left
+                del reason, error  # their traceback holds this frame: breaks a reference cycle
 
     def tick(self, now: float) -> None:
-        """See whether it is time to do something."""
-        if self.moved:
-            self.moved = False
-            self._since = now
-        if self._ends is None:  # it has only just begun
-            self._ends = now + self._total if self._total is not None else _NEVER
+        """End the wait if a limit is reached; called by the shared timer."""
+        if self._progressed:
+            self._progressed = False
+            self._last_progress = now
+        if self._ends_at is None:  # the first tick
+            self._ends_at = now + self._total if self._total is not None else _NEVER
             return
-        if self._watcher is None:
+        if self._disconnect_watcher is None:
             self.watch_disconnect()
-        if now >= self._ends:
-            self._end(APIError(ErrorKind.TIMEOUT, "It took too long."))
-        elif self._limit is not None and now - self._since >= self._limit:
-            if self.busy:
+        silence = now - self._last_progress
+        if now >= self._ends_at:
+            self._end(APIError(ErrorKind.TIMEOUT, "The request took too long."))
+        elif self._timeout is not None and silence >= self._timeout:
+            if self._writing_to_client:
                 self._end(ClientGoneError("The client stopped reading."))
             else:
                 self._end(APIError(ErrorKind.TIMEOUT, self._message))
-        elif self.handed and self._idle is not None and now - self._since >= self._idle:
+        elif self._writing_to_upstream and self._idle is not None and silence >= self._idle:
             self._end(APIError(ErrorKind.TIMEOUT, "The upstream stopped reading the request."))
 
     def raise_if_timed_out(self, error: BaseException | None) -> None:
-        """Raise the APIError that ended a wait, if one did; others may follow."""
+        """Raise the APIError if a time limit ended the wait; the monitor can be used further."""
         task, reason = self._task, self._reason
         if task is None or not isinstance(reason, APIError):
             return
-        if self._gone:  # at the same moment: then nobody waits any more
-            self._reason = ClientGoneError("The client left.")
+        if self._client_gone:  # at the same moment: the disconnect ends the whole block
+            self._reason = ClientGoneError("The client disconnected.")
             return
         self._reason = None
-        if task.uncancel() <= self._cancelling:
+        if task.uncancel() <= self._initial_cancellations:
             try:
                 raise reason from error
             finally:
@@ -293,31 +365,33 @@ class RequestMonitor:
             self._reason = reason
             self._task.cancel()
 
-    async def _watch(self, receive: Receive) -> None:
+    async def _await_disconnect(self, receive: Receive) -> None:
         try:
             message = await receive()
         except OSError:
             pass
         except Exception:
-            logger.warning("receive() failed: nobody is told if this client leaves", exc_info=True)
+            logger.warning(
+                "receive() failed: a disconnect of this client will not be noticed", exc_info=True
+            )
             return
         else:
             if message["type"] != "http.disconnect":
-                return  # a `receive` that repeats itself: it would do so for ever
-        self._gone = True
-        self._end(ClientGoneError("The client left."))
+                return  # a `receive` that returns at once each time: asking again would not end
+        self._client_gone = True
+        self._end(ClientGoneError("The client disconnected."))
 
 
 class TimeoutScope:
-    """A limit for the length of a block."""
+    """A time limit for the length of a block; made by `RequestMonitor.timeout`."""
 
-    __slots__ = ("_watch",)
+    __slots__ = ("_monitor",)
 
-    def __init__(self, watch: RequestMonitor) -> None:
-        self._watch = watch
+    def __init__(self, monitor: RequestMonitor) -> None:
+        self._monitor = monitor
 
     def __enter__(self) -> RequestMonitor:
-        return self._watch
+        return self._monitor
 
     def __exit__(
         self,
@@ -325,6 +399,6 @@ class TimeoutScope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watch.set_timeout(None, "")
+        self._monitor.set_timeout(None, "")
         if kind is asyncio.CancelledError:
-            self._watch.raise_if_timed_out(error)
+            self._monitor.raise_if_timed_out(error)

@@ -30,8 +30,9 @@ from asgi_aiproxy.errors import (
     require_int_at_least,
 )
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
-from asgi_aiproxy.exchange.engine import Relay
+from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
+from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, refuse_websocket, send_error, send_whole
 from asgi_aiproxy.inspection import inspect_fields
@@ -344,7 +345,7 @@ class Shim:
     async def _exchange(self, call: GatewayRequest, receive: Receive, send: Send) -> None:
         """Have a call answered. `receive` is what comes after its body."""
         watch = RequestMonitor(self._rounds.for_running_loop(), receive)
-        exchange = self._relay.exchange(call, watch)
+        exchange = Exchange(self._relay, call, watch)
         try:
             with watch:
                 if call.stream and call.operation.chat:

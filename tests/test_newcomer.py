@@ -31,7 +31,7 @@ async def test_a_wrong_key_of_the_gateway() -> None:
         app = OpenAIShim(OPENAI.using("sk-wrong", base_url=f"{vendor}/v1"))
         status, message = await said(app)
         assert status == 502
-        assert message.endswith("Whoever runs the gateway must replace or renew it.")
+        assert message.endswith("The operator of the gateway must replace or renew it.")
         assert "1 rejected (401); retry in" in (await said(app))[1]
 
 

@@ -88,7 +88,7 @@ async def test_one_that_fails_or_says_something_else_does_not(
             assert caught.value.kind is ErrorKind.TIMEOUT
     assert asked == 2  # each once
     assert [record.message for record in caplog.records] == [
-        "receive() failed: nobody is told if this client leaves"
+        "receive() failed: a disconnect of this client will not be noticed"
     ]
 
 
@@ -115,13 +115,13 @@ async def test_what_moves_may_take_as_long_as_it_likes() -> None:
         watching.set_timeout(0.5, "It is silent.")
         for _ in range(12):
             await asyncio.sleep(0.1)
-            watching.moved = True
+            watching.upstream_progressed()
 
 
 async def test_a_client_that_does_not_read_is_as_good_as_gone() -> None:
     watching = watch()
     watching.set_timeout(0.1, "The upstream is silent.")
-    watching.busy = True
+    watching.client_write_started()
     with pytest.raises(ClientGoneError):
         await waits(watching)
 
@@ -129,7 +129,7 @@ async def test_a_client_that_does_not_read_is_as_good_as_gone() -> None:
 async def test_an_upstream_that_does_not_come_for_more_is_given_up() -> None:
     watching = watch(idle=0.1)
     watching.set_timeout(PATIENCE, "It did not answer.")
-    watching.handed = True
+    watching.upstream_write_started()
     with pytest.raises(APIError, match="stopped reading"):
         await waits(watching)
 
@@ -159,9 +159,9 @@ async def test_one_round_looks_after_all_and_ends_with_them() -> None:
         return True
 
     assert await asyncio.gather(*map(one, range(200))) == [True, False] * 100
-    assert not rounds.watched
+    assert not len(rounds)
     async with asyncio.timeout(PATIENCE):
-        while rounds.walking:
+        while rounds.running:
             await asyncio.sleep(0.01)
 
 

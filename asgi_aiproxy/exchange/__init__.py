@@ -1,3 +1,3 @@
-"""One call from request to usage record, as shims, the proxy and WebSockets make it."""
+"""One request from its attempts to its usage record, as shims, proxy and WebSockets use it."""
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What stands between a call and its providers: limits, asked before it goes out and told after.
+"""Admission control: limits that are checked before a request is sent and settled after it.
 
-A middleware such as `Quota` puts a gate into the scope, under GATE_KEY. Who relays calls asks it
-once, when it knows who may serve, and tells it once how the exchange ended.
+A middleware such as `Quota` puts an `AdmissionControl` into the scope, under GATE_KEY. The app that
+sends the request calls `admit` once, as soon as it knows the possible targets, and `settle` once,
+when the exchange has ended.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_aiproxy")
 
-# Where an ASGI scope carries its gate.
+# The key of the admission control in an ASGI scope.
 GATE_KEY = "asgi_aiproxy.exchange.admission"
 
 
 class ResponseSample(msgspec.Struct, frozen=True, gc=False):
-    """What of an answer went by before it ended: `size` bytes, and a `sample` of them."""
+    """The size of a response in bytes, as far as it was sent, and a sample of its content."""
 
     size: int = 0
     sample: bytes = b""
@@ -35,12 +36,12 @@ EMPTY_SAMPLE = ResponseSample()
 
 
 class AdmissionControl(Protocol):
-    """For one exchange.
+    """The limits for one exchange.
 
-    One that has an attribute `estimates` which is False admits calls without regard to what they
-    ask for: then their bodies need not be inspected for it. One that has a coroutine method
-    `extend(record)` is called with the record so far each time a vendor reports usage within an
-    open WebSocket session; it raises APIError to end the session.
+    If it has an attribute `estimates` that is False, it does not use the content of requests, and
+    bodies are not inspected for it. If it has a coroutine method `extend(record)`, that is called
+    with the record so far each time a vendor reports usage within an open WebSocket session; it
+    raises APIError to end the session.
     """
 
     async def admit(
@@ -49,35 +50,36 @@ class AdmissionControl(Protocol):
         targets: Sequence[tuple[str, str]],
         sent: Callable[[], Sequence[SentRequest]] = lambda: (),
     ) -> None:
-        """Let a call go out to one of `targets` (provider, model). Raises APIError if it may not.
+        """Admit a request to one of `targets`, each a provider and a model.
 
-        Without targets it counts, and costs nothing. `sent` tells what would leave for each of
-        them that can serve the call; it is called if that matters.
+        Without targets the request is counted, and costs nothing. `sent` returns what would be
+        sent to each of the targets; it is called only if the cost must be estimated. Raises
+        APIError if a limit is reached.
         """
 
     def settle(self, record: UsageRecord, passed: ResponseSample = EMPTY_SAMPLE) -> UsageRecord:
-        """Book how the exchange ended, admitted or not; returns the record with what it cost.
+        """Settle an exchange, admitted or not; return its record with the cost.
 
-        `passed` is what to estimate it by, should nobody have counted.
+        `passed` is what to estimate the usage by, if the provider reported none.
         """
 
 
 def settle(
     gate: AdmissionControl | None, record: UsageRecord, passed: ResponseSample = EMPTY_SAMPLE
 ) -> UsageRecord:
-    """Book how an exchange ended with its gate, if it has one; returns the record.
+    """Settle an exchange with its admission control, if it has one; return the record.
 
-    A gate that fails is logged: the exchange has its record, whatever happens.
+    Exceptions are logged, so that the record is written on every path.
     """
     if gate is None:
         return record
     try:
         return gate.settle(record, passed)
     except Exception:
-        logger.exception("an exchange could not be settled, what it had reserved stays charged")
+        logger.exception("an exchange could not be settled: what it reserved stays charged")
         return record
 
 
 def must_inspect(principal: Principal, gate: AdmissionControl | None) -> bool:
-    """Whether what a caller may do depends on what its requests ask for: models, or a price."""
+    """Whether the caller's models or budget depend on the content of its requests."""
     return bool(principal.models) or (gate is not None and getattr(gate, "estimates", True))

@@ -1,8 +1,29 @@
-"""From a call to its answer: attempts, the commit point, and the books.
+"""Send one client request to the routed providers and write one usage record. Theory of operation.
 
-An attempt leases a key, sends the request and translates the answer up to its first content. Until
-then any failure may hand the call to another key or target. From then on the answer is committed:
-failures become an error in the stream.
+An `Exchange` has three steps, which its caller takes in this order: `open`, `pump`, `close`.
+
+*Attempts.* `open` goes through the targets that the router names, in order. For each it leases an
+API key (`KeyRotation`), sends the request, and translates the response until its first content
+(text, reasoning, a tool call) or its end. A refusal that is about the key costs the next key of
+the same target; one that is about the model or the provider, and a connection that fails, cost the
+next target; one that is about the request ends the exchange. `attempts` limits how many targets
+may fail. When all of them failed in a way that may pass, they are tried again after a pause.
+
+*The commit point.* The first content commits the exchange to that provider: `open` returns, status
+and headers may be sent, and there is no way back. Nothing was sent to the client before it, so an
+earlier failure is a plain HTTP error; a later one becomes an error event within the stream
+(`Translator.fail`), because a client must never take half a response for a whole one.
+
+*Streaming.* `pump` writes what the translator returns for each chunk, and returns the last piece
+unwritten. Its caller calls `close` before it sends that piece: a client that reads its last bytes
+slowly then holds no key and no connection.
+
+*Settlement.* `close` releases the keys, has the admission control settle what it had reserved, and
+writes the usage record: exactly one for each exchange, however it ends (done, refused, failed,
+client disconnected).
+
+The wait for the client and for the provider is limited by the `RequestMonitor` that the caller
+passes; `open` and `pump` must run within it.
 """
 
 from __future__ import annotations
@@ -15,10 +36,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import getrandbits
 
-import msgspec
-
 from asgi_aiproxy._cancellation import ClientGoneError, Deadline, RequestMonitor
-from asgi_aiproxy.credentials import SecretRedactor, redactor_for
+from asgi_aiproxy.credentials import redactor_for
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.admission import AdmissionControl, ResponseSample, settle
 from asgi_aiproxy.exchange.error_mapping import (
@@ -33,109 +52,59 @@ from asgi_aiproxy.exchange.error_mapping import (
     no_key_error,
 )
 from asgi_aiproxy.exchange.key_rotation import KeyRotation
+from asgi_aiproxy.exchange.relay import CommittedResponse, Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.exchange.upstream_request import Plans, PreparedRequest, select_translator
+from asgi_aiproxy.exchange.upstream_request import (
+    PreparedRequest,
+    PreparedRequests,
+    select_translator,
+)
 from asgi_aiproxy.keys import Key, NoKeyError
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.providers.base import Router, Target
-from asgi_aiproxy.request_limits import RequestLimits
+from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.translate import RawTranslator, Translator
 from asgi_aiproxy.upstream.base import (
-    Headers,
-    Timeouts,
-    Transport,
     UpstreamResponse,
     end_check,
     header,
 )
-from asgi_aiproxy.usage.record import Outcome, Recorder, UsageRecord, plausible_usage
+from asgi_aiproxy.usage.record import Outcome, UsageRecord, plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
 
-# A provider's error page is read up to here, and waited for so many seconds.
-_MAX_ERROR = 256 * 1024
-_ERROR_WAIT = 10.0
-# What follows the last word of a stream, the end of its body, is waited for so many seconds.
-_AFTER_END = 1.0
-# A longer body is translated in a thread.
-_LARGE = 64 * 1024
-# Failures of a provider that may have passed a moment later.
-_PASSING = frozenset({ErrorKind.UPSTREAM, ErrorKind.OVERLOADED})
-
-
-class CommittedResponse(msgspec.Struct, frozen=True, gc=False):
-    """The head of a committed answer, and its first bytes for the client."""
-
-    media_type: str
-    first: bytes
-    whole: bool  # `first` is all of it
-    headers: Headers  # the provider's
-    ignored: tuple[str, ...]
-    provider: str
-    key_id: str
-    blot: SecretRedactor | None  # for what of it is shown
-
-
-class Relay:
-    """Sends calls to the targets a router names.
-
-    `attempts` limits the failures of targets before the call fails (keys that are over a limit or
-    refused do not count: there are as many tries as keys). When all targets have failed and the
-    failure may pass, they are tried again after `backoff` seconds, doubled each time. `strict`
-    refuses requests that a target can not carry whole.
-    """
-
-    def __init__(
-        self,
-        router: Router,
-        *,
-        transport: Transport,
-        recorder: Recorder,
-        timeouts: Timeouts | None = None,
-        attempts: int = 3,
-        backoff: float = 0.25,
-        strict: bool = False,
-        limits: RequestLimits | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.router = router
-        self.transport = transport
-        self.recorder = recorder
-        self.timeouts = timeouts if timeouts is not None else Timeouts()
-        self.attempts = attempts
-        self.backoff = backoff
-        self.strict = strict
-        self.limits = limits if limits is not None else RequestLimits()
-        self.clock = clock
-
-    def exchange(self, call: GatewayRequest, watch: RequestMonitor) -> Exchange:
-        """An exchange for one call; the caller closes it, and opens and pumps within `watch`."""
-        return Exchange(self, call, watch)
+# How much of an error response is read, and for how long.
+_MAX_ERROR_BYTES = 256 * 1024
+_ERROR_BODY_TIMEOUT_SECONDS = 10.0
+# How long to wait for the end of the body after the last event of a stream.
+_STREAM_END_TIMEOUT_SECONDS = 1.0
+# A longer request body is translated in a thread.
+_LARGE_BODY_BYTES = 64 * 1024
+# Failures of a provider that may pass by themselves.
+_TRANSIENT = frozenset({ErrorKind.UPSTREAM, ErrorKind.OVERLOADED})
 
 
 class Exchange:
-    """One call from its first attempt to its record. `open`, then `pump`, and `close` always.
+    """One request from its first attempt to its usage record: `open`, `pump`, always `close`.
 
-    `close` frees what is held and writes the one record of this exchange. It is best called before
-    the last bytes are sent: who takes them slowly, or not at all, then holds up no key.
+    `open` and `pump` run within `monitor`.
     """
 
-    def __init__(self, relay: Relay, call: GatewayRequest, watch: RequestMonitor) -> None:
+    def __init__(self, relay: Relay, request: GatewayRequest, monitor: RequestMonitor) -> None:
         self._relay = relay
-        self._call = call
-        self.watch = watch
+        self._request = request
+        self.monitor = monitor
         self._started = relay.clock()
-        self._ticks = time.perf_counter()
-        self._first_byte: float | None = None
-        self._failures = 0  # of targets
+        self._started_ticks = time.perf_counter()
+        self._first_byte: float | None = None  # seconds until the commit point
+        self._failed_targets = 0
         self._provider = ""
         self._model = ""
-        self._keys = KeyRotation(call, relay.attempts)
-        self._plans = Plans(call, strict=relay.strict, limits=relay.limits)
-        self._answer: UpstreamResponse | None = None
+        self._keys = KeyRotation(request, relay.attempts)
+        self._prepared = PreparedRequests(request, strict=relay.strict, limits=relay.limits)
+        self._response: UpstreamResponse | None = None
         self._translator: Translator | None = None
-        self._idle: float | None = None
-        self._passed = 0  # bytes of the answer
+        self._idle_seconds: float | None = None
+        self._received = 0  # bytes of the response
         self._sample = b""
         self._finished = False
         self._closed = False
@@ -143,215 +112,175 @@ class Exchange:
 
     @property
     def request_id(self) -> str:
-        """What the exchange is called in answers, errors and logs."""
-        return self._call.request_id
+        """The id of the request in responses, errors and logs."""
+        return self._request.request_id
 
     @property
     def finished(self) -> bool:
-        """Whether the answer came to its proper end."""
+        """Whether the response is complete."""
         return self._finished
 
-    # the answer
+    # attempts
 
     async def open(self) -> CommittedResponse:
-        """Try targets until one commits. Raises the APIError that is left."""
+        """Try the targets in order, again while their failures may pass, until one commits.
+
+        Raises the APIError for the client when none did.
+        """
+        pause = self._relay.backoff
+        failure: APIError | None = None
+        unsupported: APIError | None = None
         try:
             targets = self._targets()
-            if self._call.gate is not None:
-                await self._admit(self._call.gate, targets)
-            reply = await self._try(targets)
+            if self._request.gate is not None:
+                await self._admit(self._request.gate, targets)
+            while True:
+                transient = False
+                for number, target in enumerate(targets, 1):
+                    self._provider, self._model = target.provider.name, target.model
+                    self._keys.start_target(target)
+                    if len(self._request.body) > _LARGE_BODY_BYTES:
+                        await asyncio.to_thread(self._prepared.prepare, [target])
+                    try:
+                        prepared = self._prepared.take(target)
+                    except APIError as error:  # another target may support the request
+                        unsupported = unsupported or error
+                        continue
+                    try:
+                        return await self._try_target(prepared, last=number == len(targets))
+                    except APIError as error:
+                        failure = more_relevant_error(failure, error)
+                    if not self._may_try_next_target(failure):
+                        raise failure
+                    self._log_passed_over(target, failure)
+                    transient = transient or failure.kind in _TRANSIENT
+                failure = failure or unsupported
+                assert failure is not None  # noqa: S101 (there is at least one target)
+                if not transient:
+                    raise failure
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause *= 2
         except APIError as error:
             self._error = bad_request_if_provider_said_400(error)
             raise
-        self._error = None
-        return reply
 
     def _targets(self) -> Sequence[Target]:
-        """Who may answer this caller. Raises APIError if nobody may."""
-        call, principal = self._call, self._call.principal
-        if not principal.may_use(call.model):
-            raise model_not_allowed_error(call.model)
-        for other in call.others:
-            if not principal.may_use(other):
-                raise model_not_allowed_error(other)
-        targets = self._relay.router.targets(call.model, call.provider)
+        """The targets that may serve this caller. Raises APIError if there are none."""
+        request, principal = self._request, self._request.principal
+        for model in (request.model, *request.others):
+            if not principal.may_use(model):
+                raise model_not_allowed_error(model)
+        targets = self._relay.router.targets(request.model, request.provider)
         if principal.providers:
             targets = [t for t in targets if principal.may_use_provider(t.provider.name)]
         if not targets:
-            raise model_not_found_error(call.model, call.provider)
-        if call.own_key:  # one vendor's key is not shown to another
+            raise model_not_found_error(request.model, request.provider)
+        if request.own_key:  # a client's key for one vendor is not sent to another
             targets = [t for t in targets if t.provider is targets[0].provider]
         return targets
 
-    async def _try(self, targets: Sequence[Target]) -> CommittedResponse:
-        """Try the targets in order, and again while their failures may pass."""
-        pause = self._relay.backoff
-        failure: APIError | None = None
-        unfit: APIError | None = None
-        while True:
-            passing = False
-            for number, target in enumerate(targets, 1):
-                self._provider, self._model = target.provider.name, target.model
-                self._keys.start_target(target)
-                await self._prepare([target])
-                try:
-                    planned = self._plans.take(target)
-                except APIError as error:  # another target may be able to
-                    unfit = unfit or error
-                    continue
-                try:
-                    return await self._with_keys(planned, last=number == len(targets))
-                except APIError as error:
-                    failure = more_relevant_error(failure, error)
-                if not self._goes_on(failure):
-                    raise failure
-                self._log_passed_over(target, failure)
-                passing = passing or failure.kind in _PASSING
-            failure = failure or unfit
-            assert failure is not None  # noqa: S101 (there is at least one target)
-            if not passing:
-                raise failure
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause *= 2
+    async def _admit(self, gate: AdmissionControl, targets: Sequence[Target]) -> None:
+        """Ask the admission control, and reserve a key in the store with the same round trip."""
+        request = self._request
+        self._keys.prefetch(targets[0])
+        candidates = [
+            (target.provider.name, model)
+            for target in targets
+            if not request.own_key
+            for model in (target.model, *request.others)
+        ]
+        if len(request.body) > _LARGE_BODY_BYTES:
+            await asyncio.to_thread(self._prepared.prepare, targets)
+        await gate.admit(request.operation.name, candidates, lambda: self._prepared.sent(targets))
 
-    async def _prepare(self, targets: Sequence[Target]) -> None:
-        """Have a large request translated where that holds up nobody else."""
-        if len(self._call.body) > _LARGE:
-            await asyncio.to_thread(self._plans.prepare, targets)
-
-    def _goes_on(self, failure: APIError) -> bool:
-        """Whether another target may do better, and may be asked."""
-        if self._call.upload is not None or self._failures >= self._relay.attempts:
+    def _may_try_next_target(self, failure: APIError) -> bool:
+        """Whether another target may succeed, and may still be tried."""
+        if self._request.upload is not None or self._failed_targets >= self._relay.attempts:
             return False
         if failure.about is RefusalScope.UNCLEAR:
-            return self._keys.once_more()
+            return self._keys.take_unclear_attempt()
         return failure.retryable or failure.code == NO_KEY or failure.about is RefusalScope.MODEL
 
     def _log_passed_over(self, target: Target, failure: APIError) -> None:
-        told = self._call.request_id, target.provider.name, target.model, failure.message
-        logger.warning("request %s: provider %s passed over for model %s: %s", *told)
+        logger.warning(
+            "request %s: provider %s passed over for model %s: %s",
+            self._request.request_id,
+            target.provider.name,
+            target.model,
+            failure.message,
+        )
 
-    async def _admit(self, gate: AdmissionControl, targets: Sequence[Target]) -> None:
-        """Ask the gate, and with the same write to the store for a key that is counted there."""
-        call = self._call
-        self._keys.prefetch(targets[0])
-        asked = [
-            (t.provider.name, model)
-            for t in targets
-            if not call.own_key
-            for model in (t.model, *call.others)
-        ]
-        await self._prepare(targets)
-        await gate.admit(call.operation.name, asked, lambda: self._plans.sent(targets))
+    async def _try_target(self, prepared: PreparedRequest, *, last: bool) -> CommittedResponse:
+        """Try the keys of one target, for as long as it is the key that is refused.
 
-    async def pump(self, write: Callable[[bytes], Awaitable[None]], first: bytes) -> bytes:
-        """Write a committed answer, `first` and what follows; returns its last piece unwritten.
-
-        If the answer breaks, that piece is what tells the client so. Raises ClientGoneError if
-        `write` raises OSError, or waits for as long as a provider may be silent.
+        `last` means that no other target follows.
         """
-        answer, translator = self._answer, self._translator
-        if self._finished or answer is None or translator is None:
-            return first
-        watch, read, feed, ended = self.watch, answer.read, translator.feed, end_check(answer)
-        out = first
-        held = b""  # the last piece, which leaves with the end
+        request, target = self._request, prepared.target
+        tried: set[str] = set()
+        failure: APIError | None = None
         try:
-            with watch.timeout(self._idle, "The provider fell silent."):
-                while not ended():
-                    if out:
-                        watch.busy = True
-                        try:
-                            await write(out)
-                        except OSError as error:
-                            raise ClientGoneError("The client left.") from error
-                        watch.busy = False
-                    watch.moved = True
-                    if translator.ended:  # some leave the connection open
-                        watch.shorten_timeout(_AFTER_END)
-                    data = await read()
-                    watch.moved = True
-                    if not data:
-                        out = b""
-                        break
-                    self._passed += len(data)
-                    out = feed(data)
-                held = out
-                out = held + translator.close()
-            self._finished = True
-        except APIError as error:
-            self._keys.without_secret(error)
-            error.request_id = self._call.request_id
-            out = held + translator.fail(error)
-            if translator.ended:
-                self._finished = True
-            else:
-                self._error = error
-        return out
-
-    async def _with_keys(self, planned: PreparedRequest, *, last: bool) -> CommittedResponse:
-        """Try one target with its keys, one after the other while it is the key that fails."""
-        try:
-            return await self._key_by_key(planned, last=last)
+            while True:
+                try:
+                    key = await self._keys.acquire(target, tried)
+                except NoKeyError as error:
+                    if failure is None:
+                        raise no_key_error(error, target.provider.name, target.model) from error
+                    self._failed_targets += 1
+                    raise self._keys.with_retry_after(failure, target) from None
+                try:
+                    return await self._attempt(prepared, key)
+                except APIError as error:
+                    if error.about is None:  # within a response of status 200, or no response
+                        classify(error, target.provider, model=target.model)
+                    self._keys.redact(error)
+                    error.provider = target.provider.name
+                    # The message only: log handlers keep their arguments, and the error holds the
+                    # request.
+                    logger.info(
+                        "request %s: provider %s, key %s: %s",
+                        request.request_id,
+                        target.provider.name,
+                        self._keys.id or "-",
+                        error.message,
+                    )
+                    self._keys.failed(error)
+                    await self._close_response()
+                    failure = more_relevant_error(failure, error)
+                    if key is None or not self._keys.may_try_another(error, len(tried), last=last):
+                        self._failed_targets += 1
+                        raise self._keys.with_retry_after(failure, target) from None
+                    tried.add(key.id)
         finally:
             self._keys.end_target()
 
-    async def _key_by_key(self, planned: PreparedRequest, *, last: bool) -> CommittedResponse:
-        call, target = self._call, planned.target
-        tried: set[str] = set()
-        failure: APIError | None = None
-        while True:
-            try:
-                key = await self._keys.acquire(target, tried)
-            except NoKeyError as error:
-                if failure is None:
-                    raise no_key_error(error, target.provider.name, target.model) from error
-                self._failures += 1
-                raise self._keys.with_time(failure, target) from None
-            try:
-                return await self._attempt(planned, key)
-            except APIError as error:
-                if error.about is None:  # told with a status of 200, or by the connection
-                    classify(error, target.provider, model=target.model)
-                self._keys.without_secret(error)
-                error.provider = target.provider.name
-                # The message alone: handlers keep what they are given, and the error the request.
-                told = call.request_id, target.provider.name, self._keys.id or "-", error.message
-                logger.info("request %s: provider %s, key %s: %s", *told)
-                self._keys.failed(error)
-                await self._drop_answer()
-                failure = more_relevant_error(failure, error)
-                if key is None or not self._keys.may_try_another(error, len(tried), last=last):
-                    self._failures += 1
-                    raise self._keys.with_time(failure, target) from None
-                tried.add(key.id)
-
-    async def _attempt(self, planned: PreparedRequest, key: Key | None) -> CommittedResponse:
-        call, target, draft = self._call, planned.target, planned.draft
-        provider, native = target.provider, planned.native
-        streamed = call.stream or call.upload is not None or call.operation.raw
-        if call.upload is None:
+    async def _attempt(self, prepared: PreparedRequest, key: Key | None) -> CommittedResponse:
+        """Send the request with one key, and read the response up to the commit point."""
+        request, target, draft = self._request, prepared.target, prepared.draft
+        provider, native = target.provider, prepared.native
+        streamed = request.stream or request.upload is not None or request.operation.raw
+        if request.upload is None:
             outgoing = provider.outgoing(
-                draft, key, method="POST", streamed=streamed, body=planned.body
+                draft, key, method="POST", streamed=streamed, body=prepared.body
             )
         else:
-            body, length = call.upload(target.model)
-            headers = {"content-type": call.content_type}
+            body, length = request.upload(target.model)
+            headers = {"content-type": request.content_type}
             if length is not None:
                 headers["content-length"] = str(length)
             outgoing = provider.request(
                 "POST", draft, key, body=body, headers=headers, streamed=streamed
             )
-        limits = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
-        self._idle = limits.idle
+        timeouts = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
+        self._idle_seconds = timeouts.idle
         self._keys.sent()
-        with self.watch.timeout(limits.first, "The provider did not answer in time."):
-            self._answer = answer = await self._relay.transport.send(outgoing)
-            if not 200 <= answer.status < 300:
-                raise await self._refusal(planned, answer)
-            media_type = header(answer.headers, "content-type") or ""
-            self._translator = translator = select_translator(call, provider, native, media_type)
-            read, feed, ended = answer.read, translator.feed, end_check(answer)
+        with self.monitor.timeout(timeouts.first, "The provider did not answer in time."):
+            self._response = response = await self._relay.transport.send(outgoing)
+            if not 200 <= response.status < 300:
+                raise await self._refusal(prepared, response)
+            media_type = header(response.headers, "content-type") or ""
+            translator = select_translator(request, provider, native, media_type)
+            self._translator = translator
+            read, feed, ended = response.read, translator.feed, end_check(response)
             first = data = b""
             while not translator.started:
                 data = await read()
@@ -362,98 +291,157 @@ class Exchange:
                     self._finished = True
                     break
         self._sample = data or first
-        self._passed = len(self._sample)
-        self._first_byte = time.perf_counter() - self._ticks
-        self._keys.answered(answer.status, answer.headers, self._relay.clock())
+        self._received = len(self._sample)
+        self._first_byte = time.perf_counter() - self._started_ticks
+        self._keys.answered(response.status, response.headers, self._relay.clock())
         return CommittedResponse(
             media_type=media_type if isinstance(translator, RawTranslator) else "",
             first=first,
             whole=self._finished,
-            headers=answer.headers,
+            headers=response.headers,
             ignored=draft.ignored,
             provider=provider.name,
             key_id=self._keys.id,
-            blot=redactor_for(self._keys.secret),
+            redactor=redactor_for(self._keys.secret),
         )
 
-    async def _refusal(self, planned: PreparedRequest, answer: UpstreamResponse) -> APIError:
-        """The error for an answer that is none."""
-        page, status = await _error_page(answer), answer.status
+    async def _refusal(self, prepared: PreparedRequest, response: UpstreamResponse) -> APIError:
+        """Read an error response, and return its error."""
+        body, status = await _read_error_body(response), response.status
         error = error_from_response(
-            planned.target.provider,
+            prepared.target.provider,
             status,
-            answer.headers,
-            page,
+            response.headers,
+            body,
             now=self._relay.clock(),
-            native=planned.native,
-            members=planned.draft.body,
-            model=planned.target.model,
+            native=prepared.native,
+            members=prepared.draft.body,
+            model=prepared.target.model,
         )
         if error.kind is not ErrorKind.KEY_REJECTED:
             return error
-        if self._call.own_key:  # its caller can mend that
+        if self._request.own_key:  # the caller's own: only the caller can replace it
             return APIError(ErrorKind.UNAUTHORIZED, error.message, status=status, code=error.code)
-        told = self._call.request_id, self._provider, self._keys.id, status
-        logger.warning("request %s: provider %s refused key %s: HTTP %d", *told)
+        logger.warning(
+            "request %s: provider %s refused key %s: HTTP %d",
+            self._request.request_id,
+            self._provider,
+            self._keys.id,
+            status,
+        )
         return gateway_key_rejected_error(
             error, self._provider, status, had_key=bool(self._keys.id)
         )
 
-    async def _drop_answer(self) -> None:
-        answer, self._answer, self._translator = self._answer, None, None
-        if answer is not None:
-            try:
-                await answer.aclose()
-            except Exception:  # of a transport that is not ours
-                logger.warning("an answer could not be closed", exc_info=True)
+    # streaming
 
-    # the books
+    async def pump(self, write: Callable[[bytes], Awaitable[None]], first: bytes) -> bytes:
+        """Write a committed response, `first` and what follows; return its last piece unwritten.
+
+        If the response breaks, the last piece holds the error event. Raises ClientGoneError if
+        `write` raises OSError, or takes longer than a provider may be silent.
+        """
+        response, translator = self._response, self._translator
+        if self._finished or response is None or translator is None:
+            return first
+        monitor, read, feed, ended = (
+            self.monitor,
+            response.read,
+            translator.feed,
+            end_check(response),
+        )
+        out = first
+        held = b""  # the piece before the end, which is sent together with it
+        try:
+            with monitor.timeout(self._idle_seconds, "The provider stopped sending."):
+                while not ended():
+                    if out:
+                        monitor.client_write_started()
+                        try:
+                            await write(out)
+                        except OSError as error:
+                            raise ClientGoneError("The client disconnected.") from error
+                        monitor.client_write_finished()
+                    if translator.ended:  # some providers leave the connection open
+                        monitor.shorten_timeout(_STREAM_END_TIMEOUT_SECONDS)
+                    data = await read()
+                    monitor.upstream_progressed()
+                    if not data:
+                        out = b""
+                        break
+                    self._received += len(data)
+                    out = feed(data)
+                held = out
+                out = held + translator.close()
+            self._finished = True
+        except APIError as error:
+            self._keys.redact(error)
+            error.request_id = self._request.request_id
+            out = held + translator.fail(error)
+            if translator.ended:
+                self._finished = True
+            else:
+                self._error = error
+        return out
+
+    async def _close_response(self) -> None:
+        response, self._response, self._translator = self._response, None, None
+        if response is not None:
+            try:
+                await response.aclose()
+            except Exception:  # of a third-party transport
+                logger.warning("a provider's response could not be closed", exc_info=True)
+
+    # settlement
 
     def fail(self, error: APIError) -> None:
-        """Note why the answer broke, where that was not seen from here."""
+        """Set the error of the usage record, if the response broke outside this object."""
         self._error = error
 
     async def close(self) -> None:
-        """End the exchange. One that neither finished nor failed was cut by its client."""
+        """Release the keys and write the usage record; further calls do nothing.
+
+        An exchange that neither finished nor failed was ended by its client.
+        """
         if self._closed:
             return
         self._closed = True
         model, usage = self._reported()
-        self._keys.close(usage, self._error, began=self._first_byte is not None)
-        passed = ResponseSample(self._passed, self._sample)
-        record = settle(self._call.gate, self._record(model, usage), passed)
-        self._relay.recorder.put(record, self.watch.rounds.loop)
-        if self._answer is not None:
-            await self._drop_answer()
+        self._keys.close(usage, self._error, committed=self._first_byte is not None)
+        passed = ResponseSample(self._received, self._sample)
+        record = settle(self._request.gate, self._record(model, usage), passed)
+        self._relay.recorder.put(record, self.monitor.timer.loop)
+        if self._response is not None:
+            await self._close_response()
 
     def _reported(self) -> tuple[str, Usage | None]:
-        """Model and usage as the answer reported them; nothing, if that cannot be read."""
+        """Model and usage as the provider reported them; empty if they cannot be read."""
         translator = self._translator
         if translator is None:
             return "", None
         try:
             return translator.model, plausible_usage(translator.usage)
         except Exception:
-            logger.exception("what provider %s reports of its usage is unreadable", self._provider)
+            logger.exception("the usage that provider %s reported is unreadable", self._provider)
             return "", None
 
     def _record(self, model: str, usage: Usage | None) -> UsageRecord:
-        call, error = self._call, self._error
+        request, error = self._request, self._error
         if error is not None:
             refused = not error.retryable and error.kind is not ErrorKind.INTERNAL
             outcome, status = (Outcome.REFUSED if refused else Outcome.FAILED), error.status
         elif self._finished:
             outcome, status = Outcome.DONE, 200
         else:
-            outcome, status = Outcome.CLIENT_DISCONNECTED, 499  # as nginx says
+            outcome, status = Outcome.CLIENT_DISCONNECTED, 499  # nginx's status for this
         id = f"{getrandbits(128):032x}"
         return UsageRecord(
             id=id,
-            principal=call.principal.id,
-            face=call.face.name,
-            operation=call.operation.name,
+            principal=request.principal.id,
+            face=request.face.name,
+            operation=request.operation.name,
             provider=self._provider,
-            requested_model=call.model,
+            requested_model=request.model,
             upstream_model=self._model,
             model=model,
             key_id=self._keys.id,
@@ -461,19 +449,20 @@ class Exchange:
             outcome=outcome,
             status=status,
             error=error.message if error is not None else "",
-            attempts=len(self._keys.tries) or int(self._first_byte is not None),
-            attempt_details=tuple(self._keys.tries),
-            request_id=call.request_id or id,
+            attempts=len(self._keys.attempts) or int(self._first_byte is not None),
+            attempt_details=tuple(self._keys.attempts),
+            request_id=request.request_id or id,
             started=self._started,
             first_byte=self._first_byte,
-            duration=time.perf_counter() - self._ticks,
+            duration=time.perf_counter() - self._started_ticks,
         )
 
 
-async def _error_page(answer: UpstreamResponse) -> bytes:
-    """The body of an error, as much of it as comes: its status says what matters."""
+async def _read_error_body(response: UpstreamResponse) -> bytes:
+    """The body of an error response, as far as it arrives in time: the status matters more."""
     body = bytearray()
-    with suppress(APIError), Deadline(_ERROR_WAIT, "The error did not come in time."):
-        while len(body) < _MAX_ERROR and (data := await answer.read()):
+    late = "The body of the error did not arrive in time."
+    with suppress(APIError), Deadline(_ERROR_BODY_TIMEOUT_SECONDS, late):
+        while len(body) < _MAX_ERROR_BYTES and (data := await response.read()):
             body += data
     return bytes(body)

@@ -1,12 +1,12 @@
-"""What a provider's refusal means, and the errors that a call ends with when no provider has
-answered it. Pure.
+"""What a provider's error response is about, and the errors for clients that no provider served.
+Pure.
 
-Every error answer of a provider, whoever reads it (relay or proxy), is classified by `classify`:
-what it is about decides who is asked next and what becomes of the key. First the machine-readable
-words of the error count, by the tables in `asgi_aiproxy.providers.refusal_codes`, then the status.
-A 400 that says neither with a word nor with the name of a member that it is about the request
-may be
-about the account: then one more attempt is worth it.
+`classify` decides for every error response, of shims and of the proxy, what it is about: the key,
+its account, the model, the provider, or the request (`RefusalScope`). That decides which key or
+target is tried next and whether the key cools down. The machine-readable codes of the error are
+looked up first, in the tables of `asgi_aiproxy.providers.refusal_codes`, then the status. A 400
+whose code is unknown and whose message names no member of the request is unclear: it may be about
+the account, so one more attempt is made.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from asgi_aiproxy.providers.refusal_codes import BY_DIALECT, OPENAI, refusal_sco
 from asgi_aiproxy.retry_after import retry_after, retry_after_in_message
 from asgi_aiproxy.upstream.base import Headers
 
-NO_KEY = "no_key"  # the code of a call that another provider may still serve
+NO_KEY = "no_key"  # the error code when another provider may still serve the request
 
 
 def model_not_found_error(model: str, provider: str = "") -> APIError:
-    """Nobody is configured to answer."""
+    """The error when no target is configured for a model, or none of `provider` if it is given."""
     if provider:
         return APIError(
-            ErrorKind.NOT_FOUND, f"There is no provider {provider!r} here.", param="provider"
+            ErrorKind.NOT_FOUND,
+            f"The provider {provider!r} is not configured here.",
+            param="provider",
         )
     return APIError(
         ErrorKind.NOT_FOUND,
@@ -40,19 +42,19 @@ def model_not_found_error(model: str, provider: str = "") -> APIError:
 
 
 def model_not_allowed_error(model: str) -> APIError:
-    """The caller may not use this model."""
+    """The error when the caller may not use a model."""
     return APIError(
         ErrorKind.FORBIDDEN,
-        f"The model {model!r} is not among those you may use.",
+        f"You do not have access to the model {model!r}.",
         param="model",
         code="model_not_allowed",
     )
 
 
 def no_key_error(error: NoKeyError, provider: str, model: str, *, owner: str = "") -> APIError:
-    """The error for a client whose call no key can serve. Another provider may.
+    """The error when no API key of a provider is available; another provider may serve the request.
 
-    `owner` is whose keys they are, if they are no provider's.
+    `owner` describes the pool if it is not a provider's.
     """
     owner = owner or f"provider {provider!r}"
     if error.unknown:
@@ -86,11 +88,11 @@ def error_from_response(
     members: Collection[str] = (),
     model: str = "",
 ) -> APIError:
-    """The error for an answer whose status says that it is none; `now` is Unix time.
+    """Return the error for a response with an error status.
 
-    Its own body goes to the client if that speaks the same language (`native_operations`).
-    `members` are those
-    of the request's body, `model` is what it asked for.
+    `now` is Unix time in seconds. `native` means that the client speaks the provider's dialect:
+    then the client may be sent the body itself. `members` are the names of the members of the
+    request's body, `model` is the requested model.
     """
     if 300 <= status < 400:
         return APIError(
@@ -115,15 +117,15 @@ def error_from_response(
 def classify(
     error: APIError, provider: Provider, *, members: Collection[str] = (), model: str = ""
 ) -> None:
-    """Find out what a provider's error is about, and have its kind agree with that.
+    """Set what a provider's error is about (`about`), and adapt its kind and status.
 
-    `members` are those of the request's body, as far as they are known.
+    `members` are the names of the members of the request's body, as far as they are known.
     """
     table = provider.refusals
     if table is None:
         table = BY_DIALECT.get(provider.dialect.name, OPENAI)
     found = refusal_scope(table, error.upstream_status or 0, error.words)
-    found = error.about = found if found is not None else _usual(error, members, model)
+    found = error.about = found if found is not None else _scope_by_status(error, members, model)
     if found in (RefusalScope.KEY, RefusalScope.ACCOUNT) and error.kind is not ErrorKind.LIMITED:
         error.kind, error.status = ErrorKind.KEY_REJECTED, 502
     elif found is RefusalScope.VENDOR and (
@@ -134,8 +136,8 @@ def classify(
         error.kind, error.status = ErrorKind.FORBIDDEN, error.upstream_status or 403
 
 
-def _usual(error: APIError, members: Collection[str], model: str) -> RefusalScope:
-    """What a refusal is about, where no word says it."""
+def _scope_by_status(error: APIError, members: Collection[str], model: str) -> RefusalScope:
+    """What an error is about if its codes are unknown."""
     match error.kind:
         case ErrorKind.LIMITED:
             return RefusalScope.MODEL if model else RefusalScope.KEY
@@ -145,20 +147,26 @@ def _usual(error: APIError, members: Collection[str], model: str) -> RefusalScop
         case ErrorKind.NOT_FOUND if error.param == "model":
             return RefusalScope.MODEL
         case ErrorKind.INVALID if error.upstream_status == 400 and error.param is None:
-            return RefusalScope.REQUEST if _names(error.message, members) else RefusalScope.UNCLEAR
+            return (
+                RefusalScope.REQUEST
+                if _names_member(error.message, members)
+                else RefusalScope.UNCLEAR
+            )
         case kind if kind in (ErrorKind.UPSTREAM, ErrorKind.OVERLOADED, ErrorKind.TIMEOUT):
             return RefusalScope.VENDOR
     return RefusalScope.REQUEST
 
 
-# Names as errors write them: `temperature`, "max_tokens", 'tools[0].name', messages.0.content,
-# GenerateContentRequest.contents, "stream: ..."
-_NAMES = re.compile(r"""[`'"]([\w.\[\]]+)[`'"]|\b(\w+(?:\.\w+|\[\d+\])+)|(?:^|\W)(\w+):(?:\s|$)""")
+# Names of members as errors quote them: `temperature`, "max_tokens", 'tools[0].name',
+# messages.0.content, GenerateContentRequest.contents, "stream: ..."
+_MEMBER_NAMES = re.compile(
+    r"""[`'"]([\w.\[\]]+)[`'"]|\b(\w+(?:\.\w+|\[\d+\])+)|(?:^|\W)(\w+):(?:\s|$)"""
+)
 
 
-def _names(message: str, members: Collection[str]) -> bool:
-    """Whether an error names a member of the request."""
-    for found in _NAMES.finditer(message[:2000]):
+def _names_member(message: str, members: Collection[str]) -> bool:
+    """Whether an error message names a member of the request."""
+    for found in _MEMBER_NAMES.finditer(message[:2000]):
         path = found[1] or found[2] or found[3]
         if not set(members).isdisjoint(re.split(r"\W+", path)):
             return True
@@ -168,24 +176,24 @@ def _names(message: str, members: Collection[str]) -> bool:
 def gateway_key_rejected_error(
     error: APIError, provider: str, status: int, *, had_key: bool
 ) -> APIError:
-    """The same error in words for a client, who cannot mend our key.
+    """Set the message for the client when a provider refused the gateway's own key.
 
-    The provider's own words are added, but for a wrong key: there some quote what they were sent.
+    The provider's message is added unless the key is wrong (401, 407): some providers quote it.
     """
     said = f"The provider {provider!r} refused the gateway's key (HTTP {status})"
     if not had_key:
-        said = f"The provider {provider!r} wants a key, and the gateway has none (HTTP {status})"
+        said = f"The provider {provider!r} requires a key, and the gateway has none (HTTP {status})"
     quotes_key = status in (401, 407)
-    hint = f"Whoever runs the gateway must {'replace or renew it' if had_key else 'add one'}."
+    hint = f"The operator of the gateway must {'replace or renew it' if had_key else 'add one'}."
     error.message = f"{said}. {hint}" if quotes_key else f"{said}: {error.message}"
     return error
 
 
 def bad_request_if_provider_said_400(error: APIError) -> APIError:
-    """The error for the client, once no other key or target is left.
+    """Return the error for the client, once no other key or target is left.
 
-    Google answers a wrong key with 400, as it does a wrong request, in nearly the same words: the
-    client is answered 400 too, with those words, for they may be about its request.
+    Google uses 400 and nearly the same message for an invalid key and for an invalid request. The
+    client gets 400 with that message, because it may be about its request.
     """
     if error.kind is ErrorKind.KEY_REJECTED and error.upstream_status == 400:
         error.kind, error.status = ErrorKind.INVALID, 400
@@ -193,7 +201,7 @@ def bad_request_if_provider_said_400(error: APIError) -> APIError:
 
 
 def _is_object(body: bytes) -> bool:
-    """Whether it is all of a JSON object, as errors are, and no page of some proxy's."""
+    """Whether the body is a complete JSON object, and not an HTML page of some proxy."""
     try:
         return isinstance(_json.loads(body), dict)
     except _json.NotJSONError:
@@ -201,18 +209,18 @@ def _is_object(body: bytes) -> bool:
 
 
 def more_relevant_error(before: APIError | None, error: APIError) -> APIError:
-    """The failure to report: the last that was tried, but with the soonest time to try again."""
+    """Return the failure to report: in general the last one, with the earliest `retry_after`."""
     if before is None:
         return error
     if error.code == NO_KEY and before.code != NO_KEY:
         return before
     if before.about is RefusalScope.UNCLEAR:
-        return before  # the other attempt was only to see whether somebody else understands it
+        return before  # the further attempt was only made to find out
     if before.kind is ErrorKind.LIMITED and error.kind is ErrorKind.KEY_REJECTED:
-        error, before = before, error  # that one may pass by itself
-    if before.kind in _SOON and error.kind in _SOON and before.retry_after is not None:
+        error, before = before, error  # the rate limit passes by itself
+    if before.kind in _KEY_KINDS and error.kind in _KEY_KINDS and before.retry_after is not None:
         error.retry_after = min(before.retry_after, error.retry_after or before.retry_after)
     return error
 
 
-_SOON = frozenset({ErrorKind.LIMITED, ErrorKind.KEY_REJECTED})
+_KEY_KINDS = frozenset({ErrorKind.LIMITED, ErrorKind.KEY_REJECTED})

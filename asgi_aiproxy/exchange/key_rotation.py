@@ -1,4 +1,23 @@
-"""The keys that one call uses, one after the other, and what becomes of each."""
+"""The API keys that one exchange uses, and what each response means for them. Theory of operation.
+
+An attempt leases one key. Its response is reported to the lease, which sets the key's cooldown in
+its pool. Then the next attempt may use another key of the same target:
+
+* A refusal about the key or its account (401, 402, 429 ...): always, each key at most once.
+* A refusal of the model for this key (403, 404): such an error often holds for all keys, because
+  the model does not exist. At most `attempts` keys are tried, and the refusals are *deferred*:
+  their leases stay open until another key has served the same model. Only then are they reported
+  against the keys; otherwise they are released without consequences.
+* A 400 that is unclear, about the request or about the account: one more attempt in the whole
+  exchange, with another key or at another target.
+* Anything else is not about the key, so another key would not help.
+
+A request that names its key (`key_id`), brings its own, or has a body that can be sent only once
+(an upload) is never repeated.
+
+If the first target counts its keys in a store, `prefetch` starts the lease while the admission
+control reserves its part, so that both take one round trip.
+"""
 
 from __future__ import annotations
 
@@ -17,71 +36,74 @@ from asgi_aiproxy.upstream.base import Headers
 from asgi_aiproxy.usage.record import Attempt
 
 _ABOUT_KEYS = frozenset({RefusalScope.KEY, RefusalScope.ACCOUNT, RefusalScope.MODEL})
+# Errors that another key of the provider may not have, now or later.
 _KEY_KINDS = frozenset({ErrorKind.LIMITED, ErrorKind.KEY_REJECTED})
 
 
 class KeyRotation:
-    """Leases keys for the attempts of one call, judges them, and lists the attempts.
+    """Leases keys for the attempts of one exchange, reports responses to them, lists the attempts.
 
-    A key that is refused for a model in a way that may hold for all keys (403, 404) is doubted:
-    that is held against it only if another key then serves the same model. `attempts` is how many
-    keys such a refusal may cost.
+    `max_model_refusals` is how many keys a refusal of the model may cost. `id` and `secret` are
+    those of the current key, `attempts` the attempts that did not succeed at once.
     """
 
     __slots__ = (
-        "_ahead",
-        "_attempts",
-        "_call",
-        "_doubted",
+        "_deferred",
         "_lease",
-        "_sent",
-        "_unclear",
+        "_max_model_refusals",
+        "_prefetched",
+        "_request",
+        "_sent_at",
+        "_unclear_attempt_used",
+        "attempts",
         "id",
         "secret",
         "target",
-        "tries",
     )
 
-    def __init__(self, call: GatewayRequest, attempts: int) -> None:
-        self._call = call
-        self._attempts = attempts
+    def __init__(self, request: GatewayRequest, max_model_refusals: int) -> None:
+        self._request = request
+        self._max_model_refusals = max_model_refusals
         self._lease: Lease | None = None
-        self._ahead: LeasePrefetch | None = None
-        self._doubted: list[Lease] = []
-        self._sent: float | None = None  # when the attempt that runs was
-        self._unclear = False
+        self._prefetched: LeasePrefetch | None = None
+        self._deferred: list[Lease] = []
+        self._sent_at: float | None = None  # time.perf_counter() of the current attempt
+        self._unclear_attempt_used = False
         self.target: Target | None = None
         self.id = ""
         self.secret = ""
-        self.tries: list[Attempt] = []
+        self.attempts: list[Attempt] = []
 
-    # one target after the other
+    # targets and their keys
 
     def prefetch(self, target: Target) -> None:
-        """Ask for the first key now, should it be counted in a store."""
+        """Start leasing the first key of `target` now, if its use is counted in a store."""
         keys = target.provider.keys
-        if keys is not None and keys.needs_store and not self._call.own_key:
-            self._ahead = LeasePrefetch(self._acquire(keys, target, ()), target)
+        if keys is not None and keys.needs_store and not self._request.own_key:
+            self._prefetched = LeasePrefetch(self._acquire(keys, target, ()), target)
 
     def start_target(self, target: Target) -> None:
-        """From now on keys are for this target."""
+        """Use keys of this target from now on."""
         self.target = target
         self.id = self.secret = ""
 
     async def acquire(self, target: Target, tried: set[str]) -> Key | None:
-        """The next key; None if the target takes none. Raises NoKeyError."""
-        call, provider = self._call, target.provider
-        if call.own_key:
-            self.secret = call.own_key
-            return Key(call.own_key, id="own")
+        """Lease the next key that is not `tried`; None if the target needs no key.
+
+        Raises NoKeyError.
+        """
+        request, provider = self._request, target.provider
+        if request.own_key:
+            self.secret = request.own_key
+            return Key(request.own_key, id="own")
         if provider.keys is None:
             return None
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.purpose is target:
-            self._lease = await ahead.lease()
+        prefetched, self._prefetched = self._prefetched, None
+        if prefetched is not None and prefetched.purpose is target:
+            self._lease = await prefetched.lease()
         else:
-            if ahead is not None:
-                ahead.drop()
+            if prefetched is not None:
+                prefetched.drop()
             self._lease = await self._acquire(provider.keys, target, tried)
         key = self._lease.key
         self.id, self.secret = key.id, key.secret
@@ -90,43 +112,48 @@ class KeyRotation:
     def _acquire(
         self, keys: KeyPool, target: Target, tried: Collection[str]
     ) -> Coroutine[Any, Any, Lease]:
-        call = self._call
+        request = self._request
         return keys.acquire(
             model=target.model,
-            key_id=call.key_id,
-            affinity=call.affinity,
+            key_id=request.key_id,
+            affinity=request.affinity,
             exclude=tried,
-            among=call.principal.keys,
+            among=request.principal.keys,
         )
 
     def may_try_another(self, error: APIError, tried: int, *, last: bool) -> bool:
-        """Whether another key of the same target may do better, and may be tried; `last` says that
-        there is no other target."""
-        call = self._call
-        if call.key_id or call.own_key or call.upload is not None:
+        """Whether another key of the same target may succeed, and may be tried.
+
+        `tried` is the number of keys that failed before this one; `last` means that no other
+        target follows.
+        """
+        request = self._request
+        if request.key_id or request.own_key or request.upload is not None:
             return False
         if error.about is RefusalScope.UNCLEAR:
-            return last and self.once_more()
+            return last and self.take_unclear_attempt()
         if error.about is RefusalScope.MODEL and error.kind is not ErrorKind.LIMITED:
-            return tried + 1 < self._attempts
+            return tried + 1 < self._max_model_refusals
         return error.about in _ABOUT_KEYS
 
-    def once_more(self) -> bool:
-        """Whether the one attempt is left that an unclear refusal may cost; it is spent now."""
-        again, self._unclear = not self._unclear, True
-        return again
+    def take_unclear_attempt(self) -> bool:
+        """Use up the one further attempt after an unclear refusal; False if it is used already."""
+        available, self._unclear_attempt_used = not self._unclear_attempt_used, True
+        return available
 
-    def with_time(self, failure: APIError, target: Target) -> APIError:
-        """The failure with the time when the first key is back, which is when to try again."""
-        keys, call = target.provider.keys, self._call
-        if failure.kind in _KEY_KINDS and keys is not None and not call.own_key:
-            wait = keys.soonest(model=target.model, key_id=call.key_id, among=call.principal.keys)
-            if wait > 0:  # (else that one would do, and it is something else that is wrong)
+    def with_retry_after(self, failure: APIError, target: Target) -> APIError:
+        """Set `retry_after` of a failure to when the first key of the target is available again."""
+        keys, request = target.provider.keys, self._request
+        if failure.kind in _KEY_KINDS and keys is not None and not request.own_key:
+            wait = keys.soonest(
+                model=target.model, key_id=request.key_id, among=request.principal.keys
+            )
+            if wait > 0:  # (otherwise a key is available, and something else is wrong)
                 failure.retry_after = wait if wait < float("inf") else None
         return failure
 
-    def without_secret(self, error: APIError) -> APIError:
-        """The same error, should the provider have quoted the key it was sent."""
+    def redact(self, error: APIError) -> APIError:
+        """Remove the current key from the error, in case the provider quoted it."""
         secret = redactor_for(self.secret)
         if secret is not None:
             error.message = secret.text(error.message)
@@ -134,67 +161,76 @@ class KeyRotation:
                 error.body = secret.data(error.body)
         return error
 
-    # one attempt after the other
+    # attempts
 
     def sent(self) -> None:
-        """A request leaves."""
-        self._sent = time.perf_counter()
+        """Note that a request is being sent."""
+        self._sent_at = time.perf_counter()
 
     def answered(self, status: int, headers: Headers, now: float) -> None:
-        """It is answered; `now` is Unix time."""
-        if self.tries:
-            self._note(status)
-        self._sent = None
+        """Report a response that committed the exchange; `now` is Unix time in seconds."""
+        if self.attempts:
+            self._add_attempt(status)
+        self._sent_at = None
         if self._lease is not None:
             self._lease.report(status)
             self._lease.update_from_headers(headers, now)
-        for lease in self._doubted:
+        for lease in self._deferred:
             lease.report(404, about=RefusalScope.MODEL)
 
     def failed(self, error: APIError) -> None:
-        """It has failed: its key is judged, and free."""
-        if self._sent is not None:
+        """Report a failed attempt to its key, and release the key."""
+        if self._sent_at is not None:
             code = error.code or next(iter(error.words), "")
-            self._note(error.upstream_status or 0, code, error.message)
+            self._add_attempt(error.upstream_status or 0, code, error.message)
         lease, self._lease = self._lease, None
         if lease is None:
             return
         status = error.upstream_status or 0
         if status < 400 and error.kind is ErrorKind.LIMITED:
-            status = 429  # told within a stream
-        timeless = error.retry_after is None
-        if error.about is RefusalScope.MODEL and error.kind is not ErrorKind.LIMITED and timeless:
-            self._doubted.append(lease)
+            status = 429  # an error event within a stream
+        without_time = error.retry_after is None
+        if (
+            error.about is RefusalScope.MODEL
+            and error.kind is not ErrorKind.LIMITED
+            and without_time
+        ):
+            self._deferred.append(lease)
             return
         lease.report(status or 500, error.retry_after, about=error.about)
         lease.release()
 
     def end_target(self) -> None:
-        """No more keys of this target are tried."""
-        for lease in self._doubted:
+        """Release the keys whose refusal was deferred."""
+        for lease in self._deferred:
             lease.release()
-        self._doubted.clear()
+        self._deferred.clear()
 
-    def close(self, usage: Usage | None, error: APIError | None, *, began: bool) -> None:
-        """The call is over: free what is held."""
-        if self._sent is not None and not began:
-            self._note(0, "", error.message if error is not None else "The client left.")
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            ahead.drop()
+    def close(self, usage: Usage | None, error: APIError | None, *, committed: bool) -> None:
+        """Release all leases, at the end of the exchange.
+
+        `committed` is whether the exchange reached its commit point.
+        """
+        if self._sent_at is not None and not committed:
+            self._add_attempt(
+                0, "", error.message if error is not None else "The client disconnected."
+            )
+        prefetched, self._prefetched = self._prefetched, None
+        if prefetched is not None:
+            prefetched.drop()
         self.end_target()
         lease, self._lease = self._lease, None
         if lease is not None:
-            with lease:  # which is released, whatever happens
+            with lease:  # releases it on every path
                 if usage is not None:
                     lease.count_tokens(usage.input + usage.output)
                 if error is not None and error.kind is ErrorKind.LIMITED:
                     lease.report(429, error.retry_after)
 
-    def _note(self, status: int, code: str = "", message: str = "") -> None:
-        sent, self._sent = self._sent, None
+    def _add_attempt(self, status: int, code: str = "", message: str = "") -> None:
+        sent, self._sent_at = self._sent_at, None
         if sent is None or self.target is None:
             return
         seconds = time.perf_counter() - sent
         name, model = self.target.provider.name, self.target.model
-        self.tries.append(Attempt(name, model, self.id, status, code, message, seconds))
+        self.attempts.append(Attempt(name, model, self.id, status, code, message, seconds))

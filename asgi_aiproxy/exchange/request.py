@@ -1,4 +1,4 @@
-"""What a client asks for, read as far as the gateway needs it."""
+"""A client's request, parsed as far as the gateway needs it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from asgi_aiproxy.exchange.admission import AdmissionControl
 from asgi_aiproxy.messages import Request
 from asgi_aiproxy.principal import ANONYMOUS, Principal
 
-# A body that passes through unread, asking for a model: the bytes, and how many if that is known.
+# Makes the body of an upload for the model it is called with: the bytes, and their number if known.
 Upload = Callable[[str], tuple[AsyncIterable[bytes], int | None]]
 
 
 class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
-    """One request of a client, on its way through the relay.
+    """One request of a client.
 
-    `fields` are the members of a JSON body, still encoded, and `others` the models that it names
-    beside `model`, if its caller is held to models or to a budget; an `upload` comes with its own
-    `content_type` and `length` (0: not known) and can be sent once. `provider`, `key_id`,
-    `own_key` and `affinity` are the caller's wishes for who serves it and with which key. `gate`
-    is asked before it goes out. `request_id` is what its answer, errors and logs call it.
+    - `face`, `operation`: the API that the client speaks, and what it requested.
+    - `model`, `stream`: the requested model, and whether the response is to be streamed.
+    - `usage_wanted`: whether the client wants token counts at the end of a stream.
+    - `body`, `fields`: a JSON body, and its members, still encoded.
+    - `others`: the models named in the body beside `model`; only set for callers that may not use
+      all models, or that have a budget.
+    - `upload`, `length`, `content_type`: a multipart body, which can be sent once, its size in
+      bytes (0: unknown) and its content type.
+    - `headers`: those that a provider of the same dialect is sent.
+    - `principal`: the caller.
+    - `provider`, `key_id`, `own_key`, `affinity`: the provider and the key that the caller
+      requested, the key that it brought, and its session.
+    - `gate`: the admission control to ask before the request is sent.
+    - `request_id`: its id in responses, errors and logs.
     """
 
     face: InboundDialect
@@ -47,9 +56,9 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     request_id: str = ""
 
     def __repr__(self) -> str:
-        return f"Call({self.operation.name}, model={self.model!r}, stream={self.stream})"
+        return f"GatewayRequest({self.operation.name}, model={self.model!r}, stream={self.stream})"
 
     @cached_property
     def request(self) -> Request:
-        """The neutral form: read only if the call is translated. Raises APIError."""
+        """The neutral form, decoded when the request is translated. Raises APIError."""
         return self.face.decode_request(self.operation, self.body)

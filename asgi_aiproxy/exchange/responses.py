@@ -1,4 +1,10 @@
-"""Answers on their way out: streams with their keep-alives, whole bodies, errors."""
+"""Send responses to the client: event streams with keep-alives, whole bodies, errors.
+
+A stream waits for the provider without a task of its own for keep-alives: the shared timer polls
+`SSEResponder.tick`. When nothing was written for half the keep-alive interval, a task writes the
+keep-alive of the client's dialect (and the head of the response, if it was not sent yet); regular
+writes wait for that task, so that events never interleave.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +21,34 @@ from asgi_aiproxy._cancellation import ClientGoneError, Deadline
 from asgi_aiproxy._request_id import named, request_id
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import AIProxyError, APIError, internal_error
-from asgi_aiproxy.exchange.engine import CommittedResponse, Exchange
+from asgi_aiproxy.exchange.engine import Exchange
+from asgi_aiproxy.exchange.relay import CommittedResponse
 
 logger = logging.getLogger("asgi_aiproxy")
 
-# What of a provider's headers its client sees: ids to quote to support, and limits to heed.
-_PASSED = frozenset(
+# The provider's headers that the client is sent: ids for support requests, and rate limits.
+_FORWARDED_HEADERS = frozenset(
     {"x-request-id", "request-id", "openai-processing-ms", "openai-version", "openai-model"}
     | {"retry-after", "retry-after-ms", "x-should-retry", "cf-ray", "apim-request-id"}
 )
-_PASSED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+_FORWARDED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
-# Proxies before us give a head of headers a few kilobytes.
-_MAX_NAME, _MAX_NAMES = 100, 1000
-_UNFIT = re.compile(r"[^ -~]")
+# Limits of the header `aiproxy-ignored` in characters: reverse proxies accept a few kilobytes of
+# headers in all.
+_MAX_MEMBER_LENGTH, _MAX_MEMBERS_LENGTH = 100, 1000
+_NOT_PRINTABLE_ASCII = re.compile(r"[^ -~]")
 
 _UNLIMITED = nullcontext()
-_TOO_LONG = "The call took too long."
-_BROKE = "The provider broke off in the middle of its answer."
+_TOTAL_TIMEOUT_MESSAGE = "The request took too long."
+_ABORTED_MESSAGE = "The provider's response ended before it was complete."
 
 
 class SSEResponder:
-    """Sends a stream; while its provider is silent the client hears something now and then."""
+    """Sends an event stream, with keep-alives while the provider is silent.
+
+    `total` limits the whole exchange in seconds (None: no limit). `keepalive` is after how many
+    seconds of silence the client is sent a keep-alive (0: never).
+    """
 
     def __init__(
         self,
@@ -51,44 +63,46 @@ class SSEResponder:
         self._face = face
         self._exchange = exchange
         self._total = total
-        self._every = keepalive / 2 if face.keepalive is not None else 0.0
-        self._begun = False
-        self._wrote = True
-        self._due: float | None = None
-        self._ping: asyncio.Task[None] | None = None
-        self._rounds = exchange.watch.rounds
+        self._check_interval = keepalive / 2 if face.keepalive is not None else 0.0
+        self._started = False
+        self._wrote_since_check = True
+        self._check_due: float | None = None
+        self._keepalive_task: asyncio.Task[None] | None = None
+        self._timer = exchange.monitor.timer
         self._context = contextvars.copy_context()
 
     async def run(self) -> None:
-        """Send the whole stream. Raises APIError as long as nothing was sent."""
-        if self._every > 0:
-            self._rounds.add(self)
+        """Send the whole stream. Raises APIError only if nothing was sent."""
+        if self._check_interval > 0:
+            self._timer.add(self)
         try:
-            out = await self._content()
-            self._rounds.watched.discard(self)
+            out = await self._send_content()
+            self._timer.remove(self)
             await self._exchange.close()
-            if self._ping is not None:
-                await self._quiet()
-            await _say(self._send, {"type": "http.response.body", "body": out, "more_body": False})
+            if self._keepalive_task is not None:
+                await self._wait_for_keepalive()
+            await _send_message(
+                self._send, {"type": "http.response.body", "body": out, "more_body": False}
+            )
         finally:
-            self._rounds.watched.discard(self)
-            if self._ping is not None:
-                self._ping.cancel()
+            self._timer.remove(self)
+            if self._keepalive_task is not None:
+                self._keepalive_task.cancel()
 
-    async def _content(self) -> bytes:
-        """Send all but the last piece."""
+    async def _send_content(self) -> bytes:
+        """Send all but the last piece, and return it."""
         try:
-            with _within(self._total):
-                reply = await self._exchange.open()
-                if self._ping is not None:
-                    await self._quiet()
-                await self._start(_headers(reply, self._exchange.request_id))
-                return await self._exchange.pump(self._write, reply.first)
+            with _total_timeout(self._total):
+                committed = await self._exchange.open()
+                if self._keepalive_task is not None:
+                    await self._wait_for_keepalive()
+                await self._start(_headers(committed, self._exchange.request_id))
+                return await self._exchange.pump(self._write, committed.first)
         except APIError as error:
             error.request_id = self._exchange.request_id
             self._exchange.fail(error)
-            await self._quiet()
-            if not self._begun:
+            await self._wait_for_keepalive()
+            if not self._started:
                 raise
             return self._face.encode_stream_error(error)
         except ClientGoneError:
@@ -96,115 +110,131 @@ class SSEResponder:
         except Exception:
             failure = internal_error(self._exchange.request_id)
             self._exchange.fail(failure)
-            if not self._begun:
+            if not self._started:
                 raise
-            told = self._exchange.request_id
-            logger.exception("request %s: the answer broke within the gateway", told)
+            logger.exception(
+                "request %s: the gateway failed while it streamed the response",
+                self._exchange.request_id,
+            )
             return self._face.encode_stream_error(failure)
 
     async def _start(self, headers: RawHeaders) -> None:
-        if self._begun:
+        if self._started:
             return
-        self._begun = True
+        self._started = True
         start = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
             *headers,
         ]
-        await _say(self._send, {"type": "http.response.start", "status": 200, "headers": start})
+        await _send_message(
+            self._send, {"type": "http.response.start", "status": 200, "headers": start}
+        )
 
     def _write(self, out: bytes) -> Awaitable[None]:
-        self._wrote = True
+        self._wrote_since_check = True
         message = {"type": "http.response.body", "body": out, "more_body": True}
-        return self._send(message) if self._ping is None else self._write_next(message)
+        return self._send(message) if self._keepalive_task is None else self._write_next(message)
 
     async def _write_next(self, message: Message) -> None:
-        await self._quiet()
+        await self._wait_for_keepalive()
         await self._send(message)
 
-    async def _quiet(self) -> None:
-        """Wait until nothing is being said to pass the time."""
-        if self._ping is not None:
-            await asyncio.wait((self._ping,))
+    async def _wait_for_keepalive(self) -> None:
+        """Wait until a keep-alive that is being written is finished."""
+        if self._keepalive_task is not None:
+            await asyncio.wait((self._keepalive_task,))
 
     def tick(self, now: float) -> None:
-        """Ping if nothing was said since the last look, and the client reads what is said."""
-        if self._due is None or now < self._due:
-            self._due = self._due or now + self._every
+        """Send a keep-alive if nothing was written since the last check, and the client reads."""
+        if self._check_due is None or now < self._check_due:
+            self._check_due = self._check_due or now + self._check_interval
             return
-        self._due = now + self._every
-        ping = not self._wrote and not self._exchange.watch.busy and self._ping is None
-        if ping:
-            pinging = self._rounds.loop.create_task(self._pass_time(), context=self._context)
-            self._ping = None if pinging.done() else pinging  # an eager one may be
-        self._wrote = ping  # that is something said, too
+        self._check_due = now + self._check_interval
+        idle = (
+            not self._wrote_since_check
+            and not self._exchange.monitor.writing_to_client
+            and self._keepalive_task is None
+        )
+        if idle:
+            task = self._timer.loop.create_task(self._send_keepalive(), context=self._context)
+            self._keepalive_task = None if task.done() else task  # eager tasks may be done
+        self._wrote_since_check = idle  # the keep-alive counts as written
 
-    async def _pass_time(self) -> None:
+    async def _send_keepalive(self) -> None:
         try:
             await self._start([named(self._exchange.request_id)])
             message = {"body": self._face.keepalive, "more_body": True}
-            await _say(self._send, {"type": "http.response.body", **message})
+            await _send_message(self._send, {"type": "http.response.body", **message})
         except ClientGoneError:
             pass  # whoever writes next is told
         finally:
-            self._ping = None
+            self._keepalive_task = None
 
 
 async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> None:
-    """Send an answer that is no event stream. Raises APIError as long as nothing was sent."""
-    begun = False
+    """Send a response that is not an event stream.
+
+    Raises APIError only if nothing was sent, and ResponseAbortedError after that.
+    """
+    started = False
 
     async def write(out: bytes) -> None:
         await send({"type": "http.response.body", "body": out, "more_body": True})
 
     try:
-        with _within(total):
-            reply = await exchange.open()
-            media_type = reply.media_type.encode("latin-1") or b"application/json"
-            headers = _headers(reply, exchange.request_id)
-            if not reply.whole:
-                begun = True
+        with _total_timeout(total):
+            committed = await exchange.open()
+            media_type = committed.media_type.encode("latin-1") or b"application/json"
+            headers = _headers(committed, exchange.request_id)
+            if not committed.whole:
+                started = True
                 start = [(b"content-type", media_type), *headers]
-                await _say(send, {"type": "http.response.start", "status": 200, "headers": start})
-            out = await exchange.pump(write, reply.first)
+                await _send_message(
+                    send, {"type": "http.response.start", "status": 200, "headers": start}
+                )
+            out = await exchange.pump(write, committed.first)
     except ClientGoneError:
         raise
     except Exception as error:
         exchange.fail(error if isinstance(error, APIError) else internal_error())
-        if not begun:
+        if not started:
             raise
-        raise ResponseAbortedError(_BROKE) from error
+        raise ResponseAbortedError(_ABORTED_MESSAGE) from error
     await exchange.close()
-    if not begun:
+    if not started:
         await _asgi.send_response(send, 200, out, headers, media_type)
     elif exchange.finished:
-        await _say(send, {"type": "http.response.body", "body": out, "more_body": False})
+        await _send_message(send, {"type": "http.response.body", "body": out, "more_body": False})
     else:
-        # These bytes have no word for an error: break off, so that nobody takes them for whole.
-        raise ResponseAbortedError(_BROKE)
+        # This content type has no error event: abort, so that the client sees it is incomplete.
+        raise ResponseAbortedError(_ABORTED_MESSAGE)
 
 
 class ResponseAbortedError(AIProxyError):
-    """An answer that can not be told to be broken broke: the server must cut the connection."""
+    """A response failed after its start and cannot carry an error event.
+
+    It is raised out of the app, so that the server closes the connection.
+    """
 
 
-def _within(seconds: float | None) -> AbstractContextManager[object]:
-    """A limit for the whole call, if there is one."""
-    return Deadline(seconds, _TOO_LONG) if seconds is not None else _UNLIMITED
+def _total_timeout(seconds: float | None) -> AbstractContextManager[object]:
+    """The time limit of the whole exchange, if there is one."""
+    return Deadline(seconds, _TOTAL_TIMEOUT_MESSAGE) if seconds is not None else _UNLIMITED
 
 
-async def _say(send: Send, message: Message) -> None:
+async def _send_message(send: Send, message: Message) -> None:
     try:
         await send(message)
     except OSError as error:
-        raise ClientGoneError("The client left.") from error
+        raise ClientGoneError("The client disconnected.") from error
 
 
 async def send_error(
     send: Send, face: InboundDialect, error: APIError, *, last: bool = False
 ) -> None:
-    """Send an error in the client's own dialect; `last` has its connection closed (HTTP/1.x)."""
+    """Send an error in the client's dialect; `last` closes the connection afterwards (HTTP/1.x)."""
     body = error.body if error.body is not None else face.encode_error(error)
     headers = _asgi.error_headers(error)
     if last:
@@ -215,7 +245,7 @@ async def send_error(
 async def refuse_websocket(
     scope: Scope, receive: Receive, send: Send, face: InboundDialect, error: APIError
 ) -> None:
-    """Refuse the handshake of a WebSocket with an error in the client's own dialect."""
+    """Refuse a WebSocket handshake with an error in the client's dialect."""
     error.request_id = request_id(scope)
     headers = _asgi.error_headers(error)
     await _asgi.refuse_websocket(
@@ -223,31 +253,31 @@ async def refuse_websocket(
     )
 
 
-def _headers(reply: CommittedResponse, id: str) -> RawHeaders:
-    """What the client learns of who answered, and of the provider's headers."""
+def _headers(committed: CommittedResponse, id: str) -> RawHeaders:
+    """The response headers: the provider's that are forwarded, and the gateway's own."""
     headers = [
         (name.encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in reply.headers
-        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
+        for name, value in committed.headers
+        if name in _FORWARDED_HEADERS or name.startswith(_FORWARDED_PREFIXES)
     ]
-    if headers and reply.blot is not None:
-        headers = reply.blot.headers(headers)
+    if headers and committed.redactor is not None:
+        headers = committed.redactor.headers(headers)
     headers.append(named(id))
-    headers.append((b"aiproxy-provider", reply.provider.encode("latin-1", "replace")))
-    if reply.key_id:
-        headers.append((b"x-auth-id", reply.key_id.encode("latin-1", "replace")))
-    if reply.ignored:
-        headers.append((b"aiproxy-ignored", _members(reply.ignored)))
+    headers.append((b"aiproxy-provider", committed.provider.encode("latin-1", "replace")))
+    if committed.key_id:
+        headers.append((b"x-auth-id", committed.key_id.encode("latin-1", "replace")))
+    if committed.ignored:
+        headers.append((b"aiproxy-ignored", _ignored_members(committed.ignored)))
     return headers
 
 
-def _members(members: Sequence[str]) -> bytes:
-    """Members of a request for a header: a caller can name them as it likes."""
-    out, left = "", len(members)
+def _ignored_members(members: Sequence[str]) -> bytes:
+    """The value of `aiproxy-ignored`. Names come from the caller: they are cut and made ASCII."""
+    out, remaining = "", len(members)
     for name in members:
-        shown = _UNFIT.sub("?", name[:_MAX_NAME])
-        if len(out) + len(shown) > _MAX_NAMES:
-            return f"{out}, and {left} more".encode()
+        shown = _NOT_PRINTABLE_ASCII.sub("?", name[:_MAX_MEMBER_LENGTH])
+        if len(out) + len(shown) > _MAX_MEMBERS_LENGTH:
+            return f"{out}, and {remaining} more".encode()
         out = f"{out}, {shown}" if out else shown
-        left -= 1
+        remaining -= 1
     return out.encode()

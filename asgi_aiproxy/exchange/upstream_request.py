@@ -1,4 +1,4 @@
-"""What one attempt sends to a provider, and how its answer becomes the client's. Pure."""
+"""What an attempt sends to a provider, and which translator reads its response. Pure."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/
 
 
 class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
-    """A target and what it is sent; `native_operations` says that the call passes through in its
-    dialect.
+    """A target and the request for it.
 
-    `body` is the draft's, encoded.
+    `native` means that the client's dialect is also the provider's, so that the request is not
+    translated. `body` is the encoded body of `draft`.
     """
 
     target: Target
@@ -42,132 +42,137 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     draft: ProviderRequest
     body: bytes | None = None
 
-    def sent(self, call: GatewayRequest) -> SentRequest:
-        """What a budget is reserved by."""
+    def sent(self, request: GatewayRequest) -> SentRequest:
+        """What the cost of the request is estimated from."""
         target, draft = self.target, self.draft
         name = target.provider.name
-        if call.upload is not None:
-            return SentRequest(name, target.model, draft.path, length=call.length)
+        if request.upload is not None:
+            return SentRequest(name, target.model, draft.path, length=request.length)
         return SentRequest(name, target.model, draft.path, self.body or b"", draft.body)
 
 
 def prepare_request(
-    call: GatewayRequest, target: Target, *, strict: bool, limits: RequestLimits
+    request: GatewayRequest, target: Target, *, strict: bool, limits: RequestLimits
 ) -> PreparedRequest:
-    """How a target is asked. Raises APIError if it can not serve such calls."""
+    """Prepare a request for one target.
+
+    `strict` refuses what the target cannot carry, and `limits` what is too large to be translated.
+    Raises APIError if the target cannot serve the request.
+    """
     check_model(target.model)
-    native = call.operation.name in target.provider.native_operations
+    native = request.operation.name in target.provider.native_operations
     if native:
-        draft = call.face.native_request(
-            call.operation, target.model, call.fields, stream=call.stream
+        draft = request.face.native_request(
+            request.operation, target.model, request.fields, stream=request.stream
         )
-        if call.headers:
-            draft = msgspec.structs.replace(draft, headers=call.headers)
-    elif call.operation.chat:
-        limits.check(call.fields, call.body)
+        if request.headers:
+            draft = msgspec.structs.replace(draft, headers=request.headers)
+    elif request.operation.chat:
+        limits.check(request.fields, request.body)
         try:
-            request = msgspec.structs.replace(call.request, model=target.model)
-            draft = target.provider.dialect.encode_request(request)
+            neutral = msgspec.structs.replace(request.request, model=target.model)
+            draft = target.provider.dialect.encode_request(neutral)
         except RecursionError:
             raise invalid("The request is nested too deeply to be translated.") from None
     else:
         raise APIError(
             ErrorKind.NOT_FOUND,
-            f"The provider {target.provider.name!r} of model {call.model!r} does not offer "
-            f"{call.operation.name}.",
+            f"The provider {target.provider.name!r} of model {request.model!r} does not offer "
+            f"{request.operation.name}.",
             code="unsupported_operation",
         )
     draft = target.provider.transform_request(draft)
     if draft.ignored and strict:
         raise invalid(
-            f"{target.provider.name} can not carry: {', '.join(draft.ignored)}.", draft.ignored[0]
+            f"{target.provider.name} cannot carry: {', '.join(draft.ignored)}.", draft.ignored[0]
         )
     return PreparedRequest(target, native, draft, _json.dumps(draft.body) if draft.body else None)
 
 
-class Plans:
-    """How one call is put to its targets. What was planned ahead is kept until it is taken."""
+class PreparedRequests:
+    """Prepares one request for its targets; a prepared one is kept until it is taken."""
 
-    def __init__(self, call: GatewayRequest, *, strict: bool, limits: RequestLimits) -> None:
-        self._call = call
+    def __init__(self, request: GatewayRequest, *, strict: bool, limits: RequestLimits) -> None:
+        self._request = request
         self._strict = strict
         self._limits = limits
-        self._ahead: dict[int, PreparedRequest | APIError] = {}
+        self._kept: dict[int, PreparedRequest | APIError] = {}
 
     def prepare(self, targets: Sequence[Target]) -> None:
-        """Plan ahead for those of the targets for which that is not done: a thread may do it."""
+        """Prepare the request for those targets that lack it; may run in a thread."""
         for target in targets:
-            if id(target) not in self._ahead:
-                self._ahead[id(target)] = self._plan(target)
+            if id(target) not in self._kept:
+                self._kept[id(target)] = self._prepare(target)
 
-    def _plan(self, target: Target) -> PreparedRequest | APIError:
+    def _prepare(self, target: Target) -> PreparedRequest | APIError:
         try:
-            return prepare_request(self._call, target, strict=self._strict, limits=self._limits)
+            return prepare_request(self._request, target, strict=self._strict, limits=self._limits)
         except APIError as error:
             return error
 
     def take(self, target: Target) -> PreparedRequest:
-        """How a target is asked. Raises APIError if it can not serve the call."""
-        found = self._ahead.pop(id(target), None) or self._plan(target)
+        """Return the request for a target. Raises APIError if it cannot serve the request."""
+        found = self._kept.pop(id(target), None) or self._prepare(target)
         if isinstance(found, APIError):
             raise found
         return found
 
     def sent(self, targets: Sequence[Target]) -> Sequence[SentRequest]:
-        """What leaves for each target that can serve the call."""
+        """What would be sent to each target that can serve the request."""
         self.prepare(targets)
-        plans = [
-            planned for planned in self._ahead.values() if isinstance(planned, PreparedRequest)
+        found = [
+            prepared.sent(self._request)
+            for prepared in self._kept.values()
+            if isinstance(prepared, PreparedRequest)
         ]
-        found = [planned.sent(self._call) for planned in plans]
-        others = self._call.others
+        others = self._request.others
         return found + [msgspec.structs.replace(s, model=m) for s in found for m in others]
 
 
 def select_translator(
-    call: GatewayRequest, provider: Provider, native: bool, media_type: str
+    request: GatewayRequest, provider: Provider, native: bool, media_type: str
 ) -> Translator:
-    """What turns an answer of this content type into the client's."""
-    face, language = call.face, provider.dialect
+    """Return the translator for a response of this content type."""
+    face, dialect = request.face, provider.dialect
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
-        return BufferedTranslator(_page)
-    if not call.operation.chat:
-        return BufferedTranslator(_passing) if kind == "application/json" else RawTranslator()
-    streams = kind in _STREAMS or (call.stream and kind != "application/json")
-    if native and streams == call.stream:
-        echo = face.native_stream(usage_wanted=call.usage_wanted, exact=provider.strict_format)
-        if call.stream:
-            return NativeStreamTranslator(echo)
-        return BufferedTranslator(lambda body: (echo.whole(body), echo.model, echo.usage))
-    if call.stream and streams:
+        return BufferedTranslator(_reject_html)
+    if not request.operation.chat:
+        return BufferedTranslator(_pass_through) if kind == "application/json" else RawTranslator()
+    streams = kind in _STREAMS or (request.stream and kind != "application/json")
+    if native and streams == request.stream:
+        reader = face.native_stream(usage_wanted=request.usage_wanted, exact=provider.strict_format)
+        if request.stream:
+            return NativeStreamTranslator(reader)
+        return BufferedTranslator(lambda body: (reader.whole(body), reader.model, reader.usage))
+    if request.stream and streams:
         return StreamTranslator(
-            language.framer(kind), language.decoder(), face.encoder(call.request)
+            dialect.framer(kind), dialect.decoder(), face.encoder(request.request)
         )
-    return BufferedTranslator(partial(_retell, call, provider, kind, streams))
+    return BufferedTranslator(partial(_translate_whole, request, provider, kind, streams))
 
 
-def _retell(
-    call: GatewayRequest, provider: Provider, kind: str, streams: bool, body: bytes
+def _translate_whole(
+    request: GatewayRequest, provider: Provider, kind: str, streams: bool, body: bytes
 ) -> tuple[bytes, str, Usage | None]:
-    """A whole answer in another dialect, or in the other of two forms (streamed, whole)."""
-    language = provider.dialect
+    """Translate a complete response into another dialect, or between stream and single body."""
+    dialect = provider.dialect
     if streams:
-        response = collect_stream(language, language.framer(kind), body)
+        response = collect_stream(dialect, dialect.framer(kind), body)
     else:
-        response = language.decode_response(body)
-    if call.stream:
-        encoder = call.face.encoder(call.request)
+        response = dialect.decode_response(body)
+    if request.stream:
+        encoder = request.face.encoder(request.request)
         out = b"".join([encoder.feed(event) for event in unfold(response)])
     else:
-        out = call.face.encode_response(response, call.request)
+        out = request.face.encode_response(response, request.request)
     return out, response.model, response.usage
 
 
-def _passing(body: bytes) -> tuple[bytes, str, Usage | None]:
-    """A JSON answer that passes through; usage is read if it is where OpenAI has it."""
+def _pass_through(body: bytes) -> tuple[bytes, str, Usage | None]:
+    """Return a JSON body unchanged, with the usage if it is where OpenAI puts it."""
     return body, *openai_usage(body)
 
 
-def _page(body: bytes) -> tuple[bytes, str, Usage | None]:
+def _reject_html(body: bytes) -> tuple[bytes, str, Usage | None]:
     raise unparsable_response_error(200, body)

@@ -133,14 +133,14 @@ class RequestBody:
 
     async def __anext__(self) -> bytes:
         watch = self._watch
-        watch.handed = False
+        watch.upstream_write_finished()
         while not self._ahead:
             if self._failure is not None:
                 raise self._failure
             if not self._more:
                 raise StopAsyncIteration
             await self._fetch()
-        watch.handed = watch.moved = True
+        watch.upstream_write_started()
         data = self._ahead.popleft()
         self._held -= len(data)
         self._room.set()
@@ -148,7 +148,8 @@ class RequestBody:
 
     async def aclose(self) -> None:
         """Nobody wants the rest."""
-        self._watch.handed = self._wanted = False
+        self._watch.upstream_write_finished()
+        self._wanted = False
         self._room.set()
 
     async def _fetch(self) -> None:

@@ -144,7 +144,7 @@ class Exchange:
             if self._gate is not None or self._ways.recorded:
                 record = self._books.record(model, usage)
                 record = settle(self._gate, record, self._passed(usage))
-                self._ways.recorder.put(record, self._watch.rounds.loop)
+                self._ways.recorder.put(record, self._watch.timer.loop)
         answer, self._answer = self._answer, None
         if answer is not None:
             try:
@@ -355,11 +355,12 @@ class Exchange:
         headers, left = self._head(answer)
         feed = self._meter.feed if self._meter is not None else None
         ended = end_check(answer)
-        self.began = watch.busy = True
+        self.began = True
+        watch.client_write_started()
         self._books.began = time.perf_counter()
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            watch.busy = False
+            watch.client_write_finished()
             if left == 0 or self._asked.method == "HEAD":
                 return b""
             watch.set_timeout(self._timeouts.idle, "The upstream fell silent.")
@@ -378,12 +379,11 @@ class Exchange:
                     return data
                 if not data:
                     continue
-                watch.busy = watch.moved = True
+                watch.client_write_started()
                 await send({"type": "http.response.body", "body": data, "more_body": True})
-                watch.busy = False
-                watch.moved = True
+                watch.client_write_finished()
         except OSError as error:
-            if watch.busy:
+            if watch.writing_to_client:
                 raise ClientGoneError("The client left.") from error
             raise
         return veil.close() if veil is not None else b""
