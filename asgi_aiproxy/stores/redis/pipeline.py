@@ -23,7 +23,7 @@ from asgi_aiproxy.stores.base import StoreUnavailableError
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 
-_GRACE = 0.02  # a reply that came while the event loop was busy may still be unread
+_GRACE = 0.1  # what came, or was not even sent, while the event loop was busy gets this much more
 _MOST = 20_000  # calls that may wait at the same time
 _PATIENCE = 10.0  # seconds without a call after which nobody tries to connect any more
 
