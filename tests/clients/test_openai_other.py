@@ -109,4 +109,4 @@ async def test_what_the_gateway_does_not_serve_is_a_404(client: openai.AsyncOpen
     with pytest.raises(openai.NotFoundError):
         await client.files.list()
     with pytest.raises(openai.NotFoundError):
-        await client.responses.create(model=MODEL, input="Hi")
+        await client.vector_stores.list()

@@ -26,13 +26,20 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
     ConnectionError as BrokenError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from asgi_aiproxy.errors import ConfigurationError
@@ -47,7 +54,19 @@ Address = tuple[str, int]
 _ALIVE = encode_command(("GET", "aiproxy:alive"))
 # Codes of commands that a server will not take later, either.
 _NEVER = ("ERR", "NOPERM")
-_CODES = {NoScriptError: "NOSCRIPT", OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
+# The codes that redis-py, before version 8, cuts off and says by the class of the error.
+_CODES: dict[type[Exception], str] = {
+    AskError: "ASK",
+    ClusterCrossSlotError: "CROSSSLOT",
+    ClusterDownError: "CLUSTERDOWN",
+    MasterDownError: "MASTERDOWN",
+    MovedError: "MOVED",
+    NoPermissionError: "NOPERM",
+    NoScriptError: "NOSCRIPT",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    TryAgainError: "TRYAGAIN",
+}
 
 
 class RedisAddress(msgspec.Struct, frozen=True):
@@ -279,9 +298,12 @@ class RedisConnection:
 
 
 def rejected(error: ResponseError) -> ErrorReply:
-    """A reply that says no; redis-py parts the code from the text, before version 8 for good."""
+    """An error reply with its code, which redis-py cuts off the text if it knows it.
+
+    From version 8 on it is in `status_code`; before, ERR is what is left when there is no other.
+    """
     known = getattr(error, "status_code", None) or _CODES.get(type(error))
     if known:
         return ErrorReply(known, str(error))
     code, _, text = str(error).partition(" ")
-    return ErrorReply(code, text)
+    return ErrorReply(code, text) if code.isupper() else ErrorReply("ERR", str(error))
