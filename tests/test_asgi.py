@@ -271,7 +271,9 @@ async def test_lifespan_opens_and_closes() -> None:
 @pytest.mark.parametrize(
     ("fails", "stage", "words"), [("in", "startup", "no door"), ("out", "shutdown", "stuck")]
 )
-async def test_a_failing_lifespan_is_told_to_the_server(fails: str, stage: str, words: str) -> None:
+async def test_a_failing_lifespan_is_reported_to_the_server(
+    fails: str, stage: str, words: str
+) -> None:
     part = Part(fails=fails)
     async with asgi.Exchange(part, {"type": "lifespan"}) as exchange:
         exchange._in.put_nowait({"type": "lifespan.startup"})
@@ -295,7 +297,7 @@ async def test_a_server_that_goes_without_a_word_still_closes_what_is_open() -> 
     assert part.log == ["in", "out"]
 
 
-async def test_an_answer_to_nobody_is_a_client_that_is_gone() -> None:
+async def test_an_answer_without_a_client_raises_client_gone() -> None:
     async def send(message: Any) -> None:
         raise OSError
 

@@ -78,7 +78,7 @@ async def chat(app: Any, token: str | None, model: str = "gpt-4o", **body: Any) 
     return await asgi.chat(app, model=model, max_tokens=100, headers=headers, **body)
 
 
-async def test_a_token_that_the_admin_issued_works_is_limited_and_is_in_the_books(
+async def test_a_token_that_the_admin_issued_works_is_limited_and_is_in_the_ledger(
     store_setting: str, upstream: str
 ) -> None:
     app = gateway(f'admin_token = "{ADMIN}"\n{store_setting}', upstream)
@@ -106,7 +106,7 @@ async def test_a_token_that_the_admin_issued_works_is_limited_and_is_in_the_book
         assert all(record["cost"] for record in records if record["outcome"] == "done")
 
 
-async def test_a_budget_of_the_file_is_heeded(
+async def test_a_budget_of_the_file_is_enforced(
     store_setting: str, upstream: str, mock: MockProvider
 ) -> None:
     rest = """
@@ -284,13 +284,13 @@ def test_where_tokens_can_be_issued_they_are_asked_for(top: str) -> None:
         (OPEN + "[ratios]\nm = {completion = 1}", "ratios.m: "),
     ],
 )
-def test_what_does_not_fit_together_is_told(text: str, words: str) -> None:
+def test_contradicting_settings_are_reported(text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         built(text)
 
 
 @pytest.mark.parametrize("field", ["rpm = 0", "budget_usd = -1", 'networks = ["here"]', "tpm = 0"])
-def test_a_tokens_mistakes_are_told_with_their_place(field: str, tmp_path: Path) -> None:
+def test_a_tokens_mistakes_are_reported_with_their_place(field: str, tmp_path: Path) -> None:
     from asgi_aiproxy.config.settings import load
 
     path = tmp_path / "a.toml"

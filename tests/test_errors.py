@@ -76,5 +76,5 @@ def test_an_error_reads_well_in_a_log() -> None:
         (200, ErrorKind.UPSTREAM),
     ],
 )
-def test_a_providers_status_tells_the_kind(status: int, kind: ErrorKind) -> None:
+def test_a_providers_status_decides_the_kind(status: int, kind: ErrorKind) -> None:
     assert error_kind_for_status(status) is kind

@@ -163,7 +163,7 @@ def test_an_event_is_there_as_soon_as_its_blank_line_is(end: bytes) -> None:
         assert framer.feed(b"data: %d" % number + end + end) == [b"%d" % number]
 
 
-def test_a_line_feed_after_the_last_carriage_return_is_no_line_of_its_own() -> None:
+def test_a_line_feed_after_the_last_carriage_return_is_not_a_line() -> None:
     framer = SSEFramer()
     assert framer.feed(b"data: a\r\n\r") == [b"a"]
     assert framer.feed(b"\n") == []
@@ -258,7 +258,7 @@ def test_the_quick_way_and_the_full_way_agree_at_every_cut(stream: Stream, ends:
         (b"<html>", None),
     ],
 )
-def test_what_a_stream_leaves_unfinished_is_told_at_its_end(
+def test_what_a_stream_leaves_unfinished_is_reported_at_its_end(
     stream: bytes, left: bytes | None
 ) -> None:
     for way in [{}, *every_cut(stream)]:

@@ -106,7 +106,7 @@ def test_what_could_be_read_in_two_ways_is_refused_by_name(body: str, param: str
         b'{"model":"\\ud800"}', b'{"x":' + b'{"x":' * 40 + b'{"model":"m"}' + b"}" * 41,
     ],
 )  # fmt: skip
-def test_what_is_no_plain_json_object_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_a_plain_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(APIError) as caught:
         inspect(body)
     assert caught.value.status == 400
@@ -118,7 +118,7 @@ def test_what_is_no_plain_json_object_is_refused(body: bytes) -> None:
      "..;x=y/z", "a/. /b", "a\0", "a\n", "a%00b", "a%0d%0ab", " a", "a ", "a\u202e", "a\x85",
      "m" * 1025],
 )  # fmt: skip
-def test_a_name_that_could_leave_its_path_is_no_model(model: str) -> None:
+def test_a_name_that_could_leave_its_path_is_not_a_model(model: str) -> None:
     with pytest.raises(APIError, match="Invalid model name") as caught:
         check_model(model)
     assert (caught.value.status, caught.value.param) == (400, "model")
@@ -194,7 +194,7 @@ def test_no_parser_finds_another_model_in_what_is_accepted(
 
 @given(st.text(max_size=8))
 @settings(max_examples=300, deadline=None)
-def test_folding_is_no_finer_than_that_of_any_parser(name: str) -> None:
+def test_folding_is_as_coarse_as_that_of_any_parser(name: str) -> None:
     for judged in JUDGED:
         if readers.go_fold(name) == readers.go_fold(judged):
             assert folded(name) == folded(judged)

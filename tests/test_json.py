@@ -47,7 +47,7 @@ def test_not_a_number_is_read() -> None:
         (b"1" * 5_000, "limit"),
     ],
 )
-def test_what_is_no_json_is_refused_with_the_reason(data: bytes, why: str) -> None:
+def test_invalid_json_is_refused_with_the_reason(data: bytes, why: str) -> None:
     with pytest.raises(_json.NotJSONError, match=why):
         _json.loads(data)
 
@@ -65,7 +65,7 @@ def test_typed_reading_takes_half_surrogates_too() -> None:
     assert _json.typed(point, b'{"x":1,"name":"\\ud83d"}') == Point(1, "\ud83d")
 
 
-def test_typed_reading_tells_a_wrong_type_from_no_json() -> None:
+def test_typed_reading_distinguishes_a_wrong_type_from_invalid_json() -> None:
     with pytest.raises(msgspec.ValidationError, match=r"at `\$\.x`"):
         _json.typed(point, b'{"x":"1"}')
     with pytest.raises(msgspec.ValidationError, match=r"at `\$\.x`"):

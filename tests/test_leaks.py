@@ -311,7 +311,7 @@ async def test_nothing_is_left_of_two_thousand_exchanges(
         assert after.blocks - before.blocks < EXCHANGES  # less than one object an exchange
 
 
-async def test_who_keeps_the_log_keeps_no_request_alive(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_records_keep_no_request_alive(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     upstream = Upstream(refuses(503))
     shim = OpenAIShim(OPENAI.using("sk-1"), transport=upstream.transport, attempts=1)

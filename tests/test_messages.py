@@ -100,7 +100,7 @@ def test_a_stream_that_was_begun_must_end(events: list[Event]) -> None:
 
 
 @pytest.mark.parametrize("events", [[], [START], [START, OPEN, DELTA], [OPEN, CLOSE]])
-def test_an_answer_that_is_not_whole_can_not_be_folded(events: list[Event]) -> None:
+def test_an_answer_that_is_not_whole_cannot_be_folded(events: list[Event]) -> None:
     with pytest.raises(ValueError, match=r"incomplete|MessageEnd|out of order"):
         fold(events)
 
@@ -165,7 +165,7 @@ def test_extras_are_merged_dialect_by_dialect() -> None:
 
 @given(odd_responses())
 @settings(max_examples=300)
-def test_an_answer_told_as_a_stream_folds_into_itself(response: Response) -> None:
+def test_an_answer_as_a_stream_folds_into_itself(response: Response) -> None:
     assert fold(unfold(response)) == response
 
 
@@ -177,7 +177,7 @@ def test_generated_streams_are_legal(events: list[Event]) -> None:
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=str)
-def test_folding_and_telling_again_loses_nothing(stream: Stream) -> None:
+def test_folding_and_streaming_again_loses_nothing(stream: Stream) -> None:
     events, error = decode(stream.language, cut(stream.framer, [stream.data]))
     if error is None:
         answer = fold(events)

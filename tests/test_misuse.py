@@ -112,7 +112,7 @@ def test_what_is_right_is_built() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_name_is_no_principal_and_the_message_says_how_to_make_one() -> None:
+async def test_a_name_is_not_a_principal_and_the_message_says_how_to_make_one() -> None:
     app = Authenticate(OpenAIShim(ROW), identify=lambda scope: "user-1")  # type: ignore[arg-type,return-value]
     with pytest.raises(ConfigurationError, match=r"returned str\. Principal\(user_id\)"):
         await asgi.chat(app)

@@ -415,13 +415,13 @@ def test_using_takes_one_key_or_several(keys: Any, count: int) -> None:
         (lambda: OPENAI.using("sk", name="a\nb"), "name"),
     ],
 )
-def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         make()
     assert "secret" not in str(caught.value)
 
 
-def test_a_repr_tells_no_secret() -> None:
+def test_a_repr_has_no_secret() -> None:
     made = OPENAI.using("sk-secret", base_url="https://u:secret@host/v1")
     assert repr(made) == "Provider('openai', 'https://host/v1', KeyPool('openai': 1 ok))"
     assert repr(OPENAI) == "Provider('openai', 'https://api.openai.com/v1', None)"
@@ -506,7 +506,7 @@ def test_providers_of_other_packages_are_found(registered: Any) -> None:
         (Provider, "is no Provider"),
     ],
 )
-def test_what_is_registered_wrongly_is_told(loads: Any, words: str, registered: Any) -> None:
+def test_an_invalid_registration_is_reported(loads: Any, words: str, registered: Any) -> None:
     registered(Entry("acme", "acme_ai:ACME", loads))
     with pytest.raises(ConfigurationError, match=words):
         discover()

@@ -208,7 +208,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
-async def test_on_a_full_disk_lines_are_bounded_and_the_loss_is_told_when_it_begins_and_counted(
+async def test_on_a_full_disk_lines_are_bounded_and_the_loss_is_logged_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sink = JSONLinesSink("/dev/full", max_waiting=100)

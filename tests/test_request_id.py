@@ -117,7 +117,7 @@ async def test_errors_of_paths_models_and_tokens_have_one_too() -> None:
         assert answer.header("aiproxy-request-id") == "mine", path
 
 
-async def test_bodies_of_errors_tell_it_where_their_api_has_a_place_for_it() -> None:
+async def test_error_bodies_have_it_where_their_api_has_a_place_for_it() -> None:
     upstream = Upstream(refuses(500))
     app = AIShim(OPENAI.using("sk-one-and-only"), transport=upstream.transport, attempts=1)
     named = {**JSON, "x-request-id": "mine", "anthropic-version": "2023-06-01"}
@@ -142,7 +142,7 @@ async def test_an_application_behind_gets_the_id_and_the_trace() -> None:
     assert upstream.requests[1].headers.get_list("x-request-id") == ["mine"]
 
 
-async def test_vendors_are_told_neither_by_a_shim() -> None:
+async def test_a_shim_sends_vendors_neither() -> None:
     upstream = Upstream(answers())
     for row in (OPENAI, ANTHROPIC, GEMINI):
         app = OpenAIShim(row.using("key-one-1"), transport=upstream.transport)

@@ -87,7 +87,7 @@ def test_limits_are_integers_of_one_at_least() -> None:
                 RequestLimits(**{name: wrong})  # type: ignore[arg-type]
 
 
-async def test_a_large_request_is_translated_where_it_holds_up_nobody(
+async def test_a_large_request_is_translated_without_delaying_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads: list[threading.Thread] = []

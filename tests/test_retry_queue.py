@@ -44,7 +44,7 @@ async def test_what_was_not_done_is_tried_again_before_the_rest() -> None:
     assert tries == [[0, 1, 2, 3], [1, 3, 4, 5]]
 
 
-async def test_what_fails_is_lost_and_told_and_the_rest_goes_on(
+async def test_what_fails_is_dropped_and_logged_and_the_rest_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     done: list[int] = []

@@ -78,7 +78,7 @@ ROUTER = ProviderRouter(
         ("/gpt-5", []),
     ],
 )
-def test_who_answers_for_a_name(model: str, expected: list[str]) -> None:
+def test_targets_of_a_name(model: str, expected: list[str]) -> None:
     assert names(ROUTER, model) == expected
 
 
@@ -206,7 +206,7 @@ def test_a_provider_alone_takes_the_names_of_googles_lists() -> None:
     assert [target.model for target in openai.targets("models/7B.gguf")] == ["models/7B.gguf"]
 
 
-async def test_the_next_target_serves_when_the_first_can_not() -> None:
+async def test_the_next_target_serves_when_the_first_cannot() -> None:
     upstream = Upstream(refuses(500), answers())
     router = ProviderRouter({"m": [(openai, "first"), (groq, "second")]})
     answer = await asgi.chat(OpenAIShim(router, transport=upstream.transport))
@@ -321,7 +321,7 @@ async def test_a_catalogue_spares_the_question() -> None:
         (lambda: Target(openai, "m", weight=0), "weight is at least 1"),
     ],
 )
-def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
 
@@ -336,7 +336,7 @@ def test_two_different_providers_of_one_name_are_a_mistake() -> None:
     assert names(router, "openai-2/x") == ["openai-2:x"]
 
 
-def test_a_repr_tells_what_is_there_and_no_secret() -> None:
+def test_a_repr_has_the_contents_and_no_secret() -> None:
     assert repr(ProviderRouter()) == "ProviderRouter(0 names, 0 patterns, providers: none)"
     assert repr(ROUTER).startswith("ProviderRouter(5 names, 6 patterns, providers: openai, groq,")
     assert "sk-" not in repr([ROUTER, *ROUTER.providers.values(), ROUTER.targets("smart")])
@@ -484,7 +484,7 @@ async def test_below_a_mount(root_path: str) -> None:
     assert answer.status == 404
 
 
-async def test_a_websocket_to_nobody_is_refused_and_unknown_scopes_are_left_alone() -> None:
+async def test_a_websocket_without_a_route_is_refused_and_unknown_scopes_are_left_alone() -> None:
     app = served_by(Upstream(answers()))
     scope = {"type": "websocket", "path": "/nobody/v1/realtime", "headers": []}
     async with asgi.Exchange(app, scope) as exchange:

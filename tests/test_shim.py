@@ -49,7 +49,7 @@ def shim(*steps: Any, router: Any = None, **options: Any) -> tuple[OpenAIShim, U
         ("GET", "/v1/models/", 404),
     ],
 )
-async def test_what_is_not_there_is_told_in_openais_shape(
+async def test_an_unknown_path_has_openais_error_format(
     method: str, path: str, status: int
 ) -> None:
     app, upstream = shim()
@@ -65,13 +65,13 @@ async def test_what_is_not_there_is_told_in_openais_shape(
     ("path", "allowed"),
     [("/v1/chat/completions", "POST"), ("/v1/models", "GET, HEAD"), ("/v1/models/m", "GET, HEAD")],
 )
-async def test_a_wrong_method_is_told_which_are_right(path: str, allowed: str) -> None:
+async def test_the_error_for_a_wrong_method_names_the_allowed_ones(path: str, allowed: str) -> None:
     app, _ = shim()
     answer = await asgi.request(app, "DELETE", path)
     assert (answer.status, answer.header("allow")) == (405, allowed)
 
 
-async def test_head_tells_of_a_list_what_get_does_without_its_body() -> None:
+async def test_head_answers_like_get_without_its_body() -> None:
     app, _ = shim()
     named = {"x-request-id": "one"}
     whole, head = [
@@ -168,7 +168,7 @@ async def test_bad_input_is_a_400_that_names_the_field(
 
 @pytest.mark.parametrize("router", [ANTHROPIC, GEMINI, OLLAMA], ids=lambda row: row.name)
 @pytest.mark.parametrize(("body", "param"), BAD_TRANSLATED)
-async def test_what_can_not_be_translated_is_a_400_that_names_the_field(
+async def test_what_cannot_be_translated_is_a_400_that_names_the_field(
     body: bytes, param: str, router: Any
 ) -> None:
     app, upstream = shim(router=router.using("sk"))
@@ -192,7 +192,7 @@ async def test_a_caller_may_wish_for_a_provider_in_any_body(path: str) -> None:
     ("members", "param"),
     [({}, "prompt"), ({"prompt": [1]}, "prompt"), ({"prompt": "a", "max_tokens": 0}, "max_tokens")],
 )
-async def test_a_completion_that_can_not_be_a_chat_is_a_400_that_names_the_field(
+async def test_a_completion_that_cannot_be_a_chat_is_a_400_that_names_the_field(
     members: dict[str, Any], param: str
 ) -> None:
     app, upstream = shim(router=ANTHROPIC.using("sk"))
@@ -225,7 +225,7 @@ async def test_what_says_nothing_new_is_not_named_as_ignored() -> None:
     assert (answer.status, answer.json["error"]["param"]) == (400, "store")
 
 
-async def test_a_body_above_the_limit_is_a_413_whether_its_length_is_told_or_not() -> None:
+async def test_a_body_above_the_limit_is_a_413_with_and_without_a_length() -> None:
     app, upstream = shim(max_body=100)
     body = json.dumps({"model": "m", "messages": MESSAGES, "user": "x" * 200}).encode()
     told = {"content-length": str(len(body))}
@@ -251,7 +251,7 @@ async def test_a_compressed_body_is_a_415_that_says_so_and_an_empty_one_a_400() 
 
 
 @pytest.mark.parametrize("coding", ["identity", "Identity", " identity ", "", "identity, IDENTITY"])
-async def test_a_coding_that_changes_nothing_is_no_compression(coding: str) -> None:
+async def test_an_identity_coding_is_not_compression(coding: str) -> None:
     app, upstream = shim()
     answer = await asgi.chat(app, headers={"content-encoding": coding})
     assert (answer.status, len(upstream.requests)) == (200, 1)
@@ -285,7 +285,7 @@ async def test_unknown_members_pass_to_a_provider_of_the_same_dialect() -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422, 500])
 @pytest.mark.parametrize("operation", ["chat/completions", "embeddings"])
-async def test_a_page_of_some_proxy_is_told_as_an_error_whatever_its_status(
+async def test_a_page_of_some_proxy_is_an_error_whatever_its_status(
     status: int, operation: str
 ) -> None:
     page = b"<html><body><h1>Bad gateway of nginx</h1></body></html>" + b" " * 300_000
@@ -314,7 +314,7 @@ async def test_a_page_of_some_proxy_is_told_as_an_error_whatever_its_status(
         (lambda: OPENAI.using("sk-1", headers={"a": "b\r\nc: d"}), "headers"),
     ],
 )
-def test_what_can_not_work_is_told_when_it_is_made(make: Any, words: str) -> None:
+def test_what_cannot_work_is_reported_when_it_is_made(make: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         make()
     assert "sk-1" not in str(caught.value)
@@ -385,7 +385,7 @@ async def test_a_provider_that_does_not_list_its_models_harms_no_other() -> None
 
 
 @pytest.mark.parametrize("path", ["meta-llama%2FLlama-3", "meta-llama/Llama-3"])
-async def test_one_model_is_told_also_with_a_slash_in_its_name(path: str) -> None:
+async def test_one_model_is_described_also_with_a_slash_in_its_name(path: str) -> None:
     app, _ = shim(router=ProviderRouter({"meta-llama/Llama-3": OPENAI}))
     answer = await asgi.request(app, "GET", f"/v1/models/{path}")
     assert answer.json["id"] == "meta-llama/Llama-3"
@@ -483,7 +483,7 @@ async def test_a_key_is_in_no_answer_no_log_and_no_repr(
     assert "sk-secret-1" not in caplog.text + repr(app) + repr(app._relay.router)
 
 
-async def test_retry_after_is_told_as_the_provider_told_it() -> None:
+async def test_retry_after_is_passed_as_the_provider_sent_it() -> None:
     headers: Mapping[str, str] = {"retry_after_ms": "1500"}
     app, _ = shim(refuses(429, **headers))
     answer = await asgi.chat(app)

@@ -47,7 +47,7 @@ def proxy(timeouts: Timeouts = SOON) -> tuple[Any, Upstream]:
         ("/v1/files", {**FORM, "content-length": "9999999"}, [b"x" * 99_999, b"x"]),
     ],
 )
-async def test_who_falls_silent_in_its_request_is_answered_408(
+async def test_clients_that_fall_silent_in_their_request_get_a_408(
     make: Any, path: str, headers: dict[str, str], pieces: list[bytes]
 ) -> None:
     app, upstream = make()
@@ -72,7 +72,7 @@ async def test_who_falls_silent_in_its_request_is_answered_408(
         (OPENAI, "/v1/chat/completions"),
     ],
 )
-async def test_it_is_told_in_the_callers_dialect(row: Any, path: str) -> None:
+async def test_the_error_has_the_callers_dialect(row: Any, path: str) -> None:
     app = AIShim(row.using("k"), transport=Upstream(answers()).transport, timeouts=SOON)
     async with asgi.opened(app, "POST", path, headers=JSON) as exchange:
         answer = await exchange.answer()
@@ -82,7 +82,7 @@ async def test_it_is_told_in_the_callers_dialect(row: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("make", [shim, proxy])
-async def test_who_is_slow_but_not_silent_is_served(make: Any) -> None:
+async def test_slow_but_not_silent_clients_are_served(make: Any) -> None:
     app, upstream = make(Timeouts(body=1.0))
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode()
     async with asgi.opened(app, "POST", "/v1/chat/completions", headers=JSON) as exchange:

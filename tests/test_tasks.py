@@ -37,7 +37,7 @@ async def test_a_loop_goes_on_after_any_exception_and_says_so_once(
     assert caplog.text.count("it works again, after 3 failures") == 1
 
 
-async def test_a_loop_can_be_cancelled_while_it_rests_after_a_failure() -> None:
+async def test_a_loop_can_be_cancelled_while_it_waits_after_a_failure() -> None:
     async def step() -> None:
         raise ValueError("always")
 

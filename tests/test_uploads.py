@@ -160,7 +160,7 @@ async def test_a_boundary_may_be_any_that_clients_choose() -> None:
         (FORM, form(model=b"claude"), 404, None),
     ],
 )
-async def test_what_can_not_be_served_is_told_and_nobody_is_asked(
+async def test_what_cannot_be_served_is_refused_without_a_request_to_a_provider(
     headers: dict[str, str], body: bytes, status: int, param: str | None
 ) -> None:
     place = Place(max_upload=1_000_000)

@@ -165,7 +165,7 @@ async def test_one_round_looks_after_all_and_ends_with_them() -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_who_leaves_early_is_noticed_soon_also_among_thousands() -> None:
+async def test_early_disconnects_are_noticed_soon_also_among_thousands() -> None:
     rounds = SharedTimer(asyncio.get_running_loop())
 
     async def one() -> None:
@@ -230,7 +230,7 @@ async def test_a_client_that_left_leaves_nothing_for_the_collector() -> None:
         gc.enable()
 
 
-async def test_who_is_watched_is_so_in_its_own_context() -> None:
+async def test_a_request_is_watched_in_its_own_context() -> None:
     """Hosts keep a request's id, its user and its trace in context variables."""
     name = contextvars.ContextVar("name", default="nobody")
     rounds = SharedTimer(asyncio.get_running_loop())
@@ -282,7 +282,7 @@ async def test_a_limit_of_a_part_ends_that_part_alone() -> None:
             await asyncio.sleep(0.1)  # the limit is no more
 
 
-async def test_who_leaves_during_a_part_with_a_limit_leaves_it_all() -> None:
+async def test_leaving_during_a_part_with_a_limit_ends_the_whole_call() -> None:
     async def whole(watching: RequestMonitor) -> None:
         with watching:
             await part(watching, 60.0, "too slow")
@@ -293,7 +293,7 @@ async def test_who_leaves_during_a_part_with_a_limit_leaves_it_all() -> None:
         await whole(watching)
 
 
-async def test_who_leaves_when_a_limit_has_just_ended_a_part_has_left() -> None:
+async def test_leaving_when_a_limit_has_just_ended_a_part_counts_as_leaving() -> None:
     watching = watch()
     gone = asyncio.Event()
 
@@ -321,7 +321,7 @@ async def test_who_leaves_when_a_limit_has_just_ended_a_part_has_left() -> None:
         await whole()
 
 
-async def test_a_wait_can_be_told_to_hurry() -> None:
+async def test_a_wait_can_be_shortened() -> None:
     async def hurried(watching: RequestMonitor) -> None:
         with watching.timeout(60.0, "idle"):
             watching.shorten_timeout(0.02)

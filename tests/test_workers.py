@@ -125,7 +125,7 @@ def test_a_token_issued_by_command_is_limited_across_two_workers(redis: str, moc
         until(lambda: at_once([url], issued["secret"], 8) == {401: 8}, "dead in both workers")
 
 
-def test_two_servers_share_limits_budgets_keys_and_books(redis: str, mock_url: str) -> None:
+def test_two_servers_share_limits_budgets_keys_and_ledger(redis: str, mock_url: str) -> None:
     with served(redis, mock_url) as one, served(redis, mock_url) as two:
         token = command(redis, "tokens", "issue", "--name", "a", "--rpm", "15")
         assert at_once([one, two], token["secret"], 20) == {200: 15, 429: 25}

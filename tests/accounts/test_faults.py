@@ -122,7 +122,7 @@ def mend(server: Server, proxy: Proxy) -> None:
         (cut, mend, "local_estimate"),
     ],
 )
-async def test_a_store_that_is_away_holds_up_nobody_and_all_is_charged_once(
+async def test_an_unreachable_store_delays_no_call_and_all_is_charged_once(
     server: Server, begin: Trouble, end: Trouble, mode: str
 ) -> None:
     async with (

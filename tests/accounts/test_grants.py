@@ -88,7 +88,7 @@ def test_all_that_a_call_takes_lies_in_one_account() -> None:
         ),
     ],
 )
-def test_it_is_told_which_budget_is_used_up(budget: Budget, left: int, words: str) -> None:
+def test_the_error_names_the_budget_that_is_used_up(budget: Budget, left: int, words: str) -> None:
     who = Principal("a:b")  # what a host calls its users may look like anything
     now = at(2026, 3, 5)
     refused = Denied(grant=reserve(who, budget, 9, now), left=left)
@@ -136,7 +136,7 @@ def record(outcome: Outcome, **fields: Any) -> UsageRecord:
         ),
     ],
 )
-def test_an_exchange_comes_to_what_was_told_or_else_to_what_is_likely(
+def test_an_exchange_costs_its_reported_usage_or_else_an_estimate(
     ended: UsageRecord, reckoned: BillableUsage
 ) -> None:
     assert billable_usage(ended, lambda: SIZE) == reckoned
@@ -154,7 +154,7 @@ def test_an_exchange_comes_to_what_was_told_or_else_to_what_is_likely(
         (b'{"candidates":[{"content":{"parts":[{"text":"' + b"lorem ipsum " * 50, 10**5, 2 * 10**5),
     ],
 )
-def test_an_answer_that_nobody_counted_comes_to_about_what_passed_of_it(
+def test_an_answer_without_reported_usage_costs_about_what_passed_of_it(
     sample: bytes, least: int, most: int
 ) -> None:
     for ended in (
@@ -206,7 +206,7 @@ async def test_whatever_the_store_does_the_sum_is_what_was_used(
     assert budget.used == sum(used for _, used, _, _ in steps)
 
 
-async def test_a_settlement_that_the_store_can_not_book_does_not_hold_up_the_others(
+async def test_a_settlement_that_the_store_cannot_book_does_not_hold_up_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = MemoryStore()

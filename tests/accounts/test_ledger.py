@@ -170,7 +170,7 @@ def test_an_exchange_is_in_every_state_that_is_true_of_it() -> None:
     assert record_states(cut) == {"cut", "estimated", "not_charged"}
 
 
-async def test_it_prices_what_nobody_has_priced() -> None:
+async def test_it_prices_records_without_a_cost() -> None:
     records = [record(cost=None), record(cost=5), record(usage=None, cost=None)]
     ledger = await kept(MemoryStore(), *records, prices=PRICES)
     found = (await ledger.query()).records
@@ -237,7 +237,7 @@ async def test_a_shim_writes_to_it_and_waits_for_it_when_it_closes(store: Store)
     assert sum(total.cost for total in totals.values()) == 20 * COST
 
 
-async def test_the_log_line_tells_the_cost(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_line_has_the_cost(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "asgi_aiproxy.usage"):
         await log_usage(record(cost=1_234))
         await log_usage(record(cost=None))
@@ -261,7 +261,7 @@ async def test_a_file_gets_a_line_for_each_exchange(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0  # for its owner's eyes
 
 
-async def test_lines_wait_while_the_file_can_not_be_written(tmp_path: Path) -> None:
+async def test_lines_wait_while_the_file_cannot_be_written(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     sink = JSONLinesSink(folder / "usage.jsonl")
@@ -295,6 +295,6 @@ async def test_what_a_full_disk_cuts_off_is_written_later(
     assert [one.started - START for one in found] == [0, 1, 2]
 
 
-def test_a_file_in_no_folder_is_told_when_it_is_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_when_the_sink_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no folder"):
         JSONLinesSink(tmp_path / "nowhere" / "usage.jsonl")

@@ -201,7 +201,7 @@ def test_a_list_price_is_what_the_package_itself_makes_of_it() -> None:
     ("provider", "model"),
     [("openai", "mystery-1"), ("", ""), ("ollama", "mistral-7b"), ("vllm", "gpt-4o")],
 )
-def test_what_nobody_prices_has_no_price_unless_one_is_stated(provider: str, model: str) -> None:
+def test_an_unknown_model_has_no_price_unless_one_is_given(provider: str, model: str) -> None:
     assert Prices().cost(provider, model, Usage(input=1), ONE) is None
     assert Prices().max_cost(provider, model, 1, 1, ONE) is None
     stated = Prices(unknown=Price(input=7))
@@ -262,7 +262,7 @@ def test_prices_are_written_as_json_has_them() -> None:
         (lambda: Ratios({}, units_per_usd=0), "at least 1"),
     ],
 )
-def test_a_wrong_price_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+def test_a_wrong_price_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
 

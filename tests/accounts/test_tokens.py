@@ -78,7 +78,7 @@ async def refusal(verify: StoredTokenVerifier, token: str) -> APIError:
 # ── issuing ──────────────────────────────────────────────────────────────────
 
 
-async def test_a_token_is_shown_once_and_nothing_that_is_kept_tells_it() -> None:
+async def test_a_token_is_shown_once_and_is_not_stored() -> None:
     _, store, tokens, _ = kit()
     secret, token = await tokens.issue(name="team-1")
     kept = b"".join((await store.rows("tokens")).values()).decode()
@@ -95,7 +95,7 @@ async def test_tokens_are_long_and_all_different() -> None:
     assert len(set("".join(made))) >= 62
 
 
-async def test_who_shows_a_token_is_who_it_was_issued_to() -> None:
+async def test_the_caller_with_a_token_is_the_one_it_was_issued_to() -> None:
     _, _, tokens, verify = kit()
     limits = Limits(rpm=60, budgets=(Budget.usd(25, "month"),))
     secret, token = await tokens.issue(
@@ -112,7 +112,7 @@ async def test_who_shows_a_token_is_who_it_was_issued_to() -> None:
     )
 
 
-async def test_what_is_nearly_a_token_is_none() -> None:
+async def test_what_is_nearly_a_token_is_not_accepted() -> None:
     _, _, tokens, verify = kit()
     secret, token = await tokens.issue()
     other, _ = await tokens.issue()
@@ -173,7 +173,7 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "words"), BAD)
-async def test_what_can_not_be_is_told_and_nothing_is_written(
+async def test_an_invalid_token_is_reported_and_nothing_is_written(
     fields: Mapping[str, Any], words: str
 ) -> None:
     _, store, tokens, _ = kit()
@@ -214,7 +214,7 @@ async def test_a_token_that_was_wrong_works_once_it_is_issued() -> None:
     assert await verify(secret) is not None
 
 
-async def test_edits_are_heeded_and_what_is_fixed_stays() -> None:
+async def test_edits_take_effect_and_fixed_fields_stay() -> None:
     _, _, tokens, verify = kit()
     secret, token = await tokens.issue(models=("a",))
     assert (await verify(secret)).models == ("a",)  # type: ignore[union-attr]
@@ -249,7 +249,7 @@ EDITS: dict[str, Any] = {
 }
 
 
-async def test_disabled_expired_and_wrong_are_told_apart() -> None:
+async def test_disabled_expired_and_wrong_are_distinguished() -> None:
     clock, _, tokens, verify = kit()
     secret, token = await tokens.issue(expires=clock.now + 100)
     assert await verify(secret) is not None

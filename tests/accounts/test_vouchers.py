@@ -170,7 +170,7 @@ async def test_codes_are_for_people_and_their_secret_is_not_kept(store: Store) -
     assert await limit(tokens, token.id) == 1
 
 
-async def test_what_is_wrong_with_a_voucher_is_told() -> None:
+async def test_an_error_says_what_is_wrong_with_a_voucher() -> None:
     now = [1_700_000_000.0]
     store = MemoryStore()
     tokens, vouchers = Tokens(store), Vouchers(store, clock=lambda: now[0])

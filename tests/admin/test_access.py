@@ -101,7 +101,7 @@ async def test_too_many_wrong_tokens_are_429_and_logged_and_never_lock_out_a_rig
     assert elsewhere.status == 401  # the address is what the server tells
 
 
-async def test_a_flood_of_guesses_costs_no_memory_and_locks_nobody_out(
+async def test_a_flood_of_guesses_costs_no_memory_and_locks_no_one_out(
     make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "_MAX_ADDRESSES", 50)
@@ -268,7 +268,7 @@ async def test_every_reference_of_the_document_leads_somewhere(client: Client) -
         assert name in document["components"]["schemas"]
 
 
-async def test_who_has_an_address_of_an_ipv6_network_has_all_of_them(
+async def test_addresses_of_one_ipv6_network_count_as_one(
     make: Callable[..., Client],
 ) -> None:
     client = make(MemoryStore(), max_failures_per_minute=2)
@@ -288,7 +288,7 @@ async def test_who_has_an_address_of_an_ipv6_network_has_all_of_them(
     assert await status("no-address", ROOT) == 200
 
 
-def test_no_try_at_all_is_no_limit() -> None:
+def test_zero_attempts_are_refused_as_a_limit() -> None:
     with pytest.raises(ConfigurationError, match="at least 1"):
         AdminApp(MemoryStore(), token=ROOT, max_failures_per_minute=0)
 
@@ -306,7 +306,7 @@ async def test_a_mistake_of_ours_is_in_the_log_and_not_in_the_answer(
     assert "the admin API failed" in caplog.text
 
 
-async def test_a_client_that_leaves_is_no_mistake(client: Client) -> None:
+async def test_a_client_that_leaves_is_not_logged_as_an_error(client: Client) -> None:
     headers = {"authorization": f"Bearer {ROOT}"}
     async with asgi.opened(client.app, "POST", "/tokens", headers=headers) as exchange:
         exchange.disconnect()

@@ -199,7 +199,7 @@ async def test_of_ten_thousand_lines_the_three_bad_ones_are_named_and_nothing_is
         ("a schlüssel".encode(), "no HTTP header can carry"),
     ],
 )
-async def test_a_bad_line_is_told_with_what_is_wrong(
+async def test_a_bad_line_is_reported_with_what_is_wrong(
     keeper: Client, line: bytes, words: str
 ) -> None:
     answer = await keeper("POST", "/providers/openai/import", b"good sk-1\n" + line)
@@ -285,7 +285,7 @@ async def test_a_key_is_tried_and_timed(tried: Callable[[str], Client]) -> None:
         assert json.loads(seen[1].body)["model"] == "gpt-4o"
 
 
-async def test_all_keys_are_tried_and_each_tells_how_it_fared(
+async def test_all_keys_are_tested_and_each_result_is_reported(
     tried: Callable[[str], Client],
 ) -> None:
     mock = MockProvider(Answer(text="Hi"))
@@ -297,7 +297,7 @@ async def test_all_keys_are_tried_and_each_tells_how_it_fared(
     assert all(one["error"] for one in page["data"] if not one["ok"])
 
 
-async def test_a_provider_that_is_not_there_is_told(tried: Callable[[str], Client]) -> None:
+async def test_an_unknown_provider_is_reported(tried: Callable[[str], Client]) -> None:
     found = (await tried("http://127.0.0.1:9")("POST", KEYS + "/good/test")).json
     assert (found["ok"], found["status"]) == (False, 0)
     assert found["error"]

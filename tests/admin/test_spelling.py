@@ -52,7 +52,7 @@ async def test_a_budget_has_one_spelling_in_code_over_http_and_in_the_configurat
 
 
 @pytest.mark.parametrize("text", BAD)
-async def test_what_is_no_budget_is_refused_with_the_spelling_that_is_right(
+async def test_an_invalid_budget_is_refused_with_the_right_format(
     client: Client, text: str
 ) -> None:
     with pytest.raises(ConfigurationError):

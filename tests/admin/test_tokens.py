@@ -53,7 +53,7 @@ async def test_a_token_is_shown_once_and_works(store: Store, client: Client) -> 
     assert 0 < month["resets"] - time.time() <= 31 * 86400 + 1
 
 
-async def test_what_is_used_and_what_is_left_is_told(store: Store, client: Client) -> None:
+async def test_used_and_remaining_amounts_are_reported(store: Store, client: Client) -> None:
     made = await issue(client, budgets=[{"usd": 1.5}])
     id = made["token"]["id"]
     budget = Budget.usd(1.5)
@@ -281,7 +281,7 @@ async def test_a_caller_sees_its_own_limits_and_what_it_used(store: Store, clien
         assert told == {"object": "list", "total_usage": 50.0}
 
 
-async def test_units_are_told_as_dollars_and_no_budget_as_plenty(client: Client) -> None:
+async def test_units_are_reported_as_dollars_and_no_budget_as_a_high_limit(client: Client) -> None:
     units = client.by((await issue(client, budgets=[{"units": 1_000_000}]))["secret"])
     assert (await units("GET", "/dashboard/billing/subscription")).json["hard_limit_usd"] == 2.0
     free = client.by((await issue(client))["secret"])

@@ -139,7 +139,7 @@ class Tail:
         return found
 
 
-async def test_exchanges_are_told_as_they_end_and_none_is_missed(
+async def test_exchanges_are_sent_as_they_end_and_none_is_missed(
     redis_url: str, make: Callable[..., Client]
 ) -> None:
     import uuid

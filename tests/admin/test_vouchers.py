@@ -75,7 +75,7 @@ async def test_a_voucher_in_units_goes_onto_an_account(client: Client) -> None:
     assert account["limits"]["budgets"][0]["left"] == 100
 
 
-async def test_what_can_not_be_redeemed_is_told_why(client: Client) -> None:
+async def test_an_error_says_why_a_code_cannot_be_redeemed(client: Client) -> None:
     (code,) = await make(client)
     onto = await token(client, budgets=[{"usd": 1}])
     bare = await token(client)

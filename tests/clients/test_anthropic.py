@@ -140,7 +140,7 @@ async def test_a_stream_that_breaks_raises(
     assert world.record().outcome == "failed"
 
 
-async def test_a_wrong_token_and_a_bad_request_are_told_in_its_own_shape(
+async def test_a_wrong_token_and_a_bad_request_have_its_own_error_format(
     claude: anthropic.AsyncAnthropic, world: World, vendor: str
 ) -> None:
     with pytest.raises(anthropic.AuthenticationError):

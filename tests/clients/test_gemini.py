@@ -126,7 +126,7 @@ async def test_a_vendors_refusal_is_the_right_exception(
     assert f"sk-{vendor}" not in str(caught.value)
 
 
-async def test_a_wrong_token_is_told_in_its_own_shape(world: World, vendor: str) -> None:
+async def test_a_wrong_token_has_its_own_error_format(world: World, vendor: str) -> None:
     with pytest.raises(errors.ClientError) as caught:
         await client(world, key="stolen").aio.models.generate_content(
             model=MODELS[vendor], contents="Hi"

@@ -228,7 +228,7 @@ async def test_a_probe_of_the_mount_is_answered_without_a_body(mount: str) -> No
         assert (await client.get(f"{mount}/", headers=headers)).status_code == 404
 
 
-async def test_who_has_no_token_gets_no_list(world: World) -> None:
+async def test_callers_without_a_token_get_no_list(world: World) -> None:
     async with world.anthropic(api_key="stolen") as client:
         with pytest.raises(anthropic.AuthenticationError):
             await client.models.list()

@@ -65,7 +65,7 @@ def test_a_whole_answer_of_the_client_that_is_not_async(
     assert answer.choices[0].message.content == "Hello from the mock."
 
 
-async def test_a_stream_shows_no_usage_to_who_did_not_ask_and_the_books_have_it(
+async def test_a_stream_has_no_usage_unless_requested_and_the_record_has_it(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     stream = await client.chat.completions.create(model=MODELS[vendor], messages=HI, stream=True)
@@ -78,7 +78,7 @@ async def test_a_stream_shows_no_usage_to_who_did_not_ask_and_the_books_have_it(
     assert world.record().usage == Usage(input=12, output=7)
 
 
-async def test_a_stream_tells_usage_to_who_asked(
+async def test_a_stream_has_usage_if_requested(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     stream = await client.chat.completions.create(
@@ -267,7 +267,7 @@ async def test_a_refusal_is_one(client: openai.AsyncOpenAI, world: World, vendor
     assert "I can not help with that." in (message.refusal or message.content or "")
 
 
-async def test_cached_and_reasoning_tokens_are_told(
+async def test_cached_and_reasoning_tokens_are_reported(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     used = Usage(input=100, output=50, cache_read=40, reasoning=0 if vendor == "anthropic" else 20)

@@ -94,7 +94,9 @@ async def test_a_stream_that_breaks_raises_after_what_was_said(
         assert world.record().outcome == "failed"
 
 
-async def test_the_clients_own_retry_heeds_what_the_vendor_said(world: World, vendor: str) -> None:
+async def test_the_clients_own_retry_follows_the_vendors_retry_after(
+    world: World, vendor: str
+) -> None:
     world.mock.script(Fault.rate_limited("body", seconds=0.05))
     async with openai.AsyncOpenAI(base_url=world.url, api_key=TOKEN, max_retries=2) as client:
         answer = await client.chat.completions.create(model=MODELS[vendor], messages=HI)
@@ -102,7 +104,7 @@ async def test_the_clients_own_retry_heeds_what_the_vendor_said(world: World, ve
     assert len(world.mock.requests) == 2
 
 
-async def test_a_limit_tells_when_to_come_again(
+async def test_a_rate_limit_says_when_to_try_again(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     world.mock.script(Fault.rate_limited("body", seconds=0.2))

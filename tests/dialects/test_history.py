@@ -149,7 +149,7 @@ def test_an_answer_that_was_edited_is_read_in_the_usual_order(change: dict[str, 
 
 
 @pytest.mark.parametrize("data", ["", "x", "t", "t1 ", "c  c", "t9999999999", "r r r", "t5", "c c"])
-def test_an_order_that_does_not_fit_is_none(data: str) -> None:
+def test_an_order_that_does_not_fit_is_ignored(data: str) -> None:
     detail = {"type": "reasoning.encrypted", "data": data, "format": "aiproxy-order-v1"}
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     message = {"role": "assistant", "content": "ab", "tool_calls": [call]}

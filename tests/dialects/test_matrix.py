@@ -97,13 +97,13 @@ def golden(face: str, stream: Stream, suffix: str, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("stream", "face"), EACH, ids=ids)
-def test_a_stream_told_in_a_face_is_the_golden_one(stream: Stream, face: str) -> None:
+def test_a_stream_in_a_client_api_is_the_golden_one(stream: Stream, face: str) -> None:
     data = tell(face_of(face), *heard(stream))
     assert data == golden(face, stream, "sse", data)
 
 
 @pytest.mark.parametrize(("stream", "face"), EACH, ids=ids)
-def test_a_stream_told_in_a_face_means_the_same(stream: Stream, face: str) -> None:
+def test_a_stream_in_a_client_api_means_the_same(stream: Stream, face: str) -> None:
     events, error = heard(stream)
     told, failure = reread(face, tell(face_of(face), events, error))
     if error is not None:
@@ -126,7 +126,7 @@ WHOLE = [(stream, face) for stream, face in EACH if heard(stream)[1] is None]
 
 
 @pytest.mark.parametrize(("stream", "face"), WHOLE, ids=ids)
-def test_a_whole_answer_told_in_a_face_is_the_golden_one_and_means_the_same(
+def test_a_whole_answer_in_a_client_api_is_the_golden_one_and_means_the_same(
     stream: Stream, face: str
 ) -> None:
     answer = fold(heard(stream)[0])
@@ -190,7 +190,7 @@ OWN = [(s, face) for s, face in WHOLE if s.dialect == face and s.name != "unknow
 
 
 @pytest.mark.parametrize(("stream", "face"), OWN, ids=ids)
-def test_a_stream_told_in_its_own_dialect_loses_nothing(stream: Stream, face: str) -> None:
+def test_a_stream_in_its_own_dialect_loses_nothing(stream: Stream, face: str) -> None:
     events, _ = heard(stream)
     before = fold(events)
     after = fold(reread(face, tell(face_of(face), events))[0])
@@ -281,7 +281,7 @@ def test_frames_towards_openais_clients_have_no_ids_and_are_never_empty() -> Non
 @pytest.mark.parametrize("face", FACES)
 @given(events=streams())
 @settings(max_examples=120, deadline=None)
-def test_any_answer_told_in_a_face_means_the_same(face: str, events: list[Event]) -> None:
+def test_any_answer_in_a_client_api_means_the_same(face: str, events: list[Event]) -> None:
     told, failure = reread(face, tell(face_of(face), events))
     expected = told_as(face, meaning(fold(events)))
     if face == "gemini" and expected.stop == "other" and not content(fold(events)):

@@ -36,7 +36,7 @@ def encoded(data: bytes) -> str:
 
 @pytest.mark.parametrize("kind", BYTES)
 @pytest.mark.parametrize("declared", ["", "image/*", "image/png", "application/octet-stream"])
-def test_the_bytes_tell_the_type_whatever_was_declared(kind: str, declared: str) -> None:
+def test_the_bytes_decide_the_type_whatever_was_declared(kind: str, declared: str) -> None:
     media = Media(kind="image", media_type=declared, data=encoded(BYTES[kind]))
     assert media_type(media) == kind
 
@@ -53,7 +53,7 @@ def test_the_bytes_tell_the_type_whatever_was_declared(kind: str, declared: str)
         ("", ""),
     ],
 )
-def test_where_the_bytes_tell_nothing_the_declared_type_holds(declared: str, expected: str) -> None:
+def test_the_declared_type_holds_where_the_bytes_are_unknown(declared: str, expected: str) -> None:
     media = Media(kind="image", media_type=declared, data=encoded(b"BMW, what is this?"))
     assert media_type(media) == expected
 

@@ -159,7 +159,7 @@ def test_results_of_anthropics_clients_get_the_name_of_their_call() -> None:
         Media(kind="audio", data="AAAA"),
     ],
 )
-def test_what_ollama_can_not_be_shown_is_refused(media: Media) -> None:
+def test_what_ollama_does_not_accept_is_refused(media: Media) -> None:
     for part in (media, ToolResult("a", (media,))):
         with pytest.raises(APIError, match="takes images only") as caught:
             body_of(Request(model="m", messages=(Message("user", (part,)),)))
@@ -361,7 +361,7 @@ def test_calls_get_ids_of_their_own() -> None:
         (b'{"error":{"a":1}}', "{'a': 1}"),
     ],
 )
-def test_a_body_that_is_no_answer_is_an_error(body: bytes, message: str) -> None:
+def test_a_body_that_is_not_an_answer_is_an_error(body: bytes, message: str) -> None:
     with pytest.raises(APIError) as caught:
         OLLAMA_CHAT.decode_response(body)
     assert caught.value.kind is ErrorKind.UPSTREAM

@@ -194,7 +194,7 @@ def test_a_message_that_the_client_changed_is_taken_as_it_is_now() -> None:
 @pytest.mark.parametrize(
     "order", ["r", "s3", "t", "c c", "i", "x", "t3 ", "t-1", "", "t" + 99 * "9"]
 )
-def test_an_order_that_nobody_told_changes_nothing(order: str) -> None:
+def test_an_order_that_was_not_given_changes_nothing(order: str) -> None:
     told = {"type": "reasoning.encrypted", "format": "aiproxy-order-v1", "data": order}
     message = {"role": "assistant", "content": "Hi.", "reasoning_details": [told]}
     assert back(message) == [text("Hi.")]

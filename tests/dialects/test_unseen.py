@@ -88,7 +88,7 @@ def test_odd_frames_of_anthropics_kind_lose_no_word(events: tuple[Any, ...]) -> 
     assert response.stop is StopReason.END
 
 
-def test_one_index_for_all_blocks_is_no_obstacle() -> None:
+def test_one_index_for_all_blocks_is_accepted() -> None:
     call = (block(0, **CALL), delta(0, type="input_json_delta", partial_json='{"a":1}'), stop(0))
     response = streamed("anthropic", START, *TEXT, *call, *TEXT, END, STOP)
     assert said(response) == "Hi.Hi."
@@ -172,7 +172,7 @@ def test_odd_content_of_a_whole_message_is_read(content: Any) -> None:
     assert response.usage == Usage(output=3)
 
 
-def test_why_the_model_declined_is_told_to_anthropics_clients_and_by_them() -> None:
+def test_why_the_model_declined_reaches_anthropics_clients_and_comes_back() -> None:
     details = {"type": "refusal", "category": None, "explanation": "No."}
     end = {"type": "message_delta", "delta": {"stop_reason": "refusal", "stop_details": details}}
     response = streamed("anthropic", START, *TEXT, end, STOP)
@@ -184,7 +184,7 @@ def test_why_the_model_declined_is_told_to_anthropics_clients_and_by_them() -> N
     assert json.loads(face.encode_response(plain, REQUEST))["stop_details"] == details
 
 
-def test_all_that_usage_tells_survives_anthropics_face() -> None:
+def test_all_usage_survives_anthropics_client_api() -> None:
     usage = Usage(
         input=100, output=9, cache_read=20, cache_write=50, cache_write_1h=30, reasoning=4
     )
@@ -239,7 +239,7 @@ def test_odd_chunks_of_openais_kind_lose_no_word(events: tuple[Any, ...]) -> Non
 
 
 @pytest.mark.parametrize("events", ODD_STREAMS, ids=range(len(ODD_STREAMS)))
-def test_odd_chunks_are_mended_for_clients_that_read_strictly(events: tuple[Any, ...]) -> None:
+def test_odd_chunks_are_normalized_for_clients_that_read_strictly(events: tuple[Any, ...]) -> None:
     mended = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=False, new_id="c"))
     out = b"".join([mended.feed(sse(event)) for event in events]) + mended.close()
     chunks, done = strict.chunks_in(out)
@@ -318,7 +318,7 @@ def test_a_whole_answer_with_odd_members_is_read() -> None:
     assert [call[1] for call in meaning(response).calls] == ["", "g"]
 
 
-def test_what_stands_in_place_of_choices_is_told() -> None:
+def test_an_error_in_place_of_choices_is_reported() -> None:
     body = b'{"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}'
     with pytest.raises(APIError, match="insufficient balance"):
         OpenAIChat().decode_response(body)
@@ -341,14 +341,14 @@ def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(odd: bytes) -> No
         (b'{"base_resp":{"status_code":1008,"status_msg":"no money"}}', "no money"),
     ],
 )
-def test_an_answer_without_a_choice_is_none(body: bytes, told: str) -> None:
+def test_an_answer_without_a_choice_is_not_an_answer(body: bytes, told: str) -> None:
     """Then another provider is asked, where before the client got nothing."""
     with pytest.raises(APIError, match=re.escape(told)) as caught:
         OpenAINativeStream(usage_wanted=True).whole(body)
     assert caught.value.retryable
 
 
-def test_a_stream_that_says_nothing_but_that_it_is_done_is_none() -> None:
+def test_a_stream_that_is_only_done_is_not_an_answer() -> None:
     translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=True))
     translator.feed(b"data: [DONE]\n\n")
     assert not translator.started
@@ -364,7 +364,7 @@ def test_junk_does_not_begin_a_passing_answer() -> None:
         translator.feed(b"data: {nonsense\n\n")
 
 
-def test_usage_that_can_not_be_read_breaks_a_passing_answer_in_order() -> None:
+def test_usage_that_cannot_be_read_breaks_a_passing_answer_in_order() -> None:
     translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=True))
     translator.feed(sse(ROLE, HI))
     with pytest.raises(APIError, match="could not be read") as caught:
@@ -466,7 +466,7 @@ def test_sound_in_usage_survives_googles_face() -> None:
     assert face.decode_response(whole).usage == usage
 
 
-def test_a_signature_is_told_wherever_the_answer_held_it() -> None:
+def test_a_signature_is_kept_wherever_the_answer_has_it() -> None:
     events = (
         google({"text": "Hm.", "thought": True}, {"text": "Hi.", "thoughtSignature": "one"}),
         google({"text": "", "thoughtSignature": "two"}, finish="STOP"),

@@ -83,7 +83,7 @@ async def test_counts_are_read_wherever_vendors_put_them(
 
 @pytest.mark.parametrize("proxy", [False, True], ids=["shim", "proxy"])
 @pytest.mark.parametrize("whole", [True, False])
-async def test_what_anthropic_wrote_to_its_caches_is_told_apart_by_their_age(
+async def test_tokens_written_to_anthropics_caches_are_counted_by_cache_age(
     proxy: bool, whole: bool
 ) -> None:
     split = {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 40}

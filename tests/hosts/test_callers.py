@@ -62,7 +62,7 @@ async def login(app: Any) -> str:
 
 
 @pytest.mark.parametrize("host", ["Starlette", "Litestar", "Quart"])
-async def test_users_with_a_session_may_call_and_nobody_else(host: str) -> None:
+async def test_only_users_with_a_session_may_call(host: str) -> None:
     app = run(box(host))["app"]
     assert await status(app, "/ai/v1/models") == 401
     cookie = await login(app)

@@ -450,12 +450,12 @@ async def test_one_app_opened_by_two_hosts_closes_with_the_last() -> None:
 
 
 @pytest.mark.parametrize("part", [None, 5, "app", OpenAIShim, {"a": 1}])
-def test_what_is_no_part_is_a_mistake(part: Any) -> None:
+def test_a_part_that_is_not_a_context_manager_is_refused(part: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"lifespan\(\) takes apps"):
         lifespan(part)
 
 
-async def test_a_function_that_is_no_lifespan_is_told_at_startup() -> None:
+async def test_a_function_that_is_not_a_lifespan_is_reported_at_startup() -> None:
     async def forgotten(app: Any) -> AsyncIterator[None]:
         yield
 
@@ -509,7 +509,9 @@ class Told:
         ("/apix/ai", "/api", "host", "/api"),
     ],
 )
-async def test_who_is_mounted_where(path: str, root: str, name: str, root_path: str) -> None:
+async def test_paths_are_dispatched_to_their_mounts(
+    path: str, root: str, name: str, root_path: str
+) -> None:
     apps = {name: Told(name) for name in ("host", "ai", "admin")}
     app = Dispatcher(apps["host"], {"/ai": apps["ai"], "/ai/admin": apps["admin"]})
     answer = await asgi.request(app, "GET", path, root_path=root)
@@ -694,7 +696,7 @@ async def test_a_server_that_goes_without_a_word_closes_everything() -> None:
         (lambda: Dispatcher(None, {"/ai": returns}), "host is no ASGI app"),  # type: ignore[arg-type]
     ],
 )
-def test_a_mount_that_can_not_be_is_a_mistake(make: Callable[[], object], words: str) -> None:
+def test_an_invalid_mount_is_refused(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
 

@@ -98,7 +98,7 @@ def test_a_credential_is_found_where_the_vendors_clients_put_it(
 
 
 @pytest.mark.parametrize(("path", "headers", "token"), PLACES)
-async def test_who_shows_a_known_token_gets_through_and_nobody_else(
+async def test_only_callers_with_a_known_token_get_through(
     path: str, headers: Mapping[str, str], token: str | None
 ) -> None:
     app, inner = guarded()
@@ -185,7 +185,7 @@ async def test_either_function_may_be_async_or_not(wanted: str) -> None:
 
 @pytest.mark.parametrize("slip", [False, True, "alice", {}, 0])
 @pytest.mark.parametrize("wanted", ["verify", "identify"])
-async def test_a_slip_of_the_function_lets_nobody_through(wanted: str, slip: Any) -> None:
+async def test_an_error_in_the_function_lets_no_one_through(wanted: str, slip: Any) -> None:
     async def function(_: Any) -> Any:
         return slip
 
@@ -195,7 +195,7 @@ async def test_a_slip_of_the_function_lets_nobody_through(wanted: str, slip: Any
     assert inner.scopes == []
 
 
-async def test_what_verify_raises_lets_nobody_through() -> None:
+async def test_an_error_in_verify_lets_no_one_through() -> None:
     async def verify(token: str) -> Principal | None:
         raise ConnectionError("the database is away")
 
@@ -260,7 +260,7 @@ async def test_lifespan_reaches_the_app_behind() -> None:
     assert shim._users == 0
 
 
-async def test_a_callers_models_are_heeded_by_the_app_behind() -> None:
+async def test_a_callers_models_are_enforced_by_the_wrapped_app() -> None:
     upstream = Upstream(answers())
     app = Authenticate(
         OpenAIShim(OPENAI.using("sk"), transport=upstream.transport),
@@ -316,7 +316,7 @@ async def test_strange_tokens_are_just_wrong() -> None:
         (lambda: static_tokens({"tok": None}), "a text, not NoneType"),  # type: ignore[dict-item]
     ],
 )
-def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
 
@@ -336,14 +336,14 @@ async def ask(app: Any, token: str, *, path: str = "/v1/chat/completions", **mor
     return await asgi.request(app, "POST", path, b"{}", headers=headers, **more)
 
 
-async def test_the_tokens_of_a_store_open_the_door() -> None:
+async def test_stored_tokens_are_accepted() -> None:
     secret, app, inner = await doorkeeper(name="team")
     assert (await ask(app, secret)).status == 200
     assert inner.scopes[0][SCOPE_KEY].name == "team"
     assert (await ask(app, secret[:-1])).status == 401
 
 
-async def test_why_a_token_is_not_good_is_told_in_the_callers_language() -> None:
+async def test_why_a_token_is_refused_is_said_in_the_callers_dialect() -> None:
     secret, app, inner = await doorkeeper(enabled=False)
     answer = await ask(app, secret)
     assert (answer.status, answer.json["error"]["code"]) == (401, "api_key_disabled")
@@ -370,7 +370,7 @@ async def test_why_a_token_is_not_good_is_told_in_the_callers_language() -> None
         (None, 403),
     ],
 )
-async def test_who_calls_from_elsewhere_is_refused(client: Any, status: int) -> None:
+async def test_calls_from_other_addresses_are_refused(client: Any, status: int) -> None:
     secret, app, _ = await doorkeeper(networks=("10.0.0.0/8",))
     answer = await ask(app, secret, client=client)
     assert answer.status == status

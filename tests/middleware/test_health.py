@@ -51,7 +51,7 @@ async def test_a_worker_that_leaves_is_not_ready_but_lives() -> None:
     assert (await asgi.request(app, "GET", "/health")).status == 200
 
 
-async def test_readiness_tells_how_the_store_is_and_asks_it_once_a_second() -> None:
+async def test_readiness_reports_the_store_and_checks_it_once_a_second() -> None:
     now = [0.0]
     store = Away()
     app = Health(guarded(), store=store, clock=lambda: now[0])

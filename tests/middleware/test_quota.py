@@ -175,7 +175,7 @@ async def test_a_budget_is_spent_by_what_the_provider_says_was_used(stream: bool
     assert [record.estimated for record in place.records] == [False] * 3
 
 
-async def test_a_budget_that_is_used_up_is_told_as_such_and_not_tried_again() -> None:
+async def test_a_budget_that_is_used_up_has_its_own_code_and_is_not_retried() -> None:
     place = gateway(who=caller(budgets=usd(200)))
     seen = set()
     for _ in range(50):
@@ -231,7 +231,7 @@ async def test_the_tokens_of_an_account_spend_its_budget_together() -> None:
     assert await place.spent(0) == COST  # nothing is taken if not all of it can be had
 
 
-async def test_what_has_no_price_is_refused_to_who_has_a_budget_and_to_nobody_else() -> None:
+async def test_a_model_without_a_price_is_refused_only_to_callers_with_a_budget() -> None:
     place = gateway(who=caller(budgets=usd(10**9)))
     answer = await place.ask(model="mystery")
     assert (answer.status, answer.json["error"]["code"]) == (403, "model_not_priced")
@@ -310,7 +310,7 @@ async def test_what_was_refused_or_failed_costs_nothing(
     assert {record.outcome for record in place.records} == {outcome}
 
 
-async def test_an_answer_that_breaks_is_not_charged_but_told() -> None:
+async def test_an_answer_that_breaks_is_not_charged_but_recorded() -> None:
     place = gateway(
         streams(*chat_stream("Hello", done=False, usage=False)[:2]), who=caller(budgets=usd(10_000))
     )
@@ -322,7 +322,7 @@ async def test_an_answer_that_breaks_is_not_charged_but_told() -> None:
     assert record.cost > 0
 
 
-async def test_who_leaves_pays_for_what_was_used_until_then() -> None:
+async def test_callers_that_leave_pay_for_the_usage_until_then() -> None:
     place = gateway(
         streams(*chat_stream("a", "b")[:3], 30.0), who=caller(budgets=usd(100_000), concurrency=1)
     )
@@ -347,7 +347,7 @@ async def test_who_leaves_pays_for_what_was_used_until_then() -> None:
     assert spent == record.cost == record.usage.input + 10 * record.usage.output
 
 
-async def test_who_leaves_before_anybody_was_asked_pays_nothing() -> None:
+async def test_callers_that_leave_before_a_request_was_sent_pay_nothing() -> None:
     place = gateway(who=caller(budgets=usd(10_000), concurrency=1))
     blocked = asyncio.Event()
     inner = store_of(place).admit
@@ -369,7 +369,7 @@ async def test_who_leaves_before_anybody_was_asked_pays_nothing() -> None:
     assert (await place.ask()).status == 200
 
 
-async def test_a_provider_that_tells_no_usage_is_charged_by_an_estimate() -> None:
+async def test_a_call_without_reported_usage_is_charged_by_an_estimate() -> None:
     place = gateway(answers(chat_answer(usage=None)), who=caller(budgets=usd(10_000)))
     assert (await place.ask()).status == 200
     spent = await place.spent()
@@ -387,7 +387,7 @@ async def test_one_store_trip_before_and_one_after() -> None:
     assert [await place.spent(number) for number in range(3)] == [COST] * 3
 
 
-async def test_who_has_no_limits_costs_no_trip() -> None:
+async def test_callers_without_limits_cost_no_round_trip() -> None:
     place = gateway(prices=None)
     await place.ask()
     await place.settled()
@@ -440,7 +440,7 @@ async def test_fail_closed_refuses_and_takes_nothing(late: bool) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_fail_open_serves_and_books_it_when_the_store_is_back(late: bool) -> None:
+async def test_fail_open_serves_and_charges_when_the_store_is_back(late: bool) -> None:
     place = gateway(
         who=caller(budgets=usd(10), rpm=1),
         budgets_away="fail_open",
@@ -506,7 +506,7 @@ def short(drain: Any) -> Any:
 # ── low budgets ──────────────────────────────────────────────────────────────
 
 
-async def test_a_low_budget_is_told_once() -> None:
+async def test_a_low_budget_is_reported_once() -> None:
     heard: list[LowBudget] = []
 
     async def on_low(low: LowBudget) -> None:
@@ -616,7 +616,7 @@ async def test_scopes_without_a_caller_pass_as_they_are() -> None:
         (lambda: Budget(2**53), "can not be"),
     ],
 )
-def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
 
@@ -627,7 +627,7 @@ def test_records_and_limits_are_plain_values() -> None:
     assert msgspec.json.decode(msgspec.json.encode(limits), type=Limits) == limits
 
 
-async def test_who_brings_its_own_key_pays_its_vendor_and_not_us() -> None:
+async def test_callers_with_their_own_key_are_not_charged() -> None:
     place = gateway(who=caller(budgets=usd(0), rpm=1), relay={"allow_client_keys": True})
     headers = {"x-provider-key": "sk-mine"}
     answer = await place.ask(headers=headers)
@@ -667,7 +667,7 @@ def test_a_budget_in_which_nothing_has_a_price_is_refused_when_it_is_built(
 
 
 @pytest.mark.usefixtures("no_list")
-async def test_a_caller_with_a_budget_is_told_that_there_are_no_prices(
+async def test_a_caller_with_a_budget_gets_an_error_without_prices(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     place = gateway(who=caller(budgets=usd(5_000_000)), prices=None)

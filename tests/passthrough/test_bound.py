@@ -135,7 +135,7 @@ async def test_what_calls_no_model_needs_none_and_no_price(
         (GEMINI, "/v1beta/openai/batches", {"model": "gemini-flash-1"}),
     ],
 )
-async def test_what_calls_models_that_nobody_can_see_is_not_for_them(
+async def test_requests_whose_models_cannot_be_read_are_refused_to_bound_callers(
     who: Principal, row: Provider, path: str, body: Any
 ) -> None:
     place = Place(row, who)
@@ -143,7 +143,7 @@ async def test_what_calls_models_that_nobody_can_see_is_not_for_them(
     assert place.upstream.requests == []
 
 
-async def test_who_has_a_budget_is_told_what_would_let_such_a_request_pass() -> None:
+async def test_the_error_for_a_caller_with_a_budget_says_what_would_let_it_pass() -> None:
     answer = await Place(OPENAI, RICH).ask("POST", "/v1/batches", {"input_file_id": "f"})
     assert "'openai/' is given a price" in answer.json["error"]["message"]
 
@@ -287,14 +287,14 @@ async def test_a_model_is_judged_wherever_it_is_named(
     assert len(place.upstream.requests) == (status == 200)
 
 
-async def test_who_is_bound_to_nothing_sends_what_it_likes() -> None:
+async def test_callers_without_restrictions_send_any_body() -> None:
     place = Place(OPENAI, Principal("eve"))
     for kind, body in [("text/plain", DEAR), (JSON, b'{"model":"a","MODEL":"b"'), (FORM, b"--b ")]:
         assert (await place.ask("POST", CHAT, body, kind=kind)).status == 200
         assert place.upstream.requests[-1].content == body
 
 
-async def test_who_has_a_rate_limit_only_sends_what_it_likes() -> None:
+async def test_callers_with_only_a_rate_limit_send_any_body() -> None:
     place = Place(OPENAI, Principal("eve", limits=Limits(rpm=9)))
     assert (await place.ask("POST", CHAT, DEAR, kind="text/plain")).status == 200
 

@@ -771,7 +771,7 @@ async def test_a_row(door: Door, row: Row) -> None:
 # ── what takes more than one request ─────────────────────────────────────────
 
 
-async def test_nobody_listens(door: Door) -> None:
+async def test_no_server_listens(door: Door) -> None:
     async with behind(door, sending(OK)) as at:
         with closed_port() as port:
             from asgi_aiproxy import PassthroughProxy

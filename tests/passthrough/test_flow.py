@@ -286,7 +286,7 @@ async def test_leaving_when_all_that_it_sent_is_on_its_way(door: Door) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_leaving_when_nobody_reads_what_it_sends(door: Door, reset: bool) -> None:
+async def test_leaving_while_the_upstream_does_not_read(door: Door, reset: bool) -> None:
     """What no server can see ends by the time that the upstream has for reading on."""
     upstream = Deaf()
     async with behind(door, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:

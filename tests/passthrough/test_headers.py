@@ -50,7 +50,7 @@ async def test_no_app_sees_a_callers_key_beside_the_pools(name: str) -> None:
     assert seen == [{b"x-report-key": SECRET.encode()}]
 
 
-async def test_a_vendor_is_told_no_other_method_and_no_account_of_the_callers() -> None:
+async def test_a_vendor_gets_no_method_override_and_no_account_of_the_callers() -> None:
     upstream = Upstream(answers())
     app = PassthroughProxy(OPENAI.using("sk-pool"), transport=upstream.transport)
     seen = await sent(app, upstream, {**ACCOUNTS, **OVERRIDES, "openai-beta": "x"})
@@ -72,7 +72,7 @@ async def test_with_a_key_of_its_own_a_caller_names_its_account() -> None:
     assert not set(ACCOUNTS) & set(await sent(app, upstream, ACCOUNTS))
 
 
-async def test_an_application_is_told_what_the_caller_says() -> None:
+async def test_an_application_gets_what_the_caller_sends() -> None:
     upstream = Upstream(answers())
     app = PassthroughProxy("http://up", transport=upstream.transport)
     given = {**ACCOUNTS, **OVERRIDES}
@@ -137,7 +137,7 @@ async def test_a_key_goes_into_the_query_in_place_of_the_callers(
     assert SECRET not in str(upstream.requests[-1].headers)
 
 
-async def test_the_translating_door_sends_it_there_too() -> None:
+async def test_a_shim_sends_it_there_too() -> None:
     upstream = Upstream(answers())
     app = OpenAIShim(ROW.using(SECRET), transport=upstream.transport)
     body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'

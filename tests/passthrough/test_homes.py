@@ -166,7 +166,7 @@ async def test_what_was_not_made_is_not_remembered() -> None:
     assert len(await worker.keys("GET", "/v1/files/file-1")) > 1
 
 
-async def test_when_its_key_rests_it_is_not_sought_elsewhere() -> None:
+async def test_while_its_key_cools_down_a_resource_is_not_requested_with_others() -> None:
     worker = Worker(made(id="file-1"), answers())
     await worker.ask("POST", "/v1/files")
     with worker.pool.acquire_nowait(key_id=worker.key) as lease:

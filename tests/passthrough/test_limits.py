@@ -71,9 +71,7 @@ async def test_a_budget_is_spent_by_what_passes_through(stream: bool) -> None:
 
 @pytest.mark.parametrize("leaves", [False, True])
 @pytest.mark.parametrize("shim", [False, True])
-async def test_a_stream_that_never_tells_its_usage_costs_about_what_passed(
-    leaves: bool, shim: bool
-) -> None:
+async def test_a_stream_without_usage_costs_about_what_passed(leaves: bool, shim: bool) -> None:
     pieces = list(chat_stream(*["word "] * 3000, usage=False))
     if leaves:
         pieces = [*pieces[:-2], 60.0]

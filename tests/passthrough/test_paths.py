@@ -91,7 +91,7 @@ def test_bytes_beyond_ascii_leave_encoded(text: str) -> None:
 
 
 @pytest.mark.parametrize("query", [b"a b", b"a\r\nb", b"a\x00", b"a#b"])
-def test_a_query_that_is_none_is_refused(query: bytes) -> None:
+def test_an_invalid_query_is_refused(query: bytes) -> None:
     with pytest.raises(APIError):
         validate_query(query)
 
@@ -203,7 +203,7 @@ def test_patterns_mean_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["files", "get /files", "", "GET files"])
-def test_a_pattern_that_is_none_is_told(pattern: str) -> None:
+def test_an_invalid_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigurationError, match="is no pattern"):
         PathPatterns([pattern])
 

@@ -168,7 +168,7 @@ def test_bodies_paths_and_session_tokens(path: str, session: str, expected: str)
     assert signature(request, KEY + session) == expected
 
 
-def test_what_can_not_be_signed_is_told() -> None:
+def test_what_cannot_be_signed_is_refused_with_the_reason() -> None:
     async def body() -> Any:
         yield b"x"
 

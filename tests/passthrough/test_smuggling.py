@@ -91,7 +91,7 @@ async def test_nothing_behind_an_unsure_request_reaches_the_upstream(
 
 
 @pytest.mark.parametrize(("version", "told"), [("1.1", "close"), ("1.0", "close"), ("2", None)])
-async def test_the_server_is_told_to_close_where_connections_have_that(
+async def test_the_server_closes_where_the_protocol_has_connections(
     version: str, told: str | None
 ) -> None:
     upstream = Upstream()

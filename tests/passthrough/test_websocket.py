@@ -150,7 +150,7 @@ async def test_a_fragmented_message_arrives_whole(door: Door) -> None:
         assert await client.recv() == "fragmented"
 
 
-async def test_who_is_idle_stays_connected_and_pings_are_answered(door: Door) -> None:
+async def test_idle_clients_stay_connected_and_pings_are_answered(door: Door) -> None:
     async with place(door, echo) as at, realtime(at.url) as client:
         await (await client.ping())
         await (await at.sessions[0].ping())
@@ -221,7 +221,7 @@ async def test_a_client_that_vanishes_frees_the_upstream(door: Door) -> None:
         await at.recorded()
 
 
-async def test_an_upstream_that_dies_is_no_clean_end(door: Door) -> None:
+async def test_an_upstream_that_dies_is_not_a_clean_end(door: Door) -> None:
     async def dies(connection: ServerConnection) -> None:
         await connection.send("one")
         connection.transport.abort()
@@ -286,7 +286,7 @@ async def test_a_key_in_the_browsers_subprotocol_is_taken_out(door: Door) -> Non
         assert request.headers["authorization"] == "Bearer sk-first-key"
 
 
-async def test_our_key_may_go_as_a_subprotocol_and_is_never_told_back(door: Door) -> None:
+async def test_the_gateways_key_may_go_as_a_subprotocol_and_never_comes_back(door: Door) -> None:
     def greedy(connection: ServerConnection, offered: Any) -> Any:
         return next((each for each in offered if "api-key" in each), None)
 
@@ -353,7 +353,7 @@ async def test_a_refusal_is_passed_on(door: Door) -> None:
         assert (await at.recorded()).status == 404
 
 
-async def test_a_refusal_does_not_tell_the_key(door: Door) -> None:
+async def test_a_refusal_does_not_show_the_key(door: Door) -> None:
     def refuse(request: Request) -> Response:
         from websockets.datastructures import Headers
 
@@ -373,7 +373,7 @@ async def test_a_refusal_does_not_tell_the_key(door: Door) -> None:
         assert "sk-first-key" not in f"{response.headers} {response.body!r}"
 
 
-async def test_neither_the_handshake_nor_the_good_bye_tells_the_key(door: Door) -> None:
+async def test_neither_the_handshake_nor_the_good_bye_shows_the_key(door: Door) -> None:
     async def session(connection: ServerConnection) -> None:
         await connection.close(4001, "no more for sk-first-key")
 
@@ -393,7 +393,7 @@ async def test_neither_the_handshake_nor_the_good_bye_tells_the_key(door: Door) 
             assert client.close_reason in ("no more for [key]*******", "")
 
 
-async def test_messages_of_the_upstream_do_not_tell_the_key(door: Door) -> None:
+async def test_messages_of_the_upstream_do_not_show_the_key(door: Door) -> None:
     long = "x" * 10_000
 
     async def session(connection: ServerConnection) -> None:
@@ -412,7 +412,7 @@ async def test_messages_of_the_upstream_do_not_tell_the_key(door: Door) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 401])
-async def test_a_key_that_can_not_hands_over_to_the_next(door: Door, status: int) -> None:
+async def test_a_key_that_is_refused_hands_over_to_the_next(door: Door, status: int) -> None:
     from websockets.datastructures import Headers
 
     def refuse(request: Request) -> Response | None:
@@ -442,7 +442,7 @@ async def test_a_redirect_is_not_followed(door: Door) -> None:
         assert {request.path for request in at.asked} == {"/v1/realtime?model=gpt-realtime"}
 
 
-async def test_nobody_listens(door: Door) -> None:
+async def test_no_server_listens(door: Door) -> None:
     with closed_port() as port:
         door.app = PassthroughProxy(f"http://127.0.0.1:{port}", timeouts=LIMITS)
         with pytest.raises(InvalidStatus) as caught:
@@ -595,7 +595,7 @@ async def test_odd_usage_and_a_gate_that_fails_take_neither_session_nor_key_nor_
     assert "could not be settled" in caplog.text
 
 
-async def test_a_caller_that_is_bound_can_not_change_the_model_of_its_session(door: Door) -> None:
+async def test_a_caller_that_is_bound_cannot_change_the_model_of_its_session(door: Door) -> None:
     def bound(proxy: Any, pool: KeyPool) -> Any:
         who = Principal("ada", models=("gpt-realtime", "whisper-*"))
         return Authenticate(proxy, identify=lambda scope: who)

@@ -236,7 +236,7 @@ async def test_requests_that_come_all_at_once_are_answered_in_order(server: Serv
         await place.recorded(2)
 
 
-async def test_a_request_that_waits_behind_a_stream_is_no_goodbye(server: Server) -> None:
+async def test_a_request_that_waits_behind_a_stream_is_not_a_disconnect(server: Server) -> None:
     """More from the client while it is answered, on the same connection, is not its end."""
     asked = asyncio.Event()
 
@@ -388,7 +388,7 @@ async def test_a_server_that_stops_lets_a_stream_come_to_its_end(server: Server)
         await asyncio.wait_for(asyncio.shield(place.running.task), PATIENCE)
 
 
-async def test_a_server_that_stops_waits_no_longer_than_it_was_told_for_a_stream_without_end(
+async def test_a_server_that_stops_waits_no_longer_than_configured_for_an_endless_stream(
     server: Server,
 ) -> None:
     if server.name == "granian":

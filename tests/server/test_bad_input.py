@@ -108,7 +108,7 @@ async def still_serves(place: Gateway) -> None:
 
 
 @VENDORS
-async def test_a_bad_body_is_told_with_the_field_and_the_next_request_is_served(
+async def test_a_bad_body_is_refused_with_the_field_and_the_next_request_is_served(
     server: Server, vendor: Provider
 ) -> None:
     base = BASES[vendor.name]

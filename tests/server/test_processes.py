@@ -95,7 +95,9 @@ async def started(name: str, vendor: str, where: Path) -> AsyncIterator[Process]
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-async def test_it_streams_misses_who_leaves_and_stops_when_told(name: str, tmp_path: Path) -> None:
+async def test_it_streams_notices_clients_that_leave_and_stops_on_request(
+    name: str, tmp_path: Path
+) -> None:
     mock = MockProvider(Answer("Hello there."))
     async with serve(mock) as vendor, started(name, vendor, tmp_path) as gateway:
         mock.script(Fault.silence_after(2))

@@ -64,7 +64,7 @@ async def test_a_websocket_at_a_path_of_a_shim_is_sent_to_http(
     assert ("status" in body["error"]) == path.startswith("/v1beta")
 
 
-async def test_a_provider_that_nobody_knows_is_a_404_for_a_websocket_too(server: Server) -> None:
+async def test_an_unknown_provider_is_a_404_for_a_websocket_too(server: Server) -> None:
     response, body = await refused(server, ProviderRouter(providers=[ROW]), "/nobody/v1")
     assert (response.status_code, "/openai/" in str(body)) == (404, True)
 

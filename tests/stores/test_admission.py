@@ -42,7 +42,7 @@ async def refused(store: Store, holder: str, *grants: Grant) -> Denied:
 # together
 
 
-async def test_all_is_given_and_what_remains_is_told(store: Store) -> None:
+async def test_all_is_granted_and_the_remainder_is_reported(store: Store) -> None:
     first = await given(store, "a", SLOT, RPM, BUDGET)
     assert first.left == (1, 2, 15)
     assert first.holder == "a"
@@ -66,7 +66,7 @@ async def test_nothing_is_taken_if_one_thing_is_lacking(store: Store, last: Gran
     assert [level.used + level.held for level in await store.peek(free)] == [0, 0, 0]
 
 
-async def test_the_first_that_is_lacking_is_told_and_the_longest_wait(store: Store) -> None:
+async def test_the_first_exhausted_grant_and_the_longest_wait_are_reported(store: Store) -> None:
     await given(store, "a", SLOT)
     await given(store, "b", SLOT)
     await store.hold("team", "near", 30)
@@ -323,7 +323,7 @@ async def test_a_reservation_may_be_released_when_it_expires(store: Store, elaps
     assert (await store.settle(got, {budget: 4})).spent == {budget: 4}
 
 
-async def test_settling_after_expiry_counts_also_if_nobody_looked_meanwhile(
+async def test_settling_after_expiry_counts_even_if_no_call_came_between(
     store: Store, elapse: Elapse
 ) -> None:
     got = await given(store, "a", BUDGET, ttl=0.1)

@@ -141,7 +141,7 @@ async def test_what_some_nodes_gave_is_given_back_if_another_refuses_or_is_away(
     assert isinstance(await store.admit("c", grants[:2]), Admitted)
 
 
-async def test_any_node_that_lives_tells_of_the_others(nodes: list[Server]) -> None:
+async def test_any_live_node_reports_the_others(nodes: list[Server]) -> None:
     url = f"redis+cluster://127.0.0.1:1,127.0.0.1:{nodes[2].port}"
     async with RedisStore(url, timeout=2) as store:
         results = await asyncio.gather(*(store.add(f"a{n}", {"n": n}) for n in range(50)))

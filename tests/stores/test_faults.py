@@ -120,7 +120,7 @@ async def test_a_single_call_long_after_a_failure_is_not_refused_for_it(
     assert await store.get("t", "k") is None
 
 
-async def test_when_nobody_tries_any_more_the_next_call_finds_the_server(
+async def test_when_reconnecting_has_ended_the_next_call_finds_the_server(
     store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "_PATIENCE", 0)
@@ -165,7 +165,7 @@ async def test_nothing_is_done_twice_when_replies_are_lost(server: Server, fault
                         await asyncio.sleep(0.02)
 
 
-async def test_replies_that_come_late_are_nobody_elses(server: Server) -> None:
+async def test_late_replies_are_not_given_to_other_calls(server: Server) -> None:
     """After a time-out the connection is given up: its late replies answer no later call."""
     async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=LIMIT) as store:
         for number in range(50):
@@ -338,7 +338,7 @@ def test_a_store_moves_to_another_event_loop(server: Server) -> None:
     assert [asyncio.run(use())["n"] for _ in range(3)] == [1, 2, 3]
 
 
-async def test_who_watches_hears_of_what_changed_while_the_server_was_away(
+async def test_watchers_are_notified_of_changes_made_while_the_server_was_away(
     store: RedisStore, server: Server
 ) -> None:
     heard = asyncio.Event()

@@ -71,7 +71,7 @@ asyncio.run(main())
 """
 
 
-def test_a_store_that_nobody_closed_ends_with_its_loop(redis_url: str, prefix: str) -> None:
+def test_a_store_that_was_not_closed_ends_with_its_loop(redis_url: str, prefix: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", ENDS, redis_url, prefix],
         capture_output=True,

@@ -106,7 +106,7 @@ async def test_every_change_raises_the_version(store: Store) -> None:
 
 
 @pytest.mark.parametrize("change", ["put", "put_many", "drop", "hold", "lift"])
-async def test_who_watches_hears_of_changes_by_others_within_a_second(
+async def test_watchers_are_notified_of_changes_by_others_within_a_second(
     store: Store, other: Store, change: str
 ) -> None:
     await other.put("t", "a", b"1")
@@ -130,9 +130,7 @@ async def test_who_watches_hears_of_changes_by_others_within_a_second(
         stop()
 
 
-async def test_who_watches_does_not_miss_a_change_of_the_same_moment(
-    store: Store, other: Store
-) -> None:
+async def test_watchers_do_not_miss_a_change_of_the_same_moment(store: Store, other: Store) -> None:
     seen: list[bytes | None] = []
     heard = asyncio.Event()
     stop = store.watch("t", heard.set)
@@ -148,7 +146,7 @@ async def test_who_watches_does_not_miss_a_change_of_the_same_moment(
     assert await written
 
 
-async def test_who_has_stopped_watching_hears_nothing(store: Store) -> None:
+async def test_stopped_watchers_are_not_notified(store: Store) -> None:
     heard: list[int] = []
     told = asyncio.Event()
     stop = store.watch("t", lambda: heard.append(1))

@@ -127,7 +127,7 @@ async def test_limits_hold_across_workers_and_all_is_counted(
         assert most_at_once(told) > task.calls / 2
 
 
-async def test_killed_workers_leave_nothing_behind_and_the_books_are_exact(
+async def test_killed_workers_leave_nothing_behind_and_the_ledger_is_exact(
     redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
     task = made(redis_url, prefix, tmp_path / "log", calls=60, cap=60_000)

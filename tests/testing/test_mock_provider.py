@@ -557,7 +557,7 @@ async def test_a_status_comes_with_the_body_that_is_given(
 
 @dialects
 @pytest.mark.parametrize("form", ["seconds", "date", "ms", "reset", "body", None])
-async def test_a_rate_limit_tells_when_to_come_again(
+async def test_a_rate_limit_says_when_to_try_again(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str, form: str | None
 ) -> None:
     mock.script(Fault.rate_limited(form, seconds=2.5))  # type: ignore[arg-type]
@@ -739,7 +739,7 @@ async def test_a_split_body_is_sent_in_pieces_of_that_size() -> None:
 
 
 @dialects
-async def test_garbage_is_no_json(
+async def test_garbage_is_not_json(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str
 ) -> None:
     good = events_of(await ask_stream(client, dialect), dialect)
@@ -778,7 +778,7 @@ async def test_faults_combine_and_take_an_answer(
 # ── what was seen ────────────────────────────────────────────────────────────
 
 
-async def test_seen_tells_what_was_asked(mock: MockProvider, client: httpx2.AsyncClient) -> None:
+async def test_requests_are_recorded(mock: MockProvider, client: httpx2.AsyncClient) -> None:
     path = "/base/v1/models/a%2Fb:streamGenerateContent"
     headers = [("X-Goog-Api-Key", "secret"), ("X-Two", "1"), ("X-Two", "2")]
     before = time.monotonic()
@@ -800,7 +800,7 @@ async def test_seen_tells_what_was_asked(mock: MockProvider, client: httpx2.Asyn
         await seen.wait_gone()
 
 
-async def test_a_form_tells_its_model_and_is_no_json(
+async def test_a_form_has_its_model_and_is_not_json(
     mock: MockProvider, client: httpx2.AsyncClient
 ) -> None:
     await client.post(

@@ -150,7 +150,7 @@ CODED = {
 
 
 @pytest.mark.parametrize("coding", CODED)
-async def test_an_encoded_answer_is_decoded_though_nobody_asked_for_it(
+async def test_an_encoded_answer_is_decoded_though_it_was_not_requested(
     transport: Transport, coding: str
 ) -> None:
     body = CODED[coding]
@@ -161,7 +161,7 @@ async def test_an_encoded_answer_is_decoded_though_nobody_asked_for_it(
         await answer.aclose()
 
 
-async def test_a_coding_nobody_knows_is_an_error_and_no_gibberish(transport: Transport) -> None:
+async def test_an_unknown_coding_is_an_error(transport: Transport) -> None:
     async with Wire(again(b"????", "Content-Encoding: compress")) as wire:
         with pytest.raises(APIError, match="compress"):
             await transport.send(post(wire.url))
@@ -308,7 +308,7 @@ async def test_a_connection_is_not_used_again_when_it_should_not_be(
     await close(transport)
 
 
-async def test_a_provider_can_not_send_more_than_is_read(kind: Kind) -> None:
+async def test_a_provider_cannot_send_more_than_is_read(kind: Kind) -> None:
     transport = kind()
     sent = 0
     piece = b"x" * 100_000
@@ -347,7 +347,7 @@ async def test_a_raw_answer_comes_as_it_was_sent_encoding_and_all(transport: Tra
         await answer.aclose()
 
 
-async def test_a_raw_answer_may_have_an_encoding_that_nobody_knows(transport: Transport) -> None:
+async def test_a_raw_answer_may_have_an_unknown_encoding(transport: Transport) -> None:
     async with Wire(again(b"abc", "Content-Encoding: made-up")) as wire:
         answer = await transport.send(post(wire.url, streamed=True, raw=True))
         assert await rest(answer) == b"abc"

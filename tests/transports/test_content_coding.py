@@ -76,7 +76,7 @@ def test_an_encoding_that_ends_early_is_an_error(name: str) -> None:
 
 
 @each
-def test_no_body_at_all_is_no_broken_one(name: str) -> None:
+def test_no_body_at_all_is_not_a_broken_one(name: str) -> None:
     assert decode([PACK[name][0]]) == b""
 
 

@@ -75,7 +75,7 @@ async def test_a_reset_without_a_whole_head_is_an_error(kind: Kind, answer: byte
 
 
 @ours
-async def test_what_came_of_a_body_before_a_reset_is_delivered(kind: Kind) -> None:
+async def test_the_part_of_a_body_received_before_a_reset_is_delivered(kind: Kind) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"
     transport = kind()
     with resetting(head) as (url, go, gone):

@@ -59,7 +59,7 @@ async def breaking(kind: Kind, handler: Handler, **options: object) -> APIError:
     return error
 
 
-async def test_nobody_listens(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_server_listens(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
     with closed_port() as port:
         error = await fails(transport, f"http://me:SECRET@127.0.0.1:{port}")
     assert (error.kind, error.status, error.code) == (ErrorKind.UPSTREAM, 502, "connect_error")
@@ -117,7 +117,7 @@ async def test_there_are_more_calls_than_connections(kind: Kind) -> None:
     await close(transport)
 
 
-async def test_who_waits_for_a_connection_gets_the_next_free_one(kind: Kind) -> None:
+async def test_a_call_that_waits_for_a_connection_gets_the_next_free_one(kind: Kind) -> None:
     go = asyncio.Event()
     most = 0
 
@@ -226,7 +226,7 @@ async def test_an_answer_breaks_off(kind: Kind, handler: Handler) -> None:
     assert "broke" in str(error)
 
 
-async def test_what_came_before_the_break_is_delivered(transport: Transport) -> None:
+async def test_the_part_received_before_the_break_is_delivered(transport: Transport) -> None:
     async with Wire(short) as wire:
         answer = await transport.send(post(wire.url, streamed=True))
         assert await answer.read() == b"{}"
@@ -253,7 +253,7 @@ async def test_plain_http_meets_a_server_of_tls(
     assert error.kind is ErrorKind.UPSTREAM
 
 
-async def test_a_certificate_of_nobody_is_refused(
+async def test_a_self_signed_certificate_is_refused(
     transport: Transport, server_context: ssl.SSLContext
 ) -> None:
     async with Wire(shut, server_context) as wire:
@@ -262,7 +262,7 @@ async def test_a_certificate_of_nobody_is_refused(
         assert "certificate" in str(error)
 
 
-async def test_whose_certificate_it_is_instead_is_not_told(
+async def test_the_other_name_of_a_certificate_is_not_shown(
     kind: Kind, authority: trustme.CA, ca: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -228,7 +228,7 @@ def test_header_values_are_the_bytes_that_were_sent() -> None:
         b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 4000,
     ],
 )
-def test_what_is_no_sound_answer_is_refused(raw: bytes) -> None:
+def test_an_invalid_answer_is_refused(raw: bytes) -> None:
     with pytest.raises(HTTPProtocolError):
         read(raw)
     with pytest.raises(HTTPProtocolError):
@@ -242,7 +242,7 @@ def test_the_largest_head_and_trailers_are_read() -> None:
     assert (len(reader.headers), body, reader.reusable) == (MAX_HEADERS, b"ok", True)
 
 
-def test_why_an_answer_is_refused_is_told_in_words() -> None:
+def test_the_error_says_why_an_answer_is_refused() -> None:
     for raw, why in {
         b"HTTP/1.1 200 OK\nX: y\n\n": "invalid HTTP response: Missing expected CR",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300: f"more than {MAX_HEADERS} headers",

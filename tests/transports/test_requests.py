@@ -185,7 +185,7 @@ async def test_a_refusal_is_heard_while_the_body_is_still_being_sent(kind: Kind)
     [("x-api-key", "sk-SECRET\n"), ("x-api-key", "sk-SECRET\r\nx-evil: 1"), ("x y", "SECRET")],
     ids=["line end", "smuggled header", "bad name"],
 )
-async def test_what_is_no_header_is_not_sent_and_not_quoted(
+async def test_an_invalid_header_is_not_sent_and_not_quoted(
     transport: Transport, name: str, value: str
 ) -> None:
     async with Wire(again()) as wire:
@@ -197,7 +197,7 @@ async def test_what_is_no_header_is_not_sent_and_not_quoted(
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "ftp://host/", "nothing", "http://host:99999/"])
-async def test_what_is_no_url_is_an_error_and_not_quoted(transport: Transport, url: str) -> None:
+async def test_an_invalid_url_is_an_error_and_not_quoted(transport: Transport, url: str) -> None:
     with pytest.raises(APIError) as caught:
         await transport.send(post(url))
     assert "SECRET" not in str(caught.value)

@@ -220,7 +220,7 @@ async def test_a_given_transport_does_not_send_past_the_proxy_of_a_request() -> 
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_a_proxy_that_can_not_be_reached_is_named_without_its_password(
+async def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(
     kind: Kind, secure: bool
 ) -> None:
     scheme = "https" if secure else "http"
@@ -233,7 +233,7 @@ async def test_a_proxy_that_can_not_be_reached_is_named_without_its_password(
     await close(transport)
 
 
-async def test_a_proxy_that_refuses_is_told_without_its_password(kind: Kind) -> None:
+async def test_a_proxy_that_refuses_is_named_without_its_password(kind: Kind) -> None:
     async with proxied(Proxy()) as proxy:
         proxy.refuse = "407 Proxy Authentication Required"
         transport = kind(proxy=proxy.url("http", "me:WORD@"))
@@ -244,7 +244,7 @@ async def test_a_proxy_that_refuses_is_told_without_its_password(kind: Kind) -> 
         await close(transport)
 
 
-async def test_a_socks_proxy_that_refuses_is_told_without_its_password() -> None:
+async def test_a_socks_proxy_that_refuses_is_named_without_its_password() -> None:
     async with proxied(Proxy(socks=True)) as proxy:
         proxy.refuse = "no"
         transport = SOCKETS(proxy=proxy.url("socks5", "me:WORD@"))
@@ -290,7 +290,7 @@ async def test_a_socks_proxy_for_httpx_says_what_to_install(
 
 @own
 @pytest.mark.parametrize("proxy", ["proxy:3128", "ftp://me:WORD@proxy", "http://", "http://[x"])
-def test_what_is_no_proxy_is_refused_when_it_is_set(kind: Kind, proxy: str) -> None:
+def test_an_invalid_proxy_is_refused_when_it_is_set(kind: Kind, proxy: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         kind(proxy=proxy)
     assert "WORD" not in str(caught.value)
@@ -298,7 +298,7 @@ def test_what_is_no_proxy_is_refused_when_it_is_set(kind: Kind, proxy: str) -> N
 
 @own
 @pytest.mark.parametrize("proxy", ["proxy:3128", "ftp://me:WORD@proxy", "http://", "http://[x"])
-async def test_what_is_no_proxy_is_not_passed_by(kind: Kind, proxy: str) -> None:
+async def test_an_invalid_proxy_is_not_bypassed(kind: Kind, proxy: str) -> None:
     """A provider's or a key's proxy that can not be used is not left out either."""
     async with Wire(again()) as wire:
         transport = kind()
@@ -356,7 +356,7 @@ async def test_a_trusted_certificate_for_another_host_is_refused(
     ],
     ids=repr,
 )
-def test_what_is_no_ca_is_refused_when_it_is_set(kind: Kind, ca: Any) -> None:
+def test_an_invalid_ca_is_refused_when_it_is_set(kind: Kind, ca: Any) -> None:
     with pytest.raises(ConfigurationError, match="CA"):
         kind(ca=ca)
 

@@ -231,7 +231,7 @@ def test_binding_is_left_alone_where_there_is_no_need(
     assert draft.headers == {}
 
 
-def test_thoughts_that_can_not_be_kept_are_left_out_and_reported() -> None:
+def test_thoughts_that_cannot_be_kept_are_left_out_and_reported() -> None:
     request = openai(ANSWERED, **JSON, reasoning_effort="none")
     draft = written("anthropic", request, "claude-sonnet-5-5")
     assert draft.body["thinking"] == {"type": "between_tools"}

@@ -289,7 +289,7 @@ def test_recursion_is_found_however_long_the_way(edges: list[tuple[int, int]]) -
     assert _json_schema.recursive(schema) is any(a == b for a, b in reached)
 
 
-def test_a_long_chain_of_references_is_no_trouble() -> None:
+def test_a_long_chain_of_references_is_resolved() -> None:
     chain = {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(5000)}
     schema = {"$defs": {**chain, "5000": {"type": "string"}}, "$ref": "#/$defs/0"}
     assert json_schema.strict(schema) is not None

@@ -49,7 +49,7 @@ def test_routing_reads_model_and_streaming_and_passes_the_rest() -> None:
         (b'{"model":"m","messages":[],"stream":1}', "stream", "Invalid type"),
     ],
 )
-def test_a_body_that_can_not_be_routed_is_refused_by_name(
+def test_a_body_that_cannot_be_routed_is_refused_by_name(
     body: bytes, param: str | None, message: str
 ) -> None:
     with pytest.raises(APIError, match=message) as caught:

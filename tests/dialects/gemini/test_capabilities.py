@@ -85,7 +85,7 @@ def test_a_name_without_a_version_means_the_newest_and_never_the_oldest() -> Non
         ("gemini-2.5-flash-image", "low", None, False),
     ],
 )
-def test_an_effort_is_told_as_the_model_knows_it_and_named_where_it_is_not_kept(
+def test_an_effort_is_sent_as_the_model_knows_it_and_named_where_it_is_not_kept(
     model: str, effort: str, sent: Any, exact: bool
 ) -> None:
     ignored = () if exact else ("reasoning_effort",)
@@ -296,7 +296,7 @@ def shown(declared: str, data: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("declared", ["image/jpg", "image/png", "image/jpeg", "image/*"])
-def test_an_image_has_the_type_that_its_bytes_tell(declared: str) -> None:
+def test_an_image_has_the_type_of_its_bytes(declared: str) -> None:
     (part,) = written("gemini", openai(shown(declared, JPEG))).body["contents"][0]["parts"]
     assert part["inlineData"]["mimeType"] == "image/jpeg"
 

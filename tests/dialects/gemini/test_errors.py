@@ -81,7 +81,7 @@ def test_an_error_of_another_shape_is_understood(body: bytes, message: str) -> N
     ("code", "kind"),
     [(429, ErrorKind.LIMITED), (None, ErrorKind.UPSTREAM), (13, ErrorKind.UPSTREAM)],
 )
-def test_an_error_in_a_stream_tells_its_own_code(code: Any, kind: ErrorKind) -> None:
+def test_an_error_in_a_stream_has_its_own_code(code: Any, kind: ErrorKind) -> None:
     with pytest.raises(APIError) as caught:
         GEMINI_CONTENT.decoder().feed(json.dumps(problem(code)).encode())
     assert caught.value.kind is kind

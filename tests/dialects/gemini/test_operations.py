@@ -68,7 +68,7 @@ def test_routing_reads_the_path_and_passes_the_body(stream: bool) -> None:
         (b"{}", "contents", "Missing required parameter"),
     ],
 )
-def test_a_body_that_can_not_be_routed_is_refused_by_name(
+def test_a_body_that_cannot_be_routed_is_refused_by_name(
     body: bytes, param: str | None, message: str
 ) -> None:
     with pytest.raises(APIError, match=message) as caught:

@@ -370,7 +370,7 @@ def test_the_choice_of_tools(choice: Any, expected: Any) -> None:
     assert body.get("toolConfig", {}).get("functionCallingConfig") == expected
 
 
-def test_a_choice_without_tools_is_none() -> None:
+def test_a_tool_choice_without_tools_is_left_out() -> None:
     assert "toolConfig" not in body_of(openai(tool_choice="auto"))
 
 

@@ -325,7 +325,7 @@ def test_parameters_get_their_neutral_meaning(
     assert gemini(**members) == msgspec.structs.replace(plain, **expected)
 
 
-def test_the_path_tells_model_and_streaming() -> None:
+def test_the_path_has_model_and_streaming() -> None:
     request = asked("gemini", {"contents": "Hi"}, model="g", stream=True)
     assert (request.model, request.stream) == ("g", True)
 
@@ -352,7 +352,7 @@ def test_the_path_tells_model_and_streaming() -> None:
         ),
     ],
 )
-def test_a_request_that_can_not_be_understood_is_refused_by_name(
+def test_a_request_that_cannot_be_understood_is_refused_by_name(
     members: dict[str, Any], param: str, message: str
 ) -> None:
     with pytest.raises(APIError) as caught:
@@ -371,7 +371,7 @@ def test_a_request_that_can_not_be_understood_is_refused_by_name(
         (b"{}", "Missing required parameter: 'contents'"),
     ],
 )
-def test_a_request_that_is_no_json_object_is_refused(body: bytes, message: str) -> None:
+def test_a_request_that_is_not_a_json_object_is_refused(body: bytes, message: str) -> None:
     with pytest.raises(APIError, match=message):
         asked("gemini", body)
 

@@ -278,7 +278,7 @@ def test_every_error_has_openais_form(kind: ErrorKind) -> None:
     assert again.kind is kind or kind in ours
 
 
-def test_openais_codes_are_told() -> None:
+def test_openais_codes_are_reported() -> None:
     def code(error: APIError) -> Any:
         told = json.loads(OPENAI_CHAT.encode_error(error))["error"]
         return told["type"], told["code"]
@@ -302,7 +302,7 @@ def test_openais_codes_are_told() -> None:
         ErrorKind.INVALID,
     ],
 )
-def test_what_an_error_frame_means_is_told_by_its_words(kind: ErrorKind) -> None:
+def test_an_error_frame_is_classified_by_its_codes(kind: ErrorKind) -> None:
     frame = OPENAI_CHAT.encode_error(APIError(kind, "m"))
     with pytest.raises(APIError) as caught:
         OPENAI_CHAT.decoder().feed(frame)

@@ -108,7 +108,7 @@ BAD_BODIES: list[tuple[Any, str | None, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("body", "param", "code", "message"), BAD_BODIES[:-1])
-def test_a_body_that_can_not_be_routed_is_refused_by_name(
+def test_a_body_that_cannot_be_routed_is_refused_by_name(
     body: Any, param: str | None, code: str | None, message: str
 ) -> None:
     with pytest.raises(APIError) as caught:

@@ -509,7 +509,7 @@ def test_parameters_get_their_neutral_meaning(
         ({"audio": {"voice": "alloy", "format": "wav"}}, "modalities", "Audio output"),
     ],
 )
-def test_a_request_that_can_not_be_understood_is_refused_by_name(
+def test_a_request_that_cannot_be_understood_is_refused_by_name(
     members: dict[str, Any], param: str, message: str
 ) -> None:
     with pytest.raises(APIError) as caught:
@@ -520,7 +520,7 @@ def test_a_request_that_can_not_be_understood_is_refused_by_name(
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b'{"model":"m","x":' + b"[" * 10_000])
-def test_a_request_that_is_no_json_is_refused(body: bytes) -> None:
+def test_a_request_that_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(APIError, match="could not be read as JSON"):
         asked("openai_chat", body)
 

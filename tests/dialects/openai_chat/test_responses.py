@@ -215,7 +215,9 @@ def test_a_whole_answer_is_read(
         ),
     ],
 )
-def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
+def test_a_body_that_is_not_an_answer_is_an_error(
+    body: bytes, kind: ErrorKind, message: str
+) -> None:
     with pytest.raises(APIError) as caught:
         OPENAI_CHAT.decode_response(body)
     assert caught.value.kind is kind
