@@ -128,7 +128,7 @@ def test_of_a_passing_answer_only_its_ends_are_read(dialect: str, read: int, pac
     data = start + middle * 50 + end
     faces_of_it = {"openai_chat": OpenAINativeStream(usage_wanted=True)}
     echo = Counting(
-        faces_of_it.get(dialect) or faces()[dialect].native_stream(usage_wanted=True, exact=True)
+        faces_of_it.get(dialect) or faces()[dialect].native_stream(usage_wanted=True, strict_format=True)
     )
     translator = NativeStreamTranslator(echo)
     parts = [data] if packets == "one" else frame_by_frame(data)
@@ -144,17 +144,17 @@ def exact(usage_wanted: bool = True) -> NativeStreamTranslator:
 
 
 def anthropic() -> NativeStreamTranslator:
-    return NativeStreamTranslator(ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, exact=True))
+    return NativeStreamTranslator(ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True))
 
 
 def openai_responses() -> NativeStreamTranslator:
     return NativeStreamTranslator(
-        faces()["openai_responses"].native_stream(usage_wanted=True, exact=True)
+        faces()["openai_responses"].native_stream(usage_wanted=True, strict_format=True)
     )
 
 
 def gemini() -> NativeStreamTranslator:
-    return NativeStreamTranslator(GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True))
+    return NativeStreamTranslator(GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True))
 
 
 PASSING = {

@@ -1,4 +1,21 @@
-"""The languages of AI APIs. Pure: no I/O, no framework, usable alone."""
+"""The API formats of AI vendors. Pure: no I/O, no framework, usable alone.
+
+A dialect reads and writes one vendor API. Requests and responses of every dialect are converted
+to and from the neutral types of `asgi_aiproxy.messages`, so n dialects need 2n converters.
+
+Each dialect is a package with the same modules:
+
+- `schemas`: the typed request bodies and the frequent stream events;
+- `requests`: client request -> neutral `Request` (we are the server);
+- `request_encoder`: neutral `Request` -> provider request (we are the client);
+- `responses`: whole responses and usage, both directions;
+- `streams`: `Decoder`, provider stream -> neutral events;
+- `stream_encoder`: `Encoder`, neutral events -> client stream;
+- `native_stream`: responses that pass through without conversion;
+- `errors`: error bodies, both directions.
+
+`_parsing`, `_blocks`, `_json_schema`, `_media` and `_unsupported` are shared by all.
+"""
 
 from __future__ import annotations
 

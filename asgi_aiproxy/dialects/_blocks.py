@@ -1,4 +1,20 @@
-"""Blocks out of flat deltas: where one block ends and the next begins is guessed here, once."""
+"""Builds block events for dialects whose streams have no blocks.
+
+Neutral events are grouped in numbered blocks: `BlockStart`, any number of `BlockDelta`, `BlockEnd`.
+Anthropic's API and OpenAI's Responses API stream such blocks. OpenAI's chat API, Gemini and Ollama
+stream flat deltas instead: a piece of text, then a piece of reasoning, then a fragment of a tool
+call. This module decides, for all three, where a block starts and ends.
+
+- Text-like blocks (text, reasoning, refusal): at most one is open. A delta of the same kind extends
+  it; a delta of another kind, a tool call or a single block ends it and starts the next.
+- Tool calls: each has a key of the vendor (an index or a counter). Fragments of several calls may
+  interleave, so calls stay open until the response ends.
+- Single blocks (images, opaque parts) start and end at once.
+
+Indexes are assigned in the order of block starts and never reused. `answered` says whether there is
+any content besides reasoning; decoders use it to turn an empty response whose finish reason is a
+failure into an error, while the call can still be retried elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +35,19 @@ from asgi_aiproxy.messages import (
 
 
 class Blocks:
-    """Opens and closes blocks for a dialect that streams flat deltas.
-
-    Text of one kind is one block until another kind begins. Tool calls are told apart by a key of
-    the vendor's and stay open, for they may interleave, until the answer ends.
-    """
+    """Converts the flat deltas of one streamed response to block events."""
 
     def __init__(self) -> None:
         self._next = 0
         self._kind: type[Block] | None = None
-        self._flat = -1  # index of the open block of text, reasoning or refusal
+        self._text_index = -1  # of the open text, reasoning or refusal block
         self._calls: dict[Hashable, int] = {}
-        self._empty: set[int] = set()  # calls without arguments so far
+        self._calls_without_arguments: set[int] = set()
         self._answered = False
 
     @property
     def called(self) -> bool:
-        """Whether any tool was called."""
+        """Whether there is a tool call."""
         return bool(self._calls)
 
     @property
@@ -45,7 +57,7 @@ class Blocks:
 
     @property
     def answered(self) -> bool:
-        """Whether there is any content; thoughts alone are none."""
+        """Whether there is any content. Reasoning alone does not count."""
         return self._answered or self.called
 
     @property
@@ -54,29 +66,29 @@ class Blocks:
         return self._kind is not None
 
     def has(self, key: Hashable) -> bool:
-        """Whether this call has begun."""
+        """Whether the tool call with this key has started."""
         return key in self._calls
 
     def text(self, block: Block, piece: str) -> list[Event]:
-        """More text of the kind of `block`, which is what begins if that kind is not open."""
+        """Add text to the open block; first start `block` if no block of its kind is open."""
         if type(block) is self._kind:
-            return [BlockDelta(self._flat, piece)]
+            return [BlockDelta(self._text_index, piece)]
         events = self.end_text()
-        self._kind, self._flat = type(block), self._index()
+        self._kind, self._text_index = type(block), self._index()
         self._answered = self._answered or self._kind is not Reasoning
-        return [*events, BlockStart(self._flat, block), BlockDelta(self._flat, piece)]
+        return [*events, BlockStart(self._text_index, block), BlockDelta(self._text_index, piece)]
 
     def end_text(
         self, extra: Extra | None = None, citations: tuple[Citation, ...] = ()
     ) -> list[Event]:
-        """The open block of text ends."""
+        """End the open text block, if there is one."""
         if self._kind is None:
             return []
         self._kind = None
-        return [BlockEnd(self._flat, extra or {}, citations)]
+        return [BlockEnd(self._text_index, extra or {}, citations)]
 
     def cite(self, citations: tuple[Citation, ...]) -> list[Event]:
-        """Sources for all text so far: the open block's, or those of an empty one of their own."""
+        """Attach citations to the open text block, or to a new empty one."""
         if self._kind is Text:
             return self.end_text(citations=citations)
         index = self._index()
@@ -87,28 +99,31 @@ class Blocks:
         ]
 
     def single(self, block: Block, *, content: bool = True) -> list[Event]:
-        """A block that comes in one piece; it may be there for the vendor's proofs only."""
+        """Start and end a block that arrives whole.
+
+        `content`: False for a block that only carries a signature of the vendor.
+        """
         index = self._index()
         self._answered = self._answered or content
         return [*self.end_text(), BlockStart(index, block), BlockEnd(index)]
 
     def call(self, key: Hashable, call: ToolCall) -> list[Event]:
-        """A tool call begins."""
+        """Start a tool call."""
         index = self._calls[key] = self._index()
-        self._empty.add(index)
+        self._calls_without_arguments.add(index)
         return [*self.end_text(), BlockStart(index, call)]
 
     def arguments(self, key: Hashable, piece: str) -> list[Event]:
-        """More arguments of a call that has begun."""
+        """Add arguments to a tool call that has started."""
         index = self._calls[key]
-        self._empty.discard(index)
+        self._calls_without_arguments.discard(index)
         return [BlockDelta(index, piece)]
 
     def end(self) -> list[Event]:
-        """The answer ends, and with it all that is open. A call without arguments gets `{}`."""
+        """End all open blocks. A tool call without arguments gets `{}`."""
         events = self.end_text()
         for index in self._calls.values():
-            if index in self._empty:
+            if index in self._calls_without_arguments:
                 events.append(BlockDelta(index, "{}"))
             events.append(BlockEnd(index))
         return events

@@ -1,9 +1,9 @@
-"""JSON schemas as the vendors want them.
+"""Adapts JSON schemas to the subset that a vendor supports.
 
-No vendor takes all of JSON Schema. What a target takes is decided by one function of that target,
-its `Fit`, for one schema at a time; `adapt` applies it to a schema and all schemas within. What the
-target lacks moves into the `description` beside it, where the model still reads it, and is
-reported.
+No vendor supports all of JSON Schema. One function of each vendor (its `Fit`) splits one schema
+into supported and unsupported keywords; `adapt` applies it to a schema and all subschemas.
+Unsupported keywords are appended to the `description` of the same schema, where the model still
+reads them, and are reported.
 https://json-schema.org/draft/2020-12
 """
 
@@ -14,10 +14,16 @@ from typing import Any
 
 from asgi_aiproxy import _json
 
-# Where schemas stand within a schema: by name, in a list, alone.
-_NAMED = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
-_LISTED = ("anyOf", "allOf", "oneOf", "prefixItems")
-_SINGLE = (
+# Keywords whose value holds subschemas: as a mapping, as a list, or as a single schema.
+_MAPPINGS_OF_SCHEMAS = (
+    "properties",
+    "$defs",
+    "definitions",
+    "patternProperties",
+    "dependentSchemas",
+)
+_LISTS_OF_SCHEMAS = ("anyOf", "allOf", "oneOf", "prefixItems")
+_SINGLE_SCHEMAS = (
     "items",
     "additionalProperties",
     "not",
@@ -30,58 +36,57 @@ _SINGLE = (
     "unevaluatedItems",
 )
 
-# Say something about a value, but forbid none.
+# Keywords that describe a value without restricting it.
 ANNOTATIONS = frozenset(
     {"$comment", "$id", "$schema", "default", "deprecated", "description", "discriminator"}
     | {"example", "examples", "readOnly", "title", "writeOnly"}
 )
 
-# One schema, without those within: what the target takes of it, and what it lacks.
+# Splits one schema, without its subschemas, into supported and unsupported keywords.
 Fit = Callable[[Mapping[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
 
 
 def adapt(schema: Any, fit: Fit) -> tuple[Any, tuple[str, ...]]:
-    """The schema as a target takes it, and the keywords that it lost.
+    """The schema with supported keywords only, and the names of the keywords that it lost.
 
-    What `fit` leaves out is appended to `description` as JSON. Annotations are no loss, and not
-    among the keywords.
+    Lost keywords are appended to `description` as JSON. Lost annotations are not reported.
     """
     lost: dict[str, None] = {}
-    return _adapted(schema, fit, lost), tuple(lost)
+    return _adapt(schema, fit, lost), tuple(lost)
 
 
-def _adapted(schema: Any, fit: Fit, lost: dict[str, None]) -> Any:
+def _adapt(schema: Any, fit: Fit, lost: dict[str, None]) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    kept, lacking = fit(schema)
-    out = {name: _within(name, value, fit, lost) for name, value in kept.items()}
-    if lacking:
-        lost.update(dict.fromkeys(name for name in lacking if name not in ANNOTATIONS))
-        words = [text] if isinstance(text := out.get("description"), str) and text else []
-        out["description"] = "\n\n".join([*words, _json.dumps(lacking).decode()])
+    kept, unsupported = fit(schema)
+    out = {name: _adapt_keyword(name, value, fit, lost) for name, value in kept.items()}
+    if unsupported:
+        lost.update(dict.fromkeys(name for name in unsupported if name not in ANNOTATIONS))
+        paragraphs = [text] if isinstance(text := out.get("description"), str) and text else []
+        out["description"] = "\n\n".join([*paragraphs, _json.dumps(unsupported).decode()])
     return out
 
 
-def _within(name: str, value: Any, fit: Fit, lost: dict[str, None]) -> Any:
-    if name in _NAMED and isinstance(value, Mapping):
-        return {key: _adapted(member, fit, lost) for key, member in value.items()}
-    if isinstance(value, list) and name in (*_LISTED, "items"):
-        return [_adapted(member, fit, lost) for member in value]
-    return _adapted(value, fit, lost) if name in _SINGLE else value
+def _adapt_keyword(name: str, value: Any, fit: Fit, lost: dict[str, None]) -> Any:
+    if name in _MAPPINGS_OF_SCHEMAS and isinstance(value, Mapping):
+        return {key: _adapt(member, fit, lost) for key, member in value.items()}
+    if isinstance(value, list) and name in (*_LISTS_OF_SCHEMAS, "items"):
+        return [_adapt(member, fit, lost) for member in value]
+    return _adapt(value, fit, lost) if name in _SINGLE_SCHEMAS else value
 
 
 def recursive(schema: Mapping[str, Any]) -> bool:
     """Whether following a `$ref` can lead to that `$ref` again, in any definition."""
     entered: set[str] = set()
-    left: set[str] = set()
+    finished: set[str] = set()
     waiting = [(ref, False) for ref in references(schema)]
     while waiting:
         ref, done = waiting.pop()
         if done:
-            left.add(ref)
-        elif ref in entered and ref not in left:
+            finished.add(ref)
+        elif ref in entered and ref not in finished:
             return True
-        elif ref not in left:
+        elif ref not in finished:
             if ref == "#":
                 return True
             entered.add(ref)
@@ -91,47 +96,47 @@ def recursive(schema: Mapping[str, Any]) -> bool:
 
 
 def resolve(root: Any, ref: str) -> Any:
-    """What a reference within the document means; None if there is no such place."""
+    """The schema that a `$ref` within the document points to; None if there is no such schema."""
     if not ref.startswith("#/"):
         return None
-    here = root
+    found = root
     for step in ref[2:].split("/"):
         name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(here, list) and name.isdecimal() and int(name) < len(here):
-            here = here[int(name)]
-        elif isinstance(here, Mapping):
-            here = here.get(name)
+        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        elif isinstance(found, Mapping):
+            found = found.get(name)
         else:
             return None
-    return here
+    return found
 
 
 def references(schema: Any) -> Iterator[str]:
-    """Every `$ref` in a schema and those within."""
+    """Every `$ref` in a schema and its subschemas."""
     if not isinstance(schema, Mapping):
         return
     for name, value in schema.items():
         if name == "$ref" and isinstance(value, str):
             yield value
-        elif name in _NAMED and isinstance(value, Mapping):
+        elif name in _MAPPINGS_OF_SCHEMAS and isinstance(value, Mapping):
             for member in value.values():
                 yield from references(member)
-        elif name in (*_LISTED, "items") and isinstance(value, list):
+        elif name in (*_LISTS_OF_SCHEMAS, "items") and isinstance(value, list):
             for member in value:
                 yield from references(member)
-        elif name in _SINGLE:
+        elif name in _SINGLE_SCHEMAS:
             yield from references(value)
 
 
 def object_schema(schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The schema of a function's arguments; they are an object even if nobody says so."""
+    """The schema of a function's arguments, with `"type": "object"` added if it has no type."""
     if not schema:
         return {"type": "object", "properties": {}}
     return dict(schema) if "type" in schema else {"type": "object", **schema}
 
 
 def from_gemini_schema(schema: Any) -> Any:
-    """Google's own schema (types in capitals, `nullable`) as JSON schema."""
+    """Google's own schema format (upper-case types, `nullable`) as JSON Schema."""
     if isinstance(schema, list):
         return [from_gemini_schema(member) for member in schema]
     if not isinstance(schema, Mapping):
@@ -142,7 +147,7 @@ def from_gemini_schema(schema: Any) -> Any:
             out[name] = value.lower()
         elif name == "properties" and isinstance(value, Mapping):
             out[name] = {key: from_gemini_schema(member) for key, member in value.items()}
-        elif name in ("items", *_LISTED):
+        elif name in ("items", *_LISTS_OF_SCHEMAS):
             out[name] = from_gemini_schema(value)
         elif name not in ("nullable", "propertyOrdering", "property_ordering"):
             out[name] = value

@@ -1,8 +1,8 @@
-"""What kind of file a piece of media is: its bytes tell, whatever its sender declared.
+"""Detects the media type of a file from its first bytes.
 
-Vendors compare the declared type with the bytes and answer 400 where they differ. The signatures
-are from https://mimesniff.spec.whatwg.org and the formats' own specifications. Containers that hold
-sound as well as video (MP4, Ogg, WebM) are left as declared.
+Vendors compare the declared type with the bytes and answer 400 if they differ. The signatures are
+from https://mimesniff.spec.whatwg.org and from the specifications of the formats. For containers of
+both audio and video (MP4, Ogg, WebM) the declared type is kept.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SIGNATURES = (
     (b"ID3", "audio/mpeg"),
     (b"fLaC", "audio/flac"),
 )
-_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
-_FORM = {b"AIFF": "audio/aiff", b"AIFC": "audio/aiff"}
-_BRANDS = {b"avif": "image/avif", b"avis": "image/avif"} | dict.fromkeys(
+_RIFF_TYPES = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
+_IFF_TYPES = {b"AIFF": "audio/aiff", b"AIFC": "audio/aiff"}
+_ISO_BMFF_TYPES = {b"avif": "image/avif", b"avis": "image/avif"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "image/heic"
 )
-_HEIF = (b"mif1", b"msf1", b"heif")
-_OTHER_NAMES = {
+_HEIF_BRANDS = (b"mif1", b"msf1", b"heif")
+_ALIASES = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",
     "image/x-png": "image/png",
@@ -43,24 +43,24 @@ _OTHER_NAMES = {
     "audio/x-flac": "audio/flac",
     "audio/x-aiff": "audio/aiff",
 }
-_SEEN = 1368  # characters of base64: 1,026 bytes
+_SNIFFED_LENGTH = 1368  # characters of base64: 1,026 bytes
 
 
 def media_type(media: Media) -> str:
-    """The type of `data`: by its bytes, else as declared, under its registered name.
+    """The registered media type of `data`: detected from its bytes, else as declared.
 
-    Empty if nobody tells: nothing declared, or only `image/*` and the like.
+    Empty if the bytes are not recognized and no concrete type is declared (`image/*`, for example).
     """
     declared = media.media_type.partition(";")[0].strip().lower()
-    declared = _OTHER_NAMES.get(declared, declared)
+    declared = _ALIASES.get(declared, declared)
     if "*" in declared or declared == "application/octet-stream":
         declared = ""
     return sniff_media_type(media.data) or declared
 
 
 def sniff_media_type(data: str) -> str:
-    """The media type that the first bytes of base64 tell; empty if they tell none."""
-    head = "".join(data[:_SEEN].split())
+    """The media type detected from the first bytes of base64 data; empty if not recognized."""
+    head = "".join(data[:_SNIFFED_LENGTH].split())
     try:
         start = base64.b64decode(head[: len(head) // 4 * 4])
     except (binascii.Error, ValueError):
@@ -72,11 +72,11 @@ def sniff_media_type(data: str) -> str:
         return "image/bmp"
     kind = start[8:12]
     if start.startswith(b"RIFF"):
-        return _RIFF.get(kind, "")
+        return _RIFF_TYPES.get(kind, "")
     if start.startswith(b"FORM"):
-        return _FORM.get(kind, "")
+        return _IFF_TYPES.get(kind, "")
     if start[4:8] == b"ftyp":
-        return _BRANDS.get(kind) or ("image/heif" if kind in _HEIF else "")
+        return _ISO_BMFF_TYPES.get(kind) or ("image/heif" if kind in _HEIF_BRANDS else "")
     return "image/svg+xml" if _is_svg(start) else ""
 
 

@@ -1,4 +1,8 @@
-"""Reading what others wrote: typed decoding whose errors name the field, and excerpts of junk."""
+"""Parses bodies of clients and providers.
+
+Errors of client bodies name the invalid field. Provider bodies may be anything (HTML, text, empty):
+readers for them return a default instead of raising, and errors quote an excerpt.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,12 @@ from asgi_aiproxy.messages import Media
 
 T = TypeVar("T")
 
-_AT = re.compile(r"^(?P<what>.*?) - at `\$?\.?(?P<where>[^`]*)`$", re.DOTALL)
+_VALIDATION_MESSAGE = re.compile(r"^(?P<what>.*?) - at `\$?\.?(?P<where>[^`]*)`$", re.DOTALL)
 _TAG = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
 def body(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
-    """A client's request body as `decoder`'s type; raises APIError naming the wrong field."""
+    """Decode a client's request body; raises APIError naming the invalid field."""
     try:
         return _json.typed(decoder, data)
     except _json.NotJSONError as error:
@@ -33,7 +37,7 @@ def body(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
 
 def type_error(error: msgspec.ValidationError) -> APIError:
     """The error for a body of the wrong shape; `param` is the path of the field."""
-    found = _AT.match(str(error))
+    found = _VALIDATION_MESSAGE.match(str(error))
     what = found["what"] if found else str(error)
     where = found["where"] if found else None
     missing = re.match(r"Object missing required field `(.+)`", what)
@@ -49,15 +53,15 @@ def type_error(error: msgspec.ValidationError) -> APIError:
 text = msgspec.json.Decoder(str)
 flag = msgspec.json.Decoder(bool)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_LIST = ord("[")
+_ARRAY_START = ord("[")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def fields(data: bytes) -> dict[str, msgspec.Raw]:
-    """The members of a client's body, still encoded but known to be JSON.
+    """The top-level members of a client's body. Values stay encoded, but are known to be JSON.
 
-    Of a name that stands there twice the last counts. Raises APIError, also on names that some
-    parsers take for others (see `asgi_aiproxy.inspection`).
+    Of a duplicate name the last value counts. Raises APIError, also for names that other parsers
+    could read as a different name (see `asgi_aiproxy.inspection`).
     """
     if not data:
         raise invalid("The request body could not be read as JSON: it is empty.")
@@ -95,20 +99,20 @@ def member(
     except msgspec.DecodeError as error:
         if bytes(raw) == b"null":
             return None
-        found_at = _AT.match(str(error))
-        what = found_at["what"] if found_at else str(error)
+        matched = _VALIDATION_MESSAGE.match(str(error))
+        what = matched["what"] if matched else str(error)
         raise invalid(
             f"Invalid type for '{name}': {_lower(what)}.", name, "invalid_type"
         ) from error
 
 
 def missing_field_error(name: str) -> APIError:
-    """A member is missing."""
+    """The error for a required member that is missing."""
     return invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
 
 
 def empty_messages_error() -> APIError:
-    """There are no messages, or all of them are empty."""
+    """The error for a request without messages, or with empty ones only."""
     return invalid("'messages' must hold at least one that is not empty.", "messages")
 
 
@@ -123,17 +127,17 @@ def read_model(found: Mapping[str, msgspec.Raw], default: str = "") -> str:
 
 
 def limit(value: int | None, name: str) -> int | None:
-    """A limit of tokens; raises APIError on one that leaves no room for an answer."""
+    """A token limit; raises APIError if it is below 1."""
     if value is not None and value < 1:
         raise invalid(f"'{name}' must be at least 1, not {value}.", name, "invalid_value")
     return value
 
 
 def require_list(found: Mapping[str, msgspec.Raw], name: str) -> None:
-    """Raise APIError if the member `name` is missing or no list."""
+    """Raise APIError if the member `name` is missing or not a list."""
     if name not in found:
         raise missing_field_error(name)
-    if memoryview(found[name])[0] != _LIST:  # the space before a value is not part of it
+    if memoryview(found[name])[0] != _ARRAY_START:  # the space before a value is not part of it
         raise invalid(f"Invalid type for '{name}': expected an array.", name, "invalid_type")
 
 
@@ -166,9 +170,10 @@ def names(data: bytes, members: str, name: str) -> tuple[str, ...]:
 
 
 def arguments(text: str, ignored: list[str]) -> dict[str, Any]:
-    """A call's arguments as an object. Text that is none is kept as text, and reported.
+    """The arguments of a tool call as an object.
 
-    Some clients write the arguments of a call without any as `null`, or as nothing at all.
+    Text that is not a JSON object is wrapped as `{"arguments": text}` and reported in `ignored`.
+    Some clients send `null` or an empty string for a call without arguments.
     """
     value = {} if text.strip() in ("", "null") else parse_object(text)
     if value is not None:
@@ -178,7 +183,10 @@ def arguments(text: str, ignored: list[str]) -> dict[str, Any]:
 
 
 def document_text(media: Media) -> str:
-    """The words of a document that is plain text; none of one that is not."""
+    """The text of a plain-text document; empty for any other document.
+
+    Raises APIError if its data is not valid base64.
+    """
     if media.text or not media.media_type.startswith("text/"):
         return media.text
     try:
@@ -188,7 +196,7 @@ def document_text(media: Media) -> str:
 
 
 def read_count(where: Any, name: str) -> int:
-    """A number of tokens; 0 if `where` is no object, or tells none. Some write 12.0, or "12"."""
+    """A token count; 0 if it is missing or invalid. Some vendors send 12.0 or "12"."""
     value = where.get(name) if isinstance(where, dict) else None
     if type(value) is int or value is None:
         return value or 0
@@ -198,19 +206,19 @@ def read_count(where: Any, name: str) -> int:
 
 
 def get_text(where: Any, name: str) -> str:
-    """A string member; empty if there is none."""
+    """A string member; empty if it is missing or not a string."""
     value = where.get(name) if isinstance(where, dict) else None
     return value if isinstance(value, str) else ""
 
 
 def objects(value: Any) -> Iterator[dict[str, Any]]:
-    """The objects in a list, whatever else it holds; none if it is no list."""
+    """The objects in a list. Items of other types are skipped; nothing if `value` is not a list."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, dict))
 
 
 def excerpt(data: bytes, limit: int = 300) -> str:
-    """The readable beginning of a body that is not what was expected (a proxy's HTML page, say)."""
+    """The first readable text of an unexpected body, such as the HTML error page of a proxy."""
     text = data[:20_000].decode("utf-8", "replace")
     if "<" in text:
         text = _TAG.sub(" ", text)
@@ -219,36 +227,40 @@ def excerpt(data: bytes, limit: int = 300) -> str:
 
 
 def unparsable_response_error(status: int, data: bytes) -> APIError:
-    """The error for an upstream answer that is no JSON object.
+    """The error for a provider response that is not a JSON object.
 
-    No vendor refuses a key so: a 403 of this kind is a firewall's, and says nothing about the key.
+    Vendors reject keys with a JSON body, so a 403 of this kind comes from a firewall and does not
+    count against the key.
     """
-    said = excerpt(data)
-    message = f"The provider answered HTTP {status}" + (f": {said}" if said else " without a body")
+    found = excerpt(data)
+    message = f"The provider answered HTTP {status}" + (
+        f": {found}" if found else " without a body"
+    )
     kind = ErrorKind.UPSTREAM if status == 403 else error_kind_for_status(status)
     return APIError(kind, message, status=client_status(status, kind), upstream_status=status)
 
 
 def words(*found: Any) -> tuple[str, ...]:
-    """The machine-readable words among the members of an error; numbers are none."""
+    """The machine-readable error words among `found`: its non-empty strings."""
     return tuple(word for word in found if isinstance(word, str) and word)
 
 
 def client_status(status: int, kind: ErrorKind) -> int | None:
-    """The upstream status if it is the client's business (a 4xx about the request), else None."""
+    """The upstream status if the client should see it (a 4xx caused by the request), else None."""
     return status if status >= 400 and kind in (ErrorKind.INVALID, ErrorKind.NOT_FOUND) else None
 
 
 def failed(word: str, message: str = "") -> APIError:
-    """The provider answered without content, with a finish reason `word` that says it failed."""
+    """The error for a response without content whose finish reason `word` is a failure."""
     said = f" ({message})" if message else ""
     return APIError(
-        ErrorKind.UPSTREAM, f"The provider's model gave no answer: it failed with {word}{said}."
+        ErrorKind.UPSTREAM,
+        f"The provider's model gave no answer: it failed with {word}{said}.",
     )
 
 
 def truncated_response_error(why: str) -> APIError:
-    """The provider sent an answer that ends or breaks where it should not."""
+    """The error for a provider response that is incomplete or malformed."""
     return APIError(ErrorKind.UPSTREAM, f"The provider's answer is broken: {why}.")
 
 

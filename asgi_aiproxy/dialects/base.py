@@ -1,4 +1,4 @@
-"""What a dialect is: one API's language, read and written, as server and as client."""
+"""The interfaces of a dialect: one vendor API, as server (inbound) and as client (outbound)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from asgi_aiproxy.messages import Event, Request, Response, Usage
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """What a method and path ask for.
+    """The API operation that a method and path select.
 
-    `name` is unique over all dialects; a provider lists the names it serves natively. `path` is
-    what such a provider is asked for, below its base URL. `model` and `stream` are what the path
-    itself says, if it does. `chat` tells that the request can be put into other dialects, `raw`
-    that the answer is bytes to be passed on as they come. `default_model` is the one that a request
-    calls which names none; without it that is an error.
+    `name` is unique over all dialects; a provider lists the names it serves natively. `path` is the
+    path of such a provider, below its base URL. `body` is the format of the request body. `model`
+    and `stream` are set if the path determines them. `chat`: the request can be converted to other
+    dialects. `raw`: the response is bytes that are passed on unchanged. `default_model` is used if
+    the request names no model; without one, such a request is an error.
     """
 
     name: str
@@ -34,10 +34,10 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class RequestSummary(msgspec.Struct, frozen=True, gc=False):
-    """What the gateway itself reads of a client's request.
+    """The parts of a client's request that routing needs.
 
-    `fields` are the members of the body, still encoded. `usage_wanted`: in the stream. `provider`
-    is the caller's wish, if its language has a word for it.
+    `fields` are the members of the body, still encoded. `usage_wanted`: the client requested usage
+    in the stream. `provider` is the provider that the client requested, if the dialect allows it.
     """
 
     model: str
@@ -48,9 +48,9 @@ class RequestSummary(msgspec.Struct, frozen=True, gc=False):
 
 
 class ProviderRequest(msgspec.Struct, frozen=True, gc=False):
-    """An upstream request before base URL and credentials.
+    """A request to a provider, before base URL and credentials are added.
 
-    `ignored` names the members of the caller's request that could not be carried.
+    `ignored` names the members of the caller's request that the provider's API cannot express.
     """
 
     path: str
@@ -61,10 +61,10 @@ class ProviderRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decoder(Protocol):
-    """A streamed answer in pieces in, events out. One per answer.
+    """Converts the pieces of one streamed response to events.
 
-    A piece is what the language's framer cuts: the data of an event, or a line. Raises APIError on
-    a piece that tells of an error.
+    A piece is one unit of the dialect's framer: the data of an event, or a line. `feed` raises
+    APIError for a piece that is an error.
     """
 
     @property
@@ -73,40 +73,46 @@ class Decoder(Protocol):
 
     @property
     def model(self) -> str:
-        """The model that answers, once known."""
+        """The model named in the response; empty until known."""
 
     @property
     def ended(self) -> bool:
-        """Whether the language's last word was said. (Some have none: False to the end.)"""
+        """Whether the final frame was received. Dialects without one always say False."""
 
     def feed(self, data: bytes) -> Sequence[Event]:
-        """The events that one piece carries."""
+        """The events of one piece."""
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
-        """The block, and the texts, of pieces that hold nothing but more text for one open block.
+        """Decode several pieces at once, if they all add text to one open block.
 
-        None if that is not so, or not known: then nothing has changed, and `feed` must read them.
+        Returns the block's index and the texts. Returns None, and changes nothing, if that is not
+        the case or not known: then `feed` must decode the pieces.
         """
 
     def close(self) -> Sequence[Event]:
-        """The events that only the end tells; raises APIError if the answer is incomplete."""
+        """The remaining events at the end; raises APIError if the response is incomplete."""
 
 
 class Encoder(Protocol):
-    """Events in, whole frames out as bytes. One per answer."""
+    """Converts the events of one response to encoded frames."""
 
     def feed(self, event: Event) -> bytes:
-        """The frames that tell this event."""
+        """The frames for one event."""
 
     def run(self, index: int, texts: list[str]) -> bytes:
-        """The frames that tell a BlockDelta for each text, all of one block."""
+        """The frames for one `BlockDelta` per text, all of the block `index`."""
 
     def fail(self, error: APIError) -> bytes:
-        """The frames that tell a client in mid-stream that the answer broke."""
+        """The frames that report an error to the client in mid-stream."""
 
 
 class NativeStream(Protocol):
-    """Reads along while an answer passes through in its own dialect."""
+    """Observes a response that passes through in its own dialect, and adjusts it where needed.
+
+    It extracts usage, model and errors, and detects the first content and the end, while most bytes
+    are passed on without being parsed. The relay feeds whole frames: first all of them to
+    `pass_unparsed`, then, one by one, those that it returns unprocessed to `feed`.
+    """
 
     @property
     def usage(self) -> Usage | None:
@@ -114,53 +120,53 @@ class NativeStream(Protocol):
 
     @property
     def model(self) -> str:
-        """The model that answers, once known."""
+        """The model named in the response; empty until known."""
 
     @property
     def started(self) -> bool:
-        """Whether content was seen: from here on the answer can not be taken back."""
+        """Whether content was received: from here on the call cannot be retried elsewhere."""
 
     @property
     def ended(self) -> bool:
-        """Whether the language's last word was said. (Some have none: False to the end.)"""
+        """Whether the final frame was received. Dialects without one always say False."""
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
-        """What the client gets for whole frames `data`, after `started`, as long as none is read.
+        """Pass whole frames on without parsing them, up to the first that must be parsed.
 
-        The second part begins with the first frame that must be read, by `feed`. It is empty if
-        there is none, which is the usual case and costs next to nothing.
+        Only called after `started`. Returns the bytes for the client, and the rest of `data` from
+        the first frame that `feed` must parse. The rest is usually empty.
         """
 
     def feed(self, frame: Frame) -> bytes:
-        """What the client gets for this frame; raises APIError on an error frame."""
+        """The bytes for the client for one frame; raises APIError for an error frame."""
 
     def close(self) -> bytes:
-        """What the client still gets at the end; raises APIError if the answer is incomplete."""
+        """The bytes for the client at the end; raises APIError if the response is incomplete."""
 
     def fail(self, error: APIError) -> bytes:
-        """The frames that tell a client in mid-stream that the answer broke."""
+        """The frames that report an error to the client in mid-stream."""
 
     def whole(self, body: bytes) -> bytes:
-        """What the client gets for an answer that is not streamed; raises APIError."""
+        """The client's body for a response that is not streamed; raises APIError for an error."""
 
 
 class InboundDialect(ABC):
-    """A language in which we are the server. Pure: no state, no I/O."""
+    """An API that the gateway serves to clients. Pure: no state, no I/O."""
 
     name: ClassVar[str]
-    keepalive: ClassVar[bytes | None]  # what may be sent to a client that waits for a stream
-    # Which of the caller's headers a provider sees when the request passes through as it is.
+    keepalive: ClassVar[bytes | None]  # frame to keep a waiting stream alive
+    # Client headers that are forwarded when the request passes through unconverted.
     request_headers: ClassVar[frozenset[str]] = frozenset()
     # Headers that only clients of this API send. Some paths are those of several APIs.
     client_headers: ClassVar[frozenset[bytes]] = frozenset()
 
     @abstractmethod
     def match(self, method: str, path: str) -> Operation | None:
-        """What `method` and `path` (percent-encoded, below the mount) ask for, if anything."""
+        """The operation of `method` and `path` (percent-encoded, below the mount), if known."""
 
     @abstractmethod
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
-        """Read what routing needs; raises APIError of kind `invalid` naming the field."""
+        """Read the parts that routing needs; raises APIError of kind `invalid` naming the field."""
 
     @abstractmethod
     def decode_request(self, operation: Operation, body: bytes) -> Request:
@@ -168,7 +174,7 @@ class InboundDialect(ABC):
 
     @abstractmethod
     def encode_response(self, response: Response, request: Request) -> bytes:
-        """Write a whole answer."""
+        """Write a whole response body."""
 
     @abstractmethod
     def encode_error(self, error: APIError) -> bytes:
@@ -176,71 +182,70 @@ class InboundDialect(ABC):
 
     @abstractmethod
     def encode_stream_error(self, error: APIError) -> bytes:
-        """Write the frames that end a stream which had no content yet."""
+        """Write the frames of an error for a stream that has no content yet."""
 
     @abstractmethod
     def encoder(self, request: Request) -> Encoder:
-        """A writer for one streamed answer."""
+        """A new encoder for one streamed response."""
 
     @abstractmethod
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
-        """A client's own request for a provider that speaks this language, asking for `model`.
+        """The client's own request for a provider with this dialect, with `model` as its model.
 
         `fields` are the members of the body, still encoded.
         """
 
     @abstractmethod
-    def native_stream(self, *, usage_wanted: bool, exact: bool) -> NativeStream:
-        """A companion for an answer that passes through.
+    def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> NativeStream:
+        """A new observer for one response that passes through.
 
-        `usage_wanted`: the client asked for usage in the stream. `strict_format`: the provider
-        speaks
-        without slips; otherwise they are mended on the way.
+        `usage_wanted`: the client requested usage in the stream. `strict_format`: the provider
+        follows the format exactly; otherwise every chunk is normalized.
         """
 
 
 class OutboundDialect(ABC):
-    """A language in which we are the client. Pure: no state, no I/O."""
+    """An API of providers that the gateway calls. Pure: no state, no I/O."""
 
     name: ClassVar[str]
 
     def model_name(self, model: str) -> str:
-        """The model that a caller's name means, where the language has several names for one."""
+        """The canonical name of a model, where the API has several names for one."""
         return model
 
     @abstractmethod
     def encode_request(self, request: Request) -> ProviderRequest:
-        """Write a request for a provider; raises APIError on structure it can not carry."""
+        """Write a request for a provider; raises APIError for content it cannot express."""
 
     @abstractmethod
     def decode_response(self, body: bytes) -> Response:
-        """Read a provider's whole answer; raises APIError if it is an error or no answer."""
+        """Read a provider's whole response; raises APIError for an error or an invalid body."""
 
     @abstractmethod
     def decode_error(self, status: int, body: bytes) -> APIError:
-        """Read a provider's error answer. `body` may be anything: HTML, text, nothing."""
+        """Read a provider's error response. `body` may be anything: HTML, text, empty."""
 
     @abstractmethod
     def decoder(self) -> Decoder:
-        """A reader for one streamed answer."""
+        """A new decoder for one streamed response."""
 
     @abstractmethod
     def models_request(self) -> ProviderRequest:
-        """Ask a provider (by GET) for the models it offers."""
+        """The GET request that lists a provider's models."""
 
     @abstractmethod
     def decode_models(self, body: bytes) -> tuple[str, ...]:
-        """Read the names of models a provider offers; raises ValueError if they can not be."""
+        """Read the model names of a provider's list; raises ValueError if the list is invalid."""
 
     def framer(self, media_type: str) -> Framer:
-        """What cuts a stream of this media type."""
+        """A new framer for a stream of this media type."""
         return SSEFramer()
 
 
 class Dialect(InboundDialect, OutboundDialect):
-    """A language spoken both ways."""
+    """An API in both directions: served to clients and called at providers."""
 
     name: ClassVar[str]
 

@@ -171,7 +171,7 @@ class OpenAICompletions(InboundDialect):
         """The request as it came, with the model's name and a wish for usage."""
         return OpenAIChat().native_request(operation, model, fields, stream=stream)
 
-    def native_stream(self, *, usage_wanted: bool, exact: bool) -> NativeStream:
+    def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> NativeStream:
         """A companion for an answer that passes through."""
         return OpenAINativeStream(usage_wanted=usage_wanted)
 

@@ -141,7 +141,9 @@ def select_translator(
         return BufferedTranslator(_pass_through) if kind == "application/json" else RawTranslator()
     streams = kind in _STREAMS or (request.stream and kind != "application/json")
     if native and streams == request.stream:
-        reader = face.native_stream(usage_wanted=request.usage_wanted, exact=provider.strict_format)
+        reader = face.native_stream(
+            usage_wanted=request.usage_wanted, strict_format=provider.strict_format
+        )
         if request.stream:
             return NativeStreamTranslator(reader)
         return BufferedTranslator(lambda body: (reader.whole(body), reader.model, reader.usage))

@@ -173,7 +173,7 @@ def test_errors_have_openais_form() -> None:
 
 
 def test_an_answer_of_the_same_kind_passes_with_its_usage_read() -> None:
-    echo = OPENAI_COMPLETIONS.native_stream(usage_wanted=False, exact=False)
+    echo = OPENAI_COMPLETIONS.native_stream(usage_wanted=False, strict_format=False)
     assert isinstance(echo, OpenAINativeStream)
 
 
@@ -186,7 +186,7 @@ def test_a_stream_of_the_same_kind_passes_byte_by_byte() -> None:
         b"data: [DONE]\n\n"
     )
     translator = NativeStreamTranslator(
-        OPENAI_COMPLETIONS.native_stream(usage_wanted=False, exact=True)
+        OPENAI_COMPLETIONS.native_stream(usage_wanted=False, strict_format=True)
     )
     out = b""
     started = []

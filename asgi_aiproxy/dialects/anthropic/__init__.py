@@ -30,12 +30,12 @@ _PROBE = Operation("probe", "/", body="none")
 
 
 def new_id() -> str:
-    """An id as Anthropic's look."""
+    """A message id in Anthropic's format."""
     return f"msg_{getrandbits(96):024x}"
 
 
 class Anthropic(Dialect):
-    """Anthropic's dialect. `new_id` is for tests that compare bytes."""
+    """Anthropic's dialect. `new_id` is replaced by tests that compare bytes."""
 
     name: ClassVar[str] = requests.NAME
     keepalive: ClassVar[bytes | None] = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -78,11 +78,11 @@ class Anthropic(Dialect):
         return errors.encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
-        """An error frame."""
+        """Write an error frame."""
         return encode_frame(errors.encode_error(error), b"error")
 
     def encoder(self, request: Request) -> stream_encoder.Encoder:
-        """A writer of message streams."""
+        """A new encoder of message streams."""
         return stream_encoder.Encoder(new_id=self._new_id())
 
     def encode_request(self, request: Request) -> ProviderRequest:
@@ -94,11 +94,11 @@ class Anthropic(Dialect):
         return responses.decode_response(body)
 
     def decode_error(self, status: int, body: bytes) -> APIError:
-        """Read an error answer."""
+        """Read an error response."""
         return errors.decode_error(status, body)
 
     def decoder(self) -> streams.Decoder:
-        """A reader of message streams."""
+        """A new decoder of message streams."""
         return streams.Decoder()
 
     def models_request(self) -> ProviderRequest:
@@ -106,15 +106,15 @@ class Anthropic(Dialect):
         return ProviderRequest("/v1/models", {}, query="limit=1000")
 
     def decode_models(self, body: bytes) -> tuple[str, ...]:
-        """Read the list."""
+        """Read the list of models."""
         return _parsing.names(body, "data", "id")
 
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
-        """The request as it came, with the model's name."""
+        """The client's request, with `model` as its model."""
         return ProviderRequest(operation.path, {**fields, "model": model})
 
-    def native_stream(self, *, usage_wanted: bool, exact: bool) -> AnthropicNativeStream:
-        """A companion for an answer that passes through."""
+    def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> AnthropicNativeStream:
+        """A new observer for a response that passes through."""
         return AnthropicNativeStream()

@@ -1,9 +1,9 @@
-"""What each Claude model takes: one table, by family and version.
+"""The capabilities of each Claude model: one table, by family and version.
 
-A model takes the row of its family with the highest version that is not above its own. A name
-without a version (`claude-opus-latest`) means the newest of its family, a name that tells no family
-(a deployment's own, a model of tomorrow) the newest of all: what a new model refuses, an old one
-can do without, and everything left out is reported.
+A model has the row of its family with the highest version that is not above its own. A name without
+a version (`claude-opus-latest`) gets the newest row of its family. A name without a family (a
+deployment, a future model) gets the newest row of all: parameters that a new model rejects are
+optional for older ones, and everything left out is reported.
 
 Sources, all below platform.claude.com/docs/en/ and read on 2026-11-30 unless the row says else:
 build-with-claude/thinking (modes, forced tools, sampling, output limits), build-with-claude/effort,
@@ -26,14 +26,14 @@ Version = tuple[int, int]
 class Model(FrozenStruct, frozen=True, kw_only=True):
     """One row.
 
-    `thinking`: which ways of asking for it are taken (`either` is a budget or adaptive).
-    `unasked`: it thinks where nothing is said. `off`: the `thinking.type` that stops it, empty if
-    nothing does. `efforts`: levels of `output_config.effort`, the least first. `forced`:
-    `tool_choice` any and tool. `sampling`: how many of temperature and top_p are taken at once.
+    `thinking`: the supported values of `thinking` (`either`: a budget or adaptive). `unasked`: the
+    model thinks by default. `off`: the `thinking.type` that disables it, empty if nothing does.
+    `efforts`: levels of `output_config.effort`, lowest first. `forced`: whether `tool_choice` any
+    and tool are supported. `sampling`: how many of temperature and top_p may be set together.
     `system`: system messages within the conversation. `structured`: `output_config.format` and
-    strict tools. `limit`: the most output tokens. `preserved`: a thinking block that is sent back
-    binds everything before it. `images`, `pdf`: what it sees. `source`: where the row is from, and
-    when that was read, if not on the day above.
+    strict tools. `limit`: maximum output tokens. `preserved`: a thinking block that is sent back is
+    only valid after exactly the same messages. `images`, `pdf`: supported input. `source`: the page
+    of the row, and when it was read, if not on the day above.
     """
 
     family: str
@@ -54,23 +54,23 @@ class Model(FrozenStruct, frozen=True, kw_only=True):
 
     @property
     def default_limit(self) -> int:
-        """Anthropic wants a limit; this is the one where the caller has none."""
+        """The `max_tokens` to send if the caller gives none: Anthropic requires one."""
         return min(self.limit, 32_000)
 
     @property
     def hides_thoughts(self) -> bool:
-        """From 4.7 on thoughts come without their text unless it is asked for."""
+        """Whether thinking is returned without its text by default (from 4.7 on)."""
         return self.thinking == "adaptive"
 
 
-_LOW_TO_HIGH = ("low", "medium", "high")
-_NO_XHIGH = (*_LOW_TO_HIGH, "max")
-_ALL = (*_LOW_TO_HIGH, "xhigh", "max")
+_BASIC_EFFORTS = ("low", "medium", "high")
+_EFFORTS_WITHOUT_XHIGH = (*_BASIC_EFFORTS, "max")
+_ALL_EFFORTS = (*_BASIC_EFFORTS, "xhigh", "max")
 
 
-def _today(family: str, since: Version, source: str, **other: object) -> Model:
-    """A model of 4.7 or later: what they have in common."""
-    common = {"thinking": "adaptive", "efforts": _ALL, "sampling": 0, "structured": True}
+def _adaptive(family: str, since: Version, source: str, **other: object) -> Model:
+    """A row of version 4.7 or later, with what these have in common."""
+    common = {"thinking": "adaptive", "efforts": _ALL_EFFORTS, "sampling": 0, "structured": True}
     members = {**common, "limit": 128_000, **other}
     return Model(family=family, since=since, source=source, **members)  # type: ignore[arg-type]
 
@@ -79,28 +79,28 @@ _NEWEST = {"unasked": True, "off": "", "forced": False, "system": True, "preserv
 
 TABLE: tuple[Model, ...] = (
     # Fable and Mythos
-    _today("fable", (5, 1), "models/fable-5-1/whats-new-fable-5-1, 2026-09-28", **_NEWEST),
-    _today("fable", (5, 0), "build-with-claude/thinking", **{**_NEWEST, "preserved": False}),
-    _today("mythos", (5, 1), "models/fable-5-1/whats-new-fable-5-1, 2026-09-28", **_NEWEST),
-    _today("mythos", (5, 0), "build-with-claude/thinking", **{**_NEWEST, "preserved": False}),
-    _today(
+    _adaptive("fable", (5, 1), "models/fable-5-1/whats-new-fable-5-1, 2026-09-28", **_NEWEST),
+    _adaptive("fable", (5, 0), "build-with-claude/thinking", **{**_NEWEST, "preserved": False}),
+    _adaptive("mythos", (5, 1), "models/fable-5-1/whats-new-fable-5-1, 2026-09-28", **_NEWEST),
+    _adaptive("mythos", (5, 0), "build-with-claude/thinking", **{**_NEWEST, "preserved": False}),
+    _adaptive(
         "mythos-preview",
         (0, 0),
         "build-with-claude/effort, and AWS: bedrock/claude-messages-adaptive-thinking",
         unasked=True,
         off="",
-        efforts=_NO_XHIGH,
+        efforts=_EFFORTS_WITHOUT_XHIGH,
     ),
     # Opus
-    _today("opus", (5, 5), "models/opus-5-5/whats-new-opus-5-5, 2026-09-22", **_NEWEST),
-    _today("opus", (5, 0), "build-with-claude/thinking", unasked=True, system=True),
-    _today("opus", (4, 8), "about-claude/models/whats-new-claude-4-8, 2026-05-28", system=True),
-    _today("opus", (4, 7), "build-with-claude/thinking"),
+    _adaptive("opus", (5, 5), "models/opus-5-5/whats-new-opus-5-5, 2026-09-22", **_NEWEST),
+    _adaptive("opus", (5, 0), "build-with-claude/thinking", unasked=True, system=True),
+    _adaptive("opus", (4, 8), "about-claude/models/whats-new-claude-4-8, 2026-05-28", system=True),
+    _adaptive("opus", (4, 7), "build-with-claude/thinking"),
     Model(
         family="opus",
         since=(4, 6),
         thinking="either",
-        efforts=_NO_XHIGH,
+        efforts=_EFFORTS_WITHOUT_XHIGH,
         sampling=1,
         structured=True,
         limit=128_000,
@@ -110,7 +110,7 @@ TABLE: tuple[Model, ...] = (
         family="opus",
         since=(4, 5),
         thinking="budget",
-        efforts=_LOW_TO_HIGH,
+        efforts=_BASIC_EFFORTS,
         sampling=1,
         structured=True,
         limit=64_000,
@@ -136,18 +136,18 @@ TABLE: tuple[Model, ...] = (
         family="opus", since=(3, 0), pdf=False, source="about-claude/models/overview, 2024-03-04"
     ),
     # Sonnet
-    _today(
+    _adaptive(
         "sonnet",
         (5, 5),
         "models/sonnet-5-5/whats-new-sonnet-5-5, 2026-09-30",
         **{**_NEWEST, "off": "between_tools"},
     ),
-    _today("sonnet", (5, 0), "models/sonnet-5/migration-guide", unasked=True),
+    _adaptive("sonnet", (5, 0), "models/sonnet-5/migration-guide", unasked=True),
     Model(
         family="sonnet",
         since=(4, 6),
         thinking="either",
-        efforts=_NO_XHIGH,
+        efforts=_EFFORTS_WITHOUT_XHIGH,
         sampling=1,
         structured=True,
         limit=128_000,
@@ -179,7 +179,7 @@ TABLE: tuple[Model, ...] = (
         family="sonnet", since=(3, 0), pdf=False, source="about-claude/models/overview, 2024-03-04"
     ),
     # Haiku
-    _today(
+    _adaptive(
         "haiku",
         (5, 5),
         "models/haiku-5-5/migration-guide, 2026-10-07",
@@ -202,7 +202,7 @@ TABLE: tuple[Model, ...] = (
     Model(
         family="haiku", since=(3, 0), pdf=False, source="about-claude/models/overview, 2024-03-13"
     ),
-    # Before there were families
+    # Models before Claude 3
     Model(
         family="",
         since=(0, 0),
@@ -220,13 +220,13 @@ _VERSION = re.compile(
 
 
 def version(model: str) -> Version | None:
-    """The generation that a name tells, if it does."""
+    """The version in a model's name; None if there is none."""
     found = _VERSION.search(model)
     return (int(found[1]), int(found[2] or 0)) if found else None
 
 
 def of(name: str) -> Model:
-    """The row for a model's name, as any platform spells it."""
+    """The row for the name of a model, in the spelling of any platform."""
     name = name.lower()
     named, own = _FAMILY.search(name), version(name)
     family = named[0] if named else ""

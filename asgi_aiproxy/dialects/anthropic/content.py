@@ -1,4 +1,7 @@
-"""Parts of messages as Anthropic's content blocks."""
+"""Writes the parts of messages as Anthropic's content blocks.
+
+https://docs.anthropic.com/en/api/messages
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ NAME = "anthropic"
 
 THOUGHTS = ("thinking", "redacted_thinking")
 _FILES_BETA = "files-api-2025-04-14"
-_BAD_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_INVALID_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _PDF = "application/pdf"
 
 
 class Notes:
-    """What is found out while a request is written: members left out, and headers it needs."""
+    """What the writers of a request collect: ignored members and required beta headers."""
 
     def __init__(self) -> None:
         self.ignored: list[str] = []
@@ -38,14 +41,14 @@ class Notes:
 
 
 class ContentWriter:
-    """Writes parts for one model."""
+    """Writes the parts of messages for one model."""
 
     def __init__(self, model: Model, notes: Notes) -> None:
         self._model = model
         self._notes = notes
 
     def blocks(self, part: Part, where: str, *, role: str) -> Iterator[dict[str, Any]]:
-        """The blocks for one part, which stands at `where`; raises APIError naming it."""
+        """The blocks of one part, whose path is `where`; raises APIError naming it."""
         match part:
             case Text(text) | Refusal(text):
                 if text.strip():
@@ -57,46 +60,46 @@ class ContentWriter:
             case Reasoning(_, {"anthropic": {"redacted": data}}):
                 yield {"type": "redacted_thinking", "data": data}
             case ToolCall(call_id, name, arguments):
-                use = {"type": "tool_use", "id": _id(call_id), "name": name}
-                made = {**use, "input": _parsing.arguments(arguments, self._notes.ignored)}
-                yield cached(made, part)
+                use = {"type": "tool_use", "id": _valid_id(call_id), "name": name}
+                block = {**use, "input": _parsing.arguments(arguments, self._notes.ignored)}
+                yield cached(block, part)
             case ToolResult():
                 yield self._result(part, where)
             case Media() if role == "assistant":
-                self._notes.ignored.append("messages[].images")  # its turns hold none
+                self._notes.ignored.append("messages[].images")  # not allowed in its turns
             case Media():
                 yield cached(self._media(part, where), part)
             case Opaque("anthropic", payload):
                 yield dict(payload)
 
     def _result(self, result: ToolResult, where: str) -> dict[str, Any]:
-        out: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(result.id)}
+        out: dict[str, Any] = {"type": "tool_result", "tool_use_id": _valid_id(result.id)}
         if all(isinstance(part, Text) for part in result.parts):
             out["content"] = "".join(part.text for part in result.parts if isinstance(part, Text))
         else:
             message = where.rpartition(".")[0]
             out["content"] = []
-            for at, part in enumerate(result.parts):
-                for block in self.blocks(part, f"{message}.content[{at}]", role="user"):
-                    block.pop("cache_control", None)  # it marks the result as a whole
+            for index, part in enumerate(result.parts):
+                for block in self.blocks(part, f"{message}.content[{index}]", role="user"):
+                    block.pop("cache_control", None)  # set on the whole result, below
                     out["content"].append(block)
         if result.error:
             out["is_error"] = True
-        marked: tuple[Part, ...] = (result, *result.parts)
-        for each in marked:
-            out = cached(out, each)
+        parts: tuple[Part, ...] = (result, *result.parts)
+        for marked in parts:
+            out = cached(out, marked)
         return out
 
     def _media(self, media: Media, where: str) -> dict[str, Any]:
         kind, source = media.kind, self._source(media, where)
         if source.get("media_type") in _IMAGES:
-            kind = "image"  # whatever its sender took it for
+            kind = "image"  # whatever was declared
         elif source["type"] in ("base64", "text"):
             kind = "document"
         if kind == "image" and not self._model.images:
-            raise invalid("This model takes no images.", where)
+            raise invalid("This model does not accept images.", where)
         if kind == "document" and source["type"] != "text" and not self._model.pdf:
-            raise invalid("This model takes no PDF documents.", where)
+            raise invalid("This model does not accept PDF documents.", where)
         out: dict[str, Any] = {"type": kind, "source": source}
         if kind == "document" and media.name:
             out["title"] = media.name
@@ -104,7 +107,7 @@ class ContentWriter:
 
     def _source(self, media: Media, where: str) -> dict[str, Any]:
         if media.kind not in ("image", "document"):
-            raise invalid(f"Anthropic's models take no {media.kind}.", where)
+            raise invalid(f"Anthropic's models do not accept {media.kind}.", where)
         if media.url:
             return {"type": "url", "url": media.url}
         if media.file:
@@ -116,8 +119,8 @@ class ContentWriter:
         kind = _media.media_type(media)
         if kind not in _IMAGES and kind != _PDF:
             raise invalid(
-                f"Anthropic's models take images as JPEG, PNG, GIF or WebP and documents as PDF or "
-                f"plain text; this is {kind or 'of an unknown type'}.",
+                f"Anthropic's models accept images as JPEG, PNG, GIF or WebP and documents as PDF "
+                f"or plain text; this one is {kind or 'of an unknown type'}.",
                 where,
                 "invalid_value",
             )
@@ -125,10 +128,10 @@ class ContentWriter:
 
 
 def cached(block: dict[str, Any], part: Any) -> dict[str, Any]:
-    """The block with the cache point that its part was marked with, if it was."""
+    """The block with the cache point of its part, if it has one."""
     mark = part.extra.get(NAME, {}).get("cache_control") if hasattr(part, "extra") else None
     return {**block, "cache_control": mark} if mark else block
 
 
-def _id(call_id: str) -> str:
-    return _BAD_ID.sub("_", call_id)
+def _valid_id(call_id: str) -> str:
+    return _INVALID_ID_CHARACTER.sub("_", call_id)

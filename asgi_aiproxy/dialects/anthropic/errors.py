@@ -39,21 +39,21 @@ _KINDS = {
 }
 
 
-# A message about a member of the request begins with its path: "messages.0.content: ...".
-_MEMBER = re.compile(r"([a-z][a-z_]*(?:\.\w+)*): ")
+# A message about a member of the request starts with its path: "messages.0.content: ...".
+_MEMBER_PATH = re.compile(r"([a-z][a-z_]*(?:\.\w+)*): ")
 
 
 def encode_error(error: APIError) -> bytes:
     """Write `{"type": "error", "error": {...}}`."""
-    said: dict[str, Any] = {"type": TYPES[error.kind], "message": error.message}
-    body: dict[str, Any] = {"type": "error", "error": said}
+    details: dict[str, Any] = {"type": TYPES[error.kind], "message": error.message}
+    body: dict[str, Any] = {"type": "error", "error": details}
     if error.request_id:
         body["request_id"] = error.request_id
     return _json.dumps(body)
 
 
 def decode_error(status: int, body: bytes) -> APIError:
-    """Read an error answer."""
+    """Read an error response."""
     answer = _parsing.parse_object(body)
     if answer is None:
         return _parsing.unparsable_response_error(status, body)
@@ -61,13 +61,13 @@ def decode_error(status: int, body: bytes) -> APIError:
 
 
 def raise_error(answer: dict[str, Any], body: bytes) -> None:
-    """Raise the error that an answer tells, though its status was 200."""
+    """Raise the error that a response with status 200 contains, if any."""
     if answer.get("type") == "error" or (answer.get("error") and "content" not in answer):
         raise decode_error(200, body)
 
 
 def read_error(found: Any, status: int, body: bytes) -> APIError:
-    """The error in an answer's or a frame's `error` member; a frame's `status` is 200."""
+    """The error in the `error` member of a response, or of a frame (then `status` is 200)."""
     error = found if isinstance(found, dict) else {}
     word = error.get("type")
     kind = _KINDS.get(word) if isinstance(word, str) else None
@@ -76,13 +76,13 @@ def read_error(found: Any, status: int, body: bytes) -> APIError:
         message = _parsing.excerpt(body)
     if kind is None or (status >= 400 and error_kind_for_status(status) is not ErrorKind.INVALID):
         kind = error_kind_for_status(status)
-    at = _MEMBER.match(message)
+    member = _MEMBER_PATH.match(message)
     return APIError(
         kind,
         message,
         status=_parsing.client_status(status, kind),
-        param=at[1]
-        if at is not None and kind in (ErrorKind.INVALID, ErrorKind.NOT_FOUND)
+        param=member[1]
+        if member is not None and kind in (ErrorKind.INVALID, ErrorKind.NOT_FOUND)
         else None,
         upstream_status=status,
         words=_parsing.words(word),

@@ -1,4 +1,9 @@
-"""Answers that pass through in Anthropic's own format."""
+"""Messages that pass through from a provider with Anthropic's API.
+
+Every byte is passed on unchanged. Frames are only parsed if they contain one of three marks (usage,
+an error, the end), or before the first content: `message_start` names model and input tokens, and
+a content block starts the response, after which the call cannot be retried elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +19,11 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
-_READ = (b'"usage"', b'"error"', b'"message_stop"')
+_MARKS = (b'"usage"', b'"error"', b'"message_stop"')
 
 
 class AnthropicNativeStream:
-    """Reads along; every byte stays as it is."""
+    """Observes a message stream without changing it."""
 
     def __init__(self) -> None:
         self.model = ""
@@ -32,13 +37,13 @@ class AnthropicNativeStream:
         return responses.decode_usage(self._counts) if self._counts else None
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
-        """These frames, up to one with usage, an error or the end."""
-        return split_before(data, _READ)
+        """Pass on frames up to one with usage, an error or the end."""
+        return split_before(data, _MARKS)
 
     def feed(self, frame: Frame) -> bytes:
-        """The frame as it came."""
+        """The frame unchanged."""
         if not frame.data.lstrip().startswith(b"{"):
-            return b""  # some send what is no event to keep the connection alive
+            return b""  # keep-alive data of some servers
         event = _json.loads(frame.data)
         match event.get("type"):
             case "message_start":
@@ -59,17 +64,17 @@ class AnthropicNativeStream:
         return frame.raw
 
     def close(self) -> bytes:
-        """Nothing, if the message was complete."""
+        """Nothing if the message was complete; otherwise raises APIError."""
         if not self.ended:
             raise _parsing.truncated_response_error("the stream ended without message_stop")
         return b""
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream."""
+        """Report an error in mid-stream."""
         return encode_frame(errors.encode_error(error), b"error")
 
     def whole(self, body: bytes) -> bytes:
-        """The body as it came."""
+        """The body unchanged."""
         answer = _parsing.parse_object(body)
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)

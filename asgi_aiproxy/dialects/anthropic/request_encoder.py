@@ -1,4 +1,7 @@
-"""Message requests: neutral words to Anthropic's."""
+"""Writes message requests: the neutral format to Anthropic's.
+
+https://docs.anthropic.com/en/api/messages
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class _Writer:
         self._notes = Notes()
         self._ignored = self._notes.ignored
         self._body: dict[str, Any] = {}
-        self._words = ""  # an instruction of ours, for want of a parameter
+        self._added_instruction = ""  # in place of a parameter that the model does not support
 
     def draft(self) -> ProviderRequest:
         request, body = self._request, self._body
@@ -56,7 +59,7 @@ class _Writer:
         if request.stop:
             body["stop_sequences"] = [stop for stop in request.stop if stop.strip()]
             if len(body["stop_sequences"]) < len(request.stop):
-                self._ignored.append("stop")  # Anthropic refuses those of white space alone
+                self._ignored.append("stop")  # Anthropic rejects stop sequences of white space
         if request.user:
             body["metadata"] = {"user_id": _user_id(request.user)}
         if request.stream:
@@ -70,16 +73,16 @@ class _Writer:
 
     def _write_conversation(self, conversation: Conversation) -> None:
         system = conversation.system
-        if self._words:
-            system = [*system, {"type": "text", "text": self._words}]
-            if self._model.preserved and conversation.thoughts:
-                # Thoughts of before these words must not be refused for them.
+        if self._added_instruction:
+            system = [*system, {"type": "text", "text": self._added_instruction}]
+            if self._model.preserved and conversation.has_thinking:
+                # Earlier thinking blocks would be rejected because of this added text.
                 if thinking.bind(self._body):
                     self._notes.betas.add(thinking.BINDING_BETA)
                 else:
-                    conversation.forget_thoughts()
+                    conversation.remove_thinking()
         turns = conversation.turns
-        if not turns:  # instructions alone are not taken, so the user says them
+        if not turns:  # a user turn is required
             if not system:
                 raise _parsing.empty_messages_error()
             turns, system = [{"role": "user", "content": system}], []
@@ -95,36 +98,40 @@ class _Writer:
             return
         mode = choice.mode if choice is not None else "auto"
         names = choice.names if choice is not None else ()
-        one = mode == "required" and len(names) == 1
-        if names and not one:
-            if self._model.preserved:  # thoughts are bound to all tools
+        forces_one_tool = mode == "required" and len(names) == 1
+        if names and not forces_one_tool:
+            if self._model.preserved:  # thinking blocks are bound to all tools
                 self._ignored.append("tool_choice")
             else:
                 tools = tuple(tool for tool in tools if tool.name in names)
         if mode == "required" and not self._model.forced:
             self._ignored.append("tool_choice")
-            mode, one = "auto", False
+            mode, forces_one_tool = "auto", False
         self._body["tools"] = [self._tool(tool) for tool in tools]
-        alone = {"disable_parallel_tool_use": True} if self._request.parallel_tools is False else {}
+        sequential = (
+            {"disable_parallel_tool_use": True} if self._request.parallel_tools is False else {}
+        )
         if mode == "none":
             self._body["tool_choice"] = {"type": "none"}
-        elif one:
-            self._body["tool_choice"] = {"type": "tool", "name": names[0], **alone}
-        elif choice is not None or alone:
-            word = "any" if mode == "required" else "auto"
-            self._body["tool_choice"] = {"type": word, **alone}
+        elif forces_one_tool:
+            self._body["tool_choice"] = {"type": "tool", "name": names[0], **sequential}
+        elif choice is not None or sequential:
+            kind = "any" if mode == "required" else "auto"
+            self._body["tool_choice"] = {"type": kind, **sequential}
 
     def _tool(self, tool: Tool) -> dict[str, Any]:
         out: dict[str, Any] = {"name": tool.name}
         if tool.description:
             out["description"] = tool.description
-        wanted = self._model.structured if tool.strict else False
-        strict = json_schema.strict(_json_schema.object_schema(tool.schema)) if wanted else None
+        wants_strict = self._model.structured if tool.strict else False
+        strict = (
+            json_schema.strict(_json_schema.object_schema(tool.schema)) if wants_strict else None
+        )
         if strict is not None:
             out["strict"] = True
             out["input_schema"], lost = strict
         else:
-            out["input_schema"], lost = json_schema.of_tool(tool.schema)
+            out["input_schema"], lost = json_schema.for_tool(tool.schema)
             self._ignored += ["tools[].function.strict"] if tool.strict else []
         self._ignored += [f"tools[].function.parameters.{name}" for name in lost]
         return cached(out, tool)
@@ -135,12 +142,14 @@ class _Writer:
             return
         strict = None
         if output.schema is None:
-            self._words = _JSON_ONLY
+            self._added_instruction = _JSON_ONLY
         else:
             strict = json_schema.strict(output.schema) if self._model.structured else None
-            self._words = _JSON_OF + _json.dumps(output.schema).decode() if strict is None else ""
+            self._added_instruction = (
+                _JSON_OF + _json.dumps(output.schema).decode() if strict is None else ""
+            )
         if strict is None:
-            self._ignored.append("response_format")  # only asked for in words
+            self._ignored.append("response_format")  # only requested in the prompt
             return
         schema, lost = strict
         self._ignored += [f"response_format.json_schema.schema.{name}" for name in lost]
@@ -151,29 +160,29 @@ class _Writer:
         if request.seed is not None:
             self._ignored.append("seed")
         for name in ("presence_penalty", "frequency_penalty"):
-            if getattr(request, name):  # nobody misses a penalty of nothing
+            if getattr(request, name):  # a penalty of 0 has no effect
                 self._ignored.append(name)
-        wishes = {
+        given = {
             n: v
             for n in ("temperature", "top_p", "top_k")
             if (v := getattr(request, n)) is not None
         }
         thinks = self._body.get("thinking", {}).get("type") in ("enabled", "adaptive")
         if not self._model.sampling or thinks:
-            # Nobody misses what it is anyway.
-            self._ignored += [n for n, v in wishes.items() if n == "top_k" or v != 1]
+            # Leaving out the default value 1 changes nothing.
+            self._ignored += [n for n, v in given.items() if n == "top_k" or v != 1]
             return
-        if wishes.get("temperature", 0) > 1:  # OpenAI's ends at 2
-            wishes["temperature"] = 1
+        if given.get("temperature", 0) > 1:  # OpenAI's ends at 2
+            given["temperature"] = 1
             self._ignored.append("temperature")
-        if {"temperature", "top_p"} <= wishes.keys() and self._model.sampling == 1:
-            del wishes["top_p"]
+        if {"temperature", "top_p"} <= given.keys() and self._model.sampling == 1:
+            del given["top_p"]
             self._ignored.append("top_p")
-        self._body.update(wishes)
+        self._body.update(given)
 
 
 def _user_id(user: str) -> str:
-    """What tells users apart. Anthropic refuses what says who they are, and wants a hash instead.
+    """A user id for Anthropic, which rejects personal data: such an id is replaced by its SHA-256.
 
     https://platform.claude.com/docs/en/api/messages (`metadata.user_id`; at most 256 characters)
     """
@@ -182,5 +191,5 @@ def _user_id(user: str) -> str:
     return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-# An address, a name, a number to call.
+# An e-mail address, a name, a telephone number.
 _PERSONAL = re.compile(r"@|[^\x21-\x7e]|^[+\d().\-/]{7,}$")

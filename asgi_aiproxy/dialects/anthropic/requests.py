@@ -1,4 +1,7 @@
-"""Message requests: Anthropic's words to neutral ones."""
+"""Reads message requests: Anthropic's format to the neutral one.
+
+https://docs.anthropic.com/en/api/messages
+"""
 
 from __future__ import annotations
 
@@ -30,36 +33,38 @@ NAME = "anthropic"
 
 def decode_request(body: bytes) -> Request:
     """Read the body of POST /v1/messages."""
-    asked = _parsing.body(schemas.messages_request, body)
+    request = _parsing.body(schemas.messages_request, body)
     raw = _json.loads(body)
     known = schemas.MessagesRequest.__struct_fields__
     rest = {k: v for k, v in raw.items() if k not in known and v is not None}
-    wanted = (asked.output_config and asked.output_config.format) or asked.output_format
-    choice = asked.tool_choice
+    output_format = (
+        request.output_config and request.output_config.format
+    ) or request.output_format
+    choice = request.tool_choice
     return Request(
-        model=asked.model,
-        messages=tuple(_conversation(asked, raw)),
-        tools=tuple(_tool(tool, at) for at, tool in enumerate(asked.tools or ())),
+        model=request.model,
+        messages=tuple(_conversation(request, raw)),
+        tools=tuple(_tool(tool, at) for at, tool in enumerate(request.tools or ())),
         tool_choice=_tool_choice(choice),
         parallel_tools=False if choice and choice.disable_parallel_tool_use else None,
-        output=Output(schema=wanted.schema or {}) if wanted else None,
-        thinking=_thinking(asked),
-        max_tokens=asked.max_tokens,
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=asked.top_k,
-        stop=tuple(asked.stop_sequences or ()),
-        user=(asked.metadata and asked.metadata.user_id) or "",
-        stream=bool(asked.stream),
+        output=Output(schema=output_format.schema or {}) if output_format else None,
+        thinking=_thinking(request),
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        stop=tuple(request.stop_sequences or ()),
+        user=(request.metadata and request.metadata.user_id) or "",
+        stream=bool(request.stream),
         extra={NAME: rest} if rest else {},
     )
 
 
-def _conversation(asked: schemas.MessagesRequest, raw: dict[str, Any]) -> Iterator[Message]:
-    if asked.system:
-        parts = _parts(asked.system, raw["system"], "system")
+def _conversation(request: schemas.MessagesRequest, raw: dict[str, Any]) -> Iterator[Message]:
+    if request.system:
+        parts = _parts(request.system, raw["system"], "system")
         yield Message("system", tuple(parts))
-    for at, message in enumerate(asked.messages):
+    for at, message in enumerate(request.messages):
         where = f"messages[{at}]"
         if message.role not in ("user", "assistant", "system"):
             raise invalid(
@@ -88,19 +93,19 @@ def _part(part: schemas.Part, raw: dict[str, Any], where: str) -> Part:
         case schemas.Part(type="tool_use", id=str(call_id), name=str(name)):
             return ToolCall(call_id, name, _json.dumps(part.input or {}).decode(), cache)
         case schemas.Part(type="tool_result", tool_use_id=str(call_id)):
-            shown = tuple(_result(part, raw, where))
-            return ToolResult(call_id, shown, error=bool(part.is_error), extra=cache)
+            results = tuple(_result(part, raw, where))
+            return ToolResult(call_id, results, error=bool(part.is_error), extra=cache)
         case schemas.Part(type="thinking", thinking=str(text)):
             signed = {NAME: {"signature": part.signature}} if part.signature else {}
             return Reasoning(text, signed)
         case schemas.Part(type="redacted_thinking", data=str(data)):
             return Reasoning("", {NAME: {"redacted": data}})
-    if part.type in _PARTS:
-        raise invalid(f"{where}: not a whole part of type '{part.type}'.", where)
+    if part.type in _KNOWN_PART_TYPES:
+        raise invalid(f"{where}: incomplete part of type '{part.type}'.", where)
     return Opaque(NAME, raw)
 
 
-_PARTS = frozenset(
+_KNOWN_PART_TYPES = frozenset(
     {"text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"}
 )
 
@@ -112,7 +117,7 @@ def _result(part: schemas.Part, raw: dict[str, Any], where: str) -> Iterator[Tex
     for at, out in enumerate(_parts(content or "", raw.get("content"), f"{where}.content")):
         if isinstance(out, Text | Media):
             yield out
-        else:  # search_result, tool_reference …: their words, at least
+        else:  # search_result, tool_reference ...: kept as JSON text
             yield Text(_json.dumps(raw["content"][at]).decode())
 
 
@@ -132,7 +137,7 @@ def _media(part: schemas.Part, where: str, extra: Any) -> Media:
         case schemas.Source(type="content", content=list(content)):
             text = "\n".join(c.get("text", "") for c in content if isinstance(c, dict))
             return Media(kind=kind, media_type="text/plain", text=text, name=name, extra=extra)
-    raise invalid(f"{where}.source: not a source of a known type.", f"{where}.source")
+    raise invalid(f"{where}.source: unknown type of source.", f"{where}.source")
 
 
 def _tool(tool: schemas.Tool, at: int) -> Tool:
@@ -163,9 +168,9 @@ def _tool_choice(choice: schemas.ToolChoice | None) -> ToolChoice | None:
     raise invalid(f"tool_choice.type: unknown type '{choice.type}'.", "tool_choice.type")
 
 
-def _thinking(asked: schemas.MessagesRequest) -> Thinking | None:
-    effort = (asked.output_config and asked.output_config.effort) or ""
-    thinking = asked.thinking
+def _thinking(request: schemas.MessagesRequest) -> Thinking | None:
+    effort = (request.output_config and request.output_config.effort) or ""
+    thinking = request.thinking
     if thinking is None:
         return Thinking(effort=effort) if effort else None
     if thinking.type == "disabled":

@@ -34,7 +34,7 @@ STOPS = {
     "tool_use": StopReason.TOOLS,
     "refusal": StopReason.FILTER,
 }
-WORDS = {
+STOP_REASONS = {
     StopReason.END: "end_turn",
     StopReason.LENGTH: "max_tokens",
     StopReason.TOOLS: "tool_use",
@@ -44,12 +44,12 @@ WORDS = {
 
 
 def stop_reason(stop: StopReason, word: str, called: bool) -> str:
-    """Anthropic's word: the vendor's own, if it is one of them."""
+    """Anthropic's stop reason; `word`, that of the provider, if it is one of them."""
     if word in STOPS or word == "pause_turn":
         return word
     if called and stop in (StopReason.END, StopReason.OTHER):
         return "tool_use"
-    return WORDS[stop]
+    return STOP_REASONS[stop]
 
 
 # ── answers ──────────────────────────────────────────────────────────────────
@@ -62,7 +62,7 @@ def decode_response(body: bytes) -> Response:
         raise _parsing.unparsable_response_error(200, body)
     errors.raise_error(answer, body)
     content = answer.get("content")
-    if isinstance(content, str):  # of some who speak Anthropic's dialect
+    if isinstance(content, str):  # from some compatible servers
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
         raise _parsing.truncated_response_error("it holds no content")
@@ -80,14 +80,14 @@ def decode_response(body: bytes) -> Response:
 
 
 def refusal_explanation(details: Any) -> str:
-    """Why the model declined, in words for the reader."""
+    """Why the model refused, as text for the user."""
     return _parsing.get_text(details, "explanation")
 
 
 def end_extra(end: Mapping[str, Any]) -> dict[str, Any]:
-    """What an end of a message says beyond its reason."""
-    own = {name: end[name] for name in ("stop_sequence", "stop_details") if end.get(name)}
-    return {NAME: own} if own else {}
+    """The extras of the end of a message: stop sequence and details."""
+    found = {name: end[name] for name in ("stop_sequence", "stop_details") if end.get(name)}
+    return {NAME: found} if found else {}
 
 
 def _block(number: int, block: dict[str, Any]) -> Block:
@@ -113,12 +113,12 @@ def arguments_text(arguments: Any) -> str:
 
 
 def decode_citations(block: Mapping[str, Any]) -> Iterator[Citation]:
-    """The sources of a block of text."""
+    """Read the citations of a text block."""
     yield from map(decode_citation, _parsing.objects(block.get("citations")))
 
 
 def decode_citation(citation: dict[str, Any]) -> Citation:
-    """A source, of the web or of a document in the conversation."""
+    """Read a citation of the web or of a document in the conversation."""
     return Citation(
         url=_parsing.get_text(citation, "url"),
         title=_parsing.get_text(citation, "title") or _parsing.get_text(citation, "document_title"),
@@ -146,7 +146,7 @@ def encode_response(response: Response, new_id: str) -> bytes:
 def encode_end(
     stop: StopReason, word: str, called: bool, refusal: str, own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Why a message ends; `own` is what Anthropic itself said of it."""
+    """Write how a message ended; `own` are Anthropic's own extras of the end, if any."""
     reason = stop_reason(stop, word, called)
     details = own.get("stop_details")
     if details is None and refusal and reason == "refusal":
@@ -181,7 +181,7 @@ def _write(block: Block) -> Iterator[dict[str, Any]]:
 
 
 def encode_citation(citation: Citation) -> dict[str, Any]:
-    """A source in the form of a web search's."""
+    """Write a citation in the form of a web search result."""
     return {
         "type": "web_search_result_location",
         "cited_text": citation.quote,
@@ -195,7 +195,7 @@ def encode_citation(citation: Citation) -> dict[str, Any]:
 
 
 def decode_usage(usage: Any) -> Usage | None:
-    """Read `usage`. Anthropic counts cache reads and writes beside the input: they are added."""
+    """Read `usage`. Anthropic does not include cached tokens in the input: they are added."""
     if not isinstance(usage, dict):
         return None
     read = _parsing.read_count(usage, "cache_read_input_tokens")

@@ -1,4 +1,4 @@
-"""The request as Anthropic documents it (POST /v1/messages), and the frames of its streams.
+"""Schemas of message requests (POST /v1/messages), and of frequent stream frames.
 
 https://docs.anthropic.com/en/api/messages
 """
@@ -23,7 +23,7 @@ class Source(Struct):
 class Part(Struct):
     type: str
     text: str | None = None
-    source: Source | str | None = None  # of a search result: where it is from
+    source: Source | str | None = None  # of a search result: its URL
     title: str | None = None
     id: str | None = None
     name: str | None = None
@@ -111,7 +111,7 @@ class InputDelta(Struct, gc=False, tag_field="type", tag="input_json_delta"):
 
 
 class ContentBlockDelta(Struct, gc=False, tag_field="type", tag="content_block_delta"):
-    """The frames of which there are hundreds in an answer; all others are read untyped."""
+    """The most frequent kind of frame. All others are parsed without a schema."""
 
     index: int
     delta: TextDelta | ThinkingDelta | InputDelta

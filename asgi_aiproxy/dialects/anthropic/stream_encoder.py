@@ -33,10 +33,9 @@ NAME = "anthropic"
 
 
 class Encoder:
-    """Events to frames of a message stream.
+    """Converts events to the frames of a message stream.
 
-    Anthropic's blocks come one after the other: what belongs to a block that is not the current one
-    waits until the current one has ended.
+    Anthropic's blocks are sequential: events of other blocks wait until the current one has ended.
     """
 
     def __init__(self, *, new_id: str) -> None:
@@ -46,10 +45,10 @@ class Encoder:
         self._number = -1
         self._around = b"", b""
         self._called = False
-        self._counted: Usage | None = None
+        self._start_usage: Usage | None = None
 
     def feed(self, event: Event) -> bytes:
-        """The frames that tell this event."""
+        """The frames for one event."""
         if type(event) is BlockDelta:
             if event.index == self._current:
                 return self._around[0] + _json.quote(event.text) + self._around[1]
@@ -67,22 +66,22 @@ class Encoder:
                 if index in self._waiting:
                     self._waiting[index].append(event)
                     return b""
-                return self._close(event) + self._next() if index == self._current else b""
+                return self._close(event) + self._flush_waiting() if index == self._current else b""
             case _:
                 return self._end(event)
 
     def run(self, index: int, texts: list[str]) -> bytes:
-        """The frames that tell more of one block."""
+        """The frames for more text of one block."""
         if index == self._current:
             return _json.quote_each(texts, *self._around)
         return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream."""
+        """Report an error in mid-stream."""
         return encode_frame(errors.encode_error(error), b"error")
 
     def _start(self, event: MessageStart) -> bytes:
-        self._counted = event.usage
+        self._start_usage = event.usage
         message: dict[str, Any] = {
             "id": event.id or self._id,
             "type": "message",
@@ -114,7 +113,7 @@ class Encoder:
             case Opaque("anthropic", payload):
                 block = dict(payload)
             case _:
-                return b""  # it has no place here, and its deltas and its end have none either
+                return b""  # not supported in this format, nor are its deltas and its end
         self._current = event.index
         self._number += 1
         kind = {"partial_json": "input_json_delta"}.get(field, f"{field}_delta")
@@ -142,8 +141,8 @@ class Encoder:
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return _frame({"type": "content_block_delta", "index": self._number, "delta": delta})
 
-    def _next(self) -> bytes:
-        """The blocks that waited, in order, up to one that is still open."""
+    def _flush_waiting(self) -> bytes:
+        """The frames of waiting blocks, in order, up to one that is still open."""
         out = b""
         while self._waiting and self._current is None:
             index = next(iter(self._waiting))
@@ -155,7 +154,7 @@ class Encoder:
         return out
 
     def _end(self, event: MessageEnd) -> bytes:
-        usage = event.usage if event.usage is not None else self._counted
+        usage = event.usage if event.usage is not None else self._start_usage
         own = event.extra.get(NAME, {})
         delta = responses.encode_end(event.stop, event.word, self._called, event.refusal, own)
         counted = responses.encode_usage(usage or Usage())

@@ -39,19 +39,22 @@ _InputDelta = schemas.InputDelta
 
 
 class Decoder:
-    """Frames of a message stream to events. Blocks are numbered anew, for not all count upwards."""
+    """Converts the frames of a message stream to events.
+
+    Blocks get new numbers, as some compatible servers reuse indexes.
+    """
 
     def __init__(self) -> None:
         self.model = ""
         self._counts: dict[str, Any] = {}
-        self._usage: Usage | None = None  # what the counts mean, once asked for
+        self._usage: Usage | None = None  # computed from the counts when requested
         self._started = self.ended = False
         self._numbers: dict[Any, int] = {}  # of the open blocks, by Anthropic's index
         self._blocks: list[Block] = []
         self._extra: dict[int, dict[str, Any]] = {}
         self._citations: dict[int, list[Citation]] = {}
         self._arguments: dict[int, list[str]] = {}
-        self._input: dict[int, str] = {}  # told whole, at the start of its block
+        self._input: dict[int, str] = {}  # sent whole at the start of its block
         self._end: dict[str, Any] = {}
 
     @property
@@ -64,20 +67,20 @@ class Decoder:
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one frame."""
         if not self._numbers:
-            return self._other(data)
+            return self._other_event(data)
         try:
             event = _decode_delta(data)
             number = self._numbers[event.index]
         except (ValueError, KeyError):
-            return self._other(data)
+            return self._other_event(data)
         delta = event.delta
         text = delta.text
         if type(delta) is _InputDelta:
-            return self._argue(number, text)
+            return self._add_input(number, text)
         return (BlockDelta(number, text),) if text else ()
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
-        """The block and the texts of pieces that are deltas of one block of words."""
+        """The block and the texts of pieces that are text or thinking deltas of one block."""
         try:
             events = _decode_deltas(b"[%b]" % b",".join(pieces))
         except (ValueError, RecursionError):
@@ -91,14 +94,14 @@ class Decoder:
         return number, texts if all(texts) else [text for text in texts if text]
 
     def close(self) -> Sequence[Event]:
-        """Nothing, if the message was complete."""
+        """Nothing if the message was complete; otherwise raises APIError."""
         if not self.ended:
             raise _parsing.truncated_response_error("the stream ended without message_stop")
         return ()
 
-    def _other(self, data: bytes) -> Sequence[Event]:
+    def _other_event(self, data: bytes) -> Sequence[Event]:
         if self.ended or not data.lstrip().startswith(b"{"):
-            return ()  # some send what is no event to keep the connection alive
+            return ()  # keep-alive data of some servers
         event = _json.loads(data)
         index = event.get("index")
         found: Sequence[Event] = ()
@@ -113,14 +116,14 @@ class Decoder:
                 found = self._close(index)
             case "message_delta":
                 self._count(event.get("usage"))
-                self._end |= _told(event.get("delta"))
+                self._end |= _non_null(event.get("delta"))
                 return ()
             case "message_stop":
                 found = self._stop()
             case kind if kind == "error" or event.get("error"):
                 raise errors.read_error(event.get("error"), 200, data)
             case _:
-                return ()  # ping, and what is new
+                return ()  # ping, and unknown events
         return found if self._started else [*self._start({}), *found]
 
     def _start(self, message: dict[str, Any]) -> Sequence[Event]:
@@ -132,7 +135,7 @@ class Decoder:
         return (MessageStart(str(message.get("id") or ""), self.model, self.usage),)
 
     def _count(self, usage: Any) -> None:
-        self._counts |= _told(usage)
+        self._counts |= _non_null(usage)
         self._usage = None
 
     def _open(self, index: Any, block: dict[str, Any]) -> Sequence[Event]:
@@ -151,7 +154,7 @@ class Decoder:
                 opened = Reasoning("", {NAME: {"redacted": data}})
             case {"type": "tool_use", "name": str(name)}:
                 opened = ToolCall(block.get("id") or f"toolu_{number}", name)
-                if block.get("input"):  # some who speak Anthropic's dialect send it whole
+                if block.get("input"):  # some compatible servers send it whole
                     self._input[number] = responses.arguments_text(block["input"])
             case _:
                 opened = Opaque(NAME, block)
@@ -178,7 +181,7 @@ class Decoder:
             } if text:
                 events.append(BlockDelta(number, text))
             case {"type": "input_json_delta", "partial_json": str(text)}:
-                events += self._argue(number, text)
+                events += self._add_input(number, text)
             case {"type": "signature_delta", "signature": str(signature)} if signature:
                 self._extra[number] = {NAME: {"signature": signature}}
             case {"type": "citations_delta", "citation": dict(citation)}:
@@ -186,8 +189,8 @@ class Decoder:
                 self._citations.setdefault(number, []).append(found)
         return events
 
-    def _argue(self, number: int, text: str) -> Sequence[Event]:
-        """More input of a tool; that of a hosted one comes with its end."""
+    def _add_input(self, number: int, text: str) -> Sequence[Event]:
+        """Add input to a tool call. Input of a hosted tool is returned with its end."""
         pieces = self._arguments.get(number)
         if pieces is None:
             pieces = self._arguments[number] = []
@@ -231,6 +234,6 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _told(value: Any) -> dict[str, Any]:
-    """The members that are not null."""
+def _non_null(value: Any) -> dict[str, Any]:
+    """The members of an object that are not null."""
     return {name: member for name, member in _object(value).items() if member is not None}

@@ -1,10 +1,10 @@
-"""How much a Claude model is to think: the caller's wish in the parameters its model takes.
+"""Writes the caller's reasoning options as parameters of a Claude model.
 
-There are three generations. Models before 4.6 take a budget in tokens, which ends before
-`max_tokens`, and not where a tool is forced or a call is answered whose thoughts are lost. Later
-ones think adaptively, with an effort (`output_config.effort`) that also holds without thinking.
-The newest think where nothing is said, and some always. What a model cannot do is reported; an
-effort is sent wherever the model takes one.
+There are three generations. Models before 4.6 take a budget in tokens, which must be below
+`max_tokens`, and cannot think if a tool is forced or a tool call lacks its thinking blocks. Later
+models think adaptively, with an effort (`output_config.effort`) that also applies without thinking.
+The newest think by default, and some always. Unsupported options are reported; an effort is sent
+whenever the model supports one.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from asgi_aiproxy.messages import Thinking
 
 _LEVELS = ("low", "medium", "high", "xhigh", "max")
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384}
-_LEAST = 1024
-_ANSWER = 4096  # tokens that the answer keeps, or a quarter of what there is
+_MIN_BUDGET = 1024
+_ANSWER_TOKENS = 4096  # reserved for the answer, but at most a quarter of `max_tokens`
 BINDING_BETA = "thinking-binding-controls-2026-08-01"
 
 
 def write(
-    body: dict[str, Any], wish: Thinking, model: Model, *, limited: bool, bare_call: bool
+    body: dict[str, Any], options: Thinking, model: Model, *, limited: bool, bare_call: bool
 ) -> list[str]:
-    """Add thinking and effort to a request's body; what could not be honoured is returned.
+    """Add thinking and effort to a request's body; returns the options that were not applied.
 
-    `limited`: `max_tokens` is the caller's own. `bare_call`: the last turn calls tools, and its
-    thoughts are lost.
+    `limited`: `max_tokens` was set by the caller. `bare_call`: the last turn has tool calls whose
+    thinking blocks are missing.
     """
-    if wish.effort == "none":
+    if options.effort == "none":
         return _off(body, model)
     if model.thinking == "none":
-        return [_name(wish)]
-    level = _level(wish, model)
+        return [_name(options)]
+    level = _level(options, model)
     forced = body.get("tool_choice", {}).get("type") in ("any", "tool")
     if model.thinking == "budget":
         allowed = not forced and not bare_call
-        budget = _budget(wish, body, model, limited=limited) if allowed else 0
-        if budget >= _LEAST:
+        budget = _budget(options, body, model, limited=limited) if allowed else 0
+        if budget >= _MIN_BUDGET:
             body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-            cut = wish.budget is not None and budget < wish.budget
-            return [_name(wish)] if cut else []
+            cut = options.budget is not None and budget < options.budget
+            return [_name(options)] if cut else []
         if not level:
-            return [_name(wish)]
+            return [_name(options)]
     elif not forced:
         body["thinking"] = {"type": "adaptive"}
-        if model.hides_thoughts and wish.summary is not False:
+        if model.hides_thoughts and options.summary is not False:
             body["thinking"]["display"] = "summarized"
     body.setdefault("output_config", {})["effort"] = level
-    exact = level == wish.effort or not (wish.effort or wish.budget is not None)
-    return [] if exact else [_name(wish)]
+    exact = level == options.effort or not (options.effort or options.budget is not None)
+    return [] if exact else [_name(options)]
 
 
 def _off(body: dict[str, Any], model: Model) -> list[str]:
@@ -59,36 +59,38 @@ def _off(body: dict[str, Any], model: Model) -> list[str]:
     if model.off:
         body["thinking"] = {"type": model.off}
         return []
-    body.setdefault("output_config", {})["effort"] = model.efforts[0]  # the least there is
+    body.setdefault("output_config", {})["effort"] = model.efforts[0]  # the lowest
     return ["reasoning_effort"]
 
 
-def _name(wish: Thinking) -> str:
-    return "reasoning_effort" if wish.effort or wish.budget is None else "thinking.budget_tokens"
+def _name(options: Thinking) -> str:
+    return (
+        "reasoning_effort" if options.effort or options.budget is None else "thinking.budget_tokens"
+    )
 
 
-def _level(wish: Thinking, model: Model) -> str:
-    """The model's nearest level, rather below than above; empty if it has none."""
-    word = wish.effort
-    if not word and wish.budget is not None:
-        word = "low" if wish.budget <= 2048 else "medium" if wish.budget <= 8192 else "high"
+def _level(options: Thinking, model: Model) -> str:
+    """The model's highest level up to the requested one; empty if it has none."""
+    word = options.effort
+    if not word and options.budget is not None:
+        word = "low" if options.budget <= 2048 else "medium" if options.budget <= 8192 else "high"
     word = {"minimal": "low", "": "high"}.get(word, word)
     wanted = _LEVELS.index(word) if word in _LEVELS else _LEVELS.index("high")
     below = [level for level in model.efforts if _LEVELS.index(level) <= wanted]
     return below[-1] if below else ""
 
 
-def _budget(wish: Thinking, body: dict[str, Any], model: Model, *, limited: bool) -> int:
-    """The tokens to think with; room for them is made if `max_tokens` is ours."""
-    budget = wish.budget if wish.budget is not None else _BUDGETS.get(wish.effort, 24576)
+def _budget(options: Thinking, body: dict[str, Any], model: Model, *, limited: bool) -> int:
+    """The thinking budget in tokens; raises `max_tokens` for it unless set by the caller."""
+    budget = options.budget if options.budget is not None else _BUDGETS.get(options.effort, 24576)
     if not limited:
-        body["max_tokens"] = min(model.limit, max(body["max_tokens"], budget + _ANSWER))
+        body["max_tokens"] = min(model.limit, max(body["max_tokens"], budget + _ANSWER_TOKENS))
     limit: int = body["max_tokens"]
-    return min(budget, limit - min(_ANSWER, limit // 4))
+    return min(budget, limit - min(_ANSWER_TOKENS, limit // 4))
 
 
 def bind(body: dict[str, Any]) -> bool:
-    """Let thoughts of before a change be dropped, not refused; tells whether that is possible.
+    """Let invalid thinking blocks be dropped instead of rejected; False if not supported.
 
     https://platform.claude.com/docs/en/build-with-claude/preserved-thinking (needs BINDING_BETA)
     """

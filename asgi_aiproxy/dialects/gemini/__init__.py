@@ -30,15 +30,15 @@ _PATH = re.compile(r"/v1(?:beta\d?|alpha)?/models/(?P<model>[^:?]+):(?P<method>[
 
 
 def new_id() -> str:
-    """An id for an answer or a call; Google gives calls none."""
+    """An id for a response or a call. Google's calls have no ids."""
     return f"call_{getrandbits(96):024x}"
 
 
 class Gemini(Dialect):
-    """Google's dialect. `new_id` is for tests that compare bytes."""
+    """Google's dialect. `new_id` is replaced by tests that compare bytes."""
 
     name: ClassVar[str] = requests.NAME
-    keepalive: ClassVar[bytes | None] = None  # its SDKs parse whatever comes
+    keepalive: ClassVar[bytes | None] = None  # its SDKs parse every line
     client_headers: ClassVar[frozenset[bytes]] = frozenset(
         {b"x-goog-api-key", b"x-goog-api-client"}
     )
@@ -60,18 +60,18 @@ class Gemini(Dialect):
         return Operation("generateContent", path, model=model, stream=stream, chat=True)
 
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
-        """The body's members; the path has told the rest."""
+        """Read the members of the body; the path has model and streaming."""
         fields = _parsing.fields(body)
         if "contents" not in fields:
             raise _parsing.missing_field_error("contents")
         return RequestSummary(operation.model, bool(operation.stream), fields)
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
-        """Read a generateContent request; model and streaming are told by its path."""
+        """Read a generateContent request; its path has model and streaming."""
         return requests.decode_request(operation, body)
 
     def encode_response(self, response: Response, request: Request) -> bytes:
-        """Write a whole answer."""
+        """Write a whole response."""
         return responses.encode_response(response, self._new_id())
 
     def encode_error(self, error: APIError) -> bytes:
@@ -79,15 +79,15 @@ class Gemini(Dialect):
         return errors.encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
-        """An error frame."""
+        """Write an error frame."""
         return encode_frame(errors.encode_error(error))
 
     def encoder(self, request: Request) -> stream_encoder.Encoder:
-        """A writer of chunks."""
+        """A new encoder of chunks."""
         return stream_encoder.Encoder(new_id=self._new_id())
 
     def model_name(self, model: str) -> str:
-        """The name without `models/`, with which Google's own lists and SDKs write it."""
+        """The name without the prefix `models/` of Google's lists and SDKs."""
         return model.removeprefix("models/")
 
     def encode_request(self, request: Request) -> ProviderRequest:
@@ -95,22 +95,22 @@ class Gemini(Dialect):
         return request_encoder.encode_request(request)
 
     def decode_response(self, body: bytes) -> Response:
-        """Read a whole answer: one chunk that is all of it."""
+        """Read a whole response, which has the shape of a single chunk."""
         answer = _parsing.parse_object(body)
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
         for candidate in _parsing.objects(answer.get("candidates")):
             if candidate.get("content") and not candidate.get("finishReason"):
-                candidate["finishReason"] = "STOP"  # without a reason it is whole all the same
+                candidate["finishReason"] = "STOP"  # complete without a reason
         decoder = self.decoder()
         return fold([*decoder.chunk(answer), *decoder.close()])
 
     def decode_error(self, status: int, body: bytes) -> APIError:
-        """Read an error answer."""
+        """Read an error response."""
         return errors.decode_error(status, body)
 
     def decoder(self) -> streams.Decoder:
-        """A reader of chunks."""
+        """A new decoder of chunks."""
         return streams.Decoder(self._new_id)
 
     def models_request(self) -> ProviderRequest:
@@ -118,7 +118,7 @@ class Gemini(Dialect):
         return ProviderRequest("/v1beta/models", {}, query="pageSize=1000")
 
     def decode_models(self, body: bytes) -> tuple[str, ...]:
-        """Read the list."""
+        """Read the list of models."""
         names = _parsing.names(body, "models", "name")
         return tuple(name.removeprefix("models/") for name in names)
 
@@ -129,12 +129,12 @@ class Gemini(Dialect):
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
-        """The request as it came, for the model's path."""
+        """The client's request, at the path of `model`."""
         query = "alt=sse" if stream else ""
         return ProviderRequest(request_encoder.path(model, stream=stream), fields, query=query)
 
-    def native_stream(self, *, usage_wanted: bool, exact: bool) -> GeminiNativeStream:
-        """A companion for an answer that passes through."""
+    def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> GeminiNativeStream:
+        """A new observer for a response that passes through."""
         return GeminiNativeStream()
 
 

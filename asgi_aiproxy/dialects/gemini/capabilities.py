@@ -1,8 +1,8 @@
-"""What each of Google's models takes: one table, read off their names.
+"""The capabilities of each of Google's models: one table, by patterns of their names.
 
-The first row whose pattern is found in a name counts. A name that tells no version
-(`gemini-flash-latest`, a tuned model's, one of tomorrow) means the newest: what a new model refuses
-an old one can do without, and everything left out is reported.
+The first row whose pattern is found in a name applies. A name without a version
+(`gemini-flash-latest`, a tuned or future model) gets the newest row: parameters that a new model
+rejects are optional for older ones, and everything left out is reported.
 
 Sources, read on 2026-11-30: ai.google.dev/gemini-api/docs/thinking (levels, budgets, models that
 cannot think), .../docs/gemini-3 (what is new), .../docs/structured-output and
@@ -24,10 +24,11 @@ Level = Literal["minimal", "low", "medium", "high"]
 class Model(FrozenStruct, frozen=True, kw_only=True):
     """One row.
 
-    `levels`: what `thinkingLevel` takes, the least first; thinking cannot be turned off then.
-    `budget`: the least and the most tokens of `thinkingBudget`. Without either it cannot think.
-    `off`: a budget of 0 turns thinking off. `both`: tools beside an output schema. `signatures`:
-    function calls must come back signed. `sampling`: temperature, top_p and top_k have an effect.
+    `levels`: values of `thinkingLevel`, lowest first; thinking cannot be disabled then. `budget`:
+    minimum and maximum of `thinkingBudget`. Without either it cannot think. `off`: a budget of 0
+    disables thinking. `both`: tools and an output schema in one request. `signatures`: function
+    calls must be sent back with their signatures.
+    `sampling`: temperature, top_p and top_k have an effect.
     `penalties`: of presence and frequency. `system`: a system instruction.
     """
 
@@ -43,11 +44,11 @@ class Model(FrozenStruct, frozen=True, kw_only=True):
 
     @property
     def thinks(self) -> bool:
-        """Whether it can be asked to think."""
+        """Whether the model supports thinking."""
         return bool(self.levels) or self.budget is not None
 
 
-_ALL: tuple[Level, ...] = ("minimal", "low", "medium", "high")
+_ALL_LEVELS: tuple[Level, ...] = ("minimal", "low", "medium", "high")
 
 ROWS = (
     Model(name=r"gemma-[123]", system=False, both=False, signatures=False),
@@ -62,11 +63,11 @@ ROWS = (
     Model(name=r"gemini-3.*(image|tts|audio)"),
     Model(name=r"gemini-3-pro", levels=("low", "high"), budget=(128, 32_768)),
     Model(name=r"gemini-3\.1-pro", levels=("low", "medium", "high"), budget=(128, 32_768)),
-    Model(name=r"gemini-3(\.1)?-flash", levels=_ALL, budget=(1, 24_576)),
-    Model(name=r"gemini-3\.5-flash-lite", levels=_ALL, sampling=False, penalties=False),
-    Model(name=r"gemini-3\.5-flash", levels=_ALL),
+    Model(name=r"gemini-3(\.1)?-flash", levels=_ALL_LEVELS, budget=(1, 24_576)),
+    Model(name=r"gemini-3\.5-flash-lite", levels=_ALL_LEVELS, sampling=False, penalties=False),
+    Model(name=r"gemini-3\.5-flash", levels=_ALL_LEVELS),
     Model(name=r"gemini-3\.5-", levels=("low", "medium", "high")),
-    Model(name=r"gemini-3\.6-flash", levels=_ALL, sampling=False, penalties=False),
+    Model(name=r"gemini-3\.6-flash", levels=_ALL_LEVELS, sampling=False, penalties=False),
     # Gemini 3.7, 3.8, and those to come.
     Model(name=r"gemini-", levels=("low", "medium", "high"), sampling=False, penalties=False),
     Model(name=r"", levels=("low", "medium", "high")),

@@ -1,7 +1,7 @@
-"""What Google takes of JSON Schema, in `responseJsonSchema` and `parametersJsonSchema`.
+"""The subset of JSON Schema that Google supports (`responseJsonSchema`, `parametersJsonSchema`).
 
-What it does not know it ignores: the model is told nothing of it. So that moves into `description`,
-where the model reads it, and is reported.
+Google ignores other keywords: the model does not see them. They move into `description`, where the
+model reads them, and are reported.
 
 Source, read 2026-11-30: ai.google.dev/api/generate-content (GenerationConfig.responseJsonSchema
 lists the keywords; `oneOf` is read as `anyOf`).
@@ -14,7 +14,7 @@ from typing import Any
 
 from asgi_aiproxy.dialects import _json_schema
 
-_LACKING = frozenset(
+_UNSUPPORTED = frozenset(
     {"pattern", "minLength", "maxLength", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
     | {"uniqueItems", "contains", "minContains", "maxContains", "minProperties", "maxProperties"}
     | {"patternProperties", "propertyNames", "dependentRequired", "dependentSchemas", "not", "if"}
@@ -26,21 +26,21 @@ _FORMATS = frozenset(
 
 
 def fit(schema: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One schema, without those within: what Google takes of it, and what it lacks."""
+    """Split one schema, without its subschemas, into supported and unsupported keywords."""
     kept: dict[str, Any] = {}
-    lacking: dict[str, Any] = {}
+    unsupported: dict[str, Any] = {}
     for name, value in schema.items():
         if name == "const" and _plain(value) and "enum" not in schema:
             kept["enum"] = [value]
         elif name == "enum" and isinstance(value, list) and all(map(_plain, value)):
             kept[name] = value
         elif name == "format":
-            (kept if value in _FORMATS else lacking)[name] = value
+            (kept if value in _FORMATS else unsupported)[name] = value
         elif name == "items" and isinstance(value, list):
-            kept["prefixItems"] = value  # as it was spelled before 2020
+            kept["prefixItems"] = value  # its name before draft 2020-12
         else:
-            (lacking if name in _LACKING else kept)[name] = value
-    return kept, lacking
+            (unsupported if name in _UNSUPPORTED else kept)[name] = value
+    return kept, unsupported
 
 
 def _plain(value: Any) -> bool:
@@ -48,6 +48,6 @@ def _plain(value: Any) -> bool:
 
 
 def adapted(schema: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The schema as Google takes it, and the keywords that it lost."""
+    """The schema with supported keywords only, and the keywords that it lost."""
     out, lost = _json_schema.adapt(schema, fit)
     return out, lost

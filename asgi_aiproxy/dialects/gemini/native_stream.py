@@ -1,4 +1,10 @@
-"""Answers that pass through in Google's own format."""
+"""Responses that pass through from a provider with Google's API.
+
+Every byte is passed on unchanged. Before the first content every chunk is parsed, later ones only
+if they contain a mark (an error, a finish or block reason). Google repeats `usageMetadata` in every
+chunk and only the last one counts: the last unparsed frames are kept and parsed when usage is read.
+The format has no final frame, so a finish reason tells that the response is complete.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +20,12 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
-_CONTENT = (b'"functionCall"', b'"inlineData"', b'"executableCode"')
-_READ = (b'"error"', b'"finishReason"', b'"blockReason"')
+_CONTENT_MARKS = (b'"functionCall"', b'"inlineData"', b'"executableCode"')
+_MARKS = (b'"error"', b'"finishReason"', b'"blockReason"')
 
 
 class GeminiNativeStream:
-    """Reads along; every byte stays as it is."""
+    """Observes a stream of chunks without changing it."""
 
     ended = False
 
@@ -28,46 +34,46 @@ class GeminiNativeStream:
         self.started = False
         self._usage: Usage | None = None
         self._done = self._answered = False
-        self._skimmed = b""  # the last frames that were not read, but tell usage
+        self._unparsed = b""  # the last unparsed frames with usage
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens known so far. Google tells them in every chunk; the last counts."""
-        for data in SSEFramer().feed(self._skimmed):
+        """The tokens known so far. Every chunk has usage; the last one counts."""
+        for data in SSEFramer().feed(self._unparsed):
             chunk = _parsing.parse_object(data) or {}
             self._usage = responses.decode_usage(chunk.get("usageMetadata")) or self._usage
-        self._skimmed = b""
+        self._unparsed = b""
         return self._usage
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
-        """These frames, up to one with an error or the end."""
-        out, rest = split_before(data, _READ)
-        if not self._answered:  # a part has a text, and a thought says that it is one
-            words = out.count(b'"text"') > out.count(b'"thought"')
-            self._answered = words or any(out.find(kind) >= 0 for kind in _CONTENT)
+        """Pass on frames up to one with an error or the end."""
+        out, rest = split_before(data, _MARKS)
+        if not self._answered:  # `thought` marks the texts that are reasoning
+            has_text = out.count(b'"text"') > out.count(b'"thought"')
+            self._answered = has_text or any(out.find(kind) >= 0 for kind in _CONTENT_MARKS)
         if out.find(b'"usageMetadata"') >= 0:
-            self._skimmed = out
+            self._unparsed = out
         return out, rest
 
     def feed(self, frame: Frame) -> bytes:
-        """The frame as it came."""
+        """The frame unchanged."""
         if not frame.data.lstrip().startswith(b"{"):
-            return b""  # some send what is no event to keep the connection alive
+            return b""  # keep-alive data of some servers
         self._read(_json.loads(frame.data))
         return frame.raw
 
     def close(self) -> bytes:
-        """Nothing, if the answer was complete."""
+        """Nothing if the response was complete; otherwise raises APIError."""
         if not self._done:
             raise _parsing.truncated_response_error("the stream ended without a finish reason")
         return b""
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream."""
+        """Report an error in mid-stream."""
         return encode_frame(errors.encode_error(error))
 
     def whole(self, body: bytes) -> bytes:
-        """The body as it came."""
+        """The body unchanged."""
         answer = _parsing.parse_object(body)
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
@@ -80,10 +86,10 @@ class GeminiNativeStream:
         self.model = chunk.get("modelVersion") or self.model
         usage = responses.decode_usage(chunk.get("usageMetadata"))
         if usage is not None:
-            self._usage, self._skimmed = usage, b""
+            self._usage, self._unparsed = usage, b""
         for candidate in chunk.get("candidates") or ():
             parts = (candidate.get("content") or {}).get("parts") or ()
-            self._answered = self._answered or any(map(_says, parts))
+            self._answered = self._answered or any(map(_is_content, parts))
             word = candidate.get("finishReason")
             if word and not self._answered and not candidate.get("index"):
                 error = responses.failed(word, _parsing.get_text(candidate, "finishMessage"))
@@ -96,6 +102,6 @@ class GeminiNativeStream:
         self.started = self.started or self._done
 
 
-def _says(part: dict[str, Any]) -> bool:
-    """Whether a part is content: no thought, nor an empty text that only carries a signature."""
+def _is_content(part: dict[str, Any]) -> bool:
+    """Whether a part is content, not reasoning or an empty text with a signature."""
     return not part.get("thought") and part.get("text") != ""

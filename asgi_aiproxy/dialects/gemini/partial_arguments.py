@@ -1,4 +1,4 @@
-"""Function arguments that arrive member by member.
+"""Function arguments that are streamed member by member.
 
 https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/function-calling#streaming-fc
 """
@@ -14,13 +14,13 @@ _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 
 
 class PartialArguments:
-    """Puts pieces, each with its JSON path, together."""
+    """Combines pieces, each with its JSON path, to one object."""
 
     def __init__(self) -> None:
         self.value: dict[str, Any] = {}
 
     def add(self, pieces: Iterable[dict[str, Any]]) -> None:
-        """Add pieces. Strings of one path are joined; anything else replaces what was there."""
+        """Add pieces. Strings with the same path are joined; other values replace earlier ones."""
         for piece in pieces:
             path = [
                 int(number) if number else name or quoted
@@ -43,11 +43,11 @@ def _put(where: Any, path: list[str | int], value: Any) -> None:
 
 
 def _place(where: Any, step: str | int, default: Any) -> str | int:
-    """The key of the member at `step`, made with `default` if it is not there."""
+    """The key of the member at `step`, created with `default` if it is missing."""
     if not isinstance(where, list):
         where.setdefault(step, default)
         return step
     if isinstance(step, int) and step < len(where):
         return step
-    where.append(default)  # members come in order
+    where.append(default)  # list items arrive in order
     return len(where) - 1

@@ -1,4 +1,4 @@
-"""OpenAI's API: chat completions, and what only passes through (embeddings, images, audio …).
+"""OpenAI's API: chat completions, and operations that only pass through (embeddings, images ...).
 
 https://platform.openai.com/docs/api-reference
 """
@@ -41,46 +41,49 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
 
-# The models that OpenAI documents for requests which name none. (It has retired the one for images,
-# and tells its callers to name one.)
-_IMAGES = "dall-e-2"
+# The default model that OpenAI documents for image requests without a model. (OpenAI has retired it
+# and now requires the name of a model.)
+_DEFAULT_IMAGE_MODEL = "dall-e-2"
 _OPERATIONS = {
     "chat.completions": Operation("chat.completions", "/chat/completions", chat=True),
     "embeddings": Operation("embeddings", "/embeddings"),
     "moderations": Operation("moderations", "/moderations", default_model="omni-moderation-latest"),
     "images.generations": Operation(
-        "images.generations", "/images/generations", default_model=_IMAGES
+        "images.generations", "/images/generations", default_model=_DEFAULT_IMAGE_MODEL
     ),
     "images.edits": Operation(
         "images.edits", "/images/edits", body="form", default_model="gpt-image-1.5"
     ),
     "images.variations": Operation(
-        "images.variations", "/images/variations", body="form", default_model=_IMAGES
+        "images.variations", "/images/variations", body="form", default_model=_DEFAULT_IMAGE_MODEL
     ),
     "audio.speech": Operation("audio.speech", "/audio/speech", raw=True),
     "audio.transcriptions": Operation("audio.transcriptions", "/audio/transcriptions", body="form"),
     "audio.translations": Operation("audio.translations", "/audio/translations", body="form"),
 }
 _POST = {"/v1" + operation.path: operation for operation in _OPERATIONS.values()}
-_TEXT = ord('"')
+_QUOTE = ord('"')
 _MODELS = Operation("models", "/models", body="none")
 
 
 def new_id() -> str:
-    """An id as OpenAI's look."""
+    """A response id in OpenAI's format."""
     return f"chatcmpl-{getrandbits(128):032x}"
 
 
 def split_provider(fields: Mapping[str, msgspec.Raw]) -> str:
-    """The caller's wish for a provider. An object in its place is OpenRouter's, and passes on."""
+    """The provider that the caller requested, if `provider` is a string.
+
+    An object is OpenRouter's own parameter: it is left in place and passed on.
+    """
     raw = fields.get("provider")
-    if raw is None or memoryview(raw)[0] != _TEXT:
+    if raw is None or memoryview(raw)[0] != _QUOTE:
         return ""
     return _parsing.member(fields, "provider", _parsing.text) or ""
 
 
 class OpenAIChat(Dialect):
-    """OpenAI's dialect. `now` and `new_id` are for tests that compare bytes."""
+    """OpenAI's chat dialect. `now` and `new_id` are replaced by tests that compare bytes."""
 
     name: ClassVar[str] = requests.NAME
     keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
@@ -93,7 +96,7 @@ class OpenAIChat(Dialect):
         self._new_id = new_id
 
     def match(self, method: str, path: str) -> Operation | None:
-        """Paths of the API reference, below `/v1`."""
+        """The operations of OpenAI's API reference, below `/v1`."""
         if method == "POST":
             return _POST.get(path)
         if method == "GET" and path == "/v1/models":
@@ -104,7 +107,7 @@ class OpenAIChat(Dialect):
         return None
 
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
-        """Read model, streaming, and the wishes for usage and provider."""
+        """Read model, streaming, and the requested usage and provider."""
         fields = _parsing.fields(body)
         if operation.chat:
             _parsing.require_list(fields, "messages")
@@ -131,11 +134,11 @@ class OpenAIChat(Dialect):
         return errors.encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
-        """An error frame."""
+        """Write an error frame."""
         return encode_frame(errors.encode_error(error))
 
     def encoder(self, request: Request) -> stream_encoder.Encoder:
-        """A writer of chunks."""
+        """A new encoder of chunks."""
         return stream_encoder.Encoder(
             usage_wanted=request.stream_usage, created=int(self._now()), new_id=self._new_id()
         )
@@ -149,11 +152,11 @@ class OpenAIChat(Dialect):
         return responses.decode_response(body)
 
     def decode_error(self, status: int, body: bytes) -> APIError:
-        """Read an error answer."""
+        """Read an error response."""
         return errors.decode_error(status, body)
 
     def decoder(self) -> streams.Decoder:
-        """A reader of chunks."""
+        """A new decoder of chunks."""
         return streams.Decoder()
 
     def models_request(self) -> ProviderRequest:
@@ -161,24 +164,24 @@ class OpenAIChat(Dialect):
         return ProviderRequest("/models", {})
 
     def decode_models(self, body: bytes) -> tuple[str, ...]:
-        """Read the list."""
+        """Read the list of models."""
         return _parsing.names(body, "data", "id")
 
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
-        """The request as it came, with the model's name and a wish for usage."""
+        """The client's request, with `model` as its model and usage always requested."""
         body: dict[str, Any] = {**fields, "model": model}
         if split_provider(fields):
-            del body["provider"]  # that was for us
+            del body["provider"]  # it selected the provider
         if stream and operation.chat:
             options = _json.loads(bytes(fields.get("stream_options", b"null")))
-            wished = options if isinstance(options, dict) else {}
-            body["stream_options"] = {**wished, "include_usage": True}
+            given = options if isinstance(options, dict) else {}
+            body["stream_options"] = {**given, "include_usage": True}
         return ProviderRequest(operation.path, body)
 
-    def native_stream(self, *, usage_wanted: bool, exact: bool) -> NativeStream:
-        """A companion for an answer that passes through."""
-        if exact:
+    def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> NativeStream:
+        """A new observer for a response that passes through."""
+        if strict_format:
             return OpenAINativeStream(usage_wanted=usage_wanted)
         return NormalizingNativeStream(usage_wanted=usage_wanted, new_id=self._new_id())

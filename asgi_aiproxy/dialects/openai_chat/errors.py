@@ -11,12 +11,12 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 
-# Not an end but a failure of the vendor, or of the one behind it (OpenRouter, Z.ai).
+# Finish reasons that report a failure of the vendor, or of the one behind it (OpenRouter, Z.ai).
 FAILED = ("error", "network_error")
 
 
-# The same if nothing of an answer came: words for failures of the vendor behind a bridge (Google's,
-# also after "function_call_filter: "), of DeepSeek, and of inference servers.
+# Finish reasons that report a failure if there is no content: those of a vendor behind a bridge
+# (Google's, also after "function_call_filter: "), of DeepSeek, and of inference servers.
 FAILED_EMPTY = frozenset(
     {"malformed_function_call", "malformed_response", "unexpected_tool_call"}
     | {"too_many_tool_calls", "missing_thought_signature", "finish_reason_unspecified", "other"}
@@ -42,7 +42,7 @@ CODES = {
     ErrorKind.OVERLOADED: "server_is_overloaded",
     ErrorKind.TIMEOUT: "timeout",
 }
-# Codes that say more than the status: the key has no money left, or is no key.
+# Codes that reject the key, whatever the status.
 _KEY_CODES = frozenset({"invalid_api_key", "account_deactivated", "billing_not_active"})
 _STREAM_KINDS = {
     "authentication_error": ErrorKind.KEY_REJECTED,
@@ -85,8 +85,8 @@ def encode_error(error: APIError) -> bytes:
 
 
 def decode_error(status: int, body: bytes) -> APIError:
-    """Read an error answer, also in the spellings of those who nearly speak OpenAI's format."""
-    # Google's imitation of OpenAI's API wraps its errors in a list.
+    """Read an error response of OpenAI or of a compatible server."""
+    # Google's OpenAI-compatible API wraps its errors in a list.
     answer = _parsing.parse_object(body.strip().removeprefix(b"[").removesuffix(b"]"))
     if answer is None:
         return _parsing.unparsable_response_error(status, body)
@@ -94,7 +94,7 @@ def decode_error(status: int, body: bytes) -> APIError:
 
 
 def raise_error(answer: dict[str, Any]) -> None:
-    """Raise the error that an answer or chunk tells, though its status was 200."""
+    """Raise the error that a response or chunk with status 200 contains, if any."""
     if answer.get("error") or (answer.get("object") == "error" and not answer.get("choices")):
         raise read_error(answer, 200)
     for choice in _parsing.objects(answer.get("choices")):
@@ -109,8 +109,8 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
         found = {**answer, "message": found} if isinstance(found, str) else answer
     code = found.get("code")
     if status == 200:
-        told = (_parsing.read_count(found, name) for name in ("code", "status", "status_code"))
-        status = next((number for number in told if 400 <= number < 600), status)
+        numbers = (_parsing.read_count(found, name) for name in ("code", "status", "status_code"))
+        status = next((number for number in numbers if 400 <= number < 600), status)
     word = code if isinstance(code, str) else None
     kind = error_kind_for_status(status) if status >= 400 else _stream_kind(word, found.get("type"))
     if word in _KEY_CODES:
@@ -118,18 +118,18 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
     message = found.get("message") or found.get("detail") or answer.get("detail")
     if not isinstance(message, str) or not message:
         message = _parsing.excerpt(_json.dumps(answer))
-    inner = found.get("metadata")
-    within = found.get("innererror")  # Azure's
+    metadata = found.get("metadata")
+    azure_error = found.get("innererror")
     words = _parsing.words(
         code,
-        within.get("code") if isinstance(within, dict) else None,
+        azure_error.get("code") if isinstance(azure_error, dict) else None,
         found.get("type"),
         found.get("status"),
     )
-    if isinstance(inner, dict) and "flagged_input" in inner:
+    if isinstance(metadata, dict) and "flagged_input" in metadata:
         words = ("moderation", *words)  # OpenRouter: the input was flagged
-    if isinstance(inner, dict) and isinstance(inner.get("raw"), str):
-        message = f"{message}: {inner['raw']}"  # OpenRouter: what the vendor behind it said
+    if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
+        message = f"{message}: {metadata['raw']}"  # OpenRouter: the message of the vendor behind it
     param = found.get("param")
     return APIError(
         kind,
@@ -150,6 +150,6 @@ def _stream_kind(code: str | None, type_: Any) -> ErrorKind:
 
 
 def raise_failure(word: Any) -> None:
-    """Raise the error of an answer without content, if its finish reason says that it failed."""
+    """Raise the error of a response without content, if its finish reason is a failure."""
     if isinstance(word, str) and word.lower().rpartition(" ")[2] in FAILED_EMPTY:
         raise _parsing.failed(word)

@@ -1,4 +1,21 @@
-"""Answers that pass through in OpenAI's own format: read along, and mended where need be."""
+"""Chat completions that pass through from a provider with the same API.
+
+The client uses OpenAI's format and so does the provider: no conversion is needed. Three things
+still are: usage must be extracted for the usage record (and removed if the client did not
+request it), errors in mid-stream must be detected, and the relay must know when content starts
+(until then the call can be retried elsewhere) and whether the response is complete.
+
+There are two implementations of `asgi_aiproxy.dialects.base.NativeStream`:
+
+- `OpenAINativeStream`, for providers that follow the format exactly. Bytes are passed on unchanged.
+  Frames are only parsed if they contain one of a few marks (usage, an error, a finish reason, the
+  end). To find these faster, the layout of the first chunk is remembered: later chunks that start
+  and end with the same bytes differ in their delta only, and need no search at all.
+- `NormalizingNativeStream`, for all others. Every chunk is parsed. A chunk of plain text that is
+  valid is passed on unchanged; any other goes through `normalize.ChunkNormalizer`, which holds back
+  finish reasons and usage until the end. If a normalized chunk equals a received one, the received
+  bytes are sent.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +39,15 @@ from asgi_aiproxy.messages import Usage
 _CR = ord("\r")
 _CHOICES = b'"choices":['
 _DONE = b"data: [DONE]\n\n"
-_HELD = 3  # so many chunks of the end are kept as they came, but one
-_NO_USAGE = b',"usage":null'  # what chunks say while usage was asked for and has not come
-# What must be read along; `"usage":null` need not.
-_COMPACT = (b'"usage":{', b'"error"', b'"finish_reason":"', b"[DONE]")
-_READ = (*_COMPACT, b'"usage": {', b'"finish_reason": "')
+_MAX_HELD_CHUNKS = 3  # received last chunks that are kept besides the current one
+_NO_USAGE = b',"usage":null'  # in chunks before the one with usage
+# Frames with one of these marks must be parsed; those with `"usage":null` need not.
+_COMPACT_MARKS = (b'"usage":{', b'"error"', b'"finish_reason":"', b"[DONE]")
+_MARKS = (*_COMPACT_MARKS, b'"usage": {', b'"finish_reason": "')
 
 
-class _Answer(msgspec.Struct):
-    """What is read of a whole answer; everything else is skipped."""
+class _ResponseFields(msgspec.Struct):
+    """The members of a whole response that are read."""
 
     model: str | None = None
     usage: UsageFields | None = None
@@ -38,101 +55,103 @@ class _Answer(msgspec.Struct):
     choices: msgspec.Raw = msgspec.Raw()
 
 
-class _Choice(msgspec.Struct):
-    """What is read of a choice in a chunk."""
+class _ChoiceFields(msgspec.Struct):
+    """The members of a choice in a chunk that are read."""
 
     finish_reason: str | None = None
     delta: dict[str, Any] | None = None
     text: str | None = None
     error: Any = None
-    usage: UsageFields | None = None  # Moonshot's place for it
+    usage: UsageFields | None = None  # here at Moonshot
 
-    def says(self) -> bool:
-        """Whether it holds content, or at least its end."""
+    def has_content(self) -> bool:
+        """Whether it has content or a finish reason."""
         if self.finish_reason or self.text:
             return True
         delta = self.delta
         return delta is not None and any(v for name, v in delta.items() if name != "role")
 
 
-class _Groq(msgspec.Struct):
+class _GroqFields(msgspec.Struct):
     usage: UsageFields | None = None
 
 
-class _Chunk(msgspec.Struct):
-    """What is read of a chunk."""
+class _ChunkFields(msgspec.Struct):
+    """The members of a chunk that are read."""
 
     model: str | None = None
     object: str | None = None
-    choices: list[_Choice] | None = None
+    choices: list[_ChoiceFields] | None = None
     usage: UsageFields | None = None
-    x_groq: _Groq | None = None
+    x_groq: _GroqFields | None = None
     error: Any = None
 
-    def told(self) -> UsageFields | None:
-        """The usage, wherever it is."""
+    def usage_fields(self) -> UsageFields | None:
+        """The usage, wherever the vendor puts it."""
         if self.usage is not None:
             return self.usage
         if self.x_groq is not None and self.x_groq.usage is not None:
             return self.x_groq.usage
-        return next((each.usage for each in self.choices or () if each.usage is not None), None)
+        return next(
+            (choice.usage for choice in self.choices or () if choice.usage is not None), None
+        )
 
 
-_chunk = msgspec.json.Decoder(_Chunk).decode
-_answer = msgspec.json.Decoder(_Answer).decode
+_decode_chunk = msgspec.json.Decoder(_ChunkFields).decode
+_decode_response = msgspec.json.Decoder(_ResponseFields).decode
 _decode_plain = schemas.plain_chunk.decode
 
 
 def openai_usage(body: bytes) -> tuple[str, Usage | None]:
-    """Model and usage of an answer that may be of any kind; empty if it does not tell."""
+    """Model and usage of a whole response of any operation; empty and None if not given."""
     try:
-        return _told(body)[:2]
+        return _read_response(body)[:2]
     except ValueError:
         return "", None
 
 
-def _told(body: bytes) -> tuple[str, Usage | None, Any, bool]:
-    """Model, usage and error of a whole answer, and whether there is any choice.
+def _read_response(body: bytes) -> tuple[str, Usage | None, Any, bool]:
+    """Model, usage and error of a whole response, and whether it has choices.
 
-    Raises ValueError on what is no JSON object.
+    Raises ValueError if it is not a JSON object.
     """
     try:
-        answer = _answer(body)
+        answer = _decode_response(body)
     except (ValueError, RecursionError):
         other = _parsing.parse_object(body)
         if other is None:
-            raise _json.NotJSONError("it is no object") from None
+            raise _json.NotJSONError("it is not an object") from None
         usage = decode_usage(other.get("usage"))
         model = str(other.get("model") or "")
         return model, usage, other.get("error"), bool(other.get("choices"))
     usage = to_usage(answer.usage) if answer.usage is not None else None
-    return answer.model or "", usage, answer.error, _some(answer.choices)
+    return answer.model or "", usage, answer.error, _has_choices(answer.choices)
 
 
-def _some(choices: msgspec.Raw) -> bool:
+def _has_choices(choices: msgspec.Raw) -> bool:
     return bytes(memoryview(choices)[:5]) not in (b"", b"[]", b"null")
 
 
-def _chunk_in(data: bytes) -> _Chunk | None:
-    """A chunk; None for what some relays send to keep alive. Raises the error it tells of."""
+def _parse_chunk(data: bytes) -> _ChunkFields | None:
+    """A chunk; None for keep-alive data of relays. Raises the error that the chunk reports."""
     try:
-        chunk = _chunk(data)
+        chunk = _decode_chunk(data)
     except (ValueError, RecursionError):
-        return _odd_chunk(data)
+        return _parse_unusual_chunk(data)
     failed = chunk.error or chunk.object == "error"
     for choice in chunk.choices or ():
         failed = failed or choice.error or choice.finish_reason in errors.FAILED
-    return _odd_chunk(data) if failed else chunk
+    return _parse_unusual_chunk(data) if failed else chunk
 
 
-def _odd_chunk(data: bytes) -> _Chunk | None:
-    """The same from what is written in another way than documented."""
+def _parse_unusual_chunk(data: bytes) -> _ChunkFields | None:
+    """The same for a chunk that is not written as documented."""
     chunk = normalize.parse_chunk(data)
     if chunk is None:
         return None
     errors.raise_error(chunk)
     choices = [
-        _Choice(
+        _ChoiceFields(
             str(choice.get("finish_reason") or ""),
             delta if isinstance(delta := choice.get("delta"), dict) else None,
             str(choice.get("text") or ""),
@@ -145,14 +164,15 @@ def _odd_chunk(data: bytes) -> _Chunk | None:
         groq if isinstance(groq, dict) else {},
         *_parsing.objects(chunk.get("choices")),
     )
-    usage = next((told for each in places if (told := read_usage(each.get("usage")))), None)
-    return _Chunk(str(chunk.get("model") or ""), choices=choices, usage=usage)
+    found = (read_usage(place.get("usage")) for place in places)
+    usage = next((fields for fields in found if fields), None)
+    return _ChunkFields(str(chunk.get("model") or ""), choices=choices, usage=usage)
 
 
 class OpenAINativeStream:
-    """For providers that speak the format without slips: the bytes stay as they are.
+    """For providers that follow the format exactly: bytes are passed on unchanged.
 
-    One thing is taken out: usage, if the client did not ask for it.
+    Only usage is removed, if the client did not request it.
     """
 
     def __init__(self, *, usage_wanted: bool) -> None:
@@ -162,13 +182,13 @@ class OpenAINativeStream:
         self.started = False
         self._finished = False
         self.ended = False
-        self._marks: tuple[bytes, ...] = _READ
-        # How chunks begin and end that need not be read, once one was seen.
+        self._marks: tuple[bytes, ...] = _MARKS
+        # First and last bytes of chunks that need not be parsed; set from the first such chunk.
         self._head = self._tail = b""
-        self._short = b""  # what the client gets in its place
+        self._tail_without_usage = b""  # sent instead, if the client did not request usage
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
-        """These frames, up to one with usage, an error, a finish reason or the end."""
+        """Pass on frames up to one with usage, an error, a finish reason or the end."""
         plain = b""
         tail = self._tail
         if tail:
@@ -178,8 +198,10 @@ class OpenAINativeStream:
                 and data.find(b"\n\n") == len(data) - 2
                 and _CR not in data
             ):
-                return (data if self._usage_wanted else data[: -len(tail)] + self._short), b""
-            plain, data = self._alike(data)
+                return (
+                    data if self._usage_wanted else data[: -len(tail)] + self._tail_without_usage
+                ), b""
+            plain, data = self._split_similar(data)
             if not data:
                 return plain, data
         if not self._usage_wanted:
@@ -187,88 +209,88 @@ class OpenAINativeStream:
         more, rest = split_before(data, self._marks)
         return plain + more, rest
 
-    def _alike(self, data: bytes) -> tuple[bytes, bytes]:
-        """The frames that are all like the one that was read, and those behind the last of them.
+    def _split_similar(self, data: bytes) -> tuple[bytes, bytes]:
+        """The leading frames with the remembered layout, and the rest.
 
-        To search a burst for one thing that each frame has is several times faster than to search
-        it for all that none has.
+        Splitting many frames at one substring that each of them contains is several times faster
+        than searching them for several marks that none contains.
         """
         tail = self._tail
         end = data.rfind(tail) + len(tail)
-        alike, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
-        if end < len(tail) or _CR in alike:  # some end in another way
+        similar, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
+        if end < len(tail) or _CR in similar:  # another layout, or other line ends
             return b"", data
-        head, parts = self._head, alike.split(tail)
+        head, parts = self._head, similar.split(tail)
         begun = [True for part in parts if part.startswith(head)]
-        if not len(begun) == alike.count(b"\n\n") == len(parts) - 1:
+        if not len(begun) == similar.count(b"\n\n") == len(parts) - 1:
             return b"", data
-        return (alike if self._usage_wanted else self._short.join(parts)), rest
+        return (similar if self._usage_wanted else self._tail_without_usage.join(parts)), rest
 
     def feed(self, frame: Frame) -> bytes:
-        """The frame as it came, unless it is the usage nobody asked for."""
+        """The frame unchanged, unless it is usage that the client did not request."""
         data = frame.data
         if data.strip() == b"[DONE]":
             self.ended = True
             return frame.raw
         raw = frame.raw if self._usage_wanted else frame.raw.replace(_NO_USAGE, b"")
-        chunk = _chunk_in(data)
+        chunk = _parse_chunk(data)
         if chunk is None:
             return b""
         self.model = self.model or chunk.model or ""
-        told = chunk.told()
-        if told is not None:
-            self.usage = to_usage(told)
+        fields = chunk.usage_fields()
+        if fields is not None:
+            self.usage = to_usage(fields)
             if not self._usage_wanted and not chunk.choices:
                 return b""
         for choice in chunk.choices or ():
             self._finished |= bool(choice.finish_reason)
-            self.started = self.started or choice.says()
+            self.started = self.started or choice.has_content()
         if not self._tail:
-            self._learn(frame)
+            self._remember_layout(frame)
         return raw
 
-    def _learn(self, frame: Frame) -> None:
-        """See how this provider writes its chunks."""
-        if frame.data.find(_CHOICES) >= 0:  # who writes so writes no spaces
-            self._marks = _COMPACT
+    def _remember_layout(self, frame: Frame) -> None:
+        """Remember how this provider writes its chunks."""
+        if frame.data.find(_CHOICES) >= 0:  # this provider writes JSON without spaces
+            self._marks = _COMPACT_MARKS
         raw = frame.raw
-        begins, ends = raw.find(_CHOICES), raw.find(b'"finish_reason":null}]')
-        if raw.endswith(b"}\n\n") and 0 < begins < ends and raw.find(b'"usage"', 0, begins) < 0:
-            self._head, self._tail = raw[: begins + len(_CHOICES)], raw[ends:]
-            self._short = self._tail.replace(_NO_USAGE, b"")
+        start, end = raw.find(_CHOICES), raw.find(b'"finish_reason":null}]')
+        if raw.endswith(b"}\n\n") and 0 < start < end and raw.find(b'"usage"', 0, start) < 0:
+            self._head, self._tail = raw[: start + len(_CHOICES)], raw[end:]
+            self._tail_without_usage = self._tail.replace(_NO_USAGE, b"")
 
     def close(self) -> bytes:
-        """Nothing, if the answer was complete. A missing `[DONE]` is made good."""
+        """Nothing if the response was complete, or a missing `[DONE]`."""
         if not self._finished and not (self.ended and self.started):
             raise _parsing.truncated_response_error("the stream ended without a finish reason")
         return b"" if self.ended else _DONE
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream; no `[DONE]` follows."""
+        """Report an error in mid-stream; no `[DONE]` follows."""
         return encode_frame(errors.encode_error(error))
 
     def whole(self, body: bytes) -> bytes:
-        """The body as it came."""
+        """The body unchanged."""
         try:
-            self.model, self.usage, failed, answered = _told(body)
+            self.model, self.usage, failed, has_choices = _read_response(body)
         except ValueError as error:
             raise _parsing.unparsable_response_error(200, body) from error
-        if failed or not answered:
+        if failed or not has_choices:
             raise errors.decode_error(200, body)
         return body
 
 
 class NormalizingNativeStream:
-    """For providers that nearly speak the format: every chunk is read and put right."""
+    """For other providers: every chunk is parsed and normalized."""
 
     def __init__(self, *, usage_wanted: bool, new_id: str) -> None:
         self._usage_wanted = usage_wanted
         self._new_id = new_id
         self._chunks = normalize.ChunkNormalizer(new_id, usage_null=usage_wanted)
-        self._held: list[bytes] = []  # chunks that wait for the end
+        self._held: list[bytes] = []  # received chunks that are sent at the end
         self._usage: Usage | None = None
         self._model = ""
-        self._answered = False  # more than thoughts
+        self._answered = False  # content besides reasoning was received
         self.started = False
         self.ended = False
 
@@ -279,23 +301,23 @@ class NormalizingNativeStream:
 
     @property
     def model(self) -> str:
-        """The model that answers."""
+        """The model named in the response; empty until known."""
         return self._model or str((self._chunks.head or {}).get("model", ""))
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
-        """One chunk that is right; all others are read frame by frame."""
+        """Pass on a single valid chunk; all others are parsed frame by frame."""
         if data.startswith(b"data: ") and data.endswith(b"\n\n"):
-            right = self._as_it_is(data[6:-2])
-            if right is not None:
-                return right, b""
+            unchanged = self._if_valid(data[6:-2])
+            if unchanged is not None:
+                return unchanged, b""
         return b"", data
 
     def feed(self, frame: Frame) -> bytes:
-        """The chunk put right."""
+        """The normalized chunk."""
         if self.started:
-            right = self._as_it_is(frame.data)
-            if right is not None:
-                return right
+            unchanged = self._if_valid(frame.data)
+            if unchanged is not None:
+                return unchanged
         if frame.data.strip() == b"[DONE]":
             if self.started:
                 self._chunks.done()
@@ -305,17 +327,17 @@ class NormalizingNativeStream:
         if chunk is None or self.ended:
             return b""
         errors.raise_error(chunk)
-        mended = self._chunks.chunk(chunk)
-        if mended is None:
-            self._held = [*self._held[-_HELD:], data]
+        normalized = self._chunks.chunk(chunk)
+        if normalized is None:
+            self._held = [*self._held[-_MAX_HELD_CHUNKS:], data]
             return b""
-        self.started = self.started or any(map(_says, mended["choices"]))
+        self.started = self.started or any(map(_has_content, normalized["choices"]))
         if not self._answered:
-            self._answered = any(responses.answers(c["delta"]) for c in mended["choices"])
-        return _written(mended, [data])
+            self._answered = any(responses.answers(c["delta"]) for c in normalized["choices"])
+        return _encode_chunk(normalized, [data])
 
-    def _as_it_is(self, data: bytes) -> bytes | None:
-        """The chunk, if it holds nothing but words or thoughts and is right."""
+    def _if_valid(self, data: bytes) -> bytes | None:
+        """The frame of a valid chunk that contains only text or reasoning; else None."""
         if self.ended:
             return None
         try:
@@ -335,7 +357,7 @@ class NormalizingNativeStream:
         return b"data: " + (data if self._usage_wanted else bare) + b"\n\n"
 
     def close(self) -> bytes:
-        """The finish reasons, usage and `[DONE]`, if they were not told before."""
+        """The finish reasons, usage and `[DONE]`, unless already sent."""
         if self.ended:
             return b""
         if self._chunks.finish(0) is None:
@@ -344,14 +366,14 @@ class NormalizingNativeStream:
             self._chunks.check()
         self.started = self.ended = True
         last = self._chunks.end(usage_wanted=self._usage_wanted)
-        return b"".join([_written(chunk, self._held) for chunk in last]) + _DONE
+        return b"".join([_encode_chunk(chunk, self._held) for chunk in last]) + _DONE
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream; no `[DONE]` follows."""
+        """Report an error in mid-stream; no `[DONE]` follows."""
         return encode_frame(errors.encode_error(error))
 
     def whole(self, body: bytes) -> bytes:
-        """The body put right; as it came, if nothing was wrong."""
+        """The normalized body; unchanged if it was valid."""
         answer = _parsing.parse_object(body)
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
@@ -369,28 +391,28 @@ class NormalizingNativeStream:
         return body
 
 
-def _written(chunk: dict[str, Any], given: list[bytes]) -> bytes:
-    """A chunk as it goes out: as it came, if it is still one of those given."""
-    for data in given:
+def _encode_chunk(chunk: dict[str, Any], received: list[bytes]) -> bytes:
+    """The frame of a chunk; the received bytes if it equals one of the received chunks."""
+    for data in received:
         if data.find(b"\n") < 0:
-            told = _json.loads(data)
+            original = _json.loads(data)
             if (
-                told == chunk
-                and type(told["created"]) is int
-                and all(map(_counted, told["choices"]))
+                original == chunk
+                and type(original["created"]) is int
+                and all(map(_has_integer_indexes, original["choices"]))
             ):
                 return b"data: " + data + b"\n\n"
     return b"data: " + _json.dumps(chunk) + b"\n\n"
 
 
-def _counted(choice: dict[str, Any]) -> bool:
-    """Whether a choice and its calls are numbered by integers. (To Python 1.0 and true equal 1.)"""
+def _has_integer_indexes(choice: dict[str, Any]) -> bool:
+    """Whether the indexes of a choice and its calls are integers. (1.0 and True equal 1.)"""
     calls = choice["delta"].get("tool_calls") or ()
-    return all(type(numbered["index"]) is int for numbered in (choice, *calls))
+    return all(type(item["index"]) is int for item in (choice, *calls))
 
 
-def _says(choice: dict[str, Any]) -> bool:
-    """Whether a choice holds content, or at least its end."""
+def _has_content(choice: dict[str, Any]) -> bool:
+    """Whether a choice has content or a finish reason."""
     delta = choice.get("delta")
     return bool(choice.get("finish_reason") or choice.get("text")) or (
         isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")

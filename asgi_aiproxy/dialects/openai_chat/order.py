@@ -1,12 +1,12 @@
-"""How the order of an answer's blocks travels through a chat message.
+"""Keeps the order of a response's blocks in a chat message.
 
-A chat message has one text and one list of calls; vendors' answers are lists of blocks: thoughts,
-text, a call, more thoughts, more text. Some vendors want their blocks back in exactly that order
-(Claude's preserved thinking answers 400 to any other). So an answer whose order a chat message
-would lose carries one more member of `reasoning_details`, which clients send back unchanged: a
-token for each block, with the length of its text in characters. If what comes back does not fit
-the tokens (an edited text, a dropped detail), the usual order is taken: thoughts, text, pictures,
-calls.
+A chat message has one text and one list of tool calls. Responses of other vendors are lists of
+blocks: reasoning, text, a call, more reasoning, more text. Some vendors require their blocks
+back in exactly that order (Claude with preserved thinking answers 400 to any other). A response
+whose order a chat message would lose gets one more member of `reasoning_details`, which
+clients send back unchanged. It holds one token per block, with the length of its text in
+characters. If the replayed message does not match (an edited text, a dropped detail), the
+default order is used: reasoning, text, images, calls.
 """
 
 from __future__ import annotations
@@ -20,94 +20,97 @@ from asgi_aiproxy.messages import Block, Extra, Media, Opaque, Reasoning, Text, 
 
 FORMAT = "aiproxy-order-v1"
 
-# r: thoughts; e: thoughts of which there is nothing but Gemini's signature; t, s: a text, and one
-# that Gemini signed (it may be empty), each with its length; i: a picture; c: a call.
+# r: reasoning; e: reasoning with Gemini's signature but no text; t: a text with its length; s: the
+# same, signed by Gemini (it may be empty); i: an image; c: a tool call.
 _TOKENS = re.compile(r"(?:[reic]|[ts]\d{1,9})(?: (?:[reic]|[ts]\d{1,9}))*")
-# What a chat message says without help.
-_USUAL = re.compile(r"r*(?:[ts]\d*)?i*c*")
+# The order that a chat message can represent without tokens.
+_DEFAULT_ORDER = re.compile(r"r*(?:[ts]\d*)?i*c*")
 
 
 class BlockOrder:
-    """Notes the blocks of one answer as they begin and end."""
+    """Records the order of the blocks of one response."""
 
     def __init__(self) -> None:
-        self._tokens: dict[int, str] = {}  # by index of the block, in the order of beginning
-        self._text: int | None = None  # the text that is open
-        self._known = True
+        self._tokens: dict[int, str] = {}  # by index of the block, in the order of their start
+        self._open_text: int | None = None
+        self._is_sequential = True
 
     def begin(self, index: int, block: Block) -> None:
-        """A block begins."""
-        picture = isinstance(block, Media) and block.kind == "image"
-        self._tokens[index] = "c" if isinstance(block, ToolCall) else "i" if picture else ""
+        """A block starts."""
+        is_image = isinstance(block, Media) and block.kind == "image"
+        self._tokens[index] = "c" if isinstance(block, ToolCall) else "i" if is_image else ""
         if isinstance(block, Text):
-            self._known = self._known and self._text is None  # texts that mix have no order
-            self._text = index
+            # The order of interleaved texts cannot be recorded.
+            self._is_sequential = self._is_sequential and self._open_text is None
+            self._open_text = index
 
     def end(self, index: int, block: Block, text: str, details: Sequence[dict[str, Any]]) -> None:
-        """A block is complete; `details` are the `reasoning_details` that it got."""
+        """A block is complete; `details` are its `reasoning_details`."""
         if isinstance(block, Text):
-            self._text = None
+            self._open_text = None
             self._tokens[index] = f"s{len(text)}" if details else f"t{len(text)}" if text else ""
         elif isinstance(block, Opaque) and details:
             self._tokens[index] = "e" if block.payload.get("thought") else "s0"
         elif isinstance(block, Reasoning) and details:
-            bare = details[0].get("format") == reasoning.GEMINI and "text" not in details[0]
-            self._tokens[index] = "e" if bare else "r"
+            is_signature_only = (
+                details[0].get("format") == reasoning.GEMINI and "text" not in details[0]
+            )
+            self._tokens[index] = "e" if is_signature_only else "r"
 
     def details(self) -> list[dict[str, Any]]:
-        """The member of `reasoning_details` for this order; none if it is the usual one."""
+        """The member of `reasoning_details` with this order; empty if it is the default order."""
         tokens = [token for token in self._tokens.values() if token]
-        if not self._known or _USUAL.fullmatch("".join(tokens)):
+        if not self._is_sequential or _DEFAULT_ORDER.fullmatch("".join(tokens)):
             return []
         return [{"type": "reasoning.encrypted", "data": " ".join(tokens), "format": FORMAT}]
 
 
 def restore(
     message: schemas.Message,
-    said: Sequence[Block],
+    content: Sequence[Block],
     images: Sequence[Media],
     calls: Sequence[ToolCall],
 ) -> list[Block] | None:
-    """The blocks of a replayed answer in their order; None if it is not known, or does not fit.
+    """The blocks of a replayed response in their original order.
 
-    `said` are the parts of its content.
+    None if the order is not recorded or does not match. `content` are the parts of its `content`.
     """
     details = message.reasoning_details or ()
     data = next((d.data for d in details if d.format == FORMAT), None)
     if not data or not _TOKENS.fullmatch(data):
         return None
-    texts = [part for part in said if isinstance(part, Text)]
-    thoughts = [reasoning.thought(detail) for detail in details if detail.format != FORMAT]
+    texts = [part for part in content if isinstance(part, Text)]
+    signed_blocks = [reasoning.read_detail(detail) for detail in details if detail.format != FORMAT]
     tokens = data.split(" ")
     text = "".join(part.text for part in texts)
     lengths = sum(int(token[1:]) for token in tokens if token[0] in "ts")
-    fits = (
-        len(texts) == len(said)
+    matches = (
+        len(texts) == len(content)
         and lengths == len(text)
-        and sum(token[0] in "res" for token in tokens) == len(thoughts)
+        and sum(token[0] in "res" for token in tokens) == len(signed_blocks)
         and tokens.count("i") == len(images)
         and tokens.count("c") == len(calls)
     )
-    if not fits:
+    if not matches:
         return None
-    marks: Extra = {}
+    text_extra: Extra = {}
     for part in texts:
-        marks = merge(marks, part.extra)
-    signed, pictures, called = iter(thoughts), iter(images), iter(calls)
+        text_extra = merge(text_extra, part.extra)
+    next_signed, next_image, next_call = iter(signed_blocks), iter(images), iter(calls)
     out: list[Block] = []
-    at = 0
+    position = 0
     for token in tokens:
         match token[0]:
             case "t" | "s" as kind:
-                end = at + int(token[1:])
-                extra = next(signed).extra if kind == "s" else {}
-                extra = merge(extra, marks) if end == len(text) else extra
-                out.append(Text(text[at:end], (), extra))
-                at = end
+                end = position + int(token[1:])
+                extra = next(next_signed).extra if kind == "s" else {}
+                extra = merge(extra, text_extra) if end == len(text) else extra
+                out.append(Text(text[position:end], (), extra))
+                position = end
             case "i":
-                out.append(next(pictures))
+                out.append(next(next_image))
             case "c":
-                out.append(next(called))
+                out.append(next(next_call))
             case _:
-                out.append(next(signed))
+                out.append(next(next_signed))
     return out

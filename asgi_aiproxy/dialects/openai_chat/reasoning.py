@@ -1,8 +1,8 @@
-"""How thoughts and their signatures travel through OpenAI's format, which has no place for them.
+"""Reasoning and its signatures in OpenAI's chat format, which has no members for them.
 
-Answers carry the text as `reasoning_content` (DeepSeek's word, the most widely read) and, where the
-vendor signed it, `reasoning_details` in OpenRouter's form, which clients send back unchanged:
-https://openrouter.ai/docs/use-cases/reasoning-tokens. Gemini's signature of a tool call travels as
+Responses carry the text as `reasoning_content` (DeepSeek's name, the most widely supported) and, if
+the vendor signed it, `reasoning_details` in OpenRouter's format, which clients send back unchanged:
+https://openrouter.ai/docs/use-cases/reasoning-tokens. Gemini's signature of a tool call is sent as
 `extra_content.google.thought_signature`, as in Google's own OpenAI-compatible API.
 """
 
@@ -21,22 +21,22 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 def reasoning_details(text: str, extra: Extra) -> list[dict[str, Any]]:
-    """The `reasoning_details` for one block of thoughts; empty if nobody signed it."""
+    """The `reasoning_details` of one reasoning block; empty if it has no signature."""
     redacted = extra.get("anthropic", {}).get("redacted")
     if redacted:
         return [{"type": "reasoning.encrypted", "data": redacted, "format": ANTHROPIC}]
     for vendor, form in (("anthropic", ANTHROPIC), ("gemini", GEMINI)):
         signature = extra.get(vendor, {}).get("signature")
         if signature and (text or vendor == "anthropic"):
-            words = {"type": "reasoning.text", "text": text}
-            return [{**words, "signature": signature, "format": form}]
+            detail = {"type": "reasoning.text", "text": text}
+            return [{**detail, "signature": signature, "format": form}]
         if signature:
             return [{"type": "reasoning.encrypted", "data": signature, "format": form}]
     return []
 
 
-def proof(block: Opaque) -> list[dict[str, Any]]:
-    """The same for one of Gemini's parts that holds nothing but a signature."""
+def signature_details(block: Opaque) -> list[dict[str, Any]]:
+    """The `reasoning_details` of a part of Gemini's that holds only a signature."""
     match block:
         case Opaque("gemini", {"text": "", "thoughtSignature": str(found)}) if found:
             return reasoning_details("", {"gemini": {"signature": found}})
@@ -44,25 +44,28 @@ def proof(block: Opaque) -> list[dict[str, Any]]:
 
 
 def read_reasoning(
-    message: schemas.Message, said: list[Block], calls: list[ToolCall]
+    message: schemas.Message, content: list[Block], calls: list[ToolCall]
 ) -> Iterator[Reasoning]:
-    """The thoughts of a replayed message; signatures of text and calls are put back in place."""
+    """The reasoning of a replayed message.
+
+    Signatures that belong to the text or to calls are restored in `content` and `calls`, in place.
+    """
     plain = message.reasoning_content or message.reasoning or ""
     blocks: list[Reasoning] = []
     for detail in message.reasoning_details or ():
         if detail.format == GEMINI and detail.data:
-            _sign(detail, said, calls)
+            _restore_signature(detail, content, calls)
             continue
-        block = thought(detail)
+        block = read_detail(detail)
         if not block.text and not block.extra:
             continue
         if blocks and not blocks[-1].extra and not detail.data:
-            # one block in pieces, as a stream was collected
+            # one block in pieces, as collected from a stream
             block = Reasoning(blocks.pop().text + block.text, block.extra)
         blocks.append(block)
     if plain and not any(block.text for block in blocks):
-        # The words stand beside the details: they are those of the one block that is signed.
-        signed = [at for at, b in enumerate(blocks) if "signature" in b.extra.get("anthropic", {})]
+        # The text is not in the details: it belongs to the only block that is signed.
+        signed = [i for i, b in enumerate(blocks) if "signature" in b.extra.get("anthropic", {})]
         if len(signed) == 1:
             blocks[signed[0]] = Reasoning(plain, blocks[signed[0]].extra)
         else:
@@ -70,8 +73,8 @@ def read_reasoning(
     return iter(blocks)
 
 
-def thought(detail: schemas.Detail) -> Reasoning:
-    """The thoughts that one member of `reasoning_details` tells."""
+def read_detail(detail: schemas.Detail) -> Reasoning:
+    """The reasoning block of one member of `reasoning_details`."""
     if detail.data and detail.format == GEMINI:
         return Reasoning("", {"gemini": {"signature": detail.data}})
     if detail.data and detail.format == ANTHROPIC and detail.type == "reasoning.encrypted":
@@ -81,19 +84,19 @@ def thought(detail: schemas.Detail) -> Reasoning:
     return Reasoning(detail.text or detail.summary or "", extra)
 
 
-def _sign(detail: schemas.Detail, said: list[Block], calls: list[ToolCall]) -> None:
-    """Give a signature back to the call it names, to the words, or to a text without any."""
+def _restore_signature(detail: schemas.Detail, content: list[Block], calls: list[ToolCall]) -> None:
+    """Restore a signature on the call with its id, else on the last text, else on an empty text."""
     extra = {"gemini": {"signature": detail.data}}
-    for at, call in enumerate(calls):
+    for index, call in enumerate(calls):
         if detail.id == call.id:
-            calls[at] = ToolCall(call.id, call.name, call.arguments, extra)
+            calls[index] = ToolCall(call.id, call.name, call.arguments, extra)
             return
-    for at in range(len(said) - 1, -1, -1):
-        block = said[at]
+    for index in range(len(content) - 1, -1, -1):
+        block = content[index]
         if isinstance(block, Text):
-            said[at] = Text(block.text, block.citations, {**block.extra, **extra})
+            content[index] = Text(block.text, block.citations, {**block.extra, **extra})
             return
-    said.append(Text("", extra=extra))
+    content.append(Text("", extra=extra))
 
 
 def flatten(thinking: Any) -> str:
@@ -106,28 +109,30 @@ def flatten(thinking: Any) -> str:
     return ""
 
 
-def reasoning_options(asked: schemas.ChatRequest) -> Thinking | None:
-    """How much to think, in any of the three spellings. Raises APIError."""
-    _check_effort(asked.reasoning_effort, "reasoning_effort")
-    if asked.thinking is not None:
-        if asked.thinking.type == "disabled":
+def reasoning_options(request: schemas.ChatRequest) -> Thinking | None:
+    """The reasoning options, in any of the three forms that clients use. Raises APIError."""
+    _check_effort(request.reasoning_effort, "reasoning_effort")
+    if request.thinking is not None:
+        if request.thinking.type == "disabled":
             return Thinking(effort="none")
-        return Thinking(effort=asked.reasoning_effort or "", budget=asked.thinking.budget_tokens)
-    if asked.reasoning is not None:
-        told = asked.reasoning
-        _check_effort(told.effort, "reasoning.effort")
-        if told.enabled is False or told.effort == "none":
+        return Thinking(
+            effort=request.reasoning_effort or "", budget=request.thinking.budget_tokens
+        )
+    if request.reasoning is not None:
+        options = request.reasoning
+        _check_effort(options.effort, "reasoning.effort")
+        if options.enabled is False or options.effort == "none":
             return Thinking(effort="none")
-        summary = None if told.exclude is None else not told.exclude
-        return Thinking(effort=told.effort or "", budget=told.max_tokens, summary=summary)
-    if asked.reasoning_effort:
-        return Thinking(effort=asked.reasoning_effort)
+        summary = None if options.exclude is None else not options.exclude
+        return Thinking(effort=options.effort or "", budget=options.max_tokens, summary=summary)
+    if request.reasoning_effort:
+        return Thinking(effort=request.reasoning_effort)
     return None
 
 
-def _check_effort(word: str | None, where: str) -> None:
-    if word and word not in _EFFORTS:
-        known = ", ".join(f"'{effort}'" for effort in _EFFORTS)
+def _check_effort(effort: str | None, where: str) -> None:
+    if effort and effort not in _EFFORTS:
+        known = ", ".join(f"'{known_effort}'" for known_effort in _EFFORTS)
         raise invalid(
-            f"Invalid value: '{word}'. Supported values are: {known}.", where, "invalid_value"
+            f"Invalid value: '{effort}'. Supported values are: {known}.", where, "invalid_value"
         )

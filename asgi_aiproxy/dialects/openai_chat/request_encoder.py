@@ -1,4 +1,7 @@
-"""Chat requests: neutral words to OpenAI's."""
+"""Writes chat requests: the neutral format to OpenAI's.
+
+https://platform.openai.com/docs/api-reference/chat/create
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "openai_chat"
-OPENAI = "openai"  # what both of OpenAI's chat APIs understand
+OPENAI = "openai"  # extra that both of OpenAI's chat APIs share
 
 
 def encode_request(request: Request) -> ProviderRequest:
@@ -34,16 +37,18 @@ def encode_request(request: Request) -> ProviderRequest:
     if request.tools:
         body["tools"] = [{"type": "function", "function": _write_tool(t)} for t in request.tools]
     if request.tool_choice is not None and request.tools:
-        body["tool_choice"] = _write_choice(request.tool_choice)
-    _put(body, "parallel_tool_calls", request.parallel_tools if request.tools else None)
-    _put(body, "response_format", _write_output(request.output))
-    _put(body, "max_completion_tokens", request.max_tokens)
+        body["tool_choice"] = _write_tool_choice(request.tool_choice)
+    _set_if_given(body, "parallel_tool_calls", request.parallel_tools if request.tools else None)
+    _set_if_given(body, "response_format", _write_output(request.output))
+    _set_if_given(body, "max_completion_tokens", request.max_tokens)
     for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"):
-        _put(body, name, getattr(request, name))
-    _put(body, "stop", list(request.stop) or None)
-    _put(body, "user", request.user or None)
+        _set_if_given(body, name, getattr(request, name))
+    _set_if_given(body, "stop", list(request.stop) or None)
+    _set_if_given(body, "user", request.user or None)
     if request.thinking is not None:
-        _put(body, "reasoning_effort", request.thinking.effort or _effort(request.thinking.budget))
+        _set_if_given(
+            body, "reasoning_effort", request.thinking.effort or _effort(request.thinking.budget)
+        )
     body["stream"] = request.stream
     if request.stream:
         body["stream_options"] = {"include_usage": True}
@@ -54,7 +59,7 @@ def encode_request(request: Request) -> ProviderRequest:
     return ProviderRequest("/chat/completions", body, ignored=tuple(ignored))
 
 
-def _put(body: dict[str, Any], name: str, value: Any) -> None:
+def _set_if_given(body: dict[str, Any], name: str, value: Any) -> None:
     if value is not None:
         body[name] = value
 
@@ -72,15 +77,15 @@ def _write_message(message: Message) -> Iterator[dict[str, Any]]:
         return
     results = [p for p in message.parts if isinstance(p, ToolResult)]
     rest = [p for p in message.parts if not isinstance(p, ToolResult)]
-    shown: list[Part] = []
+    tool_media: list[Part] = []
     for result in results:
-        # A tool message holds text only: what a tool showed follows as the user's.
+        # A tool message can only hold text: media of a tool follow in a user message.
         texts = [p for p in result.parts if isinstance(p, Text)]
-        shown += [p for p in result.parts if isinstance(p, Media)]
-        said = "".join(p.text for p in texts)
-        yield {"role": "tool", "tool_call_id": result.id, "content": said}
-    if shown or rest:
-        parts = [out for p in [*shown, *rest] if (out := _write_part(p)) is not None]
+        tool_media += [p for p in result.parts if isinstance(p, Media)]
+        text = "".join(p.text for p in texts)
+        yield {"role": "tool", "tool_call_id": result.id, "content": text}
+    if tool_media or rest:
+        parts = [out for p in [*tool_media, *rest] if (out := _write_part(p)) is not None]
         content: Any = parts
         if len(parts) <= 1 and all(part["type"] == "text" for part in parts):
             content = parts[0]["text"] if parts else ""
@@ -114,8 +119,8 @@ def _write_part(part: Part) -> dict[str, Any] | None:
         case Text(text=text) | Refusal(text=text):
             return {"type": "text", "text": text}
         case Media(kind="image") if part.url or part.data:
-            link = {"url": _link(part), **part.extra.get(OPENAI, {})}
-            return {"type": "image_url", "image_url": link}
+            image_url = {"url": _url(part), **part.extra.get(OPENAI, {})}
+            return {"type": "image_url", "image_url": image_url}
         case Media(kind="audio", data=data) if data:
             form = part.media_type.partition("/")[2]
             return {
@@ -128,28 +133,30 @@ def _write_part(part: Part) -> dict[str, Any] | None:
             return {"type": "file", "file": {"file_id": file}}
         case Media(kind="document", data=data) if data:
             named = {"filename": part.name or "document.pdf"}
-            return {"type": "file", "file": {"file_data": _link(part), **named}}
+            return {"type": "file", "file": {"file_data": _url(part), **named}}
         case Media(kind="video") if part.url or part.data:
-            return {"type": "video_url", "video_url": {"url": _link(part)}}
+            return {"type": "video_url", "video_url": {"url": _url(part)}}
         case Media():
-            raise invalid(f"OpenAI's chat API takes no {part.kind} in this form.", "messages")
+            raise invalid(
+                f"OpenAI's chat API does not accept {part.kind} in this form.", "messages"
+            )
         case _:
             return None
 
 
-def _link(media: Media) -> str:
+def _url(media: Media) -> str:
     return media.url or f"data:{media.media_type};base64,{media.data}"
 
 
 def _write_tool(tool: Tool) -> dict[str, Any]:
     out: dict[str, Any] = {"name": tool.name}
-    _put(out, "description", tool.description or None)
-    _put(out, "parameters", tool.schema)
-    _put(out, "strict", tool.strict)
+    _set_if_given(out, "description", tool.description or None)
+    _set_if_given(out, "parameters", tool.schema)
+    _set_if_given(out, "strict", tool.strict)
     return out
 
 
-def _write_choice(choice: ToolChoice) -> Any:
+def _write_tool_choice(choice: ToolChoice) -> Any:
     named = [{"type": "function", "function": {"name": name}} for name in choice.names]
     if not named:
         return choice.mode
@@ -165,6 +172,6 @@ def _write_output(output: Output | None) -> dict[str, Any] | None:
     if output.schema is None:
         return {"type": "json_object"}
     named: dict[str, Any] = {"name": output.name or "answer", "schema": output.schema}
-    _put(named, "description", output.description or None)
-    _put(named, "strict", output.strict)
+    _set_if_given(named, "description", output.description or None)
+    _set_if_given(named, "strict", output.strict)
     return {"type": "json_schema", "json_schema": named}

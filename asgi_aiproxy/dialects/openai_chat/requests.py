@@ -1,4 +1,7 @@
-"""Chat requests: OpenAI's words to neutral ones."""
+"""Reads chat requests: OpenAI's format to the neutral one.
+
+https://platform.openai.com/docs/api-reference/chat/create
+"""
 
 from __future__ import annotations
 
@@ -33,89 +36,97 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "openai_chat"
-OPENAI = "openai"  # what both of OpenAI's chat APIs understand
+OPENAI = "openai"  # extra that both of OpenAI's chat APIs share
 
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<how>[^,]*),(?P<data>.*)", re.DOTALL)
-# Members that are read here, or that concern the gateway alone.
+# Members that are read here or that only concern the gateway.
 _KNOWN = frozenset((*schemas.ChatRequest.__struct_fields__, "provider"))
 
-# What some members are anyway: then nothing is lost without them.
-_ANYWAY: dict[str, Any] = {
+# Default values: a member with its default can be dropped without loss.
+_DEFAULTS: dict[str, Any] = {
     "store": False,
     "service_tier": "auto",
     "verbosity": "medium",
     "metadata": {},
     "logit_bias": {},
 }
-_NOTHING = object()
+_NO_DEFAULT = object()
 
 
 def decode_request(body: bytes) -> Request:
     """Read the body of POST /v1/chat/completions."""
-    asked = _parsing.body(schemas.chat_request, body)
-    _refuse_what_only_openai_has(asked)
+    request = _parsing.body(schemas.chat_request, body)
+    _check_supported(request)
     rest = {
-        k: v for k, v in _parsing.members(body, _KNOWN).items() if v != _ANYWAY.get(k, _NOTHING)
+        k: v
+        for k, v in _parsing.members(body, _KNOWN).items()
+        if v != _DEFAULTS.get(k, _NO_DEFAULT)
     }
-    own = {"logprobs": asked.logprobs, "top_logprobs": asked.top_logprobs}
-    rest |= {name: value for name, value in own.items() if value}
+    requested = {"logprobs": request.logprobs, "top_logprobs": request.top_logprobs}
+    rest |= {name: value for name, value in requested.items() if value}
     extra: dict[str, Any] = {NAME: rest} if rest else {}
-    if asked.cache_control:
-        extra["anthropic"] = {"cache_control": asked.cache_control}
+    if request.cache_control:
+        extra["anthropic"] = {"cache_control": request.cache_control}
     return Request(
-        model=asked.model,
-        messages=tuple(_Conversation().read(asked.messages)),
-        tools=tuple(_tools(asked)),
-        tool_choice=_tool_choice(asked),
-        parallel_tools=asked.parallel_tool_calls,
-        output=_output(asked.response_format),
-        thinking=reasoning.reasoning_options(asked),
-        max_tokens=_parsing.limit(asked.max_completion_tokens, "max_completion_tokens")
-        or _parsing.limit(asked.max_tokens, "max_tokens"),
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=asked.top_k,
-        stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
-        seed=asked.seed,
-        presence_penalty=asked.presence_penalty,
-        frequency_penalty=asked.frequency_penalty,
-        user=asked.user or "",
-        stream=bool(asked.stream),
-        stream_usage=bool(asked.stream_options and asked.stream_options.include_usage),
+        model=request.model,
+        messages=tuple(_Conversation().read(request.messages)),
+        tools=tuple(_tools(request)),
+        tool_choice=_tool_choice(request),
+        parallel_tools=request.parallel_tool_calls,
+        output=_output(request.response_format),
+        thinking=reasoning.reasoning_options(request),
+        max_tokens=_parsing.limit(request.max_completion_tokens, "max_completion_tokens")
+        or _parsing.limit(request.max_tokens, "max_tokens"),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
+        seed=request.seed,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        user=request.user or "",
+        stream=bool(request.stream),
+        stream_usage=bool(request.stream_options and request.stream_options.include_usage),
         extra=extra,
     )
 
 
-def _refuse_what_only_openai_has(asked: schemas.ChatRequest) -> None:
+def _check_supported(request: schemas.ChatRequest) -> None:
     other = "a provider that does not speak OpenAI's own format"
-    if asked.n is not None and asked.n != 1:
+    if request.n is not None and request.n != 1:
         raise invalid(f"'n' must be 1 for {other}.", "n")
-    if asked.audio or "audio" in (asked.modalities or ()):
+    if request.audio or "audio" in (request.modalities or ()):
         raise invalid(f"Audio output is not available from {other}.", "modalities")
 
 
 class _Conversation:
-    """Reads messages in order; legacy function calls get ids on the way."""
+    """Reads messages in order. Legacy function calls, which have no ids, get generated ones."""
 
     def __init__(self) -> None:
         self._legacy = 0
         self._names: dict[str, str] = {}  # tool call id -> function name
 
     def read(self, messages: list[schemas.Message]) -> Iterator[Message]:
-        for at, message in enumerate(messages):
-            where = f"messages[{at}]"
+        for index, message in enumerate(messages):
+            where = f"messages[{index}]"
             match message.role:
                 case "system" | "developer":
-                    parts = _last_marked(_parts(message.content, where), message.cache_control)
+                    parts = _with_cache_point_at_end(
+                        _parts(message.content, where), message.cache_control
+                    )
                     yield Message("system", parts, message.name or "")
                 case "user":
-                    parts = _last_marked(_parts(message.content, where), message.cache_control)
+                    parts = _with_cache_point_at_end(
+                        _parts(message.content, where), message.cache_control
+                    )
                     yield Message("user", parts, message.name or "")
                 case "assistant":
-                    said = _last_marked(self._assistant(message, where), message.cache_control)
-                    yield Message("assistant", said, message.name or "")
+                    blocks = _with_cache_point_at_end(
+                        self._assistant(message, where), message.cache_control
+                    )
+                    yield Message("assistant", blocks, message.name or "")
                 case "tool" | "function":
-                    result = _marked(self._result(message, where), message.cache_control)
+                    result = _with_cache_point(self._result(message, where), message.cache_control)
                     yield Message("user", (result,))
                 case role:
                     raise invalid(
@@ -126,15 +137,15 @@ class _Conversation:
                     )
 
     def _assistant(self, message: schemas.Message, where: str) -> Iterator[Part]:
-        said = [p for p in _parts(message.content, where) if not _empty(p)]
+        content = [p for p in _parts(message.content, where) if not _empty(p)]
         calls = list(self._calls(message, where))
         images = list(_images(message, where))
-        ordered = order.restore(message, said, images, calls)
+        ordered = order.restore(message, content, images, calls)
         if ordered is not None:
             yield from ordered
         else:
-            yield from reasoning.read_reasoning(message, said, calls)
-            yield from said
+            yield from reasoning.read_reasoning(message, content, calls)
+            yield from content
         if message.refusal:
             yield Refusal(message.refusal)
         if ordered is None:
@@ -142,9 +153,9 @@ class _Conversation:
             yield from calls
 
     def _calls(self, message: schemas.Message, where: str) -> Iterator[ToolCall]:
-        for at, call in enumerate(message.tool_calls or ()):
-            place = f"{where}.tool_calls[{at}]"
-            custom = call.custom if _of_custom_tool(call) else None
+        for index, call in enumerate(message.tool_calls or ()):
+            place = f"{where}.tool_calls[{index}]"
+            custom = call.custom if _is_custom_tool_call(call) else None
             if custom is not None:
                 name, arguments = custom.name, _json.dumps({"input": custom.input}).decode()
             elif call.function is not None:
@@ -154,8 +165,8 @@ class _Conversation:
             if not call.id:
                 raise invalid(f"Missing required parameter: '{place}.id'.", f"{place}.id")
             self._names[call.id] = name
-            made = ToolCall(call.id, name, arguments, _signed(call.extra_content))
-            yield _marked(made, call.cache_control)
+            tool_call = ToolCall(call.id, name, arguments, _signature(call.extra_content))
+            yield _with_cache_point(tool_call, call.cache_control)
         if message.function_call is not None:
             self._legacy += 1
             call_id = f"call_{self._legacy}"
@@ -173,13 +184,13 @@ class _Conversation:
         parts = []
         for part in _parts(message.content, where):
             if not isinstance(part, Text | Media):
-                raise invalid("A tool's result holds text or media only.", f"{where}.content")
+                raise invalid("A tool result must contain text or media only.", f"{where}.content")
             parts.append(part)
         return ToolResult(call_id, tuple(parts), self._names.get(call_id) or message.name or "")
 
 
-def _of_custom_tool(call: schemas.ToolCall) -> bool:
-    """Whether a call with both members is of a custom tool: one of them may be empty."""
+def _is_custom_tool_call(call: schemas.ToolCall) -> bool:
+    """Whether a call is of a custom tool. If it has both members, the one with content counts."""
     function, custom = call.function, call.custom
     if function is None or custom is None:
         return function is None
@@ -187,18 +198,18 @@ def _of_custom_tool(call: schemas.ToolCall) -> bool:
 
 
 def _images(message: schemas.Message, where: str) -> Iterator[Media]:
-    """The pictures that the model drew."""
-    for at, image in enumerate(message.images or ()):
-        place = f"{where}.images[{at}].image_url"
+    """The images that the model generated."""
+    for index, image in enumerate(message.images or ()):
+        place = f"{where}.images[{index}].image_url"
         link = image.image_url
         url = link.url if isinstance(link, schemas.ImageURL) else link
         if not url:
             raise _parsing.missing_field_error(place)
-        yield _linked("image", url, "image/*", place, _signed(image.extra_content))
+        yield _media_from_url("image", url, "image/*", place, _signature(image.extra_content))
 
 
-def _signed(extra_content: dict[str, Any] | None) -> dict[str, Any]:
-    """Gemini's signature of a call or a picture."""
+def _signature(extra_content: dict[str, Any] | None) -> dict[str, Any]:
+    """Gemini's signature of a call or an image."""
     signature = ((extra_content or {}).get("google") or {}).get("thought_signature")
     return {"gemini": {"signature": signature}} if signature else {}
 
@@ -217,25 +228,25 @@ def _parts(content: str | list[schemas.Part] | None, where: str) -> Iterator[Blo
     if isinstance(content, str):
         yield Text(content)
         return
-    for at, part in enumerate(content or ()):
-        yield _marked(_part(part, f"{where}.content[{at}]"), part.cache_control)
+    for index, part in enumerate(content or ()):
+        yield _with_cache_point(_part(part, f"{where}.content[{index}]"), part.cache_control)
 
 
 P = TypeVar("P", bound=Part)
 
 
-def _marked(part: P, mark: dict[str, Any] | None) -> P:
-    """The part with its cache point for Anthropic, if it has one; a refusal cannot."""
+def _with_cache_point(part: P, mark: dict[str, Any] | None) -> P:
+    """The part with a cache point for Anthropic, if `mark` is given; refusals cannot have one."""
     if not mark or isinstance(part, Refusal | Opaque):
         return part
     extra = merge(part.extra, {"anthropic": {"cache_control": mark}})
     return msgspec.structs.replace(part, extra=extra)
 
 
-def _last_marked(parts: Iterable[P], mark: dict[str, Any] | None) -> tuple[P, ...]:
-    """The parts of a message that may be marked as a whole: its end is the cache point."""
+def _with_cache_point_at_end(parts: Iterable[P], mark: dict[str, Any] | None) -> tuple[P, ...]:
+    """The parts of a message; a cache point of the message is put on its last part."""
     found = tuple(parts)
-    return (*found[:-1], _marked(found[-1], mark)) if mark and found else found
+    return (*found[:-1], _with_cache_point(found[-1], mark)) if mark and found else found
 
 
 def _part(part: schemas.Part, where: str) -> Block:
@@ -247,20 +258,22 @@ def _part(part: schemas.Part, where: str) -> Block:
         case schemas.Part(type="thinking"):
             return Reasoning(reasoning.flatten(part.thinking))
         case schemas.Part(type="image_url", image_url=schemas.ImageURL(url=url, detail=detail)):
-            seen = {OPENAI: {"detail": detail}} if detail else {}
-            return _linked("image", url, "image/*", f"{where}.image_url.url", seen)
+            extra = {OPENAI: {"detail": detail}} if detail else {}
+            return _media_from_url("image", url, "image/*", f"{where}.image_url.url", extra)
         case schemas.Part(type="image_url", image_url=str(url)):
-            return _linked("image", url, "image/*", f"{where}.image_url")
+            return _media_from_url("image", url, "image/*", f"{where}.image_url")
         case schemas.Part(type="video_url", video_url=schemas.ImageURL(url=url)):
-            return _linked("video", url, "video/*", f"{where}.video_url.url")
+            return _media_from_url("video", url, "video/*", f"{where}.video_url.url")
         case schemas.Part(
             type="input_audio", input_audio=schemas.InputAudio(data=data, format=form)
         ):
-            return Media(kind="audio", media_type=_AUDIO.get(form, f"audio/{form}"), data=data)
+            return Media(
+                kind="audio", media_type=_AUDIO_TYPES.get(form, f"audio/{form}"), data=data
+            )
         case schemas.Part(type="file", file=schemas.File(file_id=str(file), filename=name)):
             return Media(kind="document", file=file, name=name or "")
         case schemas.Part(type="file", file=schemas.File(file_data=str(data), filename=name)):
-            return _linked("document", data, "application/pdf", where, name=name or "")
+            return _media_from_url("document", data, "application/pdf", where, name=name or "")
     known = "'text', 'image_url', 'input_audio', 'file' and 'refusal'"
     raise invalid(
         f"Invalid content part of type '{part.type}'. Supported are {known}, "
@@ -270,10 +283,10 @@ def _part(part: schemas.Part, where: str) -> Block:
     )
 
 
-_AUDIO = {"mp3": "audio/mpeg", "wav": "audio/wav"}
+_AUDIO_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 
 
-def _linked(
+def _media_from_url(
     kind: Any, url: str, default: str, where: str, extra: Any = None, name: str = ""
 ) -> Media:
     extra = extra or {}
@@ -292,18 +305,18 @@ def _linked(
     )
 
 
-def _tools(asked: schemas.ChatRequest) -> Iterator[Tool]:
-    for at, tool in enumerate(asked.tools or ()):
+def _tools(request: schemas.ChatRequest) -> Iterator[Tool]:
+    for index, tool in enumerate(request.tools or ()):
         if tool.type == "function" and tool.function is None:
-            raise _parsing.missing_field_error(f"tools[{at}].function")
+            raise _parsing.missing_field_error(f"tools[{index}].function")
         if tool.function is None or tool.type != "function":
             raise invalid(
                 f"Tools of type '{tool.type}' are not available from this provider; "
                 f"only functions are.",
-                f"tools[{at}].type",
+                f"tools[{index}].type",
             )
         yield _tool(tool.function, tool.cache_control)
-    for function in asked.functions or ():
+    for function in request.functions or ():
         yield _tool(function, None)
 
 
@@ -319,8 +332,8 @@ def _tool(function: schemas.FunctionDefinition, mark: dict[str, Any] | None) -> 
     )
 
 
-def _tool_choice(asked: schemas.ChatRequest) -> ToolChoice | None:
-    match asked.tool_choice if asked.tool_choice is not None else asked.function_call:
+def _tool_choice(request: schemas.ChatRequest) -> ToolChoice | None:
+    match request.tool_choice if request.tool_choice is not None else request.function_call:
         case None:
             return None
         case "auto" | "none" | "required" as mode:
@@ -328,10 +341,10 @@ def _tool_choice(asked: schemas.ChatRequest) -> ToolChoice | None:
         case "any":
             return ToolChoice("required")
         case {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(tools)}}:
-            names = tuple(_chosen(tool) for tool in tools)
+            names = tuple(_function_name(tool) for tool in tools)
             return ToolChoice("required" if mode == "required" else "auto", names)
         case dict(choice):
-            return ToolChoice("required", (_chosen(choice),))
+            return ToolChoice("required", (_function_name(choice),))
         case other:
             raise invalid(
                 f"Invalid value: '{other}'. Supported values are: 'none', 'auto' and 'required'.",
@@ -340,25 +353,25 @@ def _tool_choice(asked: schemas.ChatRequest) -> ToolChoice | None:
             )
 
 
-def _chosen(choice: Any) -> str:
+def _function_name(choice: Any) -> str:
     match choice:
         case {"function": {"name": str(name)}} | {"name": str(name)}:
             return name
     raise invalid("Missing required parameter: 'tool_choice.function.name'.", "tool_choice")
 
 
-def _output(wanted: schemas.ResponseFormat | None) -> Output | None:
-    match wanted:
+def _output(response_format: schemas.ResponseFormat | None) -> Output | None:
+    match response_format:
         case None | schemas.ResponseFormat(type="text"):
             return None
         case schemas.ResponseFormat(type="json_object"):
             return Output()
-        case schemas.ResponseFormat(type="json_schema", json_schema=schemas.JSONSchema() as named):
+        case schemas.ResponseFormat(type="json_schema", json_schema=schemas.JSONSchema() as schema):
             return Output(
-                schema=named.schema or {},
-                name=named.name,
-                description=named.description or "",
-                strict=named.strict,
+                schema=schema.schema or {},
+                name=schema.name,
+                description=schema.description or "",
+                strict=schema.strict,
             )
         case schemas.ResponseFormat(type="json_schema"):
             raise invalid(
@@ -366,7 +379,7 @@ def _output(wanted: schemas.ResponseFormat | None) -> Output | None:
                 "response_format.json_schema",
             )
     raise invalid(
-        f"Invalid value: '{wanted.type}'. Supported values are: 'text', 'json_object' and "
+        f"Invalid value: '{response_format.type}'. Supported values are: 'text', 'json_object' and "
         f"'json_schema'.",
         "response_format.type",
         "invalid_value",

@@ -39,7 +39,7 @@ STOPS = {
     "function_call": StopReason.TOOLS,
     "content_filter": StopReason.FILTER,
 }
-WORDS = {
+FINISH_REASONS = {
     StopReason.END: "stop",
     StopReason.LENGTH: "length",
     StopReason.TOOLS: "tool_calls",
@@ -48,8 +48,8 @@ WORDS = {
 }
 
 
-# Words that other vendors use where OpenAI has its five.
-FINISH = {
+# Finish reasons of other vendors, with the one of OpenAI's five that means the same.
+ALIASES = {
     "eos": "stop",
     "eos_token": "stop",
     "end_turn": "stop",
@@ -75,29 +75,29 @@ FINISH = {
 
 
 def answers(message: Mapping[str, Any]) -> bool:
-    """Whether a message, or a delta, holds content; thoughts alone are none."""
+    """Whether a message, or a delta, has content besides reasoning."""
     return any(value for name, value in message.items() if name not in _NO_CONTENT)
 
 
 _NO_CONTENT = frozenset({"role", "reasoning_content", "reasoning", "reasoning_details"})
 
 
-def finish_word(word: Any, called: bool) -> str | None:
-    """The finish reason in OpenAI's words; None while there is none."""
+def normalize_finish_reason(word: Any, called: bool) -> str | None:
+    """The finish reason as one of OpenAI's; None if there is none."""
     if not isinstance(word, str) or not word:
         return None
     word = word.lower()
-    word = FINISH.get(word, word)
+    word = ALIASES.get(word, word)
     if word not in STOPS:
         word = "stop"
     return "tool_calls" if called and word == "stop" else word
 
 
 def finish_reason(stop: StopReason, called: bool) -> str:
-    """OpenAI's word; an answer that calls tools says so whatever else its vendor calls that."""
+    """OpenAI's finish reason; `tool_calls` instead of `stop` if there are tool calls."""
     if called and stop in (StopReason.END, StopReason.OTHER):
         return "tool_calls"
-    return WORDS[stop]
+    return FINISH_REASONS[stop]
 
 
 # ── answers ──────────────────────────────────────────────────────────────────
@@ -112,7 +112,7 @@ def decode_response(body: bytes) -> Response:
     match answer.get("choices"):
         case [{"message": dict(message)} as choice, *_]:
             pass
-        case _:  # some tell an error so, each in its own way
+        case _:  # some servers report errors like this, each in its own format
             raise _parsing.truncated_response_error(
                 f"it holds no choices: {_parsing.excerpt(body)}"
             )
@@ -120,8 +120,8 @@ def decode_response(body: bytes) -> Response:
         errors.raise_failure(choice.get("finish_reason"))
     blocks = tuple(_blocks(message))
     called = any(isinstance(block, ToolCall) for block in blocks)
-    word = finish_word(choice.get("finish_reason"), called)
-    # Without a reason the answer is whole all the same.
+    word = normalize_finish_reason(choice.get("finish_reason"), called)
+    # A whole response without a finish reason is complete.
     return Response(
         id=str(answer.get("id") or ""),
         model=str(answer.get("model") or ""),
@@ -133,9 +133,9 @@ def decode_response(body: bytes) -> Response:
 
 
 def _blocks(message: dict[str, Any]) -> Iterator[Block]:
-    thoughts = message.get("reasoning_content") or message.get("reasoning")
-    if isinstance(thoughts, str) and thoughts:
-        yield Reasoning(thoughts)
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(thought, str) and thought:
+        yield Reasoning(thought)
     content = message.get("content")
     citations = tuple(decode_citations(message.get("annotations")))
     if isinstance(content, str) and content:
@@ -160,8 +160,8 @@ def _blocks(message: dict[str, Any]) -> Iterator[Block]:
 def call_kind(call: Mapping[str, Any], before: str = "function") -> Literal["function", "custom"]:
     """Whether a tool call, or a fragment of one, is of a function or of a custom tool.
 
-    Some (Snowflake, bridges to other vendors) send both members, one of them empty: the one that
-    holds something counts, `before` if neither does.
+    Some servers (Snowflake, bridges to other vendors) send both members, one of them empty: the one
+    with content counts. If both are empty the kind is `before`, that of the earlier fragments.
     """
     for kind in _KINDS:
         part = call.get(kind)
@@ -178,8 +178,8 @@ _KINDS: tuple[Literal["function", "custom"], ...] = ("function", "custom")
 def _call(call: dict[str, Any], at: int) -> ToolCall:
     if call_kind(call) == "custom":  # its input is free text
         custom = call["custom"]
-        words = arguments_text(custom.get("input"))
-        return ToolCall(call.get("id") or f"call_{at}", _parsing.get_text(custom, "name"), words)
+        text = arguments_text(custom.get("input"))
+        return ToolCall(call.get("id") or f"call_{at}", _parsing.get_text(custom, "name"), text)
     function = call.get("function")
     function = function if isinstance(function, dict) else {}
     return ToolCall(
@@ -191,7 +191,7 @@ def _call(call: dict[str, Any], at: int) -> ToolCall:
 
 
 def call_extra(call: dict[str, Any]) -> Extra:
-    """What a tool call, or an image, carries for its vendor only."""
+    """The vendor extras of a tool call or an image: Gemini's signature."""
     match call.get("extra_content"):
         case {"google": {"thought_signature": str(signature)}} if signature:
             return {"gemini": {"signature": signature}}
@@ -199,7 +199,7 @@ def call_extra(call: dict[str, Any]) -> Extra:
 
 
 def decode_image(image: dict[str, Any]) -> Media:
-    """A member of `images`."""
+    """Read a member of `images`."""
     url = _parsing.get_text(image.get("image_url"), "url")
     head, _, data = url.partition(";base64,")
     extra = call_extra(image)
@@ -217,7 +217,7 @@ def arguments_text(arguments: Any) -> str:
 
 
 def decode_citations(annotations: Any) -> Iterator[Citation]:
-    """Sources out of `annotations`."""
+    """Read the citations in `annotations`."""
     for annotation in _parsing.objects(annotations):
         found = annotation.get("url_citation")
         if annotation.get("type") == "url_citation" and isinstance(found, dict):
@@ -259,35 +259,37 @@ def _message(response: Response) -> dict[str, Any]:
     details: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
-    found = order.BlockOrder()
-    at = 0
+    block_order = order.BlockOrder()
+    position = 0  # in characters of the text
     for number, block in enumerate(response.blocks):
-        found.begin(number, block)
+        block_order.begin(number, block)
         match block:
             case Text(text, citations, extra):
-                annotations += [encode_citation(c, at, at + len(text)) for c in citations]
+                annotations += [
+                    encode_citation(c, position, position + len(text)) for c in citations
+                ]
                 signed = reasoning.reasoning_details("", extra)
-                found.end(number, block, text, signed)
+                block_order.end(number, block, text, signed)
                 details += signed
                 texts.append(text)
-                at += len(text)
+                position += len(text)
             case Reasoning(text, extra):
                 signed = reasoning.reasoning_details(text, extra)
-                found.end(number, block, text, signed)
+                block_order.end(number, block, text, signed)
                 details += signed
                 thoughts.append(text)
             case Refusal(text):
                 refusals.append(text)
             case Opaque():
-                signed = reasoning.proof(block)
-                found.end(number, block, "", signed)
+                signed = reasoning.signature_details(block)
+                block_order.end(number, block, "", signed)
                 details += signed
             case ToolCall():
                 calls.append(tool_call(block))
             case Media(kind="image"):
                 images.append(image(block))
-    details += found.details()
-    details = [{**detail, "index": at} for at, detail in enumerate(details)]
+    details += block_order.details()
+    details = [{**detail, "index": index} for index, detail in enumerate(details)]
     message: dict[str, Any] = {
         "role": "assistant",
         "content": "".join(texts) if texts or not calls else None,
@@ -304,7 +306,7 @@ def _message(response: Response) -> dict[str, Any]:
 
 
 def tool_call(call: ToolCall) -> dict[str, Any]:
-    """A member of `tool_calls`."""
+    """Write a member of `tool_calls`."""
     out: dict[str, Any] = {
         "id": call.id,
         "type": "function",
@@ -314,22 +316,22 @@ def tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 def image(media: Media) -> dict[str, Any]:
-    """A member of `images`, OpenRouter's place for pictures the model drew."""
+    """Write a member of `images`, OpenRouter's member for images that the model generated."""
     url = media.url or f"data:{media.media_type};base64,{media.data}"
     return {"type": "image_url", "image_url": {"url": url}, **_signature(media.extra)}
 
 
 def _signature(extra: Extra) -> dict[str, Any]:
-    """Gemini's signature of a call or a picture, where Google's own API of this form has it."""
+    """Gemini's signature of a call or an image, as in Google's OpenAI-compatible API."""
     signature = extra.get("gemini", {}).get("signature")
     return {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
 
 
 def encode_citation(citation: Citation, start: int, end: int) -> dict[str, Any]:
-    """A member of `annotations`; without positions of its own a source covers its whole block.
+    """Write a member of `annotations`; without positions it covers all text from `start` to `end`.
 
-    Documents of the conversation have no URL and OpenAI has no word for them: they are named by
-    title and quote in the same form.
+    OpenAI's format has no citations of documents in the conversation, which have no URL: they are
+    written in the same form, with their title and quote.
     """
     out: dict[str, Any] = {
         "start_index": start if citation.start is None else citation.start,

@@ -1,4 +1,4 @@
-"""The request as OpenAI documents it (POST /v1/chat/completions), with the extensions in use.
+"""Schemas of chat requests (POST /v1/chat/completions) and frequent chunks, with common extensions.
 
 https://platform.openai.com/docs/api-reference/chat/create
 """
@@ -35,9 +35,9 @@ class Part(Struct):
     video_url: ImageURL | str | None = None
     input_audio: InputAudio | None = None
     file: File | None = None
-    # Mistral and others replay thoughts inside the content.
+    # Mistral and others replay reasoning inside the content.
     thinking: Any = None
-    # The way LiteLLM's and OpenRouter's clients mark a cache point for Anthropic.
+    # A cache point for Anthropic, as LiteLLM's and OpenRouter's clients send it.
     cache_control: dict[str, Any] | None = None
 
 
@@ -73,7 +73,7 @@ class Detail(Struct):
 
 
 class Image(Struct):
-    """A picture that the model drew, as OpenRouter defined it."""
+    """An image that the model generated, as OpenRouter defined it."""
 
     image_url: ImageURL | str | None = None
     extra_content: dict[str, Any] | None = None
@@ -134,7 +134,7 @@ class Reasoning(Struct):
 
 
 class Thinking(Struct):
-    """Anthropic's parameter, which many OpenAI-format clients send along."""
+    """Anthropic's parameter, which many clients send in OpenAI's format."""
 
     type: str
     budget_tokens: int | None = None
@@ -169,12 +169,12 @@ class ChatRequest(Struct):
     top_logprobs: int | None = None
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
-    # Anthropic's own: a cache point at the end of whatever is sent.
+    # Anthropic's parameter: a cache point at the end of the request.
     cache_control: dict[str, Any] | None = None
 
 
 class PlainDelta(Struct, gc=False):
-    """Words or thoughts and nothing else: what is typed None must be null."""
+    """A delta with text or reasoning only: members of type None must be null."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -196,7 +196,7 @@ class PlainChoice(Struct, gc=False):
 
 
 class PlainChunk(Struct, gc=False):
-    """The chunks of which there are hundreds in an answer; all others are read untyped."""
+    """The most frequent kind of chunk. All others are parsed without a schema."""
 
     id: str
     object: str

@@ -40,26 +40,26 @@ _encode = _json.encode
 
 
 class Encoder:
-    """Events to chunks of a chat completion."""
+    """Converts events to the chunks of a chat completion."""
 
     def __init__(self, *, usage_wanted: bool, created: int, new_id: str) -> None:
         self._usage_wanted = usage_wanted
         self._created = created
         self._id = new_id
         self._head = b""
-        # For each open block what stands before and after its text in a chunk, and its text so far.
+        # For each open block: the bytes before and after its text in a chunk, and its text so far.
         self._open: dict[int, tuple[bytes, bytes, list[str]]] = {}
         self._calls = 0
-        self._at = 0  # characters of visible text in blocks that have ended
+        self._position = 0  # characters of visible text in blocks that have ended
         self._visible: set[int] = set()
         self._extras: dict[int, Extra] = {}
-        self._blocks: dict[int, Block] = {}  # those that are open
+        self._blocks: dict[int, Block] = {}  # open blocks
         self._order = order.BlockOrder()
-        # How many members each list has so far: the SDK joins lists of a stream by `index`.
-        self._told: dict[str, int] = {}
+        # Number of members of each list so far: the SDK joins the lists of a stream by `index`.
+        self._list_lengths: dict[str, int] = {}
 
     def feed(self, event: Event) -> bytes:
-        """The chunks that tell this event."""
+        """The chunks for one event."""
         if type(event) is BlockDelta:
             before, after, texts = self._open[event.index]
             text = event.text
@@ -72,20 +72,20 @@ class Encoder:
             case MessageStart():
                 return self._start(event)
             case BlockStart():
-                return self._begin(event)
+                return self._start_block(event)
             case BlockEnd():
-                return self._finish(event)
+                return self._end_block(event)
             case _:
                 return self._end(event)
 
     def run(self, index: int, texts: list[str]) -> bytes:
-        """The chunks that tell more of one block."""
-        before, after, told = self._open[index]
-        told += texts
+        """The chunks for more text of one block."""
+        before, after, earlier = self._open[index]
+        earlier += texts
         return _json.quote_each(texts, before, after)
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream; no `[DONE]` follows, so no client takes the answer for whole."""
+        """Report an error in mid-stream; without `[DONE]` the response counts as incomplete."""
         return encode_frame(errors.encode_error(error))
 
     def _start(self, event: MessageStart) -> bytes:
@@ -105,24 +105,24 @@ class Encoder:
     def _frame(self) -> tuple[bytes, bytes]:
         return self._head + b',"choices":[{"index":0,"delta":', b',"finish_reason":null}]}\n\n'
 
-    def _begin(self, event: BlockStart) -> bytes:
+    def _start_block(self, event: BlockStart) -> bytes:
         self._blocks[event.index] = event.block
         self._order.begin(event.index, event.block)
         match event.block:
             case Text(_, _, extra):
                 self._extras[event.index] = extra
                 self._visible.add(event.index)
-                self._grow(event.index, b'{"content":', b"}")
+                self._open_block(event.index, b'{"content":', b"}")
             case Reasoning(text, extra):
                 self._extras[event.index] = extra
-                self._grow(event.index, b'{"reasoning_content":', b"}", text)
+                self._open_block(event.index, b'{"reasoning_content":', b"}", text)
             case Refusal():
-                self._grow(event.index, b'{"refusal":', b"}")
+                self._open_block(event.index, b'{"refusal":', b"}")
             case ToolCall() as call:
                 number = self._calls
                 self._calls += 1
                 lead = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % number
-                self._grow(event.index, lead, b"}}]}")
+                self._open_block(event.index, lead, b"}}]}")
                 opening = {"index": number, **responses.tool_call(call)}
                 return self._chunk(_json.dumps({"tool_calls": [opening]}))
             case Media(kind="image") as media:
@@ -130,34 +130,36 @@ class Encoder:
                 return self._chunk(_json.dumps({"images": images}))
         return b""
 
-    def _grow(self, index: int, before: bytes, after: bytes, text: str = "") -> None:
+    def _open_block(self, index: int, before: bytes, after: bytes, text: str = "") -> None:
         head, tail = self._frame()
         self._open[index] = (head + before, after + tail, [text])
 
-    def _finish(self, event: BlockEnd) -> bytes:
+    def _end_block(self, event: BlockEnd) -> bytes:
         _, _, pieces = self._open.pop(event.index, (b"", b"", []))
         block = self._blocks.pop(event.index)
         text = whole = "".join(pieces)
         delta: dict[str, Any] = {}
         if event.index in self._visible:
-            start, self._at = self._at, self._at + len(text)
+            start, self._position = self._position, self._position + len(text)
             if event.citations:
-                cited = [responses.encode_citation(c, start, self._at) for c in event.citations]
+                cited = [
+                    responses.encode_citation(c, start, self._position) for c in event.citations
+                ]
                 delta["annotations"] = self._numbered("annotations", cited)
             text = ""
         extra = merge(self._extras.pop(event.index, {}), event.extra)
         details = reasoning.reasoning_details(text, extra) if extra else []
         if isinstance(block, Opaque):
-            details = reasoning.proof(block)
+            details = reasoning.signature_details(block)
         if details:
             delta["reasoning_details"] = self._numbered("reasoning_details", details)
         self._order.end(event.index, block, whole, details)
         return self._chunk(_json.dumps(delta)) if delta else b""
 
     def _numbered(self, name: str, members: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        start = self._told.get(name, 0)
-        self._told[name] = start + len(members)
-        return [{"index": start + at, **member} for at, member in enumerate(members)]
+        start = self._list_lengths.get(name, 0)
+        self._list_lengths[name] = start + len(members)
+        return [{"index": start + n, **member} for n, member in enumerate(members)]
 
     def _end(self, event: MessageEnd) -> bytes:
         finish = responses.finish_reason(event.stop, self._calls > 0)

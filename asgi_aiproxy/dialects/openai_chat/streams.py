@@ -33,7 +33,7 @@ _TEXT, _REASONING = Text(), Reasoning()
 
 
 class Decoder:
-    """Chunks of a chat completion to events. Only the first choice is read."""
+    """Converts the chunks of a chat completion to events. Only the first choice is read."""
 
     def __init__(self) -> None:
         self._blocks = Blocks()
@@ -47,7 +47,7 @@ class Decoder:
 
     @property
     def model(self) -> str:
-        """The model that answers."""
+        """The model named in the response; empty until known."""
         return str((self._chunks.head or {}).get("model", ""))
 
     def feed(self, data: bytes) -> Sequence[Event]:
@@ -58,7 +58,7 @@ class Decoder:
             except ValueError:
                 pass
             else:
-                return self._plain(choice.delta) if choice.index == 0 else ()
+                return self._plain_delta(choice.delta) if choice.index == 0 else ()
         if data.strip() == b"[DONE]":
             if self._blocks.begun:
                 self._chunks.done()
@@ -67,7 +67,7 @@ class Decoder:
         if chunk is None or self.ended:
             return ()
         errors.raise_error(chunk)
-        mended = self._chunks.chunk(chunk)
+        normalized = self._chunks.chunk(chunk)
         head = self._chunks.head
         if head is None:
             return ()
@@ -75,17 +75,17 @@ class Decoder:
         if not self._started:
             self._started = True
             events.append(MessageStart(head["id"], head["model"]))
-        for choice in (mended or {}).get("choices", ()):
+        for choice in (normalized or {}).get("choices", ()):
             if choice["index"] == 0:
                 events += self._delta(choice["delta"])
         return events
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
-        """Not known: what a chunk means depends on those before it."""
+        """Not supported: the meaning of a chunk depends on those before it."""
         return None
 
     def close(self) -> Sequence[Event]:
-        """The end of the message, if it was not told before; the finish reason must have come."""
+        """The end of the message, unless already returned; raises APIError if it is incomplete."""
         if self.ended:
             return ()
         word = self._chunks.finish(0)
@@ -96,13 +96,13 @@ class Decoder:
         self.ended = True
         return [*self._blocks.end(), MessageEnd(responses.STOPS[word], self.usage, word)]
 
-    def _plain(self, delta: schemas.PlainDelta) -> Sequence[Event]:
-        words = delta.content
+    def _plain_delta(self, delta: schemas.PlainDelta) -> Sequence[Event]:
+        text = delta.content
         thought = delta.reasoning_content or delta.reasoning
         if not thought:
-            return self._blocks.text(_TEXT, words) if words else ()
+            return self._blocks.text(_TEXT, text) if text else ()
         events = self._blocks.text(_REASONING, thought)
-        return [*events, *self._blocks.text(_TEXT, words)] if words else events
+        return [*events, *self._blocks.text(_TEXT, text)] if text else events
 
     def _delta(self, delta: dict[str, Any]) -> Iterator[Event]:
         thought = delta.get("reasoning_content") or delta.get("reasoning")

@@ -1,8 +1,8 @@
-"""Tokens, as OpenAI tells them, and as others write them in its format.
+"""Token usage in OpenAI's formats, and in the variants of compatible servers.
 
 Cached tokens are in `prompt_tokens_details.cached_tokens` (OpenAI, xAI, Groq, Mistral, OpenRouter),
 `cached_tokens` (Kimi), `prompt_cache_hit_tokens` (DeepSeek), `num_cached_tokens` (Mistral, earlier)
-or `cache_read_input_tokens` (relays of Anthropic). Where a chunk holds its usage is `mend`'s.
+or `cache_read_input_tokens` (relays of Anthropic). Where a chunk has its usage, see `normalize`.
 """
 
 from __future__ import annotations
@@ -45,37 +45,38 @@ class _CompletionDetails(msgspec.Struct, gc=False):
     image_tokens: int = 0
 
 
-_NOT_INTO, _NOT_OUT = _PromptDetails(), _CompletionDetails()
+_NO_PROMPT_DETAILS, _NO_COMPLETION_DETAILS = _PromptDetails(), _CompletionDetails()
 
 
-def to_usage(told: UsageFields) -> Usage:
-    """What `usage` means; reasoning that a vendor counts beside the completion (xAI) is added."""
-    into, out = told.prompt_tokens_details or _NOT_INTO, told.completion_tokens_details or _NOT_OUT
-    completion = told.completion_tokens
-    thought = out.reasoning_tokens or told.reasoning_tokens
-    if thought and told.total_tokens == told.prompt_tokens + completion + thought:
-        completion += thought
+def to_usage(fields: UsageFields) -> Usage:
+    """Convert `usage`. Reasoning that a vendor counts outside the completion (xAI) is added."""
+    prompt = fields.prompt_tokens_details or _NO_PROMPT_DETAILS
+    details = fields.completion_tokens_details or _NO_COMPLETION_DETAILS
+    completion = fields.completion_tokens
+    reasoning = details.reasoning_tokens or fields.reasoning_tokens
+    if reasoning and fields.total_tokens == fields.prompt_tokens + completion + reasoning:
+        completion += reasoning
     return Usage(
-        input=told.prompt_tokens,
+        input=fields.prompt_tokens,
         output=completion,
-        cache_read=into.cached_tokens
-        or told.cached_tokens
-        or told.prompt_cache_hit_tokens
-        or told.num_cached_tokens
-        or told.cache_read_input_tokens,
-        cache_write=into.cache_write_tokens
-        or into.cache_creation_tokens
-        or told.cache_creation_input_tokens,
-        reasoning=thought,
-        audio_input=into.audio_tokens,
-        audio_output=out.audio_tokens,
-        image_input=into.image_tokens,
-        image_output=out.image_tokens,
+        cache_read=prompt.cached_tokens
+        or fields.cached_tokens
+        or fields.prompt_cache_hit_tokens
+        or fields.num_cached_tokens
+        or fields.cache_read_input_tokens,
+        cache_write=prompt.cache_write_tokens
+        or prompt.cache_creation_tokens
+        or fields.cache_creation_input_tokens,
+        reasoning=reasoning,
+        audio_input=prompt.audio_tokens,
+        audio_output=details.audio_tokens,
+        image_input=prompt.image_tokens,
+        image_output=details.image_tokens,
     )
 
 
 def decode_new_usage(usage: Any) -> Usage:
-    """Read OpenAI's second wording: of responses, realtime, images and transcriptions."""
+    """Read OpenAI's newer format: of responses, realtime, images and transcriptions."""
     into = usage.get("input_tokens_details") or usage.get("input_token_details")
     out = usage.get("output_tokens_details") or usage.get("output_token_details")
     return Usage(
@@ -92,27 +93,30 @@ def decode_new_usage(usage: Any) -> Usage:
 
 
 def decode_usage(usage: Any) -> Usage | None:
-    """Read `usage`, even if numbers are written as text."""
-    told = read_usage(usage)
-    return to_usage(told) if told is not None else None
+    """Read `usage`; numbers may be strings. None if it is not an object."""
+    fields = read_usage(usage)
+    return to_usage(fields) if fields is not None else None
 
 
 def read_usage(usage: Any) -> UsageFields | None:
-    """The same as it was told."""
+    """The members of `usage`; None if it is not an object."""
     if not isinstance(usage, dict):
         return None
     try:
         return msgspec.convert(usage, UsageFields)
-    except ValueError:  # numbers written as text, names that are not Unicode
-        told = msgspec.convert(_counts(usage, UsageFields), UsageFields)
-        into, out = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-        told.prompt_tokens_details = _PromptDetails(**_counts(into, _PromptDetails))
-        told.completion_tokens_details = _CompletionDetails(**_counts(out, _CompletionDetails))
-    return told
+    except ValueError:  # numbers as strings, names that are not Unicode
+        fields = msgspec.convert(_counts(usage, UsageFields), UsageFields)
+        prompt = usage.get("prompt_tokens_details")
+        completion = usage.get("completion_tokens_details")
+        fields.prompt_tokens_details = _PromptDetails(**_counts(prompt, _PromptDetails))
+        fields.completion_tokens_details = _CompletionDetails(
+            **_counts(completion, _CompletionDetails)
+        )
+    return fields
 
 
 def _counts(where: Any, kind: type[msgspec.Struct]) -> dict[str, int]:
-    """The numbers of tokens that `kind` has a place for."""
+    """The token counts that are members of `kind`."""
     return {
         name: _parsing.read_count(where, name)
         for name in kind.__struct_fields__

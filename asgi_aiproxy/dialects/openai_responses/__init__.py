@@ -115,6 +115,6 @@ class OpenAIResponses(Dialect):
         """The request as it came, with the model's name."""
         return ProviderRequest(operation.path, {**fields, "model": model})
 
-    def native_stream(self, *, usage_wanted: bool, exact: bool) -> Echo:
+    def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> Echo:
         """A companion for an answer that passes through."""
         return Echo()

@@ -312,6 +312,6 @@ def test_pictures_and_documents_need_a_model_that_sees_them(
     if taken:
         assert written("anthropic", openai(shown), model).body["messages"][0]["content"]
         return
-    with pytest.raises(APIError, match="This model takes no") as caught:
+    with pytest.raises(APIError, match="This model does not accept") as caught:
         written("anthropic", openai(shown), model)
     assert caught.value.param == "messages[0].content[0]"

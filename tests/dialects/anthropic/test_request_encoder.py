@@ -421,7 +421,7 @@ def test_files_need_a_header() -> None:
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
 def test_sound_and_video_are_refused(kind: Any) -> None:
-    with pytest.raises(APIError, match=f"take no {kind}") as caught:
+    with pytest.raises(APIError, match=f"do not accept {kind}") as caught:
         body_of(Request(model="m", messages=(Message("user", (Media(kind=kind, data="A"),)),)))
     assert caught.value.kind is ErrorKind.INVALID
 

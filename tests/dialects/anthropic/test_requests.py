@@ -327,17 +327,17 @@ def test_parameters_get_their_neutral_meaning(
         (
             {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
             "messages[0].content[0]",
-            "not a whole part of type 'text'",
+            "incomplete part of type 'text'",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": "a.png"}]}]},
             "messages[0].content[0]",
-            "not a whole part of type 'image'",
+            "incomplete part of type 'image'",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]},
             "messages[0].content[0]",
-            "not a whole part of type 'tool_result'",
+            "incomplete part of type 'tool_result'",
         ),
         (
             {
@@ -360,7 +360,7 @@ def test_parameters_get_their_neutral_meaning(
             "messages[0].content[0].content",
             "expected a string or a list",
         ),
-        ({"system": [{"type": "image"}]}, "system[0]", "not a whole part"),
+        ({"system": [{"type": "image"}]}, "system[0]", "incomplete part"),
         ({"tools": [{"description": "d"}]}, "tools[0].name", "Missing required"),
         (
             {"tools": [TOOL, {"type": "web_search_20250305", "name": "web_search"}]},

@@ -199,7 +199,7 @@ def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: ErrorKind, mess
     assert message in caught.value.message
     if message != "holds no content":  # which is not asked of an answer that passes
         with pytest.raises(APIError) as caught:
-            ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, exact=True).whole(body)
+            ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True).whole(body)
         assert caught.value.kind is kind
 
 
@@ -300,10 +300,10 @@ def test_a_refusal_says_why() -> None:
 
 def test_a_passing_answer_is_read_for_model_and_usage() -> None:
     body = answer([text("Hi.")], usage={"input_tokens": 3, "output_tokens": 5})
-    echo = ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, exact=True)
+    echo = ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True)
     assert echo.whole(body) == body
     assert (echo.model, echo.usage) == ("claude-test", Usage(input=3, output=5))
 
-    silent = ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, exact=True)
+    silent = ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True)
     silent.whole(answer([text("Hi.")]))
     assert silent.usage is None

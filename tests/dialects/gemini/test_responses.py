@@ -169,10 +169,13 @@ def read_in(how: str, body: bytes) -> Response | None:
             events = [event for chunk in chunks for event in decoder.feed(chunk)]
             return fold([*events, *decoder.close()])
         case "passed on":
-            assert GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True).whole(body) == body
+            assert (
+                GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True).whole(body)
+                == body
+            )
         case _:
             verbatim = NativeStreamTranslator(
-                GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True)
+                GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
             )
             sent = b"".join(b"data: " + chunk + b"\n\n" for chunk in chunks)
             assert verbatim.feed(sent) + verbatim.close() == sent
@@ -180,7 +183,7 @@ def read_in(how: str, body: bytes) -> Response | None:
 
 
 def test_content_that_passed_unread_is_content_too() -> None:
-    echo = GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True)
+    echo = GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
     verbatim = NativeStreamTranslator(echo)
     thought = answer([{"text": "Hm.", "thought": True}], candidate={})
     text = answer([{"text": "Hi."}], candidate={})
@@ -191,7 +194,9 @@ def test_content_that_passed_unread_is_content_too() -> None:
 
 
 def test_thoughts_that_passed_unread_are_no_content() -> None:
-    verbatim = NativeStreamTranslator(GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True))
+    verbatim = NativeStreamTranslator(
+        GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
+    )
     thought = answer([{"text": 'Hm "text".', "thought": True}], candidate={})
     for _ in range(3):
         verbatim.feed(b"data: " + thought + b"\n\n")
@@ -286,13 +291,13 @@ def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: ErrorKind, mess
     assert message in caught.value.message
     if body != b"{}":
         with pytest.raises(APIError) as caught:
-            GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True).whole(body)
+            GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True).whole(body)
         assert caught.value.kind is kind
 
 
 def test_a_passing_answer_is_read_for_model_and_usage() -> None:
     body = answer([{"text": "Hi."}], usageMetadata={"promptTokenCount": 3})
-    echo = GEMINI_CONTENT.native_stream(usage_wanted=True, exact=True)
+    echo = GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
     assert echo.whole(body) == body
     assert (echo.model, echo.usage) == ("gemini-test", Usage(input=3))
 

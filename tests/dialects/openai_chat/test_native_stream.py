@@ -226,9 +226,11 @@ def test_a_body_of_any_kind_may_tell_usage() -> None:
 
 
 def test_an_echo_is_exact_or_mending_as_the_provider_needs() -> None:
-    assert isinstance(OPENAI_CHAT.native_stream(usage_wanted=True, exact=True), OpenAINativeStream)
     assert isinstance(
-        OPENAI_CHAT.native_stream(usage_wanted=True, exact=False), NormalizingNativeStream
+        OPENAI_CHAT.native_stream(usage_wanted=True, strict_format=True), OpenAINativeStream
+    )
+    assert isinstance(
+        OPENAI_CHAT.native_stream(usage_wanted=True, strict_format=False), NormalizingNativeStream
     )
 
 

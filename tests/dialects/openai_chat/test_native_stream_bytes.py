@@ -1,4 +1,4 @@
-"""Chat completions that pass through keep their bytes, or all unknown members if normalized."""
+"""Chat completions that pass through keep their bytes and every unknown member."""
 
 from __future__ import annotations
 
