@@ -12,8 +12,8 @@ from asgi_aiproxy.prices import SentRequest
 
 
 async def check_admission(
-    gate: AdmissionControl,
-    asked: ProxyRequest,
+    admission: AdmissionControl,
+    request: ProxyRequest,
     models: Sequence[str],
     fields: Mapping[str, msgspec.Raw] = {},
     body: bytes = b"",
@@ -25,9 +25,9 @@ async def check_admission(
     `models` are all that the request may call, `body` is what was read of it before it goes out,
     and `fields` are its members if it is JSON; a WebSocket is a `session`.
     """
-    ours = asked.site.provider is not None and not asked.own_key
-    costs = ours and (session or not asked.route.free)
-    name, route, length = asked.site.name, asked.route, asked.length or 0
+    ours = request.target.provider is not None and not request.own_key
+    costs = ours and (session or not request.route.free)
+    name, route, length = request.target.name, request.route, request.length or 0
     targets = [(name, model) for model in models or ("",)] if costs else []
 
     def sent() -> Sequence[SentRequest]:
@@ -35,4 +35,4 @@ async def check_admission(
             SentRequest(*t, route.path, body, fields, length, later=route.batch) for t in targets
         ]
 
-    await gate.admit(route.operation, targets, sent)
+    await admission.admit(route.operation, targets, sent)

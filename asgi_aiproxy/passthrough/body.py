@@ -13,18 +13,18 @@ from asgi_aiproxy.errors import APIError
 
 # What may be read ahead of an upstream that does not take it: servers tell that a client has left
 # only after what came before that.
-_AHEAD = 64 * 1024
+_READ_AHEAD = 64 * 1024
 
 
 async def read_content(
     receive: Receive,
-    watch: RequestMonitor,
+    monitor: RequestMonitor,
     *,
     length: int | None,
     limit: int | None,
     replay: int,
     seconds: float | None,
-    whole: str = "",
+    whole_reason: str = "",
     unsized: bool = False,
 ) -> Content:
     """The body of a request: bytes if it is short, else to iterate over once; None if empty.
@@ -35,27 +35,27 @@ async def read_content(
     short. The client may be silent for so many `seconds`. Raises APIError, ClientGoneError.
     """
     if limit is not None and length is not None and length > limit:
-        raise _too_large(limit, whole)
+        raise _too_large(limit, whole_reason)
     message = await _asgi.next_piece(receive, seconds)
     data: bytes = message.get("body", b"")
     if limit is not None and len(data) > limit:
-        raise _too_large(limit, whole)
+        raise _too_large(limit, whole_reason)
     if not message.get("more_body", False):
-        watch.receive = receive
+        monitor.receive = receive
         return data or None
-    body = RequestBody(receive, watch, data, limit, whole, seconds)
-    watch.receive = body.receive
-    if whole or (length is not None and length <= replay):
+    body = RequestBody(receive, monitor, data, limit, whole_reason, seconds)
+    monitor.receive = body.receive
+    if whole_reason or (length is not None and length <= replay):
         return b"".join([piece async for piece in body]) or None
     if length is None and unsized and await body.prefetch(replay):
         return b"".join([piece async for piece in body]) or None
     return body
 
 
-def _too_large(limit: int, whole: str) -> APIError:
+def _too_large(limit: int, whole_reason: str) -> APIError:
     error = _asgi.too_large(limit)
-    if whole:
-        error.message += f" {whole}"
+    if whole_reason:
+        error.message += f" {whole_reason}"
     return error
 
 
@@ -65,49 +65,49 @@ class RequestBody:
     def __init__(
         self,
         receive: Receive,
-        watch: RequestMonitor,
+        monitor: RequestMonitor,
         first: bytes,
         limit: int | None,
-        whole: str,
+        whole_reason: str,
         seconds: float | None,
     ) -> None:
         self._receive = receive
-        self._watch = watch
+        self._monitor = monitor
         self._limit = limit
-        self._whole = whole
+        self._whole_reason = whole_reason
         self._seconds = seconds
         self._size = self._held = len(first)
-        self._ahead = deque([first] if first else ())
+        self._pieces = deque([first] if first else ())
         self._more = True
-        self._wanted = True
-        self._heed: Callable[[bytes], None] | None = None
+        self._accepting = True
+        self._observe_piece: Callable[[bytes], None] | None = None
         self._check_end: Callable[[], None] | None = None
         self._failure: APIError | ClientGoneError | None = None
-        self._turn = asyncio.Lock()  # one reads at a time
-        self._room = asyncio.Event()
+        self._fetch_lock = asyncio.Lock()  # one reads at a time
+        self._has_room = asyncio.Event()
 
     @property
     def held(self) -> int:
         """How many bytes have come, and have not been sent on."""
         return self._held
 
-    def observe(self, see: Callable[[bytes], None], end: Callable[[], None]) -> None:
+    def observe(self, on_piece: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         """Show `see` what has come and what comes, and call `end` at the end of it.
 
         If one of them raises an APIError, the body fails before the piece has left.
         """
-        for piece in self._ahead:
-            see(piece)
+        for piece in self._pieces:
+            on_piece(piece)
         if not self._more:
-            end()
-        self._heed, self._check_end = see, end
+            on_end()
+        self._observe_piece, self._check_end = on_piece, on_end
 
-    async def prefetch(self, most: int, enough: Callable[[], bool] = lambda: False) -> bool:
+    async def prefetch(self, max_held: int, enough: Callable[[], bool] = lambda: False) -> bool:
         """Have more than `most` bytes at hand, or `enough`, or all: returns whether it is all.
 
         Raises APIError, ClientGoneError.
         """
-        while self._more and self._held <= most and not enough():
+        while self._more and self._held <= max_held and not enough():
             await self._fetch()
             if self._failure is not None:
                 raise self._failure
@@ -116,7 +116,7 @@ class RequestBody:
     async def receive(self) -> Message:
         """What comes after the body: an ASGI `receive` for who watches for a disconnect."""
         while self._more:
-            if self._held < _AHEAD or not self._wanted:
+            if self._held < _READ_AHEAD or not self._accepting:
                 try:
                     await self._fetch()
                 except ClientGoneError:
@@ -124,38 +124,38 @@ class RequestBody:
                 except APIError:
                     pass  # told to who sends the body on
             else:
-                self._room.clear()
-                await self._room.wait()
+                self._has_room.clear()
+                await self._has_room.wait()
         return await self._receive()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        watch = self._watch
-        watch.upstream_write_finished()
-        while not self._ahead:
+        monitor = self._monitor
+        monitor.upstream_write_finished()
+        while not self._pieces:
             if self._failure is not None:
                 raise self._failure
             if not self._more:
                 raise StopAsyncIteration
             await self._fetch()
-        watch.upstream_write_started()
-        data = self._ahead.popleft()
+        monitor.upstream_write_started()
+        data = self._pieces.popleft()
         self._held -= len(data)
-        self._room.set()
+        self._has_room.set()
         return data
 
     async def aclose(self) -> None:
         """Nobody wants the rest."""
-        self._watch.upstream_write_finished()
-        self._wanted = False
-        self._room.set()
+        self._monitor.upstream_write_finished()
+        self._accepting = False
+        self._has_room.set()
 
     async def _fetch(self) -> None:
         """Have one more piece at hand, unless somebody else has just fetched one."""
         held, failure = self._size, self._failure
-        async with self._turn:
+        async with self._fetch_lock:
             if not self._more or self._size != held or self._failure is not failure:
                 return
             try:
@@ -164,25 +164,25 @@ class RequestBody:
                 self._more, self._failure = False, error
                 raise
             except APIError as error:
-                self._wanted, self._failure = False, self._failure or error
+                self._accepting, self._failure = False, self._failure or error
                 raise
             data: bytes = message.get("body", b"")
             self._more = message.get("more_body", False)
             self._size += len(data)
-            if self._limit is not None and self._size > self._limit and self._wanted:
-                self._wanted = False
-                self._failure = _too_large(self._limit, self._whole)
+            if self._limit is not None and self._size > self._limit and self._accepting:
+                self._accepting = False
+                self._failure = _too_large(self._limit, self._whole_reason)
                 raise self._failure
-            if self._wanted and (data or not self._more):
-                if self._heed is not None and self._check_end is not None:
+            if self._accepting and (data or not self._more):
+                if self._observe_piece is not None and self._check_end is not None:
                     try:
-                        self._heed(data)
+                        self._observe_piece(data)
                         if not self._more:
                             self._check_end()
                     except APIError as error:
-                        self._wanted, self._failure = False, error
+                        self._accepting, self._failure = False, error
                         raise
-                self._ahead.append(data)
+                self._pieces.append(data)
                 self._held += len(data)
 
 

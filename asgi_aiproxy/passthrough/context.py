@@ -26,7 +26,7 @@ class ProxyContext:
     max_body: int | None
     max_replay: int
     max_inspected: int
-    whole: str  # why bodies have to be read before they are sent on, if they have to
+    whole_body_reason: str  # why bodies have to be read before they are sent on, if they have to
     keep_host: bool
     recorded: bool  # whether anybody wants to know of exchanges
     clock: Callable[[], float]
@@ -37,71 +37,71 @@ class ExchangeRecord:
     """What is known of one exchange."""
 
     __slots__ = (
-        "_asked",
-        "_sent",
+        "_request",
+        "_sent_at",
         "_started",
-        "_ticks",
-        "began",
+        "_started_ticks",
+        "attempts",
         "error",
         "failure",
         "finished",
+        "first_byte_at",
         "key_id",
         "model",
         "request_id",
         "status",
-        "tries",
     )
 
-    def __init__(self, asked: ProxyRequest, clock: Callable[[], float]) -> None:
-        self._asked = asked
+    def __init__(self, request: ProxyRequest, clock: Callable[[], float]) -> None:
+        self._request = request
         self._started = clock()
-        self._ticks = time.perf_counter()
-        self.began: float | None = None  # when the answer did, by the same clock
-        self.tries: list[Attempt] = []
-        self._sent: float | None = None
+        self._started_ticks = time.perf_counter()
+        self.first_byte_at: float | None = None  # when the answer did, by the same clock
+        self.attempts: list[Attempt] = []
+        self._sent_at: float | None = None
         self.failure: APIError | None = None  # of the last attempt that failed
         self.status = 0
         self.model = ""
         self.finished = False
         self.error: APIError | None = None
-        self.key_id = asked.injected
-        self.request_id = request_id(asked.scope)
+        self.key_id = request.injected
+        self.request_id = request_id(request.scope)
 
     # attempts
 
     def sent(self) -> None:
         """A request leaves."""
-        self._sent = time.perf_counter()
+        self._sent_at = time.perf_counter()
 
     def answered(self, status: int) -> None:
         """It has the answer that is passed on."""
-        self._note(status, "", "")
+        self._add_attempt(status, "", "")
 
     def failed(self, error: APIError) -> None:
         """It failed, or was refused."""
         self.failure = error
         code = error.code or next(iter(error.words), "")
-        self._note(error.upstream_status or 0, code, error.message)
+        self._add_attempt(error.upstream_status or 0, code, error.message)
 
-    def _note(self, status: int, code: str, message: str) -> None:
-        sent, self._sent = self._sent, None
+    def _add_attempt(self, status: int, code: str, message: str) -> None:
+        sent, self._sent_at = self._sent_at, None
         if sent is not None:
             seconds = time.perf_counter() - sent
-            name = self._asked.site.name
+            name = self._request.target.name
             made = Attempt(name, self.model, self.key_id, status, code, message, seconds)
-            self.tries.append(made)
+            self.attempts.append(made)
 
-    def record(self, model: str, usage: Usage | None) -> UsageRecord:
+    def to_usage_record(self, model: str, usage: Usage | None) -> UsageRecord:
         """The record, with what the answer told of model and usage."""
-        asked, error = self._asked, self.error
-        if self._sent is not None:  # nobody waited for the answer
-            self._note(0, "", error.message if error is not None else "The client left.")
-        tries = self.tries
-        plain = len(tries) == 1 and not tries[0].error
+        request, error = self._request, self.error
+        if self._sent_at is not None:  # nobody waited for the answer
+            self._add_attempt(0, "", error.message if error is not None else "The client left.")
+        attempts = self.attempts
+        plain = len(attempts) == 1 and not attempts[0].error
         outcome, status = Outcome.DONE, self.status
         if error is not None:
-            refused = not error.retryable and error.kind is not ErrorKind.INTERNAL
-            outcome, status = (Outcome.REFUSED if refused else Outcome.FAILED), error.status
+            judge_refusal = not error.retryable and error.kind is not ErrorKind.INTERNAL
+            outcome, status = (Outcome.REFUSED if judge_refusal else Outcome.FAILED), error.status
         elif not self.finished:
             outcome, status = Outcome.CLIENT_DISCONNECTED, 499  # as nginx says
         elif status >= 400:
@@ -109,10 +109,10 @@ class ExchangeRecord:
             outcome = Outcome.FAILED if failed else Outcome.REFUSED
         return UsageRecord(
             id=f"{getrandbits(128):032x}",
-            principal=asked.principal.id,
+            principal=request.principal.id,
             face="passthrough",
-            operation=asked.route.operation,
-            provider=asked.site.name,
+            operation=request.route.operation,
+            provider=request.target.name,
             requested_model=self.model,
             upstream_model=self.model,
             model=model,
@@ -121,10 +121,12 @@ class ExchangeRecord:
             outcome=outcome,
             status=status,
             error=error.message if error is not None else "",
-            attempts=len(tries),
-            attempt_details=() if plain else tuple(tries),
+            attempts=len(attempts),
+            attempt_details=() if plain else tuple(attempts),
             request_id=self.request_id,
             started=self._started,
-            first_byte=self.began - self._ticks if self.began is not None else None,
-            duration=time.perf_counter() - self._ticks,
+            first_byte=self.first_byte_at - self._started_ticks
+            if self.first_byte_at is not None
+            else None,
+            duration=time.perf_counter() - self._started_ticks,
         )

@@ -1,4 +1,23 @@
-"""One HTTP exchange through the proxy, from its first key to its record."""
+"""Pass one HTTP request to the upstream and its response back, and write one usage record.
+
+Theory of operation. `Exchange.run` goes through these steps, all watched by a RequestMonitor that
+cancels them when the client disconnects or a timeout expires:
+
+1. Read the request body. A short one is read completely, so that it can be sent again with another
+   key; a longer one is streamed and sent once. A body that decides what the caller may do (the
+   caller is bound to models, or has a budget) is read completely and inspected, except multipart
+   forms, which are checked while they stream.
+2. Check the models against the caller's, reserve the caller's limits and budget (`admission`), and
+   find the key that holds a resource the request refers to.
+3. Send it with one key after the other until a response is not a refusal of the key (see
+   `key_rotation`). Only refusals are read completely; every other response streams.
+4. Stream the response to the client, its headers filtered, the pool's key redacted from errors,
+   while a UsageMeter copies the two ends that report the usage. From the first byte on
+   (`response_started`) a failure raises ResponseAbortedError, so that the server closes the
+   connection: a partial response never looks complete.
+5. `close` releases the key, settles the reservation and hands over the record. It runs before the
+   last bytes are sent, so that a client that reads slowly does not keep a key in use.
+"""
 
 from __future__ import annotations
 
@@ -47,377 +66,395 @@ from asgi_aiproxy.usage.record import plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_UNNAMED = "this request does not name the one it calls where it can be read"
-_INSPECTED = "It is inspected before it is sent on, and so it can not be longer."
-_BROKE = "The upstream broke off in the middle of its answer."
-_KEY_FAILED = frozenset({401, 402, 429})
-# What these are about only their bodies say.
-_TOLD_WITHIN = frozenset({400, 403, 404, 412, 413, 498})
+_MODEL_UNREADABLE = "this request does not name the one it calls where it can be read"
+_INSPECTED = "The body is inspected before it is sent on, so it cannot be longer."
+_BROKE = "The upstream closed the connection in the middle of its response."
+_KEY_STATUSES = frozenset({401, 402, 429})
+# Statuses whose cause only the response body tells apart: key, model or request.
+_BODY_EXPLAINS = frozenset({400, 403, 404, 412, 413, 498})
 _BODILESS = frozenset({204, 304})
-# Seldom with a body, which is then short; without one they can be sent again.
-_BARE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+# Methods whose body, if any, is short.
+_USUALLY_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 class Exchange:
-    """Passes one request on and its answer back. `run` once, then `close`."""
+    """One proxied request. Call `run` once, then `close`."""
 
     __slots__ = (
+        "_admission",
         "_answer",
-        "_asked",
-        "_books",
         "_closed",
-        "_gate",
+        "_context",
         "_key",
+        "_keys",
         "_meter",
         "_metered",
+        "_monitor",
+        "_record",
+        "_request",
         "_stateful",
         "_timeouts",
-        "_turns",
-        "_watch",
-        "_ways",
-        "began",
+        "response_started",
     )
 
-    def __init__(self, ways: ProxyContext, asked: ProxyRequest) -> None:
-        self._ways = ways
-        self._asked = asked
-        self._gate: AdmissionControl | None = asked.scope.get(GATE_KEY)
-        provider = asked.site.provider
-        own = provider.timeouts if provider is not None else None
-        self._timeouts = own if own is not None else ways.timeouts
+    def __init__(self, context: ProxyContext, request: ProxyRequest) -> None:
+        self._context = context
+        self._request = request
+        self._admission: AdmissionControl | None = request.scope.get(GATE_KEY)
+        provider = request.target.provider
+        provider_timeouts = provider.timeouts if provider is not None else None
+        self._timeouts = provider_timeouts if provider_timeouts is not None else context.timeouts
         limits = self._timeouts
-        self._watch = RequestMonitor(
-            ways.rounds.for_running_loop(), total=limits.total, idle=limits.idle
+        self._monitor = RequestMonitor(
+            context.rounds.for_running_loop(), total=limits.total, idle=limits.idle
         )
-        self._books = ExchangeRecord(asked, ways.clock)
-        self._turns: ProxyKeyRotation | None = None
+        self._record = ExchangeRecord(request, context.clock)
+        self._keys: ProxyKeyRotation | None = None
         self._key: Key | None = None
         self._answer: UpstreamResponse | None = None
         self._meter: UsageMeter | None = None
-        # Keys may have limits; what nobody wants to know else is not read.
-        self._metered = provider is not None or ways.recorded or self._gate is not None
+        # Usage is read for the token limits of keys, for records and for budgets only.
+        self._metered = provider is not None or context.recorded or self._admission is not None
         self._stateful = False
         self._closed = False
-        self.began = False
+        self.response_started = False
 
     async def run(self, receive: Receive, send: Send) -> None:
-        """Have it answered. Raises APIError before, AnswerBrokeError after the answer has begun."""
-        asked = self._asked
+        """Answer the request.
+
+        Raises APIError before the response has started, ResponseAbortedError afterwards, and
+        ClientGoneError if the client disconnects.
+        """
+        request = self._request
         try:
-            with self._watch:
-                body, found = await self._content(receive)
-                known = body if isinstance(body, bytes) else b""
-                models = self._models(found)
-                turns = self._turns = self._read(known, found)
-                if self._gate is not None:
-                    await check_admission(self._gate, asked, models, found.fields, known)
+            with self._monitor:
+                body, named = await self._read_content(receive)
+                known_body = body if isinstance(body, bytes) else b""
+                models = self._models(named)
+                keys = self._keys = self._select_keys(known_body, named)
+                if self._admission is not None:
+                    await check_admission(
+                        self._admission, request, models, named.fields, known_body
+                    )
                 if self._stateful:
-                    turns.home = await self._home(known)
-                answer = await self._answered(body, turns)
-                last = await self._pass_on(answer, send)
+                    keys.resource_key_id = await self._find_resource_key(known_body)
+                answer = await self._get_response(body, keys)
+                last = await self._send_response(answer, send)
                 if self._stateful:
-                    await self._remember(turns)
+                    await self._remember(keys)
         except ClientGoneError:
             raise
         except Exception as error:
-            self._books.error = error if isinstance(error, APIError) else internal_error()
-            if self.began:
+            self._record.error = error if isinstance(error, APIError) else internal_error()
+            if self.response_started:
                 raise ResponseAbortedError(_BROKE) from error
             raise
-        self._books.finished = True
-        await self.close()  # who takes the last bytes slowly holds up no key
+        self._record.finished = True
+        await self.close()  # before the last bytes: a slow client keeps no key in use
         try:
             await send({"type": "http.response.body", "body": last, "more_body": False})
         except OSError as error:
             raise ClientGoneError("The client left.") from error
 
     async def close(self) -> None:
-        """Free what is held, and leave one record."""
+        """Release the key, settle the admission and write the usage record; only once."""
         if self._closed:
             return
         self._closed = True
         model, usage = self._reported()
         try:
-            if self._turns is not None:
-                self._turns.release(usage)
+            if self._keys is not None:
+                self._keys.release(usage)
         finally:
-            if self._gate is not None or self._ways.recorded:
-                record = self._books.record(model, usage)
-                record = settle(self._gate, record, self._passed(usage))
-                self._ways.recorder.put(record, self._watch.timer.loop)
+            if self._admission is not None or self._context.recorded:
+                record = self._record.to_usage_record(model, usage)
+                record = settle(self._admission, record, self._sample(usage))
+                self._context.recorder.put(record, self._monitor.timer.loop)
         answer, self._answer = self._answer, None
         if answer is not None:
             try:
                 await answer.aclose()
-            except Exception:  # of a transport that is not ours
-                logger.warning("an answer could not be closed", exc_info=True)
+            except Exception:  # a transport given by the user
+                logger.warning("a response could not be closed", exc_info=True)
 
     def _reported(self) -> tuple[str, Usage | None]:
-        """Model and usage as the answer reported them; nothing, if that cannot be read."""
+        """Model and usage as the response reported them; empty if they cannot be read."""
         if self._meter is None:
             return "", None
         try:
-            model, usage = self._meter.told()
+            model, usage = self._meter.reported()
             return model, plausible_usage(usage)
         except Exception:
-            logger.exception("what %s reports of its usage is unreadable", self._asked.site.name)
+            logger.exception("the usage that %s reports is unreadable", self._request.target.name)
             return "", None
 
-    def _passed(self, usage: Usage | None) -> ResponseSample:
-        """What of the answer went by, should it not have told its usage to the end."""
+    def _sample(self, usage: Usage | None) -> ResponseSample:
+        """A sample of the response to estimate usage by, if the response did not report it."""
         meter = self._meter
-        if meter is None or (usage is not None and usage.output and self._books.finished):
+        if meter is None or (usage is not None and usage.output and self._record.finished):
             return EMPTY_SAMPLE
         return ResponseSample(meter.size, meter.sample)
 
-    # the question
+    # the request
 
-    async def _content(self, receive: Receive) -> tuple[Content, Inspection]:
-        """The body to send, and what it names.
-
-        One that decides what its caller may do is read whole, unless it is a multipart form, which
-        is checked as it comes. Raises APIError, ClientGoneError.
-        """
-        ways, asked = self._ways, self._asked
-        inspected = asked.inspected and not asked.route.free
-        limit, whole, kind = ways.max_body, ways.whole, None
-        if inspected and asked.length != 0:
-            kind = check_readable(asked.content_type, asked.content_encoding)
+    async def _read_content(self, receive: Receive) -> tuple[Content, Inspection]:
+        """The body to send, and the models it names (step 1). Raises APIError, ClientGoneError."""
+        context, request = self._context, self._request
+        inspected = request.inspected and not request.route.free
+        limit, whole, kind = context.max_body, context.whole_body_reason, None
+        if inspected and request.length != 0:
+            kind = check_readable(request.content_type, request.content_encoding)
             if kind != "multipart":
-                limit = ways.max_inspected if limit is None else min(limit, ways.max_inspected)
+                limit = (
+                    context.max_inspected if limit is None else min(limit, context.max_inspected)
+                )
                 whole = whole or _INSPECTED
         body = await read_content(
             receive,
-            self._watch,
-            length=asked.length,
+            self._monitor,
+            length=request.length,
             limit=limit,
-            replay=ways.max_replay,
-            seconds=ways.timeouts.body,
-            whole=whole,
-            unsized=asked.site.provider is not None or asked.method in _BARE,
+            replay=context.max_replay,
+            seconds=context.timeouts.body,
+            whole_reason=whole,
+            unsized=request.target.provider is not None or request.method in _USUALLY_BODILESS,
         )
         if body is None:
             return body, NOTHING
         if kind is None:
-            return body, self._glimpse(body)
+            return body, self._peek(body)
         if isinstance(body, bytes):
-            return body, await inspect_body(kind, asked.content_type, body)
-        form = FormParser.from_content_type(asked.content_type)
+            return body, await inspect_body(kind, request.content_type, body)
+        form = FormParser.from_content_type(request.content_type)
         body.observe(form.feed, form.close)
-        await body.prefetch(ways.max_replay, lambda: bool(form.field))
+        await body.prefetch(context.max_replay, lambda: bool(form.field))
         while form.field and form.model is None and not await body.prefetch(body.held):
-            pass  # its value, which is short, has not come yet
-        form.allow_no_model()  # one that came later would not be judged
+            pass  # its value, which is short, has not arrived yet
+        form.allow_no_model()  # one that follows later would not be checked
         return body, models_in_fields(form.field, form.model)
 
-    def _glimpse(self, body: Content) -> Inspection:
-        """What a body names that decides nothing; it passes as it is."""
-        if isinstance(body, bytes) and self._metered and is_json(self._asked.content_type):
+    def _peek(self, body: Content) -> Inspection:
+        """The model named by a body that is not inspected, for the record and the key."""
+        if isinstance(body, bytes) and self._metered and is_json(self._request.content_type):
             return peek_model(body)
         return NOTHING
 
-    def _models(self, found: Inspection) -> tuple[str, ...]:
-        """All models that the request may call; an empty one if that is not sure.
+    def _models(self, named: Inspection) -> tuple[str, ...]:
+        """All models that the request may call; an empty name among them if that is uncertain.
 
-        Raises APIError if its caller may not use one of them.
+        Raises APIError if the caller may not use one of them.
         """
-        asked, route = self._asked, self._asked.route
-        self._books.model = "" if route.batch else route.model or found.model
-        # These are what is called. What else is named may be called as well, or may be ignored.
-        called = (*route.models, *(found.calls if route.batch else (found.model,)))
+        request, route = self._request, self._request.route
+        self._record.model = "" if route.batch else route.model or named.model
+        # These models are called. Others that are named may be called as well, or be ignored.
+        called = (*route.models, *(named.calls if route.batch else (named.model,)))
         models = tuple(dict.fromkeys(model for model in called if model or route.batch))
-        asked.check_models(models, "" if route.free else _UNNAMED)
-        if not asked.inspected or route.free:
+        request.check_models(models, "" if route.free else _MODEL_UNREADABLE)
+        if not request.inspected or route.free:
             return models
-        beside = (*found.others, *models_outside_body(asked.query, asked.headers))
-        asked.check_models(beside)
+        beside = (*named.others, *models_outside_body(request.query, request.headers))
+        request.check_models(beside)
         if route.batch:
-            return ()  # what it costs nobody tells: it has the price of what names no model
+            return ()  # its cost is unknown: priced as a request that names no model
         return tuple(dict.fromkeys((*(models or ("",)), *beside)))
 
-    def _read(self, body: bytes, found: Inspection) -> ProxyKeyRotation:
-        """See which keys are for this."""
-        asked = self._asked
-        site, route = asked.site, asked.route
-        affinity = asked.affinity
-        pool = site.provider.keys if site.provider is not None else None
+    def _select_keys(self, body: bytes, named: Inspection) -> ProxyKeyRotation:
+        """The rotation over the keys that this request may use."""
+        request = self._request
+        target, route = request.target, request.route
+        affinity = request.affinity
+        pool = target.provider.keys if target.provider is not None else None
         if pool is not None and len(pool) > 1:
-            stateful = route.stateful and found.store is not False
-            self._stateful = stateful or site.references.any(body)
+            stateful = route.stateful and named.store is not False
+            self._stateful = stateful or target.references.any(body)
             if self._stateful and not affinity:
-                affinity = f"{asked.principal.id}@{site.name}"
-        return ProxyKeyRotation(asked, affinity=affinity, model=self._books.model)
+                affinity = f"{request.principal.id}@{target.name}"
+        return ProxyKeyRotation(request, affinity=affinity, model=self._record.model)
 
-    # what only one key finds again
+    # resources that only one key can find
 
-    async def _home(self, body: bytes) -> str:
-        """The key that has what is asked for; empty if nobody knows."""
-        asked = self._asked
-        site, resource = asked.site, asked.route.resource
-        if site.homes is None or asked.own_key or asked.key_id:
+    async def _find_resource_key(self, body: bytes) -> str:
+        """The id of the key that holds the requested resource; empty if unknown."""
+        request = self._request
+        target, resource = request.target, request.route.resource
+        if target.resource_affinity is None or request.own_key or request.key_id:
             return ""
-        return await site.homes.of([resource] if resource else site.references.all(body))
+        return await target.resource_affinity.of(
+            [resource] if resource else target.references.all(body)
+        )
 
-    async def _remember(self, turns: ProxyKeyRotation) -> None:
-        """Note which key has made something."""
-        route, homes, meter = self._asked.route, self._asked.site.homes, self._meter
-        makes = route.stateful and not route.resource  # what is below a resource is found by that
-        if makes and turns.using_pool_key and meter is not None and homes is not None:
-            made = created_resource_id(meter.head)
-            if made:
-                await homes.remember(made, turns.key_id, route.kept)
+    async def _remember(self, keys: ProxyKeyRotation) -> None:
+        """Note which key created a resource."""
+        route, meter = self._request.route, self._meter
+        resource_affinity = self._request.target.resource_affinity
+        creates = (
+            route.stateful and not route.resource
+        )  # what is below a resource is found by its parent
+        if creates and keys.using_pool_key and meter is not None and resource_affinity is not None:
+            created = created_resource_id(meter.head)
+            if created:
+                await resource_affinity.remember(created, keys.key_id, route.remembered_seconds)
 
-    # the answer
+    # the response
 
-    async def _answered(self, content: Content, turns: ProxyKeyRotation) -> UpstreamResponse:
-        """The answer to pass on: of the first key that does, or else of the last."""
-        asked, books, ways = self._asked, self._books, self._ways
+    async def _get_response(self, content: Content, keys: ProxyKeyRotation) -> UpstreamResponse:
+        """The response to pass on: of the first key that is accepted, else the last refusal."""
+        request, exchange_record, context = self._request, self._record, self._context
         whole = content is None or isinstance(content, bytes)
-        length = None if whole else asked.length
-        kept: BufferedResponse | None = None
+        length = None if whole else request.length
+        buffered: BufferedResponse | None = None
         unclear: BufferedResponse | None = None
         while True:
             try:
-                key = self._key = await turns.next()
+                key = self._key = await keys.next()
             except APIError as error:
-                # What only some keys know, one that rests may know.
-                kept = unclear or kept
-                if kept is None or (kept.status == 404 and is_key_cooling(error)):
+                # A key that is cooling down may hold the resource that others did not find.
+                buffered = unclear or buffered
+                if buffered is None or (buffered.status == 404 and is_key_cooling(error)):
                     raise
-                return self._final(kept, books.failure, turns)
-            books.key_id = asked.injected or turns.key_id
-            request = asked.outgoing(key, body=content, length=length, keep_host=ways.keep_host)
-            self._watch.set_timeout(self._timeouts.first, "The upstream did not answer in time.")
-            books.sent()
+                return self._last_refusal(buffered, exchange_record.failure, keys)
+            exchange_record.key_id = request.injected or keys.key_id
+            outgoing = request.outgoing(
+                key, body=content, length=length, keep_host=context.keep_host
+            )
+            self._monitor.set_timeout(self._timeouts.first, "The upstream did not answer in time.")
+            exchange_record.sent()
             try:
-                answer = self._answer = await ways.transport.send(request)
+                answer = self._answer = await context.transport.send(outgoing)
             except APIError as error:
-                books.failed(error)
+                exchange_record.failed(error)
                 raise
             status = answer.status
-            if not turns.using_pool_key:
-                books.answered(status)
+            if not keys.using_pool_key:
+                exchange_record.answered(status)
                 return answer
             if not self._may_be_about_the_key(answer):
-                turns.record_response(status, answer.headers, ways.clock())
-                books.answered(status)
-                return await redacted(answer, turns.blot)
-            kept, refusal = await self._refused(answer, turns, content)
-            # (What only one key knows, others need not be asked for, unless this one is not it.)
-            sought = status == 404 and turns.has_more_keys
-            more = sought if self._stateful else turns.another(refusal)
+                keys.record_response(status, answer.headers, context.clock())
+                exchange_record.answered(status)
+                return await redacted(answer, keys.redactor)
+            buffered, refusal = await self._refused(answer, keys, content)
+            # A resource is held by one key: another key can only help if this one did not find it.
+            may_be_elsewhere = status == 404 and keys.has_more_keys
+            more = may_be_elsewhere if self._stateful else keys.may_try_another(refusal)
             if refusal.about is RefusalScope.UNCLEAR and unclear is None:
-                unclear = kept
+                unclear = buffered
             if not (whole and more):
-                return self._final(unclear or kept, refusal, turns)
+                return self._last_refusal(unclear or buffered, refusal, keys)
 
     def _may_be_about_the_key(self, answer: UpstreamResponse) -> bool:
-        """Whether an answer has to be read before it is known what it is about."""
+        """Whether a response may refuse the key, which its body decides."""
         status = answer.status
-        if status in _KEY_FAILED or (status == 404 and self._stateful):
+        if status in _KEY_STATUSES or (status == 404 and self._stateful):
             return True
         kind = header(answer.headers, "content-type") or ""
-        return status in _TOLD_WITHIN and "json" in kind
+        return status in _BODY_EXPLAINS and "json" in kind
 
     async def _refused(
-        self, answer: UpstreamResponse, turns: ProxyKeyRotation, content: Content
+        self, answer: UpstreamResponse, keys: ProxyKeyRotation, content: Content
     ) -> tuple[BufferedResponse, APIError]:
-        """An answer that may be about the key, and what it says; its key is judged."""
-        kept = await BufferedResponse.of(answer, turns.blot)
+        """Read a response that may refuse the key, and judge the key by it."""
+        buffered = await BufferedResponse.of(answer, keys.redactor)
         self._answer = None
         members: Collection[str] = ()
-        if kept.status == 400 and isinstance(content, bytes):
+        if buffered.status == 400 and isinstance(content, bytes):
             members = body_members(content)
-        error = turns.refused(kept.status, kept.headers, kept.body, self._ways.clock(), members)
-        if kept.status in _TOLD_WITHIN and kept.body.strip() in (b"", b"{}"):
-            error.about = RefusalScope.REQUEST  # it says nothing: whoever asked may know
-        told = self._books.request_id, self._asked.site.name, turns.key_id, kept.status
-        logger.info("request %s: provider %s, key %s: HTTP %d", *told)
-        self._books.failed(error)
-        return kept, error
+        error = keys.judge_refusal(
+            buffered.status, buffered.headers, buffered.body, self._context.clock(), members
+        )
+        if buffered.status in _BODY_EXPLAINS and buffered.body.strip() in (b"", b"{}"):
+            error.about = RefusalScope.REQUEST  # no reason given: leave it to the caller
+        values = self._record.request_id, self._request.target.name, keys.key_id, buffered.status
+        logger.info("request %s: provider %s, key %s: HTTP %d", *values)
+        self._record.failed(error)
+        return buffered, error
 
-    def _final(
-        self, kept: BufferedResponse, error: APIError | None, turns: ProxyKeyRotation
+    def _last_refusal(
+        self, buffered: BufferedResponse, error: APIError | None, keys: ProxyKeyRotation
     ) -> BufferedResponse:
-        """The last refusal. What an upstream says of our key is no answer to the client's."""
-        if error is not None and error.upstream_status == kept.status:
-            ours = kept.status in (401, 402) or error.about in (
+        """The refusal to pass on. Raises APIError if it is about the gateway's key."""
+        if error is not None and error.upstream_status == buffered.status:
+            about_gateway_key = buffered.status in (401, 402) or error.about in (
                 RefusalScope.KEY,
                 RefusalScope.ACCOUNT,
             )
-            if ours and error.kind is not ErrorKind.LIMITED:
-                raise turns.ours_refused(error, kept.status)
-        return kept.again_in(turns.soonest()) if kept.status == 429 else kept
+            if about_gateway_key and error.kind is not ErrorKind.LIMITED:
+                raise keys.gateway_key_error(error, buffered.status)
+        return buffered.with_retry_after(keys.soonest()) if buffered.status == 429 else buffered
 
-    async def _pass_on(self, answer: UpstreamResponse, send: Send) -> bytes:
-        """Send all of an answer but its last bytes."""
-        watch, read = self._watch, answer.read
-        headers, left = self._head(answer)
+    async def _send_response(self, answer: UpstreamResponse, send: Send) -> bytes:
+        """Send all of a response but its last bytes, which are returned."""
+        monitor, read = self._monitor, answer.read
+        headers, remaining = self._response_headers(answer)
         feed = self._meter.feed if self._meter is not None else None
         ended = end_check(answer)
-        self.began = True
-        watch.client_write_started()
-        self._books.began = time.perf_counter()
+        self.response_started = True
+        monitor.client_write_started()
+        self._record.first_byte_at = time.perf_counter()
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            watch.client_write_finished()
-            if left == 0 or self._asked.method == "HEAD":
+            monitor.client_write_finished()
+            if remaining == 0 or self._request.method == "HEAD":
                 return b""
-            watch.set_timeout(self._timeouts.idle, "The upstream fell silent.")
-            veil = self._veil(answer)
+            monitor.set_timeout(self._timeouts.idle, "The upstream sent nothing for too long.")
+            error_redactor = self._error_redactor(answer)
             while data := await read():
                 if feed is not None:
                     feed(data)
-                if left is not None:
-                    left -= len(data)
-                last = ended() if left is None else left <= 0
-                if veil is not None and (b"error" in data or veil.held):
-                    data = veil.feed(data)
+                if remaining is not None:
+                    remaining -= len(data)
+                last = ended() if remaining is None else remaining <= 0
+                if error_redactor is not None and (b"error" in data or error_redactor.held):
+                    data = error_redactor.feed(data)
                     if last:
-                        data += veil.close()
+                        data += error_redactor.close()
                 if last:
                     return data
                 if not data:
                     continue
-                watch.client_write_started()
+                monitor.client_write_started()
                 await send({"type": "http.response.body", "body": data, "more_body": True})
-                watch.client_write_finished()
+                monitor.client_write_finished()
         except OSError as error:
-            if watch.writing_to_client:
+            if monitor.writing_to_client:
                 raise ClientGoneError("The client left.") from error
             raise
-        return veil.close() if veil is not None else b""
+        return error_redactor.close() if error_redactor is not None else b""
 
-    def _veil(self, answer: UpstreamResponse) -> BlotErrors | None:
-        """What takes the pool's key out of errors in a success; other answers are `veiled`."""
-        turns = self._turns
-        if turns is None or turns.blot is None or answer.status >= 300:
+    def _error_redactor(self, answer: UpstreamResponse) -> BlotErrors | None:
+        """Redacts the pool's key from errors within a success (for others see `redacted`)."""
+        keys = self._keys
+        if keys is None or keys.redactor is None or answer.status >= 300:
             return None
-        return BlotErrors(turns.blot)
+        return BlotErrors(keys.redactor)
 
-    def _head(self, answer: UpstreamResponse) -> tuple[RawHeaders, int | None]:
-        """The headers of an answer, and how many bytes follow, if that is known."""
-        asked, books, status = self._asked, self._books, answer.status
-        books.status = status
+    def _response_headers(self, answer: UpstreamResponse) -> tuple[RawHeaders, int | None]:
+        """The headers to send, and how many bytes follow, if that is known."""
+        request, exchange_record, status = self._request, self._record, answer.status
+        exchange_record.status = status
         if not 200 <= status <= 599:
-            raise APIError(ErrorKind.UPSTREAM, f"The upstream answered with a status of {status}.")
-        headers, said = read_response_headers(answer.headers, asked.site.policy, self._relocated)
-        turns = self._turns
-        if turns is not None and turns.blot is not None:
-            headers = turns.blot.headers(headers)
-        length = declared_length(said)
+            raise APIError(
+                ErrorKind.UPSTREAM, f"The upstream answered with the invalid status {status}."
+            )
+        headers, proxy_headers = read_response_headers(
+            answer.headers, request.target.policy, self._rewrite_location
+        )
+        keys = self._keys
+        if keys is not None and keys.redactor is not None:
+            headers = keys.redactor.headers(headers)
+        length = declared_length(proxy_headers)
         if status in _BODILESS:
             length = 0
         elif length is not None:
             headers.append((b"content-length", b"%d" % length))
-        headers = with_id(headers, books.request_id)
-        if books.key_id:
-            headers.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
-        if asked.method == "POST" and status < 300 and self._metered:
-            # (What is asked for again, like a stored answer, was counted when it was made.)
-            kind, coding = said.get("content-type", ""), said.get("content-encoding", "")
+        headers = with_id(headers, exchange_record.request_id)
+        if exchange_record.key_id:
+            headers.append((b"x-auth-id", exchange_record.key_id.encode("latin-1", "replace")))
+        if request.method == "POST" and status < 300 and self._metered:
+            # (A stored response that is fetched again was counted when it was created.)
+            kind = proxy_headers.get("content-type", "")
+            coding = proxy_headers.get("content-encoding", "")
             self._meter = UsageMeter.for_type(kind, coding)
         return headers, length
 
-    def _relocated(self, name: str, value: str) -> str:
-        return rewrite_location(name, value, self._asked, self._key)
+    def _rewrite_location(self, name: str, value: str) -> str:
+        return rewrite_location(name, value, self._request, self._key)

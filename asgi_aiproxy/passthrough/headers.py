@@ -26,15 +26,15 @@ Pairs = list[tuple[str, str]]
 # A client whose headers are longer is refused.
 MAX_HEAD = 64 * 1024
 
-_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
-_HOP |= {"upgrade", "http2-settings", "proxy-authenticate", "proxy-authorization"}
+_HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
+_HOP_BY_HOP |= {"upgrade", "http2-settings", "proxy-authenticate", "proxy-authorization"}
 # What a server has done already (RFC 9110, 10.1.1), or does for itself.
-_ANSWERED = {"expect", "host", "content-length"}
+_SET_BY_SERVER = {"expect", "host", "content-length"}
 # What only the server of this answer may say: servers add the first two by themselves, and the
 # third would lead clients to a port of the host's that nobody listens on.
-_OF_THE_SERVER = {"date", "server", "alt-svc"}
-_NOT_TOLD = _HOP | _OF_THE_SERVER | {"content-length"}
-_SOCKET = "sec-websocket-"
+_OF_THIS_SERVER = {"date", "server", "alt-svc"}
+_DROPPED_FROM_RESPONSES = _HOP_BY_HOP | _OF_THIS_SERVER | {"content-length"}
+_WEBSOCKET_PREFIX = "sec-websocket-"
 
 _FORWARDED = {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip"}
 _FORWARDED |= {"true-client-ip", "cf-connecting-ip", "fastly-client-ip", "x-original-url"}
@@ -43,39 +43,52 @@ _FORWARDED_PREFIX = "x-forwarded-"
 
 # What the proxy itself reads, whether it passes or not.
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
-_NAMING = {"connection", "trailer"}  # other headers
-_ASKED = {"host", "content-length", "transfer-encoding", "content-type", "upgrade", *_NAMING}
-_ASKED |= {"content-encoding", "x-auth-id", "x-session-affinity", "x-provider-key"}
+_LISTS_HEADERS = {"connection", "trailer"}  # other headers
+_READ_IN_REQUESTS = {
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "content-type",
+    "upgrade",
+    *_LISTS_HEADERS,
+}
+_READ_IN_REQUESTS |= {"content-encoding", "x-auth-id", "x-session-affinity", "x-provider-key"}
 _LOCATIONS = {"location", "content-location", "operation-location", "azure-asyncoperation"}
 _LOCATIONS |= {"x-goog-upload-url", "x-goog-upload-control-url"}
-_TOLD = {"content-length", "transfer-encoding", "content-type", "content-encoding", *_NAMING}
+_READ_IN_RESPONSES = {
+    "content-length",
+    "transfer-encoding",
+    "content-type",
+    "content-encoding",
+    *_LISTS_HEADERS,
+}
 
 # What would make another request of it than the one that was let pass.
-_OVERRIDES = {"x-http-method-override", "x-http-method", "x-method-override"}
+_METHOD_OVERRIDES = {"x-http-method-override", "x-http-method", "x-method-override"}
 # Accounts of the caller's: a key of the pool's is of another.
 ACCOUNTS = frozenset({"openai-organization", "openai-project", "x-goog-user-project"})
 
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 
-_MOST_NAMES = 4096
+_MAX_CACHED_NAMES = 4096
 _IGNORED, _READ, _CREDENTIAL, _LOCATION = range(4)
 _Name = TypeVar("_Name", str, bytes)
-_As = TypeVar("_As", str, bytes)
+_PassedName = TypeVar("_PassedName", str, bytes)
 
 
-class _Roles(dict[_Name, tuple[_As, int]]):
+class _Roles(dict[_Name, tuple[_PassedName, int]]):
     """By the name of a header, what it passes as (nothing: it does not), and who reads it.
 
     There are few names: what was decided once is kept.
     """
 
-    def __init__(self, decide: Callable[[_Name], tuple[_As, int]]) -> None:
+    def __init__(self, decide: Callable[[_Name], tuple[_PassedName, int]]) -> None:
         super().__init__()
-        self._decide: Callable[[_Name], tuple[_As, int]] = decide
+        self._decide: Callable[[_Name], tuple[_PassedName, int]] = decide
 
-    def __missing__(self, name: _Name) -> tuple[_As, int]:
+    def __missing__(self, name: _Name) -> tuple[_PassedName, int]:
         found = self._decide(name)
-        if len(self) >= _MOST_NAMES:
+        if len(self) >= _MAX_CACHED_NAMES:
             self.clear()
         self[name] = found
         return found
@@ -94,39 +107,41 @@ class HeaderPolicy:
     @cached_property
     def filter_request_headers(self) -> _Roles[bytes, str]:
         """The headers of requests. Raises AmbiguousError for what is no name."""
-        return _Roles(self._asked)
+        return _Roles(self._request_role)
 
     @cached_property
     def filter_response_headers(self) -> _Roles[str, bytes]:
         """The headers of answers. Raises APIError for what is no name."""
-        return _Roles(self._told)
+        return _Roles(self._response_role)
 
-    def _asked(self, name: bytes) -> tuple[str, int]:
+    def _request_role(self, name: bytes) -> tuple[str, int]:
         text = name.decode("latin-1").lower()
         if not TOKEN.fullmatch(text):
             raise AmbiguousFramingError("A header of the request is not valid.")
         if not strip_credentials([(name, b"")], frozenset()):
             return "", _CREDENTIAL
         stays = (
-            text in _HOP
-            or text in _ANSWERED
+            text in _HOP_BY_HOP
+            or text in _SET_BY_SERVER
             or text in self.request
-            or text.startswith(_SOCKET)
+            or text.startswith(_WEBSOCKET_PREFIX)
             or "_" in text  # CGI and WSGI take it for the same with dashes (RFC 3875, 4.1.18)
-            or (self.forwarded in ("set", "drop") and _tells_way(text))
+            or (self.forwarded in ("set", "drop") and _is_forwarding_header(text))
             or (text == "accept-encoding" and not self.encoded)
         )
-        return "" if stays else text, _READ if text in _ASKED else _IGNORED
+        return "" if stays else text, _READ if text in _READ_IN_REQUESTS else _IGNORED
 
-    def _told(self, name: str) -> tuple[bytes, int]:
+    def _response_role(self, name: str) -> tuple[bytes, int]:
         if not TOKEN.fullmatch(name):
-            raise _no_header()
+            raise _invalid_response_header()
         stays = (
-            name in _NOT_TOLD
+            name in _DROPPED_FROM_RESPONSES
             or name in self.answer
-            or name.startswith((*self.answer_prefixes, _SOCKET))
+            or name.startswith((*self.answer_prefixes, _WEBSOCKET_PREFIX))
         )
-        role = _READ if name in _TOLD else _LOCATION if name in _LOCATIONS else _IGNORED
+        role = (
+            _READ if name in _READ_IN_RESPONSES else _LOCATION if name in _LOCATIONS else _IGNORED
+        )
         return b"" if stays else name.encode("latin-1"), role
 
 
@@ -138,7 +153,7 @@ INTERNAL = HeaderPolicy()
 VENDOR = HeaderPolicy(
     request=frozenset({"cookie", "origin", "referer", "x-auth-id", "x-provider", "x-provider-key"})
     | {"x-session-affinity"}
-    | _OVERRIDES
+    | _METHOD_OVERRIDES
     | ACCOUNTS,
     answer=frozenset({"set-cookie", "strict-transport-security", "report-to", "nel"})
     | {"clear-site-data", "reporting-endpoints", "content-security-policy"},
@@ -162,7 +177,7 @@ class RequestHeaders(msgspec.Struct, gc=False):
     those for credentials."""
 
     passed: Pairs
-    said: dict[bytes, str]
+    proxy_headers: dict[bytes, str]
     credentials: RawHeaders
     length: int | None  # of the body, if the client says so
 
@@ -180,7 +195,7 @@ def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHead
         message = f"The request's headers are larger than {MAX_HEAD} bytes."
         raise APIError(ErrorKind.INVALID, message, status=431)
     passed: Pairs = []
-    said: dict[bytes, str] = {}
+    proxy_headers: dict[bytes, str] = {}
     credentials: RawHeaders = []
     roles = policy.filter_request_headers
     for pair in given:
@@ -189,32 +204,32 @@ def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHead
         if text:
             passed.append((text, value.decode("latin-1")))
         if role == _READ:
-            if name in said:
+            if name in proxy_headers:
                 if name in _FRAMING:
                     raise AmbiguousFramingError(
                         "The request says its host or its length several times."
                     )
-                said[name] = combine_values(said[name], value.decode("latin-1"))
+                proxy_headers[name] = combine_values(proxy_headers[name], value.decode("latin-1"))
             else:
-                said[name] = value.decode("latin-1")
+                proxy_headers[name] = value.decode("latin-1")
         elif role == _CREDENTIAL:
             credentials.append(pair)
     length: int | None = None
-    if b"content-length" in said or b"transfer-encoding" in said:
-        length = _framed(said)
-    if b"connection" in said or b"trailer" in said:
-        named = _named([said.get(b"connection", ""), said.get(b"trailer", "")])
+    if b"content-length" in proxy_headers or b"transfer-encoding" in proxy_headers:
+        length = _framed(proxy_headers)
+    if b"connection" in proxy_headers or b"trailer" in proxy_headers:
+        named = _named([proxy_headers.get(b"connection", ""), proxy_headers.get(b"trailer", "")])
         passed = [pair for pair in passed if pair[0] not in named]
-    return RequestHeaders(passed, said, credentials, length)
+    return RequestHeaders(passed, proxy_headers, credentials, length)
 
 
-def _framed(said: dict[bytes, str]) -> int | None:
+def _framed(proxy_headers: dict[bytes, str]) -> int | None:
     """The length of a body, if it is said. Raises AmbiguousError if its end is not sure."""
-    length = said.get(b"content-length")
+    length = proxy_headers.get(b"content-length")
     # (`isdigit` takes more for digits than there are in ASCII.)
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
         raise AmbiguousFramingError("The request's content-length is no number.")
-    encoding = said.get(b"transfer-encoding")
+    encoding = proxy_headers.get(b"transfer-encoding")
     if encoding is None:
         return int(length) if length is not None else None
     if encoding.strip().lower() != "chunked":
@@ -236,34 +251,36 @@ def read_response_headers(
     header can hold.
     """
     pairs: RawHeaders = []
-    said: dict[str, str] = {}
+    proxy_headers: dict[str, str] = {}
     roles = policy.filter_response_headers
     for name, value in headers:
         passed, role = roles[name]
         if role == _LOCATION and relocated is not None:
             value = relocated(name, value)
         elif role == _READ:
-            said[name] = combine_values(said[name], value) if name in said else value
+            proxy_headers[name] = (
+                combine_values(proxy_headers[name], value) if name in proxy_headers else value
+            )
         if passed:
             pairs.append((passed, value.encode("latin-1", "replace")))
     joined = b"".join(chain.from_iterable(pairs))
     if len(joined) != len(joined.translate(None, _CONTROLS)):
-        raise _no_header()
-    if "connection" in said or "trailer" in said:
-        named = _named([said.get("connection", ""), said.get("trailer", "")])
+        raise _invalid_response_header()
+    if "connection" in proxy_headers or "trailer" in proxy_headers:
+        named = _named([proxy_headers.get("connection", ""), proxy_headers.get("trailer", "")])
         pairs = [pair for pair in pairs if pair[0].decode("latin-1") not in named]
-    return pairs, said
+    return pairs, proxy_headers
 
 
-def _no_header() -> APIError:
+def _invalid_response_header() -> APIError:
     return APIError(ErrorKind.UPSTREAM, "The upstream's answer has a header that is none.")
 
 
-def declared_length(said: dict[str, str]) -> int | None:
+def declared_length(proxy_headers: dict[str, str]) -> int | None:
     """How long an answer says that it is; chunks go before (RFC 9112, 6.3)."""
-    if "transfer-encoding" in said:
+    if "transfer-encoding" in proxy_headers:
         return None
-    found = said.get("content-length", "")
+    found = proxy_headers.get("content-length", "")
     if not found.isdecimal():
         # (A transport has seen that all of several are the same.)
         found = found.partition(",")[0].strip()
@@ -279,7 +296,7 @@ def _named(values: Iterable[str]) -> set[str]:
     return options - {"close", "keep-alive", ""}
 
 
-def _tells_way(name: str) -> bool:
+def _is_forwarding_header(name: str) -> bool:
     return name in _FORWARDED or name.startswith(_FORWARDED_PREFIX)
 
 
@@ -311,6 +328,6 @@ class ForwardedInfo(msgspec.Struct, frozen=True, gc=False):
             if before and self.client:
                 told[0] = ("x-forwarded-for", ", ".join([*before, self.client]))
                 headers = [pair for pair in headers if pair[0] != "x-forwarded-for"]
-            said = {name for name, _ in headers}
-            told = [pair for pair in told if pair[0] not in said]
+            proxy_headers = {name for name, _ in headers}
+            told = [pair for pair in told if pair[0] not in proxy_headers]
         return headers + [pair for pair in told if pair[1]]

@@ -28,20 +28,20 @@ _JSON_BEGINS = re.compile(rb"[\s\x00\xef\xbb\xbf]*[{\[]")
 _FORM = "application/x-www-form-urlencoded"
 
 
-class _Glimpse(msgspec.Struct):
+class _PeekedBody(msgspec.Struct):
     """What is read of a body for records and for its key alone: nothing is decided by it."""
 
     model: str | None = None
     store: bool | None = None
 
 
-_glimpse = msgspec.json.Decoder(_Glimpse).decode
+_decode_peeked = msgspec.json.Decoder(_PeekedBody).decode
 
 
 def peek_model(body: bytes) -> Inspection:
     """What a JSON body names, of a caller that may name anything."""
     try:
-        found = _glimpse(body)
+        found = _decode_peeked(body)
     except (ValueError, RecursionError):
         return NOTHING
     return Inspection({}, inspection.strip_models_prefix(found.model or ""), store=found.store)

@@ -17,7 +17,7 @@ _TOKEN = re.compile(
     rb'[^"\[\]{}]*(?:"((?:[^"\\]+|\\.)*)"?(\s*:)?|([\[{])|([\]}])|\Z)',
     re.DOTALL,
 )
-_DEEPEST = 2  # of the members that are told
+_MAX_DEPTH = 2  # of the members that are told
 _QUOTE = re.compile(rb'\\.|"', re.DOTALL)
 
 
@@ -35,7 +35,7 @@ class JSONMember(msgspec.Struct, frozen=True, gc=False):
 
 def members_from_start(data: bytes) -> Iterator[JSONMember]:
     """The members in the beginning of a text."""
-    return _members(data, 0, 0)
+    return _scan_members(data, 0, 0)
 
 
 def members_from_end(data: bytes) -> Iterator[JSONMember]:
@@ -49,22 +49,22 @@ def members_from_end(data: bytes) -> Iterator[JSONMember]:
     depth = 0
     for found in _TOKEN.finditer(data, start):
         depth += (found[3] is not None) - (found[4] is not None)
-    return _members(data, start, -depth)
+    return _scan_members(data, start, -depth)
 
 
-def _members(data: bytes, start: int, depth: int) -> Iterator[JSONMember]:
+def _scan_members(data: bytes, start: int, depth: int) -> Iterator[JSONMember]:
     low = depth  # above this, what is around a member is at hand
     names: dict[int, bytes] = {}  # the last one of each depth
     for found in _TOKEN.finditer(data, start):
         name, named, opens, closes = found.groups()
         if name is not None:
-            if named is not None and depth <= _DEEPEST:
+            if named is not None and depth <= _MAX_DEPTH:
                 within = names.get(depth - 1, b"") if depth > low or low == 0 else None
                 names[depth] = name
                 yield JSONMember(depth, within, name, found.end())
         elif opens is not None:
             depth += 1
-            if depth <= _DEEPEST:
+            if depth <= _MAX_DEPTH:
                 names[depth] = b""
         elif closes is not None:
             depth -= 1

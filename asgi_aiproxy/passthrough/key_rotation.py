@@ -1,4 +1,21 @@
-"""The keys that one exchange may use, one after the other."""
+"""Select the API keys for one proxied request, and judge each key by the response it got.
+
+Theory of operation. A key is leased from the provider's pool, used for one attempt, and reported
+to the pool with the status of the response. What a refusal means depends on the path:
+
+- 429 limits this key; it cools down at once, and another key is tried.
+- 401 or 402 may be about the key, or the vendor may accept no API key at this path (administration,
+  for example), and then every key would be refused. Such a refusal is therefore *deferred*: the
+  lease stays in `_refused_leases` until the end of the request. The key is reported as rejected if
+  another key was accepted or got an ordinary error on the same request, or if it was the only key
+  tried and the path calls a model, where a valid key always works.
+- A refusal for this model (403, 404) is deferred, too, and reported only if another key was served.
+- An unclear refusal (a 400 that may or may not be about the key) costs one extra attempt in all.
+
+A caller may select a key (`x-auth-id`) or bring its own; then no other key is tried. A resource
+that only one key can find (a file, a batch) is first requested with that key (`resource_key_id`).
+Whatever happens, `release` gives every lease back.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +40,13 @@ from asgi_aiproxy.upstream.base import Headers
 logger = logging.getLogger("asgi_aiproxy")
 
 _REFUSED = frozenset({401, 402})
-# Answers that tell nothing of the keys that were refused before.
-_VAGUE = _REFUSED | {429}
-_ABOUT_KEYS = frozenset({RefusalScope.KEY, RefusalScope.ACCOUNT, RefusalScope.MODEL})
-_FEW = 3  # keys that are asked when all of them may refuse a model
+# Statuses that do not show whether the keys refused before are valid.
+_NOT_CONCLUSIVE = _REFUSED | {429}
+_OTHER_KEY_MAY_HELP = frozenset({RefusalScope.KEY, RefusalScope.ACCOUNT, RefusalScope.MODEL})
+_MAX_KEYS_FOR_MODEL = 3  # keys tried when all of them may refuse a model
 
-# Where models are called every key of a vendor's works, unless it is none.
-_CALLS = re.compile(
+# Paths that call a model: every valid key of the vendor works there.
+_MODEL_CALL = re.compile(
     r"(?:/v\d\w*)?(?:/openai)?(?:/deployments/[^/]+)?(?:/v1)?/(?:chat/completions|completions"
     r"|embeddings|responses|messages|complete|realtime|api/(?:chat|generate|embed|embeddings)"
     r"|models/[^/:]+:(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)"
@@ -39,114 +56,123 @@ _CALLS = re.compile(
 
 
 class ProxyKeyRotation:
-    """Hands out keys of a pool until one does; there may be no pool, or a key of the caller's own.
+    """Leases keys for one request until one is accepted (see the theory of operation above).
 
-    `affinity` is what makes calls get the same key, `model` what the key must serve, and `home` the
-    key that has what is asked for, if that is known. `blot` takes the pool's key that was used last
-    out of what the client is shown.
-
-    A vendor that does not take keys at some path refuses all of them there: that one was refused
-    is held against it only when another did on the same request, or if it was the only one that
-    was tried, and for a call of a model. That one was refused for a model is held against it only
-    when another was served.
+    `affinity` selects the same key for equal values, `model` is the model that the key must serve,
+    and `resource_key_id` the id of the key that holds the requested resource, if known. `key_id` is
+    the id of the key in use, and `redactor` removes the pool's last key from what the client sees.
+    Without a pool no key is used.
     """
 
     __slots__ = (
         "_affinity",
-        "_asked",
-        "_doubted",
         "_lease",
         "_model",
         "_pool",
-        "_tried",
-        "_unclear",
-        "blot",
-        "home",
+        "_refused_leases",
+        "_request",
+        "_tried_key_ids",
+        "_unclear_retried",
         "key_id",
+        "redactor",
+        "resource_key_id",
     )
 
-    def __init__(self, asked: ProxyRequest, *, affinity: str, model: str) -> None:
-        provider = asked.site.provider
+    def __init__(self, request: ProxyRequest, *, affinity: str, model: str) -> None:
+        provider = request.target.provider
         self._pool = provider.keys if provider is not None else None
-        self._asked = asked
+        self._request = request
         self._affinity = affinity
         self._model = model
-        self._tried: set[str] = set()
+        self._tried_key_ids: set[str] = set()
         self._lease: Lease | None = None
-        self._doubted: list[tuple[Lease, int, RefusalScope | None]] = []
-        self._unclear = False  # whether the attempt is spent that an unclear refusal may cost
-        self.home = ""
+        self._refused_leases: list[tuple[Lease, int, RefusalScope | None]] = []
+        self._unclear_retried = False
+        self.resource_key_id = ""
         self.key_id = ""
-        self.blot: SecretRedactor | None = None
+        self.redactor: SecretRedactor | None = None
 
     @property
     def has_more_keys(self) -> bool:
-        """Whether there may be another key."""
-        chosen = bool(self._asked.own_key or self._asked.key_id)
-        return self._pool is not None and not chosen and len(self._pool) > len(self._tried)
+        """Whether the pool may have a key that was not tried."""
+        chosen = bool(self._request.own_key or self._request.key_id)
+        return self._pool is not None and not chosen and len(self._pool) > len(self._tried_key_ids)
 
     @property
     def using_pool_key(self) -> bool:
-        """Whether the key in use is of the pool."""
+        """Whether the key in use is one of the pool."""
         return self._lease is not None
 
     async def next(self) -> Key | None:
-        """The next key. Raises APIError if there is none; see `rests`."""
-        self._let_go()
-        asked = self._asked
-        if asked.own_key:
+        """Lease the next key; None without a pool.
+
+        Raises APIError if no key is available (see `is_key_cooling`).
+        """
+        self._release_lease()
+        request = self._request
+        if request.own_key:
             self.key_id = "own"
-            return Key(asked.own_key, id="own")
+            return Key(request.own_key, id="own")
         if self._pool is None:
             return None
-        lease = await self._at_home() if self.home and not asked.key_id else None
+        lease = (
+            await self._acquire_resource_key()
+            if self.resource_key_id and not request.key_id
+            else None
+        )
         if lease is None:
             try:
-                lease = await self._acquire(asked.key_id)
+                lease = await self._acquire(request.key_id)
             except NoKeyError as error:
-                failure = no_key_error(error, asked.site.name, self._model)
-                raise self.with_time(failure) from error
+                failure = no_key_error(error, request.target.name, self._model)
+                raise self.with_retry_after(failure) from error
         self._lease = lease
         key = lease.key
         self.key_id = key.id
-        self.blot = redactor_for(key.secret)
-        self._tried.add(key.id)
+        self.redactor = redactor_for(key.secret)
+        self._tried_key_ids.add(key.id)
         return key
 
-    async def _at_home(self) -> Lease | None:
-        """The key that has what is asked for; None if it is of no use. Raises APIError if it rests.
+    async def _acquire_resource_key(self) -> Lease | None:
+        """Lease the key that holds the resource; None if it was removed or disabled.
 
-        (Others of its account may do as well.)
+        (Other keys of its account may serve, too.) Raises APIError if it is cooling down.
         """
-        home, self.home = self.home, ""
+        resource_key_id, self.resource_key_id = self.resource_key_id, ""
         try:
-            return await self._acquire(home)
+            return await self._acquire(resource_key_id)
         except NoKeyError as error:
             if error.retry_after is not None:
-                raise no_key_error(error, self._asked.site.name, self._model) from error
+                raise no_key_error(error, self._request.target.name, self._model) from error
             return None
 
     async def _acquire(self, key_id: str) -> Lease:
-        assert self._pool is not None  # noqa: S101 (`next` has seen that)
+        assert self._pool is not None  # noqa: S101 (`next` checks it)
         return await self._pool.acquire(
             model=self._model,
             key_id=key_id,
             affinity=self._affinity,
-            exclude=self._tried,
-            among=self._asked.principal.keys,
+            exclude=self._tried_key_ids,
+            among=self._request.principal.keys,
         )
 
     def record_response(self, status: int, headers: Headers, now: float) -> None:
-        """Note an answer that is passed on, and what its headers tell of the key's limits."""
+        """Report a response that is passed on, and read rate limits from its headers.
+
+        `now` is Unix time in seconds.
+        """
         if self._lease is not None:
-            self._settle(status, None, RefusalScope.REQUEST if status >= 400 else None)
+            self._report(status, None, RefusalScope.REQUEST if status >= 400 else None)
             self._lease.update_from_headers(headers, now)
 
-    def refused(
+    def judge_refusal(
         self, status: int, headers: Headers, body: bytes, now: float, members: Collection[str] = ()
     ) -> APIError:
-        """Judge the key by a refusal; returns what it says. `members` are those of the request."""
-        provider = self._asked.site.provider
+        """Judge the key by a refusal; returns the error it stands for.
+
+        `members` are the names in the request's JSON body, `now` is Unix time in seconds.
+        """
+        provider = self._request.target.provider
         assert provider is not None  # noqa: S101 (only a provider has keys)
         error = error_from_response(
             provider,
@@ -158,96 +184,102 @@ class ProxyKeyRotation:
             members=members,
             model=self._model,
         )
-        self._settle(status, error.retry_after, error.about)
+        self._report(status, error.retry_after, error.about)
         return error
 
-    def another(self, error: APIError) -> bool:
-        """Whether another key may do better than the one that got this refusal."""
+    def may_try_another(self, error: APIError) -> bool:
+        """Whether another key may succeed where this one was refused with `error`."""
         if not self.has_more_keys:
             return False
         if error.about is RefusalScope.UNCLEAR:
-            again, self._unclear = not self._unclear, True
-            return again
+            first, self._unclear_retried = not self._unclear_retried, True
+            return first
         if error.about is RefusalScope.MODEL and error.kind is not ErrorKind.LIMITED:
-            return len(self._tried) < _FEW
-        return error.about in _ABOUT_KEYS
+            return len(self._tried_key_ids) < _MAX_KEYS_FOR_MODEL
+        return error.about in _OTHER_KEY_MAY_HELP
 
-    def with_time(self, error: APIError) -> APIError:
-        """The error with the time when the first key is back, which is when to try again."""
+    def with_retry_after(self, error: APIError) -> APIError:
+        """Set `retry_after` of the error to the seconds until the first key is available."""
         wait = self.soonest()
         if wait and error.kind in (ErrorKind.LIMITED, ErrorKind.KEY_REJECTED):
             error.retry_after = wait
         return error
 
     def soonest(self) -> float | None:
-        """Seconds until the first key is back; None if nobody knows."""
-        asked = self._asked
-        if self._pool is None or asked.own_key:
+        """Seconds until the first key is available again; None if unknown."""
+        request = self._request
+        if self._pool is None or request.own_key:
             return None
-        among = asked.principal.keys
-        wait = self._pool.soonest(model=self._model, key_id=asked.key_id, among=among)
+        among = request.principal.keys
+        wait = self._pool.soonest(model=self._model, key_id=request.key_id, among=among)
         return wait if wait < float("inf") else None
 
-    def ours_refused(self, error: APIError, status: int) -> APIError:
-        """What the client learns of a refusal that is about the gateway's key."""
-        told = request_id(self._asked.scope), self._asked.site.name, self.key_id, status
-        logger.warning("request %s: provider %s refused key %s: HTTP %d", *told)
-        if self._doubted:
-            self._judge(guilty=len(self._tried) == 1 and self._calls, served=False)
+    def gateway_key_error(self, error: APIError, status: int) -> APIError:
+        """The error for the client when the gateway's own key was refused: 502, never 401."""
+        values = request_id(self._request.scope), self._request.target.name, self.key_id, status
+        logger.warning("request %s: provider %s refused key %s: HTTP %d", *values)
+        if self._refused_leases:
+            self._judge_refused(
+                guilty=len(self._tried_key_ids) == 1 and self._calls_model, served=False
+            )
         error.kind, error.status = ErrorKind.KEY_REJECTED, 502
-        return self.with_time(
-            gateway_key_rejected_error(error, self._asked.site.name, status, had_key=True)
+        return self.with_retry_after(
+            gateway_key_rejected_error(error, self._request.target.name, status, had_key=True)
         )
 
-    def _settle(self, status: int, retry_after: float | None, about: RefusalScope | None) -> None:
+    def _report(self, status: int, retry_after: float | None, about: RefusalScope | None) -> None:
         lease = self._lease
         if lease is None:
             return
-        lasting = about is RefusalScope.MODEL and status != 429 and retry_after is None
-        if status in _REFUSED or lasting:
-            self._doubted.append((lease, status, about))
+        permanent = about is RefusalScope.MODEL and status != 429 and retry_after is None
+        if status in _REFUSED or permanent:
+            self._refused_leases.append((lease, status, about))
             return
         lease.report(status, retry_after, about=about)
-        if self._doubted and status not in _VAGUE and status < 500:
-            self._judge(guilty=True, served=status < 400)
+        if self._refused_leases and status not in _NOT_CONCLUSIVE and status < 500:
+            self._judge_refused(guilty=True, served=status < 400)
 
     def release(self, usage: Usage | None = None) -> None:
-        """Give the keys back; what was used counts against the last."""
+        """Give all keys back; `usage` counts against the token limit of the last one."""
         try:
             if self._lease is not None and usage is not None:
                 self._lease.count_tokens(usage.input + usage.output)
-            if self._doubted:
-                self._judge(guilty=len(self._tried) == 1 and self._calls, served=False)
+            if self._refused_leases:
+                self._judge_refused(
+                    guilty=len(self._tried_key_ids) == 1 and self._calls_model, served=False
+                )
         finally:
-            self._let_go()
+            self._release_lease()
 
-    def _let_go(self) -> None:
-        """Give back the key in use, unless it is still to be judged."""
+    def _release_lease(self) -> None:
+        """Give back the key in use, unless its refusal is deferred."""
         lease, self._lease = self._lease, None
-        if lease is not None and all(lease is not doubted for doubted, _, _ in self._doubted):
+        if lease is not None and all(
+            lease is not refused for refused, _, _ in self._refused_leases
+        ):
             lease.release()
 
-    def _judge(self, *, guilty: bool, served: bool) -> None:
-        """Judge the keys that were refused, and give them back."""
-        doubted, self._doubted = self._doubted, []
-        count = sum(status in _REFUSED for _, status, _ in doubted)
+    def _judge_refused(self, *, guilty: bool, served: bool) -> None:
+        """Report or drop the deferred refusals, and give those keys back."""
+        refused, self._refused_leases = self._refused_leases, []
+        count = sum(status in _REFUSED for _, status, _ in refused)
         if not guilty and count:
-            path, name = self._asked.route.path, self._asked.site.name
-            logger.warning("%s refused %d keys at %s: none is put to rest", name, count, path)
-        with ExitStack() as stack:  # all are given back, whatever happens
-            for lease, status, about in doubted:
+            path, name = self._request.route.path, self._request.target.name
+            logger.warning("%s refused %d keys at %s: none of them cools down", name, count, path)
+        with ExitStack() as stack:  # gives all of them back, whatever is raised
+            for lease, status, about in refused:
                 stack.enter_context(lease)
                 if served if status not in _REFUSED else guilty:
                     lease.report(status, about=about)
 
     @property
-    def _calls(self) -> bool:
-        """Whether this calls a model."""
-        asked = self._asked
-        called = asked.method == "POST" or asked.scope["type"] == "websocket"
-        return called and _CALLS.fullmatch(asked.route.path) is not None
+    def _calls_model(self) -> bool:
+        """Whether the request calls a model."""
+        request = self._request
+        called = request.method == "POST" or request.scope["type"] == "websocket"
+        return called and _MODEL_CALL.fullmatch(request.route.path) is not None
 
 
 def is_key_cooling(error: APIError) -> bool:
-    """Whether an error of `next` says that a key would do, later."""
+    """Whether an error of `next` means that a matching key exists, but cools down or is busy."""
     return error.status == 429

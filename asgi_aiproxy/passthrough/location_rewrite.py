@@ -9,22 +9,22 @@ from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.request import ProxyRequest
 
 
-def rewrite_location(name: str, location: str, asked: ProxyRequest, key: Key | None) -> str:
+def rewrite_location(name: str, location: str, request: ProxyRequest, key: Key | None) -> str:
     """A location in a header of this name as clients find it again: below the mount.
 
     Elsewhere it stays as it is. Where Google wants an upload, its clients show no key: there the
     caller's own token stands in the address, as Google's keys may. A key of the pool's does not
     stand in any.
     """
-    if key is not None and not asked.own_key:
-        location = _without(location, key.secret)
-    found = _below_mount(location, asked, key)
-    if found != location and name.startswith("x-goog-upload-") and (token := asked.token):
+    if key is not None and not request.own_key:
+        location = _without_secret(location, key.secret)
+    found = _below_mount(location, request, key)
+    if found != location and name.startswith("x-goog-upload-") and (token := request.token):
         found += f"{'&' if '?' in found else '?'}key={quote(token, safe='')}"
     return found
 
 
-def _without(location: str, secret: str) -> str:
+def _without_secret(location: str, secret: str) -> str:
     """A location without the parameters that hold a secret."""
     before, mark, after = location.partition("?")
     query, hash_, fragment = after.partition("#")
@@ -34,8 +34,8 @@ def _without(location: str, secret: str) -> str:
     return f"{before}{mark if left else ''}{left}{hash_}{fragment}"
 
 
-def _below_mount(location: str, asked: ProxyRequest, key: Key | None) -> str:
-    base = urlsplit(asked.site.base(key))
+def _below_mount(location: str, request: ProxyRequest, key: Key | None) -> str:
+    base = urlsplit(request.target.base(key))
     try:
         parts = urlsplit(location)
         same = (parts.scheme, parts.netloc.lower()) == (base.scheme, base.netloc.lower())
@@ -44,18 +44,18 @@ def _below_mount(location: str, asked: ProxyRequest, key: Key | None) -> str:
     rooted = not parts.scheme and not parts.netloc and location.startswith("/")
     if not same and not rooted:
         return location
-    prefix = asked.forwarded_info.prefix
+    prefix = request.forwarded_info.prefix
     if rooted and (not prefix or parts.path == prefix or parts.path.startswith(prefix + "/")):
         return location  # the upstream knows where it is mounted, or it makes no difference
     path = parts.path
-    if asked.site.provider is None:
+    if request.target.provider is None:
         # An application's paths are those below its base.
         if path != base.path and not path.startswith(base.path.rstrip("/") + "/"):
             return location
         path = path[len(base.path.rstrip("/")) :]
     origin = (
-        f"{asked.forwarded_info.scheme}://{asked.forwarded_info.host}"
-        if same and asked.forwarded_info.host
+        f"{request.forwarded_info.scheme}://{request.forwarded_info.host}"
+        if same and request.forwarded_info.host
         else ""
     )
     rest = location[location.index(parts.path) + len(parts.path) :] if parts.path else ""

@@ -13,11 +13,11 @@ from urllib.parse import quote_from_bytes, unquote, urlsplit
 from asgi_aiproxy.errors import ConfigurationError, invalid
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_UNFIT = re.compile(r"[\x00-\x20\x7f#]")
-_DEEPEST = 4  # so often something may have been encoded
+_NOT_ALLOWED = re.compile(r"[\x00-\x20\x7f#]")
+_MAX_DEPTH = 4  # so often something may have been encoded
 # Most requests are for the same few paths; long ones are not remembered.
-_SEEN = 1024
-_LONG = 200
+_CACHED_PATHS = 1024
+_MAX_CACHED_PATH = 200
 _METHODS = {"GET": "(?:GET|HEAD)"}
 
 
@@ -27,15 +27,15 @@ def validate_path(path: str) -> str:
     Raises APIError if a server might read it as one outside: dot segments, however they are
     encoded and whichever slash parts them, and control characters.
     """
-    return _checked(path) if len(path) <= _LONG else _checked.__wrapped__(path)
+    return _checked(path) if len(path) <= _MAX_CACHED_PATH else _checked.__wrapped__(path)
 
 
-@lru_cache(maxsize=_SEEN)
+@lru_cache(maxsize=_CACHED_PATHS)
 def _checked(path: str) -> str:
-    if _UNFIT.search(path):
+    if _NOT_ALLOWED.search(path):
         raise invalid("The request's path holds characters that no path may hold.")
     plain = path
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         for segment in re.split(r"[/\\]", plain):
             # Some servers take what follows a semicolon for parameters of the segment.
             if segment.partition(";")[0] in (".", ".."):
@@ -54,7 +54,7 @@ def _checked(path: str) -> str:
 def validate_query(query: bytes) -> str:
     """The same query, its bytes beyond ASCII encoded. Raises APIError on control characters."""
     text = query.decode("latin-1")
-    if _UNFIT.search(text):
+    if _NOT_ALLOWED.search(text):
         raise invalid("The request's query holds characters that no query may hold.")
     return _ascii(text)
 
@@ -77,7 +77,7 @@ def relative_to_base(base: str, path: str) -> str:
     return path
 
 
-@lru_cache(maxsize=_SEEN)
+@lru_cache(maxsize=_CACHED_PATHS)
 def _ends(base: str) -> tuple[str, ...]:
     """The ends of a URL's path, the longest first."""
     segments = [segment for segment in urlsplit(base).path.split("/") if segment]
@@ -96,11 +96,11 @@ class PathPatterns:
         self._match = re.compile(
             "|".join(f"({_regex(pattern)})" for pattern in self._names) or "(?!)"
         ).fullmatch
-        self._known = lru_cache(maxsize=_SEEN)(self._find)
+        self._cached_find = lru_cache(maxsize=_CACHED_PATHS)(self._find)
 
     def match_name(self, method: str, path: str) -> str | None:
         """What the pattern is called that opens this path to this method; None: it is closed."""
-        return (self._known if len(path) <= _LONG else self._find)(method, path)
+        return (self._cached_find if len(path) <= _MAX_CACHED_PATH else self._find)(method, path)
 
     def _find(self, method: str, path: str) -> str | None:
         found = self._match(f"{method} {path}")

@@ -39,7 +39,7 @@ from asgi_aiproxy.upstream import (
 from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
 MiB = 1024 * 1024
-_SIGNED = "It is signed before it is sent on, and so it can not be longer."
+_SIGNED_BODY = "It is signed before it is sent on, and so it can not be longer."
 
 
 class PassthroughProxy:
@@ -90,7 +90,7 @@ class PassthroughProxy:
         ca: str | Path | bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._site = make_target(target, paths)
+        self._target = make_target(target, paths)
         check_transport(transport)
         check_timeouts(timeouts)
         require_int_at_least(max_message=max_message, max_inspected=max_inspected)
@@ -103,32 +103,32 @@ class PassthroughProxy:
                     f"PassthroughProxy: forwarded is 'set', 'append', 'keep' or 'drop', "
                     f"not {forwarded!r}."
                 )
-            self._site = with_policy(self._site, forwarded=forwarded)
+            self._target = with_policy(self._target, forwarded=forwarded)
         limits = timeouts if timeouts is not None else Timeouts()
         self._owned = default_transport(timeouts=limits, ca=ca) if transport is None else None
         self._recorder = Recorder(record)
-        whole = _SIGNED if self._site.signs_bodies else ""
-        if whole and (max_body is None or max_body > max_replay):
+        whole_body_reason = _SIGNED_BODY if self._target.signs_bodies else ""
+        if whole_body_reason and (max_body is None or max_body > max_replay):
             max_body = max_replay
-        self._ways = ProxyContext(
+        self._context = ProxyContext(
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
             recorder=self._recorder,
             timeouts=limits,
             max_body=max_body,
             max_replay=max_replay,
             max_inspected=max_inspected,
-            whole=whole,
+            whole_body_reason=whole_body_reason,
             keep_host=keep_host,
             recorded=record is not discard,
             clock=clock,
         )
-        self._routes = Routes(self._site)
+        self._routes = Routes(self._target)
         self._sockets = WebSocketLimits(max_message=max_message, connect=limits.connect, ca=ca)
         self._allow_client_keys = allow_client_keys
         self._users = 0
 
     def __repr__(self) -> str:
-        return f"PassthroughProxy({self._site.provider or self._site.name!r})"
+        return f"PassthroughProxy({self._target.provider or self._target.name!r})"
 
     async def __aenter__(self) -> Self:
         self._users += 1
@@ -144,16 +144,16 @@ class PassthroughProxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
         if scope["type"] != "http":
-            await self._other(scope, receive, send)
+            await self._pass_other_scope(scope, receive, send)
             return
         try:
-            asked = parse_request(
-                scope, self._site, self._routes, allow_client_keys=self._allow_client_keys
+            request = parse_request(
+                scope, self._target, self._routes, allow_client_keys=self._allow_client_keys
             )
-            if asked.upgrade and asked.upgrade.strip().lower() == "websocket":
+            if request.upgrade and request.upgrade.strip().lower() == "websocket":
                 await self._refuse_upgrade(scope, send)
                 return
-            exchange = Exchange(self._ways, asked)
+            exchange = Exchange(self._context, request)
             try:
                 await exchange.run(receive, send)
             finally:
@@ -175,7 +175,7 @@ class PassthroughProxy:
     async def _fail(self, scope: Scope, send: Send, error: APIError, *, last: bool = False) -> None:
         error.request_id = request_id(scope)
         with suppress(ClientGoneError):
-            await send_error(send, self._site.face, error, last=last)
+            await send_error(send, self._target.dialect, error, last=last)
 
     async def _refuse_upgrade(self, scope: Scope, send: Send) -> None:
         """A WebSocket that comes as plain HTTP: its server did not take it for one."""
@@ -184,9 +184,9 @@ class PassthroughProxy:
         )
         headers = [(b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")]
         headers.append(named(request_id(scope)))
-        await _asgi.send_response(send, 426, self._site.face.encode_error(error), headers)
+        await _asgi.send_response(send, 426, self._target.dialect.encode_error(error), headers)
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_other_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _asgi.serve_lifespan(self, receive, send)
         elif scope["type"] == "websocket":
@@ -194,12 +194,12 @@ class PassthroughProxy:
                 await self._websocket(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bridge = WebSocketBridge(self._ways, self._sockets, scope, receive, send)
+        bridge = WebSocketBridge(self._context, self._sockets, scope, receive, send)
         try:
-            asked = parse_request(
-                scope, self._site, self._routes, allow_client_keys=self._allow_client_keys
+            request = parse_request(
+                scope, self._target, self._routes, allow_client_keys=self._allow_client_keys
             )
         except APIError as error:
-            await bridge.refuse(self._site.face, error)
+            await bridge.refuse(self._target.dialect, error)
             return
-        await bridge.run(asked)
+        await bridge.run(request)

@@ -36,7 +36,7 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     of the body, if the client says so.
     """
 
-    site: ProxyTarget
+    target: ProxyTarget
     route: Route
     method: str
     query: str
@@ -76,8 +76,8 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         keep_host: bool = False,
     ) -> UpstreamRequest:
         """The request with this key; `length` is that of a body to iterate over, if it is known."""
-        site = self.site
-        provider = site.provider
+        target = self.target
+        provider = target.provider
         headers = self.headers
         if keep_host and self.host:
             headers = [("host", self.host), *headers]
@@ -88,7 +88,7 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if key is not None:
             proxy = key.proxy
             if key.base_url is not None:
-                url = site.url(route.path, key)
+                url = target.url(route.path, key)
         if proxy is None and provider is not None:
             proxy = provider.proxy
         out = UpstreamRequest(
@@ -108,9 +108,9 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
         To an application, and with a key of the caller's own, a budget has no say.
         """
-        gate: AdmissionControl | None = self.scope.get(GATE_KEY)
-        priced = self.site.provider is not None and not self.own_key
-        return must_inspect(self.principal, gate if priced else None)
+        admission: AdmissionControl | None = self.scope.get(GATE_KEY)
+        priced = self.target.provider is not None and not self.own_key
+        return must_inspect(self.principal, admission if priced else None)
 
     def check_models(self, models: Sequence[str], otherwise: str = "") -> None:
         """Raise APIError if the caller is bound to models, and one of these is none of them.
@@ -135,17 +135,17 @@ _REQUEST_ID = "x-request-id"
 
 
 def parse_request(
-    scope: Scope, site: ProxyTarget, routes: Routes, *, allow_client_keys: bool
+    scope: Scope, target: ProxyTarget, routes: Routes, *, allow_client_keys: bool
 ) -> ProxyRequest:
     """What a scope asks of `site`. Raises APIError if it may not pass."""
-    policy = site.policy
+    policy = target.policy
     head = read_request_headers(scope["headers"], policy)
     route = routes.of(scope)
-    said, headers = head.said, head.passed
+    proxy_headers, headers = head.proxy_headers, head.passed
     principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
-    if principal.providers and not principal.may_use_provider(site.name):
-        raise APIError(ErrorKind.FORBIDDEN, f"You may not use {site.name!r}.")
-    provider = site.provider
+    if principal.providers and not principal.may_use_provider(target.name):
+        raise APIError(ErrorKind.FORBIDDEN, f"You may not use {target.name!r}.")
+    provider = target.provider
     keyed = provider is not None and provider.keys is not None
     injected: str = "" if keyed else scope.get(INJECTED, "")
     query: bytes = scope.get("query_string", b"")
@@ -160,7 +160,7 @@ def parse_request(
             {"headers": head.credentials, "query_string": query, "subprotocols": subprotocols}
         )
         if shown:
-            headers = _without(headers, shown)
+            headers = _without_secret(headers, shown)
             query = strip_from_query(query, shown) if query else query
         if subprotocols:
             subprotocols = tuple(strip_from_subprotocols(subprotocols, shown))
@@ -169,16 +169,16 @@ def parse_request(
         headers += [(name, value) for name, value in _decoded(scope["headers"]) if name in ACCOUNTS]
     if not policy.encoded:
         headers.append(("accept-encoding", "identity"))
-    if site.headers:
+    if target.headers:
         given = {name for name, _ in headers}
-        headers += [pair for pair in site.headers if pair[0] not in given]
+        headers += [pair for pair in target.headers if pair[0] not in given]
     if provider is None and not any(name == _REQUEST_ID for name, _ in headers):
         headers = [*headers, (_REQUEST_ID, request_id(scope))]
-    host = said.get(b"host", "")
+    host = proxy_headers.get(b"host", "")
     if policy.forwarded in ("set", "append"):
         headers = ForwardedInfo.of(scope, host, route.prefix).added(headers, policy.forwarded)
     return ProxyRequest(
-        site=site,
+        target=target,
         route=route,
         method=scope.get("method", "GET"),
         query=validate_query(query) if query else "",
@@ -186,19 +186,20 @@ def parse_request(
         subprotocols=subprotocols,
         principal=principal,
         own_key=own_key,
-        key_id=principal.key_id or (said.get(b"x-auth-id", "") if principal.may_choose_key else ""),
-        affinity=said.get(b"x-session-affinity", ""),
+        key_id=principal.key_id
+        or (proxy_headers.get(b"x-auth-id", "") if principal.may_choose_key else ""),
+        affinity=proxy_headers.get(b"x-session-affinity", ""),
         injected=injected,
         length=head.length,
-        content_type=said.get(b"content-type", ""),
-        content_encoding=said.get(b"content-encoding", ""),
+        content_type=proxy_headers.get(b"content-type", ""),
+        content_encoding=proxy_headers.get(b"content-encoding", ""),
         host=host,
-        upgrade=said.get(b"upgrade", ""),
+        upgrade=proxy_headers.get(b"upgrade", ""),
         scope=scope,
     )
 
 
-def _without(headers: Pairs, shown: frozenset[str]) -> Pairs:
+def _without_secret(headers: Pairs, shown: frozenset[str]) -> Pairs:
     """The headers but those that repeat a credential: seldom there are any."""
     joined = "\n".join([value for _, value in headers])
     for secret in shown:

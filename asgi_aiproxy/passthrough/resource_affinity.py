@@ -14,14 +14,14 @@ from asgi_aiproxy.stores.base import StoreUnavailableError
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_MOST = 10_000  # in this process
-_LOOKED_UP = 3600.0  # seconds for which the store is not asked again
-_ASKED = 4  # of those that one request names
-_LONGEST = 300  # of their names
+_MAX_ENTRIES = 10_000  # in this process
+_LOOKUP_SECONDS = 3600.0  # seconds for which the store is not asked again
+_MAX_LOOKUPS = 4  # of those that one request names
+_MAX_BYTES = 300  # of their names
 
 _STRINGS = re.compile(rb'"([^"\\]*)"\s*(:?)')  # and whether it is a name
 # The first in an answer is its own: in a stream of events that of the resource it is about.
-_MADE = re.compile(rb'"(?:id|name)"\s*:\s*"([^"\\]{1,300})"')
+_CREATED = re.compile(rb'"(?:id|name)"\s*:\s*"([^"\\]{1,300})"')
 
 
 class ResourceAffinity:
@@ -39,9 +39,9 @@ class ResourceAffinity:
 
     async def remember(self, resource: str, key_id: str, seconds: float) -> None:
         """Note for so long which key made a resource."""
-        if self._here(resource) == key_id:
+        if self._cached(resource) == key_id:
             return
-        self._note(resource, key_id, seconds)
+        self._add_attempt(resource, key_id, seconds)
         table = self._pool.table
         if table is not None:
             try:
@@ -52,9 +52,9 @@ class ResourceAffinity:
     async def of(self, resources: Iterable[str]) -> str:
         """The key of the first of these that is known; empty if none is."""
         table = self._pool.table
-        wanted = [each for each in dict.fromkeys(resources) if len(each) <= _LONGEST]
-        for resource in wanted[:_ASKED]:
-            key_id = self._here(resource)
+        wanted = [each for each in dict.fromkeys(resources) if len(each) <= _MAX_BYTES]
+        for resource in wanted[:_MAX_LOOKUPS]:
+            key_id = self._cached(resource)
             if not key_id and table is not None:
                 try:
                     keys = await table.store.sums(self._account(resource))
@@ -62,19 +62,19 @@ class ResourceAffinity:
                     return ""
                 key_id = next(iter(keys), "")
                 if key_id:
-                    self._note(resource, key_id, _LOOKED_UP)
+                    self._add_attempt(resource, key_id, _LOOKUP_SECONDS)
             if key_id:
                 return key_id
         return ""
 
-    def _here(self, resource: str) -> str:
+    def _cached(self, resource: str) -> str:
         key_id, until = self._known.get(resource, ("", 0.0))
         return key_id if until > self._clock() else ""
 
-    def _note(self, resource: str, key_id: str, seconds: float) -> None:
+    def _add_attempt(self, resource: str, key_id: str, seconds: float) -> None:
         self._known[resource] = key_id, self._clock() + seconds
         self._known.move_to_end(resource)
-        if len(self._known) > _MOST:
+        if len(self._known) > _MAX_ENTRIES:
             self._known.popitem(last=False)
 
     def _account(self, resource: str) -> str:
@@ -83,7 +83,7 @@ class ResourceAffinity:
 
 def created_resource_id(answer: bytes) -> str:
     """The resource that an answer says was made, by its beginning; empty if it does not."""
-    found = _MADE.search(answer)
+    found = _CREATED.search(answer)
     return _short(found[1]) if found is not None else ""
 
 

@@ -17,8 +17,8 @@ from asgi_aiproxy.passthrough.target import ProxyTarget, models_in_path
 _FREE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 # Most requests are for the same few paths; long ones are not kept.
-_KEPT = 1024
-_LONG = 200
+_CACHED_ROUTES = 1024
+_MAX_CACHED_PATH = 200
 _DAY = 86400.0
 
 
@@ -41,7 +41,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     batch: bool
     stateful: bool
     resource: str
-    kept: float
+    remembered_seconds: float
 
     @property
     def model(self) -> str:
@@ -52,16 +52,16 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 class Routes:
     """The routes to one site."""
 
-    def __init__(self, site: ProxyTarget) -> None:
-        self._site = site
-        self._kept = lru_cache(maxsize=_KEPT)(self._find)
+    def __init__(self, target: ProxyTarget) -> None:
+        self._target = target
+        self._cached_find = lru_cache(maxsize=_CACHED_ROUTES)(self._find)
 
     def of(self, scope: Scope) -> Route:
         """Where this request leads. Raises APIError if it may not."""
         path: str = scope["path"]
         sent: bytes | None = scope.get("raw_path")
-        short = len(path) <= _LONG and (sent is None or len(sent) <= _LONG)
-        find = self._kept if short else self._find
+        short = len(path) <= _MAX_CACHED_PATH and (sent is None or len(sent) <= _MAX_CACHED_PATH)
+        find = self._cached_find if short else self._find
         return find(scope.get("method", "GET"), path, scope.get("root_path", ""), sent)
 
     def _find(self, method: str, path: str, root: str, sent: bytes | None) -> Route:
@@ -73,20 +73,22 @@ class Routes:
         below = _asgi.local_path({"path": path, "root_path": root, "raw_path": sent})
         if below is None:
             raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {path!r}.")
-        site = self._site
-        local = site.local(validate_path(below))
-        kind = site.stateful.match_name(method, local)
+        target = self._target
+        local = target.local(validate_path(below))
+        kind = target.stateful.match_name(method, local)
         return Route(
             path=local,
-            url=site.url(local, None),
+            url=target.url(local, None),
             prefix=_mounted_at(root.rstrip("/"), sent, below),
-            operation=site.operation(method, local),
+            operation=target.operation(method, local),
             models=models_in_path(local),
-            free=method in _FREE or site.free.match_name(method, local) is not None,
-            batch=method not in _FREE and site.batches.match_name(method, local) is not None,
+            free=method in _FREE or target.free.match_name(method, local) is not None,
+            batch=method not in _FREE and target.batches.match_name(method, local) is not None,
             stateful=kind is not None,
             resource=_resource(local, kind) if kind is not None else "",
-            kept=_DAY if site.calls.match_name(method, local) is not None else 30 * _DAY,
+            remembered_seconds=_DAY
+            if target.calls.match_name(method, local) is not None
+            else 30 * _DAY,
         )
 
 

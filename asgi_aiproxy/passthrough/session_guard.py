@@ -21,8 +21,8 @@ _JSON_BEGINS = re.compile(rb"[\s\x00]*(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\x00
 class SessionGuard:
     """Inspects the messages of one client. `priced` are the models that its session is paid by."""
 
-    def __init__(self, asked: ProxyRequest, priced: frozenset[str] | None) -> None:
-        self._asked = asked
+    def __init__(self, request: ProxyRequest, priced: frozenset[str] | None) -> None:
+        self._request = request
         self._priced = priced
 
     def check(self, message: str | bytes) -> None:
@@ -32,7 +32,7 @@ class SessionGuard:
             return
         found = inspect(data)
         models = found.beside("")
-        self._asked.check_models(models)
+        self._request.check_models(models)
         for model in models:
             if self._priced is not None and model not in self._priced:
                 text = f"The model {model!r} is not the one that this session is paid by."

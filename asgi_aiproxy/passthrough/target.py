@@ -25,7 +25,7 @@ Paths = Literal["all"] | Iterable[str]
 _MODEL_IN_PATH = re.compile(
     r"/(?:models|deployments|tunedModels|engines)/([^/:]+)(?=[:/]|$)|/model/([^/]+)", re.IGNORECASE
 )
-_DEEPEST = 4  # so often something may have been encoded
+_MAX_DEPTH = 4  # so often something may have been encoded
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,22 @@ class ProxyTarget:
     opened: PathPatterns | None  # None: everything
     stateful: PathPatterns
     calls: PathPatterns
-    surface: VendorPaths
+    vendor_paths: VendorPaths
 
     @cached_property
     def free(self) -> PathPatterns:
         """Where no model is called."""
-        return PathPatterns(self.surface.free)
+        return PathPatterns(self.vendor_paths.free)
 
     @cached_property
     def batches(self) -> PathPatterns:
         """Where one request makes many calls."""
-        return PathPatterns(self.surface.batches)
+        return PathPatterns(self.vendor_paths.batches)
 
     @cached_property
     def sessions(self) -> PathPatterns:
         """The WebSockets whose URL names their model."""
-        return PathPatterns(self.surface.sessions)
+        return PathPatterns(self.vendor_paths.sessions)
 
     @cached_property
     def headers(self) -> list[tuple[str, str]]:
@@ -63,7 +63,7 @@ class ProxyTarget:
         return [(name.lower(), value) for name, value in given.items()]
 
     @property
-    def face(self) -> InboundDialect:
+    def dialect(self) -> InboundDialect:
         """The language for what the proxy itself has to say."""
         dialect = self.provider.dialect if self.provider is not None else None
         return dialect if isinstance(dialect, InboundDialect) else OPENAI_CHAT
@@ -99,10 +99,10 @@ class ProxyTarget:
     @cached_property
     def references(self) -> ResourceReferences:
         """What in JSON bodies names what only one key finds again."""
-        return ResourceReferences(self.surface.references)
+        return ResourceReferences(self.vendor_paths.references)
 
     @cached_property
-    def homes(self) -> ResourceAffinity | None:
+    def resource_affinity(self) -> ResourceAffinity | None:
         """Where that is; None without keys."""
         keys = self.provider.keys if self.provider is not None else None
         return ResourceAffinity(keys) if keys is not None else None
@@ -114,18 +114,18 @@ def models_in_path(path: str) -> tuple[str, ...]:
 
     The path is read as a server might that decodes all of it.
     """
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         if "%" not in path:
             break
         path = unquote(path)
     found = _MODEL_IN_PATH.findall(path.replace("\\", "/"))
-    return tuple(dict.fromkeys(one or other for one, other in found))
+    return tuple(dict.fromkeys(first or second for first, second in found))
 
 
 def make_target(target: Provider | str, paths: Paths | None) -> ProxyTarget:
     """What `PassthroughProxy` is told. Raises ConfigurationError."""
     if isinstance(target, Provider):
-        return _vendor(target, paths)
+        return _vendor_target(target, paths)
     if not isinstance(target, str):
         raise ConfigurationError(
             f"PassthroughProxy takes a Provider or a URL, not {type(target).__name__}."
@@ -149,41 +149,41 @@ def make_target(target: Provider | str, paths: Paths | None) -> ProxyTarget:
         base_url=target,
         provider=None,
         policy=INTERNAL,
-        opened=_opened(paths),
+        opened=_open_paths(paths),
         stateful=PathPatterns(()),
         calls=PathPatterns(()),
-        surface=VendorPaths(()),
+        vendor_paths=VendorPaths(()),
     )
 
 
-def _vendor(provider: Provider, paths: Paths | None) -> ProxyTarget:
-    surface = SURFACES.get(provider.path_profile or provider.dialect.name)
-    if surface is None:
+def _vendor_target(provider: Provider, paths: Paths | None) -> ProxyTarget:
+    vendor_paths = SURFACES.get(provider.path_profile or provider.dialect.name)
+    if vendor_paths is None:
         if paths is None:
             raise ConfigurationError(
                 f"PassthroughProxy({provider.name!r}): say with paths= what of it is open."
             )
-        surface = VendorPaths(())
+        vendor_paths = VendorPaths(())
     return ProxyTarget(
         name=provider.name,
         base_url=provider.base_url,
         provider=provider,
-        policy=replace(VENDOR, request=VENDOR.request | _firm(provider)),
-        opened=PathPatterns(surface.open) if paths is None else _opened(paths),
-        stateful=PathPatterns(surface.stateful),
-        calls=PathPatterns(surface.calls),
-        surface=surface,
+        policy=replace(VENDOR, request=VENDOR.request | _protected_headers(provider)),
+        opened=PathPatterns(vendor_paths.open) if paths is None else _open_paths(paths),
+        stateful=PathPatterns(vendor_paths.stateful),
+        calls=PathPatterns(vendor_paths.calls),
+        vendor_paths=vendor_paths,
     )
 
 
-def _firm(provider: Provider) -> frozenset[str]:
+def _protected_headers(provider: Provider) -> frozenset[str]:
     """Those of the provider's own headers that a caller may not replace by its own."""
     dialect = provider.dialect
     theirs = dialect.request_headers if isinstance(dialect, InboundDialect) else frozenset[str]()
     return frozenset(name.lower() for name in provider.headers if name.lower() not in theirs)
 
 
-def _opened(paths: Paths | None) -> PathPatterns | None:
+def _open_paths(paths: Paths | None) -> PathPatterns | None:
     if paths is None or paths == "all":
         return None
     if isinstance(paths, str):

@@ -27,10 +27,10 @@ from asgi_aiproxy.passthrough.json_scan import JSONMember, members_from_end, mem
 Counts = dict[str, Any]
 
 _HEAD = 8 * 1024  # what is told at the beginning is told in the first events
-_LONGEST = 4096  # of an object of usage
+_MAX_USAGE_OBJECT = 4096  # of an object of usage
 _NOTHING = msgspec.Raw(b"")
 # What the event of a stream is about.
-_ABOUT = frozenset({b"response", b"message", b"session", b"x_groq"})
+_EVENT_SUBJECTS = frozenset({b"response", b"message", b"session", b"x_groq"})
 _EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"eval_count"')
 _scan = json.JSONDecoder().raw_decode
@@ -52,8 +52,8 @@ class _UsageFields(msgspec.Struct, gc=False):
     choices: msgspec.Raw = _NOTHING
 
 
-_one = msgspec.json.Decoder(_UsageFields)
-_several = msgspec.json.Decoder(list[_UsageFields])
+_document_decoder = msgspec.json.Decoder(_UsageFields)
+_array_decoder = msgspec.json.Decoder(list[_UsageFields])
 
 
 def extract_usage(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
@@ -64,19 +64,24 @@ def extract_usage(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
     if head is rest:
         whole = _document(rest)
         if whole is not None:
-            return _sum(whole, reversed(whole))
-    if head.lstrip().startswith(_EVENTS) or _text(head.lstrip().partition(b"\n")[0]) is not None:
-        return _sum(_lines(head[:_HEAD]), _lines_back(rest, cut=head is not rest))
-    return _sum([_first(head)], [_last(rest)] if head is not rest else [])
+            return _combine(whole, reversed(whole))
+    if (
+        head.lstrip().startswith(_EVENTS)
+        or _decode_object(head.lstrip().partition(b"\n")[0]) is not None
+    ):
+        return _combine(_lines(head[:_HEAD]), _lines_back(rest, cut=head is not rest))
+    return _combine([_first(head)], [_last(rest)] if head is not rest else [])
 
 
 def extract_usage_from_event(text: str) -> tuple[str, Usage | None]:
     """The model and the usage that one event tells."""
-    found = _text(text.encode())
-    return ("", None) if found is None else _sum([found], [])
+    found = _decode_object(text.encode())
+    return ("", None) if found is None else _combine([found], [])
 
 
-def _sum(first: Iterable[_UsageFields], last: Iterable[_UsageFields]) -> tuple[str, Usage | None]:
+def _combine(
+    first: Iterable[_UsageFields], last: Iterable[_UsageFields]
+) -> tuple[str, Usage | None]:
     """What is told first of the model, and last of the usage; what only the beginning tells, too.
 
     `last` goes backwards.
@@ -99,24 +104,26 @@ def _sum(first: Iterable[_UsageFields], last: Iterable[_UsageFields]) -> tuple[s
 
 def _document(data: bytes) -> list[_UsageFields] | None:
     """A whole text, or the elements of an array; None if it is neither."""
-    one = _text(data)
+    one = _decode_object(data)
     if one is not None:
         return [one]
     try:
-        return _several.decode(data)
+        return _array_decoder.decode(data)
     except (ValueError, RecursionError):
         return None
 
 
-def _text(data: bytes) -> _UsageFields | None:
+def _decode_object(data: bytes) -> _UsageFields | None:
     try:
-        return _one.decode(data)
+        return _document_decoder.decode(data)
     except msgspec.ValidationError:
         return None
     except (ValueError, RecursionError):
         pass
     try:  # what is legal but unusual
-        return _json.typed(_one, data) if data[:1] == b"{" and data[-1:] == b"}" else None
+        return (
+            _json.typed(_document_decoder, data) if data[:1] == b"{" and data[-1:] == b"}" else None
+        )
     except (ValueError, RecursionError):
         return None
 
@@ -127,7 +134,7 @@ def _lines(data: bytes) -> Iterator[_UsageFields]:
     for line in data.splitlines():
         text = _data(line)
         if text and (_USAGE.search(text) or (not known and b'"model' in text)):
-            found = _text(text) or _first(text)
+            found = _decode_object(text) or _first(text)
             known = known or bool(_model(found))
             yield found
 
@@ -142,7 +149,7 @@ def _lines_back(data: bytes, *, cut: bool) -> Iterator[_UsageFields]:
             at = max(data.rfind(b"\n", 0, at), data.rfind(b"\r", 0, at)) + 1
             line = data[at:].splitlines()[0]
             text = _data(line)
-            found = _text(text) if text else None
+            found = _decode_object(text) if text else None
             if found is not None:
                 yield found
             elif cut and at == 0 and not text:
@@ -163,7 +170,7 @@ def _first(data: bytes) -> _UsageFields:
         (
             each
             for each in members_from_start(data)
-            if each.depth == base or (each.depth == 2 and each.within in _ABOUT)
+            if each.depth == base or (each.depth == 2 and each.within in _EVENT_SUBJECTS)
         ),
         first=True,
     )
@@ -181,7 +188,11 @@ def _last(data: bytes, *, event: bool = False) -> _UsageFields:
             each
             for each in members_from_end(data)
             if each.depth == base
-            or (event and each.depth == 2 and (each.within is None or each.within in _ABOUT))
+            or (
+                event
+                and each.depth == 2
+                and (each.within is None or each.within in _EVENT_SUBJECTS)
+            )
         ),
         first=False,
     )
@@ -193,7 +204,9 @@ def _gathered(data: bytes, members: Iterable[JSONMember], *, first: bool) -> _Us
     for member in members:
         name = member.name.decode("latin-1")
         if name in _MEMBERS and not (first and name in found):
-            text = data[member.at : member.at + _LONGEST].decode("utf-8", "replace").lstrip()
+            text = (
+                data[member.at : member.at + _MAX_USAGE_OBJECT].decode("utf-8", "replace").lstrip()
+            )
             try:
                 value = _scan(text)[0]
             except (ValueError, RecursionError):
@@ -204,7 +217,9 @@ def _gathered(data: bytes, members: Iterable[JSONMember], *, first: bool) -> _Us
 
 
 _MEMBERS = (
-    frozenset(_UsageFields.__struct_fields__) - {each.decode() for each in _ABOUT} - {"choices"}
+    frozenset(_UsageFields.__struct_fields__)
+    - {each.decode() for each in _EVENT_SUBJECTS}
+    - {"choices"}
 )
 
 
@@ -215,7 +230,7 @@ def _inside(told: _UsageFields) -> Iterator[_UsageFields]:
     for raw in (told.response, told.message, told.session, told.x_groq):
         data = bytes(raw)
         if data.startswith(b"{"):
-            inner = _text(data)
+            inner = _decode_object(data)
             if inner is not None:
                 yield inner
 

@@ -19,7 +19,7 @@ logger = logging.getLogger("asgi_aiproxy")
 HEAD = 8 * 1024
 TAIL = 16 * 1024
 # So much may wait before it is cut, lest it be copied again and again.
-_MOST, _MOST_PIECES = 4 * TAIL, 256
+_MAX_HELD, _MOST_PIECES = 4 * TAIL, 256
 
 _TYPES = {"application/json", "text/event-stream", "application/x-ndjson"}
 _TYPES |= {"application/stream+json", "application/jsonl"}
@@ -28,18 +28,22 @@ _TYPES |= {"application/stream+json", "application/jsonl"}
 class UsageMeter:
     """Is shown an answer, and asked at its end, whatever that was."""
 
-    __slots__ = ("_head", "_held", "_pieces", "size")
+    __slots__ = ("_head", "_held_bytes", "_pieces", "size")
 
     def __init__(self) -> None:
         self._head = b""  # once something between it and the rest may be missing
         self._pieces: list[bytes] = []
-        self._held = 0
+        self._held_bytes = 0
         self.size = 0  # of all that was seen
 
     @classmethod
     def for_type(cls, content_type: str, content_encoding: str) -> UsageMeter | None:
         """A meter for such an answer, if it may tell usage in words that can be read."""
-        return cls() if _tells(content_type) and not content_codings(content_encoding) else None
+        return (
+            cls()
+            if _may_report_usage(content_type) and not content_codings(content_encoding)
+            else None
+        )
 
     @property
     def head(self) -> bytes:
@@ -52,14 +56,14 @@ class UsageMeter:
         if len(data) > TAIL:
             # (Its end is copied, so that all the rest need not be kept for it.)
             self._head = self._head or (b"".join(self._pieces) + data[:HEAD])[:HEAD]
-            self._pieces, self._held = [data[-TAIL:]], TAIL
+            self._pieces, self._held_bytes = [data[-TAIL:]], TAIL
             return
         self._pieces.append(data)
-        self._held += len(data)
-        if self._held > _MOST or len(self._pieces) > _MOST_PIECES:
-            self._cut()
+        self._held_bytes += len(data)
+        if self._held_bytes > _MAX_HELD or len(self._pieces) > _MOST_PIECES:
+            self._drop_middle()
 
-    def told(self) -> tuple[str, Usage | None]:
+    def reported(self) -> tuple[str, Usage | None]:
         """The model and the usage, as far as they were told."""
         rest = b"".join(self._pieces)
         return extract_usage(self._head or rest, rest)
@@ -69,17 +73,17 @@ class UsageMeter:
         """A part of it: what is held of its beginning and of its end."""
         return self._head + b"".join(self._pieces)
 
-    def _cut(self) -> None:
+    def _drop_middle(self) -> None:
         rest = b"".join(self._pieces)
         if len(rest) > HEAD + TAIL:
             self._head = self._head or rest[:HEAD]
             rest = rest[-TAIL:]
         self._pieces = [rest]
-        self._held = len(rest)
+        self._held_bytes = len(rest)
 
 
 @lru_cache(maxsize=256)
-def _tells(content_type: str) -> bool:
+def _may_report_usage(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() in _TYPES
 
 

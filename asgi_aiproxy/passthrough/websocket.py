@@ -46,11 +46,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_AFTER = "retry-after"
-_GOING_AWAY, _NOT_ALLOWED, _TOO_BIG, _BROKE, _TRY_AGAIN_LATER = 1001, 1008, 1009, 1011, 1013
+_RETRY_AFTER = "retry-after"
+_GOING_AWAY, _NOT_ALLOWED, _TOO_BIG, _INTERNAL_ERROR, _TRY_AGAIN_LATER = (
+    1001,
+    1008,
+    1009,
+    1011,
+    1013,
+)
 _MAX_REASON = 123  # bytes (RFC 6455, 5.5)
-_PATIENCE = 5.0  # seconds that the upstream has for its part of a good-bye
-_QUEUE = 4  # messages of the upstream's that may wait for a slow client
+_CLOSE_TIMEOUT = 5.0  # seconds that the upstream has for its part of a good-bye
+_MAX_QUEUED_MESSAGES = 4  # messages of the upstream's that may wait for a slow client
 _PROTOCOLS = "sec-websocket-protocol"
 
 
@@ -68,67 +74,73 @@ class WebSocketBridge:
 
     def __init__(
         self,
-        ways: ProxyContext,
+        context: ProxyContext,
         limits: WebSocketLimits,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        self._ways = ways
+        self._context = context
         self._limits = limits
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._sum = SessionUsage()
-        self._gate: AdmissionControl | None = scope.get(GATE_KEY)
+        self._usage = SessionUsage()
+        self._admission: AdmissionControl | None = scope.get(GATE_KEY)
         self._guard: SessionGuard | None = None
 
-    async def refuse(self, face: InboundDialect, error: APIError) -> None:
+    async def refuse(self, dialect: InboundDialect, error: APIError) -> None:
         """Answer the handshake with an error."""
         await self._receive()
         headers = [(b"content-type", b"application/json")]
-        await self._deny(error.status, face.encode_error(error), headers)
+        await self._refuse_handshake(error.status, dialect.encode_error(error), headers)
 
-    async def run(self, asked: ProxyRequest) -> None:
+    async def run(self, request: ProxyRequest) -> None:
         """Connect both sides, until one of them ends it."""
-        books = ExchangeRecord(asked, self._ways.clock)
-        gate = self._gate
+        exchange_record = ExchangeRecord(request, self._context.clock)
+        admission = self._admission
         # What is said later is the upstream's: a model that is not in the URL is not known.
-        fixed = asked.site.sessions.match_name("GET", asked.route.path) is not None
-        models = [*asked.route.models, *_query(asked, "model")] if fixed else []
-        books.model = models[0] if len(set(models)) == 1 else ""
-        turns = ProxyKeyRotation(asked, affinity=asked.affinity, model=books.model)
+        fixed = request.target.sessions.match_name("GET", request.route.path) is not None
+        models = [*request.route.models, *_query(request, "model")] if fixed else []
+        exchange_record.model = models[0] if len(set(models)) == 1 else ""
+        keys = ProxyKeyRotation(request, affinity=request.affinity, model=exchange_record.model)
         try:
             await self._receive()  # websocket.connect
             if not _installed():
                 logger.error("WebSockets need a library: pip install 'asgi-aiproxy[realtime]'")
                 message = "WebSockets are not installed here."
                 raise APIError(ErrorKind.INTERNAL, message, status=501)
-            asked.check_models(models, "no model is in the URL of this WebSocket")
-            if asked.inspected:
-                asked.check_models(models_outside_body(asked.query, asked.headers))
-                priced = frozenset(models) if must_inspect(ANONYMOUS, gate) else None
-                self._guard = SessionGuard(asked, priced)
-            if gate is not None:
-                await check_admission(gate, asked, (books.model,), session=True)
-            upstream = await self._unless_gone(self._connected(asked, turns, books))
+            request.check_models(models, "no model is in the URL of this WebSocket")
+            if request.inspected:
+                request.check_models(models_outside_body(request.query, request.headers))
+                priced = frozenset(models) if must_inspect(ANONYMOUS, admission) else None
+                self._guard = SessionGuard(request, priced)
+            if admission is not None:
+                await check_admission(admission, request, (exchange_record.model,), session=True)
+            upstream = await self._until_client_leaves(
+                self._connect(request, keys, exchange_record)
+            )
             if upstream is not None:
-                await self._bridged(upstream, asked, turns, books)
+                await self._run_session(upstream, request, keys, exchange_record)
         except APIError as error:
-            books.error = error
+            exchange_record.error = error
             headers = [(b"content-type", b"application/json")]
-            await self._deny(error.status, asked.site.face.encode_error(error), headers)
+            await self._refuse_handshake(
+                error.status, request.target.dialect.encode_error(error), headers
+            )
         finally:
-            usage = plausible_usage(self._sum.usage)
+            usage = plausible_usage(self._usage.usage)
             try:
-                turns.release(usage)
+                keys.release(usage)
             finally:
-                self._ways.recorder.put(settle(gate, books.record(self._sum.model, usage)))
+                self._context.recorder.put(
+                    settle(admission, exchange_record.to_usage_record(self._usage.model, usage))
+                )
 
     # the handshake
 
-    async def _connected(
-        self, asked: ProxyRequest, turns: ProxyKeyRotation, books: ExchangeRecord
+    async def _connect(
+        self, request: ProxyRequest, keys: ProxyKeyRotation, exchange_record: ExchangeRecord
     ) -> ClientConnection | None:
         """The upstream's WebSocket; None if it refused and the client was told so.
 
@@ -137,65 +149,65 @@ class WebSocketBridge:
         from websockets.exceptions import InvalidStatus, WebSocketException
 
         while True:
-            key = await turns.next()
-            books.key_id = asked.injected or turns.key_id
-            books.sent()
+            key = await keys.next()
+            exchange_record.key_id = request.injected or keys.key_id
+            exchange_record.sent()
             try:
-                upstream = await self._dial(asked, key)
-            except InvalidStatus as refused:
-                answer = refused.response
-                headers, body = _told(answer), bytes(answer.body or b"")
-                books.status = status = answer.status_code
-                if turns.using_pool_key and status >= 400:
-                    if turns.blot is not None:
-                        body = turns.blot.data(body)
-                    error = turns.refused(status, headers, body, self._ways.clock())
-                    books.failed(error)
-                    if turns.another(error):
+                upstream = await self._open_upstream(request, key)
+            except InvalidStatus as judge_refusal:
+                answer = judge_refusal.response
+                headers, body = _handshake_headers(answer), bytes(answer.body or b"")
+                exchange_record.status = status = answer.status_code
+                if keys.using_pool_key and status >= 400:
+                    if keys.redactor is not None:
+                        body = keys.redactor.data(body)
+                    error = keys.judge_refusal(status, headers, body, self._context.clock())
+                    exchange_record.failed(error)
+                    if keys.may_try_another(error):
                         continue
                     if status in (401, 402) or error.kind is ErrorKind.KEY_REJECTED:
-                        raise turns.ours_refused(error, status) from None
-                    if status == 429 and (after := turns.soonest()) is not None:
-                        headers = [pair for pair in headers if not pair[0].startswith(_AFTER)]
-                        headers.append((_AFTER, str(max(1, math.ceil(after)))))
+                        raise keys.gateway_key_error(error, status) from None
+                    if status == 429 and (after := keys.soonest()) is not None:
+                        headers = [pair for pair in headers if not pair[0].startswith(_RETRY_AFTER)]
+                        headers.append((_RETRY_AFTER, str(max(1, math.ceil(after)))))
                 else:
-                    books.answered(status)
-                await self._pass_refusal(asked, turns, headers, body, books)
+                    exchange_record.answered(status)
+                await self._forward_refusal(request, keys, headers, body, exchange_record)
                 return None
             except (OSError, TimeoutError, WebSocketException, EOFError) as error:
                 why = describe_error(error) if isinstance(error, OSError) else type(error).__name__
-                message = f"The WebSocket to {asked.site.name} could not be opened: {why}."
+                message = f"The WebSocket to {request.target.name} could not be opened: {why}."
                 failure = APIError(ErrorKind.UPSTREAM, message)
-                books.failed(failure)
+                exchange_record.failed(failure)
                 raise failure from error
-            told = _told(upstream.response) if upstream.response is not None else []
-            turns.record_response(101, told, self._ways.clock())
-            books.status = 101
-            books.answered(101)
+            told = _handshake_headers(upstream.response) if upstream.response is not None else []
+            keys.record_response(101, told, self._context.clock())
+            exchange_record.status = 101
+            exchange_record.answered(101)
             return upstream
 
-    async def _pass_refusal(
+    async def _forward_refusal(
         self,
-        asked: ProxyRequest,
-        turns: ProxyKeyRotation,
+        request: ProxyRequest,
+        keys: ProxyKeyRotation,
         headers: Headers,
         body: bytes,
-        books: ExchangeRecord,
+        exchange_record: ExchangeRecord,
     ) -> None:
-        status = books.status
+        status = exchange_record.status
         if not 300 <= status <= 599:
             raise APIError(ErrorKind.UPSTREAM, f"The upstream answered with a status of {status}.")
-        passed, _ = read_response_headers(headers, asked.site.policy)
-        if turns.blot is not None:
-            passed, body = turns.blot.headers(passed), turns.blot.data(body)
-        await self._deny(status, body, passed)
-        books.finished = True
+        passed, _ = read_response_headers(headers, request.target.policy)
+        if keys.redactor is not None:
+            passed, body = keys.redactor.headers(passed), keys.redactor.data(body)
+        await self._refuse_handshake(status, body, passed)
+        exchange_record.finished = True
 
-    async def _dial(self, asked: ProxyRequest, key: Key | None) -> ClientConnection:
+    async def _open_upstream(self, request: ProxyRequest, key: Key | None) -> ClientConnection:
         from websockets.asyncio.client import connect
 
-        out = asked.outgoing(key, keep_host=False)
-        offered = list(asked.subprotocols)
+        out = request.outgoing(key, keep_host=False)
+        offered = list(request.subprotocols)
         headers = []
         for name, value in out.headers:
             if name == _PROTOCOLS:
@@ -205,7 +217,7 @@ class WebSocketBridge:
         url = "ws" + out.url.removeprefix("http")
         options: dict[str, Any] = {}
         if url.startswith("wss:"):
-            options["ssl"] = _context(self._limits.ca)
+            options["ssl"] = _ssl_context(self._limits.ca)
         connecting = connect(
             url,
             additional_headers=headers,
@@ -214,23 +226,23 @@ class WebSocketBridge:
             user_agent_header=None,
             proxy=out.proxy,
             open_timeout=self._limits.connect,
-            close_timeout=_PATIENCE,
+            close_timeout=_CLOSE_TIMEOUT,
             max_size=self._limits.max_message,
-            max_queue=_QUEUE,
-            logger=_quiet(),
+            max_queue=_MAX_QUEUED_MESSAGES,
+            logger=_silent_logger(),
             **options,
         )
         # A redirect is the client's to follow, and our key is not for wherever it leads.
         connecting.process_redirect = lambda error: error  # type: ignore[method-assign, assignment]
         return await connecting
 
-    async def _unless_gone(
+    async def _until_client_leaves(
         self, connecting: Coroutine[Any, Any, ClientConnection | None]
     ) -> ClientConnection | None:
         """What comes of `connecting`. Raises ClientGoneError if the client leaves before."""
         loop = asyncio.get_running_loop()
         task = loop.create_task(connecting)
-        gone = loop.create_task(self._gone())
+        gone = loop.create_task(self._client_disconnected())
         try:
             await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
@@ -241,11 +253,11 @@ class WebSocketBridge:
                 each.cancel()
             await asyncio.wait((task, gone))
 
-    async def _gone(self) -> None:
+    async def _client_disconnected(self) -> None:
         while (await self._receive())["type"] != "websocket.disconnect":
             pass
 
-    async def _deny(self, status: int, body: bytes, headers: RawHeaders) -> None:
+    async def _refuse_handshake(self, status: int, body: bytes, headers: RawHeaders) -> None:
         """Refuse the handshake."""
         headers = with_id(headers, request_id(self._scope))
         try:
@@ -255,44 +267,44 @@ class WebSocketBridge:
 
     # the session
 
-    async def _bridged(
+    async def _run_session(
         self,
         upstream: ClientConnection,
-        asked: ProxyRequest,
-        turns: ProxyKeyRotation,
-        books: ExchangeRecord,
+        request: ProxyRequest,
+        keys: ProxyKeyRotation,
+        exchange_record: ExchangeRecord,
     ) -> None:
         response = upstream.response
-        headers = _told(response) if response is not None else []
-        told, _ = read_response_headers(headers, asked.site.policy)
-        if turns.blot is not None:
-            told = turns.blot.headers(told)
-        told = with_id(told, books.request_id)
-        if books.key_id:
-            told.append((b"x-auth-id", books.key_id.encode("latin-1", "replace")))
+        headers = _handshake_headers(response) if response is not None else []
+        told, _ = read_response_headers(headers, request.target.policy)
+        if keys.redactor is not None:
+            told = keys.redactor.headers(told)
+        told = with_id(told, exchange_record.request_id)
+        if exchange_record.key_id:
+            told.append((b"x-auth-id", exchange_record.key_id.encode("latin-1", "replace")))
         chosen = upstream.subprotocol
         accept: Message = {
             "type": "websocket.accept",
             # Never one that holds a key.
-            "subprotocol": chosen if chosen in asked.subprotocols else None,
+            "subprotocol": chosen if chosen in request.subprotocols else None,
             "headers": told,
         }
         try:
-            await self._say(accept)
-            books.began = time.perf_counter()
-            code, why = await self._until_one_ends(upstream, turns, books)
+            await self._send_to_client(accept)
+            exchange_record.first_byte_at = time.perf_counter()
+            code, why = await self._pass_messages(upstream, keys, exchange_record)
         except BaseException:
             await upstream.close(_GOING_AWAY)
             raise
         await upstream.close(code, why)
 
-    async def _until_one_ends(
-        self, upstream: ClientConnection, turns: ProxyKeyRotation, books: ExchangeRecord
+    async def _pass_messages(
+        self, upstream: ClientConnection, keys: ProxyKeyRotation, exchange_record: ExchangeRecord
     ) -> tuple[int, str]:
         """Pass messages on; returns the code and reason that the upstream is to be closed with."""
         loop = asyncio.get_running_loop()
-        down = loop.create_task(self._down(upstream, books, turns.blot))
-        up = loop.create_task(self._up(upstream, books))
+        down = loop.create_task(self._upstream_to_client(upstream, exchange_record, keys.redactor))
+        up = loop.create_task(self._client_to_upstream(upstream, exchange_record))
         try:
             await asyncio.wait((down, up), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -302,16 +314,18 @@ class WebSocketBridge:
         if not up.cancelled():
             code, why = up.result()
             if code in (_TOO_BIG, _NOT_ALLOWED):
-                await self._say(_close(code, why))
+                await self._send_to_client(_close(code, why))
             return code, why
         # (Some servers do not send a close while somebody still waits for a message.)
         code, why = down.result()
-        if turns.blot is not None:
-            why = turns.blot.text(why)
-        await self._say(_close(code, why))
+        if keys.redactor is not None:
+            why = keys.redactor.text(why)
+        await self._send_to_client(_close(code, why))
         return 1000, ""
 
-    async def _up(self, upstream: ClientConnection, books: ExchangeRecord) -> tuple[int, str]:
+    async def _client_to_upstream(
+        self, upstream: ClientConnection, exchange_record: ExchangeRecord
+    ) -> tuple[int, str]:
         """The client's messages, until it closes; returns with what."""
         from websockets.exceptions import ConnectionClosed
 
@@ -320,7 +334,7 @@ class WebSocketBridge:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 code = message.get("code") or 1005
-                books.finished = code in (1000, 1001, 1005) or 3000 <= code < 5000
+                exchange_record.finished = code in (1000, 1001, 1005) or 3000 <= code < 5000
                 return _sendable(code), message.get("reason") or ""
             data = message.get("text")
             if data is None:
@@ -331,15 +345,18 @@ class WebSocketBridge:
                 try:
                     self._guard.check(data)
                 except APIError as error:
-                    books.error = error
+                    exchange_record.error = error
                     return _NOT_ALLOWED, _reason(error)
             try:
                 await upstream.send(data)
             except ConnectionClosed:
                 await asyncio.Event().wait()  # the other direction knows why
 
-    async def _down(
-        self, upstream: ClientConnection, books: ExchangeRecord, blot: SecretRedactor | None
+    async def _upstream_to_client(
+        self,
+        upstream: ClientConnection,
+        exchange_record: ExchangeRecord,
+        redactor: SecretRedactor | None,
     ) -> tuple[int, str]:
         """The upstream's messages, until it closes; returns with what."""
         from websockets.exceptions import ConnectionClosed
@@ -349,56 +366,58 @@ class WebSocketBridge:
                 data = await upstream.recv()
                 refusal = None
                 if isinstance(data, str):
-                    if self._sum.feed(data):
-                        refusal = await self._extend(books)
-                    if blot is not None and may_quote(data):
-                        data = blot.text(data)
-                    await self._say({"type": "websocket.send", "text": data})
+                    if self._usage.feed(data):
+                        refusal = await self._extend(exchange_record)
+                    if redactor is not None and may_quote(data):
+                        data = redactor.text(data)
+                    await self._send_to_client({"type": "websocket.send", "text": data})
                 else:
-                    if len(data) < _TOLD and data[:1] == b"{":  # Google's events are binary
-                        if self._sum.feed(data.decode("utf-8", "replace")):
-                            refusal = await self._extend(books)
-                        if blot is not None and may_quote(data):
-                            data = blot.data(data)
-                    await self._say({"type": "websocket.send", "bytes": data})
+                    if (
+                        len(data) < _MAX_JSON_MESSAGE and data[:1] == b"{"
+                    ):  # Google's events are binary
+                        if self._usage.feed(data.decode("utf-8", "replace")):
+                            refusal = await self._extend(exchange_record)
+                        if redactor is not None and may_quote(data):
+                            data = redactor.data(data)
+                    await self._send_to_client({"type": "websocket.send", "bytes": data})
                 if refusal is not None:
                     return refusal
         except ConnectionClosed as closed:
             if closed.rcvd is not None:
-                books.finished = True
+                exchange_record.finished = True
                 return _sendable(closed.rcvd.code), closed.rcvd.reason
-            books.error = APIError(ErrorKind.UPSTREAM, "The upstream's WebSocket broke.")
+            exchange_record.error = APIError(ErrorKind.UPSTREAM, "The upstream's WebSocket broke.")
             too_big = closed.sent is not None and closed.sent.code == _TOO_BIG
-            return _TOO_BIG if too_big else _BROKE, "the upstream broke off"
+            return _TOO_BIG if too_big else _INTERNAL_ERROR, "the upstream broke off"
 
-    async def _extend(self, books: ExchangeRecord) -> tuple[int, str] | None:
+    async def _extend(self, exchange_record: ExchangeRecord) -> tuple[int, str] | None:
         """Reserve more of the caller's budget if what was reserved is used up.
 
         Returns the close code and reason if that is refused.
         """
-        extend = getattr(self._gate, "extend", None)
-        usage = plausible_usage(self._sum.usage)
+        extend = getattr(self._admission, "extend", None)
+        usage = plausible_usage(self._usage.usage)
         if extend is None or usage is None:
             return None
         try:
-            await extend(books.record(self._sum.model, usage))
+            await extend(exchange_record.to_usage_record(self._usage.model, usage))
         except APIError as error:
-            books.error = error
+            exchange_record.error = error
             code = _TRY_AGAIN_LATER if error.kind is ErrorKind.OVERLOADED else _NOT_ALLOWED
             return code, _reason(error)
         return None
 
-    async def _say(self, message: Message) -> None:
+    async def _send_to_client(self, message: Message) -> None:
         try:
             await self._send(message)
         except (OSError, RuntimeError) as error:  # some servers say it so
             raise ClientGoneError("The client left.") from error
 
 
-_TOLD = 64 * 1024
+_MAX_JSON_MESSAGE = 64 * 1024
 
 
-def _told(answer: Response) -> Headers:
+def _handshake_headers(answer: Response) -> Headers:
     """The headers of an answer to a handshake."""
     return [(name.lower(), value) for name, value in answer.headers.raw_items()]
 
@@ -419,8 +438,8 @@ def _sendable(code: int) -> int:
     return code if 1000 <= code <= 1003 or 1007 <= code <= 1014 or code >= 3000 else _GOING_AWAY
 
 
-def _query(asked: ProxyRequest, name: str) -> list[str]:
-    return parse_qs(asked.query, keep_blank_values=True).get(name, [])
+def _query(request: ProxyRequest, name: str) -> list[str]:
+    return parse_qs(request.query, keep_blank_values=True).get(name, [])
 
 
 def key_in_subprotocol(prefix: str = "openai-insecure-api-key.") -> Auth:
@@ -433,12 +452,12 @@ def key_in_subprotocol(prefix: str = "openai-insecure-api-key.") -> Auth:
 
 
 @functools.cache
-def _context(ca: str | Path | bytes | None) -> ssl.SSLContext:
+def _ssl_context(ca: str | Path | bytes | None) -> ssl.SSLContext:
     return tls(ca)
 
 
 @functools.cache
-def _quiet() -> logging.Logger:
+def _silent_logger() -> logging.Logger:
     """What the library notes of each connection is not for the application's log."""
     quiet = logging.getLogger("asgi_aiproxy.websockets")
     quiet.addHandler(logging.NullHandler())

@@ -20,7 +20,7 @@ def metered(body: bytes, size: int = 1000) -> tuple[str, Usage | None]:
     meter = UsageMeter()
     for at in range(0, len(body), size):
         meter.feed(body[at : at + size])
-    return meter.told()
+    return meter.reported()
 
 
 def sse(*events: Any) -> bytes:

@@ -264,7 +264,7 @@ CHAT = "/v1/chat/completions"
 
 async def health(app: PassthroughProxy | InjectKey) -> str:
     """How the keys are, one letter each; none is in use."""
-    pool = app._pool if isinstance(app, InjectKey) else app._site.provider.keys  # type: ignore[union-attr]
+    pool = app._pool if isinstance(app, InjectKey) else app._target.provider.keys  # type: ignore[union-attr]
     assert pool is not None
     keys = sorted(await pool.status(), key=lambda key: key.id)
     assert {key.in_flight for key in keys} <= {0}
@@ -290,7 +290,7 @@ async def test_a_path_where_all_keys_are_refused_puts_none_to_rest(
     for _ in range(3):
         assert (await asgi.request(app, method, path, b"{}")).status == 502
     assert await health(app) == "ooo"
-    assert "none is put to rest" in caplog.text
+    assert "none of them cools down" in caplog.text
 
 
 async def test_a_key_that_is_refused_where_another_is_not_rests() -> None:
