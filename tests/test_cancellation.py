@@ -62,12 +62,12 @@ async def test_while_waiting_for_a_key(body: bytes) -> None:
     async with place.pool.lease():
 
         async def queued(exchange: asgi.Exchange) -> None:
-            while not place.pool._waiting:
+            while not place.pool.key_set.waiting:
                 await asyncio.sleep(0)
 
         await leave(place, body, queued)
     await place.check(requests=0)
-    assert not place.pool._waiting
+    assert not place.pool.key_set.waiting
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM], ids=["whole", "stream"])

@@ -63,7 +63,7 @@ async def health(keys: KeyPool) -> dict[str, Health]:
 
 
 async def rests(keys: KeyPool) -> dict[str, float]:
-    return {status.id: status.rests for status in await keys.status()}
+    return {status.id: status.cooldown_seconds for status in await keys.status()}
 
 
 def fails(keys: KeyPool, status: int, retry_after: float | None = None, **wish: Any) -> str:
@@ -457,7 +457,7 @@ def test_a_healed_key_gets_its_share_back_step_by_step(strategy: Any) -> None:
         keys, clock = pool(*named("a", "b"), strategy=strategy, random=random.Random(seed))
         keys.acquire_nowait(key_id="a").report(401)
         clock.now += 31
-        keys._slots["a"].in_flight = 0
+        keys.key_set.states["a"].in_flight = 0
         first.append(served(keys))
     assert 20 < first.count("a") < 100  # an eighth of the half or whole it had
     keys, clock = pool(*named("a", "b"), strategy=strategy)
@@ -628,7 +628,7 @@ async def test_status_tells_what_happened() -> None:
     keys, _ = pool(*named("a"))
     fails(keys, 429, 12)
     (status,) = await keys.status()
-    assert (status.id, status.health, status.rests) == ("a", Health.COOLING, 12)
+    assert (status.id, status.health, status.cooldown_seconds) == ("a", Health.COOLING, 12)
     assert (status.uses, status.failures, status.in_flight) == (1, 1, 0)
 
 
@@ -674,8 +674,8 @@ class Queue:
         for task in self.tasks.values():
             task.cancel()
         await asyncio.wait(self.tasks.values(), timeout=5)
-        assert not self.keys._waiting
-        assert self.keys._waiting._timer is None
+        assert not self.keys.key_set.waiting
+        assert self.keys.key_set.waiting._timer is None
         assert await in_flight(self.keys) == 0
 
 
@@ -760,7 +760,7 @@ async def test_a_wait_has_an_end() -> None:
         with pytest.raises(NoKeyError) as caught:
             await keys.acquire()
         assert caught.value.exists
-    assert not keys._waiting
+    assert not keys.key_set.waiting
     assert (await keys.acquire()).key.secret == "sk"
 
 
@@ -769,7 +769,7 @@ async def test_nobody_waits_for_what_will_not_come() -> None:
     for wish in ({"model": "y"}, {"key_id": "nobody"}, {"exclude": ("a",)}):
         with pytest.raises(NoKeyError):
             await asyncio.wait_for(keys.acquire(**wish), 5)
-    assert not keys._waiting
+    assert not keys.key_set.waiting
 
 
 async def test_who_waits_for_a_key_that_is_removed_is_told_at_once() -> None:
@@ -847,8 +847,8 @@ async def test_five_hundred_calls_share_three_keys_without_a_leak() -> None:
     assert {type(end) for end in ends} == {type(None), ValueError, asyncio.CancelledError}
     assert most == 6
     assert await in_flight(keys) == 0
-    assert not keys._waiting
-    assert not keys._waiting._kinds
+    assert not keys.key_set.waiting
+    assert not keys.key_set.waiting._kinds
 
 
 # ── keys come and go ─────────────────────────────────────────────────────────
@@ -916,7 +916,7 @@ async def test_ten_thousand_keys_can_be_added_one_by_one() -> None:
 async def test_nothing_that_is_shown_holds_a_secret() -> None:
     keys = KeyPool(["sk-secret-1", Key("sk-secret-2", id="named", attributes={})])
     lease = keys.acquire_nowait()
-    shown = [keys, lease, lease.key, await keys.status(), Key("sk-secret-1"), keys._slots]
+    shown = [keys, lease, lease.key, await keys.status(), Key("sk-secret-1"), keys.key_set.states]
     for error in ({"key_id": "x"}, {"exclude": [key.id for key in await keys.status()]}):
         with pytest.raises(NoKeyError) as caught:
             keys.acquire_nowait(**error)
@@ -1069,7 +1069,7 @@ async def random_walk(steps: list[tuple[str, int]], strategy: Any, seed: int) ->
     for lease in held:
         lease.release()
     assert await in_flight(keys) == 0
-    assert not keys._waiting
+    assert not keys.key_set.waiting
 
 
 # ── many keys ────────────────────────────────────────────────────────────────

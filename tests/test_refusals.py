@@ -332,7 +332,7 @@ async def test_no_time_at_all_doubles_from_the_shortest_rest(face: str) -> None:
     for rest in (0.5, 1, 2, 4):
         await place.ask()
         (state,) = await place.pool.status()
-        assert state.rests == pytest.approx(rest)
+        assert state.cooldown_seconds == pytest.approx(rest)
         place.clock.now += rest
 
 

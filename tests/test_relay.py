@@ -87,7 +87,7 @@ async def test_a_limited_key_rests_and_the_next_one_serves() -> None:
     assert answer.header("x-auth-id") == "2"
     status = {key.id: key for key in await pool.status()}
     assert status["1"].health is Health.COOLING
-    assert 19 < status["1"].rests <= 20
+    assert 19 < status["1"].cooldown_seconds <= 20
     assert status["2"].in_flight == 0
 
 
@@ -573,7 +573,7 @@ async def test_a_key_without_money_rests_for_long() -> None:
     pool = KeyPool(["sk-1", "sk-2"])
     app, _ = shim(Upstream(refuses(429, said), answers()), OPENAI.using(pool))
     assert (await asgi.chat(app)).status == 200
-    assert (await pool.status())[0].rests > 1000
+    assert (await pool.status())[0].cooldown_seconds > 1000
 
 
 CLAUDE = (
@@ -639,7 +639,7 @@ async def test_a_refusal_that_breaks_off_still_means_what_its_status_says() -> N
     upstream = Upstream(cut, answers())
     app, _ = shim(upstream, OPENAI.using(pool))
     assert (await asgi.chat(app)).header("x-auth-id") == "2"
-    assert (await pool.status())[0].rests == pytest.approx(20, abs=2)
+    assert (await pool.status())[0].cooldown_seconds == pytest.approx(20, abs=2)
 
 
 async def test_a_key_whose_answer_says_that_its_limit_is_used_up_rests_before_it_is_refused() -> (
@@ -651,7 +651,7 @@ async def test_a_key_whose_answer_says_that_its_limit_is_used_up_rests_before_it
     app, _ = shim(Upstream(last, answers()), OPENAI.using(pool))
     assert (await asgi.chat(app)).header("x-auth-id") == "1"
     assert (await asgi.chat(app)).header("x-auth-id") == "2"
-    assert (await pool.status())[0].rests == pytest.approx(40, abs=2)
+    assert (await pool.status())[0].cooldown_seconds == pytest.approx(40, abs=2)
 
 
 async def test_an_operation_the_provider_does_not_have_is_not_found() -> None:

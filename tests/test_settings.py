@@ -115,7 +115,7 @@ async def test_the_designs_own_example_builds_as_it_stands(
     anthropic = router.providers["anthropic"]
     assert anthropic.base_url == "http://127.0.0.1:9100"
     assert anthropic.auth is not OPENAI.auth
-    keys = {slot.key.id: slot.key for slot in anthropic.keys._slots.values()}
+    keys = {slot.key.id: slot.key for slot in anthropic.keys.key_set.states.values()}
     assert (keys["1001"].secret, keys["1001"].weight, keys["1001"].rpm) == (
         "value-of-ANTHROPIC_KEY", 2, 50,
     )  # fmt: skip
@@ -197,7 +197,7 @@ def test_everything_that_a_provider_and_a_key_can_have() -> None:
     assert provider.catalogue == ("gpt-4o",)
     assert provider.headers == {"OpenAI-Organization": "org-1"}
     assert (provider.proxy, provider.exact) == ("socks5://proxy:1080", False)
-    (slot,) = provider.keys._slots.values()
+    (slot,) = provider.keys.key_set.states.values()
     key = slot.key
     assert (key.secret, key.id, key.weight, key.priority) == ("sk-1", "one", 2, 3)
     assert (key.models, key.rpm, key.tpm, key.concurrency) == (("gpt-*",), 4, 5, 6)

@@ -29,7 +29,7 @@ from asgi_aiproxy.credentials import redactor_for
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.keys import Key, KeyPool, Lease
-from asgi_aiproxy.keys.lease_prefetch import LeasePrefetch
+from asgi_aiproxy.keys.lease import LeasePrefetch
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.upstream.base import Headers

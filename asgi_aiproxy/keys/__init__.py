@@ -1,4 +1,4 @@
-"""Provider keys and their pools."""
+"""API keys of providers, and pools that rotate them."""
 
 from __future__ import annotations
 

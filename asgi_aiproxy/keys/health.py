@@ -1,4 +1,4 @@
-"""What an answer means for the key that was used."""
+"""Classify a response: what its status means for the key that was used."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from asgi_aiproxy.errors import RefusalScope
 
 
 class Health(StrEnum):
-    """How a key is: only `dead` needs an operator to come back."""
+    """The health of a key. A `dead` key stays so until an operator enables it."""
 
     OK = "ok"
-    COOLING = "cooling"  # over a limit: rests as long as the provider says
+    COOLING = "cooling"  # over a limit: not used until the cooldown ends
     QUARANTINED = "quarantined"  # refused: tried again by one request at a time
-    DEAD = "dead"  # switched off by an operator
+    DEAD = "dead"  # disabled by an operator
 
 
 @dataclass(frozen=True, slots=True)
 class HealthChange:
-    """What an answer means for the key that was used; `rest` is in seconds.
+    """What a response means for the key that was used.
 
-    `model`: the key rests for the model that was asked for, not for others.
+    With `model`, it concerns the requested model only.
     """
 
     health: Health
@@ -29,11 +29,13 @@ class HealthChange:
     model: bool = False
 
 
-# What a provider says when a key has run out of money: minutes will not help.
-_BROKE = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"})
-_SHORTEST = 0.5
-_LONG = 3600.0
-LONGEST = 24 * _LONG  # whatever a provider says, a key is tried again the next day
+# Error codes of accounts without credit: waiting for minutes does not help.
+_NO_CREDIT_CODES = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"}
+)
+_MIN_COOLDOWN = 0.5  # seconds
+_HOUR = 3600.0
+MAX_COOLDOWN = 24 * _HOUR  # whatever a provider says, a key is tried again the next day
 
 
 def classify_response(
@@ -45,40 +47,40 @@ def classify_response(
     cooldown: float = 30.0,
     strikes: int = 0,
 ) -> HealthChange:
-    """Judge a key by its answer.
+    """Decide what a response means for the health of its key.
 
-    `about` is what the provider's refusal is about; without it the status decides: 429, 401 and 402
-    are about the key, all others are not. `retry_after` is in seconds: 0 makes for the shortest
-    rest. `strikes` counts the bad verdicts in a row before this one; each doubles a rest that the
-    provider did not name.
+    `about` is the scope of the provider's refusal; without it the status decides: 429, 401 and 402
+    concern the key, all others do not. `retry_after` is the provider's wait in seconds; 0 gives the
+    shortest cooldown. `cooldown` is the wait in seconds when the provider names none, doubled by
+    each of the `strikes` (consecutive bad responses before this one).
     """
     if about is None:
-        about = _usual(status, code)
+        about = _scope_of_status(status, code)
     if about is RefusalScope.ACCOUNT:
         if status != 429:
-            return HealthChange(Health.QUARANTINED, _LONG)
-        return HealthChange(Health.COOLING, min(max(retry_after or 0.0, _LONG), LONGEST))
+            return HealthChange(Health.QUARANTINED, _HOUR)
+        return HealthChange(Health.COOLING, min(max(retry_after or 0.0, _HOUR), MAX_COOLDOWN))
     if about is RefusalScope.MODEL or (about is RefusalScope.KEY and status == 429):
-        rest = _rest(retry_after, cooldown, strikes)
-        return HealthChange(Health.COOLING, rest, model=about is RefusalScope.MODEL)
+        seconds = _rate_limit_cooldown(retry_after, cooldown, strikes)
+        return HealthChange(Health.COOLING, seconds, model=about is RefusalScope.MODEL)
     if about is RefusalScope.KEY:
-        return HealthChange(Health.QUARANTINED, min(cooldown * 2 ** min(strikes, 7), _LONG))
+        return HealthChange(Health.QUARANTINED, min(cooldown * 2 ** min(strikes, 7), _HOUR))
     return HealthChange(Health.OK)
 
 
-def _rest(retry_after: float | None, cooldown: float, strikes: int) -> float:
-    """How long a key rests that is over a limit: as the provider says, within bounds."""
+def _rate_limit_cooldown(retry_after: float | None, cooldown: float, strikes: int) -> float:
+    """Seconds for which a key over a limit is not used: as the provider says, within bounds."""
     if retry_after is None:
-        return max(cooldown * 2.0 ** min(strikes, 5), _SHORTEST)
+        return max(cooldown * 2.0 ** min(strikes, 5), _MIN_COOLDOWN)
     if retry_after <= 0:
-        return min(_SHORTEST * 2.0 ** min(strikes, 12), _LONG)
-    return min(max(retry_after, _SHORTEST), LONGEST)
+        return min(_MIN_COOLDOWN * 2.0 ** min(strikes, 12), _HOUR)
+    return min(max(retry_after, _MIN_COOLDOWN), MAX_COOLDOWN)
 
 
-def _usual(status: int, code: str | None) -> RefusalScope:
+def _scope_of_status(status: int, code: str | None) -> RefusalScope:
     match status:
         case 429:
-            return RefusalScope.ACCOUNT if code in _BROKE else RefusalScope.KEY
+            return RefusalScope.ACCOUNT if code in _NO_CREDIT_CODES else RefusalScope.KEY
         case 402:
             return RefusalScope.ACCOUNT
         case 401:

@@ -1,4 +1,4 @@
-"""A provider's key, and what it may be used for."""
+"""An API key of a provider, and the models and limits that it is used with."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from urllib.parse import urlsplit
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.patterns import as_patterns
 
-PROXIES = ("http", "https", "socks5", "socks5h")
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A provider's key. Without an id it is known by its fingerprint.
+    """An API key of a provider. Without an `id`, the fingerprint of the secret is the id.
 
-    `models` are patterns of the models it may be used for (none: all). Keys of a lower `priority`
-    number are used first. `rpm`, `tpm` and `concurrency` limit requests and tokens a minute and
-    requests at once. `proxy` and `base_url` replace the provider's. `attributes` are for a
-    provider's own use.
+    `models` are patterns of the models that the key may be used for (empty: all). Keys with a lower
+    `priority` number are used first; `weight` is the share among keys of one priority. `rpm` and
+    `tpm` limit requests and tokens per minute, `concurrency` limits concurrent requests. `proxy`
+    (URL of an outbound proxy) and `base_url` override those of the provider. `attributes` are read
+    by some providers.
+
+    Raises ConfigurationError for an invalid field.
     """
 
     secret: str = field(repr=False)
@@ -32,7 +35,7 @@ class Key:
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
-    # A proxy's password, and whatever attributes hold, are as secret as the key.
+    # A proxy URL may contain a password, and attributes may be secret: they are not in the repr.
     proxy: str | None = field(default=None, repr=False)
     base_url: str | None = field(default=None, repr=False)
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
@@ -40,20 +43,22 @@ class Key:
     def __post_init__(self) -> None:
         if not isinstance(self.secret, str):
             raise ConfigurationError(
-                f"A key is a text, not {type(self.secret).__name__}: is its environment variable "
-                f"not set?"
+                f"An API key must be a string, not {type(self.secret).__name__}: is its "
+                f"environment variable not set?"
             )
         if not self.id:
             object.__setattr__(self, "id", fingerprint(self.secret))
         elif not self.id.isprintable():
-            raise ConfigurationError("The id of a key must be printable, it is told in headers.")
+            raise ConfigurationError(
+                "The id of a key must be printable: it is sent in response headers."
+            )
         object.__setattr__(self, "models", as_patterns(self.models))
         if self.weight < 1:
-            raise ConfigurationError(f"Key {self.id!r}: the weight must be at least 1.")
+            raise ConfigurationError(f"Key {self.id!r}: weight must be >= 1, got {self.weight!r}.")
         for name in ("rpm", "tpm", "concurrency"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:
-                raise ConfigurationError(f"Key {self.id!r}: {name} must be at least 1.")
+                raise ConfigurationError(f"Key {self.id!r}: {name} must be >= 1, got {limit!r}.")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"Key {self.id!r}: base_url must begin with http:// or https://."
@@ -62,23 +67,24 @@ class Key:
 
     @property
     def limited(self) -> bool:
-        """Whether its use is counted."""
-        return any(limit is not None for limit in (self.rpm, self.tpm, self.concurrency))
+        """Whether the key has any limit."""
+        return (self.rpm, self.tpm, self.concurrency) != (None, None, None)
 
 
 class KeyExistsError(ConfigurationError):
-    """There is another key of the same id."""
+    """A key with the same id and another secret exists."""
 
     def __init__(self, pool: str, id: str) -> None:
         super().__init__(
             f"Pool {pool!r}: there is another key with the id {id!r} already. Give this one an id "
-            f"of its own; rotate() gives a key a new secret, remove() takes it out."
+            f"of its own; rotate() changes the secret of a key, remove() removes it."
         )
         self.id = id
 
 
 def check_new(keys: Iterable[Key], known: Mapping[str, Key], pool: str) -> None:
-    """Raise KeyExistsError if one of `keys` has an id under which there is another secret."""
+    """Raise KeyExistsError if a key in `known` has the same id as one of `keys` and another
+    secret."""
     secrets = {id: key.secret for id, key in known.items()}
     for key in keys:
         if secrets.setdefault(key.id, key.secret) != key.secret:
@@ -86,38 +92,39 @@ def check_new(keys: Iterable[Key], known: Mapping[str, Key], pool: str) -> None:
 
 
 def check_proxy_url(url: str | None, owner: str) -> None:
-    """Raise ConfigurationError, which does not quote it, if an outbound proxy's URL is none."""
-    if url and urlsplit(url).scheme not in PROXIES:
+    """Raise ConfigurationError, without quoting the URL, if the URL of an outbound proxy is
+    invalid."""
+    if url and urlsplit(url).scheme not in PROXY_SCHEMES:
         raise ConfigurationError(
-            f"{owner}: an outbound proxy's address begins with http://, https:// or socks5://."
+            f"{owner}: the URL of an outbound proxy must begin with http://, https:// or socks5://."
         )
 
 
 def fingerprint(secret: str) -> str:
-    """A name for a secret that tells nothing of it, and that no other secret has (128 bits)."""
+    """An identifier of a secret that does not reveal it (128 bits of SHA-256)."""
     return "key-" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def validate_key(key: Key, pool: str) -> Key:
-    """The same key. Raises ConfigurationError if no request could carry its secret."""
+    """Return the key. Raises ConfigurationError if its secret cannot be sent in an HTTP header."""
     if not key.secret:
-        raise ConfigurationError(f"Pool {pool!r}: a key is empty (id {key.id!r}).")
+        raise ConfigurationError(f"Pool {pool!r}: the key {key.id!r} is empty.")
     sendable = key.secret.isascii() and key.secret.isprintable()
     if not sendable or key.secret != key.secret.strip():
         raise ConfigurationError(
-            f"Pool {pool!r}: the key {key.id!r} holds what no HTTP header can carry: a "
-            f"line break or a space at its end, or letters that are not ASCII."
+            f"Pool {pool!r}: the key {key.id!r} cannot be sent in an HTTP header: it contains a "
+            f"line break, a leading or trailing space, or characters that are not ASCII."
         )
     return key
 
 
 def as_list(keys: str | Key | Iterable[str | Key], owner: str) -> list[str | Key]:
-    """Keys however they are given: one, or several."""
+    """A list of keys from one key or several. Raises ConfigurationError for anything else."""
     if isinstance(keys, str | Key):
         return [keys]
     if not isinstance(keys, Iterable):
         raise ConfigurationError(
-            f"{owner}: expected a key or several, got {type(keys).__name__}: is its environment "
-            f"variable not set?"
+            f"{owner}: expected a key or a list of keys, got {type(keys).__name__}: is its "
+            f"environment variable not set?"
         )
     return list(keys)

@@ -1,9 +1,10 @@
-"""A key in use, what a call wants of a pool, and the error if it can not have it."""
+"""A key in use, the request for one, and the error if none is available."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Self
+import asyncio
+from collections.abc import Collection, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -12,15 +13,16 @@ from asgi_aiproxy.keys.key_state import KeyState
 from asgi_aiproxy.keys.rate_limit_headers import exhausted_for
 
 if TYPE_CHECKING:
-    from asgi_aiproxy.keys.pool import KeyPool
+    from asgi_aiproxy.keys.key_set import KeySet
 
 
 class NoKeyError(AIProxyError):
-    """No key can serve now; `retry_after` is when the first may, if that is known.
+    """No key is available now.
 
-    `exists` is False if no key of the pool would ever do, `unknown` tells that the key that was
-    asked for is none of the pool's, `empty` that the pool has none at all. Of the keys that would
-    do, `rejected` were refused by the provider, `limited` are over a limit or busy.
+    `retry_after` is the number of seconds until the first key is usable, None if unknown. `exists`:
+    a matching key exists but is busy or cooling down. `unknown`: the requested key id is not in the
+    pool. `empty`: the pool has no keys. Of the matching keys, `rejected` were refused by the
+    provider, and `limited` are over a limit or busy.
     """
 
     def __init__(
@@ -46,17 +48,18 @@ class NoKeyError(AIProxyError):
 class Lease:
     """A key in use.
 
-    `settle` tells how it fared, `learn` what the headers of its answer say, and `release` ends the
-    use, once. `with` a lease, it is released at the end of the block.
+    Call `report` with the status of the response, `update_from_headers` with its headers, and
+    `release` at the end; further calls of `release` have no effect. A `with` block releases the
+    lease at its end.
     """
 
-    __slots__ = ("_model", "_pool", "_slot", "key")
+    __slots__ = ("_keys", "_model", "_state", "key")
 
-    def __init__(self, pool: KeyPool, slot: KeyState, model: str = "") -> None:
-        self._pool: KeyPool | None = pool
+    def __init__(self, keys: KeySet, state: KeyState, model: str = "") -> None:
+        self._keys: KeySet | None = keys
         self._model = model
-        self._slot = slot
-        self.key = slot.key
+        self._state = state
+        self.key = state.key
 
     def __repr__(self) -> str:
         return f"Lease({self.key.id})"
@@ -75,42 +78,68 @@ class Lease:
         code: str | None = None,
         about: RefusalScope | None = None,
     ) -> None:
-        """Judge the key by the status of its answer; `retry_after` is in seconds.
+        """Update the health of the key by the status of its response.
 
-        `about` is what a refusal is about, as far as that is known; a limit (429) of which nobody
-        knows more is one of the model that the lease is for, if it is for one.
+        `retry_after` is in seconds. `code` is the provider's error code, `about` the scope of the
+        refusal if known; a 429 without either concerns the model that the lease is for, if any.
         """
-        if self._pool is not None:
+        if self._keys is not None:
             if about is None and status == 429 and code is None and self._model:
                 about = RefusalScope.MODEL
-            self._pool._judge(self._slot, self._model, status, retry_after, code, about)
+            self._keys.apply_response(self._state, self._model, status, retry_after, code, about)
 
     def update_from_headers(self, headers: Sequence[tuple[str, str]], now: float) -> None:
-        """Heed what the headers of an answer tell of the key's limits: one that is used up rests
-        until it is renewed. `now` is Unix time.
+        """Read the rate-limit headers of a response: a key whose limit is used up cools down until
+        the limit is renewed. `now` is Unix time in seconds.
         """
-        if self._pool is not None and (seconds := exhausted_for(headers, now)):
-            self._pool._pause(self._slot, self._model, seconds)
+        if self._keys is not None and (seconds := exhausted_for(headers, now)):
+            self._keys.pause(self._state, self._model, seconds)
 
     def count_tokens(self, tokens: int) -> None:
-        """Count tokens against the key's limit."""
-        self._slot.count_tokens(tokens)
+        """Count tokens against the limit of the key."""
+        self._state.count_tokens(tokens)
 
     def release(self) -> None:
-        """End the use."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool._release(self._slot)
+        """End the use of the key."""
+        keys, self._keys = self._keys, None
+        if keys is not None:
+            keys.release(self._state)
 
     def cancel(self) -> None:
-        """End a use that has not begun: nothing is counted."""
-        if self._pool is not None:
-            self._slot.cancel_use()
+        """End a use for which no request was sent: it does not count against limits."""
+        if self._keys is not None:
+            self._state.cancel_use()
         self.release()
 
 
+class LeasePrefetch:
+    """Acquires a key ahead of its use, so that the call to the store shares a round trip with
+    another one.
+
+    `purpose` is what the key is for, as the caller identifies it.
+    """
+
+    def __init__(self, acquiring: Coroutine[Any, Any, Lease], purpose: object) -> None:
+        self.purpose = purpose
+        self._task = asyncio.get_running_loop().create_task(acquiring)
+
+    async def lease(self) -> Lease:
+        """Wait for the key. Raises NoKeyError."""
+        return await self._task
+
+    def drop(self) -> None:
+        """Cancel the lease, which is not needed: it does not count against limits."""
+        self._task.cancel()
+        self._task.add_done_callback(_cancel_lease)
+
+
+def _cancel_lease(task: asyncio.Task[Lease]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().cancel()
+
+
 class KeyRequest(msgspec.Struct, frozen=True, gc=False):
-    """What a call asks a pool for."""
+    """Which key a request needs; see `KeyPool.acquire` for the fields."""
 
     model: str
     key_id: str
@@ -120,5 +149,5 @@ class KeyRequest(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def kind(self) -> tuple[str, str, frozenset[str], tuple[str, ...]]:
-        """Wants of one kind can be met by the same keys."""
+        """Requests of the same kind can be served by the same keys."""
         return self.model, self.key_id, frozenset(self.exclude), self.among

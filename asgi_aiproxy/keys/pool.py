@@ -1,33 +1,22 @@
-"""Pools of provider keys: which one serves, how it fared, and how it heals."""
+"""KeyPool: the API keys of one provider, and the public operations on them."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING, Literal, Self
 
-from asgi_aiproxy.errors import ConfigurationError, RefusalScope
-from asgi_aiproxy.keys.health import LONGEST, Health, classify_response
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.keys.health import Health
 from asgi_aiproxy.keys.health_check import HealthChecker, Test
 from asgi_aiproxy.keys.key import Key, as_list, check_new, validate_key
-from asgi_aiproxy.keys.key_state import KeyState, KeyStatus
+from asgi_aiproxy.keys.key_set import KeySet
+from asgi_aiproxy.keys.key_state import KeyStatus
 from asgi_aiproxy.keys.lease import KeyRequest, Lease, NoKeyError
-from asgi_aiproxy.keys.pool_description import describe_pool, no_key_available
-from asgi_aiproxy.keys.strategies import (
-    STRATEGIES,
-    PriorityGroup,
-    Strategy,
-    grouped,
-    slow_start,
-    sticky,
-    system_random,
-)
-from asgi_aiproxy.keys.wait_queue import FairQueue
-from asgi_aiproxy.patterns import matches_any
+from asgi_aiproxy.keys.strategies import STRATEGIES, Strategy, system_random
 from asgi_aiproxy.stores.base import check_store
 
 if TYPE_CHECKING:
@@ -38,23 +27,27 @@ if TYPE_CHECKING:
 
 
 class KeyPool:
-    """Keys of one provider, taken in turn.
+    """The API keys of one provider, used in rotation.
 
-    `strategy`: `weighted` (by weight; in turn when all weigh the same), `round_robin`, `random`,
-    `least_busy`, or `fill_first` (the first key that can). `cooldown` is how many seconds a key
-    rests when the provider does not say. `wait` is how many seconds a call may wait for a key;
-    who waits longest goes first.
+    `strategy` is `weighted` (by weight; in rotation when all weights are equal), `round_robin`,
+    `random`, `least_busy` or `fill_first` (the first usable key). `cooldown` is the number of
+    seconds a rate-limited key is not used when the provider names no time. `max_wait_seconds` is
+    how long a request may wait for a key; the longest waiting request is served first.
 
-    With a `store`, pools of the same `name` in all processes are one: keys in the store's table
-    join those given here, and health and limits are shared. `sealer` seals the secrets there.
-    While the store is `away`, keys are used by what this process knows, or (`fail_closed`) those
-    with limits are not used. It can be entered, `async with`, to have read the keys beforehand.
+    With a `store`, pools of the same `name` in all processes act as one: keys in the table of the
+    store are added to those given here, and health and limits are shared. `sealer` encrypts the
+    secrets in the store. `on_store_outage` says what happens while the store is unreachable: keys
+    are used by what this process knows (`fail_open`), or keys with limits are not used
+    (`fail_closed`). Entering the pool, `async with pool`, reads the keys of the store beforehand.
+
+    Raises ConfigurationError if an argument is invalid, a key occurs twice, or a pool with a store
+    has no name.
 
     ::
 
         async with pool.lease() as lease:
             response = await client.post(url, headers={"x-api-key": lease.key.secret})
-            lease.settle(response.status_code)
+            lease.report(response.status_code)
     """
 
     def __init__(
@@ -74,66 +67,69 @@ class KeyPool:
         if store is not None:
             check_store(store, "KeyPool")
         if store is not None and not name:
-            raise ConfigurationError("A pool in a store needs a name: those of one name are one.")
+            raise ConfigurationError(
+                "KeyPool(store=...) needs a name: pools of the same name share their keys."
+            )
         name = name or "default"
         if strategy not in STRATEGIES:
             known = ", ".join(STRATEGIES)
-            raise ConfigurationError(f"Unknown strategy {strategy!r}. There are: {known}.")
+            raise ConfigurationError(f"Unknown strategy {strategy!r}. Use one of: {known}.")
         if not cooldown > 0 or not max_wait_seconds >= 0:
             raise ConfigurationError(
-                f"Pool {name!r}: cooldown must be above 0 and wait not below, in seconds."
+                f"Pool {name!r}: cooldown must be > 0 and max_wait_seconds >= 0 (seconds), got "
+                f"{cooldown!r} and {max_wait_seconds!r}."
             )
         self.name = name
-        self._strategy = STRATEGIES[strategy]
-        self._cooldown = cooldown
-        self._wait = max_wait_seconds
-        self._clock = clock
-        self._random = random if random is not None else system_random()
-        self._slots: dict[str, KeyState] = {}
-        self._groups: list[PriorityGroup] | None = None  # made when needed
-        self._shy = False  # whether any key may have to come back slowly
-        self._waiting = FairQueue(self._take)
-        self._shared: SharedPoolBackend | None = None
-        self._asks = False
-        self._prober: HealthChecker | None = None
-        for key in as_list(keys, name):
-            made = self._made(key)
-            if made.id in self._slots:
-                same = self._slots[made.id].key.secret == made.secret
-                what = "the same key is given twice" if same else "two keys have the same id"
-                raise ConfigurationError(f"Pool {name!r}: {what}: {made.id!r}.")
-            self._slots[made.id] = KeyState(made, clock)
-        self._given = self.keys
+        self._max_wait = max_wait_seconds
+        # For the other parts of the package, and tests; not for users.
+        self.key_set = KeySet(
+            name,
+            strategy=strategy,
+            cooldown=cooldown,
+            clock=clock,
+            random=random if random is not None else system_random(),
+        )
+        self.shared: SharedPoolBackend | None = None
+        self._health_checker: HealthChecker | None = None
+        configured: dict[str, Key] = {}
+        for given in as_list(keys, name):
+            key = self._validated(given)
+            if key.id in configured:
+                same = configured[key.id].secret == key.secret
+                problem = "the same key is given twice" if same else "two keys have the same id"
+                raise ConfigurationError(f"Pool {name!r}: {problem}: {key.id!r}.")
+            configured[key.id] = key
+        self._configured = configured
+        self.key_set.add_keys(configured.values())
         if store is not None:
             from asgi_aiproxy.keys.shared_pool import SharedPoolBackend
 
-            self._shared = SharedPoolBackend(self, store, sealer, on_store_outage, self._random)
-            self._changed()
+            self.shared = SharedPoolBackend(self.key_set, store, sealer, on_store_outage)
 
     def __repr__(self) -> str:
         counts = dict.fromkeys(Health, 0)
-        for slot in self._slots.values():
-            counts[slot.health] += 1
-        told = ", ".join(f"{count} {health}" for health, count in counts.items() if count)
-        return f"KeyPool({self.name!r}: {told or 'no keys'})"
+        for state in self.key_set.states.values():
+            counts[state.health] += 1
+        shown = ", ".join(f"{count} {health}" for health, count in counts.items() if count)
+        return f"KeyPool({self.name!r}: {shown or 'no keys'})"
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self.key_set.states)
 
     @property
     def table(self) -> KeyStore | None:
-        """The keys in the store, if there is one."""
-        return self._shared.table if self._shared is not None else None
+        """The keys in the store; None without a store."""
+        return self.shared.table if self.shared is not None else None
 
     @property
     def needs_store(self) -> bool:
-        """Whether a key may have to be asked for in the store: some have limits there."""
-        return self._asks
+        """Whether acquiring a key may call the store: the pool is shared and a key has limits."""
+        return self.shared is not None and self.key_set.has_limits
 
     @property
     def keys(self) -> dict[str, Key]:
-        """The keys by their ids, in a shared pool as they were last read."""
-        return {id: slot.key for id, slot in self._slots.items()}
+        """The keys by id; in a shared pool as last read from the store."""
+        return self.key_set.keys
 
     # using keys
 
@@ -141,7 +137,7 @@ class KeyPool:
     async def lease(
         self, *, model: str = "", key_id: str = "", affinity: str = ""
     ) -> AsyncIterator[Lease]:
-        """A key for the length of a block. Raises NoKeyError."""
+        """Lend a key for the length of a block; see `acquire`. Raises NoKeyError."""
         with await self.acquire(model=model, key_id=key_id, affinity=affinity) as lease:
             yield lease
 
@@ -154,17 +150,25 @@ class KeyPool:
         exclude: Collection[str] = (),
         among: tuple[str, ...] = (),
     ) -> Lease:
-        """A key, waited for if need be; the caller releases it. Raises NoKeyError."""
-        want = KeyRequest(model, key_id, affinity, exclude, among)
-        if self._shared is not None:
-            return await self._shared.acquire(want, self._wait)
-        if not (self._waiting and self._waiting.has_waiter(want)):
+        """Lend a key, waiting up to `max_wait_seconds` for one. The caller must release the lease.
+
+        `model` restricts to keys that serve it (empty: any key); `key_id` requests one certain
+        key; requests with the same `affinity` get the same key while it is usable; `exclude` holds
+        ids that were tried already; `among` holds patterns that the id must match (empty: all).
+
+        Raises NoKeyError.
+        """
+        request = KeyRequest(model, key_id, affinity, exclude, among)
+        if self.shared is not None:
+            return await self.shared.acquire(request, self._max_wait)
+        waiting = self.key_set.waiting
+        if not (waiting and waiting.has_waiter(request)):
             try:
-                return self._take(want)
+                return self.key_set.take(request)
             except NoKeyError as error:
-                if not error.exists or not self._wait:
+                if not error.exists or not self._max_wait:
                     raise
-        return await self._waiting.wait(want, self._wait)
+        return await waiting.wait(request, self._max_wait)
 
     def acquire_nowait(
         self,
@@ -175,258 +179,104 @@ class KeyPool:
         exclude: Collection[str] = (),
         among: tuple[str, ...] = (),
     ) -> Lease:
-        """A key now, or NoKeyError. Not for shared pools: raises ConfigurationError.
+        """Lend a key that is usable now; for the arguments see `acquire`.
 
-        `model` must be among the key's (none named: any key will do); `key_id` asks for that very
-        key; calls of one `affinity` get the same key as long as it is well; `exclude` names keys
-        that were tried; `among` are patterns of the ids it must be one of (none: all).
+        Raises NoKeyError, and ConfigurationError for a pool with a store.
         """
-        if self._shared is not None:
+        if self.shared is not None:
             raise ConfigurationError(
-                "KeyPool.take: the limits of this pool are shared through its store, which has to "
-                "be asked: use `await pool.acquire(...)`."
+                "KeyPool.acquire_nowait does not work with a store, which must be called to check "
+                "the limits: use `await pool.acquire(...)`."
             )
-        return self._take(KeyRequest(model, key_id, affinity, exclude, among))
-
-    async def _now(self, key_id: str) -> Lease:
-        """A certain key, without waiting. Raises NoKeyError."""
-        want = KeyRequest("", key_id, "", ())
-        return self._take(want) if self._shared is None else await self._shared.acquire(want, 0.0)
-
-    def _take(self, want: KeyRequest) -> Lease:
-        now = self._clock()
-        soonest: float | None = None
-        found = False
-        for slot in self._candidates(want):
-            if not _serves(slot, want):
-                continue
-            found = True
-            wait = (
-                slot.seconds_until_usable(now)
-                if slot.rests is None
-                else slot.wait_for(want.model, now)
-            )
-            if wait <= 0:
-                slot.mark_used(now)
-                return Lease(self, slot, want.model)
-            if wait != float("inf"):
-                soonest = wait if soonest is None else min(soonest, wait)
-        raise self._no_key(want, found, soonest)
-
-    def _no_key(self, want: KeyRequest, found: bool, soonest: float | None) -> NoKeyError:
-        if want.key_id and want.key_id not in self._slots:
-            return NoKeyError(f"There is no key {want.key_id!r}.", exists=False, unknown=True)
-        if not self._slots:
-            return NoKeyError("The pool has no keys.", exists=False, empty=True)
-        if not found:
-            return NoKeyError("No key is left to try.", exists=False)
-        now, model = self._clock(), want.model
-        slots = [slot for slot in self._wanted(want.key_id) if _serves(slot, want)]
-        return no_key_available([describe_pool(slot, model, now) for slot in slots], soonest)
+        return self.key_set.take(KeyRequest(model, key_id, affinity, exclude, among))
 
     def soonest(self, *, model: str = "", key_id: str = "", among: tuple[str, ...] = ()) -> float:
-        """Seconds until a key may be used for `model`, by what this process knows: 0 if one may be
-        now, infinity if only a release or an operator helps. `among` are patterns of ids.
+        """Seconds until a key for `model` is usable, as far as this process knows: 0 if one is
+        usable now, infinity if that depends on a release or an operator. `among` holds patterns
+        of ids.
         """
-        want, now = KeyRequest(model, key_id, "", (), among), self._clock()
-        slots = self._wanted(key_id)
-        waits = (slot.wait_for(model, now) for slot in slots if _serves(slot, want))
-        return max(0.0, min(waits, default=float("inf")))
+        return self.key_set.soonest(KeyRequest(model, key_id, "", (), among))
 
-    def _wanted(self, key_id: str) -> Iterable[KeyState]:
-        """All keys, or the one of this id."""
-        slots = self._slots
-        return [slots[key_id]] if key_id in slots else () if key_id else slots.values()
-
-    def _candidates(self, want: KeyRequest) -> Iterator[KeyState]:
-        if want.key_id:
-            slot = self._slots.get(want.key_id)
-            return iter(() if slot is None else (slot,))
-        if self._groups is None:
-            self._groups = grouped(self._slots.values())
-        if len(self._groups) == 1:
-            return self._ordered(self._groups[0], want.affinity)
-        return chain.from_iterable(self._ordered(group, want.affinity) for group in self._groups)
-
-    def _ordered(self, group: PriorityGroup, affinity: str) -> Iterator[KeyState]:
-        if affinity:
-            return sticky(group, affinity)
-        order = self._strategy(group, self._random)
-        return slow_start(order, self._random) if self._shy else order
-
-    def _release(self, slot: KeyState) -> None:
-        slot.in_flight -= 1
-        if self._waiting:
-            self._waiting.serve()
-
-    def _judge(
-        self,
-        slot: KeyState,
-        model: str,
-        status: int,
-        retry_after: float | None,
-        code: str | None,
-        about: RefusalScope | None,
-    ) -> None:
-        if status < 400 and slot.unblemished:
-            return
-        judged = classify_response(
-            status,
-            retry_after,
-            code=code,
-            about=about,
-            cooldown=self._cooldown,
-            strikes=slot.strikes_for(model if about is RefusalScope.MODEL else ""),
-        )
-        if status < 400 and slot.rests is not None and slot.heal_for(model):
-            self._publish(slot, model)
-        if judged.model:
-            if model:
-                slot.judge_for(model, judged, status)
-                self._publish(slot, model)
-        elif judged.health is not Health.OK:
-            self._shy = True
-            slot.apply_health(judged)
-            slot.said = status
-            self._publish(slot)
-        elif status < 400 and slot.health is not Health.OK:
-            slot.apply_health(judged)
-            self._healed(slot)
-        elif status < 400:
-            slot.apply_health(judged)
-
-    def _pause(self, slot: KeyState, model: str, seconds: float) -> None:
-        """Its limit is used up, though nothing was refused yet."""
-        until = self._clock() + min(seconds, LONGEST)
-        if model:
-            slot.rest_for(model, until, slot.strikes_for(model), 429)
-            self._publish(slot, model)
-        elif slot.health is Health.OK:
-            slot.cool_down(Health.COOLING, until, slot.strikes)
-            slot.said = 429
-            self._publish(slot)
-
-    def _publish(self, slot: KeyState, model: str = "") -> None:
-        if self._shared is not None:
-            self._shared.publish(slot, model)
-
-    def _healed(self, slot: KeyState) -> None:
-        if self._shared is not None:
-            self._shared.publish(slot)
-            self._shared.queue.notify()
-        self._waiting.serve()
-
-    # keeping keys
+    # changing keys
 
     async def add(self, *keys: str | Key) -> None:
-        """Add keys, all or none. One that is there already gets the limits, weight and all else
-        that is given now, and keeps its health; calls in flight keep what they have.
+        """Add keys, all or none. A key that exists (same id and secret) gets the limits, weight
+        and other fields given now and keeps its health; requests in flight are not affected.
 
-        Raises ConfigurationError if there is another key, with another secret, of the same id. In a
-        shared pool this, as all that follows, is so everywhere within a second, and may raise
-        StoreUnavailableError.
+        Raises ConfigurationError if a key with the same id and another secret exists. In a shared
+        pool this and all following operations take effect in all processes within a second, and
+        may raise StoreUnavailableError.
         """
-        await self._put([self._made(key) for key in keys], others=False)
+        await self._put([self._validated(key) for key in keys], overwrite=False)
 
     async def update(self, key: Key) -> None:
-        """Have this key in place of the one with its id. Raises KeyError if there is none."""
-        if self._shared is not None:
-            await self._shared.refresh()
-        if key.id not in self._slots:
+        """Replace the key with the same id, also if its secret differs. Raises KeyError if there
+        is none with this id."""
+        if self.shared is not None:
+            await self.shared.refresh()
+        if key.id not in self.key_set.states:
             raise KeyError(key.id)
-        await self._put([self._made(key)], others=True)
+        await self._put([self._validated(key)], overwrite=True)
 
-    async def _put(self, keys: list[Key], *, others: bool) -> None:
-        """Have these keys; `others`: also in place of keys with other secrets."""
-        if self._shared is not None:
-            await self._shared.put(keys, others=others)
+    async def _put(self, keys: list[Key], *, overwrite: bool) -> None:
+        """Write keys; `overwrite` allows to replace keys with other secrets."""
+        if self.shared is not None:
+            await self.shared.put(keys, overwrite=overwrite)
             return
-        check_new(keys, {} if others else self.keys, self.name)
-        for key in keys:
-            self._slots[key.id] = self._slot(key)
-        self._changed()
+        check_new(keys, {} if overwrite else self.keys, self.name)
+        self.key_set.add_keys(keys)
 
     def is_added(self, key_id: str) -> bool:
-        """Whether a key, or where it leads, was not given in code but added later."""
-        given, slot = self._given.get(key_id), self._slots.get(key_id)
-        if given is None or slot is None:
+        """Whether a key, or the address that it is sent to, was not given to the constructor but
+        added later."""
+        configured, state = self._configured.get(key_id), self.key_set.states.get(key_id)
+        if configured is None or state is None:
             return True
-        return (given.base_url, given.proxy) != (slot.key.base_url, slot.key.proxy)
+        return (configured.base_url, configured.proxy) != (state.key.base_url, state.key.proxy)
 
     async def replace(self, keys: Iterable[str | Key]) -> None:
-        """Have these keys in place of all others, in one step; those given in code stay in a
-        shared pool."""
-        made = [self._made(key) for key in as_list(keys, self.name)]
-        if self._shared is not None:
-            await self._shared.replace(made)
+        """Replace all keys by these, in one step. In a shared pool, keys given to the constructor
+        stay."""
+        validated = [self._validated(key) for key in as_list(keys, self.name)]
+        if self.shared is not None:
+            await self.shared.replace(validated)
         else:
-            self._adopt({key.id: (key, None) for key in made})
+            self.key_set.set_keys({key.id: (key, None) for key in validated})
 
     async def rotate(self, key_id: str, secret: str) -> None:
-        """Give a key a new secret; calls in flight keep the old one. Raises KeyError."""
-        if self._shared is not None:
-            await self._shared.refresh()
-        await self.update(replace(self._slots[key_id].key, secret=secret))
+        """Give a key a new secret; requests in flight keep the old one. Raises KeyError."""
+        if self.shared is not None:
+            await self.shared.refresh()
+        await self.update(replace(self.key_set.states[key_id].key, secret=secret))
 
     async def remove(self, key_id: str) -> None:
-        """Remove a key; calls in flight keep it to their end. Raises KeyError."""
-        if self._shared is not None:
-            await self._shared.remove(key_id)
-            return
-        del self._slots[key_id]
-        self._changed()
+        """Remove a key; requests in flight keep it until they end. Raises KeyError."""
+        if self.shared is not None:
+            await self.shared.remove(key_id)
+        else:
+            self.key_set.remove_key(key_id)
 
     async def disable(self, key_id: str) -> None:
-        """Use this key no more until `enable`. Raises KeyError."""
-        if self._shared is not None:
-            await self._shared.set_enabled(key_id, enabled=False)
+        """Stop using a key until `enable`. Raises KeyError."""
+        if self.shared is not None:
+            await self.shared.set_enabled(key_id, enabled=False)
         else:
-            self._slots[key_id].health = Health.DEAD
+            self.key_set.states[key_id].health = Health.DEAD
 
     async def enable(self, key_id: str) -> None:
-        """Use this key again, whatever was held against it. Raises KeyError."""
-        if self._shared is not None:
-            await self._shared.set_enabled(key_id, enabled=True)
+        """Use a key again and end all its cooldowns. Raises KeyError."""
+        if self.shared is not None:
+            await self.shared.set_enabled(key_id, enabled=True)
         else:
-            self._slots[key_id].reset()
-            self._waiting.serve()
+            self.key_set.states[key_id].reset()
+            self.key_set.waiting.serve()
 
     async def status(self) -> list[KeyStatus]:
-        """How every key is."""
-        now = self._clock()
-        return [_status(slot, now) for slot in self._slots.values()]
+        """The current state of each key."""
+        now = self.key_set.clock()
+        return [state.status(now) for state in self.key_set.states.values()]
 
-    def _slot(self, key: Key) -> KeyState:
-        """A key's slot: the one there is, if it is of the same secret."""
-        known = self._slots.get(key.id)
-        if known is None or known.key.secret != key.secret:
-            return KeyState(key, self._clock)
-        if known.key is not key:
-            known.update_key(key)
-        return known
-
-    def _adopt(self, wanted: Mapping[str, tuple[Key, bool | None]]) -> None:
-        """Have these keys, in this order; each is enabled, disabled, or (None) as it was."""
-        slots: dict[str, KeyState] = {}
-        for id, (key, enabled) in wanted.items():
-            slot = slots[id] = self._slot(key)
-            if enabled is False:
-                slot.health = Health.DEAD
-            elif enabled and slot.health is Health.DEAD:
-                slot.reset()
-        self._slots = slots
-        self._changed()
-
-    def _changed(self) -> None:
-        self._groups = None
-        self._asks = self._shared is not None and any(
-            slot.key.limited for slot in self._slots.values()
-        )
-        self._waiting.serve()
-        if self._shared is not None:
-            self._shared.queue.notify()
-
-    def _made(self, key: str | Key) -> Key:
+    def _validated(self, key: str | Key) -> Key:
         return validate_key(key if isinstance(key, Key) else Key(key), self.name)
 
     def start_health_checks(
@@ -437,48 +287,38 @@ class KeyPool:
         include_healthy: bool = False,
         timeout: float = 30.0,
     ) -> None:
-        """From when the pool is entered, test keys that were refused, once they have rested.
+        """Test quarantined keys in the background while the pool is entered (`async with pool`).
 
-        `test` gets a key, asks the provider with it, and returns the answer's status; it may take
-        `limit` seconds. It is done about `every` so many seconds, in a shared pool by one process.
-        With `well`, keys that are well are tested, too.
+        `check` receives a key, sends a request with it and returns the status of the response; it
+        is cancelled after `timeout` seconds. All quarantined keys whose cooldown has ended are
+        tested about every `interval` seconds, in a shared pool by one process.
+        `include_healthy` tests healthy keys as well.
         """
-        self._prober = HealthChecker(
-            self,
+        self._health_checker = HealthChecker(
+            self.key_set,
             check,
-            every=interval,
-            well=include_healthy,
-            limit=timeout,
-            claim=self._shared.claim if self._shared is not None else None,
-            random=self._random,
+            acquire=self._acquire_without_waiting,
+            interval=interval,
+            include_healthy=include_healthy,
+            timeout=timeout,
+            claim=self.shared.claim if self.shared is not None else None,
         )
 
+    async def _acquire_without_waiting(self, key_id: str) -> Lease:
+        request = KeyRequest("", key_id, "", ())
+        if self.shared is not None:
+            return await self.shared.acquire(request, 0.0)
+        return self.key_set.take(request)
+
     async def __aenter__(self) -> Self:
-        if self._shared is not None:
-            await self._shared.start()
-        if self._prober is not None:
-            self._prober.start()
+        if self.shared is not None:
+            await self.shared.start()
+        if self._health_checker is not None:
+            self._health_checker.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._prober is not None:
-            await self._prober.stop()
-        if self._shared is not None:
-            await self._shared.aclose()
-
-
-def _serves(slot: KeyState, want: KeyRequest) -> bool:
-    """Whether a key is one that a call may have, once it is free."""
-    key = slot.key
-    if key.id in want.exclude or (want.among and not matches_any(want.among, key.id)):
-        return False
-    return not (key.models and want.model) or matches_any(key.models, want.model)
-
-
-def _status(slot: KeyState, now: float) -> KeyStatus:
-    health, rests, models = slot.health, 0.0, slot.resting_models(now)
-    if health is not Health.OK:
-        rests = max(slot.until - now, 0.0)
-    elif models:
-        health, rests = Health.COOLING, max(models.values())
-    return KeyStatus(slot.key.id, health, rests, slot.in_flight, slot.uses, slot.failures, models)
+        if self._health_checker is not None:
+            await self._health_checker.stop()
+        if self.shared is not None:
+            await self.shared.aclose()

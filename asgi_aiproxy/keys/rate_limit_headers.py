@@ -1,4 +1,4 @@
-"""What a provider tells of a key's limits while all goes well."""
+"""Rate-limit headers of successful responses."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 from asgi_aiproxy.retry_after import retry_after
 
-_NONE_LEFT = frozenset({"0", "0.0"})
+_ZERO = frozenset({"0", "0.0"})
 
 
 def exhausted_for(headers: Sequence[tuple[str, str]], now: float) -> float | None:
-    """Seconds for which a limit is used up, by the headers of an answer; None if none is.
+    """Seconds until a limit that is used up is renewed; None if the headers report none.
 
-    `x-ratelimit-remaining-*` (OpenAI and who follows it), `anthropic-ratelimit-*-remaining`, each
-    with its reset. Names are in small letters, `now` is Unix time.
+    Reads `x-ratelimit-remaining-*` (OpenAI and compatible providers) and
+    `anthropic-ratelimit-*-remaining`, each with its reset header. Names must be lower case; `now`
+    is Unix time in seconds.
     """
     for name, value in headers:
-        if value in _NONE_LEFT and "remaining" in name and "ratelimit" in name:
+        if value in _ZERO and "remaining" in name and "ratelimit" in name:
             return retry_after(headers, now)
     return None

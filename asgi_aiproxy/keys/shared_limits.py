@@ -1,4 +1,25 @@
-"""Where keys with limits are asked for: in a store, so that their limits hold for all processes."""
+"""Reserve rate-limit and concurrency capacity of keys in the shared store.
+
+Theory of operation. Keys with `rpm`, `tpm` or `concurrency` need an *admission* of the store before
+each use, so that their limits hold for all processes together:
+
+- Reserve: `reserve` sends several candidate keys in one call, in the order of preference. The store
+  admits the first key whose limits all have room, atomically. One round trip, whatever the outcome.
+- What one use takes: one request of `rpm`; one token of `tpm`, because the number is not known yet;
+  one concurrency slot. A quarantined key takes a slot of its own with a limit of 1, so that one
+  request in all processes tries it.
+- Renew: slots expire after `ttl` seconds. Uses that last longer are renewed by one background task
+  every ttl / 3. The slots of a process that died expire by themselves.
+- Release: `release` starts a task that settles the admission: it frees the slot and corrects `tpm`
+  to the tokens used. Without slot and tokens there is nothing to settle, and no call is made.
+- Outage: an admission that timed out may or may not have been made. It becomes an *assumed*
+  reservation that contains all candidates, and settling it is correct in both cases. Settlements
+  that fail are retried with a growing pause until `ttl` has passed: then the store has expired them
+  anyway.
+
+Releases are started before the next `reserve` of the same event loop turn, so that a single slot
+that was just released can be reserved again.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +29,16 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
+from typing import NamedTuple
 
 import msgspec
 
 from asgi_aiproxy._background_tasks import repeat, start
 from asgi_aiproxy.keys.health import Health
 from asgi_aiproxy.keys.key_state import KeyState
-from asgi_aiproxy.stores import base
 from asgi_aiproxy.stores.base import (
     Admitted,
+    ConcurrencySlot,
     Denied,
     Grant,
     RateLimit,
@@ -26,245 +48,276 @@ from asgi_aiproxy.stores.base import (
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_MOST = 10_000  # ends that may wait for the store; what is lost comes back by itself
-_FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds
+_MAX_RETRIES_WAITING = 10_000  # settlements; those that are dropped expire in the store
+_MIN_PAUSE, _MAX_PAUSE = 0.1, 2.0  # seconds between attempts to settle
 
 
 class StoreHealth:
-    """Whether a store answers: it is logged once when it stops, and once when it is back."""
+    """Whether the store answers. Logs once when it stops, and once when it is back."""
 
     def __init__(self, pool: str) -> None:
         self._pool = pool
         self.away = False
 
     def lost(self, error: StoreUnavailableError) -> None:
-        """It did not answer."""
+        """A call failed."""
         if not self.away:
             self.away = True
-            logger.warning("pool %s: the store is away: %s", self._pool, error)
+            logger.warning("pool %s: the store is unavailable: %s", self._pool, error)
 
     def found(self) -> None:
-        """It answered."""
+        """A call succeeded."""
         if self.away:
             self.away = False
-            logger.info("pool %s: the store is back", self._pool)
+            logger.info("pool %s: the store is available again", self._pool)
 
 
 class LimitReservation(msgspec.Struct, frozen=True):
-    """What the store has booked for the use of a key, as far as that is known.
+    """Capacity of a key that is reserved in the store, as far as that is known.
 
-    `asked` is what has to be settled, `granted` what has to be kept, if it takes that long.
+    `admitted` has to be settled at the end; `granted` has to be renewed until then.
     """
 
-    asked: Admitted
+    admitted: Admitted
     granted: tuple[Grant, ...]
 
 
-class SharedLimits:
-    """Takes keys with limits from the store, and gives them back.
+class SharedLimitsUnavailableError(StoreUnavailableError):
+    """The store is unavailable. `reservation` is what it may have reserved all the same: release
+    it, or pass it to `assume_reserved`."""
 
-    A key in use is kept for `ttl` seconds, and renewed until it is given back: those of a process
-    that dies come back by themselves. `freed` is called when something was given back.
+    def __init__(self, reservation: LimitReservation) -> None:
+        super().__init__("The store is unavailable.")
+        self.reservation = reservation
+
+
+class _Settlement(NamedTuple):
+    """A settlement to retry until `deadline` (loop time)."""
+
+    deadline: float
+    admitted: Admitted
+    actual: Mapping[Grant, int]
+
+
+class SharedLimits:
+    """Reserves, renews and releases the limits of keys in the store; see above.
+
+    `ttl` is in seconds. `released` is called when capacity was released.
     """
 
     def __init__(
         self,
         store: Store,
         account: str,
-        contact: StoreHealth,
+        store_health: StoreHealth,
         *,
-        freed: Callable[[], None],
+        released: Callable[[], None],
         ttl: float,
     ) -> None:
         self._store = store
         self._account = account
-        self._contact = contact
-        self._freed = freed
+        self._store_health = store_health
+        self._released = released
         self._ttl = ttl
-        self._me = secrets.token_hex(8)
+        self._holder_prefix = secrets.token_hex(8)
         self._numbers = count()
-        self._unsent = 0  # ends that the store has not been told yet, but will be in this turn
-        self._ending: set[asyncio.Task[None]] = set()
-        self._late: deque[tuple[float, Admitted, Mapping[Grant, int]]] = deque(maxlen=_MOST)
-        self._open: dict[str, tuple[Grant, ...]] = {}  # by holder
-        self._work: asyncio.Task[None] | None = None
-        self._renewal: asyncio.Task[None] | None = None
-        self._renewed: set[str] = set()  # holders that were there at the last renewal
-        self._pause = _FIRST_PAUSE
+        self._unsent = 0  # settlements whose task has not called the store yet
+        self._settling: set[asyncio.Task[None]] = set()
+        self._retries: deque[_Settlement] = deque(maxlen=_MAX_RETRIES_WAITING)
+        self._open: dict[str, tuple[ConcurrencySlot, ...]] = {}  # by holder
+        self._retry_task: asyncio.Task[None] | None = None
+        self._renew_task: asyncio.Task[None] | None = None
+        self._open_at_last_renewal: set[str] = set()  # holders
+        self._pause = _MIN_PAUSE
 
-    def grants(self, slot: KeyState) -> tuple[Grant, ...]:
-        """What one use of a key takes. Tokens are counted when they are known: at first one."""
-        if slot.grants is None:
-            slot.grants = tuple(self._limits(slot))
-        if slot.health is Health.QUARANTINED:
-            return (*slot.grants, base.ConcurrencySlot(self._account, f"{slot.tag}:trial", 1))
-        return slot.grants
+    def grants(self, state: KeyState) -> tuple[Grant, ...]:
+        """What one use of a key takes from the store."""
+        if state.grants is None:
+            state.grants = tuple(self._limits(state))
+        if state.health is Health.QUARANTINED:
+            return (*state.grants, ConcurrencySlot(self._account, f"{state.tag}:trial", 1))
+        return state.grants
 
-    def _limits(self, slot: KeyState) -> Iterator[Grant]:
-        key, account, tag = slot.key, self._account, slot.tag
+    def _limits(self, state: KeyState) -> Iterator[Grant]:
+        key, account, tag = state.key, self._account, state.tag
         if key.rpm is not None:
             yield RateLimit(account, f"{tag}:rpm", key.rpm)
         if key.tpm is not None:
             yield RateLimit(account, f"{tag}:tpm", key.tpm)
         if key.concurrency is not None:
-            yield base.ConcurrencySlot(account, f"{tag}:slots", key.concurrency)
+            yield ConcurrencySlot(account, f"{tag}:slots", key.concurrency)
 
-    async def reserve(self, slots: Sequence[KeyState]) -> tuple[int, LimitReservation] | Denied:
-        """Take the first of some keys that can be had: which one, and its ticket.
+    async def reserve(self, states: Sequence[KeyState]) -> tuple[int, LimitReservation] | Denied:
+        """Reserve the first key that has room; returns its index and the reservation.
 
-        Raises DeskClosedError, whose ticket is to be settled, for it may have been done.
+        Raises SharedLimitsUnavailableError.
         """
-        one_of = [self.grants(slot) for slot in slots]
-        holder = f"{self._me}-{next(self._numbers):x}"
+        one_of = [self.grants(state) for state in states]
+        holder = f"{self._holder_prefix}-{next(self._numbers):x}"
         try:
             if self._unsent:
-                await asyncio.sleep(0)  # what was given back before goes before
-            found = await self._store.admit(holder, (), ttl=self._ttl, one_of=one_of)
+                await asyncio.sleep(0)  # let settlements that were started leave first
+            result = await self._store.admit(holder, (), ttl=self._ttl, one_of=one_of)
         except StoreUnavailableError as error:
-            self._contact.lost(error)
-            raise SharedLimitsUnavailableError(self._assumed(holder, one_of)) from error
+            self._store_health.lost(error)
+            raise SharedLimitsUnavailableError(_assumed(holder, one_of)) from error
         except BaseException:
-            self.release(self._assumed(holder, one_of))
+            self.release(_assumed(holder, one_of))
             raise
-        self._contact.found()
-        if isinstance(found, Denied):
-            return found
-        ticket = LimitReservation(found, found.grants)
-        self._keep(ticket)
-        return found.choice, ticket
+        self._store_health.found()
+        if isinstance(result, Denied):
+            return result
+        reservation = LimitReservation(result, result.grants)
+        self._keep_renewed(reservation)
+        return result.choice, reservation
 
-    def assume_reserved(self, ticket: LimitReservation, slot: KeyState) -> LimitReservation:
-        """The ticket of a key that is used though the store was away: it learns of it later."""
-        ticket = LimitReservation(ticket.asked, self.grants(slot))
-        self._keep(ticket)
-        return ticket
+    def assume_reserved(self, reservation: LimitReservation, state: KeyState) -> LimitReservation:
+        """The reservation of a key that is used although the store is unavailable. Its slot is
+        reserved when the store is back, if it is still in use then."""
+        reservation = LimitReservation(reservation.admitted, self.grants(state))
+        self._keep_renewed(reservation)
+        return reservation
 
     async def claim(self, name: str, seconds: float) -> bool:
-        """Whether nobody else has claimed this; from now on it is claimed for so long."""
-        grant = base.ConcurrencySlot(self._account, name, 1)
-        holder = f"{self._me}-{next(self._numbers):x}"
+        """Claim a task for this process for `seconds`; False if another process has claimed it, or
+        the store is unavailable."""
+        slot = ConcurrencySlot(self._account, name, 1)
+        holder = f"{self._holder_prefix}-{next(self._numbers):x}"
         try:
-            found = await self._store.admit(holder, (grant,), ttl=seconds)
+            result = await self._store.admit(holder, (slot,), ttl=seconds)
         except StoreUnavailableError as error:
-            self._contact.lost(error)
+            self._store_health.lost(error)
             return False
-        return isinstance(found, Admitted)
+        return isinstance(result, Admitted)
 
-    def release(self, ticket: LimitReservation, tokens: int = 0, *, used: bool = True) -> None:
-        """Give a key back that has used so many tokens. It is done soon, and tried for a while.
-
-        One that was not used is not counted at all.
-        """
-        asked = ticket.asked
-        held = self._open.pop(asked.holder, None) is not None
+    def release(self, reservation: LimitReservation, tokens: int = 0, *, used: bool = True) -> None:
+        """Release a key that has used `tokens`, in the background. With `used=False` the request
+        is not counted either."""
+        admitted = reservation.admitted
+        held = self._open.pop(admitted.holder, None) is not None
         actual: dict[Grant, int] = {
             grant: tokens
-            for grant in asked.grants
-            if isinstance(grant, RateLimit) and asked.sure
+            for grant in admitted.grants
+            if isinstance(grant, RateLimit) and admitted.sure
             if not used or grant.name.endswith(":tpm")
         }
-        if not (held or actual or not asked.sure):
-            return  # what it took is counted, and forgotten in a minute
+        if not (held or actual or not admitted.sure):
+            return  # only requests were counted, and they are final
         self._unsent += 1
-        task = start(self._end(asked, actual), what="giving a key back")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        task = start(self._settle(admitted, actual), what="releasing a key in the store")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
 
-    async def settle(self, seconds: float) -> bool:
-        """Wait until what was given back can be had again; whether there was anything."""
-        ending = set(self._ending)
-        if ending:
-            await asyncio.wait(ending, timeout=seconds)
-        return bool(ending)
+    async def wait_for_releases(self, seconds: float) -> bool:
+        """Wait until the releases under way are done; returns whether there were any."""
+        settling = set(self._settling)
+        if settling:
+            await asyncio.wait(settling, timeout=seconds)
+        return bool(settling)
 
     async def aclose(self, seconds: float) -> None:
-        """Give back what has ended; wait so long at most."""
+        """Finish the releases under way, for at most `seconds`, and stop."""
         loop = asyncio.get_running_loop()
-        tasks = [task for task in (*self._ending, self._work) if task is not None]
+        tasks = [task for task in (*self._settling, self._retry_task) if task is not None]
         tasks = [task for task in tasks if task.get_loop() is loop]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        for task in (*tasks, self._renewal):
-            if task is not None and task.get_loop() is loop:
-                task.cancel()
+        for task in tasks:
+            task.cancel()
+        self.stop_renewal()
         self._unsent = 0
 
-    def _assumed(self, holder: str, one_of: Sequence[tuple[Grant, ...]]) -> LimitReservation:
-        every = tuple(grant for grants in one_of for grant in grants)
-        return LimitReservation(Admitted.assumed(holder, every), ())
+    def stop_renewal(self) -> None:
+        """Stop renewing slots in use: they expire unless they are released."""
+        task = self._renew_task
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            task.cancel()
 
-    def _keep(self, ticket: LimitReservation) -> None:
-        slots = tuple(grant for grant in ticket.granted if isinstance(grant, base.ConcurrencySlot))
-        if slots:
-            self._open[ticket.asked.holder] = slots
-            self._renewal = _running(self._renewal, self._renew_all, "renewing keys in use")
+    # settlement
 
-    async def _end(self, asked: Admitted, actual: Mapping[Grant, int]) -> None:
+    async def _settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> None:
         self._unsent -= 1
-        if await self._settled(asked, actual):
-            self._freed()
+        if await self._try_to_settle(admitted, actual):
+            self._released()
         else:
-            self._late.append((asyncio.get_running_loop().time() + self._ttl, asked, actual))
-            self._work = _running(self._work, self._settle_late, "giving keys back")
+            deadline = asyncio.get_running_loop().time() + self._ttl
+            self._retries.append(_Settlement(deadline, admitted, actual))
+            self._retry_task = _ensure_running(
+                self._retry_task, self._retry_settlements, "releasing keys in the store"
+            )
 
-    async def _settle_late(self) -> bool:
-        """Settle what could not be settled at once, as long as it makes a difference."""
+    async def _retry_settlements(self) -> bool:
+        """Settle what failed before, as long as it makes a difference; False when all is done."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._pause)
-        self._pause = min(self._pause * 2, _LAST_PAUSE)
-        while self._late:
-            one = self._late.popleft()
-            if one[0] > loop.time() and not await self._settled(*one[1:]):
-                self._late.appendleft(one)
+        self._pause = min(self._pause * 2, _MAX_PAUSE)
+        while self._retries:
+            item = self._retries.popleft()
+            if item.deadline <= loop.time():
+                continue  # the store has expired it
+            if not await self._try_to_settle(item.admitted, item.actual):
+                self._retries.appendleft(item)
                 break
-        self._freed()
-        if not self._late:
-            self._pause = _FIRST_PAUSE
-        return bool(self._late)
+        self._released()
+        if not self._retries:
+            self._pause = _MIN_PAUSE
+        return bool(self._retries)
 
-    async def _settled(self, admitted: Admitted, actual: Mapping[Grant, int]) -> bool:
+    async def _try_to_settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> bool:
+        """Settle; returns False if the store is unavailable."""
         try:
             await self._store.settle(admitted, actual)
         except StoreUnavailableError as error:
-            self._contact.lost(error)
+            self._store_health.lost(error)
             return False
         except Exception:
-            logger.exception("a key could not be given back; it comes back by itself")
+            logger.exception("a key could not be released in the store; its reservation expires")
         return True
+
+    # renewal
+
+    def _keep_renewed(self, reservation: LimitReservation) -> None:
+        slots = tuple(grant for grant in reservation.granted if isinstance(grant, ConcurrencySlot))
+        if slots:
+            self._open[reservation.admitted.holder] = slots
+            self._renew_task = _ensure_running(
+                self._renew_task, self._renew_all, "renewing keys in use"
+            )
 
     async def _renew_all(self) -> bool:
         await asyncio.sleep(self._ttl / 3)
-        # Most have ended by now; only what was there last time needs it.
-        due = {holder: slots for holder, slots in self._open.items() if holder in self._renewed}
-        self._renewed = set(self._open)
-        await asyncio.gather(*(self._renew(*one) for one in due.items()))
+        # Most uses have ended by now: only those that were open at the last renewal need one.
+        due = {
+            holder: slots
+            for holder, slots in self._open.items()
+            if holder in self._open_at_last_renewal
+        }
+        self._open_at_last_renewal = set(self._open)
+        await asyncio.gather(*(self._renew(holder, slots) for holder, slots in due.items()))
         return bool(self._open)
 
-    async def _renew(self, holder: str, slots: tuple[Grant, ...]) -> None:
+    async def _renew(self, holder: str, slots: tuple[ConcurrencySlot, ...]) -> None:
         try:
             if not await self._store.renew(Admitted(holder=holder, grants=slots), self._ttl):
-                # It was lost, or taken while the store was away: it is in use all the same.
-                forced = [msgspec.structs.replace(slot, limit=None) for slot in slots]
+                # It expired, or was used during an outage: it is in use all the same.
+                unlimited = [msgspec.structs.replace(slot, limit=None) for slot in slots]
                 if holder in self._open:
-                    await self._store.admit(holder, forced, ttl=self._ttl)
+                    await self._store.admit(holder, unlimited, ttl=self._ttl)
         except StoreUnavailableError as error:
-            self._contact.lost(error)
+            self._store_health.lost(error)
         except Exception:
-            logger.exception("a key in use could not be renewed")
+            logger.exception("a key in use could not be renewed in the store")
 
 
-class SharedLimitsUnavailableError(StoreUnavailableError):
-    """The store is away; `ticket` is what it may have booked before it was."""
-
-    def __init__(self, ticket: LimitReservation) -> None:
-        super().__init__("The store is away.")
-        self.ticket = ticket
+def _assumed(holder: str, one_of: Sequence[tuple[Grant, ...]]) -> LimitReservation:
+    every = tuple(grant for grants in one_of for grant in grants)
+    return LimitReservation(Admitted.assumed(holder, every), ())
 
 
-def _running(
+def _ensure_running(
     task: asyncio.Task[None] | None, step: Callable[[], Awaitable[bool]], what: str
 ) -> asyncio.Task[None]:
-    """The task that repeats a step: the one there is, if it lives in this loop."""
+    """The task that repeats a step: the given one if it runs in this loop, else a new one."""
     loop = asyncio.get_running_loop()
     if task is not None and not task.done() and task.get_loop() is loop:
         return task

@@ -1,7 +1,8 @@
-"""In which order the keys of a pool are tried.
+"""Strategies: the order in which the keys of a pool are tried.
 
-A strategy yields candidates, best first; one may come twice. The first that can serve is taken, so
-a strategy costs what it takes to find one, not what it takes to look at all.
+A strategy yields candidates, best first; a key may come twice. The first usable candidate is taken,
+so the cost is that of finding it, not of looking at all keys: a strategy first yields a few random
+draws, and only then all keys.
 """
 
 from __future__ import annotations
@@ -17,80 +18,84 @@ from asgi_aiproxy.keys.key_state import KeyState
 
 Strategy = Literal["weighted", "round_robin", "random", "least_busy", "fill_first"]
 
-# So many are drawn at random before all are looked at.
-_DRAWS = 16
-# Up to so many keys, what a resting key leaves over is shared exactly by weight.
-_FEW = 64
+# Random draws before all keys are yielded.
+_RANDOM_DRAWS = 16
+# Up to this many keys, the share of a key that cools down is divided exactly by weight.
+_EXACT_WEIGHTS_UP_TO = 64
 
 
 class PriorityGroup:
-    """Keys of one priority."""
+    """The keys of one priority."""
 
-    def __init__(self, slots: list[KeyState]) -> None:
-        self.slots = slots
+    def __init__(self, states: list[KeyState]) -> None:
+        self.states = states
         self.turn = 0
-        self.weights = list(accumulate(slot.key.weight for slot in slots))
-        self.even = len({slot.key.weight for slot in slots}) == 1
+        self.weights = list(accumulate(state.key.weight for state in states))
+        self.equal_weights = len({state.key.weight for state in states}) == 1
 
     def sequence(self, start: int) -> Iterator[KeyState]:
-        """All keys, once, from one on."""
-        count = len(self.slots)
-        for at in range(count):
-            yield self.slots[(start + at) % count]
+        """All keys once, beginning at position `start`."""
+        count = len(self.states)
+        for offset in range(count):
+            yield self.states[(start + offset) % count]
 
     def pick_by_weight(self, point: float) -> KeyState:
-        """The key at a point between 0 and 1, where each takes room by its weight."""
-        return self.slots[min(bisect(self.weights, point * self.weights[-1]), len(self.slots) - 1)]
+        """The key at a point in [0, 1), where each key covers an interval by its weight."""
+        index = bisect(self.weights, point * self.weights[-1])
+        return self.states[min(index, len(self.states) - 1)]
 
 
-def grouped(slots: Iterable[KeyState]) -> list[PriorityGroup]:
-    """Keys by their priority, the first first."""
-    ranked = sorted(slots, key=lambda slot: slot.key.priority)
+def grouped(states: Iterable[KeyState]) -> list[PriorityGroup]:
+    """Keys grouped by priority, lowest number first."""
+    ranked = sorted(states, key=lambda state: state.key.priority)
     return [
-        PriorityGroup(list(same)) for _, same in groupby(ranked, lambda slot: slot.key.priority)
+        PriorityGroup(list(same)) for _, same in groupby(ranked, lambda state: state.key.priority)
     ]
 
 
 def _fill_first(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
-    yield from group.slots
+    yield from group.states
 
 
 def _round_robin(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
     turn, group.turn = group.turn, group.turn + 1
-    yield group.slots[turn % len(group.slots)]
-    # It can not: all others share its turn, else its neighbour would have two.
+    yield group.states[turn % len(group.states)]
+    # It is not usable: all others share its turn, otherwise its neighbour would get two.
     yield from _random(group, random)
 
 
 def _random(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
-    for _ in range(_DRAWS):
-        yield random.choice(group.slots)
-    yield from group.sequence(random.randrange(len(group.slots)))
+    for _ in range(_RANDOM_DRAWS):
+        yield random.choice(group.states)
+    yield from group.sequence(random.randrange(len(group.states)))
 
 
 def _weighted(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
-    return _round_robin(group, random) if group.even else _by_weight(group, random)
+    return _round_robin(group, random) if group.equal_weights else _by_weight(group, random)
 
 
 def _by_weight(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
-    for _ in range(_DRAWS):
+    for _ in range(_RANDOM_DRAWS):
         yield group.pick_by_weight(random.random())
-    if len(group.slots) <= _FEW:
-        # Efraimidis and Spirakis: sorting by u^(1/w) is drawing by weight without putting back.
-        yield from sorted(group.slots, key=lambda slot: -(random.random() ** (1 / slot.key.weight)))
+    if len(group.states) <= _EXACT_WEIGHTS_UP_TO:
+        # Efraimidis and Spirakis: sorting by u^(1/w) is drawing by weight without replacement.
+        yield from sorted(
+            group.states, key=lambda state: -(random.random() ** (1 / state.key.weight))
+        )
     else:
-        yield from group.sequence(random.randrange(len(group.slots)))
+        yield from group.sequence(random.randrange(len(group.states)))
 
 
 def _least_busy(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
-    few = group.slots
-    if len(few) > _DRAWS:
-        few = random.sample(few, _DRAWS)
+    sample = group.states
+    if len(sample) > _RANDOM_DRAWS:
+        sample = random.sample(sample, _RANDOM_DRAWS)
     group.turn += 1
-    first = group.turn % len(few)
-    yield from sorted(few[first:] + few[:first], key=lambda slot: slot.in_flight / slot.key.weight)
-    if len(few) < len(group.slots):
-        yield from group.sequence(random.randrange(len(group.slots)))
+    first = group.turn % len(sample)
+    rotated = sample[first:] + sample[:first]  # so that ties are not always won by the same key
+    yield from sorted(rotated, key=lambda state: state.in_flight / state.key.weight)
+    if len(sample) < len(group.states):
+        yield from group.sequence(random.randrange(len(group.states)))
 
 
 STRATEGIES: dict[str, Callable[[PriorityGroup, random.Random], Iterator[KeyState]]] = {
@@ -102,25 +107,25 @@ STRATEGIES: dict[str, Callable[[PriorityGroup, random.Random], Iterator[KeyState
 }
 
 
-def slow_start(slots: Iterator[KeyState], random: random.Random) -> Iterator[KeyState]:
-    """The same, but keys just out of quarantine are seldom first."""
-    shy = []
-    for slot in slots:
-        if slot.slow_start_weight < 1 and random.random() >= slot.slow_start_weight:
-            shy.append(slot)
+def slow_start(states: Iterator[KeyState], random: random.Random) -> Iterator[KeyState]:
+    """The same candidates, with keys just out of quarantine mostly moved to the end."""
+    postponed = []
+    for state in states:
+        if state.slow_start_weight < 1 and random.random() >= state.slow_start_weight:
+            postponed.append(state)
         else:
-            yield slot
-    yield from shy
+            yield state
+    yield from postponed
 
 
 def sticky(group: PriorityGroup, affinity: str) -> Iterator[KeyState]:
-    """The same key for one affinity, by weight; when it can not, the same others in its place."""
+    """The same order for the same affinity, chosen by weight from its hash."""
     digest = hashlib.sha256(affinity.encode("utf-8", "surrogatepass")).digest()
-    for at in range(0, len(digest), 4):
-        yield group.pick_by_weight(int.from_bytes(digest[at : at + 4]) / 2**32)
+    for index in range(0, len(digest), 4):
+        yield group.pick_by_weight(int.from_bytes(digest[index : index + 4]) / 2**32)
     yield from group.sequence(int.from_bytes(digest))
 
 
 def system_random() -> random.Random:
-    """A source of randomness of one's own."""
-    return random.Random()  # noqa: S311 (it spreads load, it keeps no secret)
+    """A new random generator."""
+    return random.Random()  # noqa: S311 (it spreads load, it protects no secret)

@@ -369,7 +369,7 @@ class KeyService:
                     source="store" if row is not None and row.hidden else "code",
                     fingerprint=fingerprint(key.secret),
                     health=status.health,
-                    rests=round(status.rests, 3),
+                    rests=round(status.cooldown_seconds, 3),
                     in_flight=status.in_flight,
                     uses=status.uses,
                     failures=status.failures,

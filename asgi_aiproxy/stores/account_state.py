@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from asgi_aiproxy.stores.base import (
-    LATE,
-    PARTS,
+    LATE_SETTLEMENT_SECONDS,
+    WINDOW_PARTS,
     BudgetReservation,
     ConcurrencySlot,
     Grant,
@@ -51,8 +51,8 @@ class Window(msgspec.Struct):
 
     def used(self, now: int, window: float) -> int:
         """How much there was in the last `window` seconds, or a piece more."""
-        self.width = window * 1000 / PARTS
-        oldest = int(now // self.width) - PARTS
+        self.width = window * 1000 / WINDOW_PARTS
+        oldest = int(now // self.width) - WINDOW_PARTS
         if self.pieces and min(self.pieces) < oldest:
             self.pieces = {at: n for at, n in self.pieces.items() if at >= oldest}
         return sum(self.pieces.values())
@@ -74,7 +74,7 @@ class Window(msgspec.Struct):
         for piece in sorted(self.pieces):
             excess -= self.pieces[piece]
             if excess <= 0:
-                return max((piece + 1 + PARTS) * self.width - now, 1.0) / 1000
+                return max((piece + 1 + WINDOW_PARTS) * self.width - now, 1.0) / 1000
         return None
 
 
@@ -103,7 +103,7 @@ class Budget(msgspec.Struct):
             self.held -= gone.amount
             self.late[holder] = gone.amount if gone.charged else 0
             self.spent += self.late[holder]
-            self.late_leases.put(holder, now + LATE * 1000)
+            self.late_leases.put(holder, now + LATE_SETTLEMENT_SECONDS * 1000)
         for holder in self.late_leases.expired(now):
             del self.late[holder]
         if self.until <= now and not self.reserved:
@@ -201,7 +201,7 @@ class Account(msgspec.Struct):
         match grant:
             case RateLimit():
                 window = self.windows.setdefault(grant.name, Window())
-                window.width = grant.window * 1000 / PARTS
+                window.width = grant.window * 1000 / WINDOW_PARTS
                 window.add(now, grant.amount)
             case ConcurrencySlot():
                 self.slots.setdefault(grant.name, ExpiringSet()).put(holder, until)
@@ -272,7 +272,7 @@ class Account(msgspec.Struct):
     def sweep(self, now: int) -> bool:
         """End what has expired; whether nothing is left."""
         for name, window in list(self.windows.items()):
-            if not window.used(now, window.width * PARTS / 1000):
+            if not window.used(now, window.width * WINDOW_PARTS / 1000):
                 del self.windows[name]
         for name, slots in list(self.slots.items()):
             slots.expired(now)

@@ -344,9 +344,9 @@ def check(
                 raise ConfigurationError(f"{grant.name!r}: an amount can not be negative.")
 
 
-ONCE = 3600.0  # seconds for which what is done once is remembered
-LATE = 86400.0  # seconds for which an expired reservation can still be settled
-PARTS = 20  # the pieces in which a window slides
+IDEMPOTENCY_SECONDS = 3600.0  # seconds for which what is done once is remembered
+LATE_SETTLEMENT_SECONDS = 86400.0  # seconds for which an expired reservation can still be settled
+WINDOW_PARTS = 20  # the pieces in which a window slides
 
 
 def check_store(store: object, whose: str) -> None:

@@ -17,7 +17,7 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.account_state import Account, Shortage
 from asgi_aiproxy.stores.base import (
     ANYTHING,
-    ONCE,
+    IDEMPOTENCY_SECONDS,
     Admitted,
     AnyValue,
     BudgetReservation,
@@ -224,7 +224,7 @@ class MemoryStore:
             used = actual.get(grant, used)
             marked = not admitted.sure or (isinstance(grant, RateLimit) and used != grant.amount)
             if marked and grant.account not in new:
-                new[grant.account] = account.first(f"settle {holder}", now, ONCE)
+                new[grant.account] = account.first(f"settle {holder}", now, IDEMPOTENCY_SECONDS)
             first = new.get(grant.account, False)
             if isinstance(grant, RateLimit):
                 window = account.windows.get(grant.name)
@@ -254,7 +254,7 @@ class MemoryStore:
         now = self._now()
         account = self._account(budget.account)
         self._moved()
-        if account.first(f"charge {once}", now, ONCE):
+        if account.first(f"charge {once}", now, IDEMPOTENCY_SECONDS):
             return account.charge(budget, now)
         return account.budgets[budget.name].spent if budget.name in account.budgets else 0
 
@@ -325,7 +325,7 @@ class MemoryStore:
         self._moved()
         if found.sums_until <= now:
             found.sums = {}
-        if not once or found.first(f"add {once}", now, ONCE):
+        if not once or found.first(f"add {once}", now, IDEMPOTENCY_SECONDS):
             found.sums_until = float("inf") if ttl is None else now + ttl * 1000
             for name, amount in amounts.items():
                 found.sums[name] = found.sums.get(name, 0) + amount
@@ -347,7 +347,9 @@ class MemoryStore:
         self, log: str, record: bytes, *, maxlen: int | None = None, once: str = ""
     ) -> None:
         """Add a record; `maxlen` are kept."""
-        if once and not self._account(log).first(f"append {once}", self._now(), ONCE):
+        if once and not self._account(log).first(
+            f"append {once}", self._now(), IDEMPOTENCY_SECONDS
+        ):
             return
         self._moved()
         records = self._logs.setdefault(log, deque())

@@ -75,9 +75,9 @@ class Place:
 
 async def used(store: MemoryStore, place: Place) -> int:
     """How often the key was counted in its window."""
-    slot = place.pool._slots["k"]
-    assert place.pool._shared is not None
-    (level,) = await store.peek(place.pool._shared._desk.grants(slot)[:1])
+    slot = place.pool.key_set.states["k"]
+    assert place.pool.shared is not None
+    (level,) = await store.peek(place.pool.shared.limits.grants(slot)[:1])
     return level.used
 
 

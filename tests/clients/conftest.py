@@ -64,7 +64,7 @@ class World:
         self.mock.reset()
         self.records.clear()
         for pool in self.pools:
-            for slot in pool._slots.values():
+            for slot in pool.key_set.states.values():
                 slot.reset()
 
 

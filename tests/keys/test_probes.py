@@ -104,7 +104,7 @@ async def test_only_one_process_tests(client: Callable[[], Store]) -> None:
 
             store = await stack.enter_async_context(client())
             pools.append(KeyPool(KEYS[0], name="v", store=store))
-            pools[-1].probe(test, every=0.2, well=True)
+            pools[-1].start_health_checks(test, interval=0.2, include_healthy=True)
             await stack.enter_async_context(pools[-1])
         began = asyncio.get_running_loop().time()
         await until(lambda: tested.total() >= 5)
@@ -151,7 +151,7 @@ async def test_a_limit_that_an_answer_tells_is_used_up_is_heeded(
         lease.report(200)
         lease.update_from_headers([("date", "x"), *headers.items()], 1_700_000_000.0)
     (status,) = await pool.status()
-    assert status.rests == rests
+    assert status.cooldown_seconds == rests
     assert status.failures == 0
     if rests:
         with pytest.raises(NoKeyError) as caught:

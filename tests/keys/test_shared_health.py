@@ -33,7 +33,7 @@ async def test_a_key_that_cools_in_one_process_cools_in_all(worker: Pools) -> No
     first, second = await worker(*keys), await worker(*keys)
     await fails(first, 429, 60, id="a")
     await until(lambda: is_so(second, a=COOLING, b=OK))
-    (rests,) = [status.rests for status in await second.status() if status.id == "a"]
+    (rests,) = [status.cooldown_seconds for status in await second.status() if status.id == "a"]
     assert 50 < rests <= 60
     for _ in range(10):
         with await second.acquire() as lease:
@@ -57,7 +57,7 @@ async def test_rests_get_longer_with_what_all_have_seen(worker: Pools) -> None:
     with await when_rested(second) as lease:
         lease.report(429)
     (status,) = await second.status()
-    assert status.rests > 1
+    assert status.cooldown_seconds > 1
 
 
 async def test_a_refused_key_is_tried_by_one_process_at_a_time_and_heals_in_all(
@@ -149,7 +149,7 @@ async def test_a_trial_that_fails_sends_the_key_to_rest_everywhere(worker: Pools
 
     async def rests() -> bool:
         (status,) = await second.status()
-        return status.health is QUARANTINED and status.rests > 3000
+        return status.health is QUARANTINED and status.cooldown_seconds > 3000
 
     await until(rests)
 
@@ -170,7 +170,7 @@ async def test_of_two_verdicts_at_the_same_time_the_harder_one_holds(worker: Poo
     pools = [await worker(key), await worker(key), await worker(key)]
     leases = [await pool.acquire() for pool in pools]
     for lease, status in zip(leases, (429, 402, 429), strict=True):
-        lease.settle(status, 1.0)
+        lease.report(status, 1.0)
         lease.release()
     for pool in pools:
         await until(lambda pool=pool: is_so(pool, a=QUARANTINED))
@@ -223,7 +223,7 @@ async def test_in_whatever_order_verdicts_cross_all_come_to_the_same_end() -> No
             for pool in pools:
                 (status_of_key,) = await pool.status()
                 assert status_of_key.health is QUARANTINED
-                assert 3500 < status_of_key.rests <= 3600
+                assert 3500 < status_of_key.cooldown_seconds <= 3600
 
     await asyncio.gather(*map(one, range(60)))
 

@@ -55,8 +55,8 @@ async def test_all_of_a_key_crosses_the_store(worker: Pools) -> None:
     first, second = await worker(), await worker()
     await first.add(key)
     await until(lambda: has(second, "a"))
-    assert second._slots["a"].key == key
-    assert second._slots["a"].key.attributes == key.attributes
+    assert second.key_set.states["a"].key == key
+    assert second.key_set.states["a"].key.attributes == key.attributes
 
 
 async def test_many_keys_are_added_at_once_all_or_none(worker: Pools) -> None:
@@ -174,7 +174,7 @@ async def test_keys_rotate_under_load_and_no_call_has_one_that_is_revoked(worker
 
 
 async def _have(pools: list[KeyPool], id: str, secret: str) -> bool:
-    return all(pool._slots[id].key.secret == secret for pool in pools)
+    return all(pool.key_set.states[id].key.secret == secret for pool in pools)
 
 
 async def test_an_old_list_of_keys_that_comes_late_undoes_nothing() -> None:
@@ -193,7 +193,7 @@ async def test_an_old_list_of_keys_that_comes_late_undoes_nothing() -> None:
         await KeyStore(store, "v", NoEncryption()).put(Key("sk-a", id="a"))
         await until(lambda: has(pool, "a"))
         store.delay = 0.3
-        reading = asyncio.create_task(pool._shared.refresh())  # type: ignore[union-attr]
+        reading = asyncio.create_task(pool.shared.refresh())  # type: ignore[union-attr]
         await asyncio.sleep(0.01)
         await pool.add(Key("sk-b", id="b"))
         assert await has(pool, "a", "b")
@@ -243,7 +243,7 @@ async def test_no_secret_is_in_the_store(store: Store, key: str) -> None:
     (row,) = (await store.rows("keys:v")).values()
     assert not any(word in row for word in (b"sk-secret", b"hunter2", b"topsecret"))
     async with KeyPool(name="v", store=store, sealer=Sealer(key)) as pool:
-        assert pool._slots["a"].key == made
+        assert pool.key_set.states["a"].key == made
 
 
 async def test_without_a_sealer_no_secret_is_written(store: Store) -> None:

@@ -61,7 +61,7 @@ async def test_what_is_given_back_can_be_had_again_at_once(worker: Pools) -> Non
     pool = await worker(Key("sk", id="a", concurrency=1))
     for _ in range(100):
         async with pool.lease() as lease:
-            lease.settle(200)
+            lease.report(200)
 
 
 async def test_requests_a_minute_are_counted_together(worker: Pools) -> None:
@@ -80,7 +80,7 @@ async def test_requests_a_minute_are_counted_together(worker: Pools) -> None:
 async def test_a_key_of_a_shared_pool_is_not_to_be_had_past_its_limits(worker: Pools) -> None:
     pool = await worker(Key("sk", id="a", rpm=1))
     with pytest.raises(ConfigurationError, match=r"await pool\.acquire"):
-        pool.take()
+        pool.acquire_nowait()
     assert len(await taken(pool, 2)) == 1
 
 
@@ -88,10 +88,10 @@ async def test_tokens_a_minute_are_counted_together_when_they_are_known(worker: 
     key = Key("sk", id="a", tpm=1000)
     first, second = await worker(key), await worker(key)
     with await first.acquire() as lease:
-        lease.spend(400)
-        lease.spend(200)
+        lease.count_tokens(400)
+        lease.count_tokens(200)
     with await second.acquire() as lease:
-        lease.spend(500)
+        lease.count_tokens(500)
 
     async def exhausted() -> bool:
         return not await _can(first) and not await _can(second)
@@ -171,7 +171,7 @@ async def test_who_waits_longest_in_a_process_goes_first(worker: Pools) -> None:
     async with asyncio.timeout(20):
         await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [0, 1, 3, 4]
-    assert not pool._shared.queue  # type: ignore[union-attr]
+    assert not pool.shared.queue  # type: ignore[union-attr]
 
 
 async def test_a_wait_has_an_end(worker: Pools) -> None:
@@ -216,9 +216,9 @@ async def test_nothing_is_exceeded_or_lost_when_many_calls_come_and_leave(worker
 
 
 async def _none_held(pool: KeyPool, *ids: str) -> bool:
-    part = pool._shared
+    part = pool.shared
     assert part is not None
-    slots = [slot for slot in pool._slots.values() if slot.key.id in ids]
+    slots = [slot for slot in pool.key_set.states.values() if slot.key.id in ids]
     grants = [ConcurrencySlot(part.account, f"{slot.tag}:slots", None) for slot in slots]
     assert len(grants) == len(ids)
     return all(level.used == 0 for level in await part.table.store.peek(grants))
@@ -227,17 +227,17 @@ async def _none_held(pool: KeyPool, *ids: str) -> bool:
 async def test_what_a_process_held_that_is_gone_comes_back_by_itself(
     worker: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_pool, "_TTL", 0.6)
+    monkeypatch.setattr(shared_pool, "_RESERVATION_TTL", 0.6)
     key = Key("sk", id="a", concurrency=1)
     dies, lives = await worker(key), await worker(key)
     await dies.acquire()
-    dies._shared._desk._renewal.cancel()  # type: ignore[union-attr]
+    dies.shared.limits.stop_renewal()  # type: ignore[union-attr]
     assert not await _can(lives)
     await until(lambda: _can(lives))
 
 
 async def test_a_long_use_stays_counted(worker: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_pool, "_TTL", 0.6)
+    monkeypatch.setattr(shared_pool, "_RESERVATION_TTL", 0.6)
     key = Key("sk", id="a", concurrency=1)
     first, second = await worker(key), await worker(key)
     held = await first.acquire()

@@ -98,7 +98,7 @@ async def test_calls_go_on_while_the_store_is_away_and_what_was_found_out_is_tol
                 assert time.monotonic() - start < LIMIT + SLACK
             # By what this process knows, the limited key has its two calls.
             assert [lease.key.id for lease in held] == ["limited", "limited", "free"]
-            held.pop().settle(401)
+            held.pop().report(401)
             await asyncio.sleep(0.1)
             resume(server)
             await until(lambda: is_so(second, free=Health.QUARANTINED))
@@ -113,7 +113,7 @@ async def test_calls_go_on_while_the_store_is_away_and_what_was_found_out_is_tol
 async def test_what_is_in_use_when_the_store_comes_back_is_counted_again(
     worker: Callable[..., KeyPool], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_pool, "_TTL", 1.5)
+    monkeypatch.setattr(shared_pool, "_RESERVATION_TTL", 1.5)
     first, second = worker(LIMITED), worker(LIMITED)
     async with first, second:
         before = await first.acquire()
@@ -181,7 +181,7 @@ from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys import shared_pool
 from asgi_aiproxy.stores.redis import RedisStore
 
-shared_pool._TTL = 2.0
+shared_pool._RESERVATION_TTL = 2.0
 key = Key("sk", id="a", concurrency=6)
 
 async def main():
@@ -212,7 +212,7 @@ def process(server: Server) -> subprocess.Popen[bytes]:
 async def test_what_killed_processes_held_comes_back(
     server: Server, worker: Callable[..., KeyPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_pool, "_TTL", 2.0)
+    monkeypatch.setattr(shared_pool, "_RESERVATION_TTL", 2.0)
     workers = [process(server) for _ in range(3)]
     key = Key("sk", id="a", concurrency=6)
     pool = worker(key, timeout=5.0)
@@ -222,7 +222,7 @@ async def test_what_killed_processes_held_comes_back(
             line = await asyncio.to_thread(one.stdout.readline)
             assert line == b"used\n"
         store = pool.table.store  # type: ignore[union-attr]
-        slots = ConcurrencySlot("pool:v", f"{pool._slots['a'].tag}:slots", None)
+        slots = ConcurrencySlot("pool:v", f"{pool.key_set.states['a'].tag}:slots", None)
         for _ in range(50):
             (level,) = await store.peek([slots])
             assert level.used <= 6

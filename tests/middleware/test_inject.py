@@ -106,7 +106,7 @@ async def test_a_key_is_judged_by_its_answer() -> None:
     assert len(app.scopes) == 2  # each key was tried
     for status in await keys.status():
         assert status.health == "cooling"
-        assert 50 < status.rests <= 60
+        assert 50 < status.cooldown_seconds <= 60
 
 
 class Limited:
@@ -233,7 +233,7 @@ async def test_a_key_whose_limit_is_used_up_rests_before_it_is_refused() -> None
     assert answer.status == 200
     status = {key.id: key for key in await keys.status()}
     assert status["1"].health == "cooling"
-    assert 30 < status["1"].rests <= 40
+    assert 30 < status["1"].cooldown_seconds <= 40
     assert status["2"].health == "ok"
 
 

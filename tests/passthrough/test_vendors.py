@@ -332,7 +332,7 @@ async def test_a_key_whose_limit_is_used_up_rests_before_it_is_refused() -> None
     first, *others = place.upstream.keys
     assert first not in others
     status = {key.id: key for key in await place.pool.status()}
-    assert 30 < status[str(first)].rests <= 40
+    assert 30 < status[str(first)].cooldown_seconds <= 40
 
 
 async def test_when_all_keys_are_over_their_limit_the_vendors_words_are_passed_on() -> None:

@@ -87,9 +87,9 @@ async def test_while_it_waits_for_a_key(
         caller = await place.caller()
         async with place.pool.lease():
             caller.chat(stream=stream)
-            await until(lambda: bool(place.pool._waiting))
+            await until(lambda: bool(place.pool.key_set.waiting))
             moment = caller.leave()
-            await until(lambda: not place.pool._waiting)
+            await until(lambda: not place.pool.key_set.waiting)
         await check(place, moment, record_property)
     assert not place.wire.lines
 
@@ -132,7 +132,7 @@ async def test_while_nobody_takes_the_connection(server: Server, record_property
         async with gateway(server, Provider(), base=f"http://127.0.0.1:{port}/v1") as place:
             caller = await place.caller()
             caller.chat(stream=True)
-            await until(lambda: bool(place.pool._slots["1"].in_flight))
+            await until(lambda: bool(place.pool.key_set.states["1"].in_flight))
             await asyncio.sleep(0.02)
             await check(place, caller.leave(), record_property)
 
@@ -151,7 +151,7 @@ async def test_while_its_request_is_still_on_its_way(server: Server, record_prop
         caller = await place.caller()
         caller.post({"model": "m", "messages": [{"role": "user", "content": "x" * 9_000_000}]})
         await accepted.wait()
-        await until(lambda: bool(place.pool._slots["1"].in_flight))
+        await until(lambda: bool(place.pool.key_set.states["1"].in_flight))
         moment = caller.leave()
         left.set()
         await check(place, moment, record_property, provider)
@@ -346,9 +346,9 @@ async def test_in_the_body_of_an_upload_that_waits_for_a_key(
         caller = await place.caller()
         async with place.pool.lease():
             caller.post(FORM + b"x" * 5000, "/v1/audio/transcriptions", BOUNDARY, length=1_000_000)
-            await until(lambda: bool(place.pool._waiting))
+            await until(lambda: bool(place.pool.key_set.waiting))
             moment = caller.leave()
-            await until(lambda: not place.pool._waiting)
+            await until(lambda: not place.pool.key_set.waiting)
         await check(place, moment, record_property)
 
 
@@ -368,7 +368,7 @@ async def test_while_a_failed_provider_is_about_to_be_tried_again(
         caller = await place.caller()
         caller.chat(stream=stream)
         await refused.wait()
-        await until(lambda: not place.pool._slots["1"].in_flight)
+        await until(lambda: not place.pool.key_set.states["1"].in_flight)
         await asyncio.sleep(0.02)
         moment = caller.leave()
         await check(place, moment, record_property)

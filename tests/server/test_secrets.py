@@ -166,7 +166,7 @@ async def test_no_secret_comes_out_of_any_fate(
                     await _tell(running.port, bad, seen)
                 await shim._recorder.drain()
                 seen += [repr(each) for each in (app, shim, router, transport, *pools, *providers)]
-                seen += [repr(pool._slots["1"].key) for pool in pools]
+                seen += [repr(pool.key_set.states["1"].key) for pool in pools]
                 seen += [repr(parse_destination(p.base_url, PROXY_URL)) for p in providers]
             await transport.aclose()
 

@@ -16,10 +16,10 @@ from asgi_aiproxy.stores.base import (
     Settled,
     UsageLevel,
 )
-from asgi_aiproxy.stores.redis.admission_lua import ADMIT, CHARGE, PEEK, RENEW, SETTLE
 from asgi_aiproxy.stores.redis.client import RedisClient
 from asgi_aiproxy.stores.redis.keyspace import Keyspace, milliseconds
 from asgi_aiproxy.stores.redis.pipeline import Argument
+from asgi_aiproxy.stores.redis.scripts import ADMIT, CHARGE, PEEK, RENEW, SETTLE
 
 
 class Admissions:

@@ -9,8 +9,8 @@ from typing import Any
 
 from asgi_aiproxy.stores.base import StoreUnavailableError
 from asgi_aiproxy.stores.redis.connection import Address, ConnectionFactory, RedisAddress
-from asgi_aiproxy.stores.redis.lua import Script
 from asgi_aiproxy.stores.redis.pipeline import Argument, ErrorReply, Pipeline
+from asgi_aiproxy.stores.redis.scripts import Script
 
 logger = logging.getLogger("asgi_aiproxy")
 

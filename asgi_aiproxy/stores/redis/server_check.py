@@ -16,10 +16,10 @@ from typing import Any
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.redis.client import RedisClient, refuses
-from asgi_aiproxy.stores.redis.lua import Script
 from asgi_aiproxy.stores.redis.pipeline import ErrorReply
+from asgi_aiproxy.stores.redis.scripts import Script
 
-_PROBE = Script("redis.call('TIME') return redis.call('EXISTS', KEYS[1])")
+_PROBE = Script("probe", "redis.call('TIME') return redis.call('EXISTS', KEYS[1])")
 _READ_MORE = "See 'What Redis must keep' in docs/workers.md."
 
 

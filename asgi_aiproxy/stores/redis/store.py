@@ -21,15 +21,15 @@ from asgi_aiproxy.stores.base import (
     UsageLevel,
     check,
 )
-from asgi_aiproxy.stores.redis import admission_lua, tables_lua
+from asgi_aiproxy.stores.redis import scripts
 from asgi_aiproxy.stores.redis.admission import Admissions, ClusterAdmissions
 from asgi_aiproxy.stores.redis.change_poller import ChangePoller
 from asgi_aiproxy.stores.redis.client import RedisClient, RedisClusterClient
 from asgi_aiproxy.stores.redis.connection import ConnectionFactory, parse_url
 from asgi_aiproxy.stores.redis.keyspace import Keyspace, milliseconds
 from asgi_aiproxy.stores.redis.pipeline import Argument, encode_command
+from asgi_aiproxy.stores.redis.scripts import ADD, APPEND, DROP, HOLD, HOLDS, LIFT, PAGE, PUT
 from asgi_aiproxy.stores.redis.server_check import survey
-from asgi_aiproxy.stores.redis.tables_lua import ADD, APPEND, DROP, HOLD, HOLDS, LIFT, PAGE, PUT
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -77,9 +77,8 @@ class RedisStore:
         target = parse_url(url)
         self._shown = target.shown
         self._names = names = Keyspace(prefix)
-        scripts = (*admission_lua.SCRIPTS, *tables_lua.SCRIPTS)
         load = [encode_command(("CLIENT", "SETNAME", "asgi_aiproxy"))]
-        load += [encode_command(("SCRIPT", "LOAD", script.text)) for script in scripts]
+        load += [encode_command(("SCRIPT", "LOAD", script.text)) for script in scripts.ALL]
         kind = RedisClusterClient if target.kind == "cluster" else RedisClient
         self._link = kind(
             target, ConnectionFactory(target, timeout=timeout, optional=load), timeout
