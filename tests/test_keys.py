@@ -961,9 +961,9 @@ def test_a_single_key_is_one_key(one: str | Key) -> None:
         (lambda: KeyPool([Key("", id="x")]), "a key is empty.*'x'"),
         (lambda: KeyPool(None), "environment variable"),  # type: ignore[arg-type]
         (lambda: KeyPool([None]), "environment variable"),  # type: ignore[list-item]
-        (lambda: KeyPool([b"sk"]), "a text, not bytes"),  # type: ignore[list-item]
+        (lambda: KeyPool([b"sk"]), "must be a string, not bytes"),  # type: ignore[list-item]
         (lambda: KeyPool(["sk-1\n"]), "line break"),
-        (lambda: KeyPool([" sk-1"]), "line break or a space"),
+        (lambda: KeyPool([" sk-1"]), "a line break, a leading or trailing space"),
         (lambda: KeyPool(["sk-…"]), "not ASCII"),
         (lambda: KeyPool(["a"], strategy="best"), "weighted, round_robin"),  # type: ignore[arg-type]
         (lambda: KeyPool(["a"], cooldown=0), "cooldown"),
@@ -975,7 +975,7 @@ def test_a_single_key_is_one_key(one: str | Key) -> None:
         (lambda: Key("a", concurrency=0), "concurrency must be at least 1"),
         (lambda: Key("a", id="x\r\ny"), "printable"),
         (lambda: Key("a", base_url="api.example"), "base_url must begin with http"),
-        (lambda: Key("a", proxy="sk-1@proxy:3128"), "outbound proxy's address begins with"),
+        (lambda: Key("a", proxy="sk-1@proxy:3128"), "the URL of an outbound proxy must begin with"),
     ],
 )
 def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:

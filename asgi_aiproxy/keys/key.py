@@ -54,11 +54,15 @@ class Key:
             )
         object.__setattr__(self, "models", as_patterns(self.models))
         if self.weight < 1:
-            raise ConfigurationError(f"Key {self.id!r}: weight must be >= 1, got {self.weight!r}.")
+            raise ConfigurationError(
+                f"Key {self.id!r}: weight must be at least 1, got {self.weight!r}."
+            )
         for name in ("rpm", "tpm", "concurrency"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:
-                raise ConfigurationError(f"Key {self.id!r}: {name} must be >= 1, got {limit!r}.")
+                raise ConfigurationError(
+                    f"Key {self.id!r}: {name} must be at least 1, got {limit!r}."
+                )
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"Key {self.id!r}: base_url must begin with http:// or https://."
@@ -108,7 +112,7 @@ def fingerprint(secret: str) -> str:
 def validate_key(key: Key, pool: str) -> Key:
     """Return the key. Raises ConfigurationError if its secret cannot be sent in an HTTP header."""
     if not key.secret:
-        raise ConfigurationError(f"Pool {pool!r}: the key {key.id!r} is empty.")
+        raise ConfigurationError(f"Pool {pool!r}: a key is empty (id {key.id!r}).")
     sendable = key.secret.isascii() and key.secret.isprintable()
     if not sendable or key.secret != key.secret.strip():
         raise ConfigurationError(

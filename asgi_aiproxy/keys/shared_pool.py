@@ -312,8 +312,8 @@ class SharedPoolBackend:
             await self._read_again()
         elif key_id in self._configured:
             raise ConfigurationError(
-                f"Pool {self._keys.name!r}: the key {key_id!r} is given in code, also to other "
-                f"processes. It cannot be removed; disable it, or remove it from the code."
+                f"Pool {self._keys.name!r}: the key {key_id!r} is given in code, also in other "
+                f"processes: it can be disabled, but not removed."
             )
         else:
             raise KeyError(key_id)

@@ -1,4 +1,4 @@
-"""Shared state: the protocol, and the store within one process. Redis is in `stores.redis`."""
+"""Shared state: the store protocol, and MemoryStore. RedisStore is in `stores.redis`."""
 
 from __future__ import annotations
 

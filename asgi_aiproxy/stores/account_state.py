@@ -1,4 +1,7 @@
-"""What one account holds within a process: windows, slots, budgets. Pure; times in milliseconds."""
+"""The state of one account in MemoryStore: rate limits, slots, budgets, holds, sums.
+
+Pure. `now` and `until` are in milliseconds of Unix time, other times in seconds.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,22 @@ _NEVER = float("inf")
 
 
 class ExpiringSet(msgspec.Struct):
-    """Names that expire, each at its time."""
+    """Names that expire, each at its own time."""
 
     until: dict[str, float] = {}
-    line: list[tuple[float, str]] = []  # a heap; a name may have left, or stand in it twice
+    # A heap; it may contain removed names, and names twice. ("line" is its name in state files.)
+    queue: list[tuple[float, str]] = msgspec.field(default_factory=list, name="line")
 
     def put(self, name: str, until: float) -> None:
-        """Keep a name until then."""
+        """Keep a name until `until`, in place of an earlier time."""
         self.until[name] = until
-        heappush(self.line, (until, name))
+        heappush(self.queue, (until, name))
 
     def expired(self, now: int) -> list[str]:
-        """The names whose time has come; they are gone after this."""
+        """Remove and return the names that have expired."""
         gone = []
-        while self.line and self.line[0][0] <= now:
-            until, name = heappop(self.line)
+        while self.queue and self.queue[0][0] <= now:
+            until, name = heappop(self.queue)
             if self.until.get(name) == until:
                 del self.until[name]
                 gone.append(name)
@@ -44,60 +48,60 @@ class ExpiringSet(msgspec.Struct):
 
 
 class Window(msgspec.Struct):
-    """Amounts by the piece of time they fell into."""
+    """Amounts by the part of time in which they were counted; see RateLimit."""
 
-    width: float = 1.0
-    pieces: dict[int, int] = {}
+    part_width: float = msgspec.field(default=1.0, name="width")  # milliseconds
+    parts: dict[int, int] = msgspec.field(default_factory=dict, name="pieces")
 
     def used(self, now: int, window: float) -> int:
-        """How much there was in the last `window` seconds, or a piece more."""
-        self.width = window * 1000 / WINDOW_PARTS
-        oldest = int(now // self.width) - WINDOW_PARTS
-        if self.pieces and min(self.pieces) < oldest:
-            self.pieces = {at: n for at, n in self.pieces.items() if at >= oldest}
-        return sum(self.pieces.values())
+        """The amount within the last `window` seconds, or a part more."""
+        self.part_width = window * 1000 / WINDOW_PARTS
+        oldest = int(now // self.part_width) - WINDOW_PARTS
+        if self.parts and min(self.parts) < oldest:
+            self.parts = {part: n for part, n in self.parts.items() if part >= oldest}
+        return sum(self.parts.values())
 
     def add(self, now: float, amount: int) -> None:
-        """Count now."""
-        piece = int(now // self.width)
-        self.pieces[piece] = self.pieces.get(piece, 0) + amount
+        """Count an amount now."""
+        part = int(now // self.part_width)
+        self.parts[part] = self.parts.get(part, 0) + amount
 
     def correct(self, now: int, at: float, amount: int) -> None:
-        """Count more now, or less at the time it was counted, if that is still known."""
+        """Count more now, or less in the part `at` which it was counted, if that is still known."""
         if amount > 0:
             self.add(now, amount)
-        elif (piece := int(at // self.width)) in self.pieces:
-            self.pieces[piece] = max(self.pieces[piece] + amount, 0)
+        elif (part := int(at // self.part_width)) in self.parts:
+            self.parts[part] = max(self.parts[part] + amount, 0)
 
     def wait(self, now: int, excess: int) -> float | None:
-        """Seconds until `excess` of it is forgotten."""
-        for piece in sorted(self.pieces):
-            excess -= self.pieces[piece]
+        """Seconds until `excess` of the amount has left the window; None: never."""
+        for part in sorted(self.parts):
+            excess -= self.parts[part]
             if excess <= 0:
-                return max((piece + 1 + WINDOW_PARTS) * self.width - now, 1.0) / 1000
+                return max((part + 1 + WINDOW_PARTS) * self.part_width - now, 1.0) / 1000
         return None
 
 
 class Reservation(msgspec.Struct):
-    """What is set aside for a holder."""
+    """An amount reserved for a holder."""
 
     amount: int
-    charged: bool  # what becomes of it when it expires
+    charged: bool  # when it expires
 
 
 class Budget(msgspec.Struct):
-    """What was spent, and what is set aside for whom."""
+    """The amount spent, and the reservations by holder."""
 
     spent: int = 0
     held: int = 0
     reserved: dict[str, Reservation] = {}
     leases: ExpiringSet = msgspec.field(default_factory=ExpiringSet)
-    late: dict[str, int] = {}  # what was charged for reservations that expired
+    late: dict[str, int] = {}  # charged for reservations that expired, by holder
     late_leases: ExpiringSet = msgspec.field(default_factory=ExpiringSet)
     until: float = _NEVER
 
     def sweep(self, now: int) -> None:
-        """End what has expired."""
+        """End the reservations that have expired."""
         for holder in self.leases.expired(now):
             gone = self.reserved.pop(holder)
             self.held -= gone.amount
@@ -112,14 +116,15 @@ class Budget(msgspec.Struct):
             self.late_leases.until.clear()
 
     def reserve(self, holder: str, grant: BudgetReservation, until: float) -> None:
-        """Set aside, in place of what was set aside for the same holder."""
+        """Reserve an amount, in place of an earlier reservation of the same holder."""
         before = self.reserved.get(holder)
         self.held += grant.amount - (before.amount if before else 0)
         self.reserved[holder] = Reservation(grant.amount, grant.on_expiry == "charge")
         self.leases.put(holder, until)
 
     def settle(self, holder: str, amount: int) -> bool:
-        """Replace what was set aside, or charged in its place, by what was used."""
+        """Replace a reservation, or what was charged for it, by the amount used. Returns whether
+        there was one."""
         reserved = self.reserved.pop(holder, None)
         if reserved is not None:
             del self.leases.until[holder]
@@ -134,14 +139,14 @@ class Budget(msgspec.Struct):
 
 
 class Shortage(NamedTuple):
-    """Why a grant can not be given."""
+    """Why a grant is denied."""
 
     left: int
     retry_after: float | None
 
 
 class Account(msgspec.Struct):
-    """All that goes by one account."""
+    """All state of one account."""
 
     windows: dict[str, Window] = {}
     slots: dict[str, ExpiringSet] = {}
@@ -152,7 +157,7 @@ class Account(msgspec.Struct):
     sums_until: float = _NEVER
 
     def left(self, holder: str, grant: Grant, now: int) -> int | Shortage | None:
-        """What would remain after a grant (None: no limit), or why it can not be given."""
+        """What would remain after a grant (None: no limit), or why it is denied."""
         match grant:
             case RateLimit(limit=limit):
                 window = self.windows.get(grant.name)
@@ -174,16 +179,16 @@ class Account(msgspec.Struct):
                     return None
                 return limit - used - 1 if used < limit else Shortage(0, None)
             case BudgetReservation(cap=cap):
-                return self._left_of(holder, grant, cap, now)
+                return self._left_of_budget(holder, grant, cap, now)
             case NotOnHold():
                 until, _ = self.held.get(grant.name, (0, b""))
                 return None if until <= now else Shortage(0, (until - now) / 1000)
 
-    def _left_of(
+    def _left_of_budget(
         self, holder: str, grant: BudgetReservation, cap: int | None, now: int
     ) -> int | Shortage | None:
         if f"settle {holder}" in self.once.until:
-            return Shortage(0, None)  # it was settled before it was asked for
+            return Shortage(0, None)  # settled before its admission arrived
         budget = self.budgets.get(grant.name)
         used = 0
         if budget is not None:
@@ -197,11 +202,11 @@ class Account(msgspec.Struct):
         return left if left >= 0 else Shortage(max(cap - used, 0), None)
 
     def take(self, holder: str, grant: Grant, now: int, until: float) -> None:
-        """Give a grant of which `left` said that it can be had."""
+        """Take a grant that `left` has not denied."""
         match grant:
             case RateLimit():
                 window = self.windows.setdefault(grant.name, Window())
-                window.width = grant.window * 1000 / WINDOW_PARTS
+                window.part_width = grant.window * 1000 / WINDOW_PARTS
                 window.add(now, grant.amount)
             case ConcurrencySlot():
                 self.slots.setdefault(grant.name, ExpiringSet()).put(holder, until)
@@ -211,7 +216,7 @@ class Account(msgspec.Struct):
                 self._keep(budget, grant, now)
 
     def settle(self, holder: str, grant: Grant, amount: int, now: int, *, assumed: bool) -> bool:
-        """End what `take` gave, other than counts; whether there was something to end."""
+        """End a slot or a reservation; returns whether there was one."""
         match grant:
             case ConcurrencySlot():
                 slots = self.slots.get(grant.name)
@@ -226,7 +231,7 @@ class Account(msgspec.Struct):
         return False
 
     def renew(self, holder: str, grant: Grant, now: int, until: float) -> bool:
-        """Keep a slot or a reservation until then; False if it is gone."""
+        """Extend a slot or a reservation; False if it has expired."""
         match grant:
             case ConcurrencySlot():
                 leases = self.slots.get(grant.name)
@@ -247,7 +252,7 @@ class Account(msgspec.Struct):
         return True
 
     def charge(self, grant: BudgetReservation, now: int) -> int:
-        """Spend without asking."""
+        """Add to what is spent, regardless of the cap."""
         budget = self.budgets.setdefault(grant.name, Budget())
         budget.sweep(now)
         budget.spent += grant.amount
@@ -255,7 +260,7 @@ class Account(msgspec.Struct):
         return budget.spent
 
     def first(self, once: str, now: int, seconds: float) -> bool:
-        """Whether this is the first time; it is remembered for so many seconds."""
+        """Whether the operation `once` is done for the first time within `seconds`."""
         self.once.expired(now)
         if once in self.once.until:
             return False
@@ -263,16 +268,16 @@ class Account(msgspec.Struct):
         return True
 
     def holds(self, now: int) -> dict[str, Hold]:
-        """What is on hold now."""
+        """The current holds."""
         self.held = {name: hold for name, hold in self.held.items() if hold[0] > now}
         return {
             name: Hold((until - now) / 1000, value) for name, (until, value) in self.held.items()
         }
 
     def sweep(self, now: int) -> bool:
-        """End what has expired; whether nothing is left."""
+        """Remove what has expired; returns whether nothing is left."""
         for name, window in list(self.windows.items()):
-            if not window.used(now, window.width * WINDOW_PARTS / 1000):
+            if not window.used(now, window.part_width * WINDOW_PARTS / 1000):
                 del self.windows[name]
         for name, slots in list(self.slots.items()):
             slots.expired(now)

@@ -1,12 +1,31 @@
-"""Shared state, in four shapes: what every store promises.
+"""The protocol of a store: shared state in five shapes.
 
-- *Tables* are edited by people: rows of bytes under a text key, compared and set, watched.
-- *Admission* is what traffic asks for: counts, slots, budgets, all or nothing in one step.
-- *Counters* are sums that traffic moves.
-- *Logs* are records in the order they came.
+- *Tables*: rows of bytes under a text key, changed by operators; compare-and-set, paging, watching.
+- *Admission*: rate limits, concurrency slots and budgets, taken by requests in one atomic step.
+- *Holds*: records that expire, such as the cooldown of a key.
+- *Counters*: sums.
+- *Logs*: records in order of arrival.
 
-Everything named by one `account` (or `table`) lies together, so that one step can touch all of it.
-Times are in seconds, and it is the store's clock that counts, not that of who asks.
+All state under one `account` (or `table`, or `log`) is kept together, so that one step can touch
+all of it; on a Redis cluster it is on one node. Times are in seconds, by the store's clock: clocks
+of callers may differ.
+
+Theory of operation: admission and settlement. A request passes through three calls.
+
+1. `admit(holder, grants)` takes all grants or none. A rate limit is counted for good. A slot or a
+   budget reservation is held for `ttl` seconds. With `one_of`, the first of several lists of grants
+   that can be taken whole is taken in addition: that is how a key is chosen among several.
+2. `renew` extends slots and reservations while the request runs. If the process dies, they expire:
+   a slot becomes free, and a reservation is charged in full, because the provider will most likely
+   send a bill for the request.
+3. `settle` frees slots, replaces reservations by what was really spent, and corrects rate limits.
+   It has an effect only once per holder, so it may be repeated, and it may come up to a day after
+   the reservation expired: then it corrects what was charged.
+
+A call can time out without the caller knowing whether it was carried out. For `admit`, settle
+`Admitted.assumed(...)`: it is correct in both cases, and prevents a delayed `admit` from reserving
+a budget afterwards. `charge`, `add` and `append` take a name, `once`, under which a repetition has
+no effect for an hour. So every write can be repeated safely, and nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -21,23 +40,22 @@ from asgi_aiproxy.errors import AIProxyError, ConfigurationError
 
 
 class StoreUnavailableError(AIProxyError):
-    """The store did not answer in time, or said that it can not.
+    """The store did not answer in time, or answered that it cannot serve the call.
 
-    What was asked may have been done all the same. `Admitted.assumed` tells how to go on from an
-    admission that ended so.
+    The call may have been carried out all the same. For an admission see `Admitted.assumed`.
     """
 
 
 class OutagePolicy(StrEnum):
-    """What a part of the gateway does while the store is away."""
+    """What a part of the gateway does while the store is unavailable."""
 
-    FAIL_OPEN = "fail_open"  # go on without it
+    FAIL_OPEN = "fail_open"  # continue without it
     FAIL_CLOSED = "fail_closed"  # refuse
-    LOCAL_ESTIMATE = "local_estimate"  # go by what this process knows
+    LOCAL_ESTIMATE = "local_estimate"  # decide by what this process knows
 
 
 class AnyValue(Enum):
-    """The type of ANYTHING: whatever was there before, or nothing."""
+    """The type of ANYTHING: an expectation that any row meets, and a missing row."""
 
     ANYTHING = "anything"
 
@@ -47,10 +65,10 @@ Expected = bytes | None | AnyValue
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """`amount` more of something of which there are at most `limit` in any `window` seconds.
+    """Counts `amount` against a limit of `limit` in any `window` seconds.
 
-    A sliding window: it is exact in that it never lets more pass, and forgets a twentieth of a
-    window late. Without a limit it only counts.
+    The window slides in twenty parts: it never lets more than the limit pass, and may keep an
+    amount for one part too long. With `limit=None` it only counts.
     """
 
     account: str
@@ -61,7 +79,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 
 class ConcurrencySlot(msgspec.Struct, frozen=True):
-    """One of `limit` places that can be held at the same time; without a limit it only counts."""
+    """One of `limit` slots that can be held at the same time; with `limit=None` it only counts."""
 
     account: str
     name: str
@@ -69,13 +87,12 @@ class ConcurrencySlot(msgspec.Struct, frozen=True):
 
 
 class BudgetReservation(msgspec.Struct, frozen=True):
-    """`amount` of a budget of `cap` units (micro-USD), set aside until it is known what was used.
+    """Reserves `amount` of a budget of `cap` units (micro-USD) until the actual amount is settled.
 
-    What is settled and what is set aside never exceed `cap` together when something is set aside;
-    without a cap it only counts. A reservation that expires, because its worker died, is charged
-    in full: most likely the provider was asked and will send its bill, and a budget is a promise
-    not to spend more. With `on_expiry="release"` it is given back. `keep` is how many seconds the
-    budget is remembered after its last use, for ever by default.
+    A reservation is denied if spent and reserved amounts would exceed `cap` together; with
+    `cap=None` it only counts. A reservation that expires, because its process died, is charged in
+    full; with `on_expiry="release"` it is released. `keep` is the number of seconds for which the
+    budget is remembered after its last use; None: indefinitely.
     """
 
     account: str
@@ -87,7 +104,7 @@ class BudgetReservation(msgspec.Struct, frozen=True):
 
 
 class NotOnHold(msgspec.Struct, frozen=True):
-    """Nothing to take: but `name` must not be on hold."""
+    """Takes nothing, but requires that `name` is not on hold."""
 
     account: str
     name: str
@@ -97,10 +114,11 @@ Grant = RateLimit | ConcurrencySlot | BudgetReservation | NotOnHold
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """All grants were given to `holder`.
+    """All `grants` were admitted for `holder`.
 
-    `left` is what remains of each (None where there is no limit), `choice` says which of `one_of`
-    it was, `at` is the store's Unix time. It is not `sure` if it was assumed.
+    `left` is what remains of each (None without a limit), `choice` the index in `one_of` that was
+    taken (-1: none), `at` the Unix time by the store's clock. `sure` is False if the admission is
+    only assumed, after a call without a response.
     """
 
     holder: str
@@ -112,20 +130,20 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def assumed(cls, holder: str, grants: Sequence[Grant]) -> Self:
-        """What to settle when `admit` raised StoreUnavailableError.
+        """What to settle after `admit` raised StoreUnavailableError.
 
-        The store may or may not have done it, or still do it. Settling this books what was really
-        used, once, in either case: settle zeros for what did not go out, such as the choices of
-        `one_of` that were not taken. Counts stay as they are.
+        The store may have carried it out or not, or still do so. In each case settling this charges
+        what was really used, once: settle zero for grants that were not used, such as the choices
+        of `one_of` that were not taken. Rate limits are not changed.
         """
         return cls(holder=holder, grants=tuple(grants), sure=False)
 
 
 class Denied(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing was given, because of `grant`, of which `left` remains.
+    """Nothing was taken, because of `grant`, of which `left` remains.
 
-    Before `retry_after` seconds there is no use in asking again; None if nobody can tell, for it
-    is somebody else's end, or an operator, that is waited for.
+    Another attempt is useless before `retry_after` seconds; None if that time is not known, because
+    it depends on another request or an operator.
     """
 
     grant: Grant
@@ -134,9 +152,10 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """`first` is False if it had been settled before, and so nothing was done.
+    """The result of a settlement.
 
-    `spent` is what each budget's spending is now.
+    `first` is False if it had been settled before, and nothing was done. `spent` is the amount now
+    spent of each budget.
     """
 
     first: bool
@@ -144,21 +163,21 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageLevel(msgspec.Struct, frozen=True):
-    """How much of something is used now; for budgets `used` is spent and `held` set aside."""
+    """How much of a grant is used now; for a budget, `used` is spent and `held` is reserved."""
 
     used: int
     held: int = 0
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Something on hold for so many seconds more, and what was noted about it."""
+    """A hold: the seconds until it ends, and the value stored with it."""
 
     seconds: float
     value: bytes = b""
 
 
 class Tables(Protocol):
-    """Rows that people edit."""
+    """Rows of bytes, by table and key."""
 
     async def get(self, table: str, key: str) -> bytes | None:
         """One row's value, or None."""
@@ -175,7 +194,7 @@ class Tables(Protocol):
     async def put(
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
     ) -> bool:
-        """Write a row if there is what is `expected` (None: no such row); whether it was so."""
+        """Write a row if the current value is `expected` (None: no row); returns whether it was."""
         ...
 
     async def put_many(
@@ -185,31 +204,33 @@ class Tables(Protocol):
         *,
         expected: Mapping[str, bytes | None] | None = None,
     ) -> list[str]:
-        """Write all rows, or none: the keys whose rows are not as `expected`.
+        """Write all rows, or none. Returns the keys whose rows are not as `expected`; empty if all
+        rows were written.
 
-        A row of None is dropped. Keys that `expected` does not name may hold anything.
+        A value of None removes the row. Keys that `expected` does not contain may have any value.
         """
         ...
 
     async def drop(self, table: str, key: str) -> bool:
-        """Remove a row; whether there was one."""
+        """Remove a row; returns whether there was one."""
         ...
 
     async def version(self, name: str) -> int:
-        """A number that rises with every change of a table, or of what is on hold."""
+        """A number that grows with every change of a table, or of the holds of an account."""
         ...
 
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
-        """Call `changed` in the running loop within a second of a change; returns how to stop.
+        """Call `changed` in the running loop within a second of a change. Returns a function that
+        stops it.
 
-        `name` is a table, or an account for what is on hold there. Several changes may be told as
-        one, and it may be told though nothing changed. Own changes are told too.
+        `name` is a table, or an account whose holds are watched. Several changes may cause one
+        call, and a call may come without a change. The caller's own changes are reported, too.
         """
         ...
 
 
 class Admission(Protocol):
-    """What traffic asks for before it goes on, and tells when it has ended."""
+    """Limits and budgets of requests: taken before a request is sent, settled after it."""
 
     async def admit(
         self,
@@ -219,34 +240,33 @@ class Admission(Protocol):
         ttl: float = 60.0,
         one_of: Sequence[Sequence[Grant]] = (),
     ) -> Admitted | Denied:
-        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing.
+        """Take all of `grants`, and the first of `one_of` that can be taken whole, or nothing.
 
-        `holder` names this admission, and must be its own. Slots and reservations last `ttl`
-        seconds unless they are settled or renewed. Who holds a slot already keeps it, who has a
-        reservation exchanges it.
+        `holder` identifies this admission and must be unique. Slots and reservations last `ttl`
+        seconds unless they are settled or renewed. A second admission of the same holder keeps its
+        slots and replaces its reservations.
         """
         ...
 
     async def settle(
         self, admitted: Admitted, actual: Mapping[Grant, int] | None = None
     ) -> Settled:
-        """Give slots back, and correct counts and budgets to what was really used.
+        """Free slots, and correct rate limits and budgets to what was really used.
 
-        Grants that `actual` does not name are taken to have used what was asked for. It counts
-        once, however often it is called. After a reservation expired, settling still
-        corrects what was charged for it, for a day at least; when that is forgotten, it does
-        nothing. A count is corrected as long as its window remembers it.
+        Grants that `actual` does not contain used the amount that was admitted. Only the first call
+        has an effect. After a reservation expired, settling still corrects what was charged for it,
+        for at least a day. A rate limit is corrected while its window contains the request.
         """
         ...
 
     async def renew(self, admitted: Admitted, ttl: float) -> bool:
-        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        """Extend slots and reservations to `ttl` seconds from now; False if one had expired."""
         ...
 
     async def charge(self, budget: BudgetReservation, *, once: str) -> int:
-        """Add `budget.amount` to what is spent, cap or not; returns the spending.
-
-        It may be negative. `once` names this charge: in an hour it is booked only once.
+        """Add `budget.amount`, which may be negative, to what is spent, regardless of the cap.
+        Returns the amount spent. `once` identifies this charge: repetitions within an hour have no
+        effect.
         """
         ...
 
@@ -256,18 +276,18 @@ class Admission(Protocol):
 
 
 class Holds(Protocol):
-    """What must rest for a while, such as a key that a provider refused."""
+    """Records that expire, such as the cooldown of a key."""
 
     async def hold(self, account: str, name: str, seconds: float, value: bytes = b"") -> bool:
-        """Put on hold, unless it is for longer already; whether it was done."""
+        """Set a hold, unless one that ends later exists; returns whether it was set."""
         ...
 
     async def lift(self, account: str, name: str) -> bool:
-        """End a hold; whether there was one."""
+        """End a hold; returns whether there was one."""
         ...
 
     async def holds(self, account: str) -> dict[str, Hold]:
-        """All that is on hold now."""
+        """All holds of an account, by name."""
         ...
 
 
@@ -284,43 +304,43 @@ class Counters(Protocol):
     ) -> dict[str, int]:
         """Add to sums; returns the new ones.
 
-        All sums of the account are forgotten `ttl` seconds after they were last added to. `once`
-        names this addition: in an hour it is done only once.
+        All sums of the account are removed `ttl` seconds after the last addition. `once` identifies
+        this addition: repetitions within an hour have no effect.
         """
         ...
 
     async def sums(self, account: str, names: Collection[str] | None = None) -> dict[str, int]:
-        """All sums, or those of `names`; what was never added to is missing."""
+        """All sums, or those of `names`; sums that were never added to are missing."""
         ...
 
 
 class Logs(Protocol):
-    """Records in the order they came."""
+    """Records in order of arrival."""
 
     async def append(
         self, log: str, record: bytes, *, maxlen: int | None = None, once: str = ""
     ) -> None:
-        """Add a record; about `maxlen` are kept. `once` as for counters."""
+        """Append a record; about the last `maxlen` are kept. `once` as for counters."""
         ...
 
     async def read(
         self, log: str, after: str = "", limit: int = 100, *, newest: bool = False
     ) -> list[tuple[str, bytes]]:
-        """Records with their ids, oldest first, after the id `after`.
+        """At most `limit` records with their ids, oldest first, after the id `after`.
 
-        With `newest` they come newest first, and `after` is the id to go back from.
+        With `newest`, newest first, before the id `after`.
         """
         ...
 
 
 class Store(Tables, Admission, Holds, Counters, Logs, Protocol):
-    """All shapes together. An async context manager; usable without entering it.
+    """All shapes together. An async context manager, usable without entering it.
 
-    Any method may raise StoreUnavailableError, none waits for long.
+    Any method may raise StoreUnavailableError; none waits longer than the time-out of the store.
     """
 
     async def aclose(self) -> None:
-        """Let go of everything; a later use opens again."""
+        """Close connections and files; a later call opens them again."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -331,28 +351,30 @@ class Store(Tables, Admission, Holds, Counters, Logs, Protocol):
 def check(
     holder: str, grants: Sequence[Grant], one_of: Sequence[Sequence[Grant]], ttl: float
 ) -> None:
-    """Raise ConfigurationError if what is asked for makes no sense."""
+    """Raise ConfigurationError if the arguments of an admission are invalid."""
     if not holder or not ttl > 0:
-        raise ConfigurationError("An admission needs a holder, and a ttl above 0 seconds.")
+        raise ConfigurationError("An admission needs a holder, and a ttl > 0 seconds.")
     for choice in one_of or ((),):
         if len(grants) + len(choice) > 1:
             named = {(type(grant), grant.account, grant.name) for grant in (*grants, *choice)}
             if len(named) < len(grants) + len(choice):
-                raise ConfigurationError("An admission can not take the same thing twice.")
+                raise ConfigurationError("An admission cannot take the same grant twice.")
         for grant in choice or grants:
             if isinstance(grant, RateLimit | BudgetReservation) and grant.amount < 0:
-                raise ConfigurationError(f"{grant.name!r}: an amount can not be negative.")
+                raise ConfigurationError(
+                    f"{grant.name!r}: amount must be >= 0, got {grant.amount!r}."
+                )
 
 
-IDEMPOTENCY_SECONDS = 3600.0  # seconds for which what is done once is remembered
-LATE_SETTLEMENT_SECONDS = 86400.0  # seconds for which an expired reservation can still be settled
-WINDOW_PARTS = 20  # the pieces in which a window slides
+IDEMPOTENCY_SECONDS = 3600.0  # for which the names of operations done once are remembered
+LATE_SETTLEMENT_SECONDS = 86400.0  # for which an expired reservation can still be settled
+WINDOW_PARTS = 20  # in which a rate-limit window slides
 
 
-def check_store(store: object, whose: str) -> None:
-    """Raise ConfigurationError unless `store` is a store; `whose` is named in the message."""
+def check_store(store: object, owner: str) -> None:
+    """Raise ConfigurationError unless `store` is a store; the message names the `owner`."""
     if not callable(getattr(store, "admit", None)):
         raise ConfigurationError(
-            f"{whose}: store= must be a store, as in RedisStore('redis://...') or MemoryStore(), "
+            f"{owner}: store= must be a store, as in RedisStore('redis://...') or MemoryStore(), "
             f"not {type(store).__name__}."
         )

@@ -1,10 +1,10 @@
-"""A file that holds what a process must not forget, written whole and atomically.
+"""A state file that is written whole and atomically.
 
-Every write replaces the file by a new snapshot. Changes that arrive while one is written share the
-next. A write that fails (a full disk, most likely) is tried again until it succeeds, and logged
-when that begins and when it is over. Who waits in `written` learns of the failure at once; what it
-had changed is taken back by `undo` before, so that such a change is made on disk and in memory, or
-in neither.
+Each write replaces the file by a new snapshot. Changes that are made while a snapshot is written
+share the next one. A write that fails (most likely because the disk is full) is repeated until it
+succeeds; the log says when failing begins and when it ends. A caller that waits in `written` gets
+an error at once. Before that `on_failure` undoes its change, so that such a change is made both on
+disk and in memory, or in neither.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from asgi_aiproxy.stores.base import StoreUnavailableError
 
 try:
     import fcntl
-except ImportError:  # Windows: nobody watches there that the file has one user
+except ImportError:  # Windows: the file is not locked against a second process
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_LATER = 1.0  # seconds that what traffic changes may be unwritten
-_LAST_PAUSE = 30.0  # seconds between two attempts at most, while writing fails
-_GOOD_BYE = 5.0  # seconds for the last write
+_WRITE_DELAY = 1.0  # seconds from a change to the write, unless `written` is called
+_MAX_PAUSE = 30.0  # seconds between attempts while writing fails
+_CLOSE_TIMEOUT = 5.0  # seconds for the last write
 
 
 def _nothing() -> None:
-    """Nothing is to be taken back."""
+    """Do nothing."""
 
 
 class StateFile:
-    """Keeps a file like what `snapshot` returns; one process may use it at a time.
+    """Keeps a file in step with what `snapshot` returns. One process may use it at a time.
 
-    `undo` is called when a write has failed, before those who wait for it are told; `kept` when one
-    was done.
+    `on_failure` is called when a write has failed, before `written` raises; `on_written` with the
+    number of the last change in the file after each write.
     """
 
     def __init__(
@@ -51,22 +51,23 @@ class StateFile:
         path: str | os.PathLike[str],
         snapshot: Callable[[], bytes],
         *,
-        undo: Callable[[], None] = _nothing,
-        kept: Callable[[int], None] = lambda change: None,
+        on_failure: Callable[[], None] = _nothing,
+        on_written: Callable[[int], None] = lambda change: None,
     ) -> None:
         self._path = Path(path)
         self._snapshot = snapshot
-        self._undo = undo
-        self._kept = kept
+        self._on_failure = on_failure
+        self._on_written = on_written
         self._lock: IO[Any] | None = None
         self._changes = 0
         self._written = 0
         self._task: asyncio.Task[OSError | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._log = FailureLog(f"the state of the store, {self._path}, cannot be written")
+        self._log = FailureLog(f"the state file {self._path} cannot be written")
 
     def read(self) -> bytes | None:
-        """What was written before. Raises ConfigurationError if it can not be used."""
+        """The content of the file, None if there is none. Raises ConfigurationError if it cannot be
+        used."""
         try:
             self._acquire()
             return self._path.read_bytes() if self._path.exists() else None
@@ -79,14 +80,14 @@ class StateFile:
         return self._changes
 
     def changed(self) -> None:
-        """Something is different: write it within a second."""
+        """Note a change; it is written within a second."""
         self._changes += 1
         if self._timer is None and (self._task is None or self._task.done()):
-            self._timer = asyncio.get_running_loop().call_later(_LATER, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(_WRITE_DELAY, self._begin)
 
     async def written(self) -> None:
-        """Write what has changed until now, at once. Raises StoreUnavailableError if it cannot be
-        written; then it was undone."""
+        """Write all changes made until now, at once. Raises StoreUnavailableError if they cannot be
+        written; `on_failure` has undone them then."""
         wanted = self._changes
         while self._written < wanted:
             task = self._begin()
@@ -98,12 +99,12 @@ class StateFile:
                 ) from error
 
     async def aclose(self) -> None:
-        """Write what has changed, and let others use the file. If that fails, the log says so."""
+        """Write all changes, and unlock the file. If that fails, it is logged."""
         try:
-            async with asyncio.timeout(_GOOD_BYE):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self.written()
         except (StoreUnavailableError, TimeoutError) as error:
-            logger.error("%s: what changed since the last write is lost: %r", self._path, error)
+            logger.error("%s: the changes since the last write are lost: %r", self._path, error)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -113,7 +114,7 @@ class StateFile:
                 self._lock = None
 
     def _begin(self) -> asyncio.Task[OSError | None]:
-        """Write now: the task that does it."""
+        """Start to write now, unless that is under way; returns the task."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -122,22 +123,22 @@ class StateFile:
         return self._task
 
     async def _write(self) -> OSError | None:
-        """Write a snapshot; returns what went wrong."""
+        """Write a snapshot; returns the error if that failed."""
         changes = self._changes
         try:
             await asyncio.to_thread(self._replace, self._snapshot())
         except Exception as error:
             failure = error if isinstance(error, OSError) else OSError(str(error))
             self._log.log_failure(failure.strerror or failure)
-            self._undo()
-            pause = min(_LATER * 2.0 ** min(self._log.failures - 1, 10), _LAST_PAUSE)
+            self._on_failure()
+            pause = min(_WRITE_DELAY * 2.0 ** min(self._log.failures - 1, 10), _MAX_PAUSE)
             self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
             return failure
         self._log.log_recovery()
         self._written = changes
-        self._kept(changes)
+        self._on_written(changes)
         if self._changes != changes:
-            self._timer = asyncio.get_running_loop().call_later(_LATER, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(_WRITE_DELAY, self._begin)
         return None
 
     def _replace(self, data: bytes) -> None:
@@ -169,28 +170,31 @@ class StateFile:
         except OSError:
             lock.close()
             raise ConfigurationError(
-                f"{self._path} is in use by another process, or another store. A file serves one "
-                f"process; several workers share their state over Redis."
+                f"{self._path} is in use by another process or another store. A file can be used "
+                f"by one process only; several workers share their state through Redis."
             ) from None
         self._lock = lock
 
 
-def packed(state: msgspec.Struct) -> bytes:
-    """A state as MessagePack. Lone surrogates, which UTF-8 cannot have, become question marks."""
+def encode_state(state: msgspec.Struct) -> bytes:
+    """Encode as MessagePack. Lone surrogates, which UTF-8 cannot encode, become question marks."""
     try:
         return msgspec.msgpack.encode(state)
     except UnicodeEncodeError:
         plain = msgspec.to_builtins(state, builtin_types=(bytes,))
-        return msgspec.msgpack.encode(_unicode(plain))
+        return msgspec.msgpack.encode(_replace_surrogates(plain))
 
 
-def _unicode(value: Any) -> Any:
-    """Plain values with all texts as Unicode."""
+def _replace_surrogates(value: Any) -> Any:
+    """The same value without lone surrogates in its strings."""
     match value:
         case str():
             return value.encode("utf-8", "replace").decode()
         case dict():
-            return {_unicode(key): _unicode(member) for key, member in value.items()}
+            return {
+                _replace_surrogates(key): _replace_surrogates(member)
+                for key, member in value.items()
+            }
         case list() | tuple():
-            return [_unicode(member) for member in value]
+            return [_replace_surrogates(member) for member in value]
     return value

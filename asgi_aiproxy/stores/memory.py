@@ -1,4 +1,4 @@
-"""The store within one process."""
+"""A store within one process, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from asgi_aiproxy.stores.base import (
     UsageLevel,
     check,
 )
-from asgi_aiproxy.stores.file import StateFile, packed
+from asgi_aiproxy.stores.file import StateFile, encode_state
 
-_FORMAT = 1
-_RECORDS = 10_000  # of a log that survive
+_FORMAT = 1  # of the file
+_SAVED_RECORDS = 10_000  # of each log
 
 
 class _Saved(msgspec.Struct):
@@ -49,10 +49,10 @@ class _Saved(msgspec.Struct):
 class MemoryStore:
     """A store for one process.
 
-    With a `file` it survives restarts: what was written before is read now, tables are written
-    before `put` and its like return, what traffic changes within a second and by `aclose`. Slots
-    do not survive their process, and of each log its last 10,000 records. Raises
-    ConfigurationError if the file can not be used.
+    With a `file` the state survives restarts: the file is read now; changes of tables are written
+    before the call returns, all other changes within a second and by `aclose`. Concurrency slots do
+    not survive, and of each log the last 10,000 records do. Raises ConfigurationError if the file
+    cannot be used.
     """
 
     def __init__(
@@ -69,11 +69,13 @@ class MemoryStore:
         self._numbers: dict[str, int] = {}
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._to_sweep: list[str] = []
-        # Table rows as they were before changes that are not on disk yet: number, table, rows.
+        # Rows as they were before changes that are not on disk yet: change number, table, rows.
         self._unwritten: deque[tuple[int, str, dict[str, bytes | None]]] = deque()
         self._file: StateFile | None = None
         if file is not None:
-            self._file = StateFile(file, self._snapshot, undo=self._undo, kept=self._kept)
+            self._file = StateFile(
+                file, self._snapshot, on_failure=self._undo, on_written=self._on_written
+            )
         if self._file is not None and (saved := self._file.read()) is not None:
             self._restore(saved, str(file))
 
@@ -97,7 +99,7 @@ class MemoryStore:
     async def put(
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
     ) -> bool:
-        """Write a row if there is what is `expected`; whether it was so."""
+        """Write a row if the current value is `expected`; returns whether it was."""
         wanted = {} if isinstance(expected, AnyValue) else {key: expected}
         return not await self.put_many(table, {key: value}, expected=wanted)
 
@@ -108,30 +110,30 @@ class MemoryStore:
         *,
         expected: Mapping[str, bytes | None] | None = None,
     ) -> list[str]:
-        """Write all rows, or none: the keys whose rows are not as `expected`."""
+        """Write all rows, or none; returns the keys whose rows are not as `expected`."""
         held = self._tables.setdefault(table, {})
         wrong = [key for key, value in (expected or {}).items() if held.get(key) != value]
         if not wrong:
             before = {key: held.get(key) for key in rows}
             self._set(table, rows)
-            await self._written(table, before)
+            await self._wait_until_written(table, before)
         return wrong
 
     async def drop(self, table: str, key: str) -> bool:
-        """Remove a row; whether there was one."""
+        """Remove a row; returns whether there was one."""
         before = self._tables.get(table, {}).get(key)
         if before is None:
             return False
         self._set(table, {key: None})
-        await self._written(table, {key: before})
+        await self._wait_until_written(table, {key: before})
         return True
 
     async def version(self, name: str) -> int:
-        """A number that rises with every change of a table, or of what is on hold."""
+        """A number that grows with every change of a table, or of the holds of an account."""
         return self._versions.get(name, 0)
 
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
-        """Call `changed` in the running loop after a change; returns how to stop."""
+        """Call `changed` in the running loop after a change; returns a stop function."""
         loop = asyncio.get_running_loop()
 
         def soon() -> None:
@@ -149,7 +151,7 @@ class MemoryStore:
 
     def _changed(self, name: str) -> None:
         self._versions[name] = self._versions.get(name, 0) + 1
-        self._moved()
+        self._mark_changed()
         for soon in self._watchers.get(name, ()):
             soon()
 
@@ -163,53 +165,54 @@ class MemoryStore:
         ttl: float = 60.0,
         one_of: Sequence[Sequence[Grant]] = (),
     ) -> Admitted | Denied:
-        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
+        """Take all of `grants`, and the first of `one_of` that can be taken whole, or nothing."""
         check(holder, grants, one_of, ttl)
         now = self._now()
         until = now + ttl * 1000
-        taken = self._left(holder, grants, now)
+        taken = self._check(holder, grants, now)
         if isinstance(taken, Denied):
             return taken
         choice = -1
         every = tuple(grants)
-        refused: Denied | None = None
+        denied: Denied | None = None
         for number, choices in enumerate(one_of):
-            more = self._left(holder, choices, now)
+            more = self._check(holder, choices, now)
             if not isinstance(more, Denied):
                 choice, every = number, (*grants, *choices)
                 taken += more
                 break
-            refused = _sooner(refused, more)
-        if choice < 0 and refused is not None:
-            return refused
+            denied = _sooner(denied, more)
+        if choice < 0 and denied is not None:
+            return denied
         for grant in every:
             if not isinstance(grant, NotOnHold):
                 self._account(grant.account).take(holder, grant, now, until)
         self._sweep(now)
-        self._moved()
+        self._mark_changed()
         return Admitted(
             holder=holder, grants=every, left=tuple(taken), choice=choice, at=now / 1000
         )
 
-    def _left(self, holder: str, grants: Iterable[Grant], now: int) -> list[int | None] | Denied:
-        """What would remain of each, or the first that is lacking with the longest wait of all."""
+    def _check(self, holder: str, grants: Iterable[Grant], now: int) -> list[int | None] | Denied:
+        """What would remain of each grant, or the first one that is denied; its wait is the
+        longest of all denials."""
         left: list[int | None] = []
-        refused: Denied | None = None
+        denied: Denied | None = None
         for grant in grants:
             found = self._account(grant.account).left(holder, grant, now)
             if not isinstance(found, Shortage):
                 left.append(found)
-            elif refused is None:
-                refused = Denied(grant=grant, left=found.left, retry_after=found.retry_after)
+            elif denied is None:
+                denied = Denied(grant=grant, left=found.left, retry_after=found.retry_after)
             elif found.retry_after is not None:
-                wait = max(refused.retry_after or 0.0, found.retry_after)
-                refused = Denied(grant=refused.grant, left=refused.left, retry_after=wait)
-        return refused or left
+                wait = max(denied.retry_after or 0.0, found.retry_after)
+                denied = Denied(grant=denied.grant, left=denied.left, retry_after=wait)
+        return denied or left
 
     async def settle(
         self, admitted: Admitted, actual: Mapping[Grant, int] | None = None
     ) -> Settled:
-        """Give slots back, and correct counts and budgets to what was really used."""
+        """Free slots, and correct rate limits and budgets to what was really used."""
         now = self._now()
         actual = actual or {}
         holder = admitted.holder
@@ -236,11 +239,11 @@ class MemoryStore:
             done |= account.settle(holder, grant, used, now, assumed=assumed)
             if isinstance(grant, BudgetReservation):
                 spent[grant] = account.budgets[grant.name].spent
-        self._moved()
+        self._mark_changed()
         return Settled(first=done, spent=spent)
 
     async def renew(self, admitted: Admitted, ttl: float) -> bool:
-        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        """Extend slots and reservations to `ttl` seconds from now; False if one had expired."""
         now = self._now()
         until = now + ttl * 1000
         kept = [
@@ -250,10 +253,10 @@ class MemoryStore:
         return all(kept)
 
     async def charge(self, budget: BudgetReservation, *, once: str) -> int:
-        """Add `budget.amount` to what is spent, cap or not; returns the spending."""
+        """Add `budget.amount` to what is spent, regardless of the cap; returns the amount spent."""
         now = self._now()
         account = self._account(budget.account)
-        self._moved()
+        self._mark_changed()
         if account.first(f"charge {once}", now, IDEMPOTENCY_SECONDS):
             return account.charge(budget, now)
         return account.budgets[budget.name].spent if budget.name in account.budgets else 0
@@ -288,7 +291,7 @@ class MemoryStore:
     # holds
 
     async def hold(self, account: str, name: str, seconds: float, value: bytes = b"") -> bool:
-        """Put on hold, unless it is for longer already; whether it was done."""
+        """Set a hold, unless one that ends later exists; returns whether it was set."""
         until = self._now() + seconds * 1000
         held = self._account(account).held
         if name in held and held[name][0] >= until:
@@ -298,7 +301,7 @@ class MemoryStore:
         return True
 
     async def lift(self, account: str, name: str) -> bool:
-        """End a hold; whether there was one."""
+        """End a hold; returns whether there was one."""
         until, _ = self._account(account).held.pop(name, (0, b""))
         if until <= self._now():
             return False
@@ -306,7 +309,7 @@ class MemoryStore:
         return True
 
     async def holds(self, account: str) -> dict[str, Hold]:
-        """All that is on hold now."""
+        """All holds of an account, by name."""
         return self._account(account).holds(self._now())
 
     # counters
@@ -322,7 +325,7 @@ class MemoryStore:
         """Add to sums; returns the new ones."""
         now = self._now()
         found = self._account(account)
-        self._moved()
+        self._mark_changed()
         if found.sums_until <= now:
             found.sums = {}
         if not once or found.first(f"add {once}", now, IDEMPOTENCY_SECONDS):
@@ -334,7 +337,7 @@ class MemoryStore:
         return {name: found.sums.get(name, 0) for name in amounts}
 
     async def sums(self, account: str, names: Collection[str] | None = None) -> dict[str, int]:
-        """All sums, or those of `names`; what was never added to is missing."""
+        """All sums, or those of `names`; sums that were never added to are missing."""
         found = self._accounts.get(account)
         if found is None or found.sums_until <= self._now():
             return {}
@@ -346,12 +349,12 @@ class MemoryStore:
     async def append(
         self, log: str, record: bytes, *, maxlen: int | None = None, once: str = ""
     ) -> None:
-        """Add a record; `maxlen` are kept."""
+        """Append a record; the last `maxlen` are kept."""
         if once and not self._account(log).first(
             f"append {once}", self._now(), IDEMPOTENCY_SECONDS
         ):
             return
-        self._moved()
+        self._mark_changed()
         records = self._logs.setdefault(log, deque())
         number = self._numbers[log] = self._numbers.get(log, 0) + 1
         records.append((number, record))
@@ -361,7 +364,7 @@ class MemoryStore:
     async def read(
         self, log: str, after: str = "", limit: int = 100, *, newest: bool = False
     ) -> list[tuple[str, bytes]]:
-        """Records with their ids, after (or with `newest`: going back from) the id `after`."""
+        """Records with their ids, after (with `newest`: before) the id `after`."""
         records = self._logs.get(log)
         if not records:
             return []
@@ -375,10 +378,10 @@ class MemoryStore:
         found = (records[number - first] for number in numbers)
         return [(str(number), record) for number, record in found]
 
-    # the rest
+    # lifetime
 
     async def aclose(self) -> None:
-        """Write the file, if there is one. What was stored stays with the object."""
+        """Write the file, if there is one. The object keeps its state."""
         if self._file is not None:
             await self._file.aclose()
 
@@ -388,7 +391,7 @@ class MemoryStore:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
-    def _moved(self) -> None:
+    def _mark_changed(self) -> None:
         if self._file is not None:
             self._file.changed()
 
@@ -401,42 +404,49 @@ class MemoryStore:
                 held[key] = value
         self._changed(table)
 
-    async def _written(self, table: str, before: dict[str, bytes | None]) -> None:
-        """Have a change of a table on disk. Raises StoreUnavailableError; then it was undone."""
+    async def _wait_until_written(self, table: str, before: dict[str, bytes | None]) -> None:
+        """Wait until a change of a table is on disk.
+
+        Raises StoreUnavailableError if that fails; the change was undone then.
+        """
         if self._file is not None:
             self._unwritten.append((self._file.changes, table, before))
             await self._file.written()
 
-    def _kept(self, change: int) -> None:
+    def _on_written(self, change: int) -> None:
         """All changes up to this one are on disk."""
         while self._unwritten and self._unwritten[0][0] <= change:
             self._unwritten.popleft()
 
     def _undo(self) -> None:
-        """Writing failed: take back what nobody was promised yet, the last change first."""
+        """Writing failed: undo changes that were not confirmed yet, the last one first."""
         while self._unwritten:
             _, table, before = self._unwritten.pop()
             self._set(table, before)
 
     def _snapshot(self) -> bytes:
         logs = {
-            name: list(islice(records, max(len(records) - _RECORDS, 0), None))
+            name: list(islice(records, max(len(records) - _SAVED_RECORDS, 0), None))
             for name, records in self._logs.items()
         }
         saved = _Saved(_FORMAT, self._tables, self._versions, self._accounts, logs)
-        return packed(saved)
+        return encode_state(saved)
 
     def _restore(self, data: bytes, name: str) -> None:
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)
         except msgspec.DecodeError as error:
-            raise ConfigurationError(f"{name} is not the state of a store: {error}") from error
+            raise ConfigurationError(
+                f"{name} is not a state file of MemoryStore: {error}"
+            ) from error
         if saved.format != _FORMAT:
-            raise ConfigurationError(f"{name} was written by another version of this package.")
+            raise ConfigurationError(
+                f"{name} was written by an incompatible version of this package."
+            )
         self._tables, self._versions = saved.tables, saved.versions
         self._accounts = saved.accounts
         for account in self._accounts.values():
-            account.slots.clear()  # their holders ended with the process
+            account.slots.clear()  # their holders ended with the previous process
         self._logs = {log: deque(records) for log, records in saved.logs.items()}
         self._numbers = {log: records[-1][0] for log, records in saved.logs.items() if records}
 
@@ -450,7 +460,7 @@ class MemoryStore:
         return account
 
     def _sweep(self, now: int) -> None:
-        """Look one account over for what has expired: with all that expires another."""
+        """Remove what has expired in one account; each call takes the next account."""
         if not self._to_sweep:
             self._to_sweep = list(self._accounts)
             return
@@ -461,7 +471,7 @@ class MemoryStore:
 
 
 def _sooner(known: Denied | None, more: Denied) -> Denied:
-    """Of two refusals the one that ends first."""
+    """Of two denials the one that ends first."""
     if known is None or known.retry_after is None:
         return more
     return more if more.retry_after is not None and more.retry_after < known.retry_after else known

@@ -103,8 +103,9 @@ async def test_calls_go_on_while_the_store_is_away_and_what_was_found_out_is_tol
             resume(server)
             await until(lambda: is_so(second, free=Health.QUARANTINED))
             assert time.monotonic() - began < 60
-            await until(lambda: "the store is back" in caplog.text)
-        assert 1 <= caplog.text.count("pool v: the store is away") <= 2  # once for each process
+            await until(lambda: "the store is available again" in caplog.text)
+        # Once for each process:
+        assert 1 <= caplog.text.count("pool v: the store is unavailable") <= 2
         for lease in held:
             lease.release()
         await until(lambda: _can(second, key_id="limited"))
@@ -142,7 +143,7 @@ async def test_fail_closed_uses_no_key_whose_limits_can_not_be_checked(
         stop(server)
         with await pool.acquire() as lease:
             assert lease.key.id == "free"
-        with pytest.raises(NoKeyError, match="store is away") as caught:
+        with pytest.raises(NoKeyError, match="store is unavailable") as caught:
             await pool.acquire(key_id="limited")
         assert caught.value.exists
         assert caught.value.retry_after
@@ -163,7 +164,7 @@ async def test_a_process_that_starts_while_the_store_is_away_has_the_keys_given_
     start = time.monotonic()
     with await pool.acquire() as lease:
         assert lease.key.id == "free"
-    with pytest.raises(NoKeyError, match="store is away") as caught:
+    with pytest.raises(NoKeyError, match="store is unavailable") as caught:
         await empty.acquire()
     assert caught.value.exists
     assert time.monotonic() - start < 2 * 2 + SLACK

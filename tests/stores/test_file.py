@@ -207,7 +207,7 @@ async def test_who_watches_a_table_is_told_that_a_change_was_taken_back(file: Pa
 async def test_what_traffic_changed_is_written_as_soon_as_the_disk_has_room(
     file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores_file, "_LATER", 0.02)
+    monkeypatch.setattr(stores_file, "_WRITE_DELAY", 0.02)
     store = MemoryStore(file=file)
     await store.put("t", "k", b"1")
     blocked(file)

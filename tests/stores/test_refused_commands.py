@@ -248,4 +248,4 @@ async def test_a_server_that_is_away_at_the_start_is_said_and_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with RedisStore("redis://127.0.0.1:1/0", timeout=1):
-        assert "the store is away" in caplog.text
+        assert "the store is unavailable" in caplog.text

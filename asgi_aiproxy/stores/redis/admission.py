@@ -36,7 +36,7 @@ class Admissions:
         ttl: float,
         one_of: Sequence[Sequence[Grant]],
     ) -> Admitted | Denied:
-        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
+        """Take all of `grants`, and the first of `one_of` that can be taken whole, or nothing."""
         every = [*grants, *(grant for choice in one_of for grant in choice)]
         keys: list[str] = []
         arguments: list[Argument] = [holder, milliseconds(ttl), len(grants)]
@@ -79,7 +79,7 @@ class Admissions:
                 arguments += ("clear", name)
 
     async def settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> Settled:
-        """Give slots back, and correct counts and budgets to what was really used."""
+        """Free slots, and correct rate limits and budgets to what was really used."""
         keys: list[str] = []
         holder = admitted.holder
         arguments: list[Argument] = [holder, int(admitted.sure), round(admitted.at * 1000)]
@@ -108,7 +108,7 @@ class Admissions:
         return Settled(first=bool(done), spent=dict(zip(budgets, spent, strict=True)))
 
     async def renew(self, admitted: Admitted, ttl: float) -> bool:
-        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        """Extend slots and reservations to `ttl` seconds from now; False if one had expired."""
         keys: list[str] = []
         arguments: list[Argument] = [admitted.holder, milliseconds(ttl)]
         for grant in admitted.grants:
@@ -120,7 +120,7 @@ class Admissions:
         return bool(await self._link.run(self._tag(admitted.grants), RENEW, keys, *arguments))
 
     async def charge(self, budget: BudgetReservation, once: str) -> int:
-        """Add to what is spent, once."""
+        """Add to what is spent, once; returns the amount spent."""
         keys = [*self._names.of(budget), self._names.once(budget.account, "charge", once)]
         spent: int = await self._link.run(
             self._tag([budget]), CHARGE, keys, budget.amount, _kept(budget)
@@ -163,7 +163,7 @@ class ClusterAdmissions(Admissions):
         ttl: float,
         one_of: Sequence[Sequence[Grant]],
     ) -> Admitted | Denied:
-        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
+        """Take all of `grants`, and the first of `one_of` that can be taken whole, or nothing."""
         where = {grant.account for choice in one_of for grant in choice}
         if len(where) <= 1:
             return await self._admit(holder, grants, ttl, one_of)
@@ -228,7 +228,7 @@ class ClusterAdmissions(Admissions):
         )
 
     async def settle(self, admitted: Admitted, actual: Mapping[Grant, int]) -> Settled:
-        """Give slots back, and correct counts and budgets to what was really used."""
+        """Free slots, and correct rate limits and budgets to what was really used."""
         results = await asyncio.gather(
             *(super(ClusterAdmissions, self).settle(part, actual) for part in _parts(admitted))
         )
@@ -236,7 +236,7 @@ class ClusterAdmissions(Admissions):
         return Settled(first=any(result.first for result in results), spent=spent)
 
     async def renew(self, admitted: Admitted, ttl: float) -> bool:
-        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        """Extend slots and reservations to `ttl` seconds from now; False if one had expired."""
         results = await asyncio.gather(
             *(super(ClusterAdmissions, self).renew(part, ttl) for part in _parts(admitted))
         )

@@ -124,7 +124,7 @@ class RedisStore:
     async def put(
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
     ) -> bool:
-        """Write a row if there is what is `expected` (None: no such row); whether it was so."""
+        """Write a row if the current value is `expected` (None: no row); returns whether it was."""
         wanted = {} if isinstance(expected, AnyValue) else {key: expected}
         return not await self.put_many(table, {key: value}, expected=wanted)
 
@@ -136,7 +136,7 @@ class RedisStore:
         *,
         expected: Mapping[str, bytes | None] | None = None,
     ) -> list[str]:
-        """Write all rows, or none: the keys whose rows are not as `expected`."""
+        """Write all rows, or none; returns the keys whose rows are not as `expected`."""
         expected = expected or {}
         arguments: list[Argument] = [len(expected)]
         for key, value in (*expected.items(), *rows.items()):
@@ -149,7 +149,7 @@ class RedisStore:
 
     @_parses
     async def drop(self, table: str, key: str) -> bool:
-        """Remove a row; whether there was one."""
+        """Remove a row; returns whether there was one."""
         names = self._names
         done = await self._link.run(names.tag(table), DROP, self._table(table), key)
         self._watch.poll_now()
@@ -157,7 +157,7 @@ class RedisStore:
 
     @_parses
     async def version(self, name: str) -> int:
-        """A number that rises with every change of a table, or of what is on hold."""
+        """A number that grows with every change of a table, or of the holds of an account."""
         names = self._names
         return int(await self._link.call(names.tag(name), "GET", names.key(name, "v")) or 0)
 
@@ -184,7 +184,7 @@ class RedisStore:
         ttl: float = 60.0,
         one_of: Sequence[Sequence[Grant]] = (),
     ) -> Admitted | Denied:
-        """Take all of `grants`, and the first of `one_of` that can be had whole, or nothing."""
+        """Take all of `grants`, and the first of `one_of` that can be taken whole, or nothing."""
         check(holder, grants, one_of, ttl)
         return await self._admissions.admit(holder, grants, ttl, one_of)
 
@@ -192,17 +192,17 @@ class RedisStore:
     async def settle(
         self, admitted: Admitted, actual: Mapping[Grant, int] | None = None
     ) -> Settled:
-        """Give slots back, and correct counts and budgets to what was really used."""
+        """Free slots, and correct rate limits and budgets to what was really used."""
         return await self._admissions.settle(admitted, actual or {})
 
     @_parses
     async def renew(self, admitted: Admitted, ttl: float) -> bool:
-        """Keep slots and reservations for `ttl` seconds from now; False if one had expired."""
+        """Extend slots and reservations to `ttl` seconds from now; False if one had expired."""
         return await self._admissions.renew(admitted, ttl)
 
     @_parses
     async def charge(self, budget: BudgetReservation, *, once: str) -> int:
-        """Add `budget.amount` to what is spent, cap or not; returns the spending."""
+        """Add `budget.amount` to what is spent, regardless of the cap; returns the amount spent."""
         return await self._admissions.charge(budget, once)
 
     @_parses
@@ -214,7 +214,7 @@ class RedisStore:
 
     @_parses
     async def hold(self, account: str, name: str, seconds: float, value: bytes = b"") -> bool:
-        """Put on hold, unless it is for longer already; whether it was done."""
+        """Set a hold, unless one that ends later exists; returns whether it was set."""
         names = self._names
         keys = [names.key(account, "h"), names.key(account, "v")]
         tag = names.tag(account)
@@ -224,7 +224,7 @@ class RedisStore:
 
     @_parses
     async def lift(self, account: str, name: str) -> bool:
-        """End a hold; whether there was one."""
+        """End a hold; returns whether there was one."""
         names = self._names
         keys = [names.key(account, "h"), names.key(account, "v")]
         done = await self._link.run(names.tag(account), LIFT, keys, name)
@@ -233,7 +233,7 @@ class RedisStore:
 
     @_parses
     async def holds(self, account: str) -> dict[str, Hold]:
-        """All that is on hold now."""
+        """All holds of an account, by name."""
         names = self._names
         tag = names.tag(account)
         flat = await self._link.run(tag, HOLDS, [names.key(account, "h")])
@@ -266,7 +266,7 @@ class RedisStore:
 
     @_parses
     async def sums(self, account: str, names: Collection[str] | None = None) -> dict[str, int]:
-        """All sums, or those of `names`; what was never added to is missing."""
+        """All sums, or those of `names`; sums that were never added to are missing."""
         key, tag = self._names.key(account, "n"), self._names.tag(account)
         if names is None:
             found = _pairs(await (await self._large(tag)).call(tag, "HGETALL", key))
@@ -284,7 +284,7 @@ class RedisStore:
     async def append(
         self, log: str, record: bytes, *, maxlen: int | None = None, once: str = ""
     ) -> None:
-        """Add a record; about `maxlen` are kept."""
+        """Append a record; about the last `maxlen` are kept."""
         names = self._names
         keys = [names.key(log, "l")]
         if once:
@@ -295,7 +295,7 @@ class RedisStore:
     async def read(
         self, log: str, after: str = "", limit: int = 100, *, newest: bool = False
     ) -> list[tuple[str, bytes]]:
-        """Records with their ids, after (or with `newest`: going back from) the id `after`."""
+        """Records with their ids, after (with `newest`: before) the id `after`."""
         key, tag = self._names.key(log, "l"), self._names.tag(log)
         start = f"({after}" if after else ("+" if newest else "-")
         command = ("XREVRANGE", key, start, "-") if newest else ("XRANGE", key, start, "+")
@@ -317,7 +317,7 @@ class RedisStore:
             for warning in await survey(self._link, self._shown, tag, key):
                 logger.warning(warning)
         except StoreUnavailableError as error:
-            logger.warning("%s: the store is away: %s", self._shown, error)
+            logger.warning("%s: the store is unavailable: %s", self._shown, error)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
