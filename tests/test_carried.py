@@ -42,4 +42,4 @@ def test_every_member_is_carried_or_reported_or_refused(
 def test_a_plain_request_is_carried_whole(target: str, provider: Any, model: str) -> None:
     draft = write(provider, model, {})
     assert draft.ignored == ()
-    assert provider.native >= {CHAT.name} or draft.body
+    assert provider.native_operations >= {CHAT.name} or draft.body

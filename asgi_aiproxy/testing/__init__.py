@@ -6,7 +6,7 @@
     mock.script(Fault.rate_limited("seconds"), Answer("Second time lucky."))
     async with serve(mock) as url:
         ...  # point the code under test at `url`
-    assert [seen.path for seen in mock.seen] == ["/v1/chat/completions"] * 2
+    assert [request.path for request in mock.requests] == ["/v1/chat/completions"] * 2
 """
 
 from __future__ import annotations
