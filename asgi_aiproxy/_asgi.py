@@ -1,4 +1,4 @@
-"""ASGI shared by all apps: paths below a mount, bodies, lifespan, plain answers."""
+"""ASGI helpers of all apps: paths below a mount, request bodies, lifespan, whole responses."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 def local_path(scope: Scope) -> str | None:
-    """The path below the mount, percent-encoded as it came; None if it is not below the mount.
+    """Return the path below the mount, percent-encoded as received; None if it is not below it.
 
-    Hosts differ: most leave the whole path and put the mount into `root_path`, behind a prefix of
-    their own that the path may lack; Litestar cuts the mount off and adds a slash at the end;
-    some match mounts without a segment boundary. What they have in common is that the mount is a
-    whole-segment suffix of `root_path`.
+    Hosts differ: most leave the whole path and append the mount to `root_path`, after a prefix of
+    their own that the path may lack; Litestar removes the mount and adds a trailing slash; some
+    match mounts without a segment boundary. In all of them the mount is a suffix of `root_path` of
+    whole segments.
     """
-    rest = _relative_to_root(scope["path"], scope.get("root_path", ""))
-    if not rest.startswith("/"):
+    path = _relative_to_root(scope["path"], scope.get("root_path", ""))
+    if not path.startswith("/"):
         return None
     raw = scope.get("raw_path")
     if raw is None:
-        return quote(rest, safe=_SAFE)
-    sent = raw.decode("latin-1").partition("?")[0]
-    if rest != "/" and rest.endswith("/") and not unquote(sent).endswith("/"):
-        rest = rest[:-1]  # Litestar's
-    return _tail(sent, rest)
+        return quote(path, safe=_PATH_CHARACTERS)
+    raw_path = raw.decode("latin-1").partition("?")[0]
+    if path != "/" and path.endswith("/") and not unquote(raw_path).endswith("/"):
+        path = path[:-1]  # added by Litestar
+    return _encoded_suffix(raw_path, path)
 
 
-_SAFE = "/:@!$&'()*+,;=~"  # what may stand in a path as it is
+_PATH_CHARACTERS = "/:@!$&'()*+,;=~"  # not percent-encoded in paths
 
 
 def _relative_to_root(path: str, root: str) -> str:
-    """The path without the longest end of `root` that it begins with."""
+    """Return the path without the longest suffix of `root` that it begins with."""
     while root:
         prefix = root if root.startswith("/") else "/" + root
         if path == prefix or path.startswith(prefix + "/"):
@@ -56,21 +56,21 @@ def _relative_to_root(path: str, root: str) -> str:
     return path or "/"
 
 
-def _tail(sent: str, rest: str) -> str:
-    """The end of the path as it was sent that decodes to `rest`."""
-    if "%" not in sent and sent.endswith(rest):
-        return rest
-    at, missing = len(sent), len(rest)
-    while missing > 0 and (slash := sent.rfind("/", 0, at)) >= 0:
-        missing -= 1 + len(unquote(sent[slash + 1 : at]))
-        at = slash
-    if missing == 0 and unquote(sent[at:]) == rest:
-        return sent[at:]
-    return quote(rest, safe=_SAFE)  # the host has rewritten the path
+def _encoded_suffix(raw_path: str, path: str) -> str:
+    """Return the suffix of the percent-encoded `raw_path` that decodes to `path`."""
+    if "%" not in raw_path and raw_path.endswith(path):
+        return path
+    start, missing = len(raw_path), len(path)
+    while missing > 0 and (slash := raw_path.rfind("/", 0, start)) >= 0:
+        missing -= 1 + len(unquote(raw_path[slash + 1 : start]))
+        start = slash
+    if missing == 0 and unquote(raw_path[start:]) == path:
+        return raw_path[start:]
+    return quote(path, safe=_PATH_CHARACTERS)  # the host has rewritten the path
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The value of a request header, see `combined`; `name` in lower case."""
+    """Return the value of a request header (`name` in lower case), see `combine_values`."""
     found: str | None = None
     for key, value in scope["headers"]:
         if key == name:
@@ -80,7 +80,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 def headers(scope: Scope, names: Mapping[bytes, str]) -> dict[str, str]:
-    """Those of the request headers that have one of `names`, by its text; see `combined`."""
+    """Return the request headers in `names` by the text for their name; see `combine_values`."""
     found: dict[str, str] = {}
     for key, value in scope["headers"]:
         if key in names:
@@ -90,33 +90,33 @@ def headers(scope: Scope, names: Mapping[bytes, str]) -> dict[str, str]:
 
 
 def content_length(scope: Scope) -> int | None:
-    """How long the client says its body is."""
-    said = header(scope, b"content-length")
-    return int(said) if said is not None and said.isdecimal() and len(said) < 20 else None
+    """Return the request's content length in bytes; None if it is missing or invalid."""
+    value = header(scope, b"content-length")
+    return int(value) if value is not None and value.isdecimal() and len(value) < 20 else None
 
 
 async def next_piece(receive: Receive, seconds: float | None) -> Message:
-    """The next message of a request's body.
+    """Return the next message of a request body.
 
-    Raises ClientGoneError, and APIError (408) if nothing comes for so many seconds.
+    Raises ClientGoneError, and APIError (408) if none arrives within `seconds`.
     """
     if seconds is None:
         message = await receive()
     else:
-        with Deadline(seconds, _SLOW.format(seconds), ErrorKind.INVALID, 408):
+        with Deadline(seconds, _BODY_TIMEOUT_MESSAGE.format(seconds), ErrorKind.INVALID, 408):
             message = await receive()
     if message["type"] == "http.disconnect":
-        raise ClientGoneError("The client left while it sent its request.")
+        raise ClientGoneError("The client disconnected while it sent its request.")
     return message
 
 
-_SLOW = "Nothing of the request's body has come for {:g} seconds."
+_BODY_TIMEOUT_MESSAGE = "No part of the request body arrived for {:g} seconds."
 
 
 def closes(scope: Scope, error: APIError) -> bool:
-    """Whether a connection is of no use after an error: the rest of a body may still come on it.
+    """Whether the connection must be closed after an error, as part of a body may still arrive.
 
-    (HTTP/2 has no such header.)
+    False for HTTP/2 and HTTP/3, which have no `connection` header.
     """
     return error.status == 408 and not scope.get("http_version", "1.1").startswith(("2", "3"))
 
@@ -124,10 +124,10 @@ def closes(scope: Scope, error: APIError) -> bool:
 async def read_body(
     scope: Scope, receive: Receive, limit: int, seconds: float | None = 60.0
 ) -> bytes:
-    """The whole request body.
+    """Return the whole request body.
 
-    Raises APIError above `limit` bytes (413), or if nothing comes for so many seconds (408), and
-    ClientGoneError.
+    Raises ClientGoneError, and APIError above `limit` bytes (413) or if no part of it arrives
+    within `seconds` (408).
     """
     length = content_length(scope)
     if length is not None and length > limit:
@@ -146,21 +146,21 @@ async def read_body(
     return b"".join(pieces)
 
 
-_LARGE = 256 * 1024
+_MAX_BYTES_ON_LOOP = 256 * 1024
 
 
 async def off_loop(size: int, work: Callable[[_In], _Out], given: _In) -> _Out:
-    """Do some work on `size` bytes: what takes long does not hold up the event loop."""
-    return work(given) if size <= _LARGE else await asyncio.to_thread(work, given)
+    """Call `work(given)`, in a thread if it works on so many bytes that it would block the loop."""
+    return work(given) if size <= _MAX_BYTES_ON_LOOP else await asyncio.to_thread(work, given)
 
 
 def too_large(limit: int) -> APIError:
-    """The body is too large."""
+    """Return the error for a request body of more than `limit` bytes."""
     return APIError(ErrorKind.TOO_LARGE, f"The request body is larger than {limit} bytes.")
 
 
 def error_headers(error: APIError) -> RawHeaders:
-    """What the headers of an answer tell of an error."""
+    """Return the response headers for an error."""
     headers: RawHeaders = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
@@ -184,16 +184,16 @@ async def send_response(
     *,
     head: bool = False,
 ) -> None:
-    """Send a whole answer, of which `head` leaves the body out.
+    """Send a whole response; with `head` without its body.
 
-    Raises ClientGoneError if nobody is there to take it.
+    Raises ClientGoneError if the client has disconnected.
     """
     start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
     try:
         await send({"type": "http.response.start", "status": status, "headers": start})
         await send({"type": "http.response.body", "body": b"" if head else body})
     except OSError as error:
-        raise ClientGoneError("The client left.") from error
+        raise ClientGoneError("The client disconnected.") from error
 
 
 async def serve_lifespan(
@@ -210,7 +210,7 @@ async def serve_lifespan(
         await send({"type": "lifespan.startup.complete"})
         while (await receive())["type"] != "lifespan.shutdown":
             pass
-    except BaseException:  # the server is going without a word
+    except BaseException:  # the server stops without `lifespan.shutdown`
         await app.__aexit__(None, None, None)
         raise
     try:
@@ -230,18 +230,18 @@ async def refuse_websocket(
     headers: RawHeaders,
     media_type: bytes = b"application/json",
 ) -> None:
-    """Refuse the handshake of a WebSocket with a whole answer, see `deny_websocket`."""
+    """Refuse a WebSocket handshake with an HTTP response, see `deny_websocket`."""
     await receive()  # websocket.connect
     try:
         await deny_websocket(scope, send, status, body, [(b"content-type", media_type), *headers])
-    except (OSError, RuntimeError):  # the client left, which some servers tell in this way
+    except (OSError, RuntimeError):  # the client has disconnected
         pass
 
 
 async def deny_websocket(
     scope: Scope, send: Send, status: int, body: bytes, headers: RawHeaders
 ) -> None:
-    """Answer a handshake that has come: as it should be where the server can, else with its 403.
+    """Answer a received handshake with an HTTP response, or 403 if the server cannot send one.
 
     https://asgi.readthedocs.io/en/latest/extensions.html#websocket-denial-response
     """
@@ -250,12 +250,12 @@ async def deny_websocket(
         return
     headers = [*headers, (b"content-length", b"%d" % len(body))]
     if status == 426 and scope.get("http_version", "1.1").startswith("1"):
-        # RFC 9110, 15.5.22 and 7.8: what to change to, and that this is about one connection.
+        # RFC 9110, 15.5.22 and 7.8: the protocol to use, and that this is a hop-by-hop header.
         headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade, close")]
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 
 
 def no_websocket() -> APIError:
-    """The answer to a WebSocket where only HTTP is spoken: clients that know both go over to it."""
+    """Return the error for a WebSocket where only HTTP is served; some clients then use HTTP."""
     return APIError(ErrorKind.INVALID, "There are no WebSockets here: use HTTP.", status=426)

@@ -1,22 +1,22 @@
-"""Headers as requests and answers, shim and proxy read them alike."""
+"""Header values, parsed in the same way for requests and responses, shims and the proxy."""
 
 from __future__ import annotations
 
 
 def combine_values(before: str, value: str) -> str:
-    """The value of a header that is repeated: what it had before, and one more.
+    """Return the value of a repeated header: the values before, and one more.
 
-    The values in their order with commas between them (RFC 9110, 5.3), and one that is repeated
-    itself only once. So a header that may have one value only, and is sent with two, has a value
-    that is not valid: never the first to one reader and the last to another.
+    Values are joined with commas, in their order (RFC 9110, 5.3), and equal ones are listed once.
+    So a header that may have one value, but is sent with two, has an invalid value, instead of the
+    first for one parser and the last for another.
     """
     return before if value in (before, *before.split(", ")) else f"{before}, {value}"
 
 
 def content_codings(value: str) -> list[str]:
-    """The codings that a `content-encoding` names, in lower case, without those that do nothing.
+    """Return the codings of a `content-encoding` value in lower case, without `identity`.
 
     https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1
     """
-    named = [coding.strip(" \t").lower() for coding in value.split(",")]
-    return [coding for coding in named if coding not in ("", "identity")]
+    codings = [coding.strip(" \t").lower() for coding in value.split(",")]
+    return [coding for coding in codings if coding not in ("", "identity")]

@@ -1,4 +1,4 @@
-"""JSON in one place: msgspec, with the standard library where the input is legal but unusual."""
+"""JSON: msgspec, with the standard library as fallback for input that is legal but unusual."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Raw = msgspec.Raw
 
 
 class NotJSONError(ValueError):
-    """The bytes are not JSON; the message says why in words for the sender."""
+    """The bytes are not JSON; the message says why, for the sender."""
 
 
 encode = msgspec.json.Encoder().encode  # without the fallback for lone surrogates
@@ -23,10 +23,9 @@ _decode = msgspec.json.Decoder().decode
 
 
 def loads(data: bytes | str) -> Any:
-    """Decode any JSON value.
+    """Decode any JSON value. Raises NotJSONError.
 
-    Lone surrogates and NaN, which msgspec refuses but models send, are accepted.
-    Raises NotJSONError.
+    Lone surrogates and NaN, which msgspec rejects but models send, are accepted.
     """
     try:
         return _decode(data)
@@ -35,7 +34,7 @@ def loads(data: bytes | str) -> Any:
 
 
 def typed(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
-    """Decode `data` as a type; raises NotJSONError, or msgspec.ValidationError if it is another."""
+    """Decode `data` as a type. Raises NotJSONError, or msgspec.ValidationError for another type."""
     try:
         return decoder.decode(data)
     except (ValueError, RecursionError) as error:
@@ -53,7 +52,7 @@ def typed(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
 
 
 def dumps(value: Any) -> bytes:
-    """Encode a value compactly; lone surrogates leave as escapes."""
+    """Encode a value compactly; lone surrogates become escapes."""
     try:
         return encode(value)
     except UnicodeEncodeError:
@@ -70,17 +69,17 @@ def quote(text: str) -> bytes:
 
 
 def quote_each(texts: list[str], before: bytes, after: bytes) -> bytes:
-    """Encode each text as a JSON string, with something before and after it."""
+    """Encode each text as a JSON string between `before` and `after`, and join them."""
     try:
         lines = _encode_lines(texts)
     except UnicodeEncodeError:
         return b"".join([before + quote(text) + after for text in texts])
-    # A line end within a text is an escape by now.
+    # Line breaks within a text are escapes at this point.
     return before + (after + before).join(lines[:-1].split(b"\n")) + after if texts else b""
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for NaN and infinity, as msgspec writes them."""
+    """Return the value with None for NaN and infinity, as msgspec encodes them."""
     match value:
         case dict():
             return {key: _finite(member) for key, member in value.items()}
@@ -92,7 +91,7 @@ def _finite(value: Any) -> Any:
 
 
 def _unicode(value: Any) -> Any:
-    """The same with a question mark for each lone surrogate."""
+    """Return the value with a question mark for each lone surrogate."""
     match value:
         case str():
             return value.encode("utf-8", "replace").decode()

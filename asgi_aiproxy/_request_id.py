@@ -1,8 +1,8 @@
-"""The id by which an exchange is known in its answer, in errors, logs and records.
+"""The request id: the same in the response, in errors, in log lines and in the usage record.
 
-It is the caller's `x-request-id`, if that is a word of harmless characters, else a new one. Whoever
-sees a scope first (a middleware or an app of this package) decides, and leaves it there for those
-behind. Records have an `id` of their own besides: what callers choose is not unique.
+It is the caller's `x-request-id` if that has at most 128 letters, digits and `._:@=+/-`, and a new
+one otherwise. The first app or middleware of this package that handles a scope sets it there for
+the inner ones. Usage records also have an `id` of their own, because callers' ids are not unique.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from random import getrandbits
 from asgi_aiproxy._asgi import RawHeaders, Scope, header
 
 HEADER = b"aiproxy-request-id"
-FORWARDED = b"x-request-id"  # what applications behind a proxy read
+FORWARDED = b"x-request-id"  # the request header, also for applications behind the proxy
 _SCOPE_KEY = "asgi_aiproxy.request_id"
-_FIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+/-]{0,127}")
+_VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+/-]{0,127}")
 
 
 def request_id(scope: Scope) -> str:
-    """The id of the request that a scope is about."""
-    known: str | None = scope.get(_SCOPE_KEY)
-    if known is None:
-        said = header(scope, FORWARDED)
-        fit = said is not None and _FIT.fullmatch(said) is not None
-        known = said if said is not None and fit else f"{getrandbits(128):032x}"
-        scope[_SCOPE_KEY] = known
-    return known
+    """Return the request id of a scope, and set it there."""
+    id: str | None = scope.get(_SCOPE_KEY)
+    if id is None:
+        id = header(scope, FORWARDED)
+        if id is None or _VALID_ID.fullmatch(id) is None:
+            id = f"{getrandbits(128):032x}"
+        scope[_SCOPE_KEY] = id
+    return id
 
 
 def named(id: str) -> tuple[bytes, bytes]:
-    """The header of an answer that tells the id."""
+    """Return the response header with the request id."""
     return HEADER, id.encode("latin-1")
 
 
 def with_id(headers: RawHeaders, id: str) -> RawHeaders:
-    """Headers of an answer that tell this id, and no other one's."""
+    """Return response headers with this request id, in place of any other."""
     return [*(pair for pair in headers if pair[0].lower() != HEADER), named(id)]

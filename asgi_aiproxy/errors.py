@@ -1,8 +1,8 @@
-"""The exception tree.
+"""The exceptions of the package.
 
 AIProxyError
-├── ConfigurationError   raised while building; a plain sentence for the developer
-└── APIError             anything that ends a call; its kind decides status and fall-back
+├── ConfigurationError   raised while an app is built; the message is for the developer
+└── APIError             ends a request; its kind decides the status and the fallback
 
 An `APIError` never holds a secret. Each dialect turns one into its own error body and back.
 """
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class ErrorKind(StrEnum):
-    """What went wrong, in the few words that decide what happens next."""
+    """The kind of an error: decides the HTTP status and whether to try another key or target."""
 
     INVALID = "invalid"
     UNAUTHORIZED = "unauthorized"
@@ -54,35 +54,41 @@ RETRYABLE = frozenset(
 
 
 class RefusalScope(StrEnum):
-    """What a provider's refusal is about: it decides who is asked next, and which key cools down.
+    """What a provider's error is about: decides what is tried next, and which key cools down.
 
-    `UNCLEAR` is a 400 that names no member of the request: some vendors answer so when an account
-    has no credit. It may cost one more attempt elsewhere, and says nothing about a key.
+    `UNCLEAR` is a 400 that names no member of the request: some vendors send it when an account
+    has no credit. One more attempt is made elsewhere, and no key cools down.
     """
 
-    REQUEST = "request"  # everybody would refuse it
+    REQUEST = "request"  # every provider would refuse it
     UNCLEAR = "unclear"
-    MODEL = "model"  # this key, for this model
+    MODEL = "model"  # this model, for this key
     KEY = "key"
-    ACCOUNT = "account"  # the key, and others of its account
+    ACCOUNT = "account"  # all keys of the account
     VENDOR = "vendor"
 
 
 class AIProxyError(Exception):
-    """Base class of everything this package raises on purpose."""
+    """Base class of the exceptions of this package."""
 
 
 class ConfigurationError(AIProxyError):
-    """The pieces do not fit together; the message says what to change."""
+    """An invalid argument or combination of arguments; the message says what to change."""
 
 
 class APIError(AIProxyError):
-    """A call that ended badly.
+    """An error that ends a request.
 
-    `status` is the HTTP status for the client, by default the one of its kind. `param` names the
-    offending request field, `code` is a machine-readable word, `retry_after` is in seconds, and
-    `upstream_status` is what the provider answered, if it did. `words` are all machine-readable
-    words of a provider's error, the most specific first.
+    Arguments:
+
+    - `kind`: decides the status and whether another key or target is tried.
+    - `message`: for the client; must not hold a secret.
+    - `status`: the HTTP status for the client, if it is not that of the kind.
+    - `param`: the request field at fault.
+    - `code`: a machine-readable code.
+    - `retry_after`: seconds to wait before the next request.
+    - `upstream_status`: the status of the provider's response.
+    - `words`: all machine-readable codes of the provider's error, the most specific first.
     """
 
     def __init__(
@@ -106,11 +112,11 @@ class APIError(AIProxyError):
         self.retry_after = retry_after
         self.upstream_status = upstream_status
         self.words = words
-        self.about: RefusalScope | None = None  # of a provider's refusal, once it is classified
-        # The provider's own error body, where the client speaks the same dialect.
+        self.about: RefusalScope | None = None  # of a provider's error, once it is classified
+        # The provider's own error body, if the client speaks the same dialect.
         self.body: bytes | None = None
-        self.request_id = ""  # of the exchange that it ends, for the client to quote
-        # The provider that failed, and the methods that a path takes, where that is known.
+        self.request_id = ""  # of the request that it ends
+        # The name of the provider that failed, and the methods allowed for the path (405).
         self.provider = ""
         self.allow: tuple[str, ...] = ()
 
@@ -122,33 +128,34 @@ class APIError(AIProxyError):
 
     @property
     def retryable(self) -> bool:
-        """Whether another key or target might do better."""
+        """Whether another key or target may succeed."""
         return self.kind in RETRYABLE
 
 
 def require_int_at_least(least: int = 1, **limits: object) -> None:
-    """Raise ConfigurationError naming a limit that is no whole number, or below `least`."""
+    """Raise ConfigurationError if one of `limits` is not an integer, or less than `least`."""
     for name, limit in limits.items():
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < least:
-            raise ConfigurationError(f"{name} is a whole number from {least} on, not {limit!r}.")
+            raise ConfigurationError(f"{name} must be an integer >= {least}, got {limit!r}.")
 
 
 def internal_error(id: str = "") -> APIError:
-    """A bug of ours; what exactly is for the log."""
+    """Return the error for an unexpected exception, whose details are only logged."""
     error = APIError(ErrorKind.INTERNAL, "Something went wrong within the gateway.")
     error.request_id = id
     return error
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> APIError:
-    """The caller's request is at fault; `param` names the field."""
+    """Return the error for an invalid request; `param` is the field at fault."""
     return APIError(ErrorKind.INVALID, message, param=param, code=code)
 
 
 def error_kind_for_status(status: int) -> ErrorKind:
-    """Classify an upstream's HTTP status, seen from a client whose own request may be fine.
+    """Return the kind of error for the HTTP status of a provider's response.
 
-    401 and 403 concern our key, not the client's token. Other 4xx statuses are about the request.
+    401 and 403 are about the gateway's key, not the client's token. Other 4xx statuses are about
+    the request.
     """
     if status in (401, 402, 403, 407):
         return ErrorKind.KEY_REJECTED

@@ -1,4 +1,4 @@
-"""Ranges of addresses that a caller may come from."""
+"""IP address ranges that a caller may connect from."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from asgi_aiproxy.errors import ConfigurationError
 
 
 def check_networks(networks: Iterable[str]) -> None:
-    """Raise ConfigurationError for what is no address and no range such as `10.0.0.0/8`."""
+    """Raise ConfigurationError unless each is an address, or a range such as `10.0.0.0/8`."""
     for network in networks:
         try:
             ip_network(network, strict=False)
         except ValueError as error:
-            raise ConfigurationError(f"Not a range of addresses: {network!r}.") from error
+            raise ConfigurationError(f"Invalid IP address range: {network!r}.") from error
 
 
 @lru_cache(maxsize=1024)
@@ -24,16 +24,16 @@ def _parsed(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def in_networks(networks: tuple[str, ...], address: str | None) -> bool:
-    """Whether an address lies in one of the ranges; one that is not known lies in none.
+    """Return whether an address is in one of the ranges; False if it is unknown (None).
 
-    An IPv4 address that comes in IPv6's clothes (`::ffff:10.0.0.1`) is one.
+    IPv4-mapped IPv6 addresses (`::ffff:10.0.0.1`) are treated as IPv4 addresses.
     """
     if address is None:
         return False
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
-        return False  # a Unix socket, or a name
+        return False  # a Unix socket, or a host name
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
     return any(found in network for network in _parsed(networks))

@@ -1,4 +1,4 @@
-"""What `serve` writes to its log: lines with their time, or JSON objects, one a line."""
+"""The log format of `serve`: text lines with their time, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `logger`, `message`, for records of usage all of
-    their members as `usage`, and the traceback of an exception as `exception`."""
+    """Formats one JSON object per line.
+
+    Its members are `time`, `level`, `logger` and `message`, for usage records all of their fields
+    as `usage`, and the traceback of an exception as `exception`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line without its line break."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -32,12 +35,14 @@ class JSONFormatter(logging.Formatter):
             line["usage"] = msgspec.to_builtins(usage)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)  # in ASCII: what callers and vendors write may be anything
+        return json.dumps(line)  # in ASCII: callers and vendors may have written anything
 
 
 def configure(*, format: LogFormat = "text", level: LogLevel = "info") -> None:
-    """Have the root logger write to standard error in this format. For processes of one's own: a
-    host keeps the logging that it has."""
+    """Let the root logger write to standard error in this format.
+
+    Only for `serve`: within a host application the host configures logging.
+    """
     handler = logging.StreamHandler()
     plain = logging.Formatter(_TEXT)
     handler.setFormatter(JSONFormatter() if format == "json" else plain)

@@ -1,4 +1,4 @@
-"""Who calls, and how much of it."""
+"""The caller of a request (`Principal`), with its limits and budgets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.ip_ranges import check_networks
 from asgi_aiproxy.patterns import as_patterns, matches_any
 
-# Where an ASGI scope carries its principal.
+# The key of the principal in an ASGI scope.
 SCOPE_KEY = "asgi_aiproxy.principal"
 
 Period = Literal["total", "day", "month"]
@@ -22,10 +22,16 @@ _BUDGET = re.compile(r"\$?([0-9][0-9_]{0,15}(?:\.[0-9]{1,6})?)( ?units?)?(?:/(to
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How much may be spent: `limit` micro-dollars, or quota units, in all or in each UTC day or
-    month. A `shared` one is spent by all callers of an account together.
+    """How much may be spent.
 
-    Raises ConfigurationError if the limit is below zero.
+    Arguments:
+
+    - `limit`: in micro-dollars (`unit="usd"`), or in quota units.
+    - `per`: in all (`"total"`), or in each UTC day or month.
+    - `unit`: `"usd"` or `"units"`.
+    - `shared`: spent by all callers of an account together.
+
+    Raises ConfigurationError if `limit` is negative, or another argument is invalid.
     """
 
     limit: int
@@ -34,8 +40,10 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     shared: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.limit < 2**53:  # what a Lua number holds whole
-            raise ConfigurationError(f"A budget can not be {self.limit}.")
+        if not 0 <= self.limit < 2**53:  # the integers that a Lua number can hold
+            raise ConfigurationError(
+                f"A budget cannot be {self.limit}: it must be >= 0 and < 2**53."
+            )
         for name, value, known in (
             ("per", self.per, get_args(Period)),
             ("unit", self.unit, get_args(Unit)),
@@ -48,9 +56,9 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     @classmethod
     def parse(cls, text: str, *, shared: bool = False) -> Budget:
-        """A budget as it is written everywhere: an amount in US dollars, and its period if it is
-        not for all time, such as `25`, `5/day`, `100/month`; units are named: `5000 units/day`.
+        """Parse a budget as written in settings: `25`, `5/day`, `100/month`, `5000 units/day`.
 
+        The amount is in US dollars unless `units` follows; without a period it is for all time.
         Raises ConfigurationError.
         """
         found = _BUDGET.fullmatch(text.strip().lower())
@@ -64,26 +72,28 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         if unit is None:
             return cls.usd(Decimal(amount), per, shared=shared)
         if "." in amount:
-            raise ConfigurationError(f"{text!r} is not a budget: quota units are whole numbers.")
+            raise ConfigurationError(f"{text!r} is not a budget: quota units are integers.")
         return cls.units(int(amount), per, shared=shared)
 
     @classmethod
     def usd(
         cls, dollars: float | Decimal, per: Period = "total", *, shared: bool = False
     ) -> Budget:
-        """A budget in dollars."""
+        """Make a budget in US dollars."""
         return cls(int(Decimal(str(dollars)) * 1_000_000), per, "usd", shared)
 
     @classmethod
     def units(cls, units: int, per: Period = "total", *, shared: bool = False) -> Budget:
-        """A budget in quota units."""
+        """Make a budget in quota units."""
         return cls(units, per, "units", shared)
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a caller may use: requests and tokens a minute, requests at once, and budgets.
+    """How much a caller may use.
 
-    None: as much as it likes. Raises ConfigurationError if a limit is below one.
+    `rpm` and `tpm` are requests and tokens per minute, `concurrency` is concurrent requests (None:
+    no limit), and `budgets` limit the cost. Raises ConfigurationError if a limit is below 1, or two
+    budgets have the same period and unit.
     """
 
     rpm: int | None = None
@@ -95,7 +105,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         for name in ("rpm", "tpm", "concurrency"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:
-                raise ConfigurationError(f"{name} must be at least 1, or None: no limit.")
+                raise ConfigurationError(f"{name} must be at least 1, or None for no limit.")
         if isinstance(self.budgets, Budget) or not all(
             isinstance(budget, Budget) for budget in self.budgets
         ):
@@ -112,13 +122,24 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller, as a token or the host application knows it.
+    """A caller, identified by a token or by the host application.
 
-    `models` are patterns of the model names it may use, as it writes them (none: all). `providers`
-    and `keys` are patterns of the providers and keys that may serve it. `networks` are the ranges
-    of addresses it may call from. `account` is whom it shares budgets with, `ratio` what it pays
-    of a price. With `key_id` it is always served with that key; `may_choose_key` lets it name
-    one itself.
+    Arguments:
+
+    - `id`, `name`: its id, unique in the app, and a name for people.
+    - `models`: patterns of the model names it may request (empty: all).
+    - `attributes`: any values of the host application.
+    - `limits`: its rate limits and budgets.
+    - `account`: the account whose shared budgets it spends.
+    - `group`: the name of its group.
+    - `price_ratio`: its price as a multiple of the list price.
+    - `providers`, `keys`: patterns of the providers and of the ids of keys that may serve it.
+    - `networks`: IP address ranges it may connect from.
+    - `key_id`: the id of the key that always serves it.
+    - `may_choose_key`: whether it may name a key in its requests.
+    - `scopes`: the scopes of its token.
+
+    Raises ConfigurationError if an argument is invalid.
     """
 
     id: str
@@ -138,19 +159,23 @@ class Principal:
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str):
-            raise ConfigurationError(f"A principal's id is a text, not {type(self.id).__name__}.")
+            raise ConfigurationError(
+                f"The id of a principal must be a string, not {type(self.id).__name__}."
+            )
         for name in ("models", "providers", "keys", "networks"):
             object.__setattr__(self, name, as_patterns(getattr(self, name)))
         check_networks(self.networks)
         if not 0 <= self.price_ratio < float("inf"):
-            raise ConfigurationError(f"A ratio can not be {self.price_ratio}.")
+            raise ConfigurationError(
+                f"price_ratio must be a finite number >= 0, got {self.price_ratio}."
+            )
 
     def may_use(self, model: str) -> bool:
-        """Whether this caller may ask for `model`."""
+        """Return whether this caller may use `model`."""
         return not self.models or matches_any(self.models, model)
 
     def may_use_provider(self, provider: str) -> bool:
-        """Whether `provider` may serve this caller."""
+        """Return whether `provider` may serve this caller."""
         return not self.providers or matches_any(self.providers, provider)
 
 

@@ -1,8 +1,8 @@
-"""How large a request may be that is translated: in messages, parts, tools and depth.
+"""Limits for requests that are translated: messages, parts, tools and nesting depth. Pure.
 
-A translation is work in Python for each message, part and tool, where a body that passes through
-costs next to nothing: megabytes of very small messages would keep a process busy for seconds. What
-a limit is reached by is counted without reading the messages themselves.
+Translating costs Python time for each message, part and tool: megabytes of very small messages
+would occupy a process for seconds. The counts are taken without decoding the messages. Requests
+that pass through untranslated cost next to nothing and are not limited.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asgi_aiproxy.errors import APIError, invalid, require_int_at_least
 
 _MESSAGES = ("messages", "contents", "input")
 _STRING = pattern(rb'"[^"]*"')
-_OTHERS = bytes(set(range(256)) - set(b'"{}[]'))
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"{}[]'))
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _LIST, _OBJECT = b"[{"
 
@@ -28,7 +28,7 @@ class _Message(msgspec.Struct):
 
 
 class _Tool(msgspec.Struct):
-    """Google's tools hold several functions."""
+    """Gemini's tools hold several functions."""
 
     declarations: msgspec.Raw = msgspec.field(name="functionDeclarations", default=msgspec.Raw(b""))
 
@@ -39,10 +39,16 @@ _tool = msgspec.json.Decoder(_Tool).decode
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestLimits:
-    """How many `messages`, `parts` of all of them together, and `tools` a request may have that is
-    translated into another API, and how deep its objects and lists may be nested (`depth`).
+    """Limits for requests that are translated into another API.
 
-    Raises ConfigurationError if a limit is below one.
+    Arguments:
+
+    - `messages`: the number of messages.
+    - `parts`: the number of parts of all messages together.
+    - `tools`: the number of tools.
+    - `depth`: how deep objects and arrays may be nested.
+
+    Raises ConfigurationError if a limit is below 1.
     """
 
     messages: int = 10_000
@@ -56,7 +62,7 @@ class RequestLimits:
         )
 
     def check(self, fields: Mapping[str, msgspec.Raw], body: bytes) -> None:
-        """Raise APIError (400) if a request is larger. `fields` are the members of its `body`."""
+        """Raise APIError (400) if a request is above a limit. `fields` are the members of `body`."""
         objects = body.count(b"{")
         if objects > min(self.messages, self.parts, self.tools):
             self._check_counts(fields)
@@ -95,19 +101,19 @@ def _count_parts(raw: msgspec.Raw) -> int:
 
 
 def depth_of(body: bytes) -> int:
-    """How deep the objects and lists of a JSON text are nested."""
-    signs = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
-    depth = most = 0
-    for sign in _STRING.sub(b"", signs):
-        depth += 1 if sign in b"[{" else -1
-        most = max(most, depth)
-    return most
+    """Return how deep the objects and arrays of a JSON text are nested."""
+    structure = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURE)
+    depth = deepest = 0
+    for bracket in _STRING.sub(b"", structure):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _too_much(what: str, of: str, param: str | None, limit: int, name: str) -> APIError:
     return invalid(
-        f"{what} more than {limit} {of}: so many are not translated for this model's provider "
-        f"(limit: {name}).",
+        f"{what} more than {limit} {of}, the limit for requests that are translated for the "
+        f"provider of this model (limit: {name}).",
         param,
         "too_many",
     )

@@ -1,4 +1,4 @@
-"""When to try again, in every spelling that providers use."""
+"""Parse when to try again, from headers and error messages of providers. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AMOUNT = (
     r"(?![a-z])"
 )
 _AMOUNTS = re.compile(_AMOUNT, re.IGNORECASE)
-_TOLD = re.compile(
+_RETRY_MESSAGE = re.compile(
     rf"\b(?:try again|retry)(?: after| in)? ((?:{_AMOUNT}(?:,? (?:and )?)?)+)", re.IGNORECASE
 )
 _RESET = re.compile(
@@ -24,7 +24,7 @@ _RESET = re.compile(
 
 
 def retry_after(headers: Sequence[tuple[str, str]], now: float) -> float | None:
-    """Seconds to wait, at least 0, by the headers of an answer; None if they do not tell.
+    """Return the seconds to wait (>= 0) by the headers of a response; None if they have no such time.
 
     `retry-after-ms`, `retry-after` (seconds or a date), and the reset times of exhausted limits:
     OpenAI's spans (`6m0s`, `120ms`), Anthropic's timestamps, epochs in seconds or milliseconds.
@@ -35,7 +35,7 @@ def retry_after(headers: Sequence[tuple[str, str]], now: float) -> float | None:
     if exact is not None:
         return max(exact / 1000, 0.0)
     if "retry-after" in found:
-        wait = _moment(found["retry-after"], now)
+        wait = _seconds_until(found["retry-after"], now)
         if wait is not None:
             return wait
     waits = [
@@ -43,20 +43,20 @@ def retry_after(headers: Sequence[tuple[str, str]], now: float) -> float | None:
         for name, value in headers
         if (match := _RESET.fullmatch(name))
         and _exhausted(found, match)
-        and (wait := _moment(value, now)) is not None
+        and (wait := _seconds_until(value, now)) is not None
     ]
     return max(waits, default=None)
 
 
 def retry_after_in_message(message: str) -> float | None:
-    """Seconds to wait by the words of an error: `Please try again in 1m3.5s.`; None if it has none.
+    """Return the seconds to wait by an error message: `Please try again in 1m3.5s.`; else None.
 
-    What OpenAI and those who follow it say beside their headers, and some instead of them.
+    OpenAI and compatible vendors write such messages, some of them without a header.
     """
-    told = _TOLD.search(message[:2000])
-    if told is None:
+    match = _RETRY_MESSAGE.search(message[:2000])
+    if match is None:
         return None
-    return sum(float(n) * _unit(word.lower()) for n, word in _AMOUNTS.findall(told[1]))
+    return sum(float(n) * _unit(word.lower()) for n, word in _AMOUNTS.findall(match[1]))
 
 
 def _unit(word: str) -> float:
@@ -64,18 +64,18 @@ def _unit(word: str) -> float:
 
 
 def _exhausted(headers: dict[str, str], match: re.Match[str]) -> bool:
-    """Whether the limit that this reset belongs to is used up, as far as its headers tell."""
+    """Whether the limit of a reset header is used up; True if no header has what remains."""
     if match["openai"]:
-        left = headers.get(f"x-ratelimit-remaining-{match['openai']}")
+        remaining = headers.get(f"x-ratelimit-remaining-{match['openai']}")
     elif match["anthropic"]:
-        left = headers.get(f"anthropic-ratelimit-{match['anthropic']}-remaining")
+        remaining = headers.get(f"anthropic-ratelimit-{match['anthropic']}-remaining")
     else:
-        left = headers.get("x-ratelimit-remaining", headers.get("ratelimit-remaining"))
-    return left is None or left.strip() in ("", "0", "0.0")
+        remaining = headers.get("x-ratelimit-remaining", headers.get("ratelimit-remaining"))
+    return remaining is None or remaining.strip() in ("", "0", "0.0")
 
 
-def _moment(value: str, now: float) -> float | None:
-    """Seconds from now to a moment in any of its spellings."""
+def _seconds_until(value: str, now: float) -> float | None:
+    """Return the seconds until a time: a number, a duration, ISO 8601 or an HTTP date."""
     value = value.strip()
     number = _number(value)
     if number is not None:

@@ -1,9 +1,25 @@
-"""Translators: a provider's bytes in, the client's bytes out.
+"""Translators: the provider's response bytes in, the client's response bytes out. Pure.
 
-A translator is made for one attempt and knows nothing of sockets. `feed` takes what arrived and
-returns what can be passed on; `close` is called at the end. Both raise APIError; `fail` then makes
-the frame that tells a client in mid-stream, after all that came before the error. Until `started`,
-nothing returned may be sent: another attempt may still take over.
+Theory of operation. A translator is made for one attempt and does no I/O:
+
+* `feed(data)` takes the bytes that arrived, cut anywhere, and returns the bytes for the client.
+* `close()` is called at the end of the body and returns the rest.
+* Both raise APIError if the provider reports an error or its bytes are malformed. `fail(error)`
+  then returns what was translated before the error, and the client's error event.
+* `started` becomes True with the first content, which is the commit point: what `feed` returned
+  before that is collected and not sent, because another attempt may still replace this one.
+* `ended` becomes True with the last event of the dialect. Whatever follows, or fails, is ignored.
+* `model` and `usage` are what the provider reported so far, also after a broken stream.
+
+There are four. `NativeStreamTranslator`: client and provider speak the same dialect; events pass
+through as bytes, and are parsed only as far as usage and errors need it. `StreamTranslator`: bytes
+are cut into pieces (framer), decoded into neutral events (decoder), and encoded for the client
+(encoder). `BufferedTranslator`: a body that is complete before it is translated.
+`RawTranslator`: bytes that no dialect describes, such as audio.
+
+Speed. In a busy process one read returns many small events. Consecutive deltas that begin with the
+same bytes are a *run*; `StreamTranslator` decodes and encodes a run as a whole where the dialects
+can. Finding the runs costs one comparison for each piece.
 """
 
 from __future__ import annotations
@@ -27,12 +43,12 @@ from asgi_aiproxy.messages import (
     fold,
 )
 
-# More pieces than this in one packet, if they begin alike for so many bytes, may be a run of text.
-_FEW, _LOOK = 4, 32
+# A run has more pieces than this, which are equal in this many bytes at their beginning.
+_MIN_RUN_PIECES, _RUN_PREFIX_BYTES = 4, 32
 
-MAX_WHOLE = 64 * 1024 * 1024
+MAX_WHOLE = 64 * 1024 * 1024  # bytes of a complete response
 
-# What reading stumbles over when bytes are not what their vendor documents.
+# What decoders raise if a response is not as the vendor documents it.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
@@ -41,126 +57,126 @@ class Translator(Protocol):
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens known so far, also after a broken stream."""
+        """The token counts reported so far, also after a broken stream."""
 
     @property
     def model(self) -> str:
-        """The model that answers, once known."""
+        """The model that the provider reported, empty until then."""
 
     @property
     def started(self) -> bool:
-        """Whether content came out: the commit point."""
+        """Whether content was translated: the commit point."""
 
     @property
     def ended(self) -> bool:
-        """Whether the last word came out: what follows, or fails to, is of no interest."""
+        """Whether the last event was translated: what follows is ignored, also an error."""
 
     def feed(self, data: bytes) -> bytes:
-        """What `data` gives the client."""
+        """Return the client's bytes for `data`. Raises APIError."""
 
     def close(self) -> bytes:
-        """What the end gives the client; raises APIError if the answer is incomplete."""
+        """Return the client's bytes for the end. Raises APIError if the response is incomplete."""
 
     def fail(self, error: APIError) -> bytes:
-        """What tells a client in mid-stream that the answer broke."""
+        """Return what was translated before `error`, and the client's error event."""
 
 
 class NativeStreamTranslator:
-    """A stream passes through in its own dialect, frame by frame, read along by an echo."""
+    """Passes a stream through in its own dialect; the dialect's native stream parses along."""
 
-    def __init__(self, echo: NativeStream) -> None:
-        self._echo = echo
+    def __init__(self, native_stream: NativeStream) -> None:
+        self._native_stream = native_stream
         self._framer = SSEFramer()
-        self._before: list[bytes] = []
+        self._translated: list[bytes] = []
         self.started = False
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens known so far."""
-        return self._echo.usage
+        """The token counts reported so far."""
+        return self._native_stream.usage
 
     @property
     def model(self) -> str:
-        """The model that answers."""
-        return self._echo.model
+        """The model that the provider reported."""
+        return self._native_stream.model
 
     @property
     def ended(self) -> bool:
-        """Whether the last word came out."""
-        return self._echo.ended
+        """Whether the last event was translated."""
+        return self._native_stream.ended
 
     def feed(self, data: bytes) -> bytes:
-        """The frames that `data` completes."""
+        """Return the events that `data` completes."""
         data = self._framer.has_complete_events(data)
         if not self.started:
-            return self._begin(data)
-        out, rest = self._echo.pass_unparsed(data)
-        return out if not rest else self._read([out], self._framer.split(rest))
+            return self._feed_until_started(data)
+        out, rest = self._native_stream.pass_unparsed(data)
+        return out if not rest else self._parse([out], self._framer.split(rest))
 
     def close(self) -> bytes:
-        """What is left; the last frame may lack its end."""
+        """Return the rest; the last event may lack its final blank line."""
         rest = self._framer.last_frame()
-        out = self._read([], [rest] if rest else [])
-        out += self._echo.close()
+        out = self._parse([], [rest] if rest else [])
+        out += self._native_stream.close()
         self.started = True
         return out
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream; nothing after the last word."""
-        return b"".join(self._before) + (b"" if self.ended else self._echo.fail(error))
+        """Return the error event, or nothing after the last event."""
+        return b"".join(self._translated) + (b"" if self.ended else self._native_stream.fail(error))
 
-    def _begin(self, data: bytes) -> bytes:
-        """Read up to the first content, and skim what follows it."""
+    def _feed_until_started(self, data: bytes) -> bytes:
+        """Parse up to the first content, and pass what follows it."""
         out: list[bytes] = []
         for frame, end in self._framer.walk(data):
-            out = [self._read(out, [frame])]
+            out = [self._parse(out, [frame])]
             if self.started:
-                plain, rest = self._echo.pass_unparsed(data[end:])
-                return self._read([*out, plain], self._framer.split(rest))
+                plain, rest = self._native_stream.pass_unparsed(data[end:])
+                return self._parse([*out, plain], self._framer.split(rest))
         return b"".join(out)
 
-    def _read(self, before: list[bytes], frames: Iterable[Frame]) -> bytes:
-        """What the client gets for frames, after what it gets for those `before`."""
-        out = self._before = before
+    def _parse(self, before: list[bytes], frames: Iterable[Frame]) -> bytes:
+        """Return the client's bytes for `frames`, after the bytes `before`."""
+        out = self._translated = before
         try:
             for frame in frames:
-                out.append(self._echo.feed(frame))
+                out.append(self._native_stream.feed(frame))
         except _MALFORMED as error:
             raise malformed_response_error() from error
-        self._before = []
-        self.started = self.started or self._echo.started
+        self._translated = []
+        self.started = self.started or self._native_stream.started
         return b"".join(out)
 
 
 class StreamTranslator:
-    """A stream in one dialect becomes a stream in another."""
+    """Translates a stream from one dialect into another."""
 
     def __init__(self, framer: Framer, decoder: Decoder, encoder: Encoder) -> None:
         self._framer = framer
         self._decoder = decoder
         self._encoder = encoder
-        # Looked up once: this is where microseconds count.
+        # Bound methods, looked up once: `feed` is the hot path.
         self._cut, self._decode, self._encode = framer.feed, decoder.feed, encoder.feed
-        self._before: list[bytes] = []
+        self._translated: list[bytes] = []
         self.started = False
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens known so far."""
+        """The token counts reported so far."""
         return self._decoder.usage
 
     @property
     def model(self) -> str:
-        """The model that answers."""
+        """The model that the provider reported."""
         return self._decoder.model
 
     @property
     def ended(self) -> bool:
-        """Whether the last word came out."""
+        """Whether the last event was translated."""
         return self._decoder.ended
 
     def feed(self, data: bytes) -> bytes:
-        """All that `data` lets the client know, in one piece."""
+        """Return the client's bytes for `data`."""
         try:
             pieces = self._cut(data)
             if self.started and len(pieces) == 1:
@@ -174,35 +190,36 @@ class StreamTranslator:
 
     def _translate(self, pieces: list[bytes]) -> bytes:
         decode, encode, started = self._decode, self._encode, self.started
-        out = self._before = []
-        at, count = 0, len(pieces)
-        single = 0  # up to here, pieces are no run
-        last = True  # whether to look for the end of a run from behind, which is done once
-        while at < count:
-            if started and at >= single and at + _FEW < count:
-                single = _alike(pieces, at, last=last)
-                run = self._decoder.run(pieces[at:single]) if single > at + _FEW else None
-                again, last = last and run is None, False
+        out = self._translated = []
+        index, count = 0, len(pieces)
+        run_end = 0  # pieces before this index are translated one by one
+        from_end = True  # whether to search the end of a run from the end, which is done once
+        while index < count:
+            if started and index >= run_end and index + _MIN_RUN_PIECES < count:
+                run_end = _end_of_run(pieces, index, from_end=from_end)
+                long_enough = run_end > index + _MIN_RUN_PIECES
+                run = self._decoder.run(pieces[index:run_end]) if long_enough else None
+                search_again, from_end = from_end and run is None, False
                 if run is not None:
                     out.append(self._encoder.run(*run))
-                    at = single
+                    index = run_end
                     continue
-                if again:
-                    single = at
+                if search_again:
+                    run_end = index
                     continue
-            events = decode(pieces[at])
-            at += 1
+            events = decode(pieces[index])
+            index += 1
             if not started:
                 started = self.started = any(map(is_content, events))
             for event in events:
                 out.append(encode(event))  # noqa: PERF401 (kept when the next one fails)
-        self._before = []
+        self._translated = []
         return b"".join(out)
 
     def close(self) -> bytes:
-        """The end of the message."""
+        """Return the end of the message."""
         encode = self._encoder.feed
-        out = self._before = []
+        out = self._translated = []
         rest = self._framer.close()
         try:
             for event in self._decoder.feed(rest) if rest else ():
@@ -215,17 +232,20 @@ class StreamTranslator:
         return b"".join(out)
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream; nothing after the last word."""
-        return b"".join(self._before) + (b"" if self.ended else self._encoder.fail(error))
+        """Return the error event, or nothing after the last event."""
+        return b"".join(self._translated) + (b"" if self.ended else self._encoder.fail(error))
 
 
 class BufferedTranslator:
-    """An answer is collected and told at its end, by `tell` from the whole body."""
+    """Collects a response, and translates it at its end with `translate`.
+
+    `translate` takes the whole body, and returns the client's body, the model and the usage.
+    """
 
     ended = False
 
-    def __init__(self, tell: Callable[[bytes], tuple[bytes, str, Usage | None]]) -> None:
-        self._tell = tell
+    def __init__(self, translate: Callable[[bytes], tuple[bytes, str, Usage | None]]) -> None:
+        self._translate = translate
         self._pieces: list[bytes] = []
         self._size = 0
         self.usage: Usage | None = None
@@ -233,32 +253,32 @@ class BufferedTranslator:
         self.started = False
 
     def feed(self, data: bytes) -> bytes:
-        """Nothing yet."""
+        """Return nothing yet. Raises APIError above `MAX_WHOLE` bytes."""
         self._pieces.append(data)
         self._size += len(data)
         if self._size > MAX_WHOLE:
             raise APIError(
-                ErrorKind.UPSTREAM, f"The provider's answer is larger than {MAX_WHOLE} bytes."
+                ErrorKind.UPSTREAM, f"The provider's response is larger than {MAX_WHOLE} bytes."
             )
         return b""
 
     def close(self) -> bytes:
-        """The answer."""
+        """Return the whole body for the client."""
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         try:
-            out, self.model, self.usage = self._tell(body)
+            out, self.model, self.usage = self._translate(body)
         except _MALFORMED as error:
             raise malformed_response_error() from error
         self.started = True
         return out
 
     def fail(self, error: APIError) -> bytes:
-        """Nothing: a whole answer does not break in the middle."""
+        """Return nothing: no part of the response was sent."""
         return b""
 
 
 class RawTranslator:
-    """Bytes pass through unread: sound, pictures, what no dialect knows."""
+    """Passes bytes through that no dialect describes, such as audio and images."""
 
     usage: Usage | None = None
     model = ""
@@ -268,23 +288,23 @@ class RawTranslator:
         self.started = False
 
     def feed(self, data: bytes) -> bytes:
-        """The same."""
+        """Return `data`."""
         self.started = True
         return data
 
     def close(self) -> bytes:
-        """Nothing."""
+        """Return nothing."""
         self.started = True
         return b""
 
     def fail(self, error: APIError) -> bytes:
-        """Nothing that could be said in these bytes."""
+        """Return nothing: these bytes cannot carry an error event."""
         return b""
 
 
-def collect_stream(language: OutboundDialect, framer: Framer, body: bytes) -> Response:
-    """The whole answer in a body that is a stream after all."""
-    decoder = language.decoder()
+def collect_stream(dialect: OutboundDialect, framer: Framer, body: bytes) -> Response:
+    """Return the whole response from a complete body that is a stream."""
+    decoder = dialect.decoder()
 
     def events() -> Iterator[Event]:
         for piece in framer.feed(body):
@@ -297,22 +317,25 @@ def collect_stream(language: OutboundDialect, framer: Framer, body: bytes) -> Re
     return fold(events())
 
 
-def _alike(pieces: list[bytes], at: int, *, last: bool) -> int:
-    """Where the pieces that begin like the one at `at` end: behind the last one, or the first."""
-    look = pieces[at][:_LOOK]
-    if last:
+def _end_of_run(pieces: list[bytes], start: int, *, from_end: bool) -> int:
+    """Return the index after the pieces that begin like the one at `start`.
+
+    With `from_end`, pieces in between may differ: the last such piece ends the run.
+    """
+    prefix = pieces[start][:_RUN_PREFIX_BYTES]
+    if from_end:
         end = len(pieces)
-        while not pieces[end - 1].startswith(look):
+        while not pieces[end - 1].startswith(prefix):
             end -= 1
         return end
-    end = at + 1
-    while end < len(pieces) and pieces[end].startswith(look):
+    end = start + 1
+    while end < len(pieces) and pieces[end].startswith(prefix):
         end += 1
     return end
 
 
 def is_content(event: Event) -> bool:
-    """Whether an event is something for the reader, or the end: no way back after it."""
+    """Whether an event has content for the client, or ends the message: the commit point."""
     match event:
         case BlockDelta(_, text):
             return bool(text)
@@ -324,5 +347,5 @@ def is_content(event: Event) -> bool:
 
 
 def malformed_response_error() -> APIError:
-    """The provider sent something its own documentation does not know."""
+    """The error for a response that is not as the vendor documents it."""
     return APIError(ErrorKind.UPSTREAM, "The provider sent an answer that could not be read.")

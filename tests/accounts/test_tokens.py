@@ -158,7 +158,7 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"expires": "soon"}, "expires"),
     ({"enabled": "yes"}, "enabled"),
     ({"limits": {"rpm": 0}}, "rpm must be at least 1"),
-    ({"limits": {"budgets": [{"limit": -5}]}}, "budget can not be -5"),
+    ({"limits": {"budgets": [{"limit": -5}]}}, "budget cannot be -5"),
     ({"limits": {"budgets": [{"limit": 5, "per": "week"}]}}, "week"),
     ({"limits": {"budgets": [{"limit": 5}, {"limit": 6}]}}, "two budgets"),
     ({"limits": {"budgets": [{"limit": 5, "shared": True}]}}, "an account's"),

@@ -612,8 +612,8 @@ async def test_scopes_without_a_caller_pass_as_they_are() -> None:
         (lambda: Quota(hello, store=MemoryStore(), limits_away="never"), "fail_open, fail_closed"),
         (lambda: Quota(hello, store=MemoryStore(), low=2), "between 0 and 1"),
         (lambda: Limits(rpm=0), "at least 1"),
-        (lambda: Budget(-1), "can not be -1"),
-        (lambda: Budget(2**53), "can not be"),
+        (lambda: Budget(-1), "cannot be -1"),
+        (lambda: Budget(2**53), "cannot be"),
     ],
 )
 def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
