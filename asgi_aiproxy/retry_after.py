@@ -24,7 +24,7 @@ _RESET = re.compile(
 
 
 def retry_after(headers: Sequence[tuple[str, str]], now: float) -> float | None:
-    """Return the seconds to wait (>= 0) by the headers of a response; None if they have no such time.
+    """Return the seconds to wait (>= 0) by the headers of a response; None if they name no time.
 
     `retry-after-ms`, `retry-after` (seconds or a date), and the reset times of exhausted limits:
     OpenAI's spans (`6m0s`, `120ms`), Anthropic's timestamps, epochs in seconds or milliseconds.

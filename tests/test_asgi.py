@@ -135,7 +135,7 @@ def test_what_is_below_a_mount_arrives_as_it_was_sent(
         ends = ["/" + "/".join(segments[at:]) for at in range(len(outer))]
         assume(not any(path == end or path.startswith(end + "/") for end in ends))
     assert local(path, root, before + tail) == tail
-    assert local(path, root, None) == quote(unquote(tail), safe=_asgi._SAFE)
+    assert local(path, root, None) == quote(unquote(tail), safe=_asgi._PATH_CHARACTERS)
 
 
 @given(mount=MOUNT, below=PATHS)
