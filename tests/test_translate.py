@@ -128,7 +128,8 @@ def test_of_a_passing_answer_only_its_ends_are_read(dialect: str, read: int, pac
     data = start + middle * 50 + end
     faces_of_it = {"openai_chat": OpenAINativeStream(usage_wanted=True)}
     echo = Counting(
-        faces_of_it.get(dialect) or faces()[dialect].native_stream(usage_wanted=True, strict_format=True)
+        faces_of_it.get(dialect)
+        or faces()[dialect].native_stream(usage_wanted=True, strict_format=True)
     )
     translator = NativeStreamTranslator(echo)
     parts = [data] if packets == "one" else frame_by_frame(data)
@@ -144,7 +145,9 @@ def exact(usage_wanted: bool = True) -> NativeStreamTranslator:
 
 
 def anthropic() -> NativeStreamTranslator:
-    return NativeStreamTranslator(ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True))
+    return NativeStreamTranslator(
+        ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True)
+    )
 
 
 def openai_responses() -> NativeStreamTranslator:
@@ -154,7 +157,9 @@ def openai_responses() -> NativeStreamTranslator:
 
 
 def gemini() -> NativeStreamTranslator:
-    return NativeStreamTranslator(GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True))
+    return NativeStreamTranslator(
+        GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
+    )
 
 
 PASSING = {

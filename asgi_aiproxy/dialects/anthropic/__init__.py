@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import getrandbits
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import msgspec
 
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._carriers import needles
 from asgi_aiproxy.dialects.anthropic import (
     errors,
     request_encoder,
@@ -26,6 +27,7 @@ from asgi_aiproxy.messages import Request, Response
 
 _MESSAGES = Operation("messages", "/v1/messages", chat=True)
 _MODELS = Operation("models", "/v1/models", body="none")
+_CARRIERS = needles(requests.NAME)
 _PROBE = Operation("probe", "/", body="none")
 
 
@@ -112,8 +114,13 @@ class Anthropic(Dialect):
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
-        """The client's request, with `model` as its model."""
-        return ProviderRequest(operation.path, {**fields, "model": model})
+        """The client's request, with `model` as its model, without other vendors' signatures."""
+        body: dict[str, Any] = {**fields, "model": model}
+        messages = bytes(fields.get("messages", b""))
+        if any(needle in messages for needle in _CARRIERS):
+            own = requests.without_carriers(messages)
+            body["messages"] = body["messages"] if own is None else own
+        return ProviderRequest(operation.path, body)
 
     def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> AnthropicNativeStream:
         """A new observer for a response that passes through."""

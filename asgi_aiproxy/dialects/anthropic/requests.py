@@ -10,6 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._carriers import is_carrier, restore
 from asgi_aiproxy.dialects.anthropic import schemas
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
@@ -72,7 +73,34 @@ def _conversation(request: schemas.MessagesRequest, raw: dict[str, Any]) -> Iter
                 f"{where}.role",
             )
         parts = _parts(message.content, raw["messages"][at]["content"], f"{where}.content")
+        if message.role == "assistant":
+            parts = iter(restore(NAME, parts))
         yield Message(message.role, tuple(parts))  # type: ignore[arg-type]
+
+
+def without_carriers(messages: bytes) -> list[Any] | None:
+    """Messages, still encoded, without the signatures of other vendors; None if there are none."""
+    found = _json.loads(messages)
+    out = [_own(message) for message in found] if isinstance(found, list) else []
+    if all(now is before for now, before in zip(out, found, strict=False)):
+        return None
+    return [message for message in out if message is not None]
+
+
+def _own(message: Any) -> Any:
+    """A message with what Anthropic can read of it; None if that is nothing."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list) or not any(map(_is_carrier, content)):
+        return message
+    kept = [block for block in content if not _is_carrier(block)]
+    return {**message, "content": kept} if kept else None
+
+
+def _is_carrier(block: Any) -> bool:
+    match block:
+        case {"type": "thinking", "signature": signature}:
+            return is_carrier(NAME, signature)
+    return False
 
 
 def _parts(content: str | list[schemas.Part], raw: Any, where: str) -> Iterator[Part]:

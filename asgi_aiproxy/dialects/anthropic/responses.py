@@ -10,6 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._carriers import encode_carrier
 from asgi_aiproxy.dialects.anthropic import errors
 from asgi_aiproxy.messages import (
     Block,
@@ -156,20 +157,25 @@ def encode_end(
 
 
 def _write(block: Block) -> Iterator[dict[str, Any]]:
+    extra = {} if isinstance(block, Refusal | Opaque) else block.extra
+    carrier = encode_carrier(NAME, block, extra)
+    carried = [{"type": "thinking", "thinking": "", "signature": carrier}] if carrier else []
     match block:
         case Text(text, citations):
             out: dict[str, Any] = {"type": "text", "text": text}
             if citations:
                 out["citations"] = [encode_citation(c) for c in citations]
             yield out
+            yield from carried
         case Refusal(text):
             yield {"type": "text", "text": text}
         case Reasoning(_, {"anthropic": {"redacted": data}}):
             yield {"type": "redacted_thinking", "data": data}
         case Reasoning(text, extra):
-            signature = extra.get(NAME, {}).get("signature", "")
+            signature = extra.get(NAME, {}).get("signature") or carrier
             yield {"type": "thinking", "thinking": text, "signature": signature}
         case ToolCall(call_id, name, arguments):
+            yield from carried
             yield {
                 "type": "tool_use",
                 "id": call_id,
@@ -178,6 +184,8 @@ def _write(block: Block) -> Iterator[dict[str, Any]]:
             }
         case Opaque("anthropic", payload):
             yield dict(payload)
+        case Opaque():
+            yield from carried
 
 
 def encode_citation(citation: Citation) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from asgi_aiproxy import _json
+from asgi_aiproxy.dialects._carriers import encode_carrier
 from asgi_aiproxy.dialects.anthropic import (
     errors,
     responses,
@@ -15,10 +16,12 @@ from asgi_aiproxy.dialects.anthropic import (
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
+    Block,
     BlockDelta,
     BlockEnd,
     BlockStart,
     Event,
+    Extra,
     MessageEnd,
     MessageStart,
     Opaque,
@@ -27,6 +30,7 @@ from asgi_aiproxy.messages import (
     Text,
     ToolCall,
     Usage,
+    merge,
 )
 
 NAME = "anthropic"
@@ -44,6 +48,8 @@ class Encoder:
         self._waiting: dict[int, list[Event]] = {}
         self._number = -1
         self._around = b"", b""
+        self._block: Block = Text()  # the current one as it began
+        self._carried = False  # whether the carrier of its signature came before it
         self._called = False
         self._start_usage: Usage | None = None
 
@@ -96,6 +102,10 @@ class Encoder:
 
     def _open(self, event: BlockStart) -> bytes:
         field = ""
+        before = b""
+        carried = event.block if isinstance(event.block, ToolCall | Opaque) else None
+        if carried is not None:
+            before = self._carrier(encode_carrier(NAME, carried, _extra(carried)))
         match event.block:
             case Text() | Refusal():
                 block: dict[str, Any] = {"type": "text", "text": ""}
@@ -113,16 +123,28 @@ class Encoder:
             case Opaque("anthropic", payload):
                 block = dict(payload)
             case _:
-                return b""  # not supported in this format, nor are its deltas and its end
+                return before  # not supported in this format, nor are its deltas and its end
         self._current = event.index
+        self._block, self._carried = event.block, bool(before)
         self._number += 1
         kind = {"partial_json": "input_json_delta"}.get(field, f"{field}_delta")
         lead = {"type": "content_block_delta", "index": self._number}
-        before = b'{"type":"%s","%s":' % (kind.encode(), field.encode())
+        member = b'{"type":"%s","%s":' % (kind.encode(), field.encode())
         start = b"event: content_block_delta\ndata: " + _json.dumps(lead)[:-1]
-        self._around = start + b',"delta":' + before, b"}}\n\n"
+        self._around = start + b',"delta":' + member, b"}}\n\n"
         opened = {"type": "content_block_start", "index": self._number, "content_block": block}
-        return _frame(opened)
+        return before + _frame(opened)
+
+    def _carrier(self, signature: str) -> bytes:
+        """A thinking block of its own that carries another vendor's signature."""
+        if not signature:
+            return b""
+        self._number += 1
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        opened = {"type": "content_block_start", "index": self._number, "content_block": block}
+        signed = self._delta({"type": "signature_delta", "signature": signature})
+        closed = {"type": "content_block_stop", "index": self._number}
+        return _frame(opened) + signed + _frame(closed)
 
     def _close(self, event: BlockEnd) -> bytes:
         self._current = None
@@ -131,12 +153,22 @@ class Encoder:
             delta = {"type": "citations_delta", "citation": responses.encode_citation(citation)}
             out += self._delta(delta)
         own = event.extra.get(NAME, {})
-        if own.get("signature"):
-            out += self._delta({"type": "signature_delta", "signature": own["signature"]})
+        carrier = "" if self._carried else self._foreign(event)
+        inside = isinstance(self._block, Reasoning)
+        if signature := own.get("signature") or (inside and carrier):
+            out += self._delta({"type": "signature_delta", "signature": signature})
         if own.get("input"):  # of a hosted tool
             text = _json.dumps(own["input"]).decode()
             out += self._delta({"type": "input_json_delta", "partial_json": text})
-        return out + _frame({"type": "content_block_stop", "index": self._number})
+        out += _frame({"type": "content_block_stop", "index": self._number})
+        return out if inside else out + self._carrier(carrier)
+
+    def _foreign(self, event: BlockEnd) -> str:
+        """The carrier of what another vendor signed of the current block."""
+        block = self._block
+        if isinstance(block, Opaque) or not (event.extra or _extra(block)):
+            return ""
+        return encode_carrier(NAME, block, merge(_extra(block), event.extra))
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return _frame({"type": "content_block_delta", "index": self._number, "delta": delta})
@@ -160,6 +192,10 @@ class Encoder:
         counted = responses.encode_usage(usage or Usage())
         end = _frame({"type": "message_delta", "delta": delta, "usage": counted})
         return end + _frame({"type": "message_stop"})
+
+
+def _extra(block: Block) -> Extra:
+    return {} if isinstance(block, Refusal | Opaque) else block.extra
 
 
 def _frame(data: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from random import getrandbits
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from asgi_aiproxy.dialects.base import (
 )
 from asgi_aiproxy.dialects.openai_chat.errors import decode_error, encode_error
 from asgi_aiproxy.dialects.openai_responses import (
+    reasoning,
     request_encoder,
     requests,
     responses,
@@ -112,8 +113,13 @@ class OpenAIResponses(Dialect):
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
-        """The request as it came, with the model's name."""
-        return ProviderRequest(operation.path, {**fields, "model": model})
+        """The client's request, with `model` as its model, without other vendors' signatures."""
+        body: dict[str, Any] = {**fields, "model": model}
+        items = bytes(fields.get("input", b""))
+        if any(needle in items for needle in reasoning.NEEDLES):
+            own = reasoning.without_carriers(items)
+            body["input"] = body["input"] if own is None else own
+        return ProviderRequest(operation.path, body)
 
     def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> Echo:
         """A companion for an answer that passes through."""

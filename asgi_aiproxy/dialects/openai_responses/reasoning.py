@@ -1,22 +1,22 @@
 """How signed reasoning of any vendor travels through the Responses API.
 
 The API has one place for what a vendor wants back unread: `encrypted_content` of a reasoning item,
-which clients return as it came. OpenAI's own content stands there as it is. Anthropic's and
-Gemini's signatures stand there behind the vendor's name and what they belong to, as
-`anthropic.signature:EqoB...`: OpenAI's never holds a colon, so the two cannot be confused, and each
-dialect sends its own vendor only what carries its name. What signs a text or a call, as Gemini
-does, is an item of its own behind it: `gemini.previous:...`, `gemini.call.<call id>:...`.
+which clients return as it came. OpenAI's own content stands there as it is, that of other vendors
+as a carrier (see `dialects._carriers`). What signs a text or a call, as Gemini does, is an item of
+its own behind it.
 """
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _carriers
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
-from asgi_aiproxy.messages import Block, Extra, Reasoning, ToolCall
+from asgi_aiproxy.messages import Block, Extra, Reasoning, Text, ToolCall
 
-_VENDORS = ("anthropic", "gemini")
+NEEDLES = _carriers.needles(NAME)
 
 
 def encode_carrier(block: Block, extra: Extra) -> str:
@@ -24,38 +24,26 @@ def encode_carrier(block: Block, extra: Extra) -> str:
     own = extra.get(NAME, {}).get("encrypted_content")
     if own and isinstance(block, Reasoning):
         return str(own)
-    for vendor in _VENDORS:
-        members = extra.get(vendor, {})
-        if redacted := members.get("redacted"):
-            return f"{vendor}.redacted:{redacted}"
-        if signature := members.get("signature"):
-            match block:
-                case Reasoning():
-                    what = "signature"
-                case ToolCall(id=call_id):
-                    what = f"call.{quote(call_id, safe='')}"
-                case _:
-                    what = "previous"
-            return f"{vendor}.{what}:{signature}"
-    return ""
+    return _carriers.encode_carrier(NAME, block, extra)
 
 
 def decode_carrier(content: str, item_id: str, turn: list[Any]) -> tuple[Extra, int | None]:
     """What `encrypted_content` carries, and which part of the assistant's turn so far it signs.
 
-    The second is None for reasoning, which carries its own signature.
+    The second is None for reasoning, which carries its own signature. A signature without a text is
+    that of an empty one, which is added to the turn.
     """
-    head, colon, value = content.partition(":")
-    vendor, _, what = head.partition(".")
     if not content:
         return {}, None
-    if not colon or vendor not in _VENDORS:
+    if not _carriers.is_carrier(NAME, content):
         own: dict[str, Any] = {"encrypted_content": content}
         if item_id:
             own["id"] = item_id
         return {NAME: own}, None
-    extra = {vendor: {"redacted" if what == "redacted" else "signature": value}}
-    if what == "previous" and turn:
+    what, extra = _carriers.decode_carrier(content)
+    if what == "text" or (what == "previous" and not turn):
+        turn.append(Text())
+    if what in ("text", "previous"):
         return extra, len(turn) - 1
     if what.startswith("call."):
         call_id = unquote(what.removeprefix("call."))
@@ -63,3 +51,19 @@ def decode_carrier(content: str, item_id: str, turn: list[Any]) -> tuple[Extra, 
             if isinstance(part, ToolCall) and part.id == call_id:
                 return extra, at
     return extra, None
+
+
+def without_carriers(items: bytes) -> list[Any] | None:
+    """Items of `input`, still encoded, without carriers of others; None if there are none."""
+    found = _json.loads(items)
+    if not isinstance(found, list):
+        return None
+    kept = [item for item in found if not _is_carrier(item)]
+    return kept if len(kept) < len(found) else None
+
+
+def _is_carrier(item: Any) -> bool:
+    match item:
+        case {"type": "reasoning", "encrypted_content": content}:
+            return _carriers.is_carrier(NAME, content)
+    return False

@@ -308,6 +308,8 @@ def encode_item(block: Block, tools: Declared, ids: Ids) -> Iterator[dict[str, A
             yield image_item(block, ids.item("ig"))
         case Opaque(dialect=dialect, payload=payload) if dialect == NAME:
             yield dict(payload)
+        case Opaque() if carrier := encode_carrier(block, {}):
+            yield carrier_item(ids.item("rs"), carrier)
 
 
 def call_prefix(call: ToolCall, tools: Declared) -> str:

@@ -139,6 +139,9 @@ class Encoder:
                 )
             case Opaque(dialect=dialect, payload=payload) if dialect == NAME:
                 return self._end_message() + self._whole(dict(payload))
+            case Opaque() if carrier := encode_carrier(block, {}):
+                item = responses.carrier_item(self._ids.item("rs"), carrier)
+                return self._end_message() + self._whole(item)
         return b""
 
     def _add(self, item: dict[str, Any]) -> tuple[int, bytes]:
