@@ -1,4 +1,4 @@
-"""`python -m asgi_aiproxy`: serve a configuration, check one, or look after a gateway."""
+"""`python -m asgi_aiproxy`: serve a configuration, check it, or manage a gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from asgi_aiproxy.logs import LogLevel
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
+    """Run a command line; returns the exit status.
+
+    0: done; 1: failed; 2: invalid arguments or settings.
+    """
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
@@ -30,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m asgi_aiproxy",
-        description="An AI gateway. Mounted in a Python web service it needs no command at all; "
-        "these are for those who have none.",
+        description="An AI gateway. Inside a Python web service it needs no command; these run it "
+        "as a server of its own and manage its tokens, keys and budgets.",
     )
     parser.add_argument("--version", action="version", version=f"asgi_aiproxy {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -45,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_workers,
         default=1,
         metavar="N",
-        help="processes to serve with (1); with redis_url they share limits and budgets",
+        help="number of processes (1); with redis_url they share limits and budgets",
     )
     serve.add_argument(
         "--log-level", choices=get_args(LogLevel), help="overrides the setting log_level"
@@ -53,19 +56,22 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--forwarded-allow-ips",
         metavar="LIST",
-        help="addresses of reverse proxies whose X-Forwarded-For and -Proto are believed, with "
-        "commas between them, or '*' (FORWARDED_ALLOW_IPS, else 127.0.0.1)",
+        help="comma-separated addresses of reverse proxies whose X-Forwarded-For and -Proto are "
+        "trusted, or '*' (FORWARDED_ALLOW_IPS, else 127.0.0.1)",
     )
     serve.add_argument("--ssl-certfile", metavar="FILE", help="serve HTTPS with this PEM file")
     serve.add_argument(
-        "--ssl-keyfile", metavar="FILE", help="its private key, unless that is in the same file"
+        "--ssl-keyfile", metavar="FILE", help="its private key, if that is not in the same file"
     )
     serve.add_argument(
-        "--root-path", default="", metavar="PATH", help="where a reverse proxy mounts this server"
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="path at which a reverse proxy mounts this server",
     )
     serve.set_defaults(run=_serve)
 
-    check = commands.add_parser("check", help="say whether a configuration is right")
+    check = commands.add_parser("check", help="validate a configuration")
     check.add_argument("--config", metavar="FILE", help=CONFIG)
     check.set_defaults(run=_check)
 
@@ -75,13 +81,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 <= int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: they go from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 65535, got {text!r}")
     return int(text)
 
 
 def _workers(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1 to 1024")
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to 1024, got {text!r}")
     return int(text)
 
 
@@ -92,7 +98,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         if error.name != "uvicorn":
             raise
         raise ConfigurationError(
-            "serving needs uvicorn: pip install 'asgi-aiproxy[serve]'."
+            "serve requires uvicorn: pip install 'asgi-aiproxy[serve]'."
         ) from None
     names = {field.name for field in fields(ServeOptions)}
     return serve(ServeOptions(**{k: v for k, v in vars(arguments).items() if k in names}))
@@ -101,15 +107,15 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from asgi_aiproxy.config.settings import build, configuration_warnings, load
 
-    logging.getLogger("asgi_aiproxy").setLevel(logging.ERROR)  # doubts are told below
+    logging.getLogger("asgi_aiproxy").setLevel(logging.ERROR)  # warnings are printed below
     settings = load(arguments.config)
-    # (A store's file is its gateway's alone while that is running.)
-    alone = {"store_file": None} if settings.redis_url is None else {}
-    build(settings.model_copy(update=alone))
-    for doubt in configuration_warnings(settings):
-        print(f"asgi_aiproxy: {doubt}", file=sys.stderr)
-    routes, providers = len(settings.routes), ", ".join(settings.providers) or "those of routes"
-    print(f"The configuration is right: {routes} routes, providers: {providers}.")
+    # (A running gateway locks its store file.)
+    without_file = {"store_file": None} if settings.redis_url is None else {}
+    build(settings.model_copy(update=without_file))
+    for warning in configuration_warnings(settings):
+        print(f"asgi_aiproxy: {warning}", file=sys.stderr)
+    routes, providers = len(settings.routes), ", ".join(settings.providers) or "from routes"
+    print(f"The configuration is valid: {routes} routes, providers: {providers}.")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Looking after a gateway from the command line, over the store that its configuration names."""
+"""The command line: manage tokens, keys, groups, vouchers and usage over the configured store.
+
+Each module adds one command with argparse and calls the same services as the admin API.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from asgi_aiproxy.cli.options import Commands
 
 
 def add_commands(commands: Commands) -> None:
-    """Add all commands to a parser's; each sets `run` to what it does."""
+    """Add all commands to a parser; each sets `run`, which takes the arguments and returns the exit
+    status."""
     for module in (tokens, keys, groups, vouchers, usage):
         module.add(commands)

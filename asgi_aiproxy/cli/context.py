@@ -1,4 +1,4 @@
-"""Where commands work: over the store, and with the providers, that a configuration names."""
+"""What a command works with: the configuration, its store and its providers."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from asgi_aiproxy.services.validation import KeyImportError
 from asgi_aiproxy.stores import Store
 
 _NO_STORE = (
-    "there is no store: what is in memory would end with this command. Set redis_url (or "
+    "no store is configured, and a store in memory would end with this command. Set redis_url (or "
     "AIPROXY_REDIS_URL), or store_file for a gateway of one process, in the file of --config."
 )
 
 
 _NO_PRICES = (
-    "--budget: nothing has a price here, so every call within a budget in dollars would be "
-    "refused: pip install 'asgi-aiproxy[prices]' where the gateway runs and here, or give your own "
-    "in [prices]."
+    "--budget: no model has a price, so every request within a budget in dollars would be refused: "
+    "pip install 'asgi-aiproxy[prices]' here and where the gateway runs, or set your own prices in "
+    "[prices]."
 )
 
 
 class CommandContext:
-    """What a command works with."""
+    """The settings and the open store of one command."""
 
     def __init__(self, settings: Settings, store: Store, stack: AsyncExitStack) -> None:
         self.settings = settings
@@ -43,13 +43,13 @@ class CommandContext:
         self._stack = stack
 
     def check_budgets(self, fields: Mapping[str, Any]) -> None:
-        """Raise ConfigurationError if a budget in dollars is given where nothing has a price."""
+        """Raise ConfigurationError if a budget is in dollars and no model has a price."""
         wanted = any(Budget.parse(text).unit == "usd" for text in fields.get("budgets", ()))
         if wanted and not has_prices(self.settings):
             raise ConfigurationError(_NO_PRICES)
 
     async def keys(self, provider: str = "") -> tuple[KeyService, list[KeyPool]]:
-        """What can be done about the keys of one provider, or of all, and their pools."""
+        """The key service and key pools of one provider, or of all."""
         settings = self.settings
         known = settings.all_providers()
         if provider and provider not in known and provider in {row.name for row in ROWS}:
@@ -67,15 +67,15 @@ class CommandContext:
 
 
 def run_command(
-    arguments: argparse.Namespace, do: Callable[[CommandContext], Awaitable[None]]
+    arguments: argparse.Namespace, command: Callable[[CommandContext], Awaitable[None]]
 ) -> int:
-    """Do something over the store, and return the exit status. What goes wrong is said in words.
+    """Run a command with the configured store; returns the exit status.
 
-    Raises ConfigurationError.
+    Errors are printed to standard error, without a traceback. Raises ConfigurationError.
     """
     settings = load(arguments.config)
     try:
-        asyncio.run(_open(settings, do))
+        asyncio.run(_run(settings, command))
     except ConfigurationError:
         raise
     except KeyImportError as error:
@@ -89,7 +89,7 @@ def run_command(
     except AIProxyError as error:
         print_error(f"asgi_aiproxy: {error}")
         return 1
-    except BrokenPipeError:  # who reads has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -100,12 +100,12 @@ def run_command(
     return 0
 
 
-async def _open(settings: Settings, do: Callable[[CommandContext], Awaitable[None]]) -> None:
+async def _run(settings: Settings, command: Callable[[CommandContext], Awaitable[None]]) -> None:
     store = make_store(settings)
     if store is None:
         raise ConfigurationError(_NO_STORE)
     async with AsyncExitStack() as stack:
-        # (What its server may lose was said to the gateway, which entered it: not to each command.)
+        # (Not entered: the warnings about its server belong in the log of the gateway.)
         stack.push_async_callback(store.aclose)
-        await do(CommandContext(settings, store, stack))
+        await command(CommandContext(settings, store, stack))
         sys.stdout.flush()

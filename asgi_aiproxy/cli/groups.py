@@ -1,4 +1,4 @@
-"""`groups` and `accounts`: what several tokens have in common."""
+"""The commands `groups` and `accounts`: settings and budgets that several tokens share."""
 
 from __future__ import annotations
 
@@ -22,105 +22,133 @@ from asgi_aiproxy.services.validation import convert
 
 def add(commands: Commands) -> None:
     """Add the commands."""
-    own = add_command_group(commands, "groups", "groups, which set prices and who serves")
-    _group(add_command(own, "create", "create a group", _create_group))
-    _group(add_command(own, "edit", "change a group; what is not named stays", _edit_group))
-    add_paging_options(add_command(own, "list", "list groups", _list_groups))
-    remove = add_command(own, "remove", "remove a group; its tokens are refused", _remove_group)
+    subcommands = add_command_group(
+        commands, "groups", "manage groups, which set prices, providers and keys of tokens"
+    )
+    _add_group_options(add_command(subcommands, "create", "create a group", _create_group))
+    _add_group_options(
+        add_command(
+            subcommands, "edit", "change a group; options not given stay unchanged", _edit_group
+        )
+    )
+    add_paging_options(add_command(subcommands, "list", "list groups", _list_groups))
+    remove = add_command(
+        subcommands,
+        "remove",
+        "remove a group; its tokens are refused until they are edited",
+        _remove_group,
+    )
     remove.add_argument("name")
 
-    own = add_command_group(commands, "accounts", "accounts, whose budgets several tokens share")
-    _account(add_command(own, "create", "create an account", _create_account))
-    _account(add_command(own, "edit", "change an account; what is not named stays", _edit_account))
+    subcommands = add_command_group(
+        commands, "accounts", "manage accounts, whose budgets several tokens share"
+    )
+    _add_account_options(add_command(subcommands, "create", "create an account", _create_account))
+    _add_account_options(
+        add_command(
+            subcommands,
+            "edit",
+            "change an account; options not given stay unchanged",
+            _edit_account,
+        )
+    )
     add_paging_options(
-        add_command(own, "list", "list accounts, and what is left of their budgets", _list_accounts)
+        add_command(
+            subcommands, "list", "list accounts and what is left of their budgets", _list_accounts
+        )
     )
     remove = add_command(
-        own, "remove", "remove an account; its tokens are refused", _remove_account
+        subcommands, "remove", "remove an account; its tokens are refused", _remove_account
     )
     remove.add_argument("id")
 
 
-def _group(parser: argparse.ArgumentParser) -> None:
+def _add_group_options(parser: argparse.ArgumentParser) -> None:
     def option(flag: str, help: str, **more: Any) -> None:
         parser.add_argument(flag, help=help, default=argparse.SUPPRESS, **more)
 
     parser.add_argument("name")
-    option("--ratio", "what members pay of a price (1)", type=float)
-    option("--providers", "who may serve them (all)", nargs="*", metavar="PATTERN")
-    option("--keys", "with which keys (all)", nargs="*", metavar="PATTERN")
+    option("--ratio", "factor on prices for its members (1)", type=float)
+    option("--providers", "providers its members may use (all)", nargs="*", metavar="PATTERN")
+    option("--keys", "provider keys its members may use (all)", nargs="*", metavar="PATTERN")
 
 
-def _account(parser: argparse.ArgumentParser) -> None:
+def _add_account_options(parser: argparse.ArgumentParser) -> None:
     def option(flag: str, help: str, **more: Any) -> None:
         parser.add_argument(flag, help=help, default=argparse.SUPPRESS, **more)
 
     parser.add_argument("id")
-    option("--name", "what it is called")
-    option("--budget", "25, 5/day, 100/month, 5000 units/day (several times)", type=options.budget,
+    option("--name", "display name")
+    option("--budget", "25, 5/day, 100/month, 5000 units/day (repeatable)", type=options.budget,
            action="append", metavar="USD")  # fmt: skip
-    option("--units", "quota units, likewise", type=options.units, action="append", metavar="UNITS")
-    option("--enabled", "may its tokens be used", action=argparse.BooleanOptionalAction)
+    option(
+        "--units",
+        "budget in quota units, such as 1000/month (may be repeated)",
+        type=options.units,
+        action="append",
+        metavar="UNITS",
+    )
+    option("--enabled", "whether its tokens are accepted", action=argparse.BooleanOptionalAction)
 
 
 def _create_group(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
+    async def do(context: CommandContext) -> None:
         fields = options.given_options(arguments, ("name", "ratio", "providers", "keys"))
-        made = await GroupService(office.store).create(convert(fields, GroupNew))
-        _say(arguments, made, f"The group {made.name} is created.")
+        made = await GroupService(context.store).create(convert(fields, GroupNew))
+        _print_result(arguments, made, f"The group {made.name} is created.")
 
     return run_command(arguments, do)
 
 
 def _edit_group(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
+    async def do(context: CommandContext) -> None:
         fields = options.given_options(arguments, ("ratio", "providers", "keys"))
-        made = await GroupService(office.store).edit(arguments.name, convert(fields, GroupEdit))
-        _say(arguments, made, f"The group {made.name} is changed.")
+        made = await GroupService(context.store).edit(arguments.name, convert(fields, GroupEdit))
+        _print_result(arguments, made, f"The group {made.name} is changed.")
 
     return run_command(arguments, do)
 
 
 def _list_groups(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        page = await GroupService(office.store).page(PageQuery(arguments.after, arguments.limit))
+    async def do(context: CommandContext) -> None:
+        page = await GroupService(context.store).page(PageQuery(arguments.after, arguments.limit))
         if arguments.json:
             output.as_json(page)
             return
         rows = [
             (one.name, one.ratio, one.providers or "all", one.keys or "all") for one in page.data
         ]
-        output.table(("NAME", "RATIO", "PROVIDERS", "KEYS"), rows, "There are no groups.")
+        output.table(("NAME", "RATIO", "PROVIDERS", "KEYS"), rows, "No groups.")
         output.print_next_page_hint(page.next)
 
     return run_command(arguments, do)
 
 
 def _remove_group(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        done = await GroupService(office.store).drop(arguments.name)
-        _say(arguments, done, f"The group {arguments.name} is removed.")
+    async def do(context: CommandContext) -> None:
+        done = await GroupService(context.store).drop(arguments.name)
+        _print_result(arguments, done, f"The group {arguments.name} is removed.")
 
     return run_command(arguments, do)
 
 
 def _create_account(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
+    async def do(context: CommandContext) -> None:
         fields = {**_fields(arguments), "id": arguments.id}
-        office.check_budgets(fields)
-        made = await AccountService(office.store).create(convert(fields, AccountNew))
-        _say(arguments, made, f"The account {made.id} is created.")
+        context.check_budgets(fields)
+        made = await AccountService(context.store).create(convert(fields, AccountNew))
+        _print_result(arguments, made, f"The account {made.id} is created.")
 
     return run_command(arguments, do)
 
 
 def _edit_account(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
+    async def do(context: CommandContext) -> None:
         fields = _fields(arguments)
-        office.check_budgets(fields)
+        context.check_budgets(fields)
         change = convert(fields, AccountEdit)
-        made = await AccountService(office.store).edit(arguments.id, change)
-        _say(arguments, made, f"The account {made.id} is changed.")
+        made = await AccountService(context.store).edit(arguments.id, change)
+        _print_result(arguments, made, f"The account {made.id} is changed.")
 
     return run_command(arguments, do)
 
@@ -130,8 +158,8 @@ def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _list_accounts(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        page = await AccountService(office.store).page(PageQuery(arguments.after, arguments.limit))
+    async def do(context: CommandContext) -> None:
+        page = await AccountService(context.store).page(PageQuery(arguments.after, arguments.limit))
         if arguments.json:
             output.as_json(page)
             return
@@ -139,21 +167,21 @@ def _list_accounts(arguments: argparse.Namespace) -> int:
             (one.id, one.name or None, one.enabled, [output.budget(b) for b in one.limits.budgets])
             for one in page.data
         ]
-        output.table(("ID", "NAME", "ENABLED", "LEFT"), rows, "There are no accounts.")
+        output.table(("ID", "NAME", "ENABLED", "LEFT"), rows, "No accounts.")
         output.print_next_page_hint(page.next)
 
     return run_command(arguments, do)
 
 
 def _remove_account(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        done = await AccountService(office.store).drop(arguments.id)
-        _say(arguments, done, f"The account {arguments.id} is removed.")
+    async def do(context: CommandContext) -> None:
+        done = await AccountService(context.store).drop(arguments.id)
+        _print_result(arguments, done, f"The account {arguments.id} is removed.")
 
     return run_command(arguments, do)
 
 
-def _say(arguments: argparse.Namespace, value: Any, text: str) -> None:
+def _print_result(arguments: argparse.Namespace, value: Any, text: str) -> None:
     if arguments.json:
         output.as_json(value)
     else:

@@ -1,4 +1,4 @@
-"""`keys`: the keys of providers, kept in the store."""
+"""The command `keys`: manage the provider keys of the store."""
 
 from __future__ import annotations
 
@@ -25,64 +25,78 @@ _FIELDS = (
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    own = add_command_group(commands, "keys", "keys of providers, kept in the store")
-    some = add_command(own, "list", "list keys, and how they are", _list)
+    subcommands = add_command_group(commands, "keys", "manage provider keys in the store")
+    some = add_command(subcommands, "list", "list keys and their health", _list)
     some.add_argument("provider", nargs="?", default="", help="(all)")
     add_paging_options(some)
     new = add_command(
-        own, "add", "add a key; its secret is asked for, or read from standard input", _add
+        subcommands,
+        "add",
+        "add a key; its secret is read from the terminal or standard input",
+        _add,
     )
     new.add_argument("provider")
-    new.add_argument("--id", help="what it is known by (a fingerprint)", default=argparse.SUPPRESS)
-    _options(new)
-    edit = add_command(own, "edit", "change a key; what is not named stays", _edit)
-    _which(edit)
-    _options(edit)
+    new.add_argument("--id", help="id of the key (its fingerprint)", default=argparse.SUPPRESS)
+    _add_options(new)
+    edit = add_command(subcommands, "edit", "change a key; options not given stay unchanged", _edit)
+    _add_key_arguments(edit)
+    _add_options(edit)
     edit.add_argument("--secret", action="store_true", dest="new_secret",
-                      help="ask for a new secret; calls in flight keep the old one")  # fmt: skip
+                      help="read a new secret; requests in flight keep the old one")  # fmt: skip
     load = add_command(
-        own, "import", "add the keys of a list: a secret a line, or an id and one", _load
+        subcommands,
+        "import",
+        "add the keys of a file: one per line, a secret, or an id and a secret",
+        _load,
     )
     load.add_argument("provider")
-    load.add_argument("file", help="the list; - is standard input")
-    load.add_argument("--replace", action="store_true", help="in place of all others in the store")
-    _which(add_command(own, "enable", "use a key again, whatever was held against it", _enable))
-    _which(add_command(own, "disable", "use a key no more", _disable))
-    _which(add_command(own, "remove", "remove a key; calls in flight keep it", _remove))
-    trial = add_command(own, "test", "try one key or all, and tell how long it took", _test)
-    _which(trial, nargs="?", default="")
-    trial.add_argument("--model", default="", help="try with a token of this model (a list of all)")
-    reseal = add_command(own, "reseal", "seal all secrets with the first of sealing_keys", _reseal)
+    load.add_argument("file", help="the file; - is standard input")
+    load.add_argument("--replace", action="store_true", help="replace all keys in the store")
+    _add_key_arguments(
+        add_command(subcommands, "enable", "enable a key, and forget its failures", _enable)
+    )
+    _add_key_arguments(add_command(subcommands, "disable", "disable a key", _disable))
+    _add_key_arguments(
+        add_command(subcommands, "remove", "remove a key; requests in flight keep it", _remove)
+    )
+    trial = add_command(subcommands, "test", "test one key or all, with latency", _test)
+    _add_key_arguments(trial, nargs="?", default="")
+    trial.add_argument(
+        "--model", default="", help="test with one token of this model (default: list the models)"
+    )
+    reseal = add_command(
+        subcommands, "reseal", "encrypt all secrets with the first of sealing_keys", _reseal
+    )
     reseal.add_argument("provider", nargs="?", default="", help="(all)")
 
 
-def _which(parser: argparse.ArgumentParser, **more: Any) -> None:
+def _add_key_arguments(parser: argparse.ArgumentParser, **more: Any) -> None:
     parser.add_argument("provider")
-    parser.add_argument("id", help="the key's id", **more)
+    parser.add_argument("id", help="id of the key", **more)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
     def option(flag: str, help: str, **more: Any) -> None:
         parser.add_argument(flag, help=help, default=argparse.SUPPRESS, **more)
 
-    option("--weight", "its share of the load (1)", type=int, metavar="N")
-    option("--priority", "lower ones go first (0)", type=int, metavar="N")
+    option("--weight", "share of the load (1)", type=int, metavar="N")
+    option("--priority", "lower values are used first (0)", type=int, metavar="N")
     option("--models", "models it may be used for (all)", nargs="*", metavar="PATTERN")
-    option("--rpm", "requests a minute", type=options.limit, metavar="N")
-    option("--tpm", "tokens a minute", type=options.limit, metavar="N")
-    option("--concurrency", "requests at once", type=options.limit, metavar="N")
+    option("--rpm", "requests per minute", type=options.limit, metavar="N")
+    option("--tpm", "tokens per minute", type=options.limit, metavar="N")
+    option("--concurrency", "concurrent requests", type=options.limit, metavar="N")
     option("--proxy", "outbound proxy", metavar="URL")
-    option("--base-url", "in place of the provider's", metavar="URL")
+    option("--base-url", "replaces the base URL of the provider", metavar="URL")
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        desk, pools = await office.keys(arguments.provider)
+    async def do(context: CommandContext) -> None:
+        service, pools = await context.keys(arguments.provider)
         query = PageQuery(arguments.after, arguments.limit)
         if arguments.provider:
-            found = [await desk.page(arguments.provider, query)]
+            found = [await service.page(arguments.provider, query)]
         else:
-            found = [await desk.page(pool.name, query) for pool in pools]
+            found = [await service.page(pool.name, query) for pool in pools]
         if arguments.json:
             output.as_json(found[0] if arguments.provider else [k for p in found for k in p.data])
             return
@@ -94,7 +108,17 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _table(keys: Sequence[KeyOut]) -> None:
-    heads = ("PROVIDER", "ID", "HEALTH", "RESTS", "WEIGHT", "PRIORITY", "RPM", "TPM", "AT ONCE")
+    heads = (
+        "PROVIDER",
+        "ID",
+        "HEALTH",
+        "COOLDOWN",
+        "WEIGHT",
+        "PRIORITY",
+        "RPM",
+        "TPM",
+        "CONCURRENCY",
+    )
     rows = [
         (
             *(key.provider, key.id, key.health, f"{key.rests:.0f} s" if key.rests else None),
@@ -103,16 +127,16 @@ def _table(keys: Sequence[KeyOut]) -> None:
         )
         for key in keys
     ]
-    output.table((*heads, "MODELS", "FROM"), rows, "There are no keys.")
+    output.table((*heads, "MODELS", "SOURCE"), rows, "No keys.")
 
 
 def _add(arguments: argparse.Namespace) -> int:
     fields = {**options.given_options(arguments, _FIELDS), "secret": options.read_secret("Secret")}
 
-    async def do(office: CommandContext) -> None:
-        desk, _ = await office.keys(arguments.provider)
-        (made,) = await desk.create(arguments.provider, convert(fields, KeyNew))
-        _say(arguments, made, f"The key {made.id} is added.")
+    async def do(context: CommandContext) -> None:
+        service, _ = await context.keys(arguments.provider)
+        (made,) = await service.create(arguments.provider, convert(fields, KeyNew))
+        _print_result(arguments, made, f"The key {made.id} is added.")
 
     return run_command(arguments, do)
 
@@ -124,11 +148,11 @@ def _edit(arguments: argparse.Namespace) -> int:
     if arguments.new_secret:
         fields["secret"] = options.read_secret("Secret")
 
-    async def do(office: CommandContext) -> None:
-        desk, _ = await office.keys(arguments.provider)
+    async def do(context: CommandContext) -> None:
+        service, _ = await context.keys(arguments.provider)
         change = convert(fields, KeyEdit)
-        made = await desk.edit(arguments.provider, arguments.id, change)
-        _say(arguments, made, f"The key {made.id} is changed.")
+        made = await service.edit(arguments.provider, arguments.id, change)
+        _print_result(arguments, made, f"The key {made.id} is changed.")
 
     return run_command(arguments, do)
 
@@ -142,10 +166,10 @@ def _load(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigurationError(f"{arguments.file}: {error.strerror}.") from error
 
-    async def do(office: CommandContext) -> None:
-        desk, _ = await office.keys(arguments.provider)
-        done = await desk.load(arguments.provider, text, replace=arguments.replace)
-        _say(arguments, done, f"{len(done.ids)} keys are imported.")
+    async def do(context: CommandContext) -> None:
+        service, _ = await context.keys(arguments.provider)
+        done = await service.load(arguments.provider, text, replace=arguments.replace)
+        _print_result(arguments, done, f"{len(done.ids)} keys are imported.")
 
     return run_command(arguments, do)
 
@@ -159,19 +183,21 @@ def _disable(arguments: argparse.Namespace) -> int:
 
 
 def _switch(arguments: argparse.Namespace, *, enabled: bool) -> int:
-    async def do(office: CommandContext) -> None:
-        desk, _ = await office.keys(arguments.provider)
-        made = await desk.switch(arguments.provider, arguments.id, enabled=enabled)
-        _say(arguments, made, f"The key {made.id} is {'enabled' if enabled else 'disabled'}.")
+    async def do(context: CommandContext) -> None:
+        service, _ = await context.keys(arguments.provider)
+        made = await service.switch(arguments.provider, arguments.id, enabled=enabled)
+        _print_result(
+            arguments, made, f"The key {made.id} is {'enabled' if enabled else 'disabled'}."
+        )
 
     return run_command(arguments, do)
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        desk, _ = await office.keys(arguments.provider)
-        done = await desk.remove(arguments.provider, arguments.id)
-        _say(arguments, done, f"The key {arguments.id} is removed.")
+    async def do(context: CommandContext) -> None:
+        service, _ = await context.keys(arguments.provider)
+        done = await service.remove(arguments.provider, arguments.id)
+        _print_result(arguments, done, f"The key {arguments.id} is removed.")
 
     return run_command(arguments, do)
 
@@ -179,44 +205,52 @@ def _remove(arguments: argparse.Namespace) -> int:
 def _test(arguments: argparse.Namespace) -> int:
     found: list[KeyTestResult] = []
 
-    async def do(office: CommandContext) -> None:
-        desk, _ = await office.keys(arguments.provider)
+    async def do(context: CommandContext) -> None:
+        service, _ = await context.keys(arguments.provider)
         if arguments.id:
-            found.append(await desk.try_one(arguments.provider, arguments.id, arguments.model))
+            found.append(await service.try_one(arguments.provider, arguments.id, arguments.model))
         else:
             after: str | None = ""
             while after is not None:
                 query = KeyTestQuery(arguments.model, after, MAX_PAGE_ROWS)
-                page = await desk.try_all(arguments.provider, query)
+                page = await service.try_all(arguments.provider, query)
                 found.extend(page.data)
                 after = page.next
         if arguments.json:
             output.as_json(found)
             return
         rows = [
-            (one.id, one.ok, one.status or None, f"{one.latency_ms:.0f} ms", one.error or None)
-            for one in found
+            (
+                result.id,
+                result.ok,
+                result.status or None,
+                f"{result.latency_ms:.0f} ms",
+                result.error or None,
+            )
+            for result in found
         ]
-        output.table(("ID", "OK", "STATUS", "TOOK", "ERROR"), rows, "There are no keys.")
+        output.table(("ID", "OK", "STATUS", "LATENCY", "ERROR"), rows, "No keys.")
 
-    return run_command(arguments, do) or int(not all(one.ok for one in found))
+    return run_command(arguments, do) or int(not all(result.ok for result in found))
 
 
 def _reseal(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        if not office.settings.sealing_keys:
-            raise AIProxyError("sealing_keys: there is none to seal with.")
-        _, pools = await office.keys(arguments.provider)
+    async def do(context: CommandContext) -> None:
+        if not context.settings.sealing_keys:
+            raise AIProxyError("sealing_keys: is empty; set at least one key to encrypt with.")
+        _, pools = await context.keys(arguments.provider)
         counts = {
             pool.name: await pool.table.reencrypt() for pool in pools if pool.table is not None
         }
         count = sum(counts.values())
-        _say(arguments, counts, f"{count} secrets are sealed with the first of sealing_keys.")
+        _print_result(
+            arguments, counts, f"{count} secrets are encrypted with the first of sealing_keys."
+        )
 
     return run_command(arguments, do)
 
 
-def _say(arguments: argparse.Namespace, value: Any, text: str) -> None:
+def _print_result(arguments: argparse.Namespace, value: Any, text: str) -> None:
     if arguments.json:
         output.as_json(value)
     else:

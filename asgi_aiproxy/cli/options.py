@@ -1,4 +1,4 @@
-"""What is written on a command line: limits, amounts, times."""
+"""Parse what is written on a command line: limits, budgets, durations, times."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from asgi_aiproxy.principal import Budget
 
 Commands = Any  # what argparse's `add_subparsers` returns has no public name
 
-CONFIG = "a TOML file (default: that of AIPROXY_CONFIG; else AIPROXY_... variables alone)"
+CONFIG = "TOML file (default: AIPROXY_CONFIG, else only the AIPROXY_... variables)"
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
 def add_command_group(commands: Commands, name: str, help: str) -> Commands:
-    """A command that has commands of its own."""
+    """Add a command that has subcommands."""
     parser = commands.add_parser(name, help=help, description=help.capitalize() + ".")
     return parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -30,7 +30,7 @@ def add_command_group(commands: Commands, name: str, help: str) -> Commands:
 def add_command(
     commands: Commands, name: str, help: str, run: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
-    """A command with the options that all have."""
+    """Add a command with the options that all commands have."""
     lead = help[:1].upper() + help[1:]
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=lead + ".")
     parser.add_argument("--config", metavar="FILE", help=CONFIG)
@@ -40,31 +40,35 @@ def add_command(
 
 
 def add_paging_options(parser: argparse.ArgumentParser) -> None:
-    """The options of a list."""
+    """Add the options of commands that list rows."""
     parser.add_argument(
-        "--limit", type=parse_row_count, default=100, metavar="N", help="rows (100)"
+        "--limit",
+        type=parse_row_count,
+        default=100,
+        metavar="N",
+        help="maximum number of rows (100)",
     )
-    parser.add_argument("--after", default="", metavar="ID", help="begin after this row")
+    parser.add_argument("--after", default="", metavar="ID", help="start after this row")
 
 
 def parse_row_count(text: str) -> int:
-    """A number of rows."""
+    """Parse a number of rows."""
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to 1000, got {text!r}")
     return int(text)
 
 
 def limit(text: str) -> int | None:
-    """A limit; `none` is none."""
+    """Parse a limit; `none` removes it."""
     if text == "none":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, and not 'none'")
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, or 'none', got {text!r}")
     return int(text)
 
 
 def budget(text: str) -> str | None:
-    """A budget, such as `25`, `5/day` or `5000 units/month`; `none` is none."""
+    """Parse a budget, such as `25`, `5/day` or `5000 units/month`; `none` removes it."""
     if text == "none":
         return None
     try:
@@ -75,67 +79,70 @@ def budget(text: str) -> str | None:
 
 
 def units(text: str) -> str | None:
-    """A budget in units, such as `500000` or `1000/month`; `none` is none."""
+    """Parse a budget in quota units, such as `500000` or `1000/month`; `none` removes it."""
     amount, slash, per = text.partition("/")
     return budget(f"{amount} units{slash}{per}" if text != "none" else text)
 
 
 def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The budgets that were given by --budget and --units, if any were."""
+    """The budgets given by --budget and --units; empty if neither was given."""
     given = given_options(arguments, ("budget", "units"))
-    every = [one for some in given.values() for one in some]
-    return {"budgets": [one for one in every if one is not None]} if given else {}
+    texts = [text for values in given.values() for text in values]
+    return {"budgets": [text for text in texts if text is not None]} if given else {}
 
 
 def parse_duration(text: str) -> float:
-    """A number of seconds, or a span such as `90s`, `15m`, `24h`, `30d`."""
+    """Parse a duration: seconds, or `90s`, `15m`, `24h`, `30d`. Returns seconds."""
     if text.isdecimal():
         return float(text)
-    found = _SPAN.fullmatch(text)
+    found = _DURATION.fullmatch(text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no span of time, such as 15m, 24h or 30d")
-    return float(found[1]) * _SECONDS[found[2]]
+        raise argparse.ArgumentTypeError(f"invalid duration {text!r}: write it as 15m, 24h or 30d")
+    return float(found[1]) * _UNIT_SECONDS[found[2]]
 
 
 class TimeArgument:
-    """A moment: a span from now (`30d`), or a date or time in UTC. `sign` is -1 for the past."""
+    """Parse a time: a duration from now (`30d`), or a date or time in UTC.
+
+    `sign` is 1 for durations into the future, -1 for the past.
+    """
 
     def __init__(self, sign: int = 1) -> None:
         self._sign = sign
 
     def __call__(self, text: str) -> float | None:
-        """Unix time; None for `never`."""
+        """Returns Unix time; None for `never`."""
         if text == "never":
             return None
         now = datetime.now(UTC).timestamp()
-        if _SPAN.fullmatch(text):
+        if _DURATION.fullmatch(text):
             return now + self._sign * parse_duration(text)
         try:
             found = datetime.fromisoformat(text)
         except ValueError:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is no time: give a span (30d), a date (2027-01-31), or a time "
+                f"invalid time {text!r}: write a duration (30d), a date (2027-01-31), or a time "
                 f"(2027-01-31T12:00)"
             ) from None
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_day(text: str) -> date:
-    """A day in UTC: a date, or a span back from today."""
+    """Parse a day in UTC: a date, or a duration back from today."""
     moment = TimeArgument(-1)(text)
     if moment is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day")
+        raise argparse.ArgumentTypeError(f"must be a date or a duration, got {text!r}")
     return datetime.fromtimestamp(moment, UTC).date()
 
 
 def given_options(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """The options that were given; those of argparse.SUPPRESS are not there otherwise."""
+    """The values of those options of `names` that were given (default: argparse.SUPPRESS)."""
     known = vars(arguments)
     return {name: known[name] for name in names if name in known}
 
 
-def read_secret(what: str) -> str:
-    """A secret that is typed in, or comes from standard input: a command line is seen by others."""
+def read_secret(prompt: str) -> str:
+    """Read a secret from the terminal or standard input: other users can see a command line."""
     if sys.stdin.isatty():
-        return getpass.getpass(f"{what}: ").strip()
+        return getpass.getpass(f"{prompt}: ").strip()
     return sys.stdin.readline().strip()

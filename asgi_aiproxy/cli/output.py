@@ -1,4 +1,4 @@
-"""What is printed: tables for people, JSON for programs."""
+"""Print results: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from asgi_aiproxy.services.budgets import BudgetOut, LimitUsage
 
-_WIDEST = 48
+_MAX_CELL_WIDTH = 48
 
 
 def as_json(value: Any) -> None:
@@ -22,7 +22,7 @@ def as_json(value: Any) -> None:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:
-    """Print rows below their heads, numbers to the right; `nothing` if there are none."""
+    """Print a table, numbers aligned to the right; prints `nothing` if it has no rows."""
     if not rows:
         print(nothing)
         return
@@ -41,50 +41,54 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) 
 
 
 def print_fields(pairs: Sequence[tuple[str, object]]) -> None:
-    """Print names and values, but for those that say nothing."""
-    told = [(name, _cell(value)) for name, value in pairs if value not in ("", None, ())]
-    width = max((len(name) for name, _ in told), default=0)
-    for name, text in told:
+    """Print names and values, without empty ones."""
+    shown = [(name, _cell(value)) for name, value in pairs if value not in ("", None, ())]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, text in shown:
         print(f"{name:<{width}}  {text}")
 
 
 def print_error(text: str) -> None:
-    """Say something beside what is printed."""
+    """Print a message to standard error."""
     print(text, file=sys.stderr)
 
 
 def print_next_page_hint(next: str | None) -> None:
-    """Say how to see the rest of a list."""
+    """Print how to show the next page of a list."""
     if next is not None:
-        print_error(f"There is more: --after {next}")
+        print_error(f"More rows: --after {next}")
 
 
 def format_time(at: float | None) -> str:
-    """A time for people."""
+    """Format a Unix time; empty for Nbudget."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else ""
 
 
 def format_usd(amount: float) -> str:
-    """An amount for people."""
+    """Format an amount in US dollars."""
     return f"${amount:.2f}" if amount == round(amount, 2) else f"${amount:.6f}".rstrip("0")
 
 
-def budget(one: BudgetOut) -> str:
-    """What is left of a budget."""
-    per = "" if one.per == "total" else f"/{one.per}"
-    if one.unit == "usd":
-        return f"{format_usd(one.left)} of {format_usd(one.limit)}{per}"
-    return f"{one.left:.0f} of {one.limit:.0f} units{per}"
+def budget(budget: BudgetOut) -> str:
+    """Format what is left of a budget."""
+    per = "" if budget.per == "total" else f"/{budget.per}"
+    if budget.unit == "usd":
+        return f"{format_usd(budget.left)} of {format_usd(budget.limit)}{per}"
+    return f"{budget.left:.0f} of {budget.limit:.0f} units{per}"
 
 
-def limits(standing: LimitUsage) -> list[tuple[str, object]]:
-    """Limits, and how much of them is used."""
+def limits(usage: LimitUsage) -> list[tuple[str, object]]:
+    """Format limits and how much of them is used, as names and values."""
     found: list[tuple[str, object]] = []
-    for name, words in (("rpm", "requests/min"), ("tpm", "tokens/min"), ("concurrency", "at once")):
-        rate = getattr(standing, name)
+    for name, words in (
+        ("rpm", "requests/min"),
+        ("tpm", "tokens/min"),
+        ("concurrency", "concurrent"),
+    ):
+        rate = getattr(usage, name)
         if rate is not None:
             found.append((words, f"{rate.limit} ({rate.used} used)"))
-    found += [("left", budget(one)) for one in standing.budgets]
+    found += [("left", budget(limit)) for limit in usage.budgets]
     return found
 
 
@@ -97,9 +101,9 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
-    # What a terminal would obey is no text.
+    # Control characters could change the terminal: they are replaced.
     text = "".join(c if c.isprintable() else "?" for c in str(value))
-    return text if _width(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+    return text if _width(text) <= _MAX_CELL_WIDTH else text[: _MAX_CELL_WIDTH - 1] + "…"
 
 
 def _width(text: str) -> int:

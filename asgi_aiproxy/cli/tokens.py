@@ -1,4 +1,4 @@
-"""`tokens`: issued, listed, edited, rotated and revoked."""
+"""The command `tokens`: issue, list, show, edit, rotate and revoke."""
 
 from __future__ import annotations
 
@@ -28,59 +28,77 @@ _FIELDS = (
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    own = add_command_group(commands, "tokens", "tokens that callers show")
-    issue = add_command(own, "issue", "issue a token, which is shown this once", _issue)
-    _options(issue, name=True)
+    subcommands = add_command_group(commands, "tokens", "manage the tokens of callers")
+    issue = add_command(subcommands, "issue", "issue a token; it is shown only once", _issue)
+    _add_options(issue, name=True)
     issue.add_argument("--secret", action="store_true", dest="own_secret",
-                       help="take over a token of another gateway: it is asked for, or read from "
-                       "standard input")  # fmt: skip
-    add_paging_options(add_command(own, "list", "list tokens", _list))
-    _which(add_command(own, "show", "one token, and how much of its limits is used", _show))
-    edit = add_command(own, "edit", "change a token; what is not named stays", _edit)
-    _which(edit)
-    _options(edit, name=False)
+                       help="use an existing token, read from standard input")  # fmt: skip
+    add_paging_options(add_command(subcommands, "list", "list tokens", _list))
+    _add_id_argument(
+        add_command(subcommands, "show", "show a token, and how much of its limits is used", _show)
+    )
+    edit = add_command(
+        subcommands, "edit", "change a token; options not given stay unchanged", _edit
+    )
+    _add_id_argument(edit)
+    _add_options(edit, name=False)
     switch = edit.add_mutually_exclusive_group()
     for flag, value in (("--enable", True), ("--disable", False)):
         switch.add_argument(flag, dest="enabled", action="store_const", const=value,
                             default=argparse.SUPPRESS)  # fmt: skip
     rotate = add_command(
-        own, "rotate", "give a token a new secret, which is shown this once", _rotate
+        subcommands, "rotate", "give a token a new secret; it is shown only once", _rotate
     )
-    _which(rotate)
-    rotate.add_argument("--grace", type=options.parse_duration, default=0.0, metavar="SPAN",
-                        help="how long the old one stays good: 15m, 24h (not at all)")  # fmt: skip
-    _which(
-        add_command(own, "revoke", "revoke a token: it is dead everywhere within a second", _revoke)
+    _add_id_argument(rotate)
+    rotate.add_argument("--grace", type=options.parse_duration, default=0.0, metavar="DURATION",
+                        help="how long the old secret stays valid: 15m, 24h (0)")  # fmt: skip
+    _add_id_argument(
+        add_command(
+            subcommands,
+            "revoke",
+            "revoke a token; takes effect in all workers within a second",
+            _revoke,
+        )
     )
 
 
-def _which(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("token", metavar="ID", help="its id, or its name if no other has it")
+def _add_id_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "token", metavar="ID", help="id of the token, or its name if that is unique"
+    )
 
 
-def _options(parser: argparse.ArgumentParser, *, name: bool) -> None:
+def _add_options(parser: argparse.ArgumentParser, *, name: bool) -> None:
     def option(flag: str, help: str, **more: Any) -> None:
         parser.add_argument(flag, help=help, default=argparse.SUPPRESS, **more)
 
-    option("--name", "whose it is", required=name)
-    option("--rpm", "requests a minute", type=options.limit, metavar="N")
-    option("--tpm", "tokens a minute", type=options.limit, metavar="N")
-    option("--concurrency", "requests at once", type=options.limit, metavar="N")
-    option("--budget", "25, 5/day, 100/month, 5000 units/day (several times)", type=options.budget,
+    option("--name", "name of its owner", required=name)
+    option("--rpm", "requests per minute", type=options.limit, metavar="N")
+    option("--tpm", "tokens per minute", type=options.limit, metavar="N")
+    option("--concurrency", "concurrent requests", type=options.limit, metavar="N")
+    option("--budget", "25, 5/day, 100/month, 5000 units/day (repeatable)", type=options.budget,
            action="append", metavar="USD")  # fmt: skip
-    option("--units", "quota units, likewise", type=options.units, action="append", metavar="UNITS")
+    option(
+        "--units",
+        "budget in quota units, such as 1000/month (may be repeated)",
+        type=options.units,
+        action="append",
+        metavar="UNITS",
+    )
     option("--models", "models it may use: gpt-*, claude-* (all)", nargs="*", metavar="PATTERN")
-    option("--networks", "where it may be used from: 10.0.0.0/8 (anywhere)", nargs="*",
+    option("--networks", "networks it may be used from: 10.0.0.0/8 (all)", nargs="*",
            metavar="RANGE")  # fmt: skip
-    option("--expires", "when it ends: 30d, 2027-01-31, never", type=TimeArgument(), metavar="WHEN")
-    option("--account", "whose budgets it shares; '' for none", metavar="ID")
-    option("--group", "the group that sets prices and who serves", metavar="NAME")
+    option(
+        "--expires", "when it expires: 30d, 2027-01-31, never", type=TimeArgument(), metavar="WHEN"
+    )
+    option("--account", "account whose budgets it shares; '' for none", metavar="ID")
+    option("--group", "group that sets its prices, providers and keys", metavar="NAME")
     option(
         "--may-choose-key",
-        "may it choose the key that serves",
+        "whether its caller may choose the provider key",
         action=argparse.BooleanOptionalAction,
     )
-    option("--scope", "what it may do at the admin API: read, write, root", dest="scopes",
+    option("--scope", "what it may do in the admin API: read, write, root", dest="scopes",
            action="append", choices=["read", "write", "root"])  # fmt: skip
 
 
@@ -91,19 +109,19 @@ def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
 def _issue(arguments: argparse.Namespace) -> int:
     secret = options.read_secret("Token") if arguments.own_secret else ""
 
-    async def do(office: CommandContext) -> None:
+    async def do(context: CommandContext) -> None:
         fields = _fields(arguments) | ({"secret": secret} if arguments.own_secret else {})
-        office.check_budgets(fields)
+        context.check_budgets(fields)
         new = convert(fields, TokenNew)
-        _shown_once(arguments, await TokenService(office.store).issue(new))
+        _print_issued(arguments, await TokenService(context.store).issue(new))
 
     return run_command(arguments, do)
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
+    async def do(context: CommandContext) -> None:
         query = PageQuery(arguments.after, arguments.limit)
-        page = await TokenService(office.store).page(query)
+        page = await TokenService(context.store).page(query)
         if arguments.json:
             output.as_json(page)
             return
@@ -118,46 +136,46 @@ def _list(arguments: argparse.Namespace) -> int:
             )
             for token in page.data
         ]
-        output.table(heads, rows, "There are no tokens.")
+        output.table(heads, rows, "No tokens.")
         output.print_next_page_hint(page.next)
 
     return run_command(arguments, do)
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        desk = TokenService(office.store)
-        _tell(arguments, await desk.get(await _id(desk, arguments.token)))
+    async def do(context: CommandContext) -> None:
+        service = TokenService(context.store)
+        _print_token(arguments, await service.get(await _id(service, arguments.token)))
 
     return run_command(arguments, do)
 
 
 def _edit(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        desk = TokenService(office.store)
+    async def do(context: CommandContext) -> None:
+        service = TokenService(context.store)
         fields = _fields(arguments)
-        office.check_budgets(fields)
+        context.check_budgets(fields)
         change = convert(fields, TokenEdit)
-        _tell(arguments, await desk.edit(await _id(desk, arguments.token), change))
+        _print_token(arguments, await service.edit(await _id(service, arguments.token), change))
 
     return run_command(arguments, do)
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        desk = TokenService(office.store)
+    async def do(context: CommandContext) -> None:
+        service = TokenService(context.store)
         rotation = convert({"grace": arguments.grace}, Rotation)
-        issued = await desk.rotate(await _id(desk, arguments.token), rotation)
-        _shown_once(arguments, issued)
+        issued = await service.rotate(await _id(service, arguments.token), rotation)
+        _print_issued(arguments, issued)
 
     return run_command(arguments, do)
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    async def do(office: CommandContext) -> None:
-        desk = TokenService(office.store)
-        id = await _id(desk, arguments.token)
-        done = await desk.revoke(id)
+    async def do(context: CommandContext) -> None:
+        service = TokenService(context.store)
+        id = await _id(service, arguments.token)
+        done = await service.revoke(id)
         if arguments.json:
             output.as_json(done)
         else:
@@ -166,29 +184,31 @@ def _revoke(arguments: argparse.Namespace) -> int:
     return run_command(arguments, do)
 
 
-async def _id(desk: Any, wanted: str) -> str:
-    """The id of a token that is named by it, or by its name."""
-    if await desk.tokens.table.find(wanted) is not None:
+async def _id(service: Any, wanted: str) -> str:
+    """Find the id of a token by id or name. Raises APIError if the name is not unique."""
+    if await service.tokens.table.find(wanted) is not None:
         return wanted
     found: list[str] = []
     after = ""
-    while rows := await desk.tokens.page(after, 1000):
+    while rows := await service.tokens.page(after, 1000):
         found += [row.id for row in rows if row.name == wanted]
         after = rows[-1].id
     if len(found) > 1:
-        raise invalid(f"There are {len(found)} tokens named {wanted!r}: {', '.join(found[:5])}.")
+        raise invalid(
+            f"{len(found)} tokens are named {wanted!r}; use an id: {', '.join(found[:5])}."
+        )
     return found[0] if found else wanted
 
 
-def _shown_once(arguments: argparse.Namespace, issued: Any) -> None:
+def _print_issued(arguments: argparse.Namespace, issued: Any) -> None:
     if arguments.json:
         output.as_json(issued)
         return
-    print(f"The token, which is shown this once:\n\n    {issued.secret}\n")
-    _tell(arguments, issued.token)
+    print(f"The token, which is shown only once:\n\n    {issued.secret}\n")
+    _print_token(arguments, issued.token)
 
 
-def _tell(arguments: argparse.Namespace, token: Any) -> None:
+def _print_token(arguments: argparse.Namespace, token: Any) -> None:
     if arguments.json:
         output.as_json(token)
         return

@@ -1,4 +1,4 @@
-"""`usage`: what was used, and what it cost."""
+"""The command `usage`: tokens used and their cost, summed up or request by request."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ _FILTERS = ("principal", "account", "group", "provider", "model", "key", "state"
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    usage = add_command(commands, "usage", "what was used, and what it cost", _usage)
-    usage.add_argument("--by", choices=_BY, default=None, help="what to sum up by (day)")
+    usage = add_command(commands, "usage", "show tokens used and their cost", _usage)
+    usage.add_argument("--by", choices=_BY, default=None, help="group sums by (day)")
     usage.add_argument("--since", type=options.parse_day, metavar="DAY", default=None,
-                       help="a date, or a span back from today: 7d (30 days)")  # fmt: skip
+                       help="a date, or a duration back from today: 7d (30d)")  # fmt: skip
     usage.add_argument(
         "--until", type=options.parse_day, metavar="DAY", default=None, help="(today)"
     )
-    usage.add_argument("--name", help="only this one of what is summed up by", default=None)
+    usage.add_argument("--name", help="show only this row", default=None)
     usage.add_argument(
-        "--limit", type=options.parse_row_count, default=100, metavar="N", help="rows (100)"
+        "--limit",
+        type=options.parse_row_count,
+        default=100,
+        metavar="N",
+        help="maximum number of rows (100)",
     )
     usage.add_argument("--last", type=options.parse_row_count, metavar="N",
-                       help="the last exchanges one by one, instead of sums")  # fmt: skip
+                       help="show the last N requests one by one, instead of sums")  # fmt: skip
     only = usage.add_argument_group(
-        "only those of (several with --last; one of a token, account, model, provider or key "
-        "also sums up)"
+        "filters (any with --last; without it, one of principal, account, model, provider, key)"
     )
     for name in _FILTERS:
         only.add_argument(f"--{name}", default=argparse.SUPPRESS)
@@ -40,22 +43,22 @@ def add(commands: Commands) -> None:
 def _usage(arguments: argparse.Namespace) -> int:
     filters = options.given_options(arguments, _FILTERS)
     if arguments.last is not None:
-        return run_command(arguments, lambda office: _last(arguments, filters, office))
+        return run_command(arguments, lambda context: _last(arguments, filters, context))
     named = next(iter(filters), "")
     if len(filters) == 1 and named in _BY and arguments.by in (None, named) and not arguments.name:
         arguments.by, arguments.name = named, filters.pop(named)
     arguments.by = arguments.by or "day"
     if filters:
         output.print_error(
-            f"asgi_aiproxy: --{next(iter(filters))} goes with --last; see also --by, --name"
+            f"asgi_aiproxy: --{next(iter(filters))} requires --last; for sums use --by and --name"
         )
         return 2
-    return run_command(arguments, lambda office: _sums(arguments, office))
+    return run_command(arguments, lambda context: _sums(arguments, context))
 
 
-async def _sums(arguments: argparse.Namespace, office: CommandContext) -> None:
+async def _sums(arguments: argparse.Namespace, context: CommandContext) -> None:
     given = {name: getattr(arguments, name) for name in ("by", "since", "until", "name", "limit")}
-    page = await UsageService(office.store).sums(SumQuery(**given))
+    page = await UsageService(context.store).sums(SumQuery(**given))
     if arguments.json:
         output.as_json(page)
         return
@@ -72,9 +75,9 @@ async def _sums(arguments: argparse.Namespace, office: CommandContext) -> None:
         )
         for one in page.data
     ]
-    output.table(heads, rows, "Nothing was used.")
+    output.table(heads, rows, "No usage.")
     if page.next is not None:
-        output.print_error(f"There is more: --limit goes up to 1000, this shows {len(rows)}.")
+        output.print_error(f"More rows: this shows {len(rows)}; --limit may be up to 1000.")
 
 
 def _name(one: SumOut) -> str:
@@ -82,10 +85,10 @@ def _name(one: SumOut) -> str:
 
 
 async def _last(
-    arguments: argparse.Namespace, filters: dict[str, str], office: CommandContext
+    arguments: argparse.Namespace, filters: dict[str, str], context: CommandContext
 ) -> None:
     query = convert({**filters, "limit": arguments.last}, UsageQuery)
-    page = await UsageService(office.store).page(query)
+    page = await UsageService(context.store).page(query)
     if arguments.json:
         output.as_json(page)
         return
@@ -100,4 +103,4 @@ async def _last(
         )
         for one in page.data
     ]
-    output.table(heads, rows, "Nothing was used.")
+    output.table(heads, rows, "No usage.")

@@ -1,4 +1,10 @@
-"""From settings to the app that they describe, with the same constructors that all have."""
+"""Build the app that settings describe, with the public constructors.
+
+From the inside out: providers with their key pools, a router, an `AIShim`; around it, if tokens or
+a store are configured, `Quota`, `Billing` and `Authenticate`; beside it the admin app at `/admin`.
+What must be opened and closed (store, key pools, ledger, connections) belongs to the `Gateway`,
+unless the caller passes a store of its own.
+"""
 
 from __future__ import annotations
 
@@ -50,20 +56,22 @@ if TYPE_CHECKING:
     )
     from asgi_aiproxy.keys.encryption import SecretCipher
 
-# How many records a ledger keeps one by one, unless `ledger_most` says so: one takes 650 bytes.
-_IN_REDIS, _IN_MEMORY = 100_000, 10_000
+# Default of `ledger_most`: how many usage records are kept one by one, about 650 bytes each.
+_MAX_RECORDS_IN_REDIS, _MAX_RECORDS_IN_MEMORY = 100_000, 10_000
 
-Part = AbstractAsyncContextManager[Any]
+Resource = AbstractAsyncContextManager[Any]
 
 
 class Gateway:
-    """A gateway with what it owns: store, key pools, ledger and connections, opened and closed
-    with it. `admin` is mounted below `/admin`."""
+    """A gateway and the resources it owns: store, key pools, ledger and connections.
+
+    They are opened and closed with it. `admin` is mounted below `/admin`.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
-        parts: Sequence[Part],
+        parts: Sequence[Resource],
         admin: ASGIApp | None = None,
         *,
         store: Store | None = None,
@@ -102,7 +110,7 @@ class Gateway:
 
 
 class PriceListWarmup:
-    """A price list that is read before the first call has to wait for it."""
+    """Load a price list at start, so that the first request does not wait for it."""
 
     def __init__(self, prices: Prices) -> None:
         self._prices = prices
@@ -116,34 +124,36 @@ class PriceListWarmup:
 
 
 def build_app(settings: Settings, *, store: Store | None = None) -> ASGIApp:
-    """The app that `settings` describe. Raises ConfigurationError.
+    """Build the app that `settings` describe. Raises ConfigurationError.
 
-    `store` is where state is kept that outlives the app: who gives it opens and closes it. By
-    default the app has its own, where the settings need one.
+    `store` keeps state that outlives the app; the caller opens and closes it. By default the app
+    has a store of its own, if the settings need one.
     """
-    kept = store
-    lasting = settings.redis_url is not None or settings.store_file is not None
-    books = settings.ledger and (lasting or settings.admin_token is not None)
-    if not (lasting or settings.admin_token is not None or _limited(settings)):
+    given_store = store
+    durable = settings.redis_url is not None or settings.store_file is not None
+    keep_records = settings.ledger and (durable or settings.admin_token is not None)
+    if not (durable or settings.admin_token is not None or _has_limits(settings)):
         store = None
-    elif kept is None:
+    elif given_store is None:
         store = make_store(settings) or MemoryStore()
     providers = make_providers(settings, store)
     router = _router(settings, providers)
     timeouts = Timeouts(**settings.timeouts.model_dump())
     transport = make_transport(settings)
-    parts: list[Part] = [aclosing(transport)]
-    if store is not None and kept is None:
+    parts: list[Resource] = [aclosing(transport)]
+    if store is not None and given_store is None:
         parts.append(store)
     parts += [provider.keys for provider in providers.values() if provider.keys is not None]
     for name, given in settings.providers.items():
         if given.health_check_interval is not None:
-            _probe(providers[name], transport, given.health_check_interval)
+            _start_health_checks(providers[name], transport, given.health_check_interval)
     record: UsageSink = log_usage if settings.log_usage else discard
     prices, ratios = _prices(settings), _ratios(settings)
-    if store is not None and books:
-        most = settings.ledger_most or (_IN_REDIS if settings.redis_url else _IN_MEMORY)
-        ledger = Ledger(store, prices=prices, ratios=ratios, most=most)
+    if store is not None and keep_records:
+        max_records = settings.ledger_most or (
+            _MAX_RECORDS_IN_REDIS if settings.redis_url else _MAX_RECORDS_IN_MEMORY
+        )
+        ledger = Ledger(store, prices=prices, ratios=ratios, most=max_records)
         parts.append(ledger)
         record = tee(record, ledger) if settings.log_usage else ledger
     shim = AIShim(
@@ -166,9 +176,11 @@ def build_app(settings: Settings, *, store: Store | None = None) -> ASGIApp:
         app = Billing(app, store=store, units_per_usd=settings.units_per_usd)
     if verify is not None:
         app = Authenticate(app, verify=verify)
-    probed = any(given.health_check_interval is not None for given in settings.providers.values())
-    if store is None and kept is None and not probed:
-        return app  # there is nothing to close
+    health_checked = any(
+        given.health_check_interval is not None for given in settings.providers.values()
+    )
+    if store is None and given_store is None and not health_checked:
+        return app  # it owns nothing that must be closed
     admin = _admin(settings, store, providers, transport) if store is not None else None
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
@@ -176,15 +188,17 @@ def build_app(settings: Settings, *, store: Store | None = None) -> ASGIApp:
 
 
 def make_store(settings: Settings) -> Store | None:
-    """The store that outlives a process; None if there is none. Raises ConfigurationError."""
+    """The store that outlives a process; None if none is configured. Raises ConfigurationError."""
     if settings.redis_url is None:
         return MemoryStore(file=settings.store_file) if settings.store_file is not None else None
     if settings.store_file is not None:
-        raise ConfigurationError("store_file: it is not used with redis_url; take one of them out.")
+        raise ConfigurationError(
+            "store_file: cannot be combined with redis_url; remove one of them."
+        )
     try:
         from asgi_aiproxy.stores.redis import RedisStore
     except ImportError as error:
-        raise ConfigurationError(f"redis_url: redis-py can not be imported: {error}.") from error
+        raise ConfigurationError(f"redis_url: redis-py cannot be imported: {error}.") from error
     try:
         return RedisStore(settings.redis_url.get_secret_value(), prefix=settings.redis_prefix)
     except ConfigurationError as error:
@@ -192,19 +206,19 @@ def make_store(settings: Settings) -> Store | None:
 
 
 def make_transport(settings: Settings) -> Transport:
-    """What carries requests to providers."""
+    """The transport that sends requests to providers. Raises ConfigurationError."""
     if settings.ca_file is not None and not Path(settings.ca_file).is_file():
-        raise ConfigurationError(f"ca: there is no file {settings.ca_file!r}.")
+        raise ConfigurationError(f"ca_file: the file {settings.ca_file!r} does not exist.")
     return default_transport(
         timeouts=Timeouts(**settings.timeouts.model_dump()),
-        proxy=_told(settings.proxy),
+        proxy=_secret_value(settings.proxy),
         ca=settings.ca_file,
         http2=settings.http2,
     )
 
 
 def make_providers(settings: Settings, store: Store | None) -> dict[str, Provider]:
-    """All providers by name, those of routes too. With a store their keys are shared through it.
+    """All providers by name, including those of routes. With a store, their keys are shared.
 
     Raises ConfigurationError.
     """
@@ -215,7 +229,7 @@ def make_providers(settings: Settings, store: Store | None) -> dict[str, Provide
                 known = ", ".join(dict.fromkeys([*settings.providers, *rows]))
                 where = toml_path(("routes", name))
                 raise ConfigurationError(
-                    f"{where}: there is no provider {provider!r}. There are: {known}."
+                    f"{where}: unknown provider {provider!r}. Known providers: {known}."
                 )
     sealer = _sealer(settings)
     return {
@@ -225,12 +239,12 @@ def make_providers(settings: Settings, store: Store | None) -> dict[str, Provide
 
 
 def is_local(row: Provider) -> bool:
-    """Whether a row is about one's own machine, where no key is needed."""
+    """Whether a provider runs on this machine, where no API key is needed."""
     return urlsplit(row.base_url).hostname in ("127.0.0.1", "localhost")
 
 
 def toml_path(steps: Sequence[str | int]) -> str:
-    """A place as a TOML file would spell it."""
+    """The path of a setting as a TOML file would spell it."""
     text = ""
     for step in steps:
         if isinstance(step, int):
@@ -243,7 +257,7 @@ def toml_path(steps: Sequence[str | int]) -> str:
 def _router(settings: Settings, providers: dict[str, Provider]) -> ProviderRouter:
     if not providers:
         raise ConfigurationError(
-            "providers: none is configured. Add one, for example:\n\n"
+            "providers: no provider is configured. Add one, for example:\n\n"
             '    [providers.openai]\n    keys = ["env:OPENAI_API_KEY"]\n\n'
             "to the file of --config (or AIPROXY_CONFIG)."
         )
@@ -278,7 +292,7 @@ def _provider(
         if given.models:
             changes["catalogue"] = tuple(given.models)
         if given.proxy is not None:
-            changes["proxy"] = _told(given.proxy)
+            changes["proxy"] = _secret_value(given.proxy)
         if given.strict_format is not None:
             changes["strict_format"] = given.strict_format
         keys = [_key(key) for key in given.keys]
@@ -291,10 +305,10 @@ def _provider(
             store=store,
             sealer=sealer,
         )
-        # Where keys may come from the store, none is a reason to refuse, not to ask without one;
-        # but for servers that need none.
-        free = is_local(provider) or given.kind == "openai-compatible"
-        stored = store is not None and ("keys" in given.model_fields_set or not free)
+        # If keys may come from the store, an empty pool must refuse calls instead of sending them
+        # without a key; except for servers that need none.
+        key_optional = is_local(provider) or given.kind == "openai-compatible"
+        stored = store is not None and ("keys" in given.model_fields_set or not key_optional)
         return provider.using(pool if keys or stored else (), **changes)
     except ConfigurationError as error:
         text = str(error)
@@ -302,28 +316,30 @@ def _provider(
 
 
 def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:
-    """The provider that a table is about, at its own address."""
+    """The provider that a table describes, with its base URL."""
     kind = given.kind or name
     if given.api_version is not None and kind != "azure":
-        raise ConfigurationError(f"{where}.api_version: only azure has one.")
+        raise ConfigurationError(f"{where}.api_version: only the kind 'azure' takes it; remove it.")
     if kind in ("azure", "openai-compatible"):
         if given.base_url is None:
-            raise ConfigurationError(f"{where}.base_url: {kind} needs the address of its server.")
+            raise ConfigurationError(
+                f"{where}.base_url: is required for {kind}: the URL of your server."
+            )
         if kind == "azure":
             return azure(given.base_url, name=name, api_version=given.api_version)
         return openai_compatible(given.base_url, name=name)
     if kind not in rows:
         known = ", ".join(sorted({*rows, "azure", "openai-compatible"}))
         if given.kind:
-            raise ConfigurationError(f"{where}.kind: {kind!r} is not known. There are: {known}.")
+            raise ConfigurationError(f"{where}.kind: unknown kind {kind!r}. Known kinds: {known}.")
         raise ConfigurationError(
-            f"{where}: {name!r} is no provider that is known. Give the table the name of one, or "
-            f"say with `kind` what it is. There are: {known}."
+            f"{where}: unknown provider {name!r}. Rename the table to a known provider, or set "
+            f"`kind`. Known kinds: {known}."
         )
     row = rows[kind]
     if given.base_url is None:
         return row
-    # What else speaks OpenAI's chat API speaks its Responses API only if the kind says so.
+    # Other servers with OpenAI's chat API have its Responses API only if the kind says so.
     own = row.dialect.name == "openai_responses"
     native = row.native_operations if own else row.native_operations - RESPONSES
     return row.using(base_url=given.base_url, native_operations=native)
@@ -334,7 +350,7 @@ def _key(given: KeySettings) -> Key:
         given.secret.get_secret_value(),
         **given.model_dump(exclude={"secret", "models", "proxy"}),
         models=tuple(given.models),
-        proxy=_told(given.proxy),
+        proxy=_secret_value(given.proxy),
     )
 
 
@@ -344,7 +360,8 @@ def _tokens(given: Sequence[TokenSettings]) -> dict[str, Principal]:
         token = each.token.get_secret_value()
         if token in tokens:
             raise ConfigurationError(
-                f"tokens: {tokens[token].name!r} and {each.name!r} have the same token."
+                f"tokens: {tokens[token].name!r} and {each.name!r} have the same token; give each "
+                f"one of its own."
             )
         tokens[token] = Principal(
             each.name,
@@ -364,22 +381,24 @@ def _limits(given: TokenSettings) -> Limits:
     return Limits(given.rpm, given.tpm, given.concurrency, budgets)
 
 
-def _in_usd(given: TokenSettings) -> bool:
-    """Whether a token has a budget in dollars."""
+def _has_usd_budget(given: TokenSettings) -> bool:
+    """Whether a token has a budget in US dollars."""
     return any(budget.unit == "usd" for budget in _limits(given).budgets)
 
 
-def _limited(settings: Settings) -> bool:
-    """Whether tokens of the file have limits."""
+def _has_limits(settings: Settings) -> bool:
+    """Whether any token of the configuration has limits."""
     return any(_limits(token) != Limits() for token in settings.tokens)
 
 
 def _verify(settings: Settings, store: Store | None) -> Verify | None:
-    """Who knows callers by their tokens, those of the file and those of the store; None if all may
-    call."""
+    """A verifier of the tokens of the configuration and of the store; None if every request is
+    accepted."""
     if settings.anonymous:
         if settings.tokens:
-            raise ConfigurationError("anonymous: with [[tokens]] it makes no sense.")
+            raise ConfigurationError(
+                "anonymous: cannot be combined with [[tokens]]; remove one of them."
+            )
         return None
     static = static_tokens(_tokens(settings.tokens)) if settings.tokens else None
     if store is None:
@@ -387,10 +406,10 @@ def _verify(settings: Settings, store: Store | None) -> Verify | None:
     stored = stored_tokens(store)
     if static is None:
         return stored
-    known = static
+    from_configuration = static
 
     async def verify(token: str) -> Principal | None:
-        return await known(token) or await stored(token)
+        return await from_configuration(token) or await stored(token)
 
     return verify
 
@@ -411,25 +430,25 @@ def _admin(
 
 
 def _sealer(settings: Settings) -> SecretCipher | None:
-    """What seals keys at rest; within one process nobody else can read them."""
+    """The cipher for keys in the store; in the memory of one process none is needed."""
     if settings.sealing_keys:
         return Sealer([key.get_secret_value() for key in settings.sealing_keys])
-    outside = settings.redis_url is not None or settings.store_file is not None
-    return None if outside else NoEncryption()
+    leaves_process = settings.redis_url is not None or settings.store_file is not None
+    return None if leaves_process else NoEncryption()
 
 
 def _prices(settings: Settings) -> Prices:
-    """Prices of one's own, and the listed ones where their package is there."""
+    """The prices of the configuration, and the price list if its package is installed."""
     own = {}
     for name, fields in settings.prices.items():
         try:
             own[name] = msgspec.convert(fields, Price)
         except (msgspec.ValidationError, ConfigurationError) as error:
             raise ConfigurationError(f"{toml_path(('prices', name))}: {error}") from error
-    if not has_prices(settings) and any(map(_in_usd, settings.tokens)):
+    if not has_prices(settings) and any(map(_has_usd_budget, settings.tokens)):
         raise ConfigurationError(
-            "tokens.budget_usd: nothing has a price here: pip install 'asgi-aiproxy[prices]', or "
-            "give your own in [prices]."
+            "tokens.budget_usd: no model has a price: pip install 'asgi-aiproxy[prices]', or set "
+            "your own prices in [prices]."
         )
     return Prices(own, listed=list_installed())
 
@@ -440,7 +459,7 @@ def has_prices(settings: Settings) -> bool:
 
 
 def _ratios(settings: Settings) -> Ratios | None:
-    """Ratios, if there are any: budgets in quota units need them."""
+    """The ratios of the configuration, which budgets in quota units need; None without any."""
     made: dict[str, Ratio | float] = {}
     for name, given in settings.ratios.items():
         try:
@@ -452,8 +471,8 @@ def _ratios(settings: Settings) -> Ratios | None:
     return Ratios(made, units_per_usd=settings.units_per_usd) if made else None
 
 
-def _probe(provider: Provider, transport: Transport, every: float) -> None:
-    """Have the keys of a provider tested that were refused."""
+def _start_health_checks(provider: Provider, transport: Transport, interval: float) -> None:
+    """Test rejected keys of a provider every `interval` seconds."""
 
     async def test(key: Key) -> int:
         trial = await check_key(provider, key, transport)
@@ -462,8 +481,8 @@ def _probe(provider: Provider, transport: Transport, every: float) -> None:
         return trial.status
 
     if provider.keys is not None:
-        provider.keys.start_health_checks(test, interval=every)
+        provider.keys.start_health_checks(test, interval=interval)
 
 
-def _told(secret: SecretStr | None) -> str | None:
+def _secret_value(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None

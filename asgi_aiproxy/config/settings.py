@@ -1,7 +1,14 @@
-"""Configuration from a file and the environment, and the app it describes.
+"""Read the configuration from a TOML file and the environment, and build the app it describes.
 
-The only module that reads the environment. `Settings` describes; `build` composes, with the same
-constructors that are there for everybody::
+The only module that reads the environment. Three steps, each usable alone:
+
+1. `load` merges the TOML file and the variables `AIPROXY_...` (variables override the file, table
+   by table) and validates the result as `Settings`. Secrets may be references: `env:NAME`, or
+   `file:PATH`. Every error names its place as TOML would spell it, and its source.
+2. `build` turns `Settings` into an ASGI app, by `config.factory`, with the public constructors.
+3. `configuration_warnings` lists what is valid but probably not intended.
+
+::
 
     uvicorn --factory asgi_aiproxy.config.settings:build        # AIPROXY_CONFIG=aiproxy.toml
 """
@@ -50,13 +57,13 @@ logger = logging.getLogger("asgi_aiproxy")
 _PREFIX = "AIPROXY_"
 
 
-# How other tools refer to a variable, which here would be taken for the secret itself.
+# How other tools refer to a variable; here the text would be taken for the secret itself.
 _FOREIGN_REFERENCE = re.compile(r"\$\{?(\w+)\}?|os\.environ/(\w+)|%(\w+)%|\{\{\s*(\w+)\s*\}\}")
 
 
 def _dereferenced(value: Any) -> Any:
-    """`env:NAME` stands for what the environment variable NAME holds, `file:PATH` for what is in a
-    file, without the line end."""
+    """Replace `env:NAME` by the value of the environment variable NAME, and `file:PATH` by the
+    contents of a file without its final line break."""
     if not isinstance(value, str):
         return value
     if value.startswith("env:"):
@@ -81,24 +88,24 @@ def _dereferenced(value: Any) -> Any:
 
 def _not_empty(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
-        raise ValueError("it is empty")
+        raise ValueError("must not be empty")
     return value
 
 
-def _proxy(value: SecretStr) -> SecretStr:
+def _check_proxy(value: SecretStr) -> SecretStr:
     if urlsplit(value.get_secret_value()).scheme not in ("http", "https", "socks5", "socks5h"):
-        raise ValueError("a proxy's address begins with http://, https:// or socks5://")
+        raise ValueError("must be a URL that begins with http://, https:// or socks5://")
     return value
 
 
-def _in_a_folder(value: str) -> str:
+def _check_parent_folder(value: str) -> str:
     folder = Path(value).absolute().parent
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
+        raise ValueError(f"the folder {folder} does not exist; create it first")
     return value
 
 
-def _network(value: str) -> str:
+def _check_network(value: str) -> str:
     try:
         check_networks((value,))
     except ConfigurationError as error:
@@ -106,41 +113,44 @@ def _network(value: str) -> str:
     return value
 
 
-def _one_key(value: Any) -> Any:
-    """A key may be its secret alone."""
+def _key_table(value: Any) -> Any:
+    """Accept a string in place of a key's table: the secret alone."""
     if isinstance(value, str):
         return {"secret": value}
     if not isinstance(value, dict | BaseModel):
-        raise ValueError("a key is a text, or a table with the key as its `secret`")
+        raise ValueError("must be a string (the API key), or a table with a `secret`")
     return value
 
 
-def _keys(value: Any) -> Any:
-    """One key needs no list; a variable may hold one, or JSON."""
+def _key_list(value: Any) -> Any:
+    """Accept one key in place of a list; a variable may hold one key, or JSON."""
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise ValueError(f"it is not valid JSON: {error}") from None
+            raise ValueError(f"is not valid JSON: {error}") from None
     return [value] if isinstance(value, str | dict) else value
 
 
-def _targets(value: Any) -> Any:
-    """Targets in order; one needs no list, and its name may be all there is to say."""
+def _target_list(value: Any) -> Any:
+    """Accept one target in place of a list, and a string in place of a target's table.
+
+    Strings get their position as priority: the first is tried first."""
     given = [value] if isinstance(value, str | dict) else value
     if not isinstance(given, list):
-        raise ValueError('a route is a list of targets, like ["openai", "groq/llama-3.3-70b"]')
+        raise ValueError('must be a list of targets, like ["openai", "groq/llama-3.3-70b"]')
     if not given:
-        raise ValueError("it leads nowhere: name a provider")
+        raise ValueError("must name at least one provider")
     return [
-        {"target": t, "priority": at} if isinstance(t, str) else t for at, t in enumerate(given)
+        {"target": target, "priority": position} if isinstance(target, str) else target
+        for position, target in enumerate(given)
     ]
 
 
 Text = Annotated[str, BeforeValidator(_dereferenced)]
 Secret = Annotated[SecretStr, BeforeValidator(_dereferenced), AfterValidator(_not_empty)]
-Proxy = Annotated[Secret, AfterValidator(_proxy)]
-Network = Annotated[str, AfterValidator(_network)]
+Proxy = Annotated[Secret, AfterValidator(_check_proxy)]
+Network = Annotated[str, AfterValidator(_check_network)]
 
 
 class _Model(BaseModel):
@@ -148,7 +158,7 @@ class _Model(BaseModel):
 
 
 class KeySettings(_Model):
-    """A provider's key with its limits."""
+    """One API key of a provider. `rpm` and `tpm` are limits per minute."""
 
     secret: Secret
     id: str = ""
@@ -163,12 +173,17 @@ class KeySettings(_Model):
 
 
 class ProviderSettings(_Model):
-    """A provider: a row of the catalogue by the table's name, or by `kind`."""
+    """A provider: a row of the catalogue, named by the table or by `kind`.
+
+    `cooldown`, `max_key_wait` and `health_check_interval` are in seconds.
+    """
 
     kind: str | None = None
     base_url: Text | None = None
     keys: Annotated[
-        list[Annotated[KeySettings, BeforeValidator(_one_key)]], BeforeValidator(_keys), NoDecode
+        list[Annotated[KeySettings, BeforeValidator(_key_table)]],
+        BeforeValidator(_key_list),
+        NoDecode,
     ] = []
     strategy: Strategy = "weighted"
     cooldown: float = Field(default=30.0, gt=0)
@@ -181,7 +196,7 @@ class ProviderSettings(_Model):
     health_check_interval: float | None = Field(default=None, gt=0)
 
 
-def _budget(text: str) -> str:
+def _check_budget(text: str) -> str:
     try:
         Budget.parse(text)
     except ConfigurationError as error:
@@ -190,7 +205,7 @@ def _budget(text: str) -> str:
 
 
 class TokenSettings(_Model):
-    """A token for callers of the gateway. Those of one name share their limits."""
+    """A token for callers of the gateway. Tokens of the same name share their limits."""
 
     token: Secret
     name: str = Field(min_length=1)
@@ -201,7 +216,7 @@ class TokenSettings(_Model):
     concurrency: int | None = Field(default=None, ge=1)
     budget_usd: float | None = Field(default=None, ge=0, le=1e9)
     budget_per: Period = "total"
-    budgets: list[Annotated[str, AfterValidator(_budget)]] = []
+    budgets: list[Annotated[str, AfterValidator(_check_budget)]] = []
 
 
 class TargetSettings(_Model):
@@ -213,7 +228,7 @@ class TargetSettings(_Model):
 
 
 class TimeoutSettings(_Model):
-    """Six limits in seconds, see `asgi_aiproxy.upstream.Timeouts`."""
+    """Six timeouts in seconds, see `asgi_aiproxy.upstream.Timeouts`."""
 
     pool: float = Field(default=10.0, gt=0)
     connect: float = Field(default=10.0, gt=0)
@@ -224,7 +239,7 @@ class TimeoutSettings(_Model):
 
 
 class RequestLimitSettings(_Model):
-    """How large a request may be that is translated, see `asgi_aiproxy.RequestLimits`."""
+    """Maximum size of a request that is translated, see `asgi_aiproxy.RequestLimits`."""
 
     messages: int = Field(default=10_000, ge=1)
     parts: int = Field(default=20_000, ge=1)
@@ -233,7 +248,10 @@ class RequestLimitSettings(_Model):
 
 
 class Settings(BaseSettings):
-    """The whole configuration. `load` reads it; environment variables go before the file."""
+    """The whole configuration. `load` reads it; environment variables override the file.
+
+    `keepalive` and `drain` are in seconds, `max_body` in bytes.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
@@ -244,12 +262,12 @@ class Settings(BaseSettings):
     )
 
     providers: dict[str, ProviderSettings] = {}
-    routes: dict[str, Annotated[list[TargetSettings], BeforeValidator(_targets)]] = {}
+    routes: dict[str, Annotated[list[TargetSettings], BeforeValidator(_target_list)]] = {}
     tokens: list[TokenSettings] = []
     redis_url: Secret | None = None
     redis_prefix: str = Field(default="aiproxy", min_length=1)
-    store_file: Annotated[str, AfterValidator(_in_a_folder)] | None = None
-    sealing_keys: Annotated[list[Secret], BeforeValidator(_keys), NoDecode] = []
+    store_file: Annotated[str, AfterValidator(_check_parent_folder)] | None = None
+    sealing_keys: Annotated[list[Secret], BeforeValidator(_key_list), NoDecode] = []
     anonymous: bool = False
     ledger: bool = True
     ledger_most: int | None = Field(default=None, ge=1)
@@ -274,7 +292,7 @@ class Settings(BaseSettings):
     drain: float = Field(default=0.0, ge=0)
 
     def all_providers(self) -> dict[str, ProviderSettings]:
-        """The providers by name, those that only routes name too."""
+        """The providers by name, including those that are named only in routes."""
         routed = {
             wanted.target.partition("/")[0] for given in self.routes.values() for wanted in given
         }
@@ -283,9 +301,9 @@ class Settings(BaseSettings):
 
 
 def load(path: str | Path | None = None) -> Settings:
-    """Read a TOML file (by default that of AIPROXY_CONFIG) and the environment.
+    """Read a TOML file (by default the one that AIPROXY_CONFIG names) and the environment.
 
-    Raises ConfigurationError in plain words.
+    `path` overrides AIPROXY_CONFIG. Raises ConfigurationError, with one line for each mistake.
     """
     path = path or os.environ.get(f"{_PREFIX}CONFIG") or None
     file: dict[str, Any] = {}
@@ -300,24 +318,27 @@ def load(path: str | Path | None = None) -> Settings:
             raise ConfigurationError(f"{path}: is nested too deeply.") from None
     variables = _environment()
     try:
-        return Settings(**_over(file, variables))
+        return Settings(**_merged(file, variables))
     except ValidationError as error:
-        raise ConfigurationError(_explained(error, path, variables)) from None
+        raise ConfigurationError(_describe_errors(error, path, variables)) from None
 
 
 def build(settings: Settings | None = None) -> ASGIApp:
-    """Compose the app that `settings` describe; by default those of AIPROXY_CONFIG."""
+    """Build the app that `settings` describe; by default, what `load()` returns.
+
+    Warnings are logged. Raises ConfigurationError.
+    """
     if settings is None:
         settings = load()
     app = build_app(settings)
-    for doubt in configuration_warnings(settings):
-        logger.warning("%s", doubt)
+    for warning in configuration_warnings(settings):
+        logger.warning("%s", warning)
     return app
 
 
 def configuration_warnings(settings: Settings) -> list[str]:
-    """What is no mistake, but may not be what was meant."""
-    found = list(_misspelt_variables())
+    """What is valid, but probably not intended; one message each, which says what to do."""
+    warnings = list(_misspelt_variables())
     durable = settings.redis_url is not None or settings.store_file is not None
     for name, given in settings.all_providers().items():
         remote = given.base_url is None and given.kind != "openai-compatible"
@@ -329,7 +350,7 @@ def configuration_warnings(settings: Settings) -> list[str]:
             if kind == "openai-compatible":
                 usual = "http://localhost/v1"
             if usual is not None:
-                found += _doubtful_address(f"providers.{name}", given.base_url, usual)
+                warnings += _base_url_warnings(f"providers.{name}", given.base_url, usual)
         if (
             remote
             and not local
@@ -337,57 +358,59 @@ def configuration_warnings(settings: Settings) -> list[str]:
             and not settings.allow_client_keys
             and not stored
         ):
-            found.append(f"providers.{name}: it has no keys, so it is asked without one.")
+            warnings.append(
+                f"providers.{name}: it has no keys, so requests are sent without an API key."
+            )
     if settings.admin_token is not None and not durable:
-        found.append(
-            "admin_token: without redis_url or store_file, what is issued and changed there ends "
-            "with the process, and is unknown to others."
+        warnings.append(
+            "admin_token: without redis_url or store_file, tokens and keys created over the admin "
+            "API are lost when the process ends, and unknown to other processes."
         )
     issues = durable or settings.admin_token is not None
     if issues and not settings.anonymous and not has_prices(settings):
-        found.append(
-            "prices: no model has a price here, so whoever is issued a budget in dollars is "
-            "refused every call: pip install 'asgi-aiproxy[prices]', or give your own in [prices]."
+        warnings.append(
+            "prices: no model has a price, so every request within a budget in dollars will be "
+            "refused: pip install 'asgi-aiproxy[prices]', or set your own prices in [prices]."
         )
     closed = durable and not settings.anonymous and settings.admin_token is None
     if closed and not settings.tokens:
-        found.append(
-            "tokens: none is in the file: only who was issued one may call. (anonymous = true "
-            "lets everybody in.)"
+        warnings.append(
+            "tokens: the configuration has no [[tokens]], so only tokens that were issued by the "
+            "command line or the admin API are accepted. (anonymous = true accepts every request.)"
         )
-    return found
+    return warnings
 
 
 def _misspelt_variables() -> Iterator[str]:
-    """The variables `AIPROXY_...` that no setting is read from."""
+    """Warn of variables `AIPROXY_...` that are no setting."""
     known = {name.upper() for name in Settings.model_fields} | {"CONFIG"}
     for variable in sorted(os.environ):
         name = variable.upper().removeprefix(_PREFIX)
         if variable.upper().startswith(_PREFIX) and name.partition("__")[0] not in known:
             hint = _did_you_mean(name.partition("__")[0], known)
             hint = hint.replace("mean '", f"mean '{_PREFIX}")
-            yield f"environment: {variable} is not read: there is no such setting{hint}."
+            yield f"environment: {variable} is ignored: unknown setting{hint}."
 
 
-def _doubtful_address(where: str, address: str, usual: str) -> Iterator[str]:
-    """What may be wrong with a provider's address, where `usual` is one that is right."""
+def _base_url_warnings(where: str, address: str, usual: str) -> Iterator[str]:
+    """What may be wrong with the base URL `address`, where `usual` is a correct one."""
     path = urlsplit(address).path.rstrip("/")
     end = urlsplit(usual).path.rstrip("/")
     for tail in ("/chat/completions", "/responses", "/messages", "/embeddings"):
         if path.endswith(tail):
-            yield f"{where}.base_url: leave out {tail!r}: it is added to the address."
+            yield f"{where}.base_url: remove {tail!r}: it is appended for each request."
             return
     versions = [part for part in path.split("/") if part in ("v1", "v1beta")]
     if len(versions) > 1:
-        yield f"{where}.base_url: the path {path!r} has a version twice."
+        yield f"{where}.base_url: the path {path!r} contains the version twice."
     elif end.endswith("/v1") and not path:
-        yield f"{where}.base_url: it probably must end with '/v1', as in {address.rstrip('/')}/v1."
+        yield f"{where}.base_url: it should probably end with '/v1': {address.rstrip('/')}/v1."
     elif not end and versions:
-        yield f"{where}.base_url: leave out '/{versions[0]}': it is added to the address."
+        yield f"{where}.base_url: remove '/{versions[0]}': it is appended for each request."
 
 
 def _environment() -> dict[str, Any]:
-    """What the variables `AIPROXY_...` say, as a file would."""
+    """The values of the variables `AIPROXY_...`, in the shape of the file."""
     try:
         return EnvSettingsSource(Settings)()
     except ValueError as error:
@@ -400,27 +423,28 @@ def _environment() -> dict[str, Any]:
         ) from None
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both, where tables are put together and all else of `above` goes first."""
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge two configurations: tables are merged, all other values of `above` override."""
     both = {**below, **above}
     for name in below.keys() & above.keys():
         if isinstance(below[name], dict) and isinstance(above[name], dict):
-            both[name] = _over(below[name], above[name])
+            both[name] = _merged(below[name], above[name])
     return both
 
 
-def _explained(error: ValidationError, path: object, variables: Mapping[str, Any]) -> str:
-    """A validation error in plain words, one line a mistake."""
+def _describe_errors(error: ValidationError, path: object, variables: Mapping[str, Any]) -> str:
+    """The message of a validation error, one line for each mistake."""
     lines = []
     for mistake in error.errors(include_url=False, include_input=False):
         message = mistake["msg"].removeprefix("Value error, ")
-        message = message.replace("Input should be", "it must be")
-        message = _WORDS.get(mistake["type"], message)
+        message = message.replace("Input should be", "must be")
+        message = _MESSAGES.get(mistake["type"], message)
         if mistake["type"] == "extra_forbidden":
             message += _did_you_mean(str(mistake["loc"][-1]), _names_at(mistake["loc"][:-1]))
         if mistake["type"] == "list_type" and mistake["loc"] == ("tokens",):
-            message = "write [[tokens]], with double brackets, before each token"
-        source = "environment" if path is None or _holds(variables, mistake["loc"]) else path
+            message = "write [[tokens]] (double brackets) before each token"
+        from_variable = path is None or _contains(variables, mistake["loc"])
+        source = "environment" if from_variable else path
         line = f"{source}: {toml_path(mistake['loc'])}: {message}"
         if line not in lines:
             lines.append(line)
@@ -428,7 +452,7 @@ def _explained(error: ValidationError, path: object, variables: Mapping[str, Any
 
 
 def _names_at(place: Sequence[str | int]) -> list[str]:
-    """The settings that there are at a place in the configuration."""
+    """The names of the settings that are allowed at a place in the configuration."""
     model: Any = Settings
     for at, step in enumerate(place):
         if isinstance(step, int) or model is None:
@@ -454,23 +478,23 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
-_WORDS = {
-    "extra_forbidden": "there is no such setting",
-    "missing": "it is missing",
-    "dict_type": "it must be a table",
-    "model_type": "it must be a table",
-    "list_type": "it must be a list",
-    "string_type": "it must be a text",
-    "string_too_short": "it is empty",
-    "int_parsing": "it must be a whole number",
-    "int_type": "it must be a whole number",
-    "float_parsing": "it must be a number",
-    "bool_parsing": "it must be true or false",
+_MESSAGES = {
+    "extra_forbidden": "unknown setting",
+    "missing": "is missing",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "list_type": "must be a list",
+    "string_type": "must be a string",
+    "string_too_short": "must not be empty",
+    "int_parsing": "must be an integer",
+    "int_type": "must be an integer",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
 }
 
 
-def _holds(data: Any, place: Sequence[str | int]) -> bool:
-    """Whether the last known step on the way to a place is in `data`."""
+def _contains(data: Any, place: Sequence[str | int]) -> bool:
+    """Whether `data` contains a place, or the table in which it is missing."""
     for at, step in enumerate(place):
         try:
             data = data[step]

@@ -1,4 +1,4 @@
-"""The command line: what it does lasts, what it says can be read, and never is it a traceback."""
+"""The command line: changes persist, output is readable, and errors are never a traceback."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_a_token_is_issued_listed_edited_rotated_and_revoked(run: Run) -> None:
     edited = run("tokens", "edit", id, "--rpm", "none", "--budget", "7", "--disable", "--json").json
     assert (edited["status"], "rpm" in edited["limits"]) == ("disabled", False)
     assert [(one["limit"], one["per"]) for one in edited["limits"]["budgets"]] == [(7.0, "total")]
-    assert edited["models"] == ["gpt-*", "claude-*"]  # what is not named stays
+    assert edited["models"] == ["gpt-*", "claude-*"]  # options not given stay unchanged
     rotated = run("tokens", "rotate", "team-1", "--grace", "1h", "--json").json
     assert (rotated["secret"] != secret, rotated["token"]["id"]) == (True, id)
     assert run("tokens", "revoke", "team-1").out == f"The token {id} is revoked.\n"
-    assert run("tokens", "list").out == "There are no tokens.\n"
+    assert run("tokens", "list").out == "No tokens.\n"
     assert run("tokens", "show", id).status == 1
 
 
@@ -106,7 +106,7 @@ def test_a_long_list_says_how_it_goes_on(run: Run) -> None:
         (["tokens", "issue", "--name", "x", "--budget", "nan"], 2, "is not a budget"),
         (["tokens", "issue", "--name", "x", "--units", "1.5"], 2, "is not a budget"),
         (["tokens", "issue", "--name", "x", "--rpm", "0"], 2, "--rpm"),
-        (["tokens", "issue", "--name", "x", "--expires", "soon"], 2, "is no time"),
+        (["tokens", "issue", "--name", "x", "--expires", "soon"], 2, "invalid time"),
         (["tokens", "issue", "--name", "x", "--expires", "2020-01-01"], 1, "expires: "),
         (["tokens", "issue", "--name", ""], 1, "name: "),
         (["tokens", "issue", "--name", "x", "--group", "none"], 1, "group: there is no group"),
@@ -114,7 +114,7 @@ def test_a_long_list_says_how_it_goes_on(run: Run) -> None:
         (["tokens", "issue", "--name", "x", "--budget", "1", "--budget", "2"], 1, "budgets: "),
         (["tokens", "issue", "--name", "x", "--secret", "a-secret-in-the-open"], 2, "unrecognized"),
         (["tokens", "issue", "--name", "x", "--colour", "red"], 2, "unrecognized"),
-        (["tokens", "rotate", "x", "--grace", "a while"], 2, "is no span"),
+        (["tokens", "rotate", "x", "--grace", "a while"], 2, "invalid duration"),
         (["tokens", "revoke", "nobody"], 1, "nobody"),
         (["tokens", "list", "--limit", "0"], 2, "1 to 1000"),
         (["groups", "create", "g", "--ratio", "-1"], 1, "ratio: "),
@@ -128,12 +128,12 @@ def test_a_long_list_says_how_it_goes_on(run: Run) -> None:
         (["vouchers", "redeem", "nobody"], 1, "code: "),
         (["vouchers", "redeem", "A-CODE", "token/a"], 2, "unrecognized"),
         (["usage", "--by", "colour"], 2, "--by"),
-        (["usage", "--since", "2026-99-01"], 2, "is no time"),
-        (["usage", "--model", "m", "--group", "g"], 2, "goes with --last"),
+        (["usage", "--since", "2026-99-01"], 2, "invalid time"),
+        (["usage", "--model", "m", "--group", "g"], 2, "requires --last"),
         (["usage", "--last", "1", "--state", "odd"], 1, "state: "),
     ],
 )
-def test_a_mistake_is_told_in_words(
+def test_an_error_is_one_readable_message(
     run: Run, arguments: list[str], status: int, words: str
 ) -> None:
     done = run(*arguments)
@@ -197,14 +197,16 @@ def test_keys_are_tried(run: Run, configured: Callable[[str], Path]) -> None:
     assert gone.status == 1  # so that scripts may tell
 
 
-def test_secrets_are_sealed_anew(run: Run, configured: Callable[[], Path]) -> None:
+def test_secrets_are_encrypted_again_with_a_new_key(
+    run: Run, configured: Callable[[], Path]
+) -> None:
     run("keys", "add", "openai", "--id", "main", stdin="sk-secret-1\n")
     path = configured()
     old = '["a passphrase that is long enough"]'
     new = '["another passphrase, long enough"'
     text = path.read_text()
     path.write_text(text.replace(old, f"{new}, {old[1:]}"))
-    assert run("keys", "reseal").out == "1 secrets are sealed with the first of sealing_keys.\n"
+    assert run("keys", "reseal").out == "1 secrets are encrypted with the first of sealing_keys.\n"
     path.write_text(text.replace(old, f"{new}]"))
     assert run("keys", "list", "openai", "--json").json["data"][1]["health"] == "ok"
     path.write_text(text)

@@ -171,7 +171,7 @@ async def test_keys_that_were_refused_are_probed_when_that_is_wished(
 base_url = "{upstream}/v1"
 keys = ["sk-1"]
 cooldown = 0.05
-probe = 0.05
+health_check_interval = 0.05
 """
     app = built(text)
     async with asgi.lifespan(app):

@@ -16,7 +16,7 @@ def configured(folder: Path, text: str) -> Settings:
     return load(path)
 
 
-def test_a_secret_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_secret_can_be_read_from_a_file(tmp_path: Path) -> None:
     secret = tmp_path / "key"
     secret.write_text("sk-from-a-file\n")
     settings = configured(tmp_path, f'[providers.openai]\nkeys = ["file:{secret}"]\n')
@@ -28,7 +28,9 @@ def test_a_secret_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "reference", ["${OPENAI_KEY}", "$OPENAI_KEY", "os.environ/OPENAI_KEY", "%OPENAI_KEY%"]
 )
-def test_references_of_other_tools_are_refused_with_ours(tmp_path: Path, reference: str) -> None:
+def test_references_in_the_syntax_of_other_tools_are_refused_with_a_hint(
+    tmp_path: Path, reference: str
+) -> None:
     with pytest.raises(ConfigurationError, match='write "env:OPENAI_KEY"'):
         configured(tmp_path, f'[providers.openai]\nkeys = ["{reference}"]\n')
 
@@ -44,36 +46,36 @@ def test_references_of_other_tools_are_refused_with_ours(tmp_path: Path, referen
         ('[tokens]\ntoken = "t"\nname = "n"\n', r"write \[\[tokens\]\]"),
     ],
 )
-def test_a_misspelt_setting_is_named_with_the_one_that_was_meant(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         configured(tmp_path, text)
 
 
-def test_a_misspelt_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_variable_gets_a_suggestion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIPROXY_REDIS_ULR", "redis://localhost")
-    (doubt,) = configuration_warnings(configured(tmp_path, '[providers.openai]\nkeys = ["k"]\n'))
-    assert doubt.startswith("environment: AIPROXY_REDIS_ULR is not read")
-    assert "did you mean 'AIPROXY_REDIS_URL'" in doubt
+    (warning,) = configuration_warnings(configured(tmp_path, '[providers.openai]\nkeys = ["k"]\n'))
+    assert warning.startswith("environment: AIPROXY_REDIS_ULR is ignored")
+    assert "did you mean 'AIPROXY_REDIS_URL'" in warning
 
 
 @pytest.mark.parametrize(
     ("kind", "address", "said"),
     [
-        ("openai", "http://host", "must end with '/v1', as in http://host/v1."),
-        ("openai-compatible", "http://host:8000/", "must end with '/v1'"),
-        ("openai", "http://host/v1/v1", "has a version twice"),
-        ("openai", "http://host/v1/chat/completions", "leave out '/chat/completions'"),
-        ("anthropic", "http://host/v1", "leave out '/v1'"),
-        ("gemini", "http://host/v1beta", "leave out '/v1beta'"),
+        ("openai", "http://host", "should probably end with '/v1': http://host/v1."),
+        ("openai-compatible", "http://host:8000/", "should probably end with '/v1'"),
+        ("openai", "http://host/v1/v1", "contains the version twice"),
+        ("openai", "http://host/v1/chat/completions", "remove '/chat/completions'"),
+        ("anthropic", "http://host/v1", "remove '/v1'"),
+        ("gemini", "http://host/v1beta", "remove '/v1beta'"),
         ("anthropic", "http://host", None),
         ("openai", "http://host/v1", None),
         ("openai", "http://host/openai/v1/", None),
         ("openai", "http://host/some/path", None),
     ],
 )
-def test_an_address_that_is_probably_wrong_is_named(
+def test_a_base_url_that_is_probably_wrong_causes_a_warning(
     tmp_path: Path, kind: str, address: str, said: str | None
 ) -> None:
     text = f'[providers.p]\nkind = "{kind}"\nbase_url = "{address}"\nkeys = ["k"]\n'
