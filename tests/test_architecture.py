@@ -237,7 +237,7 @@ MAY: dict[str, set[str]] = {
 # Third-party packages, by the only modules that may import them; msgspec may be used anywhere.
 THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
-    "config.factory": {"pydantic"},
+    "config.error_messages": {"pydantic"},
     "config.settings": {"pydantic", "pydantic_settings"},
     "serving": {"uvicorn"},
     "passthrough.websocket": {"websockets"},

@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from asgi_aiproxy.cli.output import print_error
-from asgi_aiproxy.config.factory import has_prices, make_providers, make_store, make_transport
+from asgi_aiproxy.config.factory import has_prices, make_store, make_transport
+from asgi_aiproxy.config.providers import make_providers
 from asgi_aiproxy.config.settings import ProviderSettings, Settings, load
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
 from asgi_aiproxy.keys import KeyPool

@@ -15,13 +15,12 @@ The only module that reads the environment. Three steps, each usable alone:
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -44,7 +43,9 @@ from pydantic_settings import (
 )
 
 from asgi_aiproxy._asgi import ASGIApp
-from asgi_aiproxy.config.factory import build_app, has_prices, is_local, toml_path
+from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
+from asgi_aiproxy.config.factory import build_app, has_prices
+from asgi_aiproxy.config.providers import is_local
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.ip_ranges import check_networks
 from asgi_aiproxy.keys import Strategy
@@ -320,7 +321,7 @@ def load(path: str | Path | None = None) -> Settings:
     try:
         return Settings(**_merged(file, variables))
     except ValidationError as error:
-        raise ConfigurationError(_describe_errors(error, path, variables)) from None
+        raise ConfigurationError(describe_errors(error, path, variables, _names_at)) from None
 
 
 def build(settings: Settings | None = None) -> ASGIApp:
@@ -387,7 +388,7 @@ def _misspelt_variables() -> Iterator[str]:
     for variable in sorted(os.environ):
         name = variable.upper().removeprefix(_PREFIX)
         if variable.upper().startswith(_PREFIX) and name.partition("__")[0] not in known:
-            hint = _did_you_mean(name.partition("__")[0], known)
+            hint = did_you_mean(name.partition("__")[0], known)
             hint = hint.replace("mean '", f"mean '{_PREFIX}")
             yield f"environment: {variable} is ignored: unknown setting{hint}."
 
@@ -432,25 +433,6 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _describe_errors(error: ValidationError, path: object, variables: Mapping[str, Any]) -> str:
-    """The message of a validation error, one line for each mistake."""
-    lines = []
-    for mistake in error.errors(include_url=False, include_input=False):
-        message = mistake["msg"].removeprefix("Value error, ")
-        message = message.replace("Input should be", "must be")
-        message = _MESSAGES.get(mistake["type"], message)
-        if mistake["type"] == "extra_forbidden":
-            message += _did_you_mean(str(mistake["loc"][-1]), _names_at(mistake["loc"][:-1]))
-        if mistake["type"] == "list_type" and mistake["loc"] == ("tokens",):
-            message = "write [[tokens]] (double brackets) before each token"
-        from_variable = path is None or _contains(variables, mistake["loc"])
-        source = "environment" if from_variable else path
-        line = f"{source}: {toml_path(mistake['loc'])}: {message}"
-        if line not in lines:
-            lines.append(line)
-    return "\n".join(lines)
-
-
 def _names_at(place: Sequence[str | int]) -> list[str]:
     """The names of the settings that are allowed at a place in the configuration."""
     model: Any = Settings
@@ -471,33 +453,3 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "timeouts": TimeoutSettings,
     "routes": TargetSettings,
 }
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
-
-
-_MESSAGES = {
-    "extra_forbidden": "unknown setting",
-    "missing": "is missing",
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "list_type": "must be a list",
-    "string_type": "must be a string",
-    "string_too_short": "must not be empty",
-    "int_parsing": "must be an integer",
-    "int_type": "must be an integer",
-    "float_parsing": "must be a number",
-    "bool_parsing": "must be true or false",
-}
-
-
-def _contains(data: Any, place: Sequence[str | int]) -> bool:
-    """Whether `data` contains a place, or the table in which it is missing."""
-    for at, step in enumerate(place):
-        try:
-            data = data[step]
-        except (KeyError, IndexError, TypeError):
-            return 0 < at == len(place) - 1
-    return True

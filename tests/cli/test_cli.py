@@ -267,7 +267,7 @@ def test_what_was_used_is_told_by_what_is_asked(run: Run) -> None:
                     )
                 )
 
-    assert run("usage").out == "Nothing was used.\n"
+    assert run("usage").out == "No usage.\n"
     asyncio.run(use())
     table = run("usage", "--by", "model", "--since", "7d").out.splitlines()
     assert table[0].split() == ["MODEL", "REQUESTS", "FAILED", "INPUT", "OUTPUT", "COST", "UNITS"]
@@ -278,7 +278,7 @@ def test_what_was_used_is_told_by_what_is_asked(run: Run) -> None:
     assert (len(last.out.splitlines()), "$1.25" in last.out) == (2, True)
     assert len(run("usage", "--last", "2", "--json").json["data"]) == 2
     assert (
-        run("usage", "--until", "2020-01-01", "--since", "2019-12-01").out == "Nothing was used.\n"
+        run("usage", "--until", "2020-01-01", "--since", "2019-12-01").out == "No usage.\n"
     )
 
 
@@ -382,7 +382,7 @@ def test_usage_is_summed_up_for_a_token_by_its_name(run: Run) -> None:
         assert (row["name"], row["requests"]) == (issued, 1)
         (record,) = run("usage", "--last", "5", *words, "--json").json["data"]
         assert record["principal"] == issued
-    assert run("usage", "--principal", "nobody").out == "Nothing was used.\n"
+    assert run("usage", "--principal", "nobody").out == "No usage.\n"
 
 
 def test_the_account_of_a_token_can_be_changed(run: Run) -> None:

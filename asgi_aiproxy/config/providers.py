@@ -1,0 +1,152 @@
+"""Providers with their key pools, from the settings of `[providers]` and `[routes]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.keys import Key, KeyPool
+from asgi_aiproxy.keys.encryption import NoEncryption, Sealer
+from asgi_aiproxy.providers import Provider, azure, openai_compatible
+from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.providers.discovery import discover
+from asgi_aiproxy.providers.operations import RESPONSES
+from asgi_aiproxy.stores import Store
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from asgi_aiproxy.config.settings import KeySettings, ProviderSettings, Settings
+    from asgi_aiproxy.keys.encryption import SecretCipher
+
+
+def make_providers(settings: Settings, store: Store | None) -> dict[str, Provider]:
+    """All providers by name, including those of routes. With a store, their keys are shared.
+
+    Raises ConfigurationError.
+    """
+    rows = {row.name: row for row in ROWS} | discover()
+    for name, targets in settings.routes.items():
+        for provider in (wanted.target.partition("/")[0] for wanted in targets):
+            if provider not in settings.providers and provider not in rows:
+                known = ", ".join(dict.fromkeys([*settings.providers, *rows]))
+                where = toml_path(("routes", name))
+                raise ConfigurationError(
+                    f"{where}: unknown provider {provider!r}. Known providers: {known}."
+                )
+    sealer = _sealer(settings)
+    return {
+        name: _provider(name, given, rows, store, sealer)
+        for name, given in settings.all_providers().items()
+    }
+
+
+def is_local(row: Provider) -> bool:
+    """Whether a provider runs on this machine, where no API key is needed."""
+    return urlsplit(row.base_url).hostname in ("127.0.0.1", "localhost")
+
+
+def toml_path(steps: Sequence[str | int]) -> str:
+    """The path of a setting as a TOML file would spell it."""
+    text = ""
+    for step in steps:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += "." + (step if re.fullmatch(r"[\w-]+", step) else f'"{step}"')
+    return text.removeprefix(".")
+
+
+def _provider(
+    name: str,
+    given: ProviderSettings,
+    rows: Mapping[str, Provider],
+    store: Store | None,
+    sealer: SecretCipher | None,
+) -> Provider:
+    where = toml_path(("providers", name))
+    try:
+        provider = _row(where, name, given, rows)
+        changes: dict[str, Any] = {"name": name}
+        if given.headers:
+            own = {header: value.get_secret_value() for header, value in given.headers.items()}
+            changes["headers"] = {**provider.headers, **own}
+        if given.models:
+            changes["catalogue"] = tuple(given.models)
+        if given.proxy is not None:
+            changes["proxy"] = secret_value(given.proxy)
+        if given.strict_format is not None:
+            changes["strict_format"] = given.strict_format
+        keys = [_key(key) for key in given.keys]
+        pool = KeyPool(
+            keys,
+            name=name,
+            strategy=given.strategy,
+            cooldown=given.cooldown,
+            max_wait_seconds=given.max_key_wait,
+            store=store,
+            sealer=sealer,
+        )
+        # If keys may come from the store, an empty pool must refuse calls instead of sending them
+        # without a key; except for servers that need none.
+        key_optional = is_local(provider) or given.kind == "openai-compatible"
+        stored = store is not None and ("keys" in given.model_fields_set or not key_optional)
+        return provider.using(pool if keys or stored else (), **changes)
+    except ConfigurationError as error:
+        text = str(error)
+        raise ConfigurationError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:
+    """The provider that a table describes, with its base URL."""
+    kind = given.kind or name
+    if given.api_version is not None and kind != "azure":
+        raise ConfigurationError(f"{where}.api_version: only the kind 'azure' takes it; remove it.")
+    if kind in ("azure", "openai-compatible"):
+        if given.base_url is None:
+            raise ConfigurationError(
+                f"{where}.base_url: is required for {kind}: the URL of your server."
+            )
+        if kind == "azure":
+            return azure(given.base_url, name=name, api_version=given.api_version)
+        return openai_compatible(given.base_url, name=name)
+    if kind not in rows:
+        known = ", ".join(sorted({*rows, "azure", "openai-compatible"}))
+        if given.kind:
+            raise ConfigurationError(f"{where}.kind: unknown kind {kind!r}. Known kinds: {known}.")
+        raise ConfigurationError(
+            f"{where}: unknown provider {name!r}. Rename the table to a known provider, or set "
+            f"`kind`. Known kinds: {known}."
+        )
+    row = rows[kind]
+    if given.base_url is None:
+        return row
+    # Other servers with OpenAI's chat API have its Responses API only if the kind says so.
+    own = row.dialect.name == "openai_responses"
+    native = row.native_operations if own else row.native_operations - RESPONSES
+    return row.using(base_url=given.base_url, native_operations=native)
+
+
+def _key(given: KeySettings) -> Key:
+    return Key(
+        given.secret.get_secret_value(),
+        **given.model_dump(exclude={"secret", "models", "proxy"}),
+        models=tuple(given.models),
+        proxy=secret_value(given.proxy),
+    )
+
+
+def _sealer(settings: Settings) -> SecretCipher | None:
+    """The cipher for keys in the store; in the memory of one process none is needed."""
+    if settings.sealing_keys:
+        return Sealer([key.get_secret_value() for key in settings.sealing_keys])
+    leaves_process = settings.redis_url is not None or settings.store_file is not None
+    return None if leaves_process else NoEncryption()
+
+
+def secret_value(secret: SecretStr | None) -> str | None:
+    """The text of a secret setting; None if it is not set."""
+    return secret.get_secret_value() if secret is not None else None
