@@ -223,7 +223,7 @@ def test_secrets_are_encrypted_again_with_a_new_key(
 def test_vouchers_are_created_exported_and_redeemed(run: Run) -> None:
     made = run("vouchers", "create", "--count", "3", "--usd", "5", "--name", "spring")
     codes = made.out.split()
-    assert (len(codes), "3 made" in made.err) == (3, True)
+    assert (len(codes), "3 vouchers created" in made.err) == (3, True)
     rows = list(csv.DictReader(io.StringIO(run("vouchers", "export", "--name", "spring").out)))
     assert [(row["status"], row["amount"]) for row in rows] == [("open", "5.0")] * 3
     assert run("vouchers", "export", "--name", "none", "--json").json == []
