@@ -170,6 +170,8 @@ def error_headers(error: APIError) -> RawHeaders:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.allow:
         headers.append((b"allow", ", ".join(error.allow).encode()))
+    if error.accept_encoding:
+        headers.append((b"accept-encoding", ", ".join(error.accept_encoding).encode()))
     if error.provider:
         headers.append((b"aiproxy-provider", error.provider.encode("latin-1", "replace")))
     return headers

@@ -119,6 +119,7 @@ class APIError(AIProxyError):
         # The name of the provider that failed, and the methods allowed for the path (405).
         self.provider = ""
         self.allow: tuple[str, ...] = ()
+        self.accept_encoding: tuple[str, ...] = ()  # what a body may be encoded as (415)
 
     def __str__(self) -> str:
         return self.message

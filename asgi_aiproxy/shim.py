@@ -48,6 +48,7 @@ from asgi_aiproxy.upstream import (
     check_transport,
     default_transport,
 )
+from asgi_aiproxy.upstream.request_encoding import check_codings, decode_request_body
 from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
 MiB = 1024 * 1024
@@ -277,14 +278,16 @@ class Shim:
         principal: Principal,
     ) -> None:
         told = _asgi.headers(scope, self._heard[face])
-        coding = ", ".join(content_codings(told.get("content-encoding", "")))
-        if coding:
-            message = f"The request body is encoded as {coding!r}: send it as it is."
-            raise APIError(ErrorKind.INVALID, message, status=415)
-        if operation.body == "form" and not told.get("content-type", "").startswith(_JSON):
+        codings = content_codings(told.get("content-encoding", ""))
+        upload = operation.body == "form" and not told.get("content-type", "").startswith(_JSON)
+        if codings:
+            check_codings(codings, supported=() if upload else None)
+        if upload:
             await self._relay_upload(scope, receive, send, face, operation, principal, told)
             return
         body = await _asgi.read_body(scope, receive, self._max_body, self._body)
+        if codings:
+            body = await decode_request_body(codings, body, self._max_body)
         head = face.summarize(operation, body)
         gate: AdmissionControl | None = scope.get(GATE_KEY)
         others: tuple[str, ...] = ()

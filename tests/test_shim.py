@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import brotli
 import httpx
 import pytest
+import zstandard
 
 from asgi_aiproxy import (
     Authenticate,
@@ -238,14 +241,63 @@ async def test_a_body_above_the_limit_is_a_413_with_and_without_a_length() -> No
     assert upstream.requests == []
 
 
-async def test_a_compressed_body_is_a_415_that_says_so_and_an_empty_one_a_400() -> None:
+PACKERS: dict[str, Any] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+    "gzip, zstd": lambda data: zstandard.ZstdCompressor().compress(gzip.compress(data)),
+}
+PATH = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("coding", PACKERS)
+async def test_a_compressed_body_is_read_and_leaves_as_it_means(coding: str) -> None:
     app, upstream = shim()
-    packed = gzip.compress(b'{"model":"m","messages":[]}')
-    headers = {"content-encoding": "gzip"}
-    path = "/v1/chat/completions"
-    answer = await asgi.request(app, "POST", path, packed, headers=headers)
-    assert (answer.status, "'gzip'" in answer.json["error"]["message"]) == (415, True)
-    answer = await asgi.request(app, "POST", path, b"")
+    body = json.dumps({"model": "m", "messages": MESSAGES}).encode()
+    headers = {"content-encoding": coding}
+    answer = await asgi.request(app, "POST", PATH, PACKERS[coding](body), headers=headers)
+    assert answer.status == 200
+    (request,) = upstream.requests
+    assert json.loads(request.content)["messages"] == MESSAGES
+    assert "content-encoding" not in request.headers
+
+
+@pytest.mark.parametrize("coding", PACKERS)
+async def test_limits_of_a_compressed_body_count_what_it_means(coding: str) -> None:
+    app, upstream = shim(max_body=2_000_000)
+    packed = PACKERS[coding](b" " * 400_000_000 if coding == "zstd" else b" " * 20_000_000)
+    assert len(packed) < 2_000_000
+    answer = await asgi.request(app, "POST", PATH, packed, headers={"content-encoding": coding})
+    assert (answer.status, upstream.requests) == (413, [])
+
+
+@pytest.mark.parametrize("coding", PACKERS)
+@pytest.mark.parametrize("harm", [lambda data: data[:-6], lambda data: b"no" + data])
+async def test_a_compressed_body_that_is_broken_is_a_400(coding: str, harm: Any) -> None:
+    app, upstream = shim()
+    body = harm(PACKERS[coding](json.dumps({"model": "m", "messages": MESSAGES}).encode()))
+    answer = await asgi.request(app, "POST", PATH, body, headers={"content-encoding": coding})
+    assert (answer.status, upstream.requests) == (400, [])
+    assert "decoded" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("coding", ["compress", "gzip, lz4", "gzip, gzip, gzip, gzip"])
+async def test_an_unsupported_coding_is_a_415_that_names_those_that_are(coding: str) -> None:
+    app, upstream = shim()
+    answer = await asgi.request(app, "POST", PATH, b"x", headers={"content-encoding": coding})
+    assert (answer.status, upstream.requests) == (415, [])
+    accepted = (answer.header("accept-encoding") or "").split(", ")
+    assert {"gzip", "deflate", "br", "zstd"} <= set(accepted)
+
+
+async def test_a_compressed_upload_is_a_415_and_an_empty_body_a_400() -> None:
+    app, upstream = shim()
+    headers = {"content-encoding": "gzip", "content-type": "multipart/form-data; boundary=x"}
+    answer = await asgi.request(app, "POST", "/v1/audio/transcriptions", b"x", headers=headers)
+    assert (answer.status, answer.header("accept-encoding")) == (415, "identity")
+    answer = await asgi.request(app, "POST", PATH, b"")
     assert (answer.status, "empty" in answer.json["error"]["message"]) == (400, True)
     assert upstream.requests == []
 

@@ -358,3 +358,15 @@ _MAKERS: dict[str, Callable[[], Decoder]] = {
     "br": _Brotli,
     "zstd": _zstd,
 }
+
+
+def supported_codings() -> tuple[str, ...]:
+    """The codings that can be decoded here, by the names of the header `accept-encoding`."""
+    found: list[str] = []
+    for coding, make in _MAKERS.items():
+        try:
+            make()
+        except ImportError:
+            continue
+        found.append(coding)
+    return tuple(found)
