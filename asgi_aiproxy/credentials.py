@@ -1,4 +1,4 @@
-"""Where callers put their credentials, and how a secret is kept out of what others are shown."""
+"""Where callers put their credentials, and how secrets are removed from data for others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from asgi_aiproxy._asgi import RawHeaders, Scope, header
 
 
 def find_credential(scope: Scope) -> str | None:
-    """The caller's token, from wherever the clients of the vendors put it.
+    """Return the caller's token from the places where clients of the vendors put it, or None.
 
     `Authorization: Bearer`, `x-api-key`, `x-goog-api-key`, `api-key` (Azure's), or `?key=`; with a
     WebSocket also OpenAI's subprotocol `openai-insecure-api-key.<token>`.
     """
     found = _found(scope)
-    # What is not printable is no token, and would break the header that it may travel on in.
+    # A token must be printable, as it may be sent on in a header.
     return found if found and found.isprintable() else None
 
 
@@ -43,18 +43,18 @@ def _found(scope: Scope) -> str | None:
     return None
 
 
-# Where `InjectKey` says that the credential in the headers is its own: the id of the key.
+# Scope key set by `InjectKey`: the id of the pool key that is in the headers.
 INJECTED = "asgi_aiproxy.injected_key"
 
 _HEADERS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
 _OWN_KEY = b"x-provider-key"
-# OpenAI's way for browsers, which can set no headers when they open a WebSocket.
+# OpenAI's way for browsers, which cannot set headers when they open a WebSocket.
 _SUBPROTOCOL = "openai-insecure-api-key."
-_SHORT = 8  # what is shorter may stand in a header by chance
+_MIN_SECRET_LENGTH = 8  # shorter strings may be part of a value by chance
 
 
 def presented_credentials(scope: Scope) -> frozenset[str]:
-    """All that a caller shows as its credential, wherever it is."""
+    """Return all credentials that a caller presents, wherever they are."""
     found = set()
     for name, value in scope["headers"]:
         if name in _HEADERS or name == _OWN_KEY:
@@ -70,46 +70,48 @@ def presented_credentials(scope: Scope) -> frozenset[str]:
 
 
 def strip_credentials(headers: RawHeaders, shown: frozenset[str]) -> RawHeaders:
-    """Headers without those for credentials, and without any that repeats one of `shown`."""
+    """Return the headers without credential headers and values that contain one of `shown`."""
     return [
         (name, value)
         for name, value in headers
-        if name not in _HEADERS and name != _OWN_KEY and not _tells(value.decode("latin-1"), shown)
+        if name not in _HEADERS
+        and name != _OWN_KEY
+        and not _contains(value.decode("latin-1"), shown)
     ]
 
 
 def strip_from_query(query: bytes, shown: frozenset[str]) -> bytes:
-    """A query without the parameters that hold one of `shown`; the others stay as they are."""
+    """Return the query without parameters that contain one of `shown`; others are unchanged."""
     if not shown or not query:
         return query
     return b"&".join(
         part
         for part in query.split(b"&")
-        if not _tells(unquote_plus(part.partition(b"=")[2].decode("latin-1")), shown)
+        if not _contains(unquote_plus(part.partition(b"=")[2].decode("latin-1")), shown)
     )
 
 
 def strip_from_subprotocols(offered: Iterable[str], shown: frozenset[str]) -> list[str]:
-    """The subprotocols that are none for credentials, and repeat none of `shown`."""
+    """Return the subprotocols that hold no credential and contain none of `shown`."""
     return [
-        each for each in offered if not each.startswith(_SUBPROTOCOL) and not _tells(each, shown)
+        name for name in offered if not name.startswith(_SUBPROTOCOL) and not _contains(name, shown)
     ]
 
 
-def _tells(value: str, shown: frozenset[str]) -> bool:
-    for secret in shown:  # noqa: SIM110 (this is asked for every header of every request)
-        if secret == value or (len(secret) >= _SHORT and secret in value):
+def _contains(value: str, shown: frozenset[str]) -> bool:
+    for secret in shown:  # noqa: SIM110 (runs for every header of every request)
+        if secret == value or (len(secret) >= _MIN_SECRET_LENGTH and secret in value):
             return True
     return False
 
 
 class SecretRedactor:
-    """Takes a secret out of what others are shown, in whatever way it is written there.
+    """Removes a secret from data for others, in any encoding that a provider may quote it in.
 
-    That is as it is, percent-encoded, escaped as in JSON, as HTML entities, in hexadecimal digits,
-    and in base64, alone or within something longer (`Bearer ...`, `user:...`, RFC 7617); of one
-    with colons also what follows them (a password). What takes its place is as long, so that
-    lengths that were told stay true. See `blot`.
+    These are: as it is, percent-encoded, escaped as in JSON, as HTML entities, in hexadecimal, and
+    in base64, alone or within a longer value (`Bearer ...`, `user:...`, RFC 7617). If the secret
+    has colons, also the parts after them (a password). The replacement has the same length, so
+    that a content length stays correct. Made by `redactor_for`.
     """
 
     __slots__ = ("_encoded", "_find", "_forms", "_plain", "_word", "reach")
@@ -119,16 +121,16 @@ class SecretRedactor:
         hexed = _sorted(form for text in self._plain for form in (text.hex(), text.hex().upper()))
         self._encoded = _sorted(form for text in self._plain for form in _base64(text))
         self._forms = [*self._plain, *hexed, *self._encoded]
-        self._word = len(secret) < _SHORT
-        self._find: re.Pattern[bytes] | None = None  # seldom needed, and takes long to make
-        # The bytes that it may stand in.
+        self._word = len(secret) < _MIN_SECRET_LENGTH
+        self._find: re.Pattern[bytes] | None = None  # compiled when first needed
+        # The length in bytes of its longest form.
         self.reach = len(self._plain[0]) * _LONGEST_ESCAPE + self._word
 
     def __repr__(self) -> str:
-        return "Blot()"  # no secrets
+        return "SecretRedactor()"  # without the secret
 
     def data(self, data: bytes) -> bytes:
-        """The same bytes, as many of them, without it."""
+        """Return the bytes without the secret, in the same length."""
         if b"%" not in data and b"\\" not in data and b"&#" not in data:
             for form in self._forms:
                 if form in data:
@@ -137,11 +139,11 @@ class SecretRedactor:
                 return data
         if self._find is None:
             encoded = set(self._encoded)
-            ways = [_written(form) for form in self._plain]
-            ways += [_encoded(form) for form in self._forms if form in encoded]
+            ways = [_escaped_pattern(form) for form in self._plain]
+            ways += [_base64_pattern(form) for form in self._forms if form in encoded]
             ways += [re.escape(form) for form in self._forms if form not in encoded]
             pattern = b"|".join(ways)
-            if self._word:  # so short a one may be part of another word
+            if self._word:  # a short one may be part of another word
                 pattern = b"(?<![A-Za-z0-9_-])(?:%b)(?![A-Za-z0-9_-])" % pattern
             self._find = re.compile(pattern)
         return self._find.sub(
@@ -149,18 +151,18 @@ class SecretRedactor:
         )
 
     def text(self, text: str) -> str:
-        """The same for text."""
+        """Return the text without the secret."""
         return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def headers(self, headers: RawHeaders) -> RawHeaders:
-        """The same headers, their values without it."""
+        """Return the headers without the secret in their values."""
         joined = b"\n".join([value for _, value in headers])
         if self.data(joined) == joined:
             return headers
         return [(name, self.data(value)) for name, value in headers]
 
     def pairs(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The same for headers that are text."""
+        """Return headers of type str without the secret in their values."""
         joined = "\n".join([value for _, value in headers])
         if self.text(joined) == joined:
             return headers
@@ -168,84 +170,82 @@ class SecretRedactor:
 
 
 class StreamRedactor:
-    """The same for bytes that come in pieces: what may be its beginning is held back."""
+    """Removes a secret from bytes in pieces; holds back what may be the beginning of it."""
 
-    def __init__(self, blot: SecretRedactor) -> None:
-        self._blot = blot
+    def __init__(self, redactor: SecretRedactor) -> None:
+        self._redactor = redactor
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What can be shown now."""
-        whole = self._blot.data(self._held + data)
-        cut = max(0, len(whole) - self._blot.reach)
+        """Return the bytes that cannot be part of the secret."""
+        whole = self._redactor.data(self._held + data)
+        cut = max(0, len(whole) - self._redactor.reach)
         self._held = whole[cut:]
         return whole[:cut]
 
     def close(self) -> bytes:
-        """The rest."""
+        """Return what was held back."""
         rest, self._held = self._held, b""
         return rest
 
 
 class BlotErrors:
-    """The same for the events of a stream that tell of an error: the others pass as they are.
+    """Removes a secret from the error events of a stream; other events are not searched.
 
-    `feed` is for pieces in which `marks` is true, and for those that follow one of which something
-    is `held` back: the rest of an event.
+    Call `feed` for pieces for which `marks` is true, and while part of an event is `held` back.
     """
 
-    __slots__ = ("_blot", "held")
+    __slots__ = ("_redactor", "held")
 
-    def __init__(self, blot: SecretRedactor) -> None:
-        self._blot = blot
+    def __init__(self, redactor: SecretRedactor) -> None:
+        self._redactor = redactor
         self.held = b""
 
     @staticmethod
     def marks(data: bytes) -> bool:
-        """Whether there may be an error in this piece."""
+        """Return whether a piece may hold an error event."""
         return b"error" in data
 
     def feed(self, data: bytes) -> bytes:
-        """What can be shown now: up to the end of the last line."""
+        """Return the bytes up to the end of the last line."""
         data, self.held = self.held + data, b""
         cut = data.rfind(b"\n") + 1
         if len(data) - cut <= _LONGEST_LINE and b"error" in data[cut:]:
             data, self.held = data[:cut], data[cut:]
-        return self._blot.data(data)
+        return self._redactor.data(data)
 
     def close(self) -> bytes:
-        """The rest."""
+        """Return what was held back."""
         rest, self.held = self.held, b""
-        return self._blot.data(rest)
+        return self._redactor.data(rest)
 
 
 def may_quote(message: str | bytes) -> bool:
-    """Whether a message of a WebSocket is looked into: short ones, and those that tell of errors.
+    """Return whether a WebSocket message may quote a secret and must be searched.
 
-    (Long ones are sound.)
+    These are short messages and errors; long ones are audio.
     """
-    if len(message) <= _SHORT_MESSAGE:
+    if len(message) <= _MAX_INSPECTED_MESSAGE:
         return True
     return "error" in message if isinstance(message, str) else b"error" in message
 
 
 @lru_cache(maxsize=4096)
 def redactor_for(secret: str) -> SecretRedactor | None:
-    """What takes this secret out; None if it is so short that it stands anywhere by chance.
+    """Return the redactor for a secret; None if it is too short to be searched for.
 
-    (One of four to seven characters is taken out where it is a word, if a digit makes it none of
-    a language's.)
+    A secret of four to seven characters is removed where it is a whole word, if it has a digit.
     """
-    if len(secret) >= _SHORT:
+    if len(secret) >= _MIN_SECRET_LENGTH:
         return SecretRedactor(secret)
-    odd = len(secret) >= _SHORTEST and any(map(str.isdigit, secret))
-    return SecretRedactor(secret) if odd else None
+    searchable = len(secret) >= _MIN_WORD_LENGTH and any(map(str.isdigit, secret))
+    return SecretRedactor(secret) if searchable else None
 
 
 _LONGEST_ESCAPE = 9  # &#x00041;
 _LONGEST_LINE = 64 * 1024
-_SHORT_MESSAGE = 4096
-_SHORTEST = 4
+_MAX_INSPECTED_MESSAGE = 4096
+_MIN_WORD_LENGTH = 4
 
 
 def _sorted(texts: Iterable[str]) -> list[bytes]:
@@ -253,27 +253,26 @@ def _sorted(texts: Iterable[str]) -> list[bytes]:
 
 
 def _texts(secret: str) -> Iterator[str]:
-    """What tells the secret: itself, and of one with colons what follows them."""
+    """The secret, and if it has colons, the parts after them."""
     yield secret
     texts = [secret]
     try:
-        texts.append(base64.b64decode(secret, validate=True).decode("ascii"))  # if for `Basic`
+        texts.append(base64.b64decode(secret, validate=True).decode("ascii"))  # for `Basic`
     except ValueError:
         pass
     for text in texts:
         rest = text
-        while len(rest) >= _SHORT:
+        while len(rest) >= _MIN_SECRET_LENGTH:
             yield rest
             rest = rest.partition(":")[2]
 
 
 def _base64(secret: bytes) -> Iterator[str]:
-    """What of its base64 is the same wherever it stands: digits at the ends are of its neighbours,
-    too."""
+    """The base64 digits that are the same wherever the secret is within a longer value."""
     for before, skipped in ((0, 0), (1, 2), (2, 3)):
         whole = base64.b64encode(bytes(before) + secret).decode()
         encoded = whole[skipped : (before + len(secret)) * 8 // 6]
-        if len(encoded) >= min(_SHORT, len(secret)):
+        if len(encoded) >= min(_MIN_SECRET_LENGTH, len(secret)):
             yield encoded
             yield encoded.translate(_URL_SAFE)
 
@@ -281,8 +280,8 @@ def _base64(secret: bytes) -> Iterator[str]:
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
-def _written(form: bytes) -> bytes:
-    """A pattern for all the ways to write these bytes."""
+def _escaped_pattern(form: bytes) -> bytes:
+    """A pattern for all escapes of these bytes."""
     ways = []
     for byte in form:
         code = "".join(f"[{d}{d.upper()}]" if d.isalpha() else d for d in f"{byte:02x}")
@@ -291,8 +290,8 @@ def _written(form: bytes) -> bytes:
     return "".join(ways).encode()
 
 
-def _encoded(form: bytes) -> bytes:
-    """A pattern for base64 and the digits beside it; its signs may be escaped."""
+def _base64_pattern(form: bytes) -> bytes:
+    """A pattern for base64 and the digits next to it; `+` and `/` may be escaped."""
     found = re.escape(form).replace(b"/", b"(?:/|\\\\/|%(?:25)?2[fF])")
     found = found.replace(b"\\+", b"(?:\\+|%(?:25)?2[bB]|\\\\u002[bB])")
     return b"[A-Za-z0-9+/_-]{0,3}" + found + b"[A-Za-z0-9+/_-]{0,2}={0,2}"

@@ -1,4 +1,4 @@
-"""Living inside a host application: its lifespan, and a mount that every host can have."""
+"""Running within a host application: its lifespan, and a mount that works with every host."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ State = dict[str, Any]
 Lifespan = Callable[..., AbstractAsyncContextManager[Any]]
 
 # How long an app may take to return after it has answered `lifespan.shutdown`.
-_LAST_WORDS = 5.0
+_SHUTDOWN_TIMEOUT_SECONDS = 5.0
 
 
 def lifespan(*parts: AbstractAsyncContextManager[Any] | Lifespan) -> Callable[..., LifespanContext]:
-    """A host's lifespan that opens and closes `parts`, the last one first.
+    """Return a lifespan for the host that opens `parts` and closes them in reverse order.
 
     Parts are this package's apps, anything else that is an async context manager, and lifespan
-    functions of the host's own (what they yield is passed on). The result fits
+    functions of the host (the state that they yield is passed on). The result fits
     `Starlette(lifespan=...)`, `FastAPI(lifespan=...)`, `Litestar(lifespan=[...])` and Quart's
-    `while_serving`.
+    `while_serving`. Raises ConfigurationError for anything else.
     """
     for part in parts:
         if isinstance(part, type) or not (
@@ -40,8 +40,9 @@ def lifespan(*parts: AbstractAsyncContextManager[Any] | Lifespan) -> Callable[..
             )
         if not isinstance(part, AbstractAsyncContextManager) and not _takes_one_argument(part):
             raise ConfigurationError(
-                f"lifespan() cannot open {type(part).__name__}: it is an ASGI app without a way to "
-                f"be opened. Pass the app inside it, as in lifespan(ai), and mount the outer one."
+                f"lifespan() cannot open {type(part).__name__}: it is an ASGI app, not an async "
+                f"context manager. Pass the app inside it, as in lifespan(ai), and mount the "
+                f"outer one."
             )
 
     def entered(app: Any = None) -> LifespanContext:
@@ -56,7 +57,7 @@ def _takes_one_argument(function: Callable[..., Any]) -> bool:
         inspect.signature(function).bind(None)
     except TypeError:
         return False
-    except ValueError:  # some built-in functions do not tell their parameters
+    except ValueError:  # some built-in functions have no signature
         return True
     return True
 
@@ -100,54 +101,55 @@ async def _opened(parts: tuple[Any, ...], app: Any) -> AsyncIterator[State | Non
                 manager = manager(app)
                 if not isinstance(manager, AbstractAsyncContextManager):
                     raise ConfigurationError(
-                        f"lifespan(): {part!r} returned {type(manager).__name__}, which is no "
-                        f"async context manager: is @asynccontextmanager missing?"
+                        f"lifespan(): {part!r} returned {type(manager).__name__}, which is not "
+                        f"an async context manager: is @asynccontextmanager missing?"
                     )
             yielded = await stack.enter_async_context(manager)
             if isinstance(yielded, Mapping):
                 state.update(yielded)
-        yield state or None  # not every server knows state, and hosts insist if there is any
+        yield state or None  # without state: not every server supports it
 
 
 class Dispatcher:
-    """The host application with apps mounted before it, by whole path segments.
+    """A host application with other ASGI apps mounted below paths of it.
 
     ::
 
         app = mount(django_app, {"/ai": OpenAIShim(...)})
 
-    For hosts that can not mount an ASGI app, or whose own mount takes more paths than its own.
-    Lifespan reaches the host, if it knows it, and all mounted apps.
+    For hosts that cannot mount an ASGI app, or whose mounts also match longer first segments.
+    Lifespan is passed to the mounted apps, and to the host if it supports it. Raises
+    ConfigurationError for an invalid path, or if an app is not callable.
     """
 
     def __init__(self, host: ASGIApp, apps: Mapping[str, ASGIApp]) -> None:
         for prefix, app in apps.items():
             if not prefix.startswith("/") or prefix.endswith("/"):
                 raise ConfigurationError(
-                    f"mount(): a path begins with '/' and ends without one, not {prefix!r}."
+                    f"mount(): a path must begin with '/' and not end with it, got {prefix!r}."
                 )
             if not callable(app):
-                raise ConfigurationError(f"mount(): at {prefix!r} is no ASGI app, but {app!r}.")
+                raise ConfigurationError(f"mount(): {app!r} at {prefix!r} is not an ASGI app.")
         if not callable(host):
-            raise ConfigurationError(f"mount(): the host is no ASGI app, but {host!r}.")
+            raise ConfigurationError(f"mount(): the host {host!r} is not an ASGI app.")
         self._host = host
-        # The longest first, so that "/ai/admin" is not "/ai"'s.
+        # The longest first, so that "/ai/admin" goes before "/ai".
         self._apps = sorted(apps.items(), key=lambda item: -len(item[0]))
-        # What the lifespans of mounted apps leave for their own requests.
+        # The lifespan state of each mounted app, for its own requests.
         self._states: dict[str, State] = {}
 
     def __repr__(self) -> str:
         return f"mount({self._host!r}, {', '.join(prefix for prefix, _ in self._apps)})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one ASGI scope to whom it belongs."""
+        """Pass one ASGI scope to the app that it belongs to."""
         if scope["type"] == "lifespan":
             await _asgi.serve_lifespan(_CombinedLifespan(self, scope), receive, send)
             return
         if scope["type"] in ("http", "websocket"):
             root: str = scope.get("root_path", "").rstrip("/")
             path: str = scope["path"]
-            # Servers differ in whether the path still has their own root before it.
+            # Servers differ in whether the path includes their own root path.
             rest = path[len(root) :] if path == root or path.startswith(root + "/") else path
             for prefix, app in self._apps:
                 if rest == prefix or rest.startswith(prefix + "/"):
@@ -159,7 +161,7 @@ class Dispatcher:
         await self._host(scope, receive, send)
 
     def lifespans(self, scope: Scope) -> list[LifespanDriver]:
-        """The lifespans of all apps, the host's last."""
+        """Return the lifespans of all apps, the host last."""
         lives = []
         for prefix, app in self._apps:
             own = self._states[prefix] = {}
@@ -170,7 +172,7 @@ class Dispatcher:
 
 
 class _CombinedLifespan:
-    """The lifespans of a host and of the apps mounted before it, as one."""
+    """The lifespans of a host and of the apps mounted in it, as one."""
 
     def __init__(self, whole: Dispatcher, scope: Scope) -> None:
         self._lives = whole.lifespans(scope)
@@ -188,7 +190,7 @@ class _CombinedLifespan:
 
 
 class LifespanDriver:
-    """Drives the `lifespan` protocol of one ASGI app; one that knows none is left alone."""
+    """Drives the `lifespan` protocol of one ASGI app, if the app supports it."""
 
     def __init__(self, app: ASGIApp, scope: Scope) -> None:
         self._app = app
@@ -200,7 +202,7 @@ class LifespanDriver:
     async def __aenter__(self) -> Self:
         self._task = asyncio.get_running_loop().create_task(self._run())
         try:
-            await self._ask(self._task, "startup")
+            await self._request(self._task, "startup")
         except BaseException:
             await self._end(self._task)
             raise
@@ -212,15 +214,15 @@ class LifespanDriver:
             return
         try:
             if not task.done():
-                await self._ask(task, "shutdown")
-                await asyncio.wait((task,), timeout=_LAST_WORDS)
+                await self._request(task, "shutdown")
+                await asyncio.wait((task,), timeout=_SHUTDOWN_TIMEOUT_SECONDS)
         finally:
             await self._end(task)
 
     async def _run(self) -> None:
         await self._app(self._scope, self._events.get, self._answers.put)
 
-    async def _ask(self, task: asyncio.Task[None], what: str) -> None:
+    async def _request(self, task: asyncio.Task[None], what: str) -> None:
         self._events.put_nowait({"type": f"lifespan.{what}"})
         answering = asyncio.get_running_loop().create_task(self._answers.get())
         try:
@@ -229,8 +231,8 @@ class LifespanDriver:
             if not answering.done():
                 answering.cancel()
         if not answering.done() or answering.cancelled():
-            # It raised, or returned without a word: by the specification it knows no lifespan.
-            logger.debug("%r knows no lifespan", self._app)
+            # It raised or returned without an answer: by the specification it does not support it.
+            logger.debug("%r does not support lifespan", self._app)
             return
         message = answering.result()
         if message["type"] == f"lifespan.{what}.failed":
@@ -239,6 +241,6 @@ class LifespanDriver:
     async def _end(self, task: asyncio.Task[None]) -> None:
         if not task.done():
             task.cancel()
-            await asyncio.wait((task,), timeout=_LAST_WORDS)
+            await asyncio.wait((task,), timeout=_SHUTDOWN_TIMEOUT_SECONDS)
         if task.done() and not task.cancelled():
-            task.exception()  # it was told, or means that there is no lifespan
+            task.exception()  # retrieved: it was raised already, or lifespan is not supported

@@ -1,9 +1,9 @@
-"""The gateway without a socket: for jobs of the host's own, and for the official SDKs.
+"""Call the gateway without a socket, from the host's own code or an official SDK.
 
     http = httpx2.AsyncClient(transport=in_process(ai))
     client = openai.AsyncOpenAI(base_url="http://ai/v1", api_key="-", http_client=http)
 
-Calls made here share pools, limits and records with those that come from outside.
+These requests share key pools, limits and usage records with those of other clients.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from asgi_aiproxy._asgi import ASGIApp, Message
 class InProcessTransport:
     """A transport for `httpx.AsyncClient` or `httpx2.AsyncClient` that calls an ASGI app.
 
-    Unlike httpx's own `ASGITransport` it streams: what the app sends is there at once, and closing
-    an unfinished answer tells the app that its client has left.
+    Unlike httpx's own `ASGITransport` it streams: each piece is available as soon as the app sends
+    it, and closing an unfinished response is a disconnect for the app. `root_path` is the mount.
     """
 
     def __init__(self, app: ASGIApp, *, root_path: str = "") -> None:
@@ -32,7 +32,7 @@ class InProcessTransport:
         return f"in_process({self._app!r})"
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Send one request of the client's own library; returns that library's response."""
+        """Send one request of the client's library, and return that library's response."""
         library = importlib.import_module(type(request).__module__.partition(".")[0])
         exchange = _Exchange(self._app, _scope(request, self._root_path), await request.aread())
         start = await exchange.message()
@@ -41,7 +41,7 @@ class InProcessTransport:
         )
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the transport holds no resources."""
 
     async def __aenter__(self) -> InProcessTransport:
         return self
@@ -51,12 +51,12 @@ class InProcessTransport:
 
 
 class _Exchange:
-    """One request to the app. Its messages wait one at a time: a slow reader slows the app."""
+    """One request to the app. One message is buffered: a slow reader slows down the app."""
 
     def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes) -> None:
         self._body: bytes | None = body
         self._messages: asyncio.Queue[Message] = asyncio.Queue(1)
-        self._gone = asyncio.Event()
+        self._disconnected = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run(app, scope))
 
     async def _run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
@@ -66,11 +66,11 @@ class _Exchange:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._gone.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def message(self) -> Message:
-        """The app's next message; raises what the app raised."""
+        """Return the app's next message. Raises the exception that the app raised."""
         getting = asyncio.get_running_loop().create_task(self._messages.get())
         try:
             await asyncio.wait((getting, self._task), return_when=asyncio.FIRST_COMPLETED)
@@ -78,7 +78,7 @@ class _Exchange:
                 if not self._messages.empty():
                     return await getting
                 self._task.result()
-                raise RuntimeError("The app ended before its answer was complete.")
+                raise RuntimeError("The app ended before its response was complete.")
             return getting.result()
         except BaseException:
             getting.cancel()
@@ -86,8 +86,8 @@ class _Exchange:
             raise
 
     async def aclose(self) -> None:
-        """The client leaves, unless the app is done; then wait until it is."""
-        self._gone.set()
+        """Disconnect if the app is not done, and wait until it is."""
+        self._disconnected.set()
         while not self._task.done():
             while not self._messages.empty():
                 self._messages.get_nowait()
@@ -113,7 +113,7 @@ def _scope(request: Any, root_path: str) -> dict[str, Any]:
 
 
 def _stream(library: Any) -> Any:
-    """The body of a response, as the library's own kind of stream."""
+    """Return a class for response bodies, derived from the library's stream class."""
 
     class Stream(library.AsyncByteStream):  # type: ignore[misc]
         def __init__(self, exchange: _Exchange) -> None:

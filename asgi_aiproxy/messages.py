@@ -1,11 +1,11 @@
-"""What every AI chat API says, in words of no vendor: requests, answers and their streams.
+"""The neutral model of AI chat APIs: requests, responses and streams, independent of vendors.
 
-An answer is a sequence of events in one legal order (`check` is its executable form)::
+A response is a sequence of events in one legal order (`check` is its executable form)::
 
     MessageStart, (BlockStart, BlockDelta*, BlockEnd)*, MessageEnd
 
-Indices of blocks rise; several blocks may be open at once; deltas only go to an open block.
-A whole answer is a folded stream, so the two can not diverge.
+Indices of blocks increase; several blocks may be open at once; deltas only go to an open block.
+A whole response is a folded stream, so the two cannot diverge.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any, Literal, final
 
 import msgspec
 
-Extra = Mapping[str, Any]  # what only one dialect understands, keyed by that dialect's name
+Extra = Mapping[str, Any]  # members of one dialect only, keyed by its name
 
 
 class FrozenStruct(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An immutable record, compared by value. (msgspec: six times faster to build.)"""
+    """An immutable struct, compared by value."""
 
 
 # ── parts of a conversation ──────────────────────────────────────────────────
 
 
 class Citation(FrozenStruct, frozen=True, kw_only=True):
-    """A source for a stretch of text; `start` and `end` count characters of the whole answer."""
+    """A source for a stretch of text; `start` and `end` count characters of the whole response."""
 
     url: str = ""
     title: str = ""
@@ -37,7 +37,7 @@ class Citation(FrozenStruct, frozen=True, kw_only=True):
 
 
 class Text(FrozenStruct, frozen=True):
-    """Words for the reader."""
+    """Text of a message."""
 
     text: str = ""
     citations: tuple[Citation, ...] = ()
@@ -45,13 +45,13 @@ class Text(FrozenStruct, frozen=True):
 
 
 class Refusal(FrozenStruct, frozen=True):
-    """The model's own words for declining."""
+    """The model's text when it declines a request."""
 
     text: str = ""
 
 
 class Reasoning(FrozenStruct, frozen=True):
-    """Thoughts, or a summary of them; `extra` holds the signature that the vendor wants back."""
+    """Reasoning or its summary; `extra` holds the signature that the vendor expects back."""
 
     text: str = ""
     extra: Extra = {}
@@ -67,7 +67,7 @@ class ToolCall(FrozenStruct, frozen=True):
 
 
 class Media(FrozenStruct, frozen=True, kw_only=True):
-    """An image, document, sound or video: exactly one of `data` (base64), `url`, `file`, `text`."""
+    """An image, document, audio or video: exactly one of `data` (base64), `url`, `file`, `text`."""
 
     kind: Literal["image", "document", "audio", "video"]
     media_type: str = ""
@@ -80,7 +80,7 @@ class Media(FrozenStruct, frozen=True, kw_only=True):
 
 
 class ToolResult(FrozenStruct, frozen=True):
-    """What the client's tool returned for the call `id`."""
+    """The result of the client's tool for the tool call `id`."""
 
     id: str
     parts: tuple[Text | Media, ...] = ()
@@ -90,7 +90,7 @@ class ToolResult(FrozenStruct, frozen=True):
 
 
 class Opaque(FrozenStruct, frozen=True):
-    """Something only its own dialect understands; others leave it out and say so."""
+    """A block of one dialect only; other dialects drop it and report that."""
 
     dialect: str
     payload: Mapping[str, Any]
@@ -100,7 +100,7 @@ Block = Text | Refusal | Reasoning | ToolCall | Media | Opaque
 Part = Block | ToolResult
 
 
-# ── the way in ───────────────────────────────────────────────────────────────
+# ── requests ───────────────────────────────────────────────────────────────
 
 
 class Message(FrozenStruct, frozen=True):
@@ -129,7 +129,7 @@ class ToolChoice(FrozenStruct, frozen=True):
 
 
 class Output(FrozenStruct, frozen=True, kw_only=True):
-    """The answer must be JSON, of this schema if there is one."""
+    """The response must be JSON, valid for `schema` if it is given."""
 
     schema: Mapping[str, Any] | None = None
     name: str = ""
@@ -138,7 +138,7 @@ class Output(FrozenStruct, frozen=True, kw_only=True):
 
 
 class Thinking(FrozenStruct, frozen=True, kw_only=True):
-    """How much to think: an effort word, a budget in tokens, or off (`effort="none"`)."""
+    """How much reasoning: an effort, a budget in tokens, or off (`effort="none"`)."""
 
     effort: str = ""
     budget: int | None = None
@@ -169,11 +169,11 @@ class Request(FrozenStruct, frozen=True, kw_only=True):
     extra: Extra = {}
 
 
-# ── the way out ──────────────────────────────────────────────────────────────
+# ── responses ──────────────────────────────────────────────────────────────
 
 
 class StopReason(StrEnum):
-    """Why the answer ended."""
+    """Why the response ended."""
 
     END = "end"
     LENGTH = "length"
@@ -183,7 +183,7 @@ class StopReason(StrEnum):
 
 
 class Usage(FrozenStruct, frozen=True, kw_only=True):
-    """Tokens. `input` and `output` are totals; all other numbers are parts of one of them."""
+    """Token counts. `input` and `output` are totals; all other numbers are parts of one of them."""
 
     input: int = 0
     output: int = 0
@@ -199,7 +199,7 @@ class Usage(FrozenStruct, frozen=True, kw_only=True):
 
 @final
 class MessageStart(FrozenStruct, frozen=True):
-    """The answer has an id and a model; some vendors already know the prompt's tokens."""
+    """The response begins: its id and model, and the prompt tokens if the vendor reports them."""
 
     id: str
     model: str
@@ -208,7 +208,7 @@ class MessageStart(FrozenStruct, frozen=True):
 
 @final
 class BlockStart(FrozenStruct, frozen=True, gc=False):
-    """A block opens. Its text grows by deltas; a tool call's arguments do."""
+    """A block begins; deltas append to its text, or to the arguments of a tool call."""
 
     index: int
     block: Block
@@ -233,7 +233,7 @@ class BlockEnd(FrozenStruct, frozen=True):
 
 @final
 class MessageEnd(FrozenStruct, frozen=True):
-    """The answer is complete; `word` is the vendor's own stop reason, `refusal` its explanation."""
+    """The response is complete; `word` is the vendor's stop reason, `refusal` its explanation."""
 
     stop: StopReason
     usage: Usage | None = None
@@ -246,7 +246,7 @@ Event = MessageStart | BlockStart | BlockDelta | BlockEnd | MessageEnd
 
 
 class Response(FrozenStruct, frozen=True, kw_only=True):
-    """A whole answer."""
+    """A whole response."""
 
     id: str
     model: str
@@ -259,7 +259,7 @@ class Response(FrozenStruct, frozen=True, kw_only=True):
 
 
 def fold(events: Iterable[Event]) -> Response:
-    """Collect a stream of events into the whole answer."""
+    """Collect a stream of events into a whole response. Raises ValueError if it is incomplete."""
     start: MessageStart | None = None
     end: MessageEnd | None = None
     blocks: dict[int, Block] = {}
@@ -277,7 +277,7 @@ def fold(events: Iterable[Event]) -> Response:
             case _:
                 end = event
     if start is None or end is None:
-        raise ValueError("the answer is incomplete")
+        raise ValueError("the response is incomplete")
     return Response(
         id=start.id,
         model=start.model,
@@ -310,16 +310,16 @@ def _finish(block: Block, text: str, end: BlockEnd) -> Block:
 
 
 def merge(one: Extra, other: Extra) -> Extra:
-    """Both extras, dialect by dialect."""
+    """Merge two extras, dialect by dialect."""
     if not other:
         return one
     return {**one, **{name: {**one.get(name, {}), **members} for name, members in other.items()}}
 
 
 def unfold(response: Response) -> Iterator[Event]:
-    """The events a stream of this answer would have had, one delta per block.
+    """Return the events of a response as a stream, with one delta per block.
 
-    Vendors tell of what signs a block at its end or at its beginning: here both do.
+    Vendors send the signature of a block at its beginning or at its end; here it is in both.
     """
     yield MessageStart(response.id, response.model, response.usage)
     for index, block in enumerate(response.blocks):

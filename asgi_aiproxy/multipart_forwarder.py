@@ -1,7 +1,7 @@
-"""Multipart bodies that pass through, checked, as far as the field that names the model first.
+"""Forward multipart request bodies, with the model replaced.
 
-What comes before that field is kept, in memory or above a limit in a temporary file; the rest goes
-from the client to the provider as it arrives. https://www.rfc-editor.org/rfc/rfc7578
+The body is read up to the field that names the model, and kept in memory or, above a limit, in a
+temporary file. The rest goes from the client to the provider as it arrives. All of it is checked. https://www.rfc-editor.org/rfc/rfc7578
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.multipart import FormParser, parse_boundary
 
-_IN_MEMORY = 1024 * 1024
-_PIECE = 256 * 1024
-_PART = 'Content-Disposition: form-data; name="model"\r\n\r\n'
+_MAX_MEMORY_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+_MODEL_PART_HEADER = 'Content-Disposition: form-data; name="model"\r\n\r\n'
 
 
 class MultipartForwarder:
-    """A multipart request body on its way. `open` reads up to the model; `stream` sends it on."""
+    """A multipart request body: `open` reads up to the model, `stream` returns the new body.
+
+    `limit` is in bytes, `seconds` is how long the client may be silent (None: no limit). Raises
+    APIError for an invalid content type, or a content length above the limit.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, limit: int, seconds: float | None) -> None:
         self.content_type = _asgi.header(scope, b"content-type") or ""
@@ -34,24 +38,24 @@ class MultipartForwarder:
         if self._length is not None and self._length > limit:
             raise _asgi.too_large(limit)
         self._receive = receive
-        self._seconds = seconds  # that the client may be silent
+        self._seconds = seconds  # the client may be silent
         self._limit = limit
-        self._kept: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 (close)
+        self._kept: IO[bytes] = tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)  # noqa: SIM115 (close)
         self._size = self._kept_size = 0
         self._more = True
         self._consumed = asyncio.Event()
-        # What `receive` read before it was asked for, and what went wrong with it.
-        self._ahead: deque[bytes] = deque()
+        # What `receive` read ahead, and the error that ended it.
+        self._read_ahead: deque[bytes] = deque()
         self._failure: APIError | None = None
         self._sending = False
-        self._turn = asyncio.Lock()  # one reads at a time
+        self._read_lock = asyncio.Lock()
 
     def close(self) -> None:
-        """Give back what was kept."""
+        """Close the temporary file."""
         self._kept.close()
 
     async def open(self, default: str = "") -> str:
-        """Read up to the model, and return it; `default` if there is none.
+        """Read up to the model, and return it; `default` if the body names none.
 
         Raises APIError, ClientGoneError.
         """
@@ -69,55 +73,60 @@ class MultipartForwarder:
         return form.model
 
     def stream(self, model: str) -> tuple[AsyncIterator[bytes], int | None]:
-        """The body, asking for `model`, and its length if that is known. It can be sent once."""
+        """Return the body with `model`, and its length in bytes if known. It can be sent once."""
         new = model.encode()
         if self._form.model is None:  # then a field is added, before all others
-            new = b"--%b\r\n%b%b\r\n" % (self._boundary, _PART.encode(), new)
+            new = b"--%b\r\n%b%b\r\n" % (self._boundary, _MODEL_PART_HEADER.encode(), new)
         old = self._form.end - self._form.start
         length = None if self._length is None else self._length - old + len(new)
         return self._pieces(new), length
 
     async def receive(self) -> Message:
-        """What comes after the body: an ASGI `receive` for who watches for a disconnect.
+        """An ASGI `receive` for the time after the body, to watch for the disconnect.
 
-        Until the body is asked for, some of it is read ahead: servers tell of a disconnect only
-        after what came before it.
+        Until the body is sent, part of it is read ahead: servers report a disconnect only after
+        the body that came before it.
         """
-        ahead = 0
-        while self._more and ahead < _PIECE and not self._sending and self._failure is None:
-            async with self._turn:
+        ahead_bytes = 0
+        while (
+            self._more
+            and ahead_bytes < _CHUNK_BYTES
+            and not self._sending
+            and self._failure is None
+        ):
+            async with self._read_lock:
                 try:
                     data = await self._next()
                 except ClientGoneError:
                     return {"type": "http.disconnect"}
                 except APIError as error:
-                    self._failure = error  # told to who sends the body on
+                    self._failure = error  # raised to the reader of the body
                 else:
-                    self._ahead.append(data)
-                    ahead += len(data)
+                    self._read_ahead.append(data)
+                    ahead_bytes += len(data)
         await self._consumed.wait()
         return await self._receive()
 
     async def _pieces(self, model: bytes) -> AsyncIterator[bytes]:
         self._sending = True
         self._kept.seek(0)
-        left = self._form.start
-        while left > _PIECE:
-            yield await self._kept_bytes(_PIECE)
-            left -= _PIECE
-        yield await self._kept_bytes(left) + model
+        remaining = self._form.start
+        while remaining > _CHUNK_BYTES:
+            yield await self._kept_bytes(_CHUNK_BYTES)
+            remaining -= _CHUNK_BYTES
+        yield await self._kept_bytes(remaining) + model
         self._kept.seek(self._form.end)
-        while piece := await self._kept_bytes(_PIECE):
+        while piece := await self._kept_bytes(_CHUNK_BYTES):
             yield piece
         while True:
-            async with self._turn:
-                if not self._ahead:
+            async with self._read_lock:
+                if not self._read_ahead:
                     if self._failure is not None:
                         raise self._failure
                     if not self._more:
                         break
-                    self._ahead.append(await self._next())
-            if data := self._ahead.popleft():
+                    self._read_ahead.append(await self._next())
+            if data := self._read_ahead.popleft():
                 yield data
 
     async def _next(self) -> bytes:
@@ -136,12 +145,12 @@ class MultipartForwarder:
 
     async def _keep(self, data: bytes) -> None:
         self._kept_size += len(data)
-        if self._kept_size <= _IN_MEMORY:
+        if self._kept_size <= _MAX_MEMORY_BYTES:
             self._kept.write(data)
-        else:  # on disk: not in the way of others
+        else:  # on disk: in a thread
             await asyncio.to_thread(self._kept.write, data)
 
     async def _kept_bytes(self, count: int) -> bytes:
-        if self._kept_size <= _IN_MEMORY:
+        if self._kept_size <= _MAX_MEMORY_BYTES:
             return self._kept.read(count)
         return await asyncio.to_thread(self._kept.read, count)

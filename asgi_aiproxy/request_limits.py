@@ -62,7 +62,7 @@ class RequestLimits:
         )
 
     def check(self, fields: Mapping[str, msgspec.Raw], body: bytes) -> None:
-        """Raise APIError (400) if a request is above a limit. `fields` are the members of `body`."""
+        """Raise APIError (400) if a limit is exceeded; `fields` are the members of `body`."""
         objects = body.count(b"{")
         if objects > min(self.messages, self.parts, self.tools):
             self._check_counts(fields)

@@ -688,12 +688,12 @@ async def test_a_server_that_goes_without_a_word_closes_everything() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Dispatcher(returns, {"ai": returns}), "begins with '/'"),
-        (lambda: Dispatcher(returns, {"/ai/": returns}), "ends without one"),
-        (lambda: Dispatcher(returns, {"": returns}), "begins with '/'"),
-        (lambda: Dispatcher(returns, {"/": returns}), "ends without one"),
-        (lambda: Dispatcher(returns, {"/ai": None}), "no ASGI app"),  # type: ignore[dict-item]
-        (lambda: Dispatcher(None, {"/ai": returns}), "host is no ASGI app"),  # type: ignore[arg-type]
+        (lambda: Dispatcher(returns, {"ai": returns}), "must begin with '/'"),
+        (lambda: Dispatcher(returns, {"/ai/": returns}), "not end with it"),
+        (lambda: Dispatcher(returns, {"": returns}), "must begin with '/'"),
+        (lambda: Dispatcher(returns, {"/": returns}), "not end with it"),
+        (lambda: Dispatcher(returns, {"/ai": None}), "not an ASGI app"),  # type: ignore[dict-item]
+        (lambda: Dispatcher(None, {"/ai": returns}), "the host None is not an ASGI app"),  # type: ignore[arg-type]
     ],
 )
 def test_an_invalid_mount_is_refused(make: Callable[[], object], words: str) -> None:
