@@ -32,6 +32,7 @@ from asgi_aiproxy.errors import (
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
+from asgi_aiproxy.exchange.json_array import JSONArraySend
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, refuse_websocket, send_error, send_whole
@@ -312,6 +313,8 @@ class Shim:
             gate=gate,
             request_id=request_id(scope),
         )
+        if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
+            send = JSONArraySend(send)
         await self._exchange(call, receive, send)
 
     async def _relay_upload(
@@ -419,6 +422,11 @@ def _forwarded(told: Mapping[str, str], face: InboundDialect) -> Mapping[str, st
     if wanted.isdisjoint(told):
         return _NONE
     return {name: value for name, value in told.items() if name in wanted}
+
+
+def _wants_sse(scope: Scope) -> bool:
+    """Whether a client of Google's API requests an event stream instead of a JSON array."""
+    return b"alt=sse" in scope.get("query_string", b"").lower().split(b"&")
 
 
 def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:

@@ -84,6 +84,7 @@ MAY: dict[str, set[str]] = {
         "credentials",
         "dialects",
         "errors",
+        "framing",
         "inspection",
         "keys",
         "messages",
