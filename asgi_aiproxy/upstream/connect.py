@@ -1,9 +1,15 @@
-"""Opening connections: addresses, outbound proxies, TLS."""
+"""Open connections: address lookup, outbound proxies, TLS; and the errors when that fails.
+
+Addresses of both families are tried in turn, each 0.25 s after the one before, and the first that
+answers is used (RFC 8305). Outbound proxies are HTTP (CONNECT, RFC 9110 9.3.6) and SOCKS5
+(RFC 1928, RFC 1929).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 import socket
 import ssl
@@ -19,12 +25,14 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
 from asgi_aiproxy.upstream.http1 import HTTPProtocolError, request_head
 
-# How long one address is tried alone before the next is tried as well (RFC 8305).
-_STAGGER = 0.25
+logger = logging.getLogger("asgi_aiproxy")
+
+# Seconds for which one address is tried alone before the next is tried as well (RFC 8305).
+_ATTEMPT_DELAY = 0.25
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _IN_TARGET = "!$%&'()*+,-./:;=?@_~[]"
-_LONG = 512
-_SILENCE = 60  # seconds of silence after which the other side is probed
+_MAX_CACHED_URL = 512
+_KEEPALIVE_IDLE = 60  # seconds without traffic after which the peer is probed
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -42,13 +50,17 @@ class Destination:
 
 
 def parse_destination(url: str, proxy: str | None) -> Destination:
-    """Take a URL apart. Raises ValueError on one that is none."""
-    # Long ones are not kept: there may be many, and each is asked for once.
-    return _place(url, proxy) if len(url) <= _LONG else _place.__wrapped__(url, proxy)
+    """Parse a URL. Raises ValueError if it is invalid, ConfigurationError if the proxy URL is."""
+    # Long URLs are not cached: they are many, and each is used once.
+    return (
+        _parse_destination(url, proxy)
+        if len(url) <= _MAX_CACHED_URL
+        else _parse_destination.__wrapped__(url, proxy)
+    )
 
 
 @lru_cache(maxsize=4096)
-def _place(url: str, proxy: str | None) -> Destination:
+def _parse_destination(url: str, proxy: str | None) -> Destination:
     parts = urlsplit(url)
     host, port = _address(parts)
     if parts.scheme not in ("http", "https"):
@@ -105,7 +117,7 @@ def tls(ca: str | Path | bytes | None) -> ssl.SSLContext:
 
 
 def read_pem(ca: str | Path | bytes) -> bytes:
-    """The content of a PEM file, if it is not that already. Raises ConfigurationError."""
+    """The content of a PEM file, given by its path or itself. Raises ConfigurationError."""
     name = "The CA"
     if isinstance(ca, str) and ca.lstrip().startswith("-----BEGIN"):
         ca = ca.encode()
@@ -115,33 +127,33 @@ def read_pem(ca: str | Path | bytes) -> bytes:
             ca = Path(ca).read_bytes()
         except OSError as error:
             why = os.strerror(error.errno or 0)
-            raise ConfigurationError(f"{name} can not be read: {why}.") from error
+            raise ConfigurationError(f"{name} cannot be read: {why}.") from error
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca.decode("ascii"))
     except (ValueError, ssl.SSLError) as error:
-        raise ConfigurationError(f"{name} holds no certificates in PEM form.") from error
+        raise ConfigurationError(f"{name} contains no certificates in PEM format.") from error
     return ca
 
 
 async def connect(where: Destination, context: ssl.SSLContext | None) -> Connection:
-    """A connection over which requests can go. Raises OSError, APIError.
+    """Open a connection that is ready for requests. Raises OSError, APIError.
 
-    `context` is for TLS, and may be left out if `needs_tls` says so.
+    `context` may be None unless `needs_tls(where)`.
     """
     proxy = parse_proxy_url(where.proxy) if where.proxy is not None else None
     host, port = (where.host, where.port) if proxy is None else _address(proxy)
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(
-        lambda: Connection(loop), sock=await _connected(loop, host, port)
+        lambda: Connection(loop), sock=await _connect_any(loop, host, port)
     )
     try:
         if proxy is not None:
             if proxy.scheme == "https" and context is not None:
                 await connection.start_tls(context, host)
             if proxy.scheme.startswith("socks5"):
-                await _socks(connection, proxy, where)
+                await _connect_socks(connection, proxy, where)
             elif where.secure:
-                await _tunnel(connection, proxy, where)
+                await _open_tunnel(connection, proxy, where)
         if where.secure and context is not None:
             await connection.start_tls(context, where.host)
     except BaseException:
@@ -151,12 +163,12 @@ async def connect(where: Destination, context: ssl.SSLContext | None) -> Connect
 
 
 def needs_tls(where: Destination) -> bool:
-    """Whether a connection there takes a context for TLS."""
+    """Whether a connection to this destination needs an SSL context."""
     return where.secure or (where.proxy is not None and where.proxy.startswith("https:"))
 
 
 def describe_error(error: BaseException) -> str:
-    """Why a connection failed, in words that quote nothing."""
+    """Why a connection failed, without quoting hosts or credentials."""
     match error:
         case ssl.SSLCertVerificationError():
             # "Hostname mismatch, certificate is not valid for '...'": the name is not told.
@@ -164,7 +176,7 @@ def describe_error(error: BaseException) -> str:
         case ssl.SSLError():
             return f"TLS failed ({(error.reason or 'no reason given').replace('_', ' ').lower()})"
         case socket.gaierror():
-            return "its name can not be resolved"
+            return "its name cannot be resolved"
         case OSError() if error.errno:
             return os.strerror(error.errno)
         case HTTPProtocolError() | ConnectionEndedError():
@@ -172,10 +184,38 @@ def describe_error(error: BaseException) -> str:
     return "it was reset" if isinstance(error, ConnectionError) else type(error).__name__
 
 
-async def _connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
-    """A connected socket: the first of the host's addresses that answers."""
+def host_and_port(url: str) -> str:
+    """Host and port of a URL, without user and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def check_proxy(url: str) -> None:
+    """Raise APIError if an outbound proxy URL is invalid; the message does not quote it."""
+    try:
+        parse_proxy_url(url)
+    except ConfigurationError as error:
+        raise APIError(ErrorKind.INTERNAL, str(error)) from None
+
+
+def connect_error(to: str, why: str | None, *, proxied: bool = False) -> APIError:
+    """Log that a connection `to` a host failed, and return the error for the client.
+
+    `why` is the cause, None if it timed out; `proxied` says that it went through an outbound proxy.
+    The address is logged only: callers must not learn the address of an internal server.
+    """
+    through = " through the outbound proxy" if proxied else ""
+    how = "took too long" if why is None else f"failed: {why}"
+    logger.warning("the connection to %s%s %s", to, through, how)
+    message = f"The connection to the provider{through} {how}. Try again later."
+    if why is None:
+        return APIError(ErrorKind.TIMEOUT, message, code="connect_timeout")
+    return APIError(ErrorKind.UPSTREAM, message, code="connect_error")
+
+
+async def _connect_any(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """A connected socket, to the first of the host's addresses that answers."""
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = _by_turns(found)
+    addresses = _alternate_families(found)
     if len(addresses) == 1:
         return await _connect(loop, *addresses[0])
     trying: set[asyncio.Task[socket.socket]] = set()
@@ -186,7 +226,7 @@ async def _connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> s
             trying.add(loop.create_task(_connect(loop, family, address)))
             last = (family, address) == addresses[-1]
             while trying and winner is None:
-                wait = None if last else _STAGGER
+                wait = None if last else _ATTEMPT_DELAY
                 done, trying = await asyncio.wait(
                     trying, timeout=wait, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -219,11 +259,11 @@ async def _connect(loop: asyncio.AbstractEventLoop, family: int, address: Any) -
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A model may think for minutes: find out if the other side is gone meanwhile.
+        # A model may take minutes to answer: probe whether the peer still exists.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):
             if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _SILENCE)
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE_IDLE)
                 break
         await loop.sock_connect(sock, address)
     except BaseException:
@@ -232,8 +272,8 @@ async def _connect(loop: asyncio.AbstractEventLoop, family: int, address: Any) -
     return sock
 
 
-def _by_turns(found: Sequence[tuple[Any, ...]]) -> list[tuple[int, Any]]:
-    """Addresses of the two families in turn, so that one that does not work costs little."""
+def _alternate_families(found: Sequence[tuple[Any, ...]]) -> list[tuple[int, Any]]:
+    """The addresses of both families alternately, so that a broken family costs little time."""
     addresses = list(dict.fromkeys((entry[0], entry[4]) for entry in found))
     first = [entry for entry in addresses if entry[0] == addresses[0][0]]
     other = [entry for entry in addresses if entry[0] != addresses[0][0]]
@@ -241,8 +281,8 @@ def _by_turns(found: Sequence[tuple[Any, ...]]) -> list[tuple[int, Any]]:
     return both + first[len(other) :] + other[len(first) :]
 
 
-async def _tunnel(connection: Connection, proxy: SplitResult, where: Destination) -> None:
-    """Have an HTTP proxy open a tunnel."""
+async def _open_tunnel(connection: Connection, proxy: SplitResult, where: Destination) -> None:
+    """Open a tunnel through an HTTP proxy. Raises APIError if it refuses."""
     host = f"[{where.host}]" if ":" in where.host else where.host
     target = f"{host}:{where.port}"
     headers = [("host", target)]
@@ -255,8 +295,8 @@ async def _tunnel(connection: Connection, proxy: SplitResult, where: Destination
     connection.change_protocol()
 
 
-async def _socks(connection: Connection, proxy: SplitResult, where: Destination) -> None:
-    """Have a SOCKS5 proxy connect. RFC 1928, RFC 1929."""
+async def _connect_socks(connection: Connection, proxy: SplitResult, where: Destination) -> None:
+    """Connect through a SOCKS5 proxy (RFC 1928, RFC 1929). Raises APIError if it refuses."""
     user, password = _credentials(proxy)
     if max(len(user), len(password)) > 255:
         raise _proxy_refused("the credentials are too long for SOCKS")
@@ -270,7 +310,7 @@ async def _socks(connection: Connection, proxy: SplitResult, where: Destination)
         if verdict[1:] != b"\0":
             raise _proxy_refused("wrong credentials")
     elif chosen != b"\x05\x00":
-        raise _proxy_refused("no way to authenticate in common")
+        raise _proxy_refused("it accepts no authentication method offered")
     host = where.host.encode("idna") if ":" not in where.host else where.host.encode()
     connection.write(b"\x05\x01\x00\x03%c%b%b" % (len(host), host, where.port.to_bytes(2)))
     head = await connection.read_raw(5)

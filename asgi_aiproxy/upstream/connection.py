@@ -1,4 +1,22 @@
-"""One connection, and what goes over it: a request at a time."""
+"""One HTTP/1.1 connection: an asyncio protocol that carries one request at a time.
+
+Theory of operation. The event loop calls `data_received` with bytes, which pass through the TLS
+layers (none, one, or two with an https proxy) into a ResponseParser; the body bytes it returns are
+collected in `_pieces`. The transport's coroutine calls `send` and `read`; when nothing is available
+it waits on one future, `_waiter`, that each change of state completes (`_wake`). There is no queue
+and no task per request, except for uploading a streamed body.
+
+- Backpressure: reading from the socket is paused while more than 256 KiB wait to be read; writing
+  a streamed body waits while the socket's buffer is full (`_writable`).
+- End of life: `lost` holds the exception that ended the connection, set once and raised by every
+  later call; `gone` completes when the socket is closed. Everything that must end a connection
+  (a protocol error, a TLS error, `abort` after a cancelled call) goes through `_end`, which closes
+  the socket at once: a vendor must not go on generating for a client that has left.
+- Reuse: `finish` ends an exchange. The connection can carry another one only if the response was
+  read completely and delimited by its own framing, and if the upload was complete.
+- Change of protocol (TLS, a proxy's reply): whatever was received before the change and not read is
+  an error, since it was not protected by the new protocol (`change_protocol`).
+"""
 
 from __future__ import annotations
 
@@ -15,9 +33,9 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.upstream.http1 import HTTPProtocolError, ResponseParser
 from asgi_aiproxy.upstream.tls import TLSLayer
 
-# What may wait to be read before the peer has to wait with its sending.
-_HIGH = 256 * 1024
-_ONE_WRITE = 64 * 1024
+# Bytes that may wait to be read before reading from the socket is paused.
+_MAX_UNREAD = 256 * 1024
+_MAX_JOINED_WRITE = 64 * 1024
 
 
 class ConnectionEndedError(Exception):
@@ -27,18 +45,18 @@ class ConnectionEndedError(Exception):
 class Connection(asyncio.Protocol):
     """A connection to a provider, or to an outbound proxy on the way to one.
 
-    `send` begins an exchange and returns when the head of the answer is in `reader`; `read` gives
-    its body. `lost` is set when the connection is gone, to why; `gone` is a future for that moment.
+    `send` starts an exchange and returns once the response headers are in `reader`; `read` returns
+    its body. `lost` is the exception that ended the connection; `gone` completes when it is closed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._pieces: list[bytes] = []
-        self._held = 0
+        self._unread = 0
         self._reading_paused = False
         self._waiter: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None  # for a write that has to wait
+        self._writable: asyncio.Future[None] | None = None  # set while the write buffer is full
         self._upload: asyncio.Task[None] | None = None
         self._layers: tuple[TLSLayer, ...] = ()  # the outermost first
         self.reader: ResponseParser | None = None
@@ -47,7 +65,7 @@ class Connection(asyncio.Protocol):
         self.opened = loop.time()
         self.idle_since = 0.0
 
-    # what the event loop calls
+    # called by the event loop (asyncio.Protocol)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
@@ -55,21 +73,21 @@ class Connection(asyncio.Protocol):
         self._readable = _readable(transport.get_extra_info("socket").fileno())
 
     def data_received(self, data: bytes) -> None:
-        """Something came."""
+        """Bytes were received."""
         if not self._layers:
-            self._take(data)
+            self._parse(data)
             return
-        data = self._decrypted(data)
+        data = self._decrypt(data)
         if data:
-            self._take(data)
+            self._parse(data)
         if any(layer.ended for layer in self._layers):
-            # A good-bye by TLS: the peer may wait for ours before it closes.
-            self._end(self._closed())
+            # TLS close_notify: the peer may wait for ours before it closes.
+            self._end(self._closed_by_peer())
 
-    def _take(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         reader = self.reader
         if reader is None:
-            self.abort()  # nobody asked
+            self.abort()  # no request is open
             return
         try:
             body = reader.feed(data)
@@ -80,33 +98,37 @@ class Connection(asyncio.Protocol):
             return
         if body:
             self._pieces.append(body)
-            self._held += len(body)
-            if self._held > _HIGH and not self._reading_paused and self._transport is not None:
+            self._unread += len(body)
+            if (
+                self._unread > _MAX_UNREAD
+                and not self._reading_paused
+                and self._transport is not None
+            ):
                 self._reading_paused = True
                 self._transport.pause_reading()
         if reader.begun:
             self._wake()
 
     def eof_received(self) -> None:
-        """The peer has sent all it will: no answer comes any more, so nothing need be sent."""
-        self._end(self._closed())
+        """The peer sends nothing more: end the connection."""
+        self._end(self._closed_by_peer())
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         if error is not None and self.lost is None:
             self._read_rest()
         if self.lost is None:
-            self.lost = error if error is not None else self._closed()
+            self.lost = error if error is not None else self._closed_by_peer()
         if not self.gone.done():
             self.gone.set_result(None)
         self._wake()
         self.resume_writing()
 
     def _read_rest(self) -> None:
-        """Read what had come before writing failed.
+        """Read what was received before writing failed.
 
-        A server may answer and close before it has taken the request, and resets the connection by
-        that. Whether the answer is read before the next write fails is a matter of chance.
+        A server may answer and close before it has read the request, which resets the connection.
+        Without this, a race decides whether its answer or the failed write is seen first.
         """
         reader, transport = self.reader, self._transport
         if reader is None or reader.done or transport is None:
@@ -115,35 +137,35 @@ class Connection(asyncio.Protocol):
             file = transport.get_extra_info("socket").fileno()  # (it is not closed yet)
             with socket.socket(fileno=os.dup(file)) as rest:
                 rest.setblocking(False)
-                while not reader.done and self.lost is None and self._held <= _HIGH:
-                    data = rest.recv(_ONE_WRITE)
+                while not reader.done and self.lost is None and self._unread <= _MAX_UNREAD:
+                    data = rest.recv(_MAX_JOINED_WRITE)
                     if not data:
                         return
                     self.data_received(data)
         except OSError:
             pass
 
-    def _closed(self) -> Exception:
-        """What it means that the peer has closed now."""
+    def _closed_by_peer(self) -> Exception:
+        """The exception for a close by the peer at this point of the exchange."""
         try:
             if self.reader is not None:
                 self.reader.close()
-        except HTTPProtocolError as early:
-            return early
+        except HTTPProtocolError as early_close:
+            return early_close
         return ConnectionEndedError("it was closed")
 
     def pause_writing(self) -> None:
-        """The peer takes what is sent more slowly than it is written."""
-        if self._room is None:
-            self._room = self._loop.create_future()
+        """The write buffer is full."""
+        if self._writable is None:
+            self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """There is room again."""
-        room, self._room = self._room, None
-        if room is not None and not room.done():
-            room.set_result(None)
+        """The write buffer has room again."""
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
 
-    # what the transport calls
+    # called by the transport
 
     async def send(
         self,
@@ -152,16 +174,16 @@ class Connection(asyncio.Protocol):
         body: bytes | AsyncIterable[bytes] | None,
         length: int | None,
     ) -> ResponseParser:
-        """Send a request; returns the reader of its answer when the head of that is in.
+        """Send a request; returns the parser of its response once the headers are read.
 
-        A body that is a stream goes in chunks unless `length` is given. Raises what `lost` holds,
+        A streamed body is sent in chunks unless its `length` in bytes is given. Raises `lost`,
         or what the stream raised.
         """
         self.reader = reader = ResponseParser(method)
         if body is None:
             self.write(head)
         elif isinstance(body, bytes):
-            if len(body) < _ONE_WRITE:
+            if len(body) < _MAX_JOINED_WRITE:
                 self.write(head + body)
             else:
                 self.write(head)
@@ -174,11 +196,11 @@ class Connection(asyncio.Protocol):
                 raise self.lost
             await self._wait()
         if self._upload is not None and not self._upload.done() and reader.status >= 300:
-            self._upload.cancel()  # refused before all was said
+            self._upload.cancel()  # refused before the body was sent
         return reader
 
     async def read(self) -> bytes:
-        """The next bytes of the body; nothing at its end. Raises what `lost` holds."""
+        """The next bytes of the body; empty at its end. Raises `lost`."""
         while not self._pieces:
             if self.reader is None or self.reader.done:
                 return b""
@@ -188,13 +210,13 @@ class Connection(asyncio.Protocol):
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        self._held = 0
+        self._unread = 0
         self._resume_reading()
         return data
 
     @property
     def unanswered(self) -> bool:
-        """Whether the connection is gone, and not a byte came of the answer that was asked for."""
+        """Whether the connection was lost before the first byte of the response."""
         return self.lost is not None and self.reader is not None and self.reader.untouched
 
     @property
@@ -203,33 +225,33 @@ class Connection(asyncio.Protocol):
         return self.reader is not None and self.reader.done and not self._pieces
 
     async def read_raw(self, count: int) -> bytes:
-        """Exactly so many bytes of something that is no HTTP. Raises what `lost` holds."""
+        """Exactly `count` bytes of a protocol other than HTTP. Raises `lost`."""
         if self.reader is None:
             self.reader = ResponseParser.raw()
-        while self._held < count:
+        while self._unread < count:
             if self.lost is not None:
                 raise self.lost
             await self._wait()
         data = b"".join(self._pieces)
         self._pieces = [data[count:]] if len(data) > count else []
-        self._held -= count
+        self._unread -= count
         return data[:count]
 
     def change_protocol(self) -> None:
-        """What is received from here on belongs to another protocol, or to its next step.
+        """Expect another protocol, or its next step, from the next byte received on.
 
-        What was received before must all have been read: the peer sent the rest before the new
-        protocol began (before TLS verified who it is, for example), so it may be anybody's.
-        Raises ConnectionEndedError on that, and what `lost` holds.
+        Bytes that were received before and not read end the connection: they were sent before TLS
+        had verified the peer, for example, so anyone may have injected them. Raises
+        ConnectionEndedError on them, and `lost`.
         """
         reader, self.reader = self.reader, None
         if self._pieces or (reader is not None and reader.surplus):
-            self._end(ConnectionEndedError("it sent more than its reply before it was asked to"))
+            self._end(ConnectionEndedError("it sent more than its reply before the next request"))
         if self.lost is not None:
             raise self.lost
 
     async def finish(self) -> bool:
-        """End the exchange; tells whether the connection can have another one."""
+        """End the exchange; returns whether the connection can carry another one."""
         reader, self.reader = self.reader, None
         upload, self._upload = self._upload, None
         whole = reader is None or (reader.done and reader.reusable)
@@ -239,14 +261,14 @@ class Connection(asyncio.Protocol):
         if not whole or self.lost is not None:
             self.abort()
         self._pieces.clear()
-        self._held = 0
+        self._unread = 0
         self._resume_reading()
         if upload is not None:
             await asyncio.wait((upload,))
         return self.lost is None
 
     def write(self, data: bytes) -> None:
-        """Write bytes."""
+        """Write bytes, through TLS if it was started; ignored once the connection is lost."""
         if self._transport is not None and self.lost is None and not self._transport.is_closing():
             for layer in reversed(self._layers):
                 data = layer.encrypt(data)
@@ -254,11 +276,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def stale(self) -> bool:
-        """Whether an idle connection is of no use: it is gone, or something came unasked."""
+        """Whether an idle connection cannot be used: it is closed, or has unexpected data."""
         if self.lost is not None or self._transport is None or self._transport.is_closing():
             return True
-        # The event loop may not have got round to what has come: some servers close after each
-        # answer and do not say so.
+        # The event loop may not have processed a close yet: some servers close after each response
+        # without announcing it.
         return bool(self._readable())
 
     def abort(self) -> None:
@@ -266,7 +288,7 @@ class Connection(asyncio.Protocol):
         self._end(ConnectionEndedError("it was closed"))
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """From here on, speak TLS with `host`. Raises ssl.SSLError, what `lost` holds."""
+        """Start TLS and verify the certificate for `host`. Raises ssl.SSLError, `lost`."""
         self.change_protocol()
         layer = TLSLayer(context, host)
         self.write(layer.handshake())
@@ -276,15 +298,15 @@ class Connection(asyncio.Protocol):
                 raise self.lost
             await self._wait()
 
-    def _decrypted(self, data: bytes) -> bytes:
-        """What came in through all layers; nothing if it was for themselves."""
+    def _decrypt(self, data: bytes) -> bytes:
+        """Decrypt through all layers; empty if the data was for the layers themselves."""
         for at, layer in enumerate(self._layers):
             try:
                 if layer.ready:
                     data, answer = layer.decrypt(data)
                 else:
                     answer = layer.handshake(data)
-                    # (What came behind the handshake was not asked for: it ends the connection.)
+                    # (Data behind the handshake was not requested: it ends the connection.)
                     data, more = layer.decrypt(b"") if layer.ready else (b"", b"")
                     answer += more
             except ssl.SSLError as error:
@@ -326,7 +348,7 @@ class Connection(asyncio.Protocol):
             waiter.set_result(None)
 
     async def _send_stream(self, body: AsyncIterable[bytes], length: int | None) -> None:
-        """Send the pieces of a body. What goes wrong ends the connection, and is told there."""
+        """Send a streamed body. An exception ends the connection and becomes `lost`."""
         pieces = aiter(body)
         sent = 0
         try:
@@ -339,12 +361,12 @@ class Connection(asyncio.Protocol):
                 if length is not None and sent > length:
                     break
                 self.write(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
-                if self._room is not None:
-                    await asyncio.wait((self._room,))
+                if self._writable is not None:
+                    await asyncio.wait((self._writable,))
             if length is None:
                 self.write(b"0\r\n\r\n")
             elif sent != length:
-                message = f"The body of the request is not the {length} bytes it was said to be."
+                message = f"The body of the request is not {length} bytes long as declared."
                 raise APIError(ErrorKind.INVALID, message)
         except Exception as error:
             self._end(error)
@@ -355,7 +377,7 @@ class Connection(asyncio.Protocol):
 
 
 def _readable(file: int) -> Callable[[], object]:
-    """A function that tells whether a read would not have to wait."""
+    """A function that returns whether a read would return at once."""
     if not hasattr(select, "poll"):  # Windows
         return lambda: select.select([file], [], [], 0)[0]
     poll = select.poll()

@@ -19,8 +19,14 @@ from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Timeouts, UpstreamRequest, repeatable
-from asgi_aiproxy.upstream.connect import describe_error, parse_proxy_url, tls
-from asgi_aiproxy.upstream.connect_errors import check_proxy, connect_error, host_and_port
+from asgi_aiproxy.upstream.connect import (
+    check_proxy,
+    connect_error,
+    describe_error,
+    host_and_port,
+    parse_proxy_url,
+    tls,
+)
 from asgi_aiproxy.upstream.content_encoding import content_decoder
 
 logger = logging.getLogger("asgi_aiproxy")

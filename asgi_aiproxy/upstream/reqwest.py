@@ -21,8 +21,13 @@ except ImportError as error:
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Timeouts, UpstreamRequest
-from asgi_aiproxy.upstream.connect import parse_proxy_url, read_pem
-from asgi_aiproxy.upstream.connect_errors import check_proxy, connect_error, host_and_port
+from asgi_aiproxy.upstream.connect import (
+    check_proxy,
+    connect_error,
+    host_and_port,
+    parse_proxy_url,
+    read_pem,
+)
 from asgi_aiproxy.upstream.content_encoding import ContentDecoder, content_decoder
 
 _URL = re.compile(r" for url \(.*?\)")

@@ -1,8 +1,16 @@
 """The default transport: HTTP/1.1 over the event loop's own connections.
 
-Written for two things that no client library gives together: a call that is cancelled, whatever it
-waits for, closes its connection at once, so that no model goes on writing for nobody; and a call
-costs tens of microseconds.
+It exists for two properties that client libraries do not combine: a cancelled call closes its
+connection at once, whatever it waits for, so that a model does not go on generating for a client
+that has left; and a call costs tens of microseconds.
+
+Theory of operation. There is one `_Pool` for each event loop, since sockets belong to a loop; it
+counts the requests in flight and keeps idle connections by origin (scheme, host, port, proxy).
+`send` takes a slot (waiting in order of arrival), takes the idle connection used last or opens a
+new one, and returns a SocketResponse that owns both. Reading it to its end, or `aclose`, gives the
+slot back, and the connection to the pool if it can carry another request; a response that is closed
+earlier aborts the connection. Any exception in `send`, cancellation included, aborts it as well. A
+single timer per pool closes connections that were idle for too long.
 """
 
 from __future__ import annotations
@@ -16,23 +24,23 @@ from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Timeouts, UpstreamR
 from asgi_aiproxy.upstream.connect import (
     Destination,
     connect,
+    connect_error,
     describe_error,
     needs_tls,
     parse_destination,
     parse_proxy_url,
     tls,
 )
-from asgi_aiproxy.upstream.connect_errors import connect_error
 from asgi_aiproxy.upstream.connection import Connection, ConnectionEndedError
 from asgi_aiproxy.upstream.content_encoding import ContentDecoder, content_decoder
 from asgi_aiproxy.upstream.http1 import HTTPProtocolError, request_head
 
-_BROKEN = (OSError, HTTPProtocolError, ConnectionEndedError)
+_CONNECTION_ERRORS = (OSError, HTTPProtocolError, ConnectionEndedError)
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 
 
 class SocketTransport:
-    """Sends requests by itself, in HTTP/1.1.
+    """Sends requests in HTTP/1.1 over connections of its own.
 
     `max_connections` limits the requests at once, `max_keepalive` the idle connections kept for
     each provider. One is closed when it was idle for `keepalive_expiry` seconds, and is not used
@@ -42,9 +50,11 @@ class SocketTransport:
     bytes an answer may be that the provider compressed although it was asked not to, once it is
     decoded.
 
-    A provider may close a connection just when the next request leaves on it. If not a byte of an
-    answer came then, a request that is idempotent (RFC 9110, 9.2.2) and whose body does not stream
-    is sent once more, on a new connection. A POST never is: it may have had its effect.
+    A provider may close an idle connection just when the next request is sent on it. If no byte of
+    a response was received, an idempotent request (RFC 9110, 9.2.2) whose body is not streamed is
+    sent once more, on a new connection. A POST is never repeated: it may have been processed.
+
+    Raises ConfigurationError if `proxy` or `ca` is invalid, or a time is not above 0.
     """
 
     def __init__(
@@ -63,7 +73,7 @@ class SocketTransport:
             parse_proxy_url(proxy)
         if keepalive_expiry <= 0 or max_lifetime <= 0:
             raise ConfigurationError("keepalive_expiry and max_lifetime must be seconds above 0.")
-        self._ages = (keepalive_expiry, max_lifetime)
+        self._idle_expiry_and_lifetime = (keepalive_expiry, max_lifetime)
         self._max_decoded = max_decoded
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._max_connections = max_connections
@@ -77,7 +87,7 @@ class SocketTransport:
         return f"SocketTransport({sum(len(pool.open) for pool in self._pools.values())} open)"
 
     async def send(self, request: UpstreamRequest) -> SocketResponse:
-        """Send one request; returns when the head of the answer is in."""
+        """Send one request; returns once the response headers are read. Raises APIError."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
@@ -85,11 +95,13 @@ class SocketTransport:
         try:
             where = parse_destination(request.url, request.proxy or self._proxy)
             head, length = _head(request, where)
-        except ConfigurationError as error:  # what is said of a proxy is none
+        except ConfigurationError as error:  # an invalid proxy URL
             raise APIError(ErrorKind.INTERNAL, str(error)) from None
         except ValueError:
             # Without its cause, which quotes what may be a secret.
-            message = "The request to the provider is no valid HTTP: is there a line end in a key?"
+            message = (
+                "The request to the provider is not valid HTTP: check the API key for line ends."
+            )
             raise APIError(ErrorKind.INTERNAL, message) from None
         if pool.free > 0:
             pool.free -= 1
@@ -103,13 +115,13 @@ class SocketTransport:
                 connection = await self._connect(pool, where)
             try:
                 reader = await connection.send(request.method, head, request.body, length)
-            except _BROKEN:
+            except _CONNECTION_ERRORS:
                 if not (reused and connection.unanswered and repeatable(request)):
                     raise
                 await connection.finish()
                 connection = await self._connect(pool, where)
                 reader = await connection.send(request.method, head, request.body, length)
-            headers, undo = content_decoder(
+            headers, decoder = content_decoder(
                 reader.headers, raw=request.raw, max_decoded=self._max_decoded
             )
         except BaseException as error:
@@ -119,10 +131,10 @@ class SocketTransport:
                     await connection.finish()
             finally:
                 pool.release_slot()
-            if isinstance(error, _BROKEN):
+            if isinstance(error, _CONNECTION_ERRORS):
                 raise connection_lost_error(error) from error
             raise
-        return SocketResponse(pool, where, connection, reader.status, headers, undo)
+        return SocketResponse(pool, where, connection, reader.status, headers, decoder)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -135,11 +147,11 @@ class SocketTransport:
                 loop.call_soon_threadsafe(pool.abort)
 
     def _new_pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
-        """A pool for this event loop. What is left of loops that are closed is forgotten."""
-        known = list(self._pools.items())  # other threads may have loops, too
-        self._pools = {one: pool for one, pool in known if not one.is_closed()}
+        """A pool for this event loop; pools of closed loops are dropped."""
+        pools = list(self._pools.items())  # other threads may have loops, too
+        self._pools = {pool_loop: pool for pool_loop, pool in pools if not pool_loop.is_closed()}
         pool = self._pools[loop] = _Pool(
-            loop, self._max_connections, self._max_keepalive, *self._ages
+            loop, self._max_connections, self._max_keepalive, *self._idle_expiry_and_lifetime
         )
         return pool
 
@@ -152,7 +164,7 @@ class SocketTransport:
                 connection = await connect(where, self._context)
         except TimeoutError as error:
             raise connect_error(where.authority, None, proxied=proxied) from error
-        except _BROKEN as error:
+        except _CONNECTION_ERRORS as error:
             raise connect_error(where.authority, describe_error(error), proxied=proxied) from error
         pool.open.add(connection)
         connection.gone.add_done_callback(lambda _: pool.forget(where.origin, connection))
@@ -160,9 +172,9 @@ class SocketTransport:
 
 
 class SocketResponse:
-    """An answer on its way."""
+    """A response whose body is still being received."""
 
-    __slots__ = ("_connection", "_pool", "_undo", "_where", "headers", "status")
+    __slots__ = ("_connection", "_decoder", "_pool", "_where", "headers", "status")
 
     def __init__(
         self,
@@ -171,38 +183,38 @@ class SocketResponse:
         connection: Connection,
         status: int,
         headers: Headers,
-        undo: ContentDecoder | None,
+        decoder: ContentDecoder | None,
     ) -> None:
         self._pool = pool
         self._where = where
         self._connection: Connection | None = connection
-        self._undo = undo
+        self._decoder = decoder
         self.status = status
         self.headers = headers
 
     async def read(self) -> bytes:
-        """The next bytes; nothing at the end."""
+        """The next bytes; empty at the end. Raises APIError."""
         connection = self._connection
         if connection is None:
             return b""
         try:
-            if self._undo is None:
+            if self._decoder is None:
                 data = await connection.read()
             else:
-                data = await self._undo.read(connection.read)
-        except _BROKEN as error:
+                data = await self._decoder.read(connection.read)
+        except _CONNECTION_ERRORS as error:
             raise connection_lost_error(error) from error
         if not data:
             await self.aclose()
         return data
 
     def ended(self) -> bool:
-        """Whether nothing comes after what was read."""
+        """Whether the whole body was read."""
         connection = self._connection
-        return connection is None or (self._undo is None and connection.ended)
+        return connection is None or (self._decoder is None and connection.ended)
 
     async def aclose(self) -> None:
-        """Done with it: its connection is free for others, or, in mid-stream, closed."""
+        """Return the connection to the pool, or close it if the body was not read to its end."""
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -214,21 +226,21 @@ class SocketResponse:
 
 
 class _Pool:
-    """The connections of one event loop, and the turns of those who wait for one."""
+    """The connections of one event loop, and the queue of calls that wait for a slot."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         max_open: int,
-        most_idle: int,
+        max_idle: int,
         expiry: float,
         lifetime: float,
     ) -> None:
         self._loop = loop
-        self._most_idle = most_idle
+        self._max_idle = max_idle
         self._expiry = expiry
         self._lifetime = lifetime
-        self._sweep: asyncio.TimerHandle | None = None  # while any connection is idle
+        self._expiry_timer: asyncio.TimerHandle | None = None  # while any connection is idle
         self._idle: dict[object, deque[Connection]] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
@@ -236,108 +248,108 @@ class _Pool:
         self.open: set[Connection] = set()
 
     async def wait_for_slot(self, seconds: float) -> None:
-        """Wait for a place. Raises APIError if that takes too long."""
-        turn = self._loop.create_future()
-        self._waiting.append(turn)
+        """Wait for a slot. Raises APIError after `seconds`."""
+        slot = self._loop.create_future()
+        self._waiting.append(slot)
         try:
             async with asyncio.timeout(seconds):
-                await turn
+                await slot
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
+            if slot.done() and not slot.cancelled():
                 self.release_slot()
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
+            elif slot in self._waiting:
+                self._waiting.remove(slot)
             if isinstance(error, TimeoutError):
                 message = "No connection to the provider became free in time."
                 raise APIError(ErrorKind.TIMEOUT, message) from error
             raise
 
     def release_slot(self) -> None:
-        """A place is free: the next may have it."""
+        """Give a slot to the next waiting call, or back."""
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            slot = self._waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
                 return
         self.free += 1
 
     def idle(self, origin: object) -> Connection | None:
-        """A connection that is open already: the one that was used last."""
-        kept = self._idle.get(origin)
-        while kept:
-            connection = kept.pop()
+        """The idle connection to `origin` that was used last; None if there is none."""
+        idle_connections = self._idle.get(origin)
+        while idle_connections:
+            connection = idle_connections.pop()
             if self._loop.time() - connection.idle_since < self._expiry and not connection.stale:
                 return connection
             connection.abort()
         return None
 
     def keep(self, origin: object, connection: Connection) -> None:
-        """Keep a connection for later."""
+        """Keep an idle connection, unless there are enough or it is too old."""
         now = connection.idle_since = self._loop.time()
-        kept = self._idle.get(origin)
-        if kept is None:
-            kept = self._idle[origin] = deque()
+        idle_connections = self._idle.get(origin)
+        if idle_connections is None:
+            idle_connections = self._idle[origin] = deque()
         old = now - connection.opened >= self._lifetime
-        if self._closed or old or len(kept) >= self._most_idle:
+        if self._closed or old or len(idle_connections) >= self._max_idle:
             connection.abort()
             return
-        kept.append(connection)
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(self._expiry, self._close_old)
+        idle_connections.append(connection)
+        if self._expiry_timer is None:
+            self._expiry_timer = self._loop.call_later(self._expiry, self._close_expired)
 
-    def _close_old(self) -> None:
-        """Close connections that were idle for too long, wherever they lead to."""
-        self._sweep = None
+    def _close_expired(self) -> None:
+        """Close connections of all origins that were idle for too long."""
+        self._expiry_timer = None
         now = self._loop.time()
         soonest = now + self._expiry
-        for kept in self._idle.values():  # (`forget` takes its turn later)
-            while kept and now - kept[0].idle_since >= self._expiry:
-                kept.popleft().abort()
-            if kept:
-                soonest = min(soonest, kept[0].idle_since + self._expiry)
+        for idle_connections in self._idle.values():  # (`forget` runs later, from the event loop)
+            while idle_connections and now - idle_connections[0].idle_since >= self._expiry:
+                idle_connections.popleft().abort()
+            if idle_connections:
+                soonest = min(soonest, idle_connections[0].idle_since + self._expiry)
         if any(self._idle.values()):
-            # Not for each by itself: what is due soon is closed together.
+            # One timer for all: those that expire soon are closed together.
             wait = max(soonest - now, self._expiry / 8)
-            self._sweep = self._loop.call_later(wait, self._close_old)
+            self._expiry_timer = self._loop.call_later(wait, self._close_expired)
 
     def forget(self, origin: object, connection: Connection) -> None:
-        """A connection is gone."""
+        """Drop a closed connection."""
         self.open.discard(connection)
-        kept = self._idle.get(origin)
-        if kept is not None:
-            if connection in kept:
-                kept.remove(connection)
-            if not kept:
+        idle_connections = self._idle.get(origin)
+        if idle_connections is not None:
+            if connection in idle_connections:
+                idle_connections.remove(connection)
+            if not idle_connections:
                 del self._idle[origin]
 
     def abort(self) -> None:
         """Close all connections now, and keep none from here on."""
         self._closed = True
-        if self._sweep is not None:
-            self._sweep.cancel()
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
         for connection in self.open:
             connection.abort()
 
     async def aclose(self) -> None:
-        """Close all connections, and see them closed."""
+        """Close all connections, and wait up to a second until they are closed."""
         self.abort()
-        going = [connection.gone for connection in self.open]
-        if going:
-            await asyncio.wait(going, timeout=1.0)
+        closing = [connection.gone for connection in self.open]
+        if closing:
+            await asyncio.wait(closing, timeout=1.0)
 
 
 def _head(request: UpstreamRequest, where: Destination) -> tuple[bytes, int | None]:
-    """The head of a request, and the length of a body that is a stream, if known."""
-    named = {name.lower() for name, _ in request.headers}
+    """The head of a request, and the length in bytes of a streamed body, if known."""
+    names = {name.lower() for name, _ in request.headers}
     headers = [*request.headers]
-    if "host" not in named:
+    if "host" not in names:
         headers.insert(0, ("host", where.authority))
     length: int | None = None
     if isinstance(request.body, bytes):
-        if "content-length" not in named:
+        if "content-length" not in names:
             headers.append(("content-length", str(len(request.body))))
     elif request.body is not None:
-        if "content-length" in named:
+        if "content-length" in names:
             length = next(int(value) for name, value in headers if name.lower() == "content-length")
         else:
             headers.append(("transfer-encoding", "chunked"))
@@ -349,7 +361,7 @@ def _head(request: UpstreamRequest, where: Destination) -> tuple[bytes, int | No
 
 
 def connection_lost_error(error: Exception) -> APIError:
-    """The error for a client whose answer broke off."""
+    """The error for a response whose connection was lost."""
     return APIError(
         ErrorKind.UPSTREAM, f"The connection to the provider broke: {describe_error(error)}."
     )

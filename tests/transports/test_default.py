@@ -223,7 +223,7 @@ async def test_connections_through_a_proxy_for_each_key_do_not_pile_up(kind: Kin
         await proxy.opened(0)
         assert isinstance(transport, SocketTransport)
         (pool,) = transport._pools.values()
-        assert (pool.open, pool._idle, pool._sweep) == (set(), {}, None)
+        assert (pool.open, pool._idle, pool._expiry_timer) == (set(), {}, None)
     await close(transport)
 
 
