@@ -1,17 +1,22 @@
-"""Run a configuration as a server of its own: what `python -m asgi_aiproxy serve` does.
+"""Serve a configuration over HTTP with uvicorn: `python -m asgi_aiproxy serve`.
 
-One process holds a `GatewayProcess`: the app that the settings describe, behind `/health` and
-`/ready`. On SIGTERM it drains. On SIGHUP it reads its configuration file again and builds a new app
-next to the one in use. Only when that is complete and open, new requests go to it; requests in
-flight end on the app they began on, which is closed after its last request. Whatever fails on the
-way is logged, and the app in use stays. The store is made once and outlives all apps, so limits,
-budgets and tokens are not lost.
+Theory of operation, one process:
 
-With several workers the parent process reads and builds the configuration, and gives the settings
-to its workers. On SIGHUP it does so again, and uvicorn replaces one worker after the other. A
-worker that dies is replaced with the last settings that were valid.
+1. A `GatewayProcess` holds the app that the settings describe (in a `SwappableApp`), behind
+   `/health` and `/ready`. Its store is created once and outlives all apps, so limits, budgets and
+   tokens survive a reload.
+2. *SIGHUP* reloads: the configuration is read again and a second app is built beside the current
+   one. Only when it is complete and open, it becomes current and gets all new requests. Requests
+   in flight finish on the app on which they started; that app is closed after its last request. Any
+   failure is logged, and the current app stays.
+3. *SIGTERM* and *SIGINT* drain: `/ready` answers 503 at once, requests are still served for `drain`
+   seconds, then uvicorn shuts down and waits for open requests.
 
-This module imports uvicorn, so nothing else imports it before `serve` is asked for.
+Several workers: the parent process reads and builds the configuration once, so that an error is
+reported once, and passes the settings to its workers. On SIGHUP it does so again, and uvicorn
+replaces one worker after the other. A worker that dies is replaced with the last valid settings.
+
+Only `serve` imports this module, because it imports uvicorn.
 """
 
 from __future__ import annotations
@@ -43,17 +48,20 @@ from asgi_aiproxy.stores import MemoryStore
 
 logger = logging.getLogger("asgi_aiproxy")
 
-# Settings of the store, which is made once for a process.
-_FIXED = ("redis_url", "redis_prefix", "store_file")
-_GRACE = 30  # seconds that open requests have to end when a process stops
-_READY = 60  # seconds that a new worker may take to begin
-_FAILED = 3  # exit status when a server did not start, as uvicorn's own
+# Settings of the store, which is created once for a process.
+_STORE_SETTINGS = ("redis_url", "redis_prefix", "store_file")
+_SHUTDOWN_SECONDS = 30  # for open requests to finish when a process stops
+_WORKER_START_SECONDS = 60
+_START_FAILED = 3  # exit status when a server did not start, as uvicorn's own
 _HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """The options of the command `serve`; what is None is left to uvicorn or the settings."""
+    """The options of the command `serve`; None leaves the choice to uvicorn or the settings.
+
+    Raises ConfigurationError for TLS files that do not exist.
+    """
 
     config: str | Path | None = None
     host: str = "127.0.0.1"
@@ -67,12 +75,12 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
-            raise ConfigurationError("--ssl-keyfile: it needs --ssl-certfile, too.")
+            raise ConfigurationError("--ssl-keyfile: also requires --ssl-certfile.")
         for name in ("ssl_certfile", "ssl_keyfile"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
                 raise ConfigurationError(
-                    f"--{name.replace('_', '-')}: there is no file {path!r}. It must be a PEM file."
+                    f"--{name.replace('_', '-')}: the PEM file {path!r} does not exist."
                 )
 
     def settings(self) -> Settings:
@@ -83,7 +91,7 @@ class ServeOptions:
 
 
 class _Generation:
-    """An app with the number of requests that it serves."""
+    """An app and the number of requests that it serves."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -100,10 +108,10 @@ class _Generation:
 
 
 class SwappableApp:
-    """An ASGI app that can be replaced while it serves: each request ends where it began.
+    """An ASGI app that can be replaced while it serves: each request finishes where it started.
 
-    Entering it enters the app; one that was replaced is left after its last request, or when this
-    is left.
+    Entering it enters the app. A replaced app is exited after its last request, or together with
+    this object.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -111,7 +119,7 @@ class SwappableApp:
         self._closing: dict[asyncio.Task[None], _Generation] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one ASGI scope by the app that is current now."""
+        """Answer one ASGI scope with the current app."""
         generation = self._current
         generation.requests += 1
         try:
@@ -122,7 +130,7 @@ class SwappableApp:
                 generation.ended.set()
 
     async def replace(self, app: ASGIApp) -> None:
-        """Open `app` and send all new requests to it. If opening raises, nothing has changed."""
+        """Open `app` and send all new requests to it. If opening raises, nothing changes."""
         if isinstance(app, AbstractAsyncContextManager):
             await app.__aenter__()
         old, self._current = self._current, _Generation(app)
@@ -151,9 +159,9 @@ class SwappableApp:
 
 
 class GatewayProcess:
-    """What one server process runs: an ASGI app with lifespan, see the top of this module.
+    """The ASGI app of one server process, see the top of this module.
 
-    `read` returns the settings anew, for SIGHUP; without it the signal is ignored. Raises
+    `read` reads the settings again, for SIGHUP; without it the signal is ignored. Raises
     ConfigurationError.
     """
 
@@ -195,15 +203,15 @@ class GatewayProcess:
             await self._store.__aexit__(None, None, None)
 
     async def reload(self) -> bool:
-        """Read the configuration again and replace the app; whether it was done.
+        """Read the configuration again and replace the app; returns whether that succeeded.
 
-        A failure is logged, and nothing has changed.
+        A failure is logged, and nothing changes.
         """
         if self._read is None:
             return False
         async with self._lock:
             try:
-                settings, app = await asyncio.to_thread(self._rebuilt, self._read)
+                settings, app = await asyncio.to_thread(self._read_and_build, self._read)
                 await self._app.replace(app)
             except ConfigurationError as error:
                 logger.error(
@@ -218,16 +226,16 @@ class GatewayProcess:
             logger.info("reload: the new configuration is in use")
             return True
 
-    def _rebuilt(self, read: Callable[[], Settings]) -> tuple[Settings, ASGIApp]:
+    def _read_and_build(self, read: Callable[[], Settings]) -> tuple[Settings, ASGIApp]:
         settings = read()
-        for name in _FIXED:
+        for name in _STORE_SETTINGS:
             if getattr(settings, name) != getattr(self._settings, name):
-                logger.warning("reload: %s has changed, which takes a restart to be used", name)
-        fixed = {name: getattr(self._settings, name) for name in _FIXED}
-        settings = settings.model_copy(update=fixed)
+                logger.warning("reload: %s has changed; restart the server to apply it", name)
+        unchanged = {name: getattr(self._settings, name) for name in _STORE_SETTINGS}
+        settings = settings.model_copy(update=unchanged)
         app = build_app(settings, store=self._store)
-        for doubt in configuration_warnings(settings):
-            logger.warning("%s", doubt)
+        for warning in configuration_warnings(settings):
+            logger.warning("%s", warning)
         return settings, app
 
     def _handle_signals(self) -> None:
@@ -255,7 +263,7 @@ class GatewayProcess:
         number: int,
         frame: FrameType | None,
     ) -> None:
-        """Say at `/ready` that no more requests should come; stop when that had time to be seen."""
+        """Answer 503 at `/ready`, and stop after `drain` seconds; at once on a second signal."""
         first, self._front.draining = not self._front.draining, True
         if first and self._settings.drain:
             loop.call_soon_threadsafe(loop.call_later, self._settings.drain, stop, number, frame)
@@ -265,19 +273,19 @@ class GatewayProcess:
 
 @dataclass
 class WorkerApp:
-    """Makes the app of a worker, in the worker: it is sent there with its settings."""
+    """A picklable factory of a worker's app: it is sent to the worker with its settings."""
 
     settings: Settings = field(repr=False)
 
     def __call__(self) -> GatewayProcess:
         """The app."""
         if _HANGUP is not None:
-            signal.signal(_HANGUP, signal.SIG_IGN)  # it is the parent's to replace workers
+            signal.signal(_HANGUP, signal.SIG_IGN)  # the parent replaces workers
         return GatewayProcess(self.settings)
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, which starts workers anew only with a configuration that is valid."""
+    """uvicorn's supervisor, which replaces workers only if the new configuration is valid."""
 
     options: ServeOptions
 
@@ -297,29 +305,29 @@ class _Workers(Multiprocess):
 def serve(options: ServeOptions) -> int:
     """Serve until a signal ends it; returns the exit status. Raises ConfigurationError."""
     if _HANGUP is not None:
-        signal.signal(_HANGUP, signal.SIG_IGN)  # until it is known what to read again
+        signal.signal(_HANGUP, signal.SIG_IGN)  # until the configuration has been read
     settings = options.settings()
     configure(format=settings.log_format, level=settings.log_level)
     several = options.workers > 1
     if several:
         _check_workers(settings, options.workers)
-        build_app(settings)  # what is wrong is said once, and not by each worker
+        build_app(settings)  # so that an error is reported once, not by each worker
     app = WorkerApp(settings) if several else GatewayProcess(settings, options.settings)
-    for doubt in configuration_warnings(settings):
-        logger.warning("%s", doubt)
+    for warning in configuration_warnings(settings):
+        logger.warning("%s", warning)
     newer: dict[str, Any] = {}
     if "timeout_worker_healthcheck" in inspect.signature(uvicorn.Config).parameters:
-        newer["timeout_worker_healthcheck"] = _READY
+        newer["timeout_worker_healthcheck"] = _WORKER_START_SECONDS
     config = uvicorn.Config(
         app,
         factory=several,
         host=options.host,
         port=options.port,
         workers=options.workers,
-        log_config=None,  # its lines go where ours go
+        log_config=None,  # its messages go to our log
         log_level=settings.log_level,
         access_log=False,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         server_header=False,
         lifespan="on",
         forwarded_allow_ips=options.forwarded_allow_ips,
@@ -332,12 +340,12 @@ def serve(options: ServeOptions) -> int:
 
 
 def _serve_one(config: uvicorn.Config) -> int:
-    # uvicorn stops in good order and then raises the signal again: that is no failure.
+    # uvicorn shuts down and then raises the signal again: that is not a failure.
     signal.signal(signal.SIGTERM, _stop)
     server = uvicorn.Server(config)
-    with suppress(KeyboardInterrupt):  # which is raised again, too
+    with suppress(KeyboardInterrupt):  # also raised again
         server.run()
-    return 0 if server.started else _FAILED
+    return 0 if server.started else _START_FAILED
 
 
 def _serve_workers(config: uvicorn.Config, options: ServeOptions) -> int:
@@ -347,21 +355,21 @@ def _serve_workers(config: uvicorn.Config, options: ServeOptions) -> int:
     workers = _Workers(config, sockets=[config.bind_socket()], **own)
     workers.options = options
     workers.run()
-    failed = any(worker.process.exitcode == _FAILED for worker in workers.processes)
-    return _FAILED if failed else 0
+    failed = any(worker.process.exitcode == _START_FAILED for worker in workers.processes)
+    return _START_FAILED if failed else 0
 
 
 def _check_workers(settings: Settings, workers: int) -> None:
-    """Say what several workers cannot share. Raises ConfigurationError."""
+    """Warn of what several workers cannot share. Raises ConfigurationError."""
     if settings.store_file is not None:
         raise ConfigurationError(
-            "store_file: it serves one process. With --workers, share the state over redis_url."
+            "store_file: only one process can use it. With --workers, set redis_url instead."
         )
     if settings.redis_url is None:
         logger.warning(
-            "workers: without redis_url each of the %d workers counts limits and budgets for "
-            "itself, so up to %d times as much is let through, and what is changed over the "
-            "administration is known to one of them. Set redis_url to share them.",
+            "workers: without redis_url each of the %d workers counts limits and budgets on its "
+            "own, so up to %d times as much is admitted, and changes over the admin API reach only "
+            "one of them. Set redis_url to share them.",
             workers,
             workers,
         )

@@ -1,4 +1,24 @@
-"""The gate of one call: takes what it needs from the store, and books what it used."""
+"""Admission of one call: reserve its limits before it is sent, settle them when it has ended.
+
+Theory of operation:
+
+1. *Estimate.* For each target that may serve the call, the largest possible size (input and output
+   tokens) is estimated, and priced. The most expensive target counts: whichever serves, the budget
+   suffices.
+2. *Reserve.* All grants of the call (requests and tokens per minute, a concurrency slot, a part of
+   each budget) are requested from the store in one round trip, and given all or none. A refusal
+   becomes a 429 that says what is exhausted and when to retry.
+3. *Outage.* If the store is unavailable, the `OutagePolicy` of each grant decides: refuse, admit
+   without counting, or count in this process. What the store may have given without answering is
+   given back later, so nothing stays reserved.
+4. *Settle.* When the exchange has ended, its usage is priced (measured by the provider, or
+   estimated) and replaces the reservation. Settlements are queued: the store applies each exactly
+   once, however often it is tried. A call that is never settled is charged what it reserved.
+
+A session that stays open (`extend`) reserves again once it has used its reservation.
+
+So a budget is exceeded at most by what requests in flight were estimated too low.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +49,17 @@ from asgi_aiproxy.stores.base import (
 )
 from asgi_aiproxy.usage.record import Outcome, UsageRecord
 
-_NOTHING = Usage()
-_MOST = 2**53 - 1  # what a Lua number holds whole
+_NO_USAGE = Usage()
+_MAX_AMOUNT = 2**53 - 1  # the largest integer that a Lua number represents exactly
 
-# What was admitted in the store, and, while that is away, in this process.
+# What was admitted in the store, and, while that is unavailable, in this process.
 Taken = tuple[Admitted, Admitted | None]
 
 
 class CallAdmission:
-    """A `Gate`: the limits of one caller, for one exchange.
+    """The admission control of one exchange, by the limits of its caller.
 
-    `headers` are for its answer. `close` ends what nobody settled.
+    `headers` belong on its response. `close` settles a call that was not settled.
     """
 
     def __init__(self, limiter: Limiter, principal: Principal, limits: Limits) -> None:
@@ -51,21 +71,21 @@ class CallAdmission:
         self._operation = ""
         self._sent: Callable[[], Sequence[SentRequest]] = lambda: ()
         self._sizes: Sequence[RequestSize] | None = None
-        self._taken: list[Taken] = []
-        self._entered = False
+        self._reservations: list[Taken] = []
+        self._request_admitted = False
         self._settled = False
         self._refused = False
         self.headers: by.Headers = []
 
     @property
     def estimates(self) -> bool:
-        """Whether admission depends on what a call asks for."""
+        """Whether admission depends on the size or price of the request."""
         return bool(self._limits.budgets) or self._limits.tpm is not None
 
     async def admit_request(self) -> None:
-        """Take what any request takes, without knowing what it asks for. Raises APIError."""
-        self._entered = True
-        await self._take(by.request_grants(self._principal, self._limits))
+        """Reserve what every request needs, before its body is known. Raises APIError."""
+        self._request_admitted = True
+        await self._reserve(by.request_grants(self._principal, self._limits))
 
     async def admit(
         self,
@@ -73,20 +93,24 @@ class CallAdmission:
         targets: Sequence[tuple[str, str]],
         sent: Callable[[], Sequence[SentRequest]] = lambda: (),
     ) -> None:
-        """Take what a call takes. Raises APIError."""
+        """Reserve what the call needs; see `AdmissionControl.admit`. Raises APIError."""
         limits = self._limits
         self._operation, self._targets, self._sent, self._sizes = operation, targets, sent, None
-        grants = [] if self._entered else by.request_grants(self._principal, limits)
+        grants = [] if self._request_admitted else by.request_grants(self._principal, limits)
         if not self._limiter.ready:
             await self._limiter.load(limits)
         if self.estimates:
             now = self._limiter.clock()
-            sizes = self._known() if targets else ()
-            most = max((size.input + size.output for size in sizes), default=0)
+            sizes = self._request_sizes() if targets else ()
+            max_tokens = max((size.input + size.output for size in sizes), default=0)
             grants += by.token_grants(
-                self._principal, limits, most, lambda budget: self._most(budget, sizes), now
+                self._principal,
+                limits,
+                max_tokens,
+                lambda budget: self._max_cost(budget, sizes),
+                now,
             )
-        await self._take(grants)
+        await self._reserve(grants)
 
     async def extend(self, record: UsageRecord) -> None:
         """Reserve more of the budgets once an open session has used what it reserved.
@@ -97,40 +121,40 @@ class CallAdmission:
         """
         if not self._targets or not self._limits.budgets:
             return
-        used = self._costs(record, record.usage or _NOTHING)
+        used = self._costs(record, record.usage or _NO_USAGE)
         reserved = {unit: self._reserved(unit) for unit in used}
-        now, sizes = self._limiter.clock(), self._known()
+        now, sizes = self._limiter.clock(), self._request_sizes()
         grants: list[Grant] = [
             by.reserve(
                 self._principal,
                 budget,
-                min(spent - reserved[budget.unit] + self._most(budget, sizes), _MOST),
+                min(spent - reserved[budget.unit] + self._max_cost(budget, sizes), _MAX_AMOUNT),
                 now,
             )
             for budget in self._limits.budgets
             if (spent := used.get(budget.unit)) and spent >= reserved[budget.unit]
         ]
         try:
-            await self._take(grants)
+            await self._reserve(grants)
         except APIError:
             self._refused = True
             raise
 
     def _reserved(self, unit: str) -> int:
         """How much of each budget in `unit` all admissions of this exchange reserved."""
-        return sum(_reservation(admitted, unit) for admitted, _ in self._taken)
+        return sum(_reservation(admitted, unit) for admitted, _ in self._reservations)
 
-    def _known(self) -> Sequence[RequestSize]:
-        """The sizes of what may leave."""
+    def _request_sizes(self) -> Sequence[RequestSize]:
+        """The estimated sizes of the requests that may be sent, one for each target."""
         if self._sizes is None:
-            sizes = [estimate_size(sent, self._longest(sent)) for sent in self._sent()]
+            sizes = [estimate_size(sent, self._max_output(sent)) for sent in self._sent()]
             if self._operation in SILENT:
                 sizes = [msgspec.structs.replace(size, output=0) for size in sizes]
             self._sizes = sizes
         return self._sizes
 
-    def _longest(self, sent: SentRequest) -> int:
-        """How many tokens an answer has at most that the request does not limit."""
+    def _max_output(self, sent: SentRequest) -> int:
+        """The maximum number of output tokens if the request sets no limit."""
         for tariff in self._limiter.tariffs.values():
             known = tariff.max_output(sent.provider, sent.model)
             if known is not None:
@@ -138,30 +162,30 @@ class CallAdmission:
         return self._limiter.default_output
 
     def _size_of(self, record: UsageRecord) -> RequestSize:
-        """The size of what did leave."""
-        sizes = self._known()
+        """The estimated size of the request that was sent."""
+        sizes = self._request_sizes()
         for size in sizes:
             if (size.provider, size.model) == (record.provider, record.upstream_model):
                 return size
         return sizes[0] if sizes else RequestSize(record.provider, record.upstream_model, 0, 0)
 
-    def _most(self, budget: Budget, sizes: Sequence[RequestSize]) -> int:
-        """What the call may cost at most. Raises APIError if nobody can tell."""
+    def _max_cost(self, budget: Budget, sizes: Sequence[RequestSize]) -> int:
+        """The highest cost of the call. Raises APIError if a target has no price."""
         tariff = self._limiter.tariffs.get(budget.unit)
         if tariff is None:
             self._refused = True
             raise APIError(ErrorKind.INTERNAL, NO_TARIFF[budget.unit], code="no_prices")
-        most = 0
+        highest_cost = 0
         for size in sizes:
-            who = size.provider, size.model
-            cost = tariff.max_cost(*who, size.input, size.output, self._ratio)
+            target = size.provider, size.model
+            cost = tariff.max_cost(*target, size.input, size.output, self._ratio)
             if cost is None:
                 self._refused = True
-                raise _not_priced(*who)
-            most = max(most, cost)
-        return min(most, _MOST)
+                raise _no_price_error(*target)
+            highest_cost = max(highest_cost, cost)
+        return min(highest_cost, _MAX_AMOUNT)
 
-    async def _take(self, grants: Sequence[Grant]) -> None:
+    async def _reserve(self, grants: Sequence[Grant]) -> None:
         if not grants:
             return
         limiter = self._limiter
@@ -169,45 +193,47 @@ class CallAdmission:
         try:
             answer = await limiter.store.admit(holder, grants, ttl=limiter.settler.ttl)
         except StoreUnavailableError as error:
-            await self._take_without(holder, grants, error)
+            await self._reserve_during_outage(holder, grants, error)
             return
-        except BaseException:  # cancelled, for one: it may have been done all the same
+        except BaseException:  # for example cancelled: the store may have reserved all the same
             self._forget(holder, grants)
             raise
         if isinstance(answer, Denied):
             self._refuse(answer)
         else:
             limiter.local.record_request(answer)
-            self._have(answer, None, answer)
+            self._keep(answer, None, answer)
 
-    async def _take_without(
+    async def _reserve_during_outage(
         self, holder: str, grants: Sequence[Grant], error: StoreUnavailableError
     ) -> None:
-        """Do without the store, as it was said that we should."""
+        """Decide by the outage policies, while the store is unavailable."""
         limiter = self._limiter
         modes = {limiter.away(grant) for grant in grants}
-        here = [grant for grant in grants if limiter.away(grant) is OutagePolicy.LOCAL_ESTIMATE]
+        counted_locally = [
+            grant for grant in grants if limiter.away(grant) is OutagePolicy.LOCAL_ESTIMATE
+        ]
         answer: Admitted | Denied | None = None
         if OutagePolicy.FAIL_CLOSED not in modes:
             answer = Admitted(holder=holder, grants=())
-            if here:
-                answer = await limiter.local.admit(holder, here)
+            if counted_locally:
+                answer = await limiter.local.admit(holder, counted_locally)
         if not isinstance(answer, Admitted):
             self._forget(holder, grants)
         if answer is None:
             raise APIError(
                 ErrorKind.OVERLOADED,
-                "Your limits can not be checked at the moment.",
+                "Your limits cannot be checked at the moment; try again.",
                 retry_after=1.0,
             ) from error
         if isinstance(answer, Denied):
             self._refuse(answer)
         else:
-            self._have(Admitted.assumed(holder, grants), answer, answer)
+            self._keep(Admitted.assumed(holder, grants), answer, answer)
 
-    def _have(self, admitted: Admitted, here: Admitted | None, told: Admitted) -> None:
-        self.headers += by.headers(told)
-        self._taken.append((admitted, here))
+    def _keep(self, admitted: Admitted, local: Admitted | None, decisive: Admitted) -> None:
+        self.headers += by.headers(decisive)
+        self._reservations.append((admitted, local))
         if admitted.sure:
             self._limiter.settler.keep(admitted)
 
@@ -217,36 +243,40 @@ class CallAdmission:
         raise by.denial_error(refused, self._limiter.clock())
 
     def _forget(self, holder: str, grants: Sequence[Grant]) -> None:
-        """Give back what the store may have given without saying so."""
+        """Give back what the store may have reserved without answering."""
         self._limiter.settler.put(Admitted.assumed(holder, grants), dict.fromkeys(grants, 0))
 
-    # the end
+    # settlement
 
     def settle(self, record: UsageRecord, passed: ResponseSample = EMPTY_SAMPLE) -> UsageRecord:
-        """Book how the exchange ended; returns the record with what it cost."""
+        """Settle by the usage of an exchange that has ended; returns its record with the cost."""
         principal, limiter = self._principal, self._limiter
         costs: dict[str, int | None] = dict.fromkeys(limiter.units_of(self._limits), 0)
         if self._refused:
             record = msgspec.structs.replace(record, outcome=Outcome.REFUSED)
         if self._targets:
-            known = self._sizes is not None
-            reckoned = billable_usage(record, lambda: self._size_of(record), passed, known=known)
-            costs = self._costs(record, reckoned.usage)
+            size_known = self._sizes is not None
+            billable = billable_usage(
+                record, lambda: self._size_of(record), passed, known=size_known
+            )
+            costs = self._costs(record, billable.usage)
         else:
-            reckoned = BillableUsage(record.usage or _NOTHING)
-        usage = reckoned.usage
+            billable = BillableUsage(record.usage or _NO_USAGE)
+        usage = billable.usage
         if not self._settled:
             self._settled = True
-            paid = dict.fromkeys(costs, 0) if reckoned.not_charged else costs
-            tokens = min(max(usage.input + usage.output, 0), _MOST)
-            for taken, share in zip(self._taken, _shares(self._taken, paid), strict=True):
+            paid = dict.fromkeys(costs, 0) if billable.not_charged else costs
+            tokens = min(max(usage.input + usage.output, 0), _MAX_AMOUNT)
+            for taken, share in zip(
+                self._reservations, _shares(self._reservations, paid), strict=True
+            ):
                 self._end(taken, partial(_used, tokens=tokens, paid=share))
-            self._taken.clear()
+            self._reservations.clear()
         return msgspec.structs.replace(
             record,
-            usage=usage if reckoned.estimated else record.usage,
-            estimated=reckoned.estimated,
-            not_charged=reckoned.not_charged,
+            usage=usage if billable.estimated else record.usage,
+            estimated=billable.estimated,
+            not_charged=billable.not_charged,
             account=principal.account,
             group=principal.group,
             cost=costs.get("usd"),
@@ -254,12 +284,12 @@ class CallAdmission:
         )
 
     def close(self) -> None:
-        """End what nobody settled: it is taken to have used what was asked for."""
+        """Settle a call that was not settled: it is charged what it reserved."""
         if not self._settled:
             self._settled = True
-            for taken in self._taken:
+            for taken in self._reservations:
                 self._end(taken, lambda grant: None)
-            self._taken.clear()
+            self._reservations.clear()
 
     def _costs(self, record: UsageRecord, usage: Usage) -> dict[str, int | None]:
         """The cost of `usage` in each unit; None where the model has no price."""
@@ -267,21 +297,21 @@ class CallAdmission:
         return {unit: self._cost(tariffs[unit], record, usage) for unit in units}
 
     def _cost(self, tariff: Pricing, record: UsageRecord, usage: Usage) -> int | None:
-        """What was used costs, by the name of the model that has a price.
+        """The cost of usage, by the first name of the model that has a price.
 
-        What the answer says of its model comes after what was asked for.
+        The name that was sent comes first, then the one in the response. None without a price.
         """
-        if usage == _NOTHING:
+        if usage == _NO_USAGE:
             return 0
         names = [
             name for name in (record.upstream_model, record.model, record.requested_model) if name
         ]
         if not record.upstream_model:
-            names.append("")  # by the price that such a call was admitted with
+            names.append("")  # the price by which such a call was admitted
         for model in names:
             cost = tariff.cost(record.provider, model, usage, self._ratio)
             if cost is not None:
-                return min(max(cost, 0), _MOST)  # whatever a provider says
+                return min(max(cost, 0), _MAX_AMOUNT)  # whatever a provider reports
         return None
 
     def _end(self, taken: Taken, used: Callable[[Grant], int | None]) -> None:
@@ -292,12 +322,12 @@ class CallAdmission:
             self._limiter.settler_here.put(here, _actual(here, used))
 
 
-def _not_priced(provider: str, model: str) -> APIError:
+def _no_price_error(provider: str, model: str) -> APIError:
     message = f"The model {model!r} has no price, so it cannot be used within a budget."
     if not model:
         message = (
-            "This request names no model, or many calls at once: what it costs cannot be told "
-            f"within a budget, unless {provider + '/'!r} is given a price."
+            "This request names no model, or contains many calls, so its cost is unknown. Within a "
+            f"budget it needs a price for {provider + '/'!r}: the operator can set one."
         )
     return APIError(ErrorKind.FORBIDDEN, message, param="model", code="model_not_priced")
 
@@ -341,7 +371,7 @@ def _unit(grant: BudgetReservation) -> str:
 
 
 def _used(grant: Grant, tokens: int, paid: Mapping[str, int | None]) -> int | None:
-    """What was used of a grant; None if it is what was asked for."""
+    """What was used of a grant; None if it is what was reserved."""
     if isinstance(grant, BudgetReservation):
         return paid.get(_unit(grant))
     return tokens if isinstance(grant, RateLimit) and grant.name.endswith(":tpm") else None

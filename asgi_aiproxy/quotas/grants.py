@@ -1,4 +1,4 @@
-"""From a caller's limits to what the store is asked for, and from its answer to words."""
+"""Translate limits into grants of the store, and its answers into headers and errors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from asgi_aiproxy.stores.base import (
 )
 
 _DAY = 86400.0
-# How long what was spent in a period is remembered after it was last added to.
-_KEEP: dict[Period, float | None] = {"total": None, "day": 3 * _DAY, "month": 40 * _DAY}
+# How long, in seconds, the spending of a period is kept after its last change.
+_KEEP_SECONDS: dict[Period, float | None] = {"total": None, "day": 3 * _DAY, "month": 40 * _DAY}
 
 EXHAUSTED = "insufficient_quota"
 Headers = list[tuple[bytes, bytes]]
 
 
 def account_name(principal: Principal) -> str:
-    """Where the store keeps what a caller uses: by its account, if it shares one."""
+    """The name under which the store keeps usage: the account of a caller, or the caller itself."""
     return f"caller:{principal.account or principal.id}"
 
 
@@ -37,7 +37,7 @@ def period(per: Period, now: float) -> str:
 
 
 def period_ends(per: Period, now: float) -> float | None:
-    """The seconds until a period is over; None if it never is."""
+    """The seconds until a period ends; None if it does not end."""
     if per == "total":
         return None
     at = datetime.fromtimestamp(now, UTC)
@@ -48,19 +48,19 @@ def period_ends(per: Period, now: float) -> float | None:
 
 
 def reserve(principal: Principal, budget: Budget, amount: int, now: float) -> BudgetReservation:
-    """So much of a budget, or (an amount of 0) a look at it."""
+    """A grant that reserves an amount of a budget, or (amount 0) only reads it."""
     whose = "" if budget.shared else f"{principal.id}:"
     return BudgetReservation(
         account_name(principal),
         f"{whose}{budget.unit}:{period(budget.per, now)}",
         amount,
         budget.limit,
-        keep=_KEEP[budget.per],
+        keep=_KEEP_SECONDS[budget.per],
     )
 
 
 def request_grants(principal: Principal, limits: Limits) -> list[Grant]:
-    """What a request takes, whatever it asks for."""
+    """The grants that every request needs, whatever its size."""
     account, id = account_name(principal), principal.id
     grants: list[Grant] = []
     if limits.rpm is not None:
@@ -73,9 +73,9 @@ def request_grants(principal: Principal, limits: Limits) -> list[Grant]:
 def token_grants(
     principal: Principal, limits: Limits, tokens: int, cost: Callable[[Budget], int], now: float
 ) -> Iterator[Grant]:
-    """What a call takes that may come to so many tokens, and cost so much of a budget."""
+    """The grants of a call that may use up to `tokens`, and cost up to `cost(budget)`."""
     if limits.tpm is not None:
-        # What is more than a minute's worth gets through when nothing else does.
+        # A call larger than the limit of a minute is admitted when nothing else is counted.
         amount = min(tokens, limits.tpm)
         yield RateLimit(account_name(principal), f"{principal.id}:tpm", limits.tpm, amount=amount)
     for budget in limits.budgets:
@@ -83,16 +83,16 @@ def token_grants(
 
 
 def denial_error(refused: Denied, now: float) -> APIError:
-    """Why a call may not go out."""
+    """The error for a call that was refused."""
     grant, retry_after = refused.grant, refused.retry_after
     if isinstance(grant, BudgetReservation):
         return _exhausted(grant, refused.left, now)
     if isinstance(grant, ConcurrencySlot):
-        message = f"Rate limit reached: {grant.limit} requests at the same time."
+        message = f"Rate limit reached: {grant.limit} concurrent requests."
         return APIError(ErrorKind.LIMITED, message, retry_after=retry_after or 1.0)
     what = "tokens" if grant.name.endswith(":tpm") else "requests"
     limit = grant.limit if isinstance(grant, RateLimit) else 0
-    message = f"Rate limit reached: {limit} {what} a minute, of which {refused.left} are left."
+    message = f"Rate limit reached: {limit} {what} per minute, {refused.left} left."
     return APIError(ErrorKind.LIMITED, message, retry_after=retry_after or 1.0)
 
 
@@ -111,12 +111,12 @@ def _exhausted(grant: BudgetReservation, left: int, now: float) -> APIError:
 
 
 def format_amount(amount: int, unit: str) -> str:
-    """An amount for people."""
+    """Format an amount of US dollars or quota units."""
     return f"${amount / 1_000_000:.6f}" if unit == "usd" else f"{amount} units"
 
 
 def headers(admitted: Admitted) -> Headers:
-    """`x-ratelimit-*` as OpenAI has them: limits, what remains, and when all of it is back."""
+    """`x-ratelimit-*` headers as OpenAI sends them: limit, remaining, and time to full reset."""
     found: Headers = []
     for grant, left in zip(admitted.grants, admitted.left, strict=False):
         if isinstance(grant, RateLimit) and grant.limit is not None and left is not None:
@@ -125,7 +125,7 @@ def headers(admitted: Admitted) -> Headers:
 
 
 def denial_headers(refused: Denied) -> Headers:
-    """The same for who is over a limit. What waiting does not help is not to be tried again."""
+    """The same for a refusal. Clients must not retry an exhausted budget."""
     grant = refused.grant
     if isinstance(grant, RateLimit):
         return _rate(grant, refused.left, refused.retry_after or grant.window)

@@ -1,4 +1,4 @@
-"""`Limiter`: what the gates of all calls have in common."""
+"""`Limiter`: what the admissions of all calls share: store, prices, outage policies."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from asgi_aiproxy.stores.base import BudgetReservation, Grant, OutagePolicy, Set
 
 
 class LowBudget(msgspec.Struct, frozen=True):
-    """A budget that fell below what its owner wants to hear of; `left` may be below zero.
+    """A budget that fell below the threshold `low`; `left` may be negative.
 
-    `caller` is who used it last; `account` is where a shared one belongs.
+    `caller` used it last; `account` is the owner of a shared budget.
     """
 
     caller: str
@@ -32,7 +32,7 @@ class LowBudget(msgspec.Struct, frozen=True):
 
 NO_TARIFF = {
     "usd": (
-        "Budgets in dollars need prices: pip install 'asgi-aiproxy[prices]', or give your own with "
+        "Budgets in dollars need prices: pip install 'asgi-aiproxy[prices]', or set your own with "
         "Quota(..., prices=Prices({'model': Price(input=1, output=2)}, listed=False))."
     ),
     "units": "Budgets in units need ratios: Quota(..., ratios=Ratios({'model': 1})).",
@@ -42,7 +42,7 @@ OnLow = Callable[[LowBudget], Awaitable[None] | None]
 
 
 class Limiter:
-    """What all gates of one `Quota` share; its options are described there."""
+    """What all admissions of one `Quota` share; its options are described there."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Limiter:
         self._limits_away = OutagePolicy(limits_away)
         self._budgets_away = OutagePolicy(budgets_away)
         self.local = LocalLimits(clock=clock)
-        self.settler = SettlementQueue(store, ttl=ttl, settled=self._tell if on_low else None)
+        self.settler = SettlementQueue(store, ttl=ttl, settled=self._report_low if on_low else None)
         self.settler_here = SettlementQueue(self.local.store)
         self.tariffs: dict[str, Pricing] = {}
         if prices is not None or list_installed():
@@ -78,13 +78,13 @@ class Limiter:
         self._on_low = on_low
 
     def check(self, limits: Limits) -> None:
-        """Raise ConfigurationError if a budget is in a unit in which nothing has a price."""
+        """Raise ConfigurationError if a budget is in a unit without prices."""
         for budget in limits.budgets:
             if budget.unit not in self.tariffs:
                 raise ConfigurationError(NO_TARIFF[budget.unit])
 
     async def load(self, limits: Limits) -> None:
-        """Read the price list if it is needed, without holding up others."""
+        """Load the price list if it is needed, in a thread."""
         units = self.units_of(limits)
         for unit in units:
             load = getattr(self.tariffs[unit], "load", None)
@@ -93,7 +93,7 @@ class Limiter:
         self.ready = units == self.tariffs.keys()
 
     def away(self, grant: Grant) -> OutagePolicy:
-        """What is done about a grant while the store is away."""
+        """The policy for a grant while the store is unavailable."""
         return self._budgets_away if isinstance(grant, BudgetReservation) else self._limits_away
 
     def units_of(self, limits: Limits) -> Set[str]:
@@ -103,27 +103,27 @@ class Limiter:
         return self.priced | ({budget.unit for budget in limits.budgets} & self.tariffs.keys())
 
     async def drain(self) -> None:
-        """Settle what has ended, if the store is there."""
+        """Settle what has ended, if the store is available."""
         await self.settler.drain()
         await self.settler_here.drain()
 
-    async def _tell(self, settlement: Settlement, settled: Settled) -> None:
-        """Call the hook for each budget that this settlement made low."""
+    async def _report_low(self, settlement: Settlement, settled: Settled) -> None:
+        """Call `on_low` for each budget that this settlement took below the threshold."""
         for grant, spent in settled.spent.items():
             cap = grant.cap
             if cap is None or self._on_low is None:
                 continue
             used = settlement.actual.get(grant, grant.amount)
-            edge = cap - int(cap * self._low)
-            if spent - used < edge <= spent:
-                caller, budget = _whose(grant)
+            threshold = cap - int(cap * self._low)
+            if spent - used < threshold <= spent:
+                caller, budget = _caller_and_budget(grant)
                 low = LowBudget(caller, grant.account.removeprefix("caller:"), budget, cap - spent)
                 answer = self._on_low(low)
                 if inspect.isawaitable(answer):
                     await answer
 
 
-def _whose(grant: BudgetReservation) -> tuple[str, Budget]:
+def _caller_and_budget(grant: BudgetReservation) -> tuple[str, Budget]:
     *caller, unit, which = grant.name.rsplit(":", 2)
     per = "total" if which == "total" else "day" if len(which) == 10 else "month"
     budget = msgspec.convert(

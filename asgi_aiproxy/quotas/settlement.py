@@ -1,4 +1,11 @@
-"""What was admitted is kept alive while it is used, and settled when it has ended: surely, once."""
+"""Keep reservations alive while their calls run, and settle each exactly once.
+
+A reservation in the store expires after `ttl` seconds, so that a process that dies holds nothing
+for long. While a call runs, a background task renews its reservation every third of that time.
+When it has ended, its settlement goes into a retry queue and is sent in batches; while the store is
+unavailable, settlements wait. A settlement carries the id of its reservation, by which the store
+applies it once however often it is sent.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +31,17 @@ logger = logging.getLogger("asgi_aiproxy")
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """An admission that has ended, and what was used of it."""
+    """A reservation that has ended, and what was used of its grants."""
 
     admitted: Admitted
     actual: Mapping[Grant, int]
 
 
 class SettlementQueue:
-    """Settles in the background. While the store is away settlements wait, at most `most` of them;
-    the store books each once, however often it is tried.
+    """Settle reservations in the background.
 
-    `settled` hears of each that was booked. Admissions last `ttl` seconds unless they are renewed:
-    those of a process that dies end by themselves.
+    While the store is unavailable, at most `most` settlements wait. `settled` is called after each
+    that was applied. Reservations last `ttl` seconds unless they are renewed.
     """
 
     def __init__(
@@ -52,11 +58,11 @@ class SettlementQueue:
         what = "settlements (what they had reserved stays charged)"
         self._backlog: RetryQueue[Settlement] = RetryQueue(self._settle, what=what, most=most)
         self._open: dict[str, Admitted] = {}
-        self._known: set[str] = set()  # those that were there at the last renewal
+        self._known: set[str] = set()  # holders that were open at the last renewal
         self._renewal: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """How many settlements wait."""
+        """The number of settlements that wait."""
         return len(self._backlog)
 
     def keep(self, admitted: Admitted) -> None:
@@ -69,21 +75,21 @@ class SettlementQueue:
                 self._renewal = start(repeat(self._renew, what=what), what=what)
 
     def put(self, admitted: Admitted, actual: Mapping[Grant, int]) -> None:
-        """Settle an admission soon; a grant that `actual` does not name used what it asked for."""
+        """Queue a settlement; a grant that `actual` does not name used what was reserved."""
         self._open.pop(admitted.holder, None)
         if admitted.sure and not actual and not _held(admitted):
-            return  # counts that were right from the beginning
+            return  # the counts in the store are right already
         self._backlog.put(Settlement(admitted, actual))
 
     async def drain(self, timeout: float = 3.0) -> None:
-        """Wait until all is settled, or for `timeout` seconds; nothing is renewed from then on."""
+        """Wait until all is settled, at most `timeout` seconds; then renewal stops."""
         await self._backlog.drain(timeout)
         if self._renewal is not None and not self._open:
             self._renewal.cancel()
 
     async def _settle(self, batch: list[Settlement]) -> list[Settlement]:
-        """Settle some; those for which the store is away are to be tried again."""
-        if len(batch) == 1:  # as most are; this costs no task
+        """Settle a batch; returns those to retry because the store is unavailable."""
+        if len(batch) == 1:  # the usual case; needs no task
             return [] if await self._settle_one(batch[0]) else batch
         done = await asyncio.gather(*map(self._settle_one, batch))
         return [one for one, settled in zip(batch, done, strict=True) if not settled]
@@ -94,18 +100,18 @@ class SettlementQueue:
         except StoreUnavailableError:
             return False
         except Exception:
-            logger.exception("a settlement failed, what it had reserved stays charged: %r", one)
+            logger.exception("a settlement failed; its reservation stays charged: %r", one)
             return True
         if self._settled is not None and settled.first:
             try:
                 await self._settled(one, settled)
             except Exception:
-                logger.exception("a hook for settlements failed")
+                logger.exception("the callback on_low failed")
         return True
 
     async def _renew(self) -> bool:
         await asyncio.sleep(self.ttl / 3)
-        # Most have ended before their first renewal; only what was there last time needs one.
+        # Most calls end before their first renewal; only those open last time need one.
         due = [admitted for holder, admitted in self._open.items() if holder in self._known]
         self._known = set(self._open)
         results = await asyncio.gather(
@@ -119,5 +125,5 @@ class SettlementQueue:
 
 
 def _held(admitted: Admitted) -> bool:
-    """Whether something is held that must be given back."""
+    """Whether a grant holds something that must be given back."""
     return any(isinstance(grant, ConcurrencySlot | BudgetReservation) for grant in admitted.grants)

@@ -1,4 +1,9 @@
-"""What an exchange used, also where its provider did not live to tell."""
+"""Estimate the usage of a call whose provider reported none or an impossible one.
+
+A provider reports usage at the end, so a disconnect or a broken stream has none. Then input tokens
+are taken from the request, output tokens from what was sent to the client, or else from the
+duration.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +16,18 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices.token_estimate import RequestSize, estimate_output_tokens
 from asgi_aiproxy.usage.record import Outcome, UsageRecord, clamp_parts
 
-# What answers are taken to have come to where nobody counted them: models write this fast.
-_TOKENS_A_SECOND = 50
-_NOTHING = Usage()
-# No model reads or writes more in one call; nor so many times what was estimated, if that is more.
-_LONGEST, _SLACK = 1_000_000, 2
-_USUAL = 32_768
+# Output speed of models, for responses of which nothing but the duration is known.
+_TOKENS_PER_SECOND = 50
+_NO_USAGE = Usage()
+# The most tokens of one call, unless _SLACK times the estimate is more.
+_MAX_TOKENS, _SLACK = 1_000_000, 2
+_USUAL_TOKENS = 32_768  # reports below this are believed without an estimate
 # Operations whose answers hold no tokens.
 SILENT = frozenset({"embeddings", "moderations"})
 
 
 class BillableUsage(msgspec.Struct, frozen=True):
-    """`estimated`: not all of it was told by the provider. `not_charged`: the caller does not
+    """`estimated`: not all of it was reported by the provider. `not_charged`: the caller does not
     pay."""
 
     usage: Usage
@@ -37,83 +42,87 @@ def billable_usage(
     *,
     known: bool = True,
 ) -> BillableUsage:
-    """What to book for an exchange. `size` says how many tokens it brought, and could get at most
-    (`known`: without taking long), `passed` is what of the answer went by.
+    """The usage to charge for an exchange.
 
-    Refused requests cost nothing. An answer that broke is not charged: what it cost is absorbed.
-    Who leaves pays for what was used until then. Counts that cannot be true are not believed.
+    `size` returns the estimated size of the request (`known`: it is cached), `passed` is a sample
+    of the response. Refused requests cost nothing. A response that broke off is not charged. A
+    client that disconnects pays for what was used until then. Impossible counts are replaced.
     """
-    told = record.usage
-    if record.outcome is Outcome.DONE and told is not None:
-        return _believed(record, told, size, passed, known=known)
+    reported = record.usage
+    if record.outcome is Outcome.DONE and reported is not None:
+        return _checked(record, reported, size, passed, known=known)
     if record.outcome is Outcome.REFUSED:
-        return BillableUsage(told or _NOTHING)
+        return BillableUsage(reported or _NO_USAGE)
     if record.outcome is Outcome.FAILED:
         if record.first_byte is None:
-            return BillableUsage(told or _NOTHING, not_charged=told is not None)
+            return BillableUsage(reported or _NO_USAGE, not_charged=reported is not None)
         return BillableUsage(_guess(record, size(), passed), estimated=True, not_charged=True)
     if not record.provider:
-        return BillableUsage(_NOTHING)  # nobody was asked
+        return BillableUsage(_NO_USAGE)  # no request was sent
     return BillableUsage(_guess(record, size(), passed), estimated=True)
 
 
-def _believed(
+def _checked(
     record: UsageRecord,
-    told: Usage,
+    reported: Usage,
     size: Callable[[], RequestSize],
     passed: ResponseSample,
     *,
     known: bool,
 ) -> BillableUsage:
-    """What a provider told, or an estimate in place of what it cannot have been.
+    """The reported usage, with estimates in place of impossible counts.
 
-    No model reads more than _LONGEST tokens that nobody sent, nor writes much more than the request
-    allows, but for its thoughts; and one that read or wrote nothing gave no answer.
+    A model does not read more than _MAX_TOKENS tokens beyond the request, nor write much more than
+    the request allows, except for reasoning; and a response has both input and output.
     """
-    # (Parts that are told beside the whole count, too.)
-    read = max(told.input, told.cache_read + told.cache_write)
-    wrote = max(told.output, told.reasoning)
+    # (Some providers report parts beside the whole count.)
+    read = max(reported.input, reported.cache_read + reported.cache_write)
+    wrote = max(reported.output, reported.reasoning)
     silent = record.operation in SILENT
-    # (To know the size costs time: most need none.)
-    usual = 0 < read < _USUAL and (0 < wrote < _USUAL or (silent and not wrote))
+    # (Estimating the size costs time; most calls do not need it.)
+    usual = 0 < read < _USUAL_TOKENS and (0 < wrote < _USUAL_TOKENS or (silent and not wrote))
     if not usual or known:
-        told = _possible(record, told, read, wrote, size(), passed)
-    if min(msgspec.structs.astuple(told)) < 0:
-        told = clamp_parts(told)
-    return BillableUsage(told, estimated=told != record.usage)
+        reported = _possible(record, reported, read, wrote, size(), passed)
+    if min(msgspec.structs.astuple(reported)) < 0:
+        reported = clamp_parts(reported)
+    return BillableUsage(reported, estimated=reported != record.usage)
 
 
 def _possible(
     record: UsageRecord,
-    told: Usage,
+    reported: Usage,
     read: int,
     wrote: int,
     size: RequestSize,
     passed: ResponseSample,
 ) -> Usage:
-    allowed = _SLACK * size.output if size.limited else max(_LONGEST, _SLACK * size.output)
-    said = wrote - min(told.reasoning, _LONGEST)
-    wrong = said > allowed or wrote > allowed + _LONGEST
+    allowed = _SLACK * size.output if size.limited else max(_MAX_TOKENS, _SLACK * size.output)
+    said = wrote - min(reported.reasoning, _MAX_TOKENS)
+    wrong = said > allowed or wrote > allowed + _MAX_TOKENS
     if wrong:
         wrote = min(_written(record, size, passed), wrote)
     elif not wrote and record.operation not in SILENT:
         wrote = estimate_output_tokens(passed.size, passed.sample)
         wrong = wrote > 0
-    if not read or read > _LONGEST + _SLACK * size.input:
+    if not read or read > _MAX_TOKENS + _SLACK * size.input:
         read, wrong = size.usual, True
-    return clamp_parts(msgspec.structs.replace(told, input=read, output=wrote)) if wrong else told
+    return (
+        clamp_parts(msgspec.structs.replace(reported, input=read, output=wrote))
+        if wrong
+        else reported
+    )
 
 
 def _guess(record: UsageRecord, size: RequestSize, passed: ResponseSample) -> Usage:
-    """What is known, and for the rest what passed makes likely, or else the time that passed."""
-    told = record.usage or _NOTHING
+    """Estimate from the reported part, the sample of the response, or else the duration."""
+    reported = record.usage or _NO_USAGE
     if size.later and record.outcome is Outcome.DONE:
-        return clamp_parts(msgspec.structs.replace(told, input=size.input, output=size.output))
+        return clamp_parts(msgspec.structs.replace(reported, input=size.input, output=size.output))
     wrote = 0
     if record.first_byte is not None and record.operation not in SILENT:
         wrote = _written(record, size, passed)
     return msgspec.structs.replace(
-        told, input=told.input or size.usual, output=max(told.output, wrote)
+        reported, input=reported.input or size.usual, output=max(reported.output, wrote)
     )
 
 
@@ -121,5 +130,5 @@ def _written(record: UsageRecord, size: RequestSize, passed: ResponseSample) -> 
     wrote = estimate_output_tokens(passed.size, passed.sample)
     if not wrote:
         time = record.duration - (record.first_byte or 0.0)
-        wrote = min(int(time * _TOKENS_A_SECOND) + 1, size.output)
+        wrote = min(int(time * _TOKENS_PER_SECOND) + 1, size.output)
     return wrote

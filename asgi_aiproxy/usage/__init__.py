@@ -1,3 +1,3 @@
-"""What was used: records of exchanges, the sinks that take them, and the ledger that sums them."""
+"""Usage records of exchanges, the sinks that receive them, and the ledger that sums them up."""
 
 from __future__ import annotations

@@ -1,4 +1,20 @@
-"""`Ledger`: a record of every exchange, kept in a store, and what they come to."""
+"""`Ledger`: usage records in a store, and their sums by day.
+
+Theory of operation:
+
+1. *Take.* A shim hands over each record; the ledger prices it, unless `Quota` has done so, and puts
+   it into a queue. The caller never waits for the store.
+2. *Gather.* Every 0.1 s the waiting records of each UTC day become one batch: their sums by
+   principal, account, model, provider, key and day are added up in this process.
+3. *Write.* A batch is one addition to the sums of its day, and one entry in a log for each record.
+   The log keeps the last `most` records, sums are kept for `keep` days. While the store is
+   unavailable, batches wait and are retried.
+4. *Once.* The addition carries the id of the batch, by which the store applies it once. Log entries
+   carry no such id, because remembering each would cost more: an entry that was written twice is
+   recognized by its record's id when it is read.
+
+So sums are exact for as long as they are kept; single records are a window onto the latest ones.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +34,15 @@ from asgi_aiproxy.usage.record import UsageRecord
 By = Literal["principal", "account", "model", "provider", "key", "day"]
 State = Literal["done", "cut", "failed", "refused", "estimated", "not_charged"]
 
-_PAGE = 1000
-_FULL = 1_000_000  # nobody pays a part
-_DAY = 86400.0
+_READ_ROWS = 1000  # records that are read from the store together
+_FULL_PRICE = 1_000_000  # millionths: no discount
+_SECONDS_PER_DAY = 86400.0
 _decode = msgspec.json.Decoder(UsageRecord).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class Totals(msgspec.Struct, kw_only=True):
-    """What some exchanges come to. Costs are in micro-dollars; what is absorbed nobody paid."""
+    """Sums over exchanges. Costs are in micro-dollars; `not_charged` is the cost no caller paid."""
 
     requests: int = 0
     failed: int = 0
@@ -43,10 +59,10 @@ class Totals(msgspec.Struct, kw_only=True):
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which exchanges are meant: those of which all that is given here is true.
+    """A filter of usage records: all given fields must match.
 
-    `since` and `until` are Unix times of their start. `state` is how they ended, or `estimated` or
-    `not_charged`, which others may be besides.
+    `since` and `until` are Unix times that limit the start. `state` is an outcome, or
+    `estimated` or `not_charged`, which apply in addition to an outcome.
     """
 
     principal: str = ""
@@ -60,7 +76,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     until: float | None = None
 
     def matches(self, record: UsageRecord) -> bool:
-        """Whether an exchange is meant."""
+        """Whether a record matches."""
         return (
             self.principal in ("", record.principal)
             and self.account in ("", record.account)
@@ -78,18 +94,18 @@ EVERYTHING = Query()
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Records, and where to go on; nowhere, if that is empty."""
+    """Records, and `after`, the position of the next page: empty on the last page."""
 
     records: list[UsageRecord]
     after: str = ""
 
 
 class Ledger:
-    """Keeps exchanges in a store: pass it to a shim as `record=`.
+    """A sink that keeps usage records in a store: pass it to a shim as `record=`.
 
-    The last `most` of them are kept one by one, sums by day for `keep` days. `prices` and `ratios`
-    price what no `Quota` has priced. Records are written in the background; while the store is away
-    they wait; in the sums each is counted once.
+    The last `most` records are kept one by one, sums by day for `keep` days. `prices` and `ratios`
+    price records that no `Quota` has priced. Records are written in the background; while the store
+    is unavailable they wait; in the sums each is counted once.
     """
 
     def __init__(
@@ -108,7 +124,7 @@ class Ledger:
         self._ratios = ratios
         self._name = name
         self._most = most
-        self._keep = keep * _DAY
+        self._keep = keep * _SECONDS_PER_DAY
         self._backlog: RetryQueue[_Batch] = RetryQueue(
             self._write, what="batches of usage records", most=10_000, at_once=16
         )
@@ -123,7 +139,7 @@ class Ledger:
         await self.drain()
 
     async def __call__(self, record: UsageRecord) -> None:
-        """Take a record over."""
+        """Queue a record."""
         self._gathering.put(self._priced(record))
 
     async def drain(self, timeout: float = 3.0) -> None:
@@ -134,7 +150,7 @@ class Ledger:
     # reading
 
     async def query(self, query: Query = EVERYTHING, *, after: str = "", limit: int = 100) -> Page:
-        """Exchanges, the newest first; `after` is where the page before ended.
+        """Matching records, newest first; `after` is the position from the previous page.
 
         Raises StoreUnavailableError.
         """
@@ -146,24 +162,23 @@ class Ledger:
         return Page(found)
 
     async def total(self, query: Query = EVERYTHING) -> Totals:
-        """What the exchanges come to that are kept one by one. Raises StoreUnavailableError."""
+        """Sum up the matching records that are kept one by one. Raises StoreUnavailableError."""
         totals = Totals()
         async for _, record in self._matching(query, ""):
             totals.add(record)
         return totals
 
     async def _matching(self, query: Query, after: str) -> AsyncIterator[tuple[str, UsageRecord]]:
-        """Records and their places. One that was written again, for it was not known whether the
-        store had taken it, is told once."""
+        """Matching records and their positions. One that was written twice is returned once."""
         seen: set[str] = set()
         while True:
-            rows = await self._store.read(self._name, after, _PAGE, newest=True)
+            rows = await self._store.read(self._name, after, _READ_ROWS, newest=True)
             for after, value in rows:
                 record = _decode(value)
                 if record.id not in seen and query.matches(record):
                     seen.add(record.id)
                     yield after, record
-            if len(rows) < _PAGE:
+            if len(rows) < _READ_ROWS:
                 return
 
     async def totals(
@@ -176,8 +191,8 @@ class Ledger:
     ) -> dict[str, Totals]:
         """Sums of the days (UTC) from `since` to `until`, both included, by the names of `by`.
 
-        Those of `names` only, if there are any; a key's name is `provider/key`. Exact for as long
-        as they are kept, however many exchanges there were. Raises StoreUnavailableError.
+        With `names`, only of those; the name of a key is `provider/key`. Exact for as long as sums
+        are kept. Raises StoreUnavailableError.
         """
         days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
         wanted: list[str] | None = None
@@ -208,14 +223,14 @@ class Ledger:
         for at, tariff in enumerate((self._prices, self._ratios)):
             for model in (record.upstream_model, record.model, record.requested_model):
                 if tariff is not None and model and costs[at] is None:
-                    costs[at] = tariff.cost(record.provider, model, usage, _FULL)
+                    costs[at] = tariff.cost(record.provider, model, usage, _FULL_PRICE)
         return msgspec.structs.replace(record, cost=costs[0], units=costs[1])
 
     def _account(self, day: str) -> str:
         return f"{self._name}:{day}"
 
     async def _gather(self, records: list[UsageRecord]) -> list[UsageRecord]:
-        """Make one addition of the records of a day."""
+        """Make one batch of the records of each day."""
         by_day: dict[str, list[UsageRecord]] = {}
         for record in records:
             started = record.started or time.time()
@@ -234,7 +249,7 @@ class Ledger:
         results = await asyncio.gather(
             self._store.add(account, batch.sums, ttl=self._keep, once=batch.id),
             *(
-                # (To have the store remember each would cost more than to tell them apart later.)
+                # (Without an id: see "Once" above.)
                 self._store.append(self._name, _encode(record), maxlen=self._most)
                 for record in batch.records
             ),
@@ -256,13 +271,13 @@ class _Batch(msgspec.Struct, frozen=True):
 
 
 def record_states(record: UsageRecord) -> frozenset[str]:
-    """All that can be said of how an exchange ended."""
+    """The states of a record that a `Query` may filter by."""
     more = {"estimated": record.estimated, "not_charged": record.not_charged}
     return frozenset({record.outcome.value, *(name for name, so in more.items() if so)})
 
 
 def _amounts(record: UsageRecord) -> Mapping[str, int]:
-    """What an exchange adds to sums, where it is not nothing."""
+    """The amounts, other than 0, that a record adds to sums."""
     usage, cost = record.usage, record.cost or 0
     amounts = {
         "requests": 1,

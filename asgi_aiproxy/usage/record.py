@@ -1,4 +1,4 @@
-"""What was used, told once for every exchange, however it ended."""
+"""`UsageRecord`: one per exchange, however it ended, and the `Recorder` that hands it to a sink."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Outcome(StrEnum):
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One request to an upstream: `seconds` are until its first content, or until it failed.
 
-    `status` is the upstream's, 0 if it gave none; `code` is the upstream's word for a failure, and
-    `error` says what happened. Both are empty for the attempt that was the answer.
+    `status` is the upstream's, 0 if it gave none; `code` is the upstream's error code, and
+    `error` the message. Both are empty for the attempt that was the answer.
     """
 
     provider: str
@@ -43,19 +43,19 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     seconds: float = 0.0
 
 
-# More tokens than any exchange has.
-_MOST_TOKENS = 10**9
+# No exchange has that many tokens.
+_MAX_TOKENS = 10**9
 
 
 def plausible_usage(usage: Usage | None) -> Usage | None:
-    """Counts as a provider told them; None if they cannot be counts."""
-    if usage is None or not 0 <= usage.input + usage.output < _MOST_TOKENS:
+    """The reported usage; None if its counts are impossible."""
+    if usage is None or not 0 <= usage.input + usage.output < _MAX_TOKENS:
         return None
     return usage if usage.input >= 0 and usage.output >= 0 else None
 
 
 def clamp_parts(usage: Usage) -> Usage:
-    """The same, where no part is below zero, or more than what it is a part of."""
+    """The same usage, with each part between 0 and the whole that it is a part of."""
     whole = {"input": usage.input, "output": usage.output}
     changed = {}
     for name, side in _PARTS:
@@ -79,12 +79,12 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `provider`, `model` and `key_id` are those of the last attempt, `upstream_model` is the model it
     was asked for; `first_byte` is None if nothing was sent; `usage` holds what is known, None if
-    the provider told nothing. `attempts` counts the requests to upstreams; `attempt_details` are
-    these, each
-    for itself, unless the first one was the answer. `request_id` is what answers, errors and logs
+    the provider reported none. `attempts` counts the requests to upstreams; `attempt_details` are
+    these,
+    one by one, unless the first one was the answer. `request_id` is what answers, errors and logs
     call the exchange: the caller's `x-request-id`, if there was one, else the same as `id`. `cost`
     is in micro-dollars, `units` in quota units, None if there is no price. `estimated`: part of the
-    usage was not told but guessed. `not_charged`: the caller is not charged.
+    usage was not reported but estimated. `not_charged`: the caller is not charged.
     """
 
     id: str
@@ -114,7 +114,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     not_charged: bool = False
 
 
-# One that has a method `drain` is asked to finish when the app that feeds it closes.
+# If a sink has a method `drain`, it is called when the app that feeds the sink closes.
 UsageSink = Callable[[UsageRecord], Awaitable[None]]
 
 
@@ -147,17 +147,17 @@ async def log_usage(record: UsageRecord) -> None:
 
 
 def _word(text: str) -> str:
-    """What callers made up as one word of a line, so that it can not look like more."""
-    plain = text.isprintable() and len(text) <= _LONG and " " not in text
-    return text if plain else ascii(text[:_LONG])
+    """Text from callers as one word of a log line, so that it cannot pose as other fields."""
+    plain = text.isprintable() and len(text) <= _MAX_LOGGED_CHARACTERS and " " not in text
+    return text if plain else ascii(text[:_MAX_LOGGED_CHARACTERS])
 
 
 def _line(text: str) -> str:
-    """A message within a line, in quotes, and no more than a line of it."""
-    return ascii(text[: _LONG // 2])
+    """A message in quotes, shortened."""
+    return ascii(text[: _MAX_LOGGED_CHARACTERS // 2])
 
 
-_LONG = 200
+_MAX_LOGGED_CHARACTERS = 200
 
 
 def _storable(record: UsageRecord) -> UsageRecord:
@@ -215,11 +215,11 @@ def _check_sink(sink: object) -> None:
     )
 
 
-_GATHER = 0.01  # seconds
+_GATHER_SECONDS = 0.01
 
 
 class Recorder:
-    """Hands records to a sink without making anybody wait.
+    """Hand records to a sink in the background: no request waits for it.
 
     Records are handed over a few at a time, some milliseconds later, by a task that lives only as
     long as there are any. At most `max_waiting` records wait; then the oldest are lost. A sink that
@@ -246,7 +246,7 @@ class Recorder:
         self.lost = 0
 
     def put(self, record: UsageRecord, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Take a record over. Who knows the running loop may name it."""
+        """Queue a record. `loop` is the running event loop, if the caller has it at hand."""
         if self._sink is discard:
             return
         if len(self._waiting) >= self._max_waiting:
@@ -256,7 +256,7 @@ class Recorder:
         if self._loop is not loop:
             self._forget(loop)
         if self._timer is None and self._task is None:
-            self._timer = loop.call_later(_GATHER, self._start)
+            self._timer = loop.call_later(_GATHER_SECONDS, self._start)
 
     async def drain(self, timeout: float = 5.0) -> None:
         """Wait until all records are handed over and the sink has finished, for at most about
@@ -274,10 +274,10 @@ class Recorder:
             if not task.done():
                 self._give_up(task, timeout)
                 break
-        await _finish(self._sink, max(end - loop.time(), _LEAST_FINISH))
+        await _finish(self._sink, max(end - loop.time(), _MIN_FINISH_SECONDS))
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What another loop had begun, it will not end."""
+        """Drop tasks and timers of another event loop: they do not run any more."""
         self._loop = loop
         self._task = self._timer = self._watchdog = None
 
@@ -320,9 +320,9 @@ class Recorder:
                 record = self._waiting.popleft()
                 self._handed += 1
                 try:
-                    told = self._sink(_storable(record))
-                    if hasattr(told, "__await__"):  # a plain function is taken, too
-                        await told
+                    result = self._sink(_storable(record))
+                    if hasattr(result, "__await__"):  # a callable object may be synchronous
+                        await result
                 except Exception:
                     self.lost += 1
                     logger.exception("a usage sink failed; its record is lost: %r", record)
@@ -344,7 +344,7 @@ class Recorder:
                 self._stop_watching()
 
     def _watch(self, task: asyncio.Task[None]) -> None:
-        """See now and then whether the sink still has the record that it had the last time."""
+        """Check regularly whether the sink is still busy with the same record as last time."""
         self._stop_watching()
         self._checked = self._handed + 1  # the first one is just being handed over
         loop = task.get_loop()
@@ -364,11 +364,11 @@ class Recorder:
             self._watchdog = None
 
 
-_LEAST_FINISH = 0.5  # seconds that a sink has to finish, however late it is
+_MIN_FINISH_SECONDS = 0.5  # for a sink to finish, even after the timeout
 
 
 async def _finish(sink: UsageSink, timeout: float) -> None:
-    """Have a sink finish that can; one that fails or hangs is logged, and left."""
+    """Call `drain` of a sink that has it; one that fails or hangs is logged and abandoned."""
     drain = getattr(sink, "drain", None)
     if drain is None:
         return
@@ -384,4 +384,4 @@ async def _finish(sink: UsageSink, timeout: float) -> None:
         task.cancel()
         logger.error("the usage sink %r did not finish within %g s", sink, timeout)
     elif not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("the usage sink %r failed when it was to finish", sink, exc_info=error)
+        logger.error("the usage sink %r failed in drain()", sink, exc_info=error)

@@ -1,4 +1,4 @@
-"""Where records of usage may go besides the ledger: a file of JSON lines."""
+"""Sinks for usage records besides the ledger: a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ _encode = msgspec.json.Encoder().encode
 
 
 class JSONLinesSink:
-    """A sink that appends each record to a file, a line each.
+    """A sink that appends records to a file, one JSON object per line.
 
-    Lines are whole, also when several processes write to one file, or it is moved away: it is
-    opened anew for every few lines. While the file cannot be opened, or the disk is full, at most
+    Lines stay whole when several processes write to one file; the file may be moved away, because
+    it is opened for every batch. While the file cannot be opened, or the disk is full, at most
     `max_waiting` lines wait; the log says when that begins, what was lost, and when it is over.
-    Raises ConfigurationError if there is no such folder.
+    Raises ConfigurationError if its folder does not exist.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_waiting: int = 100_000) -> None:
         self._path = Path(path)
         if not self._path.parent.is_dir():
-            raise ConfigurationError(f"There is no folder {str(self._path.parent)!r}.")
+            raise ConfigurationError(
+                f"JSONLinesSink: the folder {str(self._path.parent)!r} does not exist."
+            )
         if max_waiting < 1:
             raise ConfigurationError(
                 f"JSONLinesSink: max_waiting must be at least 1, not {max_waiting}."
@@ -58,11 +60,11 @@ class JSONLinesSink:
 
     @property
     def lost(self) -> int:
-        """How many lines were lost, for they could not be written."""
+        """The number of lines that were lost because they could not be written."""
         return self._backlog.lost
 
     async def __call__(self, record: UsageRecord) -> None:
-        """Take a record over."""
+        """Queue a record."""
         self._backlog.put(_encode(record) + b"\n")
 
     async def drain(self, timeout: float = 3.0) -> None:
@@ -83,7 +85,7 @@ class JSONLinesSink:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
-        """The file; nobody else of us writes to it meanwhile, where the system has such locks."""
+        """Open and lock the file, on systems that have such locks."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
         file = os.open(self._path, flags, 0o600)
         try:

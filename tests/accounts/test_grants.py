@@ -224,7 +224,7 @@ async def test_a_settlement_that_the_store_cannot_book_does_not_hold_up_the_othe
         assert isinstance(one, Admitted)
         settler.put(one, {one.grants[1]: 5})
     await settler.drain()
-    assert "what it had reserved stays charged" in caplog.text
+    assert "its reservation stays charged" in caplog.text
     level = await store.peek(grants(0))
     assert (level[1].used, level[1].held) == (10, 10)
 

@@ -296,5 +296,5 @@ async def test_what_a_full_disk_cuts_off_is_written_later(
 
 
 def test_a_missing_folder_is_reported_when_the_sink_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no folder"):
+    with pytest.raises(ConfigurationError, match="does not exist"):
         JSONLinesSink(tmp_path / "nowhere" / "usage.jsonl")

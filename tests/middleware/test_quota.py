@@ -71,7 +71,7 @@ async def test_more_requests_than_a_minute_allows_wait_for_the_next() -> None:
         assert answer.header("x-ratelimit-reset-requests") == "60s"
     answer = await place.ask()
     assert (answer.status, answer.json["error"]["code"]) == (429, "rate_limit_exceeded")
-    assert "3 requests a minute" in answer.json["error"]["message"]
+    assert "3 requests per minute" in answer.json["error"]["message"]
     assert 0 < int(answer.header("retry-after") or 0) <= 64
     assert answer.header("x-ratelimit-remaining-requests") == "0"
     assert len(place.upstream.requests) == 3
@@ -93,7 +93,7 @@ async def test_tokens_are_taken_by_an_estimate_and_corrected_by_what_was_used() 
     many = await asyncio.gather(*(place.ask() for _ in range(10)))
     assert 0 < sum(one.status == 200 for one in many) < 10
     refused = next(one for one in many if one.status == 429)
-    assert "tokens a minute" in refused.json["error"]["message"]
+    assert "tokens per minute" in refused.json["error"]["message"]
 
 
 def grant_of(place: Gateway, end: str) -> Any:
@@ -122,7 +122,7 @@ async def test_only_so_many_requests_run_at_once_and_places_are_given_back() -> 
         assert (await exchange.message())["status"] == 200
         answer = await place.ask()
         assert answer.status == 429
-        assert "1 requests at the same time" in answer.json["error"]["message"]
+        assert "1 concurrent requests" in answer.json["error"]["message"]
         assert answer.header("retry-after") == "1"
         exchange.disconnect()
         await exchange.ended()
@@ -432,7 +432,7 @@ async def test_fail_closed_refuses_and_takes_nothing(late: bool) -> None:
     store.away, store.late = True, late
     answer = await place.ask()
     assert (answer.status, answer.header("retry-after")) == (503, "1")
-    assert "can not be checked" in answer.json["error"]["message"]
+    assert "cannot be checked" in answer.json["error"]["message"]
     assert place.upstream.requests == []
     store.away = False
     assert await place.spent() == 0

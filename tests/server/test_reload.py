@@ -270,7 +270,7 @@ async def test_a_change_of_the_store_is_named_as_one_that_takes_a_restart(tmp_pa
         top = 'redis_url = "redis://127.0.0.1:1/0"'
         gateway.config.write_text(configuration(vendor, route="new", top=top))
         gateway.hang_up()
-        assert "WARNING" in await gateway.logged("redis_url has changed, which takes a restart")
+        assert "WARNING" in await gateway.logged("redis_url has changed; restart the server")
         await gateway.logged(DONE)
         assert (await gateway.ask("new", max_tokens=10)).status_code == 200
 
@@ -356,8 +356,8 @@ async def test_it_serves_tls_and_believes_the_reverse_proxies_that_are_named(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--ssl-certfile", "nowhere.pem"), b"there is no file 'nowhere.pem'"),
-        (("--ssl-keyfile", "key.pem"), b"it needs --ssl-certfile"),
+        (("--ssl-certfile", "nowhere.pem"), b"the PEM file 'nowhere.pem' does not exist"),
+        (("--ssl-keyfile", "key.pem"), b"also requires --ssl-certfile"),
         (("--workers", "0"), b"no number of processes from 1"),
         (("--log-level", "loud"), b"invalid choice"),
     ],
