@@ -500,10 +500,10 @@ def test_providers_of_other_packages_are_found(registered: Any) -> None:
     ("loads", "words"),
     [
         (ImportError("no module acme_ai"), r"'acme' \(acme_ai:ACME\).*no module acme_ai"),
-        (AttributeError("ACME"), "can not be loaded"),
+        (AttributeError("ACME"), "cannot be loaded"),
         (RuntimeError("boom"), "boom"),
-        ("a text", "acme_ai:ACME is no Provider"),
-        (Provider, "is no Provider"),
+        ("a text", "acme_ai:ACME is registered as a provider, but is not a Provider"),
+        (Provider, "is not a Provider"),
     ],
 )
 def test_an_invalid_registration_is_reported(loads: Any, words: str, registered: Any) -> None:

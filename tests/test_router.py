@@ -318,7 +318,7 @@ async def test_a_catalogue_spares_the_question() -> None:
         (lambda: ProviderRouter([openai]), "takes a mapping .* not list"),  # type: ignore[arg-type]
         (lambda: ProviderRouter(providers={"x": openai}), "got str"),  # type: ignore[arg-type]
         (lambda: ProviderRouter({"m": openai}, keepalife=3), "no option 'keepalife'.*keepalive"),
-        (lambda: Target(openai, "m", weight=0), "weight is at least 1"),
+        (lambda: Target(openai, "m", weight=0), "weight must be at least 1"),
     ],
 )
 def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:

@@ -1,4 +1,4 @@
-"""What exchanges cost: in dollars by price lists, or in quota units by ratios."""
+"""The cost of calls: in US dollars by price lists, or in quota units by ratios."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Files in a request: where pictures, sound and documents can stand, and how many tokens they take.
+"""Finds the images, audio and documents in a request and estimates their tokens.
 
-Vendors do not count the base64 of a file, but what they see in it. Only where their API references
-have a place for a file is a string one; anything else is text, however it looks. A file that is
-text, or of a type that is not known, counts as text, too.
+Vendors do not count the base64 text of a file, but its content. A string is only treated as a file
+at the places that the vendors' API references define for files; anything else is text. Text files
+and files of unknown types also count as text.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import msgspec
 
 from asgi_aiproxy.prices.output_limits import Fields, read_value
 
-# The most that vendors count for a picture, whatever its size (Anthropic: 4,784).
-PICTURE = 5_000
-# What a request only refers to (a stored file, a former answer, a search of the web) is not seen:
-# each is taken for so many tokens.
-UNSEEN = 20_000
-# What a tokenizer makes half as many tokens of as of anything else.
+# Tokens: the maximum that vendors count for an image of any size (Anthropic: 4,784).
+IMAGE_TOKENS = 5_000
+# Tokens assumed for content that a request only refers to (a stored file, an earlier response, a
+# web search).
+REFERENCE_TOKENS = 20_000
+# Characters of which a tokenizer makes at most one token for two bytes.
 LETTERS = b" abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# Bytes of base64 for a token of sound, video and documents.
-_PER_TOKEN = 20
+# Bytes of base64 per token of audio, video and documents.
+_BYTES_PER_TOKEN = 20
 
-# Where messages and their parts are, in any vendor's words.
-_ROOTS = (
+# Members with messages and their parts, in any vendor's format.
+_MESSAGE_MEMBERS = (
     "messages",
     "input",
     "contents",
@@ -34,8 +34,8 @@ _ROOTS = (
     "system_instruction",
     "images",
 )
-_INNER = ("content", "parts", "output", "functionResponse", "function_response")
-_MARKS = tuple(
+_PART_MEMBERS = ("content", "parts", "output", "functionResponse", "function_response")
+_FILE_MARKS = tuple(
     b'"%b"' % name
     for name in (
         *(b"image_url", b"input_audio", b"video_url", b"audio_url", b"file", b"file_data"),
@@ -50,7 +50,11 @@ _REFERENCES = (
 
 
 class FileSizes(msgspec.Struct, frozen=True, gc=False):
-    """`size` bytes of a body are files, `marks` of these no letters; `tokens` are of all files."""
+    """Files in a body.
+
+    `size`: their bytes in the body; `marks`: how many of these are not letters or spaces; `tokens`:
+    the estimated tokens of all files.
+    """
 
     size: int = 0
     marks: int = 0
@@ -61,70 +65,80 @@ NO_FILES = FileSizes()
 
 
 def find_files(body: bytes, fields: Fields) -> FileSizes:
-    """The files that a request brings or refers to."""
+    """The files that a request contains or refers to."""
     size = marks = 0
-    tokens = sum(UNSEEN for name in _REFERENCES if read_value(fields.get(name)))
-    tokens += UNSEEN * _hosted(fields)
-    if any(mark in body for mark in _MARKS):
-        for name in _ROOTS:
+    tokens = sum(REFERENCE_TOKENS for name in _REFERENCES if read_value(fields.get(name)))
+    tokens += REFERENCE_TOKENS * _count_hosted_tools(fields)
+    if any(mark in body for mark in _FILE_MARKS):
+        for name in _MESSAGE_MEMBERS:
             if name not in fields:
                 continue
             found = read_value(fields[name])
-            for each in _found({"images": found} if name == "images" else found):
-                size, marks = size + each.size, marks + each.marks
-                tokens += each.tokens
+            for file in _files({"images": found} if name == "images" else found):
+                size, marks = size + file.size, marks + file.marks
+                tokens += file.tokens
     return FileSizes(size, marks, tokens)
 
 
-def _hosted(fields: Fields) -> int:
-    """How many tools the vendor runs: what they find is part of the input."""
+def _count_hosted_tools(fields: Fields) -> int:
+    """The number of tools that the vendor runs; their results are part of the input."""
     tools = read_value(fields.get("tools"))
     if not isinstance(tools, list):
         return 0
-    ours = ("function", "custom", "functionDeclarations", "function_declarations", "input_schema")
+    client_tools = (
+        "function",
+        "custom",
+        "functionDeclarations",
+        "function_declarations",
+        "input_schema",
+    )
     hosted = 0
     for tool in tools:
         if isinstance(tool, Mapping):
-            plain = tool.get("type") in ("function", "custom") or any(name in tool for name in ours)
-            hosted += not plain
+            is_client_tool = tool.get("type") in ("function", "custom") or any(
+                name in tool for name in client_tools
+            )
+            hosted += not is_client_tool
     return hosted
 
 
-def _found(part: Any) -> Iterator[FileSizes]:
+def _files(part: Any) -> Iterator[FileSizes]:
     """The files in a message, a part, or a list of them."""
     if isinstance(part, list):
-        for each in part:
-            yield from _found(each)
+        for item in part:
+            yield from _files(item)
     elif isinstance(part, Mapping):
         file = _file(part)
         if file is not None:
             yield file
         images = part.get("images")  # Ollama's
         for image in images if isinstance(images, list) else ():
-            yield _data(image, "image/")
-        for name in _INNER:
+            yield _base64_file(image, "image/")
+        for name in _PART_MEMBERS:
             if name in part:
-                yield from _found(part[name])
+                yield from _files(part[name])
         source = part.get("source")
         if isinstance(source, Mapping) and source.get("type") == "content":
-            yield from _found(source.get("content"))
+            yield from _files(source.get("content"))
 
 
 def _file(part: Mapping[str, Any]) -> FileSizes | None:
-    """The file that a part is; None if it is none."""
+    """The file of a part; None if the part is not a file."""
     for name, kind in (("image_url", "image/"), ("video_url", "video/"), ("audio_url", "audio/")):
         if name in part:
-            return _addressed(part[name], kind)
+            return _file_at_url(part[name], kind)
     for name in ("inlineData", "inline_data", "input_audio"):
         inline = part.get(name)
         if isinstance(inline, Mapping):
             kind = inline.get("mimeType") or inline.get("mime_type") or ""
-            return _data(inline.get("data"), "audio/" if name == "input_audio" else str(kind))
-    for name in ("image", "video", "audio", "document"):  # of Converse
+            return _base64_file(
+                inline.get("data"), "audio/" if name == "input_audio" else str(kind)
+            )
+    for name in ("image", "video", "audio", "document"):  # Bedrock Converse
         inner = part.get(name)
         if isinstance(inner, Mapping) and isinstance(inner.get("source"), Mapping):
             kind = "application/pdf" if inner.get("format") == "pdf" else name + "/"
-            return _data(inner["source"].get("bytes"), kind)
+            return _base64_file(inner["source"].get("bytes"), kind)
     for name in ("file", "source"):
         inner = part.get(name)
         if isinstance(inner, Mapping):
@@ -139,28 +153,28 @@ def _source(source: Mapping[str, Any]) -> FileSizes | None:
         return None
     kind = str(source.get("media_type") or "")
     if isinstance(source.get("data"), str):  # Anthropic's
-        return _data(source["data"], kind)
+        return _base64_file(source["data"], kind)
     if isinstance(source.get("file_data"), str):
-        return _addressed(source["file_data"], "")
-    return FileSizes(tokens=UNSEEN)
+        return _file_at_url(source["file_data"], "")
+    return FileSizes(tokens=REFERENCE_TOKENS)
 
 
-def _addressed(address: Any, kind: str) -> FileSizes:
-    """A file by its URL, which may hold all of it."""
+def _file_at_url(address: Any, kind: str) -> FileSizes:
+    """A file by its URL; a `data:` URL contains the file."""
     url = address.get("url") if isinstance(address, Mapping) else address
     if not isinstance(url, str) or not url.startswith("data:"):
-        return FileSizes(tokens=PICTURE if kind == "image/" else UNSEEN)
-    return _data(url, url[5:100].partition(";")[0])
+        return FileSizes(tokens=IMAGE_TOKENS if kind == "image/" else REFERENCE_TOKENS)
+    return _base64_file(url, url[5:100].partition(";")[0])
 
 
-def _data(data: Any, kind: str) -> FileSizes:
-    """A file in base64."""
+def _base64_file(data: Any, kind: str) -> FileSizes:
+    """A base64-encoded file."""
     if not isinstance(data, str):
         return NO_FILES
     if kind.startswith("image/"):
-        tokens = PICTURE
+        tokens = IMAGE_TOKENS
     elif kind.startswith(("audio/", "video/")) or kind == "application/pdf":
-        tokens = len(data) // _PER_TOKEN + 1
+        tokens = len(data) // _BYTES_PER_TOKEN + 1
     else:
         return NO_FILES  # text
     plain = data.encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""What a model costs, and what an exchange costs by that: in whole micro-dollars."""
+"""The price of a model, and the cost of a call in whole micro-dollars."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
 
 # Prices are kept in millionths of a micro-dollar, so that $0.01 for a million tokens is whole.
-_FINE = 1_000_000
+_MILLION = 1_000_000
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices of requests with more than `above` input tokens; what is None costs as before."""
+    """Prices of requests with more than `above` input tokens; None keeps the base price."""
 
     above: int
     input: float | None = None
@@ -27,12 +27,12 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Price(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What a model costs, in US dollars for a million tokens; `request` is for each request.
+    """The price of a model in US dollars per million tokens; `request` is in dollars per request.
 
-    Kinds of tokens that have no price of their own cost as much as the others of their side.
-    `max_output` is the most tokens that the model writes where a request does not limit it; by
-    that, a budget is reserved. `tiers` say what long requests cost. Raises ConfigurationError if a
-    price is below zero.
+    A kind of token without its own price costs as much as `input` or `output`. `max_output` is the
+    maximum number of output tokens of the model if a request has no limit; it is used to reserve
+    budgets. `tiers` are the prices of long requests. Raises ConfigurationError if a price is
+    negative or infinite.
     """
 
     input: float = 0
@@ -54,11 +54,11 @@ class Price(
             for name in row.__struct_fields__:
                 value = getattr(row, name)
                 if isinstance(value, int | float) and not 0 <= value < float("inf"):
-                    raise ConfigurationError(f"A price can not be {value}: {name}.")
+                    raise ConfigurationError(f"A price cannot be {value}: {name}.")
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """A price made ready to count with: millionths of a micro-dollar for each token."""
+    """A price for calculations: millionths of a micro-dollar per token."""
 
     input: int
     output: int
@@ -72,20 +72,20 @@ class Rates(msgspec.Struct, frozen=True):
     image_output: int
     request: int
     max_output: int | None = None
-    tiers: tuple[tuple[int, Rates], ...] = ()  # longest first
+    tiers: tuple[tuple[int, Rates], ...] = ()  # highest `above` first
 
     def cost(self, usage: Usage) -> int:
-        """What an exchange costs, in micro-dollars; a part of one counts as a whole."""
+        """The cost of a call in micro-dollars, rounded up."""
         rates = self
         for above, dearer in self.tiers:
             if usage.input > above:
                 rates = dearer
                 break
-        # Some tell what came from a cache beside the rest: then the parts are more than the whole.
+        # Some vendors do not include cached tokens in the input: the parts exceed the total then.
         cached = usage.cache_read + usage.cache_write
         written_1h = min(usage.cache_write_1h, usage.cache_write)
         plain_in = max(usage.input - cached, 0)
-        heard = min(usage.audio_input, plain_in)  # (a cached one costs as that)
+        heard = min(usage.audio_input, plain_in)  # cached audio costs as cached input
         seen = min(usage.image_input, plain_in - heard)
         plain_out = max(usage.output - usage.reasoning, 0)
         spoken = min(usage.audio_output, plain_out)
@@ -103,21 +103,21 @@ class Rates(msgspec.Struct, frozen=True):
             + drawn * rates.image_output
             + rates.request
         )
-        return -(-fine // _FINE)
+        return -(-fine // _MILLION)
 
     def max_cost(self, input: int, output: int) -> int:
-        """The most that so many tokens can cost, in micro-dollars, whatever kind they are of.
+        """The maximum cost of so many tokens of any kind, in micro-dollars, rounded up.
 
-        Fewer can not cost more: all tiers count that they can be in.
+        Fewer tokens never cost more: all tiers up to `input` are considered.
         """
         reached = [self, *(dearer for above, dearer in self.tiers if input > above)]
         into = max(rates.dearest_in for rates in reached)
         out = max(rates.dearest_out for rates in reached)
-        return -(-(input * into + output * out + self.request) // _FINE)
+        return -(-(input * into + output * out + self.request) // _MILLION)
 
     @property
     def dearest_in(self) -> int:
-        """The most that a token of input costs, whatever kind it is of."""
+        """The highest price of an input token of any kind."""
         return max(
             *(self.input, self.cache_read, self.cache_write, self.cache_write_1h),
             *(self.audio_input, self.image_input),
@@ -125,12 +125,12 @@ class Rates(msgspec.Struct, frozen=True):
 
     @property
     def dearest_out(self) -> int:
-        """The most that a token of output costs."""
+        """The highest price of an output token of any kind."""
         return max(self.output, self.reasoning, self.audio_output, self.image_output)
 
 
 def to_rates(price: Price) -> Rates:
-    """A price made ready to count with."""
+    """Convert a price for calculations."""
     base = _row(price, None)
     tiers = sorted(price.tiers, key=lambda tier: -tier.above)
     return msgspec.structs.replace(
@@ -143,7 +143,7 @@ def _row(price: Price, tier: Tier | None) -> Rates:
         value = getattr(tier, name, None)
         if value is None:
             value = getattr(price, name)
-        return otherwise if value is None else int(Decimal(str(value)) * _FINE)
+        return otherwise if value is None else int(Decimal(str(value)) * _MILLION)
 
     read = fine("input")
     written = fine("output")
@@ -160,5 +160,5 @@ def _row(price: Price, tier: Tier | None) -> Rates:
         image_input=fine("image_input", read),
         image_output=fine("image_output", written),
         max_output=price.max_output,
-        request=int(Decimal(str(price.request)) * _FINE * 1_000_000),
+        request=int(Decimal(str(price.request)) * _MILLION * 1_000_000),
     )

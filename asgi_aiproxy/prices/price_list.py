@@ -1,4 +1,4 @@
-"""`Prices`: what the models of all vendors cost, from the package genai-prices and from you."""
+"""`Prices`: prices of models, from the package genai-prices and your own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.patterns import matches_pattern
 from asgi_aiproxy.prices.price import Price, Rates, Tier, to_rates
 
-# What runs on one's own machines has no list price, even if a model of that name has one elsewhere.
-_AT_HOME = frozenset({"ollama", "vllm", "lmstudio"})
-# Some prices change with the hour of the day: what was looked up is good for so many seconds.
-_GOOD_FOR = 60.0
-_KNOWN_AT_MOST = 10_000
+# Local servers have no list prices, even if another vendor has a model of the same name.
+_LOCAL_PROVIDERS = frozenset({"ollama", "vllm", "lmstudio"})
+# Some prices depend on the time of day.
+_CACHE_SECONDS = 60.0
+_MAX_CACHED = 10_000
 
 
 NO_LIST = (
@@ -26,20 +26,20 @@ NO_LIST = (
 
 
 def list_installed() -> bool:
-    """Whether the package with the list prices is installed. It is not imported."""
+    """Whether the package genai-prices is installed. It is not imported."""
     return importlib.util.find_spec("genai_prices") is not None
 
 
 class Prices:
-    """What models cost, in dollars.
+    """Prices of models in US dollars.
 
-    `own` are prices of your own, by model or `provider/model`, also as patterns (`*`, `?`); they go
-    first, those without a pattern before the others. What they do not name is looked up in the
-    package genai-prices (extra `prices`) unless `listed` is False: it works offline and is only
-    imported when first asked. `unknown` is the price of models that neither knows; without it
-    they have none, and cannot be used by those who have a budget.
+    `own` are your own prices, by model or `provider/model`, also as patterns (`*`, `?`). They have
+    precedence, exact names before patterns. Other models are looked up in the package genai-prices
+    (extra `prices`), unless `listed` is False; it works offline and is imported on first use.
+    `unknown` is the price of all other models. Without it they have no price, and callers with a
+    budget cannot use them. `clock` returns Unix seconds.
 
-    Raises ConfigurationError if a price is invalid, or the list is wanted and not installed.
+    Raises ConfigurationError if a price is invalid, or `listed` is True without genai-prices.
     """
 
     unit = "usd"
@@ -55,7 +55,7 @@ class Prices:
         for pattern, price in (own or {}).items():
             if not isinstance(price, Price):
                 raise ConfigurationError(
-                    f"The price of {pattern!r} is a Price, not {type(price).__name__}."
+                    f"The price of {pattern!r} must be a Price, not {type(price).__name__}."
                 )
         if listed and not list_installed():
             raise ConfigurationError(NO_LIST)
@@ -70,45 +70,43 @@ class Prices:
         return f"Prices({len(self._own)} of its own)"
 
     def load(self) -> None:
-        """Read the list of prices now, which takes a quarter of a second; else it is done when it
-        is first asked.
-        """
+        """Read the price list now, which takes about 0.25 s, instead of on first use."""
         if self._listed is not None:
             self._listed("openai", "gpt-4o", self._clock())
 
     def find(self, provider: str, model: str) -> Rates | None:
-        """The price of a model at a provider, None if it has none."""
+        """The price of a model at a provider; None if there is no price."""
         now = self._clock()
         known = self._known.get((provider, model))
         if known is not None and known[0] > now:
             return known[1]
         found = self._own_price(provider, model)
-        if found is None and self._listed is not None and provider not in _AT_HOME:
+        if found is None and self._listed is not None and provider not in _LOCAL_PROVIDERS:
             found = self._listed(provider, model, now)
         if found is None:
             found = self._unknown
-        if len(self._known) >= _KNOWN_AT_MOST:
+        if len(self._known) >= _MAX_CACHED:
             self._known.clear()
-        self._known[provider, model] = now + _GOOD_FOR, found
+        self._known[provider, model] = now + _CACHE_SECONDS, found
         return found
 
     def max_cost(
         self, provider: str, model: str, input: int, output: int, ratio: int
     ) -> int | None:
-        """The most that so many tokens can cost, in micro-dollars; None if there is no price.
+        """The maximum cost of so many tokens, in micro-dollars; None if there is no price.
 
-        `ratio` is what the caller's group pays, in millionths.
+        `ratio` is the price ratio of the caller's group, in millionths.
         """
         found = self.find(provider, model)
         return None if found is None else apply_ratio(found.max_cost(input, output), ratio)
 
     def max_output(self, provider: str, model: str) -> int | None:
-        """The most tokens that a model writes, if its price says so."""
+        """The maximum number of output tokens of a model; None if its price has none."""
         found = self.find(provider, model)
         return found.max_output if found is not None else None
 
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
-        """What an exchange costs, in micro-dollars; None if there is no price."""
+        """The cost of a call, in micro-dollars; None if there is no price."""
         found = self.find(provider, model)
         return None if found is None else apply_ratio(found.cost(usage), ratio)
 
@@ -124,7 +122,7 @@ class Prices:
 
 
 def apply_ratio(amount: int, ratio: int) -> int:
-    """An amount times a ratio in millionths; a part counts as a whole."""
+    """An amount times a ratio in millionths, rounded up."""
     return -(-amount * ratio // 1_000_000)
 
 
@@ -132,31 +130,31 @@ Lookup = Callable[[str, str, float], Rates | None]
 
 
 def _lookup() -> Lookup:
-    """A look into genai-prices, which is imported at the first."""
+    """A function that looks prices up in genai-prices, which it imports on first use."""
     package: list[Any] = []
 
     def find(provider: str, model: str, now: float) -> Rates | None:
         if not package:
-            package.append(_package())
-        snapshot, at = package[0], _moment(now)
-        for where in (provider, None):  # a provider of another name: the model may tell whose it is
+            package.append(_load_package())
+        snapshot, when = package[0], _to_datetime(now)
+        for where in (provider, None):  # without provider: found by the model alone
             try:
                 _, found = snapshot.find_provider_model(model, None, where, None)
             except LookupError:
                 continue
-            return _read(found.get_prices(at))
+            return _read(found.get_prices(when))
         return None
 
     return find
 
 
-def _package() -> Any:
+def _load_package() -> Any:
     from genai_prices.data_snapshot import get_snapshot
 
     return get_snapshot()
 
 
-def _moment(now: float) -> Any:
+def _to_datetime(now: float) -> Any:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(now, UTC)
@@ -174,24 +172,24 @@ _FIELDS = {
     "image_input": "input_image_mtok",
     "image_output": "output_image_mtok",
 }
-_IN_TIERS = frozenset(Tier.__struct_fields__)
+_TIER_FIELDS = frozenset(Tier.__struct_fields__)
 
 
 def _read(listed: Any) -> Rates | None:
-    """A row of genai-prices as ours; None if it does not price tokens."""
+    """Convert a price of genai-prices; None if it has no token prices."""
     fields: dict[str, Any] = {}
     tiers: dict[int, dict[str, Any]] = {}
-    for ours, theirs in _FIELDS.items():
-        value = getattr(listed, theirs, None)
+    for name, listed_name in _FIELDS.items():
+        value = getattr(listed, listed_name, None)
         if value is None:
             continue
-        fields[ours] = float(getattr(value, "base", value))
+        fields[name] = float(getattr(value, "base", value))
         for tier in getattr(value, "tiers", ()):
-            if ours in _IN_TIERS:
-                tiers.setdefault(tier.start, {})[ours] = float(tier.price)
-    thousand = getattr(listed, "requests_kcount", None)
-    if thousand is not None:
-        fields["request"] = float(getattr(thousand, "base", thousand)) / 1000
+            if name in _TIER_FIELDS:
+                tiers.setdefault(tier.start, {})[name] = float(tier.price)
+    per_thousand = getattr(listed, "requests_kcount", None)
+    if per_thousand is not None:
+        fields["request"] = float(getattr(per_thousand, "base", per_thousand)) / 1000
     if not fields:
         return None
     above: dict[str, Any] = {}

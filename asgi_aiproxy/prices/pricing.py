@@ -1,4 +1,4 @@
-"""What `Prices` and `Ratios` have in common."""
+"""`Pricing`: the common interface of `Prices` and `Ratios`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from asgi_aiproxy.messages import Usage
 
 
 class Pricing(Protocol):
-    """Says what exchanges cost, in whole units of its own (`usd`: micro-dollars)."""
+    """Calculates the cost of calls, in whole amounts of `unit` (`usd`: micro-dollars)."""
 
     unit: str
 
     def max_cost(
         self, provider: str, model: str, input: int, output: int, ratio: int
     ) -> int | None:
-        """The most that so many tokens can cost; None if there is no price.
+        """The maximum cost of so many tokens; None if there is no price.
 
-        `ratio` is what the caller's group pays, in millionths.
+        `ratio` is the price ratio of the caller's group, in millionths.
         """
 
     def max_output(self, provider: str, model: str) -> int | None:
-        """The most tokens that a model writes, if that is known."""
+        """The maximum number of output tokens of a model; None if unknown."""
 
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
-        """What an exchange costs; None if there is no price."""
+        """The cost of a call; None if there is no price."""

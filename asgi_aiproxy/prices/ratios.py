@@ -12,28 +12,32 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.patterns import matches_pattern
 
-_FINE = 1_000_000
+_MILLION = 1_000_000
 
 
 class Ratio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model's ratio, and that of its completion to its prompt."""
+    """The ratio of a model, and of its completion tokens to its prompt tokens.
+
+    Raises ConfigurationError if a ratio is negative or infinite.
+    """
 
     model: float
     completion: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.model < float("inf") or not 0 <= self.completion < float("inf"):
-            raise ConfigurationError(f"A ratio can not be below zero: {self}.")
+            raise ConfigurationError(f"A ratio cannot be negative or infinite: {self}.")
 
 
 class Ratios:
     """Prices in quota units: `group x model x (prompt + completion x completion ratio)`.
 
-    `models` are ratios by model or `provider/model`, also as patterns; those without a pattern go
-    first. A ratio of 1 makes one unit of a prompt token. `units_per_usd` tells what a unit is worth
-    (500,000 to the dollar: a ratio of 1 is $2 for a million tokens). `unknown` is the ratio of
-    models that are not named; without it they have none, and cannot be used by those who have a
-    budget in units.
+    `models` are ratios by model or `provider/model`, also as patterns (`*`, `?`); exact names have
+    precedence. With a ratio of 1 a prompt token costs one unit. `units_per_usd` is the value of a
+    unit (500,000 per dollar: a ratio of 1 is $2 per million tokens). `unknown` is the ratio of all
+    other models. Without it they have none, and callers with a budget in units cannot use them.
+
+    Raises ConfigurationError if a ratio is invalid or `units_per_usd` is below 1.
     """
 
     unit = "units"
@@ -48,9 +52,11 @@ class Ratios:
         if units_per_usd < 1:
             raise ConfigurationError("units_per_usd must be at least 1.")
         self.units_per_usd = units_per_usd
-        self._models = {name: _fine(ratio) for name, ratio in models.items()}
-        self._patterns = [(name, _fine(r)) for name, r in models.items() if set(name) & {*"*?"}]
-        self._unknown = _fine(unknown) if unknown is not None else None
+        self._models = {name: _in_millionths(ratio) for name, ratio in models.items()}
+        self._patterns = [
+            (name, _in_millionths(r)) for name, r in models.items() if set(name) & {*"*?"}
+        ]
+        self._unknown = _in_millionths(unknown) if unknown is not None else None
 
     def __repr__(self) -> str:
         return f"Ratios({len(self._models)} models)"
@@ -58,22 +64,22 @@ class Ratios:
     def max_cost(
         self, provider: str, model: str, input: int, output: int, ratio: int
     ) -> int | None:
-        """The most that so many tokens can cost, in units; None if the model has no ratio.
+        """The maximum cost of so many tokens, in units; None if the model has no ratio.
 
-        `ratio` is that of the caller's group, in millionths.
+        `ratio` is the price ratio of the caller's group, in millionths.
         """
         return self._units(provider, model, input, output, ratio)
 
     def max_output(self, provider: str, model: str) -> int | None:
-        """Nothing is known of that."""
+        """None: ratios have no output limits."""
         return None
 
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
-        """What an exchange costs, in units; None if the model has no ratio."""
+        """The cost of a call, in units; None if the model has no ratio."""
         return self._units(provider, model, usage.input, usage.output, ratio)
 
     def usd(self, units: int) -> float:
-        """What so many units are worth, in dollars."""
+        """The value of units in US dollars."""
         return units / self.units_per_usd
 
     def _units(self, provider: str, model: str, read: int, written: int, ratio: int) -> int | None:
@@ -81,8 +87,8 @@ class Ratios:
         if found is None:
             return None
         of_model, of_completion = found
-        fine = ratio * of_model * (read * _FINE + written * of_completion)
-        return -(-fine // _FINE**3)
+        amount = ratio * of_model * (read * _MILLION + written * of_completion)
+        return -(-amount // _MILLION**3)
 
     def _find(self, provider: str, model: str) -> tuple[int, int] | None:
         full = f"{provider}/{model}"
@@ -95,13 +101,13 @@ class Ratios:
         return self._unknown
 
 
-def _fine(ratio: Ratio | float) -> tuple[int, int]:
-    """A ratio in millionths."""
-    made = ratio if isinstance(ratio, Ratio) else Ratio(ratio)
-    return millionths(made.model), millionths(made.completion)
+def _in_millionths(ratio: Ratio | float) -> tuple[int, int]:
+    """The ratios of a model and of its completion, in millionths."""
+    pair = ratio if isinstance(ratio, Ratio) else Ratio(ratio)
+    return millionths(pair.model), millionths(pair.completion)
 
 
 @lru_cache(maxsize=256)
 def millionths(ratio: float) -> int:
-    """A ratio as a whole number of millionths."""
-    return int(Decimal(str(ratio)) * _FINE)
+    """A ratio in millionths, as an integer."""
+    return int(Decimal(str(ratio)) * _MILLION)

@@ -1,4 +1,4 @@
-"""How many tokens a request may come to, before anybody has counted them."""
+"""Estimates the tokens of a request before it is sent, and of a response without usage."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import re
 
 import msgspec
 
-from asgi_aiproxy.prices.file_estimate import LETTERS, NO_FILES, UNSEEN, FileSizes, find_files
+from asgi_aiproxy.prices.file_estimate import (
+    LETTERS,
+    NO_FILES,
+    REFERENCE_TOKENS,
+    FileSizes,
+    find_files,
+)
 from asgi_aiproxy.prices.output_limits import Fields, limited, output_tokens, read_value
 
-# A token of prose is about four bytes, of other alphabets and of code about two and a half.
+# A token has about four bytes in English text, about two and a half in other scripts and in code.
 _USUAL_BYTES = 2.5
-# What vendors put before the caller's words to tell a model of tools.
-_TOOLS = 1_000
-# Bytes of a form for a token: it is for sound and pictures.
+# Tokens that vendors add to the prompt to describe the use of tools.
+_TOOL_PROMPT_TOKENS = 1_000
+# Bytes per token of a form upload, which contains audio or images.
 _UPLOAD_BYTES = 50
 
-# Of what a model writes, as much as a caller is sure to have had.
-_PROSE = 4
-# A member that holds text, of which the end may be missing.
+# Bytes per output token, for an estimate that is rather too low than too high.
+_OUTPUT_BYTES = 4
+# A member with text, whose end may be missing.
 _TEXT = re.compile(
     rb'"(?:content|text|delta|partial_json|arguments|thinking|reasoning|reasoning_content|refusal'
     rb'|response|transcript)"\s*:\s*"((?:[^"\\]+|\\.)+)',
@@ -27,11 +33,12 @@ _TEXT = re.compile(
 
 
 class SentRequest(msgspec.Struct, frozen=True, gc=False):
-    """What leaves for one target, by which its cost is estimated.
+    """A request to one target, for the estimate of its cost.
 
-    `path` is where `provider` is asked, below its base URL. `body` is what it is sent, `fields` its
-    members, encoded or not; of what is not read before there is only its `length` in bytes. What
-    happens `later`, as in batches, tells no usage in its answer.
+    `path` is the request path below the base URL of `provider`. `body` is the body that is sent and
+    `fields` are its members, which may be encoded. Of a body that is streamed only the `length` in
+    bytes is known. `later`: the request is processed later, as in a batch, so its response has no
+    usage.
     """
 
     provider: str
@@ -44,10 +51,10 @@ class SentRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestSize(msgspec.Struct, frozen=True, gc=False):
-    """The most tokens that a request to a target is likely to bring, and to get.
+    """Upper estimates of the input and output tokens of a request to a target.
 
-    `usual` is what most requests of that length bring; `limited` says that the request itself
-    limits its answer.
+    `usual` are the input tokens of most requests of this length. `limited`: the request itself
+    limits its output.
     """
 
     provider: str
@@ -60,20 +67,21 @@ class RequestSize(msgspec.Struct, frozen=True, gc=False):
 
 
 def estimate_size(sent: SentRequest, default_output: int) -> RequestSize:
-    """The size of a request.
+    """Estimate the size of a request.
 
-    `default_output` is for requests that do not limit their answer. The input can only be too low
-    by what is just referred to (a stored file, a former answer, a search: UNSEEN tokens each), by
-    documents of very many empty pages, and by sound and video that are very much compressed.
+    `default_output`: output tokens of requests that do not limit their output. The input estimate
+    can only be too low because of content that the request refers to (a stored file, an earlier
+    response, a search: REFERENCE_TOKENS each), documents with many empty pages, and strongly
+    compressed audio and video.
     """
     provider, path, fields, body = sent.provider, sent.path, sent.fields, sent.body
     if body:
         files = find_files(body, fields)
-        more = files.tokens + (_TOOLS if "tools" in fields else 0)
+        more = files.tokens + (_TOOL_PROMPT_TOKENS if "tools" in fields else 0)
         read = text_tokens(body, files) + more
         usual = int((len(body) - files.size) / _USUAL_BYTES) + 1 + more
     else:
-        read = usual = (sent.length or UNSEEN * _UPLOAD_BYTES) // _UPLOAD_BYTES + 1
+        read = usual = (sent.length or REFERENCE_TOKENS * _UPLOAD_BYTES) // _UPLOAD_BYTES + 1
     return RequestSize(
         provider,
         sent.model,
@@ -86,27 +94,27 @@ def estimate_size(sent: SentRequest, default_output: int) -> RequestSize:
 
 
 def text_tokens(body: bytes, files: FileSizes = NO_FILES) -> int:
-    """The most tokens of the text in a body that holds these files.
+    """The maximum number of text tokens in a body that contains `files`.
 
-    Tokenizers make no more tokens of a text than it has bytes, and of letters half as many.
+    Tokenizers make at most one token per byte, and of letters at most one per two bytes.
     """
     marks = len(body.translate(None, LETTERS)) - files.marks
     return max((len(body) - files.size + marks) // 2, 0) + 1
 
 
 def estimate_output_tokens(size: int, sample: bytes) -> int:
-    """About how many tokens an answer holds of which `size` bytes went by.
+    """Estimate the output tokens of a response of `size` bytes.
 
-    `sample` is a part of them, as a provider of any dialect sent it: it tells how many of them are
-    text. 0 if no text is in it.
+    `sample` is a part of these bytes, in any dialect: its share of text is used for all. 0 if it
+    contains no text.
     """
     first = _TEXT.search(sample)
     if first is None:
         return 0
-    # Not what comes before the first text: a beginning as long comes but once.
+    # Without the bytes before the first text, which occur only once.
     sample = sample[sample.rfind(b"\n", 0, first.start()) + 1 :]
     texts = _TEXT.findall(sample)
     length = sum(map(len, texts))
-    # An event holds at least a token; seldom much less than what most vendors put into one.
-    tokens = max(length / _PROSE, len(texts))
+    # An event has at least one token.
+    tokens = max(length / _OUTPUT_BYTES, len(texts))
     return int(size / len(sample) * tokens) + 1

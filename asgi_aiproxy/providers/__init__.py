@@ -1,4 +1,4 @@
-"""The vendors: one row each, ready for `ROW.using("key")`."""
+"""The supported vendors: one `Provider` each. `OPENAI.using("key")` is a copy with an API key."""
 
 from __future__ import annotations
 

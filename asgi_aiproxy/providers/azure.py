@@ -1,7 +1,7 @@
-"""Azure OpenAI: OpenAI's dialect under Azure's addresses.
+"""Azure OpenAI: OpenAI's API under Azure's URLs.
 
-https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle: since 2025 the `v1` form
-needs no API version and names the deployment in the body; before, it stood in the path.
+https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle: since 2025 the `v1`
+API needs no API version and names the deployment in the body; older versions have it in the path.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from asgi_aiproxy.providers.refusal_codes import AZURE
 def azure(base_url: str, *, name: str = "azure", api_version: str | None = None) -> Provider:
     """An Azure OpenAI resource, e.g. `https://my-resource.openai.azure.com`.
 
-    The model's name is that of the deployment. With `api_version` (say `2024-10-21`) the older form
-    with the deployment in the path is used. The `/openai/v1` that Azure's own pages show behind the
-    address may stand there.
+    Models are the names of deployments. With `api_version` (`2024-10-21`, for example) the older
+    API with the deployment in the path is used. `base_url` may end with `/openai/v1`, as shown in
+    Azure's documentation. Raises ConfigurationError if `base_url` is invalid.
     """
     if isinstance(base_url, str):
         base_url = base_url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
@@ -41,15 +41,15 @@ def azure(base_url: str, *, name: str = "azure", api_version: str | None = None)
 
 
 def under_v1(draft: ProviderRequest) -> ProviderRequest:
-    """`/openai/v1/...`."""
+    """Move a request below `/openai/v1`."""
     return msgspec.structs.replace(draft, path="/openai/v1" + draft.path)
 
 
 def in_deployment(api_version: str) -> TransformRequest:
-    """`/openai/deployments/{model}/...?api-version=...`."""
+    """Move requests to `/openai/deployments/{model}/...?api-version=...`."""
     query = urlencode({"api-version": api_version})
 
-    def amend(draft: ProviderRequest) -> ProviderRequest:
+    def transform(draft: ProviderRequest) -> ProviderRequest:
         if draft.path == "/models":
             return msgspec.structs.replace(draft, path="/openai/models", query=query)
         model = draft.body.get("model", "")
@@ -57,4 +57,4 @@ def in_deployment(api_version: str) -> TransformRequest:
         path = f"/openai/deployments/{quote(check_model(name), safe='')}{draft.path}"
         return msgspec.structs.replace(draft, path=path, query=query)
 
-    return amend
+    return transform

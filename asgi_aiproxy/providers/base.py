@@ -1,4 +1,4 @@
-"""What a provider is: a language, an address and credentials. A vendor is a row of these."""
+"""`Provider`: the API of a vendor, as a dialect, a base URL, credentials and quirks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ from asgi_aiproxy.keys.key import as_list, check_proxy_url
 from asgi_aiproxy.providers.refusal_codes import Refusals
 from asgi_aiproxy.upstream.base import TOKEN, Timeouts, UpstreamRequest
 
-Auth = Callable[
-    [UpstreamRequest, str], UpstreamRequest
-]  # pure: a request and a secret make a request
+Auth = Callable[[UpstreamRequest, str], UpstreamRequest]  # pure: adds a secret to a request
 TransformRequest = Callable[[ProviderRequest], ProviderRequest]
 
 
 def bearer(request: UpstreamRequest, secret: str) -> UpstreamRequest:
-    """`authorization: Bearer <secret>`."""
+    """Send the secret as `authorization: Bearer <secret>`."""
     return request.with_header("authorization", f"Bearer {secret}")
 
 
 def header(name: str, scheme: str = "") -> Auth:
-    """The secret in a header of this name, after `scheme` if there is one."""
+    """Send the secret in the header `name`, after `scheme` if given."""
     lead = f"{scheme} " if scheme else ""
 
     def auth(request: UpstreamRequest, secret: str) -> UpstreamRequest:
@@ -41,10 +39,10 @@ def header(name: str, scheme: str = "") -> Auth:
 
 
 def query(name: str) -> Auth:
-    """The secret in a parameter of the URL. One that the caller has given that name goes.
+    """Send the secret in the query parameter `name`. A parameter of the caller with it is removed.
 
-    (Where there is a choice, a header is better: servers write URLs into their logs. Here they are
-    shown and logged without their query.)
+    Prefer a header if the vendor accepts one: servers log URLs. (This package shows and logs URLs
+    without their query.)
     """
     lead = quote(name, safe="") + "="
 
@@ -58,37 +56,42 @@ def query(name: str) -> Auth:
 
 
 def identity(draft: ProviderRequest) -> ProviderRequest:
-    """No quirk to heed."""
+    """Return the request unchanged."""
     return draft
 
 
 _URL = re.compile(r"(\w+://)?([^/]*)(.*)", re.DOTALL)
-_REMEMBERED, _LONG = 256, 256
-_NOTHING: dict[str, str] = {}
+_MAX_CACHED_MODELS, _MAX_CACHED_NAME_LENGTH = 256, 256
+_NO_HEADERS: dict[str, str] = {}
 _JSON = {"content-type": "application/json"}
 _HEADERS = {
     "accept": "*/*",
-    "accept-encoding": "identity",  # compression only holds a stream back
+    "accept-encoding": "identity",  # compression delays streams
     "user-agent": f"asgi-aiproxy/{__version__}",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """A vendor's API, or a server that speaks like one.
+    """The API of a vendor, or of a compatible server. Immutable.
 
-    `native_operations` names the operations that pass through as they are; what of chat is not
-    among them is
-    translated. `strict_format` says that the provider's answers keep to the letter of its
-    dialect; others
-    are mended on the way. `catalogue` names its models for `GET /v1/models`; without one it is
-    asked. `transform_request` sees every request of a shim before it leaves (calls, tests of
-    keys, lists of
-    models), but not those of `PassthroughProxy`, which pass as they came. `path_profile` names
-    the API
-    whose paths `PassthroughProxy` opens, if that is not the dialect's. `refusals` says what the
-    vendor's error words are about (`asgi_aiproxy.providers.refusal_codes`; by default as in its
-    dialect).
+    - `name`: unique name; also the prefix of models as `name/model`.
+    - `dialect`: the API that the provider speaks.
+    - `base_url`: prefix of all request paths.
+    - `auth`: adds a secret to a request (`bearer`, `header(...)`, `query(...)`, `SigV4(...)`).
+    - `headers`: sent with every request.
+    - `transform_request`: pure function for the vendor's quirks. It is applied to every request of
+      a shim (calls, key tests, lists of models), but not to requests of `PassthroughProxy`.
+    - `native_operations`: names of the operations that pass through unconverted. Other chat
+      operations are translated.
+    - `strict_format`: responses follow the dialect exactly. If False, they are normalized.
+    - `catalogue`: model names for `GET /v1/models`. If empty, the provider's own list is requested.
+    - `keys`: the API keys. `proxy`: URL of an outbound proxy. `timeouts`: in seconds.
+    - `path_profile`: name of the API whose paths `PassthroughProxy` opens, if not the dialect's.
+    - `refusals`: the meaning of the vendor's error codes (`asgi_aiproxy.providers.refusal_codes`;
+      by default those of the dialect).
+
+    Raises ConfigurationError if a value is invalid.
     """
 
     name: str
@@ -109,12 +112,13 @@ class Provider:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or not self.name.isprintable():
             raise ConfigurationError(
-                f"Provider {self.name!r}: a name is not empty and holds no '/', for models can be "
-                f"asked for as 'name/model'."
+                f"Provider {self.name!r}: a name must not be empty or contain '/', because models "
+                f"can be requested as 'name/model'."
             )
         if not isinstance(self.base_url, str):
             raise ConfigurationError(
-                f"Provider {self.name!r}: base_url is a text, not {type(self.base_url).__name__}."
+                f"Provider {self.name!r}: base_url must be a string, "
+                f"not {type(self.base_url).__name__}."
             )
         try:
             parts = urlsplit(self.base_url)
@@ -131,12 +135,12 @@ class Provider:
             sendable = isinstance(value, str) and value.isprintable()
             if not (isinstance(name, str) and TOKEN.fullmatch(name) and sendable):
                 raise ConfigurationError(
-                    f"Provider {self.name!r}: no HTTP header can be named and hold what "
-                    f"headers[{name!r}] says."
+                    f"Provider {self.name!r}: headers[{name!r}] is not a valid HTTP header name "
+                    f"and value."
                 )
         if parts.query or parts.fragment:
             raise ConfigurationError(
-                f"Provider {self.name!r}: base_url must end with its path: "
+                f"Provider {self.name!r}: base_url must not have a query or fragment: "
                 f"{_shown(self.base_url)!r}."
             )
 
@@ -146,10 +150,10 @@ class Provider:
     def using(
         self, keys: KeyPool | str | Key | Iterable[str | Key] = (), **changes: Any
     ) -> Provider:
-        """A copy with credentials (and any other change): a row becomes a working provider.
+        """A copy with the given keys, and any other changed fields.
 
-        Raises ConfigurationError for an empty list of keys. (Without `keys` the copy has those of
-        the original: servers of one's own often need none.)
+        Without `keys` the copy has those of the original; local servers often need none. Raises
+        ConfigurationError for an empty list of keys or an invalid value.
         """
         if isinstance(keys, list | set | frozenset | dict) and not keys:
             raise ConfigurationError(
@@ -159,8 +163,8 @@ class Provider:
         if isinstance(keys, KeyPool):
             return replace(self, keys=keys, **changes)
         name = changes.get("name", self.name)
-        made = as_list(keys, name)
-        return replace(self, keys=KeyPool(made, name=name) if made else self.keys, **changes)
+        given = as_list(keys, name)
+        return replace(self, keys=KeyPool(given, name=name) if given else self.keys, **changes)
 
     def outgoing(
         self,
@@ -171,10 +175,10 @@ class Provider:
         streamed: bool,
         body: bytes | None = None,
     ) -> UpstreamRequest:
-        """The request as it leaves, its key in place; `body` is the draft's, if it is encoded."""
+        """The upstream request of `draft` with its key; `body`: its encoded body, if known."""
         if body is None and draft.body:
             body = _json.dumps(draft.body)
-        headers = _JSON if body is not None else _NOTHING
+        headers = _JSON if body is not None else _NO_HEADERS
         return self.request(method, draft, key, body=body, headers=headers, streamed=streamed)
 
     def request(
@@ -187,14 +191,14 @@ class Provider:
         headers: Mapping[str, str],
         streamed: bool,
     ) -> UpstreamRequest:
-        """The request as it leaves, with a body that is encoded already."""
+        """The upstream request of `draft` with an encoded body."""
         base, proxy = self.base_url, self.proxy
         if key is not None:
             base, proxy = key.base_url or base, key.proxy or proxy
         url = base.rstrip("/") + draft.path
         if draft.query:
             url += "?" + draft.query
-        # Later ones replace earlier ones: what the caller says of its request goes first.
+        # Later headers replace earlier ones: those of the caller have precedence.
         sent = {**self._headers, **draft.headers, **headers}
         out = UpstreamRequest(
             method=method,
@@ -210,26 +214,26 @@ class Provider:
     def _headers(self) -> dict[str, str]:
         return {**_HEADERS, **{name.lower(): value for name, value in self.headers.items()}}
 
-    # a provider is also the simplest router
+    # A provider is also the simplest router.
 
     @cached_property
     def _targets(self) -> dict[str, tuple[Target, ...]]:
-        return {}  # by model: most calls ask for one of a few
+        return {}  # cache by model: most requests use one of a few
 
     def targets(self, model: str, provider: str = "") -> tuple[Target, ...]:
-        """Itself, whatever the model."""
+        """Itself, for any model; none if `provider` names another one."""
         if provider and provider != self.name:
             return ()
         found = self._targets.get(model)
         if found is None:
             name = self.dialect.model_name(model.removeprefix(f"{self.name}/"))
             found = (Target(self, name),)
-            if len(self._targets) < _REMEMBERED and len(model) < _LONG:
+            if len(self._targets) < _MAX_CACHED_MODELS and len(model) < _MAX_CACHED_NAME_LENGTH:
                 self._targets[model] = found
         return found
 
     def models(self) -> tuple[str, ...]:
-        """None by name: it answers for all it has."""
+        """Empty: it serves all its models without listing them."""
         return ()
 
     def model_offers(self) -> tuple[ModelOffer, ...]:
@@ -239,10 +243,10 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A provider and the name of the model there.
+    """A provider and the provider's name of a model.
 
-    Targets of a lower `priority` number are tried first; within one priority `weight` decides how
-    often a target comes first.
+    Targets with a lower `priority` are tried first. Within one priority, a target is tried first in
+    proportion to its `weight`. Raises ConfigurationError for a weight below 1.
     """
 
     provider: Provider
@@ -252,12 +256,12 @@ class Target:
 
     def __post_init__(self) -> None:
         if self.weight < 1:
-            raise ConfigurationError(f"A target's weight is at least 1, not {self.weight!r}.")
+            raise ConfigurationError(f"A target's weight must be at least 1, got {self.weight!r}.")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
-    """Models that are asked for by the provider's own names: all that match, after `prefix`."""
+    """Models requested by the provider's own names: those that match `pattern`, after `prefix`."""
 
     provider: Provider
     pattern: str = "*"
@@ -265,19 +269,19 @@ class ModelOffer:
 
 
 class Router(Protocol):
-    """Decides who answers. (`offers` may be left out.)"""
+    """Selects the providers of a request. (`model_offers` is optional.)"""
 
     def targets(self, model: str, provider: str = "") -> Sequence[Target]:
-        """Who can answer for `model`, in the order to try; `provider` is the caller's wish."""
+        """The targets for `model` in the order to try; `provider`: as requested by the caller."""
 
     def models(self) -> Sequence[str]:
-        """The names that can be asked for, as far as the router knows them."""
+        """The model names that the router knows."""
 
     def model_offers(self) -> Sequence[ModelOffer]:
-        """What else can be asked for, by names that only providers know."""
+        """Further models, whose names only the providers know."""
 
 
 def _shown(url: str) -> str:
-    """An address without what may be secret in it: user, password, query."""
+    """A URL without user, password and query, which may be secret."""
     scheme, host, path = _URL.fullmatch(url.partition("?")[0]).groups()  # type: ignore[union-attr]
     return f"{scheme or ''}{host.rpartition('@')[2]}{path}"

@@ -1,7 +1,7 @@
-"""One row a vendor, and beside it the functions that heed its quirks.
+"""The vendors, one `Provider` each, and the request transformations for their quirks.
 
-Addresses and quirks are from the vendors' API references; what their answers get wrong is put right
-by `strict_format=False`, see `dialects/openai_chat/normalize.py`.
+URLs and quirks are from the vendors' API references. Responses that deviate from the format are
+normalized with `strict_format=False`, see `asgi_aiproxy.dialects.openai_chat.normalize`.
 """
 
 from __future__ import annotations
@@ -31,105 +31,105 @@ from asgi_aiproxy.providers.operations import (
 
 
 def rename_fields(**names: str) -> TransformRequest:
-    """Members of the body get other names, unless the other is there and says something."""
+    """Rename members of the body (old=new), unless the new name already has a value."""
 
-    def amend(draft: ProviderRequest) -> ProviderRequest:
+    def transform(draft: ProviderRequest) -> ProviderRequest:
         if names.keys().isdisjoint(draft.body):
             return draft
         body = dict(draft.body)
         for old, new in names.items():
             if old in body:
                 value = body.pop(old)
-                if _unsaid(body.get(new)):
+                if _is_null(body.get(new)):
                     body[new] = value
         return msgspec.structs.replace(draft, body=body)
 
-    return amend
+    return transform
 
 
-def _unsaid(value: Any) -> bool:
+def _is_null(value: Any) -> bool:
     return value is None or (isinstance(value, msgspec.Raw) and bytes(value) == b"null")
 
 
 def drop_fields(*names: str, reported: bool = True) -> TransformRequest:
-    """Members that the vendor refuses are left out; and reported, unless they ask for nothing."""
+    """Remove members that the vendor rejects. They are reported, unless they are null or false."""
     unwanted = frozenset(names)
 
-    def amend(draft: ProviderRequest) -> ProviderRequest:
+    def transform(draft: ProviderRequest) -> ProviderRequest:
         if unwanted.isdisjoint(draft.body):
             return draft
         body = {name: value for name, value in draft.body.items() if name not in unwanted}
         ignored = draft.ignored
         if reported:
-            lost = [n for n in names if draft.body.get(n) not in (None, *_NOTHING)]
+            lost = [n for n in names if draft.body.get(n) not in (None, *_NO_EFFECT)]
             ignored = tuple(dict.fromkeys((*ignored, *lost)))
         return msgspec.structs.replace(draft, body=body, ignored=ignored)
 
-    return amend
+    return transform
 
 
-_NOTHING = (False, msgspec.Raw(b"false"), msgspec.Raw(b"null"))
+_NO_EFFECT = (False, msgspec.Raw(b"false"), msgspec.Raw(b"null"))
 
 
 def roles(**others: str) -> TransformRequest:
-    """Messages of roles that the vendor refuses get another one. (All else of them stays as is.)"""
+    """Rename roles of messages that the vendor rejects (old=new)."""
     written = {f'"{old}"'.encode(): msgspec.Raw(f'"{new}"'.encode()) for old, new in others.items()}
 
-    def amend(draft: ProviderRequest) -> ProviderRequest:
+    def transform(draft: ProviderRequest) -> ProviderRequest:
         sent = draft.body.get("messages")
         if not isinstance(sent, msgspec.Raw):
-            return draft  # written by us, in roles that all know
+            return draft  # translated requests only have common roles
         encoded = bytes(sent)
         if not any(role in encoded for role in written):
             return draft
         try:
             messages = _messages(encoded)
         except msgspec.DecodeError:
-            return draft  # the vendor says what is wrong
+            return draft  # the vendor reports the error
         for message in messages:
             role = bytes(message.get("role", b""))
             if role in written:
                 message["role"] = written[role]
         return msgspec.structs.replace(draft, body={**draft.body, "messages": messages})
 
-    return amend
+    return transform
 
 
 _messages = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
 
-def chain(*amends: TransformRequest) -> TransformRequest:
-    """One after the other."""
+def chain(*transforms: TransformRequest) -> TransformRequest:
+    """Apply several transformations in order."""
 
-    def amend(draft: ProviderRequest) -> ProviderRequest:
-        for step in amends:
+    def transform(draft: ProviderRequest) -> ProviderRequest:
+        for step in transforms:
             draft = step(draft)
         return draft
 
-    return amend
+    return transform
 
 
-def only_chat(amend: TransformRequest) -> TransformRequest:
-    """For chat completions only."""
+def only_chat(transform: TransformRequest) -> TransformRequest:
+    """Apply a transformation to chat completions only."""
 
-    def amended(draft: ProviderRequest) -> ProviderRequest:
-        return amend(draft) if draft.path == "/chat/completions" else draft
+    def transformed(draft: ProviderRequest) -> ProviderRequest:
+        return transform(draft) if draft.path == "/chat/completions" else draft
 
-    return amended
+    return transformed
 
 
-# OpenAI's name for the limit since the o-series, which refuses the old one (legacy completions know
-# only the old one); most others know only the old one.
+# Since its o-series models OpenAI rejects `max_tokens` in chat requests (legacy completions have no
+# other name); most other vendors only know `max_tokens`.
 new_limit = only_chat(rename_fields(max_tokens="max_completion_tokens"))
 old_limit = rename_fields(max_completion_tokens="max_tokens")
-# OpenAI's word for `system` since the o-series. Others refuse it, or have chat templates that drop
-# such messages; `system` is taken everywhere.
+# OpenAI's name for `system` since its o-series models. Other vendors reject it, or have chat
+# templates that drop such messages; `system` is accepted everywhere.
 old_role = only_chat(roles(developer="system"))
-of_old = chain(old_limit, old_role)
+older_format = chain(old_limit, old_role)
 
 
 def openai_api_under_v1(draft: ProviderRequest) -> ProviderRequest:
-    """Ollama serves OpenAI's operations under /v1, beside its own API."""
+    """Ollama serves OpenAI's operations below /v1, next to its own API."""
     if draft.path.startswith("/api/"):
         return draft
     return msgspec.structs.replace(draft, path="/v1" + draft.path)
@@ -142,8 +142,8 @@ OPENAI = Provider(
     native_operations=OPENAI_OPERATIONS | RESPONSES,
     transform_request=new_limit,
 )
-# Chat becomes a call of the Responses API: for models that are served there only, and for other
-# vendors that speak it.
+# Chat requests are converted to the Responses API: for models that are only available there, and
+# for other vendors with that API.
 OPENAI_RESPONSES = Provider(
     name="openai-responses",
     dialect=RESPONSES_API,
@@ -174,9 +174,9 @@ MISTRAL = Provider(
     native_operations=CHAT | EMBEDDINGS,
     strict_format=False,
     transform_request=chain(
-        of_old,
+        older_format,
         rename_fields(seed="random_seed"),
-        # Mistral refuses members it does not know; its last chunk tells usage unasked.
+        # Mistral rejects unknown members; its last chunk always has usage.
         drop_fields("stream_options", reported=False),
         drop_fields("user", "store"),
     ),
@@ -197,7 +197,7 @@ DEEPSEEK = Provider(
     base_url="https://api.deepseek.com",
     native_operations=CHAT,
     strict_format=False,
-    transform_request=of_old,
+    transform_request=older_format,
 )
 XAI = Provider(
     name="xai",
@@ -222,7 +222,7 @@ TOGETHER = Provider(
     base_url="https://api.together.xyz/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
     strict_format=False,
-    transform_request=of_old,
+    transform_request=older_format,
 )
 FIREWORKS = Provider(
     name="fireworks",
@@ -231,7 +231,7 @@ FIREWORKS = Provider(
     base_url="https://api.fireworks.ai/inference/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS,
     strict_format=False,
-    transform_request=of_old,
+    transform_request=older_format,
 )
 PERPLEXITY = Provider(
     name="perplexity",
@@ -240,7 +240,7 @@ PERPLEXITY = Provider(
     base_url="https://api.perplexity.ai",
     native_operations=CHAT,
     strict_format=False,
-    transform_request=of_old,
+    transform_request=older_format,
 )
 CEREBRAS = Provider(
     name="cerebras",
@@ -265,7 +265,7 @@ VLLM = Provider(
     base_url="http://127.0.0.1:8000/v1",
     native_operations=OPENAI_OPERATIONS,
     strict_format=False,
-    transform_request=of_old,
+    transform_request=older_format,
 )
 LMSTUDIO = Provider(
     name="lmstudio",
@@ -274,19 +274,22 @@ LMSTUDIO = Provider(
     base_url="http://127.0.0.1:1234/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS,
     strict_format=False,
-    transform_request=of_old,
+    transform_request=older_format,
 )
 
 
 def openai_compatible(base_url: str, *, name: str = "openai-compatible") -> Provider:
-    """Any server that speaks OpenAI's format, more or less; `base_url` mostly ends in `/v1`."""
+    """A server with an OpenAI-compatible API; `base_url` usually ends with `/v1`.
+
+    Its responses are normalized. Raises ConfigurationError if `base_url` is invalid.
+    """
     return Provider(
         name=name,
         dialect=OPENAI_CHAT,
         base_url=base_url,
         native_operations=OPENAI_OPERATIONS,
         strict_format=False,
-        transform_request=of_old,
+        transform_request=older_format,
     )
 
 

@@ -1,4 +1,4 @@
-"""Providers that other packages bring, through entry points."""
+"""Providers of other installed packages, found through entry points."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ GROUP = "asgi_aiproxy.providers"
 
 
 def discover() -> dict[str, Provider]:
-    """The rows that installed packages register under `asgi_aiproxy.providers`, by name.
+    """The providers that installed packages register under `asgi_aiproxy.providers`, by name.
 
     A package does so in its pyproject.toml::
 
         [project.entry-points."asgi_aiproxy.providers"]
         acme = "acme_ai:ACME"
 
-    Raises ConfigurationError if one can not be loaded or is no Provider.
+    Raises ConfigurationError if one cannot be loaded or is not a `Provider`.
     """
-    from importlib.metadata import entry_points  # costs more than all the rest of this package
+    from importlib.metadata import entry_points  # a slow import
 
     found = {}
     for entry in entry_points(group=GROUP):
@@ -26,9 +26,11 @@ def discover() -> dict[str, Provider]:
             provider = entry.load()
         except Exception as error:
             raise ConfigurationError(
-                f"The provider {entry.name!r} ({entry.value}) can not be loaded: {error}"
+                f"The provider {entry.name!r} ({entry.value}) cannot be loaded: {error}"
             ) from error
         if not isinstance(provider, Provider):
-            raise ConfigurationError(f"{entry.value} is no Provider, but is registered as one.")
+            raise ConfigurationError(
+                f"{entry.value} is registered as a provider, but is not a Provider."
+            )
         found[entry.name] = provider
     return found

@@ -1,4 +1,4 @@
-"""Which of OpenAI's operations a vendor serves under its OpenAI-like API."""
+"""Sets of OpenAI's operations, for `Provider.native_operations`."""
 
 from __future__ import annotations
 

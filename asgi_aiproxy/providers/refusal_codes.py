@@ -1,9 +1,9 @@
-"""What the error words of vendors are about: the request, a key, its account, a model, the vendor.
+"""The scope of vendors' error codes: the request, a key, its account, a model or the vendor.
 
-A table maps a machine-readable word of an error (`error.code`, `error.type`, Google's `reason` and
-`status`, the header `x-amzn-errortype`), or a status and a word (`"413 rate_limit_exceeded"`), or a
-status alone (`"402"`) to what the refusal is about. Sentences are never looked at: vendors reword
-them. A word that is in no table is judged by the status, see
+A table maps a machine-readable code of an error (`error.code`, `error.type`, Google's `reason` and
+`status`, the header `x-amzn-errortype`), a status and a code (`"413 rate_limit_exceeded"`), or a
+status alone (`"402"`) to the scope of the refusal. Messages are never parsed: vendors change
+them. The scope of a code without an entry depends on the status, see
 `asgi_aiproxy.exchange.error_mapping`.
 """
 
@@ -15,8 +15,8 @@ from asgi_aiproxy.errors import RefusalScope
 
 Refusals = Mapping[str, RefusalScope]
 
-# https://platform.openai.com/docs/guides/error-codes. Most compatible servers use these words, too.
-# Limits are those of a model for the key's project; a quota is the account's money.
+# https://platform.openai.com/docs/guides/error-codes. Most compatible servers use the same codes.
+# Rate limits apply to a model in the key's project; a quota is the credit of the account.
 OPENAI: Refusals = {
     "insufficient_quota": RefusalScope.ACCOUNT,
     "credit_balance_exhausted": RefusalScope.ACCOUNT,
@@ -31,7 +31,7 @@ OPENAI: Refusals = {
     "mismatched_organization": RefusalScope.KEY,
     "ip_not_authorized": RefusalScope.KEY,
     "model_not_found": RefusalScope.MODEL,
-    # Also with 413: more tokens than this account may use in a minute.
+    # Also with 413: more tokens than the account may use per minute.
     "rate_limit_exceeded": RefusalScope.MODEL,
     "unsupported_country_region_territory": RefusalScope.VENDOR,
     "content_filter": RefusalScope.REQUEST,
@@ -51,8 +51,8 @@ AZURE: Refusals = {
     "SubscriptionSuspended": RefusalScope.ACCOUNT,
 }
 
-# https://docs.claude.com/en/api/errors. (A 400 about an account without credit has the type of any
-# wrong request.)
+# https://docs.claude.com/en/api/errors. (The 400 for an account without credit has the same type as
+# any invalid request.)
 ANTHROPIC: Refusals = {
     "authentication_error": RefusalScope.KEY,
     "billing_error": RefusalScope.ACCOUNT,
@@ -64,7 +64,7 @@ ANTHROPIC: Refusals = {
 }
 
 # https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto and
-# https://ai.google.dev/gemini-api/docs/troubleshooting. A key is a project's: so is a quota.
+# https://ai.google.dev/gemini-api/docs/troubleshooting. Keys and quotas belong to a project.
 GEMINI: Refusals = {
     "API_KEY_INVALID": RefusalScope.KEY,
     "API_KEY_EXPIRED": RefusalScope.KEY,
@@ -86,13 +86,13 @@ GEMINI: Refusals = {
     "GCP_SUSPENDED": RefusalScope.ACCOUNT,
     "quota_per_project": RefusalScope.KEY,
     "LOCATION_POLICY_VIOLATED": RefusalScope.VENDOR,
-    "404 NOT_FOUND": RefusalScope.MODEL,  # (files and the like are looked for by another path)
-    # A region without the free tier, or a project without billing where that is needed.
+    "404 NOT_FOUND": RefusalScope.MODEL,  # other resources have other paths
+    # A region without the free tier, or a project without the billing that it needs.
     "400 FAILED_PRECONDITION": RefusalScope.VENDOR,
 }
 
-# https://console.groq.com/docs/errors, .../docs/rate-limits: limits are an organization's, for each
-# model.
+# https://console.groq.com/docs/errors, .../docs/rate-limits: limits apply to an
+# organization and model.
 GROQ: Refusals = {
     **OPENAI,
     "413 tokens": RefusalScope.MODEL,
@@ -112,7 +112,7 @@ OPENROUTER: Refusals = {
     "403 moderation": RefusalScope.REQUEST,
 }
 
-# https://api-docs.deepseek.com/quick_start/error_codes: 402 is the balance, 422 wrong parameters.
+# https://api-docs.deepseek.com/quick_start/error_codes: 402: no balance, 422: invalid parameters.
 # (Its 401 has the code "invalid_request_error".)
 DEEPSEEK: Refusals = {
     **OPENAI,
@@ -120,7 +120,7 @@ DEEPSEEK: Refusals = {
     "authentication_error": RefusalScope.KEY,
 }
 
-# https://docs.x.ai/docs/key-information/debugging. (A wrong key is a 400 that looks like others.)
+# https://docs.x.ai/docs/key-information/debugging. (An invalid key is a 400 like any other.)
 XAI: Refusals = {
     **OPENAI,
     "unauthenticated": RefusalScope.KEY,
@@ -138,7 +138,7 @@ MISTRAL: Refusals = {
     "1500": RefusalScope.MODEL,
 }
 
-# https://docs.together.ai/docs/error-codes: 402 is the spending limit, 403 a prompt that is too
+# https://docs.together.ai/docs/error-codes: 402: the spending limit, 403: the prompt is too
 # long.
 TOGETHER: Refusals = {
     **OPENAI,
@@ -148,7 +148,7 @@ TOGETHER: Refusals = {
     "model_not_available": RefusalScope.MODEL,
 }
 
-# https://docs.fireworks.ai/guides/inference-error-codes: 412 is an account that is suspended.
+# https://docs.fireworks.ai/guides/inference-error-codes: 412: the account is suspended.
 FIREWORKS: Refusals = {
     **OPENAI,
     "412 PRECONDITION_FAILED": RefusalScope.ACCOUNT,
@@ -158,7 +158,7 @@ FIREWORKS: Refusals = {
     "404 NOT_FOUND": RefusalScope.MODEL,
 }
 
-# https://docs.perplexity.ai: as OpenAI's; numbers for codes.
+# https://docs.perplexity.ai: as OpenAI's, with numeric codes.
 PERPLEXITY: Refusals = OPENAI
 
 # https://inference-docs.cerebras.ai/support/error
@@ -171,7 +171,7 @@ CEREBRAS: Refusals = {
     "queue_exceeded": RefusalScope.VENDOR,
 }
 
-# https://docs.cohere.com/reference/errors: {"message"} alone, so the status says it all.
+# https://docs.cohere.com/reference/errors: only {"message"}, so only the status counts.
 COHERE: Refusals = {
     **OPENAI,
     "402": RefusalScope.ACCOUNT,
@@ -202,7 +202,7 @@ BEDROCK: Refusals = {
     "ValidationException": RefusalScope.REQUEST,
 }
 
-# Servers at home know no accounts; a model that is not there may be elsewhere.
+# Local servers have no accounts. A model that one of them lacks may be available elsewhere.
 LOCAL: Refusals = {**OPENAI, "404": RefusalScope.MODEL}
 
 # For a provider without a table of its own, by its dialect.
@@ -215,7 +215,7 @@ BY_DIALECT: Mapping[str, Refusals] = {
 
 
 def refusal_scope(table: Refusals, status: int, words: tuple[str, ...]) -> RefusalScope | None:
-    """What a refusal is about by a vendor's table; None if that says nothing."""
+    """The scope of a refusal by a vendor's table; None if there is no entry."""
     for word in words:
         found = table.get(f"{status} {word}") or table.get(word) or BEDROCK.get(word)
         if found is not None:

@@ -1,8 +1,8 @@
-"""Requests signed as Amazon Web Services want them.
+"""Request signing for Amazon Web Services (Signature Version 4).
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 
-S3 has rules of its own (its paths are signed as they are, and encoded once): it is refused.
+S3 is not supported: it has different rules (paths are not normalized, and only encoded once).
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.upstream.base import Headers, UpstreamRequest
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
-_OWN = frozenset({"authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"})
-_SIGNED = frozenset({"host", "content-type"})
+_REPLACED_HEADERS = frozenset(
+    {"authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"}
+)
+_SIGNED_HEADERS = frozenset({"host", "content-type"})
 _PORTS = {"http": 80, "https": 443}
 _UNRESERVED = "-_.~"
 _SPACES = re.compile("[ \t]+")
 
 
 class SigV4:
-    """An `auth` of providers: signs a request, its body included.
+    """An `auth` for providers on AWS: signs each request, including its body.
 
-    A key's secret is `<access key id>:<secret access key>`, and `:<session token>` if there is one.
+    The secret of a key is `<access key id>:<secret access key>`, optionally followed by
+    `:<session token>`. `clock` returns Unix seconds. Raises ConfigurationError if the region or the
+    service is missing, or the service is S3.
 
     ::
 
@@ -39,7 +43,7 @@ class SigV4:
                  base_url="https://bedrock-runtime.us-east-1.amazonaws.com")
     """
 
-    reads_body: ClassVar[bool] = True  # a proxy has to hold a body before it can be sent
+    reads_body: ClassVar[bool] = True  # proxies must buffer the body before sending it
 
     def __init__(
         self, region: str, service: str, *, clock: Callable[[], float] = time.time
@@ -50,7 +54,7 @@ class SigV4:
             )
         if service.lower().startswith("s3"):
             raise ConfigurationError(
-                "SigV4 is not for S3, which wants its requests signed in another way."
+                "SigV4 does not support S3, whose requests are signed differently."
             )
         self._scope = f"{region}/{service}"
         self._region = region
@@ -61,31 +65,34 @@ class SigV4:
         return f"SigV4({self._region!r}, {self._service!r})"
 
     def __call__(self, request: UpstreamRequest, secret: str) -> UpstreamRequest:
-        """The request with its signature. Raises APIError if its body streams."""
+        """The request with its signature.
+
+        Raises APIError if the body is a stream or the secret has another form.
+        """
         key_id, _, rest = secret.partition(":")
         key, _, session = rest.partition(":")
         if not key_id or not key:
-            message = "A key of this provider is not '<access key id>:<secret access key>'."
+            message = "A key of this provider must be '<access key id>:<secret access key>'."
             raise APIError(ErrorKind.INTERNAL, message)
         body = request.body if request.body is not None else b""
         if not isinstance(body, bytes):
-            raise APIError(ErrorKind.INTERNAL, "A body that streams can not be signed.")
+            raise APIError(ErrorKind.INTERNAL, "A streamed body cannot be signed.")
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock()))
         digest = hashlib.sha256(body).hexdigest()
-        headers = [pair for pair in request.headers if pair[0] not in _OWN]
+        headers = [pair for pair in request.headers if pair[0] not in _REPLACED_HEADERS]
         headers.append(("x-amz-date", now))
         if session:
             headers.append(("x-amz-security-token", session))
         url, question, query = request.url.partition("?")
-        # A plus sign stands for a space to those who check the signature, not to all others.
+        # AWS reads a plus sign as a space when it checks the signature; others may not.
         query = query.replace("+", "%20")
         parts = urlsplit(url)
         signed = _signed(headers, _authority(parts.scheme, parts.hostname or "", parts.port))
         names = ";".join(sorted(signed))
-        asked = "\n".join(
+        canonical_request = "\n".join(
             [
                 request.method,
-                quote(_path(parts.path), safe="/" + _UNRESERVED),  # what is encoded, once more
+                quote(_path(parts.path), safe="/" + _UNRESERVED),  # encoded twice
                 _query(query.partition("#")[0]),
                 *(f"{name}:{signed[name]}" for name in sorted(signed)),
                 "",
@@ -94,21 +101,23 @@ class SigV4:
             ]
         )
         scope = f"{now[:8]}/{self._region}/{self._service}/aws4_request"
-        text = f"{_ALGORITHM}\n{now}\n{scope}\n{hashlib.sha256(_bytes(asked)).hexdigest()}"
+        text = (
+            f"{_ALGORITHM}\n{now}\n{scope}\n{hashlib.sha256(_bytes(canonical_request)).hexdigest()}"
+        )
         signing = f"AWS4{key}".encode()
         for part in scope.split("/"):
             signing = hmac.digest(signing, part.encode(), "sha256")
         signature = hmac.digest(signing, text.encode(), "sha256").hex()
-        told = f"{_ALGORITHM} Credential={key_id}/{scope}, SignedHeaders={names}"
-        headers.append(("authorization", f"{told}, Signature={signature}"))
+        fields = f"{_ALGORITHM} Credential={key_id}/{scope}, SignedHeaders={names}"
+        headers.append(("authorization", f"{fields}, Signature={signature}"))
         return msgspec.structs.replace(request, url=f"{url}{question}{query}", headers=headers)
 
 
 def _signed(headers: Headers, authority: str) -> dict[str, str]:
-    """The headers that are signed: repeated ones in one, without superfluous white space."""
+    """The headers to sign: repeated ones joined, without superfluous white space."""
     found: dict[str, str] = {}
     for name, value in headers:
-        if name.startswith("x-amz-") or name in _SIGNED:
+        if name.startswith("x-amz-") or name in _SIGNED_HEADERS:
             text = _SPACES.sub(" ", value.strip(" \t"))
             found[name] = f"{found[name]},{text}" if name in found else text
     found.setdefault("host", authority)
@@ -116,7 +125,7 @@ def _signed(headers: Headers, authority: str) -> dict[str, str]:
 
 
 def _bytes(text: str) -> bytes:
-    """As it is sent: what came in as bytes goes out as the same bytes."""
+    """The bytes that are sent: Latin-1 if possible, else UTF-8."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -124,7 +133,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _path(path: str) -> str:
-    """A path without empty segments, `.` and `..` (RFC 3986, 5.2.4), as all but S3 sign it."""
+    """A path without empty segments, `.` and `..` (RFC 3986, 5.2.4)."""
     kept: list[str] = []
     for segment in path.split("/"):
         if segment == "..":
@@ -135,7 +144,7 @@ def _path(path: str) -> str:
 
 
 def _authority(scheme: str, host: str, port: int | None) -> str:
-    """The header `host` as a transport sends it."""
+    """The header `host` as the transport sends it."""
     named = f"[{host}]" if ":" in host else host
     return named if port is None or port == _PORTS.get(scheme) else f"{named}:{port}"
 
@@ -150,5 +159,5 @@ def _query(query: str) -> str:
 
 
 def _encoded(text: str) -> str:
-    """In the one way that is signed, however it was encoded."""
+    """The canonical percent-encoding of text that may already be encoded."""
     return quote(unquote(text), safe=_UNRESERVED)

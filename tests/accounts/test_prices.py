@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios, Tier
-from asgi_aiproxy.prices.file_estimate import UNSEEN
+from asgi_aiproxy.prices.file_estimate import REFERENCE_TOKENS
 from asgi_aiproxy.prices.output_limits import output_tokens
 from asgi_aiproxy.prices.price import to_rates
 from asgi_aiproxy.prices.ratios import millionths
@@ -256,7 +256,7 @@ def test_prices_are_written_as_json_has_them() -> None:
         (lambda: Price(input=-1), "can not be -1: input"),
         (lambda: Price(output=float("nan")), "can not be nan"),
         (lambda: Price(tiers=(Tier(above=1, output=-2),)), "can not be -2"),
-        (lambda: Prices({"m": 3}), "is a Price, not int"),  # type: ignore[dict-item]
+        (lambda: Prices({"m": 3}), "must be a Price, not int"),  # type: ignore[dict-item]
         (lambda: Ratio(-1), "below zero"),
         (lambda: Ratios({"m": float("inf")}), "below zero"),
         (lambda: Ratios({}, units_per_usd=0), "at least 1"),
@@ -394,11 +394,14 @@ def test_a_long_text_without_spaces_is_text(fields: dict[str, object]) -> None:
     ("fields", "least"),
     [
         ({"messages": [{"content": [{"image_url": {"url": "https://x.test/a.png"}}]}]}, 4_784),
-        ({"messages": [{"content": [{"source": {"type": "file", "file_id": "f"}}]}]}, UNSEEN),
-        ({"contents": [{"parts": [{"fileData": {"fileUri": "gs://a/b.pdf"}}]}]}, UNSEEN),
-        ({"input": "go on", "previous_response_id": "resp_1"}, UNSEEN),
-        ({"input": "news?", "tools": [{"type": "web_search"}]}, UNSEEN),
-        ({"contents": [], "tools": [{"googleSearch": {}}]}, UNSEEN),
+        (
+            {"messages": [{"content": [{"source": {"type": "file", "file_id": "f"}}]}]},
+            REFERENCE_TOKENS,
+        ),
+        ({"contents": [{"parts": [{"fileData": {"fileUri": "gs://a/b.pdf"}}]}]}, REFERENCE_TOKENS),
+        ({"input": "go on", "previous_response_id": "resp_1"}, REFERENCE_TOKENS),
+        ({"input": "news?", "tools": [{"type": "web_search"}]}, REFERENCE_TOKENS),
+        ({"contents": [], "tools": [{"googleSearch": {}}]}, REFERENCE_TOKENS),
     ],
 )
 def test_what_is_only_referred_to_is_counted_too(fields: dict[str, object], least: int) -> None:

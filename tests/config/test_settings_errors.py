@@ -84,13 +84,13 @@ WRONG = [
     (OPEN + 'base_url = "https://x:99999/v1"', "providers.openai", "Port out of range"),
     (OPEN + 'base_url = "https://[x/v1"', "providers.openai", "base_url"),
     (OPEN + 'base_url = "https://u:secret@x/v1?key=secret"', "providers.openai",
-     "must end with its path: 'https://x/v1'"),
+     "must not have a query or fragment: 'https://x/v1'"),
     ('[providers.foo]\nkeys = ["sk-secret"]', "providers.foo", "unknown provider 'foo'"),
     ('[providers.foo]\nkind = "bar"', "providers.foo.kind",
      "unknown kind 'bar'. Known kinds: anthropic, azure, cerebras"),
     ('[providers.azure]\nkeys = ["sk-secret"]', "providers.azure.base_url", "is required"),
     ('[providers.x]\nkind = "openai-compatible"', "providers.x.base_url", "is required"),
-    ('[providers."a/b"]\nkind = "openai"', 'providers."a/b"', "holds no '/'"),
+    ('[providers."a/b"]\nkind = "openai"', 'providers."a/b"', "contain '/'"),
     (OPEN + '[routes]\n"gpt-4.1" = ["opnai"]', 'routes."gpt-4.1"',
      "unknown provider 'opnai'. Known providers: openai, openai-responses,"),
     (OPEN + '[routes]\n"gpt-4.1" = []', 'FILE: routes."gpt-4.1"',
@@ -190,7 +190,7 @@ def test_a_provider_of_another_package_that_cannot_be_loaded_is_reported(
             raise ImportError("no module named acme_ai")
 
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Entry()])
-    with pytest.raises(ConfigurationError, match=r"'acme' \(acme_ai:ACME\) can not be loaded"):
+    with pytest.raises(ConfigurationError, match=r"'acme' \(acme_ai:ACME\) cannot be loaded"):
         build(Settings(**tomllib.loads(OPEN)))
 
 

@@ -141,7 +141,7 @@ def test_header_values_are_signed_as_the_bytes_that_are_sent() -> None:
 
 @pytest.mark.parametrize("service", ["s3", "S3", "s3express", "s3-object-lambda"])
 def test_s3_is_refused_as_it_wants_to_be_signed_in_another_way(service: str) -> None:
-    with pytest.raises(ConfigurationError, match="not for S3"):
+    with pytest.raises(ConfigurationError, match="does not support S3"):
         SigV4("eu-west-1", service)
 
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_signed_is_refused_with_the_reason() -> None:
     with pytest.raises(APIError, match="streams"):
         signature(request)
     for key in ("", "AKID", "AKID:", ":secret"):
-        with pytest.raises(APIError, match="is not '<access key id>:"):
+        with pytest.raises(APIError, match="must be '<access key id>:"):
             signature(UpstreamRequest(method="GET", url="https://a.example/", headers=[]), key)
     with pytest.raises(ConfigurationError, match="region"):
         SigV4("", "bedrock")
