@@ -377,7 +377,7 @@ def test_using_copies() -> None:
     assert made.native_operations == OPENAI.native_operations
     # Keys stay when only something else changes.
     assert made.using(name="other").keys is pool
-    assert made.using([], name="other").keys is pool
+    assert made.using((), name="other").keys is pool
     assert made.using("sk-2").keys is not pool
 
 
@@ -403,15 +403,15 @@ def test_using_takes_one_key_or_several(keys: Any, count: int) -> None:
         (lambda: OPENAI.using("sk", base_url="api.openai.com"), "begin with http"),
         (lambda: OPENAI.using("sk", base_url="https://"), "and a host"),
         (lambda: OPENAI.using("sk", base_url="u:secret@host/v1"), "not 'host/v1'"),
-        (lambda: OPENAI.using("sk", base_url="https://x/v1?k=secret"), "end with its path"),
-        (lambda: OPENAI.using("sk", base_url="https://x/v1#a"), "end with its path"),
+        (lambda: OPENAI.using("sk", base_url="https://x/v1?k=secret"), "query or fragment"),
+        (lambda: OPENAI.using("sk", base_url="https://x/v1#a"), "query or fragment"),
         (lambda: OPENAI.using("sk", base_url="https://x:port/v1"), "base_url"),
-        (lambda: OPENAI.using("sk", base_url=None), "a text, not NoneType"),
-        (lambda: OPENAI.using("sk", proxy="u:secret@proxy"), "proxy's address begins with"),
-        (lambda: openai_compatible(None), "a text, not NoneType"),
-        (lambda: azure(None), "a text, not NoneType"),
-        (lambda: OPENAI.using("sk", name="a/b"), "holds no '/'"),
-        (lambda: OPENAI.using("sk", name=""), "not empty"),
+        (lambda: OPENAI.using("sk", base_url=None), "a string, not NoneType"),
+        (lambda: OPENAI.using("sk", proxy="u:secret@proxy"), "outbound proxy must begin with"),
+        (lambda: openai_compatible(None), "a string, not NoneType"),
+        (lambda: azure(None), "a string, not NoneType"),
+        (lambda: OPENAI.using("sk", name="a/b"), "contain '/'"),
+        (lambda: OPENAI.using("sk", name=""), "must not be empty"),
         (lambda: OPENAI.using("sk", name="a\nb"), "name"),
     ],
 )
