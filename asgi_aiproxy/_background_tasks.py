@@ -1,10 +1,10 @@
-"""Background tasks that survive a failure, and never end without a word in the log.
+"""Background tasks that survive exceptions and log every failure.
 
-A loop in the background has one fault that is worse than all others: an unexpected exception ends
-it, nobody awaits its task, and from then on the process works with stale data. So all loops of this
-package are made here. `repeat` runs one step again and again, logs a step that raises, pauses, and
-goes on; `start` runs a coroutine as a task and logs the exception that ends it. What fails often in
-the same way is logged when it begins and when it is over, not each time (`FailureLog`).
+The worst fault of a background loop is that an unexpected exception ends it: its task is not
+awaited, and from then on the process works with stale data. So all loops of this package are
+created here. `repeat` runs one step repeatedly; a step that raises is logged, and the next one
+follows after a pause. `start` runs a coroutine as a task and logs the exception that ends it. A
+failure that repeats is logged when it begins and when it ends, not each time (`FailureLog`).
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ class FailureLog:
         self.failures = 0  # in a row
 
     def log_failure(self, why: BaseException | str, *, unexpected: bool = False) -> None:
-        """It failed. With `unexpected`, the log has the traceback, too."""
+        """Log a failure if it is the first in a row; with `unexpected`, with its traceback."""
         self.failures += 1
         if self.failures == 1:
             error = why if isinstance(why, BaseException) and unexpected else None
             logger.error("%s: %s; it is tried again", self._what, _text(why), exc_info=error)
 
     def log_recovery(self) -> None:
-        """It worked."""
+        """Log a success after failures."""
         if self.failures:
             logger.warning("%s: it works again, after %d failures", self._what, self.failures)
             self.failures = 0
 
 
 async def repeat(step: Callable[[], Awaitable[bool | None]], *, what: str) -> None:
-    """Run `step` again and again, until it returns False or the task is cancelled.
+    """Run `step` repeatedly until it returns False or the task is cancelled.
 
     A step that raises is logged under the name `what`, and the next one follows after a pause,
-    which doubles up to 5 seconds. A step must wait for something, or the loop never rests.
+    which doubles up to 5 seconds. A step must wait for something, otherwise the loop is busy.
     """
     log = FailureLog(what)
     while True:

@@ -20,7 +20,7 @@ async def test_items_are_handed_over_in_order_and_in_batches() -> None:
         await asyncio.sleep(0)
         return []
 
-    backlog = RetryQueue(handle, what="numbers", at_once=10)
+    backlog = RetryQueue(handle, what="numbers", batch_size=10)
     for number in range(25):
         backlog.put(number)
     assert len(backlog) == 25
@@ -37,7 +37,7 @@ async def test_what_was_not_done_is_tried_again_before_the_rest() -> None:
         tries.append(batch)
         return [number for number in batch if number % 2] if len(tries) == 1 else []
 
-    backlog = RetryQueue(handle, what="numbers", at_once=4)
+    backlog = RetryQueue(handle, what="numbers", batch_size=4)
     for number in range(6):
         backlog.put(number)
     await backlog.drain()
@@ -55,7 +55,7 @@ async def test_what_fails_is_dropped_and_logged_and_the_rest_goes_on(
         done.extend(batch)
         return []
 
-    backlog = RetryQueue(handle, what="numbers", at_once=1)
+    backlog = RetryQueue(handle, what="numbers", batch_size=1)
     for number in range(3):
         backlog.put(number)
     await backlog.drain()
@@ -67,11 +67,11 @@ async def test_no_more_wait_than_may(caplog: pytest.LogCaptureFixture) -> None:
     async def handle(batch: list[int]) -> list[int]:
         return batch
 
-    backlog = RetryQueue(handle, what="numbers", most=5)
+    backlog = RetryQueue(handle, what="numbers", max_items=5)
     for number in range(20):
         backlog.put(number)
     assert len(backlog) == 5
-    assert caplog.text.count("too many numbers wait") == 1
+    assert caplog.text.count("too many numbers are waiting") == 1
     with caplog.at_level(logging.ERROR):
         await backlog.drain(0.05)
     assert "5 numbers are lost" in caplog.text
@@ -85,7 +85,7 @@ async def test_a_batch_is_gathered_unless_somebody_waits_for_it() -> None:
         batches.append(batch)
         return []
 
-    backlog = RetryQueue(handle, what="numbers", gather=60)
+    backlog = RetryQueue(handle, what="numbers", batch_delay=60)
     for number in range(3):
         backlog.put(number)
         await asyncio.sleep(0)

@@ -73,13 +73,26 @@ def test_what_works_all_the_time_is_not_logged(caplog: pytest.LogCaptureFixture)
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
 
 
-# Modules whose tasks are awaited by whoever makes them, or that retrieve what they raise; all other
-# tasks are made by `_background_tasks.start`, which logs the exception that ends one.
+# Modules that await their own tasks, or retrieve their exceptions; all other tasks are made by
+# `_background_tasks.start`, which logs the exception that ends one.
 AWAITED = {
-    "_tasks", "_watch", "hosting", "inprocess", "keys.ahead", "passthrough.websocket", "respond",
-    "stores.file", "stores.redis.link", "stores.redis.pipe", "upstream.connection", "upstream.dial",
-    "upstream.httpx", "upstream.reqwest", "usage",
-}  # fmt: skip
+    "_background_tasks",
+    "_cancellation",
+    "exchange.responses",
+    "hosting",
+    "inprocess",
+    "keys.lease",
+    "passthrough.websocket",
+    "serving",
+    "stores.file",
+    "stores.redis.client",
+    "stores.redis.pipeline",
+    "upstream.connect",
+    "upstream.connection",
+    "upstream.httpx",
+    "upstream.reqwest",
+    "usage.record",
+}
 
 
 def test_background_tasks_are_made_in_one_place() -> None:

@@ -56,7 +56,7 @@ class SettlementQueue:
         self.ttl = ttl
         self._settled = settled
         what = "settlements (what they had reserved stays charged)"
-        self._backlog: RetryQueue[Settlement] = RetryQueue(self._settle, what=what, most=most)
+        self._backlog: RetryQueue[Settlement] = RetryQueue(self._settle, what=what, max_items=most)
         self._open: dict[str, Admitted] = {}
         self._known: set[str] = set()  # holders that were open at the last renewal
         self._renewal: asyncio.Task[None] | None = None

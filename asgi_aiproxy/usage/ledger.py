@@ -126,10 +126,10 @@ class Ledger:
         self._most = most
         self._keep = keep * _SECONDS_PER_DAY
         self._backlog: RetryQueue[_Batch] = RetryQueue(
-            self._write, what="batches of usage records", most=10_000, at_once=16
+            self._write, what="batches of usage records", max_items=10_000, batch_size=16
         )
         self._gathering: RetryQueue[UsageRecord] = RetryQueue(
-            self._gather, what="usage records", gather=0.1
+            self._gather, what="usage records", batch_delay=0.1
         )
 
     async def __aenter__(self) -> Self:

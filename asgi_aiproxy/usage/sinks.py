@@ -47,9 +47,9 @@ class JSONLinesSink:
         self._backlog: RetryQueue[bytes] = RetryQueue(
             self._write,
             what=f"usage lines for {str(self._path)!r}",
-            most=max_waiting,
-            gather=0.05,
-            why=lambda: f"they cannot be written: {self._error}",
+            max_items=max_waiting,
+            batch_delay=0.05,
+            failure_reason=lambda: f"they cannot be written: {self._error}",
         )
 
     async def __aenter__(self) -> Self:

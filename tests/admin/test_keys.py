@@ -196,7 +196,7 @@ async def test_of_ten_thousand_lines_the_three_bad_ones_are_named_and_nothing_is
         (b'{"id": "a"}', "secret: it is missing"),
         (b'{"secret": "s", "rpm": "5"}', "rpm: "),
         (b'{"secret": ', "not valid JSON"),
-        ("a schlüssel".encode(), "no HTTP header can carry"),
+        ("a schlüssel".encode(), "cannot be sent in an HTTP header"),
     ],
 )
 async def test_a_bad_line_is_reported_with_what_is_wrong(

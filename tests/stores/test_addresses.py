@@ -90,10 +90,10 @@ async def test_tls_is_spoken_to_who_can_prove_its_name(
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://localhost", "The address of a Redis server"),
-        ("localhost:6379", "The address of a Redis server"),
-        ("", "The address of a Redis server"),
-        ("redis+ring://localhost", "The address of a Redis server"),
+        ("http://localhost", "The URL of a Redis server"),
+        ("localhost:6379", "The URL of a Redis server"),
+        ("", "The URL of a Redis server"),
+        ("redis+ring://localhost", "The URL of a Redis server"),
         ("redis+sentinel://localhost:26379", "does not name the master"),
         ("redis+sentinel:///mymaster", "names no host"),
         ("redis+cluster://a:x,b:1", "port is not a number"),

@@ -123,7 +123,7 @@ async def test_a_single_call_long_after_a_failure_is_not_refused_for_it(
 async def test_when_reconnecting_has_ended_the_next_call_finds_the_server(
     store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_PATIENCE", 0)
+    monkeypatch.setattr(pipeline, "_RECONNECT_IDLE", 0)
     for _ in range(2):
         stop(server)
         with pytest.raises(StoreUnavailableError):
@@ -267,7 +267,7 @@ async def test_five_hundred_calls_need_one_connection(server: Server) -> None:
 async def test_no_more_wait_than_memory_allows(
     store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_MOST", 100)
+    monkeypatch.setattr(pipeline, "_MAX_WAITING", 100)
     results = await asyncio.gather(*(timed(store.add("day", {"n": 1})) for _ in range(150)))
     refused = [result for _, result in results if isinstance(result, StoreUnavailableError)]
     assert len(refused) == 50

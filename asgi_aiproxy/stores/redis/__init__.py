@@ -1,4 +1,4 @@
-"""The store in Redis. The only part that needs redis-py, so it is not imported with the others."""
+"""The store in Redis. It needs redis-py, so that it is not imported with `asgi_aiproxy.stores`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admissions, as the scripts read and answer them."""
+"""Encode admissions as arguments of the Lua scripts, and decode their results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from asgi_aiproxy.stores.redis.scripts import ADMIT, CHARGE, PEEK, RENEW, SETTLE
 
 
 class Admissions:
-    """Admission within what one script can reach: an account, or all of a single server."""
+    """Admission in one script: on one server, or within one account of a cluster."""
 
-    def __init__(self, link: RedisClient, names: Keyspace) -> None:
-        self._link = link
+    def __init__(self, client: RedisClient, names: Keyspace) -> None:
+        self._client = client
         self._names = names
 
     async def admit(
@@ -41,14 +41,14 @@ class Admissions:
         keys: list[str] = []
         arguments: list[Argument] = [holder, milliseconds(ttl), len(grants)]
         for grant in grants:
-            self._ask(holder, grant, keys, arguments)
+            self._encode(holder, grant, keys, arguments)
         arguments.append(len(one_of))
         for choice in one_of:
             arguments.append(len(choice))
             for grant in choice:
-                self._ask(holder, grant, keys, arguments)
+                self._encode(holder, grant, keys, arguments)
         tag = self._tag(every)
-        given, choice_or_grant, *rest = await self._link.run(tag, ADMIT, keys, *arguments)
+        given, choice_or_grant, *rest = await self._client.run(tag, ADMIT, keys, *arguments)
         if not given:
             left, wait = rest
             return Denied(
@@ -65,16 +65,23 @@ class Admissions:
             at=rest[0] / 1000,
         )
 
-    def _ask(self, holder: str, grant: Grant, keys: list[str], arguments: list[Argument]) -> None:
+    def _encode(
+        self, holder: str, grant: Grant, keys: list[str], arguments: list[Argument]
+    ) -> None:
         keys += self._names.of(grant)
         match grant:
             case RateLimit(limit=limit, window=window, amount=amount):
-                arguments += ("count", _number(limit), milliseconds(window), amount)
+                arguments += ("count", _limit_or_minus_one(limit), milliseconds(window), amount)
             case ConcurrencySlot(limit=limit):
-                arguments += ("slot", _number(limit))
+                arguments += ("slot", _limit_or_minus_one(limit))
             case BudgetReservation(cap=cap, amount=amount, on_expiry=on_expiry):
                 keys.append(self._names.once(grant.account, "settle", holder))
-                arguments += (on_expiry, _number(cap), amount, _kept(grant))
+                arguments += (
+                    on_expiry,
+                    _limit_or_minus_one(cap),
+                    amount,
+                    _keep_milliseconds(grant),
+                )
             case NotOnHold(name=name):
                 arguments += ("clear", name)
 
@@ -94,7 +101,7 @@ class Admissions:
             used = actual.get(grant, grant.amount)
             if isinstance(grant, BudgetReservation):
                 budgets.append(grant)
-                arguments += ("budget", used, _kept(grant))
+                arguments += ("budget", used, _keep_milliseconds(grant))
             elif used != grant.amount and admitted.sure:
                 arguments += ("count", milliseconds(grant.window), used - grant.amount)
             else:
@@ -104,7 +111,7 @@ class Admissions:
         if not keys:
             return Settled(first=False, spent={})
         tag = self._tag(admitted.grants)
-        done, *spent = await self._link.run(tag, SETTLE, keys, *arguments)
+        done, *spent = await self._client.run(tag, SETTLE, keys, *arguments)
         return Settled(first=bool(done), spent=dict(zip(budgets, spent, strict=True)))
 
     async def renew(self, admitted: Admitted, ttl: float) -> bool:
@@ -117,13 +124,13 @@ class Admissions:
                 arguments.append("slot" if isinstance(grant, ConcurrencySlot) else "budget")
         if not keys:
             return True
-        return bool(await self._link.run(self._tag(admitted.grants), RENEW, keys, *arguments))
+        return bool(await self._client.run(self._tag(admitted.grants), RENEW, keys, *arguments))
 
     async def charge(self, budget: BudgetReservation, once: str) -> int:
         """Add to what is spent, once; returns the amount spent."""
         keys = [*self._names.of(budget), self._names.once(budget.account, "charge", once)]
-        spent: int = await self._link.run(
-            self._tag([budget]), CHARGE, keys, budget.amount, _kept(budget)
+        spent: int = await self._client.run(
+            self._tag([budget]), CHARGE, keys, budget.amount, _keep_milliseconds(budget)
         )
         return spent
 
@@ -142,7 +149,7 @@ class Admissions:
                     arguments.append("budget")
                 case NotOnHold(name=name):
                     arguments += ("clear", name)
-        flat = await self._link.run(self._tag(grants), PEEK, keys, *arguments)
+        flat = await self._client.run(self._tag(grants), PEEK, keys, *arguments)
         return [UsageLevel(used, held) for used, held in zip(flat[::2], flat[1::2], strict=True)]
 
     def _tag(self, grants: Sequence[Grant]) -> str:
@@ -150,10 +157,10 @@ class Admissions:
 
 
 class ClusterAdmissions(Admissions):
-    """Admission on a cluster, where a script reaches no more than one account.
+    """Admission on a cluster, where a script can use the keys of one account only.
 
-    What names several accounts is asked of each at the same time, and given back if one refuses.
-    So no limit is ever exceeded, but for a moment others may find it used up.
+    Grants of several accounts are admitted in each account at the same time, and released if one
+    account denies. No limit is ever exceeded, but for a moment other requests may find it used up.
     """
 
     async def admit(
@@ -170,18 +177,18 @@ class ClusterAdmissions(Admissions):
         base = await self._admit(holder, grants, ttl, ())
         if isinstance(base, Denied):
             return base
-        refused: Denied | None = None
+        denied: Denied | None = None
         try:
             for number, choice in enumerate(one_of):
                 found = await self._admit(holder, choice, ttl, ())
                 if isinstance(found, Admitted):
                     return joined([base, found], (*grants, *choice), number)
-                refused = sooner(refused, found)
+                denied = sooner(denied, found)
         except BaseException:
-            await self._give_back([base])
+            await self._release_unused([base])
             raise
-        await self._give_back([base])
-        return refused if refused is not None else base
+        await self._release_unused([base])
+        return denied if denied is not None else base
 
     async def _admit(
         self,
@@ -210,18 +217,18 @@ class ClusterAdmissions(Admissions):
             choice = max(result.choice for result in given)
             chosen = one_of[choice] if choice >= 0 else ()
             return joined(given, (*grants, *chosen), choice)
-        await self._give_back(given)
-        refused: Denied | None = None
+        await self._release_unused(given)
+        denied: Denied | None = None
         for result in results:
             if isinstance(result, BaseException):
                 raise result
             if isinstance(result, Denied):
-                refused = both(refused, result)
-        assert refused is not None  # noqa: S101 (or all were given)
-        return refused
+                denied = both(denied, result)
+        assert denied is not None  # noqa: S101 (otherwise all were admitted)
+        return denied
 
-    async def _give_back(self, given: Sequence[Admitted]) -> None:
-        """Nothing was used. What can not be given back now expires by itself."""
+    async def _release_unused(self, given: Sequence[Admitted]) -> None:
+        """Release admissions that were not used. What cannot be released now expires by itself."""
         await asyncio.gather(
             *(self.settle(each, dict.fromkeys(each.grants, 0)) for each in given),
             return_exceptions=True,
@@ -258,7 +265,7 @@ class ClusterAdmissions(Admissions):
 
 
 def joined(parts: Sequence[Admitted], grants: tuple[Grant, ...], choice: int) -> Admitted:
-    """Admissions of several accounts as one."""
+    """Combine the admissions of several accounts."""
     left = {
         grant: rest for part in parts for grant, rest in zip(part.grants, part.left, strict=True)
     }
@@ -272,7 +279,7 @@ def joined(parts: Sequence[Admitted], grants: tuple[Grant, ...], choice: int) ->
 
 
 def both(known: Denied | None, more: Denied) -> Denied:
-    """Two refusals that must both end: the first, with the longer wait."""
+    """Combine two denials that must both end: the first, with the longer wait."""
     if known is None:
         return more
     waits = [wait for wait in (known.retry_after, more.retry_after) if wait is not None]
@@ -280,7 +287,7 @@ def both(known: Denied | None, more: Denied) -> Denied:
 
 
 def sooner(known: Denied | None, more: Denied) -> Denied:
-    """Of two refusals the one that ends first."""
+    """Of two denials the one that ends first."""
     if known is None or known.retry_after is None:
         return more
     return more if more.retry_after is not None and more.retry_after < known.retry_after else known
@@ -300,9 +307,9 @@ def _parts(admitted: Admitted) -> list[Admitted]:
     ]
 
 
-def _number(limit: int | None) -> int:
+def _limit_or_minus_one(limit: int | None) -> int:
     return -1 if limit is None else limit
 
 
-def _kept(budget: BudgetReservation) -> int:
+def _keep_milliseconds(budget: BudgetReservation) -> int:
     return 0 if budget.keep is None else milliseconds(budget.keep)

@@ -1,9 +1,9 @@
-"""Being told of changes: the versions of what is watched are read a few times a second.
+"""Detect changes in the store by polling version numbers a few times a second.
 
-One small read for each name and turn, all in one write, is cheaper than it looks, and it is all
-there is: nothing to subscribe to again after a failure, and no message that can be missed. A read
-that fails, or is answered with anything but a version, is logged once and repeated in the next
-turn; the other names are not held up by it.
+One small read per watched name, all in one write, costs little. Compared with publish/subscribe
+nothing has to be subscribed again after a failure, and no message can be missed. A read that fails,
+or returns anything but a version, is logged once and repeated in the next round; other names are
+not delayed by it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ logger = logging.getLogger("asgi_aiproxy")
 
 
 class ChangePoller:
-    """Calls back when a version is another than before, and once at first."""
+    """Calls back when a version has changed, and once at the beginning. `every` is in seconds."""
 
     def __init__(self, version: Callable[[str], Awaitable[int]], *, every: float = 0.25) -> None:
         self._version = version
@@ -26,11 +26,11 @@ class ChangePoller:
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._known: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
-        self._soon = asyncio.Event()
+        self._poll_requested = asyncio.Event()
         self._log = FailureLog("changes in the store cannot be seen")
 
     def add(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
-        """Watch a name; returns how to stop."""
+        """Watch a name; returns a function that stops it."""
         self._watchers.setdefault(name, []).append(changed)
         self._start()
         self.poll_now()
@@ -49,8 +49,8 @@ class ChangePoller:
         return stop
 
     def poll_now(self) -> None:
-        """Look now: something has changed here."""
-        self._soon.set()
+        """Poll now, because this process has changed something."""
+        self._poll_requested.set()
 
     async def aclose(self) -> None:
         """Stop watching."""
@@ -64,13 +64,13 @@ class ChangePoller:
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
-            self._soon = asyncio.Event()
-            watching = repeat(self._look, what="watching the store for changes")
+            self._poll_requested = asyncio.Event()
+            watching = repeat(self._poll, what="watching the store for changes")
             self._task = start(watching, what="watching the store for changes")
 
-    async def _look(self) -> None:
-        """One turn: read all versions, tell of those that changed, and wait for the next."""
-        self._soon.clear()
+    async def _poll(self) -> None:
+        """One round: read all versions, call back for those that changed, wait for the next."""
+        self._poll_requested.clear()
         names = list(self._watchers)
         versions = await asyncio.gather(
             *(self._version(name) for name in names), return_exceptions=True
@@ -81,20 +81,20 @@ class ChangePoller:
                 failure = failure or version
             elif self._known.get(name) != version and name in self._watchers:
                 self._known[name] = version
-                self._tell(name)
+                self._notify(name)
         if failure is not None:
             self._log.log_failure(failure)
         else:
             self._log.log_recovery()
         try:
             async with asyncio.timeout(self._every):
-                await self._soon.wait()
+                await self._poll_requested.wait()
         except TimeoutError:
             pass
 
-    def _tell(self, name: str) -> None:
+    def _notify(self, name: str) -> None:
         for changed in list(self._watchers[name]):
             try:
                 changed()
             except Exception:
-                logger.exception("what was to be told of a change failed: %r", changed)
+                logger.exception("the callback for a change of %r failed", changed)

@@ -1,4 +1,4 @@
-"""The way to where something is kept: one server, or the node of a cluster that has its slot."""
+"""Route commands to one server, or to the node of a cluster that has the slot of the account."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ from asgi_aiproxy.stores.redis.scripts import Script
 logger = logging.getLogger("asgi_aiproxy")
 
 SLOTS = 16384
-_HOPS = 5  # attempts at one call
-_ELSEWHERE = ("MOVED", "ASK", "TRYAGAIN")
+_MAX_ATTEMPTS = 5  # at one call, while the cluster redirects it
+_REDIRECTIONS = ("MOVED", "ASK", "TRYAGAIN")
 
 
 def slot_of(account: str) -> int:
-    """The slot of all that is tagged with an account (CRC16 of what is between the braces)."""
+    """The hash slot of all keys of an account (CRC16 of the text between the braces).
+
+    https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
+    """
     return binascii.crc_hqx(account.encode("utf-8", "surrogatepass"), 0) % SLOTS
 
 
 class RedisClient:
-    """Calls, each bounded in time, to one server."""
+    """Calls to one server; each ends within `timeout` seconds."""
 
     clustered = False
 
-    def __init__(self, target: RedisAddress, dialler: ConnectionFactory, timeout: float) -> None:
+    def __init__(
+        self, target: RedisAddress, connections: ConnectionFactory, timeout: float
+    ) -> None:
         self._target = target
-        self._dialler = dialler
+        self._connections = connections
         self._timeout = timeout
-        self._pipe = self._made(None)
+        self._pipeline = self._new_pipeline(None)
         self._by_digest = True  # whether scripts may be called by their digests
 
     async def run(self, tag: str, script: Script, keys: list[str], *arguments: Argument) -> Any:
-        """Run a script on keys that all have the tag. Raises StoreUnavailableError."""
+        """Run a script on keys that all have the hash tag. Raises StoreUnavailableError."""
         return unwrap_reply(await self.try_run(tag, script, keys, *arguments))
 
     async def try_run(self, tag: str, script: Script, keys: list[str], *arguments: Argument) -> Any:
-        """Run a script; the reply may be `Rejected`. Raises StoreUnavailableError."""
+        """Run a script; the reply may be ErrorReply. Raises StoreUnavailableError."""
         command = (len(keys), *keys, *arguments)
         reply: Any = None
         if self._by_digest:
@@ -55,92 +60,100 @@ class RedisClient:
         return await self._call(tag, ("EVAL", script.text, *command))
 
     async def call(self, tag: str, *command: Argument) -> Any:
-        """Run a command on a key that has the tag. Raises StoreUnavailableError."""
+        """Run a command on a key with the hash tag. Raises StoreUnavailableError."""
         return unwrap_reply(await self._call(tag, command))
 
-    async def ask(self, tag: str, *command: Argument) -> Any:
-        """Run a command; the reply may be `Rejected`. Raises StoreUnavailableError."""
+    async def try_call(self, tag: str, *command: Argument) -> Any:
+        """Run a command; the reply may be ErrorReply. Raises StoreUnavailableError."""
         return await self._call(tag, command)
 
     async def aclose(self) -> None:
         """Close all connections; a later call opens again."""
-        await self._pipe.aclose()
+        await self._pipeline.aclose()
 
     async def _call(self, tag: str, command: tuple[Argument, ...]) -> Any:
-        return await self._pipe.call(*command)
+        return await self._pipeline.call(*command)
 
-    def _made(self, address: Address | None) -> Pipeline:
+    def _new_pipeline(self, address: Address | None) -> Pipeline:
         name = self._target.shown if address is None else f"{address[0]}:{address[1]}"
-        return Pipeline(self._dialler.to(address), name=name, timeout=self._timeout)
+        return Pipeline(self._connections.to(address), name=name, timeout=self._timeout)
 
 
 class RedisClusterClient(RedisClient):
-    """Calls, each bounded in time, to the node that has what it is about.
+    """Calls to the node of a cluster that has the slot; each ends within twice `timeout` seconds.
 
-    Who has which slot is asked of any node, and again when a node fails. A call that was redirected
-    was not executed, so it is sent on. While a slot is on its way from one node to another, scripts
-    on several keys can not run; they are tried again until their time is over.
+    The owners of slots are read from any node, and again when a node fails. A redirected call was
+    not carried out, so it is sent to the other node. While a slot moves between nodes, scripts on
+    several keys cannot run; they are tried again until the time is over.
     """
 
     clustered = True
 
-    def __init__(self, target: RedisAddress, dialler: ConnectionFactory, timeout: float) -> None:
-        super().__init__(target, dialler, timeout)
-        self._pipes: dict[Address, Pipeline] = {}
+    def __init__(
+        self, target: RedisAddress, connections: ConnectionFactory, timeout: float
+    ) -> None:
+        super().__init__(target, connections, timeout)
+        self._pipelines: dict[Address, Pipeline] = {}
         self._owners: list[Address | None] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._reading_owners: asyncio.Task[None] | None = None
 
     async def _call(self, tag: str, command: tuple[Argument, ...]) -> Any:
         async with asyncio.timeout(2 * self._timeout) as limit:
             try:
                 return await self._routed(slot_of(tag), command)
             except StoreUnavailableError:
-                self._owners = []  # somebody else may have the slot by now
+                self._owners = []  # another node may have the slot now
                 raise
             except TimeoutError:
                 if limit.expired():
-                    raise StoreUnavailableError("Redis: the cluster is in disorder.") from None
+                    raise StoreUnavailableError(
+                        "Redis: the cluster did not answer in time."
+                    ) from None
                 raise
 
     async def _routed(self, slot: int, command: tuple[Argument, ...]) -> Any:
         if not self._owners:
-            await self._ask()
+            await self._read_owners()
         address = self._owners[slot] if self._owners else None
         asking = False
-        for _ in range(_HOPS):
+        for _ in range(_MAX_ATTEMPTS):
             if address is None:
                 raise StoreUnavailableError(f"Redis: no node of the cluster has the slot {slot}.")
-            pipe = self._pipe_to(address)
+            pipeline = self._pipeline_to(address)
             if asking:
-                pipe.call("ASKING").add_done_callback(_unheeded)
-            reply = await pipe.call(*command)
-            if not isinstance(reply, ErrorReply) or reply.code not in _ELSEWHERE:
+                pipeline.call("ASKING").add_done_callback(_ignore_result)
+            reply = await pipeline.call(*command)
+            if not isinstance(reply, ErrorReply) or reply.code not in _REDIRECTIONS:
                 return reply
             if reply.code == "TRYAGAIN":
-                await asyncio.sleep(self._timeout / _HOPS)
+                await asyncio.sleep(self._timeout / _MAX_ATTEMPTS)
                 continue
             asking = reply.code == "ASK"
-            address = _place(reply.text, address)
+            address = _redirection_address(reply.text, address)
             if not asking and self._owners:
                 self._owners[slot] = address
-        raise StoreUnavailableError("Redis: a slot of the cluster is on its way to another node.")
+        raise StoreUnavailableError("Redis: a slot of the cluster is moving to another node.")
 
-    async def _ask(self) -> None:
-        """Ask who has which slot; calls that want to know at the same time ask once."""
+    async def _read_owners(self) -> None:
+        """Read the owners of the slots; concurrent calls share one reading."""
         loop = asyncio.get_running_loop()
-        if self._asking is None or self._asking.done() or self._asking.get_loop() is not loop:
-            self._asking = loop.create_task(self._find())
-        asking = self._asking
-        await asyncio.wait((asking,))
-        if not asking.cancelled():
-            asking.result()
+        if (
+            self._reading_owners is None
+            or self._reading_owners.done()
+            or self._reading_owners.get_loop() is not loop
+        ):
+            self._reading_owners = loop.create_task(self._query_owners())
+        reading = self._reading_owners
+        await asyncio.wait((reading,))
+        if not reading.cancelled():
+            reading.result()
 
-    async def _find(self) -> None:
+    async def _query_owners(self) -> None:
         error: StoreUnavailableError | None = None
-        connected = [address for address, pipe in self._pipes.items() if pipe.connected]
-        for address in dict.fromkeys((*connected, *self._target.seeds, *self._pipes)):
+        connected = [address for address, pipeline in self._pipelines.items() if pipeline.connected]
+        for address in dict.fromkeys((*connected, *self._target.seeds, *self._pipelines)):
             try:
-                reply = unwrap_reply(await self._pipe_to(address).call("CLUSTER", "SLOTS"))
+                reply = unwrap_reply(await self._pipeline_to(address).call("CLUSTER", "SLOTS"))
             except StoreUnavailableError as failure:
                 error = failure
                 continue
@@ -150,40 +163,40 @@ class RedisClusterClient(RedisClient):
                 owners[first : last + 1] = [(name, port)] * (last + 1 - first)
             self._owners = owners
             return
-        raise error or StoreUnavailableError("Redis: no node of the cluster is known.")
+        raise error or StoreUnavailableError("Redis: no node of the cluster can be reached.")
 
-    def _pipe_to(self, address: Address) -> Pipeline:
-        pipe = self._pipes.get(address)
-        if pipe is None:
-            pipe = self._pipes[address] = self._made(address)
-        return pipe
+    def _pipeline_to(self, address: Address) -> Pipeline:
+        pipeline = self._pipelines.get(address)
+        if pipeline is None:
+            pipeline = self._pipelines[address] = self._new_pipeline(address)
+        return pipeline
 
     async def aclose(self) -> None:
         """Close all connections; a later call opens again."""
-        if self._asking is not None:
-            self._asking.cancel()
-        for pipe in self._pipes.values():
-            await pipe.aclose()
+        if self._reading_owners is not None:
+            self._reading_owners.cancel()
+        for pipeline in self._pipelines.values():
+            await pipeline.aclose()
 
 
-def _unheeded(reply: asyncio.Future[Any]) -> None:
+def _ignore_result(reply: asyncio.Future[Any]) -> None:
     if not reply.cancelled():
-        reply.exception()  # the call that follows fails of the same
+        reply.exception()  # the next call fails for the same reason
 
 
-def _place(text: str, known: Address) -> Address:
-    """Where a redirection points: `slot host:port`; without a host it is the same one."""
+def _redirection_address(text: str, known: Address) -> Address:
+    """The address in a redirection, `slot host:port`; without a host it is the same host."""
     host, _, port = text.split()[-1].rpartition(":")
     return host or known[0], int(port)
 
 
 def refuses(reply: ErrorReply, command: str) -> bool:
-    """Whether a server does not know a command, or does not allow it: so it was not executed."""
+    """Whether the server does not know or not allow a command, so that it was not carried out."""
     return reply.code in ("ERR", "NOPERM") and command.lower() in reply.text.lower()
 
 
 def unwrap_reply(reply: Any) -> Any:
-    """A reply that is not a refusal. Raises StoreUnavailableError."""
+    """Return a reply. Raises StoreUnavailableError for an ErrorReply."""
     if isinstance(reply, ErrorReply):
         raise StoreUnavailableError(f"Redis: {reply.code} {reply.text}")
     return reply

@@ -1,12 +1,12 @@
-"""Connections by redis-py: TCP, TLS, Unix sockets, users and passwords, and who is the master.
+"""Connections to Redis by redis-py: TCP, TLS, Unix sockets, authentication, Sentinel.
 
-A server's address is a URL:
+The address of a server is a URL:
 
 - `redis://user:password@host:6379/0`, `rediss://` for TLS, `unix:///path`;
 - `redis+sentinel://user:password@host:26379,host:26379/mymaster/0`;
 - `redis+cluster://user:password@host:7000,host:7001`.
 
-`rediss+sentinel` and `rediss+cluster` use TLS. What follows `?` are arguments of redis-py's
+`rediss+sentinel` and `rediss+cluster` use TLS. Query parameters are arguments of redis-py's
 connections, such as `ssl_ca_certs=/path`; `sentinel_username` and `sentinel_password` are for the
 Sentinels themselves.
 """
@@ -44,16 +44,16 @@ from redis.exceptions import (
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.base import StoreUnavailableError
-from asgi_aiproxy.stores.redis.pipeline import Connection, Dial, ErrorReply, encode_command
+from asgi_aiproxy.stores.redis.pipeline import Connect, Connection, ErrorReply, encode_command
 
 logger = logging.getLogger("asgi_aiproxy")
 
 Address = tuple[str, int]
 
-# What any server answers, if it lives: with nothing, or with a refusal.
+# Every server that works answers this, with a null reply or an error.
 _ALIVE = encode_command(("GET", "aiproxy:alive"))
-# Codes of commands that a server will not take later, either.
-_NEVER = ("ERR", "NOPERM")
+# Error codes of commands that the server does not support or allow.
+_UNSUPPORTED = ("ERR", "NOPERM")
 # The codes that redis-py, before version 8, cuts off and says by the class of the error.
 _CODES: dict[type[Exception], str] = {
     AskError: "ASK",
@@ -70,36 +70,36 @@ _CODES: dict[type[Exception], str] = {
 
 
 class RedisAddress(msgspec.Struct, frozen=True):
-    """What a URL says: which servers to ask, how to connect to one, and what they are."""
+    """A parsed URL: the kind of set-up, and the servers to connect to."""
 
     kind: Literal["server", "sentinel", "cluster"]
     shown: str  # without the password
     url: str  # of one server, without an address unless it is the only one
     seeds: tuple[Address, ...] = ()
     master: str = ""
-    watchers: tuple[tuple[str, str], ...] = ()  # what the Sentinels want to know of us
+    sentinel_options: tuple[tuple[str, str], ...] = ()  # options for connections to the Sentinels
 
 
 _ADDRESS = (
-    "The address of a Redis server begins with redis://, rediss://, unix://, redis+sentinel:// or "
+    "The URL of a Redis server must begin with redis://, rediss://, unix://, redis+sentinel:// or "
     "redis+cluster://"
 )
 
 
 def parse_url(url: str) -> RedisAddress:
-    """Understand a URL. Raises ConfigurationError, which quotes nothing that may be a password."""
+    """Parse a URL. Raises ConfigurationError, which never quotes a password."""
     try:
         split = urlsplit(url)
         hosts = split.netloc.rpartition("@")[2]
     except ValueError:  # a bracket that is not closed
-        raise ConfigurationError(f"{_ADDRESS}; this one cannot be read.") from None
+        raise ConfigurationError(f"{_ADDRESS}; this one cannot be parsed.") from None
     scheme, _, kind = split.scheme.partition("+")
     known = kind in ("", "sentinel", "cluster") and scheme in ("redis", "rediss", "unix")
     if not known or not url[len(split.scheme) :].startswith("://"):
         raise ConfigurationError(f"{_ADDRESS}; this one does not.")
     if "@" in f"{split.path}?{split.query}#{split.fragment}":
         raise ConfigurationError(
-            "A user or a password in the address of a Redis server must be percent-encoded: "
+            "A user or a password in the URL of a Redis server must be percent-encoded: "
             "'/' is %2F, '?' is %3F, '#' is %23, '@' is %40."
         )
     users, at, _ = split.netloc.rpartition("@")
@@ -143,18 +143,19 @@ def _address(text: str, default: int) -> Address:
 
 
 def _without_introduction() -> dict[str, Any]:
-    """Arguments by which redis-py sends nothing about itself, for not all servers take that."""
+    """Arguments with which redis-py does not send CLIENT SETINFO, which some servers refuse."""
     known = inspect.signature(AbstractConnection.__init__).parameters
     names = ("driver_info",) if "driver_info" in known else ("lib_name", "lib_version")
     return dict.fromkeys(names)
 
 
 class ConnectionFactory:
-    """Makes connections to the servers of one target.
+    """Opens connections to the servers of one address.
 
-    `optional` commands are sent on each first. A server may refuse them, or close the connection
-    for them, as proxies do: then they are left out from then on, and all else works. So nothing but
-    AUTH and SELECT, where the URL asks for them, is needed to connect. (RESP3 would need HELLO.)
+    `optional` commands are sent first on each connection. A server may refuse them, or close the
+    connection because of them, as proxies do: then they are omitted from then on. So connecting
+    needs no commands but AUTH and SELECT, if the URL has credentials or a database. (RESP3 would
+    need HELLO.) `timeout` is in seconds. Raises ConfigurationError for an invalid URL argument.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class ConnectionFactory:
         try:
             pool: Any = ConnectionPool.from_url(
                 target.url,
-                socket_timeout=None,  # a pipe limits the time
+                socket_timeout=None,  # Pipeline limits the time
                 socket_connect_timeout=timeout,
                 retry_on_timeout=False,
                 health_check_interval=0,
@@ -175,54 +176,54 @@ class ConnectionFactory:
             )
             self._class: type[AbstractConnection] = pool.connection_class
             self._arguments: dict[str, Any] = dict(pool.connection_kwargs)
-            pool.make_connection()  # tells now what is wrong with the arguments
+            pool.make_connection()  # raises now if an argument is invalid
         except (TypeError, ValueError, OSError, RedisError) as error:
             raise ConfigurationError(f"{target.shown!r}: {error}") from error
 
-    def to(self, address: Address | None = None) -> Dial:
-        """How to connect to an address, or to the target's own server."""
+    def to(self, address: Address | None = None) -> Connect:
+        """A function that connects to `address`, or to the server of the URL."""
 
-        async def dial() -> Connection:
+        async def connect() -> Connection:
             return await self._open(address)
 
-        return dial
+        return connect
 
     async def _open(self, address: Address | None) -> Connection:
         if self._optional:
             try:
-                return await self._answering(address, self._timeout / 2)
+                return await self._open_and_check(address, self._timeout / 2)
             except (StoreUnavailableError, TimeoutError):
-                pass  # for what is optional, perhaps
+                pass  # possibly because of the optional commands
         optional, self._optional = self._optional, []
         try:
-            wire = await self._answering(address, None)
+            opened = await self._open_and_check(address, None)
         except BaseException:
             self._optional = optional
             raise
         if optional:
             logger.info(
-                "%s takes no CLIENT SETNAME or SCRIPT LOAD: it is used without", self._target.shown
+                "%s refuses CLIENT SETNAME or SCRIPT LOAD: they are not used", self._target.shown
             )
-        return wire
+        return opened
 
-    async def _answering(self, address: Address | None, seconds: float | None) -> Connection:
-        """A connection to a server that answers, having been sent what is optional."""
+    async def _open_and_check(self, address: Address | None, seconds: float | None) -> Connection:
+        """A connection to a server that has answered, after the optional commands."""
         async with asyncio.timeout(seconds):
-            wire = await self._connected(address)
+            opened = await self._open_connection(address)
             try:
-                await wire.send(b"".join((*self._optional, _ALIVE)))
-                replies = [await wire.read() for _ in (*self._optional, _ALIVE)]
+                await opened.send(b"".join((*self._optional, _ALIVE)))
+                replies = [await opened.read() for _ in (*self._optional, _ALIVE)]
             except BaseException:
-                await wire.aclose()
+                await opened.aclose()
                 raise
         self._optional = [
             command
             for command, reply in zip(self._optional, replies, strict=False)
-            if not (isinstance(reply, ErrorReply) and reply.code in _NEVER)
+            if not (isinstance(reply, ErrorReply) and reply.code in _UNSUPPORTED)
         ]
-        return wire
+        return opened
 
-    async def _connected(self, address: Address | None) -> RedisConnection:
+    async def _open_connection(self, address: Address | None) -> RedisConnection:
         arguments = self._arguments
         try:
             if self._target.kind == "sentinel":
@@ -230,24 +231,26 @@ class ConnectionFactory:
             if address is not None:
                 arguments = arguments | {"host": address[0], "port": address[1]}
             connection: Any = self._class(**arguments)
-            wire = RedisConnection(connection)
+            opened = RedisConnection(connection)
             try:
                 await connection.connect()
             except BaseException:
-                await wire.aclose()
+                await opened.aclose()
                 raise
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(f"Redis: {error}") from error
-        return wire
+        return opened
 
     async def _master(self) -> Address:
         make: Any = Sentinel
-        share = self._timeout / (len(self._target.seeds) + 1)  # they are asked one after the other
+        share = self._timeout / (
+            len(self._target.seeds) + 1
+        )  # the Sentinels are tried one after the other
         options = {
             "socket_timeout": share,
             "socket_connect_timeout": share,
             "retry": Retry(NoBackoff(), 0),
-            **dict(self._target.watchers),
+            **dict(self._target.sentinel_options),
         }
         if issubclass(self._class, SSLConnection):
             options["ssl"] = True
@@ -277,7 +280,7 @@ class RedisConnection:
             raise StoreUnavailableError(f"Redis: {error}") from error
 
     async def read(self) -> Any:
-        """The next reply, or `Rejected`. Raises StoreUnavailableError when the connection ends."""
+        """The next reply, possibly ErrorReply. Raises StoreUnavailableError at the end."""
         try:
             return await self._connection.read_response(disable_decoding=True)
         except BusyLoadingError as error:

@@ -1,11 +1,22 @@
-"""One connection that calls share: they are sent together, and answered in their order.
+"""One connection to a Redis server, shared by all calls of the process.
 
-What is called in one turn of the event loop leaves in one write. Nobody waits for a connection, so
-there is none to run out of, and whoever is cancelled leaves the others alone.
+Theory of operation. `call` appends a command to a list and returns a future. A writer task sends
+all commands of one event loop turn in one write (RESP pipelining); the reading task resolves the
+futures in the order in which commands were sent, which is the order of replies. No call waits for a
+free connection, so there is no pool that could be exhausted, and a cancelled call does not disturb
+others: its reply is read and dropped.
 
-A call is never sent twice. It ends within the time limit: when the oldest call is overdue the
-connection is given up, and every call on it fails. From then on calls fail at once, while a task of
-the pipe's own tries to connect until the server answers.
+A command is never sent twice, because a write may have been carried out although its reply was
+lost. Whether a repetition is safe is for the caller to know (see `stores.base`).
+
+Time-outs. Every call has a deadline. One timer watches the oldest call: when it is overdue, the
+connection is given up and all calls on it fail with StoreUnavailableError. A short grace period
+lets a reply be read that arrived while the event loop was busy. From then on calls fail at once,
+while a background task connects again; it stops when there were no calls for some seconds, and the
+next call starts over.
+
+Event loops. State belongs to one loop. A call from another loop, or from another process after a
+fork, begins with a new connection, and leaves the old one alone: its owner may still use it.
 """
 
 from __future__ import annotations
@@ -23,9 +34,9 @@ from asgi_aiproxy.stores.base import StoreUnavailableError
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 
-_GRACE = 0.1  # what came, or was not even sent, while the event loop was busy gets this much more
-_MOST = 20_000  # calls that may wait at the same time
-_PATIENCE = 10.0  # seconds without a call after which nobody tries to connect any more
+_GRACE = 0.1  # seconds more for what a busy event loop has not read, or not even sent, yet
+_MAX_WAITING = 20_000  # calls
+_RECONNECT_IDLE = 10.0  # seconds without a call after which reconnecting stops
 
 
 class Connection(Protocol):
@@ -36,7 +47,7 @@ class Connection(Protocol):
         ...
 
     async def read(self) -> Any:
-        """The next reply, or `Rejected`. Raises StoreUnavailableError when the connection ends."""
+        """The next reply, possibly ErrorReply. Raises StoreUnavailableError at the end."""
         ...
 
     async def aclose(self) -> None:
@@ -44,11 +55,11 @@ class Connection(Protocol):
         ...
 
 
-Dial = Callable[[], Awaitable[Connection]]
+Connect = Callable[[], Awaitable[Connection]]
 
 
 class ErrorReply(msgspec.Struct, frozen=True):
-    """A reply that says no: the server's code, such as NOSCRIPT, and its words."""
+    """An error reply: the server's code, such as NOSCRIPT, and its message."""
 
     code: str
     text: str
@@ -61,60 +72,66 @@ class _Call(msgspec.Struct, eq=False):
 
 
 class Pipeline:
-    """Calls to one server. `timeout` is for each, connecting included, in seconds."""
+    """Calls to one server; see above.
 
-    def __init__(self, dial: Dial, *, name: str, timeout: float, pause: float = 0.25) -> None:
-        self._dial = dial
+    `timeout` is for each call, connecting included, and `pause` between attempts to connect again,
+    both in seconds.
+    """
+
+    def __init__(self, connect: Connect, *, name: str, timeout: float, pause: float = 0.25) -> None:
+        self._open = connect
         self._name = name
         self._timeout = timeout
         self._pause = pause
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._forgotten: list[object] = []
+        self._abandoned: list[object] = []
         self._begin()
 
     def _begin(self) -> None:
         self._unsent: list[_Call] = []
         self._sent: deque[_Call] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._wire: Connection | None = None
+        self._connection: Connection | None = None
         self._more = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._late: _Call | None = None
-        self._down = ""  # why calls fail at once
-        self._last = 0.0
+        self._overdue: _Call | None = None
+        self._down = ""  # the reason while calls fail at once
+        self._last_call = 0.0
 
     @property
     def connected(self) -> bool:
-        """Whether calls leave at once."""
-        return self._wire is not None
+        """Whether there is a connection."""
+        return self._connection is not None
 
     def call(self, *command: Argument) -> asyncio.Future[Any]:
-        """Send a command; the reply may be `Rejected`. Raises StoreUnavailableError."""
+        """Send a command; the future's result may be ErrorReply. Raises StoreUnavailableError."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            # Another loop, or another process after a fork: nothing of before can be used, nor
-            # may it be closed, for the one who made it may still use it.
+            # Another loop, or another process after a fork. A reference to the task keeps it from
+            # being garbage collected.
             if self._task is not None and not self._task.done():
-                self._forgotten.append((self._task, self._wire))
+                self._abandoned.append((self._task, self._connection))
             self._loop = loop
             self._begin()
-        now = self._last = loop.time()
+        now = self._last_call = loop.time()
         if self._down:
             raise StoreUnavailableError(self._down)
-        if len(self._sent) + len(self._unsent) >= _MOST:
-            raise StoreUnavailableError(f"{self._name}: too many calls wait.")
+        if len(self._sent) + len(self._unsent) >= _MAX_WAITING:
+            raise StoreUnavailableError(
+                f"{self._name}: more than {_MAX_WAITING} calls are waiting."
+            )
         call = _Call(command, loop.create_future(), now + self._timeout)
         self._unsent.append(call)
         if self._timer is None:
             self._timer = loop.call_at(call.deadline, self._check)
-        if self._wire is not None:
+        if self._connection is not None:
             self._more.set()
         elif self._task is None:
             self._task = start(self._connect(), what=f"connecting to {self._name}")
         return call.reply
 
     async def aclose(self) -> None:
-        """Fail what waits, and close. A later call opens again."""
+        """Fail waiting calls, and close. A later call connects again."""
         if self._loop is not asyncio.get_running_loop():
             return
         task = self._task
@@ -125,49 +142,51 @@ class Pipeline:
 
     async def _connect(self) -> None:
         try:
-            wire = await self._dial()
+            connection = await self._open()
         except Exception as error:
             self._fail(_reason(error))
         else:
-            await self._serve(wire)
+            await self._serve(connection)
 
-    async def _serve(self, wire: Connection) -> None:
-        self._wire = wire
+    async def _serve(self, connection: Connection) -> None:
+        self._connection = connection
         self._more.set()
         sent = self._sent  # on this connection
-        writer = asyncio.ensure_future(self._write(wire, sent))
+        writer = asyncio.ensure_future(self._write(connection, sent))
         try:
             while True:
-                reply = await wire.read()
+                reply = await connection.read()
                 if not sent:
-                    raise StoreUnavailableError(f"{self._name}: a reply that nobody asked for.")
+                    raise StoreUnavailableError(f"{self._name}: a reply without a command.")
                 call = sent.popleft()
                 if not call.reply.done():
                     call.reply.set_result(reply)
                 if isinstance(reply, ErrorReply) and reply.code == "READONLY":
                     raise StoreUnavailableError(f"{self._name}: the server has become a replica.")
-        except Exception as error:  # of a library, too: whatever it is, the connection is no good
-            if self._wire is wire:
+        except Exception as error:  # also of redis-py: the connection cannot be used any more
+            if self._connection is connection:
                 self._fail(_reason(error))
         finally:
             writer.cancel()
-            if self._wire is wire:
-                self._wire = self._task = None
-            await wire.aclose()
+            if self._connection is connection:
+                self._connection = self._task = None
+            await connection.aclose()
 
-    async def _write(self, wire: Connection, sent: deque[_Call]) -> None:
+    async def _write(self, connection: Connection, sent: deque[_Call]) -> None:
         while True:
             await self._more.wait()
-            if self._wire is not wire:
+            if self._connection is not connection:
                 return
             self._more.clear()
             calls, self._unsent = self._unsent, []
             if calls:
                 sent.extend(calls)
                 try:
-                    await wire.send(b"".join([encode_command(call.command) for call in calls]))
+                    await connection.send(
+                        b"".join([encode_command(call.command) for call in calls])
+                    )
                 except Exception as error:
-                    if self._wire is wire:
+                    if self._connection is connection:
                         self._fail(_reason(error))
                     return
 
@@ -180,21 +199,21 @@ class Pipeline:
         oldest = waiting[0]
         if oldest.deadline > self._loop.time():
             self._timer = self._loop.call_at(oldest.deadline, self._check)
-        elif oldest is not self._late:
-            self._late = oldest
+        elif oldest is not self._overdue:
+            self._overdue = oldest
             self._timer = self._loop.call_later(_GRACE, self._check)
         else:
-            self._fail(f"{self._name}: no answer within {self._timeout:g} s.")
+            self._fail(f"{self._name}: no response within {self._timeout:g} s.")
 
     def _fail(self, why: str) -> None:
-        """The connection is no good: tell who waits, and try again until it is."""
-        asked = self._end(why)
-        if asked and self._loop is not None:
+        """Give up the connection, fail the waiting calls, and connect again if there were any."""
+        had_calls = self._end(why)
+        if had_calls and self._loop is not None:
             self._down = why
             self._task = start(self._recover(), what=f"connecting to {self._name} again")
 
     def _end(self, why: str) -> bool:
-        """Give up the connection; whether anybody waited for it."""
+        """Give up the connection; returns whether calls were waiting."""
         calls = [*self._sent, *self._unsent]
         self._sent = deque()
         self._unsent = []
@@ -204,7 +223,7 @@ class Pipeline:
         for call in calls:
             if not call.reply.done():
                 call.reply.set_exception(StoreUnavailableError(why))
-        self._wire = None
+        self._connection = None
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -212,18 +231,18 @@ class Pipeline:
 
     async def _recover(self) -> None:
         loop = asyncio.get_running_loop()
-        while loop.time() - self._last < _PATIENCE:
+        while loop.time() - self._last_call < _RECONNECT_IDLE:
             try:
                 async with asyncio.timeout(self._timeout):
-                    wire = await self._dial()
+                    connection = await self._open()
             except Exception as error:
                 self._down = str(error) or self._down
                 await asyncio.sleep(self._pause)
             else:
                 self._down = ""
-                await self._serve(wire)
+                await self._serve(connection)
                 return
-        self._down = ""  # the next call finds out by itself
+        self._down = ""  # the next call connects
         self._task = None
 
 
@@ -234,7 +253,7 @@ def _reason(error: Exception) -> str:
 
 
 def encode_command(command: Command) -> bytes:
-    """A command as the server reads it (RESP: an array of bulk strings)."""
+    """Encode a command (RESP: an array of bulk strings)."""
     parts = [f"*{len(command)}\r\n"]
     for argument in command:
         if type(argument) is bytes:

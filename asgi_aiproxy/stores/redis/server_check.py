@@ -1,8 +1,8 @@
-"""What a server lets us do, and what its settings mean for budgets: looked at once, at the start.
+"""Check a Redis server at the start: the commands it allows, and settings that endanger budgets.
 
-Needed are EVAL, and reads and writes of keys: without them nothing works, and that is said before
-the first call. All else is optional (CLIENT SETNAME, SCRIPT LOAD, EVALSHA, PING, CONFIG GET, INFO):
-proxies such as Twemproxy, Codis and Envoy, and managed services, refuse some of these.
+EVAL and commands that read and write keys are required: without them a ConfigurationError is raised
+at the start. CLIENT SETNAME, SCRIPT LOAD, EVALSHA, PING, CONFIG GET and INFO are optional: proxies
+such as Twemproxy, Codis and Envoy, and managed services, refuse some of them.
 
 https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
 https://redis.io/docs/latest/develop/reference/eviction/
@@ -23,50 +23,51 @@ _PROBE = Script("probe", "redis.call('TIME') return redis.call('EXISTS', KEYS[1]
 _READ_MORE = "See 'What Redis must keep' in docs/workers.md."
 
 
-async def survey(link: RedisClient, shown: str, tag: str, key: str) -> list[str]:
-    """Warnings about the server `shown`; `key` is one that has `tag`.
+async def survey(client: RedisClient, shown: str, tag: str, key: str) -> list[str]:
+    """Warnings about the server `shown`; `key` is any key with the hash tag `tag`.
 
-    Raises ConfigurationError if it refuses what is needed, StoreUnavailableError if it is away.
+    Raises ConfigurationError if it refuses a required command, StoreUnavailableError if it does not
+    answer.
     """
-    reply = await link.try_run(tag, _PROBE, [key])
+    reply = await client.try_run(tag, _PROBE, [key])
     if isinstance(reply, ErrorReply) and refuses(reply, "EVAL"):
         raise ConfigurationError(
-            f"{shown} refuses EVAL ({reply.code} {reply.text}). Limits and budgets are counted by "
-            f"scripts: allow the commands EVAL and EVALSHA, or connect to a server that has them."
+            f"{shown} refuses EVAL ({reply.code} {reply.text}). Limits and budgets need "
+            f"scripts: allow the commands EVAL and EVALSHA, or use a server that supports them."
         )
-    found = await _settings(link, tag)
+    found = await _settings(client, tag)
     return [f"{shown}: {warning} {_READ_MORE}" for warning in warnings(found)]
 
 
 def warnings(settings: Mapping[str, str]) -> list[str]:
-    """What to say of a server's settings (those of CONFIG GET, as far as they are known)."""
+    """Warnings for settings of a server (names of CONFIG GET; unknown ones are missing)."""
     found = []
     if settings.get("appendonly") == "no" and settings.get("save") == "":
         found.append(
-            "this server keeps nothing on disk: after a restart all budgets begin anew, and tokens "
-            "and keys of the store are gone. Set appendonly yes."
+            "this server keeps nothing on disk: after a restart all budgets begin at zero, and "
+            "tokens and keys of the store are lost. Set appendonly yes."
         )
     policy = settings.get("maxmemory-policy", "noeviction")
     if policy != "noeviction" and settings.get("maxmemory", "0") != "0":
         found.append(
             f"this server evicts keys when its memory is full (maxmemory-policy {policy}): spent "
-            f"budgets, tokens and limits may vanish. Set maxmemory-policy noeviction."
+            f"budgets, tokens and limits may be lost. Set maxmemory-policy noeviction."
         )
     return found
 
 
-async def _settings(link: RedisClient, tag: str) -> dict[str, str]:
-    """The settings that matter, as far as the server tells them."""
-    asked = (
+async def _settings(client: RedisClient, tag: str) -> dict[str, str]:
+    """The relevant settings, as far as the server reports them."""
+    commands = (
         ("INFO", "memory"),
         ("INFO", "persistence"),
         ("CONFIG", "GET", "maxmemory*"),
         ("CONFIG", "GET", "appendonly"),
         ("CONFIG", "GET", "save"),
     )
-    replies = await asyncio.gather(*(link.ask(tag, *command) for command in asked))
+    replies = await asyncio.gather(*(client.try_call(tag, *command) for command in commands))
     found: dict[str, str] = {}
-    for command, reply in zip(asked, replies, strict=True):
+    for command, reply in zip(commands, replies, strict=True):
         if not isinstance(reply, ErrorReply):
             found |= _info(reply) if command[0] == "INFO" else _config(reply)
     return found
@@ -76,17 +77,17 @@ def _info(reply: Any) -> dict[str, str]:
     if not isinstance(reply, bytes):
         return {}
     lines = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines())
-    told = {name: value for name, colon, value in lines if colon}
+    info = {name: value for name, colon, value in lines if colon}
     found = {
-        "maxmemory": told.get("maxmemory"),
-        "maxmemory-policy": told.get("maxmemory_policy"),
-        "appendonly": {"0": "no", "1": "yes"}.get(told.get("aof_enabled", "")),
+        "maxmemory": info.get("maxmemory"),
+        "maxmemory-policy": info.get("maxmemory_policy"),
+        "appendonly": {"0": "no", "1": "yes"}.get(info.get("aof_enabled", "")),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _config(reply: Any) -> dict[str, str]:
-    """A reply of names and values: a list in RESP2, a map in RESP3."""
+    """Names and values of a CONFIG GET reply: a list in RESP2, a map in RESP3."""
     if isinstance(reply, dict):
         pairs = list(reply.items())
     elif isinstance(reply, list):

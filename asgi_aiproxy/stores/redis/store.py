@@ -1,4 +1,4 @@
-"""The store that many processes share."""
+"""RedisStore: the store that many processes share."""
 
 from __future__ import annotations
 
@@ -36,15 +36,14 @@ logger = logging.getLogger("asgi_aiproxy")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PLENTY = 500  # rows or records, from which on they take the way for large calls
-
+_LARGE_CALL = 500  # rows or records from which on a call uses the connection for large calls
 
 _MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def _parses(method: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Have a method raise StoreUnavailableError for a reply that is not what the command returns,
-    as from a faulty proxy: whoever calls knows how to go on without the store."""
+    """Make a method raise StoreUnavailableError for a reply of the wrong type, as from a faulty
+    proxy: callers handle that error."""
 
     @functools.wraps(method)
     async def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -60,10 +59,10 @@ def _parses(method: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any
 class RedisStore:
     """A store in Redis or Valkey (6.2 or newer): one server, Sentinel, or a cluster, by its URL.
 
-    Every call is one round trip, shared by what is called in the same turn of the event loop, and
-    ends within `timeout` seconds (on a cluster within twice as many, while it finds the nodes).
-    Calls that move whole tables have a connection of their own and `patience`. All keys begin with
-    `prefix`. One store serves one event loop at a time.
+    Every call is one round trip, shared with other calls of the same event loop turn, and ends
+    within `timeout` seconds (on a cluster within twice that). Calls that transfer whole tables use
+    a connection of their own and `patience` seconds. All keys begin with `prefix`. A store can be
+    used by one event loop at a time. Raises ConfigurationError if the URL is invalid.
     """
 
     def __init__(
@@ -80,12 +79,12 @@ class RedisStore:
         load = [encode_command(("CLIENT", "SETNAME", "asgi_aiproxy"))]
         load += [encode_command(("SCRIPT", "LOAD", script.text)) for script in scripts.ALL]
         kind = RedisClusterClient if target.kind == "cluster" else RedisClient
-        self._link = kind(
+        self._client = kind(
             target, ConnectionFactory(target, timeout=timeout, optional=load), timeout
         )
-        self._slow = kind(target, ConnectionFactory(target, timeout=timeout), patience)
-        admissions = ClusterAdmissions if self._link.clustered else Admissions
-        self._admissions = admissions(self._link, names)
+        self._large_client = kind(target, ConnectionFactory(target, timeout=timeout), patience)
+        admissions = ClusterAdmissions if self._client.clustered else Admissions
+        self._admissions = admissions(self._client, names)
         self._watch = ChangePoller(self.version)
 
     def __repr__(self) -> str:
@@ -97,7 +96,7 @@ class RedisStore:
     async def get(self, table: str, key: str) -> bytes | None:
         """One row's value, or None."""
         names = self._names
-        return _value(await self._link.call(names.tag(table), "HGET", names.key(table, "t"), key))
+        return _value(await self._client.call(names.tag(table), "HGET", names.key(table, "t"), key))
 
     @_parses
     async def rows(self, table: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
@@ -108,8 +107,8 @@ class RedisStore:
             return _pairs(await (await self._large(tag)).call(tag, "HGETALL", name))
         if not keys:
             return {}
-        link = self._link if len(keys) < _PLENTY else await self._large(tag)
-        values = await link.call(tag, "HMGET", name, *keys)
+        client = self._client if len(keys) < _LARGE_CALL else await self._large(tag)
+        values = await client.call(tag, "HMGET", name, *keys)
         pairs = zip(keys, map(_value, values), strict=True)
         return {key: value for key, value in pairs if value is not None}
 
@@ -118,8 +117,8 @@ class RedisStore:
         """At most `limit` rows whose keys come after `after`, in the order of the keys' UTF-8."""
         names = self._names
         keys, tag = [names.key(table, "t"), names.key(table, "i")], names.tag(table)
-        link = self._link if limit < _PLENTY else await self._large(tag)
-        return _pairs(await link.run(tag, PAGE, keys, after, limit))
+        client = self._client if limit < _LARGE_CALL else await self._large(tag)
+        return _pairs(await client.run(tag, PAGE, keys, after, limit))
 
     async def put(
         self, table: str, key: str, value: bytes, *, expected: Expected = ANYTHING
@@ -142,8 +141,8 @@ class RedisStore:
         for key, value in (*expected.items(), *rows.items()):
             arguments += (key, 0 if value is None else 1, value or b"")
         tag = self._names.tag(table)
-        link = self._link if len(rows) < _PLENTY else await self._large(tag)
-        wrong = await link.run(tag, PUT, self._table(table), *arguments)
+        client = self._client if len(rows) < _LARGE_CALL else await self._large(tag)
+        wrong = await client.run(tag, PUT, self._table(table), *arguments)
         self._watch.poll_now()
         return [key.decode("utf-8", "surrogatepass") for key in wrong]
 
@@ -151,7 +150,7 @@ class RedisStore:
     async def drop(self, table: str, key: str) -> bool:
         """Remove a row; returns whether there was one."""
         names = self._names
-        done = await self._link.run(names.tag(table), DROP, self._table(table), key)
+        done = await self._client.run(names.tag(table), DROP, self._table(table), key)
         self._watch.poll_now()
         return bool(done)
 
@@ -159,16 +158,16 @@ class RedisStore:
     async def version(self, name: str) -> int:
         """A number that grows with every change of a table, or of the holds of an account."""
         names = self._names
-        return int(await self._link.call(names.tag(name), "GET", names.key(name, "v")) or 0)
+        return int(await self._client.call(names.tag(name), "GET", names.key(name, "v")) or 0)
 
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` in the running loop within a second of a change; returns how to stop."""
         return self._watch.add(name, changed)
 
     async def _large(self, tag: str) -> RedisClient:
-        """The way for large calls, once it is known that the server answers at all."""
-        await self._link.ask(tag, "PING")  # a refusal is an answer, too
-        return self._slow
+        """The client for large calls, after a check that the server answers at all."""
+        await self._client.try_call(tag, "PING")  # an error reply is a response, too
+        return self._large_client
 
     def _table(self, table: str) -> list[str]:
         return [self._names.key(table, kind) for kind in ("t", "i", "v")]
@@ -218,7 +217,7 @@ class RedisStore:
         names = self._names
         keys = [names.key(account, "h"), names.key(account, "v")]
         tag = names.tag(account)
-        done = await self._link.run(tag, HOLD, keys, name, milliseconds(seconds), value)
+        done = await self._client.run(tag, HOLD, keys, name, milliseconds(seconds), value)
         self._watch.poll_now()
         return bool(done)
 
@@ -227,7 +226,7 @@ class RedisStore:
         """End a hold; returns whether there was one."""
         names = self._names
         keys = [names.key(account, "h"), names.key(account, "v")]
-        done = await self._link.run(names.tag(account), LIFT, keys, name)
+        done = await self._client.run(names.tag(account), LIFT, keys, name)
         self._watch.poll_now()
         return bool(done)
 
@@ -236,7 +235,7 @@ class RedisStore:
         """All holds of an account, by name."""
         names = self._names
         tag = names.tag(account)
-        flat = await self._link.run(tag, HOLDS, [names.key(account, "h")])
+        flat = await self._client.run(tag, HOLDS, [names.key(account, "h")])
         return {
             _text(name): Hold(left / 1000, value)
             for name, left, value in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
@@ -261,7 +260,7 @@ class RedisStore:
         arguments: list[Argument] = [0 if ttl is None else milliseconds(ttl)]
         for name, amount in amounts.items():
             arguments += (name, amount)
-        sums = await self._link.run(names.tag(account), ADD, keys, *arguments)
+        sums = await self._client.run(names.tag(account), ADD, keys, *arguments)
         return dict(zip(amounts, sums, strict=True))
 
     @_parses
@@ -273,7 +272,7 @@ class RedisStore:
             return {name: int(amount) for name, amount in found.items()}
         if not names:
             return {}
-        values = await self._link.call(tag, "HMGET", key, *names)
+        values = await self._client.call(tag, "HMGET", key, *names)
         return {
             name: int(value) for name, value in zip(names, values, strict=True) if value is not None
         }
@@ -289,7 +288,7 @@ class RedisStore:
         keys = [names.key(log, "l")]
         if once:
             keys.append(names.once(log, "append", once))
-        await self._link.run(names.tag(log), APPEND, keys, maxlen or 0, record)
+        await self._client.run(names.tag(log), APPEND, keys, maxlen or 0, record)
 
     @_parses
     async def read(
@@ -299,22 +298,22 @@ class RedisStore:
         key, tag = self._names.key(log, "l"), self._names.tag(log)
         start = f"({after}" if after else ("+" if newest else "-")
         command = ("XREVRANGE", key, start, "-") if newest else ("XRANGE", key, start, "+")
-        link = self._link if limit < _PLENTY else await self._large(tag)
-        found = await link.call(tag, *command, "COUNT", limit)
+        client = self._client if limit < _LARGE_CALL else await self._large(tag)
+        found = await client.call(tag, *command, "COUNT", limit)
         return [(_text(number), fields[1]) for number, fields in found]
 
-    # the rest
+    # lifetime
 
     async def aclose(self) -> None:
         """Close all connections; a later use opens them again."""
         await self._watch.aclose()
-        await self._link.aclose()
-        await self._slow.aclose()
+        await self._client.aclose()
+        await self._large_client.aclose()
 
     async def __aenter__(self) -> Self:
         tag, key = self._names.tag("survey"), self._names.key("survey", "v")
         try:
-            for warning in await survey(self._link, self._shown, tag, key):
+            for warning in await survey(self._client, self._shown, tag, key):
                 logger.warning(warning)
         except StoreUnavailableError as error:
             logger.warning("%s: the store is unavailable: %s", self._shown, error)
@@ -327,7 +326,7 @@ class RedisStore:
 def _value(reply: object) -> bytes | None:
     if reply is None or isinstance(reply, bytes):
         return reply
-    raise TypeError(f"a value is not {type(reply).__name__}")
+    raise TypeError(f"a value must not be {type(reply).__name__}")
 
 
 def _text(name: bytes) -> str:
@@ -335,8 +334,8 @@ def _text(name: bytes) -> str:
 
 
 def _pairs(reply: object) -> dict[str, bytes]:
-    """A reply of names and values: a map in RESP3, a flat list in RESP2 and from scripts."""
+    """Names and values of a reply: a map in RESP3, a flat list in RESP2 and from scripts."""
     if isinstance(reply, dict):
         return {_text(name): value for name, value in reply.items()}
-    assert isinstance(reply, list)  # noqa: S101 (the protocol knows no other)
+    assert isinstance(reply, list)  # noqa: S101 (no other type is possible)
     return {_text(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
