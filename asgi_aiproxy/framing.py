@@ -1,4 +1,4 @@
-"""Bytes to frames, and frames to bytes.
+"""Framing of streamed responses: bytes to events, and events to bytes. Pure.
 
 `SSEFramer` follows the event stream rules of the WHATWG HTML standard, section 9.2.6, over bytes
 cut anywhere. `NDJSONFramer` and `JSONArrayFramer` read two other ways in which providers stream
@@ -21,7 +21,7 @@ MAX_FRAME = 16 * 1024 * 1024
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-# The usual event, where microseconds count: one line of data, and before it at most one line that
+# The usual event, on the hot path: one line of data, and before it at most one line that
 # begins with `e`, which is the event's type or means nothing. Nothing is tried twice (`*+`).
 _usual = re.compile(rb"(?:e.*+\n)?data: ?(.*+)\n\n").fullmatch
 _frame_usual = re.compile(rb"(?:event: (.*+)\n)?data: ?(.*+)\n\n").fullmatch
@@ -41,20 +41,20 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 class Framer(Protocol):
-    """Cuts a stream of bytes into the pieces that mean something, JSON texts mostly."""
+    """Cuts a stream of bytes into pieces, mostly JSON texts."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The pieces that `data` completes."""
 
     def close(self) -> bytes | None:
-        """What was left unfinished when the stream ended, as if it had been ended properly."""
+        """Return the unfinished piece at the end of the stream, if there is one."""
 
 
 class SSEFramer:
     """Cuts an event stream. `retry` is the last reconnection time the server named, in ms.
 
-    `feed` gives the data of each event, `frames` all there is to know of it. Who can do with the
-    bytes of several events at once takes `whole`, and `split` only where need be.
+    `feed` returns the data of each event, `frames` all of its fields. `has_complete_events` returns
+    the bytes of several events at once, which `split` cuts if needed.
     """
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
@@ -63,7 +63,7 @@ class SSEFramer:
         self._held = 0
         self._first = True
         self._id = b""
-        self._bare = b""  # JSON that is no event
+        self._bare = b""  # JSON outside of an event
         self._pending = True  # whether what comes next may belong to something begun
         self.retry: int | None = None
 
@@ -104,7 +104,7 @@ class SSEFramer:
         return data[:end]
 
     def split(self, data: bytes) -> list[Frame]:
-        """The events in `data`, which `whole` gave."""
+        """Return the events in `data`, which `has_complete_events` returned."""
         if _CR not in data:
             parts = _frames_usual(data)
             if not any(parts[::4]):
@@ -113,7 +113,7 @@ class SSEFramer:
         return [frame for frame, _ in self.walk(data)]
 
     def walk(self, data: bytes) -> Iterator[tuple[Frame, int]]:
-        """The same one by one, each with the place in `data` where it ends."""
+        """Yield the events one by one, each with the index in `data` where it ends."""
         at = 0
         if _CR not in data:
             while (end := data.find(b"\n\n", at) + 2) > 1:
@@ -138,7 +138,7 @@ class SSEFramer:
     def last_frame(self) -> Frame | None:
         """The unfinished event, if the stream ended inside one.
 
-        Some servers break a stream off with an error that is bare JSON: it counts as an event, too.
+        Some servers break a stream off with an error that is bare JSON: it is returned as an event.
         """
         frame = self._fields(self._release().rstrip(b"\r\n"), b"\n\n")
         bare, self._bare = self._bare.strip(), b""
@@ -173,7 +173,7 @@ class SSEFramer:
         return held
 
     def _fields(self, block: bytes, end: bytes) -> Frame | None:
-        """The event in a block of lines, by the letter of the standard."""
+        """Parse the event in a block of lines, as the standard says."""
         event = b""
         data: list[bytes] = []
         for line in _LINE_END.split(block):

@@ -22,8 +22,8 @@ Every member whose name holds the word "model", and those in `_NAMING`, name mod
 `session.model`; the calls in a batch. All of them are judged, and all of them are priced.
 
 The proxy holds callers to this that are bound or have a budget, and passes their bodies on as they
-came. Shims hold all callers to 1 and 3; they write bodies anew from the members that they read, so
-that of a name that stood there twice one is left. `asgi_aiproxy.multipart` is the same for forms.
+came. Shims hold all callers to 1 and 3; they encode bodies again from the members that they
+parsed, so that a repeated name is sent once. `asgi_aiproxy.multipart` is the same for forms.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _string = msgspec.json.Decoder(str).decode
 
 
 def folded(name: str) -> str:
-    """A member's or form field's name as the least exact reader of it would compare it.
+    """Return the name of a member or form field as the least strict parser would compare it.
 
     Case goes, as Unicode folds it (Go's `EqualFold` does so, with U+017F and U+212A), variants of
     letters go, and all that is not a letter of ASCII, a digit or `_`: some readers stop at a NUL,
@@ -95,7 +95,7 @@ _LOWERED = _FOLDED.keys() - JUDGED  # `generationconfig`, say
 
 
 def check_names(names: Collection[str]) -> None:
-    """Raise APIError on a name that some parsers take for that of a member we judge by."""
+    """Raise APIError on a name that some parsers take for one of `JUDGED`."""
     if _PLAIN("".join(names)) is not None and _LOWERED.isdisjoint(names):
         return  # there is nothing to fold
     for name in names:
@@ -104,7 +104,7 @@ def check_names(names: Collection[str]) -> None:
 
 
 def ambiguous(name: str, meant: str) -> APIError:
-    """The error for a name that is nearly another one."""
+    """Return the error for a name that could be read as another one."""
     return invalid(
         f"The member {name[:100]!r} could be read as {meant!r}. Remove it, or spell it {meant!r}.",
         meant,
@@ -206,7 +206,7 @@ def _no_json(why: str) -> APIError:
 
 
 def inspect_fields(fields: Fields) -> Inspection:
-    """The same for members whose own names have been checked."""
+    """Inspect members whose names have been checked. Raises APIError (400)."""
     walk = _Walk()
     model = ""
     calls: tuple[str, ...] = ()
@@ -311,7 +311,7 @@ class _Walk:
 
 
 def strip_models_prefix(model: str) -> str:
-    """A model's name as paths have it: Google's bodies have `models/` before it."""
+    """Return a model's name without the prefix `models/` of Google's request bodies."""
     return model.removeprefix("models/")
 
 
