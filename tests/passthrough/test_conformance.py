@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import Timeouts
-from tests.passthrough.door import LIMITS, Behind, Door, Result, behind, converse
-from tests.wire import Handler, Line, closed_port
+from tests.passthrough.door import Behind, Door, Result, behind, converse
+from tests.wire import Handler, Line
 
 pytestmark = pytest.mark.anyio
 
@@ -766,57 +766,3 @@ async def test_a_row(door: Door, row: Row) -> None:
         caller.leave()
         for check in row.checks:
             check(at, got)
-
-
-# ── what takes more than one request ─────────────────────────────────────────
-
-
-async def test_no_server_listens(door: Door) -> None:
-    async with behind(door, sending(OK)) as at:
-        with closed_port() as port:
-            from asgi_aiproxy import PassthroughProxy
-
-            door.app = PassthroughProxy(f"http://127.0.0.1:{port}", transport=at.transport)
-            got = await converse(await at.caller(), ask("GET /x"), "GET")
-    assert got.got.status == 502
-
-
-async def test_an_obsolete_folded_header_is_refused_or_is_one_line(door: Door) -> None:
-    async with behind(door, sending(OK)) as at:
-        await converse(await at.caller(), ask("GET /x", "X-A: a", "\tX-Evil: 1"), "GET")
-        for request in at.requests:
-            assert request.all("x-evil") == []
-            assert "\n" not in str(request.all("x-a"))
-
-
-async def test_what_follows_a_request_is_not_part_of_it(door: Door) -> None:
-    async with behind(door, sending(OK)) as at:
-        caller = await at.caller()
-        got = await converse(caller, ask("POST /x", body=b"hello") + ask("GET /y"), "POST")
-        assert got.got.body == b"ok"
-        assert (await caller.answer()).body == b"ok"
-        assert [r.line for r in at.requests] == ["POST /x HTTP/1.1", "GET /y HTTP/1.1"]
-
-
-async def test_a_dead_idle_connection_is_replaced_for_what_may_be_sent_twice(door: Door) -> None:
-    async with behind(door, once(OK), timeouts=LIMITS) as at:
-        for _ in range(3):
-            got = await converse(await at.caller(), ask("GET /x"), "GET")
-            assert got.got.status == 200
-        assert len(at.wire.lines) == 3
-
-
-async def test_a_dead_idle_connection_ends_what_may_not_be_sent_twice(door: Door) -> None:
-    async with behind(door, once(OK)) as at:
-        first = await converse(await at.caller(), ask("POST /x", body=b"1"), "POST")
-        second = await converse(await at.caller(), ask("POST /x", body=b"2"), "POST")
-        assert (first.got.status, second.got.status) == (200, 502)
-        assert [request.body for request in at.requests] == [b"1", b"2"]
-
-
-async def test_a_connection_serves_many_requests(door: Door) -> None:
-    async with behind(door, sending(OK)) as at:
-        caller = await at.caller()
-        for _ in range(20):
-            assert (await converse(caller, ask("GET /x"), "GET")).got.body == b"ok"
-        assert len(at.wire.lines) == 1
