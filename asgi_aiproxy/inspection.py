@@ -14,7 +14,7 @@ be judged by one and run with the other. So there is one rule, for shims and for
 3. No name is nearly that of a member we judge by (`MODEL`, `Stream`, `model\\u0000`): some parsers
    take it for that.
 4. The same holds for objects within it that can name a model or a limit (`tools`, `requests`,
-   `generationConfig`, `session`, members nobody has heard of), all the way down. What is the
+   `generationConfig`, `session`, unknown members), all the way down. What is the
    caller's own data is not looked into: messages, JSON schemas, arguments of tools, metadata.
 
 Every member whose name holds the word "model", and those in `_NAMING`, name models: OpenRouter's
@@ -178,7 +178,7 @@ def inspect(body: bytes) -> Inspection:
             if _SURROGATE.search(body) is None:
                 raise
             # Half of a surrogate pair is legal, and so of the same meaning to all parsers as
-            # anything else that is no letter; the decoder refuses it.
+            # anything else that is not a letter; the decoder refuses it.
             body = _SURROGATE.sub(rb"\\ufffd", body)
             fields = _object(body)
     except UnicodeDecodeError:

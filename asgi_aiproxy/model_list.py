@@ -17,14 +17,14 @@ from asgi_aiproxy.upstream.base import Transport
 logger = logging.getLogger("asgi_aiproxy")
 
 _MAX_LIST = 8 * 1024 * 1024
-# A provider that failed to tell is asked again after so many seconds.
+# A provider that failed to answer is requested again after this many seconds.
 _AGAIN = 15.0
 
 
 class ModelCatalog:
     """Lists models. What a provider says is kept for `keep` seconds, and waited for `limit`.
 
-    A provider that can not be asked offers its catalogue, which may be empty.
+    A provider that cannot be asked offers its catalogue, which may be empty.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ def is_multipart_form(content_type: str) -> bool:
 
 
 def parse_boundary(content_type: str) -> bytes:
-    """The boundary that a content type tells. Raises APIError if it could be read in two ways."""
+    """The boundary of a content type. Raises APIError if it could be read in two ways."""
     start = _TYPE.match(content_type)
     given = _parameters(content_type, start.end()) if start is not None else None
     if given is None or given.keys() - {"boundary", "charset"} or "boundary" not in given:
@@ -252,7 +252,7 @@ class FormParser:
 
 
 def _check_line_ends(headers: bytes) -> None:
-    """Raise APIError on line ends that are none (a CR may be the last byte of what has come)."""
+    """Raise APIError on invalid line ends (a CR may be the last byte of what has come)."""
     lines = headers.split(b"\r\n")
     if b"\n" in b"".join(lines) or b"\r" in b"".join([*lines[:-1], lines[-1].removesuffix(b"\r")]):
         raise _malformed("a header line of a part does not end with CRLF")

@@ -116,7 +116,7 @@ async def test_in_mid_stream() -> None:
     await place.check()
 
 
-async def test_in_mid_stream_as_only_send_tells() -> None:
+async def test_in_mid_stream_where_only_send_shows_it() -> None:
     place = Place(Upstream(streams(*chat_stream("Hel")[:2], 0.05, *chat_stream("lo")[1:])))
     async with asgi.opened(place.app, "POST", "/v1/chat/completions") as exchange:
         exchange.send_body(STREAM)
@@ -176,7 +176,7 @@ async def test_a_cancellation_from_outside_stays_one_and_frees_everything(
     await place.check()
 
 
-async def test_a_client_that_leaves_is_told_apart_from_a_time_limit_at_the_same_moment() -> None:
+async def test_a_client_that_leaves_is_distinguished_from_a_time_limit_at_the_same_moment() -> None:
     place = Place(Upstream(answers(before=30.0)))
     place.app._relay.timeouts = Timeouts(first=0.01)
     place.app._relay.attempts = 1

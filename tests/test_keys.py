@@ -167,7 +167,7 @@ def test_weights_are_honoured() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["weighted", "round_robin", "random"])
-def test_what_a_resting_key_leaves_over_is_shared_and_no_neighbour_has_it_all(
+def test_the_load_of_a_cooling_key_is_shared_by_all_others(
     strategy: Any,
 ) -> None:
     keys, _ = pool(*named("a", "b", "c", "d", "e"), strategy=strategy)
@@ -328,7 +328,7 @@ def test_an_empty_pool_says_so() -> None:
 # ── rest and recovery ────────────────────────────────────────────────────────
 
 
-async def test_a_limited_key_rests_as_long_as_the_provider_says() -> None:
+async def test_a_limited_key_cools_down_as_long_as_the_provider_says() -> None:
     keys, clock = pool("sk-1", "sk-2")
     first = fails(keys, 429, 20)
     assert (await rests(keys))[first] == 20
@@ -364,7 +364,7 @@ async def test_a_burst_of_refusals_is_one_strike() -> None:
     assert await rests(keys) == {"a": 20}
 
 
-async def test_of_several_rests_the_longest_counts() -> None:
+async def test_of_several_cooldowns_the_longest_counts() -> None:
     keys, clock = pool(Key("sk", id="a"))
     leases = [keys.acquire_nowait() for _ in range(3)]
     leases[0].report(429, 20)
@@ -558,7 +558,7 @@ def test_a_key_serves_as_many_calls_at_once_as_it_may() -> None:
     assert keys.acquire_nowait().key.id == leases[0].key.id
 
 
-def test_the_error_tells_when_the_first_key_is_back() -> None:
+def test_the_error_says_when_the_first_key_is_back() -> None:
     keys, _ = pool(*named("a", "b"), *named("c", concurrency=1))
     keys.acquire_nowait(key_id="c")
     fails(keys, 429, 30, key_id="a")
@@ -624,7 +624,7 @@ async def test_releasing_twice_and_settling_late_are_harmless() -> None:
     assert await in_flight(keys) == 0
 
 
-async def test_status_tells_what_happened() -> None:
+async def test_status_shows_what_happened() -> None:
     keys, _ = pool(*named("a"))
     fails(keys, 429, 12)
     (status,) = await keys.status()
@@ -679,7 +679,7 @@ class Queue:
         assert await in_flight(self.keys) == 0
 
 
-async def test_who_waits_longest_goes_first() -> None:
+async def test_the_longest_waiting_call_goes_first() -> None:
     keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "abcde":
@@ -704,7 +704,7 @@ async def test_a_newcomer_does_not_jump_the_queue() -> None:
     await queue.empty()
 
 
-async def test_who_waits_for_another_key_holds_nobody_up() -> None:
+async def test_a_call_that_waits_for_another_key_delays_no_one() -> None:
     keys = KeyPool(
         [
             Key("1", id="x", models=("x*",), concurrency=1),
@@ -738,7 +738,7 @@ async def test_one_release_serves_one_and_a_new_key_all() -> None:
     await queue.empty()
 
 
-async def test_who_leaves_the_queue_leaves_its_turn_to_the_next() -> None:
+async def test_a_call_that_leaves_the_queue_gives_its_turn_to_the_next() -> None:
     keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "abcd":
@@ -764,7 +764,7 @@ async def test_a_wait_has_an_end() -> None:
     assert (await keys.acquire()).key.secret == "sk"
 
 
-async def test_nobody_waits_for_what_will_not_come() -> None:
+async def test_no_call_waits_for_a_key_that_will_not_come() -> None:
     keys = KeyPool(named("a", models=("x",)), max_wait_seconds=30)
     for wish in ({"model": "y"}, {"key_id": "nobody"}, {"exclude": ("a",)}):
         with pytest.raises(NoKeyError):
@@ -772,7 +772,7 @@ async def test_nobody_waits_for_what_will_not_come() -> None:
     assert not keys.key_set.waiting
 
 
-async def test_who_waits_for_a_key_that_is_removed_is_told_at_once() -> None:
+async def test_a_call_that_waits_for_a_removed_key_fails_at_once() -> None:
     keys = KeyPool([Key("sk", id="a", concurrency=1)], max_wait_seconds=30)
     lease = keys.acquire_nowait()
     queue = Queue(keys)
@@ -784,7 +784,7 @@ async def test_who_waits_for_a_key_that_is_removed_is_told_at_once() -> None:
     await queue.empty()
 
 
-async def test_a_resting_key_is_waited_for_and_served_when_it_is_back() -> None:
+async def test_a_cooling_key_is_waited_for_and_served_when_it_is_back() -> None:
     keys = KeyPool(["sk"], max_wait_seconds=30)
     queue = Queue(keys)
     running = keys.acquire_nowait()
@@ -798,7 +798,7 @@ async def test_a_resting_key_is_waited_for_and_served_when_it_is_back() -> None:
     await queue.empty()
 
 
-async def test_a_key_that_comes_to_rest_while_it_is_waited_for_is_served_afterwards() -> None:
+async def test_a_key_that_cools_down_while_it_is_waited_for_is_served_afterwards() -> None:
     keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     running = keys.acquire_nowait()
@@ -978,7 +978,7 @@ def test_a_single_key_is_one_key(one: str | Key) -> None:
         (lambda: Key("a", proxy="sk-1@proxy:3128"), "the URL of an outbound proxy must begin with"),
     ],
 )
-def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         make()
     assert "sk-" not in str(caught.value)

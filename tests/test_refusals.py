@@ -167,7 +167,7 @@ def test_what_a_vendors_refusal_is_about(
     assert (found.about, found.kind) == (about, kind)
 
 
-def test_awss_error_types_are_told_in_a_header() -> None:
+def test_awss_error_types_are_read_from_a_header() -> None:
     for name, about in {
         "UnrecognizedClientException:http://internal.amazon.com/coral/": KEY,
         "ThrottlingException": MODEL,
@@ -180,7 +180,7 @@ def test_awss_error_types_are_told_in_a_header() -> None:
         assert found.about is about
 
 
-def test_a_page_in_html_is_about_the_vendor_and_a_400_of_one_about_nobody_knows_what() -> None:
+def test_a_page_in_html_is_about_the_vendor_and_one_with_a_400_is_unclear() -> None:
     for status, about in {403: VENDOR, 502: VENDOR, 400: UNCLEAR, 401: KEY, 429: MODEL}.items():
         page = b"<html><body>Blocked</body></html>"
         assert (
@@ -302,7 +302,7 @@ async def test_a_limit_of_one_model_stops_no_other_and_not_the_list(face: str) -
         ({"retry_after": "-3"}, 0.5),
     ],
 )
-async def test_the_client_is_told_the_time_at_which_the_pool_is_back(
+async def test_the_client_gets_the_time_at_which_the_pool_is_back(
     face: str, told: dict[str, str], expected: float
 ) -> None:
     body = json.dumps(error(code="rate_limit_exceeded")).encode()
@@ -372,7 +372,7 @@ async def test_what_no_key_may_use_is_held_against_none_of_them(face: str) -> No
     assert {key.health for key in await place.pool.status()} == {Health.OK}
 
 
-async def test_an_unclear_refusal_is_told_as_the_first_one_said_it(face: str) -> None:
+async def test_an_unclear_refusal_ends_with_the_first_providers_words(face: str) -> None:
     first = json.dumps(error("the first one's words")).encode()
     second = json.dumps(error("the second one's words")).encode()
     place = Place(
@@ -421,7 +421,7 @@ async def test_three_failed_attempts_are_three_in_the_record() -> None:
     assert record.outcome == "failed"
 
 
-async def test_one_attempt_that_answered_is_told_by_the_record_alone(face: str) -> None:
+async def test_one_attempt_that_answered_needs_no_attempt_details(face: str) -> None:
     place = Place(face, answers())
     await place.ask()
     record = await place.record()

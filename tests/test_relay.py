@@ -77,7 +77,7 @@ async def test_usage_is_asked_for_upstream_and_hidden_from_who_did_not_ask() -> 
     assert books.records[0].usage.input == 3
 
 
-async def test_a_limited_key_rests_and_the_next_one_serves() -> None:
+async def test_a_limited_key_cools_down_and_the_next_one_serves() -> None:
     upstream = Upstream(refuses(429, retry_after="20"), answers())
     pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
     app, _ = shim(upstream, OPENAI.using(pool))
@@ -129,7 +129,7 @@ async def test_a_refused_key_is_quarantined_and_the_client_never_sees_a_401() ->
     assert b"sk-1" not in answer.body
 
 
-async def test_a_403_rests_a_key_for_its_model_only_once_another_key_was_served() -> None:
+async def test_a_403_cools_a_key_down_for_its_model_only_once_another_key_was_served() -> None:
     upstream = Upstream(refuses(403), answers())
     pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
     app, _ = shim(upstream, OPENAI.using(pool))
@@ -174,9 +174,7 @@ async def test_a_failing_target_falls_back_to_another_vendor_and_dialect(status:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("word", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "OTHER"])
-async def test_an_empty_answer_that_failed_is_no_success_but_falls_back(
-    word: str, stream: bool
-) -> None:
+async def test_an_empty_answer_that_failed_falls_back(word: str, stream: bool) -> None:
     chunk = {"candidates": [{"content": {}, "finishReason": word, "index": 0}], "modelVersion": "g"}
     failed = streams(sse(chunk)) if stream else answers(json.dumps(chunk).encode())
     upstream = Upstream(failed, streams() if stream else answers())
@@ -217,7 +215,7 @@ async def test_a_passing_failure_of_the_only_target_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize(("status", "shown"), [(400, 400), (404, 404), (413, 413), (422, 422)])
-async def test_what_is_wrong_with_the_request_is_told_at_once_in_the_vendors_words(
+async def test_an_invalid_request_is_refused_at_once_in_the_vendors_words(
     status: int, shown: int
 ) -> None:
     said = {"error": {"message": f"no: {status}", "param": "messages"}}
@@ -246,7 +244,7 @@ async def test_a_200_whose_first_event_is_an_error_is_a_failed_attempt() -> None
     assert answer.json["error"]["message"] == "overloaded"
 
 
-async def test_no_content_means_no_commit_even_if_the_role_was_told() -> None:
+async def test_no_content_means_no_commit_even_after_the_role() -> None:
     role = chat_stream()[0]
     broken = streams(role, *sse({"error": {"message": "boom", "type": "server_error"}}))
     upstream = Upstream(broken, streams())
@@ -256,7 +254,7 @@ async def test_no_content_means_no_commit_even_if_the_role_was_told() -> None:
     assert len(upstream.requests) == 2
 
 
-async def test_after_the_first_content_an_error_is_told_in_the_stream() -> None:
+async def test_after_the_first_content_an_error_is_sent_in_the_stream() -> None:
     pieces = chat_stream("Hel")[:2] + sse({"error": {"message": "boom", "type": "server_error"}})
     upstream = Upstream(streams(*pieces), streams())
     app, books = shim(upstream)
@@ -290,7 +288,7 @@ async def test_a_stream_that_just_ends_is_an_error_and_no_clean_end(provider: Pr
     assert books.records[0].outcome == "failed"
 
 
-async def test_a_connection_that_breaks_in_mid_stream_is_told_in_the_stream() -> None:
+async def test_a_connection_that_breaks_in_mid_stream_is_an_error_in_the_stream() -> None:
     upstream = Upstream(streams(*chat_stream("Hel")[:2], httpx.ReadError("reset")))
     app, _ = shim(upstream)
     answer = await asgi.chat(app, stream=True)
@@ -383,7 +381,7 @@ async def test_waiting_for_the_first_token_is_limited_though_the_headers_came() 
     assert answer.events[-1] == "[DONE]"
 
 
-async def test_silence_in_mid_stream_is_limited_and_told() -> None:
+async def test_silence_in_mid_stream_is_limited_and_reported() -> None:
     upstream = Upstream(streams(*chat_stream("Hel")[:2], 30.0))
     app, books = shim(upstream, timeouts=Timeouts(idle=0.05))
     answer = await asgi.chat(app, stream=True)
@@ -479,7 +477,7 @@ async def test_a_silent_stream_is_kept_alive_between_whole_events() -> None:
     assert text == "Hello"
 
 
-async def test_a_caller_can_name_the_key_and_is_told_if_there_is_none() -> None:
+async def test_a_caller_can_name_the_key_and_gets_an_error_if_it_is_unknown() -> None:
     upstream = Upstream(answers())
     pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
     app, _ = shim(upstream, OPENAI.using(pool))
@@ -526,7 +524,7 @@ async def test_a_caller_can_bring_its_own_key_and_no_other_vendor_sees_it() -> N
 
 
 @pytest.mark.parametrize("provider", [OPENAI, ANTHROPIC], ids=lambda row: row.name)
-async def test_a_caller_whose_own_key_is_refused_is_told_so_as_by_the_vendor(
+async def test_a_caller_whose_own_key_is_refused_gets_the_vendors_error(
     provider: Provider,
 ) -> None:
     said = b'{"error":{"message":"Wrong key: sk-mine-12345"}}'
@@ -538,7 +536,7 @@ async def test_a_caller_whose_own_key_is_refused_is_told_so_as_by_the_vendor(
     assert [(record.outcome, record.attempts) for record in books.records] == [("refused", 1)]
 
 
-async def test_a_provider_that_was_given_no_key_is_told_from_one_whose_key_is_wrong() -> None:
+async def test_a_provider_without_keys_is_distinguished_from_one_whose_key_is_wrong() -> None:
     app, _ = shim(Upstream(refuses(401)), ANTHROPIC)
     answer = await asgi.chat(app)
     assert answer.status == 502
@@ -568,7 +566,7 @@ async def test_a_call_waits_for_a_busy_key_in_turn() -> None:
     assert sorted(answer.status for answer in both) == [200, 429]
 
 
-async def test_a_key_without_money_rests_for_long() -> None:
+async def test_a_key_without_credit_cools_down_for_long() -> None:
     said = b'{"error":{"message":"quota","type":"insufficient_quota","code":"insufficient_quota"}}'
     pool = KeyPool(["sk-1", "sk-2"])
     app, _ = shim(Upstream(refuses(429, said), answers()), OPENAI.using(pool))
@@ -582,7 +580,7 @@ CLAUDE = (
 )
 
 
-async def test_what_a_target_can_not_carry_is_named_or_refused() -> None:
+async def test_what_a_target_cannot_carry_is_named_or_refused() -> None:
     upstream = Upstream(answers(CLAUDE))
     app, _ = shim(upstream, ANTHROPIC.using("sk"))
     answer = await asgi.chat(app, seed=7, logit_bias={"1": 2})
@@ -606,7 +604,7 @@ async def test_whatever_the_ignored_members_are_called_the_answer_arrives() -> N
     assert told.endswith(f", and {5000 - told.count('member_')} more")
 
 
-async def test_a_target_that_can_not_carry_a_call_is_passed_over() -> None:
+async def test_a_target_that_cannot_carry_a_call_is_passed_over() -> None:
     upstream = Upstream(answers())
     pool = KeyPool(["sk-1"])
     router = ProviderRouter({"m": [ANTHROPIC.using(pool), OPENAI.using("sk-2")]})
@@ -622,7 +620,7 @@ async def test_a_target_that_can_not_carry_a_call_is_passed_over() -> None:
     assert [record.attempts for record in books.records] == [1, 1]
 
 
-async def test_a_failure_that_may_pass_is_told_though_the_next_target_can_not_carry_the_call() -> (
+async def test_a_temporary_failure_is_reported_though_the_next_target_cannot_carry_the_call() -> (
     None
 ):
     upstream = Upstream(refuses(503))
@@ -642,9 +640,7 @@ async def test_a_refusal_that_breaks_off_still_means_what_its_status_says() -> N
     assert (await pool.status())[0].cooldown_seconds == pytest.approx(20, abs=2)
 
 
-async def test_a_key_whose_answer_says_that_its_limit_is_used_up_rests_before_it_is_refused() -> (
-    None
-):
+async def test_a_key_whose_limit_is_reported_as_used_up_cools_down_before_it_is_refused() -> None:
     used = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "40s"}
     last = Step(answers().pieces, headers={"content-type": "application/json", **used})
     pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")], strategy="fill_first")
@@ -709,7 +705,7 @@ async def test_an_unknown_model_names_itself() -> None:
     assert books.records[0].outcome == "refused"
 
 
-async def test_a_failing_sink_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_sink_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     async def sink(record: UsageRecord) -> None:
         raise RuntimeError("the books are closed")
 
@@ -734,7 +730,7 @@ async def test_a_call_is_one_line_of_the_log_whatever_its_model_is_called(
     assert len(second) < 500
 
 
-async def test_leaving_the_app_waits_for_the_books() -> None:
+async def test_leaving_the_app_waits_for_the_records() -> None:
     kept: list[UsageRecord] = []
 
     async def slow(record: UsageRecord) -> None:

@@ -365,7 +365,7 @@ def test_an_error_is_seen_in_a_chunk_that_ends_like_all_others(odd: bytes, packe
 
 
 @pytest.mark.parametrize("dialect", PASSING)
-def test_an_error_in_the_first_frame_is_no_start(dialect: str) -> None:
+def test_an_error_in_the_first_frame_does_not_start_the_answer(dialect: str) -> None:
     translator = PASSING[dialect]()
     with pytest.raises(APIError) as caught:
         translator.feed(stream_of(dialect, "error-first"))
@@ -436,7 +436,7 @@ CHAT = [s for s in STREAMS if s.dialect == "openai_chat"]
 
 
 @pytest.mark.parametrize("stream", CHAT, ids=str)
-def test_a_mended_answer_is_what_openai_would_have_sent(stream: Stream) -> None:
+def test_a_normalized_answer_is_what_openai_would_have_sent(stream: Stream) -> None:
     translator = mender()
     out, end = outcome(translator, [stream.data])
     chunks, done = strict.chunks_in(out)
@@ -451,7 +451,7 @@ def test_a_mended_answer_is_what_openai_would_have_sent(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("stream", [s for s in CHAT if not s.name.startswith(BROKEN)], ids=str)
-def test_a_mended_answer_means_the_same(stream: Stream) -> None:
+def test_a_normalized_answer_means_the_same(stream: Stream) -> None:
     language = languages()["openai_chat"]
     before = collect_stream(language, SSEFramer(), stream.data)
     out, _ = outcome(mender(), [stream.data])
@@ -459,14 +459,14 @@ def test_a_mended_answer_means_the_same(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("name", ["text", "quirk-late-name", "usage-beside-choice", "no-done"])
-def test_a_mended_answer_is_the_same_wherever_it_is_cut(name: str) -> None:
+def test_a_normalized_answer_is_the_same_wherever_it_is_cut(name: str) -> None:
     data = stream_of("openai_chat", name)
     expected = outcome(mender(), [data])
     for parts in cuts(data):
         assert outcome(mender(), parts) == expected
 
 
-def test_unknown_members_survive_mending() -> None:
+def test_unknown_members_survive_normalizing() -> None:
     out, _ = outcome(mender(), [stream_of("openai_chat", "quirk-whole-message")])
     chunks, _ = strict.chunks_in(out)
     assert chunks[0]["citations"] == ["https://a.example"]
@@ -477,7 +477,7 @@ def test_unknown_members_survive_mending() -> None:
     assert (chunks[0]["id"], chunks[0]["model"]) == ("chatcmpl-1", "gpt-test")
 
 
-def test_what_mending_adds_is_only_what_lacks() -> None:
+def test_normalizing_adds_only_what_is_missing() -> None:
     out, _ = outcome(mender(), [stream_of("openai_chat", "quirk-bare-chunks")])
     chunks, _ = strict.chunks_in(out)
     assert chunks[0]["id"] == "chatcmpl-new"
@@ -487,7 +487,7 @@ def test_what_mending_adds_is_only_what_lacks() -> None:
 @pytest.mark.parametrize(
     "name", ["usage-beside-choice", "usage-every-chunk", "usage-first", "text"]
 )
-def test_mended_usage_comes_once_and_only_if_asked(name: str) -> None:
+def test_normalized_usage_comes_once_and_only_if_requested(name: str) -> None:
     data = stream_of("openai_chat", name)
     asked, unasked = mender(), mender(usage_wanted=False)
     chunks, _ = strict.chunks_in(outcome(asked, [data])[0])
@@ -499,7 +499,7 @@ def test_mended_usage_comes_once_and_only_if_asked(name: str) -> None:
     assert asked.model == "gpt-test"
 
 
-def test_a_mended_answer_ends_with_done_even_if_the_connection_stays_open() -> None:
+def test_a_normalized_answer_ends_with_done_even_if_the_connection_stays_open() -> None:
     translator = mender()
     out = translator.feed(stream_of("openai_chat", "text"))
     assert out.endswith(b"data: [DONE]\n\n")
@@ -764,7 +764,7 @@ def tell(body: bytes) -> tuple[bytes, str, Usage | None]:
     return b"told: " + body, "model", Usage(input=1)
 
 
-def test_a_whole_answer_is_told_at_its_end() -> None:
+def test_a_whole_answer_is_sent_at_its_end() -> None:
     whole = BufferedTranslator(tell)
     assert whole.feed(b"a") == b""
     assert whole.feed(b"b") == b""
@@ -776,7 +776,7 @@ def test_a_whole_answer_is_told_at_its_end() -> None:
 @pytest.mark.parametrize(
     ("body", "kind"), [(b"broken", ErrorKind.UPSTREAM), (b"refused", ErrorKind.LIMITED)]
 )
-def test_a_whole_answer_that_can_not_be_told_never_started(body: bytes, kind: ErrorKind) -> None:
+def test_a_whole_answer_that_cannot_be_encoded_never_started(body: bytes, kind: ErrorKind) -> None:
     whole = BufferedTranslator(tell)
     whole.feed(body)
     with pytest.raises(APIError) as caught:
@@ -810,7 +810,7 @@ def test_bytes_pass_unread() -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", ""])
-def test_a_stream_nobody_asked_for_is_collected(end: str) -> None:
+def test_a_stream_that_was_not_requested_is_collected(end: str) -> None:
     data = stream_of("ollama", "text").rstrip(b"\n") + end.encode()
     answer = collect_stream(OLLAMA_CHAT, NDJSONFramer(), data)
     assert answer.blocks == (Text("Hello, world."),)

@@ -1,4 +1,4 @@
-"""Who may spend what: tokens, groups, accounts, budgets and vouchers, kept in a store."""
+"""What callers may spend: tokens, groups, accounts, budgets and vouchers, kept in a store."""
 
 from __future__ import annotations
 

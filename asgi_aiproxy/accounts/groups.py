@@ -22,7 +22,7 @@ class Group(
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio < float("inf"):
-            raise ConfigurationError(f"The ratio of a group can not be {self.ratio}.")
+            raise ConfigurationError(f"The ratio of a group cannot be {self.ratio}.")
 
 
 class Account(

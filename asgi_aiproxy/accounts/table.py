@@ -70,7 +70,7 @@ class Table(Generic[Row]):
     async def edit(
         self, id: str, change: Callable[[Row], Row], *, check: Check | None = None
     ) -> Row:
-        """Replace a row by what `change` makes of it; whoever edits it meanwhile is not undone.
+        """Replace a row by what `change` makes of it; a concurrent edit is not undone.
 
         `check` is called each time after the row is read, before it is written. Returns the new
         row. Raises NoSuchRowError, and what `change` and `check` raise.

@@ -34,14 +34,14 @@ class Token(
 ):
     """What is kept of a token: its secret is not, only its SHA-256.
 
-    (Nothing slower is needed: nobody guesses 226 bits.) `models` are patterns, `networks` ranges
+    (Nothing slower is needed: 226 bits cannot be guessed.) `models` are patterns, `networks` ranges
     of addresses. `account` is whose budgets it shares, `group` sets prices and who serves it.
     `may_choose_key` lets its user name the key that serves: by `TOKEN-keyid`, or in `x-auth-id`.
     `scopes`
     are what it may do at the admin API. `pending_vouchers` are the ids of vouchers
     whose redemption has begun and is not finished. Times are Unix times.
 
-    Raises ConfigurationError for what can not be.
+    Raises ConfigurationError for what cannot be.
     """
 
     id: str

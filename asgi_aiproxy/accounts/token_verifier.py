@@ -1,4 +1,4 @@
-"""`stored_tokens`: who shows a token of the store is let in, and who else is told why not."""
+"""`stored_tokens`: callers with a token of the store are let in, all others get the reason."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class StoredTokenVerifier:
                 return before
             raise APIError(
                 ErrorKind.OVERLOADED,
-                "Your API key can not be checked at the moment.",
+                "Your API key cannot be checked at the moment.",
                 retry_after=1.0,
             ) from error
         book, most = (self._known, _MOST) if found.principal else (self._wrong, _MOST_WRONG)

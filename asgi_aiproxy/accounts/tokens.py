@@ -1,4 +1,4 @@
-"""`Tokens`: issued, listed, edited, rotated and revoked in a store, and checked at the door."""
+"""`Tokens`: issued, listed, edited, rotated and revoked in a store, checked for each request."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Tokens:
         await tokens.rotate(token.id, grace=3600)
         await tokens.revoke(token.id)
 
-    What changes is heeded by all workers within a second. Methods raise NoSuchRowError for ids that
-    do not exist, ConfigurationError for what can not be, StoreUnavailableError.
+    Changes take effect in all workers within a second. Methods raise NoSuchRowError for ids that
+    do not exist, ConfigurationError for what cannot be, StoreUnavailableError.
     """
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
@@ -45,7 +45,7 @@ class Tokens:
         self._clock = clock
 
     async def issue(self, *, secret: str = "", **fields: Any) -> tuple[str, Token]:
-        """A new token, and its secret: it is nowhere else, and can not be shown again.
+        """A new token, and its secret: it is nowhere else, and cannot be shown again.
 
         `fields` are those of `Token`. A `secret` that is in use elsewhere is taken over as it is;
         it must have at least 20 characters. Raises RowExistsError if there is such a token.
@@ -74,7 +74,7 @@ class Tokens:
         """Change some fields of a token; returns it."""
         fixed = sorted(_FIXED & set(fields))
         if fixed:
-            raise ConfigurationError(f"This can not be changed: {', '.join(fixed)}.")
+            raise ConfigurationError(f"This cannot be changed: {', '.join(fixed)}.")
         self._check(fields)
         await self._check_names(_built(Token, {"id": id, "digest": "", **fields}))
         return await self.table.edit(id, lambda row: _changed(row, fields))

@@ -33,7 +33,7 @@ Holder = TypeVar("Holder", Token, Account)
 
 
 class VoucherError(AIProxyError):
-    """A voucher can not be redeemed; the message says why, in words for who tries."""
+    """A voucher cannot be redeemed; the message says why, in words for who tries."""
 
 
 class Voucher(
@@ -116,7 +116,7 @@ class Vouchers:
         return [_shown(raw) for raw in codes.values()]
 
     async def _forget(self, ids: Sequence[str]) -> None:
-        """Take vouchers back whose codes nobody was told. (One that stays cannot be redeemed.)"""
+        """Take vouchers back whose codes were not shown. (One that stays cannot be redeemed.)"""
         with suppress(StoreUnavailableError):
             for at in range(0, len(ids), _AT_ONCE):
                 some: dict[str, bytes | None] = dict.fromkeys(ids[at : at + _AT_ONCE])
@@ -153,7 +153,7 @@ class Vouchers:
                 raise _DoneError
 
         try:
-            # What is read after the target tells whether the target, as it was read, was paid.
+            # What is read after the target shows whether the target, as it was read, was paid.
             await self._credit(target, id, claimed, still_open)
         except _DoneError:
             raise VoucherError("This voucher is redeemed already.") from None

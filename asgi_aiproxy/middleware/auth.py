@@ -1,4 +1,4 @@
-"""`Authenticate`: nobody passes whom `verify` or `identify` does not know."""
+"""`Authenticate`: no caller passes that `verify` or `identify` does not know."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Authenticate(Middleware):
         await self.app(scope, receive, send)
 
     async def _who(self, scope: Scope) -> Principal:
-        """Whoever calls. Raises APIError if it may not."""
+        """The caller. Raises APIError if it may not."""
         principal = token = None
         if self._identify is not None:
             known = self._identify(scope)
@@ -124,7 +124,7 @@ def static_tokens(tokens: Mapping[str, Principal | str]) -> Verify:
         raise ConfigurationError(
             "static_tokens() takes a mapping of tokens to names or principals; no token is empty."
         )
-    # Looked up by digest, so that the time taken tells nothing of any token.
+    # Looked up by digest, so that the time taken reveals nothing about any token.
     known = {
         _digest(token): who if isinstance(who, Principal) else Principal(who, who)
         for token, who in tokens.items()

@@ -28,7 +28,7 @@ class Middleware:
             await self.app.__aexit__(None, None, None)
 
     async def _pass_other_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is no request: with `lifespan` this opens and closes, too."""
+        """Answer scopes other than requests: with `lifespan` this opens and closes, too."""
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)
         elif isinstance(self.app, AbstractAsyncContextManager):

@@ -22,8 +22,8 @@ class Health(Middleware):
 
     Both are open to anybody, so put it before `Authenticate`. `/health` is 200 as long as the
     process answers. `/ready` is 200, and 503 from when `draining` is set, which closing the app
-    does, too. It tells the state of `store` (`ok`, `away`, or `none` without one): a store that is
-    away makes a worker no less ready, for what happens then is said elsewhere (`away`,
+    does, too. It reports the state of `store` (`ok`, `away`, or `none` without one): a store that
+    is away makes a worker no less ready, for what happens then is said elsewhere (`away`,
     `limits_away`, `budgets_away`), and would be the same in all of them. `health` and `ready` are
     the paths, below the mount.
 

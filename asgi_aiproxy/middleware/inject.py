@@ -164,7 +164,7 @@ class InjectKey(Middleware):
         """The scope with the key in place of the caller's credential."""
         presented = presented_credentials(scope)
         headers: RawHeaders = strip_credentials(scope["headers"], presented)
-        # WSGI does not tell "_" from "-" in header names.
+        # WSGI does not distinguish "_" from "-" in header names.
         replaced = (self._header.replace(b"_", b"-"), b"x-auth-id")
         headers = [pair for pair in headers if pair[0].replace(b"_", b"-") not in replaced]
         headers.append((self._header, f"{self._prefix}{lease.key.secret}".encode("latin-1")))

@@ -1,4 +1,4 @@
-"""`Quota`: nobody uses more than their limits allow, in all workers together."""
+"""`Quota`: no caller uses more than its limits allow, in all workers together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Quota(Middleware):
     """Holds callers to their limits: requests and tokens a minute, requests at once, budgets.
 
     The limits are those of the `Principal` in the scope; `limits` are for callers that have none,
-    also for all that nobody knows together. `store` is where all workers count; a call costs one
+    also for all unknown callers together. `store` is where all workers count; a call costs one
     trip to it before it goes out, and one in the background when it has ended. A budget is reserved
     by an upper estimate, and settled with what the provider says was used: `default_output` is how
     many tokens an answer is taken to have if the request does not limit them. `prices` (by default
@@ -132,7 +132,7 @@ _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
 def _with(gate: CallAdmission, send: Send) -> Send:
-    """A `send` that tells the caller how it stands, and not how we do with a provider."""
+    """A `send` that adds the headers with the remaining limits, not those of a provider."""
 
     def sending(message: Message) -> object:
         if message["type"] in _STARTS and gate.headers:

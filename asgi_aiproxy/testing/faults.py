@@ -28,8 +28,8 @@ class Fault:
 
     `Fault.dies_after(3) | Fault.split()` is the one and then the other, and
     `Fault.dies_after(3).of(Answer(...))` what goes wrong with this answer instead of the usual one.
-    A fault of your own is a name and a function from the good reply, and the voice that gave it,
-    to the bad one.
+    A fault of your own is a name and a function from the good reply, and the simulator that gave
+    it, to the bad one.
 
     Faults count events of a stream, and at most up to the one before the last: a stream that dies
     is never complete. On an answer that is not streamed, what comes "after so many events" comes
@@ -47,8 +47,8 @@ class Fault:
     def __or__(self, other: Fault) -> Fault:
         """This fault, and then the other."""
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
-            return other.shape(self.shape(reply, voice), voice)
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
+            return other.shape(self.shape(reply, simulator), simulator)
 
         return Fault(f"{self.name} | {other.name}", shape, other.answer or self.answer)
 
@@ -65,12 +65,14 @@ class Fault:
     ) -> Fault:
         """An answer of this status, with `body` or else the provider's own kind of error."""
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             if body is None:
-                error = voice.error(status, message, headers=headers)
+                error = simulator.error(status, message, headers=headers)
             else:
-                error = Reply.whole(_bytes(body), voice.json_type, status=status, headers=headers)
-            return with_pacing(error, voice.answer)
+                error = Reply.whole(
+                    _bytes(body), simulator.json_type, status=status, headers=headers
+                )
+            return with_pacing(error, simulator.answer)
 
         return cls(f"status({status})", shape)
 
@@ -78,18 +80,18 @@ class Fault:
     def rate_limited(
         cls, retry_after: RetryAfter | None = "seconds", *, seconds: float = 2.0
     ) -> Fault:
-        """Status 429, telling in one of these forms when to come again.
+        """Status 429, saying in one of these forms when to come again.
 
         "seconds" and "date": `retry-after` (a date counts whole seconds, and is rounded up); "ms":
         `retry-after-ms`; "reset": the provider's headers of an exhausted limit; "body": in the
         error's message, or Google's `RetryInfo`. Google has no such headers: "reset" is "body"
-        there. None tells nothing.
+        there. None gives no time.
         """
         if retry_after is not None and retry_after not in get_args(RetryAfter):
             raise ValueError(f"retry_after must be None or one of {get_args(RetryAfter)}")
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
-            return with_pacing(voice.rate_limited_reply(retry_after, seconds), voice.answer)
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
+            return with_pacing(simulator.rate_limited_reply(retry_after, seconds), simulator.answer)
 
         return cls(f"rate_limited({retry_after}, {seconds:g})", shape)
 
@@ -97,10 +99,12 @@ class Fault:
     def overloaded_first(cls) -> Fault:
         """Status 200, and the stream's first event is an error. Not streamed: status 503 or 529."""
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             if not reply.streamed:
-                return with_pacing(voice.error(voice.overloaded, "Overloaded"), voice.answer)
-            return replace(reply, events=(voice.broken(voice.overloaded, "Overloaded", 0),))
+                return with_pacing(
+                    simulator.error(simulator.overloaded, "Overloaded"), simulator.answer
+                )
+            return replace(reply, events=(simulator.broken(simulator.overloaded, "Overloaded", 0),))
 
         return cls("overloaded_first", shape)
 
@@ -109,8 +113,8 @@ class Fault:
         """A block page as a firewall in between sends it; `status` may well be 200."""
         return cls(
             f"html({status})",
-            lambda reply, voice: with_pacing(
-                Reply.whole(BLOCK_PAGE, "text/html; charset=UTF-8", status=status), voice.answer
+            lambda reply, simulator: with_pacing(
+                Reply.whole(BLOCK_PAGE, "text/html; charset=UTF-8", status=status), simulator.answer
             ),
         )
 
@@ -120,11 +124,11 @@ class Fault:
     def error_after(cls, events: int, message: str = "Internal server error") -> Fault:
         """An error event after so many events. Not streamed: status 500."""
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             if not reply.streamed:
-                return with_pacing(voice.error(500, message), voice.answer)
+                return with_pacing(simulator.error(500, message), simulator.answer)
             begun = _begin(reply, events)
-            return replace(reply, events=(*begun, voice.broken(500, message, len(begun))))
+            return replace(reply, events=(*begun, simulator.broken(500, message, len(begun))))
 
         return cls(f"error_after({events})", shape)
 
@@ -134,19 +138,19 @@ class Fault:
 
         The mock raises `reply.ConnectionCutError` after what it has sent: servers then log the
         exception and close the connection, which clients see as a body that ends too early.
-        A middleware around the mock may turn that into a proper end; put none there. An ASGI app
+        A middleware around the mock may turn that into a regular end; put none there. An ASGI app
         has no way to cut a connection before the status line.
         """
         return cls(
             f"dies_after({events})",
-            lambda reply, voice: replace(reply, events=_begin(reply, events), end="cut"),
+            lambda reply, simulator: replace(reply, events=_begin(reply, events), end="cut"),
         )
 
     @classmethod
     def truncated_after(cls, events: int) -> Fault:
         """The answer ends as if it were complete, which it is not."""
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             begun = _begin(reply, events)
             length = None if reply.streamed else sum(map(len, begun))
             return replace(reply, events=begun, length=length)
@@ -156,14 +160,14 @@ class Fault:
     @classmethod
     def silence(cls) -> Fault:
         """Nothing at all, until the client leaves."""
-        return cls("silence", lambda reply, voice: replace(reply, first_after=math.inf))
+        return cls("silence", lambda reply, simulator: replace(reply, first_after=math.inf))
 
     @classmethod
     def silence_after(cls, events: int) -> Fault:
         """Nothing more, until the client leaves; with 0 events only the headers come."""
         return cls(
             f"silence_after({events})",
-            lambda reply, voice: replace(reply, events=_begin(reply, events), end="silence"),
+            lambda reply, simulator: replace(reply, events=_begin(reply, events), end="silence"),
         )
 
     # ── answers in a strange form ──
@@ -172,7 +176,7 @@ class Fault:
     def split(cls, size: int = 1) -> Fault:
         """The body in pieces of `size` bytes, each sent by itself (a client may get several)."""
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             body = b"".join(reply.events)
             pieces = tuple(body[at : at + size] for at in range(0, len(body), size))
             return replace(reply, events=pieces)
@@ -184,23 +188,25 @@ class Fault:
         """The right bytes under a wrong content type."""
         return cls(
             f"wrong_type({content_type})",
-            lambda reply, voice: replace(reply, media_type=content_type),
+            lambda reply, simulator: replace(reply, media_type=content_type),
         )
 
     @classmethod
     def whole(cls) -> Fault:
         """The whole answer in one piece, although a stream was asked for."""
-        return cls("whole", lambda reply, voice: voice.reply(voice.answer, stream=False))
+        return cls(
+            "whole", lambda reply, simulator: simulator.reply(simulator.answer, stream=False)
+        )
 
     @classmethod
     def garbage(cls, after: int = 1) -> Fault:
-        """One event whose data is no JSON, after so many good ones. Not streamed: such a body."""
+        """One event whose data is not JSON, after so many good ones. Not streamed: such a body."""
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             if not reply.streamed:
-                return with_pacing(Reply.whole(NO_JSON, reply.media_type), voice.answer)
+                return with_pacing(Reply.whole(NO_JSON, reply.media_type), simulator.answer)
             at = len(_begin(reply, after))
-            bad = voice.frame(NO_JSON, at)
+            bad = simulator.frame(NO_JSON, at)
             return replace(reply, events=(*reply.events[:at], bad, *reply.events[at + 1 :]))
 
         return cls(f"garbage({after})", shape)
@@ -209,9 +215,9 @@ class Fault:
     def huge(cls, size: int) -> Fault:
         """One event (or body) with a text of `size` characters."""
 
-        def shape(reply: Reply, voice: VendorSimulator) -> Reply:
-            answer = replace(voice.answer, text="x" * size, pieces=1)
-            return voice.reply(answer, stream=reply.streamed)
+        def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
+            answer = replace(simulator.answer, text="x" * size, pieces=1)
+            return simulator.reply(answer, stream=reply.streamed)
 
         return cls(f"huge({size})", shape)
 

@@ -1,4 +1,4 @@
-"""The voice of Ollama's own API, which the library reads but never writes."""
+"""The simulator of Ollama's own API, which the library reads but never writes."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 
 class MatchedPath(NamedTuple):
-    """Where a request is headed. `operation` is empty for a path that nobody serves."""
+    """Where a request is headed. `operation` is empty for a path that is not served."""
 
     dialect: str
     operation: str
@@ -36,7 +36,7 @@ _OPENAI = {
 def match_path(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
     """Find dialect, operation and, where the path names it, the model.
 
-    A path that no vendor documents below its address is nobody's: so a wrong `base_url` shows.
+    A path that no vendor documents below its address is unknown: so a wrong `base_url` shows.
     """
     place = _place(method, path, headers)
     if place.operation and _DOCUMENTED[place.dialect].match(path) is None:
@@ -88,7 +88,7 @@ def _place(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
 
 
 def _guess(path: str, headers: Mapping[str, str]) -> str:
-    """Whose API this is, where paths are the same or nobody's."""
+    """Whose API this is, where paths are the same or unknown."""
     if "anthropic-version" in headers:
         return "anthropic"
     if "x-goog-api-key" in headers or "/v1beta" in path:

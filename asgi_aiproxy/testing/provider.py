@@ -30,10 +30,10 @@ _LIMIT = 1 << 30
 class MockProvider:
     """Answers as OpenAI, Anthropic, Google or Ollama would, whichever the path is of.
 
-    `answer` is what it says unless told otherwise. With `key`, requests that do not bring that
-    secret are refused. `models` are what it lists; it answers for any. Requests that a provider
-    would refuse (no such path, as with a wrong `base_url`; a wrong key; a member missing) are
-    refused and use up no step.
+    `answer` is what it says unless configured otherwise. With `key`, requests that do not bring
+    that secret are refused. `models` are what it lists; it answers for any. Requests that a
+    provider would refuse (no such path, as with a wrong `base_url`; a wrong key; a member missing)
+    are refused and use up no step.
 
     ::
 
@@ -126,17 +126,17 @@ class MockProvider:
 
     def _reply(self, seen: ReceivedRequest) -> Reply:
         usual = self._usual if isinstance(self._usual, Answer) else self._first
-        voice = SIMULATORS[seen.dialect](seen, usual, self._models)
-        reply = voice.refuse(self._key) or self._act(self._next(seen), voice)
-        if voice.id_header:
-            headers = {voice.id_header: f"req_{voice.id}", **reply.headers}
+        simulator = SIMULATORS[seen.dialect](seen, usual, self._models)
+        reply = simulator.refuse(self._key) or self._act(self._next(seen), simulator)
+        if simulator.id_header:
+            headers = {simulator.id_header: f"req_{simulator.id}", **reply.headers}
             reply = replace(reply, headers=headers)
         return reply
 
-    def _act(self, step: Step, voice: VendorSimulator) -> Reply:
-        voice.answer = (step if isinstance(step, Answer) else step.answer) or voice.answer
-        reply = voice.reply(voice.answer, stream=voice.seen.streamed)
-        return reply if isinstance(step, Answer) else step.shape(reply, voice)
+    def _act(self, step: Step, simulator: VendorSimulator) -> Reply:
+        simulator.answer = (step if isinstance(step, Answer) else step.answer) or simulator.answer
+        reply = simulator.reply(simulator.answer, stream=simulator.seen.streamed)
+        return reply if isinstance(step, Answer) else step.shape(reply, simulator)
 
     def _next(self, seen: ReceivedRequest) -> Step:
         for where, steps in self._special:

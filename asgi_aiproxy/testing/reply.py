@@ -21,7 +21,7 @@ class Reply:
     """An HTTP answer as it will be sent, piece by piece.
 
     `events` are the bytes of its body; of a stream each is one event. `length` is announced as
-    content-length; a stream has none. `end` is what follows the last event: the proper end, a cut
+    content-length; a stream has none. `end` is what follows the last event: the regular end, a cut
     connection, or silence. `first_after` may be infinite: then nothing is sent at all.
     """
 

@@ -78,7 +78,7 @@ class _Running:
         end = time.monotonic() + _START
         while not self._server.started:
             if not self._thread.is_alive():
-                raise RuntimeError("The app's start-up failed; the log of uvicorn.error tells why.")
+                raise RuntimeError("The app's start-up failed; see the log of uvicorn.error.")
             if time.monotonic() > end:
                 raise RuntimeError(f"The app did not start within {_START:g} seconds.")
             time.sleep(0.002)

@@ -1,4 +1,4 @@
-"""A voice: how one provider answers one request, refuses it, and fails at it."""
+"""How one provider answers one request, refuses it, and fails at it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class VendorSimulator(ABC):
 
     @abstractmethod
     def model_entry(self, model: str) -> dict[str, Any]:
-        """What is told of a model."""
+        """The description of a model."""
 
     @abstractmethod
     def models_list(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -135,18 +135,18 @@ class VendorSimulator(ABC):
         """`data` as the event number `at` (from 0) of a stream."""
 
     def broken(self, status: int, message: str, at: int) -> bytes:
-        """The event number `at` that tells of an error in the midst of a stream."""
+        """The event number `at` that is an error in the middle of a stream."""
         return self.frame(self.error_body(status, message), at)
 
     def rate_limited_reply(self, form: RetryAfter | None, seconds: float) -> Reply:
-        """An answer of status 429 that tells in this form when to come again."""
+        """An answer of status 429 that says in this form when to come again."""
         headers: dict[str, str] = {}
         wait = ""
         match form:
             case "seconds":
                 headers["retry-after"] = f"{seconds:g}"
             case "date":
-                # Dates count whole seconds: rounded up, nobody comes too early.
+                # Dates count whole seconds: rounded up, no client comes too early.
                 headers["retry-after"] = formatdate(math.ceil(time.time() + seconds), usegmt=True)
             case "ms":
                 headers["retry-after-ms"] = f"{seconds * 1000:.0f}"
@@ -158,11 +158,11 @@ class VendorSimulator(ABC):
 
     @abstractmethod
     def reset(self, seconds: float) -> dict[str, str]:
-        """The headers that tell of an exhausted limit and when it is reset."""
+        """The headers of an exhausted limit and when it is reset."""
 
 
 class DialectSimulator(VendorSimulator):
-    """A voice in a dialect that the library speaks itself."""
+    """A simulator in a dialect that the library speaks itself."""
 
     face: InboundDialect
 

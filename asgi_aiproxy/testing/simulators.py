@@ -1,4 +1,4 @@
-"""The voices of OpenAI, Anthropic, Google and Ollama."""
+"""The simulators of OpenAI, Anthropic, Google and Ollama."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class OpenAISimulator(DialectSimulator):
         }
 
 
-class OpenAIResponsesVoice(OpenAISimulator):
+class OpenAIResponsesSimulator(OpenAISimulator):
     """OpenAI's Responses API."""
 
     required: ClassVar = {"chat": ("model", "input")}
@@ -226,7 +226,7 @@ class GeminiSimulator(DialectSimulator):
         return error + b"\n]\n" if self._array else error
 
     def rate_limited_reply(self, form: RetryAfter | None, seconds: float) -> Reply:
-        """Google has no headers for it: what others tell there stands in the body."""
+        """Google has no headers for it: what others put there is in the body."""
         if form not in ("reset", "body"):
             return super().rate_limited_reply(form, seconds)
         detail = {
@@ -263,7 +263,7 @@ def _moment(at: float) -> str:
 
 SIMULATORS: dict[str, type[VendorSimulator]] = {
     "openai": OpenAISimulator,
-    "openai_responses": OpenAIResponsesVoice,
+    "openai_responses": OpenAIResponsesSimulator,
     "anthropic": AnthropicSimulator,
     "gemini": GeminiSimulator,
     "ollama": OllamaSimulator,

@@ -242,7 +242,7 @@ def test_vouchers_are_created_exported_and_redeemed(run: Run) -> None:
 # ── usage ────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_used_is_told_by_what_is_asked(run: Run) -> None:
+def test_usage_is_reported_by_the_requested_grouping(run: Run) -> None:
     import asyncio
 
     from asgi_aiproxy.config.factory import make_store
@@ -277,9 +277,7 @@ def test_what_was_used_is_told_by_what_is_asked(run: Run) -> None:
     last = run("usage", "--last", "5", "--model", "small")
     assert (len(last.out.splitlines()), "$1.25" in last.out) == (2, True)
     assert len(run("usage", "--last", "2", "--json").json["data"]) == 2
-    assert (
-        run("usage", "--until", "2020-01-01", "--since", "2019-12-01").out == "No usage.\n"
-    )
+    assert run("usage", "--until", "2020-01-01", "--since", "2019-12-01").out == "No usage.\n"
 
 
 # ── the store ────────────────────────────────────────────────────────────────
@@ -296,7 +294,7 @@ def test_without_a_store_that_lasts_nothing_is_done(
         assert "would end with this command" in done.err
 
 
-def test_a_store_that_is_away_is_told(run: Run, configured: Callable[[], Path]) -> None:
+def test_an_unreachable_store_is_reported(run: Run, configured: Callable[[], Path]) -> None:
     configured().write_text('redis_url = "redis://:password@127.0.0.1:9/0"\n')
     done = run("tokens", "list")
     assert (done.status, done.out, "password" in done.err) == (1, "", False)
@@ -326,7 +324,7 @@ def test_a_url_alone_is_enough(redis_url: str, monkeypatch: pytest.MonkeyPatch, 
     assert len(run("keys", "list", "anthropic", "--json").json["data"]) == 1
 
 
-def test_who_reads_only_the_beginning_is_left_in_peace(
+def test_a_reader_of_only_the_beginning_sees_no_error(
     run: Run, configured: Callable[[], Path]
 ) -> None:
     run("vouchers", "create", "--count", "5000", "--usd", "1")
@@ -341,7 +339,7 @@ def test_who_reads_only_the_beginning_is_left_in_peace(
         assert process.wait(30) == 0
 
 
-def test_a_name_can_not_command_a_terminal(run: Run) -> None:
+def test_a_name_cannot_control_a_terminal(run: Run) -> None:
     run("tokens", "issue", "--name", "evil\x1b[2J")
     assert "\x1b" not in run("tokens", "list").out
 

@@ -99,7 +99,7 @@ def test_a_prompt_is_what_a_user_says(prompt: Any) -> None:
     assert asked(stop=["a", "b"]).stop == ("a", "b")
 
 
-def test_log_probabilities_that_a_chat_can_not_tell_are_reported() -> None:
+def test_log_probabilities_that_a_chat_cannot_express_are_reported() -> None:
     for language in ("openai_chat", "anthropic", "ollama"):
         assert written(language, asked(logprobs=1)).ignored == ("logprobs",)
 

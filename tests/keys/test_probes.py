@@ -143,7 +143,7 @@ def test_a_probe_needs_some_time() -> None:
         ({}, 0),
     ],
 )
-async def test_a_limit_that_an_answer_tells_is_used_up_is_heeded(
+async def test_a_limit_that_an_answer_reports_as_used_up_is_respected(
     headers: dict[str, str], rests: float
 ) -> None:
     pool = KeyPool(KEYS[0], clock=lambda: 1000.0)

@@ -49,7 +49,7 @@ async def test_a_process_that_starts_later_knows_what_was_found_out(worker: Pool
     assert await health(await worker(*keys)) == {"a": COOLING, "b": QUARANTINED, "c": OK}
 
 
-async def test_rests_get_longer_with_what_all_have_seen(worker: Pools) -> None:
+async def test_cooldowns_grow_with_failures_seen_by_all_workers(worker: Pools) -> None:
     key = Key("sk", id="a")
     first, second = await worker(key, cooldown=1), await worker(key, cooldown=1)
     await fails(first, 429)
@@ -138,7 +138,7 @@ async def _rested(pool: KeyPool) -> bool:
     return True
 
 
-async def test_a_trial_that_fails_sends_the_key_to_rest_everywhere(worker: Pools) -> None:
+async def test_a_trial_that_fails_cools_the_key_down_in_all_workers(worker: Pools) -> None:
     key = Key("sk", id="a")
     first, second = await worker(key, cooldown=0.5), await worker(key, cooldown=0.5)
     await fails(first, 401)

@@ -254,7 +254,7 @@ async def test_without_a_sealer_no_secret_is_written(store: Store) -> None:
     assert await store.rows("keys:v") == {"given": b'{"enabled":false}'}
 
 
-async def test_a_wrong_sealing_key_is_told_with_the_keys_id_and_no_secret(
+async def test_a_wrong_sealing_key_is_reported_with_the_keys_id_and_no_secret(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = Sealer(Sealer.generate()), Sealer(PHRASE)
@@ -380,7 +380,7 @@ def test_without_cryptography_it_is_said_what_to_install(monkeypatch: pytest.Mon
         Sealer(PHRASE)
 
 
-async def test_who_asks_for_a_key_that_is_nowhere_is_told(worker: Pools) -> None:
+async def test_a_request_for_an_unknown_key_is_refused(worker: Pools) -> None:
     pool = await worker()
     with pytest.raises(NoKeyError) as caught:
         await pool.acquire()

@@ -99,7 +99,7 @@ async def test_tokens_a_minute_are_counted_together_when_they_are_known(worker: 
     await until(exhausted)
 
 
-async def test_a_key_that_can_not_is_passed_over_for_one_that_can(worker: Pools) -> None:
+async def test_a_key_over_its_limit_is_passed_over_for_another(worker: Pools) -> None:
     keys = [Key("a", id="a", rpm=1), Key("b", id="b", concurrency=1), Key("c", id="c", priority=1)]
     first, second = await worker(*keys), await worker(*keys)
     leases = [await first.acquire(), await second.acquire()]
@@ -140,7 +140,7 @@ async def test_one_good_key_is_found_among_a_hundred_that_are_used_up(worker: Po
     assert caught.value.retry_after
 
 
-async def test_who_waits_gets_what_another_process_gives_back(worker: Pools) -> None:
+async def test_a_waiting_call_gets_what_another_process_releases(worker: Pools) -> None:
     key = Key("sk", id="a", concurrency=1)
     first, second = await worker(key), await worker(key, max_wait_seconds=30)
     held = await first.acquire()
@@ -152,7 +152,7 @@ async def test_who_waits_gets_what_another_process_gives_back(worker: Pools) -> 
         release([await waiting])
 
 
-async def test_who_waits_longest_in_a_process_goes_first(worker: Pools) -> None:
+async def test_the_longest_waiting_call_of_a_process_goes_first(worker: Pools) -> None:
     key = Key("sk", id="a", concurrency=1)
     pool, other = await worker(key, max_wait_seconds=30), await worker(key)
     held = await other.acquire()

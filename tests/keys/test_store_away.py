@@ -78,7 +78,7 @@ async def _can(pool: KeyPool, **wish: Any) -> bool:
 
 
 @pytest.mark.parametrize("fault", [stop, pause])
-async def test_calls_go_on_while_the_store_is_away_and_what_was_found_out_is_told_later(
+async def test_calls_go_on_while_the_store_is_away_and_findings_are_written_later(
     worker: Callable[..., KeyPool],
     server: Server,
     fault: Callable[[Server], None],
@@ -132,7 +132,7 @@ async def test_what_is_in_use_when_the_store_comes_back_is_counted_again(
         await until(lambda: _can(second))
 
 
-async def test_fail_closed_uses_no_key_whose_limits_can_not_be_checked(
+async def test_fail_closed_uses_no_key_whose_limits_cannot_be_checked(
     worker: Callable[..., KeyPool], server: Server
 ) -> None:
     pool = worker(LIMITED, FREE, on_store_outage="fail_closed")

@@ -313,7 +313,7 @@ async def test_strange_tokens_are_just_wrong() -> None:
         (lambda: Authenticate(Inner(), identify="x"), "not str"),  # type: ignore[arg-type]
         (lambda: static_tokens(["tok"]), "a mapping"),  # type: ignore[arg-type]
         (lambda: static_tokens({"": "x"}), "no token is empty"),
-        (lambda: static_tokens({"tok": None}), "a text, not NoneType"),  # type: ignore[dict-item]
+        (lambda: static_tokens({"tok": None}), "a string, not NoneType"),  # type: ignore[dict-item]
     ],
 )
 def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:

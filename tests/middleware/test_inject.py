@@ -197,7 +197,7 @@ async def health(keys: KeyPool) -> dict[str, str]:
     return {key.id: key.health.value for key in await keys.status()}
 
 
-async def test_a_key_that_is_refused_what_another_is_not_rests() -> None:
+async def test_a_key_that_is_refused_where_another_is_not_cools_down() -> None:
     keys = pool()
     app = InjectKey(Doors("sk-2"), pool=keys)
     statuses = [(await asgi.request(app, "GET", "/x")).status for _ in range(5)]
@@ -206,7 +206,7 @@ async def test_a_key_that_is_refused_what_another_is_not_rests() -> None:
 
 
 @pytest.mark.parametrize("named", [False, True])
-async def test_a_path_where_all_keys_are_refused_does_not_put_all_to_rest(named: bool) -> None:
+async def test_a_path_where_all_keys_are_refused_cools_none_down(named: bool) -> None:
     keys = pool()
     app = InjectKey(Doors("sk-1", "sk-2"), pool=keys)
     for round_ in range(3):
@@ -218,7 +218,7 @@ async def test_a_path_where_all_keys_are_refused_does_not_put_all_to_rest(named:
     assert "ok" in (await health(keys)).values()
 
 
-async def test_the_only_key_is_not_put_to_rest_by_refusals() -> None:
+async def test_the_only_key_is_not_cooled_down_by_refusals() -> None:
     keys = KeyPool([Key("sk-1", id="1")])
     app = InjectKey(Doors("sk-1"), pool=keys)
     for _ in range(10):
@@ -226,7 +226,7 @@ async def test_the_only_key_is_not_put_to_rest_by_refusals() -> None:
     assert (await asgi.request(app, "GET", "/x")).status == 200
 
 
-async def test_a_key_whose_limit_is_used_up_rests_before_it_is_refused() -> None:
+async def test_a_key_whose_limit_is_used_up_cools_down_before_it_is_refused() -> None:
     keys = pool()
     spent = (b"x-ratelimit-remaining-requests", b"0"), (b"x-ratelimit-reset-requests", b"40s")
     answer = await asgi.request(InjectKey(App(200, *spent), pool=keys), "GET", "/x")
@@ -306,7 +306,7 @@ async def test_a_websocket_without_a_key_is_refused() -> None:
             await exchange.ended()
 
 
-async def test_a_websocket_does_not_tell_the_key() -> None:
+async def test_a_websocket_does_not_show_the_key() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept", "headers": [(b"x-debug", b"it is pool-key-1")]})
@@ -321,7 +321,7 @@ async def test_a_websocket_does_not_tell_the_key() -> None:
         await exchange.ended()
 
 
-def test_a_pool_that_is_none_is_told() -> None:
+def test_an_invalid_pool_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="KeyPool"):
         InjectKey(App(), pool=["sk-1"])  # type: ignore[arg-type]
     assert "sk-1" not in repr(InjectKey(App(), pool=pool()))

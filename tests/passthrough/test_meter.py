@@ -124,7 +124,7 @@ def test_what_a_model_writes_is_not_taken_for_usage(
         assert (model, found) == ("m", usage)
 
 
-def test_what_is_told_at_either_end_of_a_long_answer_is_read_beside_what_a_model_wrote() -> None:
+def test_usage_at_either_end_of_a_long_answer_is_read_and_model_text_is_not() -> None:
     for answer in (
         {"model": "m", "usage": CHAT, "content": [FORGED], "x": LONG},
         {"model": "m", "x": LONG, "content": [FORGED], "usage": CHAT},
@@ -161,7 +161,7 @@ def test_streams_of_openai() -> None:
     )
 
 
-def test_streams_of_anthropic_tell_one_half_first_and_the_other_last() -> None:
+def test_streams_of_anthropic_report_input_first_and_output_last() -> None:
     start = {
         "type": "message_start",
         "message": {"model": "m", "usage": {**CLAUDE, "output_tokens": 1}},
@@ -174,7 +174,7 @@ def test_streams_of_anthropic_tell_one_half_first_and_the_other_last() -> None:
     assert metered(body[:5000])[1] == Usage(input=9, output=1, cache_read=5)
 
 
-def test_streams_of_gemini_tell_it_again_and_again() -> None:
+def test_streams_of_gemini_report_usage_repeatedly() -> None:
     first = {
         "candidates": [LONG[:500]],
         "usageMetadata": {"promptTokenCount": 9},
@@ -218,7 +218,7 @@ def test_lines_of_ollama() -> None:
         "\x00\xff",
     ],
 )
-def test_what_tells_no_usage(text: str) -> None:
+def test_answers_without_usage(text: str) -> None:
     usage = metered(text.encode("latin-1"))[1]
     assert usage is None or (usage.input, usage.output) == (0, 0)
 

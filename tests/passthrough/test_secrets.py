@@ -60,9 +60,7 @@ WAYS = pytest.mark.parametrize("way", [vendor, injected])
 @WAYS
 @pytest.mark.parametrize("status", [300, 400, 401, 403, 404, 418, 429, 500, 503])
 @pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
-async def test_an_answer_that_is_no_success_does_not_tell_the_key(
-    way: Any, status: int, written: str
-) -> None:
+async def test_an_error_answer_does_not_show_the_key(way: Any, status: int, written: str) -> None:
     body = b'{"error":{"message":"bad key ' + written.encode() + b' here"}}'
     app = way(Upstream(Step([body], status, {"x-debug": f"k={written}"})))
     answer = await asgi.request(app, "GET", "/v1/x")
@@ -78,7 +76,7 @@ async def test_an_answer_that_is_no_success_does_not_tell_the_key(
 
 
 @WAYS
-async def test_a_key_that_comes_in_pieces_is_not_told_and_the_length_stays_true(way: Any) -> None:
+async def test_a_key_that_comes_in_pieces_is_not_shown_and_the_length_stays_true(way: Any) -> None:
     body = f"before {SECRET} between {SECRET}".encode() + b" and after" * 200
     pieces = [body[at : at + 3] for at in range(0, len(body), 3)]
     app = way(Upstream(Step(pieces, 400, {"content-length": str(len(body))})))
@@ -90,7 +88,7 @@ async def test_a_key_that_comes_in_pieces_is_not_told_and_the_length_stays_true(
 
 
 @WAYS
-async def test_a_success_passes_to_the_byte_but_its_headers_do_not_tell_the_key(way: Any) -> None:
+async def test_a_success_passes_to_the_byte_but_its_headers_do_not_show_the_key(way: Any) -> None:
     app = way(Upstream(Step([f"it is {SECRET}".encode()], 200, {"x-debug": SECRET})))
     answer = await asgi.request(app, "GET", "/v1/x")
     assert answer.body == f"it is {SECRET}".encode()
@@ -99,7 +97,7 @@ async def test_a_success_passes_to_the_byte_but_its_headers_do_not_tell_the_key(
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 @pytest.mark.parametrize("status", [400, 429, 500])
-async def test_a_compressed_error_does_not_tell_the_key(status: int, coding: str) -> None:
+async def test_a_compressed_error_does_not_show_the_key(status: int, coding: str) -> None:
     text = b'{"error":{"message":"bad key ' + SECRET.encode() + b' here"}}'
     body = gzip.compress(text) if coding == "gzip" else zlib.compress(text)
     upstream = Upstream(Step([body], status, {"content-encoding": coding}))
@@ -123,7 +121,7 @@ EVENTS = [
 
 @WAYS
 @pytest.mark.parametrize("size", [1, 7, 50, 10_000])
-async def test_an_error_in_a_stream_that_began_well_does_not_tell_the_key(
+async def test_an_error_in_a_stream_that_began_well_does_not_show_the_key(
     way: Any, size: int
 ) -> None:
     whole = b"".join(EVENTS)
@@ -135,7 +133,7 @@ async def test_an_error_in_a_stream_that_began_well_does_not_tell_the_key(
     assert answer.body == whole.replace(SECRET.encode(), b"[key]".ljust(len(SECRET), b"*"))
 
 
-async def test_the_headers_of_a_shims_success_do_not_tell_the_key() -> None:
+async def test_the_headers_of_a_shims_success_do_not_show_the_key() -> None:
     step = answers()
     step.headers |= {"x-request-id": f"req-{SECRET}", "x-ratelimit-limit-requests": SECRET}
     shim = OpenAIShim(OPENAI.using(SECRET), transport=Upstream(step).transport)
@@ -146,7 +144,7 @@ async def test_the_headers_of_a_shims_success_do_not_tell_the_key() -> None:
 
 
 @pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
-async def test_neither_log_nor_record_tells_the_key(
+async def test_neither_log_nor_record_shows_the_key(
     written: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -200,7 +198,7 @@ async def test_what_a_caller_brings_is_its_own_to_see() -> None:
         ("AKIA:secret-access-key:session-token", "token session-token"),
     ],
 )
-def test_parts_of_a_key_are_not_told_either(secret: str, shown: str) -> None:
+def test_parts_of_a_key_are_not_shown_either(secret: str, shown: str) -> None:
     found = redactor_for(secret)
     assert found is not None
     out = found.data(shown.encode())
@@ -211,7 +209,7 @@ def test_parts_of_a_key_are_not_told_either(secret: str, shown: str) -> None:
 
 @pytest.mark.parametrize("before", ["Bearer ", "x:", "user:", "", "ab"])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
-def test_a_key_within_base64_of_something_longer_is_not_told(before: str, encode: Any) -> None:
+def test_a_key_within_base64_of_something_longer_is_not_shown(before: str, encode: Any) -> None:
     found = redactor_for(SECRET)
     assert found is not None
     written = encode(f"{before}{SECRET} and after".encode())
@@ -282,7 +280,7 @@ async def health(app: PassthroughProxy | InjectKey) -> str:
         (OPENAI, "POST", CHAT),
     ],
 )
-async def test_a_path_where_all_keys_are_refused_puts_none_to_rest(
+async def test_a_path_where_all_keys_are_refused_cools_none_down(
     row: Provider, method: str, path: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream = Upstream(refuses(status))
@@ -293,7 +291,7 @@ async def test_a_path_where_all_keys_are_refused_puts_none_to_rest(
     assert "none of them cools down" in caplog.text
 
 
-async def test_a_key_that_is_refused_where_another_is_not_rests() -> None:
+async def test_a_key_that_is_refused_where_another_is_not_cools_down() -> None:
     for other in (answers(), refuses(400), refuses(404)):
         app = vendor(Upstream(refuses(401), refuses(401), other), *KEYS, row=OPENAI)
         await asgi.request(app, "GET", "/v1/models")
@@ -301,7 +299,7 @@ async def test_a_key_that_is_refused_where_another_is_not_rests() -> None:
 
 
 @pytest.mark.parametrize("other", [429, 500, 503])
-async def test_what_tells_nothing_of_a_key_convicts_no_other(other: int) -> None:
+async def test_an_answer_that_proves_nothing_about_a_key_blames_no_other(other: int) -> None:
     steps = refuses(401), refuses(401), refuses(other)
     app = vendor(Upstream(*steps), *KEYS, row=OPENAI)
     await asgi.request(app, "GET", "/v1/models")
@@ -326,7 +324,7 @@ async def test_what_tells_nothing_of_a_key_convicts_no_other(other: int) -> None
         (GEMINI, "POST", "/v1beta/openai/whatever/chat/completions", "o"),
     ],
 )
-async def test_the_only_key_that_is_tried_rests_if_it_can_call_no_model(
+async def test_the_only_key_that_is_tried_cools_down_if_it_can_call_no_model(
     row: Provider, method: str, path: str, rests: str
 ) -> None:
     app = vendor(Upstream(refuses(401)), Key("k-1", id="1"), row=row)

@@ -66,7 +66,7 @@ async def test_an_answer_passes_as_it_was_sent(transport: Any) -> None:
     assert answer.header("content-length") == str(len(packed))
 
 
-async def test_an_upstream_that_dies_is_no_clean_end(transport: Any) -> None:
+async def test_an_upstream_that_dies_is_not_a_clean_end(transport: Any) -> None:
     async def handler(line: Line) -> None:
         await line.request()
         await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")

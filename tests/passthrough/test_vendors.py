@@ -126,7 +126,7 @@ async def test_a_short_token_takes_no_innocent_header_with_it() -> None:
     assert place.sent["accept"] == "application/json"
 
 
-async def test_the_hosts_business_is_not_told_to_a_vendor() -> None:
+async def test_the_hosts_headers_are_not_sent_to_a_vendor() -> None:
     place = Place()
     secret = {
         "cookie": "session=1",
@@ -285,7 +285,7 @@ async def test_it_gets_those_of_an_application_as_well() -> None:
     assert len(upstream.requests) == 1
 
 
-async def test_a_caller_bound_to_models_can_not_hide_one() -> None:
+async def test_a_caller_bound_to_models_cannot_hide_one() -> None:
     who = Principal("ada", models=("gpt-x",))
     place = Place()
     json_type = {"content_type": "application/json"}
@@ -310,7 +310,7 @@ async def test_a_caller_bound_to_other_providers_gets_nothing() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 401, 402])
-async def test_a_key_that_can_not_hands_over_to_the_next(status: int) -> None:
+async def test_a_key_that_is_refused_hands_over_to_the_next(status: int) -> None:
     place = Place(refuses(status), answers())
     answer = await place.ask("POST", CHAT, HI)
     assert answer.body == chat_answer()
@@ -324,7 +324,7 @@ async def test_a_key_that_can_not_hands_over_to_the_next(status: int) -> None:
     assert (record.outcome, record.attempts, record.key_id) == ("done", 2, "sk-2")
 
 
-async def test_a_key_whose_limit_is_used_up_rests_before_it_is_refused() -> None:
+async def test_a_key_whose_limit_is_used_up_cools_down_before_it_is_refused() -> None:
     spent = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "40s"}
     place = Place(Step([chat_answer()], headers=spent), answers())
     for _ in range(5):
@@ -382,7 +382,7 @@ async def test_what_is_not_about_the_key_is_passed_on_at_once(status: int) -> No
     assert record.status == status
 
 
-async def test_a_body_that_can_not_be_sent_twice_is_not() -> None:
+async def test_a_body_that_cannot_be_sent_twice_is_not() -> None:
     place = Place(refuses(429), answers(), max_replay=10)
     async with asgi.opened(place.app, "POST", CHAT) as exchange:
         exchange.send_body(b"{" + b" " * 10, more=True)
@@ -516,7 +516,7 @@ async def test_what_no_key_knows_is_not_there() -> None:
     assert (await place.record()).outcome == "refused"
 
 
-async def test_what_a_resting_key_may_know_is_not_said_to_be_missing() -> None:
+async def test_a_resource_that_a_cooling_key_may_know_is_not_reported_missing() -> None:
     place = Place(refuses(404))
     (status, *_) = [key for key in await place.pool.status() if key.id == "sk-2"]
     with place.pool.acquire_nowait(key_id=status.id) as lease:
@@ -596,12 +596,12 @@ async def test_a_request_that_is_refused_here_leaves_one_as_well() -> None:
 @pytest.mark.parametrize(
     "target", [5, None, "ftp://x", "x", "http://", "http://u:p@host", "http://x?y", "http://x#y"]
 )
-def test_a_target_that_is_none_is_told(target: Any) -> None:
+def test_an_invalid_target_is_refused(target: Any) -> None:
     with pytest.raises(ConfigurationError, match="PassthroughProxy"):
         PassthroughProxy(target)
 
 
-def test_options_that_are_none_are_told() -> None:
+def test_invalid_options_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="paths="):
         PassthroughProxy("http://x", paths="some")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="forwarded"):
@@ -617,6 +617,6 @@ async def test_it_answers_lifespan_and_leaves_unknown_scopes_alone() -> None:
         await exchange.ended()
 
 
-def test_its_repr_tells_no_secret() -> None:
+def test_its_repr_has_no_secret() -> None:
     assert "sk-1" not in repr(PassthroughProxy(OPENAI.using("sk-1")))
     assert "http" not in repr(PassthroughProxy("http://internal:9000"))

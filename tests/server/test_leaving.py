@@ -127,7 +127,7 @@ async def test_while_it_connects(server: Server, stream: bool, record_property: 
         await check(place, caller.leave(), record_property, provider)
 
 
-async def test_while_nobody_takes_the_connection(server: Server, record_property: Note) -> None:
+async def test_while_the_connection_is_not_accepted(server: Server, record_property: Note) -> None:
     with deaf_port() as port:
         async with gateway(server, Provider(), base=f"http://127.0.0.1:{port}/v1") as place:
             caller = await place.caller()

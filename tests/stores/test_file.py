@@ -182,7 +182,7 @@ async def test_changes_made_on_top_of_one_that_fails_fail_with_it(file: Path) ->
         unblocked(file)
 
 
-async def test_who_watches_a_table_is_told_that_a_change_was_taken_back(file: Path) -> None:
+async def test_watchers_of_a_table_are_notified_that_a_change_was_undone(file: Path) -> None:
     async with MemoryStore(file=file) as store:
         await store.put("t", "k", b"1")
         seen: list[bytes | None] = []

@@ -168,9 +168,7 @@ async def test_the_watch_for_changes_survives_garbage_says_so_and_goes_on(
     assert "it works again" in caplog.text
 
 
-async def test_garbage_that_is_no_protocol_at_all_costs_a_connection_and_no_more(
-    redis_url: str, prefix: str
-) -> None:
+async def test_garbage_costs_a_connection_and_no_more(redis_url: str, prefix: str) -> None:
     async with (
         RedisProxy(port(redis_url)) as proxy,
         RedisStore(proxy.url, prefix=prefix, timeout=2) as store,

@@ -60,7 +60,7 @@ def test_a_models_row_is_found_by_its_name(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["m", "", "my-deployment", "claude-latest", "claude-nova-7", "claude-6", "gpt-5"]
 )
-def test_a_name_that_tells_nothing_counts_as_the_newest(name: str) -> None:
+def test_a_name_without_a_version_counts_as_the_newest(name: str) -> None:
     assert capabilities.of(name) is NEWEST
 
 

@@ -371,7 +371,7 @@ def test_an_image_that_anthropic_does_not_take_is_refused_by_its_member(
         )
 
 
-def test_a_document_that_is_no_pdf_is_refused_by_its_member() -> None:
+def test_a_document_that_is_not_a_pdf_is_refused_by_its_member() -> None:
     docx = {"file_data": "data:application/msword;base64,0M8R4A==", "filename": "a.doc"}
     with pytest.raises(APIError, match="msword") as caught:
         body_of(openai(said([{"type": "file", "file": docx}])))
@@ -389,7 +389,7 @@ def test_a_pdf_is_a_document_also_where_an_image_was_announced() -> None:
     "user",
     ["jane.roe@example.org", "+49 30 1234567", "030-1234567", "Jane Roe", "Jané", "x" * 300],
 )
-def test_a_user_is_told_by_a_hash_where_the_name_says_who_it_is(user: str) -> None:
+def test_a_user_is_sent_as_a_hash_where_the_name_identifies_a_person(user: str) -> None:
     draft = written("anthropic", openai(user=user))
     told = draft.body["metadata"]["user_id"]
     assert re.fullmatch("[0-9a-f]{64}", told)
@@ -398,7 +398,7 @@ def test_a_user_is_told_by_a_hash_where_the_name_says_who_it_is(user: str) -> No
 
 
 @pytest.mark.parametrize("user", ["team-1", "u", "123e4567-e89b-12d3-a456-426614174000", "123456"])
-def test_a_user_that_tells_nothing_is_sent_as_it_is(user: str) -> None:
+def test_an_opaque_user_is_sent_unchanged(user: str) -> None:
     assert written("anthropic", openai(user=user)).body["metadata"] == {"user_id": user}
 
 
@@ -518,7 +518,7 @@ def test_the_choice_of_tools(members: dict[str, Any], choice: Any, tools: str) -
     assert "".join(tool["name"] for tool in body["tools"]) == tools
 
 
-def test_a_choice_without_tools_is_none() -> None:
+def test_a_tool_choice_without_tools_is_left_out() -> None:
     body = body_of(openai(tool_choice="auto", parallel_tool_calls=False))
     assert "tools" not in body
     assert "tool_choice" not in body

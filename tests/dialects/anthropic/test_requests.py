@@ -372,7 +372,7 @@ def test_parameters_get_their_neutral_meaning(
         ({"tool_choice": "auto"}, "tool_choice", "Invalid type"),
     ],
 )
-def test_a_request_that_can_not_be_understood_is_refused_by_name(
+def test_a_request_that_cannot_be_understood_is_refused_by_name(
     members: dict[str, Any], param: str, message: str
 ) -> None:
     with pytest.raises(APIError) as caught:

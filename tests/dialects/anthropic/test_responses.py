@@ -192,7 +192,9 @@ def test_cached_tokens_beyond_the_input_do_not_make_it_negative() -> None:
         (b'{"error":{"type":"api_error","message":"m"}}', ErrorKind.UPSTREAM, "m"),
     ],
 )
-def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
+def test_a_body_that_is_not_an_answer_is_an_error(
+    body: bytes, kind: ErrorKind, message: str
+) -> None:
     with pytest.raises(APIError) as caught:
         ANTHROPIC_MESSAGES.decode_response(body)
     assert caught.value.kind is kind

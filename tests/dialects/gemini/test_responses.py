@@ -150,7 +150,9 @@ def test_content_is_kept_however_the_answer_ended(word: str, part: Any, how: str
 
 @pytest.mark.parametrize("word", ["STOP", "MAX_TOKENS", "SAFETY", "PROHIBITED_CONTENT"])
 @pytest.mark.parametrize("how", ["translated", "passed on", "streamed", "passed on in a stream"])
-def test_an_empty_answer_that_ended_well_or_was_filtered_is_no_error(word: str, how: str) -> None:
+def test_an_empty_answer_that_ended_well_or_was_filtered_is_not_an_error(
+    word: str, how: str
+) -> None:
     read_in(how, answer([], candidate={"finishReason": word}))
 
 
@@ -284,7 +286,9 @@ def test_sources_are_placed_by_characters() -> None:
         ),
     ],
 )
-def test_a_body_that_is_no_answer_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
+def test_a_body_that_is_not_an_answer_is_an_error(
+    body: bytes, kind: ErrorKind, message: str
+) -> None:
     with pytest.raises(APIError) as caught:
         GEMINI_CONTENT.decode_response(body)
     assert caught.value.kind is kind

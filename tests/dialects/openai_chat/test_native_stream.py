@@ -86,7 +86,7 @@ from tests.dialects.openai_chat.samples import (
         ),
     ],
 )
-def test_a_whole_answer_is_mended(
+def test_a_whole_answer_is_normalized(
     message: dict[str, Any], finish: Any, fixed: dict[str, Any], word: str
 ) -> None:
     echo = NormalizingNativeStream(usage_wanted=True, new_id="chatcmpl-new")
@@ -210,7 +210,7 @@ def test_an_answer_without_content_that_failed_is_an_error(
         (b'{"error":"m"}', ErrorKind.UPSTREAM),
     ],
 )
-def test_a_passing_body_that_is_no_answer_is_an_error(
+def test_a_passing_body_that_is_not_an_answer_is_an_error(
     echo: Any, body: bytes, kind: ErrorKind
 ) -> None:
     with pytest.raises(APIError) as caught:
@@ -218,14 +218,14 @@ def test_a_passing_body_that_is_no_answer_is_an_error(
     assert caught.value.kind is kind
 
 
-def test_a_body_of_any_kind_may_tell_usage() -> None:
+def test_a_body_of_any_kind_may_have_usage() -> None:
     assert openai_usage(b'{"model":"m","usage":{"prompt_tokens":3}}') == ("m", Usage(input=3))
     assert openai_usage(b'{"data":[]}') == ("", None)
     for body in (b"", b"RIFF", b"[]", b'{"usage":7}'):
         assert openai_usage(body) == ("", None)
 
 
-def test_an_echo_is_exact_or_mending_as_the_provider_needs() -> None:
+def test_a_native_stream_is_exact_or_normalizing_as_the_provider_needs() -> None:
     assert isinstance(
         OPENAI_CHAT.native_stream(usage_wanted=True, strict_format=True), OpenAINativeStream
     )
@@ -297,7 +297,7 @@ CHUNKS = shaped(
 
 @given(st.lists(CHUNKS, max_size=5))
 @settings(max_examples=600, deadline=None)
-def test_whatever_looks_like_a_chunk_is_mended_into_one(sent: list[dict[str, Any]]) -> None:
+def test_whatever_looks_like_a_chunk_is_corrected_into_one(sent: list[dict[str, Any]]) -> None:
     chunks = normalize.ChunkNormalizer("chatcmpl-new")
     told = [out for chunk in sent if (out := chunks.chunk(chunk)) is not None]
     told += chunks.end(usage_wanted=True)

@@ -68,7 +68,7 @@ def test_a_compatible_servers_stream_that_is_right_passes_byte_for_byte(
     assert mended(chunks, spaces=spaces) == expected
 
 
-def test_unknown_members_of_the_last_chunk_survive_its_mending() -> None:
+def test_unknown_members_of_the_last_chunk_survive_normalizing() -> None:
     ending = chunk_of({}, "eos", logprobs=PROBS, stop_reason=7) | {"usage": {"prompt_tokens": 1}}
     chunks, _ = strict.chunks_in(mended([chunk_of({"role": "assistant", "content": "Hi"}), ending]))
     expected = chunk_of({}, "stop", logprobs=PROBS, stop_reason=7)
@@ -78,7 +78,7 @@ def test_unknown_members_of_the_last_chunk_survive_its_mending() -> None:
     assert strict.chunks_in(unasked)[0][1:] == [expected]
 
 
-def test_a_last_chunk_with_words_tells_its_members_with_them() -> None:
+def test_a_last_chunk_with_text_keeps_its_members() -> None:
     ending = chunk_of({"role": "assistant", "content": "Hi"}, "stop", logprobs=PROBS)
     chunks, _ = strict.chunks_in(mended([ending]))
     said, end = chunks
@@ -87,7 +87,7 @@ def test_a_last_chunk_with_words_tells_its_members_with_them() -> None:
     assert end["system_fingerprint"] == said["system_fingerprint"] == "fp_2"
 
 
-def test_unknown_members_of_a_whole_answer_survive_its_mending() -> None:
+def test_unknown_members_of_a_whole_answer_survive_normalizing() -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hi", "own": 1}}
     body = {
         "id": "x",

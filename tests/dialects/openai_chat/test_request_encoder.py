@@ -185,7 +185,7 @@ def test_what_has_another_form_with_openai(part: Any, content: Any) -> None:
         Media(kind="document", url="https://a.example/a.pdf"),
     ],
 )
-def test_what_openai_can_not_be_shown_is_refused(part: Media) -> None:
+def test_what_openai_does_not_accept_is_refused(part: Media) -> None:
     with pytest.raises(APIError, match=f"does not accept {part.kind} in this form") as caught:
         openai_body(Request(model="m", messages=(Message("user", (part,)),)))
     assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, "messages")
