@@ -253,12 +253,12 @@ def test_prices_are_written_as_json_has_them() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Price(input=-1), "can not be -1: input"),
-        (lambda: Price(output=float("nan")), "can not be nan"),
-        (lambda: Price(tiers=(Tier(above=1, output=-2),)), "can not be -2"),
+        (lambda: Price(input=-1), "cannot be -1: input"),
+        (lambda: Price(output=float("nan")), "cannot be nan"),
+        (lambda: Price(tiers=(Tier(above=1, output=-2),)), "cannot be -2"),
         (lambda: Prices({"m": 3}), "must be a Price, not int"),  # type: ignore[dict-item]
-        (lambda: Ratio(-1), "below zero"),
-        (lambda: Ratios({"m": float("inf")}), "below zero"),
+        (lambda: Ratio(-1), "negative or infinite"),
+        (lambda: Ratios({"m": float("inf")}), "negative or infinite"),
         (lambda: Ratios({}, units_per_usd=0), "at least 1"),
     ],
 )
