@@ -35,7 +35,7 @@ def make_providers(settings: Settings, store: Store | None) -> dict[str, Provide
                 known = ", ".join(dict.fromkeys([*settings.providers, *rows]))
                 where = toml_path(("routes", name))
                 raise ConfigurationError(
-                    f"{where}: unknown provider {provider!r}. Known providers: {known}."
+                    f"{where}: there is no provider {provider!r}. There are: {known}."
                 )
     sealer = _sealer(settings)
     return {
@@ -116,10 +116,10 @@ def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Prov
     if kind not in rows:
         known = ", ".join(sorted({*rows, "azure", "openai-compatible"}))
         if given.kind:
-            raise ConfigurationError(f"{where}.kind: unknown kind {kind!r}. Known kinds: {known}.")
+            raise ConfigurationError(f"{where}.kind: there is no kind {kind!r}. There are: {known}.")
         raise ConfigurationError(
-            f"{where}: unknown provider {name!r}. Rename the table to a known provider, or set "
-            f"`kind`. Known kinds: {known}."
+            f"{where}: there is no provider {name!r}. Rename the table to a known provider, or set "
+            f"`kind`. There are: {known}."
         )
     row = rows[kind]
     if given.base_url is None:

@@ -37,8 +37,8 @@ CLIENTS = 200
 
 APP = """
 import asyncio, logging, os
-from asgi_aiproxy import JSONLines, Key, KeyPool, MemoryStore, OpenAIShim, PassthroughProxy, Quota
-from asgi_aiproxy.hosting import mount
+from asgi_aiproxy import JSONLinesSink, Key, KeyPool, MemoryStore, OpenAIShim, PassthroughProxy, Quota
+from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.usage.record import tee
 
@@ -48,12 +48,12 @@ async def hangs(record):
     await asyncio.Event().wait()
 
 def sinks():
-    return tee(hangs, JSONLines("/dev/full"), JSONLines("usage.jsonl"))
+    return tee(hangs, JSONLinesSink("/dev/full"), JSONLinesSink("usage.jsonl"))
 
 provider = OPENAI.using(KeyPool([Key("sk-1", id="a")]), base_url=os.environ["VENDOR"] + "/v1")
 shim = OpenAIShim(provider, record=sinks())
 proxy = PassthroughProxy(provider, record=sinks())
-app = mount(Quota(shim, store=MemoryStore()), {"/proxy": proxy})
+app = Dispatcher(Quota(shim, store=MemoryStore()), {"/proxy": proxy})
 """
 
 
