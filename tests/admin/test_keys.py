@@ -394,7 +394,7 @@ async def test_public_addresses_and_networks_the_operator_named_are_allowed(stor
     assert (
         await client("POST", KEYS, {"secret": "s", "base_url": "http://127.0.0.1/"})
     ).status == 400
-    with pytest.raises(ConfigurationError, match="Not a range"):
+    with pytest.raises(ConfigurationError, match="Invalid IP address range"):
         AdminApp(store, token=ROOT, private_networks=["10.0.0.0/99"])
 
 

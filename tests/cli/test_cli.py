@@ -229,7 +229,7 @@ def test_vouchers_are_created_exported_and_redeemed(run: Run) -> None:
     assert run("vouchers", "export", "--name", "none", "--json").json == []
     id = run("tokens", "issue", "--name", "t", "--budget", "1", "--json").json["token"]["id"]
     done = run("vouchers", "redeem", f"token/{id}", stdin=codes[0])
-    assert done.out == f"$5.00 are paid onto token/{id}.\n"
+    assert done.out == f"$5.00 added to token/{id}.\n"
     again = run("vouchers", "redeem", f"token/{id}", stdin=codes[0])
     assert (again.status, "redeemed already" in again.err) == (1, True)
     assert "$6.00 of $6.00" in run("tokens", "show", id).out

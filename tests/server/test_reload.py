@@ -327,7 +327,7 @@ async def test_several_workers_with_a_store_file_are_refused(tmp_path: Path) -> 
     )
     _, error = await process.communicate()
     assert process.returncode == 2
-    assert b"share the state over redis_url" in error
+    assert b"set redis_url instead" in error
 
 
 async def test_it_serves_tls_and_believes_the_reverse_proxies_that_are_named(
@@ -358,7 +358,7 @@ async def test_it_serves_tls_and_believes_the_reverse_proxies_that_are_named(
     [
         (("--ssl-certfile", "nowhere.pem"), b"the PEM file 'nowhere.pem' does not exist"),
         (("--ssl-keyfile", "key.pem"), b"also requires --ssl-certfile"),
-        (("--workers", "0"), b"no number of processes from 1"),
+        (("--workers", "0"), b"must be an integer from 1 to 1024"),
         (("--log-level", "loud"), b"invalid choice"),
     ],
 )
