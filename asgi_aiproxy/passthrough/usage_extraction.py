@@ -32,6 +32,8 @@ _NOTHING = msgspec.Raw(b"")
 # What the event of a stream is about.
 _EVENT_SUBJECTS = frozenset({b"response", b"message", b"session", b"x_groq"})
 _EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+# Members that OpenAI's newer usage has beside `input_tokens`, and Anthropic's does not.
+_RESPONSES_USAGE = frozenset({"total_tokens", "input_tokens_details", "input_token_details"})
 _USAGE = re.compile(rb'"usage(?:Metadata)?"\s*:\s*\{|"eval_count"')
 _scan = json.JSONDecoder().raw_decode
 
@@ -277,7 +279,7 @@ def _usage(counts: Counts) -> Usage | None:
                 input=read_count(counts, "prompt_eval_count"),
                 output=read_count(counts, "eval_count"),
             )
-        if "total_tokens" in counts and "input_tokens" in counts:
+        if "input_tokens" in counts and not _RESPONSES_USAGE.isdisjoint(counts):
             return openai_new_usage(counts)
         if "input_tokens" in counts or "output_tokens" in counts:
             return anthropic_usage(counts)

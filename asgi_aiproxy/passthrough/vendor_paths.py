@@ -237,6 +237,7 @@ OLLAMA = VendorPaths(
 # By the name of the dialect, or by `Provider.surface`.
 SURFACES = {
     "openai_chat": OPENAI,
+    "openai_responses": OPENAI,
     "azure": AZURE,
     "anthropic": ANTHROPIC,
     "gemini": GEMINI,

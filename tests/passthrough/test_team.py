@@ -20,16 +20,17 @@ CLAUDE, GOOGLE = {"anthropic-version": "2023-06-01"}, {"x-goog-api-client": "gen
     ("path", "headers", "expected"),
     [
         ("/openai/v1/models", {}, "ours"),
-        ("/openai/v1/models", CLAUDE, "ours"),
+        ("/openai/v1/models", CLAUDE, "Anthropic's form"),
         ("/anthropic/v1/models", {}, "ours"),
         ("/anthropic/v1/models", CLAUDE, "theirs"),
-        ("/anthropic/v1/models", {"x-api-key": "token-of-ada"}, "theirs"),
-        ("/anthropic/v1/models", GOOGLE, "ours"),
+        ("/anthropic/v1/models", {"x-api-key": "token-of-ada"}, "ours"),
+        ("/anthropic/v1/models", GOOGLE, "Google's form"),
         ("/gemini/v1/models", {}, "ours"),
         ("/gemini/v1/models", GOOGLE, "theirs"),
         ("/gemini/v1/models", {"x-goog-api-key": "token-of-ada"}, "theirs"),
-        ("/gemini/v1beta/models", {}, "theirs"),
-        ("/v1/models", {}, "nobody's"),
+        ("/gemini/v1beta/models", {}, "Google's form"),
+        ("/gemini/v1beta/models", GOOGLE, "theirs"),
+        ("/v1/models", {}, "not found"),
     ],
 )
 async def test_lists_of_models_are_where_the_page_says(
@@ -40,11 +41,15 @@ async def test_lists_of_models_are_where_the_page_says(
     router = ProviderRouter(providers=rows, transport=upstream.transport)
     who = {SCOPE_KEY: Principal("ada", models=("m-1",))}
     answer = await asgi.request(router, "GET", path, headers=headers, **who)
-    if expected == "nobody's":
+    if expected == "not found":
         assert answer.status == 404
         assert "/anthropic/" in answer.json["error"]["message"]
     elif expected == "theirs":
         assert answer.body == OWN
+    elif expected == "Google's form":
+        assert [model["name"] for model in answer.json["models"]] == ["models/m-1"]
+    elif expected == "Anthropic's form":
+        assert [(model["type"], model["id"]) for model in answer.json["data"]] == [("model", "m-1")]
     else:
         assert [model["id"] for model in answer.json["data"]] == ["m-1"]
         assert answer.json["object"] == "list"
