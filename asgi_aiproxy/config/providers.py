@@ -116,7 +116,9 @@ def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Prov
     if kind not in rows:
         known = ", ".join(sorted({*rows, "azure", "openai-compatible"}))
         if given.kind:
-            raise ConfigurationError(f"{where}.kind: there is no kind {kind!r}. There are: {known}.")
+            raise ConfigurationError(
+                f"{where}.kind: there is no kind {kind!r}. There are: {known}."
+            )
         raise ConfigurationError(
             f"{where}: there is no provider {name!r}. Rename the table to a known provider, or set "
             f"`kind`. There are: {known}."

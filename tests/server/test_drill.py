@@ -37,7 +37,8 @@ CLIENTS = 200
 
 APP = """
 import asyncio, logging, os
-from asgi_aiproxy import JSONLinesSink, Key, KeyPool, MemoryStore, OpenAIShim, PassthroughProxy, Quota
+from asgi_aiproxy import JSONLinesSink, Key, KeyPool, MemoryStore, OpenAIShim
+from asgi_aiproxy import PassthroughProxy, Quota
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.usage.record import tee
