@@ -376,10 +376,10 @@ def quoting(
 
 ERROR = b'{"error":{"message":"the key ' + SECRET.encode() + b' is invalid"}}'
 CODINGS = {
-    b"gzip": gzip.compress(ERROR),
+    b"gzip": gzip.compress(ERROR, mtime=0),
     b"deflate": zlib.compress(ERROR),
-    b"gzip, gzip": gzip.compress(gzip.compress(ERROR)),
-    b"GZIP": gzip.compress(ERROR),
+    b"gzip, gzip": gzip.compress(gzip.compress(ERROR), mtime=0),
+    b"GZIP": gzip.compress(ERROR, mtime=0),
     b"identity": ERROR,
 }
 
@@ -399,7 +399,7 @@ async def test_the_key_is_redacted_from_a_compressed_error(coding: bytes, status
 
 
 async def test_the_key_is_redacted_from_a_compressed_refusal_of_a_handshake() -> None:
-    app = quoting(gzip.compress(ERROR), (b"content-encoding", b"gzip"), status=403)
+    app = quoting(gzip.compress(ERROR, mtime=0), (b"content-encoding", b"gzip"), status=403)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -416,10 +416,10 @@ async def test_the_key_is_redacted_from_a_compressed_refusal_of_a_handshake() ->
     ("coding", "body"),
     [
         (b"gzip", b"not gzip " + SECRET.encode()),
-        (b"gzip", gzip.compress(ERROR)[:-9]),
+        (b"gzip", gzip.compress(ERROR, mtime=0)[:-9]),
         (b"compress", ERROR),
-        (b"gzip", gzip.compress(ERROR + b" " * 300_000)),
-        (b"gzip", gzip.compress(random.Random(1).randbytes(300_000) + ERROR)),
+        (b"gzip", gzip.compress(ERROR + b" " * 300_000, mtime=0)),
+        (b"gzip", gzip.compress(random.Random(1).randbytes(300_000) + ERROR, mtime=0)),
         (b"gzip, gzip, gzip, gzip", ERROR),
     ],
 )
@@ -442,7 +442,7 @@ async def test_the_headers_of_an_answer_to_head_stay() -> None:
 
 
 async def test_a_compressed_success_passes_to_the_byte() -> None:
-    body = gzip.compress(b"all is well")
+    body = gzip.compress(b"all is well", mtime=0)
     answer = await asgi.request(
         quoting(body, (b"content-encoding", b"gzip"), status=200), "GET", "/x"
     )
