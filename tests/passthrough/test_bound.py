@@ -145,7 +145,7 @@ async def test_requests_whose_models_cannot_be_read_are_refused_to_bound_callers
 
 async def test_the_error_for_a_caller_with_a_budget_says_what_would_let_it_pass() -> None:
     answer = await Place(OPENAI, RICH).ask("POST", "/v1/batches", {"input_file_id": "f"})
-    assert "'openai/' is given a price" in answer.json["error"]["message"]
+    assert "a price for 'openai/'" in answer.json["error"]["message"]
 
 
 @pytest.mark.parametrize(
