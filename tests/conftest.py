@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests import redis_server
+from tests.support import redis_server
 
 # On a busy machine any example may take long: what must be fast has a benchmark, not a deadline.
 settings.register_profile("any machine", deadline=None)

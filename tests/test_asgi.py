@@ -12,7 +12,7 @@ from hypothesis import assume, given, strategies as st
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy.errors import APIError, ErrorKind
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

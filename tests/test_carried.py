@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.carried import CHAT, ROWS, TARGETS, Members, fate, table, write
-from tests.scenarios import UPDATE
+from tests.support.stream_fixtures import UPDATE
+from tests.support.translation_table import CHAT, ROWS, TARGETS, Members, fate, table, write
 
 PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
 BEGIN, END = "<!-- carried: written by tests/test_carried.py -->\n", "\n<!-- /carried -->"

@@ -19,8 +19,8 @@ from asgi_aiproxy.framing import (
     encode_frame,
     split_before,
 )
-from tests.scenarios import STREAMS, Stream
-from tests.shared import RECORDINGS, needs_recordings
+from tests.support.recordings import RECORDINGS, needs_recordings
+from tests.support.stream_fixtures import STREAMS, Stream
 
 Seen = tuple[bytes, bytes, bytes]  # data, type, last event id
 

@@ -13,7 +13,7 @@ import pytest
 from asgi_aiproxy import InProcessTransport, KeyPool, OpenAIShim
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import OPENAI
-from tests.upstreams import Upstream, answers, chat_stream, streams
+from tests.support.scripted_upstream import Upstream, answers, chat_stream, streams
 
 pytestmark = pytest.mark.anyio
 

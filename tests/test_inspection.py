@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.inspection import JUDGED, check_model, folded, inspect
-from tests import readers
+from tests.support import body_readers as readers
 
 DEAR = {"model": "dear"}
 

@@ -27,7 +27,7 @@ from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, openai_com
 from asgi_aiproxy.providers.catalog import OPENROUTER
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore
-from tests import readers
+from tests.support import body_readers as readers
 
 CASES = 20_000
 ANSWER = json.dumps(

@@ -19,13 +19,13 @@ from asgi_aiproxy import Key, KeyPool, OpenAIShim, ProviderRouter, Timeouts, Usa
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
 from asgi_aiproxy.upstream import SocketTransport
-from tests import asgi
-from tests.server.caller import Caller
-from tests.server.gateway import HEAD, chunked
-from tests.server.servers import SERVERS
 from tests.server.test_answers import claude
-from tests.upstreams import Upstream, chat_answer, chat_stream, refuses
-from tests.wire import PATIENCE, Line, Wire
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, chat_answer, chat_stream, refuses
+from tests.support.served_gateway import HEAD, chunked
+from tests.support.servers import SERVERS
+from tests.support.socket_client import Caller
+from tests.support.socket_server import PATIENCE, Line, Wire
 
 pytestmark = pytest.mark.anyio
 

@@ -25,8 +25,8 @@ from asgi_aiproxy.messages import (
     merge,
     unfold,
 )
-from tests.generated import odd_responses, streams
-from tests.scenarios import STREAMS, Stream, cut, decode
+from tests.support.strategies import odd_responses, streams
+from tests.support.stream_fixtures import STREAMS, Stream, cut, decode
 
 START = MessageStart("m", "model")
 END = MessageEnd(StopReason.END)

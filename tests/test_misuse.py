@@ -27,7 +27,7 @@ from asgi_aiproxy import (
     lifespan,
 )
 from asgi_aiproxy.providers import OPENAI
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 ROW = OPENAI.using("sk-1")
 

@@ -12,8 +12,8 @@ from asgi_aiproxy.middleware import Authenticate
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.azure import azure
 from asgi_aiproxy.shim import AIShim
-from tests import asgi
-from tests.upstreams import Upstream, answers
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.multipart import FormParser, parse_boundary
-from tests import readers
+from tests.support import body_readers as readers
 
 B = b"XbX"
 END = b"--" + B + b"--\r\n"

@@ -10,7 +10,7 @@ from asgi_aiproxy import Authenticate, ConfigurationError, KeyPool, OpenAIShim, 
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.testing import Fault, MockProvider, serve
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

@@ -29,8 +29,8 @@ from asgi_aiproxy.messages import (
     Usage,
     fold,
 )
-from tests.scenarios import cut, decode, languages, told
-from tests.shared import RECORDINGS, needs_recordings
+from tests.support.recordings import RECORDINGS, needs_recordings
+from tests.support.stream_fixtures import cut, decode, languages, told
 
 pytestmark = needs_recordings
 

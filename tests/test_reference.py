@@ -12,7 +12,7 @@ import pytest
 
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.usage.record import Attempt, UsageRecord
-from tests.scenarios import UPDATE
+from tests.support.stream_fixtures import UPDATE
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "reference.py"

@@ -16,8 +16,8 @@ from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.request_limits import depth_of
 from asgi_aiproxy.shim import AIShim
-from tests import asgi
-from tests.upstreams import Upstream, answers
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ import pytest
 from asgi_aiproxy import ConfigurationError, KeyPool, OpenAIShim, ProviderRouter, Target
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, GROQ, OPENAI, OPENROUTER, ModelOffer, Provider
-from tests import asgi
-from tests.upstreams import Upstream, answers, refuses, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers, refuses, streams
 
 pytestmark = pytest.mark.anyio
 

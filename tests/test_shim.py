@@ -24,8 +24,8 @@ from asgi_aiproxy import (
 )
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, MISTRAL, OLLAMA, OPENAI
-from tests import asgi
-from tests.upstreams import Upstream, answers, refuses, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers, refuses, streams
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ from asgi_aiproxy import OpenAIShim, PassthroughProxy, Timeouts
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.testing import serve
-from tests import asgi
-from tests.upstreams import Upstream, answers
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers
 
 pytestmark = pytest.mark.anyio
 

@@ -43,8 +43,8 @@ from asgi_aiproxy.translate import (
     collect_stream,
     is_content,
 )
-from tests import strict
-from tests.scenarios import HERE, STREAMS, Stream, faces, languages, meaning
+from tests.support import chat_stream_reader as strict
+from tests.support.stream_fixtures import HERE, STREAMS, Stream, faces, languages, meaning
 
 
 def stream_of(dialect: str, name: str) -> bytes:

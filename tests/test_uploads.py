@@ -20,8 +20,8 @@ from asgi_aiproxy import (
 )
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
-from tests import asgi
-from tests.upstreams import Upstream, answers, refuses
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers, refuses
 
 pytestmark = pytest.mark.anyio
 

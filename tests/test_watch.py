@@ -16,9 +16,9 @@ import pytest
 from asgi_aiproxy import PassthroughProxy
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, SharedTimer
 from asgi_aiproxy.errors import APIError, ErrorKind
-from tests import asgi
-from tests.upstreams import Upstream, answers
-from tests.wire import PATIENCE
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers
+from tests.support.socket_server import PATIENCE
 
 
 @pytest.fixture

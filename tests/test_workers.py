@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.testing import Answer, MockProvider, serve_in_thread
-from tests import redis_server
-from tests.redis_server import die_with_parent, free_port, until
+from tests.support import redis_server
+from tests.support.redis_server import die_with_parent, free_port, until
 
 ROOT = Path(__file__).parent.parent
 APP = "examples.starlette_app.app:app"

@@ -25,8 +25,8 @@ from asgi_aiproxy.quotas.grants import request_grants, reserve
 from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.testing import Answer, MockProvider, serve
 from asgi_aiproxy.usage.ledger import Ledger
-from tests import redis_server
-from tests.accounts.kit import COST
+from tests.support import redis_server
+from tests.support.metered_gateway import COST
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,14 @@ class World:
 @contextmanager
 def worker(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     port = redis_server.free_port()
-    command = [sys.executable, "-m", "uvicorn", "tests.accounts.worker:app", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "tests.support.account_worker:app",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(
         [*command, "--log-level", "error"], cwd=ROOT, env={**os.environ, **environment}
     )

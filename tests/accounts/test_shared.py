@@ -22,9 +22,9 @@ from asgi_aiproxy.stores import ConcurrencySlot
 from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.testing import Answer, MockProvider, serve
 from asgi_aiproxy.usage.ledger import Ledger
-from tests import asgi
-from tests.accounts.kit import COST, PRICES, Gateway
-from tests.upstreams import Upstream, answers
+from tests.support import asgi_client as asgi
+from tests.support.metered_gateway import COST, PRICES, Gateway
+from tests.support.scripted_upstream import Upstream, answers
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import pytest
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.stores.redis import RedisStore
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 ROOT = "the-token-of-the-root-of-all"
 

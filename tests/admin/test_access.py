@@ -11,8 +11,8 @@ import pytest
 from asgi_aiproxy import Authenticate, ConfigurationError, Principal
 from asgi_aiproxy.admin import AdminApp, auth
 from asgi_aiproxy.stores import MemoryStore
-from tests import asgi
 from tests.admin.conftest import ROOT, Client
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from anyio import to_thread
 from asgi_aiproxy import AdminApp, Key, KeyPool, MemoryStore
 from asgi_aiproxy.testing import serve
 from tests.admin.conftest import ROOT
-from tests.hosts.hosts import HOSTS, Host
+from tests.support.hosts import HOSTS, Host
 
 pytestmark = pytest.mark.anyio
 

@@ -18,8 +18,8 @@ from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.testing import serve
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.record import Outcome, UsageRecord
-from tests import asgi
 from tests.admin.conftest import ROOT, Client
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

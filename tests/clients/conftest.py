@@ -22,7 +22,7 @@ from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.testing import MockProvider, serve_in_thread
-from tests.wire import PATIENCE
+from tests.support.socket_server import PATIENCE
 
 TOKEN = "team-token"
 MODELS = {"openai": "gpt-test", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash"}

@@ -16,7 +16,7 @@ from asgi_aiproxy import AIShim, Authenticate, Principal, ProviderRouter, UsageR
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.testing import MockProvider, serve
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

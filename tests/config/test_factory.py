@@ -17,7 +17,7 @@ from asgi_aiproxy import AIShim, Authenticate, ConfigurationError
 from asgi_aiproxy.config.factory import Gateway
 from asgi_aiproxy.config.settings import Settings, build
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

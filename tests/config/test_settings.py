@@ -16,7 +16,7 @@ from asgi_aiproxy.config.factory import Gateway
 from asgi_aiproxy.config.settings import Settings, build, load
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.providers.catalog import ROWS
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.asking import HI, openai, written
+from tests.support.dialect_requests import HI, openai, written
 
 MARK = {"type": "ephemeral", "ttl": "1h"}
 MARKED: dict[str, Any] = {"cache_control": MARK}

@@ -24,7 +24,7 @@ from asgi_aiproxy.messages import (
     ToolCall,
     unfold,
 )
-from tests.scenarios import cut
+from tests.support.stream_fixtures import cut
 
 MESSAGES = Operation("messages", "/v1/messages", chat=True)
 RESPONSES = Operation("responses", "/responses", chat=True)

@@ -28,9 +28,9 @@ from asgi_aiproxy.messages import (
     fold,
     unfold,
 )
-from tests import strict
-from tests.asking import asked, openai, written
-from tests.scenarios import cut, faces
+from tests.support import chat_stream_reader as strict
+from tests.support.dialect_requests import asked, openai, written
+from tests.support.stream_fixtures import cut, faces
 
 REQUEST = Request(model="m", messages=())
 MODEL = "claude-opus-4-6"

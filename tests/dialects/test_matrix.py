@@ -38,9 +38,9 @@ from asgi_aiproxy.messages import (
     fold,
     unfold,
 )
-from tests import strict
-from tests.generated import streams
-from tests.scenarios import (
+from tests.support import chat_stream_reader as strict
+from tests.support.strategies import streams
+from tests.support.stream_fixtures import (
     HERE,
     STREAMS,
     UPDATE,

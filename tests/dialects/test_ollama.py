@@ -20,7 +20,7 @@ from asgi_aiproxy.messages import (
     ToolResult,
     Usage,
 )
-from tests.asking import HI, anthropic, openai, written
+from tests.support.dialect_requests import HI, anthropic, openai, written
 
 PNG = "iVBORw0KGgo="
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}

@@ -22,8 +22,8 @@ from asgi_aiproxy.messages import (
     unfold,
 )
 from asgi_aiproxy.translate import NativeStreamTranslator
-from tests.asking import written
-from tests.strict import chunks_in
+from tests.support.chat_stream_reader import chunks_in
+from tests.support.dialect_requests import written
 
 OPERATION = Operation("completions", "/completions", chat=True)
 FACE = OpenAICompletions(now=lambda: 1.9, new_id=lambda: "cmpl-new")

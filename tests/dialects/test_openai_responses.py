@@ -32,7 +32,7 @@ from asgi_aiproxy.messages import (
     fold,
     unfold,
 )
-from tests.scenarios import STREAMS, Stream, cut, decode
+from tests.support.stream_fixtures import STREAMS, Stream, cut, decode
 
 DIALECT = OpenAIResponses(now=lambda: 1_700_000_000.5, new_id=lambda: "new")
 OPERATION = Operation("responses", "/responses", chat=True)

@@ -16,7 +16,7 @@ from asgi_aiproxy.dialects.openai_responses.tools import decode_tools
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import SSEFramer
 from asgi_aiproxy.messages import Request, Response, ToolCall, ToolChoice, fold, unfold
-from tests.scenarios import cut
+from tests.support.stream_fixtures import cut
 
 DIALECT = OpenAIResponses(now=lambda: 1_700_000_000.5, new_id=lambda: "new")
 OPERATION = Operation("responses", "/responses", chat=True)

@@ -14,8 +14,8 @@ from asgi_aiproxy.dialects import GEMINI_CONTENT, OPENAI_CHAT
 from asgi_aiproxy.framing import SSEFramer
 from asgi_aiproxy.messages import Request
 from asgi_aiproxy.translate import StreamTranslator
-from tests import strict
-from tests.asking import openai, written
+from tests.support import chat_stream_reader as strict
+from tests.support.dialect_requests import openai, written
 
 PNG = "iVBORw0KGgo="
 Part = dict[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.scenarios import STREAMS, Stream, cut, decode, expected, told
+from tests.support.stream_fixtures import STREAMS, Stream, cut, decode, expected, told
 
 SSE = [stream for stream in STREAMS if stream.path.suffix == ".sse"]
 

@@ -17,8 +17,8 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import SSEFramer
 from asgi_aiproxy.messages import Opaque, Request, Response, StopReason, ToolCall, Usage, fold
 from asgi_aiproxy.translate import NativeStreamTranslator, StreamTranslator
-from tests import strict
-from tests.scenarios import languages, meaning, read
+from tests.support import chat_stream_reader as strict
+from tests.support.stream_fixtures import languages, meaning, read
 
 REQUEST = Request(model="m", messages=(), stream=True)
 

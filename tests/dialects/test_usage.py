@@ -11,8 +11,8 @@ from asgi_aiproxy import OpenAIShim, PassthroughProxy
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI, Provider, openai_compatible
 from asgi_aiproxy.usage.record import UsageRecord
-from tests import asgi
-from tests.upstreams import CHUNK, Upstream, answers, chat_answer, sse, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import CHUNK, Upstream, answers, chat_answer, sse, streams
 
 pytestmark = pytest.mark.anyio
 

@@ -24,7 +24,7 @@ from litestar.handlers import BaseRouteHandler, asgi as litestar_asgi
 from asgi_aiproxy import OpenAIShim, ProviderRouter
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.testing import serve
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

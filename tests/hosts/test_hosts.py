@@ -28,9 +28,9 @@ from asgi_aiproxy import (
 )
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import OPENAI
-from tests import asgi
-from tests.hosts.hosts import HOSTS, Host, litestar
-from tests.upstreams import Upstream, answers, chat_stream, streams
+from tests.support import asgi_client as asgi
+from tests.support.hosts import HOSTS, Host, litestar
+from tests.support.scripted_upstream import Upstream, answers, chat_stream, streams
 
 pytestmark = pytest.mark.anyio
 

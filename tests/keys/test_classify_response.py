@@ -10,7 +10,7 @@ from asgi_aiproxy.keys import (
     HealthChange,
     classify_response,
 )
-from tests.keys.pools import INFINITY
+from tests.support.key_pools import INFINITY
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from asgi_aiproxy.keys import (
     KeyPool,
     NoKeyError,
 )
-from tests.keys.pools import Clock, fails, health, named, pool, rests, served, tally
+from tests.support.key_pools import Clock, fails, health, named, pool, rests, served, tally
 
 pytestmark = pytest.mark.anyio
 

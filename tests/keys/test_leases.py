@@ -16,7 +16,7 @@ from asgi_aiproxy.keys import (
     Lease,
     NoKeyError,
 )
-from tests.keys.pools import STRATEGIES, Clock, fails, health, in_flight, named, pool
+from tests.support.key_pools import STRATEGIES, Clock, fails, health, in_flight, named, pool
 
 pytestmark = pytest.mark.anyio
 

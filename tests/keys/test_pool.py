@@ -14,7 +14,7 @@ from asgi_aiproxy.keys import (
     NoKeyError,
     fingerprint,
 )
-from tests.keys.pools import fails, health, in_flight, named, pool, served, tally
+from tests.support.key_pools import fails, health, in_flight, named, pool, served, tally
 
 pytestmark = pytest.mark.anyio
 

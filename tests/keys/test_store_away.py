@@ -21,7 +21,7 @@ from asgi_aiproxy.keys import Health, Key, KeyPool, NoEncryption, NoKeyError, sh
 from asgi_aiproxy.stores import ConcurrencySlot, MemoryStore, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
 from tests.keys.conftest import ids, is_so, until
-from tests.redis_server import Server, die_with_parent, server as started
+from tests.support.redis_server import Server, die_with_parent, server as started
 
 pytestmark = pytest.mark.anyio
 

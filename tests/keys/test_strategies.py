@@ -15,7 +15,7 @@ from asgi_aiproxy.keys import (
     matches_pattern,
 )
 from asgi_aiproxy.keys.key_state import KeyState
-from tests.keys.pools import STRATEGIES, fails, named, pool, served, tally
+from tests.support.key_pools import STRATEGIES, fails, named, pool, served, tally
 
 pytestmark = pytest.mark.anyio
 

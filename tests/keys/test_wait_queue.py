@@ -13,7 +13,7 @@ from asgi_aiproxy.keys import (
     Lease,
     NoKeyError,
 )
-from tests.keys.pools import Clock, fails, in_flight, named
+from tests.support.key_pools import Clock, fails, in_flight, named
 
 pytestmark = pytest.mark.anyio
 

@@ -23,8 +23,8 @@ from asgi_aiproxy.middleware import static_tokens, stored_tokens
 from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore
-from tests import asgi
-from tests.upstreams import Upstream, answers
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore
 from asgi_aiproxy.stores.base import StoreUnavailableError
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

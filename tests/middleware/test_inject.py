@@ -21,8 +21,8 @@ from asgi_aiproxy import (
 )
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.principal import SCOPE_KEY
-from tests import asgi
-from tests.upstreams import Upstream, answers, refuses
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers, refuses
 
 pytestmark = pytest.mark.anyio
 

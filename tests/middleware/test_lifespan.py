@@ -14,7 +14,7 @@ from asgi_aiproxy.middleware import Quota
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

@@ -21,9 +21,16 @@ from asgi_aiproxy.principal import Budget, Limits
 from asgi_aiproxy.quotas.limiter import LowBudget
 from asgi_aiproxy.stores import ConcurrencySlot, MemoryStore
 from asgi_aiproxy.usage.record import Outcome
-from tests import asgi
-from tests.accounts.kit import COST, PRICES, Gateway, Trouble
-from tests.upstreams import Upstream, answers, chat_answer, chat_stream, refuses, streams
+from tests.support import asgi_client as asgi
+from tests.support.metered_gateway import COST, PRICES, Gateway, Trouble
+from tests.support.scripted_upstream import (
+    Upstream,
+    answers,
+    chat_answer,
+    chat_stream,
+    refuses,
+    streams,
+)
 
 pytestmark = pytest.mark.anyio
 

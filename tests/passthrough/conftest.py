@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.passthrough.door import Door
-from tests.server.servers import SERVERS, Server
+from tests.support.passthrough_upstream import Door
+from tests.support.servers import SERVERS, Server
 
 
 @pytest.fixture(scope="module")

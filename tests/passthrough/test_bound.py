@@ -14,8 +14,8 @@ from asgi_aiproxy.principal import SCOPE_KEY, Budget, Limits
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.stores import MemoryStore
-from tests import asgi
-from tests.upstreams import Upstream, answers
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers
 
 pytestmark = pytest.mark.anyio
 

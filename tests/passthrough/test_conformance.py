@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import Timeouts
-from tests.passthrough.door import Behind, Door, Result, behind, converse
-from tests.wire import Handler, Line
+from tests.support.passthrough_upstream import Behind, Door, Result, behind, converse
+from tests.support.socket_server import Handler, Line
 
 pytestmark = pytest.mark.anyio
 

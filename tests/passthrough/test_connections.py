@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.passthrough.door import LIMITS, Door, behind, converse
 from tests.passthrough.test_conformance import OK, ask, once, sending
-from tests.wire import closed_port
+from tests.support.passthrough_upstream import LIMITS, Door, behind, converse
+from tests.support.socket_server import closed_port
 
 pytestmark = pytest.mark.anyio
 

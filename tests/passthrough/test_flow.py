@@ -10,11 +10,11 @@ import pytest
 from asgi_aiproxy import PassthroughProxy, Timeouts
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.upstream import SocketTransport
-from tests import asgi
-from tests.passthrough.door import Door, behind
 from tests.passthrough.test_conformance import ask, says
-from tests.server.caller import Caller
-from tests.wire import PATIENCE, Line, Wire
+from tests.support import asgi_client as asgi
+from tests.support.passthrough_upstream import Door, behind
+from tests.support.socket_client import Caller
+from tests.support.socket_server import PATIENCE, Line, Wire
 
 pytestmark = pytest.mark.anyio
 

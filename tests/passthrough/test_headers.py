@@ -9,9 +9,9 @@ import pytest
 from asgi_aiproxy import InjectKey, Key, KeyPool, OpenAIShim, PassthroughProxy, Provider
 from asgi_aiproxy.providers import GEMINI, OPENAI, query
 from asgi_aiproxy.upstream import SocketTransport
-from tests import asgi
-from tests.upstreams import Upstream, answers
-from tests.wire import Line, Wire
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers
+from tests.support.socket_server import Line, Wire
 
 pytestmark = pytest.mark.anyio
 

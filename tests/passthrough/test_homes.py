@@ -19,9 +19,9 @@ from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.stores import MemoryStore, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
-from tests import asgi
 from tests.stores.conftest import Clock
-from tests.upstreams import Step, Upstream, answers, refuses, sse, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Step, Upstream, answers, refuses, sse, streams
 
 pytestmark = pytest.mark.anyio
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from asgi_aiproxy import PassthroughProxy
-from tests import asgi
-from tests.hosts.hosts import HOSTS, Host
-from tests.upstreams import Step, Upstream
+from tests.support import asgi_client as asgi
+from tests.support.hosts import HOSTS, Host
+from tests.support.scripted_upstream import Step, Upstream
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,15 @@ from asgi_aiproxy.providers import ANTHROPIC, OPENAI
 from asgi_aiproxy.quotas.grants import reserve
 from asgi_aiproxy.stores import MemoryStore, UsageLevel
 from asgi_aiproxy.usage.record import Outcome, UsageRecord
-from tests import asgi
-from tests.upstreams import Upstream, answers, chat_answer, chat_stream, refuses, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import (
+    Upstream,
+    answers,
+    chat_answer,
+    chat_stream,
+    refuses,
+    streams,
+)
 
 pytestmark = pytest.mark.anyio
 

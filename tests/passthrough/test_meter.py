@@ -10,7 +10,7 @@ import pytest
 
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.usage_meter import TAIL, SessionUsage, UsageMeter
-from tests.shared import needs_recordings
+from tests.support.recordings import needs_recordings
 from tests.test_recordings import ANSWERS, STREAMS, named, read, stream_of
 
 LONG = "lorem ipsum " * 5000

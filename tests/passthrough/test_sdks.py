@@ -24,7 +24,7 @@ from asgi_aiproxy import (
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.testing import serve
-from tests.passthrough.resources import Vendors
+from tests.support.vendor_resources import Vendors
 
 pytestmark = pytest.mark.anyio
 

@@ -17,8 +17,8 @@ from asgi_aiproxy.credentials import StreamRedactor, redactor_for
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, azure, query
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.usage.record import UsageRecord
-from tests import asgi
-from tests.upstreams import Step, Upstream, answers, refuses
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Step, Upstream, answers, refuses
 
 pytestmark = pytest.mark.anyio
 

@@ -13,11 +13,11 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.providers import SigV4
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream import UpstreamRequest
-from tests import asgi
-from tests.passthrough.door import Door, behind, converse
 from tests.passthrough.test_conformance import ask, chunks
-from tests.upstreams import Upstream, answers
-from tests.wire import Line
+from tests.support import asgi_client as asgi
+from tests.support.passthrough_upstream import Door, behind, converse
+from tests.support.scripted_upstream import Upstream, answers
+from tests.support.socket_server import Line
 
 pytestmark = pytest.mark.anyio
 

@@ -10,12 +10,11 @@ import pytest
 import uvicorn
 
 from asgi_aiproxy import PassthroughProxy
-from tests import asgi
-from tests.passthrough.door import Door, behind
-from tests.server import servers
-from tests.server.servers import SERVERS, Running, Server
-from tests.upstreams import Upstream
-from tests.wire import PATIENCE, Line
+from tests.support import asgi_client as asgi, servers
+from tests.support.passthrough_upstream import Door, behind
+from tests.support.scripted_upstream import Upstream
+from tests.support.servers import SERVERS, Running, Server
+from tests.support.socket_server import PATIENCE, Line
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ import pytest
 
 from asgi_aiproxy import PassthroughProxy
 from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport
-from tests import asgi
-from tests.wire import PATIENCE, Line, Wire
+from tests.support import asgi_client as asgi
+from tests.support.socket_server import PATIENCE, Line, Wire
 
 pytestmark = pytest.mark.anyio
 

@@ -20,8 +20,8 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, azure
 from asgi_aiproxy.providers.base import Provider
-from tests import asgi
-from tests.upstreams import Step, Upstream, answers, chat_answer, refuses, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Step, Upstream, answers, chat_answer, refuses, streams
 
 pytestmark = pytest.mark.anyio
 

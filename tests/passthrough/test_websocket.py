@@ -31,8 +31,8 @@ from asgi_aiproxy.quotas import grants
 from asgi_aiproxy.stores import MemoryStore
 from asgi_aiproxy.stores.base import Admitted, StoreUnavailableError
 from asgi_aiproxy.usage.record import Outcome
-from tests.passthrough.door import LIMITS, Door
-from tests.wire import PATIENCE, closed_port
+from tests.support.passthrough_upstream import LIMITS, Door
+from tests.support.socket_server import PATIENCE, closed_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
 

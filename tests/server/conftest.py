@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.servers import SERVERS, Server
+from tests.support.servers import SERVERS, Server
 
 
 @pytest.fixture(params=SERVERS, ids=str)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
-from tests.asgi import Answer
-from tests.server.caller import CHAT, HI
-from tests.server.gateway import HEAD, chunked, gateway
-from tests.server.servers import HYPERCORN_WAITS, Server
-from tests.upstreams import chat_answer, chat_stream, sse
-from tests.wire import PATIENCE, Handler, Line, again
+from tests.support.asgi_client import Answer
+from tests.support.scripted_upstream import chat_answer, chat_stream, sse
+from tests.support.served_gateway import HEAD, chunked, gateway
+from tests.support.servers import HYPERCORN_WAITS, Server
+from tests.support.socket_client import CHAT, HI
+from tests.support.socket_server import PATIENCE, Handler, Line, again
 
 pytestmark = pytest.mark.anyio
 

@@ -9,11 +9,11 @@ import pytest
 
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
-from tests.server.caller import CHAT, HI, Caller
-from tests.server.gateway import HEAD, SECRET, Gateway, chunked, gateway
-from tests.server.servers import SERVERS, Server
-from tests.upstreams import chat_answer, chat_stream, sse
-from tests.wire import Handler, Line, again
+from tests.support.scripted_upstream import chat_answer, chat_stream, sse
+from tests.support.served_gateway import HEAD, SECRET, Gateway, chunked, gateway
+from tests.support.servers import SERVERS, Server
+from tests.support.socket_client import CHAT, HI, Caller
+from tests.support.socket_server import Handler, Line, again
 
 pytestmark = pytest.mark.anyio
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
-from tests.server.caller import Caller
+from tests.support.socket_client import Caller
 
 pytestmark = [
     pytest.mark.anyio,

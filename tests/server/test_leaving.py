@@ -12,10 +12,10 @@ import pytest
 
 from asgi_aiproxy import Timeouts
 from asgi_aiproxy.upstream import UpstreamRequest
-from tests.server.gateway import HEAD, Gateway, chunked, gateway
-from tests.server.servers import SERVERS, UVLOOP, Server
-from tests.upstreams import chat_answer, chat_stream
-from tests.wire import PATIENCE, Line, deaf_port
+from tests.support.scripted_upstream import chat_answer, chat_stream
+from tests.support.served_gateway import HEAD, Gateway, chunked, gateway
+from tests.support.servers import SERVERS, UVLOOP, Server
+from tests.support.socket_server import PATIENCE, Line, deaf_port
 
 pytestmark = pytest.mark.anyio
 

@@ -17,14 +17,14 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 
 from asgi_aiproxy import OpenAIShim
-from tests.hosts.hosts import HOSTS, Host
 from tests.hosts.test_hosts import behind_base_http, behind_fastapi_function
-from tests.server.caller import CHAT, HI
-from tests.server.gateway import HEAD, chunked, gateway
-from tests.server.servers import SERVERS, Server
 from tests.server.test_leaving import Note, Provider, check
-from tests.upstreams import chat_stream
-from tests.wire import PATIENCE
+from tests.support.hosts import HOSTS, Host
+from tests.support.scripted_upstream import chat_stream
+from tests.support.served_gateway import HEAD, chunked, gateway
+from tests.support.servers import SERVERS, Server
+from tests.support.socket_client import CHAT, HI
+from tests.support.socket_server import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

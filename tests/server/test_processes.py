@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
-from tests.server.caller import Caller
-from tests.server.servers import HYPERCORN_WAITS
+from tests.support.servers import HYPERCORN_WAITS
+from tests.support.socket_client import Caller
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")]
 

@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from asgi_aiproxy.testing import serve
-from tests.server.caller import Caller
+from tests.support.socket_client import Caller
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.name == "nt", reason="sends signals")]
 

@@ -27,12 +27,12 @@ from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport
 from asgi_aiproxy.upstream.connect import parse_destination
-from tests.server.caller import CHAT, Caller
-from tests.server.gateway import HEAD, chunked
-from tests.server.servers import SERVERS
 from tests.server.test_answers import claude
-from tests.upstreams import chat_answer, chat_stream, sse
-from tests.wire import Line, Wire, closed_port
+from tests.support.scripted_upstream import chat_answer, chat_stream, sse
+from tests.support.served_gateway import HEAD, chunked
+from tests.support.servers import SERVERS
+from tests.support.socket_client import CHAT, Caller
+from tests.support.socket_server import Line, Wire, closed_port
 
 pytestmark = pytest.mark.anyio
 

@@ -24,7 +24,7 @@ from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.shim import AIShim, Shim
 from asgi_aiproxy.testing import MockProvider
-from tests.server.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
 ROW = OPENAI.using("sk-not-used-here", base_url="http://127.0.0.1:1/v1")

@@ -14,8 +14,8 @@ import trustme
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores import StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
-from tests.redis_server import Server, copied, server as started, until
-from tests.stores.proxy import Proxy
+from tests.support.redis_server import Server, copied, server as started, until
+from tests.support.tcp_proxy import Proxy
 
 pytestmark = pytest.mark.anyio
 

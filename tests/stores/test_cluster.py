@@ -18,7 +18,7 @@ from asgi_aiproxy.stores import (
 )
 from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.stores.redis.client import slot_of
-from tests.redis_server import Server, cluster, copied, replica
+from tests.support.redis_server import Server, cluster, copied, replica
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,8 @@ from asgi_aiproxy.stores import (
     StoreUnavailableError,
 )
 from asgi_aiproxy.stores.redis import RedisStore, pipeline
-from tests.redis_server import Server, server as started
-from tests.stores.proxy import Fault, Proxy
+from tests.support.redis_server import Server, server as started
+from tests.support.tcp_proxy import Fault, Proxy
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,8 @@ from asgi_aiproxy.stores import (
 )
 from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.stores.redis.server_check import warnings
-from tests.redis_server import server as started
-from tests.stores.resp import How, RedisProxy
+from tests.support.redis_proxy import How, RedisProxy
+from tests.support.redis_server import server as started
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ import zstandard
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.upstream import Transport
 from asgi_aiproxy.upstream.base import header
+from tests.support.socket_server import PATIENCE, Line, Wire, again, answering
 from tests.transports.conftest import Kind, close, post, rest
-from tests.wire import PATIENCE, Line, Wire, again, answering
 
 pytestmark = pytest.mark.anyio
 

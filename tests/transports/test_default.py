@@ -15,8 +15,8 @@ from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransp
 from asgi_aiproxy.upstream.base import Timeouts
 from asgi_aiproxy.upstream.connect import parse_destination
 from asgi_aiproxy.upstream.socket_transport import _Pool
+from tests.support.socket_server import PATIENCE, Line, Wire, again, deaf_port
 from tests.transports.conftest import SOCKETS, SOCKETS_UVLOOP, Kind, close, post, rest
-from tests.wire import PATIENCE, Line, Wire, again, deaf_port
 
 pytestmark = pytest.mark.anyio
 

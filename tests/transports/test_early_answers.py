@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from asgi_aiproxy.errors import APIError
+from tests.support.socket_server import PATIENCE
 from tests.transports.conftest import SOCKETS, SOCKETS_UVLOOP, Kind, close, post, rest
-from tests.wire import PATIENCE
 
 pytestmark = pytest.mark.anyio
 ours = pytest.mark.parametrize("kind", [SOCKETS, SOCKETS_UVLOOP], ids=lambda kind: kind.name)

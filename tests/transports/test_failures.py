@@ -12,8 +12,8 @@ import trustme
 
 from asgi_aiproxy.errors import APIError, ErrorKind as ErrorKind
 from asgi_aiproxy.upstream import Timeouts, Transport
+from tests.support.socket_server import PATIENCE, Handler, Line, Wire, closed_port, deaf_port
 from tests.transports.conftest import Kind, close, post, rest
-from tests.wire import PATIENCE, Handler, Line, Wire, closed_port, deaf_port
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from asgi_aiproxy.upstream import HttpxTransport, Timeouts, Transport
+from tests.support.socket_server import PATIENCE, Line, Wire, again
 from tests.transports.conftest import Kind, close, post, rest
-from tests.wire import PATIENCE, Line, Wire, again
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ import pytest
 
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.upstream import Transport
+from tests.support.socket_server import PATIENCE, Handler, Line, Wire, again
 from tests.transports.conftest import SOCKETS, SOCKETS_UVLOOP, Kind, close, post, rest
-from tests.wire import PATIENCE, Handler, Line, Wire, again
 
 pytestmark = pytest.mark.anyio
 ours = pytest.mark.parametrize("kind", [SOCKETS, SOCKETS_UVLOOP], ids=lambda kind: kind.name)

@@ -13,9 +13,9 @@ import pytest
 from asgi_aiproxy import PassthroughProxy
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.upstream import Transport
-from tests import asgi
+from tests.support import asgi_client as asgi
+from tests.support.socket_server import Handler, Line, Wire
 from tests.transports.conftest import HTTPX, SOCKETS, SOCKETS_UVLOOP, Kind, close, post, rest
-from tests.wire import Handler, Line, Wire
 
 pytestmark = pytest.mark.anyio
 kinds = pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from asgi_aiproxy.errors import APIError, ErrorKind as ErrorKind
 from asgi_aiproxy.upstream import Transport
+from tests.support.socket_server import PATIENCE, Line, Request, Wire, again
 from tests.transports.conftest import Kind, close, post, rest
-from tests.wire import PATIENCE, Line, Request, Wire, again
 
 pytestmark = pytest.mark.anyio
 

@@ -24,6 +24,7 @@ import trustme
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind as ErrorKind
 from asgi_aiproxy.upstream import HttpxTransport, Timeouts, Transport
+from tests.support.socket_server import PATIENCE, Line, Wire, again, closed_port
 from tests.transports.conftest import (
     HTTPX_GIVEN,
     KINDS,
@@ -36,7 +37,6 @@ from tests.transports.conftest import (
     post,
     rest,
 )
-from tests.wire import PATIENCE, Line, Wire, again, closed_port
 
 pytestmark = pytest.mark.anyio
 own = pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.name)

@@ -7,7 +7,7 @@ from typing import Any
 from asgi_aiproxy.messages import (
     Request,
 )
-from tests.asking import written
+from tests.support.dialect_requests import written
 
 PNG = "iVBORw0KGgo="
 

@@ -10,7 +10,7 @@ from asgi_aiproxy.dialects.anthropic import capabilities
 from asgi_aiproxy.dialects.anthropic.capabilities import NEWEST, TABLE
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import APIError
-from tests.asking import HI, openai, written
+from tests.support.dialect_requests import HI, openai, written
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
 NAMED = {"type": "function", "function": {"name": "f"}}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.asking import openai, written
+from tests.support.dialect_requests import openai, written
 
 OPUS = "claude-opus-4-8"  # takes system messages within the conversation
 SONNET = "claude-sonnet-4-5"  # does not

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.dialects import _json_schema
 from asgi_aiproxy.dialects.anthropic import json_schema
-from tests.asking import openai, written
+from tests.support.dialect_requests import openai, written
 
 MODEL = "claude-sonnet-4-5"
 BOUND = {

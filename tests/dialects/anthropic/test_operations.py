@@ -9,7 +9,7 @@ import pytest
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, Operation
 from asgi_aiproxy.errors import APIError, ErrorKind
-from tests.asking import HI
+from tests.support.dialect_requests import HI
 
 MESSAGES = Operation("messages", "/v1/messages", chat=True)
 

@@ -15,7 +15,6 @@ from asgi_aiproxy.messages import (
     Request,
     ToolCall,
 )
-from tests.asking import HI, asked, openai, written
 from tests.dialects.anthropic.samples import (
     CACHE,
     CALL_A,
@@ -30,6 +29,7 @@ from tests.dialects.anthropic.samples import (
     said,
     text,
 )
+from tests.support.dialect_requests import HI, asked, openai, written
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from asgi_aiproxy.messages import (
     ToolChoice,
     ToolResult,
 )
-from tests.asking import HI, anthropic, asked
 from tests.dialects.anthropic.samples import (
     CACHE,
     MARKED,
@@ -30,6 +29,7 @@ from tests.dialects.anthropic.samples import (
     SCHEMA,
     TOOL,
 )
+from tests.support.dialect_requests import HI, anthropic, asked
 
 
 @pytest.mark.parametrize(

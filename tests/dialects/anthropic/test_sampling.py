@@ -10,7 +10,6 @@ from asgi_aiproxy.messages import (
     Media,
     Message,
 )
-from tests.asking import HI, gemini, openai, written
 from tests.dialects.anthropic.samples import (
     OPUS_47,
     PNG,
@@ -18,6 +17,7 @@ from tests.dialects.anthropic.samples import (
     body_of,
     text,
 )
+from tests.support.dialect_requests import HI, gemini, openai, written
 
 
 @pytest.mark.parametrize(

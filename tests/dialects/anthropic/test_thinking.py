@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.asking import HI, openai, written
 from tests.dialects.anthropic.samples import (
     CALL_A,
     OPUS_46,
@@ -14,6 +13,7 @@ from tests.dialects.anthropic.samples import (
     SONNET_4,
     body_of,
 )
+from tests.support.dialect_requests import HI, openai, written
 
 
 @pytest.mark.parametrize(

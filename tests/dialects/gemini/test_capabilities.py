@@ -8,7 +8,7 @@ import pytest
 
 from asgi_aiproxy.dialects.gemini import capabilities
 from asgi_aiproxy.errors import APIError
-from tests.asking import HI, anthropic, openai, written
+from tests.support.dialect_requests import HI, anthropic, openai, written
 
 PRO, FLASH, LITE = "gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"
 NEWEST = "gemini-flash-latest"

@@ -11,7 +11,6 @@ from asgi_aiproxy.messages import (
     Message,
     Request,
 )
-from tests.asking import HI, anthropic, asked, gemini, openai, written
 from tests.dialects.gemini.samples import (
     PATH,
     PNG,
@@ -19,6 +18,7 @@ from tests.dialects.gemini.samples import (
     called,
     returned,
 )
+from tests.support.dialect_requests import HI, anthropic, asked, gemini, openai, written
 
 
 @pytest.mark.parametrize(

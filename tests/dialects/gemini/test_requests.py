@@ -22,7 +22,6 @@ from asgi_aiproxy.messages import (
     ToolChoice,
     ToolResult,
 )
-from tests.asking import asked, gemini
 from tests.dialects.gemini.samples import (
     PNG,
     SCHEMA,
@@ -30,6 +29,7 @@ from tests.dialects.gemini.samples import (
     config,
     returned,
 )
+from tests.support.dialect_requests import asked, gemini
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from asgi_aiproxy.messages import (
     StopReason,
 )
 from asgi_aiproxy.translate import NativeStreamTranslator
-from tests import strict
-from tests.asking import openai
+from tests.support import chat_stream_reader as strict
+from tests.support.dialect_requests import openai
 
 CHAT = Operation("chat.completions", "/chat/completions", chat=True)
 

@@ -21,11 +21,11 @@ from asgi_aiproxy.messages import (
     ToolCall,
     Usage,
 )
-from tests import strict
-from tests.asking import HI, openai
 from tests.dialects.openai_chat.samples import (
     completion,
 )
+from tests.support import chat_stream_reader as strict
+from tests.support.dialect_requests import HI, openai
 
 
 @pytest.mark.parametrize(

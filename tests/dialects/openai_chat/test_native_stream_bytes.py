@@ -10,10 +10,10 @@ import pytest
 from asgi_aiproxy.dialects.openai_chat.native_stream import (
     NormalizingNativeStream,
 )
-from tests import strict
 from tests.dialects.openai_chat.samples import (
     mended,
 )
+from tests.support import chat_stream_reader as strict
 
 HEAD = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", "fp": "fp_1"}
 

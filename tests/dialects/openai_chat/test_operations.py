@@ -10,11 +10,11 @@ import pytest
 
 from asgi_aiproxy.dialects import OPENAI_CHAT, Operation
 from asgi_aiproxy.errors import APIError, ErrorKind
-from tests.asking import HI
 from tests.dialects.openai_chat.samples import (
     CHAT,
     head,
 )
+from tests.support.dialect_requests import HI
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from asgi_aiproxy.messages import (
     ToolCall,
     ToolResult,
 )
-from tests.asking import HI, openai, written
 from tests.dialects.openai_chat.samples import (
     PNG_URL,
     call,
     replayed,
 )
+from tests.support.dialect_requests import HI, openai, written
 
 HOW = ["whole", "dumped", "dumped without nulls"]
 

@@ -20,7 +20,6 @@ from asgi_aiproxy.messages import (
     ToolChoice,
     ToolResult,
 )
-from tests.asking import HI, asked, written
 from tests.dialects.openai_chat.samples import (
     CLOCK,
     NAMED,
@@ -30,6 +29,7 @@ from tests.dialects.openai_chat.samples import (
     WEATHER,
     call,
 )
+from tests.support.dialect_requests import HI, asked, written
 
 
 @pytest.mark.parametrize(

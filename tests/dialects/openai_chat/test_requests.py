@@ -23,7 +23,6 @@ from asgi_aiproxy.messages import (
     ToolChoice,
     ToolResult,
 )
-from tests.asking import HI, asked, openai, written
 from tests.dialects.openai_chat.samples import (
     CLOCK,
     NAMED,
@@ -33,6 +32,7 @@ from tests.dialects.openai_chat.samples import (
     WEATHER,
     call,
 )
+from tests.support.dialect_requests import HI, asked, openai, written
 
 
 def user(*parts: Any) -> tuple[Message, ...]:

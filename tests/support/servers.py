@@ -16,7 +16,7 @@ from granian.constants import Interfaces
 from granian.server.embed import Server as Granian
 from hypercorn.config import Config
 
-from tests.wire import PATIENCE
+from tests.support.socket_server import PATIENCE
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from asgi_aiproxy import KeyPool, PassthroughProxy, Timeouts, UsageRecord
 from asgi_aiproxy._asgi import serve_lifespan
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream import SocketTransport
-from tests.asgi import Answer
-from tests.server.caller import Caller
-from tests.wire import PATIENCE, Handler, Line, Request, Wire
+from tests.support.asgi_client import Answer
+from tests.support.socket_client import Caller
+from tests.support.socket_server import PATIENCE, Handler, Line, Request, Wire
 
 LIMITS = Timeouts(first=20.0, idle=20.0, connect=5.0)
 

@@ -18,8 +18,8 @@ from asgi_aiproxy.translate import BufferedTranslator, NativeStreamTranslator
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.record import Recorder, tee
 from asgi_aiproxy.usage.sinks import JSONLinesSink
-from tests import asgi
-from tests.upstreams import Step, Upstream, answers, sse, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Step, Upstream, answers, sse, streams
 
 pytestmark = pytest.mark.anyio
 

@@ -36,8 +36,8 @@ from asgi_aiproxy.providers import (
     openai_compatible,
 )
 from asgi_aiproxy.providers.base import Provider
-from tests import asgi
-from tests.upstreams import Upstream, answers, refuses
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers, refuses
 
 pytestmark = pytest.mark.anyio
 

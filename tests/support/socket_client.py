@@ -9,8 +9,8 @@ import struct
 import time
 from typing import Any
 
-from tests.asgi import Answer
-from tests.wire import PATIENCE
+from tests.support.asgi_client import Answer
+from tests.support.socket_server import PATIENCE
 
 CHAT = "/v1/chat/completions"
 HI = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}

@@ -23,10 +23,10 @@ from asgi_aiproxy.stores import (
     StoreUnavailableError,
 )
 from asgi_aiproxy.usage.record import UsageRecord
-from tests import asgi
-from tests.upstreams import Upstream, answers
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers
 
-# An answer of tests.upstreams has 3 tokens in and 2 out: at these prices 3 + 2 * 10 micro-dollars.
+# An answer of scripted_upstream has 3 tokens in and 2 out: 3 + 2 * 10 micro-dollars here.
 PRICES = Prices({"m": Price(input=1, output=10), "dear": Price(input=1000)}, listed=False)
 COST = 23
 

@@ -32,7 +32,7 @@ from asgi_aiproxy.quotas.grants import reserve
 from asgi_aiproxy.stores import MemoryStore
 from asgi_aiproxy.upstream import HttpxTransport
 from asgi_aiproxy.usage.record import UsageRecord
-from tests import asgi
+from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
 

@@ -12,13 +12,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from asgi_aiproxy import OpenAIShim
 from asgi_aiproxy.providers import ANTHROPIC
-from tests import asgi
-from tests.upstreams import Step, Upstream
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Step, Upstream
 
 pytestmark = pytest.mark.anyio
 
 FABLE = "claude-fable-5-2"
-SAID = Path(__file__).parent / "streams" / "anthropic" / "interleaved-thinking.sse"
+SAID = Path(__file__).parents[1] / "streams" / "anthropic" / "interleaved-thinking.sse"
 # The blocks of that stream.
 CONTENT: list[dict[str, Any]] = [
     {"type": "thinking", "thinking": "Two cities to ask for.", "signature": "c2lnLTE="},

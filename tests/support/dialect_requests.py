@@ -9,7 +9,7 @@ import msgspec
 
 from asgi_aiproxy.dialects import Operation, ProviderRequest
 from asgi_aiproxy.messages import Request
-from tests.scenarios import faces, languages
+from tests.support.stream_fixtures import faces, languages
 
 # Models without the peculiarities of one generation.
 MODELS = {

@@ -9,8 +9,8 @@ import pytest
 
 from asgi_aiproxy import AIShim, GeminiShim
 from asgi_aiproxy.providers import OPENAI
-from tests import asgi
-from tests.upstreams import Upstream, refuses, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, refuses, streams
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,8 @@ import pytest
 from asgi_aiproxy import KeyPool, OpenAIShim, Timeouts, UsageRecord
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
-from tests import asgi
-from tests.upstreams import Upstream, answers, chat_stream, refuses, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers, chat_stream, refuses, streams
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from asgi_aiproxy import Authenticate, Ledger, OpenAIShim, Quota, RedisStore, stored_tokens
 from asgi_aiproxy.providers import OPENAI
-from tests.accounts.kit import PRICES
+from tests.support.metered_gateway import PRICES
 
 store = RedisStore(os.environ["STORE"], prefix=os.environ["PREFIX"], timeout=5.0)
 shim = OpenAIShim(

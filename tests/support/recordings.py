@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SHARED = Path(os.environ.get("AIPROXY_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("AIPROXY_SHARED", Path(__file__).parents[3] / "shared"))
 RECORDINGS = SHARED / "recordings"
 
 needs_recordings = pytest.mark.skipif(

@@ -14,8 +14,16 @@ from asgi_aiproxy import KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRec
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import Health, Key
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, GROQ, OPENAI, Provider
-from tests import asgi
-from tests.upstreams import Step, Upstream, answers, chat_stream, refuses, sse, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import (
+    Step,
+    Upstream,
+    answers,
+    chat_stream,
+    refuses,
+    sse,
+    streams,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -34,7 +34,7 @@ from asgi_aiproxy.stores import (
     StoreUnavailableError,
 )
 from asgi_aiproxy.usage.record import Outcome, UsageRecord
-from tests.accounts.kit import Trouble
+from tests.support.metered_gateway import Trouble
 
 pytestmark = pytest.mark.anyio
 

@@ -23,9 +23,9 @@ from asgi_aiproxy.stores.redis import RedisStore
 from asgi_aiproxy.usage.ledger import Ledger, Query, Totals, record_states
 from asgi_aiproxy.usage.record import Outcome, UsageRecord, log_usage
 from asgi_aiproxy.usage.sinks import JSONLinesSink
-from tests import asgi
-from tests.accounts.kit import COST, PRICES
-from tests.upstreams import Upstream, answers
+from tests.support import asgi_client as asgi
+from tests.support.metered_gateway import COST, PRICES
+from tests.support.scripted_upstream import Upstream, answers
 
 pytestmark = pytest.mark.anyio
 

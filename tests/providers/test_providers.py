@@ -34,8 +34,8 @@ from asgi_aiproxy.providers import (
 )
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.upstream import UpstreamRequest
-from tests import asgi
-from tests.upstreams import Upstream, answers, chat_stream, streams
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers, chat_stream, streams
 
 pytestmark = pytest.mark.anyio
 

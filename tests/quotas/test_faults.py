@@ -14,10 +14,10 @@ from asgi_aiproxy import Principal
 from asgi_aiproxy.principal import Budget, Limits
 from asgi_aiproxy.stores import ConcurrencySlot, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
-from tests import redis_server
-from tests.accounts.kit import COST, Gateway
-from tests.redis_server import Server
-from tests.stores.proxy import Proxy
+from tests.support import redis_server
+from tests.support.metered_gateway import COST, Gateway
+from tests.support.redis_server import Server
+from tests.support.tcp_proxy import Proxy
 
 pytestmark = pytest.mark.anyio
 

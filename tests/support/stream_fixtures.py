@@ -47,7 +47,7 @@ from asgi_aiproxy.messages import (
 )
 from asgi_aiproxy.translate import malformed_response_error
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 UPDATE = bool(os.environ.get("AIPROXY_UPDATE_GOLDEN"))
 
 _MEDIA = {

@@ -13,9 +13,9 @@ from asgi_aiproxy import Key, KeyPool, OpenAIShim, ProviderRouter, Timeouts, Usa
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream import SocketTransport
-from tests.server.caller import Caller
-from tests.server.servers import Running, Server
-from tests.wire import PATIENCE, Handler, Wire
+from tests.support.servers import Running, Server
+from tests.support.socket_client import Caller
+from tests.support.socket_server import PATIENCE, Handler, Wire
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 SECRET = "sk-upstream-secret"

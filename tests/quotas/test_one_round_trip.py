@@ -14,8 +14,8 @@ from asgi_aiproxy.principal import Limits
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import Admitted, Denied, Grant, MemoryStore
 from asgi_aiproxy.usage.record import UsageRecord
-from tests import asgi
-from tests.upstreams import Upstream, answers, refuses
+from tests.support import asgi_client as asgi
+from tests.support.scripted_upstream import Upstream, answers, refuses
 
 pytestmark = pytest.mark.anyio
 
