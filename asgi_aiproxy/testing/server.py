@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -91,5 +92,6 @@ class _Running:
         self._socket.close()
 
     def _run(self) -> None:
-        with suppress(SystemExit):  # uvicorn's way to say that the start-up failed
-            self._server.run(sockets=[self._socket])
+        # Not Server.run(): before uvicorn 0.36 it sets uvloop's event loop policy for the process.
+        with suppress(SystemExit):  # raised by uvicorn when the start-up failed
+            asyncio.run(self._server.serve(sockets=[self._socket]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -904,6 +905,18 @@ async def test_any_app_is_served_with_its_lifespan_or_the_reason_why_not() -> No
     with pytest.raises(ValueError, match="uvicorn"):
         async with serve(MockProvider(), server="other"):
             pass
+
+
+def test_serving_leaves_the_event_loops_of_the_process_as_they_were() -> None:
+    def new_loop() -> type:
+        loop = asyncio.new_event_loop()
+        loop.close()
+        return type(loop)
+
+    before = new_loop()
+    with serve_in_thread(MockProvider()):
+        assert new_loop() is before
+    assert new_loop() is before
 
 
 async def test_serving_ends_although_a_stream_is_open() -> None:
