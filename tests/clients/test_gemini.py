@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from google import genai
 from google.genai import errors, types
+from google.genai.client import AsyncClient
 
 from asgi_aiproxy.messages import StopReason, ToolCall, Usage
 from asgi_aiproxy.testing import Answer, Fault
 from tests.clients.conftest import MODELS, TOKEN, VENDORS, World
+from tests.support.google_sdk import google_client
 
 pytestmark = [
     pytest.mark.anyio,
@@ -22,18 +24,19 @@ WEATHER = ToolCall("call_1", "weather", '{"city": "Paris"}')
 VERSIONS = pytest.mark.parametrize("version", ["v1", "v1beta"])
 
 
-def client(world: World, version: str = "v1beta", key: str = TOKEN) -> genai.Client:
-    options = types.HttpOptions(base_url=world.polyglot, api_version=version)
-    return genai.Client(api_key=key, http_options=options)
+def client(
+    world: World, version: str = "v1beta", key: str = TOKEN
+) -> AbstractAsyncContextManager[AsyncClient]:
+    return google_client(world.polyglot, key=key, version=version)
 
 
 @VERSIONS
 async def test_a_whole_answer(world: World, vendor: str, version: str) -> None:
-    answer = await client(world, version).aio.models.generate_content(
-        model=MODELS[vendor],
-        contents="Hi",
-        config=types.GenerateContentConfig(system_instruction="Be brief.", temperature=0.5),
-    )
+    config = types.GenerateContentConfig(system_instruction="Be brief.", temperature=0.5)
+    async with client(world, version) as google:
+        answer = await google.models.generate_content(
+            model=MODELS[vendor], contents="Hi", config=config
+        )
     assert answer.text == "Hello from the mock."
     assert answer.candidates is not None
     assert answer.candidates[0].finish_reason == types.FinishReason.STOP
@@ -48,10 +51,9 @@ async def test_a_whole_answer(world: World, vendor: str, version: str) -> None:
 
 @VERSIONS
 async def test_a_stream(world: World, vendor: str, version: str) -> None:
-    stream = await client(world, version).aio.models.generate_content_stream(
-        model=MODELS[vendor], contents="Hi"
-    )
-    chunks = [chunk async for chunk in stream]
+    async with client(world, version) as google:
+        stream = await google.models.generate_content_stream(model=MODELS[vendor], contents="Hi")
+        chunks = [chunk async for chunk in stream]
     assert "".join(chunk.text or "" for chunk in chunks) == "Hello from the mock."
     assert len(chunks) >= 4
     assert chunks[-1].usage_metadata is not None
@@ -70,38 +72,37 @@ async def test_a_round_of_tools(world: World, vendor: str, stream: bool) -> None
         "model": MODELS[vendor],
         "config": types.GenerateContentConfig(tools=[types.Tool(function_declarations=[declared])]),
     }
-    google = client(world)  # it closes its connections when it is forgotten
-    models = google.aio.models
     calls: list[types.Part] = []
-    if stream:
-        async for chunk in await models.generate_content_stream(contents="Hi", **asked):
-            for candidate in chunk.candidates or []:
-                parts = (candidate.content and candidate.content.parts) or []
-                calls += [part for part in parts if part.function_call]
-    else:
-        answer = await models.generate_content(contents="Hi", **asked)
-        assert answer.candidates is not None
-        content = answer.candidates[0].content
-        calls = [part for part in (content and content.parts) or [] if part.function_call]
-    (part,) = calls
-    assert part.function_call is not None
-    assert (part.function_call.name, part.function_call.args) == ("weather", {"city": "Paris"})
-    result = types.FunctionResponse(
-        id=part.function_call.id, name="weather", response={"degrees": 22}
-    )
-    contents: Any = [
-        types.Content(role="user", parts=[types.Part(text="Hi")]),
-        types.Content(role="model", parts=[part]),
-        types.Content(role="user", parts=[types.Part(function_response=result)]),
-    ]
-    answer = await models.generate_content(contents=contents, **asked)
+    async with client(world) as google:
+        if stream:
+            chunks = await google.models.generate_content_stream(contents="Hi", **asked)
+            candidates = [one async for chunk in chunks for one in chunk.candidates or []]
+        else:
+            answer = await google.models.generate_content(contents="Hi", **asked)
+            candidates = answer.candidates or []
+        for candidate in candidates:
+            parts = (candidate.content and candidate.content.parts) or []
+            calls += [part for part in parts if part.function_call]
+        (part,) = calls
+        assert part.function_call is not None
+        assert (part.function_call.name, part.function_call.args) == ("weather", {"city": "Paris"})
+        result = types.FunctionResponse(
+            id=part.function_call.id, name="weather", response={"degrees": 22}
+        )
+        contents: Any = [
+            types.Content(role="user", parts=[types.Part(text="Hi")]),
+            types.Content(role="model", parts=[part]),
+            types.Content(role="user", parts=[types.Part(function_response=result)]),
+        ]
+        answer = await google.models.generate_content(contents=contents, **asked)
     assert answer.text == "It is warm."
     assert "degrees" in world.mock.requests[1].body.decode()
 
 
 async def test_an_answer_that_was_too_long_is_known_to_be(world: World, vendor: str) -> None:
     world.mock.script(Answer("Hel", stop=StopReason.LENGTH))
-    answer = await client(world).aio.models.generate_content(model=MODELS[vendor], contents="Hi")
+    async with client(world) as google:
+        answer = await google.models.generate_content(model=MODELS[vendor], contents="Hi")
     assert answer.candidates is not None
     assert answer.candidates[0].finish_reason == types.FinishReason.MAX_TOKENS
 
@@ -120,16 +121,16 @@ async def test_a_vendors_refusal_is_the_right_exception(
     world: World, vendor: str, status: int, told: int, kind: type[errors.APIError]
 ) -> None:
     world.mock.script(Fault.status(status, "The vendor says no."))
-    with pytest.raises(kind) as caught:
-        await client(world).aio.models.generate_content(model=MODELS[vendor], contents="Hi")
+    async with client(world) as google:
+        with pytest.raises(kind) as caught:
+            await google.models.generate_content(model=MODELS[vendor], contents="Hi")
     assert caught.value.code == told
     assert f"sk-{vendor}" not in str(caught.value)
 
 
 async def test_a_wrong_token_has_its_own_error_format(world: World, vendor: str) -> None:
-    with pytest.raises(errors.ClientError) as caught:
-        await client(world, key="stolen").aio.models.generate_content(
-            model=MODELS[vendor], contents="Hi"
-        )
+    async with client(world, key="stolen") as google:
+        with pytest.raises(errors.ClientError) as caught:
+            await google.models.generate_content(model=MODELS[vendor], contents="Hi")
     assert caught.value.code == 401
     assert world.mock.requests == []

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import anthropic
 import httpx
 import openai
 import pytest
-from google import genai
-from google.genai import errors, types
+from google.genai import errors
+from google.genai.client import AsyncClient
 
 from asgi_aiproxy import AIShim, Authenticate, Principal, ProviderRouter, UsageRecord
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.testing import MockProvider, serve
 from tests.support import asgi_client as asgi
+from tests.support.google_sdk import google_client
 
 pytestmark = pytest.mark.anyio
 
@@ -42,10 +44,8 @@ class World:
         url = f"{self.url}/anthropic"
         return anthropic.AsyncAnthropic(base_url=url, max_retries=0, **how)  # type: ignore[arg-type]
 
-    def gemini(self, version: str | None) -> genai.Client:
-        url = f"{self.url}/gemini"
-        options = types.HttpOptions(base_url=url, api_version=version)
-        return genai.Client(api_key=TOKEN, http_options=options)
+    def gemini(self, version: str | None) -> AbstractAsyncContextManager[AsyncClient]:
+        return google_client(f"{self.url}/gemini", key=TOKEN, version=version)
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ async def test_anthropics_sdk_gets_anthropics_list(world: World, how: dict[str, 
 
 @pytest.mark.parametrize("version", [None, "v1", "v1beta"])
 async def test_googles_sdk_gets_googles_list(world: World, version: str | None) -> None:
-    client = world.gemini(version)
-    names = [model.name async for model in await client.aio.models.list()]
+    async with world.gemini(version) as client:
+        names = [model.name async for model in await client.models.list()]
+        one = await client.models.get(model="model-one")
     assert names == [f"models/{name}" for name in MODELS]
-    one = await client.aio.models.get(model="model-one")
     assert (one.name, one.supported_actions) == ("models/model-one", ["generateContent"])
     assert {seen.dialect for seen in world.mock.requests} == {"gemini"}
 
@@ -173,14 +173,13 @@ async def test_anthropics_sdk_reads_all_pages_of_a_mixed_list(mount: str) -> Non
 
 @pytest.mark.parametrize("version", ["v1", "v1beta"])
 async def test_googles_sdk_reads_all_pages_of_a_mixed_list(mount: str, version: str) -> None:
-    options = types.HttpOptions(base_url=mount, api_version=version)
-    client = genai.Client(api_key=TOKEN, http_options=options)
-    pager = await client.aio.models.list(config={"page_size": 20})
-    assert [model.name async for model in pager] == [f"models/{name}" for name in NAMES]
-    one = await client.aio.models.get(model=NAMES[3])
-    assert (one.name, one.display_name) == (f"models/{NAMES[3]}", NAMES[3])
-    with pytest.raises(errors.ClientError, match="secret"):
-        await client.aio.models.get(model="secret")
+    async with google_client(mount, key=TOKEN, version=version) as client:
+        pager = await client.models.list(config={"page_size": 20})
+        assert [model.name async for model in pager] == [f"models/{name}" for name in NAMES]
+        one = await client.models.get(model=NAMES[3])
+        assert (one.name, one.display_name) == (f"models/{NAMES[3]}", NAMES[3])
+        with pytest.raises(errors.ClientError, match="secret"):
+            await client.models.get(model="secret")
 
 
 async def test_openais_sdk_gets_the_mixed_list_at_once(mount: str) -> None:

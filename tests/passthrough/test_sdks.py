@@ -9,7 +9,6 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from google import genai
 from google.genai import types
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -24,6 +23,7 @@ from asgi_aiproxy import (
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.testing import serve
+from tests.support.google_sdk import google_client
 from tests.support.vendor_resources import Vendors
 
 pytestmark = pytest.mark.anyio
@@ -139,14 +139,12 @@ async def test_anthropic_batches_and_counting(world: World) -> None:
 
 
 async def test_google_files_and_caches(world: World) -> None:
-    client = genai.Client(
-        api_key=TOKEN, http_options=types.HttpOptions(base_url=f"{world.url}/gemini")
-    )
-    made = await client.aio.files.upload(
-        file=io.BytesIO(b"words " * 1000), config={"mime_type": "text/plain"}
-    )
-    assert made.name == "files/7"
-    assert world.vendors.files["files/7"] == b"words " * 1000
-    assert (await client.aio.files.get(name="files/7")).state == types.FileState.ACTIVE
-    cache = await client.aio.caches.create(model="gemini-x", config={"display_name": "c"})
-    assert cache.name == "cachedContents/1"
+    async with google_client(f"{world.url}/gemini", key=TOKEN) as client:
+        made = await client.files.upload(
+            file=io.BytesIO(b"words " * 1000), config={"mime_type": "text/plain"}
+        )
+        assert made.name == "files/7"
+        assert world.vendors.files["files/7"] == b"words " * 1000
+        assert (await client.files.get(name="files/7")).state == types.FileState.ACTIVE
+        cache = await client.caches.create(model="gemini-x", config={"display_name": "c"})
+        assert cache.name == "cachedContents/1"

@@ -15,8 +15,8 @@ import anyio
 import httpx2
 import openai
 import pytest
-from google import genai
 from google.genai import errors as genai_errors, types as genai_types
+from google.genai.client import AsyncClient
 from starlette.applications import Starlette
 
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
@@ -24,6 +24,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import Refusal, Response, StopReason, Text, ToolCall, Usage, check, fold
 from asgi_aiproxy.retry_after import retry_after
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve, serve_in_thread
+from tests.support.google_sdk import google_client
 
 pytest_plugins = ["asgi_aiproxy.testing.plugin"]
 pytestmark = pytest.mark.anyio
@@ -139,8 +140,9 @@ async def anthropic_sdk(mock: MockProvider, url: str) -> AsyncIterator[anthropic
 
 
 @pytest.fixture
-def gemini_sdk(mock: MockProvider, url: str) -> genai.Client:
-    return genai.Client(api_key="k", http_options=genai_types.HttpOptions(base_url=url))
+async def gemini_sdk(mock: MockProvider, url: str) -> AsyncIterator[AsyncClient]:
+    async with google_client(url) as sdk:
+        yield sdk
 
 
 async def test_openai_sdk_reads_a_whole_answer(openai_sdk: openai.AsyncOpenAI) -> None:
@@ -281,11 +283,9 @@ async def test_anthropic_sdk_lists_models(anthropic_sdk: anthropic.AsyncAnthropi
     assert (await anthropic_sdk.models.retrieve("claude")).id == "claude"
 
 
-async def test_gemini_sdk_reads_a_whole_answer(
-    mock: MockProvider, gemini_sdk: genai.Client
-) -> None:
+async def test_gemini_sdk_reads_a_whole_answer(mock: MockProvider, gemini_sdk: AsyncClient) -> None:
     mock.script(Answer("It is warm.", reasoning="Hm.", tool_calls=(WEATHER,)))
-    answer = await gemini_sdk.aio.models.generate_content(model="gemini-3", contents="Hi")
+    answer = await gemini_sdk.models.generate_content(model="gemini-3", contents="Hi")
     assert answer.candidates is not None
     content = answer.candidates[0].content
     assert content is not None
@@ -300,8 +300,8 @@ async def test_gemini_sdk_reads_a_whole_answer(
     assert answer.usage_metadata.total_token_count == 19
 
 
-async def test_gemini_sdk_reads_a_stream(mock: MockProvider, gemini_sdk: genai.Client) -> None:
-    stream = await gemini_sdk.aio.models.generate_content_stream(model="gemini-3", contents="Hi")
+async def test_gemini_sdk_reads_a_stream(mock: MockProvider, gemini_sdk: AsyncClient) -> None:
+    stream = await gemini_sdk.models.generate_content_stream(model="gemini-3", contents="Hi")
     chunks = [chunk async for chunk in stream]
     assert [c.text for c in chunks if c.text] == ["Hello ", "from ", "the ", "mock."]
     assert chunks[-1].candidates is not None
@@ -310,17 +310,17 @@ async def test_gemini_sdk_reads_a_stream(mock: MockProvider, gemini_sdk: genai.C
     assert mock.requests[0].dialect == "gemini"
 
 
-async def test_gemini_sdk_lists_models(gemini_sdk: genai.Client) -> None:
-    pager = await gemini_sdk.aio.models.list(config={"query_base": True})
+async def test_gemini_sdk_lists_models(gemini_sdk: AsyncClient) -> None:
+    pager = await gemini_sdk.models.list(config={"query_base": True})
     assert [model.name async for model in pager] == ["models/mock-model"]
-    assert (await gemini_sdk.aio.models.get(model="gemini-3")).name == "models/gemini-3"
+    assert (await gemini_sdk.models.get(model="gemini-3")).name == "models/gemini-3"
 
 
 async def test_sdks_read_its_errors(
     mock: MockProvider,
     openai_sdk: openai.AsyncOpenAI,
     anthropic_sdk: anthropic.AsyncAnthropic,
-    gemini_sdk: genai.Client,
+    gemini_sdk: AsyncClient,
 ) -> None:
     mock.always(Fault.rate_limited("seconds"))
     with pytest.raises(openai.RateLimitError) as limited:
@@ -333,7 +333,7 @@ async def test_sdks_read_its_errors(
             model="m", max_tokens=9, messages=[{"role": "user", "content": "Hi"}]
         )
     with pytest.raises(genai_errors.ClientError) as exhausted:
-        await gemini_sdk.aio.models.generate_content(model="m", contents="Hi")
+        await gemini_sdk.models.generate_content(model="m", contents="Hi")
     assert exhausted.value.status == "RESOURCE_EXHAUSTED"
     mock.always(Fault.overloaded_first())
     with pytest.raises(openai.APIError, match="Overloaded"):
