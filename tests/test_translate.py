@@ -178,7 +178,10 @@ COMMENTS = ("keepalive",)
 WHOLE_STREAMS = [
     s
     for s in STREAMS
-    if s.path.suffix == ".sse" and not s.name.startswith(BROKEN) and s.name not in COMMENTS
+    if s.dialect in PASSING
+    and s.path.suffix == ".sse"
+    and not s.name.startswith(BROKEN)
+    and s.name not in COMMENTS
 ]
 SOME = ("text", "tool", "unicode", "parallel-tools", "usage-every-chunk", "no-done", "hosted-tool")
 

@@ -27,6 +27,7 @@ from asgi_aiproxy.dialects.base import (
     OutboundDialect,
     ProviderRequest,
 )
+from asgi_aiproxy.dialects.cohere import Cohere
 from asgi_aiproxy.dialects.gemini import Gemini
 from asgi_aiproxy.dialects.ollama import Ollama
 from asgi_aiproxy.dialects.openai_chat import OpenAIChat
@@ -39,15 +40,18 @@ OPENAI_RESPONSES = OpenAIResponses()
 ANTHROPIC_MESSAGES = Anthropic()
 GEMINI_CONTENT = Gemini()
 OLLAMA_CHAT = Ollama()
+COHERE_CHAT = Cohere()
 
 __all__ = [
     "ANTHROPIC_MESSAGES",
+    "COHERE_CHAT",
     "GEMINI_CONTENT",
     "OLLAMA_CHAT",
     "OPENAI_CHAT",
     "OPENAI_COMPLETIONS",
     "OPENAI_RESPONSES",
     "Anthropic",
+    "Cohere",
     "Dialect",
     "Gemini",
     "InboundDialect",

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from asgi_aiproxy.messages import Media, Opaque, Part, Refusal, Request, Tool, ToolResult
 
+# Dialects whose requests mark what is to be cached.
+_WITH_CACHE_POINTS = frozenset({"anthropic", "bedrock"})
 
-def unsupported_fields(request: Request, dialect: str, *, names: bool = False) -> list[str]:
+
+def vendor_fields(request: Request, known: Collection[str]) -> dict[str, Any]:
+    """Members of the caller's request that no dialect of a client has, but the vendor knows.
+
+    OpenAI's SDK sends them as `extra_body`, for example.
+    """
+    return {
+        name: value
+        for members in request.extra.values()
+        for name, value in members.items()
+        if name in known
+    }
+
+
+def unsupported_fields(
+    request: Request, dialect: str, *, names: bool = False, known: Collection[str] = ()
+) -> list[str]:
     """Members of the caller's request that `dialect` cannot carry, named as the caller wrote them.
 
-    `names`: whether the dialect supports `messages[].name`.
+    `names`: whether the dialect supports `messages[].name`. `known`: members that were carried as
+    `vendor_fields`.
     """
     found = [
-        name for source, members in request.extra.items() if source != dialect for name in members
+        name
+        for source, members in request.extra.items()
+        if source != dialect
+        for name in members
+        if name not in known
     ]
     if not names and any(message.name for message in request.messages):
         found.append("messages[].name")
@@ -20,7 +46,7 @@ def unsupported_fields(request: Request, dialect: str, *, names: bool = False) -
     parts = [part for message in request.messages for part in message.parts]
     if any(isinstance(part, Opaque) and part.dialect != dialect for part in parts):
         found.append("messages[].content")
-    if dialect != "anthropic" and any(map(_is_cache_point, (*parts, *request.tools))):
+    if dialect not in _WITH_CACHE_POINTS and any(map(_is_cache_point, (*parts, *request.tools))):
         found.append("cache_control")
     assistant_parts = (p for m in request.messages if m.role == "assistant" for p in m.parts)
     if dialect.startswith("openai") and any(isinstance(part, Media) for part in assistant_parts):

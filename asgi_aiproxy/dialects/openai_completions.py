@@ -144,7 +144,7 @@ class OpenAICompletions(InboundDialect):
             "id": response.id or self._new_id(),
             "object": "text_completion",
             "created": int(self._now()),
-            "model": response.model,
+            "model": response.model or request.model,
             "choices": [choice],
         }
         if response.usage is not None:
@@ -162,7 +162,10 @@ class OpenAICompletions(InboundDialect):
     def encoder(self, request: Request) -> Encoder:
         """A writer of chunks."""
         return _Encoder(
-            usage_wanted=request.stream_usage, created=int(self._now()), new_id=self._new_id()
+            usage_wanted=request.stream_usage,
+            created=int(self._now()),
+            new_id=self._new_id(),
+            model=request.model,
         )
 
     def native_request(
@@ -191,13 +194,13 @@ def _prompt(prompt: Any) -> str:
 class _Encoder:
     """Events to chunks of a completion."""
 
-    def __init__(self, *, usage_wanted: bool, created: int, new_id: str) -> None:
+    def __init__(self, *, usage_wanted: bool, created: int, new_id: str, model: str) -> None:
         self._usage_wanted = usage_wanted
         self._head: dict[str, Any] = {
             "id": new_id,
             "object": "text_completion",
             "created": created,
-            "model": "",
+            "model": model,  # as requested
         }
         self._texts: set[int] = set()
 
@@ -207,7 +210,8 @@ class _Encoder:
             case BlockDelta(index, text) if index in self._texts:
                 return self._chunk(text, None)
             case MessageStart(answer_id, model):
-                self._head |= {"id": answer_id or self._head["id"], "model": model}
+                self._head["id"] = answer_id or self._head["id"]
+                self._head["model"] = model or self._head["model"]
             case BlockStart(index, Text() | Refusal()):
                 self._texts.add(index)
             case MessageEnd():

@@ -4,7 +4,8 @@ A key of a vendor's opens more than models: the same host takes it for the admin
 account. What is listed here is inference and what belongs to it; what hands out credentials of the
 account (OpenAI's realtime client secrets, Google's auth tokens) is left out. By the vendors' API
 references: https://platform.openai.com/docs/api-reference, https://docs.anthropic.com/en/api,
-https://ai.google.dev/api, https://github.com/ollama/ollama/blob/main/docs/api.md.
+https://ai.google.dev/api, https://github.com/ollama/ollama/blob/main/docs/api.md,
+https://docs.cohere.com/reference.
 """
 
 from __future__ import annotations
@@ -234,6 +235,21 @@ OLLAMA = VendorPaths(
     free=("/api/show",),
 )
 
+COHERE = VendorPaths(
+    open=(
+        "/v2/chat",
+        "/v2/embed",
+        "/v2/rerank",
+        "/v1/chat",
+        "/v1/embed",
+        "/v1/rerank",
+        "/v1/tokenize",
+        "/v1/detokenize",
+        "GET /v1/models/**",
+    ),
+    free=("/v1/tokenize", "/v1/detokenize"),
+)
+
 # By the name of the dialect, or by `Provider.surface`.
 SURFACES = {
     "openai_chat": OPENAI,
@@ -242,4 +258,5 @@ SURFACES = {
     "anthropic": ANTHROPIC,
     "gemini": GEMINI,
     "ollama": OLLAMA,
+    "cohere": COHERE,
 }

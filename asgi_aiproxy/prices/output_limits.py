@@ -4,7 +4,7 @@ Which members limit the output depends on the path. A limit that the provider do
 effect. Of several limits the largest is used, because the provider decides which applies. Null and
 numbers below 1 are no limit. Sources: the API references of OpenAI (chat completions,
 completions, responses), Anthropic (messages, message batches), Google (generateContent), Ollama
-(chat, generate) and Amazon Bedrock (Converse).
+(chat, generate), Cohere (chat) and Amazon Bedrock (Converse, InvokeModel with Claude).
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ _LIMITS: tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
     (_RESPONSES, (("", ("max_output_tokens",)),)),
     ("/messages", (("", (_OLD_NAME,)), ("thinking", ("budget_tokens",)))),
     ("awPredict", (("", (_OLD_NAME,)), ("thinking", ("budget_tokens",)))),  # Claude on Vertex AI
+    # Claude on Amazon Bedrock
+    ("/invoke", (("", (_OLD_NAME,)), ("thinking", ("budget_tokens",)))),
+    ("/invoke-with-response-stream", (("", (_OLD_NAME,)), ("thinking", ("budget_tokens",)))),
+    ("/v2/chat", (("", (_OLD_NAME,)), ("thinking", ("token_budget",)))),  # Cohere
     ("/api/chat", (("options", ("num_predict",)),)),
     ("/api/generate", (("options", ("num_predict",)),)),
     ("/converse", (("inferenceConfig", ("maxTokens",)),)),

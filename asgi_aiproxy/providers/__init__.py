@@ -7,6 +7,7 @@ from asgi_aiproxy.providers.base import ModelOffer, Provider, Router, Target, be
 from asgi_aiproxy.providers.catalog import (
     ANTHROPIC,
     CEREBRAS,
+    COHERE,
     DEEPSEEK,
     FIREWORKS,
     GEMINI,
@@ -29,6 +30,7 @@ from asgi_aiproxy.providers.sigv4 import SigV4
 __all__ = [
     "ANTHROPIC",
     "CEREBRAS",
+    "COHERE",
     "DEEPSEEK",
     "FIREWORKS",
     "GEMINI",

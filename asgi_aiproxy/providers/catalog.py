@@ -12,6 +12,7 @@ import msgspec
 
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
+    COHERE_CHAT,
     GEMINI_CONTENT,
     OLLAMA_CHAT,
     OPENAI_CHAT,
@@ -166,6 +167,13 @@ GEMINI = Provider(
     auth=header("x-goog-api-key"),
     native_operations=frozenset({"generateContent"}),
 )
+# https://docs.cohere.com/reference/chat
+COHERE = Provider(
+    name="cohere",
+    refusals=refusal_codes.COHERE,
+    dialect=COHERE_CHAT,
+    base_url="https://api.cohere.com",
+)
 MISTRAL = Provider(
     name="mistral",
     refusals=refusal_codes.MISTRAL,
@@ -298,6 +306,7 @@ ROWS: tuple[Provider, ...] = (
     OPENAI_RESPONSES,
     ANTHROPIC,
     GEMINI,
+    COHERE,
     MISTRAL,
     GROQ,
     DEEPSEEK,

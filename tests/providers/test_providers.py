@@ -12,6 +12,7 @@ import pytest
 from asgi_aiproxy import ConfigurationError, HttpxTransport, KeyPool, OpenAIShim, providers
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
+    COHERE_CHAT,
     GEMINI_CONTENT,
     OLLAMA_CHAT,
     OPENAI_CHAT,
@@ -64,6 +65,7 @@ CHAT: dict[str, tuple[str, str, str]] = {
     ),
     "perplexity": ("https://api.perplexity.ai/chat/completions", "authorization", "Bearer sk-1"),
     "cerebras": ("https://api.cerebras.ai/v1/chat/completions", "authorization", "Bearer sk-1"),
+    "cohere": ("https://api.cohere.com/v2/chat", "authorization", "Bearer sk-1"),
     "ollama": ("http://127.0.0.1:11434/api/chat", "authorization", "Bearer sk-1"),
     "vllm": ("http://127.0.0.1:8000/v1/chat/completions", "authorization", "Bearer sk-1"),
     "lmstudio": ("http://127.0.0.1:1234/v1/chat/completions", "authorization", "Bearer sk-1"),
@@ -83,6 +85,11 @@ ANSWERS = {
         b'{"id":"resp_1","object":"response","model":"m","status":"completed","output":[{"type":'
         b'"message","role":"assistant","content":[{"type":"output_text","text":"Hello"}]}],'
         b'"usage":{"input_tokens":1,"output_tokens":1}}'
+    ),
+    COHERE_CHAT: (
+        b'{"id":"c1","finish_reason":"COMPLETE","message":{"role":"assistant","content":'
+        b'[{"type":"text","text":"Hello"}]},"usage":{"billed_units":{"input_tokens":1,'
+        b'"output_tokens":1}}}'
     ),
     OLLAMA_CHAT: (
         b'{"model":"m","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant",'

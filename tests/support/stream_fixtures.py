@@ -21,6 +21,7 @@ import pytest
 
 from asgi_aiproxy.dialects import (
     Anthropic,
+    Cohere,
     Dialect,
     Gemini,
     Ollama,
@@ -66,6 +67,7 @@ def languages() -> dict[str, OutboundDialect]:
         "anthropic": Anthropic(new_id=lambda: "msg_new"),
         "gemini": Gemini(new_id=lambda: f"call_{next(ids)}"),
         "ollama": Ollama(new_id=lambda: f"call_{next(ids)}"),
+        "cohere": Cohere(new_id=lambda: f"call_{next(ids)}"),
     }
 
 

@@ -17,6 +17,7 @@ from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.providers import (
     ANTHROPIC,
+    COHERE,
     DEEPSEEK,
     GEMINI,
     MISTRAL,
@@ -43,6 +44,7 @@ TARGETS: list[tuple[str, Provider, str]] = [
     ("Gemini", GEMINI, "gemini-flash-latest"),
     ("Gemini 2.5 Flash", GEMINI, "gemini-2.5-flash"),
     ("Ollama", OLLAMA, "llama3.2"),
+    ("Cohere", COHERE, "command-a-03-2025"),
     ("OpenAI, Responses", OPENAI_RESPONSES, "gpt-5"),
     ("OpenAI", OPENAI, "gpt-5"),
     ("Mistral", MISTRAL, "mistral-large-latest"),

@@ -73,7 +73,7 @@ class Anthropic(Dialect):
 
     def encode_response(self, response: Response, request: Request) -> bytes:
         """Write a whole message."""
-        return responses.encode_response(response, self._new_id())
+        return responses.encode_response(response, self._new_id(), request.model)
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
@@ -85,7 +85,7 @@ class Anthropic(Dialect):
 
     def encoder(self, request: Request) -> stream_encoder.Encoder:
         """A new encoder of message streams."""
-        return stream_encoder.Encoder(new_id=self._new_id())
+        return stream_encoder.Encoder(new_id=self._new_id(), model=request.model)
 
     def encode_request(self, request: Request) -> ProviderRequest:
         """Write a message request."""

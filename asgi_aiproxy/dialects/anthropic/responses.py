@@ -127,8 +127,8 @@ def decode_citation(citation: dict[str, Any]) -> Citation:
     )
 
 
-def encode_response(response: Response, new_id: str) -> bytes:
-    """Write a whole message."""
+def encode_response(response: Response, new_id: str, model: str) -> bytes:
+    """Write a whole message; `model` is the one that was requested, if the provider names none."""
     called = any(isinstance(b, ToolCall) for b in response.blocks)
     own = response.extra.get(NAME, {})
     return _json.dumps(
@@ -136,7 +136,7 @@ def encode_response(response: Response, new_id: str) -> bytes:
             "id": response.id or new_id,
             "type": "message",
             "role": "assistant",
-            "model": response.model,
+            "model": response.model or model,
             "content": [out for b in response.blocks for out in _write(b)],
             **encode_end(response.stop, response.word, called, response.refusal, own),
             "usage": encode_usage(response.usage or Usage()),

@@ -42,8 +42,9 @@ class Encoder:
     Anthropic's blocks are sequential: events of other blocks wait until the current one has ended.
     """
 
-    def __init__(self, *, new_id: str) -> None:
+    def __init__(self, *, new_id: str, model: str) -> None:
         self._id = new_id
+        self._model = model  # as requested
         self._current: int | None = None
         self._waiting: dict[int, list[Event]] = {}
         self._number = -1
@@ -92,7 +93,7 @@ class Encoder:
             "id": event.id or self._id,
             "type": "message",
             "role": "assistant",
-            "model": event.model,
+            "model": event.model or self._model,
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,

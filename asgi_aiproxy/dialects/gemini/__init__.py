@@ -72,7 +72,7 @@ class Gemini(Dialect):
 
     def encode_response(self, response: Response, request: Request) -> bytes:
         """Write a whole response."""
-        return responses.encode_response(response, self._new_id())
+        return responses.encode_response(response, self._new_id(), request.model)
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
@@ -84,7 +84,7 @@ class Gemini(Dialect):
 
     def encoder(self, request: Request) -> stream_encoder.Encoder:
         """A new encoder of chunks."""
-        return stream_encoder.Encoder(new_id=self._new_id())
+        return stream_encoder.Encoder(new_id=self._new_id(), model=request.model)
 
     def model_name(self, model: str) -> str:
         """The name without the prefix `models/` of Google's lists and SDKs."""

@@ -77,8 +77,8 @@ def finish_reason(stop: StopReason, word: str) -> str:
 # ── answers ──────────────────────────────────────────────────────────────────
 
 
-def encode_response(response: Response, new_id: str) -> bytes:
-    """Write a whole answer."""
+def encode_response(response: Response, new_id: str, model: str) -> bytes:
+    """Write a whole response; `model` is the one that was requested, if the provider names none."""
     parts = [part for block in response.blocks for part in write(block)]
     candidate: dict[str, Any] = {
         "content": {"parts": parts, "role": "model"},
@@ -91,7 +91,7 @@ def encode_response(response: Response, new_id: str) -> bytes:
         {
             "candidates": [candidate],
             "usageMetadata": encode_usage(response.usage or Usage()),
-            "modelVersion": response.model,
+            "modelVersion": response.model or model,
             "responseId": response.id or new_id,
         }
     )

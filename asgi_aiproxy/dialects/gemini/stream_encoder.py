@@ -41,9 +41,9 @@ _BEFORE = _DATA + b'{"candidates":[{"content":{"parts":[{"text":'
 class Encoder:
     """Events to chunks of a streamGenerateContent answer, as an event stream."""
 
-    def __init__(self, *, new_id: str) -> None:
+    def __init__(self, *, new_id: str, model: str) -> None:
         self._id = new_id
-        self._model = ""
+        self._model = model  # as requested, until the provider names it
         self._open: dict[int, Block] = {}
         self._arguments: dict[int, list[str]] = {}
         self._after = b""  # what stands behind the text of a chunk
@@ -55,7 +55,7 @@ class Encoder:
                 return self._delta(index, text)
             case MessageStart():
                 self._id = event.id or self._id
-                self._model = event.model
+                self._model = event.model or self._model
                 names = _json.dumps({"modelVersion": self._model, "responseId": self._id})
                 self._after = b'}],"role":"model"},"index":0}],' + names[1:] + b"\n\n"
             case BlockStart(index, block):

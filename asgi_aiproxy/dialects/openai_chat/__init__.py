@@ -127,7 +127,7 @@ class OpenAIChat(Dialect):
 
     def encode_response(self, response: Response, request: Request) -> bytes:
         """Write a whole chat completion."""
-        return responses.encode_response(response, int(self._now()), self._new_id())
+        return responses.encode_response(response, int(self._now()), self._new_id(), request.model)
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
@@ -140,7 +140,10 @@ class OpenAIChat(Dialect):
     def encoder(self, request: Request) -> stream_encoder.Encoder:
         """A new encoder of chunks."""
         return stream_encoder.Encoder(
-            usage_wanted=request.stream_usage, created=int(self._now()), new_id=self._new_id()
+            usage_wanted=request.stream_usage,
+            created=int(self._now()),
+            new_id=self._new_id(),
+            model=request.model,
         )
 
     def encode_request(self, request: Request) -> ProviderRequest:

@@ -230,8 +230,11 @@ def decode_citations(annotations: Any) -> Iterator[Citation]:
             )
 
 
-def encode_response(response: Response, created: int, new_id: str) -> bytes:
-    """Write a whole chat completion; `created` is in Unix seconds."""
+def encode_response(response: Response, created: int, new_id: str, model: str) -> bytes:
+    """Write a whole chat completion.
+
+    `created` is in Unix seconds; `model` is the one that was requested, if the provider names none.
+    """
     called = any(isinstance(b, ToolCall) for b in response.blocks)
     choice = {
         "index": 0,
@@ -243,7 +246,7 @@ def encode_response(response: Response, created: int, new_id: str) -> bytes:
         "id": response.id or new_id,
         "object": "chat.completion",
         "created": created,
-        "model": response.model,
+        "model": response.model or model,
         "choices": [choice],
     }
     if response.usage is not None:

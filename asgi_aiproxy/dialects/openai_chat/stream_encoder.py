@@ -42,7 +42,8 @@ _encode = _json.encode
 class Encoder:
     """Converts events to the chunks of a chat completion."""
 
-    def __init__(self, *, usage_wanted: bool, created: int, new_id: str) -> None:
+    def __init__(self, *, usage_wanted: bool, created: int, new_id: str, model: str) -> None:
+        self._model = model  # as requested
         self._usage_wanted = usage_wanted
         self._created = created
         self._id = new_id
@@ -93,7 +94,7 @@ class Encoder:
             "id": event.id or self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": event.model,
+            "model": event.model or self._model,
         }
         self._head = b"data: " + _json.dumps(head)[:-1]
         return self._chunk(b'{"role":"assistant","content":""}')
