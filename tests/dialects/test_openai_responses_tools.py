@@ -168,7 +168,135 @@ def test_functions_of_namespaces_have_valid_names_of_their_own(
     pairs: list[tuple[str, str]], plain: list[str]
 ) -> None:
     groups = [{**FILES, "name": group, "tools": [{**READ, "name": name}]} for group, name in pairs]
-    tools, _ = decode_tools([*groups, *({**READ, "name": name} for name in dict.fromkeys(plain))])
+    plain_tools = [{**READ, "name": name} for name in dict.fromkeys(plain)]
+    tools, _ = decode_tools(("tools", tool) for tool in [*groups, *plain_tools])
     found = [tool.name for tool in tools]
     assert len(set(found)) == len(found)
     assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) for name in found[: len(pairs)])
+
+
+# ── tools that are declared in items ─────────────────────────────────────────
+
+SEARCH = {
+    "type": "tool_search",
+    "execution": "client",
+    "description": "Finds tools.",
+    "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
+}
+HI = {"type": "message", "role": "user", "content": "Hi."}
+
+
+def added(*tools: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "additional_tools", "id": "at_1", "role": "developer", "tools": list(tools)}
+
+
+def test_additional_tools_are_tools_for_other_vendors_and_no_message() -> None:
+    request = read(tools=None, input=[added({**FILES, "tools": [READ, PATCH]}, READ), HI])
+    body = OpenAIChat().encode_request(request).body
+    assert [tool["function"]["name"] for tool in body["tools"]] == [
+        "mcp__files__read",
+        "mcp__files__patch",
+        "read",
+    ]
+    assert [message["role"] for message in body["messages"]] == ["user"]
+    assert OpenAIChat().encode_request(request).ignored == ()
+    call = ToolCall("c1", "mcp__files__patch", '{"input":"x"}')
+    (item, *_) = _answered(request, Response(id="a", model="m", blocks=(call,)), streamed=False)
+    assert (item["type"], item["namespace"], item["name"]) == (
+        "custom_tool_call",
+        "mcp__files__",
+        "patch",
+    )
+
+
+def test_of_two_declarations_of_one_tool_the_later_counts() -> None:
+    files = {**FILES, "tools": [READ]}
+    newer = {**FILES, "tools": [{**READ, "description": "Reads more."}]}
+    request = read(tools=[files, READ], input=[HI, added(newer), HI, added(newer)])
+    assert [(tool.name, tool.description) for tool in request.tools] == [
+        ("mcp__files__read", "Reads more."),
+        ("read", "Reads."),
+    ]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_tool_search_that_the_client_executes_is_a_function_for_other_vendors(
+    streamed: bool,
+) -> None:
+    request = read(tools=[SEARCH], stream=streamed)
+    (tool,) = OpenAIChat().encode_request(request).body["tools"]
+    assert tool["function"]["name"] == "tool_search"
+    assert tool["function"]["parameters"] == SEARCH["parameters"]
+    call = ToolCall("c1", "tool_search", '{"query":"files"}')
+    answer = Response(id="a", model="m", blocks=(call,))
+    for item in _answered(request, answer, streamed=streamed):
+        kind = {"type": "tool_search_call", "execution": "client", "call_id": "c1"}
+        assert kind.items() <= item.items()
+    assert (item["arguments"], item["status"]) == ({"query": "files"}, "completed")
+    echoed = json.loads(DIALECT.encode_response(answer, request))
+    assert echoed["tools"] == [SEARCH]
+
+    found = {
+        "type": "tool_search_output",
+        "execution": "client",
+        "call_id": "c1",
+        "status": "completed",
+    }
+    history = [
+        HI,
+        item,
+        {**found, "tools": [{**FILES, "tools": [{**READ, "defer_loading": True}]}]},
+    ]
+    body = OpenAIChat().encode_request(read(tools=[SEARCH], input=history)).body
+    assert [tool["function"]["name"] for tool in body["tools"]] == [
+        "tool_search",
+        "mcp__files__read",
+    ]
+    called, result = body["messages"][1:]
+    assert called["tool_calls"][0]["function"] == {
+        "name": "tool_search",
+        "arguments": '{"query":"files"}',
+    }
+    assert (result["role"], result["tool_call_id"]) == ("tool", "c1")
+    assert result["content"] == "Tools found: mcp__files__read"
+
+
+def test_a_search_that_found_nothing_says_so() -> None:
+    call = {"type": "tool_search_call", "execution": "client", "call_id": "c1", "arguments": {}}
+    result = {"type": "tool_search_output", "execution": "client", "call_id": "c1", "tools": []}
+    body = OpenAIChat().encode_request(read(tools=[SEARCH], input=[HI, call, result])).body
+    assert body["messages"][-1]["content"] == "No tools found."
+
+
+def test_a_tool_search_of_openai_itself_is_named_as_left_out() -> None:
+    hosted = {"type": "tool_search"}
+    call = {"type": "tool_search_call", "execution": "server", "arguments": {}}
+    sent = OpenAIChat().encode_request(read(tools=[hosted, READ], input=[HI, call, HI]))
+    assert [tool["function"]["name"] for tool in sent.body["tools"]] == ["read"]
+    assert set(sent.ignored) == {"tools", "messages[].content"}
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ({"type": "additional_tools", "role": "developer"}, "input[1].tools"),
+        ({"type": "additional_tools", "tools": {}}, "input[1].tools"),
+        ({"type": "additional_tools", "tools": [1]}, "input[1].tools[0]"),
+        (added({"type": "function"}), "input[1].tools[0].name"),
+        (added({**FILES, "tools": [{"type": "custom"}]}), "input[1].tools[0].tools[0].name"),
+        ({"type": "tool_search_call", "execution": "client"}, "input[1].call_id"),
+        ({"type": "tool_search_output", "execution": "client", "tools": []}, "input[1].call_id"),
+        ({"type": "tool_search_output", "execution": "client", "call_id": "c"}, "input[1].tools"),
+    ],
+)
+def test_what_is_wrong_in_an_item_with_tools_is_named(item: dict[str, Any], param: str) -> None:
+    with pytest.raises(APIError) as caught:
+        read(tools=[SEARCH], input=[HI, item])
+    assert (caught.value.param, caught.value.status) == (param, 400)
+
+
+def test_a_message_that_mentions_additional_tools_is_a_message() -> None:
+    text = '{"type": "additional_tools"}'
+    request = read(input=[{"type": "message", "role": "user", "content": text}])
+    assert [tool.name for tool in request.tools][:1] == ["mcp__files__read"]
+    assert request.messages[0].role == "user"

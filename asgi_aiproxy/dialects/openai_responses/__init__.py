@@ -48,7 +48,11 @@ class OpenAIResponses(Dialect):
     name: ClassVar[str] = NAME
     keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
     request_headers: ClassVar[frozenset[str]] = frozenset(
-        {"openai-beta", "x-client-request-id", "idempotency-key", "session-id", "thread-id"}
+        {
+            *("openai-beta", "x-client-request-id", "idempotency-key", "session-id", "thread-id"),
+            # Codex: they go with members and items of the body.
+            *("x-codex-beta-features", "x-openai-internal-codex-responses-lite"),
+        }
     )
 
     def __init__(self, *, now: Clock = time.time, new_id: NewId = new_id) -> None:

@@ -15,7 +15,13 @@ from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_responses import schemas
 from asgi_aiproxy.dialects.openai_responses.reasoning import decode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
-from asgi_aiproxy.dialects.openai_responses.tools import decode_call, decode_choice, decode_tools
+from asgi_aiproxy.dialects.openai_responses.tools import (
+    TOOL_SEARCH,
+    apart,
+    decode_call,
+    decode_choice,
+    decode_tools,
+)
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.messages import (
     Block,
@@ -56,7 +62,7 @@ def decode_request(body: bytes) -> Request:
     """Read the body of POST /v1/responses. Raises APIError naming the member that is wrong."""
     asked = _parsing.body(schemas.responses_request, body)
     _refuse_state(asked)
-    tools, hosted = decode_tools(asked.tools or ())
+    tools, hosted = decode_tools(_declarations(asked))
     messages = list(_Conversation(tools).read(asked))
     if not messages:
         raise _parsing.missing_field_error("input")
@@ -90,6 +96,29 @@ def decode_request(body: bytes) -> Request:
     )
 
 
+def _declarations(asked: schemas.ResponsesRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All declarations of tools, in `tools` and in items, each with its place."""
+    for at, tool in enumerate(asked.tools or ()):
+        yield f"tools[{at}]", tool
+    for at, raw in enumerate(asked.input or () if not isinstance(asked.input, str) else ()):
+        data = bytes(raw)
+        if b'"additional_tools"' not in data and b'"tool_search_output"' not in data:
+            continue
+        item = _parsing.parse_object(data) or {}
+        if item.get("type") not in ("additional_tools", "tool_search_output"):
+            continue
+        where = f"input[{at}].tools"
+        tools = item.get("tools")
+        if not isinstance(tools, list):
+            raise invalid(f"Invalid type for '{where}': expected an array.", where, "invalid_type")
+        for number, tool in enumerate(tools):
+            place = f"{where}[{number}]"
+            if not isinstance(tool, dict):
+                message = f"Invalid type for '{place}': expected an object."
+                raise invalid(message, place, "invalid_type")
+            yield place, tool
+
+
 def _refuse_state(asked: schemas.ResponsesRequest) -> None:
     """What needs answers that were kept is refused: nobody keeps them on this way."""
     if asked.background:
@@ -114,6 +143,7 @@ class _Conversation:
 
     def __init__(self, tools: list[Tool]) -> None:
         self._tools = tools
+        self._flat = {apart(tool): tool.name for tool in tools}
         self._names: dict[str, str] = {}  # by call id
         self._turn: list[Part] = []
 
@@ -152,11 +182,31 @@ class _Conversation:
                 return Message("user", (self._result(item, where),))
             case "reasoning":
                 self._reasoning(item)
+            case "tool_search_call" | "tool_search_output":
+                return self._search(_parsing.parse_object(data) or {}, where)
+            case "additional_tools":
+                pass  # they are among the tools of the request
             case "item_reference":
                 raise _unsupported(where, f"'{where}' refers to a kept item: send the item itself.")
             case _:  # an item of a hosted tool, or one that is newer than this code
                 self._turn.append(Opaque(NAME, _parsing.parse_object(data) or {}))
         return None
+
+    def _search(self, item: dict[str, Any], where: str) -> Message | None:
+        """A tool search: the turn's call of it, or its result, which names the tools found."""
+        if item.get("execution") != "client":
+            self._turn.append(Opaque(NAME, item))
+            return None
+        call_id = _parsing.get_text(item, "call_id")
+        if not call_id:
+            raise _parsing.missing_field_error(f"{where}.call_id")
+        if item.get("type") == "tool_search_call":
+            self._turn.append(decode_call(call_id, item))
+            return None
+        found, _ = decode_tools((where, tool) for tool in item.get("tools", ()))
+        known = [self._flat.get(apart(tool), tool.name) for tool in found]
+        text = "Tools found: " + ", ".join(known) if known else "No tools found."
+        return Message("user", (ToolResult(call_id, (Text(text),), TOOL_SEARCH),))
 
     def _message(self, item: schemas.Item, where: str) -> Message | None:
         parts = tuple(_parts(item.content, f"{where}.content"))

@@ -25,6 +25,7 @@ from asgi_aiproxy.dialects.openai_responses.tools import (
     encode_choice,
     encode_tools,
     is_custom,
+    is_search,
 )
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import (
@@ -314,7 +315,7 @@ def encode_item(block: Block, tools: Declared, ids: Ids) -> Iterator[dict[str, A
 
 def call_prefix(call: ToolCall, tools: Declared) -> str:
     """What the id of a call's item begins with."""
-    return "ctc" if is_custom(call, tools) else "fc"
+    return "tsc" if is_search(call, tools) else "ctc" if is_custom(call, tools) else "fc"
 
 
 def message_item(id: str, content: list[dict[str, Any]], status: str) -> dict[str, Any]:
@@ -367,7 +368,7 @@ def carrier_item(id: str, carrier: str) -> dict[str, Any]:
 
 
 def call_item(call: ToolCall, id: str, tools: Declared, status: str) -> dict[str, Any]:
-    """A call of a function or of a custom tool."""
+    """A call of a function, of a custom tool or of the tool search."""
     what = write_call(call, tools)
     return {"id": id, "type": what["type"], "status": status, **what}
 

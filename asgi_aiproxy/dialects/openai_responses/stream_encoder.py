@@ -11,7 +11,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects.openai_responses import responses
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
-from asgi_aiproxy.dialects.openai_responses.tools import declared, is_custom
+from asgi_aiproxy.dialects.openai_responses.tools import declared
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -72,7 +72,7 @@ class Encoder:
             first = b""
             if not part.before:
                 if not isinstance(part.block, Reasoning):
-                    return b""  # a custom tool's input, which is told when it is whole
+                    return b""  # input of a custom tool or tool search: sent when it is whole
                 first = self._begin_summary(part)
             number, self._number = self._number, self._number + 1
             text = _json.quote(event.text)
@@ -130,7 +130,7 @@ class Encoder:
                 index, added = self._add(item)
                 part = self._open[event.index] = _Part(block, id, index, {})
                 part.extra = block.extra
-                if not is_custom(block, self._tools):
+                if item["type"] == "function_call":
                     _frame_deltas(part, "function_call_arguments")
                 return out + added
             case Media(kind="image", data=data) if data:
@@ -239,6 +239,8 @@ class Encoder:
             text = item["input"]
             out = self._event("response.custom_tool_call_input.delta", **_where(part), delta=text)
             out += self._event("response.custom_tool_call_input.done", **_where(part), input=text)
+        elif item["type"] == "tool_search_call":
+            out = b""  # the item has its arguments
         else:
             name = {"name": item["name"], "arguments": text}
             out = self._event("response.function_call_arguments.done", **_where(part), **name)

@@ -1,10 +1,15 @@
 """Tools of the Responses API: their declarations, choices and calls, read and written.
 
-The API knows two things that other vendors do not. A *custom* tool takes free text instead of JSON:
-others see a function with that text as its one argument. A *namespace* groups tools, as Codex does
-with the tools of an MCP server, and a call names the namespace and the tool apart: others see one
-function for each tool, under a name made of both (`flat_name`). Which function stands for what is
-kept in `Tool.extra` and `ToolCall.extra` (the members `custom`, `namespace`, `name` and `group`).
+The API knows three things that other vendors do not. A *custom* tool takes free text instead of
+JSON: others see a function with that text as its one argument. A *namespace* groups tools, as Codex
+does with the tools of an MCP server, and a call names the namespace and the tool apart: others see
+one function for each tool, under a name made of both (`flat_name`). Which function stands for what
+is kept in `Tool.extra` and `ToolCall.extra` (the members `custom`, `namespace`, `name`, `group` and
+`search`). A *tool search* that the client executes is a function for others, too.
+
+Tools are declared in three places: the member `tools`, items of type `additional_tools` (Codex puts
+all its tools there for most models of OpenAI), and items of type `tool_search_output` with the
+results of a tool search. Other vendors get all of them as one list.
 
 https://platform.openai.com/docs/api-reference/responses/create (`tools`, `tool_choice`)
 """
@@ -16,6 +21,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
@@ -24,6 +31,7 @@ from asgi_aiproxy.messages import Tool, ToolCall, ToolChoice
 
 # The free text of a custom tool stands in this member of the arguments of other vendors' calls.
 CUSTOM_INPUT = "input"
+TOOL_SEARCH = "tool_search"  # the name of the function that is a tool search
 _CUSTOM_SCHEMA = {
     "type": "object",
     "properties": {CUSTOM_INPUT: {"type": "string"}},
@@ -50,26 +58,41 @@ def flat_name(namespace: str, name: str, taken: Iterable[str] = ()) -> str:
 
 
 def decode_tools(
-    tools: list[dict[str, Any]] | tuple[()],
-) -> tuple[list[Tool], list[dict[str, Any]]]:
-    """The tools that the client runs, and those that only OpenAI runs. Raises APIError."""
-    found: list[Tool] = []
-    hosted: list[dict[str, Any]] = []
-    taken = {name for tool in tools if isinstance(name := tool.get("name"), str)}
-    for at, tool in enumerate(tools):
-        match tool.get("type"):
-            case "function" | "custom":
-                found.append(_tool(tool, f"tools[{at}]"))
-            case "namespace":
-                for each in _namespace(tool, f"tools[{at}]", taken):
-                    found.append(each)
-                    taken.add(each.name)
+    places: Iterable[tuple[str, Mapping[str, Any]]],
+) -> tuple[list[Tool], list[Mapping[str, Any]]]:
+    """The tools that the client runs, and those that only OpenAI runs. Raises APIError.
+
+    `places` are declarations and where they stand, such as `tools[0]`. Of two declarations of one
+    tool the later one counts.
+    """
+    declarations = list(places)
+    found: dict[tuple[str, str], Tool] = {}  # by namespace and name
+    hosted: list[Mapping[str, Any]] = []
+    taken = {name for _, tool in declarations if isinstance(name := tool.get("name"), str)}
+    for where, tool in declarations:
+        match tool:
+            case {"type": "function" | "custom"}:
+                made = _tool(tool, where)
+                found["", made.name] = made
+            case {"type": "namespace"}:
+                for each in _namespace(tool, where, taken):
+                    known = found.get(apart(each))
+                    name = known.name if known is not None else each.name
+                    found[apart(each)] = msgspec.structs.replace(each, name=name)
+                    taken.add(name)
+            case {"type": "tool_search", "execution": "client"}:
+                found["", TOOL_SEARCH] = _search(tool, where)
             case _:
                 hosted.append(tool)
-    return found, hosted
+    return list(found.values()), hosted
 
 
-def _tool(tool: dict[str, Any], where: str) -> Tool:
+def _search(tool: Mapping[str, Any], where: str) -> Tool:
+    made = _tool({**tool, "name": TOOL_SEARCH}, where)
+    return msgspec.structs.replace(made, extra={NAME: {"search": tool}})
+
+
+def _tool(tool: Mapping[str, Any], where: str) -> Tool:
     name = tool.get("name")
     if not isinstance(name, str) or not name:
         raise _parsing.missing_field_error(f"{where}.name")
@@ -90,7 +113,7 @@ def _tool(tool: dict[str, Any], where: str) -> Tool:
     )
 
 
-def _namespace(group: dict[str, Any], where: str, taken: set[str]) -> Iterable[Tool]:
+def _namespace(group: Mapping[str, Any], where: str, taken: set[str]) -> Iterable[Tool]:
     namespace = group.get("name")
     if not isinstance(namespace, str) or not namespace:
         raise _parsing.missing_field_error(f"{where}.name")
@@ -144,7 +167,7 @@ def _chosen(choice: Any, tools: list[Tool]) -> tuple[str, ...]:
         case {"type": "namespace", "name": str(namespace)}:
             return tuple(t.name for t in tools if _own(t).get("namespace") == namespace)
         case {"name": str(name), "namespace": str(namespace)}:
-            return tuple(t.name for t in tools if _apart(t) == (namespace, name))
+            return tuple(t.name for t in tools if apart(t) == (namespace, name))
         case {"name": str(name)}:
             exact = tuple(tool.name for tool in tools if tool.name == name)
             return exact or tuple(t.name for t in tools if _own(t).get("name") == name)[:1]
@@ -156,21 +179,25 @@ def _own(tool: Tool) -> Mapping[str, Any]:
     return own
 
 
-def _apart(tool: Tool) -> tuple[str, str]:
+def apart(tool: Tool) -> tuple[str, str]:
+    """The namespace of a tool, or an empty string, and its name there."""
     own = _own(tool)
     return own.get("namespace", ""), own.get("name", tool.name)
 
 
 def decode_call(call_id: str, item: Mapping[str, Any], tools: Iterable[Tool] = ()) -> ToolCall:
-    """The call in an item of type `function_call` or `custom_tool_call`.
+    """The call in an item of type `function_call`, `custom_tool_call` or `tool_search_call`.
 
     `tools` are those of the request, whose names for the tools of namespaces are used.
     """
+    if item.get("type") == "tool_search_call":
+        arguments = _json.dumps(item.get("arguments") or {}).decode()
+        return ToolCall(call_id, TOOL_SEARCH, arguments, {NAME: {"search": {}}})
     name, namespace = _parsing.get_text(item, "name"), _parsing.get_text(item, "namespace")
     own: dict[str, Any] = {}
     if namespace:
         own = {"namespace": namespace, "name": name}
-        known = (tool.name for tool in tools if _apart(tool) == (namespace, name))
+        known = (tool.name for tool in tools if apart(tool) == (namespace, name))
         name = next(known, "") or flat_name(namespace, name)
     arguments = _parsing.get_text(item, "arguments")
     if item.get("type") == "custom_tool_call":
@@ -200,6 +227,11 @@ def is_custom(call: ToolCall, tools: Declared) -> bool:
     return "custom" in tools.get(call.name, ()) or "custom" in call.extra.get(NAME, ())
 
 
+def is_search(call: ToolCall, tools: Declared) -> bool:
+    """Whether a call is a tool search."""
+    return "search" in tools.get(call.name, ()) or "search" in call.extra.get(NAME, ())
+
+
 def own_name(name: str, own: Mapping[str, Any]) -> dict[str, str]:
     """The members that name a tool: `name`, and `namespace` if it is in one."""
     if "namespace" not in own:
@@ -208,7 +240,11 @@ def own_name(name: str, own: Mapping[str, Any]) -> dict[str, str]:
 
 
 def call_item(call: ToolCall, tools: Declared) -> dict[str, Any]:
-    """The members of a call of a function or of a custom tool that say what is called."""
+    """The members of a call that say what is called."""
+    if is_search(call, tools):
+        arguments = _parsing.parse_object(call.arguments) or {}
+        kind = {"type": "tool_search_call", "execution": "client", "call_id": call.id}
+        return {**kind, "arguments": arguments}
     own = {**call.extra.get(NAME, {}), **tools.get(call.name, {})}
     named = {"call_id": call.id, **own_name(call.name, own)}
     if is_custom(call, tools):
@@ -224,7 +260,8 @@ def encode_tools(tools: Iterable[Tool], *, as_request: bool) -> list[dict[str, A
     for tool in tools:
         own = _own(tool)
         name = own.get("name", tool.name)
-        made = dict(own["custom"]) if "custom" in own else _function(tool, name, as_request)
+        verbatim = own.get("custom") or own.get("search")
+        made = dict(verbatim) if verbatim else _function(tool, name, as_request)
         group = own.get("group")
         if group is None:
             out.append(made)
