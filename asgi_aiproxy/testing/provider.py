@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from asgi_aiproxy.testing.reply import Reply, send_reply
 from asgi_aiproxy.testing.simulator import VendorSimulator
 from asgi_aiproxy.testing.simulators import SIMULATORS
 
-Step = Answer | Fault
+Step = Answer | Fault | Callable[[ReceivedRequest], Answer | Fault]
 
 _LIMIT = 1 << 30
 
@@ -33,7 +33,8 @@ class MockProvider:
     `answer` is what it says unless configured otherwise. With `key`, requests that do not bring
     that secret are refused. `models` are what it lists; it answers for any. Requests that a
     provider would refuse (no such path, as with a wrong `base_url`; a wrong key; a member missing)
-    are refused and use up no step.
+    are refused and use up no step. A step may also be a function that takes the `ReceivedRequest`
+    and returns the answer or fault.
 
     ::
 
@@ -134,6 +135,8 @@ class MockProvider:
         return reply
 
     def _act(self, step: Step, simulator: VendorSimulator) -> Reply:
+        if not isinstance(step, Answer | Fault):
+            step = step(simulator.seen)
         simulator.answer = (step if isinstance(step, Answer) else step.answer) or simulator.answer
         reply = simulator.reply(simulator.answer, stream=simulator.seen.streamed)
         return reply if isinstance(step, Answer) else step.shape(reply, simulator)

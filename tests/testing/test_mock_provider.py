@@ -463,6 +463,21 @@ async def test_steps_are_taken_in_order_and_then_the_usual_answer_is_given(
     assert answer["choices"][0]["message"]["content"] == "Hello from the mock."
 
 
+async def test_a_step_may_be_a_function_of_the_request() -> None:
+    mock = MockProvider()
+    mock.script(lambda seen: Answer(f"You use {seen.model}."), lambda _: Fault.status(418))
+    mock.always(lambda seen: Answer(f"Request {seen.number}."))
+    async with serve(mock) as url, httpx2.AsyncClient(base_url=url) as client:
+        answers = [await ask(client, dialect) for dialect in ("openai", "openai", "anthropic")]
+    first, second, third = answers
+    assert first.json()["choices"][0]["message"]["content"] == "You use m."
+    assert second.status_code == 418
+    assert "anthropic-version" in third.text  # a refused request uses up no step
+    async with serve(mock) as url, httpx2.AsyncClient(base_url=url) as client:
+        answer = await ask(client, "gemini")
+    assert answer.json()["candidates"][0]["content"]["parts"][0]["text"] == "Request 4."
+
+
 async def test_steps_for_a_dialect_or_a_path_leave_others_alone(
     mock: MockProvider, client: httpx2.AsyncClient
 ) -> None:
