@@ -46,8 +46,13 @@ JUDGED = frozenset(
     | {"messages", "contents", "input", "prompt", "session", "route", "preset", "provider"}
     | {"fallbacks", "plugins", "agent"}
 )
-# Members that name models although the word is not in their names.
-_NAMING = frozenset({"preset", "fallbacks", "fallback", "agent"})
+# Members that name models although the word is not in their names: of OpenRouter (preset), several
+# routers (fallbacks), LiteLLM (deployment_id), LoRAX and text-generation-inference (adapter_id),
+# SGLang (lora_path). A fine-tuned adapter is a model of its own.
+_NAMING = frozenset(
+    {"preset", "fallbacks", "fallback", "agent", "deployment", "deployment_id", "deploymentid"}
+    | {"adapter_id", "lora_path"}
+)
 # What a caller says to a model, or about its own data: no vendor looks for a model in there.
 _DATA = frozenset(
     {"messages", "contents", "content", "prompt", "system", "systemInstruction"}
@@ -68,7 +73,8 @@ _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 # What an object (in lower case) must hold somewhere if one of its members is to be judged; the last
 # two may fold to letters of ASCII.
 _MAY_NAME = re.compile(
-    rb"model|preset|fallback|agent|token|predict|\"n\"|best_of|candidate"
+    rb"model|preset|fallback|agent|deployment|adapter_id|lora_path"
+    rb"|token|predict|\"n\"|best_of|candidate"
     rb"|\\u|[\x80-\xff]"
 )
 _START = re.compile(rb"[ \t\r\n]*\{")

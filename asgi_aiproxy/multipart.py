@@ -15,7 +15,7 @@ So what leaves here is a form that leaves nothing to forgive (RFC 7578, RFC 2046
   one `filename*`. Header lines end with CRLF, are not folded, and none is given twice; a transfer
   encoding changes nothing, and no part is a multipart of its own.
 - At most one field names a model; it is plain text in UTF-8, without a file name. Fields whose
-  names could be taken for `model` (`Model`, `model[]`) are refused.
+  names could be taken for `model` (`Model`, `model[]`) are refused, and so is `_charset_`.
 
 Nothing is rewritten: a form that keeps to this passes byte for byte, as it comes, and one that does
 not is refused before the bytes that are wrong have left. Clients keep to it; only forms that are
@@ -172,6 +172,8 @@ class FormParser:
         name, plain = read_part(headers)
         self._naming = ""
         read = unquote(name)
+        if read == "_charset_":  # which some parsers decode the other fields by (HTML 4.10.22.7)
+            raise _malformed("a form must be in UTF-8, without a field '_charset_'")
         if not names_model(read):
             return
         if folded(read) == "model" and name != "model":

@@ -31,6 +31,8 @@ def names(body: Any) -> set[str]:
         ({"model": "cheap", "fallbacks": ["a", {"model": "b", "why": "x"}]}, {"cheap", "a", "b"}),
         ({"fallbacks": [{"cheap": ["a"]}]}, {"a"}),
         ({"preset": "p", "agent": "q", "model_id": "r", "deploymentModel": "s"}, {*"pqrs"}),
+        ({"deployment_id": "a", "parameters": DEAR, "x": {"adapter_id": "b"}}, {*"ab"}),
+        ({"lora_path": ["a", None, "b"], "deployment": "c"}, {*"abc"}),
         ({"plugins": [{"id": "router", "allowed_models": ["a"]}, {"judge": DEAR}]}, {"a", "dear"}),
         ({"tools": [{"type": "advisor", "model": "a"}, {"x": [[{"y": DEAR}]]}]}, {"a", "dear"}),
         ({"session": {"audio": {"input": {"transcription": DEAR}}, "model": "a"}}, {"a", "dear"}),

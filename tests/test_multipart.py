@@ -104,6 +104,7 @@ WRONG = [
     ("spaces", part("model", b" cheap ") + END, "white space"),
     ("a line end", part("model", b"cheap\r\n") + END, "control characters"),
     ("dots", part("model", b"../x") + END, "Invalid model name"),
+    ("a charset for all fields", part("_charset_", b"utf-7") + MODEL + END, "_charset_"),
     ("very long", part("model", b"m" * 1025) + END, "too long"),
     ("very long, no end", part("model", b"m" * 5000)[:-2], "too long"),
     ("base64", raw(DISPOSITION + "\r\nContent-Transfer-Encoding: base64") + END, "transfer enc"),

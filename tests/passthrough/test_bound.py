@@ -248,6 +248,8 @@ DEAR = b'{"model": "gpt-dear", "messages": [], "max_tokens": 9}'
         (JSON, b'{"model": "gpt-4o-mini", "models": ["gpt-dear"], "messages": []}', 403),
         (JSON, b'{"model": "gpt-4o-mini", "tools": [{"model": "gpt-dear"}]}', 403),
         (JSON, b'{"model": "gpt-4o-mini", "plugins": [{"allowed_models": ["gpt-dear"]}]}', 403),
+        (JSON, b'{"model": "gpt-4o-mini", "deployment_id": "gpt-dear"}', 403),
+        (JSON, b'{"model": "gpt-4o-mini", "lora_path": "gpt-dear"}', 403),
         (JSON, b'{"model": "gpt-4o-mini", "MODEL": "gpt-dear"}', 400),
         (JSON, b'{"model": "gpt-4o-mini", "model": "gpt-dear"}', 400),
         (JSON, b'{"models": ["gpt-4o-mini"]}', 403),
