@@ -47,11 +47,11 @@ JUDGED = frozenset(
     | {"fallbacks", "plugins", "agent"}
 )
 # Members that name models although the word is not in their names: of OpenRouter (preset), several
-# routers (fallbacks), LiteLLM (deployment_id), LoRAX and text-generation-inference (adapter_id),
-# SGLang (lora_path). A fine-tuned adapter is a model of its own.
+# routers (fallbacks), LiteLLM (deployment_id), Azure's data sources (deployment_name), LoRAX and
+# text-generation-inference (adapter_id), SGLang (lora_path). A fine-tuned adapter is a model.
 _NAMING = frozenset(
-    {"preset", "fallbacks", "fallback", "agent", "deployment", "deployment_id", "deploymentid"}
-    | {"adapter_id", "lora_path"}
+    {"preset", "fallbacks", "fallback", "agent", "adapter_id", "lora_path"}
+    | {"deployment", "deployment_id", "deploymentid", "deployment_name", "deploymentname"}
 )
 # What a caller says to a model, or about its own data: no vendor looks for a model in there.
 _DATA = frozenset(
@@ -265,12 +265,17 @@ class _Walk:
 
     def __init__(self) -> None:
         self.found: list[str] = []
+        self._in_sources = False
 
     def member(self, name: str, raw: msgspec.Raw, depth: int) -> None:
         """One member of an object."""
         # (`session.audio.input` holds settings.)
         data = name in _DATA or (name == "input" and (depth == 1 or memoryview(raw)[0] != _OBJECT))
-        if not data:
+        if name == "data_sources":
+            self._in_sources = True
+            self._value(raw, depth)
+            self._in_sources = False
+        elif not data or (self._in_sources and name == "parameters"):
             self._value(raw, depth, name if names_model(name) else "")
 
     def calls(self, raw: msgspec.Raw) -> tuple[str, ...]:

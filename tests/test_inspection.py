@@ -32,6 +32,10 @@ def names(body: Any) -> set[str]:
         ({"fallbacks": [{"cheap": ["a"]}]}, {"a"}),
         ({"preset": "p", "agent": "q", "model_id": "r", "deploymentModel": "s"}, {*"pqrs"}),
         ({"deployment_id": "a", "parameters": DEAR, "x": {"adapter_id": "b"}}, {*"ab"}),
+        (
+            {"data_sources": [{"parameters": {"embedding_dependency": {"deployment_name": "a"}}}]},
+            {"a"},
+        ),
         ({"lora_path": ["a", None, "b"], "deployment": "c"}, {*"abc"}),
         ({"plugins": [{"id": "router", "allowed_models": ["a"]}, {"judge": DEAR}]}, {"a", "dear"}),
         ({"tools": [{"type": "advisor", "model": "a"}, {"x": [[{"y": DEAR}]]}]}, {"a", "dear"}),

@@ -200,10 +200,12 @@ class Exchange:
     async def _read_content(self, receive: Receive) -> tuple[Content, Inspection]:
         """The body to send, and the models it names (step 1). Raises APIError, ClientGoneError."""
         context, request = self._context, self._request
-        inspected = request.inspected and not request.route.free
+        bodiless = request.method in _USUALLY_BODILESS
+        inspected = request.inspected and (bodiless or not request.route.free)
         limit, whole, kind = context.max_body, context.whole_body_reason, None
         if inspected and request.length != 0:
-            kind = check_readable(request.content_type, request.content_encoding)
+            if not bodiless:
+                kind = check_readable(request.content_type, request.content_encoding)
             if kind != "multipart":
                 limit = (
                     context.max_inspected if limit is None else min(limit, context.max_inspected)
@@ -217,10 +219,12 @@ class Exchange:
             replay=context.max_replay,
             seconds=context.timeouts.body,
             whole_reason=whole,
-            unsized=request.target.provider is not None or request.method in _USUALLY_BODILESS,
+            unsized=request.target.provider is not None or bodiless,
         )
         if body is None:
             return body, NOTHING
+        if inspected and bodiless:
+            kind = check_readable(request.content_type, request.content_encoding)
         if kind is None:
             return body, self._peek(body)
         if isinstance(body, bytes):
@@ -250,10 +254,14 @@ class Exchange:
         called = (*route.models, *(named.calls if route.batch else (named.model,)))
         models = tuple(dict.fromkeys(model for model in called if model or route.batch))
         request.check_models(models, "" if route.free else _MODEL_UNREADABLE)
-        if not request.inspected or route.free:
+        if not request.inspected:
             return models
-        beside = (*named.others, *models_outside_body(request.query, request.headers))
+        beside = named.others
+        if not route.free or request.target.provider is None:  # an application may do so on GET
+            beside += models_outside_body(request.query, request.headers)
         request.check_models(beside)
+        if route.free:
+            return models
         if route.batch:
             return ()  # its cost is unknown: priced as a request that names no model
         return tuple(dict.fromkeys((*(models or ("",)), *beside)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import PassthroughProxy, Principal
+from asgi_aiproxy import InjectKey, KeyPool, PassthroughProxy, Principal
 from asgi_aiproxy.middleware import Authenticate, Quota
 from asgi_aiproxy.prices import Price, Prices
 from asgi_aiproxy.principal import SCOPE_KEY, Budget, Limits
@@ -175,6 +175,35 @@ async def test_a_bound_caller_can_look_at_its_own_models_only() -> None:
     place = Place(OPENAI, BOUND)
     assert (await place.ask("GET", "/v1/models/gpt-4o-mini")).status == 200
     assert (await place.ask("GET", "/v1/models/gpt-dear")).status == 403
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "POST"])
+@pytest.mark.parametrize(
+    ("query", "body", "status"),
+    [
+        ("?model=gpt-4o-mini", b"", 200),
+        ("?model=gpt-dear", b"", 403),
+        ("?mode%6c=gpt-dear&model=gpt-4o-mini", b"", 403),
+        ("", b'{"model": "gpt-4o-mini"}', 200),
+        ("", b'{"model": "gpt-dear"}', 403),
+        ("", b'{"model": "gpt-4o-mini", "model": "gpt-dear"}', 400),
+        ("", b'{"model": "gpt-4o-mini", "fallbacks": ["gpt-dear"]}', 403),
+    ],
+)
+async def test_what_an_application_may_run_by_any_method_is_judged(
+    method: str, query: str, body: bytes, status: int
+) -> None:
+    upstream = Upstream(answers(), answers())
+    proxy = PassthroughProxy("http://internal:9000", transport=upstream.transport)
+    app = Authenticate(InjectKey(proxy, pool=KeyPool(["k-1"])), identify=lambda scope: BOUND)
+    headers = {"content-type": "application/json"} if body else {}
+    answer = await asgi.request(app, method, f"/generate{query}", body=body, headers=headers)
+    if method == "POST" and query == "?model=gpt-4o-mini":
+        status = 403  # nothing in its body says which model it calls
+    assert answer.status == status, answer.body
+    assert len(upstream.requests) == (status == 200)
+    whole = await asgi.request(app, "GET", "/status")
+    assert whole.status == 200  # names no model
 
 
 LIVE = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
