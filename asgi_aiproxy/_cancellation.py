@@ -280,9 +280,7 @@ class RequestMonitor:
 
     def timeout(self, seconds: float | None, message: str) -> TimeoutScope:
         """Do the same for a `with` block, which raises the APIError itself at its end."""
-        self._timeout = seconds
-        self._message = message
-        self._progressed = True
+        self.set_timeout(seconds, message)
         return TimeoutScope(self)
 
     def shorten_timeout(self, seconds: float) -> None:

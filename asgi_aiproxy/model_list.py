@@ -79,7 +79,7 @@ class ModelCatalog:
         free = nullcontext() if provider.keys is None else await provider.keys.acquire()
         with free as lease, Deadline(self._limit, "it took too long"):
             key = lease.key if lease is not None else None
-            request = provider.outgoing(draft, key, method="GET", streamed=False)
+            request = provider.request("GET", draft, key, streamed=False)
             answer = await self._transport.send(request)
             try:
                 body = bytearray()

@@ -54,7 +54,6 @@ from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
 MiB = 1024 * 1024
 _JSON = "application/json"
-_NONE: Mapping[str, str] = {}
 _REMEMBERED, _LONG = 256, 256
 
 # The headers that callers steer the gateway with.
@@ -278,24 +277,60 @@ class Shim:
         operation: Operation,
         principal: Principal,
     ) -> None:
+        """Read a request, and have it answered by a provider."""
         told = _asgi.headers(scope, self._heard[face])
-        codings = content_codings(told.get("content-encoding", ""))
-        upload = operation.body == "form" and not told.get("content-type", "").startswith(_JSON)
+        coding = told.get("content-encoding")
+        codings = content_codings(coding) if coding else []
+        form = operation.body == "form" and not told.get("content-type", "").startswith(_JSON)
         if codings:
-            check_codings(codings, supported=() if upload else None)
-        if upload:
-            await self._relay_upload(scope, receive, send, face, operation, principal, told)
-            return
-        body = await _asgi.read_body(scope, receive, self._max_body, self._body)
-        if codings:
-            body = await decode_request_body(codings, body, self._max_body)
+            check_codings(codings, supported=() if form else None)
+        upload: MultipartForwarder | None = None
+        if form:
+            upload = MultipartForwarder(scope, receive, self._max_upload, self._body)
+            receive = upload.receive
+        try:
+            if upload is not None:
+                call = await self._read_upload(scope, upload, face, operation, principal, told)
+            else:
+                body = await _asgi.read_body(scope, receive, self._max_body, self._body)
+                if codings:
+                    body = await decode_request_body(codings, body, self._max_body)
+                call = await self._read_request(scope, body, face, operation, principal, told)
+            if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
+                send = JSONArraySend(send)
+            monitor = RequestMonitor(self._rounds.for_running_loop(), receive)
+            exchange = Exchange(self._relay, call, monitor)
+            try:
+                with monitor:
+                    if call.stream and operation.chat:
+                        await SSEResponder(
+                            send, face, exchange, total=self._total, keepalive=self._keepalive
+                        ).run()
+                    else:
+                        await send_whole(send, exchange, total=self._total)
+            finally:
+                await exchange.close()
+        finally:
+            if upload is not None:
+                upload.close()
+
+    async def _read_request(
+        self,
+        scope: Scope,
+        body: bytes,
+        face: InboundDialect,
+        operation: Operation,
+        principal: Principal,
+        told: Mapping[str, str],
+    ) -> GatewayRequest:
+        """The request with a JSON body. Raises APIError."""
         head = face.summarize(operation, body)
         gate: AdmissionControl | None = scope.get(GATE_KEY)
         others: tuple[str, ...] = ()
         if must_inspect(principal, gate):
             found = await _asgi.off_loop(len(body), inspect_fields, head.fields)
             others = found.beside(head.model)
-        call = GatewayRequest(
+        return GatewayRequest(
             face,
             operation,
             model=head.model,
@@ -304,7 +339,7 @@ class Shim:
             body=body,
             fields=head.fields,
             others=others,
-            headers=_forwarded(told, face),
+            headers={name: told[name] for name in told if name in face.request_headers},
             principal=principal,
             provider=head.provider or told.get("x-provider", ""),
             key_id=told.get("x-auth-id", ""),
@@ -313,55 +348,32 @@ class Shim:
             gate=gate,
             request_id=request_id(scope),
         )
-        if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
-            send = JSONArraySend(send)
-        await self._exchange(call, receive, send)
 
-    async def _relay_upload(
+    async def _read_upload(
         self,
         scope: Scope,
-        receive: Receive,
-        send: Send,
+        upload: MultipartForwarder,
         face: InboundDialect,
         operation: Operation,
         principal: Principal,
         told: Mapping[str, str],
-    ) -> None:
-        upload = MultipartForwarder(scope, receive, self._max_upload, self._body)
-        try:
-            call = GatewayRequest(
-                face,
-                operation,
-                model=await upload.open(operation.default_model),
-                upload=upload.stream,
-                length=_asgi.content_length(scope) or 0,
-                content_type=upload.content_type,
-                headers=_forwarded(told, face),
-                principal=principal,
-                provider=told.get("x-provider", ""),
-                key_id=told.get("x-auth-id", ""),
-                own_key=self._own_key(scope) if self._own_keys else "",
-                gate=scope.get(GATE_KEY),
-                request_id=request_id(scope),
-            )
-            await self._exchange(call, upload.receive, send)
-        finally:
-            upload.close()
-
-    async def _exchange(self, call: GatewayRequest, receive: Receive, send: Send) -> None:
-        """Have a call answered. `receive` is what comes after its body."""
-        watch = RequestMonitor(self._rounds.for_running_loop(), receive)
-        exchange = Exchange(self._relay, call, watch)
-        try:
-            with watch:
-                if call.stream and call.operation.chat:
-                    await SSEResponder(
-                        send, call.face, exchange, total=self._total, keepalive=self._keepalive
-                    ).run()
-                else:
-                    await send_whole(send, exchange, total=self._total)
-        finally:
-            await exchange.close()
+    ) -> GatewayRequest:
+        """The request with a multipart body, which is read up to its model. Raises APIError."""
+        return GatewayRequest(
+            face,
+            operation,
+            model=await upload.open(operation.default_model),
+            upload=upload.stream,
+            length=_asgi.content_length(scope) or 0,
+            content_type=upload.content_type,
+            headers={name: told[name] for name in told if name in face.request_headers},
+            principal=principal,
+            provider=told.get("x-provider", ""),
+            key_id=told.get("x-auth-id", ""),
+            own_key=self._own_key(scope) if self._own_keys else "",
+            gate=scope.get(GATE_KEY),
+            request_id=request_id(scope),
+        )
 
     def _own_key(self, scope: Scope) -> str:
         key = _asgi.header(scope, b"x-provider-key")
@@ -414,14 +426,6 @@ class GeminiShim(Shim):
 def _heard(face: InboundDialect) -> dict[bytes, str]:
     """The headers that are read of a request, as they come and as they are called."""
     return {name.encode(): name for name in _READ | face.request_headers}
-
-
-def _forwarded(told: Mapping[str, str], face: InboundDialect) -> Mapping[str, str]:
-    """The caller's headers that a provider of its own dialect sees."""
-    wanted = face.request_headers
-    if wanted.isdisjoint(told):
-        return _NONE
-    return {name: value for name, value in told.items() if name in wanted}
 
 
 def _wants_sse(scope: Scope) -> bool:

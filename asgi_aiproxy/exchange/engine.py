@@ -86,13 +86,16 @@ _TRANSIENT = frozenset({ErrorKind.UPSTREAM, ErrorKind.OVERLOADED})
 class Exchange:
     """One request from its first attempt to its usage record: `open`, `pump`, always `close`.
 
-    `open` and `pump` run within `monitor`.
+    `open` and `pump` run within `monitor`. `request_id` is the id of the request in responses,
+    errors and logs; `finished` is whether the response is complete.
     """
 
     def __init__(self, relay: Relay, request: GatewayRequest, monitor: RequestMonitor) -> None:
         self._relay = relay
         self._request = request
         self.monitor = monitor
+        self.request_id = request.request_id
+        self.finished = False
         self._started = relay.clock()
         self._started_ticks = time.perf_counter()
         self._first_byte: float | None = None  # seconds until the commit point
@@ -106,19 +109,8 @@ class Exchange:
         self._idle_seconds: float | None = None
         self._received = 0  # bytes of the response
         self._sample = b""
-        self._finished = False
         self._closed = False
         self._error: APIError | None = None
-
-    @property
-    def request_id(self) -> str:
-        """The id of the request in responses, errors and logs."""
-        return self._request.request_id
-
-    @property
-    def finished(self) -> bool:
-        """Whether the response is complete."""
-        return self._finished
 
     # attempts
 
@@ -204,7 +196,7 @@ class Exchange:
     def _log_passed_over(self, target: Target, failure: APIError) -> None:
         logger.warning(
             "request %s: provider %s passed over for model %s: %s",
-            self._request.request_id,
+            self.request_id,
             target.provider.name,
             target.model,
             failure.message,
@@ -259,16 +251,14 @@ class Exchange:
         provider, native = target.provider, prepared.native
         streamed = request.stream or request.upload is not None or request.operation.raw
         if request.upload is None:
-            outgoing = provider.outgoing(
-                draft, key, method="POST", streamed=streamed, body=prepared.body
-            )
+            outgoing = provider.request("POST", draft, key, streamed=streamed, body=prepared.body)
         else:
             body, length = request.upload(target.model)
-            headers = {"content-type": request.content_type}
+            content = {"content-type": request.content_type}
             if length is not None:
-                headers["content-length"] = str(length)
+                content["content-length"] = str(length)
             outgoing = provider.request(
-                "POST", draft, key, body=body, headers=headers, streamed=streamed
+                "POST", draft, key, streamed=streamed, body=body, content=content
             )
         timeouts = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
         self._idle_seconds = timeouts.idle
@@ -288,7 +278,7 @@ class Exchange:
                     first += feed(data)
                 if not data or (not translator.started and ended()):
                     first += translator.close()
-                    self._finished = True
+                    self.finished = True
                     break
         self._sample = data or first
         self._received = len(self._sample)
@@ -297,7 +287,7 @@ class Exchange:
         return CommittedResponse(
             media_type=media_type if isinstance(translator, RawTranslator) else "",
             first=first,
-            whole=self._finished,
+            whole=self.finished,
             headers=response.headers,
             ignored=draft.ignored,
             provider=provider.name,
@@ -324,7 +314,7 @@ class Exchange:
             return APIError(ErrorKind.UNAUTHORIZED, error.message, status=status, code=error.code)
         logger.warning(
             "request %s: provider %s refused key %s: HTTP %d",
-            self._request.request_id,
+            self.request_id,
             self._provider,
             self._keys.id,
             status,
@@ -342,7 +332,7 @@ class Exchange:
         `write` raises OSError, or takes longer than a provider may be silent.
         """
         response, translator = self._response, self._translator
-        if self._finished or response is None or translator is None:
+        if self.finished or response is None or translator is None:
             return first
         monitor, read, feed, ended = (
             self.monitor,
@@ -373,13 +363,13 @@ class Exchange:
                     out = feed(data)
                 held = out
                 out = held + translator.close()
-            self._finished = True
+            self.finished = True
         except APIError as error:
             self._keys.redact(error)
-            error.request_id = self._request.request_id
+            error.request_id = self.request_id
             out = held + translator.fail(error)
             if translator.ended:
-                self._finished = True
+                self.finished = True
             else:
                 self._error = error
         return out
@@ -430,7 +420,7 @@ class Exchange:
         if error is not None:
             refused = not error.retryable and error.kind is not ErrorKind.INTERNAL
             outcome, status = (Outcome.REFUSED if refused else Outcome.FAILED), error.status
-        elif self._finished:
+        elif self.finished:
             outcome, status = Outcome.DONE, 200
         else:
             outcome, status = Outcome.CLIENT_DISCONNECTED, 499  # nginx's status for this

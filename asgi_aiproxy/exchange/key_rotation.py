@@ -221,11 +221,13 @@ class KeyRotation:
         self.end_target()
         lease, self._lease = self._lease, None
         if lease is not None:
-            with lease:  # releases it on every path
+            try:
                 if usage is not None:
                     lease.count_tokens(usage.input + usage.output)
                 if error is not None and error.kind is ErrorKind.LIMITED:
                     lease.report(429, error.retry_after)
+            finally:
+                lease.release()
 
     def _add_attempt(self, status: int, code: str = "", message: str = "") -> None:
         sent, self._sent_at = self._sent_at, None

@@ -73,12 +73,24 @@ class SSEResponder:
 
     async def run(self) -> None:
         """Send the whole stream. Raises APIError only if nothing was sent."""
+        exchange = self._exchange
         if self._check_interval > 0:
             self._timer.add(self)
         try:
-            out = await self._send_content()
+            try:
+                with _total_timeout(self._total):
+                    committed = await exchange.open()
+                    if self._keepalive_task is not None:
+                        await self._wait_for_keepalive()
+                    if not self._started:
+                        await self._start(_headers(committed, exchange.request_id))
+                    out = await exchange.pump(self._write, committed.first)
+            except ClientGoneError:
+                raise
+            except Exception as error:
+                out = await self._error_event(error)
             self._timer.remove(self)
-            await self._exchange.close()
+            await exchange.close()
             if self._keepalive_task is not None:
                 await self._wait_for_keepalive()
             await _send_message(
@@ -89,38 +101,22 @@ class SSEResponder:
             if self._keepalive_task is not None:
                 self._keepalive_task.cancel()
 
-    async def _send_content(self) -> bytes:
-        """Send all but the last piece, and return it."""
-        try:
-            with _total_timeout(self._total):
-                committed = await self._exchange.open()
-                if self._keepalive_task is not None:
-                    await self._wait_for_keepalive()
-                await self._start(_headers(committed, self._exchange.request_id))
-                return await self._exchange.pump(self._write, committed.first)
-        except APIError as error:
-            error.request_id = self._exchange.request_id
-            self._exchange.fail(error)
-            await self._wait_for_keepalive()
-            if not self._started:
-                raise
-            return self._face.encode_stream_error(error)
-        except ClientGoneError:
-            raise
-        except Exception:
-            failure = internal_error(self._exchange.request_id)
-            self._exchange.fail(failure)
-            if not self._started:
-                raise
-            logger.exception(
-                "request %s: the gateway failed while it streamed the response",
-                self._exchange.request_id,
+    async def _error_event(self, error: Exception) -> bytes:
+        """The event that ends a stream with an error. Raises the error if nothing was sent."""
+        id = self._exchange.request_id
+        failure = error if isinstance(error, APIError) else internal_error(id)
+        failure.request_id = id
+        self._exchange.fail(failure)
+        await self._wait_for_keepalive()
+        if not self._started:
+            raise error
+        if failure is not error:
+            logger.error(
+                "request %s: the gateway failed while it streamed the response", id, exc_info=error
             )
-            return self._face.encode_stream_error(failure)
+        return self._face.encode_stream_error(failure)
 
     async def _start(self, headers: RawHeaders) -> None:
-        if self._started:
-            return
         self._started = True
         start = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -164,7 +160,8 @@ class SSEResponder:
 
     async def _send_keepalive(self) -> None:
         try:
-            await self._start([named(self._exchange.request_id)])
+            if not self._started:
+                await self._start([named(self._exchange.request_id)])
             message = {"body": self._face.keepalive, "more_body": True}
             await _send_message(self._send, {"type": "http.response.body", **message})
         except ClientGoneError:

@@ -102,17 +102,16 @@ class PreparedRequests:
         """Prepare the request for those targets that lack it; may run in a thread."""
         for target in targets:
             if id(target) not in self._kept:
-                self._kept[id(target)] = self._prepare(target)
-
-    def _prepare(self, target: Target) -> PreparedRequest | APIError:
-        try:
-            return prepare_request(self._request, target, strict=self._strict, limits=self._limits)
-        except APIError as error:
-            return error
+                try:
+                    self._kept[id(target)] = self.take(target)
+                except APIError as error:
+                    self._kept[id(target)] = error
 
     def take(self, target: Target) -> PreparedRequest:
         """Return the request for a target. Raises APIError if it cannot serve the request."""
-        found = self._kept.pop(id(target), None) or self._prepare(target)
+        found = self._kept.pop(id(target), None)
+        if found is None:
+            return prepare_request(self._request, target, strict=self._strict, limits=self._limits)
         if isinstance(found, APIError):
             raise found
         return found

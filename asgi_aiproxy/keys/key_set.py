@@ -114,11 +114,16 @@ class KeySet:
         if request.key_id:
             state = self.states.get(request.key_id)
             return iter(() if state is None else (state,))
-        if self._groups is None:
-            self._groups = grouped(self.states.values())
-        if len(self._groups) == 1:
-            return self._ordered(self._groups[0], request.affinity)
-        return chain.from_iterable(self._ordered(group, request.affinity) for group in self._groups)
+        groups, random = self._groups, self.random
+        if groups is None:
+            groups = self._groups = grouped(self.states.values())
+        if request.affinity:
+            orders = [sticky(group, request.affinity) for group in groups]
+        else:
+            orders = [self._strategy(group, random) for group in groups]
+            if self._slow_start:
+                orders = [slow_start(order, random) for order in orders]
+        return orders[0] if len(orders) == 1 else chain.from_iterable(orders)
 
     def no_key_error(self, request: KeyRequest, found: bool, soonest: float | None) -> NoKeyError:
         """The error for a request that gets no key.
@@ -147,19 +152,13 @@ class KeySet:
     def release(self, state: KeyState) -> None:
         """End one use of a key."""
         state.in_flight -= 1
-        if self.waiting:
+        if self.waiting.waiters:
             self.waiting.serve()
 
     def _named(self, key_id: str) -> Iterable[KeyState]:
         """All keys, or the one with this id."""
         states = self.states
         return [states[key_id]] if key_id in states else () if key_id else states.values()
-
-    def _ordered(self, group: PriorityGroup, affinity: str) -> Iterator[KeyState]:
-        if affinity:
-            return sticky(group, affinity)
-        order = self._strategy(group, self.random)
-        return slow_start(order, self.random) if self._slow_start else order
 
     # health
 

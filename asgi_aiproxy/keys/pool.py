@@ -162,7 +162,7 @@ class KeyPool:
         if self.shared is not None:
             return await self.shared.acquire(request, self._max_wait)
         waiting = self.key_set.waiting
-        if not (waiting and waiting.has_waiter(request)):
+        if not (waiting.waiters and waiting.has_waiter(request)):
             try:
                 return self.key_set.take(request)
             except NoKeyError as error:

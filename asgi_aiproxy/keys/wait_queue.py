@@ -25,30 +25,33 @@ _MIN_SLEEP = 0.001  # seconds
 
 
 class FairQueue:
-    """Requests that wait within one process. `take` lends a key or raises NoKeyError."""
+    """Requests that wait within one process. `take` lends a key or raises NoKeyError.
+
+    `waiters` holds them in order of arrival.
+    """
 
     def __init__(self, take: Callable[[KeyRequest], Lease]) -> None:
         self._take = take
-        self._waiting: dict[_Waiter, None] = {}  # in order of arrival
+        self.waiters: dict[_Waiter, None] = {}
         self._kinds: Counter[object] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiters)
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and no timer is set."""
-        return not self._waiting and not self._kinds and self._timer is None
+        return not self.waiters and not self._kinds and self._timer is None
 
     def has_waiter(self, request: KeyRequest) -> bool:
         """Whether a request of the same kind is waiting."""
-        return bool(self._waiting) and request.kind in self._kinds
+        return bool(self.waiters) and request.kind in self._kinds
 
     async def wait(self, request: KeyRequest, seconds: float) -> Lease:
         """Wait at most `seconds` for a key. Raises NoKeyError."""
         waiter = _Waiter(request)
-        self._waiting[waiter] = None
+        self.waiters[waiter] = None
         self._kinds[waiter.kind] += 1
         lease = waiter.lease
         try:
@@ -60,16 +63,16 @@ class FairQueue:
                 lease.result().release()  # it was lent to a request that is cancelled
             raise
         finally:
-            del self._waiting[waiter]
+            del self.waiters[waiter]
             self._kinds[waiter.kind] -= 1
             self._kinds += Counter()  # drops counts of zero
-            if not self._waiting:
+            if not self.waiters:
                 self._serve_after(None)
 
     def serve(self) -> None:
         """Lend keys to waiting requests in their order, as far as keys are usable now."""
         failures: dict[object, NoKeyError] = {}  # by kind
-        for waiter in self._waiting:
+        for waiter in self.waiters:
             if waiter.lease.done():
                 continue
             failure = failures.get(waiter.kind)

@@ -166,32 +166,25 @@ class Provider:
         given = as_list(keys, name)
         return replace(self, keys=KeyPool(given, name=name) if given else self.keys, **changes)
 
-    def outgoing(
-        self,
-        draft: ProviderRequest,
-        key: Key | None,
-        *,
-        method: str,
-        streamed: bool,
-        body: bytes | None = None,
-    ) -> UpstreamRequest:
-        """The upstream request of `draft` with its key; `body`: its encoded body, if known."""
-        if body is None and draft.body:
-            body = _json.dumps(draft.body)
-        headers = _JSON if body is not None else _NO_HEADERS
-        return self.request(method, draft, key, body=body, headers=headers, streamed=streamed)
-
     def request(
         self,
         method: str,
         draft: ProviderRequest,
         key: Key | None,
         *,
-        body: bytes | AsyncIterable[bytes] | None,
-        headers: Mapping[str, str],
         streamed: bool,
+        body: bytes | AsyncIterable[bytes] | None = None,
+        content: Mapping[str, str] | None = None,
     ) -> UpstreamRequest:
-        """The upstream request of `draft` with an encoded body."""
+        """The upstream request of `draft` with its key.
+
+        `body` is its encoded body; without one, that of `draft` is encoded. `content` are the
+        headers that describe the body, if it is not JSON. `streamed`: see `UpstreamRequest`.
+        """
+        if body is None and draft.body:
+            body = _json.dumps(draft.body)
+        if content is None:
+            content = _JSON if body is not None else _NO_HEADERS
         base, proxy = self.base_url, self.proxy
         if key is not None:
             base, proxy = key.base_url or base, key.proxy or proxy
@@ -199,7 +192,7 @@ class Provider:
         if draft.query:
             url += "?" + draft.query
         # Later headers replace earlier ones: those of the caller have precedence.
-        sent = {**self._headers, **draft.headers, **headers}
+        sent = {**self._headers, **draft.headers, **content}
         out = UpstreamRequest(
             method=method,
             url=url,

@@ -289,7 +289,9 @@ async def _open_tunnel(connection: Connection, proxy: SplitResult, where: Destin
     authorization = _basic(proxy)
     if authorization is not None:
         headers.append(("proxy-authorization", authorization))
-    answer = await connection.send("CONNECT", request_head("CONNECT", target, headers), None, None)
+    answer = connection.start("CONNECT", request_head("CONNECT", target, headers), None, None)
+    while not answer.begun:
+        await connection.changed()
     if not 200 <= answer.status < 300:
         raise _proxy_refused(f"HTTP {answer.status}")
     connection.change_protocol()

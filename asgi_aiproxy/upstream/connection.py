@@ -2,9 +2,9 @@
 
 Theory of operation. The event loop calls `data_received` with bytes, which pass through the TLS
 layers (none, one, or two with an https proxy) into a ResponseParser; the body bytes it returns are
-collected in `_pieces`. The transport's coroutine calls `send` and `read`; when nothing is available
-it waits on one future, `_waiter`, that each change of state completes (`_wake`). There is no queue
-and no task per request, except for uploading a streamed body.
+collected in `_pieces`. The transport's coroutine calls `start` and `take`; if there is nothing yet,
+it awaits one future, `changed()`, that the next change of state completes (`_wake`). There is no
+queue and no task per request, except for uploading a streamed body.
 
 - Backpressure: reading from the socket is paused while more than 256 KiB wait to be read; writing
   a streamed body waits while the socket's buffer is full (`_writable`).
@@ -45,8 +45,9 @@ class ConnectionEndedError(Exception):
 class Connection(asyncio.Protocol):
     """A connection to a provider, or to an outbound proxy on the way to one.
 
-    `send` starts an exchange and returns once the response headers are in `reader`; `read` returns
-    its body. `lost` is the exception that ended the connection; `gone` completes when it is closed.
+    `start` sends a request and returns the parser of its response, which has `begun` once the
+    headers are read; `take` and `read` return the body. `lost` is the exception that ended the
+    connection; `gone` completes when it is closed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -167,17 +168,17 @@ class Connection(asyncio.Protocol):
 
     # called by the transport
 
-    async def send(
+    def start(
         self,
         method: str,
         head: bytes,
         body: bytes | AsyncIterable[bytes] | None,
         length: int | None,
     ) -> ResponseParser:
-        """Send a request; returns the parser of its response once the headers are read.
+        """Send a request; returns the parser of its response.
 
-        A streamed body is sent in chunks unless its `length` in bytes is given. Raises `lost`,
-        or what the stream raised.
+        A streamed body is sent in chunks unless its `length` in bytes is given. If the stream
+        raises, that exception becomes `lost`.
         """
         self.reader = reader = ResponseParser(method)
         if body is None:
@@ -191,27 +192,36 @@ class Connection(asyncio.Protocol):
         else:
             self.write(head)
             self._upload = self._loop.create_task(self._send_stream(body, length))
-        while not reader.begun:
-            if self.lost is not None:
-                raise self.lost
-            await self._wait()
-        if self._upload is not None and not self._upload.done() and reader.status >= 300:
-            self._upload.cancel()  # refused before the body was sent
         return reader
 
-    async def read(self) -> bytes:
-        """The next bytes of the body; empty at its end. Raises `lost`."""
-        while not self._pieces:
-            if self.reader is None or self.reader.done:
-                return b""
-            if self.lost is not None:
-                raise self.lost
-            await self._wait()
+    def changed(self) -> asyncio.Future[None]:
+        """A future that completes with the next change of state. Raises `lost`."""
+        if self.lost is not None:
+            raise self.lost
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def cancel_upload(self) -> None:
+        """Stop sending a streamed body: the request was refused before it was complete."""
+        if self._upload is not None:
+            self._upload.cancel()
+
+    def take(self) -> bytes | None:
+        """The bytes of the body that have arrived; None if there are none, empty at its end."""
         pieces = self._pieces
+        if not pieces:
+            return b"" if self.reader is None or self.reader.done else None
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._unread = 0
-        self._resume_reading()
+        if self._reading_paused:
+            self._resume_reading()
+        return data
+
+    async def read(self) -> bytes:
+        """The next bytes of the body; empty at its end. Raises `lost`."""
+        while (data := self.take()) is None:
+            await self.changed()
         return data
 
     @property
@@ -229,9 +239,7 @@ class Connection(asyncio.Protocol):
         if self.reader is None:
             self.reader = ResponseParser.raw()
         while self._unread < count:
-            if self.lost is not None:
-                raise self.lost
-            await self._wait()
+            await self.changed()
         data = b"".join(self._pieces)
         self._pieces = [data[count:]] if len(data) > count else []
         self._unread -= count
@@ -262,7 +270,8 @@ class Connection(asyncio.Protocol):
             self.abort()
         self._pieces.clear()
         self._unread = 0
-        self._resume_reading()
+        if self._reading_paused:
+            self._resume_reading()
         if upload is not None:
             await asyncio.wait((upload,))
         return self.lost is None
@@ -294,9 +303,7 @@ class Connection(asyncio.Protocol):
         self.write(layer.handshake())
         self._layers = (*self._layers, layer)
         while not layer.ready:
-            if self.lost is not None:
-                raise self.lost
-            await self._wait()
+            await self.changed()
 
     def _decrypt(self, data: bytes) -> bytes:
         """Decrypt through all layers; empty if the data was for the layers themselves."""
@@ -323,10 +330,10 @@ class Connection(asyncio.Protocol):
         return data
 
     def _resume_reading(self) -> None:
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            if self.lost is None and not self._transport.is_closing():
-                self._transport.resume_reading()
+        self._reading_paused = False
+        transport = self._transport
+        if transport is not None and self.lost is None and not transport.is_closing():
+            transport.resume_reading()
 
     def _end(self, why: BaseException) -> None:
         if self.lost is None:
@@ -334,13 +341,6 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._wake()
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         waiter = self._waiter

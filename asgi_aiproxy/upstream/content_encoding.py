@@ -91,9 +91,8 @@ def content_decoder(
 
     A `raw` answer is left as it is. `max_decoded` is how many bytes it may be when it is decoded.
     """
-    if raw:
-        return headers, None
-    codings = content_codings(header(headers, "content-encoding") or "")
+    coded = None if raw else header(headers, "content-encoding")
+    codings = content_codings(coded) if coded else []
     if not codings:
         return headers, None
     if len(codings) > _MOST_CODINGS:

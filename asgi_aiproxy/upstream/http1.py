@@ -142,10 +142,19 @@ class ResponseParser:
             piece = data[:end] if end < len(data) else data
             self._size += end
             if self._size - end < len(_START):
-                self._check_start(piece)
+                # (The parser also knows RTSP, ICE, HTTP/2.0, and skips empty lines.)
+                start = (seen + piece)[: len(_START)]
+                if not _START.startswith(start):
+                    raise HTTPProtocolError(
+                        "invalid HTTP response: it does not begin with HTTP/1.1"
+                    )
             if self._size > MAX_HEAD:
                 raise HTTPProtocolError(f"the headers are longer than {MAX_HEAD} bytes")
-            self._parse(piece)
+            try:
+                self._parser.feed_data(piece)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+                if self._parser.get_status_code() != 101:
+                    raise _invalid(error) from None
             if at < 0:
                 self._seen = (seen + piece)[-len(_START) :]
                 return b""
@@ -154,12 +163,6 @@ class ResponseParser:
             if self._complete():
                 return self.feed(data) if data else b""
         return b""
-
-    def _check_start(self, piece: bytes) -> None:
-        # (The parser also knows RTSP, ICE, HTTP/2.0, and skips empty lines.)
-        start = (self._seen + piece)[: len(_START)]
-        if not _START.startswith(start):
-            raise HTTPProtocolError("invalid HTTP response: it does not begin with HTTP/1.1")
 
     def _complete(self) -> bool:
         """A head is in: tells whether it is that of the answer. Raises NotHTTPError."""
@@ -262,14 +265,6 @@ class ResponseParser:
             )
         pieces.clear()
         return body
-
-    def _parse(self, data: bytes) -> None:
-        parser = self._parser
-        try:
-            parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if parser.get_status_code() != 101:
-                raise _invalid(error) from None
 
 
 def _invalid(error: Exception) -> HTTPProtocolError:

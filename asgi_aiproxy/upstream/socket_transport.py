@@ -89,20 +89,8 @@ class SocketTransport:
     async def send(self, request: UpstreamRequest) -> SocketResponse:
         """Send one request; returns once the response headers are read. Raises APIError."""
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            pool = self._new_pool(loop)
-        try:
-            where = parse_destination(request.url, request.proxy or self._proxy)
-            head, length = _head(request, where)
-        except ConfigurationError as error:  # an invalid proxy URL
-            raise APIError(ErrorKind.INTERNAL, str(error)) from None
-        except ValueError:
-            # Without its cause, which quotes what may be a secret.
-            message = (
-                "The request to the provider is not valid HTTP: check the API key for line ends."
-            )
-            raise APIError(ErrorKind.INTERNAL, message) from None
+        pool = self._pools.get(loop) or self._new_pool(loop)
+        where, head, length = _encode(request, request.proxy or self._proxy)
         if pool.free > 0:
             pool.free -= 1
         else:
@@ -111,16 +99,22 @@ class SocketTransport:
         try:
             connection = pool.idle(where.origin)
             reused = connection is not None
-            if connection is None:
-                connection = await self._connect(pool, where)
-            try:
-                reader = await connection.send(request.method, head, request.body, length)
-            except _CONNECTION_ERRORS:
-                if not (reused and connection.unanswered and repeatable(request)):
-                    raise
+            while True:
+                if connection is None:
+                    connection = await self._connect(pool, where)
+                reader = connection.start(request.method, head, request.body, length)
+                try:
+                    while not reader.begun:
+                        await connection.changed()
+                except _CONNECTION_ERRORS:
+                    if not (reused and connection.unanswered and repeatable(request)):
+                        raise
+                else:
+                    break
                 await connection.finish()
-                connection = await self._connect(pool, where)
-                reader = await connection.send(request.method, head, request.body, length)
+                connection, reused = None, False
+            if reader.status >= 300:
+                connection.cancel_upload()
             headers, decoder = content_decoder(
                 reader.headers, raw=request.raw, max_decoded=self._max_decoded
             )
@@ -199,7 +193,9 @@ class SocketResponse:
             return b""
         try:
             if self._decoder is None:
-                data = await connection.read()
+                while (taken := connection.take()) is None:
+                    await connection.changed()
+                data = taken
             else:
                 data = await self._decoder.read(connection.read)
         except _CONNECTION_ERRORS as error:
@@ -338,26 +334,37 @@ class _Pool:
             await asyncio.wait(closing, timeout=1.0)
 
 
-def _head(request: UpstreamRequest, where: Destination) -> tuple[bytes, int | None]:
-    """The head of a request, and the length in bytes of a streamed body, if known."""
-    names = {name.lower() for name, _ in request.headers}
+def _encode(request: UpstreamRequest, proxy: str | None) -> tuple[Destination, bytes, int | None]:
+    """Where a request is sent, its head, and the length in bytes of a streamed body, if known.
+
+    Raises APIError.
+    """
     headers = [*request.headers]
-    if "host" not in names:
-        headers.insert(0, ("host", where.authority))
+    names = {name.lower() for name, _ in headers}
     length: int | None = None
-    if isinstance(request.body, bytes):
-        if "content-length" not in names:
-            headers.append(("content-length", str(len(request.body))))
-    elif request.body is not None:
-        if "content-length" in names:
-            length = next(int(value) for name, value in headers if name.lower() == "content-length")
-        else:
-            headers.append(("transfer-encoding", "chunked"))
-    elif request.method not in _BODILESS:
-        headers.append(("content-length", "0"))
-    if where.proxy_authorization is not None:
-        headers.append(("proxy-authorization", where.proxy_authorization))
-    return request_head(request.method, where.target, headers), length
+    try:
+        where = parse_destination(request.url, proxy)
+        if "host" not in names:
+            headers.insert(0, ("host", where.authority))
+        if isinstance(request.body, bytes):
+            if "content-length" not in names:
+                headers.append(("content-length", str(len(request.body))))
+        elif request.body is not None:
+            if "content-length" in names:
+                length = next(int(v) for name, v in headers if name.lower() == "content-length")
+            else:
+                headers.append(("transfer-encoding", "chunked"))
+        elif request.method not in _BODILESS:
+            headers.append(("content-length", "0"))
+        if where.proxy_authorization is not None:
+            headers.append(("proxy-authorization", where.proxy_authorization))
+        return where, request_head(request.method, where.target, headers), length
+    except ConfigurationError as error:  # an invalid proxy URL
+        raise APIError(ErrorKind.INTERNAL, str(error)) from None
+    except ValueError:
+        # Without its cause, which quotes what may be a secret.
+        message = "The request to the provider is not valid HTTP: check the API key for line ends."
+        raise APIError(ErrorKind.INTERNAL, message) from None
 
 
 def connection_lost_error(error: Exception) -> APIError:

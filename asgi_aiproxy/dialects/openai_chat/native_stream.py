@@ -125,11 +125,8 @@ def _read_response(body: bytes) -> tuple[str, Usage | None, Any, bool]:
         model = str(other.get("model") or "")
         return model, usage, other.get("error"), bool(other.get("choices"))
     usage = to_usage(answer.usage) if answer.usage is not None else None
-    return answer.model or "", usage, answer.error, _has_choices(answer.choices)
-
-
-def _has_choices(choices: msgspec.Raw) -> bool:
-    return bytes(memoryview(choices)[:5]) not in (b"", b"[]", b"null")
+    has_choices = bytes(memoryview(answer.choices)[:5]) not in (b"", b"[]", b"null")
+    return answer.model or "", usage, answer.error, has_choices
 
 
 def _parse_chunk(data: bytes) -> _ChunkFields | None:
