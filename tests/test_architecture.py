@@ -368,7 +368,16 @@ def test_pure_modules_do_no_io() -> None:
 
 
 def test_no_dialect_imports_another() -> None:
-    shared = {"base", "_blocks", "_carriers", "_json_schema", "_media", "_parsing", "_unsupported"}
+    shared = {
+        "base",
+        "embeddings",
+        "_blocks",
+        "_carriers",
+        "_json_schema",
+        "_media",
+        "_parsing",
+        "_unsupported",
+    }
     # Legacy completions are chat completions under another name.
     # OpenAI's two chat APIs have the same error format.
     reasons = {"openai_completions": {"openai_chat"}, "openai_responses": {"openai_chat"}}

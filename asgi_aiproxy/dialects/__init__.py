@@ -12,9 +12,10 @@ Each dialect is a package with the same modules:
 - `streams`: `Decoder`, provider stream -> neutral events;
 - `stream_encoder`: `Encoder`, neutral events -> client stream;
 - `native_stream`: responses that pass through without conversion;
-- `errors`: error bodies, both directions.
+- `errors`: error bodies, both directions;
+- `token_count`, `embeddings`: these operations, both directions, where the API has them.
 
-`_parsing`, `_blocks`, `_json_schema`, `_media` and `_unsupported` are shared by all.
+`embeddings`, `_parsing`, `_blocks`, `_json_schema`, `_media` and `_unsupported` are shared by all.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from asgi_aiproxy.dialects.base import (
     ProviderRequest,
 )
 from asgi_aiproxy.dialects.cohere import Cohere
+from asgi_aiproxy.dialects.embeddings import ClientEmbeddingsAPI, EmbeddingsAPI
 from asgi_aiproxy.dialects.gemini import Gemini
+from asgi_aiproxy.dialects.gemini.embeddings import GeminiEmbeddings
 from asgi_aiproxy.dialects.ollama import Ollama
 from asgi_aiproxy.dialects.openai_chat import OpenAIChat
+from asgi_aiproxy.dialects.openai_chat.embeddings import OpenAIEmbeddings
 from asgi_aiproxy.dialects.openai_completions import OpenAICompletions
 from asgi_aiproxy.dialects.openai_responses import OpenAIResponses
 
@@ -41,23 +45,31 @@ ANTHROPIC_MESSAGES = Anthropic()
 GEMINI_CONTENT = Gemini()
 OLLAMA_CHAT = Ollama()
 COHERE_CHAT = Cohere()
+OPENAI_EMBEDDINGS = OpenAIEmbeddings()
+GEMINI_EMBEDDINGS = GeminiEmbeddings()
 
 __all__ = [
     "ANTHROPIC_MESSAGES",
     "COHERE_CHAT",
     "GEMINI_CONTENT",
+    "GEMINI_EMBEDDINGS",
     "OLLAMA_CHAT",
     "OPENAI_CHAT",
     "OPENAI_COMPLETIONS",
+    "OPENAI_EMBEDDINGS",
     "OPENAI_RESPONSES",
     "Anthropic",
+    "ClientEmbeddingsAPI",
     "Cohere",
     "Dialect",
+    "EmbeddingsAPI",
     "Gemini",
+    "GeminiEmbeddings",
     "InboundDialect",
     "Ollama",
     "OpenAIChat",
     "OpenAICompletions",
+    "OpenAIEmbeddings",
     "OpenAIResponses",
     "Operation",
     "OutboundDialect",

@@ -52,7 +52,9 @@ def type_error(error: msgspec.ValidationError) -> APIError:
 
 text = msgspec.json.Decoder(str)
 flag = msgspec.json.Decoder(bool)
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+raw_list = msgspec.json.Decoder(list[msgspec.Raw])
+_fields = raw_object
 _ARRAY_START = ord("[")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -203,6 +205,15 @@ def read_count(where: Any, name: str) -> int:
     if isinstance(value, str) and value.isdecimal() and len(value) < 16:
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else 0
+
+
+def token_count(data: bytes, name: str) -> int:
+    """The member `name` of a provider's count of tokens. Raises APIError if it is not a count."""
+    found = parse_object(data)
+    count = found.get(name) if found is not None else None
+    if type(count) is not int or count < 0:
+        raise unparsable_response_error(200, data)
+    return count
 
 
 def get_text(where: Any, name: str) -> str:

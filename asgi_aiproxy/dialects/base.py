@@ -19,8 +19,10 @@ class Operation(msgspec.Struct, frozen=True):
     `name` is unique over all dialects; a provider lists the names it serves natively. `path` is the
     path of such a provider, below its base URL. `body` is the format of the request body. `model`
     and `stream` are set if the path determines them. `chat`: the request can be converted to other
-    dialects. `raw`: the response is bytes that are passed on unchanged. `default_model` is used if
-    the request names no model; without one, such a request is an error.
+    dialects. `converts`: another operation that several APIs have, so that it can be converted:
+    the count of a chat request's tokens, or embeddings. `raw`: the response is bytes that are
+    passed on unchanged. `default_model` is used if the request names no model; without one, such a
+    request is an error.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Operation(msgspec.Struct, frozen=True):
     model: str = ""
     stream: bool | None = None
     chat: bool = False
+    converts: Literal["", "token_count", "embeddings"] = ""
     raw: bool = False
     default_model: str = ""
 
@@ -184,6 +187,10 @@ class InboundDialect(ABC):
     def encode_stream_error(self, error: APIError) -> bytes:
         """Write the frames of an error for a stream that has no content yet."""
 
+    def encode_token_count(self, count: int) -> bytes:
+        """Write the response to an operation that counts tokens."""
+        raise NotImplementedError(f"{self.name} has no operation that counts tokens")
+
     @abstractmethod
     def encoder(self, request: Request) -> Encoder:
         """A new encoder for one streamed response."""
@@ -210,6 +217,8 @@ class OutboundDialect(ABC):
     """An API of providers that the gateway calls. Pure: no state, no I/O."""
 
     name: ClassVar[str]
+    # The operation that counts the tokens of a request, if the API has one.
+    token_count_operation: ClassVar[str] = ""
 
     def model_name(self, model: str) -> str:
         """The canonical name of a model, where the API has several names for one."""
@@ -230,6 +239,14 @@ class OutboundDialect(ABC):
     @abstractmethod
     def decoder(self) -> Decoder:
         """A new decoder for one streamed response."""
+
+    def encode_token_count_request(self, request: Request) -> ProviderRequest:
+        """Write a request to count the tokens of `request`; raises APIError as `encode_request`."""
+        raise NotImplementedError(f"{self.name} has no operation that counts tokens")
+
+    def decode_token_count(self, body: bytes) -> int:
+        """Read the number of tokens; raises APIError for an invalid body."""
+        raise NotImplementedError(f"{self.name} has no operation that counts tokens")
 
     @abstractmethod
     def models_request(self) -> ProviderRequest:

@@ -138,6 +138,9 @@ class Exchange:
                     except APIError as error:  # another target may support the request
                         unsupported = unsupported or error
                         continue
+                    if (known := prepared.known_response()) is not None:
+                        self._finished, self._first_byte = True, self._elapsed()
+                        return known
                     try:
                         return await self._try_target(prepared, last=number == len(targets))
                     except APIError as error:
@@ -178,7 +181,7 @@ class Exchange:
         candidates = [
             (target.provider.name, model)
             for target in targets
-            if not request.own_key
+            if not request.own_key and request.operation.converts != "token_count"
             for model in (target.model, *request.others)
         ]
         if len(request.body) > _LARGE_BODY_BYTES:
@@ -248,7 +251,7 @@ class Exchange:
     async def _attempt(self, prepared: PreparedRequest, key: Key | None) -> CommittedResponse:
         """Send the request with one key, and read the response up to the commit point."""
         request, target, draft = self._request, prepared.target, prepared.draft
-        provider, native = target.provider, prepared.native
+        provider = target.provider
         streamed = request.stream or request.upload is not None or request.operation.raw
         if request.upload is None:
             outgoing = provider.request("POST", draft, key, streamed=streamed, body=prepared.body)
@@ -268,7 +271,7 @@ class Exchange:
             if not 200 <= response.status < 300:
                 raise await self._refusal(prepared, response)
             media_type = header(response.headers, "content-type") or ""
-            translator = select_translator(request, provider, native, media_type)
+            translator = select_translator(request, prepared, media_type)
             self._translator = translator
             read, feed, ended = response.read, translator.feed, end_check(response)
             first = data = b""
@@ -282,7 +285,7 @@ class Exchange:
                     break
         self._sample = data or first
         self._received = len(self._sample)
-        self._first_byte = time.perf_counter() - self._started_ticks
+        self._first_byte = self._elapsed()
         self._keys.answered(response.status, response.headers, self._relay.clock())
         return CommittedResponse(
             media_type=media_type if isinstance(translator, RawTranslator) else "",
@@ -444,8 +447,11 @@ class Exchange:
             request_id=request.request_id or id,
             started=self._started,
             first_byte=self._first_byte,
-            duration=time.perf_counter() - self._started_ticks,
+            duration=self._elapsed(),
         )
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._started_ticks
 
 
 async def _read_error_body(response: UpstreamResponse) -> bytes:

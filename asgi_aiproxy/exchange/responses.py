@@ -263,6 +263,8 @@ def _headers(committed: CommittedResponse, id: str) -> RawHeaders:
     headers.append((b"aiproxy-provider", committed.provider.encode("latin-1", "replace")))
     if committed.key_id:
         headers.append((b"x-auth-id", committed.key_id.encode("latin-1", "replace")))
+    if committed.estimated:
+        headers.append((b"aiproxy-estimated", b"true"))
     if committed.ignored:
         headers.append((b"aiproxy-ignored", _ignored_members(committed.ignored)))
     return headers

@@ -10,8 +10,9 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects._parsing import unparsable_response_error
 from asgi_aiproxy.dialects.base import ProviderRequest
-from asgi_aiproxy.dialects.openai_chat.native_stream import openai_usage
-from asgi_aiproxy.errors import APIError, ErrorKind, invalid
+from asgi_aiproxy.errors import APIError, invalid
+from asgi_aiproxy.exchange.conversions import Conversion, convert, read_usage
+from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.messages import Usage, unfold
@@ -34,13 +35,31 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     """A target and the request for it.
 
     `native` means that the client's dialect is also the provider's, so that the request is not
-    translated. `body` is the encoded body of `draft`.
+    translated. `body` is the encoded body of `draft`. `conversion` is set for operations other than
+    chat that are converted.
     """
 
     target: Target
     native: bool
     draft: ProviderRequest
     body: bytes | None = None
+    conversion: Conversion | None = None
+
+    def known_response(self) -> CommittedResponse | None:
+        """The response, if it is known without sending the request."""
+        if self.conversion is None or self.conversion.response is None:
+            return None
+        return CommittedResponse(
+            media_type="",
+            first=self.conversion.response,
+            whole=True,
+            headers=(),
+            ignored=self.draft.ignored,
+            provider=self.target.provider.name,
+            key_id="",
+            redactor=None,
+            estimated=True,
+        )
 
     def sent(self, request: GatewayRequest) -> SentRequest:
         """What the cost of the request is estimated from."""
@@ -61,32 +80,31 @@ def prepare_request(
     """
     check_model(target.model)
     native = request.operation.name in target.provider.native_operations
+    conversion: Conversion | None = None
     if native:
         draft = request.face.native_request(
             request.operation, target.model, request.fields, stream=request.stream
         )
         if request.headers:
             draft = msgspec.structs.replace(draft, headers=request.headers)
-    elif request.operation.chat:
+    else:
         limits.check(request.fields, request.body)
         try:
-            neutral = msgspec.structs.replace(request.request, model=target.model)
-            draft = target.provider.dialect.encode_request(neutral)
+            if request.operation.chat:
+                neutral = msgspec.structs.replace(request.request, model=target.model)
+                draft = target.provider.dialect.encode_request(neutral)
+            else:
+                conversion = convert(request, target)
+                draft = conversion.draft
         except RecursionError:
             raise invalid("The request is nested too deeply to be translated.") from None
-    else:
-        raise APIError(
-            ErrorKind.NOT_FOUND,
-            f"The provider {target.provider.name!r} of model {request.model!r} does not offer "
-            f"{request.operation.name}.",
-            code="unsupported_operation",
-        )
     draft = target.provider.transform_request(draft)
     if draft.ignored and strict:
         raise invalid(
             f"{target.provider.name} cannot carry: {', '.join(draft.ignored)}.", draft.ignored[0]
         )
-    return PreparedRequest(target, native, draft, _json.dumps(draft.body) if draft.body else None)
+    body = _json.dumps(draft.body) if draft.body else None
+    return PreparedRequest(target, native, draft, body, conversion)
 
 
 class PreparedRequests:
@@ -129,15 +147,20 @@ class PreparedRequests:
 
 
 def select_translator(
-    request: GatewayRequest, provider: Provider, native: bool, media_type: str
+    request: GatewayRequest, prepared: PreparedRequest, media_type: str
 ) -> Translator:
     """Return the translator for a response of this content type."""
-    face, dialect = request.face, provider.dialect
+    provider, native, face = prepared.target.provider, prepared.native, request.face
+    dialect = provider.dialect
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
         return BufferedTranslator(_reject_html)
+    if prepared.conversion is not None and prepared.conversion.translate is not None:
+        return BufferedTranslator(prepared.conversion.translate)
     if not request.operation.chat:
-        return BufferedTranslator(_pass_through) if kind == "application/json" else RawTranslator()
+        if kind != "application/json":
+            return RawTranslator()
+        return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
     streams = kind in _STREAMS or (request.stream and kind != "application/json")
     if native and streams == request.stream:
         reader = face.native_stream(
@@ -168,11 +191,6 @@ def _translate_whole(
     else:
         out = request.face.encode_response(response, request.request)
     return out, response.model, response.usage
-
-
-def _pass_through(body: bytes) -> tuple[bytes, str, Usage | None]:
-    """Return a JSON body unchanged, with the usage if it is where OpenAI puts it."""
-    return body, *openai_usage(body)
 
 
 def _reject_html(body: bytes) -> tuple[bytes, str, Usage | None]:

@@ -13,6 +13,7 @@ import msgspec
 
 from asgi_aiproxy import __version__, _json
 from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
+from asgi_aiproxy.dialects.embeddings import EmbeddingsAPI
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.key import as_list, check_proxy_url
@@ -85,6 +86,8 @@ class Provider:
     - `native_operations`: names of the operations that pass through unconverted. Other chat
       operations are translated.
     - `strict_format`: responses follow the dialect exactly. If False, they are normalized.
+    - `embeddings`: the API for embeddings, if it is not OpenAI's or Google's among the
+      `native_operations`.
     - `catalogue`: model names for `GET /v1/models`. If empty, the provider's own list is requested.
     - `keys`: the API keys. `proxy`: URL of an outbound proxy. `timeouts`: in seconds.
     - `path_profile`: name of the API whose paths `PassthroughProxy` opens, if not the dialect's.
@@ -108,6 +111,7 @@ class Provider:
     timeouts: Timeouts | None = None
     path_profile: str = ""
     refusals: Refusals | None = field(default=None, hash=False)
+    embeddings: EmbeddingsAPI | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or not self.name.isprintable():

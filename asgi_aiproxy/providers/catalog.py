@@ -25,7 +25,10 @@ from asgi_aiproxy.providers.operations import (
     AUDIO,
     CHAT,
     COMPLETIONS,
+    EMBED_CONTENT,
     EMBEDDINGS,
+    GENERATE_CONTENT,
+    MESSAGES,
     OPENAI_OPERATIONS,
     RESPONSES,
 )
@@ -158,14 +161,14 @@ ANTHROPIC = Provider(
     base_url="https://api.anthropic.com",
     auth=header("x-api-key"),
     headers={"anthropic-version": "2023-06-01"},
-    native_operations=frozenset({"messages"}),
+    native_operations=MESSAGES,
 )
 GEMINI = Provider(
     name="gemini",
     dialect=GEMINI_CONTENT,
     base_url="https://generativelanguage.googleapis.com",
     auth=header("x-goog-api-key"),
-    native_operations=frozenset({"generateContent"}),
+    native_operations=GENERATE_CONTENT | EMBED_CONTENT,
 )
 # https://docs.cohere.com/reference/chat
 COHERE = Provider(

@@ -8,4 +8,8 @@ EMBEDDINGS = frozenset({"embeddings"})
 IMAGES = frozenset({"images.generations", "images.edits", "images.variations"})
 AUDIO = frozenset({"audio.speech", "audio.transcriptions", "audio.translations"})
 OPENAI_OPERATIONS = CHAT | COMPLETIONS | EMBEDDINGS | IMAGES | AUDIO | frozenset({"moderations"})
-RESPONSES = frozenset({"responses"})
+RESPONSES = frozenset({"responses", "responses.input_tokens"})
+MESSAGES = frozenset({"messages", "messages.count_tokens"})  # of Anthropic
+# Of Google.
+GENERATE_CONTENT = frozenset({"generateContent", "countTokens"})
+EMBED_CONTENT = frozenset({"embedContent", "batchEmbedContents"})

@@ -114,6 +114,20 @@ def _embeddings(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     }
 
 
+def gemini_embeddings(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+    """Google's response to a request for an embedding, or for a batch of them."""
+    requests = seen.members.get("requests")
+    batch = isinstance(requests, list)
+    rows = []
+    for each in requests if isinstance(requests, list) else [seen.members]:
+        parts = each["content"]["parts"]
+        size = each.get("outputDimensionality", DIMENSIONS)
+        rows.append({"values": embed("".join(part["text"] for part in parts), size)})
+    counts = {"promptTokenCount": answer.usage.input}
+    found: dict[str, Any] = {"embeddings": rows} if batch else {"embedding": rows[0]}
+    return {**found, "usageMetadata": counts}
+
+
 def embed(text: str, size: int) -> list[float]:
     """A vector for a text: always the same one, and another for another text."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -16,9 +16,20 @@ class MatchedPath(NamedTuple):
     model: str = ""
 
 
-_CONTENT = re.compile(r"/(?:models|endpoints)/([^/:]+):(?:generate|streamGenerate)Content$")
+_CONTENT = re.compile(
+    r"/(?:models|endpoints)/([^/:]+):"
+    r"(generateContent|streamGenerateContent|countTokens|embedContent|batchEmbedContents)$"
+)
+_GEMINI = {"countTokens": "token_count", "embedContent": "embed", "batchEmbedContents": "embed"}
 _DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")
 _MODEL = re.compile(r"/models/(.+)$")
+_TAILS = {
+    "/v1/messages": MatchedPath("anthropic", "chat"),
+    "/v1/messages/count_tokens": MatchedPath("anthropic", "token_count"),
+    "/api/chat": MatchedPath("ollama", "chat"),
+    "/responses": MatchedPath("openai_responses", "chat"),
+    "/responses/input_tokens": MatchedPath("openai_responses", "token_count"),
+}
 _OPENAI = {
     "/chat/completions": "chat",
     "/completions": "completions",
@@ -48,7 +59,7 @@ def match_path(method: str, path: str, headers: Mapping[str, str]) -> MatchedPat
 # Fireworks, Azure's older form, Google's imitation. Anthropic's: also others' imitations of it.
 _OPENAI_PATHS = re.compile(
     r"/(?:(?:openai/|api/|inference/|v1beta/)?v1|openai|openai/deployments/[^/]+|v1beta/openai)/"
-    r"(?:(?:chat/)?completions|embeddings|images/\w+|audio/\w+|moderations|responses|models(?:/.*)?)$"
+    r"(?:(?:chat/)?completions|embeddings|images/\w+|audio/\w+|moderations|responses(?:/input_tokens)?|models(?:/.*)?)$"
 )
 _DOCUMENTED = {
     "openai": _OPENAI_PATHS,
@@ -65,13 +76,11 @@ _DOCUMENTED = {
 def _place(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
     if method == "POST":
         if content := _CONTENT.search(path):
-            return MatchedPath("gemini", "chat", unquote(content[1]))
-        if path.endswith("/v1/messages"):
-            return MatchedPath("anthropic", "chat")
-        if path.endswith("/api/chat"):
-            return MatchedPath("ollama", "chat")
-        if path.endswith("/responses"):
-            return MatchedPath("openai_responses", "chat")
+            operation = _GEMINI.get(content[2], "chat")
+            return MatchedPath("gemini", operation, unquote(content[1]))
+        for tail, found in _TAILS.items():
+            if path.endswith(tail):
+                return found
         for tail, operation in _OPENAI.items():
             if path.endswith(tail):
                 deployment = _DEPLOYMENT.search(path)

@@ -177,6 +177,13 @@ class DialectSimulator(VendorSimulator):
         """One of the encoder's events as this provider sends it."""
         return event
 
+    def chat_reply(self, answer: Answer, *, stream: bool) -> Reply:
+        """Chat, and the count of its tokens."""
+        if self.seen.operation == "token_count":
+            count = self.face.encode_token_count(answer.usage.input)
+            return Reply.whole(count, self.json_type)
+        return super().chat_reply(answer, stream=stream)
+
     def body(self, answer: Answer) -> bytes:
         """What the dialect's own encoder writes."""
         response = fold(answer.events(self.seen.model))

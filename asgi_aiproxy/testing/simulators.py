@@ -37,7 +37,7 @@ class OpenAISimulator(DialectSimulator):
 
     def chat_reply(self, answer: Answer, *, stream: bool) -> Reply:
         """Chat, and OpenAI's other operations."""
-        if self.seen.operation == "chat":
+        if self.seen.operation in ("chat", "token_count"):
             return super().chat_reply(answer, stream=stream)
         return operations.perform(self.seen, answer, stream=stream)
 
@@ -79,7 +79,7 @@ class OpenAISimulator(DialectSimulator):
 class OpenAIResponsesSimulator(OpenAISimulator):
     """OpenAI's Responses API."""
 
-    required: ClassVar = {"chat": ("model", "input")}
+    required: ClassVar = {"chat": ("model", "input"), "token_count": ("model", "input")}
 
     def __init__(self, seen: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
         super().__init__(seen, answer, models)
@@ -100,7 +100,10 @@ class AnthropicSimulator(DialectSimulator):
 
     overloaded: ClassVar = 529
     id_header: ClassVar = "request-id"
-    required: ClassVar = {"chat": ("model", "max_tokens", "messages")}
+    required: ClassVar = {
+        "chat": ("model", "max_tokens", "messages"),
+        "token_count": ("model", "messages"),
+    }
 
     def __init__(self, seen: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
         super().__init__(seen, answer, models)
@@ -170,6 +173,13 @@ class GeminiSimulator(DialectSimulator):
         self.face = Gemini(new_id=lambda: self.id)
         self._array = "sse" not in parse_qs(seen.query).get("alt", ())
         self.stream_type = self.json_type if self._array else "text/event-stream"
+
+    def chat_reply(self, answer: Answer, *, stream: bool) -> Reply:
+        """Chat, counts of tokens, and embeddings."""
+        if self.seen.operation == "embed":
+            vectors = operations.gemini_embeddings(self.seen, answer)
+            return Reply.whole(_json.dumps(vectors), self.json_type)
+        return super().chat_reply(answer, stream=stream)
 
     def events(self, answer: Answer) -> Iterator[bytes]:
         """The dialect's events in the form that was asked for."""

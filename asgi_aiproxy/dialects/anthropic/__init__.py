@@ -18,6 +18,7 @@ from asgi_aiproxy.dialects.anthropic import (
     responses,
     stream_encoder,
     streams,
+    token_count,
 )
 from asgi_aiproxy.dialects.anthropic.native_stream import AnthropicNativeStream
 from asgi_aiproxy.dialects.base import Dialect, NewId, Operation, ProviderRequest, RequestSummary
@@ -26,6 +27,8 @@ from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
 
 _MESSAGES = Operation("messages", "/v1/messages", chat=True)
+_COUNT = Operation(token_count.OPERATION, token_count.PATH, converts="token_count")
+_POST = {operation.path: operation for operation in (_MESSAGES, _COUNT)}
 _MODELS = Operation("models", "/v1/models", body="none")
 _CARRIERS = needles(requests.NAME)
 _PROBE = Operation("probe", "/", body="none")
@@ -40,6 +43,7 @@ class Anthropic(Dialect):
     """Anthropic's dialect. `new_id` is replaced by tests that compare bytes."""
 
     name: ClassVar[str] = requests.NAME
+    token_count_operation: ClassVar[str] = token_count.OPERATION
     keepalive: ClassVar[bytes | None] = b'event: ping\ndata: {"type": "ping"}\n\n'
     request_headers: ClassVar[frozenset[str]] = frozenset({"anthropic-beta", "anthropic-version"})
     client_headers: ClassVar[frozenset[bytes]] = frozenset({b"anthropic-version"})
@@ -48,9 +52,9 @@ class Anthropic(Dialect):
         self._new_id = new_id
 
     def match(self, method: str, path: str) -> Operation | None:
-        """POST /v1/messages, GET /v1/models, and HEAD /, by which clients look for the API."""
+        """Messages, their tokens, models, and HEAD /, by which clients look for the API."""
         if method == "POST":
-            return _MESSAGES if path == "/v1/messages" else None
+            return _POST.get(path)
         if method == "HEAD":
             return _PROBE if path in ("", "/") else None
         if method == "GET" and path == "/v1/models":
@@ -65,7 +69,8 @@ class Anthropic(Dialect):
         fields = _parsing.fields(body)
         _parsing.require_list(fields, "messages")
         stream = _parsing.member(fields, "stream", _parsing.flag)
-        return RequestSummary(_parsing.read_model(fields), stream is True, fields)
+        streamed = stream is True and operation.chat
+        return RequestSummary(_parsing.read_model(fields), streamed, fields)
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         """Read a message request."""
@@ -74,6 +79,10 @@ class Anthropic(Dialect):
     def encode_response(self, response: Response, request: Request) -> bytes:
         """Write a whole message."""
         return responses.encode_response(response, self._new_id(), request.model)
+
+    def encode_token_count(self, count: int) -> bytes:
+        """Write a count of tokens."""
+        return token_count.encode_count(count)
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
@@ -90,6 +99,14 @@ class Anthropic(Dialect):
     def encode_request(self, request: Request) -> ProviderRequest:
         """Write a message request."""
         return request_encoder.encode_request(request)
+
+    def encode_token_count_request(self, request: Request) -> ProviderRequest:
+        """Write a request that counts tokens."""
+        return token_count.encode_count_request(request)
+
+    def decode_token_count(self, body: bytes) -> int:
+        """Read a count of tokens."""
+        return token_count.decode_count(body)
 
     def decode_response(self, body: bytes) -> Response:
         """Read a whole message."""

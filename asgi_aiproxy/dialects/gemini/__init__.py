@@ -19,13 +19,28 @@ from asgi_aiproxy.dialects.gemini import (
     responses,
     stream_encoder,
     streams,
+    token_count,
 )
+from asgi_aiproxy.dialects.gemini.model_names import rename_model
 from asgi_aiproxy.dialects.gemini.native_stream import GeminiNativeStream
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Framer, JSONArrayFramer, SSEFramer, encode_frame
 from asgi_aiproxy.messages import Request, Response, fold
 
 _MODELS = re.compile(r"/v1(?:beta\d?|alpha)?/models(?:/(?P<model>[^:?]+))?")
+_METHODS = {
+    "generateContent": Operation("generateContent", "", chat=True, stream=False),
+    "streamGenerateContent": Operation("generateContent", "", chat=True, stream=True),
+    "countTokens": Operation(token_count.OPERATION, "", converts="token_count"),
+    "embedContent": Operation("embedContent", "", converts="embeddings"),
+    "batchEmbedContents": Operation("batchEmbedContents", "", converts="embeddings"),
+}
+_REQUIRED = {
+    "generateContent": ("contents",),
+    "countTokens": ("contents", "generateContentRequest", "generate_content_request"),
+    "embedContent": ("content",),
+    "batchEmbedContents": ("requests",),
+}
 _PATH = re.compile(r"/v1(?:beta\d?|alpha)?/models/(?P<model>[^:?]+):(?P<method>[A-Za-z]+)")
 
 
@@ -38,6 +53,7 @@ class Gemini(Dialect):
     """Google's dialect. `new_id` is replaced by tests that compare bytes."""
 
     name: ClassVar[str] = requests.NAME
+    token_count_operation: ClassVar[str] = token_count.OPERATION
     keepalive: ClassVar[bytes | None] = None  # its SDKs parse every line
     client_headers: ClassVar[frozenset[bytes]] = frozenset(
         {b"x-goog-api-key", b"x-goog-api-client"}
@@ -53,26 +69,32 @@ class Gemini(Dialect):
         found = _PATH.fullmatch(path)
         if method != "POST" or found is None:
             return None
-        if found["method"] not in ("generateContent", "streamGenerateContent"):
+        operation = _METHODS.get(found["method"])
+        if operation is None:
             return None
-        stream = found["method"] == "streamGenerateContent"
-        model = unquote(found["model"])
-        return Operation("generateContent", path, model=model, stream=stream, chat=True)
+        return msgspec.structs.replace(operation, path=path, model=unquote(found["model"]))
 
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read the members of the body; the path has model and streaming."""
         fields = _parsing.fields(body)
-        if "contents" not in fields:
-            raise _parsing.missing_field_error("contents")
+        required = _REQUIRED[operation.name]
+        if not any(name in fields for name in required):
+            raise _parsing.missing_field_error(required[0])
         return RequestSummary(operation.model, bool(operation.stream), fields)
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
-        """Read a generateContent request; its path has model and streaming."""
+        """Read a generateContent request, or one in a request to count its tokens."""
+        if operation.converts == "token_count":
+            return token_count.decode_count_request(operation.model, body)
         return requests.decode_request(operation, body)
 
     def encode_response(self, response: Response, request: Request) -> bytes:
         """Write a whole response."""
         return responses.encode_response(response, self._new_id(), request.model)
+
+    def encode_token_count(self, count: int) -> bytes:
+        """Write a count of tokens."""
+        return token_count.encode_count(count)
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
@@ -93,6 +115,14 @@ class Gemini(Dialect):
     def encode_request(self, request: Request) -> ProviderRequest:
         """Write a generateContent request."""
         return request_encoder.encode_request(request)
+
+    def encode_token_count_request(self, request: Request) -> ProviderRequest:
+        """Write a request that counts tokens."""
+        return token_count.encode_count_request(request)
+
+    def decode_token_count(self, body: bytes) -> int:
+        """Read a count of tokens."""
+        return token_count.decode_count(body)
 
     def decode_response(self, body: bytes) -> Response:
         """Read a whole response, which has the shape of a single chunk."""
@@ -130,6 +160,9 @@ class Gemini(Dialect):
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
         """The client's request, at the path of `model`."""
+        if not operation.chat:
+            path = request_encoder.method_path(model, operation.name)
+            return ProviderRequest(path, rename_model(fields, operation.model, model))
         query = "alt=sse" if stream else ""
         return ProviderRequest(request_encoder.path(model, stream=stream), fields, query=query)
 

@@ -45,9 +45,13 @@ def encode_request(request: Request) -> ProviderRequest:
 
 
 def path(model: str, *, stream: bool) -> str:
-    """The path of a model's method; `model` may be written as Google's lists do."""
+    """The path that generates content; `model` may be written as Google's lists do."""
+    return method_path(model, "streamGenerateContent" if stream else "generateContent")
+
+
+def method_path(model: str, method: str) -> str:
+    """The path of a model's method."""
     model = check_model(model.removeprefix("models/"))
-    method = "streamGenerateContent" if stream else "generateContent"
     return f"/v1beta/models/{quote(model, safe='')}:{method}"
 
 

@@ -35,7 +35,11 @@ _CONFIG = "generationConfig."
 
 def decode_request(operation: Operation, body: bytes) -> Request:
     """Read the body of :generateContent and :streamGenerateContent."""
-    parsed = _parsed(body)
+    return read_request(operation.model, parse(body), stream=bool(operation.stream))
+
+
+def read_request(model: str, parsed: dict[str, Any], *, stream: bool = False) -> Request:
+    """Read a parsed body. Raises APIError naming the member that is invalid."""
     try:
         asked = msgspec.convert(parsed, schemas.GenerateContentRequest)
     except msgspec.ValidationError as error:
@@ -48,7 +52,7 @@ def decode_request(operation: Operation, body: bytes) -> Request:
         )
     rest = _rest(parsed)
     return Request(
-        model=operation.model,
+        model=model,
         messages=tuple(_Conversation().read(asked)),
         tools=tuple(_tools(asked, parsed)),
         tool_choice=_tool_choice(asked),
@@ -62,7 +66,7 @@ def decode_request(operation: Operation, body: bytes) -> Request:
         seed=config.seed,
         presence_penalty=config.presence_penalty,
         frequency_penalty=config.frequency_penalty,
-        stream=bool(operation.stream),
+        stream=stream,
         extra={NAME: rest} if rest else {},
     )
 
@@ -79,7 +83,8 @@ def _rest(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in rest.items() if value is not None}
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def parse(body: bytes) -> dict[str, Any]:
+    """Parse a body, in one spelling of its members. Raises APIError."""
     try:
         return schemas.normal(_json.loads(body))
     except _json.NotJSONError as error:

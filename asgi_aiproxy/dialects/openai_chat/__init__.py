@@ -46,7 +46,7 @@ from asgi_aiproxy.messages import Request, Response
 _DEFAULT_IMAGE_MODEL = "dall-e-2"
 _OPERATIONS = {
     "chat.completions": Operation("chat.completions", "/chat/completions", chat=True),
-    "embeddings": Operation("embeddings", "/embeddings"),
+    "embeddings": Operation("embeddings", "/embeddings", converts="embeddings"),
     "moderations": Operation("moderations", "/moderations", default_model="omni-moderation-latest"),
     "images.generations": Operation(
         "images.generations", "/images/generations", default_model=_DEFAULT_IMAGE_MODEL

@@ -27,6 +27,7 @@ from asgi_aiproxy.dialects.openai_responses import (
     responses,
     stream_encoder,
     streams,
+    token_count,
 )
 from asgi_aiproxy.dialects.openai_responses.native_stream import Echo
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
@@ -35,6 +36,8 @@ from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
 
 _RESPONSES = Operation("responses", "/responses", chat=True)
+_COUNT = Operation(token_count.OPERATION, token_count.PATH, converts="token_count")
+_POST = {"/v1" + operation.path: operation for operation in (_RESPONSES, _COUNT)}
 
 
 def new_id() -> str:
@@ -46,6 +49,7 @@ class OpenAIResponses(Dialect):
     """The Responses API both ways. `now` and `new_id` are for tests that compare bytes."""
 
     name: ClassVar[str] = NAME
+    token_count_operation: ClassVar[str] = token_count.OPERATION
     keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
     request_headers: ClassVar[frozenset[str]] = frozenset(
         {
@@ -60,14 +64,15 @@ class OpenAIResponses(Dialect):
         self._new_id = new_id
 
     def match(self, method: str, path: str) -> Operation | None:
-        """POST /v1/responses."""
-        return _RESPONSES if method == "POST" and path == "/v1/responses" else None
+        """POST /v1/responses, and the count of its tokens."""
+        return _POST.get(path) if method == "POST" else None
 
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read model and streaming."""
         fields = _parsing.fields(body)
         stream = _parsing.member(fields, "stream", _parsing.flag)
-        return RequestSummary(_parsing.read_model(fields), stream is True, fields)
+        streamed = stream is True and operation.chat
+        return RequestSummary(_parsing.read_model(fields), streamed, fields)
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         """Read a request."""
@@ -76,6 +81,10 @@ class OpenAIResponses(Dialect):
     def encode_response(self, response: Response, request: Request) -> bytes:
         """Write a whole answer."""
         return responses.encode_response(response, request, int(self._now()), self._new_id())
+
+    def encode_token_count(self, count: int) -> bytes:
+        """Write a count of tokens."""
+        return token_count.encode_count(count)
 
     def encode_error(self, error: APIError) -> bytes:
         """Write an error body."""
@@ -93,6 +102,14 @@ class OpenAIResponses(Dialect):
     def encode_request(self, request: Request) -> ProviderRequest:
         """Write a request."""
         return request_encoder.encode_request(request)
+
+    def encode_token_count_request(self, request: Request) -> ProviderRequest:
+        """Write a request that counts tokens."""
+        return token_count.encode_count_request(request)
+
+    def decode_token_count(self, body: bytes) -> int:
+        """Read a count of tokens."""
+        return token_count.decode_count(body)
 
     def decode_response(self, body: bytes) -> Response:
         """Read a whole answer."""
