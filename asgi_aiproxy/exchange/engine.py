@@ -139,7 +139,7 @@ class Exchange:
                         unsupported = unsupported or error
                         continue
                     if (known := prepared.known_response()) is not None:
-                        self._finished, self._first_byte = True, self._elapsed()
+                        self.finished, self._first_byte = True, self._elapsed()
                         return known
                     try:
                         return await self._try_target(prepared, last=number == len(targets))
