@@ -157,6 +157,7 @@ MAY: dict[str, set[str]] = {
         "shim",
     },
     "middleware": {
+        "_background_tasks",
         "_asgi",
         "_cancellation",
         "_request_id",
@@ -246,7 +247,10 @@ THIRD: dict[str, set[str]] = {
     "config.settings": {"pydantic", "pydantic_settings"},
     "serving": {"uvicorn"},
     "passthrough.websocket": {"websockets"},
+    "config.jwt_settings": {"pydantic"},
     "keys.encryption": {"cryptography"},
+    "middleware.jwt": {"cryptography", "jwt"},
+    "middleware.jwks": {"jwt"},
     "prices.price_list": {"genai_prices"},
     "upstream.http1": {"httptools"},
     "upstream.reqwest": {"pyreqwest"},

@@ -24,7 +24,7 @@ from asgi_aiproxy.config.providers import make_providers, secret_value, toml_pat
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.keys import Key
-from asgi_aiproxy.middleware import Authenticate, static_tokens
+from asgi_aiproxy.middleware import Authenticate, first_of, static_tokens
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
@@ -256,37 +256,39 @@ def _limits(given: TokenSettings) -> Limits:
     return Limits(given.rpm, given.tpm, given.concurrency, budgets)
 
 
-def _has_usd_budget(given: TokenSettings) -> bool:
-    """Whether a token has a budget in US dollars."""
-    return any(budget.unit == "usd" for budget in _limits(given).budgets)
+def _has_usd_budget(limits: Limits) -> bool:
+    """Whether there is a budget in US dollars among the limits."""
+    return any(budget.unit == "usd" for budget in limits.budgets)
 
 
 def _has_limits(settings: Settings) -> bool:
     """Whether any token of the configuration has limits."""
-    return any(_limits(token) != Limits() for token in settings.tokens)
+    groups = settings.jwt.groups.values() if settings.jwt is not None else ()
+    return any(_limits(token) != Limits() for token in settings.tokens) or any(
+        group.limits != Limits() for group in groups
+    )
 
 
 def _verify(settings: Settings, store: Store | None) -> Verify | None:
-    """A verifier of the tokens of the configuration and of the store; None if every request is
-    accepted."""
+    """A verifier of the tokens of the configuration, the store and the identity provider; None if
+    every request is accepted."""
     if settings.anonymous:
-        if settings.tokens:
-            raise ConfigurationError(
-                "anonymous: cannot be combined with [[tokens]]; remove one of them."
-            )
+        for name, given in (("[[tokens]]", settings.tokens), ("[jwt]", settings.jwt)):
+            if given:
+                raise ConfigurationError(
+                    f"anonymous: cannot be combined with {name}; remove one of them."
+                )
         return None
-    static = static_tokens(_tokens(settings.tokens)) if settings.tokens else None
-    if store is None:
-        return static
-    stored = stored_tokens(store)
-    if static is None:
-        return stored
-    from_configuration = static
-
-    async def verify(token: str) -> Principal | None:
-        return await from_configuration(token) or await stored(token)
-
-    return verify
+    verifiers: list[Verify] = []
+    if settings.tokens:
+        verifiers.append(static_tokens(_tokens(settings.tokens)))
+    if store is not None:
+        verifiers.append(stored_tokens(store))
+    if settings.jwt is not None:
+        verifiers.append(settings.jwt.verifier())
+    if len(verifiers) > 1:
+        return first_of(*verifiers)
+    return verifiers[0] if verifiers else None
 
 
 def _admin(
@@ -312,11 +314,16 @@ def _prices(settings: Settings) -> Prices:
             own[name] = msgspec.convert(fields, Price)
         except (msgspec.ValidationError, ConfigurationError) as error:
             raise ConfigurationError(f"{toml_path(('prices', name))}: {error}") from error
-    if not has_prices(settings) and any(map(_has_usd_budget, settings.tokens)):
-        raise ConfigurationError(
-            "tokens.budget_usd: no model has a price: pip install 'asgi-aiproxy[prices]', or set "
-            "your own prices in [prices]."
-        )
+    groups = settings.jwt.groups.values() if settings.jwt is not None else ()
+    for where, limits in (
+        ("tokens.budget_usd", map(_limits, settings.tokens)),
+        ("jwt.groups.budgets", (group.limits for group in groups)),
+    ):
+        if any(map(_has_usd_budget, limits)) and not has_prices(settings):
+            raise ConfigurationError(
+                f"{where}: no model has a price: pip install 'asgi-aiproxy[prices]', or set your "
+                "own prices in [prices]."
+            )
     return Prices(own, listed=list_installed())
 
 

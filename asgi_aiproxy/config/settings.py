@@ -45,12 +45,13 @@ from pydantic_settings import (
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
 from asgi_aiproxy.config.factory import build_app, has_prices
+from asgi_aiproxy.config.jwt_settings import BudgetText, JWTSettings
 from asgi_aiproxy.config.providers import is_local
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.ip_ranges import check_networks
 from asgi_aiproxy.keys import Strategy
 from asgi_aiproxy.logs import LogFormat, LogLevel
-from asgi_aiproxy.principal import Budget, Period
+from asgi_aiproxy.principal import Period
 from asgi_aiproxy.providers.catalog import ROWS
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -197,14 +198,6 @@ class ProviderSettings(_Model):
     health_check_interval: float | None = Field(default=None, gt=0)
 
 
-def _check_budget(text: str) -> str:
-    try:
-        Budget.parse(text)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
-    return text
-
-
 class TokenSettings(_Model):
     """A token for callers of the gateway. Tokens of the same name share their limits."""
 
@@ -217,7 +210,7 @@ class TokenSettings(_Model):
     concurrency: int | None = Field(default=None, ge=1)
     budget_usd: float | None = Field(default=None, ge=0, le=1e9)
     budget_per: Period = "total"
-    budgets: list[Annotated[str, AfterValidator(_check_budget)]] = []
+    budgets: list[BudgetText] = []
 
 
 class TargetSettings(_Model):
@@ -265,6 +258,7 @@ class Settings(BaseSettings):
     providers: dict[str, ProviderSettings] = {}
     routes: dict[str, Annotated[list[TargetSettings], BeforeValidator(_target_list)]] = {}
     tokens: list[TokenSettings] = []
+    jwt: JWTSettings | None = None
     redis_url: Secret | None = None
     redis_prefix: str = Field(default="aiproxy", min_length=1)
     store_file: Annotated[str, AfterValidator(_check_parent_folder)] | None = None
@@ -374,7 +368,7 @@ def configuration_warnings(settings: Settings) -> list[str]:
             "refused: pip install 'asgi-aiproxy[prices]', or set your own prices in [prices]."
         )
     closed = durable and not settings.anonymous and settings.admin_token is None
-    if closed and not settings.tokens:
+    if closed and not settings.tokens and settings.jwt is None:
         warnings.append(
             "tokens: the configuration has no [[tokens]], so only tokens that were issued by the "
             "command line or the admin API are accepted. (anonymous = true accepts every request.)"
@@ -450,6 +444,7 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "providers": ProviderSettings,
     "keys": KeySettings,
     "tokens": TokenSettings,
+    "jwt": JWTSettings,
     "timeouts": TimeoutSettings,
     "routes": TargetSettings,
 }

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from asgi_aiproxy.accounts.token_verifier import stored_tokens
-from asgi_aiproxy.middleware.auth import Authenticate, static_tokens
+from asgi_aiproxy.middleware.auth import Authenticate, first_of, static_tokens
 from asgi_aiproxy.middleware.health import Health
 from asgi_aiproxy.middleware.inject import InjectKey
+from asgi_aiproxy.middleware.jwt import JWTClaims, JWTGroup, jwt_tokens
 from asgi_aiproxy.middleware.quota import Quota
 
 __all__ = [
     "Authenticate",
     "Health",
     "InjectKey",
+    "JWTClaims",
+    "JWTGroup",
     "Quota",
+    "first_of",
+    "jwt_tokens",
     "static_tokens",
     "stored_tokens",
 ]

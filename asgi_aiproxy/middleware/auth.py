@@ -136,5 +136,34 @@ def static_tokens(tokens: Mapping[str, Principal | str]) -> Verify:
     return verify
 
 
+def first_of(*verifiers: Verify) -> Verify:
+    """A `verify` that tries several verifiers in order, and takes the first caller that is found.
+
+    If none is found, the first APIError that one of them raised is raised. Raises
+    ConfigurationError if one is not a function.
+    """
+    for each in verifiers:
+        if not callable(each):
+            raise ConfigurationError(
+                f"first_of() takes functions such as stored_tokens(...), not {type(each).__name__}."
+            )
+
+    async def verify(token: str) -> Principal | None:
+        failure: APIError | None = None
+        for each in verifiers:
+            try:
+                principal = await each(token)
+            except APIError as error:
+                failure = failure or error
+                continue
+            if principal is not None:
+                return principal
+        if failure is not None:
+            raise failure
+        return None
+
+    return verify
+
+
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
