@@ -1,10 +1,11 @@
-"""The protocol of a store: shared state in five shapes.
+"""The protocol of a store: shared state in six shapes.
 
 - *Tables*: rows of bytes under a text key, changed by operators; compare-and-set, paging, watching.
 - *Admission*: rate limits, concurrency slots and budgets, taken by requests in one atomic step.
 - *Holds*: records that expire, such as the cooldown of a key.
 - *Counters*: sums.
 - *Logs*: records in order of arrival.
+- *Entries*: values that expire, each under a name of its own.
 
 All state under one `account` (or `table`, or `log`) is kept together, so that one step can touch
 all of it; on a Redis cluster it is on one node. Times are in seconds, by the store's clock: clocks
@@ -333,7 +334,26 @@ class Logs(Protocol):
         ...
 
 
-class Store(Tables, Admission, Holds, Counters, Logs, Protocol):
+class Entries(Protocol):
+    """Values that expire, each under a name of its own and unrelated to all others.
+
+    In a `MemoryStore` they are kept in memory only, also if it has a file.
+    """
+
+    async def set_entry(self, name: str, value: bytes, *, seconds: float) -> None:
+        """Set an entry for so many seconds, in place of any other of this name."""
+        ...
+
+    async def get_entry(self, name: str) -> bytes | None:
+        """The value of an entry; None if there is none, or it has expired."""
+        ...
+
+    async def delete_entry(self, name: str) -> bool:
+        """Remove an entry; returns whether there was one."""
+        ...
+
+
+class Store(Tables, Admission, Holds, Counters, Logs, Entries, Protocol):
     """All shapes together. An async context manager, usable without entering it.
 
     Any method may raise StoreUnavailableError; none waits longer than the time-out of the store.

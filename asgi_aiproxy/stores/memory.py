@@ -32,6 +32,7 @@ from asgi_aiproxy.stores.base import (
     UsageLevel,
     check,
 )
+from asgi_aiproxy.stores.entries import MemoryEntries
 from asgi_aiproxy.stores.file import StateFile, encode_state
 
 _FORMAT = 1  # of the file
@@ -46,7 +47,7 @@ class _Saved(msgspec.Struct):
     logs: dict[str, list[tuple[int, bytes]]]
 
 
-class MemoryStore:
+class MemoryStore(MemoryEntries):
     """A store for one process.
 
     With a `file` the state survives restarts: the file is read now; changes of tables are written
@@ -61,6 +62,7 @@ class MemoryStore:
         file: str | os.PathLike[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(clock)
         self._clock = clock
         self._tables: dict[str, dict[str, bytes]] = {}
         self._versions: dict[str, int] = {}

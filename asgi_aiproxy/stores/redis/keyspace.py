@@ -14,6 +14,7 @@ class Keyspace:
         aiproxy:{team-1}:w:rpm        rate limit   :s: slots   :b: and :e: budget   :h holds
         aiproxy:{team-1}:o:settle:42  mark of an operation done once
         aiproxy:{usage}:n             sums          :l a log
+        aiproxy:{response:42}:x       an entry
     """
 
     def __init__(self, prefix: str) -> None:

@@ -36,6 +36,7 @@ logger = logging.getLogger("asgi_aiproxy")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LARGE_VALUE = 64 * 1024  # bytes of an entry from which on the same holds
 _LARGE_CALL = 500  # rows or records from which on a call uses the connection for large calls
 
 _MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
@@ -301,6 +302,28 @@ class RedisStore:
         client = self._client if limit < _LARGE_CALL else await self._large(tag)
         found = await client.call(tag, *command, "COUNT", limit)
         return [(_text(number), fields[1]) for number, fields in found]
+
+    # entries
+
+    @_parses
+    async def set_entry(self, name: str, value: bytes, *, seconds: float) -> None:
+        """Set an entry for so many seconds, in place of any other of this name."""
+        tag = self._names.tag(name)
+        client = self._client if len(value) < _LARGE_VALUE else await self._large(tag)
+        await client.call(tag, "SET", self._entry(name), value, "PX", milliseconds(seconds))
+
+    @_parses
+    async def get_entry(self, name: str) -> bytes | None:
+        """The value of an entry; None if there is none, or it has expired."""
+        return _value(await self._client.call(self._names.tag(name), "GET", self._entry(name)))
+
+    @_parses
+    async def delete_entry(self, name: str) -> bool:
+        """Remove an entry; returns whether there was one."""
+        return bool(await self._client.call(self._names.tag(name), "DEL", self._entry(name)))
+
+    def _entry(self, name: str) -> str:
+        return self._names.key(name, "x")
 
     # lifetime
 
