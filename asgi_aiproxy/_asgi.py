@@ -114,11 +114,13 @@ _BODY_TIMEOUT_MESSAGE = "No part of the request body arrived for {:g} seconds."
 
 
 def closes(scope: Scope, error: APIError) -> bool:
-    """Whether the connection must be closed after an error, as part of a body may still arrive.
+    """Whether the connection must be closed after an error.
 
-    False for HTTP/2 and HTTP/3, which have no `connection` header.
+    So it must if a part of a body may still arrive, or the client waits for another protocol. False
+    for HTTP/2 and HTTP/3, which have no `connection` header.
     """
-    return error.status == 408 and not scope.get("http_version", "1.1").startswith(("2", "3"))
+    version: str = scope.get("http_version", "1.1")
+    return error.status in (408, 426) and not version.startswith(("2", "3"))
 
 
 async def read_body(
@@ -252,10 +254,13 @@ async def deny_websocket(
         return
     headers = [*headers, (b"content-length", b"%d" % len(body))]
     if status == 426 and scope.get("http_version", "1.1").startswith("1"):
-        # RFC 9110, 15.5.22 and 7.8: the protocol to use, and that this is a hop-by-hop header.
-        headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade, close")]
+        headers += UPGRADE_TO_HTTP
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
+
+
+# RFC 9110, 15.5.22 and 7.8: the protocol to use, and that this is a hop-by-hop header.
+UPGRADE_TO_HTTP: RawHeaders = [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade, close")]
 
 
 def no_websocket() -> APIError:

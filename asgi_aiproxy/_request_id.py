@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from random import getrandbits
+from typing import Any
 
 from asgi_aiproxy._asgi import RawHeaders, Scope, header
 
@@ -27,6 +28,11 @@ def request_id(scope: Scope) -> str:
             id = f"{getrandbits(128):032x}"
         scope[_SCOPE_KEY] = id
     return id
+
+
+def with_request_id(scope: Scope, id: str) -> dict[str, Any]:
+    """Return a copy of a scope with another request id: for one of several requests in it."""
+    return {**scope, _SCOPE_KEY: id}
 
 
 def named(id: str) -> tuple[bytes, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar, Self
 
 from asgi_aiproxy import _asgi
@@ -25,7 +26,6 @@ from asgi_aiproxy.errors import (
     AIProxyError,
     APIError,
     ConfigurationError,
-    ErrorKind,
     internal_error,
     require_int_at_least,
 )
@@ -33,6 +33,7 @@ from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_ins
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
 from asgi_aiproxy.exchange.json_array import JSONArraySend
+from asgi_aiproxy.exchange.operation_matcher import OperationMatcher
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, refuse_websocket, send_error, send_whole
@@ -42,6 +43,12 @@ from asgi_aiproxy.multipart_forwarder import MultipartForwarder
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.request_limits import RequestLimits
+from asgi_aiproxy.responses_state import ResponseState
+from asgi_aiproxy.responses_state.capture import ResponseCapture
+from asgi_aiproxy.responses_state.memory import ConnectionMemory
+from asgi_aiproxy.responses_state.service import ResponsesService
+from asgi_aiproxy.responses_state.turn import OPERATION as RESPONSES
+from asgi_aiproxy.responses_state.warmup import acknowledge
 from asgi_aiproxy.upstream import (
     Timeouts,
     Transport,
@@ -54,7 +61,6 @@ from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
 MiB = 1024 * 1024
 _JSON = "application/json"
-_REMEMBERED, _LONG = 256, 256
 
 # The headers that callers steer the gateway with.
 _READ = frozenset(
@@ -73,7 +79,9 @@ class Shim:
     callers bring
     their own key for a provider: in `x-provider-key`, or as their API key where no
     `Authenticate` stands before. `limits` are for requests that are translated (see
-    `RequestLimits`).
+    `RequestLimits`). `response_state` is what requests of the Responses API may refer to. With
+    `websockets` that API is also served over WebSockets, which are closed after `websocket_idle`
+    seconds without a message.
 
     Works with and without `lifespan`; `async with` or `lifespan(...)` opens and closes it properly.
     """
@@ -96,6 +104,9 @@ class Shim:
         strict: bool = False,
         allow_client_keys: bool = False,
         limits: RequestLimits | None = None,
+        response_state: ResponseState | None = None,
+        websockets: bool = True,
+        websocket_idle: float = 600.0,
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -125,9 +136,10 @@ class Shim:
         self._max_upload = max_upload
         self._keepalive = keepalive_seconds
         self._own_keys = allow_client_keys
-        self._matched: dict[
-            object, tuple[InboundDialect, Operation]
-        ] = {}  # of requests, by how they came
+        self._responses = ResponsesService(
+            response_state, max_body=max_body, websockets=websockets, idle=websocket_idle
+        )
+        self._matcher = OperationMatcher(self.faces)
         self._heard = {face: _heard(face) for face in self.faces}
         self._users = 0
 
@@ -153,9 +165,9 @@ class Shim:
         face = self.faces[0]
         try:
             try:
-                face, operation = self._match(scope)
+                face, operation = self._matcher.match(scope)
                 if operation.body == "none":
-                    face, operation = self._match_client(scope, face, operation)
+                    face, operation = self._matcher.match_client(scope, face, operation)
                 principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
                 if operation.body == "none":
                     await self._list(scope, send, face, operation, principal)
@@ -179,65 +191,21 @@ class Shim:
             # (Also where nothing is: over HTTP the client learns that.)
             face = self.faces[0]
             with suppress(APIError):
-                face, _ = self._match({**scope, "method": "POST"})
+                face, operation = self._matcher.match({**scope, "method": "POST"})
+                if operation.name == RESPONSES and self._responses.websockets:
+                    principal = scope.get(SCOPE_KEY) or ANONYMOUS
+                    relay = partial(
+                        self._relay_call, face=face, operation=operation, principal=principal
+                    )
+                    await self._responses.serve_websocket(scope, receive, send, face, relay)
+                    return
             await refuse_websocket(scope, receive, send, face, _asgi.no_websocket())
-
-    # matching
 
     def matches(self, scope: Scope) -> bool:
         """Whether a request is for one of the operations of this app."""
-        path = _asgi.local_path(scope)
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        return path is not None and any(face.match(method, path) is not None for face in self.faces)
-
-    def _match(self, scope: Scope) -> tuple[InboundDialect, Operation]:
-        method: str = scope["method"]
-        # (Some servers leave the query in `raw_path`: it is not remembered, it may hold a key.)
-        raw = scope.get("raw_path")
-        sent = (method, scope["path"], raw, scope.get("root_path"))
-        known = self._matched.get(sent)
-        if known is not None:
-            return known
-        path = _asgi.local_path(scope)
-        if path is None:
-            raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
-        asked = "GET" if method == "HEAD" else method
-        for face in self.faces:
-            operation = face.match(method, path) or face.match(asked, path)
-            if operation is not None:
-                # (What names a model may be anything.)
-                short = raw is None or (len(raw) < _LONG and b"?" not in raw)
-                if not operation.model and short and len(self._matched) < _REMEMBERED:
-                    self._matched[sent] = face, operation
-                return face, operation
-        takes = [m for m in ("POST", "GET") if any(face.match(m, path) for face in self.faces)]
-        if takes:
-            words = f"Not allowed: {method} {path}. This path takes {' and '.join(takes)}."
-            error = APIError(ErrorKind.INVALID, words, status=405)
-            error.allow = (*takes, "HEAD") if "GET" in takes else tuple(takes)
-            raise error
-        hint = ""
-        if any(face.match(method, "/v1" + path) for face in self.faces):
-            hint = " The base URL of clients must end with '/v1'."
-        raise APIError(ErrorKind.NOT_FOUND, f"Unknown request URL: {method} {path}.{hint}")
+        return self._matcher.knows(scope)
 
     # models
-
-    def _match_client(
-        self, scope: Scope, face: InboundDialect, operation: Operation
-    ) -> tuple[InboundDialect, Operation]:
-        """Lists of models have one path in several APIs: the client's headers say which it is.
-
-        (Not the header of its credential: many send that as any API takes it.)
-        """
-        sent = {name for name, _ in scope["headers"]}
-        path = _asgi.local_path(scope) or ""
-        for other in self.faces:
-            if not other.client_headers.isdisjoint(sent):
-                found = other.match("GET", path)
-                if found is not None and found.body == "none":
-                    return other, found
-        return face, operation
 
     async def _list(
         self,
@@ -276,8 +244,15 @@ class Shim:
         face: InboundDialect,
         operation: Operation,
         principal: Principal,
+        memory: ConnectionMemory | None = None,
+        *,
+        generate: bool = True,
     ) -> None:
-        """Read a request, and have it answered by a provider."""
+        """Read a request, and have it answered by a provider.
+
+        `memory` is that of its WebSocket. `generate` is False if the request is only to be
+        remembered there.
+        """
         told = _asgi.headers(scope, self._heard[face])
         coding = told.get("content-encoding")
         codings = content_codings(coding) if coding else []
@@ -298,13 +273,22 @@ class Shim:
                 call = await self._read_request(scope, body, face, operation, principal, told)
             if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
                 send = JSONArraySend(send)
+            turn = None
+            if operation.name == RESPONSES:
+                turn = await self._responses.begin(call, self._relay.router, memory)
+                if turn is not None and not generate:
+                    await acknowledge(turn, self._relay.router, send)
+                    return
             monitor = RequestMonitor(self._rounds.for_running_loop(), receive)
-            exchange = Exchange(self._relay, call, monitor)
+            exchange = Exchange(self._relay, turn.call if turn is not None else call, monitor)
+            if turn is not None:
+                send = ResponseCapture(send, turn, exchange)
+            keepalive = self._keepalive if memory is None else 0.0
             try:
                 with monitor:
                     if call.stream and operation.chat:
                         await SSEResponder(
-                            send, face, exchange, total=self._total, keepalive=self._keepalive
+                            send, face, exchange, total=self._total, keepalive=keepalive
                         ).run()
                     else:
                         await send_whole(send, exchange, total=self._total)

@@ -90,7 +90,7 @@ async def test_names_that_callers_make_up_are_not_remembered() -> None:
     for at in range(600):
         assert (await asgi.chat(app, model=f"m{at}{'x' * 999}")).status == 200
         assert (await asgi.request(app, "GET", f"/v1/models/m{at}")).status == 200
-    held = [name for known in (provider._targets, app._matched) for name in known]
+    held = [name for known in (provider._targets, app._matcher._matched) for name in known]
     assert len(held) < 600
     assert max(len(str(name)) for name in held) < 999
 

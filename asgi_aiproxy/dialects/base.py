@@ -22,7 +22,8 @@ class Operation(msgspec.Struct, frozen=True):
     dialects. `converts`: another operation that several APIs have, so that it can be converted:
     the count of a chat request's tokens, or embeddings. `raw`: the response is bytes that are
     passed on unchanged. `default_model` is used if the request names no model; without one, such a
-    request is an error.
+    request is an error. `method` is that of the request to the provider; `resource` is the id of
+    what the path names, such as a stored response.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Operation(msgspec.Struct, frozen=True):
     converts: Literal["", "token_count", "embeddings"] = ""
     raw: bool = False
     default_model: str = ""
+    method: str = "POST"
+    resource: str = ""
 
 
 class RequestSummary(msgspec.Struct, frozen=True, gc=False):

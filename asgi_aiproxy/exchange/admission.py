@@ -42,6 +42,9 @@ class AdmissionControl(Protocol):
     bodies are not inspected for it. If it has a coroutine method `extend(record)`, that is called
     with the record so far each time a vendor reports usage within an open WebSocket session; it
     raises APIError to end the session.
+
+    A WebSocket of the Responses API carries many exchanges: it needs a method `for_next_call()`,
+    which returns a control for one more of them, with a method `close()` that is called after it.
     """
 
     async def admit(

@@ -61,7 +61,7 @@ from asgi_aiproxy.exchange.upstream_request import (
 )
 from asgi_aiproxy.keys import Key, NoKeyError
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.providers.base import Target
+from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.translate import RawTranslator, Translator
 from asgi_aiproxy.upstream.base import (
     UpstreamResponse,
@@ -112,6 +112,16 @@ class Exchange:
         self._closed = False
         self._error: APIError | None = None
 
+    @property
+    def target(self) -> Target | None:
+        """The provider and model of the current or last attempt; None before the first."""
+        return self._keys.target
+
+    @property
+    def key_id(self) -> str:
+        """The id of the API key of the current or last attempt; empty without one."""
+        return self._keys.id
+
     # attempts
 
     async def open(self) -> CommittedResponse:
@@ -123,7 +133,7 @@ class Exchange:
         failure: APIError | None = None
         unsupported: APIError | None = None
         try:
-            targets = self._targets()
+            targets = allowed_targets(self._relay.router, self._request)
             if self._request.gate is not None:
                 await self._admit(self._request.gate, targets)
             while True:
@@ -158,21 +168,6 @@ class Exchange:
         except APIError as error:
             self._error = bad_request_if_provider_said_400(error)
             raise
-
-    def _targets(self) -> Sequence[Target]:
-        """The targets that may serve this caller. Raises APIError if there are none."""
-        request, principal = self._request, self._request.principal
-        for model in (request.model, *request.others):
-            if not principal.may_use(model):
-                raise model_not_allowed_error(model)
-        targets = self._relay.router.targets(request.model, request.provider)
-        if principal.providers:
-            targets = [t for t in targets if principal.may_use_provider(t.provider.name)]
-        if not targets:
-            raise model_not_found_error(request.model, request.provider)
-        if request.own_key:  # a client's key for one vendor is not sent to another
-            targets = [t for t in targets if t.provider is targets[0].provider]
-        return targets
 
     async def _admit(self, gate: AdmissionControl, targets: Sequence[Target]) -> None:
         """Ask the admission control, and reserve a key in the store with the same round trip."""
@@ -452,6 +447,22 @@ class Exchange:
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started_ticks
+
+
+def allowed_targets(router: Router, request: GatewayRequest) -> Sequence[Target]:
+    """The targets that may serve a request of this caller. Raises APIError if there are none."""
+    principal = request.principal
+    for model in (request.model, *request.others):
+        if not principal.may_use(model):
+            raise model_not_allowed_error(model)
+    targets = router.targets(request.model, request.provider)
+    if principal.providers:
+        targets = [t for t in targets if principal.may_use_provider(t.provider.name)]
+    if not targets:
+        raise model_not_found_error(request.model, request.provider)
+    if request.own_key:  # a client's key for one vendor is not sent to another
+        targets = [t for t in targets if t.provider is targets[0].provider]
+    return targets
 
 
 async def _read_error_body(response: UpstreamResponse) -> bytes:

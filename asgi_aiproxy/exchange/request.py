@@ -32,6 +32,8 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     - `provider`, `key_id`, `own_key`, `affinity`: the provider and the key that the caller
       requested, the key that it brought, and its session.
     - `gate`: the admission control to ask before the request is sent.
+    - `history_tokens`: those of the conversation that the provider adds to the request by itself,
+      if they are known.
     - `request_id`: its id in responses, errors and logs.
     """
 
@@ -53,6 +55,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     own_key: str = ""
     affinity: str = ""
     gate: AdmissionControl | None = None
+    history_tokens: int = 0
     request_id: str = ""
 
     def __repr__(self) -> str:

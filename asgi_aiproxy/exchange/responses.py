@@ -234,7 +234,9 @@ async def send_error(
     """Send an error in the client's dialect; `last` closes the connection afterwards (HTTP/1.x)."""
     body = error.body if error.body is not None else face.encode_error(error)
     headers = _asgi.error_headers(error)
-    if last:
+    if last and error.status == 426:
+        headers += _asgi.UPGRADE_TO_HTTP
+    elif last:
         headers.append((b"connection", b"close"))
     await _asgi.send_response(send, error.status, body, headers)
 

@@ -67,7 +67,14 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
         name = target.provider.name
         if request.upload is not None:
             return SentRequest(name, target.model, draft.path, length=request.length)
-        return SentRequest(name, target.model, draft.path, self.body or b"", draft.body)
+        return SentRequest(
+            name,
+            target.model,
+            draft.path,
+            self.body or b"",
+            draft.body,
+            history=request.history_tokens,
+        )
 
 
 def prepare_request(

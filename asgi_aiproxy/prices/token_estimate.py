@@ -37,7 +37,8 @@ class SentRequest(msgspec.Struct, frozen=True, gc=False):
 
     `path` is the request path below the base URL of `provider`. `body` is the body that is sent and
     `fields` are its members, which may be encoded. Of a body that is streamed only the `length` in
-    bytes is known. `later`: the request is processed later, as in a batch, so its response has no
+    bytes is known. `history` are the tokens of an earlier response that the body refers to, if they
+    are known. `later`: the request is processed later, as in a batch, so its response has no
     usage.
     """
 
@@ -47,6 +48,7 @@ class SentRequest(msgspec.Struct, frozen=True, gc=False):
     body: bytes = b""
     fields: Fields = {}
     length: int = 0
+    history: int = 0
     later: bool = False
 
 
@@ -77,7 +79,8 @@ def estimate_size(sent: SentRequest, default_output: int) -> RequestSize:
     provider, path, fields, body = sent.provider, sent.path, sent.fields, sent.body
     if body:
         files = find_files(body, fields)
-        more = files.tokens + (_TOOL_PROMPT_TOKENS if "tools" in fields else 0)
+        more = files.tokens + max(sent.history - REFERENCE_TOKENS, 0)
+        more += _TOOL_PROMPT_TOKENS if "tools" in fields else 0
         read = text_tokens(body, files) + more
         usual = int((len(body) - files.size) / _USUAL_BYTES) + 1 + more
     else:

@@ -341,7 +341,7 @@ class Entries(Protocol):
     """
 
     async def set_entry(self, name: str, value: bytes, *, seconds: float) -> None:
-        """Set an entry for so many seconds, in place of any other of this name."""
+        """Set an entry for `seconds`, replacing one of this name."""
         ...
 
     async def get_entry(self, name: str) -> bytes | None:

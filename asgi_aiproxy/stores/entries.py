@@ -26,7 +26,7 @@ class ExpiringEntries:
         return len(self._entries)
 
     def set(self, name: str, value: bytes, ends: float, now: float) -> None:
-        """Set an entry, in place of any other of this name, until the time `ends`."""
+        """Set an entry, replacing one of this name, until the time `ends`."""
         self.delete(name, now)
         self._entries[name] = ends, value
         self._bytes += len(name) + len(value)
@@ -69,7 +69,7 @@ class MemoryEntries:
         self._entry_clock = clock
 
     async def set_entry(self, name: str, value: bytes, *, seconds: float) -> None:
-        """Set an entry for so many seconds, in place of any other of this name."""
+        """Set an entry for `seconds`, replacing one of this name."""
         now = self._entry_clock()
         self._entries.set(name, value, now + seconds, now)
 

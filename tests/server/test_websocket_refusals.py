@@ -42,7 +42,7 @@ async def refused(server: Server, app: Any, path: str) -> tuple[Response, Any]:
 @pytest.mark.parametrize(
     ("app", "path"),
     [
-        (OpenAIShim(ROW), "/v1/responses"),
+        (OpenAIShim(ROW, websockets=False), "/v1/responses"),
         (OpenAIShim(ROW), "/v1/chat/completions"),
         (OpenAIShim(ROW), "/v1/models"),
         (OpenAIShim(ROW), "/v1/realtime"),

@@ -307,7 +307,7 @@ class RedisStore:
 
     @_parses
     async def set_entry(self, name: str, value: bytes, *, seconds: float) -> None:
-        """Set an entry for so many seconds, in place of any other of this name."""
+        """Set an entry for `seconds`, replacing one of this name."""
         tag = self._names.tag(name)
         client = self._client if len(value) < _LARGE_VALUE else await self._large(tag)
         await client.call(tag, "SET", self._entry(name), value, "PX", milliseconds(seconds))

@@ -1,0 +1,82 @@
+"""Which operation of which API a request is for, by its method and path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import Scope
+from asgi_aiproxy.dialects.base import InboundDialect, Operation
+from asgi_aiproxy.errors import APIError, ErrorKind
+
+# How many matches are remembered, of paths up to which length in bytes.
+_REMEMBERED, _LONG = 256, 256
+_METHODS = ("POST", "GET", "DELETE")
+
+Match = tuple[InboundDialect, Operation]
+
+
+class OperationMatcher:
+    """Finds the operation of requests among those of `faces`, the APIs that an app speaks."""
+
+    def __init__(self, faces: Sequence[InboundDialect]) -> None:
+        self._faces = faces
+        self._matched: dict[object, Match] = {}  # of requests, by how they came
+
+    def knows(self, scope: Scope) -> bool:
+        """Whether a request is for one of the operations."""
+        path = _asgi.local_path(scope)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        return path is not None and any(face.match(method, path) for face in self._faces)
+
+    def match(self, scope: Scope) -> Match:
+        """The API and operation of a request. Raises APIError (404, 405, 426)."""
+        method: str = scope["method"]
+        # (Some servers leave the query in `raw_path`: it is not remembered, it may hold a key.)
+        raw = scope.get("raw_path")
+        sent = (method, scope["path"], raw, scope.get("root_path"))
+        known = self._matched.get(sent)
+        if known is not None:
+            return known
+        path = _asgi.local_path(scope)
+        if path is None:
+            raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
+        requested = "GET" if method == "HEAD" else method
+        for face in self._faces:
+            operation = face.match(method, path) or face.match(requested, path)
+            if operation is not None:
+                # (What names a model or a resource may be anything.)
+                short = raw is None or (len(raw) < _LONG and b"?" not in raw)
+                named = operation.model or operation.resource
+                if not named and short and len(self._matched) < _REMEMBERED:
+                    self._matched[sent] = face, operation
+                return face, operation
+        raise self._no_match(scope, method, path)
+
+    def match_client(self, scope: Scope, face: InboundDialect, operation: Operation) -> Match:
+        """The API of a list of models, whose path is that of several: by the client's headers.
+
+        (Not the header of its credential: many send that as any API takes it.)
+        """
+        sent = {name for name, _ in scope["headers"]}
+        path = _asgi.local_path(scope) or ""
+        for other in self._faces:
+            if not other.client_headers.isdisjoint(sent):
+                found = other.match("GET", path)
+                if found is not None and found.body == "none":
+                    return other, found
+        return face, operation
+
+    def _no_match(self, scope: Scope, method: str, path: str) -> APIError:
+        takes = [m for m in _METHODS if any(face.match(m, path) for face in self._faces)]
+        if takes:
+            if method == "GET" and (_asgi.header(scope, b"upgrade") or "").lower() == "websocket":
+                return _asgi.no_websocket()  # a server without WebSockets passes it on like this
+            message = f"Not allowed: {method} {path}. This path takes {' and '.join(takes)}."
+            error = APIError(ErrorKind.INVALID, message, status=405)
+            error.allow = (*takes, "HEAD") if "GET" in takes else tuple(takes)
+            return error
+        hint = ""
+        if any(face.match(method, "/v1" + path) for face in self._faces):
+            hint = " The base URL of clients must end with '/v1'."
+        return APIError(ErrorKind.NOT_FOUND, f"Unknown request URL: {method} {path}.{hint}")

@@ -1,0 +1,330 @@
+"""One request of the Responses API that may refer to earlier ones. Theory of operation.
+
+`begin_turn` decides, before the request is routed, how the conversation reaches the provider:
+
+* *Natively*. The provider keeps the earlier response: the request goes to that provider, with the
+  key that made the response, and refers to it there.
+* *Expanded*. The content is at hand, in the memory of a WebSocket or in the stash: it goes before
+  the new items into `input`, and the reference is removed. Any provider can be sent such a request,
+  and whatever judges it (size, price, budget, models) judges the whole of it.
+* *Unchanged*. The request refers to nothing; or it refers to a response that the gateway does not
+  know, and the caller may ask the provider for it: there is only one caller, or it brought its own
+  key.
+
+Everything else is refused: as not found, or with the option that would have kept the response.
+
+The response is read along by a `ResponseCapture`, which calls `finish` with its last form, before
+the client sees that. Then it is remembered: in the memory of the WebSocket, which needs no stash;
+and, unless the request says `"store": false`, as a record of its caller (see `records`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
+from asgi_aiproxy.exchange.engine import Exchange, allowed_targets
+from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.providers.base import Provider, Router, Target
+from asgi_aiproxy.responses_state.history import (
+    History,
+    Segment,
+    expanded_input,
+    input_items,
+    origin,
+    output_items,
+    reasoning_origin,
+)
+from asgi_aiproxy.responses_state.memory import ConnectionMemory
+from asgi_aiproxy.responses_state.records import ResponseState, StoredResponse
+
+OPERATION = "responses"
+_REFERENCES = ("previous_response_id", "conversation")
+_NO_HISTORY = History("", segments=())
+_FINAL = frozenset({"completed", "incomplete"})
+_PENDING = frozenset({"queued", "in_progress"})
+
+
+class ResponseTurn:
+    """A request and what is done with its response; made by `begin_turn`."""
+
+    def __init__(
+        self,
+        call: GatewayRequest,
+        state: ResponseState,
+        memory: ConnectionMemory | None,
+        *,
+        store: bool,
+        before: tuple[Segment, ...] | None,
+        items: tuple[msgspec.Raw, ...],
+        previous: str = "",
+    ) -> None:
+        self.call = call
+        self._state = state
+        self._memory = memory
+        self._store = store
+        self._before = before
+        self._items = items
+        self._previous = previous  # the response that the expanded request continues
+        self._recorded = False
+
+    def adjust(self, response: dict[str, Any], *, native: bool) -> bool:
+        """Make a response say what the client requested; returns whether it was changed."""
+        changed = False
+        if self._previous and response.get("previous_response_id") != self._previous:
+            response["previous_response_id"] = self._previous
+            changed = True
+        if self._store and self._state.stash and not native and not response.get("store"):
+            response["store"] = changed = True
+        return changed
+
+    def warm_up(self, response: dict[str, Any]) -> None:
+        """Remember a request without a response."""
+        self.adjust(response, native=True)
+        if self._memory is not None and self._before is not None:
+            history = History("", segments=(*self._before, Segment(self._items)))
+            self._memory.put(response["id"], history)
+
+    async def finish(self, response: dict[str, Any], exchange: Exchange) -> None:
+        """Remember a response, once it is complete or runs in the background."""
+        target, id, status = exchange.target, response.get("id"), response.get("status")
+        if target is None or not isinstance(id, str) or not id:
+            return
+        complete = status in _FINAL
+        if not complete and not (status in _PENDING and response.get("background") is True):
+            return
+        if not complete and self._recorded:
+            return
+        self._recorded = True
+        history = self._history(response, target, exchange.key_id)
+        if self._memory is not None and complete:
+            self._memory.put(id, history)
+        if self._store:
+            encoded = msgspec.Raw(_json.dumps(response)) if self._state.stash else None
+            if not complete:  # the content is known to the provider, and later to it alone
+                history = msgspec.structs.replace(history, segments=None)
+            stored = StoredResponse(history, encoded, self._context())
+            await self._state.put(self.call.principal, id, stored)
+
+    def _history(self, response: dict[str, Any], target: Target, key_id: str) -> History:
+        account = origin(target.provider.name, key_id)
+        segments = None
+        if self._before is not None:
+            own = Segment(self._items, account)
+            segments = (*self._before, own, Segment(output_items(response), account))
+        return History(
+            provider=target.provider.name,
+            key_id=key_id,
+            model=self.call.model,
+            kept=self._store and _is_native(target.provider),
+            tokens=_total_tokens(response),
+            segments=segments,
+        )
+
+    def _context(self) -> tuple[msgspec.Raw, ...]:
+        """The items that the response was made from."""
+        before = [item for segment in self._before or () for item in segment.items]
+        return (*before, *self._items)
+
+
+async def begin_turn(
+    call: GatewayRequest,
+    router: Router,
+    state: ResponseState,
+    memory: ConnectionMemory | None,
+    *,
+    limit: int,
+) -> ResponseTurn | None:
+    """Prepare a request; None if it neither refers to a response nor is to be remembered.
+
+    `limit` is that of an expanded `input` in bytes. Raises APIError if the request refers to what
+    does not exist, or is not available.
+    """
+    fields = call.fields
+    previous, conversation = (_reference(fields, name) for name in _REFERENCES)
+    if previous and conversation:
+        raise invalid(
+            "'previous_response_id' cannot be combined with 'conversation'.",
+            "previous_response_id",
+            "mutually_exclusive_parameters",
+        )
+    store = _parsing.member(fields, "store", _parsing.flag) is not False
+    if not (store or previous or conversation) and memory is None:
+        return None
+    keeps_content = memory is not None or (store and state.stash)
+    items = input_items(fields) if keeps_content or previous else ()
+    if conversation:
+        _refuse_conversation(call, router)
+    if not previous:
+        before: tuple[Segment, ...] | None = None if conversation else ()
+        return ResponseTurn(call, state, memory, store=store, before=before, items=items)
+    found = memory.get(previous) if memory is not None else None
+    if found is None:
+        stored = await state.get(call.principal, previous)
+        found = stored.history if stored is not None else None
+    targets = _targets(call, router)
+    if found is None:
+        if not _may_refer_to_unknown(call, targets):
+            known_here = state.stash or memory is not None
+            raise _unknown_response(call, previous, targets, known_here=known_here)
+        return ResponseTurn(call, state, memory, store=store, before=None, items=items)
+    if _holds(found, call, targets):
+        pinned = msgspec.structs.replace(
+            call,
+            provider=found.provider,
+            key_id=call.key_id or found.key_id,
+            history_tokens=found.tokens,
+        )
+        before = found.segments
+        return ResponseTurn(pinned, state, memory, store=store, before=before, items=items)
+    if found.segments is None:
+        if not targets:
+            return None  # what is wrong with the model is said later
+        raise _not_at_this_provider(found, previous, targets)
+    expanded = _expanded(call, found, items, targets, limit)
+    return ResponseTurn(
+        expanded,
+        state,
+        memory,
+        store=store,
+        before=found.segments,
+        items=items,
+        previous=previous,
+    )
+
+
+def _expanded(
+    call: GatewayRequest,
+    history: History,
+    items: tuple[msgspec.Raw, ...],
+    targets: Sequence[Target],
+    limit: int,
+) -> GatewayRequest:
+    """The request with its whole history in `input`."""
+    native = any(_is_native(target.provider) for target in targets)
+    reader, pin = "", call
+    if native and (account := reasoning_origin(history)):
+        provider, _, key_id = account.partition("/")
+        if _reaches(provider, key_id, call, targets):
+            reader = account
+            pin = msgspec.structs.replace(call, provider=provider, key_id=call.key_id or key_id)
+    said = expanded_input(history, items, native=native, reader=reader, limit=limit)
+    fields = {name: value for name, value in call.fields.items() if name not in _REFERENCES}
+    fields["input"] = said
+    return msgspec.structs.replace(pin, fields=fields, body=_json.dumps(fields))
+
+
+def _holds(history: History, call: GatewayRequest, targets: Sequence[Target]) -> bool:
+    """Whether the provider that keeps the response can serve this request."""
+    return history.kept and _reaches(history.provider, history.key_id, call, targets, native=True)
+
+
+def _reaches(
+    provider: str,
+    key_id: str,
+    call: GatewayRequest,
+    targets: Sequence[Target],
+    *,
+    native: bool = False,
+) -> bool:
+    """Whether a target leads to this provider, which still has the key."""
+    if call.own_key or (call.key_id and key_id and call.key_id != key_id):
+        return False
+    for target in targets:
+        if target.provider.name == provider and (not native or _is_native(target.provider)):
+            keys = target.provider.keys
+            return not key_id or (keys is not None and key_id in keys.keys)
+    return False
+
+
+def _may_refer_to_unknown(call: GatewayRequest, targets: Sequence[Target]) -> bool:
+    """Whether a provider may be asked for a response that the gateway does not know.
+
+    Not if several callers share its keys: one could continue the conversation of another.
+    """
+    alone = not call.principal.id and not call.principal.account
+    return (alone or bool(call.own_key)) and any(_is_native(t.provider) for t in targets)
+
+
+def _refuse_conversation(call: GatewayRequest, router: Router) -> None:
+    targets = _targets(call, router)
+    if targets and not _may_refer_to_unknown(call, targets):
+        raise invalid(
+            "'conversation' is not available here: continue with 'previous_response_id', or send "
+            "the whole conversation in 'input'.",
+            "conversation",
+            "unsupported_parameter",
+        )
+
+
+def _unknown_response(
+    call: GatewayRequest, id: str, targets: Sequence[Target], *, known_here: bool
+) -> APIError:
+    if known_here or not targets or any(_is_native(target.provider) for target in targets):
+        return not_found_error(id, "previous_response_id", "previous_response_not_found")
+    return invalid(
+        f"'previous_response_id' is not available for the model {call.model!r}: its provider keeps "
+        "no responses, and the gateway does not either. Send the whole conversation in 'input', "
+        "with the items of earlier responses as they came; or the operator sets the option "
+        "responses.stash (ResponseState(stash=True)).",
+        "previous_response_id",
+        "unsupported_parameter",
+    )
+
+
+def _not_at_this_provider(history: History, id: str, targets: Sequence[Target]) -> APIError:
+    if any(target.provider.name == history.provider for target in targets):
+        return not_found_error(id, "previous_response_id", "previous_response_not_found")
+    return invalid(
+        f"The earlier response is kept by {history.provider}, which does not serve this model. "
+        "Send the whole conversation in 'input'; or the operator sets the option responses.stash "
+        "(ResponseState(stash=True)).",
+        "previous_response_id",
+        "unsupported_parameter",
+    )
+
+
+def not_found_error(id: str, param: str | None = None, code: str | None = None) -> APIError:
+    """The error for a response that does not exist, or is another caller's."""
+    what = "Previous response" if param else "Response"
+    shown = id if len(id) <= 100 else id[:100] + "..."
+    return APIError(
+        ErrorKind.NOT_FOUND, f"{what} with id {shown!r} not found.", param=param, code=code
+    )
+
+
+def _targets(call: GatewayRequest, router: Router) -> Sequence[Target]:
+    """The targets that may serve the request; none where that is an error, which is raised later,
+    when the exchange has a usage record."""
+    try:
+        return allowed_targets(router, call)
+    except APIError:
+        return ()
+
+
+def _is_native(provider: Provider) -> bool:
+    return OPERATION in provider.native_operations
+
+
+def _reference(fields: Any, name: str) -> str:
+    """The id that a member refers to; empty if it is absent or null. Raises APIError."""
+    if name != "conversation" or bytes(fields.get(name, b""))[:1] != b"{":
+        return _parsing.member(fields, name, _parsing.text) or ""
+    found = _json.loads(bytes(fields[name]))
+    id = found.get("id")
+    if not isinstance(id, str):
+        raise invalid("Invalid type for 'conversation.id': expected a string.", "conversation.id")
+    return id
+
+
+def _total_tokens(response: dict[str, Any]) -> int:
+    usage = response.get("usage")
+    if not isinstance(usage, dict):
+        return 0
+    counts = (usage.get("input_tokens"), usage.get("output_tokens"))
+    return sum(count for count in counts if isinstance(count, int) and 0 <= count < 2**31)
