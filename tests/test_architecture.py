@@ -250,7 +250,19 @@ MAY: dict[str, set[str]] = {
         "usage",
     },
     "serving": {"_asgi", "config", "errors", "logs", "middleware", "stores"},
-    "cli": {"config", "errors", "keys", "principal", "providers", "services", "stores"},
+    # the other side: clients of a gateway
+    "connect": {"_json", "dialects", "errors", "messages", "upstream"},
+    "cli": {
+        "config",
+        "connect",
+        "errors",
+        "keys",
+        "principal",
+        "providers",
+        "services",
+        "stores",
+        "upstream",
+    },
     "__main__": {"cli", "config", "errors", "logs", "serving"},
     # The test kit has its own implementation of the vendors' formats: it tests the rest.
     "testing": PURE | {"_asgi", "_cancellation"},

@@ -1,16 +1,18 @@
-"""The command line: manage tokens, keys, groups, vouchers and usage over the configured store.
+"""The command line: manage tokens, keys, groups, vouchers and usage over the configured store, and
+connect clients.
 
-Each module adds one command with argparse and calls the same services as the admin API.
+Each module adds one command with argparse; those over the store call the same services as the admin
+API.
 """
 
 from __future__ import annotations
 
-from asgi_aiproxy.cli import groups, keys, tokens, usage, vouchers
+from asgi_aiproxy.cli import connect, groups, keys, tokens, usage, vouchers
 from asgi_aiproxy.cli.options import Commands
 
 
 def add_commands(commands: Commands) -> None:
     """Add all commands to a parser; each sets `run`, which takes the arguments and returns the exit
     status."""
-    for module in (tokens, keys, groups, vouchers, usage):
+    for module in (tokens, keys, groups, vouchers, usage, connect):
         module.add(commands)

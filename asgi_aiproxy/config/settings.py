@@ -88,6 +88,11 @@ def _dereferenced(value: Any) -> Any:
     return value
 
 
+def resolve_reference(value: str) -> str:
+    """The secret that `env:NAME` or `file:PATH` refers to, or the value. Raises ValueError."""
+    return str(_dereferenced(value))
+
+
 def _not_empty(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("must not be empty")

@@ -178,7 +178,8 @@ def test_items_become_messages_in_their_order(
         ({"include": ["reasoning.encrypted_content"], "truncation": "disabled"}, {"extra": {}}),
         ({"include": ["message.output_text.logprobs"]},
          {"extra": {"openai_responses": {"include": ["message.output_text.logprobs"]}}}),
-        ({"store": False}, {"extra": {"openai_responses": {"store": False}}}),
+        ({"store": False}, {"extra": {}}),  # nothing is lost
+        ({"store": True}, {"extra": {"openai_responses": {"store": True}}}),
     ],
 )  # fmt: skip
 def test_options_are_read(members: dict[str, Any], expected: dict[str, Any]) -> None:

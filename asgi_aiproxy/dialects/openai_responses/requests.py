@@ -72,8 +72,8 @@ def decode_request(body: bytes) -> Request:
         rest["include"] = more
     if hosted:
         rest["tools"] = hosted
-    if asked.store is not None:
-        rest["store"] = asked.store
+    if asked.store:  # false asks for nothing
+        rest["store"] = True
     if asked.text is not None and asked.text.verbosity not in (None, "medium"):
         rest["text"] = {"verbosity": asked.text.verbosity}
     choice = decode_choice(asked.tool_choice, tools)
