@@ -405,6 +405,8 @@ def test_no_dialect_imports_another() -> None:
         "embeddings",
         "_blocks",
         "_carriers",
+        "_claude",
+        "_event_stream",
         "_json_schema",
         "_media",
         "_parsing",

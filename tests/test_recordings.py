@@ -6,6 +6,7 @@ own words, what was said. Their usage is put into neutral meaning here.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -39,6 +40,7 @@ DIALECTS = (
     (re.compile(r"(gemini|vertex)\.(stream)?[gG]enerateContent"), "gemini"),
     (re.compile(r"ollama\.chat"), "ollama"),
     (re.compile(r"\w+\.responses"), "openai_responses"),
+    (re.compile(r"bedrock\.converse(Stream)?"), "bedrock"),
     (re.compile(r"cohere\.v2\.chat"), "cohere"),
     (re.compile(r"(?!coze|cohere)\w+\.chat"), "openai_chat"),
 )
@@ -46,7 +48,7 @@ DIALECTS = (
 STOPS = {
     **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "incomplete"), "length"),
     **dict.fromkeys(("tool_use", "tool_calls", "function_call"), "tools"),
-    **dict.fromkeys(("content_filter", "safety", "refusal"), "filter"),
+    **dict.fromkeys(("content_filter", "safety", "refusal", "guardrail_intervened"), "filter"),
     **dict.fromkeys(("pause_turn", "unexpected_tool_call"), "other"),
 }
 # What is not compared, and why.
@@ -72,7 +74,7 @@ def recordings() -> list[Any]:
 
 ALL = recordings()
 ANSWERS = [r for r in ALL if r["expect"]["kind"] == "chat" and r["id"] not in LEFT_OUT]
-STREAMS = [r for r in ANSWERS if "sse" in r["response"] or "ndjson" in r["response"]]
+STREAMS = [r for r in ANSWERS if {"sse", "ndjson", "base64"} & r["response"].keys()]
 ERRORS = [r for r in ALL if r["expect"]["kind"] == "error"]
 
 
@@ -82,6 +84,8 @@ def named(recording: Any) -> str:
 
 def stream_of(recording: Any) -> bytes:
     response = recording["response"]
+    if "base64" in response:
+        return base64.b64decode(response["base64"])
     return str(response.get("sse") or response.get("ndjson")).encode()
 
 
@@ -177,7 +181,7 @@ def neutral(dialect: str | None, given: dict[str, int], billed: dict[str, int]) 
     total = given.get("total", 0)
     common = {"cache_read": read, "cache_write": written, "reasoning": thought}
     match dialect:
-        case "anthropic":
+        case "anthropic" | "bedrock":
             yield Usage(input=into + read + written, output=out, **common)
         case "gemini":
             # The input of hosted tools is counted apart, and only the total tells it.

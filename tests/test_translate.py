@@ -44,6 +44,7 @@ from asgi_aiproxy.translate import (
     is_content,
 )
 from tests.support import chat_stream_reader as strict
+from tests.support.event_stream import event
 from tests.support.stream_fixtures import HERE, STREAMS, Stream, faces, languages, meaning
 
 
@@ -713,9 +714,12 @@ JUNK = [
 @pytest.mark.parametrize("dialect", languages())
 def test_junk_from_a_provider_breaks_nothing_but_the_answer(dialect: str, junk: bytes) -> None:
     language = languages()[dialect]
-    framer = NDJSONFramer() if dialect == "ollama" else SSEFramer()
-    data = junk + b"\n" if dialect == "ollama" else b"data: " + junk + b"\n\n"
-    translator = StreamTranslator(framer, language.decoder(), OPENAI_CHAT.encoder(REQUEST))
+    data = {"ollama": junk + b"\n", "bedrock": event("contentBlockDelta", junk)}.get(
+        dialect, b"data: " + junk + b"\n\n"
+    )
+    translator = StreamTranslator(
+        language.framer("text/event-stream"), language.decoder(), OPENAI_CHAT.encoder(REQUEST)
+    )
     out, end = outcome(translator, [data])
     assert end != "whole"
     chunks, done = strict.chunks_in(out)

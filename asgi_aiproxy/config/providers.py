@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.encryption import NoEncryption, Sealer
-from asgi_aiproxy.providers import Provider, azure, openai_compatible
+from asgi_aiproxy.providers import Provider, azure, bedrock, openai_compatible
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.providers.discovery import discover
 from asgi_aiproxy.providers.operations import RESPONSES
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
     from asgi_aiproxy.config.settings import KeySettings, ProviderSettings, Settings
     from asgi_aiproxy.keys.encryption import SecretCipher
+
+
+# Kinds that a function makes, with the settings it takes beside `base_url`.
+_FUNCTIONS: Mapping[str, tuple[Callable[..., Provider], tuple[str, ...]]] = {
+    "azure": (azure, ("api_version",)),
+    "bedrock": (bedrock, ("region",)),
+    "openai-compatible": (openai_compatible, ()),
+}
+_NEED_BASE_URL = frozenset({"azure", "openai-compatible"})
+_OPTIONS = ("api_version", "region")
 
 
 def make_providers(settings: Settings, store: Store | None) -> dict[str, Provider]:
@@ -103,18 +113,24 @@ def _provider(
 def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:
     """The provider that a table describes, with its base URL."""
     kind = given.kind or name
-    if given.api_version is not None and kind != "azure":
-        raise ConfigurationError(f"{where}.api_version: only the kind 'azure' takes it; remove it.")
-    if kind in ("azure", "openai-compatible"):
-        if given.base_url is None:
+    function, taken = _FUNCTIONS.get(kind, (None, ()))
+    for option in _OPTIONS:
+        if getattr(given, option) is not None and option not in taken:
+            kinds = [f"'{other}'" for other, (_, takes) in _FUNCTIONS.items() if option in takes]
+            only = (
+                f"the kind {kinds[0]} takes" if len(kinds) == 1 else f"{' and '.join(kinds)} take"
+            )
+            raise ConfigurationError(f"{where}.{option}: only {only} it; remove it.")
+    if function is not None:
+        if given.base_url is None and kind in _NEED_BASE_URL:
             raise ConfigurationError(
                 f"{where}.base_url: is required for {kind}: the URL of your server."
             )
-        if kind == "azure":
-            return azure(given.base_url, name=name, api_version=given.api_version)
-        return openai_compatible(given.base_url, name=name)
+        options = {option: getattr(given, option) for option in ("base_url", *taken)}
+        options = {option: value for option, value in options.items() if value is not None}
+        return function(name=name, **options)
     if kind not in rows:
-        known = ", ".join(sorted({*rows, "azure", "openai-compatible"}))
+        known = ", ".join(sorted({*rows, *_FUNCTIONS}))
         if given.kind:
             raise ConfigurationError(
                 f"{where}.kind: there is no kind {kind!r}. There are: {known}."

@@ -199,6 +199,7 @@ class ProviderSettings(_Model):
     models: list[str] = []
     proxy: Proxy | None = None
     api_version: str | None = None
+    region: Text | None = None
     strict_format: bool | None = None
     health_check_interval: float | None = Field(default=None, gt=0)
 

@@ -15,7 +15,8 @@ Each dialect is a package with the same modules:
 - `errors`: error bodies, both directions;
 - `token_count`, `embeddings`: these operations, both directions, where the API has them.
 
-`embeddings`, `_parsing`, `_blocks`, `_json_schema`, `_media` and `_unsupported` are shared by all.
+`embeddings`, `_parsing`, `_blocks`, `_json_schema`, `_media` and `_unsupported` are shared by all,
+`_claude` by platforms that serve Claude models, `_event_stream` by Amazon's APIs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from asgi_aiproxy.dialects.base import (
     OutboundDialect,
     ProviderRequest,
 )
+from asgi_aiproxy.dialects.bedrock import Bedrock
 from asgi_aiproxy.dialects.cohere import Cohere
 from asgi_aiproxy.dialects.embeddings import ClientEmbeddingsAPI, EmbeddingsAPI
 from asgi_aiproxy.dialects.gemini import Gemini
@@ -47,9 +49,11 @@ OLLAMA_CHAT = Ollama()
 COHERE_CHAT = Cohere()
 OPENAI_EMBEDDINGS = OpenAIEmbeddings()
 GEMINI_EMBEDDINGS = GeminiEmbeddings()
+BEDROCK_CONVERSE = Bedrock()
 
 __all__ = [
     "ANTHROPIC_MESSAGES",
+    "BEDROCK_CONVERSE",
     "COHERE_CHAT",
     "GEMINI_CONTENT",
     "GEMINI_EMBEDDINGS",
@@ -60,6 +64,7 @@ __all__ = [
     "OPENAI_RESPONSES",
     "Anthropic",
     "ClientEmbeddingsAPI",
+    "Bedrock",
     "Cohere",
     "Dialect",
     "EmbeddingsAPI",

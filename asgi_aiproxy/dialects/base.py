@@ -56,6 +56,7 @@ class RequestSummary(msgspec.Struct, frozen=True, gc=False):
 class ProviderRequest(msgspec.Struct, frozen=True, gc=False):
     """A request to a provider, before base URL and credentials are added.
 
+    `base_url` replaces that of the provider, for requests that a vendor serves at another host.
     `ignored` names the members of the caller's request that the provider's API cannot express.
     """
 
@@ -64,6 +65,7 @@ class ProviderRequest(msgspec.Struct, frozen=True, gc=False):
     query: str = ""
     headers: Mapping[str, str] = {}
     ignored: tuple[str, ...] = ()
+    base_url: str = ""
 
 
 class Decoder(Protocol):

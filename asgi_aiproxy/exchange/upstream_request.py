@@ -28,7 +28,10 @@ from asgi_aiproxy.translate import (
     collect_stream,
 )
 
-_STREAMS = frozenset({"text/event-stream", "application/x-ndjson", "application/stream+json"})
+_STREAMS = frozenset(
+    {"text/event-stream", "application/x-ndjson", "application/stream+json"}
+    | {"application/vnd.amazon.eventstream"}
+)
 
 
 class PreparedRequest(msgspec.Struct, frozen=True, gc=False):

@@ -5,7 +5,8 @@ account. What is listed here is inference and what belongs to it; what hands out
 account (OpenAI's realtime client secrets, Google's auth tokens) is left out. By the vendors' API
 references: https://platform.openai.com/docs/api-reference, https://docs.anthropic.com/en/api,
 https://ai.google.dev/api, https://github.com/ollama/ollama/blob/main/docs/api.md,
-https://docs.cohere.com/reference.
+https://docs.cohere.com/reference,
+https://docs.aws.amazon.com/bedrock/latest/APIReference.
 """
 
 from __future__ import annotations
@@ -250,6 +251,17 @@ COHERE = VendorPaths(
     free=("/v1/tokenize", "/v1/detokenize"),
 )
 
+BEDROCK = VendorPaths(
+    open=(
+        "/model/*/converse",
+        "/model/*/converse-stream",
+        "/model/*/invoke",
+        "/model/*/invoke-with-response-stream",
+        "/model/*/count-tokens",
+    ),
+    free=("/model/*/count-tokens",),
+)
+
 # By the name of the dialect, or by `Provider.surface`.
 SURFACES = {
     "openai_chat": OPENAI,
@@ -259,4 +271,5 @@ SURFACES = {
     "gemini": GEMINI,
     "ollama": OLLAMA,
     "cohere": COHERE,
+    "bedrock": BEDROCK,
 }

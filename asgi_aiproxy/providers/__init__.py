@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asgi_aiproxy.providers.azure import azure
 from asgi_aiproxy.providers.base import ModelOffer, Provider, Router, Target, bearer, header, query
+from asgi_aiproxy.providers.bedrock import BedrockAuth, bedrock
 from asgi_aiproxy.providers.catalog import (
     ANTHROPIC,
     CEREBRAS,
@@ -45,6 +46,7 @@ __all__ = [
     "TOGETHER",
     "VLLM",
     "XAI",
+    "BedrockAuth",
     "ModelOffer",
     "Provider",
     "Router",
@@ -52,6 +54,7 @@ __all__ = [
     "Target",
     "azure",
     "bearer",
+    "bedrock",
     "discover",
     "header",
     "openai_compatible",

@@ -192,7 +192,7 @@ class Provider:
         base, proxy = self.base_url, self.proxy
         if key is not None:
             base, proxy = key.base_url or base, key.proxy or proxy
-        url = base.rstrip("/") + draft.path
+        url = (draft.base_url or base).rstrip("/") + draft.path
         if draft.query:
             url += "?" + draft.query
         # Later headers replace earlier ones: those of the caller have precedence.

@@ -210,6 +210,7 @@ BY_DIALECT: Mapping[str, Refusals] = {
     "openai_chat": OPENAI,
     "anthropic": ANTHROPIC,
     "gemini": GEMINI,
+    "bedrock": BEDROCK,
     "cohere": COHERE,
     "ollama": LOCAL,
 }

@@ -17,6 +17,7 @@ MODELS = {
     "anthropic": "claude-sonnet-4-0",
     "gemini": "gemini-2.5-flash",
     "ollama": "llama-test",
+    "bedrock": "us.anthropic.claude-sonnet-4-0-v1:0",
     "cohere": "command-a-reasoning-08-2025",
 }
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]

@@ -1,6 +1,7 @@
 """Provider streams written by hand, and what they mean.
 
-`tests/streams/<dialect>/<scenario>.<sse|ndjson|json>` are the bytes a provider sends; beside each,
+`tests/streams/<dialect>/<scenario>.<sse|ndjson|json>` are the bytes a provider sends, `.frames` the
+events of a binary stream, one a line (`tests/support/event_stream.py`); beside each,
 `<scenario>.events.json` holds the neutral events, one a line, as `told` writes them. To accept new
 behaviour, run the tests with AIPROXY_UPDATE_GOLDEN=1 and read the diff.
 """
@@ -21,6 +22,7 @@ import pytest
 
 from asgi_aiproxy.dialects import (
     Anthropic,
+    Bedrock,
     Cohere,
     Dialect,
     Gemini,
@@ -47,6 +49,7 @@ from asgi_aiproxy.messages import (
     fold,
 )
 from asgi_aiproxy.translate import malformed_response_error
+from tests.support.event_stream import encode_lines
 
 HERE = Path(__file__).parents[1]
 UPDATE = bool(os.environ.get("AIPROXY_UPDATE_GOLDEN"))
@@ -55,6 +58,7 @@ _MEDIA = {
     ".sse": "text/event-stream",
     ".ndjson": "application/x-ndjson",
     ".json": "application/json",
+    ".frames": "application/vnd.amazon.eventstream",
 }
 
 
@@ -67,6 +71,7 @@ def languages() -> dict[str, OutboundDialect]:
         "anthropic": Anthropic(new_id=lambda: "msg_new"),
         "gemini": Gemini(new_id=lambda: f"call_{next(ids)}"),
         "ollama": Ollama(new_id=lambda: f"call_{next(ids)}"),
+        "bedrock": Bedrock(),
         "cohere": Cohere(new_id=lambda: f"call_{next(ids)}"),
     }
 
@@ -92,7 +97,8 @@ class Stream:
 
     @property
     def data(self) -> bytes:
-        return self.path.read_bytes()
+        data = self.path.read_bytes()
+        return encode_lines(data.decode()) if self.path.suffix == ".frames" else data
 
     @property
     def language(self) -> OutboundDialect:

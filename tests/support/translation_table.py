@@ -25,6 +25,7 @@ from asgi_aiproxy.providers import (
     OPENAI,
     OPENAI_RESPONSES,
     Provider,
+    bedrock,
     openai_compatible,
 )
 
@@ -44,6 +45,8 @@ TARGETS: list[tuple[str, Provider, str]] = [
     ("Gemini", GEMINI, "gemini-flash-latest"),
     ("Gemini 2.5 Flash", GEMINI, "gemini-2.5-flash"),
     ("Ollama", OLLAMA, "llama3.2"),
+    ("Bedrock, Claude", bedrock("us-east-1"), "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+    ("Bedrock, Nova", bedrock("us-east-1"), "us.amazon.nova-2-lite-v1:0"),
     ("Cohere", COHERE, "command-a-03-2025"),
     ("OpenAI, Responses", OPENAI_RESPONSES, "gpt-5"),
     ("OpenAI", OPENAI, "gpt-5"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from asgi_aiproxy.dialects import _media, _parsing
-from asgi_aiproxy.dialects.anthropic.capabilities import Model
+from asgi_aiproxy.dialects._claude.capabilities import Model
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,

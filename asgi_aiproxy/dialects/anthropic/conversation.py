@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgi_aiproxy.dialects.anthropic.capabilities import Model
+from asgi_aiproxy.dialects._claude.capabilities import Model
 from asgi_aiproxy.dialects.anthropic.content import THOUGHTS, ContentWriter, Notes, cached
 from asgi_aiproxy.messages import Message, Text
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _json_schema, _parsing
+from asgi_aiproxy.dialects._claude import capabilities, json_schema, thinking
 from asgi_aiproxy.dialects._unsupported import unsupported_fields
-from asgi_aiproxy.dialects.anthropic import capabilities, json_schema, thinking
 from asgi_aiproxy.dialects.anthropic.content import NAME, Notes, cached
 from asgi_aiproxy.dialects.anthropic.conversation import Conversation
 from asgi_aiproxy.dialects.base import ProviderRequest

@@ -290,7 +290,7 @@ def _media_from_url(
     kind: Any, url: str, default: str, where: str, extra: Any = None, name: str = ""
 ) -> Media:
     extra = extra or {}
-    if url.startswith(("http://", "https://", "gs://")):
+    if url.startswith(("http://", "https://", "gs://", "s3://")):
         return Media(kind=kind, url=url, name=name, extra=extra)
     found = _DATA_URL.match(url)
     if found:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy.dialects.anthropic import capabilities
-from asgi_aiproxy.dialects.anthropic.capabilities import NEWEST, TABLE
+from asgi_aiproxy.dialects._claude import capabilities
+from asgi_aiproxy.dialects._claude.capabilities import NEWEST, TABLE
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import APIError
 from tests.support.dialect_requests import HI, openai, written

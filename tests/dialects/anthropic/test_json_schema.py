@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.dialects import _json_schema
-from asgi_aiproxy.dialects.anthropic import json_schema
+from asgi_aiproxy.dialects._claude import json_schema
 from tests.support.dialect_requests import openai, written
 
 MODEL = "claude-sonnet-4-5"

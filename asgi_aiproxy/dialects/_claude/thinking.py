@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgi_aiproxy.dialects.anthropic.capabilities import Model
+from asgi_aiproxy.dialects._claude.capabilities import Model
 from asgi_aiproxy.messages import Thinking
 
 _LEVELS = ("low", "medium", "high", "xhigh", "max")

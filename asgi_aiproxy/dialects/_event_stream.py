@@ -1,0 +1,169 @@
+"""Cuts Amazon's binary event stream (`application/vnd.amazon.eventstream`) into JSON texts.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html and
+https://smithy.io/2.0/aws/amazon-eventstream.html
+
+A message is::
+
+    total length (4 bytes), length of the headers (4), CRC-32 of these 8 bytes (4),
+    headers, payload, CRC-32 of everything before it (4)
+
+All numbers are big-endian. A header is the length of its name (1), the name, its type (1) and its
+value; the headers that matter here are strings (type 7: length (2), UTF-8).
+
+The type of an event is in a header, not in its payload. So that decoders see one JSON text for each
+event, as with other framers, the framer returns what Amazon's SDKs call the union: an object whose
+only member is named after the event and holds the payload, `{"contentBlockDelta": {...}}`.
+Exceptions (`:message-type` exception) have the same form; errors without a modelled exception
+(`:message-type` error, whose text is in headers) become `{"error": {"code", "message"}}`.
+
+Both checksums are verified before anything of a message is used: the first before its length is
+believed, so that a broken length cannot make the framer wait for bytes that never come. What is
+complete before a broken message is returned first; the error is raised by the next call.
+
+The headers of one kind of event are always the same bytes, so what they mean is remembered.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from zlib import crc32
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.framing import MAX_FRAME
+
+MEDIA_TYPE = "application/vnd.amazon.eventstream"
+
+_PRELUDE = Struct("!III")
+_CHECKSUM = Struct("!I")
+_PRELUDE_BYTES, _CHECKSUM_BYTES = 12, 4
+_MAX_HEADERS_BYTES = 128 * 1024
+_MAX_KNOWN_HEADERS = 64
+# Sizes of header values by their type; strings and byte arrays begin with their length.
+_VALUE_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+_BYTES, _STRING = 6, 7
+
+
+class EventStreamFramer:
+    """Cuts a binary event stream; `limit` is the largest message in bytes."""
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._needed = _PRELUDE_BYTES  # bytes in the buffer before there is something to do
+        self._headers_length = 0
+        self._error: APIError | None = None
+        self._known: dict[bytes, tuple[bytes, bytes]] = {}  # headers -> what surrounds the payload
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The JSON texts of the messages that `data` completes. Raises APIError."""
+        if self._error is not None:
+            raise self._error
+        buffer = self._buffer
+        buffer += data
+        found: list[bytes] = []
+        at = 0
+        try:
+            while len(buffer) - at >= self._needed:
+                if self._needed == _PRELUDE_BYTES:
+                    self._needed, self._headers_length = self._prelude(at)
+                    continue
+                piece = self._message(at, at + self._needed)
+                at += self._needed
+                self._needed = _PRELUDE_BYTES
+                if piece is not None:
+                    found.append(piece)
+        except APIError as error:
+            self._error = error
+            if not found:
+                raise
+        del buffer[:at]
+        return found
+
+    def close(self) -> bytes | None:
+        """Nothing is left at the end of a whole stream. Raises APIError for a message cut short."""
+        if self._error is not None:
+            raise self._error
+        if self._buffer:
+            raise _broken("the stream ended within an event")
+        return None
+
+    def _prelude(self, at: int) -> tuple[int, int]:
+        """The length of the message at `at` and of its headers, verified."""
+        total, headers, checksum = _PRELUDE.unpack_from(self._buffer, at)
+        if crc32(self._buffer[at : at + 8]) != checksum:
+            raise _broken("the checksum of an event's length is wrong")
+        if headers > _MAX_HEADERS_BYTES or total > self._limit:
+            raise _broken(f"an event is larger than {self._limit} bytes")
+        if total < _PRELUDE_BYTES + headers + _CHECKSUM_BYTES:
+            raise _broken("the length of an event is too small")
+        return total, headers
+
+    def _message(self, start: int, end: int) -> bytes | None:
+        """The JSON text of the whole message from `start` to `end`; None for one without a name."""
+        message = bytes(self._buffer[start:end])
+        (checksum,) = _CHECKSUM.unpack_from(message, len(message) - _CHECKSUM_BYTES)
+        if crc32(message[:-_CHECKSUM_BYTES]) != checksum:
+            raise _broken("the checksum of an event is wrong")
+        payload_at = _PRELUDE_BYTES + self._headers_length
+        headers = message[_PRELUDE_BYTES:payload_at]
+        around = self._known.get(headers)
+        if around is None:
+            around = _around(_read_headers(headers))
+            if len(self._known) < _MAX_KNOWN_HEADERS:
+                self._known[headers] = around
+        before, after = around
+        if not before:
+            return None
+        payload = message[payload_at:-_CHECKSUM_BYTES]
+        return before + (payload or b"{}") + after if after else before
+
+
+def _around(headers: dict[str, str]) -> tuple[bytes, bytes]:
+    """What stands before and after the payload in the JSON text of a message.
+
+    Nothing after it: the payload is not used. Nothing at all: the message has no meaning.
+    """
+    match headers.get(":message-type", "event"):
+        case "event":
+            name = headers.get(":event-type", "")
+        case "exception":
+            name = headers.get(":exception-type", "") or "exception"
+        case _:
+            error = {
+                "code": headers.get(":error-code", ""),
+                "message": headers.get(":error-message", ""),
+            }
+            return _json.dumps({"error": error}), b""
+    return (b"{" + _json.dumps(name) + b":", b"}") if name else (b"", b"")
+
+
+def _read_headers(data: bytes) -> dict[str, str]:
+    """The headers that are strings. Raises APIError for invalid ones."""
+    found: dict[str, str] = {}
+    at = 0
+    try:
+        while at < len(data):
+            name_end = at + 1 + data[at]
+            name = data[at + 1 : name_end].decode()
+            kind, at = data[name_end], name_end + 1
+            size = _VALUE_SIZES.get(kind)
+            if size is None:
+                if kind not in (_BYTES, _STRING):
+                    raise _broken("an event has a header of an unknown type")
+                size = int.from_bytes(data[at : at + 2])
+                at += 2
+            value = data[at : at + size]
+            if len(value) < size:
+                raise _broken("an event has a header that is cut short")
+            if kind == _STRING:
+                found[name] = value.decode()
+            at += size
+    except (IndexError, UnicodeDecodeError) as error:
+        raise _broken("an event has invalid headers") from error
+    return found
+
+
+def _broken(why: str) -> APIError:
+    return APIError(ErrorKind.UPSTREAM, f"The provider's answer is broken: {why}.")
