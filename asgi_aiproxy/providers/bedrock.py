@@ -67,7 +67,8 @@ def bedrock(region: str = "", *, base_url: str = "", name: str = "bedrock") -> P
 
     Models are the ids or ARNs of models and of inference profiles. `base_url` is another address
     than the region's own (of a VPC endpoint, a proxy); `region` may be left out if the address
-    names it; `name` is the name of the provider. Raises ConfigurationError if the region is missing or invalid.
+    names it; `name` is the name of the provider. Raises ConfigurationError if the region is missing
+    or invalid.
     """
     region, base_url = place(region, base_url, name)
     return Provider(
