@@ -224,12 +224,16 @@ class NDJSONFramer:
         self._limit = limit
         self._pieces: list[bytes] = []
         self._held = 0
+        self._first = True
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes."""
         *lines, rest = data.split(b"\n")
         if lines:
             lines[0] = b"".join([*self._pieces, lines[0]])
+            if self._first:
+                self._first = False
+                lines[0] = lines[0].removeprefix(_BOM)
             self._pieces.clear()
             self._held = 0
         if rest:
@@ -243,7 +247,7 @@ class NDJSONFramer:
 
     def close(self) -> bytes | None:
         """The last line, if it lacks its end."""
-        rest = b"".join(self._pieces).strip()
+        rest = b"".join(self._pieces).removeprefix(_BOM if self._first else b"").strip()
         self._pieces.clear()
         self._held = 0
         return rest or None

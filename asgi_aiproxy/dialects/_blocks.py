@@ -10,6 +10,8 @@ call. This module decides, for all three, where a block starts and ends.
 - Tool calls: each has a key of the vendor (an index or a counter). Fragments of several calls may
   interleave, so calls stay open until the response ends.
 - Single blocks (images, opaque parts) start and end at once.
+- Some vendors give several calls one id, by which no client could tell their results apart: every
+  call but the first gets an id of its own (`CallIds`, which the other dialects use too).
 
 Indexes are assigned in the order of block starts and never reused. `answered` says whether there is
 any content besides reasoning; decoders use it to turn an empty response whose finish reason is a
@@ -18,7 +20,9 @@ failure into an error, while the call can still be retried elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
+
+import msgspec
 
 from asgi_aiproxy.messages import (
     Block,
@@ -34,6 +38,34 @@ from asgi_aiproxy.messages import (
 )
 
 
+class CallIds:
+    """Makes the ids of the tool calls in one response unique."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def unique_id(self, wanted: str) -> str:
+        """The id `wanted`; with a number at its end if an earlier call has it."""
+        call_id, number = wanted, 1
+        while call_id in self._used:
+            number += 1
+            call_id = f"{wanted}_{number}"
+        self._used.add(call_id)
+        return call_id
+
+    def unique(self, call: ToolCall) -> ToolCall:
+        """The call; with another id if an earlier one has the same."""
+        call_id = self.unique_id(call.id)
+        return call if call_id == call.id else msgspec.structs.replace(call, id=call_id)
+
+
+def with_unique_ids(blocks: Iterable[Block]) -> Iterator[Block]:
+    """The blocks of a whole response, each of its tool calls with an id of its own."""
+    ids = CallIds()
+    for block in blocks:
+        yield ids.unique(block) if isinstance(block, ToolCall) else block
+
+
 class Blocks:
     """Converts the flat deltas of one streamed response to block events."""
 
@@ -43,6 +75,7 @@ class Blocks:
         self._text_index = -1  # of the open text, reasoning or refusal block
         self._calls: dict[Hashable, int] = {}
         self._calls_without_arguments: set[int] = set()
+        self._call_ids = CallIds()
         self._answered = False
 
     @property
@@ -111,7 +144,7 @@ class Blocks:
         """Start a tool call."""
         index = self._calls[key] = self._index()
         self._calls_without_arguments.add(index)
-        return [*self.end_text(), BlockStart(index, call)]
+        return [*self.end_text(), BlockStart(index, self._call_ids.unique(call))]
 
     def arguments(self, key: Hashable, piece: str) -> list[Event]:
         """Add arguments to a tool call that has started."""

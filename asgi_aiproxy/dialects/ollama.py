@@ -116,8 +116,8 @@ class Ollama(OutboundDialect):
     def decode_error(self, status: int, body: bytes) -> APIError:
         """Read an error answer."""
         answer = _parsing.parse_object(body)
-        message = answer.get("error") if answer is not None else None
-        if not isinstance(message, str) or not message:
+        message = _error_message(answer["error"]) if answer and answer.get("error") else ""
+        if not message:
             return _parsing.unparsable_response_error(status, body)
         kind = error_kind_for_status(status)
         return APIError(
@@ -157,9 +157,11 @@ class Decoder:
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one line."""
+        if self._word is not None:
+            return ()
         line = _json.loads(data)
         if line.get("error"):
-            raise APIError(ErrorKind.UPSTREAM, str(line["error"]))
+            raise APIError(ErrorKind.UPSTREAM, _error_message(line["error"]))
         return list(self._line(line))
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
@@ -201,6 +203,10 @@ class Decoder:
                     input=_parsing.read_count(line, "prompt_eval_count"),
                     output=_parsing.read_count(line, "eval_count"),
                 )
+
+
+def _error_message(error: Any) -> str:
+    return _parsing.get_text(error, "message") or str(error)
 
 
 def _chosen(request: Request) -> bool:

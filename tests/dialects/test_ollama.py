@@ -309,7 +309,7 @@ def answer(message: dict[str, Any], **members: Any) -> bytes:
             {"eval_count": 5},
             (
                 ToolCall("new", "f", '{"x":1}'),
-                ToolCall("new", "g", "{}"),
+                ToolCall("new_2", "g", "{}"),  # every call has an id of its own
                 ToolCall("c", "h", '{"y":2}'),
             ),
             StopReason.TOOLS,

@@ -59,7 +59,7 @@ class AnthropicNativeStream:
             case "content_block_start":
                 block = event.get("content_block") or {}
                 self.started = self.started or block.get("type") not in ("text", "thinking")
-            case "error":
+            case kind if kind == "error" or (kind is None and event.get("error")):
                 raise errors.read_error(event.get("error"), 200, frame.data)
         return frame.raw
 
@@ -84,5 +84,4 @@ class AnthropicNativeStream:
         return body
 
     def _count(self, usage: Any) -> None:
-        if isinstance(usage, dict):
-            self._counts.update({k: v for k, v in usage.items() if v is not None})
+        responses.add_counts(self._counts, usage)

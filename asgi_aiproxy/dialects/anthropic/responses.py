@@ -10,6 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._blocks import with_unique_ids
 from asgi_aiproxy.dialects._carriers import encode_carrier
 from asgi_aiproxy.dialects.anthropic import errors
 from asgi_aiproxy.messages import (
@@ -47,7 +48,7 @@ STOP_REASONS = {
 def stop_reason(stop: StopReason, word: str, called: bool) -> str:
     """Anthropic's stop reason; `word`, that of the provider, if it is one of them."""
     if word in STOPS or word == "pause_turn":
-        return word
+        return "tool_use" if called and word == "end_turn" else word
     if called and stop in (StopReason.END, StopReason.OTHER):
         return "tool_use"
     return STOP_REASONS[stop]
@@ -71,7 +72,9 @@ def decode_response(body: bytes) -> Response:
     return Response(
         id=str(answer.get("id") or ""),
         model=str(answer.get("model") or ""),
-        blocks=tuple(_block(at, b) for at, b in enumerate(content) if isinstance(b, dict)),
+        blocks=tuple(
+            with_unique_ids(_block(at, b) for at, b in enumerate(content) if isinstance(b, dict))
+        ),
         stop=STOPS.get(word, StopReason.OTHER),
         usage=decode_usage(answer.get("usage")),
         word=word,
@@ -200,6 +203,16 @@ def encode_citation(citation: Citation) -> dict[str, Any]:
 
 
 # ── usage ────────────────────────────────────────────────────────────────────
+
+
+def add_counts(counts: dict[str, Any], usage: Any) -> None:
+    """Update the counts of a stream, in place. Each event has the totals so far.
+
+    Some compatible servers count the input at the start and send 0 for it at the end.
+    """
+    if isinstance(usage, dict):
+        known = {name: value for name, value in usage.items() if value is not None}
+        counts.update({n: v for n, v in known.items() if v != 0 or not counts.get(n)})
 
 
 def decode_usage(usage: Any) -> Usage | None:

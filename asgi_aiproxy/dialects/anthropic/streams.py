@@ -10,6 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._blocks import CallIds
 from asgi_aiproxy.dialects.anthropic import (
     errors,
     responses,
@@ -54,6 +55,7 @@ class Decoder:
         self._extra: dict[int, dict[str, Any]] = {}
         self._citations: dict[int, list[Citation]] = {}
         self._arguments: dict[int, list[str]] = {}
+        self._ids = CallIds()
         self._input: dict[int, str] = {}  # sent whole at the start of its block
         self._end: dict[str, Any] = {}
 
@@ -135,7 +137,7 @@ class Decoder:
         return (MessageStart(str(message.get("id") or ""), self.model, self.usage),)
 
     def _count(self, usage: Any) -> None:
-        self._counts |= _non_null(usage)
+        responses.add_counts(self._counts, usage)
         self._usage = None
 
     def _open(self, index: Any, block: dict[str, Any]) -> Sequence[Event]:
@@ -153,7 +155,7 @@ class Decoder:
             case {"type": "redacted_thinking", "data": data}:
                 opened = Reasoning("", {NAME: {"redacted": data}})
             case {"type": "tool_use", "name": str(name)}:
-                opened = ToolCall(block.get("id") or f"toolu_{number}", name)
+                opened = self._ids.unique(ToolCall(block.get("id") or f"toolu_{number}", name))
                 if block.get("input"):  # some compatible servers send it whole
                     self._input[number] = responses.arguments_text(block["input"])
             case _:

@@ -78,6 +78,8 @@ class GeminiNativeStream:
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
         self._read(answer)
+        if not self._done:
+            raise _parsing.truncated_response_error("it has no candidate with a finish reason")
         return body
 
     def _read(self, chunk: dict[str, Any]) -> None:

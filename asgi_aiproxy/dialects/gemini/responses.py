@@ -5,7 +5,7 @@ https://ai.google.dev/api/generate-content
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from asgi_aiproxy import _json
@@ -80,10 +80,18 @@ def finish_reason(stop: StopReason, word: str) -> str:
 def encode_response(response: Response, new_id: str, model: str) -> bytes:
     """Write a whole response; `model` is the one that was requested, if the provider names none."""
     parts = [part for block in response.blocks for part in write(block)]
+    text = ""
+    cited: list[tuple[Citation, int, int]] = []
+    for block in response.blocks:
+        if isinstance(block, Text):
+            ends = len(text) + len(block.text)
+            cited += [(citation, len(text), ends) for citation in block.citations]
+            text += block.text
     candidate: dict[str, Any] = {
         "content": {"parts": parts, "role": "model"},
         "finishReason": finish_reason(response.stop, response.word),
         "index": 0,
+        **encode_citations(cited, text),
     }
     if response.refusal:
         candidate["finishMessage"] = response.refusal
@@ -128,34 +136,75 @@ def decode_media(blob: Mapping[str, Any], extra: Extra) -> Media:
 
 
 def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation, ...]:
-    """Sources out of `groundingMetadata`, whose positions count bytes of UTF-8."""
+    """Sources out of `groundingMetadata` and `citationMetadata`.
+
+    Positions count bytes of UTF-8. https://ai.google.dev/api/generate-content#GroundingMetadata
+    """
     grounding = candidate.get("groundingMetadata") or {}
-    sources = [chunk.get("web") or {} for chunk in grounding.get("groundingChunks") or ()]
-    if not sources:
-        return ()
+    sources = [_source(chunk) for chunk in _parsing.objects(grounding.get("groundingChunks"))]
     encoded = text.encode("utf-8", "replace")
 
-    def position(at: int) -> int:
-        return len(encoded[:at].decode("utf-8", "ignore"))
+    def position(at: Any) -> int:
+        return len(encoded[: at if isinstance(at, int) else 0].decode("utf-8", "ignore"))
 
-    def cite(number: int, segment: Mapping[str, Any]) -> Citation:
+    def cite(source: Mapping[str, Any], segment: Mapping[str, Any]) -> Citation:
         return Citation(
-            url=sources[number].get("uri") or "",
-            title=sources[number].get("title") or "",
-            quote=segment.get("text") or "",
-            start=position(segment.get("startIndex") or 0),
-            end=position(segment.get("endIndex") or 0),
+            url=_parsing.get_text(source, "uri"),
+            title=_parsing.get_text(source, "title"),
+            quote=_parsing.get_text(segment, "text"),
+            start=position(segment.get("startIndex")),
+            end=position(segment.get("endIndex")),
         )
 
     cited = [
-        cite(number, support.get("segment") or {})
-        for support in grounding.get("groundingSupports") or ()
+        cite(sources[number], support.get("segment") or {})
+        for support in _parsing.objects(grounding.get("groundingSupports"))
         for number in support.get("groundingChunkIndices") or ()
         if 0 <= number < len(sources)
     ]
-    if cited:
-        return tuple(cited)
-    return tuple(Citation(url=s.get("uri") or "", title=s.get("title") or "") for s in sources)
+    if not cited:
+        cited = [
+            Citation(url=_parsing.get_text(s, "uri"), title=_parsing.get_text(s, "title"))
+            for s in sources
+        ]
+    recited = candidate.get("citationMetadata") or {}
+    for name in ("citationSources", "citations"):  # on the Gemini API, on Vertex AI
+        cited += [cite(found, found) for found in _parsing.objects(recited.get(name))]
+    return tuple(found for found in cited if found.url or found.title)
+
+
+def _source(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A page, a document or a place."""
+    kinds = (chunk.get(kind) for kind in ("web", "retrievedContext", "maps"))
+    return next((source for source in kinds if isinstance(source, dict)), {})
+
+
+def encode_citations(cited: Sequence[tuple[Citation, int, int]], text: str) -> dict[str, Any]:
+    """Write `groundingMetadata` for citations in a whole answer's `text`; empty if there are none.
+
+    Each comes with the place of its text block, from and to, in characters: it covers all of that
+    if it has no positions of its own.
+    """
+    if not cited:
+        return {}
+    chunks: list[dict[str, Any]] = []
+    supports: list[dict[str, Any]] = []
+    for citation, begins, ends in cited:
+        chunk = {"web": {"uri": citation.url, "title": citation.title}}
+        if chunk not in chunks:
+            chunks.append(chunk)
+        start = begins if citation.start is None else citation.start
+        end = ends if citation.end is None else citation.end
+        first, last = (len(text[:at].encode("utf-8", "replace")) for at in (start, end))
+        segment: dict[str, Any] = {"startIndex": first, "endIndex": last}
+        said = citation.quote or text[start:end]
+        supports.append(
+            {
+                "segment": {**segment, "text": said},
+                "groundingChunkIndices": [chunks.index(chunk)],
+            }
+        )
+    return {"groundingMetadata": {"groundingChunks": chunks, "groundingSupports": supports}}
 
 
 # ── usage ────────────────────────────────────────────────────────────────────

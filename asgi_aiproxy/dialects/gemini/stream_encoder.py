@@ -19,6 +19,7 @@ from asgi_aiproxy.messages import (
     BlockDelta,
     BlockEnd,
     BlockStart,
+    Citation,
     Event,
     Extra,
     Media,
@@ -45,7 +46,9 @@ class Encoder:
         self._id = new_id
         self._model = model  # as requested, until the provider names it
         self._open: dict[int, Block] = {}
-        self._arguments: dict[int, list[str]] = {}
+        self._pieces: dict[int, list[str]] = {}
+        self._text = ""  # of text blocks that have ended
+        self._cited: list[tuple[Citation, int, int]] = []
         self._after = b""  # what stands behind the text of a chunk
 
     def feed(self, event: Event) -> bytes:
@@ -60,11 +63,11 @@ class Encoder:
                 self._after = b'}],"role":"model"},"index":0}],' + names[1:] + b"\n\n"
             case BlockStart(index, block):
                 self._open[index] = block
-                self._arguments[index] = []
+                self._pieces[index] = []
                 if isinstance(block, Media | Opaque):
                     return self._chunk(list(responses.write(block)))
-            case BlockEnd(index, extra):
-                return self._close(index, extra)
+            case BlockEnd(index, extra, citations):
+                return self._close(index, extra, citations)
             case _:
                 return self._end(event)
         return b""
@@ -78,19 +81,22 @@ class Encoder:
         return encode_frame(errors.encode_error(error))
 
     def _delta(self, index: int, text: str) -> bytes:
+        self._pieces[index].append(text)
         match self._open[index]:
             case ToolCall() | Text(extra={"gemini": _}) | Reasoning(extra={"gemini": _}):
-                self._arguments[index].append(text)  # Google's calls and signed parts come whole
-                return b""
+                return b""  # Google's calls and signed parts come whole
             case Reasoning():
                 return _BEFORE + _json.quote(text) + b',"thought":true' + self._after
         return _BEFORE + _json.quote(text) + self._after
 
-    def _close(self, index: int, extra: Extra) -> bytes:
+    def _close(self, index: int, extra: Extra, citations: tuple[Citation, ...]) -> bytes:
         block = self._open.pop(index)
-        text = "".join(self._arguments.pop(index))
+        text = "".join(self._pieces.pop(index))
         if isinstance(block, Media | Opaque):  # told when they began
             return b""
+        if isinstance(block, Text):
+            begins, self._text = len(self._text), self._text + text
+            self._cited += [(citation, begins, len(self._text)) for citation in citations]
         extra = merge({} if isinstance(block, Refusal) else block.extra, extra)
         if isinstance(block, ToolCall):
             whole = ToolCall(block.id, block.name, text, extra)
@@ -108,6 +114,7 @@ class Encoder:
         more: dict[str, Any] = {"finishReason": reason}
         if event.refusal:
             more["finishMessage"] = event.refusal
+        more |= responses.encode_citations(self._cited, self._text)
         return self._chunk([], more, event.usage)
 
     def _chunk(

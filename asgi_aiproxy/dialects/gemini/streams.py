@@ -53,7 +53,7 @@ class Decoder:
         self._word = ""
         self._message = ""
         self._text: list[str] = []
-        self._last: dict[str, Any] = {}  # the candidate that last named sources
+        self._sources: dict[str, Any] = {}  # the members of candidates that last named sources
         self._partial: PartialArguments | None = None
         self._calls = 0
 
@@ -124,7 +124,7 @@ class Decoder:
             if error is not None:
                 raise error
         events = self._close_partial()
-        citations = responses.decode_citations(self._last, "".join(self._text))
+        citations = responses.decode_citations(self._sources, "".join(self._text))
         if citations:
             # They come with the end: the text they are about may be a block that has ended.
             events += self._blocks.cite(citations)
@@ -137,8 +137,9 @@ class Decoder:
         content = candidate.get("content")
         for part in _parsing.objects(content.get("parts") if isinstance(content, dict) else None):
             yield from self._part(part)
-        if candidate.get("groundingMetadata"):
-            self._last = candidate
+        for name in ("groundingMetadata", "citationMetadata"):
+            if candidate.get(name):
+                self._sources[name] = candidate[name]
         word = _parsing.get_text(candidate, "finishReason")
         if word:
             self._word = word

@@ -62,12 +62,23 @@ _STREAM_KINDS = {
     "timeout_error": ErrorKind.TIMEOUT,
     "not_found_error": ErrorKind.NOT_FOUND,
     "model_not_found": ErrorKind.NOT_FOUND,
+    "invalid_prompt": ErrorKind.INVALID,
+    "bio_policy": ErrorKind.INVALID,
+    "misalignment_policy_violation": ErrorKind.INVALID,
+    "data_residency_mismatch": ErrorKind.INVALID,
     "content_filter": ErrorKind.INVALID,
     "content_policy_violation": ErrorKind.INVALID,
     "invalid_request_error": ErrorKind.INVALID,
     "context_length_exceeded": ErrorKind.INVALID,
     "tool_use_failed": ErrorKind.INVALID,
 }
+# Codes of the Responses API for pictures in the request.
+_IMAGE_CODES = frozenset(
+    {"invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url"}
+    | {"image_too_large", "image_too_small", "image_parse_error", "invalid_image_mode"}
+    | {"image_content_policy_violation", "image_file_too_large", "unsupported_image_media_type"}
+    | {"empty_image_file", "failed_to_download_image", "image_file_not_found"}
+)
 
 
 def encode_error(error: APIError) -> bytes:
@@ -95,11 +106,23 @@ def decode_error(status: int, body: bytes) -> APIError:
 
 def raise_error(answer: dict[str, Any]) -> None:
     """Raise the error that a response or chunk with status 200 contains, if any."""
-    if answer.get("error") or (answer.get("object") == "error" and not answer.get("choices")):
+    choices = answer.get("choices")
+    if answer.get("error") or (not choices and _is_error(answer)):
         raise read_error(answer, 200)
-    for choice in _parsing.objects(answer.get("choices")):
+    for choice in _parsing.objects(choices):
         if choice.get("error") or choice.get("finish_reason") in FAILED:
             raise read_error(choice, 200)
+
+
+def _is_error(answer: dict[str, Any]) -> bool:
+    """Whether an answer without choices is an error that is not in a member `error`.
+
+    Inference servers send `{"object": "error", ...}`, or the error alone in an event of that name.
+    """
+    if answer.get("object") == "error":
+        return True
+    named = "message" in answer and ("code" in answer or "type" in answer)
+    return named and "choices" not in answer and isinstance(answer["message"], str)
 
 
 def read_error(answer: dict[str, Any], status: int) -> APIError:
@@ -146,6 +169,8 @@ def _stream_kind(code: str | None, type_: Any) -> ErrorKind:
     for word in (code, type_):
         if isinstance(word, str) and word in _STREAM_KINDS:
             return _STREAM_KINDS[word]
+        if isinstance(word, str) and word in _IMAGE_CODES:
+            return ErrorKind.INVALID
     return ErrorKind.UPSTREAM
 
 

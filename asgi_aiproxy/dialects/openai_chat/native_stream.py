@@ -42,7 +42,7 @@ _DONE = b"data: [DONE]\n\n"
 _MAX_HELD_CHUNKS = 3  # received last chunks that are kept besides the current one
 _NO_USAGE = b',"usage":null'  # in chunks before the one with usage
 # Frames with one of these marks must be parsed; those with `"usage":null` need not.
-_COMPACT_MARKS = (b'"usage":{', b'"error"', b'"finish_reason":"', b"[DONE]")
+_COMPACT_MARKS = (b'"usage":{', b'"error"', b'"finish_reason":"', b"[DONE]", b"event: error")
 _MARKS = (*_COMPACT_MARKS, b'"usage": {', b'"finish_reason": "')
 
 
@@ -375,7 +375,9 @@ class NormalizingNativeStream:
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
         errors.raise_error(answer)
-        for choice in _parsing.objects(answer.get("choices")):
+        if not answer.get("choices"):
+            raise errors.decode_error(200, body)
+        for choice in _parsing.objects(answer["choices"]):
             message = choice.get("message")
             if choice.get("index") or not isinstance(message, dict):
                 continue
@@ -383,7 +385,7 @@ class NormalizingNativeStream:
                 errors.raise_failure(choice.get("finish_reason"))
         self._model = str(answer.get("model") or "")
         self._usage = decode_usage(answer.get("usage"))
-        if "choices" in answer and normalize.normalize_response(answer, self._new_id):
+        if normalize.normalize_response(answer, self._new_id):
             return _json.dumps(answer)
         return body
 

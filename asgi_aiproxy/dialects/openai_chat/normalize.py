@@ -11,8 +11,8 @@ kept. Deviations seen in real traffic:
 - no `[DONE]` (Perplexity), no finish reason before it (Snowflake), a second finish reason and a
   repeated role (OpenRouter), own finish reasons (Together's `eos`);
 - an empty `custom` next to the `function` of a call, empty strings for absent members (Snowflake);
-- ids repeated or empty in later fragments of a call (Alibaba), one index for all calls (bridges to
-  Gemini);
+- ids repeated or empty in later fragments of a call (Alibaba), one index or one id for all calls
+  (bridges to Gemini);
 - a first chunk without id and model (Azure), the whole message so far in every chunk (Perplexity).
 
 Whole responses are normalized in place by `normalize_response`. Streams go through a
@@ -34,6 +34,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._blocks import CallIds
 from asgi_aiproxy.dialects.openai_chat import (
     errors,
     reasoning,
@@ -113,8 +114,11 @@ def _normalize_calls(message: dict[str, Any], calls: Any) -> bool:
         del message["tool_calls"]
         return True
     changed = False
+    ids = CallIds()
     for at, call in enumerate(_parsing.objects(calls)):
-        changed |= _set_unless(call, "id", f"call_{at}", bool(call.get("id")))
+        known = call.get("id")
+        call_id = ids.unique_id(known if isinstance(known, str) and known else f"call_{at}")
+        changed |= _set_unless(call, "id", call_id, known == call_id)
         kind = responses.call_kind(call)
         changed |= _set_unless(call, "type", kind, call.get("type") == kind)
         other = "function" if kind == "custom" else "custom"
@@ -266,6 +270,7 @@ class _ToolCalls:
 
     def __init__(self) -> None:
         self.count = 0  # calls whose name is known
+        self._ids = CallIds()
         self._known: dict[Any, _ToolCall] = {}
 
     def fragment(self, call: dict[str, Any]) -> dict[str, Any] | None:
@@ -292,7 +297,7 @@ class _ToolCalls:
             return None
         number = call["index"] = state.number = self.count
         self.count += 1
-        call["id"] = state.id or f"call_{number}"
+        call["id"] = self._ids.unique_id(state.id or f"call_{number}")
         call["type"] = kind
         part["name"], part[field] = name, state.held
         return call

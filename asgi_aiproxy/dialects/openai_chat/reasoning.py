@@ -8,9 +8,10 @@ https://openrouter.ai/docs/use-cases/reasoning-tokens. Gemini's signature of a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_chat import schemas
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import Block, Extra, Opaque, Reasoning, Text, Thinking, ToolCall
@@ -97,6 +98,20 @@ def _restore_signature(detail: schemas.Detail, content: list[Block], calls: list
             content[index] = Text(block.text, block.citations, {**block.extra, **extra})
             return
     content.append(Text("", extra=extra))
+
+
+def read_text(message: Mapping[str, Any]) -> str:
+    """The text of the reasoning in a response's message or delta, under either of its names."""
+    text = message.get("reasoning_content") or message.get("reasoning")
+    return text if isinstance(text, str) else ""
+
+
+def read_details(message: Mapping[str, Any]) -> str:
+    """The text of the reasoning in `reasoning_details`, where some servers have it alone."""
+    return "".join(
+        _parsing.get_text(detail, "text") or _parsing.get_text(detail, "summary")
+        for detail in _parsing.objects(message.get("reasoning_details"))
+    )
 
 
 def flatten(thinking: Any) -> str:

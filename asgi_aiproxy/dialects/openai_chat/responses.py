@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._blocks import with_unique_ids
 from asgi_aiproxy.dialects.openai_chat import (
     errors,
     order,
@@ -118,7 +119,7 @@ def decode_response(body: bytes) -> Response:
             )
     if not answers(message):
         errors.raise_failure(choice.get("finish_reason"))
-    blocks = tuple(_blocks(message))
+    blocks = tuple(with_unique_ids(_blocks(message)))
     called = any(isinstance(block, ToolCall) for block in blocks)
     word = normalize_finish_reason(choice.get("finish_reason"), called)
     # A whole response without a finish reason is complete.
@@ -133,8 +134,8 @@ def decode_response(body: bytes) -> Response:
 
 
 def _blocks(message: dict[str, Any]) -> Iterator[Block]:
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    if isinstance(thought, str) and thought:
+    thought = reasoning.read_text(message) or reasoning.read_details(message)
+    if thought:
         yield Reasoning(thought)
     content = message.get("content")
     citations = tuple(decode_citations(message.get("annotations")))
@@ -142,10 +143,13 @@ def _blocks(message: dict[str, Any]) -> Iterator[Block]:
         yield Text(content, citations)
     for part in content if isinstance(content, list) else ():
         match part:
-            case {"type": "text", "text": str(text)} if text:
-                yield Text(text)
             case {"type": "thinking", "thinking": thinking}:
                 yield Reasoning(reasoning.flatten(thinking))
+            case {"text": str(text)} if text:
+                yield Text(text)
+    spoken = _parsing.get_text(message.get("audio"), "transcript")
+    if spoken and not content:
+        yield Text(spoken)
     refusal = _parsing.get_text(message, "refusal")
     if refusal:
         yield Refusal(refusal)

@@ -13,6 +13,7 @@ from asgi_aiproxy.dialects._blocks import Blocks
 from asgi_aiproxy.dialects.openai_chat import (
     errors,
     normalize,
+    reasoning,
     responses,
     schemas,
 )
@@ -39,6 +40,7 @@ class Decoder:
         self._blocks = Blocks()
         self._chunks = normalize.ChunkNormalizer("")
         self._started = self.ended = False
+        self._has_reasoning = False  # in `reasoning_content` or `reasoning`
 
     @property
     def usage(self) -> Usage | None:
@@ -58,11 +60,18 @@ class Decoder:
             except ValueError:
                 pass
             else:
-                return self._plain_delta(choice.delta) if choice.index == 0 else ()
+                if choice.index != 0:
+                    return ()
+                if events := self._plain_delta(choice.delta):
+                    return events  # others may hold what the schema leaves out
         if data.strip() == b"[DONE]":
             if self._blocks.begun:
                 self._chunks.done()
             return self.close()  # the provider may leave the connection open
+        return self._chunk(data)
+
+    def _chunk(self, data: bytes) -> Sequence[Event]:
+        """The events of a chunk of any form."""
         chunk = normalize.parse_chunk(data)
         if chunk is None or self.ended:
             return ()
@@ -96,20 +105,28 @@ class Decoder:
         self.ended = True
         return [*self._blocks.end(), MessageEnd(responses.STOPS[word], self.usage, word)]
 
-    def _plain_delta(self, delta: schemas.PlainDelta) -> Sequence[Event]:
+    def _plain_delta(self, delta: schemas.PlainDelta) -> list[Event]:
         text = delta.content
         thought = delta.reasoning_content or delta.reasoning
         if not thought:
-            return self._blocks.text(_TEXT, text) if text else ()
+            return self._blocks.text(_TEXT, text) if text else []
+        self._has_reasoning = True
         events = self._blocks.text(_REASONING, thought)
         return [*events, *self._blocks.text(_TEXT, text)] if text else events
 
     def _delta(self, delta: dict[str, Any]) -> Iterator[Event]:
-        thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if isinstance(thought, str) and thought:
+        thought = reasoning.read_text(delta)
+        if thought:
+            self._has_reasoning = True
+        elif not self._has_reasoning:  # else the details repeat it
+            thought = reasoning.read_details(delta)
+        if thought:
             yield from self._blocks.text(Reasoning(), thought)
         if delta.get("content"):
             yield from self._blocks.text(Text(), delta["content"])
+        spoken = _parsing.get_text(delta.get("audio"), "transcript")
+        if spoken:
+            yield from self._blocks.text(Text(), spoken)
         refusal = _parsing.get_text(delta, "refusal")
         if refusal:
             yield from self._blocks.text(Refusal(), refusal)

@@ -44,7 +44,7 @@ class Echo:
         answer = event.get("response")
         if isinstance(answer, dict):
             self._learn(answer)
-        if kind == "error":
+        if kind == "error" or (not kind and event.get("error")):
             raise read_error(
                 event if isinstance(event.get("error"), dict) else {"error": event}, 200
             )
@@ -88,5 +88,6 @@ class Echo:
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
         responses.raise_error(answer)
+        responses.require_output(answer, body)
         self._learn(answer)
         return body

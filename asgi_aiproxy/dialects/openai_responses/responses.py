@@ -14,6 +14,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._blocks import with_unique_ids
 from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
@@ -62,10 +63,9 @@ def decode_response(body: bytes) -> Response:
     if answer is None:
         raise _parsing.unparsable_response_error(200, body)
     raise_error(answer)
-    output = answer.get("output")
-    if not isinstance(output, list):
-        raise _parsing.truncated_response_error(f"it holds no output: {_parsing.excerpt(body)}")
-    blocks = tuple(block for item in _parsing.objects(output) for block in decode_item(item))
+    output = require_output(answer, body)
+    found = (block for item in _parsing.objects(output) for block in decode_item(item))
+    blocks = tuple(with_unique_ids(found))
     called = any(isinstance(block, ToolCall) for block in blocks)
     stop, word = stop_reason(answer, called)
     return Response(
@@ -76,6 +76,14 @@ def decode_response(body: bytes) -> Response:
         usage=decode_usage(answer.get("usage")),
         word=word,
     )
+
+
+def require_output(answer: dict[str, Any], body: bytes) -> list[Any]:
+    """The items of a whole answer. Raises APIError if it has none, not even an empty list."""
+    output = answer.get("output")
+    if not isinstance(output, list):
+        raise _parsing.truncated_response_error(f"it holds no output: {_parsing.excerpt(body)}")
+    return output
 
 
 def raise_error(answer: dict[str, Any]) -> None:

@@ -205,6 +205,9 @@ class Encoder:
             done = {"text": text, "logprobs": []}
             out += self._event("response.output_text.done", **_where(part), **done)
         out += self._event("response.content_part.done", **_where(part), part=whole)
+        item = self._output[part.index]
+        if item is not self._message and not self._has_open_parts(part.index):
+            out += self._message_done(part.index)
         carrier = encode_carrier(part.block, extra)
         if carrier:
             out += self._end_message() + self._whole(
@@ -251,11 +254,19 @@ class Encoder:
         return out
 
     def _end_message(self, status: str = "completed") -> bytes:
+        """Another item begins, or the answer ends. The message ends with its last open part."""
         item, self._message = self._message, None
         if item is None:
             return b""
-        item["status"] = status
         index = self._output.index(item)
+        return b"" if self._has_open_parts(index) else self._message_done(index, status)
+
+    def _has_open_parts(self, index: int) -> bool:
+        return any(part.index == index for part in self._open.values())
+
+    def _message_done(self, index: int, status: str = "completed") -> bytes:
+        item = self._output[index]
+        item["status"] = status
         return self._event("response.output_item.done", output_index=index, item=item)
 
     def _end(self, event: MessageEnd) -> bytes:

@@ -14,10 +14,11 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._blocks import CallIds
 from asgi_aiproxy.dialects.openai_chat.errors import read_error
 from asgi_aiproxy.dialects.openai_responses import responses, schemas
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
-from asgi_aiproxy.dialects.openai_responses.tools import decode_call
+from asgi_aiproxy.dialects.openai_responses.tools import arguments_text, decode_call
 from asgi_aiproxy.messages import (
     Block,
     BlockDelta,
@@ -62,7 +63,11 @@ class Decoder:
         self._open: dict[Hashable, int] = {}  # blocks by key
         self._kinds: dict[int, type[Block]] = {}
         self._citations: dict[Hashable, list[Citation]] = {}
-        self._told: set[Hashable] = set()  # keys of blocks that were opened
+        self._told: dict[Hashable, None] = {}  # keys of blocks that were opened, in order
+        self._spoke = False  # whether there was any text or refusal
+        self._cited: set[Hashable] = set()  # keys of texts whose sources are known
+        self._call_ids: set[str] = set()  # of calls that were opened
+        self._ids = CallIds()
         self._inputs: dict[int, tuple[ToolCall, list[str]]] = {}  # of custom tools, by item
         self._empty: set[int] = set()  # blocks of calls without arguments so far
         self._called = False
@@ -152,11 +157,15 @@ class Decoder:
                 found = responses.decode_citations([event.get("annotation")])
                 key = index, event.get("content_index", 0)
                 self._citations.setdefault(key, []).extend(found)
+                self._cited.add(key)
             case "response.custom_tool_call_input.delta":
                 if index in self._inputs:
                     self._inputs[index][1].append(_parsing.get_text(event, "delta"))
-            case "response.function_call_arguments.delta":
-                yield from self._grow(index, ToolCall("", ""), _parsing.get_text(event, "delta"))
+            case "response.function_call_arguments.delta" | "response.function_call_arguments.done":
+                text = _parsing.get_text(event, "delta")
+                if self._open.get(index) in self._empty:  # some servers send no deltas
+                    text = text or _parsing.get_text(event, "arguments")
+                yield from self._grow(index, ToolCall("", ""), text)
             case _ if kind in _TEXTS:
                 text = _parsing.get_text(event, "delta")
                 if _TEXTS[kind] is Reasoning:
@@ -184,20 +193,27 @@ class Decoder:
             case "function_call":
                 call = decode_call(responses.item_call_id(item), {**item, "arguments": ""})
                 yield from self._begin(index, call)
-                if arguments := _parsing.get_text(item, "arguments"):
-                    yield from self._grow(index, call, arguments)
+                yield from self._grow(index, call, arguments_text(item))
             case "custom_tool_call":
                 call = decode_call(responses.item_call_id(item), item)
                 self._inputs[index] = call, []
 
     def _begin(self, key: Hashable, block: Block) -> Iterator[Event]:
+        yield from self._close(key)  # some servers give several items one index
         number = self._open[key] = self._next
         self._next += 1
-        self._told.add(key)
+        self._told[key] = None
+        self._spoke = self._spoke or isinstance(block, Text | Refusal)
         if isinstance(block, ToolCall):
-            self._called = True
             self._empty.add(number)
+            block = self._call(block)
         yield BlockStart(number, block)
+
+    def _call(self, call: ToolCall) -> ToolCall:
+        """A call that begins, with an id of its own."""
+        self._called = True
+        self._call_ids.add(call.id)
+        return self._ids.unique(call)
 
     def _grow(self, key: Hashable, block: Block, text: str) -> Iterator[Event]:
         if not text or (isinstance(block, ToolCall) and key not in self._open):
@@ -234,8 +250,7 @@ class Decoder:
                 if index not in self._told:
                     yield from self._added(index, item)
                 elif self._open.get(index) in self._empty:
-                    arguments = _parsing.get_text(item, "arguments")
-                    yield from self._grow(index, ToolCall("", ""), arguments)
+                    yield from self._grow(index, ToolCall("", ""), arguments_text(item))
                 yield from self._close(index)
             case "custom_tool_call":
                 self._inputs.pop(index, None)
@@ -245,17 +260,20 @@ class Decoder:
                     yield from self._single(block)
 
     def _done_message(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
-        # (Some count the parts of a message from 1 on: by their numbers they are not to be found.)
-        known = any(isinstance(key, tuple) and key[0] == index for key in self._told)
+        # (By their order, not by their indexes: some count the parts of a message from 1 on.)
+        known = [key for key in self._told if isinstance(key, tuple) and key[0] == index]
         for at, part in enumerate(_parsing.objects(item.get("content"))):
-            key = index, at
-            if not known:
+            key: Hashable = known[at] if at < len(known) else (index, "done", at)
+            if at >= len(known):
                 refused = part.get("type") == "refusal"
                 block: Block = Refusal() if refused else Text()
                 text = _parsing.get_text(part, "refusal" if refused else "text")
                 yield from self._grow(key, block, text)
-                found = list(responses.decode_citations(part.get("annotations")))
-                self._citations.setdefault(key, found)
+            found = list(responses.decode_citations(part.get("annotations")))
+            if found and key not in self._cited:
+                if key not in self._open:  # a text of its own names the sources
+                    yield from self._begin(key, Text())
+                self._citations[key] = found
             yield from self._close(key)
         for open_key in [k for k in self._open if isinstance(k, tuple) and k[0] == index]:
             yield from self._close(open_key)
@@ -263,10 +281,10 @@ class Decoder:
     def _single(self, block: Block) -> Iterator[Event]:
         number = self._next
         self._next += 1
-        self._told.add(("block", number))
+        self._told["block", number] = None
         if isinstance(block, ToolCall):
-            self._called = True
-            yield BlockStart(number, ToolCall(block.id, block.name, extra=block.extra))
+            opening = self._call(ToolCall(block.id, block.name, extra=block.extra))
+            yield BlockStart(number, opening)
             yield BlockDelta(number, block.arguments)
         else:
             yield BlockStart(number, block)
@@ -275,18 +293,30 @@ class Decoder:
     def _end(self, answer: dict[str, Any]) -> Iterator[Event]:
         responses.raise_error(answer)
         self._count(answer)
-        if not self._told:  # some tell everything at the end only
-            for index, item in enumerate(_parsing.objects(answer.get("output"))):
-                yield from self._done(index, item)
         for key in list(self._open):
             yield from self._close(key)
         for call, pieces in self._inputs.values():
             item = {"type": "custom_tool_call", "name": call.name, "input": "".join(pieces)}
             whole = decode_call(call.id, item)
             yield from self._single(msgspec.structs.replace(whole, extra=call.extra))
+        yield from self._missing(list(_parsing.objects(answer.get("output"))))
         stop, word = responses.stop_reason(answer, self._called)
         self.ended = True
         yield MessageEnd(stop, self.usage, word)
+
+    def _missing(self, output: list[dict[str, Any]]) -> Iterator[Event]:
+        """What only the end has: some servers stream texts but no calls, or nothing at all."""
+        nothing, silent = not self._told, not self._spoke
+        for index, item in enumerate(output):
+            match item.get("type"):
+                case "function_call" | "custom_tool_call":
+                    missing = responses.item_call_id(item) not in self._call_ids
+                case "message":
+                    missing = silent
+                case _:
+                    missing = nothing
+            if missing:
+                yield from self._done(("end", index), item)
 
     def _count(self, answer: dict[str, Any]) -> None:
         usage = responses.decode_usage(answer.get("usage"))

@@ -199,11 +199,17 @@ def decode_call(call_id: str, item: Mapping[str, Any], tools: Iterable[Tool] = (
         own = {"namespace": namespace, "name": name}
         known = (tool.name for tool in tools if apart(tool) == (namespace, name))
         name = next(known, "") or flat_name(namespace, name)
-    arguments = _parsing.get_text(item, "arguments")
+    arguments = arguments_text(item)
     if item.get("type") == "custom_tool_call":
         own["custom"] = True
         arguments = _json.dumps({CUSTOM_INPUT: _parsing.get_text(item, "input")}).decode()
     return ToolCall(call_id, name, arguments, {NAME: own} if own else {})
+
+
+def arguments_text(item: Mapping[str, Any]) -> str:
+    """The arguments in the item of a function call, as JSON. Some servers send them parsed."""
+    arguments = item.get("arguments") or ""
+    return arguments if isinstance(arguments, str) else _json.dumps(arguments).decode()
 
 
 def custom_text(arguments: str) -> str:

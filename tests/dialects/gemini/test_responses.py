@@ -264,10 +264,7 @@ def test_sources_are_placed_by_characters() -> None:
     assert found.blocks == (
         Text(
             text,
-            (
-                Citation(url="https://a.example", title="A", quote="Ruby.", start=9, end=14),
-                Citation(quote="Ruby.", start=9, end=14),
-            ),
+            (Citation(url="https://a.example", title="A", quote="Ruby.", start=9, end=14),),
         ),
     )
 

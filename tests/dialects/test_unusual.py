@@ -1,0 +1,230 @@
+"""Odd but legal answers of vendors mean the same through every client API, however they arrive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+
+import pytest
+
+from asgi_aiproxy.dialects import OpenAICompletions
+from asgi_aiproxy.dialects.base import InboundDialect
+from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.messages import Message, Request, Text, Tool, fold, unfold
+from asgi_aiproxy.translate import NativeStreamTranslator, StreamTranslator, Translator
+from tests.dialects.unusual import CASES, Case
+from tests.support.readers import READERS, Answer, sdk
+from tests.support.stream_fixtures import cut, decode, faces, languages
+
+REQUEST = Request(
+    model="m",
+    messages=(Message("user", (Text("Hi"),)),),
+    tools=(Tool(name="f"), Tool(name="g")),
+    stream=True,
+)
+STREAMS = [case for case in CASES if case.stream]
+WHOLE = [case for case in CASES if not case.stream]
+FACES = [*faces(), "openai_completions"]
+
+
+@cache
+def face_of(name: str) -> InboundDialect:
+    if name == "openai_completions":
+        return OpenAICompletions(now=lambda: 1.0, new_id=lambda: "cmpl-new")
+    return faces()[name]
+
+
+def translated(translator: Translator, parts: Iterable[bytes]) -> tuple[bytes, APIError | None]:
+    """What the client gets, and the error that ended it."""
+    out = b""
+    try:
+        for part in parts:
+            out += translator.feed(part)
+        return out + translator.close(), None
+    except APIError as error:
+        return out + translator.fail(error), error
+
+
+def translator(case: Case, face: str) -> StreamTranslator:
+    dialect = languages()[case.dialect]
+    return StreamTranslator(
+        dialect.framer(case.media_type), dialect.decoder(), face_of(face).encoder(REQUEST)
+    )
+
+
+def check(case: Case, face: str, answer: Answer) -> None:
+    """The answer says what the vendor said, as far as the API has words for it."""
+    if case.error is not None:
+        assert answer.error is not None
+        assert case.message in answer.error["message"]
+        assert answer.finish in ("", "end")
+        return
+    assert answer.error is None
+    if face == "openai_completions":
+        assert answer.text == case.text + case.refusal or answer.text == case.text
+        return
+    refusal = case.refusal
+    if face == "anthropic" and answer.finish != "filter" and case.finish == "filter":
+        refusal = ""
+    assert answer.said == case.text + refusal
+    if face not in ("anthropic", "gemini"):
+        assert answer.refusal == refusal
+    assert answer.thought == case.thought
+    assert comparable(answer.calls, case) == comparable(case.calls, case)
+    assert len({id for id, _, _ in answer.calls}) == len(answer.calls)
+    assert tuple(answer.sources) == case.sources
+    if face != "anthropic":  # which has no pictures in answers
+        assert tuple(answer.images) == case.images
+    assert answer.finish == finish(case, face)
+    usage = case.usage
+    if usage is None and face == "anthropic":
+        usage = (0, 0, 0, 0)
+    assert answer.usage == usage
+
+
+def comparable(calls: Iterable[tuple[str, str, object]], case: Case) -> list[object]:
+    """Calls without those ids that are ours. Text that is no JSON is wrapped by some APIs."""
+    wanted = [id for id, _, _ in case.calls]
+    return [
+        (None if at < len(wanted) and wanted[at] == "?" else id, name, unwrapped(arguments))
+        for at, (id, name, arguments) in enumerate(calls)
+    ]
+
+
+def unwrapped(arguments: object) -> object:
+    match arguments:
+        case {"arguments": str(text)} | {"input": str(text)}:
+            return text
+    return arguments
+
+
+def finish(case: Case, face: str) -> str:
+    """How an API says the end of the answer."""
+    if case.finish == "other" and face != "gemini":
+        pauses = face == case.dialect == "anthropic" and "pause" in case.name
+        return "other" if pauses else "tools" if case.calls else "end"
+    return case.finish
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("case", STREAMS, ids=str)
+def test_an_odd_stream_means_what_the_vendor_said(case: Case, face: str) -> None:
+    out, error = translated(translator(case, face), [case.data])
+    assert (error.kind if error is not None else None) == case.error
+    answer = READERS[face].stream(out)
+    check(case, face, answer)
+    if case.error is not None:
+        assert answer.said == case.text
+    if knows(case, face):
+        sdk.stream(face, out)
+
+
+@pytest.mark.parametrize("case", STREAMS, ids=str)
+def test_an_odd_stream_is_the_same_wherever_it_is_cut(case: Case) -> None:
+    data = case.data
+    bytewise = [data[at : at + 1] for at in range(len(data))]
+    third = len(data) // 3
+    for face in FACES:
+        together, _ = translated(translator(case, face), [data])
+        for at in (third, 2 * third):
+            halves, _ = translated(translator(case, face), [data[:at], data[at:]])
+            assert plain(halves) == plain(together)
+        assert plain(translated(translator(case, face), bytewise)[0]) == plain(together)
+
+
+def knows(case: Case, face: str) -> bool:
+    """Whether the SDK of an API has types for all of an answer."""
+    if face == "anthropic" and case.name == "custom-tool":
+        return False  # a client of that API cannot declare one, and JSON it is not
+    return face != "openai_completions" and (case.known or face != case.dialect)
+
+
+def plain(out: bytes) -> bytes:
+    """Ids that are made anew are the same."""
+    for id in sorted(set(out.split(b'"')), reverse=True):
+        if id.startswith(b"call_") and id[5:].isdigit():
+            out = out.replace(b'"' + id + b'"', b'"call_n"')
+    return out
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("case", STREAMS, ids=str)
+def test_an_odd_stream_is_a_whole_answer_for_clients_that_do_not_stream(
+    case: Case, face: str
+) -> None:
+    dialect = languages()[case.dialect]
+    events, error = decode(dialect, cut(dialect.framer(case.media_type), [case.data]))
+    assert (error.kind if error is not None else None) == case.error
+    if error is None:
+        data = face_of(face).encode_response(fold(events), REQUEST)
+        answer = READERS[face].whole(data)
+        if face == "gemini" and case.usage is None:
+            answer.usage = None
+        check(case, face, answer)
+        if knows(case, face):
+            sdk.whole(face, data)
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("case", WHOLE, ids=str)
+def test_an_odd_whole_answer_means_what_the_vendor_said(case: Case, face: str) -> None:
+    dialect = languages()[case.dialect]
+    if case.error is not None:
+        with pytest.raises(APIError) as caught:
+            dialect.decode_response(case.data)
+        assert caught.value.kind is case.error
+        assert case.message in caught.value.message
+        return
+    response = dialect.decode_response(case.data)
+    data = face_of(face).encode_response(response, REQUEST)
+    answer = READERS[face].whole(data)
+    if face == "gemini" and case.usage is None:
+        answer.usage = None
+    check(case, face, answer)
+    encoder = face_of(face).encoder(REQUEST)
+    streamed = b"".join([encoder.feed(event) for event in unfold(response)])
+    check(case, face, READERS[face].stream(streamed))
+    if knows(case, face):
+        sdk.whole(face, data)
+        sdk.stream(face, streamed)
+
+
+NATIVE = [case for case in CASES if case.dialect in faces() and case.native]
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "lenient"])
+@pytest.mark.parametrize("case", NATIVE, ids=str)
+def test_an_odd_answer_that_is_relayed_is_metered_and_fails_as_the_vendor_says(
+    case: Case, strict: bool
+) -> None:
+    reader = faces()[case.dialect].native_stream(usage_wanted=True, strict_format=strict)
+    error = None
+    if case.stream:
+        translator = NativeStreamTranslator(reader)
+        out, error = translated(translator, [case.data])
+        bytewise = [case.data[at : at + 1] for at in range(len(case.data))]
+        again = faces()[case.dialect].native_stream(usage_wanted=True, strict_format=strict)
+        _, cut_error = translated(NativeStreamTranslator(again), bytewise)
+        assert (cut_error.kind if cut_error else None) == (error.kind if error else None)
+        assert again.usage == reader.usage
+    else:
+        try:
+            out = reader.whole(case.data)
+        except APIError as failure:
+            error = failure
+    assert (error.kind if error is not None else None) == case.error
+    if error is None:
+        usage = reader.usage
+        found = usage and (usage.input, usage.output, usage.cache_read, usage.reasoning)
+        assert found == case.usage
+        assert out
+    else:
+        assert case.message in error.message
+
+
+def test_there_are_many_for_each_dialect() -> None:
+    for dialect in {case.dialect for case in CASES}:
+        assert sum(case.dialect == dialect for case in CASES) >= 60
+    assert len({str(case) for case in CASES}) == len(CASES)
+    assert all(json.dumps(case.calls) for case in CASES)
