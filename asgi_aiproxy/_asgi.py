@@ -113,14 +113,9 @@ async def next_piece(receive: Receive, seconds: float | None) -> Message:
 _BODY_TIMEOUT_MESSAGE = "No part of the request body arrived for {:g} seconds."
 
 
-def closes(scope: Scope, error: APIError) -> bool:
-    """Whether the connection must be closed after an error.
-
-    So it must if a part of a body may still arrive, or the client waits for another protocol. False
-    for HTTP/2 and HTTP/3, which have no `connection` header.
-    """
-    version: str = scope.get("http_version", "1.1")
-    return error.status in (408, 426) and not version.startswith(("2", "3"))
+def is_http1(scope: Scope) -> bool:
+    """Whether the connection can be closed with a header; HTTP/2 and HTTP/3 have none for it."""
+    return not scope.get("http_version", "1.1").startswith(("2", "3"))
 
 
 async def read_body(
@@ -253,7 +248,7 @@ async def deny_websocket(
         await send({"type": "websocket.close", "code": 1000})
         return
     headers = [*headers, (b"content-length", b"%d" % len(body))]
-    if status == 426 and scope.get("http_version", "1.1").startswith("1"):
+    if status == 426 and is_http1(scope):
         headers += UPGRADE_TO_HTTP
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})

@@ -5,18 +5,16 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import unquote
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
-from asgi_aiproxy._cancellation import ClientGoneError
-from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
-from asgi_aiproxy.exchange.responses import refuse_websocket, send_error
+from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.keys import matches_pattern
 from asgi_aiproxy.passthrough import PassthroughProxy
 from asgi_aiproxy.passthrough.target import Paths
@@ -156,12 +154,7 @@ class ProviderRouter:
             error = APIError(
                 ErrorKind.NOT_FOUND, f"There is nothing at {where!r}, only below {known}."
             )
-            if scope["type"] == "websocket":
-                await refuse_websocket(scope, receive, send, OPENAI_CHAT, error)
-                return
-            error.request_id = request_id(scope)
-            with suppress(ClientGoneError):
-                await send_error(send, OPENAI_CHAT, error)
+            await send_error(scope, receive, send, OPENAI_CHAT, error)
 
     def _app(self, name: str, scope: Scope) -> ASGIApp:
         """Who of the two serves a request to this provider."""

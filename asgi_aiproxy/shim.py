@@ -32,11 +32,12 @@ from asgi_aiproxy.errors import (
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
+from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.json_array import JSONArraySend
 from asgi_aiproxy.exchange.operation_matcher import OperationMatcher
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.exchange.responses import SSEResponder, refuse_websocket, send_error, send_whole
+from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder
@@ -174,12 +175,11 @@ class Shim:
                 else:
                     await self._relay_call(scope, receive, send, face, operation, principal)
             except APIError as error:
-                error.request_id = request_id(scope)
-                await send_error(send, face, error, last=_asgi.closes(scope, error))
+                await send_error(scope, receive, send, face, error)
             except AIProxyError:
                 raise
             except Exception:
-                await send_error(send, face, internal_error(request_id(scope)))
+                await send_error(scope, receive, send, face, internal_error())
                 raise
         except ClientGoneError:
             pass  # nobody is left to tell
@@ -199,7 +199,7 @@ class Shim:
                     )
                     await self._responses.serve_websocket(scope, receive, send, face, relay)
                     return
-            await refuse_websocket(scope, receive, send, face, _asgi.no_websocket())
+            await send_error(scope, receive, send, face, _asgi.no_websocket())
 
     def matches(self, scope: Scope) -> bool:
         """Whether a request is for one of the operations of this app."""

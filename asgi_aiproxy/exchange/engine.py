@@ -34,12 +34,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from random import getrandbits
 
 from asgi_aiproxy._cancellation import ClientGoneError, Deadline, RequestMonitor
 from asgi_aiproxy.credentials import redactor_for
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
-from asgi_aiproxy.exchange.admission import AdmissionControl, ResponseSample, settle
+from asgi_aiproxy.exchange.admission import AdmissionControl, ResponseSample
 from asgi_aiproxy.exchange.error_mapping import (
     NO_KEY,
     bad_request_if_provider_said_400,
@@ -52,6 +51,7 @@ from asgi_aiproxy.exchange.error_mapping import (
     no_key_error,
 )
 from asgi_aiproxy.exchange.key_rotation import KeyRotation
+from asgi_aiproxy.exchange.record import ExchangeRecord, close_response, reported_usage
 from asgi_aiproxy.exchange.relay import CommittedResponse, Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.upstream_request import (
@@ -68,7 +68,6 @@ from asgi_aiproxy.upstream.base import (
     end_check,
     header,
 )
-from asgi_aiproxy.usage.record import Outcome, UsageRecord, plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -87,7 +86,7 @@ class Exchange:
     """One request from its first attempt to its usage record: `open`, `pump`, always `close`.
 
     `open` and `pump` run within `monitor`. `request_id` is the id of the request in responses,
-    errors and logs; `finished` is whether the response is complete.
+    errors and logs.
     """
 
     def __init__(self, relay: Relay, request: GatewayRequest, monitor: RequestMonitor) -> None:
@@ -95,14 +94,16 @@ class Exchange:
         self._request = request
         self.monitor = monitor
         self.request_id = request.request_id
-        self.finished = False
-        self._started = relay.clock()
-        self._started_ticks = time.perf_counter()
-        self._first_byte: float | None = None  # seconds until the commit point
+        self._record = ExchangeRecord(
+            principal=request.principal.id,
+            face=request.face.name,
+            operation=request.operation.name,
+            request_id=request.request_id,
+            started=relay.clock(),
+            model=request.model,
+        )
         self._failed_targets = 0
-        self._provider = ""
-        self._model = ""
-        self._keys = KeyRotation(request, relay.attempts)
+        self._keys = KeyRotation(request, self._record, relay.attempts)
         self._prepared = PreparedRequests(request, strict=relay.strict, limits=relay.limits)
         self._response: UpstreamResponse | None = None
         self._translator: Translator | None = None
@@ -110,7 +111,11 @@ class Exchange:
         self._received = 0  # bytes of the response
         self._sample = b""
         self._closed = False
-        self._error: APIError | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the response is complete."""
+        return self._record.finished
 
     @property
     def target(self) -> Target | None:
@@ -120,7 +125,7 @@ class Exchange:
     @property
     def key_id(self) -> str:
         """The id of the API key of the current or last attempt; empty without one."""
-        return self._keys.id
+        return self._record.key_id
 
     # attempts
 
@@ -139,7 +144,6 @@ class Exchange:
             while True:
                 transient = False
                 for number, target in enumerate(targets, 1):
-                    self._provider, self._model = target.provider.name, target.model
                     self._keys.start_target(target)
                     if len(self._request.body) > _LARGE_BODY_BYTES:
                         await asyncio.to_thread(self._prepared.prepare, [target])
@@ -149,7 +153,11 @@ class Exchange:
                         unsupported = unsupported or error
                         continue
                     if (known := prepared.known_response()) is not None:
-                        self.finished, self._first_byte = True, self._elapsed()
+                        self._record.answered(200)
+                        self._record.first_byte_at, self._record.finished = (
+                            time.perf_counter(),
+                            True,
+                        )
                         return known
                     try:
                         return await self._try_target(prepared, last=number == len(targets))
@@ -166,7 +174,7 @@ class Exchange:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause *= 2
         except APIError as error:
-            self._error = bad_request_if_provider_said_400(error)
+            self._record.error = bad_request_if_provider_said_400(error)
             raise
 
     async def _admit(self, gate: AdmissionControl, targets: Sequence[Target]) -> None:
@@ -188,7 +196,7 @@ class Exchange:
         if self._request.upload is not None or self._failed_targets >= self._relay.attempts:
             return False
         if failure.about is RefusalScope.UNCLEAR:
-            return self._keys.take_unclear_attempt()
+            return self._keys.retries.take_unclear_attempt()
         return failure.retryable or failure.code == NO_KEY or failure.about is RefusalScope.MODEL
 
     def _log_passed_over(self, target: Target, failure: APIError) -> None:
@@ -230,7 +238,7 @@ class Exchange:
                         "request %s: provider %s, key %s: %s",
                         request.request_id,
                         target.provider.name,
-                        self._keys.id or "-",
+                        self._record.key_id or "-",
                         error.message,
                     )
                     self._keys.failed(error)
@@ -260,7 +268,7 @@ class Exchange:
             )
         timeouts = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
         self._idle_seconds = timeouts.idle
-        self._keys.sent()
+        self._record.sent()
         with self.monitor.timeout(timeouts.first, "The provider did not answer in time."):
             self._response = response = await self._relay.transport.send(outgoing)
             if not 200 <= response.status < 300:
@@ -276,20 +284,20 @@ class Exchange:
                     first += feed(data)
                 if not data or (not translator.started and ended()):
                     first += translator.close()
-                    self.finished = True
+                    self._record.finished = True
                     break
         self._sample = data or first
         self._received = len(self._sample)
-        self._first_byte = self._elapsed()
+        self._record.first_byte_at = time.perf_counter()
         self._keys.answered(response.status, response.headers, self._relay.clock())
         return CommittedResponse(
             media_type=media_type if isinstance(translator, RawTranslator) else "",
             first=first,
-            whole=self.finished,
+            whole=self._record.finished,
             headers=response.headers,
             ignored=draft.ignored,
             provider=provider.name,
-            key_id=self._keys.id,
+            key_id=self._record.key_id,
             redactor=redactor_for(self._keys.secret),
         )
 
@@ -313,12 +321,12 @@ class Exchange:
         logger.warning(
             "request %s: provider %s refused key %s: HTTP %d",
             self.request_id,
-            self._provider,
-            self._keys.id,
+            self._record.provider,
+            self._record.key_id,
             status,
         )
         return gateway_key_rejected_error(
-            error, self._provider, status, had_key=bool(self._keys.id)
+            error, self._record.provider, status, had_key=bool(self._record.key_id)
         )
 
     # streaming
@@ -330,7 +338,7 @@ class Exchange:
         `write` raises OSError, or takes longer than a provider may be silent.
         """
         response, translator = self._response, self._translator
-        if self.finished or response is None or translator is None:
+        if self._record.finished or response is None or translator is None:
             return first
         monitor, read, feed, ended = (
             self.monitor,
@@ -361,30 +369,26 @@ class Exchange:
                     out = feed(data)
                 held = out
                 out = held + translator.close()
-            self.finished = True
+            self._record.finished = True
         except APIError as error:
             self._keys.redact(error)
             error.request_id = self.request_id
             out = held + translator.fail(error)
             if translator.ended:
-                self.finished = True
+                self._record.finished = True
             else:
-                self._error = error
+                self._record.error = error
         return out
 
     async def _close_response(self) -> None:
         response, self._response, self._translator = self._response, None, None
-        if response is not None:
-            try:
-                await response.aclose()
-            except Exception:  # of a third-party transport
-                logger.warning("a provider's response could not be closed", exc_info=True)
+        await close_response(response)
 
     # settlement
 
     def fail(self, error: APIError) -> None:
         """Set the error of the usage record, if the response broke outside this object."""
-        self._error = error
+        self._record.error = error
 
     async def close(self) -> None:
         """Release the keys and write the usage record; further calls do nothing.
@@ -394,59 +398,20 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
-        model, usage = self._reported()
-        self._keys.close(usage, self._error, committed=self._first_byte is not None)
-        passed = ResponseSample(self._received, self._sample)
-        record = settle(self._request.gate, self._record(model, usage), passed)
-        self._relay.recorder.put(record, self.monitor.timer.loop)
+        record, translator = self._record, self._translator
+        reported: tuple[str, Usage | None] = ("", None)
+        if translator is not None:
+            reported = reported_usage(lambda: (translator.model, translator.usage), record.provider)
+        self._keys.close(reported[1], record.error)
+        record.write(
+            reported,
+            gate=self._request.gate,
+            recorder=self._relay.recorder,
+            sample=ResponseSample(self._received, self._sample),
+            loop=self.monitor.timer.loop,
+        )
         if self._response is not None:
             await self._close_response()
-
-    def _reported(self) -> tuple[str, Usage | None]:
-        """Model and usage as the provider reported them; empty if they cannot be read."""
-        translator = self._translator
-        if translator is None:
-            return "", None
-        try:
-            return translator.model, plausible_usage(translator.usage)
-        except Exception:
-            logger.exception("the usage that provider %s reported is unreadable", self._provider)
-            return "", None
-
-    def _record(self, model: str, usage: Usage | None) -> UsageRecord:
-        request, error = self._request, self._error
-        if error is not None:
-            refused = not error.retryable and error.kind is not ErrorKind.INTERNAL
-            outcome, status = (Outcome.REFUSED if refused else Outcome.FAILED), error.status
-        elif self.finished:
-            outcome, status = Outcome.DONE, 200
-        else:
-            outcome, status = Outcome.CLIENT_DISCONNECTED, 499  # nginx's status for this
-        id = f"{getrandbits(128):032x}"
-        return UsageRecord(
-            id=id,
-            principal=request.principal.id,
-            face=request.face.name,
-            operation=request.operation.name,
-            provider=self._provider,
-            requested_model=request.model,
-            upstream_model=self._model,
-            model=model,
-            key_id=self._keys.id,
-            usage=usage,
-            outcome=outcome,
-            status=status,
-            error=error.message if error is not None else "",
-            attempts=len(self._keys.attempts) or int(self._first_byte is not None),
-            attempt_details=tuple(self._keys.attempts),
-            request_id=request.request_id or id,
-            started=self._started,
-            first_byte=self._first_byte,
-            duration=self._elapsed(),
-        )
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self._started_ticks
 
 
 def allowed_targets(router: Router, request: GatewayRequest) -> Sequence[Target]:

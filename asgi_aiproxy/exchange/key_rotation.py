@@ -21,58 +21,80 @@ control reserves its part, so that both take one round trip.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Coroutine
 from typing import Any
 
 from asgi_aiproxy.credentials import redactor_for
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
+from asgi_aiproxy.exchange.record import ExchangeRecord
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.keys import Key, KeyPool, Lease
 from asgi_aiproxy.keys.lease import LeasePrefetch
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.upstream.base import Headers
-from asgi_aiproxy.usage.record import Attempt
 
 _ABOUT_KEYS = frozenset({RefusalScope.KEY, RefusalScope.ACCOUNT, RefusalScope.MODEL})
 # Errors that another key of the provider may not have, now or later.
-_KEY_KINDS = frozenset({ErrorKind.LIMITED, ErrorKind.KEY_REJECTED})
+KEY_KINDS = frozenset({ErrorKind.LIMITED, ErrorKind.KEY_REJECTED})
+
+
+class RetryRules:
+    """Which refusals another key may not get; the same for shims and the proxy.
+
+    `max_model_refusals` is how many keys a refusal of the model may cost.
+    """
+
+    __slots__ = ("_max_model_refusals", "_unclear_attempt_used")
+
+    def __init__(self, max_model_refusals: int) -> None:
+        self._max_model_refusals = max_model_refusals
+        self._unclear_attempt_used = False
+
+    def another_key_may_help(self, error: APIError, tried: int) -> bool:
+        """Whether another key may succeed where `tried` keys were refused, the last by `error`."""
+        if error.about is RefusalScope.UNCLEAR:
+            return self.take_unclear_attempt()
+        if error.about is RefusalScope.MODEL and error.kind is not ErrorKind.LIMITED:
+            return tried < self._max_model_refusals
+        return error.about in _ABOUT_KEYS
+
+    def take_unclear_attempt(self) -> bool:
+        """Use up the one further attempt after an unclear refusal; False if it is used already."""
+        available, self._unclear_attempt_used = not self._unclear_attempt_used, True
+        return available
 
 
 class KeyRotation:
-    """Leases keys for the attempts of one exchange, reports responses to them, lists the attempts.
+    """Leases keys for the attempts of one exchange, and reports responses to them.
 
-    `max_model_refusals` is how many keys a refusal of the model may cost. `id` and `secret` are
-    those of the current key, `attempts` the attempts that did not succeed at once.
+    `record` lists the attempts and has the id of the current key, `secret` is that of the key.
+    `retries` decides after which refusals another key is tried, of which a refusal of the model may
+    cost `max_model_refusals`.
     """
 
     __slots__ = (
         "_deferred",
         "_lease",
-        "_max_model_refusals",
         "_prefetched",
+        "_record",
         "_request",
-        "_sent_at",
-        "_unclear_attempt_used",
-        "attempts",
-        "id",
+        "retries",
         "secret",
         "target",
     )
 
-    def __init__(self, request: GatewayRequest, max_model_refusals: int) -> None:
+    def __init__(
+        self, request: GatewayRequest, record: ExchangeRecord, max_model_refusals: int
+    ) -> None:
         self._request = request
-        self._max_model_refusals = max_model_refusals
+        self._record = record
+        self.retries = RetryRules(max_model_refusals)
         self._lease: Lease | None = None
         self._prefetched: LeasePrefetch | None = None
         self._deferred: list[Lease] = []
-        self._sent_at: float | None = None  # time.perf_counter() of the current attempt
-        self._unclear_attempt_used = False
-        self.target: Target | None = None
-        self.id = ""
         self.secret = ""
-        self.attempts: list[Attempt] = []
+        self.target: Target | None = None
 
     # targets and their keys
 
@@ -84,8 +106,9 @@ class KeyRotation:
 
     def start_target(self, target: Target) -> None:
         """Use keys of this target from now on."""
-        self.target = target
-        self.id = self.secret = ""
+        self.target, record = target, self._record
+        record.provider, record.upstream_model = target.provider.name, target.model
+        record.key_id = self.secret = ""
 
     async def acquire(self, target: Target, tried: set[str]) -> Key | None:
         """Lease the next key that is not `tried`; None if the target needs no key.
@@ -106,7 +129,7 @@ class KeyRotation:
                 prefetched.drop()
             self._lease = await self._acquire(provider.keys, target, tried)
         key = self._lease.key
-        self.id, self.secret = key.id, key.secret
+        self._record.key_id, self.secret = key.id, key.secret
         return key
 
     def _acquire(
@@ -130,21 +153,14 @@ class KeyRotation:
         request = self._request
         if request.key_id or request.own_key or request.upload is not None:
             return False
-        if error.about is RefusalScope.UNCLEAR:
-            return last and self.take_unclear_attempt()
-        if error.about is RefusalScope.MODEL and error.kind is not ErrorKind.LIMITED:
-            return tried + 1 < self._max_model_refusals
-        return error.about in _ABOUT_KEYS
-
-    def take_unclear_attempt(self) -> bool:
-        """Use up the one further attempt after an unclear refusal; False if it is used already."""
-        available, self._unclear_attempt_used = not self._unclear_attempt_used, True
-        return available
+        if error.about is RefusalScope.UNCLEAR and not last:
+            return False
+        return self.retries.another_key_may_help(error, tried + 1)
 
     def with_retry_after(self, failure: APIError, target: Target) -> APIError:
         """Set `retry_after` of a failure to when the first key of the target is available again."""
         keys, request = target.provider.keys, self._request
-        if failure.kind in _KEY_KINDS and keys is not None and not request.own_key:
+        if failure.kind in KEY_KINDS and keys is not None and not request.own_key:
             wait = keys.soonest(
                 model=target.model, key_id=request.key_id, among=request.principal.keys
             )
@@ -163,15 +179,9 @@ class KeyRotation:
 
     # attempts
 
-    def sent(self) -> None:
-        """Note that a request is being sent."""
-        self._sent_at = time.perf_counter()
-
     def answered(self, status: int, headers: Headers, now: float) -> None:
         """Report a response that committed the exchange; `now` is Unix time in seconds."""
-        if self.attempts:
-            self._add_attempt(status)
-        self._sent_at = None
+        self._record.answered(status)
         if self._lease is not None:
             self._lease.report(status)
             self._lease.update_from_headers(headers, now)
@@ -180,9 +190,7 @@ class KeyRotation:
 
     def failed(self, error: APIError) -> None:
         """Report a failed attempt to its key, and release the key."""
-        if self._sent_at is not None:
-            code = error.code or next(iter(error.words), "")
-            self._add_attempt(error.upstream_status or 0, code, error.message)
+        self._record.failed(error)
         lease, self._lease = self._lease, None
         if lease is None:
             return
@@ -206,15 +214,8 @@ class KeyRotation:
             lease.release()
         self._deferred.clear()
 
-    def close(self, usage: Usage | None, error: APIError | None, *, committed: bool) -> None:
-        """Release all leases, at the end of the exchange.
-
-        `committed` is whether the exchange reached its commit point.
-        """
-        if self._sent_at is not None and not committed:
-            self._add_attempt(
-                0, "", error.message if error is not None else "The client disconnected."
-            )
+    def close(self, usage: Usage | None, error: APIError | None) -> None:
+        """Release all leases, at the end of the exchange."""
         prefetched, self._prefetched = self._prefetched, None
         if prefetched is not None:
             prefetched.drop()
@@ -228,11 +229,3 @@ class KeyRotation:
                     lease.report(429, error.retry_after)
             finally:
                 lease.release()
-
-    def _add_attempt(self, status: int, code: str = "", message: str = "") -> None:
-        sent, self._sent_at = self._sent_at, None
-        if sent is None or self.target is None:
-            return
-        seconds = time.perf_counter() - sent
-        name, model = self.target.provider.name, self.target.model
-        self.attempts.append(Attempt(name, model, self.id, status, code, message, seconds))

@@ -1,4 +1,4 @@
-"""Send responses to the client: event streams with keep-alives, whole bodies, errors.
+"""Send responses to the client: event streams with keep-alives, and whole bodies.
 
 A stream waits for the provider without a task of its own for keep-alives: the shared timer polls
 `SSEResponder.tick`. When nothing was written for half the keep-alive interval, a task writes the
@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send
+from asgi_aiproxy._asgi import Message, RawHeaders, Send
 from asgi_aiproxy._cancellation import ClientGoneError, Deadline
-from asgi_aiproxy._request_id import named, request_id
+from asgi_aiproxy._request_id import named
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import AIProxyError, APIError, internal_error
 from asgi_aiproxy.exchange.engine import Exchange
@@ -226,30 +226,6 @@ async def _send_message(send: Send, message: Message) -> None:
         await send(message)
     except OSError as error:
         raise ClientGoneError("The client disconnected.") from error
-
-
-async def send_error(
-    send: Send, face: InboundDialect, error: APIError, *, last: bool = False
-) -> None:
-    """Send an error in the client's dialect; `last` closes the connection afterwards (HTTP/1.x)."""
-    body = error.body if error.body is not None else face.encode_error(error)
-    headers = _asgi.error_headers(error)
-    if last and error.status == 426:
-        headers += _asgi.UPGRADE_TO_HTTP
-    elif last:
-        headers.append((b"connection", b"close"))
-    await _asgi.send_response(send, error.status, body, headers)
-
-
-async def refuse_websocket(
-    scope: Scope, receive: Receive, send: Send, face: InboundDialect, error: APIError
-) -> None:
-    """Refuse a WebSocket handshake with an error in the client's dialect."""
-    error.request_id = request_id(scope)
-    headers = _asgi.error_headers(error)
-    await _asgi.refuse_websocket(
-        scope, receive, send, error.status, face.encode_error(error), headers
-    )
 
 
 def _headers(committed: CommittedResponse, id: str) -> RawHeaders:

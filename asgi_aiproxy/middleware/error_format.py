@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
-from asgi_aiproxy._cancellation import ClientGoneError
-from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_CHAT
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.exchange.error_responses import send_error
 
 _FACES: tuple[InboundDialect, ...] = (OPENAI_CHAT, ANTHROPIC_MESSAGES, GEMINI_CONTENT)
 
@@ -29,10 +25,4 @@ def detect_dialect(scope: Scope) -> InboundDialect:
 
 async def send_error_for(scope: Scope, receive: Receive, send: Send, error: APIError) -> None:
     """Answer a request or a handshake with an error, if the caller is still there to take it."""
-    error.request_id = request_id(scope)
-    body, headers = detect_dialect(scope).encode_error(error), _asgi.error_headers(error)
-    if scope["type"] == "websocket":
-        await _asgi.refuse_websocket(scope, receive, send, error.status, body, headers)
-        return
-    with suppress(ClientGoneError):
-        await _asgi.send_response(send, error.status, body, headers)
+    await send_error(scope, receive, send, detect_dialect(scope), error)

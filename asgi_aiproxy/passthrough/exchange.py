@@ -35,8 +35,8 @@ from asgi_aiproxy.exchange.admission import (
     GATE_KEY,
     AdmissionControl,
     ResponseSample,
-    settle,
 )
+from asgi_aiproxy.exchange.record import close_response, reported_usage
 from asgi_aiproxy.exchange.responses import ResponseAbortedError
 from asgi_aiproxy.inspection import NOTHING, Inspection
 from asgi_aiproxy.keys import Key
@@ -45,7 +45,7 @@ from asgi_aiproxy.multipart import FormParser
 from asgi_aiproxy.passthrough.admission import check_admission
 from asgi_aiproxy.passthrough.body import Content, read_content
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse, redacted
-from asgi_aiproxy.passthrough.context import ExchangeRecord, ProxyContext
+from asgi_aiproxy.passthrough.context import ProxyContext, new_record
 from asgi_aiproxy.passthrough.headers import declared_length, read_response_headers
 from asgi_aiproxy.passthrough.inspection import (
     body_members,
@@ -62,7 +62,6 @@ from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.passthrough.resource_affinity import created_resource_id
 from asgi_aiproxy.passthrough.usage_meter import UsageMeter
 from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
-from asgi_aiproxy.usage.record import plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -108,7 +107,7 @@ class Exchange:
         self._monitor = RequestMonitor(
             context.rounds.for_running_loop(), total=limits.total, idle=limits.idle
         )
-        self._record = ExchangeRecord(request, context.clock)
+        self._record = new_record(request, context.clock)
         self._keys: ProxyKeyRotation | None = None
         self._key: Key | None = None
         self._answer: UpstreamResponse | None = None
@@ -161,32 +160,23 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
-        model, usage = self._reported()
+        reported: tuple[str, Usage | None] = ("", None)
+        if self._meter is not None:
+            reported = reported_usage(self._meter.reported, self._request.target.name)
         try:
             if self._keys is not None:
-                self._keys.release(usage)
+                self._keys.release(reported[1])
         finally:
             if self._admission is not None or self._context.recorded:
-                record = self._record.to_usage_record(model, usage)
-                record = settle(self._admission, record, self._sample(usage))
-                self._context.recorder.put(record, self._monitor.timer.loop)
+                self._record.write(
+                    reported,
+                    gate=self._admission,
+                    recorder=self._context.recorder,
+                    sample=self._sample(reported[1]),
+                    loop=self._monitor.timer.loop,
+                )
         answer, self._answer = self._answer, None
-        if answer is not None:
-            try:
-                await answer.aclose()
-            except Exception:  # a transport given by the user
-                logger.warning("a response could not be closed", exc_info=True)
-
-    def _reported(self) -> tuple[str, Usage | None]:
-        """Model and usage as the response reported them; empty if they cannot be read."""
-        if self._meter is None:
-            return "", None
-        try:
-            model, usage = self._meter.reported()
-            return model, plausible_usage(usage)
-        except Exception:
-            logger.exception("the usage that %s reports is unreadable", self._request.target.name)
-            return "", None
+        await close_response(answer)
 
     def _sample(self, usage: Usage | None) -> ResponseSample:
         """A sample of the response to estimate usage by, if the response did not report it."""
@@ -249,7 +239,8 @@ class Exchange:
         Raises APIError if the caller may not use one of them.
         """
         request, route = self._request, self._request.route
-        self._record.model = "" if route.batch else route.model or named.model
+        name = "" if route.batch else route.model or named.model
+        self._record.requested_model = self._record.upstream_model = name
         # These models are called. Others that are named may be called as well, or be ignored.
         called = (*route.models, *(named.calls if route.batch else (named.model,)))
         models = tuple(dict.fromkeys(model for model in called if model or route.batch))
@@ -277,7 +268,7 @@ class Exchange:
             self._stateful = stateful or target.references.any(body)
             if self._stateful and not affinity:
                 affinity = f"{request.principal.id}@{target.name}"
-        return ProxyKeyRotation(request, affinity=affinity, model=self._record.model)
+        return ProxyKeyRotation(request, affinity=affinity, model=self._record.upstream_model)
 
     # resources that only one key can find
 

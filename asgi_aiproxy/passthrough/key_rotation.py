@@ -32,6 +32,7 @@ from asgi_aiproxy.exchange.error_mapping import (
     gateway_key_rejected_error,
     no_key_error,
 )
+from asgi_aiproxy.exchange.key_rotation import KEY_KINDS, RetryRules
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.request import ProxyRequest
@@ -42,7 +43,6 @@ logger = logging.getLogger("asgi_aiproxy")
 _REFUSED = frozenset({401, 402})
 # Statuses that do not show whether the keys refused before are valid.
 _NOT_CONCLUSIVE = _REFUSED | {429}
-_OTHER_KEY_MAY_HELP = frozenset({RefusalScope.KEY, RefusalScope.ACCOUNT, RefusalScope.MODEL})
 _MAX_KEYS_FOR_MODEL = 3  # keys tried when all of them may refuse a model
 
 # Paths that call a model: every valid key of the vendor works there.
@@ -71,8 +71,8 @@ class ProxyKeyRotation:
         "_pool",
         "_refused_leases",
         "_request",
+        "_retries",
         "_tried_key_ids",
-        "_unclear_retried",
         "key_id",
         "redactor",
         "resource_key_id",
@@ -87,7 +87,7 @@ class ProxyKeyRotation:
         self._tried_key_ids: set[str] = set()
         self._lease: Lease | None = None
         self._refused_leases: list[tuple[Lease, int, RefusalScope | None]] = []
-        self._unclear_retried = False
+        self._retries = RetryRules(_MAX_KEYS_FOR_MODEL)
         self.resource_key_id = ""
         self.key_id = ""
         self.redactor: SecretRedactor | None = None
@@ -191,17 +191,12 @@ class ProxyKeyRotation:
         """Whether another key may succeed where this one was refused with `error`."""
         if not self.has_more_keys:
             return False
-        if error.about is RefusalScope.UNCLEAR:
-            first, self._unclear_retried = not self._unclear_retried, True
-            return first
-        if error.about is RefusalScope.MODEL and error.kind is not ErrorKind.LIMITED:
-            return len(self._tried_key_ids) < _MAX_KEYS_FOR_MODEL
-        return error.about in _OTHER_KEY_MAY_HELP
+        return self._retries.another_key_may_help(error, len(self._tried_key_ids))
 
     def with_retry_after(self, error: APIError) -> APIError:
         """Set `retry_after` of the error to the seconds until the first key is available."""
         wait = self.soonest()
-        if wait and error.kind in (ErrorKind.LIMITED, ErrorKind.KEY_REJECTED):
+        if wait and error.kind in KEY_KINDS:
             error.retry_after = wait
         return error
 

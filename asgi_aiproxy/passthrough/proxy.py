@@ -20,7 +20,7 @@ from asgi_aiproxy.errors import (
     internal_error,
     require_int_at_least,
 )
-from asgi_aiproxy.exchange.responses import send_error
+from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.passthrough.context import ProxyContext
 from asgi_aiproxy.passthrough.exchange import Exchange
 from asgi_aiproxy.passthrough.headers import AmbiguousFramingError, Forwarded
@@ -160,22 +160,14 @@ class PassthroughProxy:
                 await exchange.close()
         except ClientGoneError:
             pass  # nobody is left to tell
-        except AmbiguousFramingError as error:
-            # (HTTP/2 has no such header, and frames that nobody can mistake.)
-            last = not scope.get("http_version", "1.1").startswith(("2", "3"))
-            await self._fail(scope, send, error, last=last)
         except APIError as error:
-            await self._fail(scope, send, error, last=_asgi.closes(scope, error))
+            last = isinstance(error, AmbiguousFramingError)
+            await send_error(scope, receive, send, self._target.dialect, error, last=last)
         except AIProxyError:
             raise
         except Exception:
-            await self._fail(scope, send, internal_error())
+            await send_error(scope, receive, send, self._target.dialect, internal_error())
             raise
-
-    async def _fail(self, scope: Scope, send: Send, error: APIError, *, last: bool = False) -> None:
-        error.request_id = request_id(scope)
-        with suppress(ClientGoneError):
-            await send_error(send, self._target.dialect, error, last=last)
 
     async def _refuse_upgrade(self, scope: Scope, send: Send) -> None:
         """A WebSocket that comes as plain HTTP: its server did not take it for one."""
@@ -194,12 +186,11 @@ class PassthroughProxy:
                 await self._websocket(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bridge = WebSocketBridge(self._context, self._sockets, scope, receive, send)
         try:
             request = parse_request(
                 scope, self._target, self._routes, allow_client_keys=self._allow_client_keys
             )
         except APIError as error:
-            await bridge.refuse(self._target.dialect, error)
+            await send_error(scope, receive, send, self._target.dialect, error)
             return
-        await bridge.run(request)
+        await WebSocketBridge(self._context, self._sockets, scope, receive, send).run(request)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from asgi_aiproxy._headers import content_codings
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.usage_extraction import extract_usage, extract_usage_from_event
+from asgi_aiproxy.usage.record import plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -93,6 +94,10 @@ class SessionUsage:
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.model = ""
+
+    def reported(self) -> tuple[str, Usage | None]:
+        """The model and the usage so far."""
+        return self.model, plausible_usage(self.usage)
 
     def feed(self, text: str) -> bool:
         """Read one event; returns whether it reported usage."""

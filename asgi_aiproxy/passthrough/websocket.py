@@ -18,16 +18,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from asgi_aiproxy._asgi import Message, RawHeaders, Receive, Scope, Send, deny_websocket
+from asgi_aiproxy._asgi import (
+    Message,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    deny_websocket,
+    error_headers,
+)
 from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy._request_id import request_id, with_id
 from asgi_aiproxy.credentials import SecretRedactor, may_quote
-from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError, ErrorKind
-from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect, settle
+from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
+from asgi_aiproxy.exchange.record import ExchangeRecord
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.admission import check_admission
-from asgi_aiproxy.passthrough.context import ExchangeRecord, ProxyContext
+from asgi_aiproxy.passthrough.context import ProxyContext, new_record
 from asgi_aiproxy.passthrough.headers import read_response_headers
 from asgi_aiproxy.passthrough.inspection import models_outside_body
 from asgi_aiproxy.passthrough.key_rotation import ProxyKeyRotation
@@ -38,7 +46,6 @@ from asgi_aiproxy.principal import ANONYMOUS
 from asgi_aiproxy.providers.base import Auth
 from asgi_aiproxy.upstream.base import Headers, UpstreamRequest
 from asgi_aiproxy.upstream.connect import describe_error, tls
-from asgi_aiproxy.usage.record import plausible_usage
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -70,7 +77,7 @@ class WebSocketLimits:
 
 
 class WebSocketBridge:
-    """One WebSocket of a client's. `refuse` it, or `run` it to its end."""
+    """One WebSocket of a client's: `run` passes its messages until one side ends it."""
 
     def __init__(
         self,
@@ -89,21 +96,16 @@ class WebSocketBridge:
         self._admission: AdmissionControl | None = scope.get(GATE_KEY)
         self._guard: SessionGuard | None = None
 
-    async def refuse(self, dialect: InboundDialect, error: APIError) -> None:
-        """Answer the handshake with an error."""
-        await self._receive()
-        headers = [(b"content-type", b"application/json")]
-        await self._refuse_handshake(error.status, dialect.encode_error(error), headers)
-
     async def run(self, request: ProxyRequest) -> None:
         """Connect both sides, until one of them ends it."""
-        exchange_record = ExchangeRecord(request, self._context.clock)
+        exchange_record = new_record(request, self._context.clock)
         admission = self._admission
         # What is said later is the upstream's: a model that is not in the URL is not known.
         fixed = request.target.sessions.match_name("GET", request.route.path) is not None
         models = [*request.route.models, *_query(request, "model")] if fixed else []
-        exchange_record.model = models[0] if len(set(models)) == 1 else ""
-        keys = ProxyKeyRotation(request, affinity=request.affinity, model=exchange_record.model)
+        model = models[0] if len(set(models)) == 1 else ""
+        exchange_record.requested_model = exchange_record.upstream_model = model
+        keys = ProxyKeyRotation(request, affinity=request.affinity, model=model)
         try:
             await self._receive()  # websocket.connect
             if not _installed():
@@ -116,7 +118,7 @@ class WebSocketBridge:
                 priced = frozenset(models) if must_inspect(ANONYMOUS, admission) else None
                 self._guard = SessionGuard(request, priced)
             if admission is not None:
-                await check_admission(admission, request, (exchange_record.model,), session=True)
+                await check_admission(admission, request, (model,), session=True)
             upstream = await self._until_client_leaves(
                 self._connect(request, keys, exchange_record)
             )
@@ -124,18 +126,16 @@ class WebSocketBridge:
                 await self._run_session(upstream, request, keys, exchange_record)
         except APIError as error:
             exchange_record.error = error
-            headers = [(b"content-type", b"application/json")]
+            headers = [(b"content-type", b"application/json"), *error_headers(error)]
             await self._refuse_handshake(
                 error.status, request.target.dialect.encode_error(error), headers
             )
         finally:
-            usage = plausible_usage(self._usage.usage)
+            reported = self._usage.reported()
             try:
-                keys.release(usage)
+                keys.release(reported[1])
             finally:
-                self._context.recorder.put(
-                    settle(admission, exchange_record.to_usage_record(self._usage.model, usage))
-                )
+                exchange_record.write(reported, gate=admission, recorder=self._context.recorder)
 
     # the handshake
 
@@ -396,11 +396,11 @@ class WebSocketBridge:
         Returns the close code and reason if that is refused.
         """
         extend = getattr(self._admission, "extend", None)
-        usage = plausible_usage(self._usage.usage)
-        if extend is None or usage is None:
+        reported = self._usage.reported()
+        if extend is None or reported[1] is None:
             return None
         try:
-            await extend(exchange_record.to_usage_record(self._usage.model, usage))
+            await extend(exchange_record.to_usage_record(reported))
         except APIError as error:
             exchange_record.error = error
             code = _TRY_AGAIN_LATER if error.kind is ErrorKind.OVERLOADED else _NOT_ALLOWED

@@ -7,8 +7,8 @@ from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.exchange.admission import GATE_KEY
+from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.exchange.responses import refuse_websocket
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.responses_state.memory import ConnectionMemory
 from asgi_aiproxy.responses_state.records import ResponseState
@@ -48,7 +48,7 @@ class ResponsesService:
         gate = scope.get(GATE_KEY)
         if gate is not None and not hasattr(gate, "for_next_call"):
             # Its limits would hold for the first request only.
-            await refuse_websocket(scope, receive, send, face, _asgi.no_websocket())
+            await send_error(scope, receive, send, face, _asgi.no_websocket())
             return
         await ResponsesWebSocket(
             scope,

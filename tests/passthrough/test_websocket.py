@@ -428,6 +428,27 @@ async def test_a_key_that_is_refused_hands_over_to_the_next(door: Door, status: 
         assert (await at.recorded()).key_id == "2"
 
 
+async def test_a_refused_handshake_says_when_to_try_again(door: Door) -> None:
+    from websockets.datastructures import Headers
+
+    def refuse(request: Request) -> Response:
+        headers = Headers({"Content-Length": "0", "Retry-After": "20"})
+        return Response(429, "No", headers, b"")
+
+    async with place(door, echo, refuse=refuse) as at:
+        with pytest.raises((InvalidStatus, ConnectionClosed)):
+            async with realtime(at.url):
+                pass  # both keys cool down from here on
+        with pytest.raises((InvalidStatus, ConnectionClosed)) as refused:
+            async with realtime(at.url):
+                pass
+        response = getattr(refused.value, "response", None)
+        # (Some servers cannot answer a handshake with a response.)
+        if response is not None and response.status_code != 403:
+            assert response.status_code == 429
+            assert 0 < int(response.headers["retry-after"]) <= 20
+
+
 async def test_a_redirect_is_not_followed(door: Door) -> None:
     from websockets.datastructures import Headers
 

@@ -1,0 +1,203 @@
+"""What is known of one exchange, and the one usage record that is written of it at its end.
+
+Shims, the proxy and WebSockets note the same steps: `sent` and `answered` or `failed` for each
+attempt, then what the client was sent. `write` settles the admission and hands the record over; it
+is called once for each exchange, however it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from random import getrandbits
+
+from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
+from asgi_aiproxy.exchange.admission import (
+    EMPTY_SAMPLE,
+    AdmissionControl,
+    ResponseSample,
+    settle,
+)
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.upstream.base import UpstreamResponse
+from asgi_aiproxy.usage.record import Attempt, Outcome, Recorder, UsageRecord, plausible_usage
+
+logger = logging.getLogger("asgi_aiproxy")
+
+_DISCONNECTED = 499  # nginx's status for a client that disconnected
+
+
+class ExchangeRecord:
+    """One exchange as far as it went.
+
+    Arguments: `principal` is the id of the caller, `face` the client's API, `model` the requested
+    model, `started` is Unix time in seconds; the others are as in `UsageRecord`.
+
+    The exchange sets `provider`, `upstream_model` and `key_id` before each attempt; `status` of the
+    response; `first_byte_at` (`time.perf_counter()`); `finished` once the response is complete; and
+    `error` if it failed. `failure` is the error of the last attempt that failed.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_sent_at",
+        "_started_ticks",
+        "attempts",
+        "error",
+        "face",
+        "failure",
+        "finished",
+        "first_byte_at",
+        "key_id",
+        "operation",
+        "principal",
+        "provider",
+        "request_id",
+        "requested_model",
+        "started",
+        "status",
+        "upstream_model",
+    )
+
+    def __init__(
+        self,
+        *,
+        principal: str,
+        face: str,
+        operation: str,
+        request_id: str,
+        started: float,
+        model: str = "",
+        provider: str = "",
+        key_id: str = "",
+    ) -> None:
+        self.principal = principal
+        self.face = face
+        self.operation = operation
+        self.request_id = request_id
+        self.started = started
+        self._started_ticks = time.perf_counter()
+        self.requested_model = model
+        self.provider = provider
+        self.upstream_model = ""
+        self.key_id = key_id
+        self.status = 200
+        self.first_byte_at: float | None = None
+        self.finished = False
+        self.error: APIError | None = None
+        self.failure: APIError | None = None
+        self.attempts: list[Attempt] = []  # not the only one, if that was the answer
+        self._answered = False
+        self._sent_at: float | None = None  # of the current attempt
+
+    def sent(self) -> None:
+        """A request is being sent."""
+        self._sent_at = time.perf_counter()
+
+    def answered(self, status: int) -> None:
+        """It got the response that is passed on."""
+        if self.attempts:
+            self._add_attempt(status, "", "")
+        self._answered, self._sent_at = True, None
+
+    def failed(self, error: APIError) -> None:
+        """It failed, or was refused."""
+        self.failure = error
+        if self._sent_at is not None:
+            code = error.code or next(iter(error.words), "")
+            self._add_attempt(error.upstream_status or 0, code, error.message)
+
+    def _add_attempt(self, status: int, code: str, message: str) -> None:
+        sent, self._sent_at = self._sent_at, None
+        if sent is not None:
+            seconds = time.perf_counter() - sent
+            self.attempts.append(
+                Attempt(
+                    self.provider, self.upstream_model, self.key_id, status, code, message, seconds
+                )
+            )
+
+    def write(
+        self,
+        reported: tuple[str, Usage | None],
+        *,
+        gate: AdmissionControl | None,
+        recorder: Recorder,
+        sample: ResponseSample = EMPTY_SAMPLE,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Settle the exchange with its admission control, and hand its record to `recorder`.
+
+        `reported` are the model and the usage as the provider reported them, `sample` is what to
+        estimate the usage by otherwise. `loop` is the running event loop, if it is at hand.
+        """
+        recorder.put(settle(gate, self.to_usage_record(reported), sample), loop)
+
+    def to_usage_record(self, reported: tuple[str, Usage | None]) -> UsageRecord:
+        """The usage record, with the model and the usage that the provider reported."""
+        model, usage = reported
+        error = self.error
+        if self._sent_at is not None:  # the response was not awaited
+            message = error.message if error is not None else "The client disconnected."
+            self._add_attempt(0, "", message)
+        id = f"{getrandbits(128):032x}"
+        ticks = time.perf_counter()
+        outcome, status = self._outcome()
+        started = self._started_ticks
+        return UsageRecord(
+            id=id,
+            principal=self.principal,
+            face=self.face,
+            operation=self.operation,
+            provider=self.provider,
+            requested_model=self.requested_model,
+            upstream_model=self.upstream_model,
+            model=model,
+            key_id=self.key_id,
+            usage=usage,
+            outcome=outcome,
+            status=status,
+            error=error.message if error is not None else "",
+            attempts=len(self.attempts) or int(self._answered),
+            attempt_details=tuple(self.attempts),
+            request_id=self.request_id or id,
+            started=self.started,
+            first_byte=self.first_byte_at - started if self.first_byte_at is not None else None,
+            duration=ticks - started,
+        )
+
+    def _outcome(self) -> tuple[Outcome, int]:
+        """How the exchange ended, and its status. Not finished, not failed: the client left."""
+        error, status = self.error, self.status
+        if error is not None:
+            refused = not error.retryable and error.kind is not ErrorKind.INTERNAL
+            return (Outcome.REFUSED if refused else Outcome.FAILED), error.status
+        if not self.finished:
+            return Outcome.CLIENT_DISCONNECTED, _DISCONNECTED
+        if status < 400:
+            return Outcome.DONE, status
+        failed = status >= 500 or error_kind_for_status(status) is ErrorKind.LIMITED
+        return (Outcome.FAILED if failed else Outcome.REFUSED), status
+
+
+def reported_usage(
+    read: Callable[[], tuple[str, Usage | None]], provider: str
+) -> tuple[str, Usage | None]:
+    """Model and usage as the provider reported them; empty if they cannot be read."""
+    try:
+        model, usage = read()
+        return model, plausible_usage(usage)
+    except Exception:
+        logger.exception("the usage that provider %s reported is unreadable", provider)
+        return "", None
+
+
+async def close_response(response: UpstreamResponse | None) -> None:
+    """Close a provider's response; an exception of a third-party transport is logged."""
+    if response is not None:
+        try:
+            await response.aclose()
+        except Exception:
+            logger.warning("a provider's response could not be closed", exc_info=True)
