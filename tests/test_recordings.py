@@ -42,6 +42,7 @@ DIALECTS = (
     (re.compile(r"\w+\.responses"), "openai_responses"),
     (re.compile(r"bedrock\.converse(Stream)?"), "bedrock"),
     (re.compile(r"cohere\.v2\.chat"), "cohere"),
+    (re.compile(r"coze\.v3\.chat"), "coze"),
     (re.compile(r"(?!coze|cohere)\w+\.chat"), "openai_chat"),
 )
 # Neutral words for the providers' reasons; without an entry it is the end.

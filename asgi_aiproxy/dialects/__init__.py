@@ -31,6 +31,7 @@ from asgi_aiproxy.dialects.base import (
 )
 from asgi_aiproxy.dialects.bedrock import Bedrock
 from asgi_aiproxy.dialects.cohere import Cohere
+from asgi_aiproxy.dialects.coze import Coze
 from asgi_aiproxy.dialects.embeddings import ClientEmbeddingsAPI, EmbeddingsAPI
 from asgi_aiproxy.dialects.gemini import Gemini
 from asgi_aiproxy.dialects.gemini.embeddings import GeminiEmbeddings
@@ -50,11 +51,13 @@ COHERE_CHAT = Cohere()
 OPENAI_EMBEDDINGS = OpenAIEmbeddings()
 GEMINI_EMBEDDINGS = GeminiEmbeddings()
 BEDROCK_CONVERSE = Bedrock()
+COZE_CHAT = Coze()
 
 __all__ = [
     "ANTHROPIC_MESSAGES",
     "BEDROCK_CONVERSE",
     "COHERE_CHAT",
+    "COZE_CHAT",
     "GEMINI_CONTENT",
     "GEMINI_EMBEDDINGS",
     "OLLAMA_CHAT",
@@ -66,6 +69,7 @@ __all__ = [
     "Bedrock",
     "ClientEmbeddingsAPI",
     "Cohere",
+    "Coze",
     "Dialect",
     "EmbeddingsAPI",
     "Gemini",

@@ -262,6 +262,17 @@ BEDROCK = VendorPaths(
     free=("/model/*/count-tokens",),
 )
 
+COZE = VendorPaths(
+    open=(
+        "/v3/chat",
+        "/v3/chat/submit_tool_outputs",
+        "/v3/chat/cancel",
+        "GET /v3/chat/retrieve",
+        "GET /v3/chat/message/list",
+    ),
+    free=("/v3/chat/cancel",),
+)
+
 # By the name of the dialect, or by `Provider.surface`.
 SURFACES = {
     "openai_chat": OPENAI,
@@ -271,5 +282,6 @@ SURFACES = {
     "gemini": GEMINI,
     "ollama": OLLAMA,
     "cohere": COHERE,
+    "coze": COZE,
     "bedrock": BEDROCK,
 }

@@ -13,6 +13,7 @@ import msgspec
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     COHERE_CHAT,
+    COZE_CHAT,
     GEMINI_CONTENT,
     OLLAMA_CHAT,
     OPENAI_CHAT,
@@ -177,6 +178,13 @@ COHERE = Provider(
     dialect=COHERE_CHAT,
     base_url="https://api.cohere.com",
 )
+# https://www.coze.com/open/docs: models are the ids of bots. China: base_url https://api.coze.cn.
+COZE = Provider(
+    name="coze",
+    refusals=refusal_codes.COZE,
+    dialect=COZE_CHAT,
+    base_url="https://api.coze.com",
+)
 MISTRAL = Provider(
     name="mistral",
     refusals=refusal_codes.MISTRAL,
@@ -310,6 +318,7 @@ ROWS: tuple[Provider, ...] = (
     ANTHROPIC,
     GEMINI,
     COHERE,
+    COZE,
     MISTRAL,
     GROQ,
     DEEPSEEK,

@@ -202,6 +202,23 @@ BEDROCK: Refusals = {
     "ValidationException": RefusalScope.REQUEST,
 }
 
+# https://www.coze.com/open/docs/developer_guides/coze_error_codes
+COZE: Refusals = {
+    "4008": RefusalScope.ACCOUNT,
+    "4009": RefusalScope.ACCOUNT,
+    "4011": RefusalScope.ACCOUNT,
+    "4027": RefusalScope.ACCOUNT,
+    "4028": RefusalScope.ACCOUNT,
+    "4013": RefusalScope.KEY,
+    "4014": RefusalScope.KEY,
+    "4015": RefusalScope.MODEL,
+    "4016": RefusalScope.REQUEST,
+    "4100": RefusalScope.KEY,
+    "4101": RefusalScope.MODEL,
+    "4200": RefusalScope.MODEL,
+    "700012006": RefusalScope.KEY,
+}
+
 # Local servers have no accounts. A model that one of them lacks may be available elsewhere.
 LOCAL: Refusals = {**OPENAI, "404": RefusalScope.MODEL}
 
@@ -212,6 +229,7 @@ BY_DIALECT: Mapping[str, Refusals] = {
     "gemini": GEMINI,
     "bedrock": BEDROCK,
     "cohere": COHERE,
+    "coze": COZE,
     "ollama": LOCAL,
 }
 

@@ -13,6 +13,7 @@ from asgi_aiproxy import ConfigurationError, HttpxTransport, KeyPool, OpenAIShim
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     COHERE_CHAT,
+    COZE_CHAT,
     GEMINI_CONTENT,
     OLLAMA_CHAT,
     OPENAI_CHAT,
@@ -36,7 +37,7 @@ from asgi_aiproxy.providers import (
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.upstream import UpstreamRequest
 from tests.support import asgi_client as asgi
-from tests.support.scripted_upstream import Upstream, answers, chat_stream, streams
+from tests.support.scripted_upstream import Step, Upstream, answers, chat_stream, streams
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +67,7 @@ CHAT: dict[str, tuple[str, str, str]] = {
     "perplexity": ("https://api.perplexity.ai/chat/completions", "authorization", "Bearer sk-1"),
     "cerebras": ("https://api.cerebras.ai/v1/chat/completions", "authorization", "Bearer sk-1"),
     "cohere": ("https://api.cohere.com/v2/chat", "authorization", "Bearer sk-1"),
+    "coze": ("https://api.coze.com/v3/chat", "authorization", "Bearer sk-1"),
     "ollama": ("http://127.0.0.1:11434/api/chat", "authorization", "Bearer sk-1"),
     "vllm": ("http://127.0.0.1:8000/v1/chat/completions", "authorization", "Bearer sk-1"),
     "lmstudio": ("http://127.0.0.1:1234/v1/chat/completions", "authorization", "Bearer sk-1"),
@@ -91,6 +93,10 @@ ANSWERS = {
         b'[{"type":"text","text":"Hello"}]},"usage":{"billed_units":{"input_tokens":1,'
         b'"output_tokens":1}}}'
     ),
+    COZE_CHAT: streams(
+        b'event:conversation.message.delta\ndata:{"type":"answer","content":"Hello"}\n\n'
+        b'event:conversation.chat.completed\ndata:{"id":"1","status":"completed"}\n\n'
+    ),
     OLLAMA_CHAT: (
         b'{"model":"m","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant",'
         b'"content":"Hello"},"done":true,"done_reason":"stop","prompt_eval_count":1,"eval_count":1}'
@@ -100,7 +106,7 @@ ANSWERS = {
 
 def asked(provider: Provider, *steps: Any) -> tuple[OpenAIShim, Upstream]:
     body = ANSWERS.get(provider.dialect)  # type: ignore[call-overload]
-    upstream = Upstream(*(steps or (answers(body),)))
+    upstream = Upstream(*(steps or (body if isinstance(body, Step) else answers(body),)))
     return OpenAIShim(provider, transport=upstream.transport), upstream
 
 

@@ -18,6 +18,7 @@ MODELS = {
     "gemini": "gemini-2.5-flash",
     "ollama": "llama-test",
     "bedrock": "us.anthropic.claude-sonnet-4-0-v1:0",
+    "coze": "7379462189365198898",
     "cohere": "command-a-reasoning-08-2025",
 }
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]

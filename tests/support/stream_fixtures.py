@@ -24,6 +24,7 @@ from asgi_aiproxy.dialects import (
     Anthropic,
     Bedrock,
     Cohere,
+    Coze,
     Dialect,
     Gemini,
     Ollama,
@@ -72,6 +73,7 @@ def languages() -> dict[str, OutboundDialect]:
         "gemini": Gemini(new_id=lambda: f"call_{next(ids)}"),
         "ollama": Ollama(new_id=lambda: f"call_{next(ids)}"),
         "bedrock": Bedrock(),
+        "coze": Coze(),
         "cohere": Cohere(new_id=lambda: f"call_{next(ids)}"),
     }
 

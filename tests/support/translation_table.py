@@ -18,6 +18,7 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.providers import (
     ANTHROPIC,
     COHERE,
+    COZE,
     DEEPSEEK,
     GEMINI,
     MISTRAL,
@@ -48,6 +49,7 @@ TARGETS: list[tuple[str, Provider, str]] = [
     ("Bedrock, Claude", bedrock("us-east-1"), "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
     ("Bedrock, Nova", bedrock("us-east-1"), "us.amazon.nova-2-lite-v1:0"),
     ("Cohere", COHERE, "command-a-03-2025"),
+    ("Coze", COZE, "7379462189365198898"),
     ("OpenAI, Responses", OPENAI_RESPONSES, "gpt-5"),
     ("OpenAI", OPENAI, "gpt-5"),
     ("Mistral", MISTRAL, "mistral-large-latest"),
@@ -149,8 +151,8 @@ def sent(draft: ProviderRequest) -> Any:
 
 def fate(provider: Provider, model: str, members: Members, anyway: Members) -> str:
     """What becomes of some members: carried, reported under a name, refused, or left out."""
-    before = sent(write(provider, model, anyway))
     try:
+        before = sent(write(provider, model, anyway))
         draft = write(provider, model, anyway | members)
     except APIError as error:
         return f"refused: `{error.param}`" if error.param else "refused"

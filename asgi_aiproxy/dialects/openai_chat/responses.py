@@ -255,7 +255,16 @@ def encode_response(response: Response, created: int, new_id: str, model: str) -
     }
     if response.usage is not None:
         answer["usage"] = encode_usage(response.usage)
+    answer |= extensions(response.extra)
     return _json.dumps(answer)
+
+
+def extensions(extra: Extra) -> dict[str, Any]:
+    """Members for clients of vendors that keep conversations: the ids to go on in one."""
+    return {name: extra[name] for name in _EXTENSIONS if name in extra}
+
+
+_EXTENSIONS = ("coze",)
 
 
 def _message(response: Response) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""Writes chats: the neutral format to Coze's.
+
+https://www.coze.com/open/docs/developer_guides/chat_v3
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._unsupported import unsupported_fields, vendor_fields
+from asgi_aiproxy.dialects.base import ProviderRequest
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.messages import (
+    Media,
+    Message,
+    Refusal,
+    Request,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+
+NAME = "coze"
+
+# Members of Coze's chat that a client of another API may send as they are.
+KNOWN = frozenset(
+    {"auto_save_history", "custom_variables", "enable_card", "meta_data", "parameters"}
+)
+# The member in which a client sends the ids that it got with the answer before.
+_CONVERSATION = "coze"
+_USER = "user"  # an id is required
+_CALL_ID = re.compile(r"coze-(?P<conversation>\d+)-(?P<chat>\d+)-(?P<call>.+)")
+# Set at the bot, not in a request.
+_SET_AT_BOT = (
+    ("max_tokens", "max_tokens"),
+    ("temperature", "temperature"),
+    ("top_p", "top_p"),
+    ("top_k", "top_k"),
+    ("stop", "stop"),
+    ("seed", "seed"),
+    ("presence_penalty", "presence_penalty"),
+    ("frequency_penalty", "frequency_penalty"),
+    ("tools", "tools"),
+    ("output", "response_format"),
+    ("thinking", "reasoning_effort"),
+)
+
+
+def call_id(conversation: Mapping[str, Any], own: str) -> str:
+    """The id of a call for the client, with those of its conversation and chat."""
+    ids = conversation.get("conversation_id"), conversation.get("chat_id")
+    return f"coze-{ids[0]}-{ids[1]}-{own}" if all(ids) else own
+
+
+def encode_request(request: Request) -> ProviderRequest:
+    """Write a request; raises APIError for content that Coze does not accept."""
+    return _Writer(request).draft()
+
+
+class _Writer:
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._ignored: list[str] = []
+
+    def draft(self) -> ProviderRequest:
+        request = self._request
+        for name, called in _SET_AT_BOT:
+            if getattr(request, name) not in (None, (), 0):
+                self._ignored.append(called)
+        self._ignored += unsupported_fields(request, NAME, known=KNOWN | {_CONVERSATION})
+        self._ignored = [name for name in self._ignored if name != "tool_choice"]
+        if request.tool_choice is not None and request.tool_choice.mode != "auto":
+            self._ignored.append("tool_choice")
+        waiting = self._waiting_chat()
+        if waiting is not None:
+            return self._outputs(*waiting)
+        body: dict[str, Any] = {
+            "bot_id": request.model,
+            "user_id": request.user or _USER,
+            "additional_messages": [
+                out
+                for number, message in enumerate(request.messages)
+                for out in self._message(message, f"messages[{number}]")
+            ],
+            "stream": True,
+            **vendor_fields(request, KNOWN),
+        }
+        if not body["additional_messages"]:
+            raise _parsing.empty_messages_error()
+        given = vendor_fields(request, {_CONVERSATION}).get(_CONVERSATION)
+        conversation = given.get("conversation_id") if isinstance(given, dict) else None
+        query = urlencode({"conversation_id": conversation}) if conversation else ""
+        return ProviderRequest("/v3/chat", body, query=query, ignored=self._reported())
+
+    def _reported(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self._ignored))
+
+    # the results of tool calls that a chat waits for
+
+    def _waiting_chat(self) -> tuple[re.Match[str], list[ToolResult]] | None:
+        """The chat that waits for the results at the end of the conversation, and these."""
+        last = self._request.messages[-1:] or ()
+        results = [part for m in last for part in m.parts if isinstance(part, ToolResult)]
+        found = _CALL_ID.fullmatch(results[0].id) if results else None
+        return (found, results) if found is not None else None
+
+    def _outputs(self, chat: re.Match[str], results: list[ToolResult]) -> ProviderRequest:
+        ids = {"conversation_id": chat["conversation"], "chat_id": chat["chat"]}
+        outputs = []
+        for result in results:
+            found = _CALL_ID.fullmatch(result.id)
+            own = found["call"] if found is not None else result.id
+            outputs.append({"tool_call_id": own, "output": _text(result)})
+        body = {"tool_outputs": outputs, "stream": True}
+        path = "/v3/chat/submit_tool_outputs"
+        return ProviderRequest(path, body, query=urlencode(ids), ignored=self._reported())
+
+    # messages
+
+    def _message(self, message: Message, where: str) -> Iterator[dict[str, Any]]:
+        objects: list[dict[str, Any]] = []
+        role = "assistant" if message.role == "assistant" else "user"
+        for index, part in enumerate(message.parts):
+            match part:
+                case Text(text) | Refusal(text) if text:
+                    objects.append({"type": "text", "text": self._worded(message, text)})
+                case Media() if role == "assistant":
+                    self._ignored.append("messages[].images")
+                case Media():
+                    objects.append(_file(part, f"{where}.content[{index}]"))
+                case ToolCall(_, name, arguments):
+                    value = _parsing.arguments(arguments, self._ignored)
+                    call = {"name": name, "arguments": value}
+                    yield _typed("function_call", _json.dumps(call).decode())
+                case ToolResult():
+                    yield _typed("tool_response", _text(part))
+        if not objects:
+            return
+        kind = "answer" if role == "assistant" else "question"
+        out = {"role": role, "type": kind, "content_type": "text"}
+        if all(item["type"] == "text" for item in objects):
+            yield {**out, "content": "".join(item["text"] for item in objects)}
+        else:
+            content = _json.dumps(objects).decode()
+            yield {**out, "content_type": "object_string", "content": content}
+
+    def _worded(self, message: Message, text: str) -> str:
+        """The text; instructions are marked, because the user has to say them."""
+        if message.role != "system":
+            return text
+        self._ignored.append("messages[].role")
+        return f"<system>\n{text}\n</system>"
+
+
+def _typed(kind: str, content: str) -> dict[str, Any]:
+    return {"role": "assistant", "type": kind, "content_type": "text", "content": content}
+
+
+def _text(result: ToolResult) -> str:
+    return "".join(part.text for part in result.parts if isinstance(part, Text))
+
+
+def _file(media: Media, where: str) -> dict[str, Any]:
+    if text := _parsing.document_text(media):
+        return {"type": "text", "text": f"{media.name}\n{text}" if media.name else text}
+    kind = media.kind if media.kind in ("image", "audio") else "file"
+    if media.file:
+        return {"type": kind, "file_id": media.file}
+    if media.url:
+        return {"type": kind, "file_url": media.url}
+    raise invalid("Coze accepts files by URL or by the id of an uploaded file only.", where)

@@ -1,0 +1,151 @@
+"""Reads Coze's event stream as neutral events.
+
+https://www.coze.com/open/docs/developer_guides/chat_v3 (streaming response)
+
+A chat has messages of several types. `answer` is the text for the client, in deltas and then once
+more as a whole. `function_call`, `tool_output`, `tool_response` and `verbose` report what the bot
+does itself. `follow_up` messages are suggested questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects.coze import errors
+from asgi_aiproxy.dialects.coze.request_encoder import NAME, call_id
+from asgi_aiproxy.messages import (
+    Event,
+    MessageEnd,
+    MessageStart,
+    Reasoning,
+    StopReason,
+    Text,
+    ToolCall,
+    Usage,
+)
+
+_STOPS = {"completed": StopReason.END, "requires_action": StopReason.TOOLS}
+
+
+class Decoder:
+    """Converts the events of one chat to neutral events."""
+
+    model = ""  # the bot's id is not the name of a model
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.ended = False
+        self._blocks = Blocks()
+        self._started = False
+        self._status = ""
+        self._conversation: dict[str, Any] = {}  # ids for the client
+        self._follow_ups: list[str] = []
+        self._streamed: set[str] = set()  # ids of messages that came in deltas
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """The neutral events of one event; raises APIError for an error."""
+        ((name, payload),) = _json.loads(data).items()
+        return list(self._event(name, payload))
+
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+        """Not supported: the meaning of an event depends on those before it."""
+        return None
+
+    def whole(self, chat: dict[str, Any]) -> Iterator[Event]:
+        """The events of a chat, before `close`."""
+        return self._event(f"conversation.chat.{chat.get('status')}", chat)
+
+    def close(self) -> Sequence[Event]:
+        """The end of the message, unless already returned; raises APIError if it is incomplete."""
+        if self.ended:
+            return ()
+        if not self._status:
+            raise _parsing.truncated_response_error(
+                "the stream ended before the chat was completed"
+            )
+        self.ended = True
+        own = dict(self._conversation)
+        if self._follow_ups:
+            own["follow_ups"] = self._follow_ups
+        stop = _STOPS.get(self._status, StopReason.OTHER)
+        extra = {NAME: own} if own else {}
+        return [*self._blocks.end(), MessageEnd(stop, self.usage, self._status, extra=extra)]
+
+    def _event(self, name: str, payload: Any) -> Iterator[Event]:
+        match name:
+            case "conversation.message.delta":
+                yield from self._start(payload)
+                yield from self._delta(payload)
+            case "conversation.message.completed":
+                yield from self._start(payload)
+                yield from self._completed(payload)
+            case "conversation.chat.completed" | "conversation.chat.requires_action":
+                yield from self._start(payload)
+                self._read_usage(payload)
+                yield from self._calls(payload.get("required_action") or {})
+                self._status = name.rpartition(".")[2]
+            case "conversation.chat.failed" | "conversation.chat.canceled":
+                error = payload.get("last_error") or {}
+                if not error.get("msg"):
+                    error = {**error, "msg": f"The chat {name.rpartition('.')[2]}."}
+                raise errors.to_api_error(error)
+            case "error":
+                raise errors.to_api_error(
+                    payload if isinstance(payload, dict) else {"msg": payload}
+                )
+            case "done":
+                yield from self.close()
+            case "conversation.chat.created" | "conversation.chat.in_progress":
+                yield from self._start(payload)
+            case "" if isinstance(payload, dict) and payload.get("code"):
+                raise errors.to_api_error(payload)
+
+    def _start(self, payload: dict[str, Any]) -> Iterator[Event]:
+        """Begin the message; its id is that of the chat, which messages name too."""
+        if self._started:
+            return
+        self._started = True
+        chat_id = payload.get("chat_id") or payload.get("id") or ""
+        ids = {"conversation_id": payload.get("conversation_id"), "chat_id": chat_id}
+        self._conversation = {name: value for name, value in ids.items() if value}
+        yield MessageStart(str(chat_id), "")
+
+    def _delta(self, message: dict[str, Any]) -> Iterator[Event]:
+        if message.get("type") != "answer":
+            return
+        if thought := _parsing.get_text(message, "reasoning_content"):
+            yield from self._blocks.text(Reasoning(), thought)
+        if text := _parsing.get_text(message, "content"):
+            self._streamed.add(_parsing.get_text(message, "id"))
+            yield from self._blocks.text(Text(), text)
+
+    def _completed(self, message: dict[str, Any]) -> Iterator[Event]:
+        match message.get("type"):
+            case "answer" if _parsing.get_text(message, "id") not in self._streamed:
+                yield from self._delta(message)
+            case "follow_up":
+                self._follow_ups.append(_parsing.get_text(message, "content"))
+
+    def _calls(self, action: dict[str, Any]) -> Iterator[Event]:
+        outputs = action.get("submit_tool_outputs") or {}
+        for number, call in enumerate(_parsing.objects(outputs.get("tool_calls"))):
+            function = call.get("function")
+            if not isinstance(function, dict):
+                continue  # a question of the bot, which the text repeats
+            own = call_id(self._conversation, _parsing.get_text(call, "id"))
+            opening = ToolCall(own, _parsing.get_text(function, "name"))
+            yield from self._blocks.call(number, opening)
+            if arguments := _parsing.get_text(function, "arguments"):
+                yield from self._blocks.arguments(number, arguments)
+
+    def _read_usage(self, chat: dict[str, Any]) -> None:
+        usage = chat.get("usage")
+        if isinstance(usage, dict):
+            self.usage = Usage(
+                input=_parsing.read_count(usage, "input_count"),
+                output=_parsing.read_count(usage, "output_count"),
+            )
