@@ -175,9 +175,7 @@ async def test_results_find_the_chat_that_waits_for_them_through_any_client_api(
     [(4100, 200), (4013, 200), (4000, 400), (4016, 409), (4200, 404)],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_error_with_status_200_is_an_error(
-    code: int, status: int, stream: bool
-) -> None:
+async def test_an_error_with_status_200_is_an_error(code: int, status: int, stream: bool) -> None:
     refused = answers(json.dumps({"code": code, "msg": "No."}).encode())
     steps = [refused, stream_of("text")] if status == 200 else [refused] * 3
     upstream = Upstream(*steps)
