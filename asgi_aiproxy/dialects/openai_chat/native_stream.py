@@ -135,7 +135,7 @@ def _parse_chunk(data: bytes) -> _ChunkFields | None:
         chunk = _decode_chunk(data)
     except (ValueError, RecursionError):
         return _parse_unusual_chunk(data)
-    failed = chunk.error or chunk.object == "error"
+    failed = chunk.error or chunk.object == "error" or chunk.choices is None
     for choice in chunk.choices or ():
         failed = failed or choice.error or choice.finish_reason in errors.FAILED
     return _parse_unusual_chunk(data) if failed else chunk
