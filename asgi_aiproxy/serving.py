@@ -31,6 +31,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -40,7 +41,7 @@ from uvicorn.supervisors import Multiprocess
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.config.factory import build_app, make_store
-from asgi_aiproxy.config.settings import Settings, configuration_warnings, load
+from asgi_aiproxy.config.settings import Settings, configuration_warnings, load, set_metrics_folder
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.logs import LogLevel, configure
 from asgi_aiproxy.middleware import Health
@@ -161,16 +162,22 @@ class SwappableApp:
 class GatewayProcess:
     """The ASGI app of one server process, see the top of this module.
 
-    `read` reads the settings again, for SIGHUP; without it the signal is ignored. Raises
-    ConfigurationError.
+    `read` reads the settings again, for SIGHUP; without it the signal is ignored. `metrics_folder`
+    is where worker processes write their metrics. Raises ConfigurationError.
     """
 
-    def __init__(self, settings: Settings, read: Callable[[], Settings] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        read: Callable[[], Settings] | None = None,
+        *,
+        metrics_folder: str | None = None,
+    ) -> None:
         configure(format=settings.log_format, level=settings.log_level)
         self._settings = settings
         self._read = read
         self._store = make_store(settings) or MemoryStore()
-        app = build_app(settings, store=self._store)
+        app = build_app(settings, store=self._store, metrics_folder=metrics_folder)
         self._app = SwappableApp(app)
         self._front = Health(self._app, store=getattr(app, "store", None))
         self._lock = asyncio.Lock()
@@ -276,18 +283,20 @@ class WorkerApp:
     """A picklable factory of a worker's app: it is sent to the worker with its settings."""
 
     settings: Settings = field(repr=False)
+    metrics_folder: str | None = None
 
     def __call__(self) -> GatewayProcess:
         """The app."""
         if _HANGUP is not None:
             signal.signal(_HANGUP, signal.SIG_IGN)  # the parent replaces workers
-        return GatewayProcess(self.settings)
+        return GatewayProcess(self.settings, metrics_folder=self.metrics_folder)
 
 
 class _Workers(Multiprocess):
     """uvicorn's supervisor, which replaces workers only if the new configuration is valid."""
 
     options: ServeOptions
+    metrics_folder: str
 
     def handle_hup(self) -> None:
         """Replace all workers, if the configuration is valid."""
@@ -298,7 +307,7 @@ class _Workers(Multiprocess):
         except Exception as error:
             logger.error("reload: the configuration in use stays, the new is invalid: %s", error)
             return
-        self.config.app = WorkerApp(settings)
+        self.config.app = WorkerApp(settings, self.metrics_folder)
         super().handle_hup()
 
 
@@ -336,7 +345,12 @@ def serve(options: ServeOptions) -> int:
         root_path=options.root_path,
         **newer,
     )
-    return _serve_workers(config, options) if several else _serve_one(config)
+    if not several:
+        return _serve_one(config)
+    with TemporaryDirectory(prefix="aiproxy-metrics-") as folder:
+        config.app = WorkerApp(settings, folder)
+        set_metrics_folder(folder)
+        return _serve_workers(config, options, folder)
 
 
 def _serve_one(config: uvicorn.Config) -> int:
@@ -348,12 +362,13 @@ def _serve_one(config: uvicorn.Config) -> int:
     return 0 if server.started else _START_FAILED
 
 
-def _serve_workers(config: uvicorn.Config, options: ServeOptions) -> int:
+def _serve_workers(config: uvicorn.Config, options: ServeOptions, metrics_folder: str) -> int:
     own: dict[str, Any] = {}
     if "target" in inspect.signature(Multiprocess).parameters:  # in older versions
         own["target"] = uvicorn.Server(config).run
     workers = _Workers(config, sockets=[config.bind_socket()], **own)
     workers.options = options
+    workers.metrics_folder = metrics_folder
     workers.run()
     failed = any(worker.process.exitcode == _START_FAILED for worker in workers.processes)
     return _START_FAILED if failed else 0

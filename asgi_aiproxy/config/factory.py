@@ -36,6 +36,7 @@ from asgi_aiproxy.router import ProviderRouter, Route
 from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
+from asgi_aiproxy.telemetry.metrics import Metrics
 from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
@@ -56,7 +57,7 @@ Resource = AbstractAsyncContextManager[Any]
 class Gateway:
     """A gateway and the resources it owns: store, key pools, ledger and connections.
 
-    They are opened and closed with it. `admin` is mounted below `/admin`.
+    They are opened and closed with it. `admin` is mounted below `/admin`, `metrics` at `/metrics`.
     """
 
     def __init__(
@@ -66,12 +67,15 @@ class Gateway:
         admin: ASGIApp | None = None,
         *,
         store: Store | None = None,
+        metrics: ASGIApp | None = None,
     ) -> None:
         self.app = app
         self.store = store
         self.admin = admin
         self._parts = parts
-        self._front = app if admin is None else Dispatcher(app, {"/admin": admin})
+        mounted = {"/admin": admin, "/metrics": metrics}
+        apps = {path: each for path, each in mounted.items() if each is not None}
+        self._front = Dispatcher(app, apps) if apps else app
         self._open = AsyncExitStack()
         self._users = 0
 
@@ -114,11 +118,14 @@ class PriceListWarmup:
         return None
 
 
-def build_app(settings: Settings, *, store: Store | None = None) -> ASGIApp:
+def build_app(
+    settings: Settings, *, store: Store | None = None, metrics_folder: str | None = None
+) -> ASGIApp:
     """Build the app that `settings` describe. Raises ConfigurationError.
 
     `store` keeps state that outlives the app; the caller opens and closes it. By default the app
-    has a store of its own, if the settings need one.
+    has a store of its own, if the settings need one. `metrics_folder` holds the metrics of several
+    worker processes.
     """
     given_store = store
     durable = settings.redis_url is not None or settings.store_file is not None
@@ -135,18 +142,25 @@ def build_app(settings: Settings, *, store: Store | None = None) -> ASGIApp:
     if store is not None and given_store is None:
         parts.append(store)
     parts += [provider.keys for provider in providers.values() if provider.keys is not None]
-    for name, given in settings.providers.items():
-        if given.health_check_interval is not None:
-            _start_health_checks(providers[name], transport, given.health_check_interval)
-    record: UsageSink = log_usage if settings.log_usage else discard
+    _start_health_checks(settings, providers, transport)
     prices, ratios = _prices(settings), _ratios(settings)
-    if store is not None and keep_records:
-        max_records = settings.ledger_most or (
-            _MAX_RECORDS_IN_REDIS if settings.redis_url else _MAX_RECORDS_IN_MEMORY
-        )
-        ledger = Ledger(store, prices=prices, ratios=ratios, most=max_records)
+    sinks: list[UsageSink] = [log_usage] if settings.log_usage else []
+    ledger = _ledger(settings, store, prices, ratios) if keep_records else None
+    if ledger is not None:
         parts.append(ledger)
-        record = tee(record, ledger) if settings.log_usage else ledger
+        sinks.append(ledger)
+    metrics = None
+    if settings.metrics:
+        metrics = Metrics(
+            router=router,
+            providers=providers.values(),
+            store=store,
+            ledger=ledger,
+            prices=prices,
+            multiprocess=metrics_folder,
+        )
+        parts.append(metrics)
+        sinks.append(metrics.record)
     shim = AIShim(
         router,
         transport=transport,
@@ -157,7 +171,7 @@ def build_app(settings: Settings, *, store: Store | None = None) -> ASGIApp:
         keepalive_seconds=settings.keepalive,
         strict=settings.strict,
         allow_client_keys=settings.allow_client_keys,
-        record=record,
+        record=tee(*sinks) if len(sinks) > 1 else (*sinks, discard)[0],
     )
     app: ASGIApp = shim
     verify = _verify(settings, store)
@@ -167,15 +181,43 @@ def build_app(settings: Settings, *, store: Store | None = None) -> ASGIApp:
         app = Billing(app, store=store, units_per_usd=settings.units_per_usd)
     if verify is not None:
         app = Authenticate(app, verify=verify)
-    health_checked = any(
-        given.health_check_interval is not None for given in settings.providers.values()
-    )
-    if store is None and given_store is None and not health_checked:
+    if metrics is not None:
+        app = metrics.track(app)
+    if (
+        store is None
+        and given_store is None
+        and metrics is None
+        and not _has_health_checks(settings)
+    ):
         return app  # it owns nothing that must be closed
     admin = _admin(settings, store, providers, transport) if store is not None else None
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
-    return Gateway(app, parts, admin, store=store)
+    return Gateway(app, parts, admin, store=store, metrics=_guarded(settings, metrics))
+
+
+def _ledger(
+    settings: Settings, store: Store | None, prices: Prices, ratios: Ratios | None
+) -> Ledger | None:
+    if store is None:
+        return None
+    max_records = settings.ledger_most or (
+        _MAX_RECORDS_IN_REDIS if settings.redis_url else _MAX_RECORDS_IN_MEMORY
+    )
+    return Ledger(store, prices=prices, ratios=ratios, most=max_records)
+
+
+def _has_health_checks(settings: Settings) -> bool:
+    """Whether any provider tests its rejected keys regularly."""
+    return any(given.health_check_interval is not None for given in settings.providers.values())
+
+
+def _guarded(settings: Settings, metrics: Metrics | None) -> ASGIApp | None:
+    """The metrics behind the token that reads them, if one is set."""
+    if metrics is None or settings.metrics_token is None:
+        return metrics
+    tokens = static_tokens({settings.metrics_token.get_secret_value(): "metrics"})
+    return Authenticate(metrics, verify=tokens)
 
 
 def make_store(settings: Settings) -> Store | None:
@@ -345,7 +387,16 @@ def _ratios(settings: Settings) -> Ratios | None:
     return Ratios(made, units_per_usd=settings.units_per_usd) if made else None
 
 
-def _start_health_checks(provider: Provider, transport: Transport, interval: float) -> None:
+def _start_health_checks(
+    settings: Settings, providers: Mapping[str, Provider], transport: Transport
+) -> None:
+    """Test rejected keys regularly, where the settings say so."""
+    for name, given in settings.providers.items():
+        if given.health_check_interval is not None:
+            _start_health_check(providers[name], transport, given.health_check_interval)
+
+
+def _start_health_check(provider: Provider, transport: Transport, interval: float) -> None:
     """Test rejected keys of a provider every `interval` seconds."""
 
     async def test(key: Key) -> int:

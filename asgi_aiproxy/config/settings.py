@@ -287,6 +287,8 @@ class Settings(BaseSettings):
     proxy: Proxy | None = None
     ca_file: str | None = None
     http2: bool = False
+    metrics: bool = False
+    metrics_token: Secret | None = None
     log_usage: bool = True
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
@@ -337,6 +339,11 @@ def build(settings: Settings | None = None) -> ASGIApp:
     return app
 
 
+def set_metrics_folder(folder: str) -> None:
+    """Have the worker processes that are started from now on write their metrics into `folder`."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # which prometheus-client reads
+
+
 def configuration_warnings(settings: Settings) -> list[str]:
     """What is valid, but probably not intended; one message each, which says what to do."""
     warnings = list(_misspelt_variables())
@@ -372,6 +379,11 @@ def configuration_warnings(settings: Settings) -> list[str]:
         warnings.append(
             "prices: no model has a price, so every request within a budget in dollars will be "
             "refused: pip install 'asgi-aiproxy[prices]', or set your own prices in [prices]."
+        )
+    if settings.metrics and settings.metrics_token is None:
+        warnings.append(
+            "metrics: everybody who reaches the server can read /metrics (models, traffic and "
+            "cost). Set metrics_token to require it as a bearer token."
         )
     closed = durable and not settings.anonymous and settings.admin_token is None
     if closed and not settings.tokens and settings.jwt is None:

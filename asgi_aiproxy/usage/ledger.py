@@ -138,6 +138,11 @@ class Ledger:
     async def __aexit__(self, *exc: object) -> None:
         await self.drain()
 
+    @property
+    def waiting(self) -> int:
+        """The number of records, and of batches of them, that are not written yet."""
+        return len(self._gathering) + len(self._backlog)
+
     async def __call__(self, record: UsageRecord) -> None:
         """Queue a record."""
         self._gathering.put(self._priced(record))
@@ -216,15 +221,14 @@ class Ledger:
     # writing
 
     def _priced(self, record: UsageRecord) -> UsageRecord:
-        usage = record.usage
-        if usage is None or (self._prices is None and self._ratios is None):
+        cost, units = record.cost, record.units
+        if cost is None and self._prices is not None:
+            cost = cost_of(record, self._prices)
+        if units is None and self._ratios is not None:
+            units = cost_of(record, self._ratios)
+        if (cost, units) == (record.cost, record.units):
             return record
-        costs = [record.cost, record.units]
-        for at, tariff in enumerate((self._prices, self._ratios)):
-            for model in (record.upstream_model, record.model, record.requested_model):
-                if tariff is not None and model and costs[at] is None:
-                    costs[at] = tariff.cost(record.provider, model, usage, _FULL_PRICE)
-        return msgspec.structs.replace(record, cost=costs[0], units=costs[1])
+        return msgspec.structs.replace(record, cost=cost, units=units)
 
     def _account(self, day: str) -> str:
         return f"{self._name}:{day}"
@@ -268,6 +272,19 @@ class _Batch(msgspec.Struct, frozen=True):
     day: str
     records: list[UsageRecord]
     sums: dict[str, int]
+
+
+def cost_of(record: UsageRecord, pricing: Pricing) -> int | None:
+    """The cost of an exchange in the unit of `pricing`, without the price ratio of a group; None
+    if its usage is unknown, or none of its model names has a price."""
+    if record.usage is None:
+        return None
+    for model in (record.upstream_model, record.model, record.requested_model):
+        if model:
+            cost = pricing.cost(record.provider, model, record.usage, _FULL_PRICE)
+            if cost is not None:
+                return cost
+    return None
 
 
 def record_states(record: UsageRecord) -> frozenset[str]:

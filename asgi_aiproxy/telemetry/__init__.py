@@ -1,0 +1,1 @@
+"""Metrics and traces of exchanges, for Prometheus and OpenTelemetry."""
