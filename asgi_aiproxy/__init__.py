@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.principal import Budget, Limits, Principal
     from asgi_aiproxy.providers import Provider, Target
     from asgi_aiproxy.request_limits import RequestLimits
+    from asgi_aiproxy.responses_state import ResponseState
     from asgi_aiproxy.router import ProviderRouter
     from asgi_aiproxy.shim import AIShim, AnthropicShim, GeminiShim, OpenAIShim, Shim
     from asgi_aiproxy.stores import MemoryStore
@@ -63,6 +64,7 @@ __all__ = [
     "RedisStore",
     "RequestLimits",
     "ReqwestTransport",
+    "ResponseState",
     "Shim",
     "SocketTransport",
     "Target",
@@ -109,6 +111,7 @@ _HOME = {
     "Ratios": "prices",
     "RedisStore": "stores.redis",
     "RequestLimits": "request_limits",
+    "ResponseState": "responses_state",
     "ReqwestTransport": "upstream",
     "Shim": "shim",
     "SocketTransport": "upstream",

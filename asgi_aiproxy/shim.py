@@ -45,11 +45,9 @@ from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.responses_state import ResponseState
-from asgi_aiproxy.responses_state.capture import ResponseCapture
 from asgi_aiproxy.responses_state.memory import ConnectionMemory
 from asgi_aiproxy.responses_state.service import ResponsesService
-from asgi_aiproxy.responses_state.turn import OPERATION as RESPONSES
-from asgi_aiproxy.responses_state.warmup import acknowledge
+from asgi_aiproxy.responses_state.turn import OPERATION as RESPONSES, OPERATIONS as REFERRING
 from asgi_aiproxy.upstream import (
     Timeouts,
     Transport,
@@ -273,16 +271,18 @@ class Shim:
                 call = await self._read_request(scope, body, face, operation, principal, told)
             if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
                 send = JSONArraySend(send)
-            turn = None
-            if operation.name == RESPONSES:
-                turn = await self._responses.begin(call, self._relay.router, memory)
-                if turn is not None and not generate:
-                    await acknowledge(turn, self._relay.router, send)
-                    return
+            capture = None
+            if operation.resource or operation.name in REFERRING:
+                prepared = await self._responses.prepare(
+                    scope, send, call, self._relay.router, memory, generate=generate
+                )
+                if prepared is None:
+                    return  # it was answered
+                call, capture = prepared
             monitor = RequestMonitor(self._rounds.for_running_loop(), receive)
-            exchange = Exchange(self._relay, turn.call if turn is not None else call, monitor)
-            if turn is not None:
-                send = ResponseCapture(send, turn, exchange)
+            exchange = Exchange(self._relay, call, monitor)
+            if capture is not None:
+                send = capture(send, exchange)
             keepalive = self._keepalive if memory is None else 0.0
             try:
                 with monitor:

@@ -254,6 +254,7 @@ MAY: dict[str, set[str]] = {
         "principal",
         "providers",
         "request_limits",
+        "responses_state",
         "router",
         "services",
         "shim",
@@ -285,6 +286,7 @@ MAY: dict[str, set[str]] = {
 THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
     "config.error_messages": {"pydantic"},
+    "config.limit_settings": {"pydantic"},
     "config.settings": {"pydantic", "pydantic_settings"},
     "serving": {"uvicorn"},
     "passthrough.websocket": {"websockets"},

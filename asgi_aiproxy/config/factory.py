@@ -20,7 +20,7 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import AdminApp, Billing
-from asgi_aiproxy.config.providers import make_providers, secret_value, toml_path
+from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.keys import Key
@@ -32,6 +32,7 @@ from asgi_aiproxy.prices.price_list import list_installed
 from asgi_aiproxy.principal import Budget, Limits, Principal
 from asgi_aiproxy.providers import Provider, Target
 from asgi_aiproxy.request_limits import RequestLimits
+from asgi_aiproxy.responses_state import ResponseState
 from asgi_aiproxy.router import ProviderRouter, Route
 from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
@@ -130,7 +131,8 @@ def build_app(
     given_store = store
     durable = settings.redis_url is not None or settings.store_file is not None
     keep_records = settings.ledger and (durable or settings.admin_token is not None)
-    if not (durable or settings.admin_token is not None or _has_limits(settings)):
+    needed = settings.admin_token is not None or _has_limits(settings) or settings.responses.stash
+    if not (durable or needed):
         store = None
     elif given_store is None:
         store = make_store(settings) or MemoryStore()
@@ -172,6 +174,9 @@ def build_app(
         strict=settings.strict,
         allow_client_keys=settings.allow_client_keys,
         record=tee(*sinks) if len(sinks) > 1 else (*sinks, discard)[0],
+        response_state=_response_state(settings, store),
+        websockets=settings.responses.websockets,
+        websocket_idle=settings.responses.websocket_idle,
     )
     app: ASGIApp = shim
     verify = _verify(settings, store)
@@ -247,6 +252,24 @@ def make_transport(settings: Settings) -> Transport:
         proxy=secret_value(settings.proxy),
         ca=settings.ca_file,
         http2=settings.http2,
+    )
+
+
+def _response_state(settings: Settings, store: Store | None) -> ResponseState:
+    """What requests of the Responses API may refer to."""
+    given = settings.responses
+    sealer = make_sealer(settings)
+    if given.stash and sealer is None and not isinstance(store, MemoryStore):
+        raise ConfigurationError(
+            "responses.stash: conversations must be encrypted before they leave the process; set "
+            "sealing_keys."
+        )
+    return ResponseState(
+        store,
+        stash=given.stash,
+        sealer=sealer,
+        seconds=given.stash_seconds,
+        max_bytes=given.stash_max_bytes,
     )
 
 

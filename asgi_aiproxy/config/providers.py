@@ -47,7 +47,7 @@ def make_providers(settings: Settings, store: Store | None) -> dict[str, Provide
                 raise ConfigurationError(
                     f"{where}: there is no provider {provider!r}. There are: {known}."
                 )
-    sealer = _sealer(settings)
+    sealer = make_sealer(settings)
     return {
         name: _provider(name, given, rows, store, sealer)
         for name, given in settings.all_providers().items()
@@ -157,8 +157,8 @@ def _key(given: KeySettings) -> Key:
     )
 
 
-def _sealer(settings: Settings) -> SecretCipher | None:
-    """The cipher for keys in the store; in the memory of one process none is needed."""
+def make_sealer(settings: Settings) -> SecretCipher | None:
+    """The cipher for what is secret in the store; in the memory of one process none is needed."""
     if settings.sealing_keys:
         return Sealer([key.get_secret_value() for key in settings.sealing_keys])
     leaves_process = settings.redis_url is not None or settings.store_file is not None

@@ -46,6 +46,11 @@ from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
 from asgi_aiproxy.config.factory import build_app, has_prices
 from asgi_aiproxy.config.jwt_settings import BudgetText, JWTSettings
+from asgi_aiproxy.config.limit_settings import (
+    RequestLimitSettings,
+    ResponsesSettings,
+    TimeoutSettings,
+)
 from asgi_aiproxy.config.providers import is_local
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.ip_ranges import check_networks
@@ -227,26 +232,6 @@ class TargetSettings(_Model):
     priority: int = 0
 
 
-class TimeoutSettings(_Model):
-    """Six timeouts in seconds, see `asgi_aiproxy.upstream.Timeouts`."""
-
-    pool: float = Field(default=10.0, gt=0)
-    connect: float = Field(default=10.0, gt=0)
-    first: float | None = Field(default=600.0, gt=0)
-    idle: float | None = Field(default=180.0, gt=0)
-    total: float | None = Field(default=None, gt=0)
-    body: float | None = Field(default=60.0, gt=0)
-
-
-class RequestLimitSettings(_Model):
-    """Maximum size of a request that is translated, see `asgi_aiproxy.RequestLimits`."""
-
-    messages: int = Field(default=10_000, ge=1)
-    parts: int = Field(default=20_000, ge=1)
-    tools: int = Field(default=2_000, ge=1)
-    depth: int = Field(default=200, ge=1)
-
-
 class Settings(BaseSettings):
     """The whole configuration. `load` reads it; environment variables override the file.
 
@@ -279,6 +264,7 @@ class Settings(BaseSettings):
     admin_private_networks: list[str] = []
     timeouts: TimeoutSettings = TimeoutSettings()
     request_limits: RequestLimitSettings = RequestLimitSettings()
+    responses: ResponsesSettings = ResponsesSettings()
     attempts: int = Field(default=3, ge=1)
     max_body: int = Field(default=32 * 1024 * 1024, ge=1)
     keepalive: float = Field(default=15.0, ge=0)
@@ -464,5 +450,6 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "tokens": TokenSettings,
     "jwt": JWTSettings,
     "timeouts": TimeoutSettings,
+    "responses": ResponsesSettings,
     "routes": TargetSettings,
 }

@@ -23,7 +23,7 @@ class Operation(msgspec.Struct, frozen=True):
     the count of a chat request's tokens, or embeddings. `raw`: the response is bytes that are
     passed on unchanged. `default_model` is used if the request names no model; without one, such a
     request is an error. `method` is that of the request to the provider; `resource` is the id of
-    what the path names, such as a stored response.
+    what the path names, such as a stored response, and `query` the query string for the provider.
     """
 
     name: str
@@ -37,6 +37,12 @@ class Operation(msgspec.Struct, frozen=True):
     default_model: str = ""
     method: str = "POST"
     resource: str = ""
+    query: str = ""
+
+    @property
+    def free(self) -> bool:
+        """Whether providers charge nothing for it."""
+        return self.converts == "token_count" or bool(self.resource)
 
 
 class RequestSummary(msgspec.Struct, frozen=True, gc=False):

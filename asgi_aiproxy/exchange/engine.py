@@ -184,7 +184,7 @@ class Exchange:
         candidates = [
             (target.provider.name, model)
             for target in targets
-            if not request.own_key and request.operation.converts != "token_count"
+            if not request.own_key and not request.operation.free
             for model in (target.model, *request.others)
         ]
         if len(request.body) > _LARGE_BODY_BYTES:
@@ -257,7 +257,8 @@ class Exchange:
         provider = target.provider
         streamed = request.stream or request.upload is not None or request.operation.raw
         if request.upload is None:
-            outgoing = provider.request("POST", draft, key, streamed=streamed, body=prepared.body)
+            method = request.operation.method
+            outgoing = provider.request(method, draft, key, streamed=streamed, body=prepared.body)
         else:
             body, length = request.upload(target.model)
             content = {"content-type": request.content_type}

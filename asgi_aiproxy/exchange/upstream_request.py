@@ -167,6 +167,8 @@ def select_translator(
         return BufferedTranslator(_reject_html)
     if prepared.conversion is not None and prepared.conversion.translate is not None:
         return BufferedTranslator(prepared.conversion.translate)
+    if request.operation.resource:
+        return RawTranslator()  # the usage in it is that of another request
     if not request.operation.chat:
         if kind != "application/json":
             return RawTranslator()

@@ -15,7 +15,7 @@ from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.providers.base import Provider, TransformRequest, header
-from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS
+from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS, RESPONSES
 from asgi_aiproxy.providers.refusal_codes import AZURE
 
 
@@ -28,12 +28,14 @@ def azure(base_url: str, *, name: str = "azure", api_version: str | None = None)
     """
     if isinstance(base_url, str):
         base_url = base_url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
+    # Of the Responses API only the `v1` version is complete.
+    responses = RESPONSES if api_version is None else frozenset[str]()
     return Provider(
         name=name,
         dialect=OPENAI_CHAT,
         base_url=base_url,
         auth=header("api-key"),
-        native_operations=OPENAI_OPERATIONS,
+        native_operations=OPENAI_OPERATIONS | responses,
         transform_request=under_v1 if api_version is None else in_deployment(api_version),
         path_profile="azure",
         refusals=AZURE,

@@ -8,7 +8,10 @@ EMBEDDINGS = frozenset({"embeddings"})
 IMAGES = frozenset({"images.generations", "images.edits", "images.variations"})
 AUDIO = frozenset({"audio.speech", "audio.transcriptions", "audio.translations"})
 OPENAI_OPERATIONS = CHAT | COMPLETIONS | EMBEDDINGS | IMAGES | AUDIO | frozenset({"moderations"})
-RESPONSES = frozenset({"responses", "responses.input_tokens"})
+RESPONSES = frozenset(
+    {"responses", "responses.input_tokens", "responses.retrieve", "responses.delete"}
+    | {"responses.cancel", "responses.input_items"}
+)
 MESSAGES = frozenset({"messages", "messages.count_tokens"})  # of Anthropic
 # Of Google.
 GENERATE_CONTENT = frozenset({"generateContent", "countTokens"})

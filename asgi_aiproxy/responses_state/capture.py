@@ -21,7 +21,7 @@ class ResponseCapture:
     is held until it is complete, because it may change its length.
     """
 
-    def __init__(self, send: Send, turn: ResponseTurn, exchange: Exchange) -> None:
+    def __init__(self, turn: ResponseTurn, send: Send, exchange: Exchange) -> None:
         self._send = send
         self._turn = turn
         self._exchange = exchange
@@ -81,7 +81,8 @@ class ResponseCapture:
         target = self._exchange.target
         native = target is not None and OPERATION in target.provider.native_operations
         changed = self._turn.adjust(response, native=native)
-        await self._turn.finish(response, self._exchange)
+        if await self._turn.finish(response, self._exchange):
+            response["store"], changed = False, True
         return changed
 
 

@@ -17,6 +17,7 @@ Without a store, routes are kept in this process: enough for one worker.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import logging
 import time
@@ -37,7 +38,6 @@ logger = logging.getLogger("asgi_aiproxy")
 
 _ROUTE_BYTES = 4 * 1024 * 1024  # of routes in this process, about 20,000 of them
 _MAX_ID = 256  # characters
-_ON_LOOP_BYTES = 64 * 1024  # of content that is encrypted and compressed in the event loop
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
@@ -137,9 +137,17 @@ class ResponseState:
             ) from error
         if data is None:
             return None
-        if len(data) > _ON_LOOP_BYTES:
-            return await asyncio.to_thread(self._decode, name, data)
-        return self._decode(name, data)
+        try:
+            row = _row(data)
+            history = History(row.provider, row.key_id, row.model, row.kept, row.tokens)
+            if not row.content:
+                return StoredResponse(history)
+            content = await asyncio.to_thread(self._decrypt, name, row.content)
+        except (msgspec.MsgspecError, SealError, zlib.error) as error:
+            logger.warning("a stored response cannot be read: %s", error)
+            return None
+        history = msgspec.structs.replace(history, segments=content.segments)
+        return StoredResponse(history, content.response, content.input)
 
     async def put(self, owner: Principal, id: str, found: StoredResponse) -> bool:
         """Remember a response; returns whether its content is kept.
@@ -159,12 +167,13 @@ class ResponseState:
             )
         if not keep and not found.history.kept:
             return False
-        if keep and size > _ON_LOOP_BYTES:
-            data = await asyncio.to_thread(self._encode, name, found, keep=keep)
-        else:
-            data = self._encode(name, found, keep=keep)
+        history = found.history
+        row = _Row(history.provider, history.key_id, history.model, history.kept, history.tokens)
+        if keep:
+            hidden = await asyncio.to_thread(self._encrypt, name, found)
+            row = msgspec.structs.replace(row, content=hidden)
         try:
-            await self._write(name, data)
+            await self._write(name, _json.encode(row))
         except StoreUnavailableError as error:
             logger.warning("a response cannot be continued: it was not stored: %s", error)
             return False
@@ -198,32 +207,17 @@ class ResponseState:
         now = time.monotonic()
         self._routes.set(name, data, now + self._seconds, now)
 
-    def _encode(self, name: str, found: StoredResponse, *, keep: bool) -> bytes:
-        history = found.history
-        hidden = ""
-        if keep:
-            segments = history.segments or ()
-            response = found.response if found.response is not None else msgspec.Raw(b"null")
-            plain = _json.encode(_Content(segments, found.input or (), response))
-            packed = zlib.compress(plain, 1)
-            hidden = self._cipher.encrypt(packed, name)
-        row = _Row(
-            history.provider, history.key_id, history.model, history.kept, history.tokens, hidden
-        )
-        return _json.encode(row)
+    # (In a thread: the first use of a passphrase takes a tenth of a second.)
 
-    def _decode(self, name: str, data: bytes) -> StoredResponse | None:
-        try:
-            row = _row(data)
-            history = History(row.provider, row.key_id, row.model, row.kept, row.tokens)
-            if not row.content:
-                return StoredResponse(history)
-            content = _content(zlib.decompress(self._cipher.decrypt(row.content, name)))
-        except (msgspec.MsgspecError, SealError, zlib.error) as error:
-            logger.warning("a stored response cannot be read: %s", error)
-            return None
-        history = msgspec.structs.replace(history, segments=content.segments)
-        return StoredResponse(history, content.response, content.input)
+    def _encrypt(self, name: str, found: StoredResponse) -> str:
+        segments = found.history.segments or ()
+        response = found.response if found.response is not None else msgspec.Raw(b"null")
+        plain = _json.encode(_Content(segments, found.input or (), response))
+        # (A cipher that does not encrypt takes text.)
+        return self._cipher.encrypt(base64.b64encode(zlib.compress(plain, 1)), name)
+
+    def _decrypt(self, name: str, hidden: str) -> _Content:
+        return _content(zlib.decompress(base64.b64decode(self._cipher.decrypt(hidden, name))))
 
 
 def _name(owner: Principal, id: str) -> str:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import parse_qs
+
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
+from asgi_aiproxy._request_id import named
 from asgi_aiproxy.dialects.base import InboundDialect
+from asgi_aiproxy.dialects.openai_responses import paths
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.exchange.admission import GATE_KEY
+from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.providers.base import Router
+from asgi_aiproxy.responses_state.capture import ResponseCapture
 from asgi_aiproxy.responses_state.memory import ConnectionMemory
 from asgi_aiproxy.responses_state.records import ResponseState
-from asgi_aiproxy.responses_state.turn import ResponseTurn, begin_turn
+from asgi_aiproxy.responses_state.resources import (
+    ForgetDeleted,
+    answer_from_record,
+    find_resource,
+)
+from asgi_aiproxy.responses_state.turn import OPERATION, begin_turn
+from asgi_aiproxy.responses_state.warmup import acknowledge
 from asgi_aiproxy.responses_state.websocket import RequestRelay, ResponsesWebSocket
+
+# Wraps the `send` of an exchange.
+Capture = Callable[[Send, Exchange], Send]
 
 
 class ResponsesService:
@@ -35,11 +52,47 @@ class ResponsesService:
         self._max_body = max_body
         self._idle = idle
 
-    async def begin(
-        self, call: GatewayRequest, router: Router, memory: ConnectionMemory | None
-    ) -> ResponseTurn | None:
-        """Prepare a request, see `begin_turn`. Raises APIError."""
-        return await begin_turn(call, router, self.state, memory, limit=self._max_body)
+    async def prepare(
+        self,
+        scope: Scope,
+        send: Send,
+        call: GatewayRequest,
+        router: Router,
+        memory: ConnectionMemory | None,
+        *,
+        generate: bool = True,
+    ) -> tuple[GatewayRequest, Capture | None] | None:
+        """Prepare a request that refers to responses, or makes one.
+
+        Returns the request to send, and what reads its response along; None if the request was
+        answered. Raises APIError.
+        """
+        if call.operation.resource:
+            return await self._resource(scope, send, call, router)
+        turn = await begin_turn(call, router, self.state, memory, limit=self._max_body)
+        if turn is None:
+            return call, None
+        if not generate:
+            await acknowledge(turn, router, send)
+            return None
+        if call.operation.name != OPERATION:
+            return turn.call, None
+        return turn.call, partial(ResponseCapture, turn)
+
+    async def _resource(
+        self, scope: Scope, send: Send, call: GatewayRequest, router: Router
+    ) -> tuple[GatewayRequest, Capture | None] | None:
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        found = await find_resource(call, query, router, self.state)
+        if isinstance(found, GatewayRequest):
+            deletes = call.operation.name == paths.DELETE
+            return found, partial(ForgetDeleted, self.state, found) if deletes else None
+        if call.gate is not None:
+            await call.gate.admit(call.operation.name, ())
+        body = await answer_from_record(call, found, query, self.state)
+        head = scope["method"] == "HEAD"
+        await _asgi.send_response(send, 200, body, [named(call.request_id)], head=head)
+        return None
 
     async def serve_websocket(
         self, scope: Scope, receive: Receive, send: Send, face: InboundDialect, answer: RequestRelay

@@ -44,6 +44,9 @@ from asgi_aiproxy.responses_state.memory import ConnectionMemory
 from asgi_aiproxy.responses_state.records import ResponseState, StoredResponse
 
 OPERATION = "responses"
+# Other operations whose requests refer to responses, and make none.
+_REFERRING = frozenset({"responses.input_tokens", "responses.compact"})
+OPERATIONS = frozenset({OPERATION}) | _REFERRING
 _REFERENCES = ("previous_response_id", "conversation")
 _NO_HISTORY = History("", segments=())
 _FINAL = frozenset({"completed", "incomplete"})
@@ -90,26 +93,31 @@ class ResponseTurn:
             history = History("", segments=(*self._before, Segment(self._items)))
             self._memory.put(response["id"], history)
 
-    async def finish(self, response: dict[str, Any], exchange: Exchange) -> None:
-        """Remember a response, once it is complete or runs in the background."""
+    async def finish(self, response: dict[str, Any], exchange: Exchange) -> bool:
+        """Remember a response, once it is complete or runs in the background.
+
+        Returns whether its content is not kept, though the response says so: it is too large.
+        """
         target, id, status = exchange.target, response.get("id"), response.get("status")
         if target is None or not isinstance(id, str) or not id:
-            return
+            return False
         complete = status in _FINAL
         if not complete and not (status in _PENDING and response.get("background") is True):
-            return
+            return False
         if not complete and self._recorded:
-            return
+            return False
         self._recorded = True
         history = self._history(response, target, exchange.key_id)
         if self._memory is not None and complete:
             self._memory.put(id, history)
-        if self._store:
-            encoded = msgspec.Raw(_json.dumps(response)) if self._state.stash else None
-            if not complete:  # the content is known to the provider, and later to it alone
-                history = msgspec.structs.replace(history, segments=None)
-            stored = StoredResponse(history, encoded, self._context())
-            await self._state.put(self.call.principal, id, stored)
+        if not self._store:
+            return False
+        encoded = msgspec.Raw(_json.dumps(response)) if self._state.stash else None
+        if not complete:  # the content is known to the provider, and later to it alone
+            history = msgspec.structs.replace(history, segments=None)
+        stored = StoredResponse(history, encoded, self._context())
+        kept = await self._state.put(self.call.principal, id, stored)
+        return self._state.stash and not kept and not history.kept
 
     def _history(self, response: dict[str, Any], target: Target, key_id: str) -> History:
         account = origin(target.provider.name, key_id)
@@ -154,6 +162,7 @@ async def begin_turn(
             "mutually_exclusive_parameters",
         )
     store = _parsing.member(fields, "store", _parsing.flag) is not False
+    store = store and call.operation.name == OPERATION
     if not (store or previous or conversation) and memory is None:
         return None
     keeps_content = memory is not None or (store and state.stash)
@@ -167,13 +176,13 @@ async def begin_turn(
     if found is None:
         stored = await state.get(call.principal, previous)
         found = stored.history if stored is not None else None
-    targets = _targets(call, router)
+    targets = find_targets(call, router)
     if found is None:
         if not _may_refer_to_unknown(call, targets):
             known_here = state.stash or memory is not None
             raise _unknown_response(call, previous, targets, known_here=known_here)
         return ResponseTurn(call, state, memory, store=store, before=None, items=items)
-    if _holds(found, call, targets):
+    if keeps_response(found, call, targets):
         pinned = msgspec.structs.replace(
             call,
             provider=found.provider,
@@ -219,8 +228,8 @@ def _expanded(
     return msgspec.structs.replace(pin, fields=fields, body=_json.dumps(fields))
 
 
-def _holds(history: History, call: GatewayRequest, targets: Sequence[Target]) -> bool:
-    """Whether the provider that keeps the response can serve this request."""
+def keeps_response(history: History, call: GatewayRequest, targets: Sequence[Target]) -> bool:
+    """Whether the provider that keeps a response can serve this request."""
     return history.kept and _reaches(history.provider, history.key_id, call, targets, native=True)
 
 
@@ -252,11 +261,11 @@ def _may_refer_to_unknown(call: GatewayRequest, targets: Sequence[Target]) -> bo
 
 
 def _refuse_conversation(call: GatewayRequest, router: Router) -> None:
-    targets = _targets(call, router)
+    targets = find_targets(call, router)
     if targets and not _may_refer_to_unknown(call, targets):
         raise invalid(
-            "'conversation' is not available here: continue with 'previous_response_id', or send "
-            "the whole conversation in 'input'.",
+            "'conversation' is not available here: send the whole conversation in 'input'; or the "
+            "operator sets the option responses.stash (ResponseState(stash=True)).",
             "conversation",
             "unsupported_parameter",
         )
@@ -298,7 +307,7 @@ def not_found_error(id: str, param: str | None = None, code: str | None = None) 
     )
 
 
-def _targets(call: GatewayRequest, router: Router) -> Sequence[Target]:
+def find_targets(call: GatewayRequest, router: Router) -> Sequence[Target]:
     """The targets that may serve the request; none where that is an error, which is raised later,
     when the exchange has a usage record."""
     try:

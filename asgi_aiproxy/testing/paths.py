@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from asgi_aiproxy.dialects.openai_responses import paths
+
 
 class MatchedPath(NamedTuple):
     """Where a request is headed. `operation` is empty for a path that is not served."""
@@ -29,6 +31,13 @@ _TAILS = {
     "/api/chat": MatchedPath("ollama", "chat"),
     "/responses": MatchedPath("openai_responses", "chat"),
     "/responses/input_tokens": MatchedPath("openai_responses", "token_count"),
+}
+_STORED = re.compile(r"/responses/[^/]+(/cancel|/input_items)?$")
+_OF_STORED = {
+    ("GET", None): paths.RETRIEVE,
+    ("DELETE", None): paths.DELETE,
+    ("POST", "/cancel"): paths.CANCEL,
+    ("GET", "/input_items"): paths.INPUT_ITEMS,
 }
 _OPENAI = {
     "/chat/completions": "chat",
@@ -59,7 +68,7 @@ def match_path(method: str, path: str, headers: Mapping[str, str]) -> MatchedPat
 # Fireworks, Azure's older form, Google's imitation. Anthropic's: also others' imitations of it.
 _OPENAI_PATHS = re.compile(
     r"/(?:(?:openai/|api/|inference/|v1beta/)?v1|openai|openai/deployments/[^/]+|v1beta/openai)/"
-    r"(?:(?:chat/)?completions|embeddings|images/\w+|audio/\w+|moderations|responses(?:/input_tokens)?|models(?:/.*)?)$"
+    r"(?:(?:chat/)?completions|embeddings|images/\w+|audio/\w+|moderations|responses(?:/[^/]+(?:/\w+)?)?|models(?:/.*)?)$"
 )
 _DOCUMENTED = {
     "openai": _OPENAI_PATHS,
@@ -87,6 +96,9 @@ def _place(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
                 return MatchedPath(
                     "openai", operation, unquote(deployment[1]) if deployment else ""
                 )
+    if stored := _STORED.search(path):
+        operation = _OF_STORED.get((method, stored[1]), "")
+        return MatchedPath("openai_responses", operation)
     dialect = _guess(path, headers)
     if method == "GET":
         if path.endswith("/models" if dialect != "ollama" else "/api/tags"):

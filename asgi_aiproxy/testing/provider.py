@@ -21,6 +21,7 @@ from asgi_aiproxy.testing.received import ReceivedRequest, parse_received
 from asgi_aiproxy.testing.reply import Reply, send_reply
 from asgi_aiproxy.testing.simulator import VendorSimulator
 from asgi_aiproxy.testing.simulators import SIMULATORS
+from asgi_aiproxy.testing.stored_responses import StoredResponses
 
 Step = Answer | Fault | Callable[[ReceivedRequest], Answer | Fault]
 
@@ -35,6 +36,9 @@ class MockProvider:
     provider would refuse (no such path, as with a wrong `base_url`; a wrong key; a member missing)
     are refused and use up no step. A step may also be a function that takes the `ReceivedRequest`
     and returns the answer or fault.
+
+    Responses of OpenAI's Responses API are kept by their key, until they are deleted or `reset` is
+    called: requests may refer to them, and retrieve them.
 
     ::
 
@@ -58,6 +62,7 @@ class MockProvider:
         self._steps: deque[Step] = deque()
         self._special: list[tuple[str, deque[Step]]] = []
         self._usual: Step = self._first
+        self._stored = StoredResponses()
 
     def __repr__(self) -> str:
         left = len(self._steps) + sum(len(steps) for _, steps in self._special)
@@ -85,6 +90,7 @@ class MockProvider:
             self.requests.clear()
         self._steps.clear()
         self._special.clear()
+        self._stored.clear()
         self._usual = self._first
 
     async def wait_seen(self, count: int = 1, timeout: float = 2.0) -> ReceivedRequest:
@@ -128,7 +134,9 @@ class MockProvider:
     def _reply(self, seen: ReceivedRequest) -> Reply:
         usual = self._usual if isinstance(self._usual, Answer) else self._first
         simulator = SIMULATORS[seen.dialect](seen, usual, self._models)
-        reply = simulator.refuse(self._key) or self._act(self._next(seen), simulator)
+        reply = simulator.refuse(self._key) or self._stored.answer(seen)
+        if reply is None:
+            reply = self._stored.remember(seen, self._act(self._next(seen), simulator))
         if simulator.id_header:
             headers = {simulator.id_header: f"req_{simulator.id}", **reply.headers}
             reply = replace(reply, headers=headers)

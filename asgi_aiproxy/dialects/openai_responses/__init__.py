@@ -21,6 +21,7 @@ from asgi_aiproxy.dialects.base import (
 )
 from asgi_aiproxy.dialects.openai_chat.errors import decode_error, encode_error
 from asgi_aiproxy.dialects.openai_responses import (
+    paths,
     reasoning,
     request_encoder,
     requests,
@@ -34,10 +35,6 @@ from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import Request, Response
-
-_RESPONSES = Operation("responses", "/responses", chat=True)
-_COUNT = Operation(token_count.OPERATION, token_count.PATH, converts="token_count")
-_POST = {"/v1" + operation.path: operation for operation in (_RESPONSES, _COUNT)}
 
 
 def new_id() -> str:
@@ -64,11 +61,13 @@ class OpenAIResponses(Dialect):
         self._new_id = new_id
 
     def match(self, method: str, path: str) -> Operation | None:
-        """POST /v1/responses, and the count of its tokens."""
-        return _POST.get(path) if method == "POST" else None
+        """POST /v1/responses, and what there is below it."""
+        return paths.match(method, path)
 
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read model and streaming."""
+        if operation.resource:
+            return RequestSummary("", False, {})
         fields = _parsing.fields(body)
         stream = _parsing.member(fields, "stream", _parsing.flag)
         streamed = stream is True and operation.chat
@@ -135,6 +134,8 @@ class OpenAIResponses(Dialect):
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
         """The client's request, with `model` as its model, without other vendors' signatures."""
+        if operation.resource:
+            return ProviderRequest(operation.path, {}, query=operation.query)
         body: dict[str, Any] = {**fields, "model": model}
         items = bytes(fields.get("input", b""))
         if any(needle in items for needle in reasoning.NEEDLES):

@@ -1,0 +1,42 @@
+"""The tables of times, sizes and switches: `[timeouts]`, `[request_limits]`, `[responses]`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class TimeoutSettings(_Table):
+    """Six timeouts in seconds, see `asgi_aiproxy.upstream.Timeouts`."""
+
+    pool: float = Field(default=10.0, gt=0)
+    connect: float = Field(default=10.0, gt=0)
+    first: float | None = Field(default=600.0, gt=0)
+    idle: float | None = Field(default=180.0, gt=0)
+    total: float | None = Field(default=None, gt=0)
+    body: float | None = Field(default=60.0, gt=0)
+
+
+class RequestLimitSettings(_Table):
+    """Maximum size of a request that is translated, see `asgi_aiproxy.RequestLimits`."""
+
+    messages: int = Field(default=10_000, ge=1)
+    parts: int = Field(default=20_000, ge=1)
+    tools: int = Field(default=2_000, ge=1)
+    depth: int = Field(default=200, ge=1)
+
+
+class ResponsesSettings(_Table):
+    """State and WebSockets of the Responses API, see `asgi_aiproxy.ResponseState`.
+
+    `stash_seconds` and `websocket_idle` are in seconds, `stash_max_bytes` in bytes.
+    """
+
+    stash: bool = False
+    stash_seconds: float = Field(default=86_400.0, gt=0)
+    stash_max_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
+    websockets: bool = True
+    websocket_idle: float = Field(default=600.0, gt=0)

@@ -1,0 +1,42 @@
+"""The paths of the Responses API.
+
+https://platform.openai.com/docs/api-reference/responses
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from asgi_aiproxy.dialects.base import Operation
+from asgi_aiproxy.dialects.openai_responses import token_count
+
+RETRIEVE, DELETE, CANCEL = "responses.retrieve", "responses.delete", "responses.cancel"
+INPUT_ITEMS = "responses.input_items"
+
+_POST = {
+    "/v1" + operation.path: operation
+    for operation in (
+        Operation("responses", "/responses", chat=True),
+        Operation(token_count.OPERATION, token_count.PATH, converts="token_count"),
+    )
+}
+_RESOURCE = re.compile(r"/v1(/responses/([^/]+)(/cancel|/input_items)?)")
+_OF_RESOURCES = {
+    ("GET", None): RETRIEVE,
+    ("DELETE", None): DELETE,
+    ("POST", "/cancel"): CANCEL,
+    ("GET", "/input_items"): INPUT_ITEMS,
+}
+
+
+def match(method: str, path: str) -> Operation | None:
+    """The operation of a method and a percent-encoded path below the mount."""
+    operation = _POST.get(path) if method == "POST" else None
+    if operation is not None or not path.startswith("/v1/responses/"):
+        return operation
+    found = _RESOURCE.fullmatch(path)
+    name = _OF_RESOURCES.get((method, found[3])) if found is not None else None
+    if found is None or name is None:
+        return None
+    return Operation(name, found[1], method=method, resource=unquote(found[2]))
