@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from asgi_aiproxy._cancellation import ClientGoneError, Deadline
+from asgi_aiproxy._control_headers import EARLIER_NAMES, conflicting_values_error
 from asgi_aiproxy._headers import combine_values
 from asgi_aiproxy.errors import APIError, ErrorKind
 
@@ -80,12 +81,19 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 def headers(scope: Scope, names: Mapping[bytes, str]) -> dict[str, str]:
-    """Return the request headers in `names` by the text for their name; see `combine_values`."""
+    """Return the request headers in `names` by the text for their name; see `combine_values`.
+
+    Raises APIError if a header that controls the gateway has two values.
+    """
     found: dict[str, str] = {}
     for key, value in scope["headers"]:
         if key in names:
             name, text = names[key], value.decode("latin-1")
-            found[name] = combine_values(found[name], text) if name in found else text
+            if name in found:
+                if name in EARLIER_NAMES and text != found[name]:
+                    raise conflicting_values_error(name)
+                text = combine_values(found[name], text)
+            found[name] = text
     return found
 
 

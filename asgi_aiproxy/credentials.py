@@ -9,6 +9,8 @@ from functools import lru_cache
 from urllib.parse import parse_qs, unquote_plus
 
 from asgi_aiproxy._asgi import RawHeaders, Scope, header
+from asgi_aiproxy._control_headers import PROVIDER_KEY, PROVIDER_KEY_HEADERS, control_header
+from asgi_aiproxy.principal import SCOPE_KEY
 
 
 def find_credential(scope: Scope) -> str | None:
@@ -20,6 +22,18 @@ def find_credential(scope: Scope) -> str | None:
     found = _found(scope)
     # A token must be printable, as it may be sent on in a header.
     return found if found and found.isprintable() else None
+
+
+def caller_key(scope: Scope) -> str:
+    """Return the caller's own API key for the provider; empty if it has none.
+
+    It is in `aiproxy-provider-key`, or where clients put their credential if nothing has
+    authenticated the caller by that. Raises APIError if the request has two values for it.
+    """
+    key = control_header(scope["headers"], PROVIDER_KEY)
+    if not key and SCOPE_KEY not in scope:
+        key = find_credential(scope) or ""
+    return key
 
 
 def _found(scope: Scope) -> str | None:
@@ -47,7 +61,6 @@ def _found(scope: Scope) -> str | None:
 INJECTED = "asgi_aiproxy.injected_key"
 
 _HEADERS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
-_OWN_KEY = b"x-provider-key"
 # OpenAI's way for browsers, which cannot set headers when they open a WebSocket.
 _SUBPROTOCOL = "openai-insecure-api-key."
 _MIN_SECRET_LENGTH = 8  # shorter strings may be part of a value by chance
@@ -57,7 +70,7 @@ def presented_credentials(scope: Scope) -> frozenset[str]:
     """Return all credentials that a caller presents, wherever they are."""
     found = set()
     for name, value in scope["headers"]:
-        if name in _HEADERS or name == _OWN_KEY:
+        if name in _HEADERS or name in PROVIDER_KEY_HEADERS:
             text = value.decode("latin-1").strip()
             found |= {text, text.partition(" ")[2].strip()}
     query = scope.get("query_string", b"").decode("latin-1")
@@ -75,7 +88,7 @@ def strip_credentials(headers: RawHeaders, shown: frozenset[str]) -> RawHeaders:
         (name, value)
         for name, value in headers
         if name not in _HEADERS
-        and name != _OWN_KEY
+        and name not in PROVIDER_KEY_HEADERS
         and not _contains(value.decode("latin-1"), shown)
     ]
 

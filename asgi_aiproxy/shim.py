@@ -10,9 +10,10 @@ from typing import ClassVar, Self
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, TimerRegistry
+from asgi_aiproxy._control_headers import CONTROL_HEADERS, KEY, PROVIDER, SESSION
 from asgi_aiproxy._headers import content_codings
 from asgi_aiproxy._request_id import named, request_id
-from asgi_aiproxy.credentials import find_credential
+from asgi_aiproxy.credentials import caller_key
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     GEMINI_CONTENT,
@@ -62,9 +63,7 @@ MiB = 1024 * 1024
 _JSON = "application/json"
 
 # The headers that callers steer the gateway with.
-_READ = frozenset(
-    {"content-type", "content-encoding", "x-provider", "x-auth-id", "x-session-affinity"}
-)
+_READ = {"content-type", "content-encoding", *CONTROL_HEADERS}
 
 
 class Shim:
@@ -76,7 +75,7 @@ class Shim:
     seconds of silence a waiting stream is kept alive. `strict` refuses what a provider can not
     carry, where otherwise the header `aiproxy-ignored` names it. `allow_client_keys` lets
     callers bring
-    their own key for a provider: in `x-provider-key`, or as their API key where no
+    their own key for a provider: in `aiproxy-provider-key`, or as their API key where no
     `Authenticate` stands before. `limits` are for requests that are translated (see
     `RequestLimits`). `response_state` is what requests of the Responses API may refer to. With
     `websockets` that API is also served over WebSockets, which are closed after `websocket_idle`
@@ -325,10 +324,10 @@ class Shim:
             others=others,
             headers={name: told[name] for name in told if name in face.request_headers},
             principal=principal,
-            provider=head.provider or told.get("x-provider", ""),
-            key_id=told.get("x-auth-id", ""),
-            own_key=self._own_key(scope) if self._own_keys else "",
-            affinity=told.get("x-session-affinity", ""),
+            provider=head.provider or told.get(PROVIDER, ""),
+            key_id=told.get(KEY, ""),
+            own_key=caller_key(scope) if self._own_keys else "",
+            affinity=told.get(SESSION, ""),
             gate=gate,
             request_id=request_id(scope),
         )
@@ -352,18 +351,12 @@ class Shim:
             content_type=upload.content_type,
             headers={name: told[name] for name in told if name in face.request_headers},
             principal=principal,
-            provider=told.get("x-provider", ""),
-            key_id=told.get("x-auth-id", ""),
-            own_key=self._own_key(scope) if self._own_keys else "",
+            provider=told.get(PROVIDER, ""),
+            key_id=told.get(KEY, ""),
+            own_key=caller_key(scope) if self._own_keys else "",
             gate=scope.get(GATE_KEY),
             request_id=request_id(scope),
         )
-
-    def _own_key(self, scope: Scope) -> str:
-        key = _asgi.header(scope, b"x-provider-key")
-        if key is None and SCOPE_KEY not in scope:
-            key = find_credential(scope)
-        return key or ""
 
 
 class AIShim(Shim):
@@ -409,7 +402,8 @@ class GeminiShim(Shim):
 
 def _heard(face: InboundDialect) -> dict[bytes, str]:
     """The headers that are read of a request, as they come and as they are called."""
-    return {name.encode(): name for name in _READ | face.request_headers}
+    names = {*_READ, *face.request_headers}
+    return {name.encode(): CONTROL_HEADERS.get(name, name) for name in names}
 
 
 def _wants_sse(scope: Scope) -> bool:

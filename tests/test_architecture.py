@@ -41,6 +41,7 @@ MAY: dict[str, set[str]] = {
     # pure: what can be decided without I/O
     "_json": set(),
     "_headers": set(),
+    "_control_headers": {"errors"},
     "errors": set(),
     "retry_after": set(),
     "patterns": set(),
@@ -55,7 +56,7 @@ MAY: dict[str, set[str]] = {
     "_background_tasks": set(),
     "_retry_queue": {"_background_tasks"},
     "_cancellation": {"errors"},
-    "_asgi": {"_cancellation", "_headers", "errors"},
+    "_asgi": {"_cancellation", "_control_headers", "_headers", "errors"},
     "_request_id": {"_asgi"},
     "logs": set(),
     "stores": {"_background_tasks", "errors"},
@@ -64,7 +65,7 @@ MAY: dict[str, set[str]] = {
     "principal": {"errors", "ip_ranges", "patterns"},
     "prices": {"_json", "errors", "messages", "patterns"},
     "usage": {"_background_tasks", "_retry_queue", "errors", "messages", "prices", "stores"},
-    "credentials": {"_asgi"},
+    "credentials": {"_asgi", "_control_headers", "principal"},
     "upstream": {"_headers", "errors"},
     "providers": {"_json", "dialects", "errors", "inspection", "keys", "upstream"},
     "accounts": {"errors", "ip_ranges", "principal", "stores"},
@@ -83,6 +84,7 @@ MAY: dict[str, set[str]] = {
     "exchange": {
         "_asgi",
         "_cancellation",
+        "_control_headers",
         "_json",
         "_request_id",
         "credentials",
@@ -122,6 +124,7 @@ MAY: dict[str, set[str]] = {
     "shim": {
         "_asgi",
         "_cancellation",
+        "_control_headers",
         "_headers",
         "_json",
         "_request_id",
@@ -142,6 +145,7 @@ MAY: dict[str, set[str]] = {
     "passthrough": {
         "_asgi",
         "_cancellation",
+        "_control_headers",
         "_headers",
         "_json",
         "_request_id",
@@ -176,6 +180,7 @@ MAY: dict[str, set[str]] = {
         "_background_tasks",
         "_asgi",
         "_cancellation",
+        "_control_headers",
         "_request_id",
         "accounts",
         "credentials",

@@ -36,7 +36,7 @@ class Token(
 
     (Nothing slower is needed: 226 bits cannot be guessed.) `models` are patterns, `networks` ranges
     of addresses. `account` is whose budgets it shares, `group` sets prices and who serves it.
-    `may_choose_key` lets its user name the key that serves: by `TOKEN-keyid`, or in `x-auth-id`.
+    `may_choose_key` lets its user name the key that serves: by `TOKEN-keyid`, or in `aiproxy-key`.
     `scopes`
     are what it may do at the admin API. `pending_vouchers` are the ids of vouchers
     whose redemption has begun and is not finished. Times are Unix times.

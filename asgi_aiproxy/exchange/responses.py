@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, RawHeaders, Send
 from asgi_aiproxy._cancellation import ClientGoneError, Deadline
+from asgi_aiproxy._control_headers import key_headers
 from asgi_aiproxy._request_id import named
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import AIProxyError, APIError, internal_error
@@ -239,8 +240,7 @@ def _headers(committed: CommittedResponse, id: str) -> RawHeaders:
         headers = committed.redactor.headers(headers)
     headers.append(named(id))
     headers.append((b"aiproxy-provider", committed.provider.encode("latin-1", "replace")))
-    if committed.key_id:
-        headers.append((b"x-auth-id", committed.key_id.encode("latin-1", "replace")))
+    headers += key_headers(committed.key_id)
     if committed.estimated:
         headers.append((b"aiproxy-estimated", b"true"))
     if committed.ignored:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy._control_headers import KEY, KEY_HEADERS
 from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, internal_error
 from asgi_aiproxy.ip_ranges import in_networks
@@ -92,13 +93,10 @@ class Authenticate(Middleware):
         return "The API key is not valid. Check it, or ask for a new one."
 
 
-_PIN = b"x-auth-id"
-
-
 def _pinned(headers: Iterable[tuple[bytes, bytes]], key_id: str) -> list[tuple[bytes, bytes]]:
     """Headers that ask for this key, or for none."""
-    kept = [pair for pair in headers if pair[0] != _PIN]
-    return [*kept, (_PIN, key_id.encode("latin-1", "replace"))] if key_id else kept
+    kept = [pair for pair in headers if pair[0] not in KEY_HEADERS]
+    return [*kept, (KEY.encode(), key_id.encode("latin-1", "replace"))] if key_id else kept
 
 
 def _address(scope: Scope) -> str | None:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
-from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from asgi_aiproxy._control_headers import KEY, KEY_HEADERS, SESSION, control_header, key_headers
 from asgi_aiproxy._request_id import request_id, with_id
 from asgi_aiproxy.credentials import (
     INJECTED,
@@ -23,7 +23,7 @@ from asgi_aiproxy.credentials import (
     strip_from_query,
     strip_from_subprotocols,
 )
-from asgi_aiproxy.errors import ConfigurationError, require_int_at_least
+from asgi_aiproxy.errors import APIError, ConfigurationError, require_int_at_least
 from asgi_aiproxy.exchange.error_mapping import no_key_error
 from asgi_aiproxy.keys import KeyPool, Lease, NoKeyError
 from asgi_aiproxy.middleware.base import Middleware
@@ -43,7 +43,7 @@ class InjectKey(Middleware):
     leased until the response has ended, and judged by the status of the response and by its
     rate-limit headers. An application may refuse every key at some path, so a key cools down after
     401 or 402 only if it got them three times in a row, and another key was accepted the last time
-    it was used. `x-auth-id` names the key in the response; in a request it selects one.
+    it was used. `aiproxy-key` names the key in the response; in a request it selects one.
 
     The key is redacted from response headers, from the bodies of responses that are no success
     (compressed ones are decoded for it, up to 256 KiB, and lose their body if that fails), from
@@ -92,8 +92,12 @@ class InjectKey(Middleware):
         if scope["type"] not in ("http", "websocket"):
             await self._pass_other_scope(scope, receive, send)
             return
-        selected_key_id = _asgi.header(scope, b"x-auth-id") or ""
-        affinity = _asgi.header(scope, b"x-session-affinity") or ""
+        try:
+            selected_key_id = control_header(scope["headers"], KEY)
+            affinity = control_header(scope["headers"], SESSION)
+        except APIError as error:
+            await send_error_for(scope, receive, send, error)
+            return
         principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         id, tried_key_ids = request_id(scope), set[str]()
         request = _ReplayableRequest(receive, -1 if selected_key_id else self._max_replay)
@@ -165,7 +169,7 @@ class InjectKey(Middleware):
         presented = presented_credentials(scope)
         headers: RawHeaders = strip_credentials(scope["headers"], presented)
         # WSGI does not distinguish "_" from "-" in header names.
-        replaced = (self._header.replace(b"_", b"-"), b"x-auth-id")
+        replaced = (self._header.replace(b"_", b"-"), *KEY_HEADERS)
         headers = [pair for pair in headers if pair[0].replace(b"_", b"-") not in replaced]
         headers.append((self._header, f"{self._prefix}{lease.key.secret}".encode("latin-1")))
         injected = {
@@ -192,7 +196,6 @@ NextKey = Callable[[int], Awaitable[Lease | None]]
 
 _REFUSED = frozenset({401, 402, 429})
 _MAX_REFUSED = 3  # keys that one request tries while all of them are refused
-_KEY_ID = b"x-auth-id"
 _RETRY_AFTER = frozenset({b"retry-after", b"retry-after-ms"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 _MAX_COMPRESSED_ERROR = 256 * 1024  # bytes, compressed and decoded alike
@@ -277,8 +280,10 @@ class _ResponseObserver:
         if redactor is not None:
             headers = redactor.headers(headers)
             self._body = (StreamRedactor if status >= 300 else BlotErrors)(redactor)
-        headers = [pair for pair in with_id(headers, self._request_id) if pair[0] != _KEY_ID]
-        headers.append((_KEY_ID, self._lease.key.id.encode("latin-1", "replace")))
+        headers = [
+            pair for pair in with_id(headers, self._request_id) if pair[0] not in KEY_HEADERS
+        ]
+        headers += key_headers(self._lease.key.id)
         message = {**message, "headers": headers}
         if redactor is not None and status >= 300 and _is_compressed(headers):
             self._compressed = _CompressedError(message, redactor)

@@ -27,6 +27,7 @@ from collections.abc import Collection
 
 from asgi_aiproxy._asgi import RawHeaders, Receive, Send
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor
+from asgi_aiproxy._control_headers import key_headers
 from asgi_aiproxy._request_id import with_id
 from asgi_aiproxy.credentials import BlotErrors
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope, internal_error
@@ -446,8 +447,7 @@ class Exchange:
         elif length is not None:
             headers.append((b"content-length", b"%d" % length))
         headers = with_id(headers, exchange_record.request_id)
-        if exchange_record.key_id:
-            headers.append((b"x-auth-id", exchange_record.key_id.encode("latin-1", "replace")))
+        headers += key_headers(exchange_record.key_id)
         if request.method == "POST" and status < 300 and self._metered:
             # (A stored response that is fetched again was counted when it was created.)
             kind = proxy_headers.get("content-type", "")

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from asgi_aiproxy._asgi import RawHeaders, Scope
+from asgi_aiproxy._control_headers import CONTROL_HEADERS, add_control_header
 from asgi_aiproxy._headers import combine_values
 from asgi_aiproxy.credentials import strip_credentials
 from asgi_aiproxy.errors import APIError, ErrorKind
@@ -52,7 +53,7 @@ _READ_IN_REQUESTS = {
     "upgrade",
     *_LISTS_HEADERS,
 }
-_READ_IN_REQUESTS |= {"content-encoding", "x-auth-id", "x-session-affinity", "x-provider-key"}
+_READ_IN_REQUESTS |= {"content-encoding"}
 _LOCATIONS = {"location", "content-location", "operation-location", "azure-asyncoperation"}
 _LOCATIONS |= {"x-goog-upload-url", "x-goog-upload-control-url"}
 _READ_IN_RESPONSES = {
@@ -71,7 +72,7 @@ ACCOUNTS = frozenset({"openai-organization", "openai-project", "x-goog-user-proj
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 
 _MAX_CACHED_NAMES = 4096
-_IGNORED, _READ, _CREDENTIAL, _LOCATION = range(4)
+_IGNORED, _READ, _CREDENTIAL, _LOCATION, _CONTROL = range(5)
 _Name = TypeVar("_Name", str, bytes)
 _PassedName = TypeVar("_PassedName", str, bytes)
 
@@ -124,12 +125,14 @@ class HeaderPolicy:
             text in _HOP_BY_HOP
             or text in _SET_BY_SERVER
             or text in self.request
+            or text in CONTROL_HEADERS
             or text.startswith(_WEBSOCKET_PREFIX)
             or "_" in text  # CGI and WSGI take it for the same with dashes (RFC 3875, 4.1.18)
             or (self.forwarded in ("set", "drop") and _is_forwarding_header(text))
             or (text == "accept-encoding" and not self.encoded)
         )
-        return "" if stays else text, _READ if text in _READ_IN_REQUESTS else _IGNORED
+        role = _READ if text in _READ_IN_REQUESTS else _IGNORED
+        return "" if stays else text, _CONTROL if text in CONTROL_HEADERS else role
 
     def _response_role(self, name: str) -> tuple[bytes, int]:
         if not TOKEN.fullmatch(name):
@@ -151,10 +154,7 @@ INTERNAL = HeaderPolicy()
 # For a vendor: nothing of the client's network, of the host's session or of the browser's page is
 # its business, and nothing that it says of its own site is true of this one.
 VENDOR = HeaderPolicy(
-    request=frozenset({"cookie", "origin", "referer", "x-auth-id", "x-provider", "x-provider-key"})
-    | {"x-session-affinity"}
-    | _METHOD_OVERRIDES
-    | ACCOUNTS,
+    request=frozenset({"cookie", "origin", "referer"}) | _METHOD_OVERRIDES | ACCOUNTS,
     answer=frozenset({"set-cookie", "strict-transport-security", "report-to", "nel"})
     | {"clear-site-data", "reporting-endpoints", "content-security-policy"},
     answer_prefixes=("access-control-",),
@@ -173,18 +173,19 @@ class AmbiguousFramingError(APIError):
 
 
 class RequestHeaders(msgspec.Struct, gc=False):
-    """The headers of a request: those that pass, those that say something to the proxy itself, and
-    those for credentials."""
+    """The headers of a request: those that pass, those that say something to the proxy itself,
+    those that control the gateway (by their present name), and those for credentials."""
 
     passed: Pairs
     proxy_headers: dict[bytes, str]
+    control: dict[str, str]
     credentials: RawHeaders
     length: int | None  # of the body, if the client says so
 
 
 def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHeaders:
     """Part the headers of a request. Raises AmbiguousError on what two servers might read in two
-    ways, APIError on headers that are too long.
+    ways, APIError on headers that are too long, or that control the gateway and have two values.
 
     (Servers refuse most of that before it comes here; not all of them do.)
     """
@@ -196,6 +197,7 @@ def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHead
         raise APIError(ErrorKind.INVALID, message, status=431)
     passed: Pairs = []
     proxy_headers: dict[bytes, str] = {}
+    control: dict[str, str] = {}
     credentials: RawHeaders = []
     roles = policy.filter_request_headers
     for pair in given:
@@ -214,13 +216,15 @@ def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHead
                 proxy_headers[name] = value.decode("latin-1")
         elif role == _CREDENTIAL:
             credentials.append(pair)
+        elif role == _CONTROL:
+            add_control_header(control, name, value)
     length: int | None = None
     if b"content-length" in proxy_headers or b"transfer-encoding" in proxy_headers:
         length = _framed(proxy_headers)
     if b"connection" in proxy_headers or b"trailer" in proxy_headers:
         named = _named([proxy_headers.get(b"connection", ""), proxy_headers.get(b"trailer", "")])
         passed = [pair for pair in passed if pair[0] not in named]
-    return RequestHeaders(passed, proxy_headers, credentials, length)
+    return RequestHeaders(passed, proxy_headers, control, credentials, length)
 
 
 def _framed(proxy_headers: dict[bytes, str]) -> int | None:

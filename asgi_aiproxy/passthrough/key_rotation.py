@@ -12,7 +12,7 @@ to the pool with the status of the response. What a refusal means depends on the
 - A refusal for this model (403, 404) is deferred, too, and reported only if another key was served.
 - An unclear refusal (a 400 that may or may not be about the key) costs one extra attempt in all.
 
-A caller may select a key (`x-auth-id`) or bring its own; then no other key is tried. A resource
+A caller may select a key (`aiproxy-key`) or bring its own; then no other key is tried. A resource
 that only one key can find (a file, a batch) is first requested with that key (`resource_key_id`).
 Whatever happens, `release` gives every lease back.
 """

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterable, Sequence
 
 import msgspec
 
-from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import RawHeaders, Scope
+from asgi_aiproxy._control_headers import KEY, PROVIDER_KEY_HEADERS, SESSION
 from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.credentials import (
     INJECTED,
+    caller_key,
     find_credential,
     presented_credentials,
     strip_credentials,
@@ -154,7 +155,9 @@ def parse_request(
         subprotocols = tuple(scope["subprotocols"])
     # To an application a caller's credential may go on, unless it was one for the gateway.
     if injected or (provider is None and SCOPE_KEY not in scope):
-        headers += _decoded(head.credentials)
+        headers += _decoded(
+            [pair for pair in head.credentials if pair[0] not in PROVIDER_KEY_HEADERS]
+        )
     elif head.credentials or query or subprotocols:
         shown = presented_credentials(
             {"headers": head.credentials, "query_string": query, "subprotocols": subprotocols}
@@ -164,7 +167,7 @@ def parse_request(
             query = strip_from_query(query, shown) if query else query
         if subprotocols:
             subprotocols = tuple(strip_from_subprotocols(subprotocols, shown))
-    own_key = _own_key(scope) if allow_client_keys else ""
+    own_key = caller_key(scope) if allow_client_keys else ""
     if own_key:
         headers += [(name, value) for name, value in _decoded(scope["headers"]) if name in ACCOUNTS]
     if not policy.encoded:
@@ -186,9 +189,8 @@ def parse_request(
         subprotocols=subprotocols,
         principal=principal,
         own_key=own_key,
-        key_id=principal.key_id
-        or (proxy_headers.get(b"x-auth-id", "") if principal.may_choose_key else ""),
-        affinity=proxy_headers.get(b"x-session-affinity", ""),
+        key_id=principal.key_id or (head.control.get(KEY, "") if principal.may_choose_key else ""),
+        affinity=head.control.get(SESSION, ""),
         injected=injected,
         length=head.length,
         content_type=proxy_headers.get(b"content-type", ""),
@@ -213,10 +215,3 @@ def _without_secret(headers: Pairs, shown: frozenset[str]) -> Pairs:
 
 def _decoded(headers: RawHeaders) -> Pairs:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-
-
-def _own_key(scope: Scope) -> str:
-    key = _asgi.header(scope, b"x-provider-key")
-    if key is None and SCOPE_KEY not in scope:
-        key = find_credential(scope)
-    return key or ""

@@ -28,6 +28,7 @@ from asgi_aiproxy._asgi import (
     error_headers,
 )
 from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy._control_headers import key_headers
 from asgi_aiproxy._request_id import request_id, with_id
 from asgi_aiproxy.credentials import SecretRedactor, may_quote
 from asgi_aiproxy.errors import APIError, ErrorKind
@@ -280,8 +281,7 @@ class WebSocketBridge:
         if keys.redactor is not None:
             told = keys.redactor.headers(told)
         told = with_id(told, exchange_record.request_id)
-        if exchange_record.key_id:
-            told.append((b"x-auth-id", exchange_record.key_id.encode("latin-1", "replace")))
+        told += key_headers(exchange_record.key_id)
         chosen = upstream.subprotocol
         accept: Message = {
             "type": "websocket.accept",

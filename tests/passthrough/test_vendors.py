@@ -175,6 +175,7 @@ async def test_what_a_vendor_says_of_its_own_site_is_not_said_of_the_host() -> N
     assert names == {"content-type", "x-request-id", "x-ratelimit-remaining-requests"} | {
         "openai-version",
         "aiproxy-request-id",
+        "aiproxy-key",
         "x-auth-id",
     }
 
