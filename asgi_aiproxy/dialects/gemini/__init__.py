@@ -13,6 +13,7 @@ import msgspec
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.base import Dialect, NewId, Operation, ProviderRequest, RequestSummary
 from asgi_aiproxy.dialects.gemini import (
+    carriers,
     errors,
     request_encoder,
     requests,
@@ -159,7 +160,8 @@ class Gemini(Dialect):
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
-        """The client's request, at the path of `model`."""
+        """The client's request, at the path of `model`, without other vendors' signatures."""
+        fields = carriers.own_members(fields)
         if not operation.chat:
             path = request_encoder.method_path(model, operation.name)
             return ProviderRequest(path, rename_model(fields, operation.model, model))

@@ -11,8 +11,10 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _json_schema, _parsing
 from asgi_aiproxy.dialects.base import Operation
 from asgi_aiproxy.dialects.gemini import schemas
+from asgi_aiproxy.dialects.gemini.carriers import decode_carrier, join_thoughts
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
+    Extra,
     Media,
     Message,
     Opaque,
@@ -104,14 +106,24 @@ class _Conversation:
         if asked.system_instruction is not None:
             texts = [Text(p.text) for p in asked.system_instruction.parts or () if p.text]
             yield Message("system", tuple(texts))
+        turn: list[Part] | None = None  # of the model; streams make a content of each chunk
         for content in asked.contents:
-            role: Any = "assistant" if content.role == "model" else "user"
-            parts = tuple(out for part in content.parts or () for out in self._part(part))
-            yield Message(role, parts)
+            parts = [out for part in content.parts or () for out in self._part(part)]
+            if content.role == "model":
+                turn = [*(turn or ()), *parts]
+                continue
+            if turn is not None:
+                yield Message("assistant", tuple(join_thoughts(turn)))
+                turn = None
+            yield Message("user", tuple(parts))
+        if turn is not None:
+            yield Message("assistant", tuple(join_thoughts(turn)))
 
     def _part(self, part: schemas.Part) -> Iterator[Part]:
         signature = part.thought_signature
-        extra = {NAME: {"signature": signature}} if signature else {}
+        extra: Extra = {NAME: {"signature": signature}} if signature else {}
+        if (foreign := decode_carrier(signature)) is not None:
+            signature, extra = None, foreign if part.thought else {}
         signed = {"thoughtSignature": signature} if signature else {}
         match part:
             case schemas.Part(function_call=schemas.FunctionCall() as call):

@@ -10,6 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.gemini.carriers import encode_carrier
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.messages import (
     Block,
@@ -109,6 +110,11 @@ def write(block: Block) -> Iterator[dict[str, Any]]:
     """The parts that tell a block."""
     extra = {} if isinstance(block, Refusal | Opaque) else block.extra
     signature = extra.get(NAME, {}).get("signature")
+    if isinstance(block, Reasoning) and not signature and (carrier := encode_carrier(block, extra)):
+        if block.text:  # in two parts, as a stream has it
+            yield {"text": block.text, "thought": True}
+        yield {"text": "", "thought": True, "thoughtSignature": carrier}
+        return
     signed = {"thoughtSignature": signature} if signature else {}
     match block:
         case Text(text) | Refusal(text):

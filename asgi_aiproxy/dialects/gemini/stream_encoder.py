@@ -12,6 +12,7 @@ from asgi_aiproxy.dialects.gemini import (
     errors,
     responses,
 )
+from asgi_aiproxy.dialects.gemini.carriers import encode_carrier
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -104,6 +105,8 @@ class Encoder:
         if isinstance(block, Text | Reasoning) and NAME in block.extra:
             return self._chunk(list(responses.write(type(block)(text, extra=extra))))
         signature = extra.get(NAME, {}).get("signature")
+        if isinstance(block, Reasoning):
+            signature = signature or encode_carrier(block, extra)
         if signature:
             thought = {"thought": True} if isinstance(block, Reasoning) else {}
             return self._chunk([{"text": "", **thought, "thoughtSignature": signature}])

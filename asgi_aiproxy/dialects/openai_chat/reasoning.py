@@ -18,6 +18,8 @@ from asgi_aiproxy.messages import Block, Extra, Opaque, Reasoning, Text, Thinkin
 
 ANTHROPIC = "anthropic-claude-v1"
 GEMINI = "google-gemini-v1"
+OPENAI = "openai-responses-v1"
+RESPONSES = "openai_responses"  # the dialect whose vendor encrypts reasoning
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
@@ -26,6 +28,11 @@ def reasoning_details(text: str, extra: Extra) -> list[dict[str, Any]]:
     redacted = extra.get("anthropic", {}).get("redacted")
     if redacted:
         return [{"type": "reasoning.encrypted", "data": redacted, "format": ANTHROPIC}]
+    encrypted = extra.get(RESPONSES, {}).get("encrypted_content")
+    if encrypted:
+        detail = {"type": "reasoning.encrypted", "data": encrypted, "format": OPENAI}
+        optional = {"id": extra[RESPONSES].get("id"), "summary": text}
+        return [detail | {name: value for name, value in optional.items() if value}]
     for vendor, form in (("anthropic", ANTHROPIC), ("gemini", GEMINI)):
         signature = extra.get(vendor, {}).get("signature")
         if signature and (text or vendor == "anthropic"):
@@ -60,13 +67,13 @@ def read_reasoning(
         block = read_detail(detail)
         if not block.text and not block.extra:
             continue
-        if blocks and not blocks[-1].extra and not detail.data:
+        if blocks and not blocks[-1].extra and (not detail.data or _encrypts_summary(detail)):
             # one block in pieces, as collected from a stream
             block = Reasoning(blocks.pop().text + block.text, block.extra)
         blocks.append(block)
     if plain and not any(block.text for block in blocks):
         # The text is not in the details: it belongs to the only block that is signed.
-        signed = [i for i, b in enumerate(blocks) if "signature" in b.extra.get("anthropic", {})]
+        signed = [i for i, b in enumerate(blocks) if _signs_text(b.extra)]
         if len(signed) == 1:
             blocks[signed[0]] = Reasoning(plain, blocks[signed[0]].extra)
         else:
@@ -80,9 +87,21 @@ def read_detail(detail: schemas.Detail) -> Reasoning:
         return Reasoning("", {"gemini": {"signature": detail.data}})
     if detail.data and detail.format == ANTHROPIC and detail.type == "reasoning.encrypted":
         return Reasoning("", {"anthropic": {"redacted": detail.data}})
+    if detail.data and detail.format == OPENAI:
+        encrypted = {"encrypted_content": detail.data, **({"id": detail.id} if detail.id else {})}
+        return Reasoning(detail.summary or "", {RESPONSES: encrypted})
     vendor = "gemini" if detail.format == GEMINI else "anthropic"
     extra = {vendor: {"signature": detail.signature}} if detail.signature else {}
     return Reasoning(detail.text or detail.summary or "", extra)
+
+
+def _encrypts_summary(detail: schemas.Detail) -> bool:
+    """Whether a detail is what OpenRouter sends after the summary of the same reasoning."""
+    return detail.format == OPENAI and not detail.summary
+
+
+def _signs_text(extra: Extra) -> bool:
+    return "signature" in extra.get("anthropic", {}) or RESPONSES in extra
 
 
 def _restore_signature(detail: schemas.Detail, content: list[Block], calls: list[ToolCall]) -> None:

@@ -334,6 +334,11 @@ def test_a_whole_answer_is_written() -> None:
                         {"text": "Hm.", "thought": True},
                         {"text": "So.", "thought": True, "thoughtSignature": "c2ln"},
                         {"text": "", "thought": True, "thoughtSignature": "c2ln"},
+                        {
+                            "text": "",
+                            "thought": True,
+                            "thoughtSignature": "YW50aHJvcGljLnJlZGFjdGVkOmNtVms=",
+                        },
                         {"text": "One.", "thoughtSignature": "c2ln"},
                         {"text": "No."},
                         {

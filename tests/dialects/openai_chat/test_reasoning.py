@@ -167,7 +167,26 @@ def test_one_vendors_signatures_are_not_shown_to_another(how: str) -> None:
                     {"type": "reasoning.encrypted", "data": "x", "format": "openai-responses-v1"}
                 ],
             },
-            (Reasoning("Hm."),),
+            (Reasoning("Hm.", {"openai_responses": {"encrypted_content": "x"}}),),
+        ),
+        (  # as OpenRouter sends it
+            {
+                "reasoning_details": [
+                    {
+                        "type": "reasoning.summary",
+                        "summary": "Hm.",
+                        "id": "rs_1",
+                        "format": "openai-responses-v1",
+                    },
+                    {
+                        "type": "reasoning.encrypted",
+                        "data": "x",
+                        "id": "rs_1",
+                        "format": "openai-responses-v1",
+                    },
+                ],
+            },
+            (Reasoning("Hm.", {"openai_responses": {"encrypted_content": "x", "id": "rs_1"}}),),
         ),
         ({"reasoning_details": []}, ()),
         (
