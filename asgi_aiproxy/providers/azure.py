@@ -17,6 +17,7 @@ from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.providers.base import Provider, TransformRequest, header
 from asgi_aiproxy.providers.operations import OPENAI_OPERATIONS, RESPONSES
 from asgi_aiproxy.providers.refusal_codes import AZURE
+from asgi_aiproxy.providers.signatures import drop_signatures
 
 
 def azure(base_url: str, *, name: str = "azure", api_version: str | None = None) -> Provider:
@@ -44,6 +45,7 @@ def azure(base_url: str, *, name: str = "azure", api_version: str | None = None)
 
 def under_v1(draft: ProviderRequest) -> ProviderRequest:
     """Move a request below `/openai/v1`."""
+    draft = drop_signatures(draft)
     return msgspec.structs.replace(draft, path="/openai/v1" + draft.path)
 
 
@@ -52,6 +54,7 @@ def in_deployment(api_version: str) -> TransformRequest:
     query = urlencode({"api-version": api_version})
 
     def transform(draft: ProviderRequest) -> ProviderRequest:
+        draft = drop_signatures(draft)
         if draft.path == "/models":
             return msgspec.structs.replace(draft, path="/openai/models", query=query)
         model = draft.body.get("model", "")

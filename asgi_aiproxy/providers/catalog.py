@@ -33,6 +33,7 @@ from asgi_aiproxy.providers.operations import (
     OPENAI_OPERATIONS,
     RESPONSES,
 )
+from asgi_aiproxy.providers.signatures import drop_signatures
 
 
 def rename_fields(**names: str) -> TransformRequest:
@@ -131,6 +132,7 @@ old_limit = rename_fields(max_completion_tokens="max_tokens")
 # templates that drop such messages; `system` is accepted everywhere.
 old_role = only_chat(roles(developer="system"))
 older_format = chain(old_limit, old_role)
+vendor_format = chain(older_format, drop_signatures)
 
 
 def openai_api_under_v1(draft: ProviderRequest) -> ProviderRequest:
@@ -145,7 +147,7 @@ OPENAI = Provider(
     dialect=OPENAI_CHAT,
     base_url="https://api.openai.com/v1",
     native_operations=OPENAI_OPERATIONS | RESPONSES,
-    transform_request=new_limit,
+    transform_request=chain(new_limit, drop_signatures),
 )
 # Chat requests are converted to the Responses API: for models that are only available there, and
 # for other vendors with that API.
@@ -193,7 +195,7 @@ MISTRAL = Provider(
     native_operations=CHAT | EMBEDDINGS,
     strict_format=False,
     transform_request=chain(
-        older_format,
+        vendor_format,
         rename_fields(seed="random_seed"),
         # Mistral rejects unknown members; its last chunk always has usage.
         drop_fields("stream_options", reported=False),
@@ -207,7 +209,7 @@ GROQ = Provider(
     base_url="https://api.groq.com/openai/v1",
     native_operations=CHAT | AUDIO,
     strict_format=False,
-    transform_request=old_role,
+    transform_request=chain(old_role, drop_signatures),
 )
 DEEPSEEK = Provider(
     name="deepseek",
@@ -216,7 +218,7 @@ DEEPSEEK = Provider(
     base_url="https://api.deepseek.com",
     native_operations=CHAT,
     strict_format=False,
-    transform_request=older_format,
+    transform_request=vendor_format,
 )
 XAI = Provider(
     name="xai",
@@ -225,6 +227,7 @@ XAI = Provider(
     base_url="https://api.x.ai/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS | frozenset({"images.generations"}),
     strict_format=False,
+    transform_request=drop_signatures,
 )
 OPENROUTER = Provider(
     name="openrouter",
@@ -241,7 +244,7 @@ TOGETHER = Provider(
     base_url="https://api.together.xyz/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
     strict_format=False,
-    transform_request=older_format,
+    transform_request=vendor_format,
 )
 FIREWORKS = Provider(
     name="fireworks",
@@ -250,7 +253,7 @@ FIREWORKS = Provider(
     base_url="https://api.fireworks.ai/inference/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS,
     strict_format=False,
-    transform_request=older_format,
+    transform_request=vendor_format,
 )
 PERPLEXITY = Provider(
     name="perplexity",
@@ -259,7 +262,7 @@ PERPLEXITY = Provider(
     base_url="https://api.perplexity.ai",
     native_operations=CHAT,
     strict_format=False,
-    transform_request=older_format,
+    transform_request=vendor_format,
 )
 CEREBRAS = Provider(
     name="cerebras",
@@ -268,7 +271,7 @@ CEREBRAS = Provider(
     base_url="https://api.cerebras.ai/v1",
     native_operations=CHAT | COMPLETIONS,
     strict_format=False,
-    transform_request=old_role,
+    transform_request=chain(old_role, drop_signatures),
 )
 OLLAMA = Provider(
     name="ollama",
