@@ -18,6 +18,7 @@ from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     GEMINI_CONTENT,
     OPENAI_CHAT,
+    OPENAI_COMPACTION,
     OPENAI_COMPLETIONS,
     OPENAI_RESPONSES,
 )
@@ -370,6 +371,7 @@ class AIShim(Shim):
         OPENAI_CHAT,
         OPENAI_COMPLETIONS,
         OPENAI_RESPONSES,
+        OPENAI_COMPACTION,
         ANTHROPIC_MESSAGES,
         GEMINI_CONTENT,
     )
@@ -385,7 +387,7 @@ class OpenAIShim(Shim):
         app.mount("/ai", OpenAIShim(ANTHROPIC.using("sk-ant-...")))
     """
 
-    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES)
+    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES, OPENAI_COMPACTION)
 
 
 class AnthropicShim(Shim):

@@ -40,10 +40,12 @@ from asgi_aiproxy.dialects.openai_chat import OpenAIChat
 from asgi_aiproxy.dialects.openai_chat.embeddings import OpenAIEmbeddings
 from asgi_aiproxy.dialects.openai_completions import OpenAICompletions
 from asgi_aiproxy.dialects.openai_responses import OpenAIResponses
+from asgi_aiproxy.dialects.openai_responses.compaction import OpenAICompaction
 
 OPENAI_CHAT = OpenAIChat()
 OPENAI_COMPLETIONS = OpenAICompletions()
 OPENAI_RESPONSES = OpenAIResponses()
+OPENAI_COMPACTION = OpenAICompaction()
 ANTHROPIC_MESSAGES = Anthropic()
 GEMINI_CONTENT = Gemini()
 OLLAMA_CHAT = Ollama()
@@ -62,6 +64,7 @@ __all__ = [
     "GEMINI_EMBEDDINGS",
     "OLLAMA_CHAT",
     "OPENAI_CHAT",
+    "OPENAI_COMPACTION",
     "OPENAI_COMPLETIONS",
     "OPENAI_EMBEDDINGS",
     "OPENAI_RESPONSES",
@@ -77,6 +80,7 @@ __all__ = [
     "InboundDialect",
     "Ollama",
     "OpenAIChat",
+    "OpenAICompaction",
     "OpenAICompletions",
     "OpenAIEmbeddings",
     "OpenAIResponses",

@@ -10,7 +10,7 @@ AUDIO = frozenset({"audio.speech", "audio.transcriptions", "audio.translations"}
 OPENAI_OPERATIONS = CHAT | COMPLETIONS | EMBEDDINGS | IMAGES | AUDIO | frozenset({"moderations"})
 RESPONSES = frozenset(
     {"responses", "responses.input_tokens", "responses.retrieve", "responses.delete"}
-    | {"responses.cancel", "responses.input_items"}
+    | {"responses.cancel", "responses.input_items", "responses.compact"}
 )
 MESSAGES = frozenset({"messages", "messages.count_tokens"})  # of Anthropic
 # Of Google.

@@ -21,6 +21,7 @@ from asgi_aiproxy.dialects.base import (
 )
 from asgi_aiproxy.dialects.openai_chat.errors import decode_error, encode_error
 from asgi_aiproxy.dialects.openai_responses import (
+    compaction_items,
     paths,
     reasoning,
     request_encoder,
@@ -141,6 +142,11 @@ class OpenAIResponses(Dialect):
         if any(needle in items for needle in reasoning.NEEDLES):
             own = reasoning.without_carriers(items)
             body["input"] = body["input"] if own is None else own
+        if compaction_items.NEEDLE in items:
+            known = body["input"]
+            body["input"] = compaction_items.with_messages(
+                known if isinstance(known, list) else items
+            )
         return ProviderRequest(operation.path, body)
 
     def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> Echo:

@@ -13,6 +13,7 @@ import msgspec
 
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.openai_responses import schemas
+from asgi_aiproxy.dialects.openai_responses.compaction_items import text_of
 from asgi_aiproxy.dialects.openai_responses.reasoning import decode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.dialects.openai_responses.tools import (
@@ -186,6 +187,8 @@ class _Conversation:
                 return self._search(_parsing.parse_object(data) or {}, where)
             case "additional_tools":
                 pass  # they are among the tools of the request
+            case "compaction" if (text := text_of(item.encrypted_content)) is not None:
+                return Message("user", (Text(text),))
             case "item_reference":
                 raise _unsupported(where, f"'{where}' refers to a kept item: send the item itself.")
             case _:  # an item of a hosted tool, or one that is newer than this code
