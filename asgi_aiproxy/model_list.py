@@ -78,7 +78,7 @@ class ModelCatalog:
         draft = provider.transform_request(language.models_request())
         free = nullcontext() if provider.keys is None else await provider.keys.acquire()
         with free as lease, Deadline(self._limit, "it took too long"):
-            key = lease.key if lease is not None else None
+            key = await provider.with_credential(lease.key if lease is not None else None)
             request = provider.request("GET", draft, key, streamed=False)
             answer = await self._transport.send(request)
             try:

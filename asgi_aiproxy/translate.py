@@ -11,11 +11,12 @@ Theory of operation. A translator is made for one attempt and does no I/O:
 * `ended` becomes True with the last event of the dialect. Whatever follows, or fails, is ignored.
 * `model` and `usage` are what the provider reported so far, also after a broken stream.
 
-There are four. `NativeStreamTranslator`: client and provider speak the same dialect; events pass
-through as bytes, and are parsed only as far as usage and errors need it. `StreamTranslator`: bytes
-are cut into pieces (framer), decoded into neutral events (decoder), and encoded for the client
-(encoder). `BufferedTranslator`: a body that is complete before it is translated.
-`RawTranslator`: bytes that no dialect describes, such as audio.
+There are five. `NativeStreamTranslator`: client and provider speak the same dialect; events pass
+through as bytes, and are parsed only as far as usage and errors need it. `ReframedTranslator`: the
+same for events that arrive in another framing. `StreamTranslator`: bytes are cut into pieces
+(framer), decoded into neutral events (decoder), and encoded for the client (encoder).
+`BufferedTranslator`: a body that is complete before it is translated. `RawTranslator`: bytes
+that no dialect describes, such as audio.
 
 Speed. In a busy process one read returns many small events. Consecutive deltas that begin with the
 same bytes are a *run*; `StreamTranslator` decodes and encodes a run as a whole where the dialects
@@ -27,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from asgi_aiproxy.dialects.base import Decoder, Encoder, NativeStream, OutboundDialect
+from asgi_aiproxy.dialects.base import Decoder, Encoder, NativeStream, OutboundDialect, Reframer
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Frame, Framer, SSEFramer
 from asgi_aiproxy.messages import (
@@ -146,6 +147,50 @@ class NativeStreamTranslator:
         self._translated = []
         self.started = self.started or self._native_stream.started
         return b"".join(out)
+
+
+class ReframedTranslator:
+    """Passes a stream through `translator` that must be framed as an event stream first."""
+
+    def __init__(self, reframer: Reframer, translator: Translator) -> None:
+        self._reframer = reframer
+        self._translator = translator
+
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts reported so far."""
+        return self._translator.usage
+
+    @property
+    def model(self) -> str:
+        """The model that the provider reported."""
+        return self._translator.model
+
+    @property
+    def started(self) -> bool:
+        """Whether content was translated."""
+        return self._translator.started
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event was translated."""
+        return self._translator.ended
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the events that `data` completes."""
+        try:
+            framed = self._reframer.feed(data)
+        except _MALFORMED as error:
+            raise malformed_response_error() from error
+        return self._translator.feed(framed)
+
+    def close(self) -> bytes:
+        """Return the rest."""
+        return self._translator.feed(self._reframer.close()) + self._translator.close()
+
+    def fail(self, error: APIError) -> bytes:
+        """Return the error event, or nothing after the last event."""
+        return self._translator.fail(error)
 
 
 class StreamTranslator:

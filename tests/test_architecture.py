@@ -300,6 +300,8 @@ THIRD: dict[str, set[str]] = {
     "middleware.jwt": {"cryptography", "jwt"},
     "middleware.jwks": {"jwt"},
     "prices.price_list": {"genai_prices"},
+    "providers.aws_credentials": {"botocore"},
+    "providers.google_credentials": {"google"},
     "upstream.http1": {"httptools"},
     "upstream.reqwest": {"pyreqwest"},
     "stores.redis.connection": {"redis"},

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.encryption import NoEncryption, Sealer
-from asgi_aiproxy.providers import Provider, azure, bedrock, openai_compatible
+from asgi_aiproxy.providers import (
+    Provider,
+    azure,
+    bedrock,
+    bedrock_anthropic,
+    openai_compatible,
+    vertex,
+    vertex_anthropic,
+)
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.providers.discovery import discover
 from asgi_aiproxy.providers.operations import RESPONSES
@@ -27,10 +37,13 @@ if TYPE_CHECKING:
 _FUNCTIONS: Mapping[str, tuple[Callable[..., Provider], tuple[str, ...]]] = {
     "azure": (azure, ("api_version",)),
     "bedrock": (bedrock, ("region",)),
+    "bedrock-anthropic": (bedrock_anthropic, ("region",)),
     "openai-compatible": (openai_compatible, ()),
+    "vertex": (vertex, ("project", "region")),
+    "vertex-anthropic": (vertex_anthropic, ("project", "region")),
 }
 _NEED_BASE_URL = frozenset({"azure", "openai-compatible"})
-_OPTIONS = ("api_version", "region")
+_OPTIONS = ("api_version", "region", "project")
 
 
 def make_providers(settings: Settings, store: Store | None) -> dict[str, Provider]:
@@ -117,10 +130,8 @@ def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Prov
     for option in _OPTIONS:
         if getattr(given, option) is not None and option not in taken:
             kinds = [f"'{other}'" for other, (_, takes) in _FUNCTIONS.items() if option in takes]
-            only = (
-                f"the kind {kinds[0]} takes" if len(kinds) == 1 else f"{' and '.join(kinds)} take"
-            )
-            raise ConfigurationError(f"{where}.{option}: only {only} it; remove it.")
+            only = f"kind {kinds[0]} takes" if len(kinds) == 1 else f"kinds {', '.join(kinds)} take"
+            raise ConfigurationError(f"{where}.{option}: only the {only} it; remove it.")
     if function is not None:
         if given.base_url is None and kind in _NEED_BASE_URL:
             raise ConfigurationError(
@@ -149,8 +160,12 @@ def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Prov
 
 
 def _key(given: KeySettings) -> Key:
+    secret = given.secret.get_secret_value()
+    if secret.startswith("{"):  # credentials of Google: as JSON on one line they can be stored
+        with suppress(ValueError):
+            secret = json.dumps(json.loads(secret))
     return Key(
-        given.secret.get_secret_value(),
+        secret,
         **given.model_dump(exclude={"secret", "models", "proxy"}),
         models=tuple(given.models),
         proxy=secret_value(given.proxy),

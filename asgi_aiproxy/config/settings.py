@@ -205,6 +205,7 @@ class ProviderSettings(_Model):
     proxy: Proxy | None = None
     api_version: str | None = None
     region: Text | None = None
+    project: Text | None = None
     strict_format: bool | None = None
     health_check_interval: float | None = Field(default=None, gt=0)
 

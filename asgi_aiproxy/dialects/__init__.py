@@ -22,6 +22,7 @@ Each dialect is a package with the same modules:
 from __future__ import annotations
 
 from asgi_aiproxy.dialects.anthropic import Anthropic
+from asgi_aiproxy.dialects.anthropic.hosted import HostedAnthropic
 from asgi_aiproxy.dialects.base import (
     Dialect,
     InboundDialect,
@@ -47,6 +48,7 @@ OPENAI_COMPLETIONS = OpenAICompletions()
 OPENAI_RESPONSES = OpenAIResponses()
 OPENAI_COMPACTION = OpenAICompaction()
 ANTHROPIC_MESSAGES = Anthropic()
+HOSTED_ANTHROPIC = HostedAnthropic()
 GEMINI_CONTENT = Gemini()
 OLLAMA_CHAT = Ollama()
 COHERE_CHAT = Cohere()
@@ -62,6 +64,7 @@ __all__ = [
     "COZE_CHAT",
     "GEMINI_CONTENT",
     "GEMINI_EMBEDDINGS",
+    "HOSTED_ANTHROPIC",
     "OLLAMA_CHAT",
     "OPENAI_CHAT",
     "OPENAI_COMPACTION",
@@ -77,6 +80,7 @@ __all__ = [
     "EmbeddingsAPI",
     "Gemini",
     "GeminiEmbeddings",
+    "HostedAnthropic",
     "InboundDialect",
     "Ollama",
     "OpenAIChat",

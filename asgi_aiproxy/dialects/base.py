@@ -107,6 +107,16 @@ class Decoder(Protocol):
         """The remaining events at the end; raises APIError if the response is incomplete."""
 
 
+class Reframer(Protocol):
+    """Writes the bytes of one stream in another framing, with the same events."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes for `data`; raises APIError for a damaged stream."""
+
+    def close(self) -> bytes:
+        """The rest at the end; raises APIError if the stream is incomplete."""
+
+
 class Encoder(Protocol):
     """Converts the events of one response to encoded frames."""
 
@@ -228,6 +238,7 @@ class OutboundDialect(ABC):
     """An API of providers that the gateway calls. Pure: no state, no I/O."""
 
     name: ClassVar[str]
+    native_errors: ClassVar[bool] = True  # errors have the format that clients of this API expect
     # The operation that counts the tokens of a request, if the API has one.
     token_count_operation: ClassVar[str] = ""
 
@@ -270,6 +281,13 @@ class OutboundDialect(ABC):
     def framer(self, media_type: str) -> Framer:
         """A new framer for a stream of this media type."""
         return SSEFramer()
+
+    def reframer(self, media_type: str) -> Reframer | None:
+        """What makes an event stream of a stream of this media type; None if it is one.
+
+        Only needed by dialects whose clients' requests pass through unconverted.
+        """
+        return None
 
 
 class Dialect(InboundDialect, OutboundDialect):

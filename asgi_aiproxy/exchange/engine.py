@@ -255,6 +255,8 @@ class Exchange:
         """Send the request with one key, and read the response up to the commit point."""
         request, target, draft = self._request, prepared.target, prepared.draft
         provider = target.provider
+        if provider.credentials is not None:
+            key = await self._keys.with_credential(key)
         streamed = request.stream or request.upload is not None or request.operation.raw
         if request.upload is None:
             method = request.operation.method

@@ -109,7 +109,8 @@ def error_from_response(
         error.retry_after = retry_after(headers, now)
         if error.retry_after is None and error.kind is ErrorKind.LIMITED:
             error.retry_after = retry_after_in_message(error.message)
-    if native and provider.strict_format and not error.retryable and _is_object(body):
+    own_format = native and provider.strict_format and provider.dialect.native_errors
+    if own_format and not error.retryable and _is_object(body):
         error.body = body
     return error
 

@@ -132,6 +132,13 @@ class KeyRotation:
         self._record.key_id, self.secret = key.id, key.secret
         return key
 
+    async def with_credential(self, key: Key | None) -> Key | None:
+        """The key with the credential that is sent for it. Raises APIError if there is none."""
+        assert self.target is not None  # noqa: S101 (a key is one of a target)
+        key = await self.target.provider.with_credential(key)
+        self.secret = key.secret if key is not None else ""
+        return key
+
     def _acquire(
         self, keys: KeyPool, target: Target, tried: Collection[str]
     ) -> Coroutine[Any, Any, Lease]:

@@ -23,6 +23,7 @@ from asgi_aiproxy.translate import (
     BufferedTranslator,
     NativeStreamTranslator,
     RawTranslator,
+    ReframedTranslator,
     StreamTranslator,
     Translator,
     collect_stream,
@@ -179,6 +180,9 @@ def select_translator(
             usage_wanted=request.usage_wanted, strict_format=provider.strict_format
         )
         if request.stream:
+            reframer = dialect.reframer(kind)
+            if reframer is not None:
+                return ReframedTranslator(reframer, NativeStreamTranslator(reader))
             return NativeStreamTranslator(reader)
         return BufferedTranslator(lambda body: (reader.whole(body), reader.model, reader.usage))
     if request.stream and streams:

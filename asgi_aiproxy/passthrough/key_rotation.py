@@ -129,8 +129,18 @@ class ProxyKeyRotation:
         self._lease = lease
         key = lease.key
         self.key_id = key.id
-        self.redactor = redactor_for(key.secret)
         self._tried_key_ids.add(key.id)
+        provider = request.target.provider
+        if provider is not None and provider.credentials is not None:
+            try:
+                key = await provider.with_credential(key) or key
+            except APIError as error:
+                lease.report(500, about=error.about)
+                try:
+                    return await self.next()
+                except APIError:
+                    raise error from None
+        self.redactor = redactor_for(key.secret)
         return key
 
     async def _acquire_resource_key(self) -> Lease | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asgi_aiproxy.providers.azure import azure
 from asgi_aiproxy.providers.base import ModelOffer, Provider, Router, Target, bearer, header, query
-from asgi_aiproxy.providers.bedrock import BedrockAuth, bedrock
+from asgi_aiproxy.providers.bedrock import BedrockAuth, bedrock, bedrock_anthropic
 from asgi_aiproxy.providers.catalog import (
     ANTHROPIC,
     CEREBRAS,
@@ -28,6 +28,12 @@ from asgi_aiproxy.providers.catalog import (
 )
 from asgi_aiproxy.providers.discovery import discover
 from asgi_aiproxy.providers.sigv4 import SigV4
+from asgi_aiproxy.providers.temporary_credentials import (
+    Credential,
+    CredentialCache,
+    CredentialSource,
+)
+from asgi_aiproxy.providers.vertex import vertex, vertex_anthropic
 
 __all__ = [
     "ANTHROPIC",
@@ -49,6 +55,9 @@ __all__ = [
     "VLLM",
     "XAI",
     "BedrockAuth",
+    "Credential",
+    "CredentialCache",
+    "CredentialSource",
     "ModelOffer",
     "Provider",
     "Router",
@@ -57,8 +66,11 @@ __all__ = [
     "azure",
     "bearer",
     "bedrock",
+    "bedrock_anthropic",
     "discover",
     "header",
     "openai_compatible",
     "query",
+    "vertex",
+    "vertex_anthropic",
 ]

@@ -18,6 +18,7 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.key import as_list, check_proxy_url
 from asgi_aiproxy.providers.refusal_codes import Refusals
+from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 from asgi_aiproxy.upstream.base import TOKEN, Timeouts, UpstreamRequest
 
 Auth = Callable[[UpstreamRequest, str], UpstreamRequest]  # pure: adds a secret to a request
@@ -91,6 +92,7 @@ class Provider:
     - `catalogue`: model names for `GET /v1/models`. If empty, the provider's own list is requested.
     - `keys`: the API keys. `proxy`: URL of an outbound proxy. `timeouts`: in seconds.
     - `path_profile`: name of the API whose paths `PassthroughProxy` opens, if not the dialect's.
+    - `credentials`: exchanges keys for credentials that expire; None: keys are sent themselves.
     - `refusals`: the meaning of the vendor's error codes (`asgi_aiproxy.providers.refusal_codes`;
       by default those of the dialect).
 
@@ -111,6 +113,7 @@ class Provider:
     timeouts: Timeouts | None = None
     path_profile: str = ""
     refusals: Refusals | None = field(default=None, hash=False)
+    credentials: CredentialCache | None = None
     embeddings: EmbeddingsAPI | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
@@ -210,6 +213,13 @@ class Provider:
     @cached_property
     def _headers(self) -> dict[str, str]:
         return {**_HEADERS, **{name.lower(): value for name, value in self.headers.items()}}
+
+    async def with_credential(self, key: Key | None) -> Key | None:
+        """The key with the credential that is sent for it. Raises APIError if there is none."""
+        if key is None or self.credentials is None:
+            return key
+        current = await self.credentials.current(key.secret)
+        return key if current is key.secret else replace(key, secret=current)
 
     # A provider is also the simplest router.
 

@@ -1,10 +1,14 @@
-"""Amazon Bedrock: Converse for all models, in one region.
+"""Amazon Bedrock in one region: Converse for all models, and Anthropic's own API for Claude models.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/endpoints.html (hosts) and
 https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html (API keys).
 
 A key is an API key of Bedrock, sent as a bearer token, or credentials of AWS
-(`<access key id>:<secret access key>`, optionally `:<session token>`), which sign each request.
+(`<access key id>:<secret access key>`, optionally `:<session token>`), which sign each request, or
+`credential-chain` or `profile:<name>` for where these come from (`AWSCredentials`).
+
+Anthropic's API is that of InvokeModel (https://docs.claude.com/en/api/claude-on-amazon-bedrock):
+model and streaming are in the path, its version and betas in the body.
 """
 
 from __future__ import annotations
@@ -12,18 +16,24 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import ClassVar
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from asgi_aiproxy.dialects import BEDROCK_CONVERSE
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import BEDROCK_CONVERSE, HOSTED_ANTHROPIC
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.inspection import check_model
+from asgi_aiproxy.providers.aws_credentials import AWSCredentials
 from asgi_aiproxy.providers.base import Provider, TransformRequest, bearer
-from asgi_aiproxy.providers.refusal_codes import BEDROCK
+from asgi_aiproxy.providers.refusal_codes import ANTHROPIC, BEDROCK
 from asgi_aiproxy.providers.sigv4 import SigV4
+from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 from asgi_aiproxy.upstream.base import UpstreamRequest
+
+ANTHROPIC_VERSION = "bedrock-2023-05-31"
 
 # bedrock-runtime.us-east-1.amazonaws.com, bedrock-runtime-fips.us-east-1..., and endpoints of a
 # VPC: vpce-0a-b.bedrock-runtime.us-east-1.vpce.amazonaws.com
@@ -78,7 +88,55 @@ def bedrock(region: str = "", *, base_url: str = "", name: str = "bedrock") -> P
         auth=BedrockAuth(region),
         transform_request=_lists_at_control_plane(base_url),
         refusals=BEDROCK,
+        credentials=CredentialCache(AWSCredentials()),
     )
+
+
+def bedrock_anthropic(
+    region: str = "", *, base_url: str = "", name: str = "bedrock-anthropic"
+) -> Provider:
+    """Claude models on Amazon Bedrock, by Anthropic's own API instead of Converse.
+
+    Calls of Anthropic's API pass through, with all that Converse has no words for. `region`,
+    `base_url`, `name` and errors are those of `bedrock`.
+    """
+    region, base_url = place(region, base_url, name)
+    lists = _lists_at_control_plane(base_url)
+    return Provider(
+        name=name,
+        dialect=HOSTED_ANTHROPIC,
+        base_url=base_url,
+        auth=BedrockAuth(region),
+        native_operations=frozenset({"messages"}),
+        transform_request=lambda draft: lists(_invoke(draft)),
+        refusals={**ANTHROPIC, **BEDROCK},
+        credentials=CredentialCache(AWSCredentials()),
+    )
+
+
+def _invoke(draft: ProviderRequest) -> ProviderRequest:
+    """Move a request of Anthropic's API to InvokeModel."""
+    if draft.path == "/v1/models":
+        path, query = "/foundation-models", "byProvider=anthropic"
+        return msgspec.structs.replace(draft, path=path, query=query)
+    if draft.path != "/v1/messages":
+        return draft
+    body: dict[str, Any] = {"anthropic_version": ANTHROPIC_VERSION, **draft.body}
+    model, stream = check_model(_plain(body.pop("model"))), _plain(body.pop("stream", False))
+    headers = {name: value for name, value in draft.headers.items() if name not in _IN_BODY}
+    if betas := draft.headers.get("anthropic-beta"):
+        body.setdefault("anthropic_beta", [beta.strip() for beta in betas.split(",")])
+    method = "invoke-with-response-stream" if stream else "invoke"
+    path = f"/model/{quote(model, safe='')}/{method}"
+    return msgspec.structs.replace(draft, path=path, body=body, headers=headers)
+
+
+_IN_BODY = frozenset({"anthropic-beta", "anthropic-version"})
+
+
+def _plain(value: Any) -> Any:
+    """A member's value, which may be encoded."""
+    return _json.loads(bytes(value)) if isinstance(value, msgspec.Raw) else value
 
 
 def place(region: str, base_url: str, name: str) -> tuple[str, str]:

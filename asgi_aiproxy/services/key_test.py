@@ -68,6 +68,7 @@ async def _ask(
         hello = Message("user", (Text("Hi"),))
         method = "POST"
         draft = language.encode_request(Request(model=model, messages=(hello,), max_tokens=1))
+    key = await provider.with_credential(key)
     request = provider.request(method, provider.transform_request(draft), key, streamed=False)
     answer = await transport.send(request)
     try:

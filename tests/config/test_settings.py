@@ -123,6 +123,30 @@ def test_azure_and_compatible_servers_take_their_base_url() -> None:
     assert router.providers["mine"].strict_format is True
 
 
+def test_platforms_take_their_region_and_project(tmp_path: Path) -> None:
+    account = tmp_path / "account.json"
+    account.write_text('{\n  "type": "service_account"\n}\n')
+    router = router_of(f"""
+        [providers.bedrock]
+        region = "eu-west-1"
+        keys = ["credential-chain"]
+        [providers.claude]
+        kind = "bedrock-anthropic"
+        base_url = "https://bedrock-runtime.us-east-1.amazonaws.com"
+        [providers.vertex]
+        project = "p"
+        region = "europe-west1"
+        keys = ["file:{account}"]
+    """)
+    found = {name: provider.base_url for name, provider in router.providers.items()}
+    assert found == {
+        "bedrock": "https://bedrock-runtime.eu-west-1.amazonaws.com",
+        "claude": "https://bedrock-runtime.us-east-1.amazonaws.com",
+        "vertex": "https://europe-west1-aiplatform.googleapis.com",
+    }
+    assert router.providers["vertex"].keys is not None
+
+
 def test_every_setting_of_a_provider_and_a_key_takes_effect() -> None:
     app = built("""
         attempts = 7

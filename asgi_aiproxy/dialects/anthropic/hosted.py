@@ -1,0 +1,145 @@
+"""Anthropic's API as Google's Vertex AI and Amazon Bedrock host it: other errors, other streams.
+
+Requests and responses are Anthropic's own; the platforms differ in paths, which are the providers'
+business, and in two ways that are a dialect's:
+
+- A request that the platform itself refuses gets an error in the platform's format.
+- Bedrock streams binary events (`InvokeModelWithResponseStream`), each of which holds one of
+  Anthropic's events as base64. `ChunkFramer` unwraps them; `ChunkReframer` writes them as
+  Anthropic's event stream, for clients of Anthropic's API.
+
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html
+https://cloud.google.com/apis/design/errors
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, ClassVar
+
+from asgi_aiproxy import _json
+from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects._event_stream import MEDIA_TYPE, EventStreamFramer
+from asgi_aiproxy.dialects.anthropic import Anthropic
+from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
+from asgi_aiproxy.framing import Framer, encode_frame
+
+_MODEL_FAILED = 424
+# Amazon's exceptions within a stream, as types of Anthropic's errors.
+_TYPES = {
+    "throttlingException": "rate_limit_error",
+    "serviceUnavailableException": "overloaded_error",
+    "modelTimeoutException": "timeout_error",
+    "validationException": "invalid_request_error",
+}
+
+
+class HostedAnthropic(Anthropic):
+    """Anthropic's dialect at a platform that hosts its models."""
+
+    native_errors: ClassVar[bool] = False
+
+    def decode_error(self, status: int, body: bytes) -> APIError:
+        """Read an error response of Anthropic or of the platform."""
+        answer = _error_object(body)
+        if answer is None or answer.get("type") == "error":
+            return super().decode_error(status, body)
+        found = answer.get("error")
+        error: dict[str, Any] = found if isinstance(found, dict) else answer
+        message = _parsing.get_text(error, "message") or _parsing.get_text(error, "Message")
+        name = _parsing.get_text(answer, "__type").rpartition("#")[2]
+        if not message and not name:
+            return super().decode_error(status, body)
+        failed = status == _MODEL_FAILED
+        kind = ErrorKind.UPSTREAM if failed else error_kind_for_status(status)
+        reasons = (_parsing.get_text(d, "reason") for d in _parsing.objects(error.get("details")))
+        return APIError(
+            kind,
+            message or name,
+            status=_parsing.client_status(status, kind),
+            param="model" if kind is ErrorKind.NOT_FOUND else None,
+            upstream_status=status,
+            words=_parsing.words(name, *reasons, error.get("status"), error.get("type")),
+        )
+
+    def decode_models(self, body: bytes) -> tuple[str, ...]:
+        """Read a platform's list of models."""
+        answer = _parsing.parse_object(body) or {}
+        if "publisherModels" in answer:
+            names = _parsing.names(body, "publisherModels", "name")
+            return tuple(name.rpartition("/")[2] for name in names)
+        if "modelSummaries" in answer:
+            return _parsing.names(body, "modelSummaries", "modelId")
+        return super().decode_models(body)
+
+    def framer(self, media_type: str) -> Framer:
+        """Bedrock's binary events, or an event stream."""
+        return ChunkFramer() if media_type == MEDIA_TYPE else super().framer(media_type)
+
+    def reframer(self, media_type: str) -> ChunkReframer | None:
+        """Bedrock's binary events as an event stream."""
+        return ChunkReframer() if media_type == MEDIA_TYPE else None
+
+
+class ChunkFramer:
+    """Cuts Bedrock's binary event stream into Anthropic's events."""
+
+    def __init__(self) -> None:
+        self._framer = EventStreamFramer()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that `data` completes. Raises APIError for a damaged stream."""
+        found = map(_unwrapped, self._framer.feed(data))
+        return [event for event in found if event is not None]
+
+    def close(self) -> bytes | None:
+        """Nothing is left at the end. Raises APIError for an event cut short."""
+        return self._framer.close()
+
+
+class ChunkReframer:
+    """Writes Bedrock's binary event stream as Anthropic's event stream."""
+
+    def __init__(self) -> None:
+        self._framer = ChunkFramer()
+
+    def feed(self, data: bytes) -> bytes:
+        """The event stream of the events that `data` completes. Raises APIError."""
+        return b"".join(map(_frame, self._framer.feed(data)))
+
+    def close(self) -> bytes:
+        """Nothing is left at the end. Raises APIError for an event cut short."""
+        self._framer.close()
+        return b""
+
+
+def _unwrapped(piece: bytes) -> bytes | None:
+    """Anthropic's event in one of Bedrock's; None for an event of another kind."""
+    ((name, payload),) = _json.loads(piece).items()
+    if name == "chunk":
+        try:
+            return base64.b64decode(payload["bytes"], validate=True)
+        except (binascii.Error, KeyError, TypeError) as error:
+            raise _parsing.truncated_response_error("an event has no valid content") from error
+    if name != "error" and not name.endswith("Exception"):
+        return None
+    message = _parsing.get_text(payload, "message") or f"The provider reported {name}."
+    details = {"type": _TYPES.get(name, "api_error"), "message": message}
+    return _json.dumps({"type": "error", "error": details})
+
+
+def _frame(event: bytes) -> bytes:
+    kind = _json.loads(event).get("type")
+    return encode_frame(event, kind.encode() if isinstance(kind, str) else b"")
+
+
+def _error_object(body: bytes) -> dict[str, Any] | None:
+    """The object in an error body; Google sends a list of one for a stream."""
+    try:
+        found = _json.loads(body)
+    except _json.NotJSONError:
+        return None
+    if isinstance(found, list) and found:
+        found = found[0]
+    return found if isinstance(found, dict) else None
