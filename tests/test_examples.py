@@ -100,7 +100,7 @@ def test_the_demo_shows_every_vendor_and_ends() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert shown.returncode == 0, shown.stderr
@@ -149,7 +149,7 @@ export TOKEN=$({issue.partition("#")[0]} | grep -o 'sk-[^ ]*' | head -1)
         start_new_session=True,
     )
     try:
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=240)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

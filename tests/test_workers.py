@@ -51,7 +51,7 @@ def command(redis: str, *arguments: str) -> Any:
     """What a command says, as JSON."""
     done = subprocess.run(
         [sys.executable, "-m", "asgi_aiproxy", *arguments, "--json"],
-        cwd=ROOT, env=environment(redis), capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=environment(redis), capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
@@ -95,7 +95,7 @@ def ask(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
     headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
     try:
         with urllib.request.urlopen(
-            urllib.request.Request(url, data, headers), timeout=20
+            urllib.request.Request(url, data, headers), timeout=60
         ) as found:
             return found.status, json.loads(found.read())
     except urllib.error.HTTPError as error:

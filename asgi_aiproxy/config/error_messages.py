@@ -29,8 +29,7 @@ def describe_errors(
         message = _MESSAGES.get(mistake["type"], message)
         if mistake["type"] == "extra_forbidden":
             message += did_you_mean(str(mistake["loc"][-1]), names_at(mistake["loc"][:-1]))
-        if mistake["type"] == "list_type" and mistake["loc"] == ("tokens",):
-            message = "write [[tokens]] (double brackets) before each token"
+        message = _MESSAGES_AT.get((mistake["type"], mistake["loc"]), message)
         from_variable = path is None or _contains(variables, mistake["loc"])
         source = "environment" if from_variable else path
         line = f"{source}: {toml_path(mistake['loc'])}: {message}"
@@ -40,8 +39,10 @@ def describe_errors(
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A suggestion of the known name that is closest to `name`; empty if none is close."""
-    found = difflib.get_close_matches(name, list(known), n=1)
+    """A suggestion of the known name that is meant by `name`; empty if none is close."""
+    names = list(known)
+    meant = _OTHER_NAMES.get(name.lower(), "")
+    found = [meant] if meant in names else difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
@@ -50,7 +51,7 @@ _MESSAGES = {
     "missing": "is missing",
     "dict_type": "must be a table",
     "model_type": "must be a table",
-    "list_type": "must be a list",
+    "list_type": 'must be a list, like ["..."]',
     "string_type": "must be a string",
     "string_too_short": "must not be empty",
     "int_parsing": "must be an integer",
@@ -58,6 +59,16 @@ _MESSAGES = {
     "float_parsing": "must be a number",
     "bool_parsing": "must be true or false",
 }
+_MESSAGES_AT: dict[tuple[str, tuple[int | str, ...]], str] = {
+    ("list_type", ("tokens",)): "write [[tokens]] (double brackets) before each token",
+    ("dict_type", ("providers",)): "write [providers.NAME] before each provider",
+    ("dict_type", ("routes",)): 'write [routes], then "model pattern" = ["provider", ...]',
+}
+# The names that other tools give to settings.
+_OTHER_NAMES = dict.fromkeys(("api_key", "api_keys", "apikey", "secrets"), "keys")
+_OTHER_NAMES |= dict.fromkeys(("api_base", "url", "endpoint", "host"), "base_url")
+_OTHER_NAMES |= dict.fromkeys(("type", "provider", "vendor"), "kind")
+_OTHER_NAMES |= dict.fromkeys(("api_key_env", "value"), "secret")
 
 
 def _contains(data: Any, place: Sequence[str | int]) -> bool:

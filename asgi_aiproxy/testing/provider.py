@@ -93,7 +93,7 @@ class MockProvider:
         self._stored.clear()
         self._usual = self._first
 
-    async def wait_seen(self, count: int = 1, timeout: float = 2.0) -> ReceivedRequest:
+    async def wait_seen(self, count: int = 1, timeout: float = 10.0) -> ReceivedRequest:
         """Wait for the request number `count`, answered or not; raises TimeoutError."""
         wait = partial(self._wait_seen, count, timeout)
         if not await to_thread.run_sync(wait, abandon_on_cancel=True):

@@ -77,13 +77,13 @@ class ReceivedRequest:
         self.client_gone = client_gone
         self._over.set()
 
-    async def wait_over(self, timeout: float = 2.0) -> None:
+    async def wait_over(self, timeout: float = 10.0) -> None:
         """Wait until the exchange has ended; raises TimeoutError. From any thread or loop."""
         wait = partial(self._over.wait, timeout)
         if not await to_thread.run_sync(wait, abandon_on_cancel=True):
             raise TimeoutError(f"{self!r} has not ended within {timeout} seconds")
 
-    async def wait_gone(self, timeout: float = 2.0) -> None:
+    async def wait_gone(self, timeout: float = 10.0) -> None:
         """Wait until the mock noticed that the client left; raises TimeoutError, AssertionError.
 
         The latter if the client got its whole answer.

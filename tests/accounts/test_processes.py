@@ -46,7 +46,7 @@ class World:
         headers = {"authorization": f"Bearer {secret}"}
         try:
             answer = await client.post(
-                f"{url}/v1/chat/completions", json={**BODY, **more}, headers=headers, timeout=30
+                f"{url}/v1/chat/completions", json={**BODY, **more}, headers=headers, timeout=60
             )
         except httpx.HTTPError:
             return 0  # its worker is dead

@@ -152,7 +152,7 @@ async def main():
 asyncio.run(main())
 """
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert "not written: File too large ['k']" in done.stdout

@@ -23,7 +23,7 @@ def ask(method: str, url: str, body: Any = None, token: str = ROOT) -> tuple[int
     headers = {"authorization": f"Bearer {token}"}
     request = urllib.request.Request(url, data, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=20) as found:
+        with urllib.request.urlopen(request, timeout=60) as found:
             return found.status, json.loads(found.read())
     except urllib.error.HTTPError as error:
         with error:

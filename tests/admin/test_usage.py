@@ -125,7 +125,7 @@ class Tail:
     def __init__(self, url: str, token: str = ROOT, **headers: str) -> None:
         headers["authorization"] = f"Bearer {token}"
         request = urllib.request.Request(url, headers=headers)
-        self.stream = urllib.request.urlopen(request, timeout=20)
+        self.stream = urllib.request.urlopen(request, timeout=60)
 
     async def event(self) -> dict[str, str]:
         return await to_thread.run_sync(self._event)

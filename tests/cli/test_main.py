@@ -33,7 +33,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "asgi_aiproxy", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env={**environment, **variables},
     )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
@@ -127,7 +127,7 @@ class Served:
         threading.Thread(target=self._read, daemon=True).start()
         found = None
         while found is None:
-            line = self.lines.get(timeout=60)
+            line = self.lines.get(timeout=240)
             found = re.search(r"running on (http://[\d.:]+)", line)
         self.url = found[1]
 
@@ -139,7 +139,7 @@ class Served:
         self.lines.put("running on http://0 (it ended)")
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
 
 
@@ -149,7 +149,7 @@ def serving(config: str) -> Iterator[Served]:
     yield served
     if served.process.poll() is None:
         served.process.kill()
-    served.process.wait(timeout=30)
+    served.process.wait(timeout=60)
 
 
 def test_serve_answers_health_and_readiness_without_a_token(serving: Served) -> None:
@@ -172,11 +172,11 @@ def test_serve_is_not_ready_while_it_drains(tmp_path: Path) -> None:
         assert status == 503
         assert served.get("/health") == {"status": "ok"}
         served.process.send_signal(signal.SIGTERM)  # twice: now
-        assert served.process.wait(timeout=30) == 0
+        assert served.process.wait(timeout=60) == 0
     finally:
         if served.process.poll() is None:
             served.process.kill()
-            served.process.wait(timeout=30)
+            served.process.wait(timeout=60)
     lines = [json.loads(line) for line in served.said.splitlines()]
     assert {"time", "level", "logger", "message"} <= set(lines[0])
 
@@ -186,7 +186,7 @@ def test_serve_runs_until_a_signal_stops_it(serving: Served, stop: signal.Signal
     models = serving.get("/v1/models")
     assert [model["id"] for model in models["data"]] == ["gpt-4o"]
     serving.process.send_signal(stop)
-    assert serving.process.wait(timeout=10) == 0
+    assert serving.process.wait(timeout=60) == 0
     assert "Traceback" not in serving.said
     assert "sk-secret" not in serving.said
 
@@ -198,8 +198,8 @@ def test_serve_logs_usage(serving: Served) -> None:
         headers={"content-type": "application/json"},
     )
     with pytest.raises(urllib.error.HTTPError):
-        urllib.request.urlopen(request, timeout=30)
-    line = serving.lines.get(timeout=10)
+        urllib.request.urlopen(request, timeout=60)
+    line = serving.lines.get(timeout=60)
     while "asgi_aiproxy.usage" not in line:
-        line = serving.lines.get(timeout=10)
+        line = serving.lines.get(timeout=60)
     assert "refused chat.completions" in line

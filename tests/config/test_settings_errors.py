@@ -43,7 +43,7 @@ WRONG = [
      "FILE: providers.openai.keys[0].rmp", "unknown setting"),
     ('[providers.openai]\nkeys = ["sk-secret", { id = "x" }]',
      "FILE: providers.openai.keys[1].secret", "missing"),
-    ("providers = 5", "FILE: providers", "must be a table"),
+    ("providers = 5", "FILE: providers", "write [providers.NAME]"),
     ('[providers]\nopenai = "sk-secret"', "FILE: providers.openai", "must be a table"),
     ("[providers.openai]\nkeys = 5", "FILE: providers.openai.keys", "must be a list"),
     ("[providers.openai]\nkeys = [5]", "FILE: providers.openai.keys[0]",

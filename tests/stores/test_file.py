@@ -76,7 +76,7 @@ async def main():
     os._exit(9)
 asyncio.run(main())
 """
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], timeout=60)
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], timeout=240)
     assert done.returncode == 9
     async with MemoryStore(file=file) as store:
         assert await store.rows("t") == {"put": b"1", "many": b"1"}
@@ -130,7 +130,7 @@ async def test_a_file_serves_one_process(file: Path) -> None:
         await store.put("t", "k", b"1")
         code = f"from asgi_aiproxy.stores import MemoryStore; MemoryStore(file={str(file)!r})"
         done = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=60
+            subprocess.run, [sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=240
         )
         assert b"in use by another process" in done.stderr
         await store.put("t", "k", b"2")

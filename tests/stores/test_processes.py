@@ -52,7 +52,7 @@ def test_a_store_that_was_used_before_a_fork_serves_parent_and_children(
         [sys.executable, "-W", "error", "-c", FORKS, redis_url, prefix],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -76,7 +76,7 @@ def test_a_store_that_was_not_closed_ends_with_its_loop(redis_url: str, prefix: 
         [sys.executable, "-W", "error", "-c", ENDS, redis_url, prefix],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert (done.returncode, done.stderr) == (0, "")
 

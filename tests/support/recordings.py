@@ -12,5 +12,6 @@ RECORDINGS = SHARED / "recordings"
 
 needs_recordings = pytest.mark.skipif(
     not RECORDINGS.is_dir(),
-    reason=f"no recordings in {RECORDINGS}; AIPROXY_SHARED says where the shared folder is",
+    reason="needs recordings of real providers, which are not part of this repository "
+    "(AIPROXY_SHARED: a folder that has them in recordings/)",
 )

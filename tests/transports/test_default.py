@@ -59,7 +59,7 @@ def run(without: str = "", options: str = "") -> tuple[list[str], str]:
     """What a program prints that serves and asks a gateway, and what it logs."""
     program = PROGRAM.replace("{without}", without).replace("{options}", options)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     logged = "\n".join(line for line in done.stderr.splitlines() if line.startswith("LOG"))
@@ -96,7 +96,7 @@ def test_http2_without_pyreqwest_and_h2_is_refused_at_once_with_what_to_install(
         [sys.executable, "-c", program + "default_transport(http2=True)"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 1
