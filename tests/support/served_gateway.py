@@ -12,6 +12,7 @@ from typing import Any
 from asgi_aiproxy import Key, KeyPool, OpenAIShim, ProviderRouter, Timeouts, UsageRecord
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.shim import Shim
 from asgi_aiproxy.upstream import SocketTransport
 from tests.support.servers import Running, Server
 from tests.support.socket_client import Caller
@@ -35,7 +36,7 @@ class Gateway:
     transport: SocketTransport
     wire: Wire
     running: Running
-    app: OpenAIShim
+    app: Shim
     records: list[UsageRecord] = field(default_factory=list)
     recorded_at: float = 0.0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,7 +75,8 @@ async def gateway(
     max_connections: int = 10,
     grace: float = 1.0,
     timeouts: Timeouts | None = None,
-    mounted: Callable[[OpenAIShim], Any] | None = None,
+    shim: type[Shim] = OpenAIShim,
+    mounted: Callable[[Shim], Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway that runs, for any model unless `models` are named.
@@ -93,7 +95,7 @@ async def gateway(
     async with Wire(handler) as wire:
         target = provider.using(pool, base_url=base.format(url=wire.url, port=wire.port))
         router = ProviderRouter(dict.fromkeys(models, target)) if models else target
-        app = OpenAIShim(router, transport=transport, record=sink, timeouts=limits, **options)
+        app = shim(router, transport=transport, record=sink, timeouts=limits, **options)
         try:
             host = app if mounted is None else mounted(app)
             async with server(host, grace=grace) as running:
