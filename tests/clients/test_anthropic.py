@@ -91,6 +91,73 @@ async def test_two_tools_streamed_and_answered(
     assert json.dumps(world.mock.requests[1].json).count('"22"') == 2
 
 
+async def test_the_tool_runner_runs_tools_until_the_model_is_done(
+    claude: anthropic.AsyncAnthropic, world: World, vendor: str
+) -> None:
+    ran: list[str] = []
+
+    @anthropic.beta_async_tool
+    async def weather(city: str) -> str:
+        """The weather in a city."""
+        ran.append(city)
+        return f"22 degrees in {city}"
+
+    rome = ToolCall("call_3", "weather", '{"city": "Rome"}')
+    world.mock.script(
+        Answer(tool_calls=(WEATHER, rome)), Answer(tool_calls=(WEATHER,)), Answer("It is warm.")
+    )
+    runner = claude.beta.messages.tool_runner(tools=[weather], **ask(vendor))
+    answers = [answer async for answer in runner]
+    assert [answer.stop_reason for answer in answers] == ["tool_use", "tool_use", "end_turn"]
+    assert ran == ["Paris", "Rome", "Paris"]
+    # Since version 2.14 it has the server keep the conversation (`thread`). Anthropic does; the
+    # gateway refuses that for other vendors in the way that makes it send the whole again.
+    last = world.mock.requests[-1]
+    assert ("thread" in last.members) == (vendor == "anthropic")
+    assert last.body.decode().count("22 degrees in") == (1 if vendor == "anthropic" else 3)
+
+
+@pytest.mark.parametrize(
+    "thinking",
+    [{"type": "enabled", "budget_tokens": 2048}, {"type": "adaptive", "display": "summarized"}],
+    ids=["enabled", "adaptive"],
+)
+async def test_thinking_is_streamed_and_its_signature_returns_to_the_vendor(
+    claude: anthropic.AsyncAnthropic, world: World, vendor: str, thinking: Any
+) -> None:
+    said = Answer("Hm.", reasoning="Let me see.", signature="c2lnbmVk", tool_calls=(WEATHER,))
+    world.mock.script(said, Answer("It is warm."))
+    members = ask(vendor, tools=TOOLS, thinking=thinking, max_tokens=4096)
+    async with claude.messages.stream(**members) as stream:
+        thoughts = "".join([e.thinking async for e in stream if e.type == "thinking"])
+        final = await stream.get_final_message()
+    assert thoughts == "Let me see."
+    signatures = [block.signature for block in final.content if block.type == "thinking"]
+    assert any(signatures) == (vendor != "openai")
+    result = {"type": "tool_result", "tool_use_id": final.content[-1].id, "content": "22"}  # type: ignore[union-attr]
+    content = [block.model_dump(mode="json", exclude_none=True) for block in final.content]
+    turns = [*HI, {"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
+    answer = await claude.messages.create(**{**members, "messages": turns})
+    assert answer.content[0].text == "It is warm."  # type: ignore[union-attr]
+    assert ("c2lnbmVk" in world.mock.requests[1].body.decode()) == (vendor != "openai")
+
+
+async def test_betas_reach_anthropic_verbatim_and_hinder_nothing_elsewhere(
+    claude: anthropic.AsyncAnthropic, world: World, vendor: str
+) -> None:
+    names = ["interleaved-thinking-2025-05-14", "of-the-future-2030-01-01"]
+    edits: Any = {"edits": [{"type": "clear_tool_uses_20250919"}]}
+    answer = await claude.beta.messages.create(betas=names, context_management=edits, **ask(vendor))
+    assert answer.content[0].text == "Hello from the mock."  # type: ignore[union-attr]
+    seen = world.mock.requests[0]
+    if vendor == "anthropic":
+        assert seen.headers["anthropic-beta"] == ",".join(names)
+        assert seen.json["context_management"] == edits
+    else:
+        assert "anthropic-beta" not in seen.headers
+        assert "context_management" not in seen.json
+
+
 async def test_an_answer_that_was_too_long_is_known_to_be(
     claude: anthropic.AsyncAnthropic, world: World, vendor: str
 ) -> None:

@@ -39,6 +39,10 @@ _KINDS = {
 }
 
 
+# Codes on which Anthropic's SDKs act: they stand in `error.details`.
+THREAD_UNSUPPORTED = "thread_unsupported_request"
+_DETAILED_CODES = frozenset({THREAD_UNSUPPORTED})
+
 # A message about a member of the request starts with its path: "messages.0.content: ...".
 _MEMBER_PATH = re.compile(r"([a-z][a-z_]*(?:\.\w+)*): ")
 
@@ -46,6 +50,8 @@ _MEMBER_PATH = re.compile(r"([a-z][a-z_]*(?:\.\w+)*): ")
 def encode_error(error: APIError) -> bytes:
     """Write `{"type": "error", "error": {...}}`."""
     details: dict[str, Any] = {"type": TYPES[error.kind], "message": error.message}
+    if error.code in _DETAILED_CODES:
+        details["details"] = {"error_code": error.code}
     body: dict[str, Any] = {"type": "error", "error": details}
     if error.request_id:
         body["request_id"] = error.request_id

@@ -12,6 +12,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._carriers import is_carrier, restore
 from asgi_aiproxy.dialects.anthropic import schemas
+from asgi_aiproxy.dialects.anthropic.errors import THREAD_UNSUPPORTED
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
@@ -33,9 +34,10 @@ NAME = "anthropic"
 
 
 def decode_request(body: bytes) -> Request:
-    """Read the body of POST /v1/messages."""
+    """Read the body of POST /v1/messages. Raises APIError."""
     request = _parsing.body(schemas.messages_request, body)
     raw = _json.loads(body)
+    _refuse_thread(raw)
     known = schemas.MessagesRequest.__struct_fields__
     rest = {k: v for k, v in raw.items() if k not in known and v is not None}
     output_format = (
@@ -59,6 +61,19 @@ def decode_request(body: bytes) -> Request:
         stream=bool(request.stream),
         extra={NAME: rest} if rest else {},
     )
+
+
+def _refuse_thread(raw: dict[str, Any]) -> None:
+    """Refuse a thread, which is a conversation that Anthropic keeps: later requests hold only what
+    is new. On this code Anthropic's SDKs send the whole conversation again, without `thread`.
+    """
+    if raw.get("thread"):
+        raise invalid(
+            "thread: message threads are not available for this model: send the whole conversation "
+            "in 'messages', without 'thread'.",
+            "thread",
+            THREAD_UNSUPPORTED,
+        )
 
 
 def _conversation(request: schemas.MessagesRequest, raw: dict[str, Any]) -> Iterator[Message]:

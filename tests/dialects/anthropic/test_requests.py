@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
 
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import (
     Media,
@@ -379,3 +381,21 @@ def test_a_request_that_cannot_be_understood_is_refused_by_name(
         asked("anthropic", {"model": "m", "messages": HI, **members})
     assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "thread",
+    [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}, "create"],
+    ids=str,
+)
+def test_a_thread_is_refused_with_the_code_on_which_the_sdk_sends_the_whole(thread: Any) -> None:
+    with pytest.raises(APIError) as caught:
+        anthropic(thread=thread)
+    assert (caught.value.status, caught.value.param) == (400, "thread")
+    error = json.loads(ANTHROPIC_MESSAGES.encode_error(caught.value))["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
+
+
+def test_a_request_without_a_thread_is_read() -> None:
+    assert anthropic(thread=None) == anthropic()
