@@ -18,8 +18,8 @@ _RETRY_MESSAGE = re.compile(
     rf"\b(?:try again|retry)(?: after| in)? ((?:{_AMOUNT}(?:,? (?:and )?)?)+)", re.IGNORECASE
 )
 _RESET = re.compile(
-    r"(?:x-ratelimit-reset|x-ratelimit-reset-(?P<openai>[a-z-]+)"
-    r"|anthropic-ratelimit-(?P<anthropic>[a-z-]+)-reset|ratelimit-reset)"
+    r"(?:x-ratelimit-reset|x-ratelimit-reset-(?P<limit>[a-z-]+)"
+    r"|(?P<of_vendor>[a-z]+-ratelimit-[a-z-]+)-reset|ratelimit-reset)"
 )
 
 
@@ -65,10 +65,10 @@ def _unit(word: str) -> float:
 
 def _exhausted(headers: dict[str, str], match: re.Match[str]) -> bool:
     """Whether the limit of a reset header is used up; True if no header has what remains."""
-    if match["openai"]:
-        remaining = headers.get(f"x-ratelimit-remaining-{match['openai']}")
-    elif match["anthropic"]:
-        remaining = headers.get(f"anthropic-ratelimit-{match['anthropic']}-remaining")
+    if match["limit"]:
+        remaining = headers.get(f"x-ratelimit-remaining-{match['limit']}")
+    elif match["of_vendor"]:
+        remaining = headers.get(f"{match['of_vendor']}-remaining")
     else:
         remaining = headers.get("x-ratelimit-remaining", headers.get("ratelimit-remaining"))
     return remaining is None or remaining.strip() in ("", "0", "0.0")

@@ -63,7 +63,7 @@ MAY: dict[str, set[str]] = {
     "keys": {"_background_tasks", "errors", "patterns", "retry_after", "stores"},
     "ip_ranges": {"errors"},
     "principal": {"errors", "ip_ranges", "patterns"},
-    "prices": {"_json", "errors", "messages", "patterns"},
+    "prices": {"_json", "dialects", "errors", "messages", "patterns"},
     "usage": {"_background_tasks", "_retry_queue", "errors", "messages", "prices", "stores"},
     "credentials": {"_asgi", "_control_headers", "principal"},
     "upstream": {"_headers", "errors"},
@@ -191,6 +191,7 @@ MAY: dict[str, set[str]] = {
         "keys",
         "prices",
         "principal",
+        "providers",
         "quotas",
         "retry_after",
         "stores",
@@ -437,7 +438,21 @@ def test_no_dialect_imports_another() -> None:
     }
     # Legacy completions are chat completions under another name.
     # OpenAI's two chat APIs have the same error format.
-    reasons = {"openai_completions": {"openai_chat"}, "openai_responses": {"openai_chat"}}
+    # What passes through is read in any vendor's format.
+    reasons = {
+        "openai_completions": {"openai_chat"},
+        "openai_responses": {"openai_chat"},
+        "usage_extraction": {
+            "anthropic",
+            "bedrock",
+            "cohere",
+            "coze",
+            "gemini",
+            "json_scan",
+            "ollama",
+            "openai_chat",
+        },
+    }
 
     def others(path: Path) -> set[str]:
         unit, _, rest = name_of(path).partition(".")
@@ -451,6 +466,43 @@ def test_no_dialect_imports_another() -> None:
         return known - shared - own
 
     assert wrong(others) == {}
+
+
+# What is known of a vendor stands in the tables of these packages, which the others read.
+VENDOR_HOMES = {"dialects", "providers", "testing"}
+VENDORS = re.compile(
+    r"openai|anthropic|claude|gemini|google|x-goog|vertex|mistral|groq|cohere|coze|bedrock|amazon"
+    r"|amzn|azure|apim|deepseek|\bxai\b|moonshot|kimi|ollama|perplexity|openrouter|together"
+    r"|fireworks|dashscope|qwen|zhipu|minimax|cerebras|hugging|nvidia|gpt-|grok",
+    re.IGNORECASE,
+)
+NAMES_VENDORS = {
+    "": "the names of the client APIs, which users mount",
+    "shim": "the names of the client APIs, which users mount",
+    "config": "names of providers in settings",
+    "connect": "writes the settings of the vendors' own clients",
+    "credentials": "where the vendors' clients put their token; imported by everything",
+    "prices": "servers without list prices, by the name of the provider",
+}
+
+
+def test_vendors_are_known_in_dialects_and_providers_only() -> None:
+    def named(path: Path) -> set[str]:
+        unit = unit_of(name_of(path)) if name_of(path) else ""
+        if unit in VENDOR_HOMES or unit in NAMES_VENDORS:
+            return set()
+        found: set[str] = set()
+        for node in ast.walk(tree(path)):
+            match node:
+                case ast.Constant(value=str(text)) if not set(text) & set(" \n"):
+                    found.add(text)  # (Text with spaces is for people: docstrings, examples.)
+                case ast.Constant(value=bytes(data)) if b" " not in data:
+                    found.add(data.decode("latin-1"))
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                    found.add(name)
+        return {text for text in found if VENDORS.search(text)}
+
+    assert wrong(named) == {}
 
 
 def test_the_environment_is_read_in_one_module() -> None:
@@ -615,7 +667,6 @@ PARAMETERS_NOT_DOCUMENTED: set[str] = {
     "keys.key_state.KeyStatus",
     "keys.lease.Lease",
     "passthrough.proxy.PassthroughProxy",
-    "passthrough.websocket.key_in_subprotocol",
     "prices.price.Price",
     "prices.price.Rates",
     "prices.price.Tier",

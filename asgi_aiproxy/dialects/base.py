@@ -12,6 +12,12 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, Framer, SSEFramer
 from asgi_aiproxy.messages import Event, Request, Response, Usage
 
+# Media types of streamed responses, whatever the dialect.
+STREAM_TYPES = frozenset(
+    {"text/event-stream", "application/x-ndjson", "application/stream+json"}
+    | {"application/vnd.amazon.eventstream"}
+)
+
 
 class Operation(msgspec.Struct, frozen=True):
     """The API operation that a method and path select.

@@ -5,7 +5,7 @@ https://github.com/ollama/ollama/blob/main/docs/api.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import getrandbits
 from typing import Any, ClassVar
 
@@ -199,10 +199,15 @@ class Decoder:
         if line.get("done"):
             self._word = line.get("done_reason") or "stop"
             if "eval_count" in line or "prompt_eval_count" in line:
-                self.usage = Usage(
-                    input=_parsing.read_count(line, "prompt_eval_count"),
-                    output=_parsing.read_count(line, "eval_count"),
-                )
+                self.usage = decode_usage(line)
+
+
+def decode_usage(counts: Mapping[str, Any]) -> Usage:
+    """Read the counts beside an answer."""
+    return Usage(
+        input=_parsing.read_count(counts, "prompt_eval_count"),
+        output=_parsing.read_count(counts, "eval_count"),
+    )
 
 
 def _error_message(error: Any) -> str:

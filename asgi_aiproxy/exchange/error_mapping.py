@@ -19,6 +19,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.keys import NoKeyError
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.providers.refusal_codes import BY_DIALECT, OPENAI, refusal_scope
+from asgi_aiproxy.providers.vendor_headers import ERROR_CODE_HEADERS
 from asgi_aiproxy.retry_after import retry_after, retry_after_in_message
 from asgi_aiproxy.upstream.base import Headers
 
@@ -102,7 +103,7 @@ def error_from_response(
         )
     error = provider.dialect.decode_error(status, body)
     for name, value in headers:
-        if name == "x-amzn-errortype":  # AWS: "Name:http://..."
+        if name in ERROR_CODE_HEADERS:
             error.words = (value.partition(":")[0], *error.words)
     classify(error, provider, members=members, model=model)
     if error.retry_after is None and (error.retryable or error.about is RefusalScope.MODEL):

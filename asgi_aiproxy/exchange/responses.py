@@ -24,15 +24,9 @@ from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import AIProxyError, APIError, internal_error
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.relay import CommittedResponse
+from asgi_aiproxy.providers.vendor_headers import RATE_LIMIT_PREFIXES, RESPONSE_HEADERS
 
 logger = logging.getLogger("asgi_aiproxy")
-
-# The provider's headers that the client is sent: ids for support requests, and rate limits.
-_FORWARDED_HEADERS = frozenset(
-    {"x-request-id", "request-id", "openai-processing-ms", "openai-version", "openai-model"}
-    | {"retry-after", "retry-after-ms", "x-should-retry", "cf-ray", "apim-request-id"}
-)
-_FORWARDED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
 # Limits of the header `aiproxy-ignored` in characters: reverse proxies accept a few kilobytes of
 # headers in all.
@@ -234,7 +228,7 @@ def _headers(committed: CommittedResponse, id: str) -> RawHeaders:
     headers = [
         (name.encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in committed.headers
-        if name in _FORWARDED_HEADERS or name.startswith(_FORWARDED_PREFIXES)
+        if name in RESPONSE_HEADERS or name.startswith(RATE_LIMIT_PREFIXES)
     ]
     if headers and committed.redactor is not None:
         headers = committed.redactor.headers(headers)

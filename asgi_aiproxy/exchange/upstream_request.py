@@ -9,7 +9,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects._parsing import unparsable_response_error
-from asgi_aiproxy.dialects.base import ProviderRequest
+from asgi_aiproxy.dialects.base import STREAM_TYPES, ProviderRequest
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.exchange.conversions import Conversion, convert, read_usage
 from asgi_aiproxy.exchange.relay import CommittedResponse
@@ -27,11 +27,6 @@ from asgi_aiproxy.translate import (
     StreamTranslator,
     Translator,
     collect_stream,
-)
-
-_STREAMS = frozenset(
-    {"text/event-stream", "application/x-ndjson", "application/stream+json"}
-    | {"application/vnd.amazon.eventstream"}
 )
 
 
@@ -174,7 +169,7 @@ def select_translator(
         if kind != "application/json":
             return RawTranslator()
         return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
-    streams = kind in _STREAMS or (request.stream and kind != "application/json")
+    streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     if native and streams == request.stream:
         reader = face.native_stream(
             usage_wanted=request.usage_wanted, strict_format=provider.strict_format

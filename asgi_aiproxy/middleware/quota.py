@@ -13,13 +13,14 @@ from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.middleware.error_format import send_error_for
 from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.principal import ANONYMOUS, NO_LIMITS, SCOPE_KEY, Limits, Principal
+from asgi_aiproxy.providers.vendor_headers import RATE_LIMIT_PREFIXES
 from asgi_aiproxy.quotas.admission import CallAdmission
 from asgi_aiproxy.quotas.limiter import NO_TARIFF, Limiter, OnLow
 from asgi_aiproxy.stores.base import OutagePolicy, Store, check_store
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_OURS = (b"x-ratelimit-", b"anthropic-ratelimit-")
+_OURS = tuple(prefix.encode() for prefix in RATE_LIMIT_PREFIXES)
 
 
 class Quota(Middleware):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy.passthrough.proxy import PassthroughProxy
-from asgi_aiproxy.passthrough.websocket import key_in_subprotocol
+from asgi_aiproxy.providers.base import key_in_subprotocol
 
 __all__ = [
     "PassthroughProxy",

@@ -19,6 +19,11 @@ from asgi_aiproxy._control_headers import CONTROL_HEADERS, add_control_header
 from asgi_aiproxy._headers import combine_values
 from asgi_aiproxy.credentials import strip_credentials
 from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.providers.vendor_headers import (
+    ACCOUNT_HEADERS,
+    ADDRESS_HEADERS,
+    UPLOAD_ADDRESS_HEADERS,
+)
 from asgi_aiproxy.upstream.base import TOKEN, Headers
 
 Forwarded = Literal["set", "append", "keep", "drop"]
@@ -54,8 +59,7 @@ _READ_IN_REQUESTS = {
     *_LISTS_HEADERS,
 }
 _READ_IN_REQUESTS |= {"content-encoding"}
-_LOCATIONS = {"location", "content-location", "operation-location", "azure-asyncoperation"}
-_LOCATIONS |= {"x-goog-upload-url", "x-goog-upload-control-url"}
+_LOCATIONS = {"location", "content-location", *ADDRESS_HEADERS, *UPLOAD_ADDRESS_HEADERS}
 _READ_IN_RESPONSES = {
     "content-length",
     "transfer-encoding",
@@ -66,8 +70,6 @@ _READ_IN_RESPONSES = {
 
 # What would make another request of it than the one that was let pass.
 _METHOD_OVERRIDES = {"x-http-method-override", "x-http-method", "x-method-override"}
-# Accounts of the caller's: a key of the pool's is of another.
-ACCOUNTS = frozenset({"openai-organization", "openai-project", "x-goog-user-project"})
 
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 
@@ -154,7 +156,7 @@ INTERNAL = HeaderPolicy()
 # For a vendor: nothing of the client's network, of the host's session or of the browser's page is
 # its business, and nothing that it says of its own site is true of this one.
 VENDOR = HeaderPolicy(
-    request=frozenset({"cookie", "origin", "referer"}) | _METHOD_OVERRIDES | ACCOUNTS,
+    request=frozenset({"cookie", "origin", "referer"}) | _METHOD_OVERRIDES | ACCOUNT_HEADERS,
     answer=frozenset({"set-cookie", "strict-transport-security", "report-to", "nel"})
     | {"clear-site-data", "reporting-endpoints", "content-security-policy"},
     answer_prefixes=("access-control-",),

@@ -20,7 +20,6 @@ Whatever happens, `release` gives every lease back.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection
 from contextlib import ExitStack
 
@@ -36,6 +35,7 @@ from asgi_aiproxy.exchange.key_rotation import KEY_KINDS, RetryRules
 from asgi_aiproxy.keys import Key, Lease, NoKeyError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.request import ProxyRequest
+from asgi_aiproxy.providers.path_profiles import MODEL_CALL
 from asgi_aiproxy.upstream.base import Headers
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -44,15 +44,6 @@ _REFUSED = frozenset({401, 402})
 # Statuses that do not show whether the keys refused before are valid.
 _NOT_CONCLUSIVE = _REFUSED | {429}
 _MAX_KEYS_FOR_MODEL = 3  # keys tried when all of them may refuse a model
-
-# Paths that call a model: every valid key of the vendor works there.
-_MODEL_CALL = re.compile(
-    r"(?:/v\d\w*)?(?:/openai)?(?:/deployments/[^/]+)?(?:/v1)?/(?:chat/completions|completions"
-    r"|embeddings|responses|messages|complete|realtime|api/(?:chat|generate|embed|embeddings)"
-    r"|models/[^/:]+:(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)"
-    r"|model/[^/]+/(?:invoke|invoke-with-response-stream|converse|converse-stream)"
-    r"|ws/google\.ai\.generativelanguage\.[^/]+)"
-)
 
 
 class ProxyKeyRotation:
@@ -282,7 +273,7 @@ class ProxyKeyRotation:
         """Whether the request calls a model."""
         request = self._request
         called = request.method == "POST" or request.scope["type"] == "websocket"
-        return called and _MODEL_CALL.fullmatch(request.route.path) is not None
+        return called and MODEL_CALL.fullmatch(request.route.path) is not None
 
 
 def is_key_cooling(error: APIError) -> bool:

@@ -7,19 +7,20 @@ from urllib.parse import quote, urlsplit
 from asgi_aiproxy.credentials import strip_from_query
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.request import ProxyRequest
+from asgi_aiproxy.providers.vendor_headers import UPLOAD_ADDRESS_HEADERS
 
 
 def rewrite_location(name: str, location: str, request: ProxyRequest, key: Key | None) -> str:
     """A location in a header of this name as clients find it again: below the mount.
 
-    Elsewhere it stays as it is. Where Google wants an upload, its clients show no key: there the
-    caller's own token stands in the address, as Google's keys may. A key of the pool's does not
+    Elsewhere it stays as it is. Clients upload to some addresses without sending a key: there the
+    caller's own token stands in the address. A key of the pool's does not
     stand in any.
     """
     if key is not None and not request.own_key:
         location = _without_secret(location, key.secret)
     found = _below_mount(location, request, key)
-    if found != location and name.startswith("x-goog-upload-") and (token := request.token):
+    if found != location and name in UPLOAD_ADDRESS_HEADERS and (token := request.token):
         found += f"{'&' if '?' in found else '?'}key={quote(token, safe='')}"
     return found
 

@@ -21,11 +21,12 @@ from asgi_aiproxy.credentials import (
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
 from asgi_aiproxy.keys import Key
-from asgi_aiproxy.passthrough.headers import ACCOUNTS, ForwardedInfo, Pairs, read_request_headers
+from asgi_aiproxy.passthrough.headers import ForwardedInfo, Pairs, read_request_headers
 from asgi_aiproxy.passthrough.path_patterns import validate_query
 from asgi_aiproxy.passthrough.routes import Route, Routes
 from asgi_aiproxy.passthrough.target import ProxyTarget
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.providers.vendor_headers import ACCOUNT_HEADERS
 from asgi_aiproxy.upstream.base import UpstreamRequest
 
 
@@ -169,7 +170,9 @@ def parse_request(
             subprotocols = tuple(strip_from_subprotocols(subprotocols, shown))
     own_key = caller_key(scope) if allow_client_keys else ""
     if own_key:
-        headers += [(name, value) for name, value in _decoded(scope["headers"]) if name in ACCOUNTS]
+        headers += [
+            (name, value) for name, value in _decoded(scope["headers"]) if name in ACCOUNT_HEADERS
+        ]
     if not policy.encoded:
         headers.append(("accept-encoding", "identity"))
     if target.headers:

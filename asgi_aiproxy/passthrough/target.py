@@ -16,8 +16,8 @@ from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.headers import INTERNAL, VENDOR, HeaderPolicy
 from asgi_aiproxy.passthrough.path_patterns import PathPatterns, relative_to_base
 from asgi_aiproxy.passthrough.resource_affinity import ResourceAffinity, ResourceReferences
-from asgi_aiproxy.passthrough.vendor_paths import SURFACES, VendorPaths
 from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.providers.path_profiles import PATH_PROFILES, PathProfile
 
 Paths = Literal["all"] | Iterable[str]
 
@@ -39,22 +39,22 @@ class ProxyTarget:
     opened: PathPatterns | None  # None: everything
     stateful: PathPatterns
     calls: PathPatterns
-    vendor_paths: VendorPaths
+    path_profile: PathProfile
 
     @cached_property
     def free(self) -> PathPatterns:
         """Where no model is called."""
-        return PathPatterns(self.vendor_paths.free)
+        return PathPatterns(self.path_profile.free)
 
     @cached_property
     def batches(self) -> PathPatterns:
         """Where one request makes many calls."""
-        return PathPatterns(self.vendor_paths.batches)
+        return PathPatterns(self.path_profile.batches)
 
     @cached_property
     def sessions(self) -> PathPatterns:
         """The WebSockets whose URL names their model."""
-        return PathPatterns(self.vendor_paths.sessions)
+        return PathPatterns(self.path_profile.sessions)
 
     @cached_property
     def headers(self) -> list[tuple[str, str]]:
@@ -99,7 +99,7 @@ class ProxyTarget:
     @cached_property
     def references(self) -> ResourceReferences:
         """What in JSON bodies names what only one key finds again."""
-        return ResourceReferences(self.vendor_paths.references)
+        return ResourceReferences(self.path_profile.references)
 
     @cached_property
     def resource_affinity(self) -> ResourceAffinity | None:
@@ -152,27 +152,27 @@ def make_target(target: Provider | str, paths: Paths | None) -> ProxyTarget:
         opened=_open_paths(paths),
         stateful=PathPatterns(()),
         calls=PathPatterns(()),
-        vendor_paths=VendorPaths(()),
+        path_profile=PathProfile(()),
     )
 
 
 def _vendor_target(provider: Provider, paths: Paths | None) -> ProxyTarget:
-    vendor_paths = SURFACES.get(provider.path_profile or provider.dialect.name)
-    if vendor_paths is None:
+    path_profile = PATH_PROFILES.get(provider.path_profile or provider.dialect.name)
+    if path_profile is None:
         if paths is None:
             raise ConfigurationError(
                 f"PassthroughProxy({provider.name!r}): say with paths= what of it is open."
             )
-        vendor_paths = VendorPaths(())
+        path_profile = PathProfile(())
     return ProxyTarget(
         name=provider.name,
         base_url=provider.base_url,
         provider=provider,
         policy=replace(VENDOR, request=VENDOR.request | _protected_headers(provider)),
-        opened=PathPatterns(vendor_paths.open) if paths is None else _open_paths(paths),
-        stateful=PathPatterns(vendor_paths.stateful),
-        calls=PathPatterns(vendor_paths.calls),
-        vendor_paths=vendor_paths,
+        opened=PathPatterns(path_profile.open) if paths is None else _open_paths(paths),
+        stateful=PathPatterns(path_profile.stateful),
+        calls=PathPatterns(path_profile.calls),
+        path_profile=path_profile,
     )
 
 

@@ -11,8 +11,9 @@ import logging
 from functools import lru_cache
 
 from asgi_aiproxy._headers import content_codings
+from asgi_aiproxy.dialects.base import STREAM_TYPES
+from asgi_aiproxy.dialects.usage_extraction import extract_usage, extract_usage_from_event
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.passthrough.usage_extraction import extract_usage, extract_usage_from_event
 from asgi_aiproxy.usage.record import plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -22,8 +23,7 @@ TAIL = 16 * 1024
 # So much may wait before it is cut, lest it be copied again and again.
 _MAX_HELD, _MOST_PIECES = 4 * TAIL, 256
 
-_TYPES = {"application/json", "text/event-stream", "application/x-ndjson"}
-_TYPES |= {"application/stream+json", "application/jsonl"}
+_TYPES = STREAM_TYPES | {"application/json", "application/jsonl"}
 
 
 class UsageMeter:

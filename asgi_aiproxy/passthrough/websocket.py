@@ -44,8 +44,7 @@ from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.passthrough.session_guard import SessionGuard
 from asgi_aiproxy.passthrough.usage_meter import SessionUsage
 from asgi_aiproxy.principal import ANONYMOUS
-from asgi_aiproxy.providers.base import Auth
-from asgi_aiproxy.upstream.base import Headers, UpstreamRequest
+from asgi_aiproxy.upstream.base import Headers
 from asgi_aiproxy.upstream.connect import describe_error, tls
 
 if TYPE_CHECKING:
@@ -440,15 +439,6 @@ def _sendable(code: int) -> int:
 
 def _query(request: ProxyRequest, name: str) -> list[str]:
     return parse_qs(request.query, keep_blank_values=True).get(name, [])
-
-
-def key_in_subprotocol(prefix: str = "openai-insecure-api-key.") -> Auth:
-    """An `auth` for providers that take the key of a WebSocket as a subprotocol."""
-
-    def auth(request: UpstreamRequest, secret: str) -> UpstreamRequest:
-        return request.with_header(_PROTOCOLS, prefix + secret)
-
-    return auth
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.prices.output_limits import Fields, read_value
+from asgi_aiproxy.dialects.output_limits import Fields, read_value
 
 # Tokens: the maximum that vendors count for an image of any size (Anthropic: 4,784).
 IMAGE_TOKENS = 5_000

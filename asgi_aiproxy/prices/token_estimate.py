@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from asgi_aiproxy.dialects.output_limits import Fields, limited, output_tokens, read_value
 from asgi_aiproxy.prices.file_estimate import (
     LETTERS,
     NO_FILES,
@@ -13,7 +14,6 @@ from asgi_aiproxy.prices.file_estimate import (
     FileSizes,
     find_files,
 )
-from asgi_aiproxy.prices.output_limits import Fields, limited, output_tokens, read_value
 
 # A token has about four bytes in English text, about two and a half in other scripts and in code.
 _USUAL_BYTES = 2.5

@@ -57,6 +57,15 @@ def query(name: str) -> Auth:
     return auth
 
 
+def key_in_subprotocol(prefix: str = "openai-insecure-api-key.") -> Auth:
+    """Send the secret of a WebSocket as a subprotocol, after `prefix`: for `PassthroughProxy`."""
+
+    def auth(request: UpstreamRequest, secret: str) -> UpstreamRequest:
+        return request.with_header("sec-websocket-protocol", prefix + secret)
+
+    return auth
+
+
 def identity(draft: ProviderRequest) -> ProviderRequest:
     """Return the request unchanged."""
     return draft

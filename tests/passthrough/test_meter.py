@@ -10,6 +10,7 @@ import pytest
 
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.usage_meter import TAIL, SessionUsage, UsageMeter
+from tests.support.event_stream import event
 from tests.support.recordings import needs_recordings
 from tests.test_recordings import ANSWERS, STREAMS, named, read, stream_of
 
@@ -38,6 +39,9 @@ RESPONSES = {
 }
 CLAUDE = {"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 4}
 GOOGLE = {"promptTokenCount": 9, "candidatesTokenCount": 4, "totalTokenCount": 13}
+AMAZON = {"inputTokens": 4, "cacheReadInputTokens": 5, "outputTokens": 4, "totalTokens": 13}
+COHERE = {"billed_units": {"input_tokens": 9, "output_tokens": 4}, "tokens": {"input_tokens": 99}}
+COZE = {"token_count": 13, "output_count": 4, "input_count": 9}
 
 WHOLE: dict[str, tuple[dict[str, Any], Usage]] = {
     "chat": ({"model": "m", "x": LONG, "usage": CHAT}, Usage(input=9, output=4)),
@@ -65,6 +69,12 @@ WHOLE: dict[str, tuple[dict[str, Any], Usage]] = {
         {"model": "m", "message": {"content": LONG}, "prompt_eval_count": 9, "eval_count": 4},
         Usage(input=9, output=4),
     ),
+    "bedrock": (
+        {"model": "m", "output": {"message": [LONG]}, "usage": AMAZON},
+        Usage(input=9, output=4, cache_read=5),
+    ),
+    "cohere": ({"model": "m", "message": [LONG], "usage": COHERE}, Usage(input=9, output=4)),
+    "coze": ({"model": "m", "data": [LONG], "usage": COZE}, Usage(input=9, output=4)),
 }
 
 
@@ -243,6 +253,7 @@ def test_little_is_kept_however_long_an_answer_is(size: int) -> None:
         ("application/json", "", True),
         ("text/event-stream; charset=utf-8", "identity", True),
         ("application/x-ndjson", "", True),
+        ("application/vnd.amazon.eventstream", "", True),
         ("application/json", "gzip", False),
         ("audio/mpeg", "", False),
         ("", "", False),
@@ -250,6 +261,33 @@ def test_little_is_kept_however_long_an_answer_is(size: int) -> None:
 )
 def test_only_what_can_be_read_is_looked_at(kind: str, coding: str, read: bool) -> None:
     assert (UsageMeter.for_type(kind, coding) is not None) is read
+
+
+def test_streams_of_cohere_report_usage_in_their_last_delta() -> None:
+    end = {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": COHERE}}
+    begin = {"type": "message-start", "delta": {"message": {"role": "assistant"}}}
+    assert metered(sse(begin, {"type": "content-delta", "x": LONG}, end))[1] == Usage(
+        input=9, output=4
+    )
+
+
+def test_streams_of_coze_report_usage_when_the_chat_is_completed() -> None:
+    done = json.dumps({"id": "7", "status": "completed", "usage": COZE})
+    lines = f'event:conversation.chat.completed\ndata:{done}\n\nevent:done\ndata:"[DONE]"\n\n'
+    assert metered(sse({"content": LONG}) + lines.encode())[1] == Usage(input=9, output=4)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 10**6])
+@pytest.mark.parametrize("text", ["hello", LONG])
+def test_binary_streams_of_bedrock_report_usage_in_their_last_event(size: int, text: str) -> None:
+    forged = json.dumps({"usage": {"inputTokens": 1, "outputTokens": 1}})
+    stream = event("messageStart", {"role": "assistant"})
+    for said in (text, forged, '{"usage": {"inputTokens": 7}}'):
+        stream += event("contentBlockDelta", {"delta": {"text": said}, "contentBlockIndex": 0})
+    stream += event("messageStop", {"stopReason": "end_turn"})
+    assert metered(stream, size) == ("", None)
+    stream += event("metadata", {"metrics": {"latencyMs": 5}, "p": "abc", "usage": AMAZON})
+    assert metered(stream, size) == ("", Usage(input=9, output=4, cache_read=5))
 
 
 def test_a_session_adds_up() -> None:

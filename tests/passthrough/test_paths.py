@@ -15,13 +15,13 @@ from asgi_aiproxy.passthrough.path_patterns import (
     validate_path,
     validate_query,
 )
-from asgi_aiproxy.passthrough.vendor_paths import (
+from asgi_aiproxy.providers.path_profiles import (
     ANTHROPIC,
     AZURE,
     GEMINI,
     OLLAMA,
     OPENAI,
-    VendorPaths,
+    PathProfile,
 )
 
 
@@ -171,13 +171,13 @@ CLOSED = [
 
 
 @pytest.mark.parametrize(("surface", "method", "path"), OPEN)
-def test_inference_and_its_resources_are_open(surface: VendorPaths, method: str, path: str) -> None:
+def test_inference_and_its_resources_are_open(surface: PathProfile, method: str, path: str) -> None:
     assert PathPatterns(surface.open).match_name(method, path)
 
 
 @pytest.mark.parametrize(("surface", "method", "path"), CLOSED)
 def test_the_administration_of_the_account_is_closed(
-    surface: VendorPaths, method: str, path: str
+    surface: PathProfile, method: str, path: str
 ) -> None:
     assert PathPatterns(surface.open).match_name(method, path) is None
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
+from asgi_aiproxy.dialects.output_limits import output_tokens
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios, Tier
 from asgi_aiproxy.prices.file_estimate import REFERENCE_TOKENS
-from asgi_aiproxy.prices.output_limits import output_tokens
 from asgi_aiproxy.prices.price import to_rates
 from asgi_aiproxy.prices.ratios import millionths
 from asgi_aiproxy.prices.token_estimate import SentRequest, estimate_size

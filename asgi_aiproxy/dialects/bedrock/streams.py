@@ -9,7 +9,7 @@ cache, so these are added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -100,7 +100,8 @@ class Decoder:
         for number, block in enumerate(_parsing.objects(message.get("content"))):
             yield from self._block(number, block)
         self._reason = _parsing.get_text(answer, "stopReason") or "end_turn"
-        self._read_usage(answer)
+        if isinstance(usage := answer.get("usage"), dict):
+            self.usage = decode_usage(usage)
 
     def close(self) -> Sequence[Event]:
         """The end of the message, unless already returned; raises APIError if it is incomplete."""
@@ -131,7 +132,8 @@ class Decoder:
             case "messageStop":
                 self._reason = payload.get("stopReason") or "end_turn"
             case "metadata":
-                self._read_usage(payload)
+                if isinstance(usage := payload.get("usage"), dict):
+                    self.usage = decode_usage(usage)
                 if self._reason is not None:
                     yield from self.close()
             case _ if name == "error" or name.endswith(("Exception", "exception")):
@@ -217,21 +219,20 @@ class Decoder:
                 yield from self._blocks.single(_image(kind, data))
         yield from self._end_block()
 
-    def _read_usage(self, payload: dict[str, Any]) -> None:
-        usage = payload.get("usage")
-        if not isinstance(usage, dict):
-            return
-        read = _parsing.read_count(usage, "cacheReadInputTokens")
-        written = _parsing.read_count(usage, "cacheWriteInputTokens")
-        details = _parsing.objects(usage.get("cacheDetails"))
-        hour = sum(_parsing.read_count(d, "inputTokens") for d in details if d.get("ttl") == "1h")
-        self.usage = Usage(
-            input=_parsing.read_count(usage, "inputTokens") + read + written,
-            output=_parsing.read_count(usage, "outputTokens"),
-            cache_read=read,
-            cache_write=written,
-            cache_write_1h=min(hour, written),
-        )
+
+def decode_usage(usage: Mapping[str, Any]) -> Usage:
+    """Read `usage`. Amazon does not include cached tokens in the input: they are added."""
+    read = _parsing.read_count(usage, "cacheReadInputTokens")
+    written = _parsing.read_count(usage, "cacheWriteInputTokens")
+    details = _parsing.objects(usage.get("cacheDetails"))
+    hour = sum(_parsing.read_count(d, "inputTokens") for d in details if d.get("ttl") == "1h")
+    return Usage(
+        input=_parsing.read_count(usage, "inputTokens") + read + written,
+        output=_parsing.read_count(usage, "outputTokens"),
+        cache_read=read,
+        cache_write=written,
+        cache_write_1h=min(hour, written),
+    )
 
 
 def _text(arguments: Any) -> str:

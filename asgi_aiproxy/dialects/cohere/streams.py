@@ -179,11 +179,11 @@ class Decoder:
         self._reason = _parsing.get_text(end, "finish_reason") or "COMPLETE"
         usage = end.get("usage")
         if isinstance(usage, dict):
-            self.usage = _usage(usage)
+            self.usage = decode_usage(usage)
 
 
-def _usage(usage: dict[str, Any]) -> Usage | None:
-    """The charged tokens; all tokens, with those read from the cache, if there are none."""
+def decode_usage(usage: Mapping[str, Any]) -> Usage | None:
+    """Read `usage`: the charged tokens, or else all tokens, with those read from the cache."""
     for name in ("billed_units", "tokens"):
         found = usage.get(name)
         if isinstance(found, dict) and ("input_tokens" in found or "output_tokens" in found):

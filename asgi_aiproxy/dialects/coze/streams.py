@@ -9,7 +9,7 @@ does itself. `follow_up` messages are suggested questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from asgi_aiproxy import _json
@@ -85,7 +85,8 @@ class Decoder:
                 yield from self._completed(payload)
             case "conversation.chat.completed" | "conversation.chat.requires_action":
                 yield from self._start(payload)
-                self._read_usage(payload)
+                if isinstance(usage := payload.get("usage"), dict):
+                    self.usage = decode_usage(usage)
                 yield from self._calls(payload.get("required_action") or {})
                 self._status = name.rpartition(".")[2]
             case "conversation.chat.failed" | "conversation.chat.canceled":
@@ -142,10 +143,10 @@ class Decoder:
             if arguments := _parsing.get_text(function, "arguments"):
                 yield from self._blocks.arguments(number, arguments)
 
-    def _read_usage(self, chat: dict[str, Any]) -> None:
-        usage = chat.get("usage")
-        if isinstance(usage, dict):
-            self.usage = Usage(
-                input=_parsing.read_count(usage, "input_count"),
-                output=_parsing.read_count(usage, "output_count"),
-            )
+
+def decode_usage(usage: Mapping[str, Any]) -> Usage:
+    """Read `usage`."""
+    return Usage(
+        input=_parsing.read_count(usage, "input_count"),
+        output=_parsing.read_count(usage, "output_count"),
+    )

@@ -17,7 +17,7 @@ _TOKEN = re.compile(
     rb'[^"\[\]{}]*(?:"((?:[^"\\]+|\\.)*)"?(\s*:)?|([\[{])|([\]}])|\Z)',
     re.DOTALL,
 )
-_MAX_DEPTH = 2  # of the members that are told
+_MAX_DEPTH = 2  # of the members that are reported
 _QUOTE = re.compile(rb'\\.|"', re.DOTALL)
 
 
@@ -40,7 +40,7 @@ def members_from_start(data: bytes) -> Iterator[JSONMember]:
 
 def members_from_end(data: bytes) -> Iterator[JSONMember]:
     """The members in the end of a whole text, whose beginning is missing."""
-    # No backslash stands outside of strings: so it can be told which quotes are delimiters, and,
+    # No backslash stands outside of strings: so it is known which quotes are delimiters, and,
     # as none is open at the end, which of them open a string.
     start = len(data) - len(data.lstrip(b'\\"'))
     quotes = [found.start() for found in _QUOTE.finditer(data, start) if found[0] == b'"']

@@ -1,36 +1,39 @@
-"""What an answer tells of model and usage, in whichever vendor's words, and wherever it was cut.
+"""Model and usage of a response in any vendor's format, also if only its two ends were kept.
 
-Only members of the answer itself count, and of the message that an event is about: a model can
-write anything else, within the arguments of a tool for one.
+Only members of the response itself count, and of the message that an event is about: a model can
+write anything else, for example in the arguments of a tool.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects._parsing import read_count
 from asgi_aiproxy.dialects.anthropic.responses import decode_usage as anthropic_usage
+from asgi_aiproxy.dialects.bedrock.streams import decode_usage as bedrock_usage
+from asgi_aiproxy.dialects.cohere.streams import decode_usage as cohere_usage
+from asgi_aiproxy.dialects.coze.streams import decode_usage as coze_usage
 from asgi_aiproxy.dialects.gemini.responses import decode_usage as gemini_usage
+from asgi_aiproxy.dialects.json_scan import JSONMember, members_from_end, members_from_start
+from asgi_aiproxy.dialects.ollama import decode_usage as ollama_usage
 from asgi_aiproxy.dialects.openai_chat.usage import (
     decode_new_usage as openai_new_usage,
     decode_usage as openai_usage,
 )
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.passthrough.json_scan import JSONMember, members_from_end, members_from_start
 
 Counts = dict[str, Any]
 
-_HEAD = 8 * 1024  # what is told at the beginning is told in the first events
+_HEAD = 8 * 1024  # of the beginning, where the model is
 _MAX_USAGE_OBJECT = 4096  # of an object of usage
 _NOTHING = msgspec.Raw(b"")
 # What the event of a stream is about.
-_EVENT_SUBJECTS = frozenset({b"response", b"message", b"session", b"x_groq"})
+_EVENT_SUBJECTS = frozenset({b"response", b"message", b"session", b"delta", b"x_groq"})
 _EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 # Members that OpenAI's newer usage has beside `input_tokens`, and Anthropic's does not.
 _RESPONSES_USAGE = frozenset({"total_tokens", "input_tokens_details", "input_token_details"})
@@ -50,6 +53,7 @@ class _UsageFields(msgspec.Struct, gc=False):
     response: msgspec.Raw = _NOTHING
     message: msgspec.Raw = _NOTHING
     session: msgspec.Raw = _NOTHING
+    delta: msgspec.Raw = _NOTHING
     x_groq: msgspec.Raw = _NOTHING
     choices: msgspec.Raw = _NOTHING
 
@@ -59,14 +63,16 @@ _array_decoder = msgspec.json.Decoder(list[_UsageFields])
 
 
 def extract_usage(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
-    """The model and the usage that an answer tells, which begins with `head`, ends with `rest`.
+    """Model and usage of a response that begins with `head` and ends with `rest`.
 
-    They are the same if it is whole. An empty model and None, if it does not tell.
+    They are the same object if the response is whole. Empty and None if it reports neither.
     """
     if head is rest:
         whole = _document(rest)
         if whole is not None:
             return _combine(whole, reversed(whole))
+    if head.startswith(b"\0"):  # the length of a binary message, which is below 16 MiB
+        return _combine([], _payloads_back(rest))
     if (
         head.lstrip().startswith(_EVENTS)
         or _decode_object(head.lstrip().partition(b"\n")[0]) is not None
@@ -76,7 +82,7 @@ def extract_usage(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
 
 
 def extract_usage_from_event(text: str) -> tuple[str, Usage | None]:
-    """The model and the usage that one event tells."""
+    """Model and usage that one event reports."""
     found = _decode_object(text.encode())
     return ("", None) if found is None else _combine([found], [])
 
@@ -84,9 +90,9 @@ def extract_usage_from_event(text: str) -> tuple[str, Usage | None]:
 def _combine(
     first: Iterable[_UsageFields], last: Iterable[_UsageFields]
 ) -> tuple[str, Usage | None]:
-    """What is told first of the model, and last of the usage; what only the beginning tells, too.
+    """The first model and the last usage; counts that only the beginning has are added.
 
-    `last` goes backwards.
+    `last` is in backward order.
     """
     counts, late = Counts(), ""
     for found in last:
@@ -131,7 +137,7 @@ def _decode_object(data: bytes) -> _UsageFields | None:
 
 
 def _lines(data: bytes) -> Iterator[_UsageFields]:
-    """What the events or lines tell; the last of them may be cut."""
+    """The members of each event or line; the last of them may be cut."""
     known = False  # the model
     for line in data.splitlines():
         text = _data(line)
@@ -142,7 +148,7 @@ def _lines(data: bytes) -> Iterator[_UsageFields]:
 
 
 def _lines_back(data: bytes, *, cut: bool) -> Iterator[_UsageFields]:
-    """Those that tell usage, from the end; with `cut` the first line lacks its beginning."""
+    """The events or lines with usage, from the end; `cut`: the first line lacks its beginning."""
     for word in (b'"usage', b'"eval_count"'):
         at = len(data)
         while (at := data.rfind(word, 0, at)) >= 0:
@@ -158,6 +164,25 @@ def _lines_back(data: bytes, *, cut: bool) -> Iterator[_UsageFields]:
                 yield _last(line, event=True)
 
 
+def _payloads_back(data: bytes) -> Iterator[_UsageFields]:
+    """The JSON payloads with usage in Amazon's binary event stream, from the end.
+
+    Text of a model stands within strings, where its quotes are escaped: it cannot look like usage.
+    """
+    at = len(data)
+    while (at := data.rfind(b'"usage":', 0, at)) >= 0:
+        start = at
+        while (start := data.rfind(b"{", max(0, at - _MAX_USAGE_OBJECT), start)) >= 0:
+            text = data[start : at + _MAX_USAGE_OBJECT].decode("latin-1")
+            try:
+                value, end = _scan(text)
+            except (ValueError, RecursionError):
+                continue
+            if end > at - start and "usage" in value:
+                yield _UsageFields(usage=msgspec.Raw(_json.dumps(value["usage"])))
+                break
+
+
 def _data(line: bytes) -> bytes:
     if line.startswith(b"data:"):
         return line[5:].strip()
@@ -165,7 +190,7 @@ def _data(line: bytes) -> bytes:
 
 
 def _first(data: bytes) -> _UsageFields:
-    """What the beginning of a text tells: the text itself, and what it is about."""
+    """The members at the beginning of a text: of the object itself, and of what it is about."""
     base = 2 if data.lstrip().startswith(b"[") else 1
     return _gathered(
         data,
@@ -179,7 +204,7 @@ def _first(data: bytes) -> _UsageFields:
 
 
 def _last(data: bytes, *, event: bool = False) -> _UsageFields:
-    """What the end of a text tells; of an `event`, also what it is about, cut off as that is."""
+    """The members at the end of a text; of an `event` also those of what it is about."""
     data = data.rstrip()
     base = 2 if data.endswith(b"]") else 1
     if not data.endswith((b"]", b"}")):
@@ -225,11 +250,11 @@ _MEMBERS = (
 )
 
 
-def _inside(told: _UsageFields) -> Iterator[_UsageFields]:
-    choices = bytes(told.choices)
+def _inside(found: _UsageFields) -> Iterator[_UsageFields]:
+    choices = bytes(found.choices)
     if b'"usage"' in choices:  # Moonshot's way
         yield from _document(choices) or ()
-    for raw in (told.response, told.message, told.session, told.x_groq):
+    for raw in (found.response, found.message, found.session, found.delta, found.x_groq):
         data = bytes(raw)
         if data.startswith(b"{"):
             inner = _decode_object(data)
@@ -237,8 +262,8 @@ def _inside(told: _UsageFields) -> Iterator[_UsageFields]:
                 yield inner
 
 
-def _model(told: _UsageFields) -> str:
-    for each in (told, *_inside(told)):
+def _model(found: _UsageFields) -> str:
+    for each in (found, *_inside(found)):
         for raw in (each.model, each.modelVersion):
             value = _value(raw)
             if isinstance(value, str) and value:
@@ -246,8 +271,8 @@ def _model(told: _UsageFields) -> str:
     return ""
 
 
-def _counts(told: _UsageFields) -> Counts:
-    for each in (told, *_inside(told)):
+def _counts(found: _UsageFields) -> Counts:
+    for each in (found, *_inside(found)):
         for raw in (each.usage, each.usageMetadata):
             value = _value(raw)
             if isinstance(value, dict) and value:
@@ -267,22 +292,30 @@ def _value(raw: msgspec.Raw) -> Any:
         return None
 
 
+# How each API counts tokens: names of which one or more are there, and what reads the counts.
+_FORMATS: tuple[tuple[frozenset[str], Callable[[Counts], Usage | None]], ...] = (
+    (frozenset({"promptTokenCount"}), gemini_usage),
+    (frozenset({"prompt_tokens", "completion_tokens"}), openai_usage),
+    (frozenset({"eval_count"}), ollama_usage),
+    (frozenset({"inputTokens", "outputTokens"}), bedrock_usage),
+    (frozenset({"billed_units", "tokens"}), cohere_usage),
+    (frozenset({"input_count", "output_count"}), coze_usage),
+    (frozenset({"input_tokens", "output_tokens"}), anthropic_usage),
+)
+
+
 def _usage(counts: Counts) -> Usage | None:
-    """Counts in whichever vendor's words."""
-    try:
-        if "promptTokenCount" in counts:
-            return gemini_usage(counts)
-        if "prompt_tokens" in counts or "completion_tokens" in counts:
-            return openai_usage(counts)
-        if "eval_count" in counts:
-            return Usage(
-                input=read_count(counts, "prompt_eval_count"),
-                output=read_count(counts, "eval_count"),
-            )
-        if "input_tokens" in counts and not _RESPONSES_USAGE.isdisjoint(counts):
-            return openai_new_usage(counts)
-        if "input_tokens" in counts or "output_tokens" in counts:
-            return anthropic_usage(counts)
-    except (AttributeError, TypeError, ValueError):
-        return None  # counts that are none
+    """Read counts in the format of any vendor; None if they cannot be read."""
+    if "input_tokens" in counts and not _RESPONSES_USAGE.isdisjoint(counts):
+        return _decoded(openai_new_usage, counts)
+    for names, decode in _FORMATS:
+        if not names.isdisjoint(counts):
+            return _decoded(decode, counts)
     return None
+
+
+def _decoded(decode: Callable[[Counts], Usage | None], counts: Counts) -> Usage | None:
+    try:
+        return decode(counts)
+    except (AttributeError, TypeError, ValueError):
+        return None

@@ -11,12 +11,13 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class VendorPaths:
-    """An API's paths below the base URL, as patterns (see `Opened`).
+class PathProfile:
+    """An API's paths below the base URL, as patterns (see `PathPatterns`).
 
     `stateful` are those whose resources only the key that made them finds again, `calls` those of
     them where each call of a model makes one, and `references` the members of JSON bodies that
@@ -105,7 +106,7 @@ _OPENAI_FREE = (
 _OPENAI_BATCHES = ("/batches",)
 _OPENAI_SESSIONS = ("/realtime",)
 
-OPENAI = VendorPaths(
+OPENAI = PathProfile(
     open=_under(_OPENAI_PREFIXES, _OPENAI_OPEN),
     stateful=_under(_OPENAI_PREFIXES, _OPENAI_STATEFUL),
     calls=_under(_OPENAI_PREFIXES, _OPENAI_CALLS),
@@ -115,7 +116,7 @@ OPENAI = VendorPaths(
     sessions=_under(_OPENAI_PREFIXES, _OPENAI_SESSIONS),
 )
 
-AZURE = VendorPaths(
+AZURE = PathProfile(
     open=(*_under(_AZURE_PREFIXES, _OPENAI_OPEN), "/openai/deployments/*/*/**"),
     stateful=_under(_AZURE_PREFIXES, _OPENAI_STATEFUL),
     calls=_under(_AZURE_PREFIXES, _OPENAI_CALLS),
@@ -125,7 +126,7 @@ AZURE = VendorPaths(
     sessions=_under(_AZURE_PREFIXES, _OPENAI_SESSIONS),
 )
 
-ANTHROPIC = VendorPaths(
+ANTHROPIC = PathProfile(
     open=(
         "/v1/messages/**",
         "/v1/complete",
@@ -159,7 +160,7 @@ _GEMINI_STATEFUL = (
     "/interactions/**",
 )
 
-# Who may use a tuned model or a corpus is the account's business.
+# The permissions of tuned models and corpora are not open: they belong to the account.
 _GEMINI_OPEN = (
     "/models/**",
     "/files/**",
@@ -186,7 +187,7 @@ _GEMINI_OPEN = (
 # Its second face, in OpenAI's language.
 _GEMINI_OPENAI = tuple(f"{version}/openai" for version in _GEMINI_VERSIONS)
 
-GEMINI = VendorPaths(
+GEMINI = PathProfile(
     open=(
         *_under(_GEMINI_PREFIXES, _GEMINI_OPEN),
         *_under(_GEMINI_VERSIONS, ("/openai/**",)),
@@ -217,7 +218,7 @@ GEMINI = VendorPaths(
     sessions=(),
 )
 
-OLLAMA = VendorPaths(
+OLLAMA = PathProfile(
     open=(
         "/api/chat",
         "/api/generate",
@@ -236,7 +237,7 @@ OLLAMA = VendorPaths(
     free=("/api/show",),
 )
 
-COHERE = VendorPaths(
+COHERE = PathProfile(
     open=(
         "/v2/chat",
         "/v2/embed",
@@ -251,7 +252,7 @@ COHERE = VendorPaths(
     free=("/v1/tokenize", "/v1/detokenize"),
 )
 
-BEDROCK = VendorPaths(
+BEDROCK = PathProfile(
     open=(
         "/model/*/converse",
         "/model/*/converse-stream",
@@ -262,7 +263,7 @@ BEDROCK = VendorPaths(
     free=("/model/*/count-tokens",),
 )
 
-COZE = VendorPaths(
+COZE = PathProfile(
     open=(
         "/v3/chat",
         "/v3/chat/submit_tool_outputs",
@@ -273,8 +274,8 @@ COZE = VendorPaths(
     free=("/v3/chat/cancel",),
 )
 
-# By the name of the dialect, or by `Provider.surface`.
-SURFACES = {
+# By the name of the dialect, or by `Provider.path_profile`.
+PATH_PROFILES = {
     "openai_chat": OPENAI,
     "openai_responses": OPENAI,
     "azure": AZURE,
@@ -285,3 +286,12 @@ SURFACES = {
     "coze": COZE,
     "bedrock": BEDROCK,
 }
+
+# Paths that call a model: every valid key of the vendor works there.
+MODEL_CALL = re.compile(
+    r"(?:/v\d\w*)?(?:/openai)?(?:/deployments/[^/]+)?(?:/v1)?/(?:chat/completions|completions"
+    r"|embeddings|responses|messages|complete|realtime|api/(?:chat|generate|embed|embeddings)"
+    r"|models/[^/:]+:(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)"
+    r"|model/[^/]+/(?:invoke|invoke-with-response-stream|converse|converse-stream)"
+    r"|ws/google\.ai\.generativelanguage\.[^/]+)"
+)
