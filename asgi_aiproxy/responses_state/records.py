@@ -22,6 +22,9 @@ import hashlib
 import logging
 import time
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import getrandbits
 
 import msgspec
 
@@ -30,7 +33,13 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, require
 from asgi_aiproxy.keys.encryption import NoEncryption, SealError, SecretCipher
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.responses_state.history import History, Segment
-from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
+from asgi_aiproxy.stores.base import (
+    Admitted,
+    ConcurrencySlot,
+    Store,
+    StoreUnavailableError,
+    check_store,
+)
 from asgi_aiproxy.stores.entries import ExpiringEntries
 from asgi_aiproxy.stores.memory import MemoryStore
 
@@ -38,6 +47,9 @@ logger = logging.getLogger("asgi_aiproxy")
 
 _ROUTE_BYTES = 4 * 1024 * 1024  # of routes in this process, about 20,000 of them
 _MAX_ID = 256  # characters
+# How long a change of a record may take, and how long others wait for its end, in seconds.
+_MAX_CHANGE_SECONDS = 10.0
+_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
@@ -124,17 +136,8 @@ class ResponseState:
 
         Raises APIError if the store is unavailable.
         """
-        name = _name(owner, id)
-        if not name:
-            return None
-        try:
-            data = await self._read(name)
-        except StoreUnavailableError as error:
-            raise APIError(
-                ErrorKind.OVERLOADED,
-                "Earlier responses cannot be read at the moment; try again.",
-                retry_after=1.0,
-            ) from error
+        name = record_name("response", owner, id)
+        data = await self.read(name)
         if data is None:
             return None
         try:
@@ -142,8 +145,8 @@ class ResponseState:
             history = History(row.provider, row.key_id, row.model, row.kept, row.tokens)
             if not row.content:
                 return StoredResponse(history)
-            content = await asyncio.to_thread(self._decrypt, name, row.content)
-        except (msgspec.MsgspecError, SealError, zlib.error) as error:
+            content = _content(await self.decrypt(name, row.content))
+        except (msgspec.MsgspecError, SealError) as error:
             logger.warning("a stored response cannot be read: %s", error)
             return None
         history = msgspec.structs.replace(history, segments=content.segments)
@@ -154,26 +157,25 @@ class ResponseState:
 
         Failures of the store are logged: the response was given all the same.
         """
-        name = _name(owner, id)
-        if not name:
-            return False
-        size = found.history.size
-        keep = self.stash and found.history.segments is not None and size <= self.max_bytes
-        if self.stash and size > self.max_bytes:
+        name, history = record_name("response", owner, id), found.history
+        keep = self.stash and history.segments is not None and history.size <= self.max_bytes
+        if self.stash and history.size > self.max_bytes:
             logger.warning(
                 "a response is not kept: its conversation has %d bytes, and max_bytes is %d",
-                size,
+                history.size,
                 self.max_bytes,
             )
-        if not keep and not found.history.kept:
+        if not name or not (keep or history.kept):
             return False
-        history = found.history
         row = _Row(history.provider, history.key_id, history.model, history.kept, history.tokens)
         if keep:
-            hidden = await asyncio.to_thread(self._encrypt, name, found)
-            row = msgspec.structs.replace(row, content=hidden)
+            response = found.response if found.response is not None else msgspec.Raw(b"null")
+            content = _Content(history.segments or (), found.input or (), response)
+            row = msgspec.structs.replace(
+                row, content=await self.encrypt(name, _json.encode(content))
+            )
         try:
-            await self._write(name, _json.encode(row))
+            await self.write(name, _json.encode(row))
         except StoreUnavailableError as error:
             logger.warning("a response cannot be continued: it was not stored: %s", error)
             return False
@@ -181,49 +183,95 @@ class ResponseState:
 
     async def delete(self, owner: Principal, id: str) -> bool:
         """Forget a response; returns whether it was known. Raises APIError."""
-        name = _name(owner, id)
-        if not name:
-            return False
+        return await self.remove(record_name("response", owner, id))
+
+    # records by their names
+
+    async def read(self, name: str) -> bytes | None:
+        """A record; None if there is none. Raises APIError if the store is unavailable."""
+        if self._store is None or not name:
+            return self._routes.get(name, time.monotonic())
         try:
-            if self._store is not None:
-                return await self._store.delete_entry(name)
-        except StoreUnavailableError as error:
-            raise APIError(
-                ErrorKind.OVERLOADED,
-                "The response cannot be deleted at the moment; try again.",
-                retry_after=1.0,
-            ) from error
-        return self._routes.delete(name, time.monotonic())
-
-    async def _read(self, name: str) -> bytes | None:
-        if self._store is not None:
             return await self._store.get_entry(name)
-        return self._routes.get(name, time.monotonic())
+        except StoreUnavailableError as error:
+            raise _unavailable_error() from error
 
-    async def _write(self, name: str, data: bytes) -> None:
+    async def write(self, name: str, data: bytes) -> None:
+        """Write a record. Raises StoreUnavailableError."""
         if self._store is not None:
             await self._store.set_entry(name, data, seconds=self._seconds)
             return
         now = time.monotonic()
         self._routes.set(name, data, now + self._seconds, now)
 
+    async def remove(self, name: str) -> bool:
+        """Remove a record; returns whether there was one. Raises APIError."""
+        if self._store is None or not name:
+            return self._routes.delete(name, time.monotonic())
+        try:
+            return await self._store.delete_entry(name)
+        except StoreUnavailableError as error:
+            raise _unavailable_error() from error
+
     # (In a thread: the first use of a passphrase takes a tenth of a second.)
 
-    def _encrypt(self, name: str, found: StoredResponse) -> str:
-        segments = found.history.segments or ()
-        response = found.response if found.response is not None else msgspec.Raw(b"null")
-        plain = _json.encode(_Content(segments, found.input or (), response))
+    async def encrypt(self, name: str, data: bytes) -> str:
+        """Compress and encrypt the content of a record."""
         # (A cipher that does not encrypt takes text.)
-        return self._cipher.encrypt(base64.b64encode(zlib.compress(plain, 1)), name)
+        return await asyncio.to_thread(
+            lambda: self._cipher.encrypt(base64.b64encode(zlib.compress(data, 1)), name)
+        )
 
-    def _decrypt(self, name: str, hidden: str) -> _Content:
-        return _content(zlib.decompress(base64.b64decode(self._cipher.decrypt(hidden, name))))
+    async def decrypt(self, name: str, hidden: str) -> bytes:
+        """The content of a record. Raises SealError."""
+
+        def work() -> bytes:
+            try:
+                return zlib.decompress(base64.b64decode(self._cipher.decrypt(hidden, name)))
+            except (ValueError, zlib.error) as error:
+                raise SealError("The content is damaged.") from error
+
+        return await asyncio.to_thread(work)
+
+    @asynccontextmanager
+    async def changing(self, name: str) -> AsyncIterator[None]:
+        """A block in which no other request changes a record. Raises APIError (409)."""
+        assert self._store is not None  # noqa: S101 (there is no content without a store)
+        holder = f"{getrandbits(128):032x}"
+        slot = ConcurrencySlot(name, "change", 1)
+        try:
+            for pause in _PAUSES:
+                admitted = await self._store.admit(holder, [slot], ttl=_MAX_CHANGE_SECONDS)
+                if isinstance(admitted, Admitted):
+                    break
+                await asyncio.sleep(pause)
+            else:
+                raise APIError(
+                    ErrorKind.INVALID,
+                    "Other requests change this conversation at the same time; try again.",
+                    status=409,
+                    code="conversation_locked",
+                )
+            try:
+                yield
+            finally:
+                await self._store.settle(admitted)
+        except StoreUnavailableError as error:
+            raise _unavailable_error() from error
 
 
-def _name(owner: Principal, id: str) -> str:
-    """The name of a record; empty for an id that no response can have."""
+def _unavailable_error() -> APIError:
+    return APIError(
+        ErrorKind.OVERLOADED,
+        "Earlier responses are not available at the moment; try again.",
+        retry_after=1.0,
+    )
+
+
+def record_name(kind: str, owner: Principal, id: str) -> str:
+    """The name of a caller's record; empty for an id that none can have."""
     if not id or len(id) > _MAX_ID or not id.isascii() or not id.isprintable():
         return ""
     account = f"account:{owner.account}" if owner.account else f"id:{owner.id}"
     digest = hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"response:{digest}:{id}"
+    return f"{kind}:{digest}:{id}"

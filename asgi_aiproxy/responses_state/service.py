@@ -18,6 +18,7 @@ from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.responses_state.capture import ResponseCapture
+from asgi_aiproxy.responses_state.conversations import Conversations
 from asgi_aiproxy.responses_state.memory import ConnectionMemory
 from asgi_aiproxy.responses_state.records import ResponseState
 from asgi_aiproxy.responses_state.resources import (
@@ -48,6 +49,7 @@ class ResponsesService:
         if not idle > 0:
             raise ConfigurationError(f"websocket_idle must be > 0 seconds, got {idle!r}.")
         self.state = state if state is not None else ResponseState()
+        self._conversations = Conversations(self.state)
         self.websockets = websockets
         self._max_body = max_body
         self._idle = idle
@@ -69,7 +71,9 @@ class ResponsesService:
         """
         if call.operation.resource:
             return await self._resource(scope, send, call, router)
-        turn = await begin_turn(call, router, self.state, memory, limit=self._max_body)
+        turn = await begin_turn(
+            call, router, self.state, self._conversations, memory, limit=self._max_body
+        )
         if turn is None:
             return call, None
         if not generate:
@@ -83,6 +87,13 @@ class ResponsesService:
         self, scope: Scope, send: Send, call: GatewayRequest, router: Router
     ) -> tuple[GatewayRequest, Capture | None] | None:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        head = scope["method"] == "HEAD"
+        if call.operation.name in paths.CONVERSATIONS:
+            if call.gate is not None:
+                await call.gate.admit(call.operation.name, ())
+            body = await self._conversations.answer(call, query)
+            await _asgi.send_response(send, 200, body, [named(call.request_id)], head=head)
+            return None
         found = await find_resource(call, query, router, self.state)
         if isinstance(found, GatewayRequest):
             deletes = call.operation.name == paths.DELETE
@@ -90,7 +101,6 @@ class ResponsesService:
         if call.gate is not None:
             await call.gate.admit(call.operation.name, ())
         body = await answer_from_record(call, found, query, self.state)
-        head = scope["method"] == "HEAD"
         await _asgi.send_response(send, 200, body, [named(call.request_id)], head=head)
         return None
 

@@ -20,7 +20,9 @@ and, unless the request says `"store": false`, as a record of its caller (see `r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,6 +33,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.exchange.engine import Exchange, allowed_targets
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.providers.base import Provider, Router, Target
+from asgi_aiproxy.responses_state.conversations import Conversations, conversation_not_found
 from asgi_aiproxy.responses_state.history import (
     History,
     Segment,
@@ -42,6 +45,8 @@ from asgi_aiproxy.responses_state.history import (
 )
 from asgi_aiproxy.responses_state.memory import ConnectionMemory
 from asgi_aiproxy.responses_state.records import ResponseState, StoredResponse
+
+logger = logging.getLogger("asgi_aiproxy")
 
 OPERATION = "responses"
 # Other operations whose requests refer to responses, and make none.
@@ -59,13 +64,14 @@ class ResponseTurn:
     def __init__(
         self,
         call: GatewayRequest,
+        *,
         state: ResponseState,
         memory: ConnectionMemory | None,
-        *,
         store: bool,
         before: tuple[Segment, ...] | None,
         items: tuple[msgspec.Raw, ...],
         previous: str = "",
+        conversation: tuple[Conversations, str] | None = None,
     ) -> None:
         self.call = call
         self._state = state
@@ -74,6 +80,7 @@ class ResponseTurn:
         self._before = before
         self._items = items
         self._previous = previous  # the response that the expanded request continues
+        self._conversation = conversation
         self._recorded = False
 
     def adjust(self, response: dict[str, Any], *, native: bool) -> bool:
@@ -81,6 +88,9 @@ class ResponseTurn:
         changed = False
         if self._previous and response.get("previous_response_id") != self._previous:
             response["previous_response_id"] = self._previous
+            changed = True
+        if self._conversation is not None:
+            response["conversation"] = {"id": self._conversation[1]}
             changed = True
         if self._store and self._state.stash and not native and not response.get("store"):
             response["store"] = changed = True
@@ -110,6 +120,8 @@ class ResponseTurn:
         history = self._history(response, target, exchange.key_id)
         if self._memory is not None and complete:
             self._memory.put(id, history)
+        if self._conversation is not None and complete:
+            await self._add_to_conversation(history)
         if not self._store:
             return False
         encoded = msgspec.Raw(_json.dumps(response)) if self._state.stash else None
@@ -118,6 +130,19 @@ class ResponseTurn:
         stored = StoredResponse(history, encoded, self._context())
         kept = await self._state.put(self.call.principal, id, stored)
         return self._state.stash and not kept and not history.kept
+
+    async def _add_to_conversation(self, history: History) -> None:
+        assert self._conversation is not None  # noqa: S101 (for the type checker)
+        conversations, id = self._conversation
+        added = (history.segments or ())[len(self._before or ()) :]
+        try:
+            await conversations.append(self.call.principal, id, *added)
+        except APIError as error:
+            logger.warning(
+                "request %s: a response is missing in its conversation: %s",
+                self.call.request_id,
+                error.message,
+            )
 
     def _history(self, response: dict[str, Any], target: Target, key_id: str) -> History:
         account = origin(target.provider.name, key_id)
@@ -144,6 +169,7 @@ async def begin_turn(
     call: GatewayRequest,
     router: Router,
     state: ResponseState,
+    conversations: Conversations,
     memory: ConnectionMemory | None,
     *,
     limit: int,
@@ -166,12 +192,12 @@ async def begin_turn(
     if not (store or previous or conversation) and memory is None:
         return None
     keeps_content = memory is not None or (store and state.stash)
-    items = input_items(fields) if keeps_content or previous else ()
+    items = input_items(fields) if keeps_content or previous or conversation else ()
+    turn = partial(ResponseTurn, state=state, memory=memory, store=store, items=items)
     if conversation:
-        _refuse_conversation(call, router)
+        return await _in_conversation(call, router, state, conversations, conversation, turn, limit)
     if not previous:
-        before: tuple[Segment, ...] | None = None if conversation else ()
-        return ResponseTurn(call, state, memory, store=store, before=before, items=items)
+        return turn(call, before=())
     found = memory.get(previous) if memory is not None else None
     if found is None:
         stored = await state.get(call.principal, previous)
@@ -181,7 +207,7 @@ async def begin_turn(
         if not _may_refer_to_unknown(call, targets):
             known_here = state.stash or memory is not None
             raise _unknown_response(call, previous, targets, known_here=known_here)
-        return ResponseTurn(call, state, memory, store=store, before=None, items=items)
+        return turn(call, before=None)
     if keeps_response(found, call, targets):
         pinned = msgspec.structs.replace(
             call,
@@ -189,22 +215,34 @@ async def begin_turn(
             key_id=call.key_id or found.key_id,
             history_tokens=found.tokens,
         )
-        before = found.segments
-        return ResponseTurn(pinned, state, memory, store=store, before=before, items=items)
+        return turn(pinned, before=found.segments)
     if found.segments is None:
         if not targets:
             return None  # what is wrong with the model is said later
         raise _not_at_this_provider(found, previous, targets)
     expanded = _expanded(call, found, items, targets, limit)
-    return ResponseTurn(
-        expanded,
-        state,
-        memory,
-        store=store,
-        before=found.segments,
-        items=items,
-        previous=previous,
-    )
+    return turn(expanded, before=found.segments, previous=previous)
+
+
+async def _in_conversation(
+    call: GatewayRequest,
+    router: Router,
+    state: ResponseState,
+    conversations: Conversations,
+    id: str,
+    turn: partial[ResponseTurn],
+    limit: int,
+) -> ResponseTurn:
+    """Prepare a request that belongs to a conversation. Raises APIError."""
+    found = await conversations.get(call.principal, id) if state.stash else None
+    targets = find_targets(call, router)
+    if found is None:
+        if targets and not _may_refer_to_unknown(call, targets):
+            raise _unknown_conversation(id, state)
+        return turn(call, before=None)
+    limit = min(limit, state.max_bytes)
+    expanded = _expanded(call, found.history, turn.keywords["items"], targets, limit)
+    return turn(expanded, before=found.segments, conversation=(conversations, id))
 
 
 def _expanded(
@@ -260,15 +298,15 @@ def _may_refer_to_unknown(call: GatewayRequest, targets: Sequence[Target]) -> bo
     return (alone or bool(call.own_key)) and any(_is_native(t.provider) for t in targets)
 
 
-def _refuse_conversation(call: GatewayRequest, router: Router) -> None:
-    targets = find_targets(call, router)
-    if targets and not _may_refer_to_unknown(call, targets):
-        raise invalid(
-            "'conversation' is not available here: send the whole conversation in 'input'; or the "
-            "operator sets the option responses.stash (ResponseState(stash=True)).",
-            "conversation",
-            "unsupported_parameter",
-        )
+def _unknown_conversation(id: str, state: ResponseState) -> APIError:
+    if state.stash:
+        return conversation_not_found(id, "conversation")
+    return invalid(
+        "'conversation' is not available here: send the whole conversation in 'input'; or the "
+        "operator sets the option responses.stash (ResponseState(stash=True)).",
+        "conversation",
+        "unsupported_parameter",
+    )
 
 
 def _unknown_response(

@@ -14,6 +14,15 @@ from asgi_aiproxy.dialects.openai_responses import token_count
 RETRIEVE, DELETE, CANCEL = "responses.retrieve", "responses.delete", "responses.cancel"
 INPUT_ITEMS = "responses.input_items"
 
+CREATE_CONVERSATION, GET_CONVERSATION = "conversations.create", "conversations.retrieve"
+UPDATE_CONVERSATION, DELETE_CONVERSATION = "conversations.update", "conversations.delete"
+CONVERSATION_ITEMS = "conversations.items.list"
+ADD_CONVERSATION_ITEMS = "conversations.items.create"
+CONVERSATIONS = frozenset(
+    {CREATE_CONVERSATION, GET_CONVERSATION, UPDATE_CONVERSATION, DELETE_CONVERSATION}
+    | {CONVERSATION_ITEMS, ADD_CONVERSATION_ITEMS}
+)
+
 _POST = {
     "/v1" + operation.path: operation
     for operation in (
@@ -28,13 +37,29 @@ _OF_RESOURCES = {
     ("POST", "/cancel"): CANCEL,
     ("GET", "/input_items"): INPUT_ITEMS,
 }
+_CONVERSATION = re.compile(r"/v1(/conversations(?:/([^/]+)(/items)?)?)")
+_OF_CONVERSATIONS = {
+    ("GET", None): GET_CONVERSATION,
+    ("POST", None): UPDATE_CONVERSATION,
+    ("DELETE", None): DELETE_CONVERSATION,
+    ("GET", "/items"): CONVERSATION_ITEMS,
+    ("POST", "/items"): ADD_CONVERSATION_ITEMS,
+}
 
 
 def match(method: str, path: str) -> Operation | None:
     """The operation of a method and a percent-encoded path below the mount."""
     operation = _POST.get(path) if method == "POST" else None
-    if operation is not None or not path.startswith("/v1/responses/"):
+    if operation is not None or not path.startswith(("/v1/responses/", "/v1/conversations")):
         return operation
+    if (found := _CONVERSATION.fullmatch(path)) is not None:
+        if found[2] is None:  # (Its id is made later.)
+            create = Operation(CREATE_CONVERSATION, found[1], resource="new")
+            return create if method == "POST" else None
+        name = _OF_CONVERSATIONS.get((method, found[3]))
+        if name is None:
+            return None
+        return Operation(name, found[1], method=method, resource=unquote(found[2]))
     found = _RESOURCE.fullmatch(path)
     name = _OF_RESOURCES.get((method, found[3])) if found is not None else None
     if found is None or name is None:
