@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import ClassVar, Self
+
+import msgspec
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
@@ -40,6 +42,7 @@ from asgi_aiproxy.exchange.operation_matcher import OperationMatcher
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
+from asgi_aiproxy.hooks.base import BeforeHook, Hook, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder
@@ -80,7 +83,8 @@ class Shim:
     `Authenticate` stands before. `limits` are for requests that are translated (see
     `RequestLimits`). `response_state` is what requests of the Responses API may refer to. With
     `websockets` that API is also served over WebSockets, which are closed after `websocket_idle`
-    seconds without a message.
+    seconds without a message. `hooks` see, change, answer or refuse calls, in this order (see
+    `asgi_aiproxy.hooks`).
 
     Works with and without `lifespan`; `async with` or `lifespan(...)` opens and closes it properly.
     """
@@ -106,6 +110,7 @@ class Shim:
         response_state: ResponseState | None = None,
         websockets: bool = True,
         websocket_idle: float = 600.0,
+        hooks: Sequence[Hook | BeforeHook] = (),
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -140,6 +145,7 @@ class Shim:
         )
         self._matcher = OperationMatcher(self.faces)
         self._heard = {face: _heard(face) for face in self.faces}
+        self._hooks = as_hooks(hooks)
         self._users = 0
 
     def __repr__(self) -> str:
@@ -152,6 +158,7 @@ class Shim:
     async def __aexit__(self, *exc: object) -> None:
         self._users -= 1
         if self._users == 0:
+            await self._hooks.drain()
             await self._recorder.drain()
             if self._owned is not None:
                 await self._owned.aclose()
@@ -269,6 +276,8 @@ class Shim:
                 if codings:
                     body = await decode_request_body(codings, body, self._max_body)
                 call = await self._read_request(scope, body, face, operation, principal, told)
+            if self._hooks:
+                call = await self._run_hooks(call, scope, receive)
             if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
                 send = JSONArraySend(send)
             capture = None
@@ -297,6 +306,19 @@ class Shim:
         finally:
             if upload is not None:
                 upload.close()
+
+    async def _run_hooks(
+        self, call: GatewayRequest, scope: Scope, receive: Receive
+    ) -> GatewayRequest:
+        """Run the hooks before a call; one that they refuse has its usage record, too."""
+        try:
+            return await self._hooks.before(call, scope)
+        except APIError as error:
+            monitor = RequestMonitor(self._rounds.for_running_loop(), receive)
+            exchange = Exchange(self._relay, msgspec.structs.replace(call, gate=None), monitor)
+            exchange.fail(error)
+            await exchange.close()
+            raise
 
     async def _read_request(
         self,

@@ -50,7 +50,7 @@ _MIN_RUN_PIECES, _RUN_PREFIX_BYTES = 4, 32
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of a complete response
 
 # What decoders raise if a response is not as the vendor documents it.
-_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class Translator(Protocol):
@@ -142,7 +142,7 @@ class NativeStreamTranslator:
         try:
             for frame in frames:
                 out.append(self._native_stream.feed(frame))
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise malformed_response_error() from error
         self._translated = []
         self.started = self.started or self._native_stream.started
@@ -230,7 +230,7 @@ class StreamTranslator:
                     return self._encode(events[0])
                 return b"".join(map(self._encode, events))
             return self._translate(pieces)
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise malformed_response_error() from error
 
     def _translate(self, pieces: list[bytes]) -> bytes:
@@ -271,7 +271,7 @@ class StreamTranslator:
                 out.append(encode(event))  # noqa: PERF401
             for event in self._decoder.close():
                 out.append(encode(event))  # noqa: PERF401
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise malformed_response_error() from error
         self.started = True
         return b"".join(out)
@@ -312,7 +312,7 @@ class BufferedTranslator:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         try:
             out, self.model, self.usage = self._translate(body)
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise malformed_response_error() from error
         self.started = True
         return out

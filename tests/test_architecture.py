@@ -118,6 +118,15 @@ MAY: dict[str, set[str]] = {
         "providers",
         "stores",
     },
+    "hooks": {
+        "_asgi",
+        "_background_tasks",
+        "errors",
+        "exchange",
+        "messages",
+        "principal",
+        "usage",
+    },
     "model_list": {"_cancellation", "errors", "keys", "providers", "upstream"},
     "multipart_forwarder": {"_asgi", "_cancellation", "errors", "multipart"},
     # apps and middlewares
@@ -132,6 +141,7 @@ MAY: dict[str, set[str]] = {
         "dialects",
         "errors",
         "exchange",
+        "hooks",
         "inspection",
         "model_list",
         "multipart_forwarder",

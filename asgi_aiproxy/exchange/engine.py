@@ -50,6 +50,7 @@ from asgi_aiproxy.exchange.error_mapping import (
     more_relevant_error,
     no_key_error,
 )
+from asgi_aiproxy.exchange.guarded import GuardedTranslator, ResponseRefusedError
 from asgi_aiproxy.exchange.key_rotation import KeyRotation
 from asgi_aiproxy.exchange.record import ExchangeRecord, close_response, reported_usage
 from asgi_aiproxy.exchange.relay import CommittedResponse, Relay
@@ -60,7 +61,7 @@ from asgi_aiproxy.exchange.upstream_request import (
     select_translator,
 )
 from asgi_aiproxy.keys import Key, NoKeyError
-from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.messages import Response, Usage, unfold
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.translate import RawTranslator, Translator
 from asgi_aiproxy.upstream.base import (
@@ -138,6 +139,8 @@ class Exchange:
         failure: APIError | None = None
         unsupported: APIError | None = None
         try:
+            if self._request.answer is not None:
+                return self._answer(self._request.answer)
             targets = allowed_targets(self._relay.router, self._request)
             if self._request.gate is not None:
                 await self._admit(self._request.gate, targets)
@@ -152,15 +155,10 @@ class Exchange:
                     except APIError as error:  # another target may support the request
                         unsupported = unsupported or error
                         continue
-                    if (known := prepared.known_response()) is not None:
-                        self._record.answered(200)
-                        self._record.first_byte_at, self._record.finished = (
-                            time.perf_counter(),
-                            True,
-                        )
-                        return known
                     try:
                         return await self._try_target(prepared, last=number == len(targets))
+                    except ResponseRefusedError:
+                        raise
                     except APIError as error:
                         failure = more_relevant_error(failure, error)
                     if not self._may_try_next_target(failure):
@@ -176,6 +174,23 @@ class Exchange:
         except APIError as error:
             self._record.error = bad_request_if_provider_said_400(error)
             raise
+
+    def _answer(self, response: Response) -> CommittedResponse:
+        """The response that a hook gave. Raises APIError if the caller may not use the model."""
+        request, face = self._request, self._request.face
+        if not request.principal.may_use(request.model):
+            raise model_not_allowed_error(request.model)
+        if request.stream:
+            encoder = face.encoder(request.request)
+            first = b"".join([encoder.feed(event) for event in unfold(response)])
+        else:
+            first = face.encode_response(response, request.request)
+        self._finish_at_once()
+        return CommittedResponse("", first, True, (), (), "hook", "", None)
+
+    def _finish_at_once(self) -> None:
+        """Note that the response is known without a provider."""
+        self._record.first_byte_at, self._record.finished = time.perf_counter(), True
 
     async def _admit(self, gate: AdmissionControl, targets: Sequence[Target]) -> None:
         """Ask the admission control, and reserve a key in the store with the same round trip."""
@@ -213,6 +228,10 @@ class Exchange:
 
         `last` means that no other target follows.
         """
+        if (known := prepared.known_response()) is not None:
+            self._record.answered(200)
+            self._finish_at_once()
+            return known
         request, target = self._request, prepared.target
         tried: set[str] = set()
         failure: APIError | None = None
@@ -227,6 +246,8 @@ class Exchange:
                     raise self._keys.with_retry_after(failure, target) from None
                 try:
                     return await self._attempt(prepared, key)
+                except ResponseRefusedError:  # by a hook: neither the key nor the provider failed
+                    raise
                 except APIError as error:
                     if error.about is None:  # within a response of status 200, or no response
                         classify(error, target.provider, model=target.model)
@@ -280,13 +301,18 @@ class Exchange:
             translator = select_translator(request, prepared, media_type)
             self._translator = translator
             read, feed, ended = response.read, translator.feed, end_check(response)
+            guarded = translator if isinstance(translator, GuardedTranslator) else None
             first = data = b""
             while not translator.started:
                 data = await read()
                 if data:
                     first += feed(data)
+                    if guarded is not None:
+                        first += await guarded.flush()
                 if not data or (not translator.started and ended()):
                     first += translator.close()
+                    if guarded is not None:
+                        first += await guarded.flush()
                     self._record.finished = True
                     break
         self._sample = data or first
@@ -349,6 +375,7 @@ class Exchange:
             translator.feed,
             end_check(response),
         )
+        guarded = translator if isinstance(translator, GuardedTranslator) else None
         out = first
         held = b""  # the piece before the end, which is sent together with it
         try:
@@ -370,8 +397,12 @@ class Exchange:
                         break
                     self._received += len(data)
                     out = feed(data)
+                    if guarded is not None:
+                        out += await guarded.flush()
                 held = out
                 out = held + translator.close()
+                if guarded is not None:
+                    out += await guarded.flush()
             self._record.finished = True
         except APIError as error:
             self._keys.redact(error)
@@ -406,13 +437,15 @@ class Exchange:
         if translator is not None:
             reported = reported_usage(lambda: (translator.model, translator.usage), record.provider)
         self._keys.close(reported[1], record.error)
-        record.write(
+        written = record.write(
             reported,
             gate=self._request.gate,
             recorder=self._relay.recorder,
             sample=ResponseSample(self._received, self._sample),
             loop=self.monitor.timer.loop,
         )
+        if self._request.ended is not None:
+            self._request.ended(written)
         if self._response is not None:
             await self._close_response()
 

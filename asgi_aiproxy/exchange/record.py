@@ -127,13 +127,15 @@ class ExchangeRecord:
         recorder: Recorder,
         sample: ResponseSample = EMPTY_SAMPLE,
         loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
+    ) -> UsageRecord:
         """Settle the exchange with its admission control, and hand its record to `recorder`.
 
         `reported` are the model and the usage as the provider reported them, `sample` is what to
         estimate the usage by otherwise. `loop` is the running event loop, if it is at hand.
         """
-        recorder.put(settle(gate, self.to_usage_record(reported), sample), loop)
+        record = settle(gate, self.to_usage_record(reported), sample)
+        recorder.put(record, loop)
+        return record
 
     def to_usage_record(self, reported: tuple[str, Usage | None]) -> UsageRecord:
         """The usage record, with the model and the usage that the provider reported."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from functools import cached_property
 
 import msgspec
 
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.exchange.admission import AdmissionControl
-from asgi_aiproxy.messages import Request
+from asgi_aiproxy.exchange.guarded import EventFilter
+from asgi_aiproxy.messages import Request, Response
 from asgi_aiproxy.principal import ANONYMOUS, Principal
+from asgi_aiproxy.usage.record import UsageRecord
 
 # Makes the body of an upload for the model it is called with: the bytes, and their number if known.
 Upload = Callable[[str], tuple[AsyncIterable[bytes], int | None]]
@@ -35,6 +37,10 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     - `history_tokens`: those of the conversation that the provider adds to the request by itself,
       if they are known.
     - `request_id`: its id in responses, errors and logs.
+    - `changed`: the neutral form that is sent instead of the body, if a hook changed it.
+    - `answer`: the response, if a hook has answered the request; no provider is called.
+    - `filters`: makes the filters that the events of a response pass through, for each attempt.
+    - `ended`: called with the usage record.
     """
 
     face: InboundDialect
@@ -57,6 +63,10 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     gate: AdmissionControl | None = None
     history_tokens: int = 0
     request_id: str = ""
+    changed: Request | None = None
+    answer: Response | None = None
+    filters: Callable[[], Sequence[EventFilter]] | None = None
+    ended: Callable[[UsageRecord], None] | None = None
 
     def __repr__(self) -> str:
         return f"GatewayRequest({self.operation.name}, model={self.model!r}, stream={self.stream})"
@@ -64,4 +74,6 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def request(self) -> Request:
         """The neutral form, decoded when the request is translated. Raises APIError."""
+        if self.changed is not None:
+            return self.changed
         return self.face.decode_request(self.operation, self.body)

@@ -12,6 +12,7 @@ from asgi_aiproxy.dialects._parsing import unparsable_response_error
 from asgi_aiproxy.dialects.base import STREAM_TYPES, ProviderRequest
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.exchange.conversions import Conversion, convert, read_usage
+from asgi_aiproxy.exchange.guarded import GuardedTranslator
 from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.inspection import check_model
@@ -85,7 +86,9 @@ def prepare_request(
     Raises APIError if the target cannot serve the request.
     """
     check_model(target.model)
-    native = request.operation.name in target.provider.native_operations
+    native = request.changed is None and (
+        request.operation.name in target.provider.native_operations
+    )
     conversion: Conversion | None = None
     if native:
         draft = request.face.native_request(
@@ -170,6 +173,15 @@ def select_translator(
             return RawTranslator()
         return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
+    filters = request.filters() if request.filters is not None else ()
+    if filters:
+        return GuardedTranslator(
+            filters,
+            stream=(dialect.framer(kind), dialect.decoder()) if streams else None,
+            decode=dialect.decode_response,
+            encoder=face.encoder(request.request) if request.stream else None,
+            encode=lambda response: face.encode_response(response, request.request),
+        )
     if native and streams == request.stream:
         reader = face.native_stream(
             usage_wanted=request.usage_wanted, strict_format=provider.strict_format

@@ -1,0 +1,161 @@
+"""`GuardedTranslator`: a response passes through event filters before the client is sent any of it.
+
+Theory of operation. Where filters are set, a response is always decoded into neutral events, also
+if client and provider speak the same dialect. `feed` and `close` only decode; `flush` passes what
+was decoded through the filters, one after the other, and encodes what the last one releases.
+Filters may hold events back, change them, or end the response by raising APIError, and may await
+something. `started`, the commit point, is the first content that all filters have released.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from asgi_aiproxy.dialects.base import Decoder, Encoder
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.framing import Framer
+from asgi_aiproxy.messages import Event, Response, Usage, fold, unfold
+from asgi_aiproxy.translate import MALFORMED, is_content, malformed_response_error
+
+logger = logging.getLogger("asgi_aiproxy")
+
+
+class EventFilter(Protocol):
+    """Sees the events of one response, and releases what the client may be sent."""
+
+    async def feed(self, event: Event) -> Sequence[Event]:
+        """Return the events to release now. Raises APIError to end the response."""
+
+    async def close(self) -> Sequence[Event]:
+        """Return what is still held, at the end of the response. Raises APIError."""
+
+
+class ResponseRefusedError(APIError):
+    """A filter ended a response. The provider and its key are not at fault."""
+
+
+class GuardedTranslator:
+    """Translates a response through filters.
+
+    Arguments:
+
+    - `framer`, `decoder`: of the provider's stream; None if the response is one body.
+    - `decode`: decodes one body.
+    - `encoder`: encodes events for a client that streams; None for one body.
+    - `encode`: encodes a whole response.
+    - `filters`: what events pass through, in order.
+    """
+
+    def __init__(
+        self,
+        filters: Sequence[EventFilter],
+        *,
+        stream: tuple[Framer, Decoder] | None,
+        decode: Callable[[bytes], Response],
+        encoder: Encoder | None,
+        encode: Callable[[Response], bytes],
+    ) -> None:
+        self._filters = filters
+        self._stream = stream
+        self._decode = decode
+        self._encoder = encoder
+        self._encode = encode
+        self._body: list[bytes] = []
+        self._decoded: list[Event] = []
+        self._released: list[Event] = []  # for a client that takes one body
+        self._closing = self._refused = False
+        self._model, self._usage = "", None if stream is None else stream[1].usage
+        self.started = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts reported so far."""
+        return self._stream[1].usage if self._stream is not None else self._usage
+
+    @property
+    def model(self) -> str:
+        """The model that the provider reported."""
+        return self._stream[1].model if self._stream is not None else self._model
+
+    @property
+    def ended(self) -> bool:
+        """Whether the provider's last event was decoded, and the filters released it."""
+        return self._stream is not None and self._stream[1].ended and not self._refused
+
+    def feed(self, data: bytes) -> bytes:
+        """Decode `data`; `flush` returns the bytes for the client."""
+        if self._stream is None:
+            self._body.append(data)
+            return b""
+        framer, decoder = self._stream
+        try:
+            for piece in framer.feed(data):
+                self._decoded += decoder.feed(piece)
+        except MALFORMED as error:
+            raise malformed_response_error() from error
+        return b""
+
+    def close(self) -> bytes:
+        """Decode the rest. Raises APIError if the response is incomplete."""
+        self._closing = True
+        try:
+            if self._stream is None:
+                response = self._decode(b"".join(self._body))
+                self._model, self._usage = response.model, response.usage
+                self._decoded += unfold(response)
+            else:
+                framer, decoder = self._stream
+                rest = framer.close()
+                if rest:
+                    self._decoded += decoder.feed(rest)
+                self._decoded += decoder.close()
+        except MALFORMED as error:
+            raise malformed_response_error() from error
+        return b""
+
+    async def flush(self) -> bytes:
+        """Return the bytes for the client of what the filters release.
+
+        Raises ResponseRefusedError if one of them ends the response.
+        """
+        events, self._decoded = self._decoded, []
+        try:
+            for each in self._filters:
+                passed: list[Event] = []
+                for event in events:
+                    passed += await each.feed(event)
+                if self._closing:
+                    passed += await each.close()
+                events = passed
+        except APIError as error:
+            self._refused = True
+            refused = ResponseRefusedError(
+                error.kind, error.message, status=error.status, code=error.code
+            )
+            raise refused from error
+        except Exception as error:  # of a filter that was given: the response was not checked
+            self._refused = True
+            logger.exception("a filter of a response failed")
+            raise ResponseRefusedError(
+                ErrorKind.OVERLOADED,
+                "The response could not be checked. Try again later.",
+                code="hook_failed",
+            ) from error
+        return self._write(events)
+
+    def _write(self, events: Iterable[Event]) -> bytes:
+        events = list(events)
+        if self._encoder is not None:
+            self.started = self.started or self._closing or any(map(is_content, events))
+            return b"".join(map(self._encoder.feed, events))
+        self._released += events
+        if not self._closing:
+            return b""
+        self.started = True
+        return self._encode(fold(self._released))
+
+    def fail(self, error: APIError) -> bytes:
+        """Return the error event for a client that streams."""
+        return self._encoder.fail(error) if self._encoder is not None else b""

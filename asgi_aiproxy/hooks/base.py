@@ -1,0 +1,313 @@
+"""Hooks: functions that see, change, answer or refuse calls. Theory of operation.
+
+Hooks are given to an app as `hooks=[...]`, and called in this order. A hook is an object with some
+of the methods of `Hook`, or an async function, which is called as its `before`.
+
+- `before(call)` runs when a request has been read and its caller is known, before any provider,
+  key or budget is involved. It may change the call, answer it, or refuse it. What it changes is
+  judged like a request of the caller: the model, the budget, the size.
+- `filters(call)` makes filters that see the events of the response, and decide what the client is
+  sent of it (see `asgi_aiproxy.exchange.guarded`).
+- `after(call, record)` runs in the background, when the exchange has ended, however it ended.
+
+A hook must not hold up the application: `before` and `after` are given `seconds`. One that raises
+or takes longer has failed: with `on_failure="closed"` the request is answered with 503, with
+"open" it goes on without the hook; both are logged. An APIError is not a failure: the client is
+sent it. Code that blocks the event loop is not interrupted; run it in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import msgspec
+
+from asgi_aiproxy._asgi import Scope
+from asgi_aiproxy._background_tasks import start
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.exchange.guarded import EventFilter
+from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.messages import Request, Response, Text
+from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.usage.record import UsageRecord
+
+logger = logging.getLogger("asgi_aiproxy")
+
+OnFailure = Literal["closed", "open"]
+
+# Headers that hold credentials: hooks do not see them.
+_CREDENTIALS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key"}
+    | {"x-provider-key", "aiproxy-provider-key"}
+)
+
+
+class Call:
+    """One call, as hooks see it.
+
+    Attributes that a hook may only read:
+
+    - `principal`: the caller.
+    - `face`, `operation`: the client's API and what it requested, such as `openai_chat` and
+      `chat.completions`.
+    - `stream`: whether the client wants a stream.
+    - `request_id`: its id in responses, errors and logs.
+    - `headers`: the request's headers by their names in lower case, without credentials.
+    - `state`: a dictionary for the hooks of this call.
+
+    The properties `model`, `request`, `body` and `response` may be set.
+    """
+
+    def __init__(self, request: GatewayRequest, headers: Mapping[str, str]) -> None:
+        self._sent = request
+        self.headers = headers
+        self.state: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Call({self.operation}, model={self.model!r}, principal={self.principal.id!r})"
+
+    @property
+    def principal(self) -> Principal:
+        """The caller."""
+        return self._sent.principal
+
+    @property
+    def face(self) -> str:
+        """The client's API."""
+        return self._sent.face.name
+
+    @property
+    def operation(self) -> str:
+        """What the client requested."""
+        return self._sent.operation.name
+
+    @property
+    def stream(self) -> bool:
+        """Whether the client wants a stream."""
+        return self._sent.stream
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request in responses, errors and logs."""
+        return self._sent.request_id
+
+    @property
+    def model(self) -> str:
+        """The requested model. Set it to have another one called, if the caller may use it."""
+        return self._sent.model
+
+    @model.setter
+    def model(self, name: str) -> None:
+        self._replace(model=name)
+
+    @property
+    def request(self) -> Request | None:
+        """The request in its neutral form; None if it is not a chat request.
+
+        A changed one is translated for the provider, also if that has the client's API. Raises
+        APIError if the client's request is invalid.
+        """
+        return self._sent.request if self._sent.operation.chat else None
+
+    @request.setter
+    def request(self, changed: Request) -> None:
+        if not self._sent.operation.chat:
+            raise ConfigurationError(
+                f"a hook cannot set the request of {self.operation}, which is not a chat request: "
+                "change its body."
+            )
+        self._replace(changed=changed)
+
+    @property
+    def body(self) -> bytes:
+        """The JSON body as the client sent it; empty for an upload.
+
+        Raises APIError if it is set to an invalid one.
+        """
+        return self._sent.body
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        if self._sent.upload is not None:
+            raise ConfigurationError("a hook cannot set the body of an upload, which is streamed.")
+        head = self._sent.face.summarize(self._sent.operation, body)
+        self._replace(
+            body=body,
+            model=head.model,
+            stream=head.stream,
+            usage_wanted=head.usage_wanted,
+            fields=head.fields,
+            changed=None,
+        )
+
+    @property
+    def response(self) -> Response | None:
+        """The response that a hook has given, so that no provider is called."""
+        return self._sent.answer
+
+    @response.setter
+    def response(self, response: Response) -> None:
+        if not self._sent.operation.chat:
+            raise ConfigurationError(f"a hook cannot answer {self.operation}, only chat requests.")
+        self._replace(answer=response)
+
+    def answer(self, text: str) -> None:
+        """Answer the call with a text; no provider is called."""
+        self.response = Response(id=self.request_id, model=self.model, blocks=(Text(text),))
+
+    def refuse(self, message: str, *, status: int = 403, code: str = "refused_by_policy") -> None:
+        """Refuse the call: raises APIError with this message for the client."""
+        raise APIError(ErrorKind.FORBIDDEN, message, status=status, code=code)
+
+    def _replace(self, **changes: Any) -> None:
+        self._sent = msgspec.structs.replace(self._sent, **changes)
+
+    def to_gateway_request(self) -> GatewayRequest:
+        """The request as the hooks have left it."""
+        return self._sent
+
+
+class Hook:
+    """Base class of hooks: override what is needed.
+
+    - `seconds`: the time limit of `before` and of `after`.
+    - `on_failure`: whether a request is refused (`"closed"`) or goes on (`"open"`) if the hook
+      fails.
+    """
+
+    seconds: float = 5.0
+    on_failure: OnFailure = "closed"
+
+    async def before(self, call: Call) -> None:
+        """See the call before it goes out. Raises APIError to refuse it."""
+
+    def filters(self, call: Call) -> Sequence[EventFilter]:
+        """Make the filters for one response."""
+        return ()
+
+    async def after(self, call: Call, record: UsageRecord) -> None:
+        """See the usage record of the exchange."""
+
+
+BeforeHook = Callable[[Call], Awaitable[None]]
+
+
+class _Function(Hook):
+    """An async function as a hook."""
+
+    def __init__(self, function: BeforeHook) -> None:
+        self._function = function
+
+    def __repr__(self) -> str:
+        return getattr(self._function, "__qualname__", repr(self._function))
+
+    async def before(self, call: Call) -> None:
+        await self._function(call)
+
+
+class HookChain:
+    """The hooks of an app, in order. Raises ConfigurationError for what is not a hook."""
+
+    def __init__(self, hooks: Sequence[Hook | BeforeHook]) -> None:
+        self._hooks = [_as_hook(each) for each in hooks]
+        self._after = [hook for hook in self._hooks if _overrides(hook, "after")]
+        self._filtering = [hook for hook in self._hooks if _overrides(hook, "filters")]
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    async def before(self, request: GatewayRequest, scope: Scope) -> GatewayRequest:
+        """Run the hooks on a request; return it as they leave it. Raises APIError."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in scope["headers"]
+            if name.decode("latin-1") not in _CREDENTIALS
+        }
+        call = Call(request, headers)
+        for hook in self._hooks:
+            await self._run(hook, hook.before(call), request.request_id)
+            if call.response is not None:
+                break
+        changed = call.to_gateway_request()
+        filters = ended = None
+        if self._filtering:
+
+            def filters() -> list[EventFilter]:
+                return [each for hook in self._filtering for each in hook.filters(call)]
+
+        if self._after:
+
+            def ended(record: UsageRecord) -> None:
+                task = start(self._run_after(call, record), what="hooks after an exchange")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+        return msgspec.structs.replace(changed, filters=filters, ended=ended)
+
+    async def _run(self, hook: Hook, work: Awaitable[None], request_id: str) -> None:
+        try:
+            async with asyncio.timeout(hook.seconds):
+                await work
+        except APIError:
+            raise
+        except Exception as error:
+            late = isinstance(error, TimeoutError)
+            logger.error(
+                "request %s: the hook %r failed: %s",
+                *(request_id, hook, f"more than {hook.seconds:g} s" if late else repr(error)),
+                exc_info=None if late else error,
+            )
+            if hook.on_failure == "closed":
+                raise APIError(
+                    ErrorKind.OVERLOADED,
+                    "The request could not be checked. Try again later.",
+                    code="hook_failed",
+                ) from error
+
+    async def _run_after(self, call: Call, record: UsageRecord) -> None:
+        for hook in self._after:
+            try:
+                async with asyncio.timeout(hook.seconds):
+                    await hook.after(call, record)
+            except Exception as error:
+                logger.exception(
+                    "request %s: the hook %r failed after the exchange: %r",
+                    *(record.request_id, hook, error),
+                )
+
+    async def drain(self) -> None:
+        """Wait for the hooks that run after exchanges, each within its time limit."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+
+def _as_hook(given: Hook | BeforeHook) -> Hook:
+    if isinstance(given, type):
+        raise ConfigurationError(f"hooks: give an object, {given.__name__}(...), not its class.")
+    if isinstance(given, Hook):
+        if given.on_failure not in ("closed", "open") or given.seconds <= 0:
+            raise ConfigurationError(
+                f"hooks: {given!r} needs seconds > 0, and on_failure 'closed' or 'open'."
+            )
+        return given
+    if callable(given) and asyncio.iscoroutinefunction(given):
+        return _Function(given)
+    raise ConfigurationError(
+        f"hooks: {given!r} is not a hook. Give an async function that takes a Call, or an object "
+        "of a subclass of Hook."
+    )
+
+
+def _overrides(hook: Hook, name: str) -> bool:
+    return getattr(type(hook), name) is not getattr(Hook, name)
+
+
+def as_hooks(hooks: object) -> HookChain:
+    """The hooks given to an app. Raises ConfigurationError unless they are a sequence of hooks."""
+    if isinstance(hooks, Hook) or callable(hooks) or not isinstance(hooks, Sequence):
+        raise ConfigurationError("hooks must be a list: hooks=[hook].")
+    return HookChain(cast("Sequence[Hook | BeforeHook]", hooks))
