@@ -17,7 +17,10 @@ from asgi_aiproxy.providers import (
     azure,
     bedrock,
     bedrock_anthropic,
+    cloudflare,
+    databricks,
     openai_compatible,
+    snowflake,
     vertex,
     vertex_anthropic,
 )
@@ -38,12 +41,15 @@ _FUNCTIONS: Mapping[str, tuple[Callable[..., Provider], tuple[str, ...]]] = {
     "azure": (azure, ("api_version",)),
     "bedrock": (bedrock, ("region",)),
     "bedrock-anthropic": (bedrock_anthropic, ("region",)),
+    "cloudflare": (cloudflare, ("account",)),
+    "databricks": (databricks, ("account",)),
     "openai-compatible": (openai_compatible, ()),
+    "snowflake": (snowflake, ("account",)),
     "vertex": (vertex, ("project", "region")),
     "vertex-anthropic": (vertex_anthropic, ("project", "region")),
 }
 _NEED_BASE_URL = frozenset({"azure", "openai-compatible"})
-_OPTIONS = ("api_version", "region", "project")
+_OPTIONS = ("api_version", "region", "project", "account")
 
 
 def make_providers(settings: Settings, store: Store | None) -> dict[str, Provider]:

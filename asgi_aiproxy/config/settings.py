@@ -206,6 +206,7 @@ class ProviderSettings(_Model):
     api_version: str | None = None
     region: Text | None = None
     project: Text | None = None
+    account: Text | None = None
     strict_format: bool | None = None
     health_check_interval: float | None = Field(default=None, gt=0)
 

@@ -13,7 +13,7 @@ from asgi_aiproxy.patterns import matches_pattern
 from asgi_aiproxy.prices.price import Price, Rates, Tier, to_rates
 
 # Local servers have no list prices, even if another vendor has a model of the same name.
-_LOCAL_PROVIDERS = frozenset({"ollama", "vllm", "lmstudio"})
+_LOCAL_PROVIDERS = frozenset({"ollama", "vllm", "lmstudio", "llamacpp", "tgi", "sglang"})
 # Some prices depend on the time of day.
 _CACHE_SECONDS = 60.0
 _MAX_CACHED = 10_000

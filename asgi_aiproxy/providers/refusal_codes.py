@@ -219,8 +219,136 @@ COZE: Refusals = {
     "700012006": RefusalScope.KEY,
 }
 
+# https://www.alibabacloud.com/help/en/model-studio/error-code. Limits are an account's, for each
+# model; `insufficient_quota` is one of them.
+DASHSCOPE: Refusals = {
+    **OPENAI,
+    "insufficient_quota": RefusalScope.MODEL,
+    "Arrearage": RefusalScope.ACCOUNT,
+    "InvalidApiKey": RefusalScope.KEY,
+    "AccessDenied": RefusalScope.MODEL,
+    "access_denied": RefusalScope.MODEL,
+    "ModelNotFound": RefusalScope.MODEL,
+    "Throttling": RefusalScope.MODEL,
+    "Throttling.RateQuota": RefusalScope.MODEL,
+    "Throttling.AllocationQuota": RefusalScope.MODEL,
+    "AllocationQuota.FreeTierOnly": RefusalScope.MODEL,
+    "DataInspectionFailed": RefusalScope.REQUEST,
+    "data_inspection_failed": RefusalScope.REQUEST,
+    "InternalError": RefusalScope.VENDOR,
+    "ModelServingError": RefusalScope.VENDOR,
+}
+
+# https://docs.z.ai/api-reference/api-code
+ZAI: Refusals = {
+    **OPENAI,
+    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), RefusalScope.KEY),
+    **dict.fromkeys(("1110", "1111", "1112", "1113", "1120", "1121"), RefusalScope.ACCOUNT),
+    **dict.fromkeys(("1211", "1212", "1220", "1221", "1222", "1311"), RefusalScope.MODEL),
+    **dict.fromkeys(("1210", "1213", "1214", "1215", "1261", "1301"), RefusalScope.REQUEST),
+    **dict.fromkeys(("1302", "1303", "1304", "1305"), RefusalScope.MODEL),
+    **dict.fromkeys(("1308", "1309", "1310", "1313"), RefusalScope.ACCOUNT),
+    **dict.fromkeys(("1230", "1234", "1312"), RefusalScope.VENDOR),
+}
+
+# https://platform.kimi.ai/docs/api/errors. Limits are an account's, for all its models.
+MOONSHOT: Refusals = {
+    **OPENAI,
+    "invalid_authentication_error": RefusalScope.KEY,
+    "incorrect_api_key_error": RefusalScope.KEY,
+    "exceeded_current_quota_error": RefusalScope.ACCOUNT,
+    "permission_denied_error": RefusalScope.MODEL,
+    "resource_not_found_error": RefusalScope.MODEL,
+    "rate_limit_reached_error": RefusalScope.KEY,
+    "engine_overloaded_error": RefusalScope.VENDOR,
+}
+
+# https://platform.minimax.io/docs/api-reference/errorcode
+MINIMAX: Refusals = {
+    **OPENAI,
+    **dict.fromkeys(("1004", "2049"), RefusalScope.KEY),
+    **dict.fromkeys(("1008", "2056"), RefusalScope.ACCOUNT),
+    **dict.fromkeys(("1002", "1039", "2045"), RefusalScope.MODEL),
+    **dict.fromkeys(("1000", "1001", "1013", "1024", "1033"), RefusalScope.VENDOR),
+    **dict.fromkeys(("1026", "1027", "1042", "2013"), RefusalScope.REQUEST),
+}
+
+# https://docs.siliconflow.com/en/faqs/error-code: 403: the balance or the verification of the
+# account is not sufficient.
+SILICONFLOW: Refusals = {
+    **OPENAI,
+    "20012": RefusalScope.MODEL,
+    "30003": RefusalScope.MODEL,
+    "30001": RefusalScope.ACCOUNT,
+    "402": RefusalScope.ACCOUNT,
+    "403": RefusalScope.ACCOUNT,
+    "50505": RefusalScope.VENDOR,
+}
+
+# https://huggingface.co/docs/inference-providers/pricing: 402: the monthly credits are used up.
+HUGGINGFACE: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
+
+# https://docs.api.nvidia.com/nim/reference: 402: no credits; 404: no such function (model).
+NVIDIA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
+
+# https://docs.github.com/github-models/prototyping-with-ai-models#rate-limits
+GITHUB: Refusals = {
+    **OPENAI,
+    "RateLimitReached": RefusalScope.MODEL,
+    "UserByModelByDay": RefusalScope.MODEL,
+    "unknown_model": RefusalScope.MODEL,
+    "unavailable_model": RefusalScope.MODEL,
+    "tokens_limit_reached": RefusalScope.REQUEST,
+    "unauthorized": RefusalScope.KEY,
+    "no_access": RefusalScope.MODEL,
+}
+
+# https://docs.sambanova.ai/docs/en/api-reference/errors: 402: no credits.
+SAMBANOVA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
+
+# https://deepinfra.com/docs/openai_api: 402: no balance; 404: no such model.
+DEEPINFRA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT, "404": RefusalScope.MODEL}
+
+# https://docs.voyageai.com/docs/error-codes: 403: the IP address is not allowed.
+VOYAGE: Refusals = {**OPENAI, "403": RefusalScope.KEY, "429": RefusalScope.MODEL}
+
+# https://jina.ai/api-dashboard/rate-limit: 402: no tokens are left.
+JINA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT}
+
+# https://developers.cloudflare.com/workers-ai/platform/errors/: numbers in a list `errors`.
+CLOUDFLARE: Refusals = {
+    **OPENAI,
+    "10000": RefusalScope.KEY,
+    "9109": RefusalScope.KEY,
+    "3036": RefusalScope.ACCOUNT,  # the daily allocation
+    "3039": RefusalScope.MODEL,
+    "3040": RefusalScope.VENDOR,
+    "3042": RefusalScope.MODEL,
+    "5007": RefusalScope.MODEL,
+    "5016": RefusalScope.MODEL,
+    "5018": RefusalScope.MODEL,
+}
+
+# https://docs.snowflake.com/en/user-guide/snowflake-cortex/cortex-rest-api: 402: budget exceeded.
+SNOWFLAKE: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT}
+
+# https://docs.databricks.com/api/workspace/servingendpoints/query: names of errors.
+DATABRICKS: Refusals = {
+    **OPENAI,
+    "PERMISSION_DENIED": RefusalScope.MODEL,
+    "ENDPOINT_NOT_FOUND": RefusalScope.MODEL,
+    "RESOURCE_DOES_NOT_EXIST": RefusalScope.MODEL,
+    "REQUEST_LIMIT_EXCEEDED": RefusalScope.MODEL,
+    "RESOURCE_EXHAUSTED": RefusalScope.MODEL,
+    "TEMPORARILY_UNAVAILABLE": RefusalScope.VENDOR,
+    "BAD_REQUEST": RefusalScope.REQUEST,
+}
+
 # Local servers have no accounts. A model that one of them lacks may be available elsewhere.
 LOCAL: Refusals = {**OPENAI, "404": RefusalScope.MODEL}
+
+# Its 429 means that the server has too much to do.
+TGI: Refusals = {**LOCAL, "429": RefusalScope.VENDOR, "overloaded": RefusalScope.VENDOR}
 
 # For a provider without a table of its own, by its dialect.
 BY_DIALECT: Mapping[str, Refusals] = {

@@ -24,6 +24,7 @@ from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import (
     ANTHROPIC,
     GEMINI,
+    MINIMAX,
     MISTRAL,
     OLLAMA,
     OPENAI,
@@ -71,6 +72,27 @@ CHAT: dict[str, tuple[str, str, str]] = {
     "ollama": ("http://127.0.0.1:11434/api/chat", "authorization", "Bearer sk-1"),
     "vllm": ("http://127.0.0.1:8000/v1/chat/completions", "authorization", "Bearer sk-1"),
     "lmstudio": ("http://127.0.0.1:1234/v1/chat/completions", "authorization", "Bearer sk-1"),
+}
+COMPATIBLE = {
+    "dashscope": "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+    "zai": "https://api.z.ai/api/paas/v4",
+    "moonshot": "https://api.moonshot.ai/v1",
+    "minimax": "https://api.minimax.io/v1",
+    "siliconflow": "https://api.siliconflow.com/v1",
+    "huggingface": "https://router.huggingface.co/v1",
+    "nvidia": "https://integrate.api.nvidia.com/v1",
+    "github": "https://models.github.ai/inference",
+    "sambanova": "https://api.sambanova.ai/v1",
+    "deepinfra": "https://api.deepinfra.com/v1/openai",
+    "voyage": "https://api.voyageai.com/v1",
+    "jina": "https://api.jina.ai/v1",
+    "llamacpp": "http://127.0.0.1:8080/v1",
+    "tgi": "http://127.0.0.1:8080/v1",
+    "sglang": "http://127.0.0.1:30000/v1",
+}
+CHAT |= {
+    name: (f"{url}/chat/completions", "authorization", "Bearer sk-1")
+    for name, url in COMPATIBLE.items()
 }
 
 ANSWERS = {
@@ -244,7 +266,7 @@ async def test_mistral_is_not_sent_what_it_refuses() -> None:
 async def test_an_untouched_request_is_not_rewritten() -> None:
     draft = ProviderRequest("/chat/completions", {"model": "m"})
     for row in ROWS:
-        if row is not OLLAMA:
+        if row not in (OLLAMA, MINIMAX):
             assert row.transform_request(draft) is draft
 
 

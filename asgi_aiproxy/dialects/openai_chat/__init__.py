@@ -167,7 +167,9 @@ class OpenAIChat(Dialect):
         return ProviderRequest("/models", {})
 
     def decode_models(self, body: bytes) -> tuple[str, ...]:
-        """Read the list of models."""
+        """Read the list of models; some vendors send it without an object around it."""
+        if body.lstrip().startswith(b"["):
+            body = b'{"data":' + body + b"}"
         return _parsing.names(body, "data", "id")
 
     def native_request(

@@ -81,6 +81,9 @@ _IMAGE_CODES = frozenset(
 )
 
 
+_FIRST_OWN_CODE = 1000  # smaller numbers are statuses
+
+
 def encode_error(error: APIError) -> bytes:
     """Write `{"error": {...}}`."""
     return _json.dumps(
@@ -107,7 +110,7 @@ def decode_error(status: int, body: bytes) -> APIError:
 def raise_error(answer: dict[str, Any]) -> None:
     """Raise the error that a response or chunk with status 200 contains, if any."""
     choices = answer.get("choices")
-    if answer.get("error") or (not choices and _is_error(answer)):
+    if answer.get("error") or (not choices and (_is_error(answer) or _base_response(answer))):
         raise read_error(answer, 200)
     for choice in _parsing.objects(choices):
         if choice.get("error") or choice.get("finish_reason") in FAILED:
@@ -125,12 +128,35 @@ def _is_error(answer: dict[str, Any]) -> bool:
     return named and "choices" not in answer and isinstance(answer["message"], str)
 
 
+# MiniMax's codes, which come with status 200, as statuses.
+_BASE_RESPONSE_STATUSES = {
+    **dict.fromkeys((1002, 1039, 2045), 429),
+    **dict.fromkeys((1004, 2049), 401),
+    **dict.fromkeys((1008, 2056), 402),
+    **dict.fromkeys((1026, 1027, 1042, 2013), 400),
+}
+
+
+def _base_response(answer: dict[str, Any]) -> dict[str, Any]:
+    """MiniMax's error: `{"base_resp": {"status_code", "status_msg"}}` with another code than 0."""
+    found = answer.get("base_resp")
+    if not isinstance(found, dict) or not (code := _parsing.read_count(found, "status_code")):
+        return {}
+    return {"code": str(code), "message": found.get("status_msg")}
+
+
 def read_error(answer: dict[str, Any], status: int) -> APIError:
     """The error in a parsed body, or in a chunk of a stream (then `status` is 200)."""
     found = answer.get("error")
     if not isinstance(found, dict):
         found = {**answer, "message": found} if isinstance(found, str) else answer
+    if base := _base_response(answer):
+        found, status = base, _BASE_RESPONSE_STATUSES.get(int(base["code"]), 500)
+    elif found is answer and (listed := next(_parsing.objects(answer.get("errors")), None)):
+        found = listed  # Cloudflare
     code = found.get("code")
+    if isinstance(code, int) and code >= _FIRST_OWN_CODE:
+        code = str(code)  # some vendors number their errors
     if status == 200:
         numbers = (_parsing.read_count(found, name) for name in ("code", "status", "status_code"))
         status = next((number for number in numbers if 400 <= number < 600), status)
@@ -146,6 +172,7 @@ def read_error(answer: dict[str, Any], status: int) -> APIError:
     words = _parsing.words(
         code,
         azure_error.get("code") if isinstance(azure_error, dict) else None,
+        found.get("error_code"),
         found.get("type"),
         found.get("status"),
     )
