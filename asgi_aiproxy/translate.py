@@ -180,7 +180,7 @@ class ReframedTranslator:
         """Return the events that `data` completes."""
         try:
             framed = self._reframer.feed(data)
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise malformed_response_error() from error
         return self._translator.feed(framed)
 
