@@ -60,6 +60,12 @@ def _found(scope: Scope) -> str | None:
 # Scope key set by `InjectKey`: the id of the pool key that is in the headers.
 INJECTED = "asgi_aiproxy.injected_key"
 
+# The headers with the credentials of callers, and of browsers.
+CREDENTIAL_HEADERS = (
+    frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
+    | frozenset({b"proxy-authorization", b"cookie"})
+    | PROVIDER_KEY_HEADERS
+)
 _HEADERS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
 # OpenAI's way for browsers, which cannot set headers when they open a WebSocket.
 _SUBPROTOCOL = "openai-insecure-api-key."

@@ -121,10 +121,12 @@ MAY: dict[str, set[str]] = {
     "hooks": {
         "_asgi",
         "_background_tasks",
+        "credentials",
         "errors",
         "exchange",
         "messages",
         "principal",
+        "providers",
         "usage",
     },
     "model_list": {"_cancellation", "errors", "keys", "providers", "upstream"},

@@ -27,6 +27,7 @@ import msgspec
 
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy._background_tasks import start
+from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.guarded import EventFilter
 from asgi_aiproxy.exchange.request import GatewayRequest
@@ -37,12 +38,6 @@ from asgi_aiproxy.usage.record import UsageRecord
 logger = logging.getLogger("asgi_aiproxy")
 
 OnFailure = Literal["closed", "open"]
-
-# Headers that hold credentials: hooks do not see them.
-_CREDENTIALS = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key"}
-    | {"x-provider-key", "aiproxy-provider-key"}
-)
 
 
 class Call:
@@ -225,7 +220,7 @@ class HookChain:
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in scope["headers"]
-            if name.decode("latin-1") not in _CREDENTIALS
+            if name not in CREDENTIAL_HEADERS
         }
         call = Call(request, headers)
         for hook in self._hooks:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import msgspec
 
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.providers.key_formats import KEY_FORMATS
 
 
 class TextMatch(msgspec.Struct, frozen=True):
@@ -26,21 +27,8 @@ class TextMatch(msgspec.Struct, frozen=True):
 
 TextFinder = Callable[[str], Iterable[TextMatch]]
 
-# API keys by the prefixes that their vendors document.
-_SECRETS = (
-    ("API key", r"sk-(?:ant-|proj-|svcacct-|or-)?[A-Za-z0-9_-]{20,200}"),
-    ("API key", r"AIza[A-Za-z0-9_-]{35}"),
-    ("API key", r"(?:gsk|xai|r8|hf|pplx|fw)[_-][A-Za-z0-9]{20,120}"),
-    ("AWS access key", r"(?:AKIA|ASIA)[A-Z0-9]{16}"),
-    ("GitHub token", r"(?:gh[pousr]_[A-Za-z0-9]{36,200}|github_pat_[A-Za-z0-9_]{40,200})"),
-    ("GitLab token", r"glpat-[A-Za-z0-9_-]{20,100}"),
-    ("Slack token", r"xox[abposr]-[A-Za-z0-9-]{10,200}"),
-    ("Stripe key", r"[sr]k_(?:live|test)_[A-Za-z0-9]{20,200}"),
-    ("private key", r"-----BEGIN (?:[A-Z]{2,12} ){0,3}PRIVATE KEY-----"),
-    ("JSON Web Token", r"eyJ[A-Za-z0-9_-]{10,100}\.eyJ[A-Za-z0-9_-]{10,100}"),
-)
 _SECRET = re.compile(
-    "|".join(f"(?P<k{n}>(?<![A-Za-z0-9]){pattern})" for n, (_, pattern) in enumerate(_SECRETS))
+    "|".join(f"(?P<k{n}>(?<![A-Za-z0-9]){pattern})" for n, (_, pattern) in enumerate(KEY_FORMATS))
 )
 
 _EMAIL = r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}"
@@ -60,7 +48,7 @@ def find_secrets(text: str) -> Iterator[TextMatch]:
     """Find API keys and tokens in `text`, in the formats that their vendors document, and private
     keys."""
     for found in _SECRET.finditer(text):
-        kind = _SECRETS[int((found.lastgroup or "k0")[1:])][0]
+        kind = KEY_FORMATS[int((found.lastgroup or "k0")[1:])][0]
         yield TextMatch(found.start(), found.end(), kind)
 
 
