@@ -131,8 +131,7 @@ def build_app(
     given_store = store
     durable = settings.redis_url is not None or settings.store_file is not None
     keep_records = settings.ledger and (durable or settings.admin_token is not None)
-    needed = settings.admin_token is not None or _has_limits(settings) or settings.responses.stash
-    if not (durable or needed):
+    if not (durable or settings.admin_token is not None or _has_limits(settings)):
         store = None
     elif given_store is None:
         store = make_store(settings) or MemoryStore()
@@ -259,6 +258,8 @@ def _response_state(settings: Settings, store: Store | None) -> ResponseState:
     """What requests of the Responses API may refer to."""
     given = settings.responses
     sealer = make_sealer(settings)
+    if given.stash and store is None:
+        store = MemoryStore()  # for nothing else: a store of the app would require tokens
     if given.stash and sealer is None and not isinstance(store, MemoryStore):
         raise ConfigurationError(
             "responses.stash: conversations must be encrypted before they leave the process; set "
