@@ -106,6 +106,7 @@ def test_all_that_is_imported_is_declared(folder: str, extras: list[str]) -> Non
     names.add("pytest")  # imports asgi_aiproxy.testing.plugin, not the other way round
     of = packages_distributions()
     ours = {"asgi_aiproxy", "tests", "examples", "benchmarks", *sys.stdlib_module_names}
+    ours.add("agents")  # of openai-agents, which scripts/agents installs apart
     for name in sorted(set(imported(folder)) - ours):
         distributions = {canonicalize_name(each) for each in of.get(name, [name])}
         assert distributions & names, f"{folder} imports {name}, of {distributions}"
