@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import Authenticate, ConfigurationError, KeyPool, OpenAIShim, ProviderRouter
+from asgi_aiproxy import (
+    AIShim,
+    AnthropicShim,
+    Authenticate,
+    ConfigurationError,
+    KeyPool,
+    OpenAIShim,
+    ProviderRouter,
+    Shim,
+)
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.testing import Fault, MockProvider, serve
@@ -40,6 +49,25 @@ async def test_an_empty_pool() -> None:
     assert (status, message) == (503, "Provider 'openai' has no keys: add one.")
     with pytest.raises(ConfigurationError, match="Give at least one key"):
         OPENAI.using([])
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "sentence"),
+    [
+        (OpenAIShim, "/chat/completions", "The base URL of clients must end with '/v1'."),
+        (OpenAIShim, "/v1/v1/chat/completions", "must end before '/v1'."),
+        (AIShim, "/v1/v1/messages", "The base URL of this client must end before '/v1'."),
+        (AIShim, "/v1beta/v1beta/models/m:generateContent", "must end before '/v1beta'."),
+        (OpenAIShim, "/v1/messages", "mount AIShim, which serves all."),
+        (OpenAIShim, "/v1beta/models/m:generateContent", "mount AIShim, which serves all."),
+        (AnthropicShim, "/v1/responses", "mount AIShim, which serves all."),
+        (AIShim, "/v1/other", "Unknown request URL: POST /v1/other."),
+    ],
+)
+async def test_a_base_url_that_is_wrong(kind: type[Shim], path: str, sentence: str) -> None:
+    answer = await asgi.request(kind(OPENAI.using("sk-1", base_url=DEAD)), "POST", path, CHAT)
+    assert answer.status == 404
+    assert answer.json["error"]["message"].endswith(sentence)
 
 
 async def test_a_vendor_that_cannot_be_reached() -> None:

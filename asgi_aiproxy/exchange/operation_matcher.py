@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Scope
+from asgi_aiproxy.dialects import (
+    ANTHROPIC_MESSAGES,
+    GEMINI_CONTENT,
+    OPENAI_CHAT,
+    OPENAI_RESPONSES,
+)
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.errors import APIError, ErrorKind
 
 # How many matches are remembered, of paths up to which length in bytes.
 _REMEMBERED, _LONG = 256, 256
 _METHODS = ("POST", "GET", "DELETE")
+_CLIENT_APIS = (OPENAI_CHAT, OPENAI_RESPONSES, ANTHROPIC_MESSAGES, GEMINI_CONTENT)
 
 Match = tuple[InboundDialect, Operation]
 
@@ -76,7 +83,16 @@ class OperationMatcher:
             error = APIError(ErrorKind.INVALID, message, status=405)
             error.allow = (*takes, "HEAD") if "GET" in takes else tuple(takes)
             return error
-        hint = ""
-        if any(face.match(method, "/v1" + path) for face in self._faces):
-            hint = " The base URL of clients must end with '/v1'."
+        hint = self._hint(method, path)
         return APIError(ErrorKind.NOT_FOUND, f"Unknown request URL: {method} {path}.{hint}")
+
+    def _hint(self, method: str, path: str) -> str:
+        """What is probably wrong with the base URL or the mount; empty if that is not known."""
+        version, _, rest = path[1:].partition("/")
+        if any(face.match(method, "/v1" + path) for face in self._faces):
+            return " The base URL of clients must end with '/v1'."
+        if version.startswith("v1") and any(face.match(method, "/" + rest) for face in self._faces):
+            return f" The base URL of this client must end before '/{version}'."
+        if any(face.match(method, path) for face in _CLIENT_APIS):
+            return " It belongs to an API that is not served here: mount AIShim, which serves all."
+        return ""
