@@ -68,14 +68,19 @@ def quote(text: str) -> bytes:
         return json.dumps(text).encode()
 
 
-def quote_each(texts: list[str], before: bytes, after: bytes) -> bytes:
-    """Encode each text as a JSON string between `before` and `after`, and join them."""
+def quoted(texts: list[str]) -> list[bytes]:
+    """Encode each text as a JSON string."""
     try:
         lines = _encode_lines(texts)
     except UnicodeEncodeError:
-        return b"".join([before + quote(text) + after for text in texts])
+        return [quote(text) for text in texts]
     # Line breaks within a text are escapes at this point.
-    return before + (after + before).join(lines[:-1].split(b"\n")) + after if texts else b""
+    return lines[:-1].split(b"\n") if texts else []
+
+
+def quote_each(texts: list[str], before: bytes, after: bytes) -> bytes:
+    """Encode each text as a JSON string between `before` and `after`, and join them."""
+    return before + (after + before).join(quoted(texts)) + after if texts else b""
 
 
 def _finite(value: Any) -> Any:

@@ -246,8 +246,9 @@ class StreamTranslator:
                 run = self._decoder.run(pieces[index:run_end]) if long_enough else None
                 search_again, from_end = from_end and run is None, False
                 if run is not None:
-                    out.append(self._encoder.run(*run))
-                    index = run_end
+                    block, texts, used = run
+                    out.append(self._encoder.run(block, texts))
+                    index += used  # what is left of the run is translated piece by piece
                     continue
                 if search_again:
                     run_end = index

@@ -37,6 +37,8 @@ from asgi_aiproxy.messages import (
     ToolCall,
 )
 
+MIN_RUN = 4  # pieces; fewer are decoded one by one
+
 
 class CallIds:
     """Makes the ids of the tool calls in one response unique."""
@@ -97,6 +99,11 @@ class Blocks:
     def open(self) -> bool:
         """Whether a block of text is open."""
         return self._kind is not None
+
+    @property
+    def open_text(self) -> int | None:
+        """The index of the open block of text; None if none, or one of another kind, is open."""
+        return self._text_index if self._kind is Text else None
 
     def has(self, key: Hashable) -> bool:
         """Whether the tool call with this key has started."""

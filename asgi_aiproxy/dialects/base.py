@@ -102,11 +102,12 @@ class Decoder(Protocol):
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one piece."""
 
-    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
         """Decode several pieces at once, if they all add text to one open block.
 
-        Returns the block's index and the texts. Returns None, and changes nothing, if that is not
-        the case or not known: then `feed` must decode the pieces.
+        Returns the block's index, the texts, and how many of the pieces they are from: all, or the
+        first ones. Returns None, and changes nothing, if there are none or it is not known: then
+        `feed` must decode the pieces.
         """
 
     def close(self) -> Sequence[Event]:

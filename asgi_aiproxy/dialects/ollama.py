@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import getrandbits
 from typing import Any, ClassVar
 
+import msgspec
+
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _json_schema, _parsing
-from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks
 from asgi_aiproxy.dialects._unsupported import unsupported_fields
 from asgi_aiproxy.dialects.base import NewId, OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status, invalid
@@ -36,6 +38,24 @@ from asgi_aiproxy.messages import (
 
 NAME = "ollama"
 
+
+class _PlainMessage(msgspec.Struct, gc=False):
+    content: str
+    thinking: str | None = None
+    tool_calls: None = None
+
+
+class _PlainLine(msgspec.Struct, gc=False):
+    """The lines of which there are hundreds in an answer; all others are read untyped."""
+
+    message: _PlainMessage
+    done: bool = False
+    error: None = None
+
+
+_decode_plain = msgspec.json.Decoder(_PlainLine).decode
+_decode_plains = msgspec.json.Decoder(list[_PlainLine]).decode
+_TEXT = Text()
 _STOPS = {"stop": StopReason.END, "length": StopReason.LENGTH}
 
 
@@ -159,14 +179,38 @@ class Decoder:
         """The events of one line."""
         if self._word is not None:
             return ()
+        if self._started:
+            try:
+                plain = _decode_plain(data)
+            except ValueError:
+                pass
+            else:
+                message = plain.message
+                if message.content and not message.thinking and not plain.done:
+                    return self._blocks.text(_TEXT, message.content)
         line = _json.loads(data)
         if line.get("error"):
             raise APIError(ErrorKind.UPSTREAM, _error_message(line["error"]))
         return list(self._line(line))
 
-    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
-        """Not known: what a piece means depends on those before it."""
-        return None
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
+        """The block and the texts of lines that hold text only."""
+        number = self._blocks.open_text
+        used = len(pieces)
+        while used and pieces[used - 1].find(b'"done_reason"') >= 0:
+            used -= 1
+        if number is None or used < MIN_RUN or self._word is not None:
+            return None
+        try:
+            lines = _decode_plains(b"[%b]" % b",".join(pieces[:used]))
+        except (ValueError, RecursionError):
+            return None
+        texts = [
+            line.message.content
+            for line in lines
+            if line.message.content and not line.message.thinking and not line.done
+        ]
+        return (number, texts, used) if len(texts) == used else None
 
     def close(self) -> Sequence[Event]:
         """The end of the message; the last line must have come."""

@@ -203,15 +203,20 @@ class _Encoder:
             "model": model,  # as requested
         }
         self._texts: set[int] = set()
+        self._around = b"", b""  # of the text in a chunk
 
     def feed(self, event: Event) -> bytes:
         """The chunks that tell this event; thoughts have no place here."""
+        if type(event) is BlockDelta:
+            if event.index not in self._texts:
+                return b""
+            return self._around[0] + _json.quote(event.text) + self._around[1]
         match event:
-            case BlockDelta(index, text) if index in self._texts:
-                return self._chunk(text, None)
             case MessageStart(answer_id, model):
                 self._head["id"] = answer_id or self._head["id"]
                 self._head["model"] = model or self._head["model"]
+                before, _, after = self._chunk("TEXT", None).rpartition(b'"TEXT"')
+                self._around = before, after
             case BlockStart(index, Text() | Refusal()):
                 self._texts.add(index)
             case MessageEnd():
@@ -220,7 +225,7 @@ class _Encoder:
 
     def run(self, index: int, texts: list[str]) -> bytes:
         """The chunks that tell more of one block."""
-        return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
+        return _json.quote_each(texts, *self._around) if index in self._texts else b""
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream; no `[DONE]` follows."""

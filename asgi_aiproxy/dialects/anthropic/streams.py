@@ -81,7 +81,7 @@ class Decoder:
             return self._add_input(number, text)
         return (BlockDelta(number, text),) if text else ()
 
-    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
         """The block and the texts of pieces that are text or thinking deltas of one block."""
         try:
             events = _decode_deltas(b"[%b]" % b",".join(pieces))
@@ -93,7 +93,7 @@ class Decoder:
         number = self._numbers.get(index)
         if number is None or kind is _InputDelta or len(kinds) > 1 or len(texts) != len(pieces):
             return None
-        return number, texts if all(texts) else [text for text in texts if text]
+        return number, texts if all(texts) else [text for text in texts if text], len(pieces)
 
     def close(self) -> Sequence[Event]:
         """Nothing if the message was complete; otherwise raises APIError."""

@@ -63,7 +63,7 @@ class Decoder:
             return ()
         return list(self._event(_json.loads(data)))
 
-    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
         """Not supported: the meaning of an event depends on those before it."""
         return None
 

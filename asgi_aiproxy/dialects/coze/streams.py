@@ -51,7 +51,7 @@ class Decoder:
         ((name, payload),) = _json.loads(data).items()
         return list(self._event(name, payload))
 
-    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
         """Not supported: the meaning of an event depends on those before it."""
         return None
 

@@ -146,6 +146,7 @@ class PlainCandidate(Struct, gc=False, rename="camel"):
     index: int = 0
     finish_reason: None = None
     grounding_metadata: None = None
+    citation_metadata: None = None
 
 
 class PlainChunk(Struct, gc=False, rename="camel"):
@@ -158,6 +159,7 @@ class PlainChunk(Struct, gc=False, rename="camel"):
 
 
 plain_chunk = msgspec.json.Decoder(PlainChunk)
+plain_chunks = msgspec.json.Decoder(list[PlainChunk])
 
 
 def normal(value: Any) -> dict[str, Any]:

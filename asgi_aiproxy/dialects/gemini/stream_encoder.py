@@ -48,15 +48,20 @@ class Encoder:
         self._model = model  # as requested, until the provider names it
         self._open: dict[int, Block] = {}
         self._pieces: dict[int, list[str]] = {}
+        # Of the chunk for a piece of a block's text: what stands before and behind it.
+        self._frames: dict[int, tuple[bytes, bytes] | None] = {}
         self._text = ""  # of text blocks that have ended
         self._cited: list[tuple[Citation, int, int]] = []
         self._after = b""  # what stands behind the text of a chunk
 
     def feed(self, event: Event) -> bytes:
         """The chunks that tell this event."""
+        if type(event) is BlockDelta:
+            self._pieces[event.index].append(event.text)
+            frame = self._frames[event.index]
+            # Google's calls and signed parts come whole.
+            return frame[0] + _json.quote(event.text) + frame[1] if frame is not None else b""
         match event:
-            case BlockDelta(index, text):
-                return self._delta(index, text)
             case MessageStart():
                 self._id = event.id or self._id
                 self._model = event.model or self._model
@@ -65,6 +70,7 @@ class Encoder:
             case BlockStart(index, block):
                 self._open[index] = block
                 self._pieces[index] = []
+                self._frames[index] = self._frame(block)
                 if isinstance(block, Media | Opaque):
                     return self._chunk(list(responses.write(block)))
             case BlockEnd(index, extra, citations):
@@ -75,24 +81,27 @@ class Encoder:
 
     def run(self, index: int, texts: list[str]) -> bytes:
         """The chunks that tell more of one block."""
-        return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
+        self._pieces[index] += texts
+        frame = self._frames[index]
+        return _json.quote_each(texts, *frame) if frame is not None else b""
 
     def fail(self, error: APIError) -> bytes:
         """An error in mid-stream."""
         return encode_frame(errors.encode_error(error))
 
-    def _delta(self, index: int, text: str) -> bytes:
-        self._pieces[index].append(text)
-        match self._open[index]:
+    def _frame(self, block: Block) -> tuple[bytes, bytes] | None:
+        """The frame of a block's texts; None if it is sent whole."""
+        match block:
             case ToolCall() | Text(extra={"gemini": _}) | Reasoning(extra={"gemini": _}):
-                return b""  # Google's calls and signed parts come whole
+                return None
             case Reasoning():
-                return _BEFORE + _json.quote(text) + b',"thought":true' + self._after
-        return _BEFORE + _json.quote(text) + self._after
+                return _BEFORE, b',"thought":true' + self._after
+        return _BEFORE, self._after
 
     def _close(self, index: int, extra: Extra, citations: tuple[Citation, ...]) -> bytes:
         block = self._open.pop(index)
         text = "".join(self._pieces.pop(index))
+        del self._frames[index]
         if isinstance(block, Media | Opaque):  # told when they began
             return b""
         if isinstance(block, Text):

@@ -12,7 +12,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks
 from asgi_aiproxy.dialects.base import NewId
 from asgi_aiproxy.dialects.gemini import (
     errors,
@@ -35,6 +35,7 @@ from asgi_aiproxy.messages import (
 
 NAME = "gemini"
 _decode_plain = schemas.plain_chunk.decode
+_decode_plains = schemas.plain_chunks.decode
 _TEXT, _REASONING = Text(), Reasoning()
 
 
@@ -111,9 +112,31 @@ class Decoder:
                 events += self._candidate(candidate)
         return events
 
-    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
-        """Not known: what a piece means depends on those before it."""
-        return None
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
+        """The block and the texts of chunks that hold text only."""
+        number = self._blocks.open_text
+        used = len(pieces)
+        while used and pieces[used - 1].find(b'"finishReason"') >= 0:
+            used -= 1
+        if number is None or used < MIN_RUN:
+            return None
+        try:
+            chunks = _decode_plains(b"[%b]" % b",".join(pieces[:used]))
+        except (ValueError, RecursionError):
+            return None
+        texts = [
+            part.text
+            for chunk in chunks
+            if (part := chunk.candidates[0].content.parts[0]).text
+            and not part.thought
+            and chunk.candidates[0].index == 0
+        ]
+        if len(texts) != used:
+            return None
+        self._text += texts
+        counted = next((c.usage_metadata for c in reversed(chunks) if c.usage_metadata), None)
+        self._counted = counted or self._counted
+        return number, texts, used
 
     def close(self) -> Sequence[Event]:
         """The end of the message; a finish reason must have come."""

@@ -209,5 +209,6 @@ class PlainChunk(Struct, gc=False):
 
 
 plain_chunk = msgspec.json.Decoder(PlainChunk)
+plain_chunks = msgspec.json.Decoder(list[PlainChunk])
 chat_request = msgspec.json.Decoder(ChatRequest)
 stream_options = msgspec.json.Decoder(StreamOptions)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects._blocks import Blocks
+from asgi_aiproxy.dialects._blocks import MIN_RUN, Blocks
 from asgi_aiproxy.dialects.openai_chat import (
     errors,
     normalize,
@@ -30,6 +30,7 @@ from asgi_aiproxy.messages import (
 )
 
 _decode_plain = schemas.plain_chunk.decode
+_decode_plains = schemas.plain_chunks.decode
 _TEXT, _REASONING = Text(), Reasoning()
 
 
@@ -89,9 +90,27 @@ class Decoder:
                 events += self._delta(choice["delta"])
         return events
 
-    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
-        """Not supported: the meaning of a chunk depends on those before it."""
-        return None
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
+        """The block and the texts of chunks that hold text only."""
+        number = self._blocks.open_text
+        used = len(pieces)
+        while used and pieces[used - 1].find(b'"content":') < 0:
+            used -= 1  # finish reason and usage
+        if number is None or used < MIN_RUN or self.ended:
+            return None
+        try:
+            chunks = _decode_plains(b"[%b]" % b",".join(pieces[:used]))
+        except (ValueError, RecursionError):
+            return None
+        texts = [
+            delta.content
+            for chunk in chunks
+            if (delta := chunk.choices[0].delta).content
+            and not delta.reasoning_content
+            and not delta.reasoning
+            and chunk.choices[0].index == 0
+        ]
+        return (number, texts, used) if len(texts) == used else None
 
     def close(self) -> Sequence[Event]:
         """The end of the message, unless already returned; raises APIError if it is incomplete."""

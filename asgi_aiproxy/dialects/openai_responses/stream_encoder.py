@@ -89,7 +89,14 @@ class Encoder:
 
     def run(self, index: int, texts: list[str]) -> bytes:
         """The frames that tell more of one block."""
-        return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
+        part = self._open[index]
+        if not part.before or not texts:
+            return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
+        part.pieces += texts
+        number, self._number = self._number, self._number + len(texts)
+        found = enumerate(_json.quoted(texts), number)
+        parts = [b'%d,"delta":%b' % (at, text) for at, text in found]
+        return part.before + (part.after + part.before).join(parts) + part.after
 
     def fail(self, error: APIError) -> bytes:
         """What tells a client in mid-stream that the answer broke, as OpenAI does in two events."""

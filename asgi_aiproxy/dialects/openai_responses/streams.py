@@ -95,7 +95,7 @@ class Decoder:
                     return (BlockDelta(number, event.delta),)
         return self._other(data)
 
-    def run(self, pieces: list[bytes]) -> tuple[int, list[str]] | None:
+    def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
         """The block and the texts of pieces that are deltas of one block of words."""
         texts: list[str] = []
         found: tuple[str, int, int] | None = None
@@ -114,7 +114,7 @@ class Decoder:
         if found is None or found[0] != "response.output_text.delta":
             return None
         number = self._open.get(found[1:])
-        return (number, texts) if number is not None else None
+        return (number, texts, len(pieces)) if number is not None else None
 
     def close(self) -> Sequence[Event]:
         """Nothing, if the answer was complete."""
