@@ -78,11 +78,12 @@ def default_transport(
         from asgi_aiproxy.upstream.socket_transport import SocketTransport
 
         return SocketTransport(**options)
+    from asgi_aiproxy.upstream.reqwest import ReqwestTransport
+
     try:
-        from asgi_aiproxy.upstream.reqwest import ReqwestTransport
+        return ReqwestTransport(**options, http2=True)
     except ImportError as error:
         return _http2_over_httpx(options, str(error))
-    return ReqwestTransport(**options, http2=True)
 
 
 def _http2_over_httpx(options: dict[str, Any], missing: str) -> Transport:

@@ -14,10 +14,10 @@ try:
     from pyreqwest.client import Client, ClientBuilder
     from pyreqwest.proxy import ProxyBuilder
     from pyreqwest.request import StreamRequest
-except ImportError as error:
-    raise ImportError(
-        f"ReqwestTransport needs pyreqwest: pip install 'asgi-aiproxy[http2]'. ({error})"
-    ) from error
+except ImportError as error:  # raised when a transport is made, so that the module can be imported
+    _missing: ImportError | None = error
+else:
+    _missing = None
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, Timeouts, UpstreamRequest
@@ -58,6 +58,10 @@ class ReqwestTransport:
         http2: bool = False,
         max_decoded: int = MAX_DECODED,
     ) -> None:
+        if _missing is not None:
+            raise ImportError(
+                f"ReqwestTransport needs pyreqwest: pip install 'asgi-aiproxy[http2]'. ({_missing})"
+            ) from _missing
         self._max_decoded = max_decoded
         self._timeouts = timeouts if timeouts is not None else Timeouts()
         self._max_connections = max_connections

@@ -264,3 +264,18 @@ async def test_a_connection_is_not_used_beyond_its_lifetime() -> None:
 def test_ages_that_are_not_positive_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="seconds above 0"):
         SocketTransport(**options)
+
+
+def test_all_public_names_can_be_imported_without_pyreqwest() -> None:
+    code = (
+        "import sys\n"
+        f"{WITHOUT}"
+        "from asgi_aiproxy import *\n"
+        "try:\n"
+        "    ReqwestTransport()\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'asgi-aiproxy[http2]'" in done.stdout
