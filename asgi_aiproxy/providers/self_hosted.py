@@ -84,7 +84,8 @@ SGLANG = Provider(
 def openai_compatible(base_url: str, *, name: str = "openai-compatible") -> Provider:
     """A server with an OpenAI-compatible API; `base_url` usually ends with `/v1`.
 
-    `name` is the name of the provider. Its responses are normalized. Raises ConfigurationError if `base_url` is invalid.
+    `name` is the name of the provider. Its responses are normalized. Raises ConfigurationError if
+    `base_url` is invalid.
     """
     return Provider(
         name=name,
