@@ -198,10 +198,7 @@ class Shim:
             with suppress(APIError):
                 face, operation = self._matcher.match({**scope, "method": "POST"})
                 if operation.name == RESPONSES and self._responses.websockets:
-                    principal = scope.get(SCOPE_KEY) or ANONYMOUS
-                    relay = partial(
-                        self._relay_call, face=face, operation=operation, principal=principal
-                    )
+                    relay = partial(self._relay_call, face=face, operation=operation)
                     await self._responses.serve_websocket(scope, receive, send, face, relay)
                     return
             await send_error(scope, receive, send, face, _asgi.no_websocket())

@@ -43,8 +43,8 @@ class AdmissionControl(Protocol):
     with the record so far each time a vendor reports usage within an open WebSocket session; it
     raises APIError to end the session.
 
-    A WebSocket of the Responses API carries many exchanges: it needs a method `for_next_call()`,
-    which returns a control for one more of them, with a method `close()` that is called after it.
+    A WebSocket of the Responses API carries many exchanges: a middleware that sets an admission
+    control also adds a step `admission`, see `exchange.session_requests`.
     """
 
     async def admit(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy._control_headers import KEY, KEY_HEADERS
 from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, internal_error
+from asgi_aiproxy.exchange.session_requests import with_step
 from asgi_aiproxy.ip_ranges import in_networks
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.middleware.error_format import send_error_for
@@ -58,10 +60,14 @@ class Authenticate(Middleware):
         except Exception:  # of the functions given: the host sees it, the caller a plain 500
             await send_error_for(scope, receive, send, internal_error())
             raise
-        scope = {**scope, SCOPE_KEY: principal}
-        if principal.key_id or not principal.may_choose_key:
-            scope["headers"] = _pinned(scope["headers"], principal.key_id)
-        await self.app(scope, receive, send)
+        identified = _identified(scope, principal)
+        if scope["type"] == "websocket":
+            identified = with_step(identified, "principal", self._identify_again)
+        await self.app(identified, receive, send)
+
+    async def _identify_again(self, scope: Scope) -> Scope:
+        """The scope of one more request of a WebSocket. Raises APIError."""
+        return _identified(scope, await self._who(scope))
 
     async def _who(self, scope: Scope) -> Principal:
         """The caller. Raises APIError if it may not."""
@@ -97,6 +103,14 @@ def _pinned(headers: Iterable[tuple[bytes, bytes]], key_id: str) -> list[tuple[b
     """Headers that ask for this key, or for none."""
     kept = [pair for pair in headers if pair[0] not in KEY_HEADERS]
     return [*kept, (KEY.encode(), key_id.encode("latin-1", "replace"))] if key_id else kept
+
+
+def _identified(scope: Scope, principal: Principal) -> dict[str, Any]:
+    """A scope with its caller, and the key that the caller must use."""
+    found = {**scope, SCOPE_KEY: principal}
+    if principal.key_id or not principal.may_choose_key:
+        found["headers"] = _pinned(scope["headers"], principal.key_id)
+    return found
 
 
 def _address(scope: Scope) -> str | None:

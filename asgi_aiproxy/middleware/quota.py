@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.exchange.admission import GATE_KEY
+from asgi_aiproxy.exchange.session_requests import with_step
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.middleware.error_format import send_error_for
 from asgi_aiproxy.prices import Pricing
@@ -94,12 +95,12 @@ class Quota(Middleware):
         if scope["type"] not in ("http", "websocket"):
             await self._pass_other_scope(scope, receive, send)
             return
-        principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
-        limits = self._limits if principal.limits == NO_LIMITS else principal.limits
-        if limits == NO_LIMITS and not self._limiter.priced:
+        if scope["type"] == "websocket":
+            scope = with_step(scope, "admission", self._admit_again)
+        gate = self._control(scope)
+        if gate is None:
             await self.app(scope, receive, send)
             return
-        gate = CallAdmission(self._limiter, principal, limits)
         try:
             if not self._asked:
                 await gate.admit_request()
@@ -110,6 +111,18 @@ class Quota(Middleware):
             await self.app({**scope, GATE_KEY: gate}, receive, _with(gate, send))
         finally:
             gate.close()
+
+    def _control(self, scope: Scope) -> CallAdmission | None:
+        """The admission control of a request, if its caller has limits or is priced."""
+        principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
+        limits = self._limits if principal.limits == NO_LIMITS else principal.limits
+        if limits == NO_LIMITS and not self._limiter.priced:
+            return None
+        return CallAdmission(self._limiter, principal, limits)
+
+    async def _admit_again(self, scope: Scope) -> Scope:
+        """The scope of one more request of a WebSocket."""
+        return {**scope, GATE_KEY: self._control(scope)}
 
 
 def _mode(mode: OutagePolicy | str) -> OutagePolicy:

@@ -82,10 +82,6 @@ class CallAdmission:
         """Whether admission depends on the size or price of the request."""
         return bool(self._limits.budgets) or self._limits.tpm is not None
 
-    def for_next_call(self) -> CallAdmission:
-        """An admission control for another exchange of the same caller, as over one WebSocket."""
-        return CallAdmission(self._limiter, self._principal, self._limits)
-
     async def admit_request(self) -> None:
         """Reserve what every request needs, before its body is known. Raises APIError."""
         self._request_admitted = True

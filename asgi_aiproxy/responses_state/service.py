@@ -16,6 +16,7 @@ from asgi_aiproxy.exchange.admission import GATE_KEY
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.exchange.session_requests import has_step
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.responses_state.capture import ResponseCapture
 from asgi_aiproxy.responses_state.conversations import Conversations
@@ -108,8 +109,7 @@ class ResponsesService:
         self, scope: Scope, receive: Receive, send: Send, face: InboundDialect, answer: RequestRelay
     ) -> None:
         """Serve a WebSocket whose requests `answer` answers."""
-        gate = scope.get(GATE_KEY)
-        if gate is not None and not hasattr(gate, "for_next_call"):
+        if scope.get(GATE_KEY) is not None and not has_step(scope, "admission"):
             # Its limits would hold for the first request only.
             await send_error(scope, receive, send, face, _asgi.no_websocket())
             return

@@ -40,7 +40,9 @@ from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError, ErrorKind, internal_error, invalid
 from asgi_aiproxy.exchange.admission import GATE_KEY
+from asgi_aiproxy.exchange.session_requests import scope_of_next_request
 from asgi_aiproxy.framing import Frame, SSEFramer
+from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.responses_state.memory import ConnectionMemory
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -71,6 +73,7 @@ class RequestRelay(Protocol):
         receive: Receive,
         send: Send,
         *,
+        principal: Principal,
         memory: ConnectionMemory,
         generate: bool,
     ) -> Awaitable[None]:
@@ -216,10 +219,8 @@ class ResponsesWebSocket:
         """Answer one message."""
         events = _EventSend(self)
         self._number += 1
-        scope = with_request_id(self._scope, f"{self._id}.{self._number}")
-        gate = scope.get(GATE_KEY)
-        if gate is not None:
-            scope[GATE_KEY] = gate = gate.for_next_call()
+        scope: Scope = with_request_id(self._scope, f"{self._id}.{self._number}")
+        gate = None
         try:
             kind, fields = self._parse(data)
             if kind == "response.steer":
@@ -233,10 +234,13 @@ class ResponsesWebSocket:
                 )
             events.stream_id = create.stream_id
             self._running = True
+            scope = await scope_of_next_request(scope)
+            gate = scope.get(GATE_KEY)
             await self._answer(
                 {**scope, "type": "http", "method": "POST"},
                 self._request(create.body),
                 events,
+                principal=scope.get(SCOPE_KEY) or ANONYMOUS,
                 memory=self._memory,
                 generate=create.generate,
             )
@@ -251,7 +255,9 @@ class ResponsesWebSocket:
             await self._send_error(internal_error(request_id(scope)), events.stream_id)
         finally:
             self._running = False
-            if gate is not None:
+            if gate is not None and hasattr(
+                gate, "close"
+            ):  # of a call that ended before it was settled
                 gate.close()
 
     def _request(self, body: bytes) -> Receive:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from asgi_aiproxy import Authenticate, Budget, Limits, MemoryStore, OpenAIShim, Principal
+from asgi_aiproxy.exchange.admission import GATE_KEY
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Price, Prices
@@ -334,6 +335,51 @@ async def test_models_are_those_of_the_caller() -> None:
             assert (event["type"], event["status"]) == ("error", 403)
         await create(connection)
         assert (await events(connection))[-1]["type"] == "response.completed"
+
+
+async def test_the_caller_is_identified_for_each_response() -> None:
+    callers: dict[str, Principal] = {TEAM: Principal("team")}
+
+    async def verify(token: str) -> Principal | None:
+        return callers.get(token)
+
+    def mounted(app: OpenAIShim) -> Any:
+        return Authenticate(Quota(app, store=MemoryStore()), verify=verify)
+
+    async with (
+        gateway(SERVERS[0], answer, provider=VENDOR, mounted=mounted) as place,
+        client(place.running, **AUTHORIZED) as connection,
+    ):
+        await create(connection)
+        assert (await events(connection))[-1]["type"] == "response.completed"
+        callers[TEAM] = Principal("team", limits=Limits(rpm=1))  # from now on
+        await create(connection)
+        assert (await events(connection))[-1]["type"] == "response.completed"
+        await create(connection)
+        assert (await receive(connection))["status"] == 429
+        callers[TEAM] = Principal("team", models=("other",))
+        await create(connection)
+        assert (await receive(connection))["status"] == 403
+        del callers[TEAM]
+        await create(connection)
+        assert (await receive(connection))["status"] == 401
+
+
+async def test_limits_that_hold_for_one_request_only_refuse_the_handshake() -> None:
+    class Control:
+        async def admit(self, *given: Any) -> None:
+            raise AssertionError("not reached")
+
+    def mounted(app: OpenAIShim) -> Any:
+        async def host(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, GATE_KEY: Control()}, receive, send)
+
+        return host
+
+    async with gateway(SERVERS[0], answer, provider=VENDOR, mounted=mounted) as place:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(f"ws://127.0.0.1:{place.running.port}/v1/responses", proxy=None)
+        assert caught.value.response.status_code == 426
 
 
 # where there are no WebSockets
