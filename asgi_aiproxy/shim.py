@@ -343,6 +343,7 @@ class Shim:
             fields=head.fields,
             others=others,
             headers={name: told[name] for name in told if name in face.request_headers},
+            query=_forwarded_query(scope, face),
             principal=principal,
             provider=head.provider or told.get(PROVIDER, ""),
             key_id=told.get(KEY, ""),
@@ -425,6 +426,15 @@ def _heard(face: InboundDialect) -> dict[bytes, str]:
     """The headers that are read of a request, as they come and as they are called."""
     names = {*_READ, *face.request_headers}
     return {name.encode(): CONTROL_HEADERS.get(name, name) for name in names}
+
+
+def _forwarded_query(scope: Scope, face: InboundDialect) -> str:
+    """The parameters that a provider of the caller's own dialect is sent."""
+    query: bytes = scope.get("query_string", b"")
+    if not query or not face.request_parameters:
+        return ""
+    parameters = query.decode("latin-1").split("&")
+    return "&".join(p for p in parameters if p.partition("=")[0] in face.request_parameters)
 
 
 def _wants_sse(scope: Scope) -> bool:

@@ -188,12 +188,21 @@ class InboundDialect(ABC):
     keepalive: ClassVar[bytes | None]  # frame to keep a waiting stream alive
     # Client headers that are forwarded when the request passes through unconverted.
     request_headers: ClassVar[frozenset[str]] = frozenset()
+    # Parameters of the query that are forwarded likewise.
+    request_parameters: ClassVar[frozenset[str]] = frozenset()
     # Headers that only clients of this API send. Some paths are those of several APIs.
     client_headers: ClassVar[frozenset[bytes]] = frozenset()
 
     @abstractmethod
     def match(self, method: str, path: str) -> Operation | None:
         """The operation of `method` and `path` (percent-encoded, below the mount), if known."""
+
+    def features(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """What `headers` request of this API's vendor, as named in `aiproxy-ignored` for others.
+
+        It is not known what a feature does to a request, so nothing is refused because of it.
+        """
+        return ()
 
     @abstractmethod
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
@@ -248,6 +257,8 @@ class OutboundDialect(ABC):
     native_errors: ClassVar[bool] = True  # errors have the format that clients of this API expect
     # The operation that counts the tokens of a request, if the API has one.
     token_count_operation: ClassVar[str] = ""
+    # Clients of the API compare the wording of all its errors, so they get those as they are.
+    clients_match_errors: ClassVar[bool] = False
 
     def model_name(self, model: str) -> str:
         """The canonical name of a model, where the API has several names for one."""

@@ -111,8 +111,14 @@ def error_from_response(
         if error.retry_after is None and error.kind is ErrorKind.LIMITED:
             error.retry_after = retry_after_in_message(error.message)
     own_format = native and provider.strict_format and provider.dialect.native_errors
-    if own_format and not error.retryable and _is_object(body):
+    # (What a provider says of the gateway's own key is not for clients.)
+    shown = not error.retryable or (
+        provider.dialect.clients_match_errors and error.kind is not ErrorKind.KEY_REJECTED
+    )
+    if own_format and shown and _is_object(body):
         error.body = body
+        if error.kind is ErrorKind.OVERLOADED:
+            error.status = status  # Anthropic's is 529
     return error
 
 

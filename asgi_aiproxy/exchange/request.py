@@ -29,7 +29,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
       all models, or that have a budget.
     - `upload`, `length`, `content_type`: a multipart body, which can be sent once, its size in
       bytes (0: unknown) and its content type.
-    - `headers`: those that a provider of the same dialect is sent.
+    - `headers`, `query`: what of these a provider of the same dialect is sent.
     - `principal`: the caller.
     - `provider`, `key_id`, `own_key`, `affinity`: the provider and the key that the caller
       requested, the key that it brought, and its session.
@@ -55,6 +55,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     length: int = 0
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}
+    query: str = ""
     principal: Principal = ANONYMOUS
     provider: str = ""
     key_id: str = ""

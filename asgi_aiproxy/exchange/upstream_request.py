@@ -94,8 +94,11 @@ def prepare_request(
         draft = request.face.native_request(
             request.operation, target.model, request.fields, stream=request.stream
         )
-        if request.headers:
-            draft = msgspec.structs.replace(draft, headers=request.headers)
+        if request.headers or request.query:
+            # (Platforms that host an API have paths and queries of their own.)
+            dialect: object = target.provider.dialect
+            query = (dialect is request.face and request.query) or draft.query
+            draft = msgspec.structs.replace(draft, headers=request.headers, query=query)
     else:
         limits.check(request.fields, request.body)
         try:
@@ -112,6 +115,9 @@ def prepare_request(
         raise invalid(
             f"{target.provider.name} cannot carry: {', '.join(draft.ignored)}.", draft.ignored[0]
         )
+    lost = () if native else request.face.features(request.headers)
+    if lost:
+        draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, *lost))
     body = _json.dumps(draft.body) if draft.body else None
     return PreparedRequest(target, native, draft, body, conversion)
 

@@ -44,8 +44,10 @@ class Anthropic(Dialect):
 
     name: ClassVar[str] = requests.NAME
     token_count_operation: ClassVar[str] = token_count.OPERATION
+    clients_match_errors: ClassVar[bool] = True
     keepalive: ClassVar[bytes | None] = b'event: ping\ndata: {"type": "ping"}\n\n'
     request_headers: ClassVar[frozenset[str]] = frozenset({"anthropic-beta", "anthropic-version"})
+    request_parameters: ClassVar[frozenset[str]] = frozenset({"beta"})
     client_headers: ClassVar[frozenset[bytes]] = frozenset({b"anthropic-version"})
 
     def __init__(self, *, new_id: NewId = new_id) -> None:
@@ -63,6 +65,11 @@ class Anthropic(Dialect):
             known = path.startswith("/v1/models/")
             return Operation("model", path, body="none", model=model) if known else None
         return None
+
+    def features(self, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """The betas."""
+        betas = headers.get("anthropic-beta", "").split(",")
+        return tuple(f"anthropic-beta: {name}" for beta in betas if (name := beta.strip()))
 
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
         """Read model and streaming."""

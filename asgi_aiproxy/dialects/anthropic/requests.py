@@ -13,6 +13,7 @@ from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._carriers import is_carrier, restore
 from asgi_aiproxy.dialects.anthropic import schemas
 from asgi_aiproxy.dialects.anthropic.errors import THREAD_UNSUPPORTED
+from asgi_aiproxy.dialects.anthropic.tools import decode_choice, decode_tools, ignored_members
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Media,
@@ -24,13 +25,14 @@ from asgi_aiproxy.messages import (
     Request,
     Text,
     Thinking,
-    Tool,
     ToolCall,
-    ToolChoice,
     ToolResult,
 )
 
 NAME = "anthropic"
+# Members that are reported to be ignored, whatever the provider.
+_UNREAD = "anthropic.unread"
+_OUTPUT = schemas.OutputConfig.__struct_fields__
 
 
 def decode_request(body: bytes) -> Request:
@@ -40,6 +42,9 @@ def decode_request(body: bytes) -> Request:
     _refuse_thread(raw)
     known = schemas.MessagesRequest.__struct_fields__
     rest = {k: v for k, v in raw.items() if k not in known and v is not None}
+    unread = ignored_members(request.tools or ())
+    config = raw.get("output_config") or {}
+    unread |= {f"output_config.{n}": v for n, v in config.items() if n not in _OUTPUT and v}
     output_format = (
         request.output_config and request.output_config.format
     ) or request.output_format
@@ -47,8 +52,8 @@ def decode_request(body: bytes) -> Request:
     return Request(
         model=request.model,
         messages=tuple(_conversation(request, raw)),
-        tools=tuple(_tool(tool, at) for at, tool in enumerate(request.tools or ())),
-        tool_choice=_tool_choice(choice),
+        tools=tuple(decode_tools(request.tools or ())),
+        tool_choice=decode_choice(choice),
         parallel_tools=False if choice and choice.disable_parallel_tool_use else None,
         output=Output(schema=output_format.schema or {}) if output_format else None,
         thinking=_thinking(request),
@@ -59,7 +64,7 @@ def decode_request(body: bytes) -> Request:
         stop=tuple(request.stop_sequences or ()),
         user=(request.metadata and request.metadata.user_id) or "",
         stream=bool(request.stream),
-        extra={NAME: rest} if rest else {},
+        extra={name: found for name, found in ((NAME, rest), (_UNREAD, unread)) if found},
     )
 
 
@@ -181,34 +186,6 @@ def _media(part: schemas.Part, where: str, extra: Any) -> Media:
             text = "\n".join(c.get("text", "") for c in content if isinstance(c, dict))
             return Media(kind=kind, media_type="text/plain", text=text, name=name, extra=extra)
     raise invalid(f"{where}.source: unknown type of source.", f"{where}.source")
-
-
-def _tool(tool: schemas.Tool, at: int) -> Tool:
-    if tool.type not in (None, "custom"):
-        raise invalid(
-            f"tools[{at}]: Anthropic's own tool '{tool.type}' is not available from this provider.",
-            f"tools[{at}].type",
-        )
-    return Tool(
-        name=tool.name,
-        description=tool.description or "",
-        schema=tool.input_schema,
-        strict=tool.strict,
-        extra={NAME: {"cache_control": tool.cache_control}} if tool.cache_control else {},
-    )
-
-
-def _tool_choice(choice: schemas.ToolChoice | None) -> ToolChoice | None:
-    match choice:
-        case None:
-            return None
-        case schemas.ToolChoice(type="any"):
-            return ToolChoice("required")
-        case schemas.ToolChoice(type="tool", name=str(name)):
-            return ToolChoice("required", (name,))
-        case schemas.ToolChoice(type="auto" | "none" as mode):
-            return ToolChoice(mode)
-    raise invalid(f"tool_choice.type: unknown type '{choice.type}'.", "tool_choice.type")
 
 
 def _thinking(request: schemas.MessagesRequest) -> Thinking | None:

@@ -48,6 +48,7 @@ class Tool(Struct):
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     strict: bool | None = None
+    input_examples: list[Any] | None = None
     cache_control: dict[str, Any] | None = None
 
 

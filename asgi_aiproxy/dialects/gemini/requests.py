@@ -52,6 +52,13 @@ def read_request(model: str, parsed: dict[str, Any], *, stream: bool = False) ->
             "candidateCount must be 1 for a provider that does not speak Gemini's API.",
             "generationConfig.candidateCount",
         )
+    if parsed.get("cachedContent"):
+        raise invalid(
+            "'cachedContent' is kept at Google, and not available for the provider of this model: "
+            "send the content itself.",
+            "cachedContent",
+            "unsupported_parameter",
+        )
     rest = _rest(parsed)
     return Request(
         model=model,

@@ -126,6 +126,12 @@ def _refuse_state(asked: schemas.ResponsesRequest) -> None:
         raise _unsupported(
             "background", "Background responses are not available: leave out 'background'."
         )
+    if asked.prompt:
+        raise _unsupported(
+            "prompt",
+            "'prompt' refers to a template that is kept at OpenAI, and is not available for this "
+            "model: send its text in 'input'.",
+        )
     for name in ("previous_response_id", "conversation"):
         if getattr(asked, name):
             raise _unsupported(

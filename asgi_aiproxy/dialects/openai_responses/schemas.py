@@ -79,6 +79,7 @@ class ResponsesRequest(Struct):
     stream: bool | None = None
     store: bool | None = None
     background: bool | None = None
+    prompt: dict[str, Any] | None = None
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
 
