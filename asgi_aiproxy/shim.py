@@ -308,14 +308,14 @@ class Shim:
         self, call: GatewayRequest, scope: Scope, receive: Receive
     ) -> GatewayRequest:
         """Run the hooks before a call; one that they refuse has its usage record, too."""
-        try:
-            return await self._hooks.before(call, scope)
-        except APIError as error:
+        call, refusal = await self._hooks.before(call, scope)
+        if refusal is not None:
             monitor = RequestMonitor(self._rounds.for_running_loop(), receive)
             exchange = Exchange(self._relay, msgspec.structs.replace(call, gate=None), monitor)
-            exchange.fail(error)
+            exchange.fail(refusal)
             await exchange.close()
-            raise
+            raise refusal
+        return call
 
     async def _read_request(
         self,

@@ -38,6 +38,7 @@ from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.telemetry.metrics import Metrics
+from asgi_aiproxy.telemetry.tracing import Tracing
 from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
@@ -172,6 +173,7 @@ def build_app(
         keepalive_seconds=settings.keepalive,
         strict=settings.strict,
         allow_client_keys=settings.allow_client_keys,
+        hooks=[Tracing()] if settings.otel else [],
         record=tee(*sinks) if len(sinks) > 1 else (*sinks, discard)[0],
         response_state=_response_state(settings, store),
         websockets=settings.responses.websockets,

@@ -277,6 +277,7 @@ class Settings(BaseSettings):
     http2: bool = False
     metrics: bool = False
     metrics_token: Secret | None = None
+    otel: bool = False
     log_usage: bool = True
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"

@@ -113,11 +113,9 @@ class ExchangeRecord:
         sent, self._sent_at = self._sent_at, None
         if sent is not None:
             seconds = time.perf_counter() - sent
-            self.attempts.append(
-                Attempt(
-                    self.provider, self.upstream_model, self.key_id, status, code, message, seconds
-                )
-            )
+            started = sent - self._started_ticks
+            answer = (status, code, message, seconds, started)
+            self.attempts.append(Attempt(self.provider, self.upstream_model, self.key_id, *answer))
 
     def write(
         self,

@@ -50,6 +50,7 @@ class Call:
       `chat.completions`.
     - `stream`: whether the client wants a stream.
     - `request_id`: its id in responses, errors and logs.
+    - `members`: the members of the JSON body, still encoded.
     - `headers`: the request's headers by their names in lower case, without credentials.
     - `state`: a dictionary for the hooks of this call.
 
@@ -139,6 +140,11 @@ class Call:
         )
 
     @property
+    def members(self) -> Mapping[str, msgspec.Raw]:
+        """The members of the JSON body, still encoded; empty for an upload."""
+        return self._sent.fields
+
+    @property
     def response(self) -> Response | None:
         """The response that a hook has given, so that no provider is called."""
         return self._sent.answer
@@ -215,18 +221,25 @@ class HookChain:
     def __bool__(self) -> bool:
         return bool(self._hooks)
 
-    async def before(self, request: GatewayRequest, scope: Scope) -> GatewayRequest:
-        """Run the hooks on a request; return it as they leave it. Raises APIError."""
+    async def before(
+        self, request: GatewayRequest, scope: Scope
+    ) -> tuple[GatewayRequest, APIError | None]:
+        """Run the hooks on a request; return it as they leave it, and the error of the one that
+        refused it."""
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in scope["headers"]
             if name not in CREDENTIAL_HEADERS
         }
         call = Call(request, headers)
-        for hook in self._hooks:
-            await self._run(hook, hook.before(call), request.request_id)
-            if call.response is not None:
-                break
+        refusal: APIError | None = None
+        try:
+            for hook in self._hooks:
+                await self._run(hook, hook.before(call), request.request_id)
+                if call.response is not None:
+                    break
+        except APIError as error:
+            refusal = error
         changed = call.to_gateway_request()
         filters = ended = None
         if self._filtering:
@@ -241,7 +254,7 @@ class HookChain:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-        return msgspec.structs.replace(changed, filters=filters, ended=ended)
+        return msgspec.structs.replace(changed, filters=filters, ended=ended), refusal
 
     async def _run(self, hook: Hook, work: Awaitable[None], request_id: str) -> None:
         try:

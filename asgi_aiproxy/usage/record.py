@@ -28,7 +28,8 @@ class Outcome(StrEnum):
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One request to an upstream: `seconds` are until its first content, or until it failed.
+    """One request to an upstream, sent `started` seconds after the exchange began: `seconds` are
+    until its first content, or until it failed.
 
     `status` is the upstream's, 0 if it gave none; `code` is the upstream's error code, and
     `error` the message. Both are empty for the attempt that was the answer.
@@ -41,6 +42,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     code: str = ""
     error: str = ""
     seconds: float = 0.0
+    started: float = 0.0
 
 
 # No exchange has that many tokens.
