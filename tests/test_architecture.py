@@ -304,6 +304,7 @@ MAY: dict[str, set[str]] = {
 # Third-party packages, by the only modules that may import them; msgspec may be used anywhere.
 THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
+    "admin.routing": {"starlette"},
     "config.error_messages": {"pydantic"},
     "config.limit_settings": {"pydantic"},
     "config.settings": {"pydantic", "pydantic_settings"},

@@ -17,7 +17,7 @@ from asgi_aiproxy.admin.key_routes import key_routes
 from asgi_aiproxy.admin.live_tail import LiveTail
 from asgi_aiproxy.admin.openapi import openapi_document
 from asgi_aiproxy.admin.routing import AdminRequest, Route
-from asgi_aiproxy.admin.serve import handle_request
+from asgi_aiproxy.admin.serve import AdminAPI
 from asgi_aiproxy.admin.token_routes import token_routes
 from asgi_aiproxy.admin.usage_routes import usage_routes
 from asgi_aiproxy.admin.voucher_routes import voucher_routes
@@ -96,6 +96,7 @@ class AdminApp:
             *key_routes(keys),
             *self._own_routes(),
         ]
+        self._api = AdminAPI(self._routes, self._access)
 
     def __repr__(self) -> str:
         return f"AdminApp({self._store!r})"
@@ -105,7 +106,7 @@ class AdminApp:
         if scope["type"] == "lifespan":
             await _asgi.serve_lifespan(self, receive, send)
         elif scope["type"] == "http":
-            await handle_request(self._routes, self._access, scope, receive, send)
+            await self._api.handle(scope, receive, send)
         elif scope["type"] == "websocket":
             error = _asgi.no_websocket()
             body = OPENAI_CHAT.encode_error(error)

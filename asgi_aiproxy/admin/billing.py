@@ -8,7 +8,7 @@ from collections.abc import Callable
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.admin.routing import Need, Route
-from asgi_aiproxy.admin.serve import handle_request
+from asgi_aiproxy.admin.serve import AdminAPI
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
@@ -69,14 +69,15 @@ class Billing(Middleware):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(app)
-        self._routes = billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock))
-        self._paths = frozenset(route.path for route in self._routes)
+        routes = billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock))
+        self._api = AdminAPI(routes, self)
+        self._paths = frozenset(route.path for route in routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
         known = scope["type"] == "http" and SCOPE_KEY in scope
         if known and _asgi.local_path(scope) in self._paths:
-            await handle_request(self._routes, self, scope, receive, send)
+            await self._api.handle(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 

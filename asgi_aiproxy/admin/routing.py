@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal
-from urllib.parse import unquote
 
 import msgspec
 
-from asgi_aiproxy._asgi import Scope
+from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.principal import ANONYMOUS, Principal
-from asgi_aiproxy.services.base import Ok
+from asgi_aiproxy.services.base import Ok, Page, PageQuery
 
 # The required credential: none, any valid token, or a token with that scope.
 Need = Literal["nothing", "token", "read", "write", "root"]
@@ -34,6 +33,9 @@ class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = None
 
 
+Run = Callable[[AdminRequest], Awaitable[Any]]
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One operation of the admin API.
 
@@ -45,7 +47,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str
     need: Need
-    run: Callable[[AdminRequest], Awaitable[Any]]
+    run: Run
     summary: str
     body: Any = None
     query: Any = None
@@ -53,35 +55,96 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     media_type: str = "application/json"
 
-    def match(self, segments: list[str]) -> dict[str, str] | None:
-        """The values of the names in the path; None if the path does not match."""
-        own_segments = self.path.split("/")
-        if len(own_segments) != len(segments):
-            return None
-        values: dict[str, str] = {}
-        for name, segment in zip(own_segments, segments, strict=True):
-            if name.startswith("{") and segment:
-                values[name[1:-1]] = unquote(segment)
-            elif name != segment:
-                return None
-        return values
+
+def resource_routes(
+    path: str,
+    *,
+    types: tuple[Any, Any, Any],
+    page: Run,
+    create: Run,
+    get: Run,
+    edit: Run,
+    remove: Run,
+    summaries: tuple[str, str, str, str, str],
+    created: Any = None,
+) -> list[Route]:
+    """The five routes of a kind of resource: list, create, one, change, remove.
+
+    `path` is that of one resource, `types` are those of a new one, of changes, and of an answer;
+    `created` is the answer for a new one if it differs. `summaries` are in the order of the routes.
+    """
+    new, changes, out = types
+    many = path.rpartition("/")[0]
+    listed, made, one, changed, removed = summaries
+    return [
+        Route(
+            method="GET",
+            path=many,
+            need="read",
+            run=page,
+            query=PageQuery,
+            answer=Page[out],  # type: ignore[valid-type]
+            summary=listed,
+        ),
+        Route(
+            method="POST",
+            path=many,
+            need="write",
+            run=create,
+            body=new,
+            answer=created or out,
+            status=201,
+            summary=made,
+        ),
+        Route(method="GET", path=path, need="read", run=get, answer=out, summary=one),
+        Route(
+            method="PATCH",
+            path=path,
+            need="write",
+            run=edit,
+            body=changes,
+            answer=out,
+            summary=changed,
+        ),
+        Route(method="DELETE", path=path, need="write", run=remove, summary=removed),
+    ]
 
 
-def match_route(routes: Iterable[Route], method: str, path: str) -> tuple[Route, dict[str, str]]:
-    """Find the route of a request. Raises APIError: 404, or 405 if the method is not allowed."""
-    segments = path.split("/")
-    allowed_methods = []
+Handler = Callable[[Route, Scope, Receive, Send], Awaitable[None]]
+
+
+def router_of(routes: Iterable[Route], handle: Handler) -> ASGIApp:
+    """A Starlette router that calls `handle` with the route of a request.
+
+    The path in the scope must be the one below the mount, percent-encoded. The router raises
+    APIError: 404, or 405 if the method is not allowed.
+    """
+    from starlette.routing import Route as Resource, Router
+
+    methods: dict[str, dict[str, Route]] = {}  # by path
     for route in routes:
-        values = route.match(segments)
-        if values is None:
-            continue
-        if route.method == method:
-            return route, values
-        allowed_methods.append(route.method)
-    if allowed_methods:
-        allowed = ", ".join(allowed_methods)
-        message = f"Not allowed: {method} {path}. Allowed methods: {allowed}."
-        error = APIError(ErrorKind.INVALID, message, status=405)
-        error.allow = tuple(dict.fromkeys(allowed_methods))
-        raise error
-    raise APIError(ErrorKind.NOT_FOUND, f"Unknown request URL: {method} {path}.")
+        methods.setdefault(route.path, {})[route.method] = route
+    resources = [Resource(path, _Operations(known, handle)) for path, known in methods.items()]
+    return Router(resources, redirect_slashes=False, default=_unknown)
+
+
+class _Operations:
+    """An ASGI app: the operations of one path, by method."""
+
+    def __init__(self, routes: Mapping[str, Route], handle: Handler) -> None:
+        self._routes = routes
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        if method not in self._routes:
+            allowed = ", ".join(self._routes)
+            message = f"Not allowed: {method} {scope['path']}. Allowed methods: {allowed}."
+            error = APIError(ErrorKind.INVALID, message, status=405)
+            error.allow = tuple(self._routes)
+            raise error
+        await self._handle(self._routes[method], scope, receive, send)
+
+
+async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    raise APIError(ErrorKind.NOT_FOUND, f"Unknown request URL: {scope['method']} {scope['path']}.")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError
-from asgi_aiproxy.admin.routing import AdminRequest, Need, Route, TextBody, match_route
+from asgi_aiproxy.admin.routing import AdminRequest, Need, Route, TextBody, router_of
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import AIProxyError, APIError, ErrorKind, invalid
 from asgi_aiproxy.principal import Principal
@@ -31,56 +32,64 @@ class Authenticator(Protocol):
         ...
 
 
-async def handle_request(
-    routes: list[Route], knows: Authenticator, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Answer one HTTP request by `routes`; `knows` says who may."""
-    with suppress(ClientGoneError):
-        try:
+class AdminAPI:
+    """Answers HTTP requests by `routes`; `knows` says who may."""
+
+    def __init__(self, routes: Iterable[Route], knows: Authenticator) -> None:
+        self._router = router_of(routes, self._run)
+        self._knows = knows
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        with suppress(ClientGoneError):
             try:
-                await _run(routes, knows, scope, receive, send)
-            except AIProxyError as error:
-                if isinstance(error, ClientGoneError):
-                    raise
-                await _refuse(send, to_api_error(error))
-        except AIProxyError:
-            raise
-        except Exception:
-            logger.exception("the admin API failed")
-            message = "Something went wrong within the gateway."
-            await _refuse(send, APIError(ErrorKind.INTERNAL, message))
+                try:
+                    path = _asgi.local_path(scope)
+                    if path is None:
+                        raise APIError(
+                            ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}."
+                        )
+                    matched = {**scope, "path": path, "root_path": "", _SCOPE: scope}
+                    await self._router(matched, receive, send)
+                except AIProxyError as error:
+                    if isinstance(error, ClientGoneError):
+                        raise
+                    await _refuse(send, to_api_error(error))
+            except AIProxyError:
+                raise
+            except Exception:
+                logger.exception("the admin API failed")
+                message = "Something went wrong within the gateway."
+                await _refuse(send, APIError(ErrorKind.INTERNAL, message))
+
+    async def _run(self, route: Route, matched: Scope, receive: Receive, send: Send) -> None:
+        scope: Scope = matched[_SCOPE]
+        names = {name: unquote(value) for name, value in matched["path_params"].items()}
+        call = AdminRequest(scope=scope, path=names)
+        if route.need != "nothing":
+            caller = await self._knows.caller(scope, route.need)
+            call = msgspec.structs.replace(call, caller=caller)
+        query = _query(scope, route.query)
+        data = await _asgi.read_body(scope, receive, _MAX_BODY)
+        body: Any = None
+        if route.body is bytes:
+            body = data
+        elif route.body is not None:
+            body = parse_body(data, route.body)
+        elif data.strip() not in (b"", b"{}"):
+            raise invalid("This path takes no body.")
+        result = await route.run(msgspec.structs.replace(call, query=query, body=body))
+        if callable(result):
+            await result(scope, receive, send)
+        elif isinstance(result, TextBody):
+            await _asgi.send_response(
+                send, route.status, result.body, _HEADERS, result.media_type.encode()
+            )
+        else:
+            await _asgi.send_response(send, route.status, _json.dumps(result), _HEADERS)
 
 
-async def _run(
-    routes: list[Route], knows: Authenticator, scope: Scope, receive: Receive, send: Send
-) -> None:
-    path = _asgi.local_path(scope)
-    if path is None:
-        raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
-    route, names = match_route(routes, scope["method"], path)
-    call = AdminRequest(scope=scope, path=names)
-    if route.need != "nothing":
-        call = msgspec.structs.replace(call, caller=await knows.caller(scope, route.need))
-    query = _query(scope, route.query)
-    data = await _asgi.read_body(scope, receive, _MAX_BODY)
-    body: Any = None
-    if route.body is bytes:
-        body = data
-    elif route.body is not None:
-        body = parse_body(data, route.body)
-    elif data.strip() not in (b"", b"{}"):
-        raise invalid("This path takes no body.")
-    result = await route.run(msgspec.structs.replace(call, query=query, body=body))
-    if callable(result):
-        await result(scope, receive, send)
-    elif isinstance(result, TextBody):
-        await _asgi.send_response(
-            send, route.status, result.body, _HEADERS, result.media_type.encode()
-        )
-    else:
-        await _asgi.send_response(send, route.status, _json.dumps(result), _HEADERS)
-
-
+_SCOPE = "asgi_aiproxy.admin.scope"  # the scope as it was received
 _HEADERS: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
