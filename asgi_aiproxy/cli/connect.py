@@ -182,9 +182,7 @@ def _print(
     title = client.title
     if setup.environment:
         print(f"# Environment for {title}:\n")
-        for name, value in setup.environment.items():
-            print(f"export {name}={_quoted(value)}")
-        print()
+        print("\n".join(environment_lines(setup)) + "\n")
     if setup.file is not None:
         print(f"# {setup.file.path}\n\n{file_text(setup)}")
     if setup.example:
@@ -202,6 +200,11 @@ def _print(
             print(f"        {finding.advice}")
     with suppress(BrokenPipeError):
         sys.stdout.flush()
+
+
+def environment_lines(setup: Setup) -> list[str]:
+    """The environment as lines for a POSIX shell."""
+    return [f"export {name}={_quoted(value)}" for name, value in setup.environment.items()]
 
 
 def file_text(setup: Setup) -> str:

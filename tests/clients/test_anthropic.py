@@ -117,6 +117,20 @@ async def test_the_tool_runner_runs_tools_until_the_model_is_done(
     assert last.body.decode().count("22 degrees in") == (1 if vendor == "anthropic" else 3)
 
 
+async def test_a_thread_goes_on_without_a_server_that_keeps_it(
+    claude: anthropic.AsyncAnthropic, world: World, vendor: str
+) -> None:
+    thread = claude.beta.messages.thread(
+        model=MODELS[vendor], max_tokens=100, unsupported_request_behavior="continue_unthreaded"
+    )
+    for said in ("One.", "Two."):
+        answer = await thread.send({"role": "user", "content": said})
+        assert answer.content[0].text == "Hello from the mock."  # type: ignore[union-attr]
+    sent = world.mock.requests[-1].body.decode()
+    assert "Two." in sent
+    assert ("One." in sent) == (vendor != "anthropic")
+
+
 @pytest.mark.parametrize(
     "thinking",
     [{"type": "enabled", "budget_tokens": 2048}, {"type": "adaptive", "display": "summarized"}],

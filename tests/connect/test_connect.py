@@ -23,7 +23,8 @@ from asgi_aiproxy import (
     Shim,
 )
 from asgi_aiproxy.__main__ import main
-from asgi_aiproxy.connect import CLIENTS
+from asgi_aiproxy.cli.connect import environment_lines, file_text
+from asgi_aiproxy.connect import CLIENTS, GatewayAccess
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC
 from asgi_aiproxy.testing import Fault, MockProvider, serve_in_thread
@@ -146,6 +147,24 @@ def test_the_output_is_json_on_request(run: Run) -> None:
     setup = run("claude-code", "--no-check", "--json", "--model", "m").json["setup"]
     assert setup["environment"]["ANTHROPIC_MODEL"] == "m"
     assert setup["file"]["path"] == "~/.claude/settings.json"
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "agents.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["claude-code", "codex", "gemini-cli", "opencode"])
+def test_the_page_about_agents_shows_what_is_printed(name: str) -> None:
+    access = GatewayAccess(
+        url="https://gateway.example/ai", model=CLIENTS[name].model, websocket=True
+    )
+    setup = CLIENTS[name].setup(access)
+    assert file_text(setup) in PAGE or name == "claude-code"
+    for line in environment_lines(setup):
+        assert f"\n    {line}\n" in PAGE
+
+
+def test_the_page_about_agents_names_each_client() -> None:
+    assert [name for name in CLIENTS if f"`{name}`" not in PAGE] == []
 
 
 # ── the file ─────────────────────────────────────────────────────────────────
