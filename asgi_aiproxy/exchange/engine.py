@@ -263,7 +263,7 @@ class Exchange:
                         error.message,
                     )
                     self._keys.failed(error)
-                    await self._close_response()
+                    await close_response(self._take_response())
                     failure = more_relevant_error(failure, error)
                     if key is None or not self._keys.may_try_another(error, len(tried), last=last):
                         self._failed_targets += 1
@@ -414,9 +414,10 @@ class Exchange:
                 self._record.error = error
         return out
 
-    async def _close_response(self) -> None:
+    def _take_response(self) -> UpstreamResponse | None:
+        """The current response, which is no longer used here."""
         response, self._response, self._translator = self._response, None, None
-        await close_response(response)
+        return response
 
     # settlement
 
@@ -447,7 +448,7 @@ class Exchange:
         if self._request.ended is not None:
             self._request.ended(written)
         if self._response is not None:
-            await self._close_response()
+            await close_response(self._take_response())
 
 
 def allowed_targets(router: Router, request: GatewayRequest) -> Sequence[Target]:
