@@ -24,8 +24,8 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 # The usual event, on the hot path: one line of data, and before it at most one line that
 # begins with `e`, which is the event's type or means nothing. Nothing is tried twice (`*+`).
 _usual = re.compile(rb"(?:e.*+\n)?data: ?(.*+)\n\n").fullmatch
-_frame_usual = re.compile(rb"(?:event: (.*+)\n)?data: ?(.*+)\n\n").fullmatch
-_frames_usual = re.compile(rb"^((?:event: (.*+)\n)?data: ?(.*+)\n\n)", re.MULTILINE).split
+_frame_usual = re.compile(rb"(?:event: ?(.*+)\n)?data: ?(.*+)\n\n").fullmatch
+_frames_usual = re.compile(rb"^((?:event: ?(.*+)\n)?data: ?(.*+)\n\n)", re.MULTILINE).split
 _all_usual = re.compile(rb"^(?:e.*+\n)?data: ?(.*+)\n\n", re.MULTILINE).split
 _CR = ord("\r")
 _BOM = b"\xef\xbb\xbf"

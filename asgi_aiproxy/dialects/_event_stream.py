@@ -50,9 +50,8 @@ class EventStreamFramer:
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
-        self._buffer = bytearray()
+        self._buffer = bytearray()  # the beginning of a message
         self._needed = _PRELUDE_BYTES  # bytes in the buffer before there is something to do
-        self._headers_length = 0
         self._error: APIError | None = None
         self._known: dict[bytes, tuple[bytes, bytes]] = {}  # headers -> what surrounds the payload
 
@@ -60,25 +59,21 @@ class EventStreamFramer:
         """The JSON texts of the messages that `data` completes. Raises APIError."""
         if self._error is not None:
             raise self._error
-        buffer = self._buffer
-        buffer += data
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []
+            data = bytes(self._buffer)
+            self._buffer.clear()
         found: list[bytes] = []
-        at = 0
         try:
-            while len(buffer) - at >= self._needed:
-                if self._needed == _PRELUDE_BYTES:
-                    self._needed, self._headers_length = self._prelude(at)
-                    continue
-                piece = self._message(at, at + self._needed)
-                at += self._needed
-                self._needed = _PRELUDE_BYTES
-                if piece is not None:
-                    found.append(piece)
+            rest = self._messages(data, found)
         except APIError as error:
             self._error = error
             if not found:
                 raise
-        del buffer[:at]
+        else:
+            self._buffer += data[rest:]
         return found
 
     def close(self) -> bytes | None:
@@ -89,35 +84,42 @@ class EventStreamFramer:
             raise _broken("the stream ended within an event")
         return None
 
-    def _prelude(self, at: int) -> tuple[int, int]:
-        """The length of the message at `at` and of its headers, verified."""
-        total, headers, checksum = _PRELUDE.unpack_from(self._buffer, at)
-        if crc32(self._buffer[at : at + 8]) != checksum:
-            raise _broken("the checksum of an event's length is wrong")
-        if headers > _MAX_HEADERS_BYTES or total > self._limit:
-            raise _broken(f"an event is larger than {self._limit} bytes")
-        if total < _PRELUDE_BYTES + headers + _CHECKSUM_BYTES:
-            raise _broken("the length of an event is too small")
-        return total, headers
+    def _messages(self, data: bytes, found: list[bytes]) -> int:
+        """Add the JSON texts of whole messages to `found`; return where the rest begins."""
+        at, size = 0, len(data)
+        while size - at >= _PRELUDE_BYTES:
+            total, headers, checksum = _PRELUDE.unpack_from(data, at)
+            if crc32(data[at : at + 8]) != checksum:
+                raise _broken("the checksum of an event's length is wrong")
+            if headers > _MAX_HEADERS_BYTES or total > self._limit:
+                raise _broken(f"an event is larger than {self._limit} bytes")
+            if total < _PRELUDE_BYTES + headers + _CHECKSUM_BYTES:
+                raise _broken("the length of an event is too small")
+            if at + total > size:
+                self._needed = total
+                return at
+            end = at + total - _CHECKSUM_BYTES
+            (checksum,) = _CHECKSUM.unpack_from(data, end)
+            if crc32(data[at:end]) != checksum:
+                raise _broken("the checksum of an event is wrong")
+            payload_at = at + _PRELUDE_BYTES + headers
+            before, after = self._around(data[at + _PRELUDE_BYTES : payload_at])
+            if after:
+                found.append(before + (data[payload_at:end] or b"{}") + after)
+            elif before:
+                found.append(before)
+            at += total
+        self._needed = _PRELUDE_BYTES
+        return at
 
-    def _message(self, start: int, end: int) -> bytes | None:
-        """The JSON text of the whole message from `start` to `end`; None for one without a name."""
-        message = bytes(self._buffer[start:end])
-        (checksum,) = _CHECKSUM.unpack_from(message, len(message) - _CHECKSUM_BYTES)
-        if crc32(message[:-_CHECKSUM_BYTES]) != checksum:
-            raise _broken("the checksum of an event is wrong")
-        payload_at = _PRELUDE_BYTES + self._headers_length
-        headers = message[_PRELUDE_BYTES:payload_at]
+    def _around(self, headers: bytes) -> tuple[bytes, bytes]:
+        """What stands before and after the payload of a message with these headers."""
         around = self._known.get(headers)
         if around is None:
             around = _around(_read_headers(headers))
             if len(self._known) < _MAX_KNOWN_HEADERS:
                 self._known[headers] = around
-        before, after = around
-        if not before:
-            return None
-        payload = message[payload_at:-_CHECKSUM_BYTES]
-        return before + (payload or b"{}") + after if after else before
+        return around
 
 
 def _around(headers: dict[str, str]) -> tuple[bytes, bytes]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._blocks import Blocks
@@ -42,6 +44,28 @@ _STOPS = {
 _FAILURES = frozenset({"ERROR", "TIMEOUT", "ERROR_LIMIT", "USER_CANCEL"})
 
 
+class _Text(msgspec.Struct, frozen=True, gc=False):
+    text: str
+
+
+class _Message(msgspec.Struct, frozen=True, gc=False):
+    content: _Text
+
+
+class _Delta(msgspec.Struct, frozen=True, gc=False):
+    message: _Message
+
+
+class _TextEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event with text, the most frequent one."""
+
+    delta: _Delta
+
+
+_decode_text_event = msgspec.json.Decoder(_TextEvent).decode
+_TEXT = Text()
+
+
 class Decoder:
     """Converts the events of one response to neutral events."""
 
@@ -59,6 +83,13 @@ class Decoder:
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The neutral events of one event; raises APIError for an error."""
+        if self._started and not self._citations:
+            try:
+                text = _decode_text_event(data).delta.message.content.text
+            except ValueError:
+                pass
+            else:
+                return self._blocks.text(_TEXT, text) if text else ()
         if data.strip() == b"[DONE]":
             return ()
         return list(self._event(_json.loads(data)))
@@ -133,7 +164,7 @@ class Decoder:
         if thought := _parsing.get_text(content, "thinking"):
             yield from self._blocks.text(Reasoning(), thought)
         if text := _parsing.get_text(content, "text"):
-            yield from self._blocks.text(Text(), text)
+            yield from self._blocks.text(_TEXT, text)
         if url := _parsing.get_text(content.get("image_url"), "url"):
             yield from self._blocks.single(Media(kind="image", url=url))
 

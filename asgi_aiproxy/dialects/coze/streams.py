@@ -10,7 +10,9 @@ does itself. `follow_up` messages are suggested questions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
@@ -31,6 +33,23 @@ from asgi_aiproxy.messages import (
 _STOPS = {"completed": StopReason.END, "requires_action": StopReason.TOOLS}
 
 
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    id: str
+    type: Literal["answer"]
+    content: str
+    reasoning_content: Literal[""] = ""
+
+
+class _DeltaEvent(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the answer, the most frequent event."""
+
+    message: _Answer = msgspec.field(name="conversation.message.delta")
+
+
+_decode_delta = msgspec.json.Decoder(_DeltaEvent).decode
+_TEXT = Text()
+
+
 class Decoder:
     """Converts the events of one chat to neutral events."""
 
@@ -48,6 +67,14 @@ class Decoder:
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The neutral events of one event; raises APIError for an error."""
+        if self._started:
+            try:
+                message = _decode_delta(data).message
+            except ValueError:
+                pass
+            else:
+                self._streamed.add(message.id)
+                return self._blocks.text(_TEXT, message.content) if message.content else ()
         ((name, payload),) = _json.loads(data).items()
         return list(self._event(name, payload))
 
