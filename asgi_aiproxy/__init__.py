@@ -77,7 +77,7 @@ __all__ = [
     "tee",
 ]
 
-# Names are found when they are asked for, so that who uses one piece does not load them all.
+# Names are imported on first use, so that using one part does not load all others.
 _HOME = {
     "AIProxyError": "errors",
     "AIShim": "shim",

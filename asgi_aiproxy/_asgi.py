@@ -267,5 +267,9 @@ UPGRADE_TO_HTTP: RawHeaders = [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgr
 
 
 def no_websocket() -> APIError:
-    """Return the error for a WebSocket where only HTTP is served; some clients then use HTTP."""
-    return APIError(ErrorKind.INVALID, "There are no WebSockets here: use HTTP.", status=426)
+    """Return the error for a WebSocket on a path that serves only HTTP; some clients then use
+    HTTP.
+    """
+    return APIError(
+        ErrorKind.INVALID, "This path does not accept WebSockets: use HTTP.", status=426
+    )

@@ -239,7 +239,7 @@ class RequestMonitor:
         self._writing_to_upstream = False
         self._progressed = True
 
-    # progress, as reported by those that read and write
+    # Progress, as reported by the code that reads and writes.
 
     @property
     def writing_to_client(self) -> bool:
@@ -267,7 +267,7 @@ class RequestMonitor:
         """The provider has sent something."""
         self._progressed = True
 
-    # limits
+    # Limits.
 
     def set_timeout(self, seconds: float | None, message: str) -> None:
         """From now on allow `seconds` without progress (None: no limit).
@@ -375,13 +375,13 @@ class RequestMonitor:
             return
         else:
             if message["type"] != "http.disconnect":
-                return  # a `receive` that returns at once each time: asking again would not end
+                return  # this `receive` returns at once each time: awaiting it again would loop
         self._client_gone = True
         self._end(ClientGoneError("The client disconnected."))
 
 
 class TimeoutScope:
-    """A time limit for the length of a block; made by `RequestMonitor.timeout`."""
+    """A time limit for a block; made by `RequestMonitor.timeout`."""
 
     __slots__ = ("_monitor",)
 

@@ -141,8 +141,8 @@ def require_int_at_least(least: int = 1, **limits: object) -> None:
 
 
 def internal_error(id: str = "") -> APIError:
-    """Return the error for an unexpected exception, whose details are only logged."""
-    error = APIError(ErrorKind.INTERNAL, "Something went wrong within the gateway.")
+    """Return the error for an unexpected exception, whose details appear only in the log."""
+    error = APIError(ErrorKind.INTERNAL, "Internal error of the gateway.")
     error.request_id = id
     return error
 

@@ -231,7 +231,7 @@ class LifespanDriver:
             if not answering.done():
                 answering.cancel()
         if not answering.done() or answering.cancelled():
-            # It raised or returned without an answer: by the specification it does not support it.
+            # It raised or returned before a response: by the specification it does not support it.
             logger.debug("%r does not support lifespan", self._app)
             return
         message = answering.result()
@@ -243,4 +243,6 @@ class LifespanDriver:
             task.cancel()
             await asyncio.wait((task,), timeout=_SHUTDOWN_TIMEOUT_SECONDS)
         if task.done() and not task.cancelled():
-            task.exception()  # retrieved: it was raised already, or lifespan is not supported
+            # Retrieved, so that asyncio does not log it: it was raised before, or lifespan is not
+            # supported
+            task.exception()

@@ -1,29 +1,29 @@
-"""Which models and limits a JSON request body names, so that every server reads them alike.
+"""Find the models and limits that a JSON request body names, and refuse bodies that are ambiguous.
 
-A caller may be bound to models or to a budget. What it may do is decided here, from one reading of
-its request; what is done is decided by the provider, from another reading. Parsers differ: of two
-members of one name some take the first and some the last, and Go's `encoding/json` (Ollama,
-LocalAI), cJSON and others match names without regard to case. A body that names two models would
-be judged by one and run with the other. So there is one rule, for shims and for the proxy:
+A caller may be restricted to models or to a budget. The gateway checks this with its own parser,
+and the provider runs the request with another one. Parsers differ: of two members with the same
+name some take the first and some the last, and Go's `encoding/json` (Ollama, LocalAI), cJSON and
+others ignore the case of names. With a body that names two models, one could be checked and the
+other one run. So there is one rule, for shims and for the proxy:
 
-*A body that could be read in two ways is refused with 400, which names the member.*
+*An ambiguous body is refused with 400, and the error names the member.*
 
-1. It must be one JSON object in UTF-8, by the letter of RFC 8259: no byte order mark, no NaN, no
-   comments, nothing before or after it.
-2. No name stands there twice, however it is escaped (`mo\\u0064el`).
-3. No name is nearly that of a member we judge by (`MODEL`, `Stream`, `model\\u0000`): some parsers
-   take it for that.
-4. The same holds for objects within it that can name a model or a limit (`tools`, `requests`,
-   `generationConfig`, `session`, unknown members), all the way down. What is the
-   caller's own data is not looked into: messages, JSON schemas, arguments of tools, metadata.
+1. The body must be one JSON object in UTF-8 that conforms to RFC 8259: no byte order mark, no NaN,
+   no comments, nothing before or after it.
+2. No name occurs twice, whether or not it is escaped (`mo\\u0064el`).
+3. No name is similar to that of a member that is checked (`MODEL`, `Stream`, `model\\u0000`):
+   some parsers treat it as that member.
+4. The same applies to nested objects that can name a model or a limit (`tools`, `requests`,
+   `generationConfig`, `session`, unknown members), at any depth. The caller's own data is not
+   inspected: messages, JSON schemas, arguments of tools, metadata.
 
-Every member whose name holds the word "model", and those in `_NAMING`, name models: OpenRouter's
-`models`, `plugins[].allowed_models`, `preset`; OpenAI's and Anthropic's `tools[].model`;
-`session.model`; the calls in a batch. All of them are judged, and all of them are priced.
+Every member whose name contains "model", and those in `_OTHER_MODEL_MEMBERS`, name models:
+OpenRouter's `models`, `plugins[].allowed_models`, `preset`; OpenAI's and Anthropic's
+`tools[].model`; `session.model`; the calls in a batch. All of these models are checked and priced.
 
-The proxy holds callers to this that are bound or have a budget, and passes their bodies on as they
-came. Shims hold all callers to 1 and 3; they encode bodies again from the members that they
-parsed, so that a repeated name is sent once. `asgi_aiproxy.multipart` is the same for forms.
+The proxy applies all rules to callers that are restricted or have a budget, and forwards their
+bodies unchanged. Shims apply 1 and 3 to all callers; they encode bodies again from the parsed
+members, so a repeated name is sent once. `asgi_aiproxy.multipart` does the same for forms.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from asgi_aiproxy.errors import APIError, invalid
 
 Fields = Mapping[str, msgspec.Raw]
 
-# The members that decide what a call may do and what it is reserved, in all dialects.
-JUDGED = frozenset(
+# The members, of all dialects, that decide what a call may do and how much is reserved for it.
+CHECKED_MEMBERS = frozenset(
     {"model", "models", "stream", "store", "n", "best_of", "candidateCount", "candidate_count"}
     | {"max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens"}
     | {"num_predict", "generationConfig", "generation_config", "options", "requests", "tools"}
     | {"messages", "contents", "input", "prompt", "session", "route", "preset", "provider"}
     | {"fallbacks", "plugins", "agent"}
 )
-# Members that name models although the word is not in their names: of OpenRouter (preset), several
-# routers (fallbacks), LiteLLM (deployment_id), Azure's data sources (deployment_name), LoRAX and
-# text-generation-inference (adapter_id), SGLang (lora_path). A fine-tuned adapter is a model.
-_NAMING = frozenset(
+# Members that name models although their names do not contain "model": of OpenRouter (preset),
+# several routers (fallbacks), LiteLLM (deployment_id), Azure's data sources (deployment_name),
+# LoRAX and text-generation-inference (adapter_id), SGLang (lora_path). An adapter is a model.
+_OTHER_MODEL_MEMBERS = frozenset(
     {"preset", "fallbacks", "fallback", "agent", "adapter_id", "lora_path"}
     | {"deployment", "deployment_id", "deploymentid", "deployment_name", "deploymentname"}
 )
-# What a caller says to a model, or about its own data: no vendor looks for a model in there.
-_DATA = frozenset(
+# The caller's messages and data: no vendor reads a model name from these.
+_CALLER_DATA_MEMBERS = frozenset(
     {"messages", "contents", "content", "prompt", "system", "systemInstruction"}
     | {"system_instruction", "instructions", "documents", "metadata", "labels", "arguments"}
     | {"parameters", "parametersJsonSchema", "parameters_json_schema", "input_schema", "schema"}
@@ -63,15 +63,15 @@ _DATA = frozenset(
 )
 _MODEL = "model"
 _MAX_NAME = 1024
-_MAX_DEPTH = 32  # of objects that can name a model
-_MAX_DECODINGS = 4  # of a name that was percent-encoded
+_MAX_DEPTH = 32  # nesting depth of objects that can name a model
+_MAX_DECODINGS = 4  # how often a name is percent-decoded
 
 _UNLIKE = re.compile(r"[^a-z0-9_]")
 _PLAIN = re.compile(r"[a-z0-9_]*").fullmatch
 _SEGMENTS = re.compile(r"[/\\]")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
-# What an object (in lower case) must hold somewhere if one of its members is to be judged; the last
-# two may fold to letters of ASCII.
+# An object (in lower case) is inspected only if it contains one of these; the last two may fold to
+# ASCII letters.
 _MAY_NAME = re.compile(
     rb"model|preset|fallback|agent|deployment|adapter_id|lora_path"
     rb"|token|predict|\"n\"|best_of|candidate"
@@ -89,23 +89,26 @@ _string = msgspec.json.Decoder(str).decode
 def folded(name: str) -> str:
     """Return the name of a member or form field as the least strict parser would compare it.
 
-    Case goes, as Unicode folds it (Go's `EqualFold` does so, with U+017F and U+212A), variants of
-    letters go, and all that is not a letter of ASCII, a digit or `_`: some readers stop at a NUL,
-    trim white space, or take `model[]` for `model`.
+    Ignored are case (with Unicode case folding, as in Go's `EqualFold`, with U+017F and U+212A),
+    variants of letters, and all characters other than ASCII letters, digits and `_`: some parsers
+    stop at a NUL, trim white space, or read `model[]` as `model`.
     """
     return _UNLIKE.sub("", unicodedata.normalize("NFKC", name).casefold())
 
 
-_FOLDED = {folded(name): name for name in JUDGED}
-_LOWERED = _FOLDED.keys() - JUDGED  # `generationconfig`, say
+_MEMBER_BY_FOLDED_NAME = {folded(name): name for name in CHECKED_MEMBERS}
+_OTHER_FOLDED_NAMES = _MEMBER_BY_FOLDED_NAME.keys() - CHECKED_MEMBERS  # such as `generationconfig`
 
 
 def check_names(names: Collection[str]) -> None:
-    """Raise APIError on a name that some parsers take for one of `JUDGED`."""
-    if _PLAIN("".join(names)) is not None and _LOWERED.isdisjoint(names):
-        return  # there is nothing to fold
+    """Raise APIError for a name that some parsers read as one of `CHECKED_MEMBERS`."""
+    if _PLAIN("".join(names)) is not None and _OTHER_FOLDED_NAMES.isdisjoint(names):
+        return  # nothing to fold
     for name in names:
-        if name not in JUDGED and (meant := _FOLDED.get(folded(name))) is not None:
+        if (
+            name not in CHECKED_MEMBERS
+            and (meant := _MEMBER_BY_FOLDED_NAME.get(folded(name))) is not None
+        ):
             raise ambiguous(name, meant)
 
 
@@ -119,34 +122,34 @@ def ambiguous(name: str, meant: str) -> APIError:
 
 
 def names_model(name: str) -> bool:
-    """Whether a member, form field, parameter or header of this name names a model."""
+    """Return whether a member, form field, parameter or header of this name names a model."""
     plain = folded(name)
-    return _MODEL in plain or plain in _NAMING
+    return _MODEL in plain or plain in _OTHER_MODEL_MEMBERS
 
 
 def check_model(model: str) -> str:
-    """The name of a model that a caller asks for; raises APIError on one that no vendor gives.
+    """Return the requested model name. Raises APIError for a name that no vendor uses.
 
-    Such a name could leave the path it is put into (`..`, `a%2f..`), or be another one to a server
-    that trims or truncates it.
+    Such a name could leave the path it is inserted into (`..`, `a%2f..`), or be another name for a
+    server that trims or truncates it.
     """
     if len(model) > _MAX_NAME:
-        raise _no_model(model, f"it is longer than {_MAX_NAME} characters")
+        raise _invalid_model_error(model, f"it is longer than {_MAX_NAME} characters")
     plain = model
     for _ in range(_MAX_DECODINGS):
         if not plain.isprintable() or plain != plain.strip() or "\ufffd" in plain:
-            raise _no_model(model, "it has control characters, or white space around it")
+            raise _invalid_model_error(model, "it has control characters, or white space around it")
         if "." in plain:
             for segment in _SEGMENTS.split(plain):
                 if segment.partition(";")[0].strip() in (".", ".."):
-                    raise _no_model(model, "it has '.' or '..' between slashes")
+                    raise _invalid_model_error(model, "it has '.' or '..' between slashes")
         if "%" not in plain:
             return model
         plain = _ENCODED.sub(lambda found: chr(int(found[1], 16)), plain)
     return model
 
 
-def _no_model(model: str, why: str) -> APIError:
+def _invalid_model_error(model: str, why: str) -> APIError:
     shown = model if len(model) <= 100 else model[:100] + "…"
     return invalid(f"Invalid model name {shown!r}: {why}.", "model", "invalid_model_name")
 
@@ -154,9 +157,9 @@ def _no_model(model: str, why: str) -> APIError:
 class Inspection(msgspec.Struct, frozen=True, gc=False):
     """What a body names.
 
-    `fields` are its members, still encoded; `model` is the one at its top, and `others` are all
-    others, wherever they stand. `calls` are those of the calls in `requests`: an empty one for a
-    call that names none. `store` is the member of that name.
+    `fields` are its members, still encoded; `model` is the model named at the top level, and
+    `others` are all other models named anywhere. `calls` are the models of the calls in `requests`:
+    an empty string for a call that names none. `store` is the member of that name.
     """
 
     fields: Fields
@@ -166,7 +169,7 @@ class Inspection(msgspec.Struct, frozen=True, gc=False):
     store: bool | None = None
 
     def beside(self, model: str) -> tuple[str, ...]:
-        """All models but `model`, each once."""
+        """Return all models but `model`, each once."""
         found = dict.fromkeys((self.model, *self.others))
         return tuple(name for name in found if name and name != strip_models_prefix(model))
 
@@ -175,27 +178,27 @@ NOTHING = Inspection({})
 
 
 def inspect(body: bytes) -> Inspection:
-    """Read a whole body. Raises APIError (400) naming the member that is ambiguous."""
+    """Inspect a whole body. Raises APIError (400) that names the ambiguous member."""
     try:
-        body.decode()  # the decoder skips over strings without looking at their bytes
+        body.decode()  # the decoder does not validate the bytes of strings that it skips
         try:
             fields = _object(body)
         except msgspec.DecodeError:
             if _SURROGATE.search(body) is None:
                 raise
-            # Half of a surrogate pair is legal, and so of the same meaning to all parsers as
-            # anything else that is not a letter; the decoder refuses it.
+            # Half of a surrogate pair is legal JSON and has the same meaning for all parsers, but
+            # the decoder refuses it.
             body = _SURROGATE.sub(rb"\\ufffd", body)
             fields = _object(body)
     except UnicodeDecodeError:
-        raise _no_json("it is not valid UTF-8") from None
+        raise _not_json_error("it is not valid UTF-8") from None
     except RecursionError:
-        raise _no_json("it is nested too deeply") from None
+        raise _not_json_error("it is nested too deeply") from None
     except msgspec.ValidationError:
         raise invalid("The request body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         why = str(error).removeprefix("JSON is malformed: ")
-        raise _no_json(why) from None
+        raise _not_json_error(why) from None
     check_names(fields)
     _check_once(body, fields)
     return inspect_fields(fields)
@@ -204,10 +207,10 @@ def inspect(body: bytes) -> Inspection:
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
-def _no_json(why: str) -> APIError:
+def _not_json_error(why: str) -> APIError:
     return invalid(
-        f"The request body could not be read as JSON: {why}. Callers that are bound to models or "
-        f"to a budget must send plain JSON in UTF-8."
+        f"The request body could not be read as JSON: {why}. Callers that are restricted to "
+        "models or have a budget must send plain JSON in UTF-8."
     )
 
 
@@ -229,7 +232,7 @@ def inspect_fields(fields: Fields) -> Inspection:
 
 
 def _text(raw: msgspec.Raw, name: str) -> str:
-    """A member that has to be a string; empty for null."""
+    """Return a member that must be a string; empty for null."""
     if bytes(memoryview(raw)[:4]) == b"null":
         return ""
     try:
@@ -241,9 +244,10 @@ def _text(raw: msgspec.Raw, name: str) -> str:
 
 
 def _check_once(text: bytes, fields: Fields) -> None:
-    """Raise APIError if an object has more members than were read of it: one stands there twice.
+    """Raise APIError if an object has more members than were parsed: one name is repeated.
 
-    They are in the order in which they were read, unless one has been replaced by a later one.
+    Members are in the order in which they were parsed, unless a later one has replaced an earlier
+    one.
     """
     at = _START.match(text).end()  # type: ignore[union-attr]
     for name, raw in fields.items():
@@ -251,13 +255,17 @@ def _check_once(text: bytes, fields: Fields) -> None:
         value = bytes(raw)
         known = found is not None and _string(found[1]) == name
         if found is None or not known or not text.startswith(value, found.end()):
-            given = _string(found[1]) if found is not None else name
-            raise invalid(f"The member {given[:100]!r} is given twice.", given, "duplicate_member")
+            repeated = _string(found[1]) if found is not None else name
+            raise invalid(
+                f"The member {repeated[:100]!r} is given twice.", repeated, "duplicate_member"
+            )
         at = found.end() + len(value)
     if _END.fullmatch(text, at) is None:
         found = _NAME.match(text, at)
-        given = _string(found[1]) if found is not None else ""
-        raise invalid(f"The member {given[:100]!r} is given twice.", given, "duplicate_member")
+        repeated = _string(found[1]) if found is not None else ""
+        raise invalid(
+            f"The member {repeated[:100]!r} is given twice.", repeated, "duplicate_member"
+        )
 
 
 class _Walk:
@@ -268,9 +276,11 @@ class _Walk:
         self._in_sources = False
 
     def member(self, name: str, raw: msgspec.Raw, depth: int) -> None:
-        """One member of an object."""
-        # (`session.audio.input` holds settings.)
-        data = name in _DATA or (name == "input" and (depth == 1 or memoryview(raw)[0] != _OBJECT))
+        """Inspect one member of an object."""
+        # (`session.audio.input` contains settings.)
+        data = name in _CALLER_DATA_MEMBERS or (
+            name == "input" and (depth == 1 or memoryview(raw)[0] != _OBJECT)
+        )
         if name == "data_sources":
             self._in_sources = True
             self._value(raw, depth)
@@ -279,7 +289,7 @@ class _Walk:
             self._value(raw, depth, name if names_model(name) else "")
 
     def calls(self, raw: msgspec.Raw) -> tuple[str, ...]:
-        """The models that each of the calls in a batch names."""
+        """Collect the models of each call in a batch."""
         if memoryview(raw)[0] != _ARRAY:
             self._value(raw, 1)
             return ()
@@ -292,7 +302,7 @@ class _Walk:
         return tuple(dict.fromkeys(models))
 
     def _value(self, raw: msgspec.Raw, depth: int, naming: str = "") -> None:
-        """A value; if it is that of a member `naming` models, strings within are models."""
+        """Inspect a value; if its member is `naming` models, the strings in it are models."""
         first = memoryview(raw)[0]
         if naming and first == _QUOTE:
             if model := _text(raw, naming):
@@ -313,7 +323,7 @@ class _Walk:
         check_names(fields)
         _check_once(text, fields)
         if naming and not any(map(names_model, fields)):
-            # As a table of models: whatever it says names one.
+            # A table of models: all strings in it name models.
             for value in fields.values():
                 self._value(value, depth + 1, naming)
             return
@@ -322,7 +332,7 @@ class _Walk:
 
 
 def strip_models_prefix(model: str) -> str:
-    """Return a model's name without the prefix `models/` of Google's request bodies."""
+    """Return a model's name without the prefix `models/` that Google's request bodies use."""
     return model.removeprefix("models/")
 
 

@@ -1,4 +1,6 @@
-"""Which models there are, for `GET /v1/models`: named by the router, or asked of providers."""
+"""The model list of `GET /v1/models`: the names in the router, and the models that providers
+list.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,15 @@ from asgi_aiproxy.upstream.base import Transport
 logger = logging.getLogger("asgi_aiproxy")
 
 _MAX_LIST = 8 * 1024 * 1024
-# A provider that failed to answer is requested again after this many seconds.
-_AGAIN = 15.0
+# Seconds after which a provider that failed to answer is requested again.
+_RETRY_SECONDS = 15.0
 
 
 class ModelCatalog:
-    """Lists models. What a provider says is kept for `keep` seconds, and waited for `limit`.
+    """Lists models. A provider's list is cached for `keep` seconds; a request for it may take
+    `limit` seconds.
 
-    A provider that cannot be asked offers its catalogue, which may be empty.
+    A provider that cannot be requested offers its `catalogue`, which may be empty.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class ModelCatalog:
         self._asking: dict[str, asyncio.Lock] = {}
 
     async def names(self, router: Router) -> list[tuple[str, str]]:
-        """All models a router knows of, each with the provider that comes first for it."""
+        """Return all model names of a router, each with the first provider that offers it."""
         offers: list[ModelOffer] = (
             list(router.model_offers()) if hasattr(router, "model_offers") else []
         )
@@ -51,7 +54,7 @@ class ModelCatalog:
         names = dict.fromkeys(router.models())
         for offer, offered in zip(offers, found, strict=True):
             names |= dict.fromkeys(
-                _asked_as(router, offer, name)
+                _requestable_name(router, offer, name)
                 for name in offered
                 if matches_pattern(offer.pattern, name)
             )
@@ -69,7 +72,7 @@ class ModelCatalog:
                     names = await self._ask(provider)
                 except (APIError, NoKeyError, ValueError) as error:
                     logger.info("provider %s does not list its models: %s", provider.name, error)
-                    keep = min(keep, _AGAIN)
+                    keep = min(keep, _RETRY_SECONDS)
                 self._known[provider.name] = (self._clock() + keep, names)
         return names
 
@@ -92,8 +95,10 @@ class ModelCatalog:
         return language.decode_models(bytes(body))
 
 
-def _asked_as(router: Router, offer: ModelOffer, name: str) -> str:
-    """What to ask for to get a provider's model; names like "groq/compound" need a prefix."""
+def _requestable_name(router: Router, offer: ModelOffer, name: str) -> str:
+    """Return the name by which a client requests a provider's model: names like "groq/compound"
+    need a prefix.
+    """
     if "/" in name and not offer.prefix:
         target = next(iter(router.targets(name)), None)
         if target is not None and target.model != name:

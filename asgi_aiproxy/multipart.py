@@ -1,25 +1,24 @@
 """Multipart forms by a strict grammar, so that every server finds the same fields in them.
 
-Parsers of `multipart/form-data` differ in what they forgive: white space after a delimiter, bare
-line feeds, a preamble, an epilogue, folded header lines, parameters given twice or quoted in odd
-ways. A form that one parser reads as having one field `model` can have another one for the next.
-So what leaves here is a form that leaves nothing to forgive (RFC 7578, RFC 2046 5.1):
+Parsers of `multipart/form-data` differ in which errors they tolerate: white space after a
+delimiter, bare line feeds, a preamble, an epilogue, folded header lines, repeated or unusually
+quoted parameters. The field `model` that one parser finds in such a form can differ from the one
+that another parser finds. So only forms that follow the grammar exactly are forwarded (RFC 7578,
+RFC 2046 5.1):
 
-- The content type has a `boundary`, once, of letters, digits and `' + _ . = -`, and beside it at
-  most a `charset` that is UTF-8.
+- The content type has one `boundary` of letters, digits and `' + _ . = -`, and no other parameter
+  than a `charset` of UTF-8.
 - The body begins with the first delimiter and ends with the last one; all delimiters are exactly
-  CRLF, `--`, the boundary and CRLF (or `--`, at the end, and then nothing but line ends). The
-  boundary after `--` may stand nowhere else: clients choose one that does not occur in what they
-  send.
-- A part has one `Content-Disposition: form-data` with one `name`, and perhaps one `filename` and
-  one `filename*`. Header lines end with CRLF, are not folded, and none is given twice; a transfer
-  encoding changes nothing, and no part is a multipart of its own.
+  CRLF, `--`, the boundary and CRLF (or `--`, at the end, and then nothing but line ends). `--` and
+  the boundary may occur nowhere else: clients choose a boundary that does not occur in their data.
+- A part has one `Content-Disposition: form-data` with one `name`, and at most one `filename` and
+  one `filename*`. Header lines end with CRLF, are not folded and not repeated; the transfer
+  encoding is an identity, and a part is not multipart itself.
 - At most one field names a model; it is plain text in UTF-8, without a file name. Fields whose
-  names could be taken for `model` (`Model`, `model[]`) are refused, and so is `_charset_`.
+  names some parsers read as `model` (`Model`, `model[]`) are refused, and so is `_charset_`.
 
-Nothing is rewritten: a form that keeps to this passes byte for byte, as it comes, and one that does
-not is refused before the bytes that are wrong have left. Clients keep to it; only forms that are
-made to be read in two ways do not.
+Nothing is rewritten: a valid form is forwarded byte for byte as it arrives, and an invalid one is
+refused before its invalid bytes are forwarded. Ordinary clients send valid forms.
 """
 
 from __future__ import annotations
@@ -50,24 +49,28 @@ _UTF8 = frozenset({"utf-8", "utf8"})
 
 
 def is_multipart_form(content_type: str) -> bool:
-    """Whether a content type is that of a multipart form, its parameters aside."""
+    """Return whether a content type is a multipart form, ignoring its parameters."""
     return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
 
 
 def parse_boundary(content_type: str) -> bytes:
-    """The boundary of a content type. Raises APIError if it could be read in two ways."""
+    """Return the boundary of a content type. Raises APIError if it is invalid or ambiguous."""
     start = _TYPE.match(content_type)
-    given = _parameters(content_type, start.end()) if start is not None else None
-    if given is None or given.keys() - {"boundary", "charset"} or "boundary" not in given:
+    boundaries = _parameters(content_type, start.end()) if start is not None else None
+    if (
+        boundaries is None
+        or boundaries.keys() - {"boundary", "charset"}
+        or "boundary" not in boundaries
+    ):
         raise APIError(
             ErrorKind.INVALID,
-            "This path takes a multipart/form-data body whose content type has a boundary, and "
-            "nothing else.",
+            "This path requires a multipart/form-data body whose content type has a boundary "
+            "and no other parameters than a charset.",
             status=415,
         )
-    if given.get("charset", "utf-8").lower() not in _UTF8:
+    if boundaries.get("charset", "utf-8").lower() not in _UTF8:
         raise APIError(ErrorKind.INVALID, "A multipart form must be in UTF-8.", status=415)
-    boundary = given["boundary"]
+    boundary = boundaries["boundary"]
     if not _BOUNDARY.fullmatch(boundary):
         raise APIError(
             ErrorKind.INVALID,
@@ -78,7 +81,7 @@ def parse_boundary(content_type: str) -> bytes:
 
 
 def _parameters(text: str, start: int) -> dict[str, str] | None:
-    """The parameters from `start` on, names in lower case; None if they break the grammar."""
+    """Return the parameters from `start` on, names in lower case; None if they are malformed."""
     found: dict[str, str] = {}
     while start < len(text):
         parameter = _PARAMETER.match(text, start)
@@ -93,49 +96,49 @@ def _parameters(text: str, start: int) -> dict[str, str] | None:
 
 
 class FormParser:
-    """Reads a form that is fed in pieces, and finds the field that names its model.
+    """Parses a form that is fed in pieces, and finds the field that names its model.
 
-    `feed` and `close` raise APIError as soon as something is not as it must be. Once it is found,
-    `model` is the field's value, and `start` and `end` are its place in the body.
+    `feed` and `close` raise APIError at the first violation. Once the field is found, `model` is
+    its value, and `start` and `end` are its position in the body, in bytes.
     """
 
     def __init__(self, boundary: bytes) -> None:
         self._boundary = boundary
         self._delimiter = b"--" + boundary
         self._buffer = bytearray()
-        self._offset = 0  # where the buffer begins in the body
+        self._offset = 0  # position of the buffer in the body
         self._state = self._first
-        self._looked = 0  # up to where of the buffer there is no boundary
-        self._naming = ""  # the name of the field whose value is being read, if it is a model's
+        self._searched = 0  # the buffer holds no boundary before this index
+        self._naming = ""  # the name of the field whose value is being read, if it names a model
         self.field = ""  # the name of the field that names the model
         self.model: str | None = None
         self.start = self.end = 0
         self._closed_to_models = False
-        self.finished = False  # the last delimiter has come
+        self.finished = False  # whether the last delimiter was read
 
     @classmethod
     def from_content_type(cls, content_type: str) -> FormParser:
-        """One for a body of this type. Raises APIError."""
+        """Return a parser for a body of this type. Raises APIError."""
         return cls(parse_boundary(content_type))
 
     def feed(self, data: bytes) -> None:
-        """Read on."""
+        """Parse more bytes of the body. Raises APIError."""
         self._buffer += data
         while self._state():
             pass
 
     def allow_no_model(self) -> None:
-        """From now on a field that names a model is an error."""
+        """From now on refuse any field that names a model."""
         self._closed_to_models = True
 
     def close(self) -> None:
-        """The body has ended."""
+        """End the body. Raises APIError if it is incomplete."""
         if not self.finished:
             raise _malformed("it ends before its last delimiter")
         if len(self._buffer) % 2:
             raise _malformed("something follows its last delimiter")
 
-    # Each state reads one element, and returns whether there may be more to read.
+    # Each state parses one element, and returns whether more may be parsed.
 
     def _first(self) -> bool:
         expected = self._delimiter + b"\r\n"
@@ -160,7 +163,7 @@ class FormParser:
         if len(seen) > _MAX_HEADERS:
             raise _malformed("the headers of a part are longer than 16 KiB")
         if self._delimiter in seen:
-            raise _malformed("its boundary stands in the headers of a part")
+            raise _malformed("its boundary occurs in the headers of a part")
         if end < 0:
             return False
         self._part(seen)
@@ -179,7 +182,9 @@ class FormParser:
         if folded(read) == "model" and name != "model":
             raise ambiguous(name, "model")
         if self._closed_to_models:
-            raise invalid(f"The field {name!r} must stand nearer to the form's beginning.", "model")
+            raise invalid(
+                f"The field {name!r} must be nearer to the beginning of the form.", "model"
+            )
         if self.field:
             twice = f"The field {name!r} is given twice."
             both = f"The fields {self.field!r} and {name!r} both name a model."
@@ -189,16 +194,16 @@ class FormParser:
         self._naming = self.field = name
 
     def _content(self) -> bool:
-        at = self._find()
-        if self._naming and (self._looked - 4 if at is None else at) > _MAX_MODEL:
+        delimiter = self._find()
+        if self._naming and (self._searched - 4 if delimiter is None else delimiter) > _MAX_MODEL:
             raise invalid(f"The field {self._naming!r} is too long.", "model")
-        if at is None:
+        if delimiter is None:
             if not self._naming:
-                self._drop(max(0, self._looked - 4))  # CRLF and `--` may stand before it
+                self._drop(max(0, self._searched - 4))  # CRLF and `--` may precede it
             return False
         if self._naming:
-            self._value(at)
-        end = at + 2 + len(self._delimiter)
+            self._value(delimiter)
+        end = delimiter + 2 + len(self._delimiter)
         last = self._buffer[end : end + 2] == b"--"
         self._drop(end + 2)
         self._state = self._after if last else self._headers
@@ -206,55 +211,56 @@ class FormParser:
         return True
 
     def _find(self) -> int | None:
-        """Where the next delimiter is, with the line end before it; None if it is yet to come.
+        """Return the index of the next delimiter, its leading line end included; None if it has not
+        arrived.
 
-        (An empty part's headers end with the line end that the delimiter begins with.)
+        (The headers of an empty part end with the line end that begins the delimiter.)
         """
         buffer, boundary = self._buffer, self._boundary
         while True:
-            at = buffer.find(boundary, self._looked)
-            if at < 0:
-                self._looked = max(self._looked, len(buffer) - len(boundary) + 1)
+            position = buffer.find(boundary, self._searched)
+            if position < 0:
+                self._searched = max(self._searched, len(buffer) - len(boundary) + 1)
                 return None
-            before = bytes(buffer[max(0, at - 4) : at])
-            after = bytes(buffer[at + len(boundary) : at + len(boundary) + 2])
+            before = bytes(buffer[max(0, position - 4) : position])
+            after = bytes(buffer[position + len(boundary) : position + len(boundary) + 2])
             if before.endswith((b"--", b'--"')):
                 if before != b"\r\n--" or after not in (b"", b"\r", b"-", b"\r\n", b"--"):
                     raise _malformed(
-                        "its boundary stands within a part (clients choose one that does not "
-                        "occur), or a delimiter has white space or a bare line feed beside it"
+                        "its boundary occurs within a part (choose one that does not occur in "
+                        "the data), or a delimiter is next to white space or a bare line feed"
                     )
-                self._looked = at
-                return at - 4 if len(after) == 2 else None
-            self._looked = at + 1
+                self._searched = position
+                return position - 4 if len(after) == 2 else None
+            self._searched = position + 1
 
-    def _value(self, at: int) -> None:
-        self.start, self.end = self._offset, self._offset + at
+    def _value(self, end: int) -> None:
+        self.start, self.end = self._offset, self._offset + end
         try:
-            value = bytes(self._buffer[:at]).decode()
+            value = bytes(self._buffer[:end]).decode()
         except UnicodeDecodeError:
             raise invalid(f"The field {self._naming!r} is not valid UTF-8.", "model") from None
         self.model = check_model(value)
 
     def _after(self) -> bool:
-        """Line ends may follow the last delimiter, nothing else."""
+        """Accept line ends after the last delimiter, and nothing else."""
         buffer = bytes(self._buffer)
         found = _LINE_ENDS.match(buffer)
-        rest = buffer[found.end() :] if found is not None else buffer
-        if rest not in (b"", b"\r"):
+        remaining = buffer[found.end() :] if found is not None else buffer
+        if remaining not in (b"", b"\r"):
             raise _malformed("something follows its last delimiter")
-        self._drop(len(buffer) - len(rest))
+        self._drop(len(buffer) - len(remaining))
         return False
 
     def _drop(self, count: int) -> None:
         if count > 0:
             del self._buffer[:count]
             self._offset += count
-            self._looked = max(0, self._looked - count)
+            self._searched = max(0, self._searched - count)
 
 
 def _check_line_ends(headers: bytes) -> None:
-    """Raise APIError on invalid line ends (a CR may be the last byte of what has come)."""
+    """Raise APIError on invalid line ends (a CR may be the last byte received so far)."""
     lines = headers.split(b"\r\n")
     if b"\n" in b"".join(lines) or b"\r" in b"".join([*lines[:-1], lines[-1].removesuffix(b"\r")]):
         raise _malformed("a header line of a part does not end with CRLF")
@@ -264,7 +270,9 @@ def _check_line_ends(headers: bytes) -> None:
 
 
 def read_part(headers: bytes) -> tuple[str, bool]:
-    """The name of a part with these headers, and whether it is plain text. Raises APIError."""
+    """Return the name of a part with these headers, and whether it is plain text. Raises
+    APIError.
+    """
     found: dict[str, str] = {}
     for line in headers.split(b"\r\n"):
         try:
@@ -285,14 +293,14 @@ def read_part(headers: bytes) -> tuple[str, bool]:
     if "\\" in given["name"] or not given["name"]:
         raise _malformed("the name of a part is empty, or has a backslash")
     if ";" in given.get("filename", "") and "=" in given["filename"]:
-        raise _malformed("the file name of a part looks like parameters")
+        raise _malformed("the file name of a part contains parameters")
     if found.get("content-transfer-encoding", "binary").lower() not in _PLAIN_ENCODINGS:
         raise _malformed("a part has a transfer encoding")
     kind = found.get("content-type", "text/plain")
     if kind.lower().startswith(("multipart/", "message/")):
-        raise _malformed("a part has parts of its own")
+        raise _malformed("a part is multipart itself")
     if re.search(r";[ \t]*(?:file)?name\*?[ \t]*[=*]", kind, re.IGNORECASE):
-        raise _malformed("the content type of a part names it again")
+        raise _malformed("the content type of a part has a name or file name parameter")
     plain = len(given) == 1 and _PLAIN_TEXT.fullmatch(kind) is not None
     return given["name"], plain
 

@@ -1,4 +1,4 @@
-"""Which provider answers for a model."""
+"""`ProviderRouter`: selects the providers that may serve a model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from asgi_aiproxy.passthrough.target import Paths
 from asgi_aiproxy.providers.base import ModelOffer, Provider, Target
 from asgi_aiproxy.shim import AIShim
 
-# A provider, a provider and its own name for the model, or a target with weight and priority.
+# What a route may lead to: a provider, a provider and its own name for the model, or a target with
+# weight and priority.
 Route = Provider | tuple[Provider, str] | Target
 
 
 class ProviderRouter:
-    """Picks providers by the name of the model.
+    """Selects providers by the name of the model.
 
     ::
 
@@ -36,15 +37,16 @@ class ProviderRouter:
             "smart": [anthropic, (openai, "gpt-5")],             # the second if the first fails
         })
 
-    An exact name goes before patterns, and of those the one with more literal characters first.
-    `provider/model` always works, for the providers named here and in `providers`. Routes of one
-    name are tried in order; `Target`s of one priority share the load by weight. A caller who wishes
-    for a provider gets the routes that lead there, or else that provider under the name given.
+    An exact name takes precedence over patterns, and a pattern with more literal characters over
+    one with fewer. `provider/model` always works, for the providers named here and in `providers`.
+    Routes of one name are tried in order; `Target`s of one priority share the load by weight. A
+    request that names a provider gets the routes that lead to it, or else that provider under the
+    model name of the request.
 
-    It is also an app: below `/<provider>/` it serves each provider by itself: chat in all
-    languages, and the rest of the provider's own API as it is (see `PassthroughProxy`; `paths` says
-    what of it is open). Models are listed as OpenAI does, but to the vendor's own clients as the
-    vendor does. What goes there takes the same options as a `Shim`.
+    It is also an ASGI app: below `/<provider>/` it serves each provider alone: chat in all client
+    dialects, and the other paths of the provider's own API unchanged (see `PassthroughProxy`;
+    `paths` selects the paths that are served). Models are listed in OpenAI's format, and for the
+    vendor's own clients in the vendor's. These requests take the same options as a `Shim`.
     """
 
     handles_admission = True  # see `asgi_aiproxy.exchange.admission`
@@ -68,11 +70,11 @@ class ProviderRouter:
         self._patterns: list[tuple[str, tuple[Target, ...]]] = []
         self._providers: dict[str, Provider] = {}
         for provider in providers:
-            self._know(provider)
+            self._register(provider)
         for name, given in (routes or {}).items():
             targets = tuple(_targets(name, given))
             for target in targets:
-                self._know(target.provider)
+                self._register(target.provider)
             if _is_pattern(name):
                 self._patterns.append((name, targets))
             else:
@@ -91,7 +93,9 @@ class ProviderRouter:
         return self._providers
 
     def targets(self, model: str, provider: str = "") -> Sequence[Target]:
-        """Who can answer for `model`, in the order to try; nobody if it is not known."""
+        """Return the targets for `model` in the order to try them; an empty sequence if the model
+        is unknown.
+        """
         found: Sequence[Target] = self._find(model)
         if provider:
             wished = self._providers.get(provider)
@@ -102,11 +106,13 @@ class ProviderRouter:
         return found if len(found) < 2 else weighted_shuffle(found, self._random)
 
     def models(self) -> Sequence[str]:
-        """All exact names."""
+        """Return all exact names."""
         return list(self._exact)
 
     def model_offers(self) -> Sequence[ModelOffer]:
-        """What the first provider of each pattern has, and all of providers without a route."""
+        """Return the model offers of each pattern's first provider, and of all providers without a
+        route.
+        """
         offers = [
             ModelOffer(targets[0].provider, pattern)
             for pattern, targets in self._patterns
@@ -117,8 +123,8 @@ class ProviderRouter:
             for targets in [*self._exact.values(), *(found for _, found in self._patterns)]
             for target in targets
         }
-        rest = [provider for name, provider in self._providers.items() if name not in routed]
-        return [*offers, *(ModelOffer(provider, prefix=f"{provider.name}/") for provider in rest)]
+        others = [provider for name, provider in self._providers.items() if name not in routed]
+        return [*offers, *(ModelOffer(provider, prefix=f"{provider.name}/") for provider in others)]
 
     # as an app
 
@@ -129,7 +135,7 @@ class ProviderRouter:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        async with AsyncExitStack() as stack:  # all of them, should one fail
+        async with AsyncExitStack() as stack:  # closes all of them if one fails
             for shim in self._shims.values():
                 stack.push_async_exit(shim)
             for native in self._natives.values():
@@ -157,15 +163,15 @@ class ProviderRouter:
             await send_error(scope, receive, send, OPENAI_CHAT, error)
 
     def _app(self, name: str, scope: Scope) -> ASGIApp:
-        """Who of the two serves a request to this provider."""
+        """Return the app that serves a request to this provider: its proxy or its shim."""
         if scope["type"] == "http":
             shim = self._shim(name)
-            if shim.matches(scope) and not self._of_own_client(name, scope):
+            if shim.matches(scope) and not self._is_vendor_client(name, scope):
                 return shim
         return self._native(name)
 
-    def _of_own_client(self, name: str, scope: Scope) -> bool:
-        """Whether a vendor's own client requests models: it gets the vendor's own list."""
+    def _is_vendor_client(self, name: str, scope: Scope) -> bool:
+        """Return whether the vendor's own client requests models: it gets the vendor's own list."""
         own = getattr(self._providers[name].dialect, "client_headers", frozenset[bytes]())
         return scope["method"] == "GET" and any(header in own for header, _ in scope["headers"])
 
@@ -181,7 +187,7 @@ class ProviderRouter:
             self._shims[name] = AIShim(self._providers[name], **self._options)
         return self._shims[name]
 
-    def _know(self, provider: Provider) -> None:
+    def _register(self, provider: Provider) -> None:
         if not isinstance(provider, Provider):
             raise ConfigurationError(
                 f"ProviderRouter: expected providers, got {type(provider).__name__}."
@@ -198,23 +204,25 @@ class ProviderRouter:
             return self._exact[model]
         name, slash, rest = model.partition("/")
         prefixed = bool(slash) and name in self._providers
-        # Google's lists and SDKs write models as `models/gemini-...`: what routes say of the bare
-        # name holds for it, unless they say something of this very name.
+        # Google's lists and SDKs write models as `models/gemini-...`: routes for the name without
+        # the prefix also match it, unless a route is for this very name.
         bare = rest if name == "models" and not prefixed else ""
         if bare in self._exact:
             return self._exact[bare]
         for pattern, targets in self._patterns:
-            # A pattern that spells out the slash means this very name; a mere `*` does not.
+            # A pattern that contains the slash matches this very name; a single `*` does not.
             if (not prefixed or "/" in pattern) and matches_pattern(pattern, model):
-                return tuple(_named(target, model) for target in targets)
+                return tuple(_with_model(target, model) for target in targets)
             if bare and matches_pattern(pattern, bare):
-                return tuple(_named(target, bare) for target in targets)
-        return (_named(Target(self._providers[name], ""), rest),) if prefixed and rest else ()
+                return tuple(_with_model(target, bare) for target in targets)
+        return (_with_model(Target(self._providers[name], ""), rest),) if prefixed and rest else ()
 
 
 def weighted_shuffle(targets: Sequence[Target], random: random.Random) -> list[Target]:
-    """Targets by priority, and within one priority in an order drawn by weight."""
-    # Efraimidis and Spirakis: sorting by u^(1/w) is drawing by weight without putting back.
+    """Return targets by priority, and those of one priority in an order drawn at random by
+    weight.
+    """
+    # Efraimidis and Spirakis: sorting by u^(1/w) is a weighted draw without replacement.
     keyed = [(t.priority, -(random.random() ** (1 / t.weight)), at) for at, t in enumerate(targets)]
     return [targets[at] for _, _, at in sorted(keyed)]
 
@@ -226,12 +234,14 @@ _OPTIONS = [
 ]
 
 
-# What the native API takes of them.
+# The options that the proxies of providers take, too.
 _SHARED = frozenset({"transport", "record", "timeouts", "allow_client_keys"})
 
 
 def _check(routes: object, options: Iterable[str]) -> None:
-    """Say at once what would only be noticed with the first request."""
+    """Raise ConfigurationError for routes or options that would otherwise fail with the first
+    request.
+    """
     if routes is not None and not isinstance(routes, Mapping):
         raise ConfigurationError(
             f"ProviderRouter takes a mapping of model names to providers, like "
@@ -256,7 +266,7 @@ def _targets(name: str, given: Route | Sequence[Route]) -> Iterable[Target]:
     if isinstance(given, tuple) and not (len(given) == 2 and isinstance(given[1], str)):
         routes = given
     if not routes:
-        raise ConfigurationError(f"Route {name!r} leads nowhere: it names no provider.")
+        raise ConfigurationError(f"Route {name!r} is empty: it must name a provider.")
     own = "" if _is_pattern(name) else name
     for at, route in enumerate(routes):
         match route:
@@ -273,8 +283,8 @@ def _targets(name: str, given: Route | Sequence[Route]) -> Iterable[Target]:
                 )
 
 
-def _named(target: Target, model: str) -> Target:
-    """A pattern's target, asked for by the caller's own name unless it has one."""
+def _with_model(target: Target, model: str) -> Target:
+    """Return a pattern's target, with the requested model name unless the target has its own."""
     if target.model:
         return target
     provider = target.provider

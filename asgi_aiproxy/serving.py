@@ -152,7 +152,7 @@ class SwappableApp:
 
     async def __aexit__(self, *exc: object) -> None:
         for old in self._closing.values():
-            old.ended.set()  # the server has ended their requests
+            old.ended.set()  # the server has ended its requests
         if self._closing:
             await asyncio.wait(tuple(self._closing))
         if isinstance(self._current.app, AbstractAsyncContextManager):
@@ -286,7 +286,7 @@ class WorkerApp:
     metrics_folder: str | None = None
 
     def __call__(self) -> GatewayProcess:
-        """The app."""
+        """Build the app."""
         if _HANGUP is not None:
             signal.signal(_HANGUP, signal.SIG_IGN)  # the parent replaces workers
         return GatewayProcess(self.settings, metrics_folder=self.metrics_folder)

@@ -15,25 +15,25 @@ settings.load_profile("any machine")
 
 
 def pytest_report_header() -> str:
-    return redis_server.told()
+    return redis_server.version_line()
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     if config.get_verbosity() < 0:  # then there was no header
-        terminalreporter.write_line(redis_server.told())
+        terminalreporter.write_line(redis_server.version_line())
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """All of this runs on asyncio, as the servers do."""
+    """All tests run on asyncio, like the servers."""
     return "asyncio"
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A server for this test worker. What is stored there goes under a prefix of the test's own."""
+    """A server for this test worker; each test uses its own prefix."""
     if url := redis_server.given_url():
         yield url
     else:

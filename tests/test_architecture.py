@@ -815,7 +815,7 @@ def test_public_names_are_documented_with_their_parameters() -> None:
     assert missing == {}
 
 
-def test_the_tour_names_only_files_that_exist() -> None:
+def test_the_architecture_page_names_only_files_that_exist() -> None:
     for page in (REPOSITORY / "docs" / "architecture.md", REPOSITORY / "CONTRIBUTING.md"):
         named = re.findall(r"(?<![\w/.<>-])([\w/]+(?:\.py|/))(?![\w<])", page.read_text("utf-8"))
         assert len(named) > 10

@@ -1,4 +1,4 @@
-"""Paths below mounts as hosts and servers spell them, bodies, lifespan, plain answers."""
+"""Paths below mounts in the forms of hosts and servers, bodies, lifespan, plain responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 def local(path: str, root: str = "", raw: str | None = "") -> str | None:
-    """What is below the mount; `raw` is the target that was sent, by default the path itself."""
+    """The path below the mount; `raw` is the target that was sent, by default the path itself."""
     scope: dict[str, Any] = {"type": "http", "path": path, "root_path": root}
     if raw is not None:
         scope["raw_path"] = (raw or quote(path, safe="/:")).encode()
@@ -139,7 +139,7 @@ def test_what_is_below_a_mount_arrives_as_it_was_sent(
 
 
 @given(mount=MOUNT, below=PATHS)
-def test_litestars_way_gives_the_same(mount: list[str], below: list[str]) -> None:
+def test_litestars_paths_give_the_same(mount: list[str], below: list[str]) -> None:
     assume(below[-1] and all(unquote(segment) for segment in below))
     tail = encoded(below, "")
     assume(not unquote(tail).endswith("/"))
@@ -147,7 +147,7 @@ def test_litestars_way_gives_the_same(mount: list[str], below: list[str]) -> Non
 
 
 @given(path=st.text(max_size=20), root=st.text(max_size=10), raw=st.binary(max_size=20))
-def test_no_path_is_too_strange(path: str, root: str, raw: bytes) -> None:
+def test_any_path_is_handled(path: str, root: str, raw: bytes) -> None:
     for scope in (
         {"path": path, "root_path": root, "raw_path": raw},
         {"path": path.encode(errors="replace").decode(), "root_path": root},
@@ -176,7 +176,7 @@ def body_scope(length: str | None = None) -> dict[str, Any]:
 
 
 def receiving(*pieces: Any) -> Any:
-    """A `receive` that gives these pieces; an empty tuple is a disconnect."""
+    """A `receive` that returns these pieces; an empty tuple is a disconnect."""
     left = list(pieces)
 
     async def receive() -> dict[str, Any]:
@@ -215,19 +215,21 @@ async def test_a_body_above_the_limit_is_refused_as_soon_as_it_is(pieces: list[b
     assert (caught.value.kind, caught.value.status) == (ErrorKind.TOO_LARGE, 413)
 
 
-async def test_a_body_that_says_it_is_too_long_is_not_read_at_all() -> None:
+async def test_a_body_with_a_declared_length_above_the_limit_is_not_read() -> None:
     for length in ("11", "9" * 19):
         with pytest.raises(APIError):
             await _asgi.read_body(body_scope(length), receiving(), 10)
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "1.5", "\xb2", "9" * 5000, "10"])
-async def test_a_strange_content_length_is_not_believed(length: str) -> None:
+async def test_an_invalid_content_length_is_ignored(length: str) -> None:
     assert await _asgi.read_body(body_scope(length), receiving(b"x" * 10), 10) == b"x" * 10
 
 
 @pytest.mark.parametrize("pieces", [[()], [b"a", ()], [b"a", b"b", ()]])
-async def test_a_client_that_leaves_before_its_body_is_in_is_gone(pieces: list[Any]) -> None:
+async def test_a_disconnect_before_the_end_of_the_body_raises_client_gone(
+    pieces: list[Any],
+) -> None:
     given = [
         piece if piece == () else {"type": "http.request", "body": piece, "more_body": True}
         for piece in pieces
@@ -287,7 +289,7 @@ async def test_a_failing_lifespan_is_reported_to_the_server(
             await exchange.ended()
 
 
-async def test_a_server_that_goes_without_a_word_still_closes_what_is_open() -> None:
+async def test_a_server_that_stops_without_shutdown_closes_everything() -> None:
     part = Part()
     async with asgi.Exchange(part, {"type": "lifespan"}) as exchange:
         exchange._in.put_nowait({"type": "lifespan.startup"})

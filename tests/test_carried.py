@@ -1,4 +1,4 @@
-"""Nothing of a chat request is lost in silence, and docs/errors.md says what becomes of it."""
+"""No member of a chat request is lost silently, and docs/errors.md lists what happens to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEGIN, END = "<!-- carried: written by tests/test_carried.py -->\n", "\n<!-- /ca
 NEEDLESS = {"`reasoning_effort`: none"}
 
 
-def test_the_page_says_what_becomes_of_each_member() -> None:
+def test_the_page_lists_what_happens_to_each_member() -> None:
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     found, _, after = rest.partition(END)
@@ -39,7 +39,7 @@ def test_every_member_is_carried_or_reported_or_refused(
 
 
 @pytest.mark.parametrize(("target", "provider", "model"), TARGETS, ids=lambda v: str(v)[:30])
-def test_a_plain_request_is_carried_whole(target: str, provider: Any, model: str) -> None:
+def test_a_plain_request_is_translated_completely(target: str, provider: Any, model: str) -> None:
     draft = write(provider, model, {})
     assert draft.ignored == ()
     assert provider.native_operations >= {CHAT.name} or draft.body

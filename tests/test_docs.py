@@ -1,4 +1,4 @@
-"""What README and docs show works as it stands there."""
+"""The examples in README and docs work unchanged."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def blocks(language: str) -> list[object]:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs_as_it_stands(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_examples_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("docs")  # where Litestar looks for what annotations mean
     monkeypatch.setitem(sys.modules, "docs", module)
     exec(compile(code, "docs", "exec"), vars(module))
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
-def test_a_configuration_builds_as_it_stands(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configuration_examples_build(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from asgi_aiproxy.config.settings import Settings, build
 
     for name in re.findall(r"env:(\w+)", text):
@@ -41,7 +41,7 @@ def test_a_configuration_builds_as_it_stands(text: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_existing_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target

@@ -25,13 +25,13 @@ def test_every_kind_has_a_status(kind: ErrorKind) -> None:
     assert APIError(kind, "so").status == STATUS[kind]
 
 
-def test_the_status_may_be_said_more_exactly() -> None:
+def test_the_status_can_be_overridden() -> None:
     error = APIError(ErrorKind.INVALID, "so", status=422, upstream_status=422)
     assert (error.status, error.upstream_status) == (422, 422)
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
-def test_what_another_key_or_provider_may_do_better_is_retryable(kind: ErrorKind) -> None:
+def test_errors_that_another_key_or_provider_may_avoid_are_retryable(kind: ErrorKind) -> None:
     request = {
         ErrorKind.INVALID,
         ErrorKind.UNAUTHORIZED,

@@ -1,4 +1,4 @@
-"""The examples are real: they answer, and the demo shows what it promises."""
+"""The examples run: they answer, and the demo shows what it promises."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_the_starlette_example_answers_for_every_vendor(model: str) -> Non
     assert answer.choices[0].message.content == "Hello"
 
 
-async def test_the_litestar_example_knows_its_users_and_falls_back() -> None:
+async def test_the_litestar_example_authenticates_its_users_and_falls_back() -> None:
     mock = MockProvider(Answer(text="Hello"))
     mock.on("anthropic", *[Fault.status(529)] * 9)
     async with serve(mock) as vendor:
@@ -72,9 +72,9 @@ async def test_the_litestar_example_knows_its_users_and_falls_back() -> None:
 async def test_the_litestar_example_shows_an_internal_application_behind_key_rotation() -> None:
     async def internal(scope: Any, receive: Any, send: Any) -> None:
         seen = {name.decode(): value.decode() for name, value in scope["headers"]}
-        told = {"path": scope["path"], "key": seen.get("x-report-key"), "mount": None}
-        told["mount"] = seen.get("x-forwarded-prefix")
-        body = json.dumps(told).encode()
+        reported = {"path": scope["path"], "key": seen.get("x-report-key"), "mount": None}
+        reported["mount"] = seen.get("x-forwarded-prefix")
+        body = json.dumps(reported).encode()
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -116,8 +116,8 @@ def shown(page: str, heading: str) -> list[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="runs bash")
-def test_what_the_page_on_workers_shows_works_without_any_key(redis_url: str) -> None:
-    """Both blocks as they stand there, on ports and a Redis of the test's own."""
+def test_the_commands_on_the_page_about_workers_work_without_any_key(redis_url: str) -> None:
+    """Both blocks unchanged, on ports and a Redis of the test's own."""
     ports = []
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -159,7 +159,7 @@ export TOKEN=$({issue.partition("#")[0]} | grep -o 'sk-[^ ]*' | head -1)
     assert "gpt-4o-mini" in out
 
 
-async def test_the_admin_api_of_the_example_keeps_keys_sealed_or_in_memory(
+async def test_the_admin_api_of_the_example_keeps_keys_encrypted_or_in_memory(
     monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
     monkeypatch.setenv("ADMIN_TOKEN", "root-token")

@@ -123,7 +123,9 @@ def test_events_are_cut_by_the_rules_of_the_standard(stream: bytes, events: list
 
 
 def under_way() -> SSEFramer:
-    """A framer that has seen the beginning of its stream: from here on there is a quick way."""
+    """A framer that has received the beginning of its stream: from here on the fast path is
+    possible.
+    """
     framer = SSEFramer()
     assert framer.feed(b": hello\n\n") == []
     return framer
@@ -150,14 +152,14 @@ def test_the_reconnection_time_is_remembered_if_it_is_a_number(
         assert framer.retry == retry
 
 
-def test_a_frame_keeps_the_bytes_it_came_in() -> None:
+def test_a_frame_keeps_its_received_bytes() -> None:
     stream = b"event: x\r\nid: 1\r\ndata: a\r\n\r\ndata: b\n\n: c\n\ndata: d\r\r"
     raws = [frame.raw for frame in frames(stream)]
     assert raws == [b"event: x\r\nid: 1\r\ndata: a\r\n\r\n", b"data: b\n\n", b"data: d\r\r"]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_an_event_is_there_as_soon_as_its_blank_line_is(end: bytes) -> None:
+def test_an_event_is_returned_as_soon_as_its_blank_line_arrives(end: bytes) -> None:
     framer = SSEFramer()
     for number in range(3):
         assert framer.feed(b"data: %d" % number + end + end) == [b"%d" % number]
@@ -221,7 +223,7 @@ LINE_ENDS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("ends", LINE_ENDS)
 @pytest.mark.parametrize("stream", SSE, ids=str)
-def test_the_quick_way_and_the_full_way_agree_at_every_cut(stream: Stream, ends: str) -> None:
+def test_the_fast_path_and_the_full_parser_agree_at_every_cut(stream: Stream, ends: str) -> None:
     data = LINE_ENDS[ends](stream.data)
     events = seen(stream.data)
     for way in every_cut(data):
@@ -258,9 +260,7 @@ def test_the_quick_way_and_the_full_way_agree_at_every_cut(stream: Stream, ends:
         (b"<html>", None),
     ],
 )
-def test_what_a_stream_leaves_unfinished_is_reported_at_its_end(
-    stream: bytes, left: bytes | None
-) -> None:
+def test_an_unfinished_event_is_returned_at_the_end(stream: bytes, left: bytes | None) -> None:
     for way in [{}, *every_cut(stream)]:
         framer = SSEFramer()
         for part in parts(stream, **way):
@@ -285,7 +285,7 @@ def test_the_last_frame_can_be_sent_on_as_it_is() -> None:
     [(SSEFramer, b"data: "), (NDJSONFramer, b'{"a":'), (JSONArrayFramer, b'[{"a":"')],
 )
 @pytest.mark.parametrize("step", [1, 7, 1000])
-def test_what_never_ends_is_refused_before_it_fills_the_memory(
+def test_an_endless_event_is_refused_before_it_fills_the_memory(
     framed: Callable[[int], Framer], start: bytes, step: int
 ) -> None:
     framer = framed(100)
@@ -297,7 +297,7 @@ def test_what_never_ends_is_refused_before_it_fills_the_memory(
     assert caught.value.kind is ErrorKind.UPSTREAM
 
 
-def test_what_ends_may_be_long_in_sum() -> None:
+def test_many_finished_events_may_be_long_in_total() -> None:
     sse, ndjson, array = SSEFramer(100), NDJSONFramer(100), JSONArrayFramer(100)
     array.feed(b"[")
     for _ in range(100):
@@ -310,7 +310,7 @@ def test_what_ends_may_be_long_in_sum() -> None:
 
 
 class Counting:
-    """A compiled pattern that counts the bytes it is asked to search."""
+    """A compiled pattern that counts the bytes it searches."""
 
     def __init__(self, pattern: re.Pattern[bytes]) -> None:
         self.pattern = pattern
@@ -356,7 +356,7 @@ def test_the_work_for_a_large_value_in_an_array_is_linear(
     assert counting.bytes < 2 * len(stream)
 
 
-def test_a_large_line_may_come_in_small_pieces() -> None:
+def test_a_large_line_may_arrive_in_small_pieces() -> None:
     framer = NDJSONFramer()
     line = b"x" * 2_000_000
     pieces = [piece for part in parts(line + b"\n", step=10) for piece in framer.feed(part)]
@@ -486,7 +486,7 @@ def test_usual_events_in_all_packets_are_read_as_the_standard_says(
 
 @given(USUAL_STREAM, CUTS)
 @settings(max_examples=300, deadline=None)
-def test_the_bytes_of_whole_events_are_all_there_and_can_be_parted(
+def test_the_bytes_of_whole_events_are_complete_and_can_be_split(
     stream: str, cuts: list[int]
 ) -> None:
     framer, other = SSEFramer(), SSEFramer()
@@ -518,7 +518,7 @@ def test_any_stream_cut_anywhere_is_read_as_the_standard_says(stream: str, cuts:
 
 @given(SOME_STREAM, CUTS)
 @settings(max_examples=300, deadline=None)
-def test_the_quick_way_and_the_full_way_agree(stream: str, cuts: list[int]) -> None:
+def test_the_fast_path_and_the_full_parser_agree(stream: str, cuts: list[int]) -> None:
     quick, full = under_way(), under_way()
     for part in in_parts(stream.encode(), cuts):
         assert quick.feed(part) == [frame.data for frame in full.frames(part)]

@@ -1,4 +1,4 @@
-"""A header that is repeated means the same wherever it is read."""
+"""A repeated header has the same meaning wherever it is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from asgi_aiproxy.upstream.base import header
         (["", "a"], ", a"),
     ],
 )
-def test_different_values_are_a_list_and_the_same_one_is_itself(
+def test_different_values_are_combined_and_equal_ones_kept_once(
     values: list[str], value: str
 ) -> None:
     found = values[0]
@@ -49,7 +49,7 @@ def test_shim_proxy_and_transports_read_repeated_headers_alike(values: list[str]
     assert read_response_headers(text, INTERNAL)[0] == raw
 
 
-def test_of_two_credentials_neither_counts() -> None:
+def test_two_different_credentials_are_both_invalid() -> None:
     one, two = (b"authorization", b"Bearer one"), (b"authorization", b"Bearer two")
     assert find_credential({"headers": [one, one]}) == "one"
     assert find_credential({"headers": [one, two]}) not in ("one", "two", None)

@@ -34,7 +34,7 @@ async def test_the_official_sdk_works_on_the_app_itself() -> None:
     assert answer.choices[0].message.content == "Hello"
 
 
-async def test_a_stream_comes_as_it_is_made() -> None:
+async def test_a_stream_arrives_as_it_is_sent() -> None:
     first, second, *rest = chat_stream("Hel", "lo")
     seen: list[str] = []
 
@@ -58,7 +58,7 @@ async def test_a_stream_comes_as_it_is_made() -> None:
 
 
 @pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
-async def test_leaving_a_stream_lets_the_provider_go(library: Any) -> None:
+async def test_closing_a_stream_ends_the_request_to_the_provider(library: Any) -> None:
     upstream = Upstream(streams(*chat_stream("Hel")[:2], 30.0))
     pool = KeyPool([Key("sk", id="1")])
     app = OpenAIShim(OPENAI.using(pool), transport=upstream.transport)
@@ -75,7 +75,7 @@ async def test_leaving_a_stream_lets_the_provider_go(library: Any) -> None:
     assert (await pool.status())[0].in_flight == 0
 
 
-async def test_what_the_app_raises_reaches_the_caller() -> None:
+async def test_an_exception_of_the_app_reaches_the_caller() -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise ZeroDivisionError("a bug")
 

@@ -1,4 +1,6 @@
-"""JSON bodies: what they name, and that other parsers read what is accepted as we do."""
+"""JSON bodies: the models they name, and that other parsers read accepted bodies in the
+same way.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy.errors import APIError
-from asgi_aiproxy.inspection import JUDGED, check_model, folded, inspect
+from asgi_aiproxy.inspection import CHECKED_MEMBERS, check_model, folded, inspect
 from tests.support import body_readers as readers
 
 DEAR = {"model": "dear"}
@@ -55,7 +57,7 @@ def test_all_models_are_found_wherever_vendors_look(body: Any, models: set[str])
     assert names(body) == models
 
 
-def test_each_call_of_a_batch_is_seen() -> None:
+def test_each_call_of_a_batch_is_inspected() -> None:
     params = [{"custom_id": "1", "params": {"model": m, "messages": [DEAR]}} for m in "aab"]
     found = inspect(json.dumps({"requests": [*params, {"params": {}}], "model": "c"}).encode())
     assert (found.model, set(found.calls)) == ("c", {"a", "b", ""})
@@ -93,7 +95,7 @@ def test_each_call_of_a_batch_is_seen() -> None:
         ('{"model":" cheap"}', "model"),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused_by_name(body: str, param: str) -> None:
+def test_ambiguous_bodies_are_refused_with_the_name_of_the_member(body: str, param: str) -> None:
     with pytest.raises(APIError) as caught:
         inspect(body.encode())
     assert (caught.value.status, caught.value.param) == (400, param)
@@ -185,7 +187,7 @@ AROUND = st.sampled_from(["", " ", "\ufeff", "\0", "x", "{}", "//", '{"model":"d
     encoding=st.sampled_from(["utf-8"] * 4 + ["utf-16"]),
 )
 @settings(max_examples=400, deadline=None)
-def test_no_parser_finds_another_model_in_what_is_accepted(
+def test_no_parser_finds_another_model_in_an_accepted_body(
     members: list[tuple[str, str]], before: str, after: str, encoding: str
 ) -> None:
     inner = ",".join(f'"{name}" :{value}' for name, value in members)
@@ -200,8 +202,8 @@ def test_no_parser_finds_another_model_in_what_is_accepted(
 
 @given(st.text(max_size=8))
 @settings(max_examples=300, deadline=None)
-def test_folding_is_as_coarse_as_that_of_any_parser(name: str) -> None:
-    for judged in JUDGED:
+def test_names_are_folded_at_least_as_much_as_by_any_parser(name: str) -> None:
+    for judged in CHECKED_MEMBERS:
         if readers.go_fold(name) == readers.go_fold(judged):
             assert folded(name) == folded(judged)
 
@@ -214,7 +216,11 @@ def test_folding_is_as_coarse_as_that_of_any_parser(name: str) -> None:
 @settings(max_examples=300, deadline=None)
 @pytest.mark.parametrize("indent", [None, 2])
 def test_plain_bodies_are_accepted(indent: int | None, body: dict[str, Any]) -> None:
-    body = {name: value for name, value in body.items() if folded(name) not in map(folded, JUDGED)}
+    body = {
+        name: value
+        for name, value in body.items()
+        if folded(name) not in map(folded, CHECKED_MEMBERS)
+    }
     body |= {"model": "cheap", "messages": []}
     data = json.dumps(body, indent=indent, ensure_ascii=len(body) % 2 == 0).encode()
     assert inspect(data).model == "cheap"

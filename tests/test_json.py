@@ -26,7 +26,7 @@ from asgi_aiproxy import _json
         (b"1" * 40, int("1" * 40)),
     ],
 )
-def test_anything_that_python_takes_for_json_is_read(data: bytes | str, value: Any) -> None:
+def test_all_json_that_python_accepts_is_read(data: bytes | str, value: Any) -> None:
     assert _json.loads(data) == value
 
 
@@ -60,12 +60,12 @@ class Point(msgspec.Struct):
 point = msgspec.json.Decoder(Point)
 
 
-def test_typed_reading_takes_half_surrogates_too() -> None:
+def test_typed_decoding_accepts_lone_surrogates_too() -> None:
     assert _json.typed(point, b'{"x":1,"name":"a"}') == Point(1, "a")
     assert _json.typed(point, b'{"x":1,"name":"\\ud83d"}') == Point(1, "\ud83d")
 
 
-def test_typed_reading_distinguishes_a_wrong_type_from_invalid_json() -> None:
+def test_typed_decoding_distinguishes_a_wrong_type_from_invalid_json() -> None:
     with pytest.raises(msgspec.ValidationError, match=r"at `\$\.x`"):
         _json.typed(point, b'{"x":"1"}')
     with pytest.raises(msgspec.ValidationError, match=r"at `\$\.x`"):
@@ -87,7 +87,7 @@ def test_typed_reading_distinguishes_a_wrong_type_from_invalid_json() -> None:
         (2**70, str(2**70).encode()),
     ],
 )
-def test_anything_is_written_as_json_that_can_be_read_again(value: Any, data: bytes) -> None:
+def test_encoded_values_can_be_decoded_again(value: Any, data: bytes) -> None:
     assert _json.dumps(value) == data
     json.loads(data)
 

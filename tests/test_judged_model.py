@@ -1,8 +1,9 @@
-"""Whoever is bound to a model, or has a budget for it, makes no provider run another one.
+"""A caller that is restricted to a model, or has a budget for it, cannot make a provider run
+another one.
 
-20,000 requests, each of them odd in some way: spelled, encoded, cut, compressed or declared as what
-it is not, for each face and for the proxy. What leaves is read by all parsers of `readers`, and by
-their most careless reading: none of them may find the other model.
+20,000 requests, each unusual in some way: spelled, encoded, cut, compressed or declared as
+something else, for each client API and for the proxy. The forwarded requests are read by all
+parsers of `body_readers`, in their most lenient way: none of them may find the other model.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Answer:
 
 
 class Recording:
-    """A transport that keeps what would leave, if all of it came."""
+    """A transport that keeps what would be sent, if all of it arrived."""
 
     def __init__(self) -> None:
         self.left: list[tuple[str, dict[str, str], bytes]] = []
@@ -110,7 +111,7 @@ APPS: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 
 class Maker:
-    """Makes odd requests; most are nearly right, so that some pass."""
+    """Makes unusual requests; most are nearly valid, so that some pass."""
 
     def __init__(self, seed: str) -> None:
         self.random = random.Random(seed)
@@ -263,7 +264,7 @@ class Maker:
 
 
 async def ask(app: Any, maker: Maker, path: str, headers: Any, body: bytes) -> int:
-    """The status of the answer to a body that comes in pieces, or at once with its length."""
+    """The status of the response to a body in pieces, or at once with its length."""
     pieces = [body]
     if maker.seldom(0.4):
         size = maker.random.randrange(1, len(body) + 2)
@@ -302,7 +303,7 @@ async def ask(app: Any, maker: Maker, path: str, headers: Any, body: bytes) -> i
 
 
 def run_by(url: str, headers: dict[str, str], body: bytes) -> set[str]:
-    """All models that somebody might run by a request."""
+    """All models that some server might run for a request."""
     found = readers.everything(headers.get("content-type", ""), body)
     plain = url
     for _ in range(4):
@@ -316,7 +317,7 @@ def run_by(url: str, headers: dict[str, str], body: bytes) -> set[str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("who", ["bound", "budget"])
 @pytest.mark.parametrize("name", APPS)
-async def test_no_other_model_is_run_than_the_one_that_was_judged(name: str, who: str) -> None:
+async def test_no_other_model_is_run_than_the_one_that_was_checked(name: str, who: str) -> None:
     make, paths = APPS[name]
     sent = Recording()
     app = make(sent)

@@ -1,4 +1,4 @@
-"""Two thousand exchanges of every fate, over real sockets: nothing is left of them."""
+"""Two thousand exchanges with every outcome, over real sockets, leave no objects behind."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def provider(line: Line) -> None:
 
 @dataclass
 class World:
-    """A gateway, and what is to be seen of it."""
+    """A gateway, and its observable state."""
 
     app: OpenAIShim
     transport: SocketTransport
@@ -206,7 +206,7 @@ FATES: dict[Fate, tuple[str, ...]] = {  # and what the books say
 
 
 async def run(world: World, count: int) -> None:
-    """So many exchanges, some at once."""
+    """Run this number of exchanges, some concurrently."""
     fates = itertools.islice(itertools.cycle(FATES), count)
 
     async def work() -> None:
@@ -220,7 +220,7 @@ async def run(world: World, count: int) -> None:
 
 @dataclass
 class Held:
-    """What is there."""
+    """The existing objects."""
 
     tasks: int
     files: int
@@ -233,7 +233,7 @@ async def in_flight(world: World) -> list[int]:
 
 
 async def held(world: World) -> Held:
-    """What there is when all is quiet and no connection is kept."""
+    """The objects that exist when all is quiet and no connection is kept."""
     async with asyncio.timeout(PATIENCE):
         while any(await in_flight(world)):
             await asyncio.sleep(0.005)

@@ -94,13 +94,13 @@ def test_the_first_event_out_of_order_is_refused(events: list[Event], wrong: int
 
 
 @pytest.mark.parametrize("events", [[START], [START, OPEN], [START, OPEN, DELTA, CLOSE]])
-def test_a_stream_that_was_begun_must_end(events: list[Event]) -> None:
+def test_a_started_stream_must_end(events: list[Event]) -> None:
     with pytest.raises(ValueError, match="ends without MessageEnd"):
         list(check(events))
 
 
 @pytest.mark.parametrize("events", [[], [START], [START, OPEN, DELTA], [OPEN, CLOSE]])
-def test_an_answer_that_is_not_whole_cannot_be_folded(events: list[Event]) -> None:
+def test_an_incomplete_response_cannot_be_folded(events: list[Event]) -> None:
     with pytest.raises(ValueError, match=r"incomplete|MessageEnd|out of order"):
         fold(events)
 

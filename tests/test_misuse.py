@@ -1,4 +1,4 @@
-"""What is built in a wrong way says so when it is built, and what to write instead."""
+"""Invalid arguments are reported when an object is built, with what to write instead."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROW = OPENAI.using("sk-1")
 
 
 class Middleware:
-    """One of the host's, around an app of ours."""
+    """A middleware of the host, around an app of this package."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -101,7 +101,7 @@ def test_a_mistake_is_found_when_the_object_is_built(name: str) -> None:
         build()
 
 
-def test_what_is_right_is_built() -> None:
+def test_valid_arguments_are_accepted() -> None:
     store = MemoryStore()
     app = OpenAIShim(ROW, timeouts=Timeouts(first=30), record=Ledger(store))
     limits = Limits(budgets=(Budget.usd(1, "day"), Budget.units(5)))
@@ -114,7 +114,9 @@ def test_what_is_right_is_built() -> None:
 @pytest.mark.anyio
 async def test_a_name_is_not_a_principal_and_the_message_says_how_to_make_one() -> None:
     app = Authenticate(OpenAIShim(ROW), identify=lambda scope: "user-1")  # type: ignore[arg-type,return-value]
-    with pytest.raises(ConfigurationError, match=r"returned str\. Principal\(user_id\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"returned str\. To convert a name, use Principal\(user_id\)"
+    ):
         await asgi.chat(app)
     known = Authenticate(OpenAIShim(ROW), identify=lambda scope: Principal("user-1"))
     assert (await asgi.request(known, "GET", "/nothing")).status == 404

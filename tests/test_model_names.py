@@ -1,4 +1,4 @@
-"""What a model may be called, and what is called where none is named."""
+"""Valid model names, and the model that is used if none is named."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ UNNAMED = [
 
 
 @pytest.mark.parametrize(("path", "body", "model"), UNNAMED)
-async def test_where_openai_needs_no_model_its_own_choice_is_routed_judged_and_sent(
+async def test_where_openai_requires_no_model_its_default_is_routed_checked_and_sent(
     path: str, body: Any, model: str
 ) -> None:
     upstream = Upstream(answers(b"{}"))
@@ -113,7 +113,7 @@ async def test_where_openai_needs_no_model_its_own_choice_is_routed_judged_and_s
         ("/v1/audio/transcriptions", JPEG),
     ],
 )
-async def test_elsewhere_a_model_is_asked_for(path: str, body: Any) -> None:
+async def test_elsewhere_a_model_is_required(path: str, body: Any) -> None:
     app = OpenAIShim(OPENAI.using("sk-1"), transport=Upstream(answers()).transport)
     headers = FORM if isinstance(body, bytes) else {}
     answer = await asgi.request(app, "POST", path, body, headers=headers)

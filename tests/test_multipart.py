@@ -1,4 +1,6 @@
-"""Multipart forms: the strict grammar, and that other parsers read what it accepts as it does."""
+"""Multipart forms: the strict grammar, and that other parsers read accepted forms in the
+same way.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ def part(name: str, value: bytes, more: str = "") -> bytes:
 
 
 def raw(headers: str, value: bytes = b"dear") -> bytes:
-    """A part with just these headers."""
+    """A part with only these headers."""
     return b"--" + B + b"\r\n" + headers.encode("latin-1") + b"\r\n\r\n" + value + b"\r\n"
 
 
@@ -69,13 +71,13 @@ def read(pieces: list[bytes], boundary: bytes = B) -> FormParser:
 
 
 def cuts(body: bytes) -> list[list[bytes]]:
-    """The body as it may come."""
+    """The body in all ways that it may be cut."""
     halves = [[body[:at], body[at:]] for at in range(len(body))]
     return [[body], [body[at : at + 1] for at in range(len(body))], *halves]
 
 
 @pytest.mark.parametrize(("body", "model"), [f[1:] for f in FORMS], ids=[f[0] for f in FORMS])
-def test_a_proper_form_is_read_wherever_it_is_cut(body: bytes, model: str | None) -> None:
+def test_a_valid_form_is_read_wherever_it_is_cut(body: bytes, model: str | None) -> None:
     for pieces in cuts(body):
         form = read(pieces)
         assert form.model == model
@@ -122,11 +124,11 @@ WRONG = [
     ("no headers", b"--XbX\r\n\r\nname=model\r\n" + MODEL + END, "no headers"),
     ("an escaped quote", part('x\\"; name="model', b"dear") + END, "no Content-Disposition"),
     ("an escape in a file name", part("x", b"d", r'; filename="a\"; name=\"model"') + END, "no C"),
-    ("a name in a file name", part("x", b"dear", '; filename="a; name=model"') + END, "looks like"),
+    ("a name in a file name", part("x", b"dear", '; filename="a; name=model"') + END, "contains p"),
     ("a name in the type", raw('Content-Disposition: form-data; name="x"\r\n'
-     "Content-Type: text/plain; name=model") + END, "names it again"),
+     "Content-Type: text/plain; name=model") + END, "has a name or file name"),
     ("parts of parts", raw('Content-Disposition: form-data; name="x"\r\n'
-     "Content-Type: multipart/mixed; boundary=y") + END, "parts of its own"),
+     "Content-Type: multipart/mixed; boundary=y") + END, "is multipart itself"),
     ("folded", raw('Content-Disposition: form-data;\r\n name="model"') + END, "folded"),
     ("LF in headers", raw('X: y\n' + DISPOSITION) + END, "end with CRLF"),
     ("CR in headers", raw('X: y\r' + DISPOSITION) + END, "end with CRLF"),
@@ -159,7 +161,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("body", "words"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
-def test_what_could_be_read_in_two_ways_is_refused(body: bytes, words: str) -> None:
+def test_ambiguous_forms_are_refused(body: bytes, words: str) -> None:
     for size in (1, 2, 7, 1000, len(body) or 1):
         with pytest.raises(APIError, match=words) as caught:
             read([body[at : at + size] for at in range(0, len(body), size)])
@@ -191,13 +193,13 @@ def test_what_could_be_read_in_two_ways_is_refused(body: bytes, words: str) -> N
         "text/plain; boundary=a",
     ],
 )
-def test_a_boundary_that_could_be_read_in_two_ways_is_refused(content_type: str) -> None:
+def test_an_ambiguous_boundary_is_refused(content_type: str) -> None:
     with pytest.raises(APIError) as caught:
         parse_boundary(content_type)
     assert caught.value.status == 415
 
 
-def test_what_was_read_is_not_kept() -> None:
+def test_parsed_data_is_not_kept() -> None:
     form = FormParser(B)
     form.feed(b'--XbX\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n')
     for _ in range(100):
@@ -233,7 +235,7 @@ PARTS = [MODEL, file(b"RIFF"), part("prompt", b"dear"), END, raw(DISPOSITION)]
     cut=st.integers(0, 20),
 )
 @settings(max_examples=500, deadline=None)
-def test_no_parser_finds_another_model_in_what_is_accepted(
+def test_no_parser_finds_another_model_in_an_accepted_body(
     scraps: list[bytes], form: list[bytes], at: int, cut: int
 ) -> None:
     whole = b"".join(form) + END
@@ -267,7 +269,7 @@ def test_how_a_body_is_cut_makes_no_difference(scraps: list[bytes], size: int) -
     at=st.integers(0, 4),
 )
 @settings(max_examples=300, deadline=None)
-def test_what_clients_send_is_accepted(
+def test_forms_of_real_clients_are_accepted(
     values: list[tuple[str, bytes]], model: str, at: int
 ) -> None:
     made = [file(value) if kind == "file" else part("prompt", value) for kind, value in values]

@@ -1,4 +1,4 @@
-"""What goes wrong on the first day ends in a sentence that says what to do."""
+"""Mistakes of the first day get an error that says what to do."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ async def test_a_vendor_that_cannot_be_reached() -> None:
 @pytest.mark.parametrize(
     ("headers", "sentence"),
     [
-        ({}, "No API key was given. Send it as 'Authorization: Bearer <key>'."),
+        ({}, "No API key was sent. Send it as 'Authorization: Bearer <key>'."),
         (
             {"authorization": "Bearer other"},
-            "The API key is not valid. Check it, or ask for a new one.",
+            "The API key is invalid. Check it, or request a new one.",
         ),
     ],
 )

@@ -51,9 +51,7 @@ def pins(file: str) -> list[tuple[str, str, Marker | None]]:
 
 @pytest.mark.parametrize(("file", "extras"), [("lock.txt", list(EXTRAS)), ("demo.txt", ["demo"])])
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_locked_versions_are_what_pyproject_asks_for(
-    file: str, extras: list[str], python: str
-) -> None:
+def test_the_locked_versions_satisfy_pyproject(file: str, extras: list[str], python: str) -> None:
     machine = {"python_version": python, "python_full_version": f"{python}.9"}
     locked = {
         name: version
@@ -101,7 +99,7 @@ def imported(folder: str) -> Iterator[str]:
         ("benchmarks", ["bench"]),
     ],
 )
-def test_all_that_is_imported_is_declared(folder: str, extras: list[str]) -> None:
+def test_all_imported_packages_are_declared(folder: str, extras: list[str]) -> None:
     names = {canonicalize_name(requirement.name) for requirement in declared(*extras)}
     names.add("pytest")  # imports asgi_aiproxy.testing.plugin, not the other way round
     of = packages_distributions()
@@ -138,7 +136,7 @@ def test_the_source_archive_holds_what_the_readme_names(archives: Path) -> None:
     assert needed <= held
 
 
-def test_the_text_on_a_package_index_has_no_link_that_leads_nowhere(archives: Path) -> None:
+def test_the_text_on_a_package_index_has_no_broken_link(archives: Path) -> None:
     [wheel] = archives.glob("*.whl")
     with zipfile.ZipFile(wheel) as files:
         [name] = (each for each in files.namelist() if each.endswith(".dist-info/METADATA"))

@@ -1,7 +1,7 @@
-"""What recorded providers said, read by our decoders, whole and however it is cut.
+"""Responses of recorded providers, decoded whole and cut at any position.
 
-The recordings are in the shared folder, see `shared.py`; each tells in `expect`, in the provider's
-own words, what was said. Their usage is put into neutral meaning here.
+The recordings are in the shared folder, see `recordings.py`; each states in `expect`, in the
+provider's own terms, what was sent. Their usage is converted to neutral counts here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from asgi_aiproxy.messages import (
     fold,
 )
 from tests.support.recordings import RECORDINGS, needs_recordings
-from tests.support.stream_fixtures import cut, decode, languages, told
+from tests.support.stream_fixtures import cut, decode, events_as_json, languages
 
 pytestmark = needs_recordings
 
@@ -100,7 +100,7 @@ def framer_of(recording: Any) -> Framer:
 
 
 def read(recording: Any) -> tuple[Response | None, APIError | None, str]:
-    """The answer, or the error it ended with and the words before it."""
+    """The answer, or the error at its end and the text before it."""
     language = language_of(recording)
     if recording not in STREAMS:
         body = json.dumps(recording["response"]["body"]).encode()
@@ -117,7 +117,7 @@ def test_there_are_recordings_of_every_language() -> None:
 
 
 @pytest.mark.parametrize("recording", ANSWERS, ids=named)
-def test_an_answer_says_what_was_recorded(recording: Any) -> None:
+def test_a_recorded_response_is_decoded_correctly(recording: Any) -> None:
     expect = recording["expect"]
     answer, error, before = read(recording)
     if expect.get("error"):
@@ -146,7 +146,7 @@ def calls(answer: Response) -> list[tuple[str, str, Any]]:
 
 
 def expected_calls(expect: Any, answer: Response) -> Iterator[Any]:
-    """The recorded calls; where the provider gave no id, ours."""
+    """The recorded calls; with a generated id where the provider sent none."""
     made = [block for block in answer.blocks if isinstance(block, ToolCall)]
     assert len(made) == len(expect["tool_calls"])
     for call, ours in zip(expect["tool_calls"], made, strict=True):
@@ -170,13 +170,13 @@ def test_usage_has_its_neutral_meaning(recording: Any) -> None:
     if answer is None or not given:
         return
     # What was recorded does not say how much of the input was pictures.
-    told = msgspec.structs.replace(answer.usage, image_input=0) if answer.usage else None
+    events_as_json = msgspec.structs.replace(answer.usage, image_input=0) if answer.usage else None
     billed = recording["expect"].get("billed_units") or {}
-    assert told in list(neutral(dialect_of(recording), given, billed)), given
+    assert events_as_json in list(neutral(dialect_of(recording), given, billed)), given
 
 
 def neutral(dialect: str | None, given: dict[str, int], billed: dict[str, int]) -> Iterator[Usage]:
-    """What the numbers may mean. All are counted inclusively."""
+    """The neutral counts, which are all inclusive."""
     into, out, thought = given.get("input", 0), given.get("output", 0), given.get("reasoning", 0)
     read, written = given.get("cached_input", 0), given.get("cache_write", 0)
     total = given.get("total", 0)
@@ -202,7 +202,7 @@ def neutral(dialect: str | None, given: dict[str, int], billed: dict[str, int]) 
     [r for r in ANSWERS if r["expect"].get("signatures") and not r["id"].startswith(NO_SIGNATURES)],
     ids=named,
 )
-def test_every_signature_is_kept_to_the_letter(recording: Any) -> None:
+def test_every_signature_is_kept_unchanged(recording: Any) -> None:
     answer, _, _ = read(recording)
     assert answer is not None
     found = [signature for block in answer.blocks for signature in signatures(block)]
@@ -224,21 +224,21 @@ def signatures(block: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("recording", STREAMS, ids=named)
-def test_a_stream_means_the_same_wherever_it_is_cut(recording: Any) -> None:
+def test_a_stream_has_the_same_meaning_wherever_it_is_cut(recording: Any) -> None:
     data = stream_of(recording)
     whole = cut(framer_of(recording), [data])
-    meant = told(*decode(language_of(recording), whole))
+    meant = events_as_json(*decode(language_of(recording), whole))
     step = max(len(data) // 40, 1)
     ways = [[data[:at], data[at:]] for at in range(1, len(data), step)]
     ways.append([data[at : at + 1] for at in range(len(data))])
     for parts in ways:
         pieces = cut(framer_of(recording), parts)
         if pieces != whole:  # decoders see whole pieces only
-            assert told(*decode(language_of(recording), pieces)) == meant
+            assert events_as_json(*decode(language_of(recording), pieces)) == meant
 
 
 @pytest.mark.parametrize("recording", ERRORS, ids=named)
-def test_an_error_is_understood(recording: Any) -> None:
+def test_an_error_is_decoded(recording: Any) -> None:
     response, expect = recording["response"], recording["expect"]["error"]
     body = json.dumps(response["body"]) if "body" in response else response.get("text", "")
     error = language_of(recording).decode_error(response["status"], body.encode())

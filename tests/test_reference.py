@@ -1,4 +1,4 @@
-"""docs/reference.md holds the public names as they are, docs/usage.md the fields of a record."""
+"""docs/reference.md has the current public names, docs/usage.md the fields of a record."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_reference_is_what_signatures_and_docstrings_say() -> None:
 
 
 @pytest.mark.parametrize("package", REFERENCE.PACKAGES)
-def test_every_public_name_stands_in_the_reference_of_its_package(package: str) -> None:
+def test_every_public_name_is_in_the_reference_of_its_package(package: str) -> None:
     text = REFERENCE.PAGE.read_text("utf-8")
     section = text.partition(f"## `{package}`\n")[2].partition("\n## ")[0]
     missing = [n for n in importlib.import_module(package).__all__ if f"`{n}`" not in section]

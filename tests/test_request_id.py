@@ -1,4 +1,4 @@
-"""One id of a request: in its answer, in errors, in logs and in the record."""
+"""One id per request: in its response, in errors, in logs and in the usage record."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PATH = "/v1/chat/completions"
 MADE = re.compile(r"[0-9a-f]{32}")
 
 
-class Books:
+class RecordingSink:
     def __init__(self) -> None:
         self.records: list[UsageRecord] = []
 
@@ -44,22 +44,22 @@ class Books:
         self.records.append(record)
 
 
-def built(face: str, *steps: Any) -> tuple[Any, Books]:
-    books, upstream = Books(), Upstream(*steps)
+def built(face: str, *steps: Any) -> tuple[Any, RecordingSink]:
+    sink, upstream = RecordingSink(), Upstream(*steps)
     provider, options = OPENAI.using("sk-one-and-only"), {"transport": upstream.transport}
     if face == "shim":
-        return OpenAIShim(provider, record=books, backoff=0.001, **options), books
+        return OpenAIShim(provider, record=sink, backoff=0.001, **options), sink
     if face == "router":
-        router = ProviderRouter(providers=[provider], record=books, **options)
-        return router, books
-    return PassthroughProxy(provider, record=books, **options), books
+        router = ProviderRouter(providers=[provider], record=sink, **options)
+        return router, sink
+    return PassthroughProxy(provider, record=sink, **options), sink
 
 
-async def recorded(app: Any, books: Books) -> UsageRecord:
+async def recorded(app: Any, sink: RecordingSink) -> UsageRecord:
     for part in [app, *getattr(app, "_shims", {}).values(), *getattr(app, "_natives", {}).values()]:
         if hasattr(part, "_recorder"):
             await part._recorder.drain()
-    (record,) = books.records
+    (record,) = sink.records
     return record
 
 
@@ -72,7 +72,7 @@ async def recorded(app: Any, books: Books) -> UsageRecord:
 async def test_every_answer_has_the_id_of_its_record(
     face: str, step: Any, body: bytes, said: str | None
 ) -> None:
-    app, books = built(face, step)
+    app, sink = built(face, step)
     headers = {**JSON, "content-length": str(len(body))}
     if said is not None:
         headers["x-request-id"] = said
@@ -81,7 +81,7 @@ async def test_every_answer_has_the_id_of_its_record(
     ids = [value for name, value in answer.headers if name == "aiproxy-request-id"]
     assert len(ids) == 1
     assert ids[0] == said if said is not None else MADE.fullmatch(ids[0])
-    record = await recorded(app, books)
+    record = await recorded(app, sink)
     assert record.request_id == ids[0]
     assert MADE.fullmatch(record.id)
     assert record.id != said  # what callers choose identifies no record
@@ -94,7 +94,7 @@ async def test_an_id_that_could_do_harm_is_replaced(odd: str) -> None:
     assert MADE.fullmatch(answer.header("aiproxy-request-id") or "")
 
 
-async def test_an_upstreams_id_of_that_name_is_not_passed_off_as_ours() -> None:
+async def test_an_upstreams_header_of_that_name_is_replaced() -> None:
     app, _ = built("proxy", answers(), answers())
     step = answers()
     step.headers["aiproxy-request-id"] = "theirs"
@@ -103,7 +103,7 @@ async def test_an_upstreams_id_of_that_name_is_not_passed_off_as_ours() -> None:
     assert [v for n, v in answer.headers if n == "aiproxy-request-id"] == ["mine"]
 
 
-async def test_errors_of_paths_models_and_tokens_have_one_too() -> None:
+async def test_errors_of_paths_models_and_tokens_have_an_id_too() -> None:
     shim, _ = built("shim", answers())
     app = Authenticate(shim, verify=static_tokens({"token": "ada"}))
     named = {"x-request-id": "mine", "authorization": "Bearer token"}
@@ -117,7 +117,7 @@ async def test_errors_of_paths_models_and_tokens_have_one_too() -> None:
         assert answer.header("aiproxy-request-id") == "mine", path
 
 
-async def test_error_bodies_have_it_where_their_api_has_a_place_for_it() -> None:
+async def test_error_bodies_have_the_id_where_their_api_has_a_member_for_it() -> None:
     upstream = Upstream(refuses(500))
     app = AIShim(OPENAI.using("sk-one-and-only"), transport=upstream.transport, attempts=1)
     named = {**JSON, "x-request-id": "mine", "anthropic-version": "2023-06-01"}
@@ -130,7 +130,7 @@ async def test_error_bodies_have_it_where_their_api_has_a_place_for_it() -> None
     assert answer.json["error"]["details"][0]["requestId"] == "mine"
 
 
-async def test_an_application_behind_gets_the_id_and_the_trace() -> None:
+async def test_an_application_behind_the_proxy_gets_the_id_and_the_trace() -> None:
     upstream = Upstream(answers())
     proxy = PassthroughProxy("http://internal:9000", transport=upstream.transport)
     app = InjectKey(proxy, pool=KeyPool(["key-one-1"]))

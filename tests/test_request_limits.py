@@ -1,4 +1,4 @@
-"""A request that is large to translate is refused, or holds up nobody else."""
+"""A request that is too large to translate is refused; a large one does not delay others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LARGE = [
 
 @pytest.mark.parametrize("row", [ANTHROPIC, GEMINI], ids=["anthropic", "gemini"])
 @pytest.mark.parametrize(("body", "limit"), LARGE)
-async def test_what_is_too_large_to_translate_is_refused_by_the_name_of_its_limit(
+async def test_a_request_too_large_to_translate_is_refused_with_the_name_of_the_limit(
     row: Any, body: dict[str, Any], limit: str
 ) -> None:
     upstream = Upstream(answers())
@@ -60,7 +60,7 @@ async def test_what_is_too_large_to_translate_is_refused_by_the_name_of_its_limi
 
 
 @pytest.mark.parametrize("face", ["/v1/messages", "/v1beta/models/m:generateContent"])
-async def test_all_faces_have_these_limits(face: str) -> None:
+async def test_all_client_apis_have_these_limits(face: str) -> None:
     app = AIShim(OPENAI.using("k"), transport=Upstream(answers()).transport, limits=FEW)
     contents = [{"role": "user", "parts": [{"text": "x"}]}]
     body = {"model": "m", "max_tokens": 9, "messages": [HI] * 9, "contents": contents * 9}
@@ -73,7 +73,7 @@ async def test_all_faces_have_these_limits(face: str) -> None:
         assert (answer.status, "limit: tools" in answer.body.decode()) == (400, True)
 
 
-async def test_what_passes_as_it_is_may_be_of_any_size() -> None:
+async def test_requests_that_pass_through_may_have_any_size() -> None:
     upstream = Upstream(answers())
     app = OpenAIShim(OPENAI.using("k"), transport=upstream.transport, limits=FEW)
     for body, _ in LARGE:
@@ -106,7 +106,7 @@ async def test_a_large_request_is_translated_without_delaying_others(
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
-async def test_a_client_that_leaves_meanwhile_leaves_nothing_behind() -> None:
+async def test_a_disconnect_during_a_long_translation_leaves_nothing_behind() -> None:
     app = OpenAIShim(ANTHROPIC.using("k"), transport=Upstream(answers()).transport)
     async with asgi.opened(app, "POST", "/v1/chat/completions") as exchange:
         exchange.send_body(json.dumps({"model": "m", "messages": [HI] * 9_000}).encode())
@@ -138,7 +138,7 @@ def test_depth_is_counted_outside_of_strings(value: Any, indent: int | None) -> 
 
 @given(st.lists(st.one_of(st.just(HI), st.just({"content": [TEXT] * 3}), st.just("x")), max_size=8))
 @settings(max_examples=200, deadline=None)
-def test_what_is_within_the_limits_is_never_refused(messages: list[Any]) -> None:
+def test_requests_within_the_limits_are_never_refused(messages: list[Any]) -> None:
     body = json.dumps({"messages": messages}).encode()
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     lists = [m["content"] for m in messages if isinstance(m, dict) and m != HI]

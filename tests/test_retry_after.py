@@ -89,7 +89,7 @@ NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
         ({"anthropic-ratelimit-tokens-reset": "whenever"}, None),
     ],
 )
-def test_the_wait_is_read_in_every_spelling(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_wait_is_read_in_every_format(headers: dict[str, str], seconds: float | None) -> None:
     found = retry_after(list(headers.items()), NOW)
     assert found == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
 
@@ -114,7 +114,7 @@ VALUES = st.one_of(
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=4))
-def test_no_header_of_a_provider_can_break_the_reading(headers: list[tuple[str, str]]) -> None:
+def test_no_header_of_a_provider_can_break_the_parser(headers: list[tuple[str, str]]) -> None:
     wait = retry_after(headers, NOW)
     assert wait is None or wait >= 0
 
@@ -138,11 +138,11 @@ def test_no_header_of_a_provider_can_break_the_reading(headers: list[tuple[str, 
         ("", None),
     ],
 )
-def test_the_words_of_an_error_are_understood(message: str, seconds: float | None) -> None:
+def test_the_wait_is_read_from_an_error_message(message: str, seconds: float | None) -> None:
     assert retry_after_in_message(message) == (None if seconds is None else pytest.approx(seconds))
 
 
 @given(st.text(alphabet="try again in0123456789.msh, "))
-def test_no_words_are_too_odd(message: str) -> None:
+def test_no_message_can_break_the_parser(message: str) -> None:
     found = retry_after_in_message("try again in " + message)
     assert found is None or found >= 0

@@ -1,4 +1,4 @@
-"""Work in the background: in batches, tried again, bounded."""
+"""Background work: in batches, retried, bounded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_items_are_handed_over_in_order_and_in_batches() -> None:
     assert [number for batch in batches for number in batch] == list(range(25))
 
 
-async def test_what_was_not_done_is_tried_again_before_the_rest() -> None:
+async def test_items_to_retry_are_handled_before_the_rest() -> None:
     tries: list[list[int]] = []
 
     async def handle(batch: list[int]) -> list[int]:
@@ -44,7 +44,7 @@ async def test_what_was_not_done_is_tried_again_before_the_rest() -> None:
     assert tries == [[0, 1, 2, 3], [1, 3, 4, 5]]
 
 
-async def test_what_fails_is_dropped_and_logged_and_the_rest_goes_on(
+async def test_a_failing_batch_is_dropped_and_logged_and_the_rest_continues(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     done: list[int] = []
@@ -63,7 +63,7 @@ async def test_what_fails_is_dropped_and_logged_and_the_rest_goes_on(
     assert "1 numbers are lost" in caplog.text
 
 
-async def test_no_more_wait_than_may(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_number_of_waiting_items_is_limited(caplog: pytest.LogCaptureFixture) -> None:
     async def handle(batch: list[int]) -> list[int]:
         return batch
 
@@ -78,7 +78,7 @@ async def test_no_more_wait_than_may(caplog: pytest.LogCaptureFixture) -> None:
     assert len(backlog) == 0
 
 
-async def test_a_batch_is_gathered_unless_somebody_waits_for_it() -> None:
+async def test_a_batch_is_collected_unless_drain_waits_for_it() -> None:
     batches: list[list[int]] = []
 
     async def handle(batch: list[int]) -> list[int]:
@@ -94,7 +94,7 @@ async def test_a_batch_is_gathered_unless_somebody_waits_for_it() -> None:
     assert batches == [[0, 1, 2]]
 
 
-def test_it_goes_on_in_another_loop() -> None:
+def test_it_continues_in_another_event_loop() -> None:
     done: list[int] = []
 
     async def handle(batch: list[int]) -> list[int]:

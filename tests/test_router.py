@@ -1,4 +1,4 @@
-"""Which provider answers for a model, and the router as an app."""
+"""The provider selected for a model, and the router as an app."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ groq, openrouter = GROQ.using("sk-3"), OPENROUTER.using("sk-4")
 
 
 def names(router: ProviderRouter, model: str, provider: str = "") -> list[str]:
-    """Who is asked for what, in order."""
+    """The targets of a model, in order."""
     return [f"{t.provider.name}:{t.model}" for t in router.targets(model, provider)]
 
 
@@ -78,17 +78,17 @@ ROUTER = ProviderRouter(
         ("/gpt-5", []),
     ],
 )
-def test_targets_of_a_name(model: str, expected: list[str]) -> None:
+def test_targets_are_found_by_name(model: str, expected: list[str]) -> None:
     assert names(ROUTER, model) == expected
 
 
-def test_a_star_alone_takes_all_but_what_names_a_provider() -> None:
+def test_a_single_star_matches_all_names_without_a_provider() -> None:
     router = ProviderRouter({"*": openai}, providers=[groq])
     assert names(router, "anything/at/all") == ["openai:anything/at/all"]
     assert names(router, "groq/llama") == ["groq:llama"]
 
 
-def test_more_literal_patterns_go_first_wherever_their_stars_are() -> None:
+def test_patterns_with_more_literal_characters_have_precedence() -> None:
     router = ProviderRouter({"*": openai, "*a*": groq, "?????????": anthropic, "*ab": openrouter})
     assert names(router, "xxab") == ["openrouter:xxab"]
     assert names(router, "xxa") == ["groq:xxa"]
@@ -109,7 +109,7 @@ def test_more_literal_patterns_go_first_wherever_their_stars_are() -> None:
         ("gpt-4o", "nobody", []),
     ],
 )
-def test_a_caller_may_wish_for_a_provider(model: str, provider: str, expected: list[str]) -> None:
+def test_a_caller_may_select_a_provider(model: str, provider: str, expected: list[str]) -> None:
     assert names(ROUTER, model, provider) == expected
 
 
@@ -147,13 +147,13 @@ def test_targets_of_one_priority_share_the_load_by_weight() -> None:
     assert 0.7 < second < 0.8
 
 
-def test_a_wish_for_a_provider_keeps_the_order_of_its_targets() -> None:
+def test_selecting_a_provider_keeps_the_order_of_its_targets() -> None:
     late, early = Target(openai, "late", priority=1), Target(openai, "early")
     router = ProviderRouter({"m": [late, Target(groq, "x"), early]})
     assert names(router, "m", "openai") == ["openai:early", "openai:late"]
 
 
-def test_lower_priority_numbers_go_first_and_lists_are_an_order() -> None:
+def test_lower_priority_numbers_are_first_and_lists_are_ordered() -> None:
     mixed = [
         Target(openrouter, "x", priority=5),
         Target(openai, "x", weight=1),
@@ -172,7 +172,7 @@ def test_lower_priority_numbers_go_first_and_lists_are_an_order() -> None:
 
 @pytest.mark.parametrize("name", ["fast", "f*"])
 @pytest.mark.parametrize("route", [Target(openai, ""), (openai, ""), openai])
-def test_a_target_without_a_model_is_asked_for_the_callers(name: str, route: Any) -> None:
+def test_a_target_without_a_model_gets_the_requested_name(name: str, route: Any) -> None:
     assert names(ProviderRouter({name: route}), "fast") == ["openai:fast"]
 
 
@@ -195,18 +195,18 @@ GOOGLE = Provider(name="google", dialect=GEMINI.dialect, base_url="https://g.exa
         ({"gemini-*": GOOGLE}, "models/", []),
     ],
 )
-def test_a_model_may_be_asked_for_as_googles_lists_write_it(
+def test_a_model_may_be_requested_by_the_name_in_googles_lists(
     routes: Any, model: str, expected: list[str]
 ) -> None:
     assert names(ProviderRouter(routes), model) == expected
 
 
-def test_a_provider_alone_takes_the_names_of_googles_lists() -> None:
+def test_a_provider_as_router_accepts_the_names_of_googles_lists() -> None:
     assert [target.model for target in GOOGLE.targets("models/gemini-x")] == ["gemini-x"]
     assert [target.model for target in openai.targets("models/7B.gguf")] == ["models/7B.gguf"]
 
 
-async def test_the_next_target_serves_when_the_first_cannot() -> None:
+async def test_the_next_target_serves_when_the_first_fails() -> None:
     upstream = Upstream(refuses(500), answers())
     router = ProviderRouter({"m": [(openai, "first"), (groq, "second")]})
     answer = await asgi.chat(OpenAIShim(router, transport=upstream.transport))
@@ -217,7 +217,7 @@ async def test_the_next_target_serves_when_the_first_cannot() -> None:
 # ── what there is ────────────────────────────────────────────────────────────
 
 
-def test_exact_names_are_listed_and_the_rest_is_offered() -> None:
+def test_exact_names_are_listed_and_patterns_are_offered() -> None:
     router = ProviderRouter(
         {"gpt-4o": openai, "fast": (groq, "llama"), "claude-*": anthropic, "x-*": (openai, "x")},
         providers=[openrouter],
@@ -239,7 +239,7 @@ async def listed(app: Any) -> list[str]:
     return [model["id"] for model in answer.json["data"]]
 
 
-async def test_every_model_that_is_listed_can_be_asked_for_by_that_name() -> None:
+async def test_every_listed_model_can_be_requested_by_that_name() -> None:
     upstream = Upstream(listing("auto", "openrouter/auto", "openai/gpt-4o", "plain"), answers())
     router = ProviderRouter({"*": openrouter}, providers=[openai])
     app = OpenAIShim(router, transport=upstream.transport)
@@ -250,15 +250,15 @@ async def test_every_model_that_is_listed_can_be_asked_for_by_that_name() -> Non
         "openrouter/openai/gpt-4o",
         "plain",
     ]
-    asked = []
+    requested = []
     for name in found[:4]:
         await asgi.chat(app, model=name)
-        asked.append(upstream.bodies[-1]["model"])
-    assert asked == ["auto", "openrouter/auto", "openai/gpt-4o", "plain"]
+        requested.append(upstream.bodies[-1]["model"])
+    assert requested == ["auto", "openrouter/auto", "openai/gpt-4o", "plain"]
     assert all(request.url.host == "openrouter.ai" for request in upstream.requests[-4:])
 
 
-async def test_a_provider_whose_keys_are_all_for_some_models_is_asked_for_its_list() -> None:
+async def test_the_model_list_is_requested_also_if_all_keys_are_for_some_models_only() -> None:
     from asgi_aiproxy.keys import Key
 
     upstream = Upstream(listing("gpt-4o"))
@@ -267,7 +267,7 @@ async def test_a_provider_whose_keys_are_all_for_some_models_is_asked_for_its_li
     assert [key.in_flight for key in await provider.keys.status()] == [0]  # type: ignore[union-attr]
 
 
-async def test_a_list_is_asked_for_once_and_after_a_failure_soon_again() -> None:
+async def test_a_model_list_is_cached_and_requested_again_soon_after_a_failure() -> None:
     now = [0.0]
     upstream = Upstream(refuses(500), refuses(500), listing("a"), listing("b"))
     models = ModelCatalog(upstream.transport, clock=lambda: now[0])
@@ -285,7 +285,7 @@ async def test_a_list_is_asked_for_once_and_after_a_failure_soon_again() -> None
     assert await models.names(openai) == [("b", "openai")]
 
 
-async def test_an_old_list_is_better_than_none() -> None:
+async def test_an_outdated_list_is_used_if_the_request_fails() -> None:
     now = [0.0]
     upstream = Upstream(listing("a"), refuses(500))
     models = ModelCatalog(upstream.transport, clock=lambda: now[0])
@@ -294,7 +294,7 @@ async def test_an_old_list_is_better_than_none() -> None:
     assert await models.names(openai) == [("a", "openai")]
 
 
-async def test_a_catalogue_spares_the_question() -> None:
+async def test_a_catalogue_replaces_the_request_for_a_list() -> None:
     upstream = Upstream(refuses(500))
     provider = OPENAI.using("sk", catalogue=("x", "y"))
     assert await listed(OpenAIShim(provider, transport=upstream.transport)) == ["x", "y"]
@@ -307,8 +307,8 @@ async def test_a_catalogue_spares_the_question() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ProviderRouter({"m": []}), "'m' leads nowhere"),
-        (lambda: ProviderRouter({"m": ()}), "'m' leads nowhere"),
+        (lambda: ProviderRouter({"m": []}), "'m' is empty"),
+        (lambda: ProviderRouter({"m": ()}), "'m' is empty"),
         (lambda: ProviderRouter({"m": None}), "expected a provider.* got NoneType"),  # type: ignore[dict-item]
         (lambda: ProviderRouter({"m": "openai"}), "got str"),  # type: ignore[dict-item]
         (lambda: ProviderRouter({"m": [openai, "groq"]}), "got str"),  # type: ignore[list-item]
@@ -362,7 +362,7 @@ def served_by(upstream: Upstream) -> ProviderRouter:
     return ProviderRouter(routes, providers=[groq, named], transport=upstream.transport)
 
 
-async def test_below_its_name_each_provider_speaks_openais_language() -> None:
+async def test_below_its_name_each_provider_serves_openais_format() -> None:
     upstream = Upstream(answers())
     app = served_by(upstream)
     for name, host in [("openai", "api.openai.com"), ("groq", "api.groq.com")]:
@@ -374,7 +374,7 @@ async def test_below_its_name_each_provider_speaks_openais_language() -> None:
     assert upstream.keys[-1] == "sk-6"
 
 
-async def test_below_its_name_a_provider_speaks_its_own_language_to_the_byte() -> None:
+async def test_below_its_name_a_provider_serves_its_own_api_byte_for_byte() -> None:
     upstream = Upstream(answers(ANTHROPIC_ANSWER))
     app = served_by(upstream)
     body = {"model": "claude-x", "max_tokens": 5, "messages": [], "brand_new": {"a": 1}}
@@ -399,7 +399,7 @@ async def test_below_its_name_a_provider_speaks_its_own_language_to_the_byte() -
     assert upstream.requests[0].headers["x-goog-api-key"] == "sk-5"
 
 
-async def test_a_providers_own_language_also_streams() -> None:
+async def test_a_providers_own_api_also_streams() -> None:
     chunk = b'data: {"candidates":[{"content":{"role":"model","parts":[{"text":"Hi"}]},'
     upstream = Upstream(streams(chunk + b'"finishReason":"STOP"}]}\n\n'))
     path = "/gemini/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse"
@@ -412,7 +412,7 @@ async def test_a_providers_own_language_also_streams() -> None:
     "path",
     ["/", "", "/nobody/v1/models", "/v1/models", "//openai/v1/models", "/OPENAI/v1/models", "*"],
 )
-async def test_what_is_below_no_provider_is_a_404_in_openais_shape(path: str) -> None:
+async def test_a_path_without_a_provider_is_a_404_in_openais_format(path: str) -> None:
     upstream = Upstream(answers())
     scope = asgi.scope_of("GET", path)
     async with asgi.Exchange(served_by(upstream), scope) as exchange:
@@ -424,7 +424,7 @@ async def test_what_is_below_no_provider_is_a_404_in_openais_shape(path: str) ->
     assert upstream.requests == []
 
 
-async def test_what_is_not_there_below_a_provider_is_a_404_too() -> None:
+async def test_an_unknown_path_below_a_provider_is_a_404_too() -> None:
     app = served_by(Upstream(answers()))
     for path in ("/openai", "/openai/", "/openai/v1/nothing", "/openai/openai/v1/models"):
         answer = await asgi.request(app, "GET", path)
@@ -432,7 +432,7 @@ async def test_what_is_not_there_below_a_provider_is_a_404_too() -> None:
         assert answer.json["error"]["type"] == "invalid_request_error"
 
 
-async def test_what_no_face_knows_is_the_providers_own_api() -> None:
+async def test_paths_of_no_client_api_are_the_providers_own_api() -> None:
     upstream = Upstream(answers(b'{"data":[]}'))
     app = served_by(upstream)
     for method, path, url in [
@@ -459,7 +459,7 @@ async def test_what_no_face_knows_is_the_providers_own_api() -> None:
     assert len(upstream.requests) == 4
 
 
-async def test_how_much_of_that_is_open_can_be_said() -> None:
+async def test_the_served_paths_of_the_providers_own_api_can_be_configured() -> None:
     upstream = Upstream(answers(b"{}"))
     router = ProviderRouter({"m": openai}, paths=(), transport=upstream.transport)
     assert (await asgi.request(router, "GET", "/openai/v1/files")).status == 404
@@ -469,7 +469,7 @@ async def test_how_much_of_that_is_open_can_be_said() -> None:
 
 
 @pytest.mark.parametrize("root_path", ["/ai", "/api/ai", "/ai/"])
-async def test_below_a_mount(root_path: str) -> None:
+async def test_a_router_works_below_a_mount(root_path: str) -> None:
     upstream = Upstream(answers())
     app = served_by(upstream)
     path = "/ai/openai/v1/chat/completions"
@@ -484,7 +484,7 @@ async def test_below_a_mount(root_path: str) -> None:
     assert answer.status == 404
 
 
-async def test_a_websocket_without_a_route_is_refused_and_unknown_scopes_are_left_alone() -> None:
+async def test_a_websocket_without_a_route_is_refused_and_unknown_scopes_are_ignored() -> None:
     app = served_by(Upstream(answers()))
     scope = {"type": "websocket", "path": "/nobody/v1/realtime", "headers": []}
     async with asgi.Exchange(app, scope) as exchange:

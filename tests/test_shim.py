@@ -1,4 +1,4 @@
-"""The OpenAI face: paths, bad input, models, headers, secrets."""
+"""The OpenAI shim: paths, invalid input, models, headers, secrets."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_head_answers_like_get_without_its_body() -> None:
     assert head.header("content-length") == str(len(whole.body))
 
 
-async def test_names_that_callers_make_up_are_not_remembered() -> None:
+async def test_unknown_model_names_are_not_cached() -> None:
     app, _ = shim()
     provider = app._relay.router
     for at in range(600):
@@ -182,7 +182,7 @@ async def test_what_cannot_be_translated_is_a_400_that_names_the_field(
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
-async def test_a_caller_may_wish_for_a_provider_in_any_body(path: str) -> None:
+async def test_a_caller_may_select_a_provider_in_any_body(path: str) -> None:
     router = ProviderRouter(providers=[OPENAI.using("sk-1"), MISTRAL.using("sk-2")])
     app, upstream = shim(router=router)
     body = {"model": "m", "provider": "openai", "prompt": "Hi", "input": "Hi", "messages": []}
@@ -204,7 +204,9 @@ async def test_a_completion_that_cannot_be_a_chat_is_a_400_that_names_the_field(
     assert upstream.requests == []
 
 
-async def test_instructions_alone_are_answered_by_vendors_that_want_a_users_words_too() -> None:
+async def test_a_request_with_instructions_only_works_with_vendors_that_require_a_user_turn() -> (
+    None
+):
     for row, place in ((ANTHROPIC, "messages"), (GEMINI, "contents")):
         app, upstream = shim(router=row.using("sk"))
         await asgi.chat(app, messages=[{"role": "system", "content": "Count to 3."}])
@@ -213,7 +215,7 @@ async def test_instructions_alone_are_answered_by_vendors_that_want_a_users_word
         assert not {"system", "systemInstruction"} & set(upstream.bodies[0])
 
 
-async def test_what_says_nothing_new_is_not_named_as_ignored() -> None:
+async def test_members_with_default_values_are_not_reported_as_ignored() -> None:
     app, upstream = shim(router=ANTHROPIC.using("sk"), strict=True)
     plain: dict[str, Any] = {
         "store": False,
@@ -231,8 +233,8 @@ async def test_what_says_nothing_new_is_not_named_as_ignored() -> None:
 async def test_a_body_above_the_limit_is_a_413_with_and_without_a_length() -> None:
     app, upstream = shim(max_body=100)
     body = json.dumps({"model": "m", "messages": MESSAGES, "user": "x" * 200}).encode()
-    told = {"content-length": str(len(body))}
-    answer = await asgi.request(app, "POST", "/v1/chat/completions", body, headers=told)
+    reported = {"content-length": str(len(body))}
+    answer = await asgi.request(app, "POST", "/v1/chat/completions", body, headers=reported)
     assert (answer.status, answer.json["error"]["type"]) == (413, "invalid_request_error")
     async with asgi.opened(app, "POST", "/v1/chat/completions") as exchange:
         for _ in range(20):
@@ -253,7 +255,7 @@ PATH = "/v1/chat/completions"
 
 
 @pytest.mark.parametrize("coding", PACKERS)
-async def test_a_compressed_body_is_read_and_leaves_as_it_means(coding: str) -> None:
+async def test_a_compressed_body_is_decoded_and_sent_uncompressed(coding: str) -> None:
     app, upstream = shim()
     body = json.dumps({"model": "m", "messages": MESSAGES}).encode()
     headers = {"content-encoding": coding}
@@ -265,7 +267,7 @@ async def test_a_compressed_body_is_read_and_leaves_as_it_means(coding: str) -> 
 
 
 @pytest.mark.parametrize("coding", PACKERS)
-async def test_limits_of_a_compressed_body_count_what_it_means(coding: str) -> None:
+async def test_limits_of_a_compressed_body_apply_to_its_decoded_size(coding: str) -> None:
     app, upstream = shim(max_body=2_000_000)
     packed = PACKERS[coding](b" " * 400_000_000 if coding == "zstd" else b" " * 20_000_000)
     assert len(packed) < 2_000_000
@@ -275,7 +277,7 @@ async def test_limits_of_a_compressed_body_count_what_it_means(coding: str) -> N
 
 @pytest.mark.parametrize("coding", PACKERS)
 @pytest.mark.parametrize("harm", [lambda data: data[:-6], lambda data: b"no" + data])
-async def test_a_compressed_body_that_is_broken_is_a_400(coding: str, harm: Any) -> None:
+async def test_an_invalid_compressed_body_is_a_400(coding: str, harm: Any) -> None:
     app, upstream = shim()
     body = harm(PACKERS[coding](json.dumps({"model": "m", "messages": MESSAGES}).encode()))
     answer = await asgi.request(app, "POST", PATH, body, headers={"content-encoding": coding})
@@ -309,7 +311,7 @@ async def test_an_identity_coding_is_not_compression(coding: str) -> None:
     assert (answer.status, len(upstream.requests)) == (200, 1)
 
 
-async def test_a_body_in_many_pieces_is_put_together() -> None:
+async def test_a_body_in_many_pieces_is_joined() -> None:
     app, upstream = shim()
     body = json.dumps({"model": "m", "messages": MESSAGES}).encode()
     async with asgi.opened(app, "POST", "/v1/chat/completions") as exchange:
@@ -320,7 +322,7 @@ async def test_a_body_in_many_pieces_is_put_together() -> None:
     assert upstream.bodies == [{"model": "m", "messages": MESSAGES}]
 
 
-async def test_of_a_member_given_twice_only_the_one_that_was_checked_is_passed_on() -> None:
+async def test_of_a_repeated_member_only_the_checked_one_is_sent() -> None:
     app, upstream = shim()
     body = b'{"model":"first","messages":[],"model":"second"}'
     assert (await asgi.request(app, "POST", "/v1/chat/completions", body)).status == 200
@@ -337,13 +339,11 @@ async def test_unknown_members_pass_to_a_provider_of_the_same_dialect() -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422, 500])
 @pytest.mark.parametrize("operation", ["chat/completions", "embeddings"])
-async def test_a_page_of_some_proxy_is_an_error_whatever_its_status(
-    status: int, operation: str
-) -> None:
+async def test_an_html_page_is_an_error_whatever_its_status(status: int, operation: str) -> None:
     page = b"<html><body><h1>Bad gateway of nginx</h1></body></html>" + b" " * 300_000
     app, _ = shim(refuses(status, page), attempts=1)
-    asked = {"model": "m", "messages": MESSAGES, "input": "x"}
-    answer = await asgi.request(app, "POST", f"/v1/{operation}", asked)
+    requested = {"model": "m", "messages": MESSAGES, "input": "x"}
+    answer = await asgi.request(app, "POST", f"/v1/{operation}", requested)
     assert answer.status in (status, 502)
     assert "Bad gateway of nginx" in answer.json["error"]["message"]
     assert b"<html>" not in answer.body
@@ -361,18 +361,18 @@ async def test_a_page_of_some_proxy_is_an_error_whatever_its_status(
         (lambda: OpenAIShim(OPENAI, attempts=0), "attempts"),
         (lambda: PassthroughProxy(OPENAI, transport=httpx.AsyncClient()), "cookies"),
         (lambda: PassthroughProxy(OPENAI, max_body="1MB"), "max_body"),
-        (lambda: PassthroughProxy("http://x:99999"), "the URL is none"),
+        (lambda: PassthroughProxy("http://x:99999"), "invalid URL"),
         (lambda: OPENAI.using("sk-1", headers={"a b": "c"}), "headers"),
         (lambda: OPENAI.using("sk-1", headers={"a": "b\r\nc: d"}), "headers"),
     ],
 )
-def test_what_cannot_work_is_reported_when_it_is_made(make: Any, words: str) -> None:
+def test_invalid_arguments_are_reported_when_a_shim_is_built(make: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         make()
     assert "sk-1" not in str(caught.value)
 
 
-async def test_a_plain_function_may_take_the_records() -> None:
+async def test_a_plain_function_may_be_the_sink() -> None:
     records: list[Any] = []
     app, _ = shim(record=records.append)
     async with app:
@@ -417,7 +417,7 @@ async def test_models_are_listed_as_the_router_knows_them() -> None:
     assert upstream.requests == []
 
 
-async def test_behind_a_pattern_the_provider_is_asked_once() -> None:
+async def test_the_model_list_behind_a_pattern_is_requested_once() -> None:
     offered = {"data": [{"id": "gpt-4o"}, {"id": "gpt-5"}, {"id": "whisper-1"}]}
     app, upstream = shim(
         answers(json.dumps(offered).encode()), router=ProviderRouter({"gpt-*": OPENAI.using("sk")})
@@ -430,7 +430,7 @@ async def test_behind_a_pattern_the_provider_is_asked_once() -> None:
     ]
 
 
-async def test_a_provider_that_does_not_list_its_models_harms_no_other() -> None:
+async def test_a_provider_without_a_model_list_does_not_affect_others() -> None:
     app, _ = shim(refuses(500), router=ProviderRouter({"a": OPENAI, "b*": ANTHROPIC.using("sk")}))
     answer = await asgi.request(app, "GET", "/v1/models")
     assert [model["id"] for model in answer.json["data"]] == ["a"]

@@ -1,4 +1,4 @@
-"""A client that stops sending its request is not waited for without end."""
+"""A client that stops sending its request is not waited for indefinitely."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_slow_but_not_silent_clients_are_served(make: Any) -> None:
     assert len(upstream.requests) == 1
 
 
-async def test_without_a_limit_it_is_waited_for() -> None:
+async def test_without_a_limit_a_silent_client_is_waited_for() -> None:
     app, _ = shim(Timeouts(body=None))
     async with asgi.opened(app, "POST", "/v1/chat/completions", headers=JSON) as exchange:
         await asyncio.sleep(0.1)

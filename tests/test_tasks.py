@@ -1,4 +1,4 @@
-"""Background loops survive a failure, and no task ends in silence."""
+"""Background loops survive failures, and no task ends without a log message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asgi_aiproxy._background_tasks import FailureLog, repeat, start
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_loop_goes_on_after_any_exception_and_says_so_once(
+async def test_a_loop_continues_after_any_exception_and_logs_it_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_background_tasks, "_FIRST_PAUSE", 0.0)
@@ -61,7 +61,7 @@ async def test_a_task_that_an_error_ends_is_logged_at_once(
     assert caplog.text.count("RuntimeError: unforeseen") == 1
 
 
-def test_what_works_all_the_time_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_succeeds_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     log = FailureLog("it")
     log.log_recovery()
     assert caplog.text == ""

@@ -54,7 +54,7 @@ def stream_of(dialect: str, name: str) -> bytes:
 
 
 def run(translator: Translator, parts: Iterable[bytes]) -> tuple[bytes, APIError | None]:
-    """All a client gets, and the error with which the answer ended."""
+    """The output for a client, and the error with which the response ended."""
     out = b""
     try:
         for part in parts:
@@ -66,7 +66,7 @@ def run(translator: Translator, parts: Iterable[bytes]) -> tuple[bytes, APIError
 
 
 def outcome(translator: Translator, parts: Iterable[bytes]) -> tuple[bytes, str]:
-    """All a client gets, and how the answer ended."""
+    """The output for a client, and how the response ended."""
     out, error = run(translator, parts)
     return out, error.message if error else "whole"
 
@@ -79,7 +79,7 @@ def cuts(data: bytes) -> Iterator[list[bytes]]:
 
 
 def frame_by_frame(data: bytes) -> list[bytes]:
-    """As a provider sends it: every event its own packet."""
+    """As sent by a provider: every event in its own packet."""
     return [block + b"\n\n" for block in data.split(b"\n\n") if block]
 
 
@@ -87,7 +87,7 @@ def frame_by_frame(data: bytes) -> list[bytes]:
 
 
 class Counting:
-    """An echo that counts what it is asked to read."""
+    """A native stream that counts the frames it parses."""
 
     def __init__(self, echo: NativeStream) -> None:
         self._echo = echo
@@ -103,7 +103,9 @@ class Counting:
 
 @pytest.mark.parametrize(("dialect", "read"), [("openai_chat", 6), ("anthropic", 5), ("gemini", 3)])
 @pytest.mark.parametrize("packets", ["one", "each its own"])
-def test_of_a_passing_answer_only_its_ends_are_read(dialect: str, read: int, packets: str) -> None:
+def test_only_the_beginning_and_end_of_a_native_stream_are_parsed(
+    dialect: str, read: int, packets: str
+) -> None:
     middle = {
         "openai_chat": b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"},'
         b'"finish_reason":null}],"usage":null}\n\n',
@@ -189,7 +191,7 @@ SOME = ("text", "tool", "unicode", "parallel-tools", "usage-every-chunk", "no-do
 
 @pytest.mark.parametrize("stream", WHOLE_STREAMS, ids=str)
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
-def test_an_answer_in_the_clients_own_dialect_passes_byte_by_byte(
+def test_a_response_in_the_clients_own_dialect_passes_byte_for_byte(
     stream: Stream, end: bytes
 ) -> None:
     data = stream.data.replace(b"\n", end)
@@ -202,7 +204,7 @@ def test_an_answer_in_the_clients_own_dialect_passes_byte_by_byte(
 
 
 @pytest.mark.parametrize("stream", [s for s in WHOLE_STREAMS if s.name in SOME], ids=str)
-def test_a_passing_answer_is_the_same_wherever_it_is_cut(stream: Stream) -> None:
+def test_a_native_stream_is_the_same_wherever_it_is_cut(stream: Stream) -> None:
     for wanted in (True, False) if stream.dialect == "openai_chat" else (None,):
         first = None
         for parts in cuts(stream.data):
@@ -222,7 +224,7 @@ def test_no_byte_is_lost_where_a_line_end_is_cut_in_two(dialect: str) -> None:
         assert out in (data, data[:-1])
 
 
-def test_every_frame_of_a_passing_answer_leaves_at_once() -> None:
+def test_every_frame_of_a_native_stream_is_returned_at_once() -> None:
     for dialect, name in (("openai_chat", "text"), ("anthropic", "tool"), ("gemini", "text")):
         translator = PASSING[dialect]()
         for frame in frame_by_frame(stream_of(dialect, name)):
@@ -230,7 +232,7 @@ def test_every_frame_of_a_passing_answer_leaves_at_once() -> None:
         assert translator.close() == b""
 
 
-def test_keep_alives_do_not_hide_frames_of_a_passing_answer() -> None:
+def test_keep_alives_do_not_hide_frames_of_a_native_stream() -> None:
     data = stream_of("anthropic", "keepalive")
     for parts in cuts(data):
         out, end = outcome(anthropic(), parts)
@@ -240,7 +242,7 @@ def test_keep_alives_do_not_hide_frames_of_a_passing_answer() -> None:
 
 
 @pytest.mark.parametrize("frames", [True, False])
-def test_usage_that_was_not_asked_for_is_hidden_but_counted(frames: bool) -> None:
+def test_usage_that_was_not_requested_is_removed_but_counted(frames: bool) -> None:
     data = stream_of("openai_chat", "text").replace(
         b'"finish_reason":null}]}', b'"finish_reason":null}],"usage":null}'
     )
@@ -256,12 +258,12 @@ def test_usage_that_was_not_asked_for_is_hidden_but_counted(frames: bool) -> Non
     assert translator.usage == Usage(input=11, output=7, cache_read=4)
     assert translator.model == "gpt-test"
 
-    asked = exact(usage_wanted=True)
-    assert outcome(asked, parts) == (data, "whole")
-    assert asked.usage == translator.usage
+    requested = exact(usage_wanted=True)
+    assert outcome(requested, parts) == (data, "whole")
+    assert requested.usage == translator.usage
 
 
-def test_words_that_look_like_usage_stay() -> None:
+def test_text_that_looks_like_usage_is_kept() -> None:
     words = json.dumps({"content": 'say ,"usage":null and [DONE] and "error":'})
     chunk = b'data: {"choices":[{"index":0,"delta":%s,"finish_reason":null}],"usage":null}\n\n'
     frame = chunk % words.encode()
@@ -270,7 +272,7 @@ def test_words_that_look_like_usage_stay() -> None:
         assert translator.feed(frame) == frame.replace(b',"usage":null}\n', b"}\n")
 
 
-def test_an_answer_with_spaces_in_its_json_passes_too() -> None:
+def test_a_native_stream_with_spaces_in_its_json_passes_too() -> None:
     data = b"".join(
         b"data: " + json.dumps(json.loads(frame[6:])).encode() + b"\n\n"
         for frame in frame_by_frame(stream_of("openai_chat", "no-done"))
@@ -279,7 +281,7 @@ def test_an_answer_with_spaces_in_its_json_passes_too() -> None:
         assert outcome(exact(), parts) == (data + b"data: [DONE]\n\n", "whole")
 
 
-def test_a_missing_done_is_made_good() -> None:
+def test_a_missing_done_is_added() -> None:
     data = stream_of("openai_chat", "no-done")
     assert outcome(exact(), [data]) == (data + b"data: [DONE]\n\n", "whole")
     # The last line of a stream may lack its end.
@@ -296,7 +298,7 @@ def test_a_missing_done_is_made_good() -> None:
         ("gemini", "without a finish reason"),
     ],
 )
-def test_a_passing_answer_that_is_cut_off_is_an_error(dialect: str, message: str) -> None:
+def test_a_truncated_native_stream_is_an_error(dialect: str, message: str) -> None:
     data = stream_of(dialect, "truncated")
     for parts in ([data], frame_by_frame(data), [data[:-1]], []):
         out, end = outcome(PASSING[dialect](), parts)
@@ -329,7 +331,7 @@ def test_half_a_frame_never_reaches_the_client() -> None:
         ("gemini", "error-midway", ErrorKind.OVERLOADED),
     ],
 )
-def test_an_error_in_a_passing_answer_comes_after_all_that_was_said(
+def test_an_error_in_a_native_stream_follows_all_received_text(
     dialect: str, name: str, kind: ErrorKind
 ) -> None:
     data = stream_of(dialect.removesuffix(", mended"), name)
@@ -356,7 +358,7 @@ def test_an_error_in_a_passing_answer_comes_after_all_that_was_said(
         b'"delta":{},"finish_reason":null}]}',
     ],
 )
-def test_an_error_is_seen_in_a_chunk_that_ends_like_all_others(odd: bytes, packets: str) -> None:
+def test_an_error_is_found_in_a_chunk_that_ends_like_all_others(odd: bytes, packets: str) -> None:
     chunk = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}'
     frames = [chunk + b"\n\n"] * 9 + [b"data: " + odd + b"\n\n"] + [chunk + b"\n\n"] * 9
     for wanted in (True, False):
@@ -394,7 +396,7 @@ def test_an_error_in_the_first_frame_does_not_start_the_answer(dialect: str) -> 
         ("gemini", "blocked", 0),
     ],
 )
-def test_a_passing_answer_starts_with_its_first_content(
+def test_a_native_stream_starts_with_its_first_content(
     dialect: str, name: str, frames_before: int
 ) -> None:
     translator = PASSING[dialect]()
@@ -415,12 +417,14 @@ def test_a_passing_answer_starts_with_its_first_content(
         b"data: [1]\n\n",
     ],
 )
-def test_junk_in_a_passing_answer_breaks_nothing_but_the_answer(dialect: str, junk: bytes) -> None:
+def test_invalid_data_in_a_native_stream_fails_only_that_response(
+    dialect: str, junk: bytes
+) -> None:
     _, end = outcome(PASSING[dialect](), [junk])
     assert end.startswith(("The provider sent an answer that could not", "The provider's answer"))
 
 
-def test_usage_and_model_of_a_passing_answer_are_known_when_it_breaks() -> None:
+def test_usage_and_model_of_a_native_stream_are_known_when_it_breaks() -> None:
     translator = anthropic()
     outcome(translator, [stream_of("anthropic", "error-midway")])
     assert translator.usage == Usage(input=11, output=1)
@@ -440,7 +444,7 @@ CHAT = [s for s in STREAMS if s.dialect == "openai_chat"]
 
 
 @pytest.mark.parametrize("stream", CHAT, ids=str)
-def test_a_normalized_answer_is_what_openai_would_have_sent(stream: Stream) -> None:
+def test_a_normalized_stream_equals_what_openai_would_send(stream: Stream) -> None:
     translator = mender()
     out, end = outcome(translator, [stream.data])
     chunks, done = strict.chunks_in(out)
@@ -455,7 +459,7 @@ def test_a_normalized_answer_is_what_openai_would_have_sent(stream: Stream) -> N
 
 
 @pytest.mark.parametrize("stream", [s for s in CHAT if not s.name.startswith(BROKEN)], ids=str)
-def test_a_normalized_answer_means_the_same(stream: Stream) -> None:
+def test_a_normalized_stream_has_the_same_meaning(stream: Stream) -> None:
     language = languages()["openai_chat"]
     before = collect_stream(language, SSEFramer(), stream.data)
     out, _ = outcome(mender(), [stream.data])
@@ -463,7 +467,7 @@ def test_a_normalized_answer_means_the_same(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("name", ["text", "quirk-late-name", "usage-beside-choice", "no-done"])
-def test_a_normalized_answer_is_the_same_wherever_it_is_cut(name: str) -> None:
+def test_a_normalized_stream_is_the_same_wherever_it_is_cut(name: str) -> None:
     data = stream_of("openai_chat", name)
     expected = outcome(mender(), [data])
     for parts in cuts(data):
@@ -491,19 +495,19 @@ def test_normalizing_adds_only_what_is_missing() -> None:
 @pytest.mark.parametrize(
     "name", ["usage-beside-choice", "usage-every-chunk", "usage-first", "text"]
 )
-def test_normalized_usage_comes_once_and_only_if_requested(name: str) -> None:
+def test_normalized_usage_is_sent_once_and_only_if_requested(name: str) -> None:
     data = stream_of("openai_chat", name)
-    asked, unasked = mender(), mender(usage_wanted=False)
-    chunks, _ = strict.chunks_in(outcome(asked, [data])[0])
+    requested, unasked = mender(), mender(usage_wanted=False)
+    chunks, _ = strict.chunks_in(outcome(requested, [data])[0])
     assert [bool(chunk.get("usage")) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert b'"usage":{' not in outcome(unasked, [data])[0]
-    assert asked.usage == unasked.usage
-    assert asked.usage is not None
-    assert asked.usage.input == 11
-    assert asked.model == "gpt-test"
+    assert requested.usage == unasked.usage
+    assert requested.usage is not None
+    assert requested.usage.input == 11
+    assert requested.model == "gpt-test"
 
 
-def test_a_normalized_answer_ends_with_done_even_if_the_connection_stays_open() -> None:
+def test_a_normalized_stream_ends_with_done_even_if_the_connection_stays_open() -> None:
     translator = mender()
     out = translator.feed(stream_of("openai_chat", "text"))
     assert out.endswith(b"data: [DONE]\n\n")
@@ -525,14 +529,14 @@ def translated(stream: Stream, face: str) -> StreamTranslator:
 
 @pytest.mark.parametrize("stream", [s for s in STREAMS if s.name in SOME], ids=str)
 @pytest.mark.parametrize("face", ["openai_chat", "anthropic"])
-def test_a_translated_answer_is_the_same_wherever_it_is_cut(stream: Stream, face: str) -> None:
+def test_a_translated_stream_is_the_same_wherever_it_is_cut(stream: Stream, face: str) -> None:
     expected = outcome(translated(stream, face), [stream.data])
     for parts in cuts(stream.data):
         assert outcome(translated(stream, face), parts) == expected
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=str)
-def test_a_translated_answer_ends_whole_or_with_an_error_after_all_that_was_said(
+def test_a_translated_stream_ends_complete_or_with_an_error_after_all_received_text(
     stream: Stream,
 ) -> None:
     for face in faces():
@@ -559,7 +563,7 @@ PIECES = st.lists(
 
 
 def anthropic_stream(blocks: list[tuple[str, list[str]]], *, interleaved: bool) -> list[bytes]:
-    """Blocks of deltas, one after the other or in turn."""
+    """Blocks of deltas, one after the other or interleaved."""
     starts, deltas, ends = [], [], []
     for index, (kind, words) in enumerate(blocks):
         block = {"type": kind, **({"id": "t", "name": "f", "input": {}} if "tool" in kind else {})}
@@ -581,7 +585,7 @@ def anthropic_stream(blocks: list[tuple[str, list[str]]], *, interleaved: bool) 
 
 
 @given(PIECES, st.booleans(), st.sampled_from(sorted(faces())))
-def test_a_run_of_words_in_one_packet_gives_what_its_words_give_one_by_one(
+def test_a_run_of_deltas_in_one_packet_gives_the_same_bytes_as_single_deltas(
     blocks: list[tuple[str, list[str]]], interleaved: bool, face: str
 ) -> None:
     frames = anthropic_stream(blocks, interleaved=interleaved)
@@ -593,7 +597,7 @@ def test_a_run_of_words_in_one_packet_gives_what_its_words_give_one_by_one(
     assert outcome(made(), [b"".join(frames)]) == outcome(made(), frames)
 
 
-def test_each_packet_gives_what_it_says() -> None:
+def test_each_packet_is_translated_at_once() -> None:
     translator = StreamTranslator(
         SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
     )
@@ -622,7 +626,7 @@ def test_each_packet_gives_what_it_says() -> None:
         ("ollama", "text", 0),
     ],
 )
-def test_a_translated_answer_starts_with_its_first_content(
+def test_a_translated_stream_starts_with_its_first_content(
     dialect: str, name: str, pieces_before: int
 ) -> None:
     (stream,) = (s for s in STREAMS if (s.dialect, s.name) == (dialect, name))
@@ -635,7 +639,7 @@ def test_a_translated_answer_starts_with_its_first_content(
     assert translator.started
 
 
-def test_an_error_in_the_same_packet_keeps_the_words_before_it() -> None:
+def test_an_error_in_the_same_packet_keeps_the_text_before_it() -> None:
     translator = StreamTranslator(
         SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
     )
@@ -647,7 +651,7 @@ def test_an_error_in_the_same_packet_keeps_the_words_before_it() -> None:
     assert error["error"]["code"] == "server_is_overloaded"
 
 
-def test_a_run_of_words_is_not_lost_by_a_malformed_one_after_it() -> None:
+def test_a_run_of_deltas_is_not_lost_by_a_malformed_one_after_it() -> None:
     frames = anthropic_stream([("text", list("abcdefgh"))], interleaved=False)
     deep = b'{"a":' * 3000 + b"1" + b"}" * 3000
     frames[8] = frames[8].replace(b'"index"', b'"x": ' + deep + b', "index"')
@@ -662,7 +666,7 @@ def test_a_run_of_words_is_not_lost_by_a_malformed_one_after_it() -> None:
     assert outcome(made(), [b"".join(frames)]) == expected
 
 
-def test_what_a_run_of_words_costs_grows_with_its_length_alone() -> None:
+def test_the_cost_of_a_run_of_deltas_is_linear() -> None:
     class Counting(type(ANTHROPIC_MESSAGES.decoder())):  # type: ignore[misc]
         tried = 0
 
@@ -681,7 +685,7 @@ def test_what_a_run_of_words_costs_grows_with_its_length_alone() -> None:
     assert decoder.tried < 3 * 3000
 
 
-def test_words_that_were_sent_are_not_sent_again_by_fail() -> None:
+def test_text_that_was_sent_is_not_sent_again_by_fail() -> None:
     translator = StreamTranslator(
         SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
     )
@@ -712,7 +716,7 @@ JUNK = [
 
 @pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
 @pytest.mark.parametrize("dialect", languages())
-def test_junk_from_a_provider_breaks_nothing_but_the_answer(dialect: str, junk: bytes) -> None:
+def test_invalid_data_from_a_provider_fails_only_that_response(dialect: str, junk: bytes) -> None:
     language = languages()[dialect]
     data = {"ollama": junk + b"\n", "bedrock": event("contentBlockDelta", junk)}.get(
         dialect, b"data: " + junk + b"\n\n"
@@ -727,7 +731,7 @@ def test_junk_from_a_provider_breaks_nothing_but_the_answer(dialect: str, junk: 
     assert "error" in chunks[-1]
 
 
-def test_junk_in_mid_stream_keeps_the_words_before_it() -> None:
+def test_invalid_data_in_mid_stream_keeps_the_text_before_it() -> None:
     data = stream_of("anthropic", "truncated") + b"data: {nonsense\n\n"
     translator = StreamTranslator(
         SSEFramer(), ANTHROPIC_MESSAGES.decoder(), OPENAI_CHAT.encoder(REQUEST)
@@ -737,7 +741,7 @@ def test_junk_in_mid_stream_keeps_the_words_before_it() -> None:
     assert b"Half an answer" in out
 
 
-def test_the_rest_of_a_stream_that_breaks_at_its_end_is_not_lost() -> None:
+def test_the_last_text_of_a_stream_that_breaks_at_its_end_is_not_lost() -> None:
     # The last event lacks its end, and the answer its finish reason.
     data = stream_of("openai_chat", "truncated").rstrip(b"\n")
     translator = StreamTranslator(
@@ -763,7 +767,7 @@ def test_a_frame_too_large_is_an_error_of_the_provider() -> None:
 # ── whole answers, and bytes ─────────────────────────────────────────────────
 
 
-def tell(body: bytes) -> tuple[bytes, str, Usage | None]:
+def report(body: bytes) -> tuple[bytes, str, Usage | None]:
     if body == b"broken":
         raise KeyError("choices")
     if body == b"refused":
@@ -772,7 +776,7 @@ def tell(body: bytes) -> tuple[bytes, str, Usage | None]:
 
 
 def test_a_whole_answer_is_sent_at_its_end() -> None:
-    whole = BufferedTranslator(tell)
+    whole = BufferedTranslator(report)
     assert whole.feed(b"a") == b""
     assert whole.feed(b"b") == b""
     assert (whole.started, whole.model, whole.usage) == (False, "", None)
@@ -784,7 +788,7 @@ def test_a_whole_answer_is_sent_at_its_end() -> None:
     ("body", "kind"), [(b"broken", ErrorKind.UPSTREAM), (b"refused", ErrorKind.LIMITED)]
 )
 def test_a_whole_answer_that_cannot_be_encoded_never_started(body: bytes, kind: ErrorKind) -> None:
-    whole = BufferedTranslator(tell)
+    whole = BufferedTranslator(report)
     whole.feed(body)
     with pytest.raises(APIError) as caught:
         whole.close()
@@ -795,14 +799,14 @@ def test_a_whole_answer_that_cannot_be_encoded_never_started(body: bytes, kind: 
 
 def test_a_whole_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translate, "MAX_WHOLE", 10)
-    whole = BufferedTranslator(tell)
+    whole = BufferedTranslator(report)
     whole.feed(b"12345")
     whole.feed(b"67890")
     with pytest.raises(APIError, match="larger than 10 bytes"):
         whole.feed(b"1")
 
 
-def test_bytes_pass_unread() -> None:
+def test_raw_bytes_pass_without_parsing() -> None:
     passing = RawTranslator()
     assert not passing.started
     assert passing.feed(b"\0\xff") == b"\0\xff"
@@ -842,15 +846,15 @@ def test_a_stream_that_was_not_requested_is_collected(end: str) -> None:
         (MessageEnd(StopReason.END), True),
     ],
 )
-def test_what_commits_to_an_answer(event: Event, content: bool) -> None:
+def test_the_commit_point_is_the_first_content(event: Event, content: bool) -> None:
     assert is_content(event) is content
 
 
-def test_all_translators_have_the_same_shape() -> None:
+def test_all_translators_have_the_same_interface() -> None:
     def shape(it: Any) -> list[str]:
         return [n for n in ("usage", "model", "started", "feed", "close", "fail") if hasattr(it, n)]
 
     streamed = StreamTranslator(SSEFramer(), OPENAI_CHAT.decoder(), OPENAI_CHAT.encoder(REQUEST))
     assert {
-        len(shape(it)) for it in (exact(), streamed, BufferedTranslator(tell), RawTranslator())
+        len(shape(it)) for it in (exact(), streamed, BufferedTranslator(report), RawTranslator())
     } == {6}

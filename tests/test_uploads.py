@@ -1,4 +1,4 @@
-"""Multipart bodies: the model is found, and everything else passes as it came."""
+"""Multipart bodies: the model is found, and everything else is forwarded unchanged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TEXT = b'{"text":"hello"}'
 
 
 class Place:
-    """A shim with an alias, over a scripted provider that takes uploads."""
+    """A shim with an alias, over a scripted provider that accepts uploads."""
 
     def __init__(self, *steps: Any, **options: Any) -> None:
         self.upstream = Upstream(*(steps or (answers(TEXT),)))
@@ -70,7 +70,7 @@ class Place:
         self.records.append(record)
 
     async def check(self, outcome: str) -> None:
-        """Nothing is held any more, and the books say how it ended."""
+        """Check that everything is free, and the outcome in the usage record."""
         assert [key.in_flight for key in await self.pool.status()] == [0]
         assert self.upstream.open == 0
         await self.app._recorder.drain()
@@ -107,7 +107,7 @@ async def test_a_body_arrives_byte_for_byte_with_the_models_real_name(
     await place.check("done")
 
 
-async def test_a_body_of_unknown_length_is_sent_as_one() -> None:
+async def test_a_body_of_unknown_length_is_sent_without_a_length() -> None:
     place = Place()
     answer = await asgi.request(place.app, "POST", PATH, form(), headers=FORM)
     assert answer.status == 200
@@ -160,7 +160,7 @@ async def test_a_boundary_may_be_any_that_clients_choose() -> None:
         (FORM, form(model=b"claude"), 404, None),
     ],
 )
-async def test_what_cannot_be_served_is_refused_without_a_request_to_a_provider(
+async def test_invalid_uploads_are_refused_without_a_request_to_a_provider(
     headers: dict[str, str], body: bytes, status: int, param: str | None
 ) -> None:
     place = Place(max_upload=1_000_000)
@@ -171,7 +171,7 @@ async def test_what_cannot_be_served_is_refused_without_a_request_to_a_provider(
     assert place.upstream.requests == []
 
 
-async def test_a_body_that_turns_out_too_large_on_its_way_is_a_413() -> None:
+async def test_a_streamed_body_above_the_limit_is_a_413() -> None:
     place = Place(max_upload=300_000)
     async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
         exchange.send_body(part("model", b"ears") + file(b"")[:-2], more=True)
@@ -199,7 +199,7 @@ async def test_a_second_model_never_reaches_the_provider() -> None:
 
 
 class Slow(httpx.AsyncBaseTransport):
-    """A provider that reads a request piece by piece, as a test lets it."""
+    """A provider that reads a request piece by piece, controlled by the test."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -217,7 +217,7 @@ class Slow(httpx.AsyncBaseTransport):
         return httpx.Response(200, content=TEXT, headers={"content-type": "application/json"})
 
 
-async def test_a_body_is_sent_on_while_it_comes() -> None:
+async def test_a_body_is_forwarded_while_it_arrives() -> None:
     slow = Slow()
     place = Place(transport=HttpxTransport(slow))
     async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
@@ -233,7 +233,7 @@ async def test_a_body_is_sent_on_while_it_comes() -> None:
 
 
 @pytest.mark.parametrize("model_first", [True, False])
-async def test_a_client_that_leaves_in_mid_upload_leaves_nothing_open(model_first: bool) -> None:
+async def test_a_disconnect_in_mid_upload_leaves_nothing_open(model_first: bool) -> None:
     slow = Slow()
     place = Place(transport=HttpxTransport(slow))
     async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
@@ -252,17 +252,17 @@ async def test_a_client_that_leaves_in_mid_upload_leaves_nothing_open(model_firs
         assert not slow.pieces
 
 
-async def test_a_client_that_leaves_while_it_waits_for_the_answer_leaves_nothing_open() -> None:
+async def test_a_disconnect_while_waiting_for_the_response_leaves_nothing_open() -> None:
     place = Place(answers(TEXT, before=30.0))
     async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
         exchange.send_body(form())
-        await asyncio.wait_for(place.upstream.asked.wait(), 5)
+        await asyncio.wait_for(place.upstream.requested.wait(), 5)
         exchange.disconnect()
         await exchange.ended()
     await place.check("cut")
 
 
-async def test_an_upload_is_tried_once_only() -> None:
+async def test_an_upload_is_sent_only_once() -> None:
     place = Place(refuses(503), answers(TEXT))
     answer = await asgi.request(place.app, "POST", PATH, form(), headers=FORM)
     assert answer.status == 503
@@ -276,7 +276,7 @@ SPOOL = tempfile.SpooledTemporaryFile
 
 
 class Spools:
-    """Watches the temporary files that uploads make."""
+    """Watches the temporary files of uploads."""
 
     def __init__(self) -> None:
         self.made: list[Any] = []
@@ -294,7 +294,7 @@ def spools(monkeypatch: pytest.MonkeyPatch) -> Spools:
     return spools
 
 
-async def test_a_large_file_before_the_model_goes_to_disk_and_on_in_pieces(spools: Spools) -> None:
+async def test_a_large_file_before_the_model_is_spooled_to_disk(spools: Spools) -> None:
     slow = Slow()
     place = Place(transport=HttpxTransport(slow))
     async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
@@ -317,7 +317,7 @@ async def test_a_large_file_before_the_model_goes_to_disk_and_on_in_pieces(spool
     await place.check("done")
 
 
-async def test_a_small_one_stays_in_memory(spools: Spools) -> None:
+async def test_a_small_file_before_the_model_stays_in_memory(spools: Spools) -> None:
     place = Place()
     body = file(b"x" * (MiB - 1000)) + part("model", b"ears") + END
     assert (await asgi.request(place.app, "POST", PATH, body, headers=FORM)).status == 200
@@ -326,7 +326,7 @@ async def test_a_small_one_stays_in_memory(spools: Spools) -> None:
     assert kept.closed
 
 
-async def test_what_comes_after_the_model_is_not_kept(spools: Spools) -> None:
+async def test_data_after_the_model_is_not_kept(spools: Spools) -> None:
     slow = Slow()
     place = Place(transport=HttpxTransport(slow))
     async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
@@ -341,7 +341,9 @@ async def test_what_comes_after_the_model_is_not_kept(spools: Spools) -> None:
 
 
 @pytest.mark.parametrize("end", ["gone", "refused"])
-async def test_the_file_is_closed_when_nothing_comes_of_it(spools: Spools, end: str) -> None:
+async def test_the_temporary_file_is_closed_when_the_request_fails(
+    spools: Spools, end: str
+) -> None:
     place = Place()
     async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
         exchange.send_body(file(b"x" * 2 * MiB)[:-2], more=True)
@@ -358,7 +360,7 @@ async def test_the_file_is_closed_when_nothing_comes_of_it(spools: Spools, end: 
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8"])
-async def test_an_image_edit_may_come_as_json(content_type: str) -> None:
+async def test_an_image_edit_may_be_json(content_type: str) -> None:
     place = Place(answers(b'{"created":1,"data":[]}'))
     body = {"model": "ears", "prompt": "a cat", "images": [{"image_url": "https://x/y.png"}]}
     headers = {"content-type": content_type}

@@ -1,4 +1,4 @@
-"""Watching over exchanges: what they wait for ends when it should, and nothing is left behind."""
+"""The monitor of requests: waits end when they should, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ async def left() -> Any:
     return {"type": "http.disconnect"}
 
 
-async def test_a_client_that_leaves_ends_the_wait() -> None:
+async def test_a_disconnect_ends_the_wait() -> None:
     watching = watch()
     watching.receive = left
     with pytest.raises(ClientGoneError):
         await waits(watching)
 
 
-async def test_a_receive_that_says_so_by_an_error_does_as_well() -> None:
+async def test_a_receive_that_raises_ends_the_wait_as_well() -> None:
     async def broken() -> Any:
         raise OSError("gone")
 
@@ -64,19 +64,19 @@ async def test_a_receive_that_says_so_by_an_error_does_as_well() -> None:
         await waits(watching)
 
 
-async def test_one_that_fails_or_says_something_else_does_not(
+async def test_a_receive_that_fails_or_returns_another_message_does_not_end_the_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    asked = 0
+    requested = 0
 
     async def fails() -> Any:
-        nonlocal asked
-        asked += 1
+        nonlocal requested
+        requested += 1
         raise RuntimeError("a bug")
 
     async def repeats() -> Any:
-        nonlocal asked
-        asked += 1
+        nonlocal requested
+        requested += 1
         return {"type": "http.request"}
 
     with caplog.at_level(logging.WARNING):
@@ -86,13 +86,13 @@ async def test_one_that_fails_or_says_something_else_does_not(
             with pytest.raises(APIError) as caught:
                 await waits(watching)
             assert caught.value.kind is ErrorKind.TIMEOUT
-    assert asked == 2  # each once
+    assert requested == 2  # each once
     assert [record.message for record in caplog.records] == [
         "receive() failed: a disconnect of this client will not be noticed"
     ]
 
 
-async def test_what_is_at_hand_is_not_watched() -> None:
+async def test_short_requests_are_not_watched() -> None:
     async def receive() -> Any:
         raise AssertionError("nobody should ask")
 
@@ -102,7 +102,7 @@ async def test_what_is_at_hand_is_not_watched() -> None:
             await asyncio.sleep(0)
 
 
-async def test_nothing_moves_for_too_long() -> None:
+async def test_a_wait_without_progress_ends_after_its_limit() -> None:
     watching = watch()
     watching.set_timeout(0.1, "It is silent.")
     with pytest.raises(APIError, match="It is silent") as caught:
@@ -110,7 +110,7 @@ async def test_nothing_moves_for_too_long() -> None:
     assert caught.value.kind is ErrorKind.TIMEOUT
 
 
-async def test_what_moves_may_take_as_long_as_it_likes() -> None:
+async def test_a_wait_with_progress_is_not_limited() -> None:
     with watch() as watching:
         watching.set_timeout(0.5, "It is silent.")
         for _ in range(12):
@@ -118,7 +118,7 @@ async def test_what_moves_may_take_as_long_as_it_likes() -> None:
             watching.upstream_progressed()
 
 
-async def test_a_client_that_does_not_read_is_as_good_as_gone() -> None:
+async def test_a_client_that_does_not_read_counts_as_disconnected() -> None:
     watching = watch()
     watching.set_timeout(0.1, "The upstream is silent.")
     watching.client_write_started()
@@ -126,7 +126,7 @@ async def test_a_client_that_does_not_read_is_as_good_as_gone() -> None:
         await waits(watching)
 
 
-async def test_an_upstream_that_does_not_come_for_more_is_given_up() -> None:
+async def test_an_upstream_that_stops_reading_the_body_is_given_up() -> None:
     watching = watch(idle=0.1)
     watching.set_timeout(PATIENCE, "It did not answer.")
     watching.upstream_write_started()
@@ -134,7 +134,7 @@ async def test_an_upstream_that_does_not_come_for_more_is_given_up() -> None:
         await waits(watching)
 
 
-async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+async def test_a_cancellation_from_outside_is_raised_unchanged() -> None:
     async def work() -> None:
         with watch() as watching:
             watching.set_timeout(PATIENCE, "late")
@@ -147,7 +147,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         await task
 
 
-async def test_one_round_looks_after_all_and_ends_with_them() -> None:
+async def test_one_shared_timer_serves_all_requests_and_ends_with_them() -> None:
     rounds = SharedTimer(asyncio.get_running_loop())
 
     async def one(number: int) -> bool:
@@ -165,7 +165,7 @@ async def test_one_round_looks_after_all_and_ends_with_them() -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_early_disconnects_are_noticed_soon_also_among_thousands() -> None:
+async def test_early_disconnects_are_noticed_soon_among_thousands_of_requests() -> None:
     rounds = SharedTimer(asyncio.get_running_loop())
 
     async def one() -> None:
@@ -186,7 +186,7 @@ async def test_early_disconnects_are_noticed_soon_also_among_thousands() -> None
     await asyncio.wait(many)
 
 
-async def test_it_leaves_nothing_for_the_collector() -> None:
+async def test_a_request_leaves_no_reference_cycles() -> None:
     class Receive:
         async def __call__(self) -> Any:
             await forever()
@@ -205,7 +205,7 @@ async def test_it_leaves_nothing_for_the_collector() -> None:
         gc.enable()
 
 
-async def test_a_client_that_left_leaves_nothing_for_the_collector() -> None:
+async def test_a_disconnect_leaves_no_reference_cycles() -> None:
     class Receive:
         async def __call__(self) -> Any:
             return {"type": "http.disconnect"}
@@ -273,7 +273,7 @@ async def part(watching: RequestMonitor, seconds: float, message: str) -> None:
         await forever()
 
 
-async def test_a_limit_of_a_part_ends_that_part_alone() -> None:
+async def test_a_limit_of_a_block_ends_only_that_block() -> None:
     with watch() as watching:
         for message in ("too slow", "too slow again"):
             with pytest.raises(APIError, match=f"^{message}$") as caught:
@@ -282,7 +282,7 @@ async def test_a_limit_of_a_part_ends_that_part_alone() -> None:
             await asyncio.sleep(0.1)  # the limit is no more
 
 
-async def test_leaving_during_a_part_with_a_limit_ends_the_whole_call() -> None:
+async def test_a_disconnect_during_a_block_with_a_limit_ends_the_whole_call() -> None:
     async def whole(watching: RequestMonitor) -> None:
         with watching:
             await part(watching, 60.0, "too slow")
@@ -293,7 +293,7 @@ async def test_leaving_during_a_part_with_a_limit_ends_the_whole_call() -> None:
         await whole(watching)
 
 
-async def test_leaving_when_a_limit_has_just_ended_a_part_counts_as_leaving() -> None:
+async def test_a_disconnect_just_after_a_limit_counts_as_a_disconnect() -> None:
     watching = watch()
     gone = asyncio.Event()
 

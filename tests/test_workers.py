@@ -1,4 +1,4 @@
-"""Several workers over one Redis are one gateway, in real processes, as the docs show it."""
+"""Several workers over one Redis are one gateway, in real processes, as in the docs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ APP = "examples.starlette_app.app:app"
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[str]:
-    """A server of its own: the example and its commands use the usual prefix."""
+    """A separate server: the example and its commands use the default prefix."""
     with redis_server.server() as server:
         yield server.url
 
@@ -48,7 +48,7 @@ def environment(redis: str, **more: str) -> dict[str, str]:
 
 
 def command(redis: str, *arguments: str) -> Any:
-    """What a command says, as JSON."""
+    """Return the JSON output of a command."""
     done = subprocess.run(
         [sys.executable, "-m", "asgi_aiproxy", *arguments, "--json"],
         cwd=ROOT, env=environment(redis), capture_output=True, text=True, timeout=240, check=False,
@@ -59,7 +59,7 @@ def command(redis: str, *arguments: str) -> Any:
 
 @contextmanager
 def served(redis: str, mock_url: str, *options: str) -> Iterator[str]:
-    """The example under uvicorn; gives its URL."""
+    """Serve the example with uvicorn; yields its URL."""
     port = free_port()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -110,7 +110,7 @@ def chat(url: str, token: str, model: str = "gpt-4o") -> int:
 
 
 def at_once(urls: list[str], token: str, each: int) -> Counter[int]:
-    """The statuses of many calls made at the same time."""
+    """The statuses of many concurrent calls."""
     with ThreadPoolExecutor(20) as pool:
         return Counter(pool.map(lambda url: chat(url, token), urls * each))
 

@@ -1,4 +1,4 @@
-"""The public API as a user with strict type checking writes it: `scripts/test` has mypy read it."""
+"""The public API as used with strict type checking; `scripts/test` has mypy check it."""
 
 from __future__ import annotations
 

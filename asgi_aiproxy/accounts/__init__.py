@@ -1,4 +1,4 @@
-"""What callers may spend: tokens, groups, accounts, budgets and vouchers, kept in a store."""
+"""The accounts of callers: tokens, groups, accounts, budgets and vouchers, kept in a store."""
 
 from __future__ import annotations
 

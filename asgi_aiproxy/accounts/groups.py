@@ -1,4 +1,4 @@
-"""Groups and accounts: what several tokens have in common."""
+"""Groups and accounts: settings that several tokens share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from asgi_aiproxy.principal import Budget
 class Group(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What its members pay of a price, and who serves them: patterns of providers and keys
-    (none: all). Raises ConfigurationError if the ratio is below zero.
+    """A group of tokens: `ratio` multiplies the list price for its members.
+
+    `providers` and `keys` are patterns of the providers and of the ids of keys that may serve them
+    (empty: all). Raises ConfigurationError if the ratio is negative.
     """
 
     name: str
@@ -41,4 +43,6 @@ class Account(
 
     def __post_init__(self) -> None:
         if not all(budget.shared for budget in self.budgets):
-            raise ConfigurationError("The budgets of an account are shared ones.")
+            raise ConfigurationError(
+                "The budgets of an account must be shared: Budget(..., shared=True)."
+            )

@@ -1,4 +1,4 @@
-"""Rows of one type in a table of the store, changed by compare and set."""
+"""Typed rows in a table of the store, changed by compare-and-set."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ _ATTEMPTS = 50
 
 
 class NoSuchRowError(AIProxyError):
-    """There is no row of this id."""
+    """A row with this id does not exist."""
 
 
 class RowExistsError(AIProxyError):
-    """There is a row of this id already."""
+    """A row with this id exists already."""
 
 
 class Table(Generic[Row]):
-    """The rows of type `row` in `store`'s table `name`. All methods may raise
-    StoreUnavailableError."""
+    """Rows of the type `row` in the table `name` of `store`. All methods may raise
+    StoreUnavailableError.
+    """
 
     def __init__(self, store: Store, name: str, row: type[Row]) -> None:
         self.store = store
@@ -35,19 +36,19 @@ class Table(Generic[Row]):
         self._encode = msgspec.json.Encoder().encode
 
     async def find(self, id: str) -> Row | None:
-        """A row, or None."""
+        """Return a row, or None."""
         found = await self.store.get(self.name, id)
         return None if found is None else self._decode(found)
 
     async def get(self, id: str) -> Row:
-        """A row. Raises NoSuchRowError."""
+        """Return a row. Raises NoSuchRowError."""
         found = await self.find(id)
         if found is None:
             raise self._missing(id)
         return found
 
     async def page(self, after: str = "", limit: int = 100) -> dict[str, Row]:
-        """At most `limit` rows whose ids come after `after`, by their ids."""
+        """Return at most `limit` rows whose ids follow `after`, in the order of their ids."""
         found = await self.store.page(self.name, after, limit)
         return {id: self._decode(value) for id, value in found.items()}
 
@@ -57,23 +58,23 @@ class Table(Generic[Row]):
             raise RowExistsError(f"There is a row {id!r} in {self.name} already.")
 
     async def create_many(self, rows: dict[str, Row]) -> None:
-        """Write new rows, all or none. Raises RowExistsError, which names one that exists."""
+        """Write new rows, all or none. Raises RowExistsError, which names an existing one."""
         values: dict[str, bytes | None] = {id: self._encode(row) for id, row in rows.items()}
         taken = await self.store.put_many(self.name, values, expected=dict.fromkeys(rows))
         if taken:
             raise RowExistsError(f"There is a row {taken[0]!r} in {self.name} already.")
 
     async def put(self, id: str, row: Row) -> None:
-        """Write a row, whatever was there."""
+        """Write a row, replacing any existing one."""
         await self.store.put(self.name, id, self._encode(row))
 
     async def edit(
         self, id: str, change: Callable[[Row], Row], *, check: Check | None = None
     ) -> Row:
-        """Replace a row by what `change` makes of it; a concurrent edit is not undone.
+        """Replace a row by the result of `change(row)`, without losing concurrent changes.
 
-        `check` is called each time after the row is read, before it is written. Returns the new
-        row. Raises NoSuchRowError, and what `change` and `check` raise.
+        `check` is called after each time that the row is read, before it is written. Returns the
+        new row. Raises NoSuchRowError, and what `change` and `check` raise.
         """
         for _ in range(_ATTEMPTS):
             before = await self.store.get(self.name, id)
@@ -85,7 +86,10 @@ class Table(Generic[Row]):
             after = self._encode(row)
             if after == before or await self.store.put(self.name, id, after, expected=before):
                 return row
-        raise AIProxyError(f"The row {id!r} in {self.name} is changed too often by others.")
+        raise AIProxyError(
+            f"The row {id!r} in {self.name} could not be changed: other processes change it at "
+            "the same time. Try again."
+        )
 
     async def drop(self, id: str) -> None:
         """Remove a row. Raises NoSuchRowError."""

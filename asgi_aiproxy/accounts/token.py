@@ -1,4 +1,4 @@
-"""A gateway token: what it is made of, and what its row in the store says."""
+"""A gateway token: the format of its secret, and its row in the store."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from asgi_aiproxy.principal import Limits
 
 Scope = Literal["read", "write", "root"]
 
-# "sk-", the token's id, and its secret part: 38 of 62 letters are 226 bits. A key's id may follow.
+# "sk-", the token's id, and its secret part: 38 characters out of 62 are 226 bits. A key's id may
+# follow.
 _LETTERS = string.ascii_letters + string.digits
 _ID, _SECRET = 10, 38
 _FORM = re.compile(rf"(sk-([0-9A-Za-z]{{{_ID}}})[0-9A-Za-z]{{{_SECRET}}})(?:-(.+))?", re.ASCII)
 
 
 class RetiredSecret(msgspec.Struct, frozen=True):
-    """A secret that was replaced, and until when it is still good (Unix time)."""
+    """A replaced secret, and until when it is accepted (Unix time)."""
 
     digest: str
     until: float
@@ -32,16 +33,16 @@ class RetiredSecret(msgspec.Struct, frozen=True):
 class Token(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What is kept of a token: its secret is not, only its SHA-256.
+    """A stored token. Its secret is not stored, only the SHA-256 of it.
 
-    (Nothing slower is needed: 226 bits cannot be guessed.) `models` are patterns, `networks` ranges
-    of addresses. `account` is whose budgets it shares, `group` sets prices and who serves it.
-    `may_choose_key` lets its user name the key that serves: by `TOKEN-keyid`, or in `aiproxy-key`.
-    `scopes`
-    are what it may do at the admin API. `pending_vouchers` are the ids of vouchers
-    whose redemption has begun and is not finished. Times are Unix times.
+    (A slower hash is not needed: 226 bits cannot be guessed.) `models` are patterns of model names,
+    `networks` IP address ranges. `account` is the account whose budgets it shares; `group` sets
+    prices and the providers that may serve it. `may_choose_key` lets its user select the API key
+    that serves a request: by `TOKEN-keyid`, or in `aiproxy-key`. `scopes` are its rights at the
+    admin API. `pending_vouchers` are the ids of vouchers whose redemption has begun and is not
+    finished. Times are Unix times.
 
-    Raises ConfigurationError for what cannot be.
+    Raises ConfigurationError if a field is invalid.
     """
 
     id: str
@@ -63,14 +64,17 @@ class Token(
     def __post_init__(self) -> None:
         check_networks(self.networks)
         if any(budget.shared for budget in self.limits.budgets):
-            raise ConfigurationError("A shared budget is an account's, not a token's.")
+            raise ConfigurationError(
+                "A token cannot have a shared budget: give it to the token's account."
+            )
         if any(not pattern for pattern in self.models):
-            raise ConfigurationError("The name of a model is empty.")
+            raise ConfigurationError("models: a name or pattern must not be empty.")
 
     def accepts(self, digest: str, now: float) -> float | None:
-        """Until when (Unix time) a secret of this digest is good, None if it is not.
+        """Return until when (Unix time) a secret with this digest is accepted; None if it is not
+        accepted.
 
-        A secret that does not expire is good to the end of all days.
+        The result is infinity for a secret that does not expire.
         """
         if secrets.compare_digest(digest, self.digest):
             return self.expires if self.expires is not None else float("inf")
@@ -81,7 +85,9 @@ class Token(
 
 
 class PresentedToken(msgspec.Struct, frozen=True):
-    """A token as a caller shows it: where its row is, what it must match, and the key it names."""
+    """A token as a caller presents it: the id of its row, its digest, and the id of the key it
+    selects.
+    """
 
     id: str
     digest: str
@@ -89,21 +95,21 @@ class PresentedToken(msgspec.Struct, frozen=True):
 
 
 def new_secret(id: str = "") -> str:
-    """A new token to be shown once; with the `id` of one there is."""
+    """Return a new secret, which is shown once: of a new token, or of the one with this `id`."""
     made = id or "".join(secrets.choice(_LETTERS) for _ in range(_ID))
     return f"sk-{made}" + "".join(secrets.choice(_LETTERS) for _ in range(_SECRET))
 
 
 def token_digest(secret: str) -> str:
-    """What is kept of a secret."""
+    """Return the digest of a secret, which is stored in place of it."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def parse_token(token: str) -> list[PresentedToken]:
-    """What a token may mean, the likeliest first.
+    """Return the possible readings of a presented token, the most likely one first.
 
-    One that was made elsewhere has no id within: it is found by the beginning of its digest, and
-    what follows its last dash may be a key's id, or not.
+    A token that was created elsewhere contains no id: it is found by the beginning of its digest,
+    and the part after its last dash may be the id of a key or not.
     """
     found = _FORM.fullmatch(token)
     if found is not None:

@@ -1,4 +1,4 @@
-"""`stored_tokens`: callers with a token of the store are let in, all others get the reason."""
+"""`stored_tokens`: authenticate callers by the tokens of a store; errors name the reason."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 
-_MOST = 10_000  # callers that are remembered
-_MOST_WRONG = 1_000
+_MAX_CACHED_TOKENS = 10_000  # cached valid tokens
+_MAX_CACHED_INVALID_TOKENS = 1_000
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 class _CachedVerification(msgspec.Struct, frozen=True):
-    """What a token was found to be: a principal good until `good_until`, or why not."""
+    """The cached result for a token: a principal accepted until `good_until`, or the reason of the
+    refusal.
+    """
 
     principal: Principal | None
     refusal: str
     good_until: float  # Unix time
-    seen: float
+    checked_at: float  # Unix time
     version: int
 
 
 class StoredTokenVerifier:
-    """Knows the callers by the tokens of a store: the `verify=` of `Authenticate`.
+    """Authenticates callers by the tokens of a store: the `verify=` of `Authenticate`.
 
-    What was read is kept for `max_age` seconds, and forgotten as soon as a table changes: a revoked
-    token is dead in all workers within a second. When a token ends is checked at every use. While
-    the store is away, what was read stays good for `stale` seconds; callers who were not seen
-    before get a 503.
+    Results are cached for `max_age` seconds, and discarded when a table changes: a revoked token is
+    refused in all workers within a second. The expiry of a token is checked with every request.
+    While the store is unavailable, cached results are used for up to `stale` seconds; for other
+    tokens the response is 503.
     """
 
     def __init__(
@@ -56,9 +58,9 @@ class StoredTokenVerifier:
         self._max_age = max_age
         self._stale = stale
         self._clock = clock
-        self._known: dict[bytes, _CachedVerification] = {}
-        self._wrong: dict[bytes, _CachedVerification] = {}
-        self._common: dict[tuple[str, str], tuple[int, float, Any]] = {}
+        self._valid: dict[bytes, _CachedVerification] = {}
+        self._invalid: dict[bytes, _CachedVerification] = {}
+        self._shared_rows: dict[tuple[str, str], tuple[int, float, Any]] = {}
         self._version = 0
         self._stops: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,7 +69,7 @@ class StoredTokenVerifier:
         return f"StoredTokens({self._store!r})"
 
     async def __call__(self, token: str) -> Principal | None:
-        """Who shows this token; None if there is none like it.
+        """Return the principal of a token; None if the token does not exist.
 
         Raises APIError if it has expired, is disabled, or could not be looked up.
         """
@@ -75,19 +77,23 @@ class StoredTokenVerifier:
             self._watch()
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
-        known = self._known.get(digest) or self._wrong.get(digest)
-        if known is None or known.version != self._version or now - known.seen > self._max_age:
+        known = self._valid.get(digest) or self._invalid.get(digest)
+        if (
+            known is None
+            or known.version != self._version
+            or now - known.checked_at > self._max_age
+        ):
             known = await self._look_up(token, digest, known, now)
         if known.principal is not None and now < known.good_until:
             return known.principal
         if known.refusal:
-            raise _refused(known.refusal)
+            raise _refusal_error(known.refusal)
         if known.principal is not None:
-            raise _refused("expired")
+            raise _refusal_error("expired")
         return None
 
     def _watch(self) -> None:
-        """Begin to hear of changes, which needs a running loop; what was known before is old."""
+        """Watch the tables for changes in the running event loop; earlier results are discarded."""
         self._loop = asyncio.get_running_loop()
         self._version += 1
         for stop in self._stops:
@@ -99,67 +105,72 @@ class StoredTokenVerifier:
         self._version += 1
 
     async def _look_up(
-        self, token: str, digest: bytes, before: _CachedVerification | None, now: float
+        self, token: str, digest: bytes, cached: _CachedVerification | None, now: float
     ) -> _CachedVerification:
-        version = self._version  # a change that comes while we read is for the next to see
+        version = self._version  # A change that arrives meanwhile makes this result outdated.
         try:
             found = await self._find(token, now, version)
         except StoreUnavailableError as error:
-            if before is not None and now - before.seen <= self._stale:
-                return before
+            if cached is not None and now - cached.checked_at <= self._stale:
+                return cached
             raise APIError(
                 ErrorKind.OVERLOADED,
                 "Your API key cannot be checked at the moment.",
                 retry_after=1.0,
             ) from error
-        book, most = (self._known, _MOST) if found.principal else (self._wrong, _MOST_WRONG)
-        self._known.pop(digest, None)
-        self._wrong.pop(digest, None)
-        if len(book) >= most:
-            del book[next(iter(book))]
-        book[digest] = found
+        cache, max_size = (
+            (self._valid, _MAX_CACHED_TOKENS)
+            if found.principal
+            else (self._invalid, _MAX_CACHED_INVALID_TOKENS)
+        )
+        self._valid.pop(digest, None)
+        self._invalid.pop(digest, None)
+        if len(cache) >= max_size:
+            del cache[next(iter(cache))]
+        cache[digest] = found
         return found
 
     async def _find(self, token: str, now: float, version: int) -> _CachedVerification:
-        for shown in parse_token(token):
-            row = await self._tokens.table.find(shown.id)
-            until = row.accepts(shown.digest, now) if row is not None else None
-            if row is not None and until is not None:
-                return await self._admit(row, shown, until, now, version)
+        for presented in parse_token(token):
+            row = await self._tokens.table.find(presented.id)
+            valid_until = row.accepts(presented.digest, now) if row is not None else None
+            if row is not None and valid_until is not None:
+                return await self._admit(row, presented, valid_until, now, version)
         return _CachedVerification(None, "", 0.0, now, version)
 
     async def _admit(
-        self, row: Token, shown: PresentedToken, until: float, now: float, version: int
+        self, row: Token, presented: PresentedToken, valid_until: float, now: float, version: int
     ) -> _CachedVerification:
-        def no(why: str) -> _CachedVerification:
-            return _CachedVerification(None, why, 0.0, now, version)
+        def refuse(reason: str) -> _CachedVerification:
+            return _CachedVerification(None, reason, 0.0, now, version)
 
         if not row.enabled:
-            return no("disabled")
-        if now >= until:
-            return no("expired")
-        if shown.key_id and not row.may_choose_key:
-            return no("pinned")
+            return refuse("disabled")
+        if now >= valid_until:
+            return refuse("expired")
+        if presented.key_id and not row.may_choose_key:
+            return refuse("pinned")
         group = await self._row(self._tokens.groups, row.group, now, version)
         account = await self._row(self._tokens.accounts, row.account, now, version)
         if (row.group and group is None) or (row.account and account is None):
-            return no("orphaned")  # without what the group forbids, it would be let in too far
+            # A missing group may have had restrictions that would then not apply.
+            return refuse("orphaned")
         if account is not None and not account.enabled:
-            return no("account")
-        principal = make_principal(row, group, account, key_id=shown.key_id)
-        return _CachedVerification(principal, "", until, now, version)
+            return refuse("account")
+        principal = make_principal(row, group, account, key_id=presented.key_id)
+        return _CachedVerification(principal, "", valid_until, now, version)
 
     async def _row(self, table: Table[T], id: str, now: float, version: int) -> T | None:
-        """A row that many tokens have in common."""
+        """Return a row that many tokens share, cached like tokens."""
         if not id:
             return None
-        known = self._common.get((table.name, id))
+        known = self._shared_rows.get((table.name, id))
         if known is not None and known[0] == version and now - known[1] <= self._max_age:
             return known[2]  # type: ignore[no-any-return]
         found = await table.find(id)
-        if len(self._common) >= _MOST:
-            self._common.clear()
-        self._common[table.name, id] = version, now, found
+        if len(self._shared_rows) >= _MAX_CACHED_TOKENS:
+            self._shared_rows.clear()
+        self._shared_rows[table.name, id] = version, now, found
         return found
 
 
@@ -173,26 +184,26 @@ _REFUSALS = {
     ),
     "orphaned": (
         ErrorKind.UNAUTHORIZED,
-        "The group or account of this API key does not exist any more.",
+        "The group or account of this API key no longer exists.",
         "api_key_disabled",
     ),
     "pinned": (
         ErrorKind.FORBIDDEN,
-        "This API key may not choose the key that serves it.",
+        "This API key may not choose the provider's key.",
         "key_not_allowed",
     ),
 }
 
 
-def _refused(why: str) -> APIError:
-    kind, message, code = _REFUSALS[why]
+def _refusal_error(reason: str) -> APIError:
+    kind, message, code = _REFUSALS[reason]
     return APIError(kind, message, code=code)
 
 
 def make_principal(
     row: Token, group: Group | None, account: Account | None, *, key_id: str = ""
 ) -> Principal:
-    """The caller that a token makes, with what its group and its account say."""
+    """Return the principal of a token, with the settings of its group and its account."""
     limits = row.limits
     if account is not None and account.budgets:
         limits = msgspec.structs.replace(limits, budgets=(*limits.budgets, *account.budgets))
@@ -216,5 +227,5 @@ def make_principal(
 def stored_tokens(
     store: Store, *, max_age: float = 60.0, stale: float = 600.0
 ) -> StoredTokenVerifier:
-    """A `verify` over the tokens of a store; see `StoredTokenVerifier`."""
+    """Return a `verify` function for the tokens of a store; see `StoredTokenVerifier`."""
     return StoredTokenVerifier(store, max_age=max_age, stale=stale)

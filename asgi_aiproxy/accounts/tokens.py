@@ -1,4 +1,4 @@
-"""`Tokens`: issued, listed, edited, rotated and revoked in a store, checked for each request."""
+"""`Tokens`: issue, list, edit, rotate and revoke the tokens in a store."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from asgi_aiproxy.stores.base import Store, check_store
 TOKENS, GROUPS, ACCOUNTS = "tokens", "groups", "accounts"
 
 _FIXED = frozenset({"id", "digest", "created", "retired_secrets", "pending_vouchers"})
-# Times further off than this were not meant: milliseconds for seconds, most likely.
-_LAST = 32_503_680_000.0  # the year 3000
+# A later expiry is taken for a mistake, such as milliseconds instead of seconds.
+_MAX_EXPIRES = 32_503_680_000.0  # the year 3000
 
 
 class Tokens:
@@ -32,8 +32,8 @@ class Tokens:
         await tokens.rotate(token.id, grace=3600)
         await tokens.revoke(token.id)
 
-    Changes take effect in all workers within a second. Methods raise NoSuchRowError for ids that
-    do not exist, ConfigurationError for what cannot be, StoreUnavailableError.
+    Changes take effect in all workers within a second. Methods raise NoSuchRowError for ids that do
+    not exist, ConfigurationError for invalid fields, and StoreUnavailableError.
     """
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
@@ -45,47 +45,55 @@ class Tokens:
         self._clock = clock
 
     async def issue(self, *, secret: str = "", **fields: Any) -> tuple[str, Token]:
-        """A new token, and its secret: it is nowhere else, and cannot be shown again.
+        """Issue a token; returns its secret and its row. The secret is not stored and cannot be
+        shown again.
 
-        `fields` are those of `Token`. A `secret` that is in use elsewhere is taken over as it is;
-        it must have at least 20 characters. Raises RowExistsError if there is such a token.
+        `fields` are those of `Token`. A `secret` of another system is accepted unchanged; it must
+        have at least 20 characters. Raises RowExistsError if the token exists already.
         """
         self._check(fields)
         if secret and (len(secret) < 20 or not secret.isprintable() or not secret.isascii()):
-            raise ConfigurationError("A token has at least 20 printable ASCII characters.")
-        shown = secret or made.new_secret()
-        at = made.parse_token(shown)[0]
-        if at.key_id:
-            raise ConfigurationError("This token would be read as one with a key's id.")
-        row = _built(Token, {**fields, "id": at.id, "digest": at.digest, "created": self._clock()})
+            raise ConfigurationError(
+                "A token must have at least 20 characters, all of them printable ASCII."
+            )
+        plain_secret = secret or made.new_secret()
+        presented = made.parse_token(plain_secret)[0]
+        if presented.key_id:
+            raise ConfigurationError(
+                "This token cannot be used: its end would be read as the id of a key."
+            )
+        row = _built(
+            Token,
+            {**fields, "id": presented.id, "digest": presented.digest, "created": self._clock()},
+        )
         await self._check_names(row)
         await self.table.create(row.id, row)
-        return shown, row
+        return plain_secret, row
 
     async def get(self, id: str) -> Token:
-        """A token."""
+        """Return a token."""
         return await self.table.get(id)
 
     async def page(self, after: str = "", limit: int = 100) -> list[Token]:
-        """At most `limit` tokens whose ids come after `after`."""
+        """Return at most `limit` tokens whose ids follow `after`."""
         return list((await self.table.page(after, limit)).values())
 
     async def edit(self, id: str, /, **fields: Any) -> Token:
-        """Change some fields of a token; returns it."""
+        """Change fields of a token; returns the token."""
         fixed = sorted(_FIXED & set(fields))
         if fixed:
-            raise ConfigurationError(f"This cannot be changed: {', '.join(fixed)}.")
+            raise ConfigurationError(f"These fields cannot be changed: {', '.join(fixed)}.")
         self._check(fields)
         await self._check_names(_built(Token, {"id": id, "digest": "", **fields}))
         return await self.table.edit(id, lambda row: _changed(row, fields))
 
     async def rotate(self, id: str, *, grace: float = 0.0) -> tuple[str, Token]:
-        """A new secret for a token; the one before stays good for `grace` seconds."""
+        """Replace the secret of a token; the old one is accepted for another `grace` seconds."""
         secret = made.new_secret(id)
         now = self._clock()
 
         def change(row: Token) -> Token:
-            old = tuple(one for one in row.retired_secrets if one.until > now)
+            old = tuple(secret_ for secret_ in row.retired_secrets if secret_.until > now)
             if grace > 0:
                 old = (*old, RetiredSecret(row.digest, now + grace))
             return _changed(row, {"digest": made.token_digest(secret), "retired_secrets": old})
@@ -93,13 +101,13 @@ class Tokens:
         return secret, await self.table.edit(id, change)
 
     async def revoke(self, id: str) -> None:
-        """Remove a token: from now on it is as if it had never been."""
+        """Remove a token: it is refused from now on."""
         await self.table.drop(id)
 
     def _check(self, fields: Mapping[str, Any]) -> None:
         expires = fields.get("expires")
-        if isinstance(expires, int | float) and not self._clock() < expires < _LAST:
-            raise ConfigurationError("expires must be a Unix time, in seconds, that is to come.")
+        if isinstance(expires, int | float) and not self._clock() < expires < _MAX_EXPIRES:
+            raise ConfigurationError("expires must be a Unix time in seconds, in the future.")
 
     async def _check_names(self, row: Token) -> None:
         if row.group and await self.groups.find(row.group) is None:
@@ -109,7 +117,7 @@ class Tokens:
 
 
 def _built(row: type[Token], fields: Mapping[str, Any]) -> Token:
-    """A row of these fields, which may come as JSON has them."""
+    """Build a row from fields, whose values may be those of JSON."""
     try:
         return msgspec.convert(msgspec.to_builtins(dict(fields)), row)
     except msgspec.ValidationError as error:

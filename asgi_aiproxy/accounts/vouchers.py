@@ -1,4 +1,4 @@
-"""`Vouchers`: made in bulk, redeemed once, onto a token or an account."""
+"""`Vouchers`: created in batches, each redeemed once, by a token or an account."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 
 VOUCHERS = "vouchers"
 
-# Crockford's letters: none is taken for another. 8 name the voucher, 16 (80 bits) are its secret.
+# Crockford's base 32, without letters that look alike. 8 characters are the id, 16 (80 bits) the
+# secret.
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_ALIKE = str.maketrans("OIL", "011", "- ")
+_NORMALIZED = str.maketrans("OIL", "011", "- ")
 _ID, _SECRET, _GROUP = 8, 16, 6
-_AT_ONCE = 1000
-_MOST = 100_000
+_ROWS_PER_WRITE = 1000
+_MAX_VOUCHERS = 100_000
 
 RedeemTarget = Literal["token", "account"]
 Holder = TypeVar("Holder", Token, Account)
 
 
 class VoucherError(AIProxyError):
-    """A voucher cannot be redeemed; the message says why, in words for who tries."""
+    """A voucher cannot be redeemed; the message gives the reason, for the person who redeems it."""
 
 
 class Voucher(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What is kept of a voucher: of its code only the SHA-256. Times are Unix times.
+    """A stored voucher. Its code is not stored, only the SHA-256 of it. Times are Unix times.
 
-    It is worth `amount` micro-dollars or units. `name` is that of the lot it was made in.
-    `redeemed_by` (`token/<id>` or `account/<id>`) has claimed it; it has the money when it is
-    `done`.
+    It is worth `amount` micro-dollars or units. `name` is the name of its batch. `redeemed_by`
+    (`token/<id>` or `account/<id>`) is set when the redemption begins; `done` is true once the
+    budget has been raised.
     """
 
     id: str
@@ -60,8 +61,10 @@ class Voucher(
 
 
 class Vouchers:
-    """The vouchers of a store. Methods may raise StoreUnavailableError; called again after that,
-    `redeem` goes on where it stood, and pays once.
+    """The vouchers of a store. Methods may raise StoreUnavailableError.
+
+    If `redeem` raises it, calling `redeem` again continues the redemption; the voucher is paid
+    once.
     """
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
@@ -78,18 +81,18 @@ class Vouchers:
         name: str = "",
         expires: float | None = None,
     ) -> list[str]:
-        """New vouchers of `amount` micro-dollars or units each: their codes, which are nowhere
-        else.
+        """Create vouchers of `amount` micro-dollars or units each, and return their codes.
 
-        Raises ConfigurationError for what makes no sense.
+        The codes are not stored and cannot be shown again. `expires` is a Unix time. Raises
+        ConfigurationError if an argument is invalid.
         """
         now = self._clock()
-        if not 1 <= count <= _MOST:
-            raise ConfigurationError(f"Vouchers are made by 1 to {_MOST} at once.")
+        if not 1 <= count <= _MAX_VOUCHERS:
+            raise ConfigurationError(f"count must be an integer from 1 to {_MAX_VOUCHERS}.")
         if amount < 1 or unit not in ("usd", "units"):
-            raise ConfigurationError("A voucher is worth at least 1 micro-dollar or unit.")
+            raise ConfigurationError("A voucher must be worth at least 1 micro-dollar or unit.")
         if expires is not None and not now < expires < now + 1e10:
-            raise ConfigurationError("expires must be a Unix time, in seconds, that is to come.")
+            raise ConfigurationError("expires must be a Unix time in seconds, in the future.")
         codes: dict[str, str] = {}
         while len(codes) < count:
             raw = "".join(secrets.choice(_LETTERS) for _ in range(_ID + _SECRET))
@@ -107,91 +110,96 @@ class Vouchers:
             for id, raw in codes.items()
         }
         ids = list(rows)
-        for at in range(0, count, _AT_ONCE):
+        for start in range(0, count, _ROWS_PER_WRITE):
             try:
-                await self.table.create_many({id: rows[id] for id in ids[at : at + _AT_ONCE]})
+                await self.table.create_many(
+                    {id: rows[id] for id in ids[start : start + _ROWS_PER_WRITE]}
+                )
             except BaseException:
-                await self._forget(ids[:at])
+                await self._remove_rows(ids[:start])
                 raise
-        return [_shown(raw) for raw in codes.values()]
+        return [_formatted_code(raw) for raw in codes.values()]
 
-    async def _forget(self, ids: Sequence[str]) -> None:
-        """Take vouchers back whose codes were not shown. (One that stays cannot be redeemed.)"""
+    async def _remove_rows(self, ids: Sequence[str]) -> None:
+        """Remove vouchers whose codes were not returned. (One that remains cannot be redeemed.)"""
         with suppress(StoreUnavailableError):
-            for at in range(0, len(ids), _AT_ONCE):
-                some: dict[str, bytes | None] = dict.fromkeys(ids[at : at + _AT_ONCE])
-                await self.table.store.put_many(self.table.name, some)
+            for start in range(0, len(ids), _ROWS_PER_WRITE):
+                rows: dict[str, bytes | None] = dict.fromkeys(ids[start : start + _ROWS_PER_WRITE])
+                await self.table.store.put_many(self.table.name, rows)
 
     async def export(self, name: str | None = None) -> AsyncIterator[Voucher]:
-        """All vouchers, or those of a lot, by their ids."""
+        """Yield all vouchers, or those of a batch, in the order of their ids."""
         after = ""
-        while page := await self.table.page(after, _AT_ONCE):
+        while page := await self.table.page(after, _ROWS_PER_WRITE):
             for id, row in page.items():
                 if name in (None, row.name):
                     yield row
                 after = id
 
     async def enable(self, id: str, enabled: bool = True) -> Voucher:
-        """Let a voucher be redeemed, or not. Raises NoSuchRowError."""
+        """Allow or forbid that a voucher is redeemed. Raises NoSuchRowError."""
         return await self.table.edit(id, lambda row: msgspec.structs.replace(row, enabled=enabled))
 
     async def redeem(self, code: str, target: RedeemTarget, id: str) -> Voucher:
-        """Pay a voucher onto the budget in all of a token or an account, once.
+        """Add a voucher to the total budget of a token or an account, once.
 
-        Raises VoucherError, or NoSuchRowError if there is no such target.
+        Raises VoucherError, or NoSuchRowError if the target does not exist.
         """
-        raw = code.upper().translate(_ALIKE)
-        known = await self.table.find(raw[:_ID])
-        if known is None or not secrets.compare_digest(known.digest, _digest(raw)):
-            raise VoucherError("There is no such voucher.")
-        await self._check_target(target, id, known)
-        whose = f"{target}/{id}"
-        claimed = await self.table.edit(known.id, lambda row: self._claim(row, whose))
+        raw = code.upper().translate(_NORMALIZED)
+        voucher = await self.table.find(raw[:_ID])
+        if voucher is None or not secrets.compare_digest(voucher.digest, _digest(raw)):
+            raise VoucherError("The voucher code is invalid.")
+        await self._check_target(target, id, voucher)
+        redeemed_by = f"{target}/{id}"
+        claimed = await self.table.edit(voucher.id, lambda row: self._claim(row, redeemed_by))
 
         async def still_open() -> None:
             if (await self.table.get(claimed.id)).done:
                 raise _DoneError
 
         try:
-            # What is read after the target shows whether the target, as it was read, was paid.
+            # Read after the target: shows whether the target, as it was read, has been paid
+            # already.
             await self._credit(target, id, claimed, still_open)
         except _DoneError:
-            raise VoucherError("This voucher is redeemed already.") from None
-        done = await self.table.edit(
+            raise VoucherError("This voucher has already been redeemed.") from None
+        redeemed = await self.table.edit(
             claimed.id, lambda row: msgspec.structs.replace(row, done=True)
         )
         await self._clean(target, id, claimed)
-        return done
+        return redeemed
 
-    def _claim(self, row: Voucher, whose: str) -> Voucher:
-        if row.done or row.redeemed_by not in ("", whose):
-            raise VoucherError("This voucher is redeemed already.")
-        if row.redeemed_by == whose:
-            return row  # it was begun, and not brought to its end
+    def _claim(self, row: Voucher, redeemed_by: str) -> Voucher:
+        if row.done or row.redeemed_by not in ("", redeemed_by):
+            raise VoucherError("This voucher has already been redeemed.")
+        if row.redeemed_by == redeemed_by:
+            return row  # the redemption had begun and is continued
         if not row.enabled:
             raise VoucherError("This voucher is disabled.")
         if row.expires is not None and self._clock() >= row.expires:
             raise VoucherError("This voucher has expired.")
-        return msgspec.structs.replace(row, redeemed_by=whose, redeemed_at=self._clock())
+        return msgspec.structs.replace(row, redeemed_by=redeemed_by, redeemed_at=self._clock())
 
     async def _check_target(self, target: RedeemTarget, id: str, voucher: Voucher) -> None:
         if target == "token":
-            _paid((await self._tokens.table.get(id)).limits.budgets, voucher)
+            _with_credit((await self._tokens.table.get(id)).limits.budgets, voucher)
         else:
-            _paid((await self._tokens.accounts.get(id)).budgets, voucher)
+            _with_credit((await self._tokens.accounts.get(id)).budgets, voucher)
 
     async def _credit(self, target: RedeemTarget, id: str, voucher: Voucher, check: Check) -> None:
         def token(row: Token) -> Token:
             if voucher.id in row.pending_vouchers:
                 return row
-            limits = msgspec.structs.replace(row.limits, budgets=_paid(row.limits.budgets, voucher))
+            limits = msgspec.structs.replace(
+                row.limits, budgets=_with_credit(row.limits.budgets, voucher)
+            )
             pending = (*row.pending_vouchers, voucher.id)
             return msgspec.structs.replace(row, limits=limits, pending_vouchers=pending)
 
         def account(row: Account) -> Account:
             if voucher.id in row.pending_vouchers:
                 return row
-            budgets = _paid(row.budgets, voucher)
+            budgets = _with_credit(row.budgets, voucher)
             return msgspec.structs.replace(
                 row, budgets=budgets, pending_vouchers=(*row.pending_vouchers, voucher.id)
             )
@@ -202,7 +210,7 @@ class Vouchers:
             await self._tokens.accounts.edit(id, account, check=check)
 
     async def _clean(self, target: RedeemTarget, id: str, voucher: Voucher) -> None:
-        """Forget that a voucher was on its way."""
+        """Remove a voucher from the pending ones of its target."""
 
         def without(row: Holder) -> Holder:
             pending = tuple(other for other in row.pending_vouchers if other != voucher.id)
@@ -215,21 +223,23 @@ class Vouchers:
 
 
 class _DoneError(AIProxyError):
-    """Somebody else was faster."""
+    """Another process has finished the redemption."""
 
 
-def _paid(budgets: tuple[Budget, ...], voucher: Voucher) -> tuple[Budget, ...]:
-    """Budgets with a voucher's worth. Raises VoucherError if there is none that can take it."""
-    for at, budget in enumerate(budgets):
+def _with_credit(budgets: tuple[Budget, ...], voucher: Voucher) -> tuple[Budget, ...]:
+    """Return the budgets with the voucher's amount added. Raises VoucherError if no budget fits."""
+    for index, budget in enumerate(budgets):
         if (budget.unit, budget.per) == (voucher.unit, "total"):
-            more = msgspec.structs.replace(budget, limit=budget.limit + voucher.amount)
-            return (*budgets[:at], more, *budgets[at + 1 :])
-    raise VoucherError(f"There is no budget in {voucher.unit} that this voucher could fill up.")
+            raised = msgspec.structs.replace(budget, limit=budget.limit + voucher.amount)
+            return (*budgets[:index], raised, *budgets[index + 1 :])
+    raise VoucherError(
+        f"The target has no total budget in {voucher.unit} that this voucher could be added to."
+    )
 
 
 def _digest(raw: str) -> str:
     return hashlib.sha256(raw.encode()).hexdigest()
 
 
-def _shown(raw: str) -> str:
-    return "-".join(raw[at : at + _GROUP] for at in range(0, len(raw), _GROUP))
+def _formatted_code(raw: str) -> str:
+    return "-".join(raw[start : start + _GROUP] for start in range(0, len(raw), _GROUP))

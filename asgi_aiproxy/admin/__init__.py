@@ -1,4 +1,4 @@
-"""Looking after a gateway: its tokens, keys, budgets and books."""
+"""The admin API of a gateway: manage its tokens, keys and budgets, and read its usage records."""
 
 from __future__ import annotations
 

@@ -137,14 +137,14 @@ class AdminApp:
                 path="/health",
                 need="nothing",
                 run=health,
-                summary="Whether the process answers.",
+                summary="Liveness: the process answers.",
             ),
             Route(
                 method="GET",
                 path="/ready",
                 need="nothing",
                 run=ready,
-                summary="Whether the store answers, too; if not, 503.",
+                summary="Readiness: the store answers, too; 503 if it does not.",
             ),
             Route(
                 method="GET",
@@ -152,6 +152,6 @@ class AdminApp:
                 need="nothing",
                 run=describe,
                 answer=dict[str, Any],
-                summary="This document.",
+                summary="The OpenAPI document.",
             ),
         ]

@@ -144,7 +144,9 @@ def _client_address(scope: Scope) -> str:
 
 
 def _address_or_network(address: str) -> str:
-    """An IPv4 address, or the /64 network of an IPv6 address: its owner has all of that."""
+    """Return an IPv4 address, or the /64 network of an IPv6 address, which usually belongs to one
+    client.
+    """
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

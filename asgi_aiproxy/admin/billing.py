@@ -17,47 +17,49 @@ from asgi_aiproxy.stores.base import Store
 
 
 def billing_routes(service: SelfService) -> list[Route]:
-    """Routes of what a caller may read about itself.
+    """Return the routes of what a caller may read about itself.
 
     Clients call the dashboard's paths with and without `/v1`, so each path exists twice.
     """
-    found = []
-    for lead in ("", "/v1"):
-        found += [
+    routes = []
+    for prefix in ("", "/v1"):
+        routes += [
             Route(
                 method="GET",
-                path=f"{lead}/me",
+                path=f"{prefix}/me",
                 need="token",
                 run=lambda call: service.me(call.caller),
                 answer=Me,
-                summary="Who I am, my limits, and how much of them is used.",
+                summary="The caller, its limits, and their current usage.",
             ),
             Route(
                 method="GET",
-                path=f"{lead}/dashboard/billing/subscription",
+                path=f"{prefix}/dashboard/billing/subscription",
                 need="token",
                 run=lambda call: service.subscription(call.caller),
                 answer=Subscription,
-                summary="My budget, as OpenAI's dashboard tells it.",
+                summary="The caller's budget, in the format of OpenAI's dashboard.",
             ),
             Route(
                 method="GET",
-                path=f"{lead}/dashboard/billing/usage",
+                path=f"{prefix}/dashboard/billing/usage",
                 need="token",
                 run=lambda call: service.usage(call.caller),
                 query=Dates,
                 answer=TotalUsage,
-                summary="My spending, as OpenAI's dashboard tells it.",
+                summary="The caller's spending, in the format of OpenAI's dashboard.",
             ),
         ]
-    return found
+    return routes
 
 
 class Billing(Middleware):
-    """Answers callers of `app` what they may see of themselves: `GET /me` and the `dashboard/
-    billing/...` of OpenAI's API, below the same base URL. All else goes to `app`.
+    """Middleware that answers callers about themselves: `GET /me` and OpenAI's
+    `dashboard/billing/...`.
 
-    It stands behind `Authenticate`, and before `Quota`, so that asking costs nothing.
+    These paths are below the base URL of `app`; all other requests go to `app`. Put it inside
+    `Authenticate` and outside `Quota`, so that these requests are not counted. `units_per_usd` is
+    the number of quota units per US dollar; `clock` returns Unix time.
     """
 
     def __init__(
@@ -74,15 +76,15 @@ class Billing(Middleware):
         self._paths = frozenset(route.path for route in routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
-        known = scope["type"] == "http" and SCOPE_KEY in scope
-        if known and _asgi.local_path(scope) in self._paths:
+        """Answer one ASGI scope, or pass it to the app."""
+        authenticated = scope["type"] == "http" and SCOPE_KEY in scope
+        if authenticated and _asgi.local_path(scope) in self._paths:
             await self._api.handle(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     async def caller(self, scope: Scope, need: Need) -> Principal:
-        """Whoever is in the scope."""
+        """Return the principal in the scope. Raises APIError (401) if there is none."""
         caller: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         if not caller.id:
             raise APIError(ErrorKind.UNAUTHORIZED, "Authentication required: send an API key.")

@@ -16,7 +16,7 @@ from asgi_aiproxy.services.groups import (
 
 
 def group_routes(service: GroupService) -> list[Route]:
-    """Routes that list, create, change and remove groups."""
+    """Return the routes to list, create, change and remove groups."""
     return resource_routes(
         "/groups/{name}",
         types=(GroupNew, GroupEdit, GroupOut),
@@ -30,13 +30,13 @@ def group_routes(service: GroupService) -> list[Route]:
             "Create a group.",
             "One group.",
             "Change a group.",
-            "Remove a group; its tokens are refused until they have another.",
+            "Remove a group; its tokens are refused until they are given another one.",
         ),
     )
 
 
 def account_routes(service: AccountService) -> list[Route]:
-    """Routes that list, create, change and remove accounts."""
+    """Return the routes to list, create, change and remove accounts."""
     return resource_routes(
         "/accounts/{id}",
         types=(AccountNew, AccountEdit, AccountOut),
@@ -48,7 +48,7 @@ def account_routes(service: AccountService) -> list[Route]:
         summaries=(
             "List accounts.",
             "Create an account.",
-            "One account, and how much of its budgets is used.",
+            "One account, and the usage of its budgets.",
             "Change an account.",
             "Remove an account; its tokens are refused.",
         ),

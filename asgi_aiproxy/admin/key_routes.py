@@ -1,4 +1,4 @@
-"""The paths of providers and their keys."""
+"""Routes of providers and their keys."""
 
 from __future__ import annotations
 
@@ -18,120 +18,124 @@ from asgi_aiproxy.services.keys import (
 )
 
 
-def key_routes(desk: KeyService) -> list[Route]:
-    """What can be asked for of providers and keys."""
+def key_routes(service: KeyService) -> list[Route]:
+    """Return the routes to list providers, and to list, add, change, test and remove their keys."""
 
-    whole = "/providers/{provider}"
-    many, one = f"{whole}/keys", f"{whole}/keys/{{id}}"
+    provider = "/providers/{provider}"
+    collection, item = f"{provider}/keys", f"{provider}/keys/{{id}}"
     return [
         Route(
             method="GET",
             path="/providers",
             need="read",
-            run=lambda call: desk.providers(call.query),
+            run=lambda call: service.providers(call.query),
             query=PageQuery,
             answer=Page[ProviderOut],
-            summary="List providers, and how their keys are.",
+            summary="List providers and the states of their keys.",
         ),
         Route(
             method="GET",
-            path=whole,
+            path=provider,
             need="read",
-            run=lambda call: desk.provider(call.path["provider"]),
+            run=lambda call: service.provider(call.path["provider"]),
             answer=ProviderOut,
-            summary="One provider, and how its keys are.",
+            summary="One provider and the states of its keys.",
         ),
         Route(
             method="POST",
-            path=f"{whole}/test",
+            path=f"{provider}/test",
             need="write",
-            run=lambda call: desk.try_all(call.path["provider"], call.query),
+            run=lambda call: service.try_all(call.path["provider"], call.query),
             query=KeyTestQuery,
             answer=Page[KeyTestResult],
-            summary="Try all keys of a page, and tell how long it took.",
+            summary="Test all keys of a page; the results include the time each took.",
         ),
         Route(
             method="GET",
-            path=many,
+            path=collection,
             need="read",
-            run=lambda call: desk.page(call.path["provider"], call.query),
+            run=lambda call: service.page(call.path["provider"], call.query),
             query=PageQuery,
             answer=Page[KeyOut],
             summary="List the keys of a provider.",
         ),
         Route(
             method="POST",
-            path=many,
+            path=collection,
             need="write",
-            run=lambda call: desk.create(call.path["provider"], call.body),
+            run=lambda call: service.create(call.path["provider"], call.body),
             body=KeyNew | list[KeyNew],
             answer=list[KeyOut],
             status=201,
-            summary="Add a key or several, all or none.",
+            summary="Add one key or several; all or none.",
         ),
         Route(
             method="POST",
-            path=f"{whole}/import",
+            path=f"{provider}/import",
             need="write",
-            run=lambda call: desk.load(
+            run=lambda call: service.load(
                 call.path["provider"], call.body, replace=call.query.replace
             ),
             body=bytes,
             query=ImportQuery,
             answer=Imported,
             status=201,
-            summary="Add keys of a list, one a line: a secret, an id and a secret, or an object; "
-            "all or none.",
+            summary=(
+                "Add the keys of a text, one per line: a secret, an id and a secret, or a "
+                "JSON object; all or none."
+            ),
         ),
         Route(
             method="GET",
-            path=one,
+            path=item,
             need="read",
-            run=lambda call: desk.get(call.path["provider"], call.path["id"]),
+            run=lambda call: service.get(call.path["provider"], call.path["id"]),
             answer=KeyOut,
             summary="One key.",
         ),
         Route(
             method="PATCH",
-            path=one,
+            path=item,
             need="write",
-            run=lambda call: desk.edit(
+            run=lambda call: service.edit(
                 call.path["provider"], call.path["id"], call.body, call.caller
             ),
             body=KeyEdit,
             answer=KeyOut,
-            summary="Change a key; calls in flight keep an old secret.",
+            summary="Change a key; requests in flight keep the old secret.",
         ),
         Route(
             method="DELETE",
-            path=one,
+            path=item,
             need="write",
-            run=lambda call: desk.remove(call.path["provider"], call.path["id"]),
-            summary="Remove a key; calls in flight keep it.",
+            run=lambda call: service.remove(call.path["provider"], call.path["id"]),
+            summary="Remove a key; requests in flight keep it.",
         ),
         Route(
             method="POST",
-            path=f"{one}/enable",
+            path=f"{item}/enable",
             need="write",
-            run=lambda call: desk.switch(call.path["provider"], call.path["id"], enabled=True),
+            run=lambda call: service.switch(call.path["provider"], call.path["id"], enabled=True),
             answer=KeyOut,
-            summary="Use a key again, whatever was held against it.",
+            summary="Enable a key, and reset its cooldown and errors.",
         ),
         Route(
             method="POST",
-            path=f"{one}/disable",
+            path=f"{item}/disable",
             need="write",
-            run=lambda call: desk.switch(call.path["provider"], call.path["id"], enabled=False),
+            run=lambda call: service.switch(call.path["provider"], call.path["id"], enabled=False),
             answer=KeyOut,
-            summary="Use a key no more.",
+            summary="Disable a key.",
         ),
         Route(
             method="POST",
-            path=f"{one}/test",
+            path=f"{item}/test",
             need="write",
-            run=lambda call: desk.try_one(call.path["provider"], call.path["id"], call.query.model),
+            run=lambda call: service.try_one(
+                call.path["provider"], call.path["id"], call.query.model
+            ),
             query=KeyTestRequest,
             answer=KeyTestResult,
-            summary="Try a key, and tell how long it took.",
+            summary="Test a key; the result includes the time it took.",
         ),
     ]

@@ -1,4 +1,7 @@
-"""The live tail: exchanges as they end, in all workers, as server-sent events."""
+"""The live tail: usage records of exchanges as they end, in all workers, as server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,18 @@ from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.usage.ledger import Query, State
 from asgi_aiproxy.usage.record import UsageRecord
 
-_AT_ONCE = 200  # records that are read together
-_TAILS = 100
-_PING = 15  # seconds
+_READ_ROWS = 200  # records that are read from the store together
+_MAX_TAILS = 100
+_PING_SECONDS = 15  # seconds between comments that keep an idle connection open
 
 _decode = msgspec.json.Decoder(UsageRecord).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class LiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which exchanges: those of which all is true. `after` is the id of the last one seen."""
+    """A filter of exchanges: all given fields must match. `after` is the id of the last record
+    received.
+    """
 
     principal: str = ""
     account: str = ""
@@ -40,22 +45,26 @@ class LiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     after: LogId = ""
 
     def query(self) -> Query:
-        """Whom to let through."""
+        """Return the ledger's filter."""
         fields = msgspec.structs.asdict(self)
         del fields["after"]
         return Query(**{**fields, "state": self.state or ""})
 
 
 class LiveTail:
-    """Tells of exchanges as they end. Who comes back with `Last-Event-ID` misses none of those
-    that are kept; while the store is away, it waits. `principal` finds a token's id by its name,
-    `poll` is in seconds."""
+    """Sends usage records as server-sent events, from the log `log` of the ledger in `store`.
+
+    A client that reconnects with `Last-Event-ID` gets all records since then that the log still
+    holds. While the store is unavailable, the stream waits. `authenticator` checks the caller again
+    after each read; `principal` finds a token's id by its name; `poll` is the polling interval in
+    seconds.
+    """
 
     def __init__(
         self,
         store: Store,
         log: str,
-        knows: Authenticator,
+        authenticator: Authenticator,
         *,
         principal: Callable[[str], Awaitable[str]],
         poll: float = 1.0,
@@ -63,19 +72,23 @@ class LiveTail:
         self._principal = principal
         self._store = store
         self._log = log
-        self._knows = knows
+        self._authenticator = authenticator
         self._poll = poll
         self._open = 0
 
     async def tail(self, call: AdminRequest) -> Any:
-        """An ASGI app that answers one request."""
-        # It looks for servers when it is imported, so it is imported when it is needed.
+        """Return an ASGI app that answers one request."""
+        # Imported on use: the module looks for ASGI servers when it is imported.
         from sse_starlette import EventSourceResponse
 
-        if self._open >= _TAILS:
-            raise APIError(ErrorKind.OVERLOADED, f"{_TAILS} live tails are open.", retry_after=5.0)
-        told = _asgi.header(call.scope, b"last-event-id") or ""
-        after = call.query.after or convert(told, LogId)
+        if self._open >= _MAX_TAILS:
+            raise APIError(
+                ErrorKind.OVERLOADED,
+                f"Too many live tails are open: the limit is {_MAX_TAILS}.",
+                retry_after=5.0,
+            )
+        last_event_id = _asgi.header(call.scope, b"last-event-id") or ""
+        after = call.query.after or convert(last_event_id, LogId)
         try:
             newest = await self._store.read(self._log, after, limit=1, newest=not after)
         except ValueError as error:
@@ -84,42 +97,42 @@ class LiveTail:
             after = newest[0][0]
 
         async def still_allowed() -> None:
-            await self._knows.caller(call.scope, "read")
+            await self._authenticator.caller(call.scope, "read")
 
         query = call.query
         principal = await self._principal(query.principal)
-        wanted = msgspec.structs.replace(query, principal=principal).query()
-        events = self._events(after, wanted, still_allowed)
+        filter_ = msgspec.structs.replace(query, principal=principal).query()
+        events = self._events(after, filter_, still_allowed)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return EventSourceResponse(events, ping=_PING, headers=headers)
+        return EventSourceResponse(events, ping=_PING_SECONDS, headers=headers)
 
     async def _events(
-        self, after: str, wanted: Query, still_allowed: Callable[[], Awaitable[None]]
+        self, after: str, filter_: Query, still_allowed: Callable[[], Awaitable[None]]
     ) -> AsyncIterator[dict[str, str]]:
         self._open += 1
         try:
             while True:
                 rows: list[tuple[str, bytes]] = []
                 with suppress(StoreUnavailableError):
-                    rows = await self._store.read(self._log, after, _AT_ONCE)
+                    rows = await self._store.read(self._log, after, _READ_ROWS)
                 for id, value in rows:
                     after = id
                     record = _decode(value)
-                    if wanted.matches(record):
+                    if filter_.matches(record):
                         data = _encode(to_record_out(record)).decode()
                         yield {"id": id, "event": "exchange", "data": data}
-                if len(rows) < _AT_ONCE:
+                if len(rows) < _READ_ROWS:
                     await asyncio.sleep(self._poll)
                 try:
                     await still_allowed()
                 except APIError as error:
                     if error.status in (401, 403):
-                        return  # the token was revoked meanwhile
+                        return  # the token was revoked in the meantime
         finally:
             self._open -= 1
 
     def routes(self) -> list[Route]:
-        """The path of all this."""
+        """Return the route of the live tail."""
         return [
             Route(
                 method="GET",
@@ -129,6 +142,6 @@ class LiveTail:
                 query=LiveQuery,
                 answer=RecordOut,
                 media_type="text/event-stream",
-                summary="Exchanges as they end, as server-sent events.",
+                summary="Usage records of exchanges as they end, as server-sent events.",
             )
         ]

@@ -1,4 +1,6 @@
-"""The OpenAPI document of the routes, from the same types that requests are read by."""
+"""The OpenAPI document of the routes, generated from the types that requests are
+validated against.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _REF = "#/components/schemas/{name}"
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """What went wrong; `param` names the field."""
+    """The details of an error; `param` names the field."""
 
     message: str
     type: str
@@ -23,15 +25,15 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class Error(msgspec.Struct, frozen=True):
-    """An error, as OpenAI's API has them."""
+    """An error in the format of OpenAI's API."""
 
     error: ErrorDetail
 
 
 def openapi_document(routes: Sequence[Route], *, version: str, server: str) -> dict[str, Any]:
-    """An OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.0) as plain values.
+    """Return an OpenAPI 3.1 document as plain values (https://spec.openapis.org/oas/v3.1.0).
 
-    `server` is where the paths begin.
+    `server` is the URL below which the paths are.
     """
     types = [kind for route in routes for kind in (route.body, route.query, route.answer)]
     schemed = [kind for kind in (*types, Error) if _has_schema(kind)]
@@ -79,7 +81,7 @@ def _operation(route: Route, schemas: dict[str, Any], components: dict[str, Any]
         "responses": {
             str(route.status): answer,
             "4XX": {
-                "description": "Not done; the error says why.",
+                "description": "The operation failed; the error gives the reason.",
                 "content": {"application/json": {"schema": schemas[str(Error)]}},
             },
         },
@@ -95,7 +97,9 @@ def _operation(route: Route, schemas: dict[str, Any], components: dict[str, Any]
     if route.need != "nothing":
         entry["security"] = [{"token": []}]
         entry["description"] = (
-            "With any token." if route.need == "token" else f"With the scope `{route.need}`."
+            "Requires any valid token."
+            if route.need == "token"
+            else f"Requires a token with the scope `{route.need}`."
         )
     return entry
 

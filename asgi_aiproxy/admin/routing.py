@@ -68,35 +68,36 @@ def resource_routes(
     summaries: tuple[str, str, str, str, str],
     created: Any = None,
 ) -> list[Route]:
-    """The five routes of a kind of resource: list, create, one, change, remove.
+    """Return the five routes of a resource: list, create, retrieve, change, remove.
 
-    `path` is that of one resource, `types` are those of a new one, of changes, and of an answer;
-    `created` is the answer for a new one if it differs. `summaries` are in the order of the routes.
+    `path` is the path of one resource. `types` are the types of the bodies to create and to change
+    one, and of the response; `created` is the response to its creation if that differs.
+    `summaries` are in the order of the routes.
     """
     new, changes, out = types
-    many = path.rpartition("/")[0]
-    listed, made, one, changed, removed = summaries
+    collection = path.rpartition("/")[0]
+    list_summary, create_summary, get_summary, edit_summary, remove_summary = summaries
     return [
         Route(
             method="GET",
-            path=many,
+            path=collection,
             need="read",
             run=page,
             query=PageQuery,
             answer=Page[out],  # type: ignore[valid-type]
-            summary=listed,
+            summary=list_summary,
         ),
         Route(
             method="POST",
-            path=many,
+            path=collection,
             need="write",
             run=create,
             body=new,
             answer=created or out,
             status=201,
-            summary=made,
+            summary=create_summary,
         ),
-        Route(method="GET", path=path, need="read", run=get, answer=out, summary=one),
+        Route(method="GET", path=path, need="read", run=get, answer=out, summary=get_summary),
         Route(
             method="PATCH",
             path=path,
@@ -104,9 +105,9 @@ def resource_routes(
             run=edit,
             body=changes,
             answer=out,
-            summary=changed,
+            summary=edit_summary,
         ),
-        Route(method="DELETE", path=path, need="write", run=remove, summary=removed),
+        Route(method="DELETE", path=path, need="write", run=remove, summary=remove_summary),
     ]
 
 

@@ -1,4 +1,6 @@
-"""A request of the admin API: matched, let in, read, answered as JSON."""
+"""Handle one request of the admin API: find the route, authenticate, validate, run,
+answer as JSON.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +27,19 @@ _MAX_BODY = 8 * 1024 * 1024
 
 
 class Authenticator(Protocol):
-    """Knows who asks."""
+    """Authenticates callers."""
 
     async def caller(self, scope: Scope, need: Need) -> Principal:
-        """Who asks, if they may. Raises APIError."""
+        """Return the authenticated caller, which has the scope `need`. Raises APIError."""
         ...
 
 
 class AdminAPI:
-    """Answers HTTP requests by `routes`; `knows` says who may."""
+    """Answers HTTP requests by `routes`; `authenticator` authenticates the callers."""
 
-    def __init__(self, routes: Iterable[Route], knows: Authenticator) -> None:
+    def __init__(self, routes: Iterable[Route], authenticator: Authenticator) -> None:
         self._router = router_of(routes, self._run)
-        self._knows = knows
+        self._authenticator = authenticator
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -47,7 +49,7 @@ class AdminAPI:
                     path = _asgi.local_path(scope)
                     if path is None:
                         raise APIError(
-                            ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}."
+                            ErrorKind.NOT_FOUND, f"Unknown request URL: {scope['path']!r}."
                         )
                     matched = {**scope, "path": path, "root_path": "", _SCOPE: scope}
                     await self._router(matched, receive, send)
@@ -59,7 +61,7 @@ class AdminAPI:
                 raise
             except Exception:
                 logger.exception("the admin API failed")
-                message = "Something went wrong within the gateway."
+                message = "Internal error of the gateway."
                 await _refuse(send, APIError(ErrorKind.INTERNAL, message))
 
     async def _run(self, route: Route, matched: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +69,7 @@ class AdminAPI:
         names = {name: unquote(value) for name, value in matched["path_params"].items()}
         call = AdminRequest(scope=scope, path=names)
         if route.need != "nothing":
-            caller = await self._knows.caller(scope, route.need)
+            caller = await self._authenticator.caller(scope, route.need)
             call = msgspec.structs.replace(call, caller=caller)
         query = _query(scope, route.query)
         data = await _asgi.read_body(scope, receive, _MAX_BODY)
@@ -77,7 +79,7 @@ class AdminAPI:
         elif route.body is not None:
             body = parse_body(data, route.body)
         elif data.strip() not in (b"", b"{}"):
-            raise invalid("This path takes no body.")
+            raise invalid("This operation does not accept a request body.")
         result = await route.run(msgspec.structs.replace(call, query=query, body=body))
         if callable(result):
             await result(scope, receive, send)
@@ -93,19 +95,19 @@ _SCOPE = "asgi_aiproxy.admin.scope"  # the scope as it was received
 _HEADERS: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
-def _query(scope: Scope, wanted: Any) -> Any:
+def _query(scope: Scope, type_: Any) -> Any:
     text = scope.get("query_string", b"").decode("latin-1")
     pairs = parse_qsl(text, keep_blank_values=True)
-    named = dict(pairs)
-    if len(named) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise invalid(f"{twice}: it is given twice.", twice)
-    if wanted is not None:
-        return convert(named, wanted, texts=True)
-    if named:
-        name = next(iter(named))
-        raise invalid(f"{name}: there is no such parameter here.", name)
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise invalid(f"{repeated}: it is given twice.", repeated)
+    if type_ is not None:
+        return convert(values, type_, texts=True)
+    if values:
+        name = next(iter(values))
+        raise invalid(f"{name}: unknown query parameter.", name)
     return None
 
 

@@ -14,7 +14,7 @@ from asgi_aiproxy.services.tokens import (
 
 
 def token_routes(service: TokenService) -> list[Route]:
-    """Routes that list, issue, change, rotate and revoke tokens."""
+    """Return the routes to list, issue, change, rotate and revoke tokens."""
     return [
         *resource_routes(
             "/tokens/{id}",
@@ -27,9 +27,9 @@ def token_routes(service: TokenService) -> list[Route]:
             summaries=(
                 "List tokens.",
                 "Issue a token; its secret is shown once.",
-                "One token, and how much of its limits is used.",
+                "One token, and the usage of its limits.",
                 "Change a token.",
-                "Revoke a token: it is dead in all workers within a second.",
+                "Revoke a token: all workers refuse it within a second.",
             ),
             created=Issued,
         ),
@@ -40,6 +40,6 @@ def token_routes(service: TokenService) -> list[Route]:
             run=lambda call: service.rotate(call.path["id"], call.body, call.caller),
             body=Rotation,
             answer=Issued,
-            summary="Give a token a new secret.",
+            summary="Replace the secret of a token.",
         ),
     ]

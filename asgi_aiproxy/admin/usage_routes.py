@@ -8,7 +8,7 @@ from asgi_aiproxy.services.usage import RecordOut, SumOut, SumQuery, UsageQuery,
 
 
 def usage_routes(service: UsageService) -> list[Route]:
-    """Routes that list usage records and sum them up."""
+    """Return the routes to list usage records and to sum them up."""
     return [
         Route(
             method="GET",
@@ -17,7 +17,7 @@ def usage_routes(service: UsageService) -> list[Route]:
             run=lambda call: service.page(call.query),
             query=UsageQuery,
             answer=Page[RecordOut],
-            summary="Exchanges, the newest first.",
+            summary="Usage records, newest first.",
         ),
         Route(
             method="GET",
@@ -26,7 +26,7 @@ def usage_routes(service: UsageService) -> list[Route]:
             run=lambda call: service.total(call.query),
             query=UsageQuery,
             answer=SumOut,
-            summary="What the exchanges come to that are kept one by one.",
+            summary="The sum of the usage records in the log that match.",
         ),
         Route(
             method="GET",
@@ -35,6 +35,6 @@ def usage_routes(service: UsageService) -> list[Route]:
             run=lambda call: service.sums(call.query),
             query=SumQuery,
             answer=Page[SumOut],
-            summary="Sums by caller, account, model, provider, key or day.",
+            summary="Sums by principal, account, model, provider, key or day.",
         ),
     ]

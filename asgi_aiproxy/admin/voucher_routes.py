@@ -16,7 +16,7 @@ from asgi_aiproxy.services.vouchers import (
 
 
 def voucher_routes(service: VoucherService) -> list[Route]:
-    """Routes that create, list, export, redeem and switch vouchers."""
+    """Return the routes to list, create, export, redeem, enable and disable vouchers."""
 
     async def export(call: AdminRequest) -> TextBody:
         text = await service.export(call.query)
@@ -40,7 +40,7 @@ def voucher_routes(service: VoucherService) -> list[Route]:
             body=VouchersNew,
             answer=VoucherCodes,
             status=201,
-            summary="Make vouchers; codes are shown once.",
+            summary="Create vouchers; their codes are shown once.",
         ),
         Route(
             method="GET",
@@ -50,7 +50,7 @@ def voucher_routes(service: VoucherService) -> list[Route]:
             query=BatchQuery,
             answer=TextBody,
             media_type="text/csv",
-            summary="All vouchers of a lot, as CSV.",
+            summary="All vouchers of a batch, as CSV.",
         ),
         Route(
             method="POST",
@@ -59,7 +59,7 @@ def voucher_routes(service: VoucherService) -> list[Route]:
             run=lambda call: service.redeem(call.body),
             body=Redemption,
             answer=VoucherOut,
-            summary="Redeem a voucher, once.",
+            summary="Redeem a voucher.",
         ),
         Route(
             method="GET",
@@ -76,6 +76,6 @@ def voucher_routes(service: VoucherService) -> list[Route]:
             run=lambda call: service.enable(call.path["id"], call.body.enabled),
             body=VoucherEdit,
             answer=VoucherOut,
-            summary="Let it be redeemed, or not.",
+            summary="Enable or disable a voucher.",
         ),
     ]

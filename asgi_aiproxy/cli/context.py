@@ -45,8 +45,8 @@ class CommandContext:
 
     def check_budgets(self, fields: Mapping[str, Any]) -> None:
         """Raise ConfigurationError if a budget is in dollars and no model has a price."""
-        wanted = any(Budget.parse(text).unit == "usd" for text in fields.get("budgets", ()))
-        if wanted and not has_prices(self.settings):
+        in_dollars = any(Budget.parse(text).unit == "usd" for text in fields.get("budgets", ()))
+        if in_dollars and not has_prices(self.settings):
             raise ConfigurationError(_NO_PRICES)
 
     async def keys(self, provider: str = "") -> tuple[KeyService, list[KeyPool]]:
@@ -58,8 +58,8 @@ class CommandContext:
             settings = settings.model_copy(update={"providers": known, "routes": {}})
         found = make_providers(settings, self.store)
         if provider:
-            found = {name: one for name, one in found.items() if name == provider}
-        pools = [one.keys for one in found.values() if one.keys is not None]
+            found = {name: only for name, only in found.items() if name == provider}
+        pools = [only.keys for only in found.values() if only.keys is not None]
         for pool in pools:
             await self._stack.enter_async_context(pool)
         transport = make_transport(settings)
@@ -81,8 +81,8 @@ def run_command(
         raise
     except KeyImportError as error:
         print_error("asgi_aiproxy: nothing was imported:")
-        for bad in error.lines:
-            print_error(f"  line {bad.line}: {bad.error}")
+        for invalid_line in error.lines:
+            print_error(f"  line {invalid_line.line}: {invalid_line.error}")
         return 1
     except APIError as error:
         print_error(f"asgi_aiproxy: {error.message}")

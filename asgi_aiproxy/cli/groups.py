@@ -94,8 +94,8 @@ def _add_account_options(parser: argparse.ArgumentParser) -> None:
 def _create_group(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         fields = options.given_options(arguments, ("name", "ratio", "providers", "keys"))
-        made = await GroupService(context.store).create(convert(fields, GroupNew))
-        _print_result(arguments, made, f"The group {made.name} is created.")
+        group = await GroupService(context.store).create(convert(fields, GroupNew))
+        _print_result(arguments, group, f"The group {group.name} was created.")
 
     return run_command(arguments, do)
 
@@ -103,8 +103,8 @@ def _create_group(arguments: argparse.Namespace) -> int:
 def _edit_group(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         fields = options.given_options(arguments, ("ratio", "providers", "keys"))
-        made = await GroupService(context.store).edit(arguments.name, convert(fields, GroupEdit))
-        _print_result(arguments, made, f"The group {made.name} is changed.")
+        group = await GroupService(context.store).edit(arguments.name, convert(fields, GroupEdit))
+        _print_result(arguments, group, f"The group {group.name} was changed.")
 
     return run_command(arguments, do)
 
@@ -116,7 +116,8 @@ def _list_groups(arguments: argparse.Namespace) -> int:
             output.as_json(page)
             return
         rows = [
-            (one.name, one.ratio, one.providers or "all", one.keys or "all") for one in page.data
+            (group.name, group.ratio, group.providers or "all", group.keys or "all")
+            for group in page.data
         ]
         output.table(("NAME", "RATIO", "PROVIDERS", "KEYS"), rows, "No groups.")
         output.print_next_page_hint(page.next)
@@ -126,8 +127,8 @@ def _list_groups(arguments: argparse.Namespace) -> int:
 
 def _remove_group(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        done = await GroupService(context.store).drop(arguments.name)
-        _print_result(arguments, done, f"The group {arguments.name} is removed.")
+        result = await GroupService(context.store).drop(arguments.name)
+        _print_result(arguments, result, f"The group {arguments.name} was removed.")
 
     return run_command(arguments, do)
 
@@ -136,8 +137,8 @@ def _create_account(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         fields = {**_fields(arguments), "id": arguments.id}
         context.check_budgets(fields)
-        made = await AccountService(context.store).create(convert(fields, AccountNew))
-        _print_result(arguments, made, f"The account {made.id} is created.")
+        account = await AccountService(context.store).create(convert(fields, AccountNew))
+        _print_result(arguments, account, f"The account {account.id} was created.")
 
     return run_command(arguments, do)
 
@@ -147,8 +148,8 @@ def _edit_account(arguments: argparse.Namespace) -> int:
         fields = _fields(arguments)
         context.check_budgets(fields)
         change = convert(fields, AccountEdit)
-        made = await AccountService(context.store).edit(arguments.id, change)
-        _print_result(arguments, made, f"The account {made.id} is changed.")
+        account = await AccountService(context.store).edit(arguments.id, change)
+        _print_result(arguments, account, f"The account {account.id} was changed.")
 
     return run_command(arguments, do)
 
@@ -164,8 +165,13 @@ def _list_accounts(arguments: argparse.Namespace) -> int:
             output.as_json(page)
             return
         rows = [
-            (one.id, one.name or None, one.enabled, [output.budget(b) for b in one.limits.budgets])
-            for one in page.data
+            (
+                account.id,
+                account.name or None,
+                account.enabled,
+                [output.budget(b) for b in account.limits.budgets],
+            )
+            for account in page.data
         ]
         output.table(("ID", "NAME", "ENABLED", "LEFT"), rows, "No accounts.")
         output.print_next_page_hint(page.next)
@@ -175,8 +181,8 @@ def _list_accounts(arguments: argparse.Namespace) -> int:
 
 def _remove_account(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        done = await AccountService(context.store).drop(arguments.id)
-        _print_result(arguments, done, f"The account {arguments.id} is removed.")
+        result = await AccountService(context.store).drop(arguments.id)
+        _print_result(arguments, result, f"The account {arguments.id} was removed.")
 
     return run_command(arguments, do)
 

@@ -53,7 +53,9 @@ def add(commands: Commands) -> None:
     load.add_argument("file", help="the file; - is standard input")
     load.add_argument("--replace", action="store_true", help="replace all keys in the store")
     _add_key_arguments(
-        add_command(subcommands, "enable", "enable a key, and forget its failures", _enable)
+        add_command(
+            subcommands, "enable", "enable a key, and reset its cooldown and errors", _enable
+        )
     )
     _add_key_arguments(add_command(subcommands, "disable", "disable a key", _disable))
     _add_key_arguments(
@@ -121,7 +123,12 @@ def _table(keys: Sequence[KeyOut]) -> None:
     )
     rows = [
         (
-            *(key.provider, key.id, key.health, f"{key.rests:.0f} s" if key.rests else None),
+            *(
+                key.provider,
+                key.id,
+                key.health,
+                f"{key.cooldown_seconds:.0f} s" if key.cooldown_seconds else None,
+            ),
             *(key.weight, key.priority, key.rpm, key.tpm, key.concurrency),
             *(key.models or "all", key.source),
         )
@@ -135,8 +142,8 @@ def _add(arguments: argparse.Namespace) -> int:
 
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
-        (made,) = await service.create(arguments.provider, convert(fields, KeyNew))
-        _print_result(arguments, made, f"The key {made.id} is added.")
+        (key,) = await service.create(arguments.provider, convert(fields, KeyNew))
+        _print_result(arguments, key, f"The key {key.id} was added.")
 
     return run_command(arguments, do)
 
@@ -151,8 +158,8 @@ def _edit(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
         change = convert(fields, KeyEdit)
-        made = await service.edit(arguments.provider, arguments.id, change)
-        _print_result(arguments, made, f"The key {made.id} is changed.")
+        key = await service.edit(arguments.provider, arguments.id, change)
+        _print_result(arguments, key, f"The key {key.id} was changed.")
 
     return run_command(arguments, do)
 
@@ -168,8 +175,8 @@ def _load(arguments: argparse.Namespace) -> int:
 
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
-        done = await service.load(arguments.provider, text, replace=arguments.replace)
-        _print_result(arguments, done, f"{len(done.ids)} keys are imported.")
+        imported = await service.load(arguments.provider, text, replace=arguments.replace)
+        _print_result(arguments, imported, f"{len(imported.ids)} keys were imported.")
 
     return run_command(arguments, do)
 
@@ -185,9 +192,9 @@ def _disable(arguments: argparse.Namespace) -> int:
 def _switch(arguments: argparse.Namespace, *, enabled: bool) -> int:
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
-        made = await service.switch(arguments.provider, arguments.id, enabled=enabled)
+        key = await service.switch(arguments.provider, arguments.id, enabled=enabled)
         _print_result(
-            arguments, made, f"The key {made.id} is {'enabled' if enabled else 'disabled'}."
+            arguments, key, f"The key {key.id} is {'enabled' if enabled else 'disabled'}."
         )
 
     return run_command(arguments, do)
@@ -196,8 +203,8 @@ def _switch(arguments: argparse.Namespace, *, enabled: bool) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
-        done = await service.remove(arguments.provider, arguments.id)
-        _print_result(arguments, done, f"The key {arguments.id} is removed.")
+        result = await service.remove(arguments.provider, arguments.id)
+        _print_result(arguments, result, f"The key {arguments.id} was removed.")
 
     return run_command(arguments, do)
 
@@ -244,7 +251,7 @@ def _reseal(arguments: argparse.Namespace) -> int:
         }
         count = sum(counts.values())
         _print_result(
-            arguments, counts, f"{count} secrets are encrypted with the first of sealing_keys."
+            arguments, counts, f"{count} secrets were encrypted with the first of sealing_keys."
         )
 
     return run_command(arguments, do)

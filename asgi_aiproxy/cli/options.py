@@ -31,8 +31,10 @@ def add_command(
     commands: Commands, name: str, help: str, run: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
     """Add a command with the options that all commands have."""
-    lead = help[:1].upper() + help[1:]
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=lead + ".")
+    options = help[:1].upper() + help[1:]
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=options + "."
+    )
     parser.add_argument("--config", metavar="FILE", help=CONFIG)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -86,19 +88,19 @@ def units(text: str) -> str | None:
 
 def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
     """The budgets given by --budget and --units; empty if neither was given."""
-    given = given_options(arguments, ("budget", "units"))
-    texts = [text for values in given.values() for text in values]
-    return {"budgets": [text for text in texts if text is not None]} if given else {}
+    amounts = given_options(arguments, ("budget", "units"))
+    texts = [text for values in amounts.values() for text in values]
+    return {"budgets": [text for text in texts if text is not None]} if amounts else {}
 
 
 def parse_duration(text: str) -> float:
     """Parse a duration: seconds, or `90s`, `15m`, `24h`, `30d`. Returns seconds."""
     if text.isdecimal():
         return float(text)
-    found = _DURATION.fullmatch(text)
-    if found is None:
+    match = _DURATION.fullmatch(text)
+    if match is None:
         raise argparse.ArgumentTypeError(f"invalid duration {text!r}: write it as 15m, 24h or 30d")
-    return float(found[1]) * _UNIT_SECONDS[found[2]]
+    return float(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 class TimeArgument:
@@ -118,13 +120,13 @@ class TimeArgument:
         if _DURATION.fullmatch(text):
             return now + self._sign * parse_duration(text)
         try:
-            found = datetime.fromisoformat(text)
+            match = datetime.fromisoformat(text)
         except ValueError:
             raise argparse.ArgumentTypeError(
                 f"invalid time {text!r}: write a duration (30d), a date (2027-01-31), or a time "
                 f"(2027-01-31T12:00)"
             ) from None
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        return (match if match.tzinfo else match.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_day(text: str) -> date:

@@ -28,9 +28,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) 
         return
     cells = [[_cell(value) for value in row] for row in rows]
     lines = [list(heads), *cells]
-    widths = [max(_width(line[at]) for line in lines) for at in range(len(heads))]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(heads))]
     right = [
-        all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(heads))
+        all(isinstance(row[column], int | float | None) for row in rows)
+        for column in range(len(heads))
     ]
     for line in lines:
         padded = [
@@ -59,9 +60,9 @@ def print_next_page_hint(next: str | None) -> None:
         print_error(f"More rows: --after {next}")
 
 
-def format_time(at: float | None) -> str:
-    """Format a Unix time; empty for Nbudget."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else ""
+def format_time(time_: float | None) -> str:
+    """Format a Unix time; empty for None."""
+    return datetime.fromtimestamp(time_, UTC).strftime("%Y-%m-%d %H:%M UTC") if time_ else ""
 
 
 def format_usd(amount: float) -> str:
@@ -79,17 +80,17 @@ def budget(budget: BudgetOut) -> str:
 
 def limits(usage: LimitUsage) -> list[tuple[str, object]]:
     """Format limits and how much of them is used, as names and values."""
-    found: list[tuple[str, object]] = []
-    for name, words in (
+    pairs: list[tuple[str, object]] = []
+    for name, names in (
         ("rpm", "requests/min"),
         ("tpm", "tokens/min"),
         ("concurrency", "concurrent"),
     ):
         rate = getattr(usage, name)
         if rate is not None:
-            found.append((words, f"{rate.limit} ({rate.used} used)"))
-    found += [("left", budget(limit)) for limit in usage.budgets]
-    return found
+            pairs.append((names, f"{rate.limit} ({rate.used} used)"))
+    pairs += [("left", budget(limit)) for limit in usage.budgets]
+    return pairs
 
 
 def _cell(value: object) -> str:

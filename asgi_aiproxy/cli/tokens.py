@@ -35,7 +35,9 @@ def add(commands: Commands) -> None:
                        help="use an existing token, read from standard input")  # fmt: skip
     add_paging_options(add_command(subcommands, "list", "list tokens", _list))
     _add_id_argument(
-        add_command(subcommands, "show", "show a token, and how much of its limits is used", _show)
+        add_command(
+            subcommands, "show", "show a token, and how much of its limits is used", _show_token
+        )
     )
     edit = add_command(
         subcommands, "edit", "change a token; options not given stay unchanged", _edit
@@ -142,10 +144,10 @@ def _list(arguments: argparse.Namespace) -> int:
     return run_command(arguments, do)
 
 
-def _show(arguments: argparse.Namespace) -> int:
+def _show_token(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         service = TokenService(context.store)
-        _print_token(arguments, await service.get(await _id(service, arguments.token)))
+        _print_token(arguments, await service.get(await _find_id(service, arguments.token)))
 
     return run_command(arguments, do)
 
@@ -156,7 +158,9 @@ def _edit(arguments: argparse.Namespace) -> int:
         fields = _fields(arguments)
         context.check_budgets(fields)
         change = convert(fields, TokenEdit)
-        _print_token(arguments, await service.edit(await _id(service, arguments.token), change))
+        _print_token(
+            arguments, await service.edit(await _find_id(service, arguments.token), change)
+        )
 
     return run_command(arguments, do)
 
@@ -165,7 +169,7 @@ def _rotate(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         service = TokenService(context.store)
         rotation = convert({"grace": arguments.grace}, Rotation)
-        issued = await service.rotate(await _id(service, arguments.token), rotation)
+        issued = await service.rotate(await _find_id(service, arguments.token), rotation)
         _print_issued(arguments, issued)
 
     return run_command(arguments, do)
@@ -174,7 +178,7 @@ def _rotate(arguments: argparse.Namespace) -> int:
 def _revoke(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         service = TokenService(context.store)
-        id = await _id(service, arguments.token)
+        id = await _find_id(service, arguments.token)
         done = await service.revoke(id)
         if arguments.json:
             output.as_json(done)
@@ -184,20 +188,20 @@ def _revoke(arguments: argparse.Namespace) -> int:
     return run_command(arguments, do)
 
 
-async def _id(service: Any, wanted: str) -> str:
+async def _find_id(service: Any, id_or_name: str) -> str:
     """Find the id of a token by id or name. Raises APIError if the name is not unique."""
-    if await service.tokens.table.find(wanted) is not None:
-        return wanted
+    if await service.tokens.table.find(id_or_name) is not None:
+        return id_or_name
     found: list[str] = []
     after = ""
     while rows := await service.tokens.page(after, 1000):
-        found += [row.id for row in rows if row.name == wanted]
+        found += [row.id for row in rows if row.name == id_or_name]
         after = rows[-1].id
     if len(found) > 1:
         raise invalid(
-            f"{len(found)} tokens are named {wanted!r}; use an id: {', '.join(found[:5])}."
+            f"{len(found)} tokens are named {id_or_name!r}; use an id: {', '.join(found[:5])}."
         )
-    return found[0] if found else wanted
+    return found[0] if found else id_or_name
 
 
 def _print_issued(arguments: argparse.Namespace, issued: Any) -> None:

@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
 def _usage(arguments: argparse.Namespace) -> int:
     filters = options.given_options(arguments, _FILTERS)
     if arguments.last is not None:
-        return run_command(arguments, lambda context: _last(arguments, filters, context))
+        return run_command(arguments, lambda context: _last_records(arguments, filters, context))
     named = next(iter(filters), "")
     if len(filters) == 1 and named in _BY and arguments.by in (None, named) and not arguments.name:
         arguments.by, arguments.name = named, filters.pop(named)
@@ -80,11 +80,11 @@ async def _sums(arguments: argparse.Namespace, context: CommandContext) -> None:
         output.print_error(f"More rows: this shows {len(rows)}; --limit may be up to 1000.")
 
 
-def _name(one: SumOut) -> str:
-    return f"{one.label} ({one.name})" if one.label not in ("", one.name) else one.name
+def _name(sum_: SumOut) -> str:
+    return f"{sum_.label} ({sum_.name})" if sum_.label not in ("", sum_.name) else sum_.name
 
 
-async def _last(
+async def _last_records(
     arguments: argparse.Namespace, filters: dict[str, str], context: CommandContext
 ) -> None:
     query = convert({**filters, "limit": arguments.last}, UsageQuery)
@@ -95,12 +95,16 @@ async def _last(
     heads = ("STARTED", "CALLER", "MODEL", "PROVIDER", "KEY", "OUTCOME", "INPUT", "OUTPUT", "COST")
     rows = [
         (
-            output.format_time(one.started),
-            *(one.principal or None, one.requested_model or None, one.provider or None),
-            *(one.key_id or None, one.outcome.value),
-            *((one.usage.input, one.usage.output) if one.usage is not None else (None, None)),
-            None if one.usd is None else output.format_usd(one.usd),
+            output.format_time(record.started),
+            *(record.principal or None, record.requested_model or None, record.provider or None),
+            *(record.key_id or None, record.outcome.value),
+            *(
+                (record.usage.input, record.usage.output)
+                if record.usage is not None
+                else (None, None)
+            ),
+            None if record.usd is None else output.format_usd(record.usd),
         )
-        for one in page.data
+        for record in page.data
     ]
     output.table(heads, rows, "No usage.")

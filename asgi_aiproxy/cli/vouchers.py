@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
         "or standard input",
         _redeem,
     )
-    redeem.add_argument("onto", help="token/<id> or account/<id>")
+    redeem.add_argument("target", help="token/<id> or account/<id>")
     for name, help in (("enable", "allow a voucher to be redeemed"), ("disable", "forbid it")):
         add_command(subcommands, name, help, _switch).add_argument("id")
     for name, enabled in (("enable", True), ("disable", False)):
@@ -60,13 +60,13 @@ def add(commands: Commands) -> None:
 def _create(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         fields = options.given_options(arguments, ("count", "usd", "units", "name", "expires"))
-        made = await VoucherService(context.store).create(convert(fields, VouchersNew))
+        created = await VoucherService(context.store).create(convert(fields, VouchersNew))
         if arguments.json:
-            output.as_json(made)
+            output.as_json(created)
             return
-        for code in made.codes:
+        for code in created.codes:
             print(code)
-        output.print_error(f"{len(made.codes)} vouchers created; their codes are not stored.")
+        output.print_error(f"{len(created.codes)} vouchers created; their codes are not stored.")
 
     return run_command(arguments, do)
 
@@ -79,10 +79,10 @@ def _list(arguments: argparse.Namespace) -> int:
             return
         rows = [
             (
-                *(one.id, one.name or None, one.status, _format_value(one)),
-                *(output.format_time(one.expires) or "never", one.redeemed_by or None),
+                *(voucher.id, voucher.name or None, voucher.status, _format_value(voucher)),
+                *(output.format_time(voucher.expires) or "never", voucher.redeemed_by or None),
             )
-            for one in page.data
+            for voucher in page.data
         ]
         heads = ("ID", "BATCH", "STATUS", "VALUE", "EXPIRES", "REDEEMED BY")
         output.table(heads, rows, "No vouchers.")
@@ -107,23 +107,29 @@ def _redeem(arguments: argparse.Namespace) -> int:
     code = options.read_secret("Code")
 
     async def do(context: CommandContext) -> None:
-        redemption = convert({"code": code, "onto": arguments.onto}, Redemption)
-        done = await VoucherService(context.store).redeem(redemption)
-        _print_result(arguments, done, f"{_format_value(done)} added to {done.redeemed_by}.")
+        redemption = convert({"code": code, "target": arguments.target}, Redemption)
+        redeemed = await VoucherService(context.store).redeem(redemption)
+        _print_result(
+            arguments, redeemed, f"{_format_value(redeemed)} added to {redeemed.redeemed_by}."
+        )
 
     return run_command(arguments, do)
 
 
 def _switch(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        done = await VoucherService(context.store).enable(arguments.id, arguments.enabled)
-        _print_result(arguments, done, f"The voucher {done.id} is {done.status}.")
+        changed = await VoucherService(context.store).enable(arguments.id, arguments.enabled)
+        _print_result(arguments, changed, f"The voucher {changed.id} is {changed.status}.")
 
     return run_command(arguments, do)
 
 
-def _format_value(one: VoucherOut) -> str:
-    return output.format_usd(one.amount) if one.unit == "usd" else f"{one.amount:.0f} units"
+def _format_value(voucher: VoucherOut) -> str:
+    return (
+        output.format_usd(voucher.amount)
+        if voucher.unit == "usd"
+        else f"{voucher.amount:.0f} units"
+    )
 
 
 def _print_result(arguments: argparse.Namespace, value: Any, text: str) -> None:

@@ -10,8 +10,8 @@ call. This module decides, for all three, where a block starts and ends.
 - Tool calls: each has a key of the vendor (an index or a counter). Fragments of several calls may
   interleave, so calls stay open until the response ends.
 - Single blocks (images, opaque parts) start and end at once.
-- Some vendors give several calls one id, by which no client could tell their results apart: every
-  call but the first gets an id of its own (`CallIds`, which the other dialects use too).
+- Some vendors give several calls one id, with which no client could distinguish their results:
+  every call but the first gets an id of its own (`CallIds`, which the other dialects use too).
 
 Indexes are assigned in the order of block starts and never reused. `answered` says whether there is
 any content besides reasoning; decoders use it to turn an empty response whose finish reason is a

@@ -1,16 +1,16 @@
 """Carriers: how a vendor's signed reasoning travels through the API of another vendor.
 
-Vendors sign reasoning, and some of them calls and texts, and want the signature back unread with
-the next request. A client returns what its own API has for that purpose as it came: the `signature`
-of a thinking block (Anthropic), the `encrypted_content` of a reasoning item (OpenAI). A signature
-of the API's own vendor stands there as it is. That of another vendor stands there as a carrier::
+Vendors sign reasoning, some also tool calls and texts, and require the signature in the next
+request. A client sends one member of its own API back unchanged: the `signature` of a thinking
+block (Anthropic), or the `encrypted_content` of a reasoning item (OpenAI). It contains the
+signature of the API's own vendor as it is, and that of another vendor as a carrier::
 
     <vendor>.<what it belongs to>:<signature>        gemini.call.toolu_1:CpQB...
 
-No vendor's own value holds a colon, so the two cannot be confused. It belongs to the reasoning
-itself (`signature`, `redacted`, `reasoning.<item id>`), to a call (`call.<call id>`), to the text
-before it (`previous`), or to an empty text (`text`). Each dialect sends its vendor only what
-carries its name, and native requests leave without the carriers of others.
+No vendor's own value contains a colon, so the two cannot be confused. A signature belongs to the
+reasoning itself (`signature`, `redacted`, `reasoning.<item id>`), to a call (`call.<call id>`), to
+the text before it (`previous`), or to an empty text (`text`). Each dialect sends its vendor only
+the signatures with the vendor's name, and carriers of others are removed from native requests.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ import msgspec
 
 from asgi_aiproxy.messages import Block, Extra, Opaque, Part, Reasoning, Text, ToolCall, merge
 
-# The dialects whose vendors sign, and the names that carriers begin with.
+# The dialects whose vendors sign; carriers begin with these names.
 _NAMES = {"anthropic": "anthropic", "gemini": "gemini", "openai_responses": "openai"}
 _DIALECTS = {name: dialect for dialect, name in _NAMES.items()}
 
 
 def encode_carrier(face: str, block: Block, extra: Extra) -> str:
-    """The carrier for what another vendor than `face`'s signed of a block; empty if none did.
+    """Return the carrier for the signature that another vendor than that of `face` gave a block;
+    empty without one.
 
-    `extra` is that of the whole block.
+    `extra` is the `extra` of the complete block.
     """
     if isinstance(block, Opaque):
         return _of_empty_part(face, block)
@@ -42,14 +43,14 @@ def encode_carrier(face: str, block: Block, extra: Extra) -> str:
         if redacted := members.get("redacted"):
             return f"{name}.redacted:{redacted}"
         if signature := members.get("signature"):
-            return f"{name}.{_what(block)}:{signature}"
+            return f"{name}.{_signed_part(block)}:{signature}"
         if (content := members.get("encrypted_content")) and isinstance(block, Reasoning):
             item_id = quote(members.get("id", ""), safe="")
             return f"{name}.reasoning.{item_id}:{content}"
     return ""
 
 
-def _what(block: Block) -> str:
+def _signed_part(block: Block) -> str:
     match block:
         case Reasoning():
             return "signature"
@@ -59,7 +60,7 @@ def _what(block: Block) -> str:
 
 
 def _of_empty_part(face: str, block: Opaque) -> str:
-    """The carrier for one of Gemini's parts that holds nothing but a signature."""
+    """Return the carrier for a part of Gemini's that contains only a signature."""
     match block:
         case Opaque("gemini", {"thoughtSignature": str(found)}) if found and face != "gemini":
             if block.payload.keys() <= {"text", "thought", "thoughtSignature"}:
@@ -69,7 +70,7 @@ def _of_empty_part(face: str, block: Opaque) -> str:
 
 
 def is_carrier(face: str, value: Any) -> bool:
-    """Whether a value in a request to `face` is the carrier of another vendor's signature."""
+    """Return whether a value in a request to `face` is a carrier of another vendor's signature."""
     if not isinstance(value, str):
         return False
     head, colon, _ = value.partition(":")
@@ -78,12 +79,16 @@ def is_carrier(face: str, value: Any) -> bool:
 
 
 def needles(face: str) -> tuple[bytes, ...]:
-    """What the JSON of a request holds if there are carriers in it."""
+    """Return byte strings of which the JSON of a request contains at least one if it has
+    carriers.
+    """
     return tuple(f'"{name}.'.encode() for dialect, name in _NAMES.items() if dialect != face)
 
 
 def decode_carrier(value: str) -> tuple[str, Extra]:
-    """What a carrier's signature belongs to, and the signature as a block's `extra`."""
+    """Return the part that a carrier's signature belongs to, and the signature as a block's
+    `extra`.
+    """
     head, _, signature = value.partition(":")
     name, _, what = head.partition(".")
     dialect = _DIALECTS[name]
@@ -96,7 +101,7 @@ def decode_carrier(value: str) -> tuple[str, Extra]:
 
 
 def restore(face: str, parts: Iterable[Part]) -> list[Part]:
-    """The parts of an assistant's turn, their signatures back where they belong.
+    """Return the parts of an assistant turn with their signatures restored.
 
     Carriers are expected as reasoning with a signature of `face`.
     """

@@ -115,7 +115,7 @@ def missing_field_error(name: str) -> APIError:
 
 def empty_messages_error() -> APIError:
     """The error for a request without messages, or with empty ones only."""
-    return invalid("'messages' must hold at least one that is not empty.", "messages")
+    return invalid("'messages' must contain at least one message that is not empty.", "messages")
 
 
 def read_model(found: Mapping[str, msgspec.Raw], default: str = "") -> str:
@@ -163,10 +163,10 @@ def parse_object(data: bytes | str) -> dict[str, Any] | None:
 
 
 def names(data: bytes, members: str, name: str) -> tuple[str, ...]:
-    """The member `name` of each object in the list `members`. Raises ValueError."""
+    """Return the member `name` of each object in the list `members`. Raises ValueError."""
     found = (parse_object(data) or {}).get(members)
     if not isinstance(found, list):
-        raise ValueError("no list of models")
+        raise ValueError("it is not a list of models")
     values = (item.get(name) for item in found if isinstance(item, dict))
     return tuple(value for value in values if isinstance(value, str))
 
@@ -263,10 +263,10 @@ def client_status(status: int, kind: ErrorKind) -> int | None:
 
 def failed(word: str, message: str = "") -> APIError:
     """The error for a response without content whose finish reason `word` is a failure."""
-    said = f" ({message})" if message else ""
+    details = f" ({message})" if message else ""
     return APIError(
         ErrorKind.UPSTREAM,
-        f"The provider's model gave no answer: it failed with {word}{said}.",
+        f"The provider's model gave no answer: it failed with {word}{details}.",
     )
 
 

@@ -1,7 +1,7 @@
-"""Members of JSON texts of which only the beginning or only the end is at hand.
+"""Find members in the beginning or the end of a JSON text, without the rest of the text.
 
-What stands in strings, or deeper than asked for, is never taken for a member: models and callers
-write what they like there. https://www.rfc-editor.org/rfc/rfc8259
+Content of strings, and of deeper objects, is never read as a member: models and callers can write
+anything there. https://www.rfc-editor.org/rfc/rfc8259
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Iterator
 
 import msgspec
 
-# A string, perhaps the name of a member, perhaps cut; or something that opens or closes; or the
-# end, lest it be looked for from each place before it.
+# A string, which may be the name of a member and may be cut off; or an opening or closing bracket;
+# or the end of the text, so that it is searched for only once.
 _TOKEN = re.compile(
     rb'[^"\[\]{}]*(?:"((?:[^"\\]+|\\.)*)"?(\s*:)?|([\[{])|([\]}])|\Z)',
     re.DOTALL,
 )
-_MAX_DEPTH = 2  # of the members that are reported
+_MAX_DEPTH = 2  # the maximum depth of members that are returned
 _QUOTE = re.compile(rb'\\.|"', re.DOTALL)
 
 
 class JSONMember(msgspec.Struct, frozen=True, gc=False):
-    """A member of an object: its value begins `at`, `depth` objects and arrays are around it.
+    """A member of an object: its value begins at index `at`, inside `depth` objects and arrays.
 
-    `within` is the name of the member it is a part of; None if that was cut off.
+    `within` is the name of the member that contains it; None if that was cut off.
     """
 
     depth: int
@@ -34,34 +34,34 @@ class JSONMember(msgspec.Struct, frozen=True, gc=False):
 
 
 def members_from_start(data: bytes) -> Iterator[JSONMember]:
-    """The members in the beginning of a text."""
+    """Yield the members in the beginning of a text."""
     return _scan_members(data, 0, 0)
 
 
 def members_from_end(data: bytes) -> Iterator[JSONMember]:
-    """The members in the end of a whole text, whose beginning is missing."""
-    # No backslash stands outside of strings: so it is known which quotes are delimiters, and,
-    # as none is open at the end, which of them open a string.
+    """Yield the members in the end of a whole text, whose beginning is missing."""
+    # A JSON text has no backslash outside of strings. So it is known which quotes are delimiters
+    # and, as the text does not end inside a string, which of them open one.
     start = len(data) - len(data.lstrip(b'\\"'))
-    quotes = [found.start() for found in _QUOTE.finditer(data, start) if found[0] == b'"']
+    quotes = [match.start() for match in _QUOTE.finditer(data, start) if match[0] == b'"']
     if len(quotes) % 2:
         start = quotes[0] + 1
     depth = 0
-    for found in _TOKEN.finditer(data, start):
-        depth += (found[3] is not None) - (found[4] is not None)
+    for match in _TOKEN.finditer(data, start):
+        depth += (match[3] is not None) - (match[4] is not None)
     return _scan_members(data, start, -depth)
 
 
 def _scan_members(data: bytes, start: int, depth: int) -> Iterator[JSONMember]:
-    low = depth  # above this, what is around a member is at hand
-    names: dict[int, bytes] = {}  # the last one of each depth
-    for found in _TOKEN.finditer(data, start):
-        name, named, opens, closes = found.groups()
+    low = depth  # the containing objects of members deeper than this are part of the given text
+    names: dict[int, bytes] = {}  # by depth, the last member name
+    for match in _TOKEN.finditer(data, start):
+        name, colon, opens, closes = match.groups()
         if name is not None:
-            if named is not None and depth <= _MAX_DEPTH:
+            if colon is not None and depth <= _MAX_DEPTH:
                 within = names.get(depth - 1, b"") if depth > low or low == 0 else None
                 names[depth] = name
-                yield JSONMember(depth, within, name, found.end())
+                yield JSONMember(depth, within, name, match.end())
         elif opens is not None:
             depth += 1
             if depth <= _MAX_DEPTH:

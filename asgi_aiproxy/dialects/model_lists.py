@@ -1,7 +1,7 @@
-"""Lists of models, as each API writes them for its own clients.
+"""Model lists, in the format of each API.
 
-OpenAI lists all models at once. Anthropic's and Google's lists come in pages, which their clients
-ask for in the query: after or before the id of a model, or by a token.
+OpenAI lists all models at once. Anthropic's and Google's lists have pages, which clients select in
+the query: after or before the id of a model, or by a token.
 
 - https://platform.openai.com/docs/api-reference/models
 - https://platform.claude.com/docs/en/api/models-list
@@ -25,24 +25,24 @@ _MAX_PAGE = 1000
 
 
 class ListedModel(msgspec.Struct, frozen=True):
-    """A model by the name that callers use, and the provider that comes first for it."""
+    """A model under the name that callers use, and its first provider."""
 
     name: str
     owner: str
 
 
 class ModelListFormat(Protocol):
-    """How one API writes models."""
+    """The format of an API's model list."""
 
     def write_list(self, models: Sequence[ListedModel], query: str) -> bytes:
-        """One page of models. Raises APIError if the query asks for none that there can be."""
+        """Return one page of models. Raises APIError if the query is invalid."""
 
     def write_model(self, model: ListedModel) -> bytes:
-        """A single model."""
+        """Return a single model."""
 
 
 def format_for(dialect: str) -> ModelListFormat:
-    """The format of the API with this dialect's name."""
+    """Return the format of the API with this dialect's name."""
     return _FORMATS.get(dialect, _OPENAI)
 
 
@@ -54,31 +54,31 @@ class _OpenAI:
         return _json.dumps(self._model(model))
 
     def _model(self, model: ListedModel) -> dict[str, Any]:
-        """Also with the members that Mistral's SDK requires."""
+        """Return one model, with the members that Mistral's SDK requires."""
         listed = {"id": model.name, "object": "model", "created": 0, "owned_by": model.owner}
         return {**listed, "type": "base", "capabilities": {}}
 
 
 class _Anthropic:
     def write_list(self, models: Sequence[ListedModel], query: str) -> bytes:
-        asked = _query(query)
-        limit = _size(asked, "limit", 20)
+        parameters = _query(query)
+        limit = _size(parameters, "limit", 20)
         names = [model.name for model in models]
-        after, before = asked.get("after_id"), asked.get("before_id")
+        after, before = parameters.get("after_id"), parameters.get("before_id")
         if after and before:
             raise invalid("after_id and before_id exclude each other: send one.", "before_id")
         start = _position(names, after, "after_id") + 1 if after else 0
         end = start + limit
-        more = end < len(names)
+        has_more = end < len(names)
         if before:
             end = _position(names, before, "before_id")
             start = max(end - limit, 0)
-            more = start > 0
+            has_more = start > 0
         page = [self._model(model) for model in models[start:end]]
         return _json.dumps(
             {
                 "data": page,
-                "has_more": more,
+                "has_more": has_more,
                 "first_id": page[0]["id"] if page else None,
                 "last_id": page[-1]["id"] if page else None,
             }
@@ -99,10 +99,10 @@ class _Anthropic:
 
 class _Gemini:
     def write_list(self, models: Sequence[ListedModel], query: str) -> bytes:
-        asked = _query(query)
-        size = _size(asked, "pageSize", 50)
+        parameters = _query(query)
+        size = _size(parameters, "pageSize", 50)
         start = 0
-        if token := asked.get("pageToken"):
+        if token := parameters.get("pageToken"):
             start = _position([m.name for m in models], _decoded(token), "pageToken") + 1
         page = models[start : start + size]
         answer: dict[str, Any] = {"models": list(map(self._model, page))}
@@ -131,17 +131,17 @@ def _query(query: str) -> dict[str, str]:
     try:
         return {name: values[-1] for name, values in parse_qs(query, max_num_fields=50).items()}
     except ValueError as error:
-        raise invalid("The query has too many members.") from error
+        raise invalid("The query has too many parameters.") from error
 
 
-def _size(asked: dict[str, str], name: str, default: int) -> int:
-    """How many models a page may have."""
-    text = asked.get(name)
-    if text is None or (name == "pageSize" and text == "0"):  # Google's word for the default
+def _size(parameters: dict[str, str], name: str, default: int) -> int:
+    """Return the number of models per page."""
+    text = parameters.get(name)
+    if text is None or (name == "pageSize" and text == "0"):  # Google's value for the default
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise invalid(f"{name} must be an integer from 1 to {_MAX_PAGE}.", name)
-    if int(text) > _MAX_PAGE and name == "limit":  # Google takes more, and answers with its most
+    if int(text) > _MAX_PAGE and name == "limit":  # Google accepts more, and returns its maximum
         raise invalid(f"{name} must be an integer from 1 to {_MAX_PAGE}.", name)
     return min(int(text), _MAX_PAGE)
 
@@ -150,15 +150,15 @@ def _position(names: list[str], name: str, param: str) -> int:
     try:
         return names.index(name)
     except ValueError:
-        raise _unknown_place(param) from None
+        raise _invalid_position_error(param) from None
 
 
 def _decoded(token: str) -> str:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode("utf-8", "strict")
     except (binascii.Error, ValueError):
-        raise _unknown_place("pageToken") from None
+        raise _invalid_position_error("pageToken") from None
 
 
-def _unknown_place(param: str) -> APIError:
-    return invalid(f"{param} is not the place of a model in this list: begin without it.", param)
+def _invalid_position_error(param: str) -> APIError:
+    return invalid(f"{param} is not a position in this list: start again without it.", param)

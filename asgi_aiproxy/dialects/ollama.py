@@ -1,4 +1,4 @@
-"""Ollama's own API: POST /api/chat, one JSON object a line. We are only ever its client.
+"""Ollama's own API: POST /api/chat, one JSON object per line. Only called, not served to clients.
 
 https://github.com/ollama/ollama/blob/main/docs/api.md
 """
@@ -60,12 +60,12 @@ _STOPS = {"stop": StopReason.END, "length": StopReason.LENGTH}
 
 
 def new_id() -> str:
-    """An id for a call; Ollama gives it none."""
+    """Return an id for a tool call; Ollama's calls have no ids."""
     return f"call_{getrandbits(96):024x}"
 
 
 class Ollama(OutboundDialect):
-    """Ollama's dialect. `new_id` is for tests that compare bytes."""
+    """Ollama's dialect. `new_id` is replaced by tests that compare bytes."""
 
     name: ClassVar[str] = NAME
 
@@ -80,7 +80,7 @@ class Ollama(OutboundDialect):
         one_at_a_time = request.parallel_tools is False and bool(request.tools)
         for name, given in (
             ("user", request.user),
-            ("tool_choice", _chosen(request)),
+            ("tool_choice", _restricts_tools(request)),
             ("parallel_tool_calls", one_at_a_time),
             ("tools[].function.strict", any(tool.strict for tool in request.tools)),
         ):
@@ -91,7 +91,7 @@ class Ollama(OutboundDialect):
             "messages": [out for m in request.messages for out in _write(m, names, ignored)],
             "stream": request.stream,
         }
-        if not body["messages"]:  # it would load the model and answer nothing
+        if not body["messages"]:  # Ollama would load the model and return an empty answer
             raise _parsing.empty_messages_error()
         if request.tools and not (request.tool_choice and request.tool_choice.mode == "none"):
             body["tools"] = [
@@ -109,7 +109,7 @@ class Ollama(OutboundDialect):
             body["format"] = "json" if request.output.schema is None else request.output.schema
         if request.thinking is not None:
             effort = request.thinking.effort
-            # A level for models that have levels; the others only know whether to think.
+            # A level for models that have levels; for the others, whether to think.
             body["think"] = effort if effort in ("low", "medium", "high") else effort != "none"
         options = {
             "num_predict": request.max_tokens,
@@ -127,14 +127,14 @@ class Ollama(OutboundDialect):
         return ProviderRequest("/api/chat", body, ignored=tuple(dict.fromkeys(ignored)))
 
     def decode_response(self, body: bytes) -> Response:
-        """Read a whole answer: the one line that is all of it."""
+        """Read a whole response: one line."""
         if _parsing.parse_object(body) is None:
             raise _parsing.unparsable_response_error(200, body)
         decoder = self.decoder()
         return fold([*decoder.feed(body), *decoder.close()])
 
     def decode_error(self, status: int, body: bytes) -> APIError:
-        """Read an error answer."""
+        """Read an error response."""
         answer = _parsing.parse_object(body)
         message = _error_message(answer["error"]) if answer and answer.get("error") else ""
         if not message:
@@ -145,7 +145,7 @@ class Ollama(OutboundDialect):
         )
 
     def decoder(self) -> Decoder:
-        """A reader of lines."""
+        """A new decoder of lines."""
         return Decoder(self._new_id)
 
     def models_request(self) -> ProviderRequest:
@@ -153,16 +153,16 @@ class Ollama(OutboundDialect):
         return ProviderRequest("/api/tags", {})
 
     def decode_models(self, body: bytes) -> tuple[str, ...]:
-        """Read the list."""
+        """Read the list of models."""
         return _parsing.names(body, "models", "name")
 
     def framer(self, media_type: str) -> Framer:
-        """Lines."""
+        """A new framer for lines."""
         return NDJSONFramer()
 
 
 class Decoder:
-    """Lines of an answer to events."""
+    """Converts the lines of a response to events."""
 
     ended = False
 
@@ -173,11 +173,11 @@ class Decoder:
         self._blocks = Blocks()
         self._started = False
         self._calls = 0
-        self._word: str | None = None
+        self._done_reason: str | None = None
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one line."""
-        if self._word is not None:
+        if self._done_reason is not None:
             return ()
         if self._started:
             try:
@@ -194,12 +194,12 @@ class Decoder:
         return list(self._line(line))
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
-        """The block and the texts of lines that hold text only."""
+        """Return the block, the texts and the number of the lines that contain nothing but text."""
         number = self._blocks.open_text
         used = len(pieces)
         while used and pieces[used - 1].find(b'"done_reason"') >= 0:
             used -= 1
-        if number is None or used < MIN_RUN or self._word is not None:
+        if number is None or used < MIN_RUN or self._done_reason is not None:
             return None
         try:
             lines = _decode_plains(b"[%b]" % b",".join(pieces[:used]))
@@ -213,13 +213,13 @@ class Decoder:
         return (number, texts, used) if len(texts) == used else None
 
     def close(self) -> Sequence[Event]:
-        """The end of the message; the last line must have come."""
-        if self._word is None:
+        """The end of the message; raises APIError if the last line is missing."""
+        if self._done_reason is None:
             raise _parsing.truncated_response_error("the stream ended before it was done")
-        stop = _STOPS.get(self._word, StopReason.OTHER)
+        stop = _STOPS.get(self._done_reason, StopReason.OTHER)
         if self._blocks.called and stop is not StopReason.LENGTH:
             stop = StopReason.TOOLS
-        return [*self._blocks.end(), MessageEnd(stop, self.usage, self._word)]
+        return [*self._blocks.end(), MessageEnd(stop, self.usage, self._done_reason)]
 
     def _line(self, line: dict[str, Any]) -> Iterator[Event]:
         if not self._started:
@@ -241,7 +241,7 @@ class Decoder:
                 text = arguments if isinstance(arguments, str) else _json.dumps(arguments).decode()
                 yield from self._blocks.arguments(self._calls, text)
         if line.get("done"):
-            self._word = line.get("done_reason") or "stop"
+            self._done_reason = line.get("done_reason") or "stop"
             if "eval_count" in line or "prompt_eval_count" in line:
                 self.usage = decode_usage(line)
 
@@ -258,8 +258,8 @@ def _error_message(error: Any) -> str:
     return _parsing.get_text(error, "message") or str(error)
 
 
-def _chosen(request: Request) -> bool:
-    """Whether the caller wants more of its tools than Ollama can be told."""
+def _restricts_tools(request: Request) -> bool:
+    """Return whether the request restricts the choice of tools, which Ollama does not support."""
     choice = request.tool_choice
     return choice is not None and (choice.mode == "required" or bool(choice.names))
 
@@ -273,9 +273,9 @@ def _write(message: Message, names: dict[str, str], ignored: list[str]) -> Itera
                 result = "".join(p.text for p in parts if isinstance(p, Text))
                 name = name or names.get(call_id, "")
                 yield {"role": "tool", "tool_name": name, "content": result}
-                _show(out, [p for p in parts if isinstance(p, Media)])
+                _add_image(out, [p for p in parts if isinstance(p, Media)])
             case Media():
-                _show(out, [part])
+                _add_image(out, [part])
             case Reasoning(thought):
                 out["thinking"] = out.get("thinking", "") + thought
             case ToolCall(_, name, arguments):
@@ -286,11 +286,11 @@ def _write(message: Message, names: dict[str, str], ignored: list[str]) -> Itera
         yield out
 
 
-def _show(out: dict[str, Any], media: list[Media]) -> None:
+def _add_image(out: dict[str, Any], media: list[Media]) -> None:
     for item in media:
         if text := _parsing.document_text(item):
             out["content"] = "\n".join(filter(None, (out["content"], item.name, text)))
             continue
         if item.kind != "image" or not item.data:
-            raise invalid("Ollama takes images only, and only as data: URLs.", "messages")
+            raise invalid("Ollama accepts images only, and only as data: URLs.", "messages")
         out.setdefault("images", []).append(item.data)

@@ -1,7 +1,7 @@
-"""OpenAI's legacy completions (POST /v1/completions). We are only ever its server.
+"""OpenAI's legacy completions (POST /v1/completions). Only served to clients, not called.
 
-Providers that have the endpoint get the request as it is; for all others the prompt becomes a
-user's message and the answer's text the completion.
+Providers that have the endpoint get the request unchanged. For all others the prompt becomes a user
+message, and the text of the answer the completion.
 https://platform.openai.com/docs/api-reference/completions
 """
 
@@ -56,7 +56,7 @@ _OPERATION = Operation("completions", "/completions", chat=True)
 
 
 class CompletionRequest(msgspec.Struct):
-    """The request as OpenAI documents it."""
+    """The request body as documented by OpenAI."""
 
     model: str
     prompt: Any = None
@@ -79,12 +79,14 @@ _request = msgspec.json.Decoder(CompletionRequest)
 
 
 def new_id() -> str:
-    """An id as OpenAI's look."""
+    """Return an id in OpenAI's format."""
     return f"cmpl-{getrandbits(128):032x}"
 
 
 class OpenAICompletions(InboundDialect):
-    """The legacy completions face. `now` and `new_id` are for tests that compare bytes."""
+    """The dialect of legacy completions. `now` and `new_id` are replaced by tests that compare
+    bytes.
+    """
 
     name: ClassVar[str] = NAME
     keepalive: ClassVar[bytes | None] = OpenAIChat.keepalive
@@ -99,7 +101,7 @@ class OpenAICompletions(InboundDialect):
         return _OPERATION if method == "POST" and path == "/v1/completions" else None
 
     def summarize(self, operation: Operation, body: bytes) -> RequestSummary:
-        """Read model, streaming and the wish for usage."""
+        """Read model, streaming and the requested usage."""
         fields = _parsing.fields(body)
         stream = _parsing.member(fields, "stream", _parsing.flag)
         options = _parsing.member(fields, "stream_options", schemas.stream_options)
@@ -113,26 +115,26 @@ class OpenAICompletions(InboundDialect):
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:
         """Read a completion request as a chat of one message."""
-        asked = _parsing.body(_request, body)
+        request = _parsing.body(_request, body)
         for name in ("n", "best_of"):
-            if getattr(asked, name) not in (None, 1):
+            if getattr(request, name) not in (None, 1):
                 raise invalid(f"'{name}' must be 1 for this model.", name)
-        rest = _parsing.members(body, (*CompletionRequest.__struct_fields__, "provider"))
-        rest |= {"logprobs": asked.logprobs} if asked.logprobs else {}
+        extra = _parsing.members(body, (*CompletionRequest.__struct_fields__, "provider"))
+        extra |= {"logprobs": request.logprobs} if request.logprobs else {}
         return Request(
-            model=asked.model,
-            messages=(Message("user", (Text(_prompt(asked.prompt)),)),),
-            max_tokens=_parsing.limit(asked.max_tokens, "max_tokens"),
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
-            seed=asked.seed,
-            presence_penalty=asked.presence_penalty,
-            frequency_penalty=asked.frequency_penalty,
-            user=asked.user or "",
-            stream=bool(asked.stream),
-            stream_usage=bool(asked.stream_options and asked.stream_options.include_usage),
-            extra={NAME: rest} if rest else {},
+            model=request.model,
+            messages=(Message("user", (Text(_prompt(request.prompt)),)),),
+            max_tokens=_parsing.limit(request.max_tokens, "max_tokens"),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
+            seed=request.seed,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            user=request.user or "",
+            stream=bool(request.stream),
+            stream_usage=bool(request.stream_options and request.stream_options.include_usage),
+            extra={NAME: extra} if extra else {},
         )
 
     def encode_response(self, response: Response, request: Request) -> bytes:
@@ -156,11 +158,11 @@ class OpenAICompletions(InboundDialect):
         return errors.encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
-        """An error frame."""
+        """Write an error frame."""
         return encode_frame(errors.encode_error(error))
 
     def encoder(self, request: Request) -> Encoder:
-        """A writer of chunks."""
+        """A new encoder of chunks."""
         return _Encoder(
             usage_wanted=request.stream_usage,
             created=int(self._now()),
@@ -171,11 +173,11 @@ class OpenAICompletions(InboundDialect):
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:
-        """The request as it came, with the model's name and a wish for usage."""
+        """The client's request, with `model` as its model and usage always requested."""
         return OpenAIChat().native_request(operation, model, fields, stream=stream)
 
     def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> NativeStream:
-        """A companion for an answer that passes through."""
+        """A new observer for a response that passes through."""
         return OpenAINativeStream(usage_wanted=usage_wanted)
 
 
@@ -186,13 +188,13 @@ def _prompt(prompt: Any) -> str:
         raise _parsing.missing_field_error("prompt")
     if not isinstance(prompt, str):
         raise invalid(
-            "For this model 'prompt' must be one string: no tokens, and no more than one.", "prompt"
+            "For this model 'prompt' must be one string, not tokens or several prompts.", "prompt"
         )
     return prompt
 
 
 class _Encoder:
-    """Events to chunks of a completion."""
+    """Converts events to the chunks of a completion."""
 
     def __init__(self, *, usage_wanted: bool, created: int, new_id: str, model: str) -> None:
         self._usage_wanted = usage_wanted
@@ -206,7 +208,7 @@ class _Encoder:
         self._around = b"", b""  # of the text in a chunk
 
     def feed(self, event: Event) -> bytes:
-        """The chunks that tell this event; thoughts have no place here."""
+        """The chunks for one event; reasoning is dropped, as the format has no member for it."""
         if type(event) is BlockDelta:
             if event.index not in self._texts:
                 return b""
@@ -224,11 +226,11 @@ class _Encoder:
         return b""
 
     def run(self, index: int, texts: list[str]) -> bytes:
-        """The chunks that tell more of one block."""
+        """The chunks for more text of one block."""
         return _json.quote_each(texts, *self._around) if index in self._texts else b""
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream; no `[DONE]` follows."""
+        """Report an error in mid-stream; no `[DONE]` follows."""
         return encode_frame(errors.encode_error(error))
 
     def _chunk(self, text: str, finish: str | None) -> bytes:

@@ -88,9 +88,9 @@ class KeyStore:
     async def put(self, *keys: Key, overwrite: bool = True) -> None:
         """Write keys, all or none, replacing those with the same ids.
 
-        A disabled key stays disabled if its secret is the same. Raises ConfigurationError if there
-        is no cipher or a key is invalid, and, without `overwrite`, KeyExistsError if a key with the
-        same id has another secret.
+        A disabled key stays disabled if its secret is the same. Raises ConfigurationError if a key
+        is invalid or the cipher is missing, and, without `overwrite`, KeyExistsError if a key with
+        the same id has another secret.
         """
         new = _by_id(keys, self.pool)
         for _ in range(_MAX_ATTEMPTS):

@@ -210,8 +210,9 @@ class KeyPool:
         await self._put([self._validated(key) for key in keys], overwrite=False)
 
     async def update(self, key: Key) -> None:
-        """Replace the key with the same id, also if its secret differs. Raises KeyError if there
-        is none with this id."""
+        """Replace the key with the same id, also if its secret differs. Raises KeyError if the id
+        is unknown.
+        """
         if self.shared is not None:
             await self.shared.refresh()
         if key.id not in self.key_set.states:

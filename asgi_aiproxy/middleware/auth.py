@@ -1,4 +1,4 @@
-"""`Authenticate`: no caller passes that `verify` or `identify` does not know."""
+"""`Authenticate`: identifies the caller of each request, and refuses unknown callers."""
 
 from __future__ import annotations
 
@@ -23,24 +23,31 @@ Identify = Callable[[Scope], Identification | Awaitable[Identification]]
 
 
 class Authenticate(Middleware):
-    """Lets callers through to `app` who show a token, or whom the host has identified.
+    """Passes requests to `app` if their caller presents a valid token, or the host has identified
+    it.
 
-    `verify` takes the caller's token and returns who that is, or None. `identify` takes the scope
-    and returns who the host's own session or JWT middleware says it is, or None; it is asked first.
-    Whoever it is stands in the scope for the apps behind. Who calls from outside its networks is
-    refused (the address is the scope's: behind a proxy, have the server read its headers). `verify`
-    may raise APIError to say why a token is not good.
+    Arguments:
+
+    - `verify`: takes the caller's token and returns its `Principal`, or None for an unknown token.
+      It may raise APIError to give the reason for a refusal. - `identify`: takes the ASGI scope and
+      returns the `Principal` that the host's own session or JWT middleware has found, or None. It
+      is called first.
+
+    The principal is put into the scope for `app`. A caller whose address is not in its `networks`
+    is refused (the address is the one in the scope: behind a proxy, configure the server to read
+    the proxy's headers). Raises ConfigurationError if neither function is given, or one is not
+    callable.
     """
 
     def __init__(
         self, app: ASGIApp, *, verify: Verify | None = None, identify: Identify | None = None
     ) -> None:
         if verify is None and identify is None:
-            raise ConfigurationError("Authenticate needs verify=, identify=, or both.")
+            raise ConfigurationError("Authenticate requires verify=, identify=, or both.")
         for function in (verify, identify):
             if function is not None and not callable(function):
                 raise ConfigurationError(
-                    f"Authenticate: verify and identify are functions, not "
+                    f"Authenticate: verify and identify must be functions, not "
                     f"{type(function).__name__}; for tokens see static_tokens()."
                 )
         super().__init__(app)
@@ -48,69 +55,76 @@ class Authenticate(Middleware):
         self._identify = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one scope on, or answer 401."""
+        """Pass one ASGI scope to the app, or answer 401 or 403."""
         if scope["type"] not in ("http", "websocket"):
             await self._pass_other_scope(scope, receive, send)
             return
         try:
-            principal = await self._who(scope)
+            principal = await self._authenticate(scope)
         except APIError as error:
             await send_error_for(scope, receive, send, error)
             return
-        except Exception:  # of the functions given: the host sees it, the caller a plain 500
+        # Raised by the given functions: the host gets the exception, the caller a plain 500
+        except Exception:
             await send_error_for(scope, receive, send, internal_error())
             raise
-        identified = _identified(scope, principal)
+        scope_with_principal = _with_principal(scope, principal)
         if scope["type"] == "websocket":
-            identified = with_step(identified, "principal", self._identify_again)
-        await self.app(identified, receive, send)
+            scope_with_principal = with_step(
+                scope_with_principal, "principal", self._identify_again
+            )
+        await self.app(scope_with_principal, receive, send)
 
     async def _identify_again(self, scope: Scope) -> Scope:
-        """The scope of one more request of a WebSocket. Raises APIError."""
-        return _identified(scope, await self._who(scope))
+        """Return the scope of one more request of a WebSocket. Raises APIError."""
+        return _with_principal(scope, await self._authenticate(scope))
 
-    async def _who(self, scope: Scope) -> Principal:
-        """The caller. Raises APIError if it may not."""
+    async def _authenticate(self, scope: Scope) -> Principal:
+        """Return the caller. Raises APIError if it is unknown or not allowed."""
         principal = token = None
         if self._identify is not None:
-            known = self._identify(scope)
-            principal = _somebody(await known if inspect.isawaitable(known) else known)
+            result = self._identify(scope)
+            principal = _checked_principal(await result if inspect.isawaitable(result) else result)
         if principal is None and self._verify is not None:
             token = find_credential(scope)
             if token:
-                said = self._verify(token)
-                # A plain function is taken, too.
-                principal = _somebody(await said if hasattr(said, "__await__") else said)
+                verified = self._verify(token)
+                # A plain function is accepted, too.
+                principal = _checked_principal(
+                    await verified if hasattr(verified, "__await__") else verified
+                )
         if principal is None:
-            raise APIError(ErrorKind.UNAUTHORIZED, self._unknown(token))
+            raise APIError(ErrorKind.UNAUTHORIZED, self._unknown_caller_message(token))
         if principal.networks and not in_networks(principal.networks, _address(scope)):
             raise APIError(
                 ErrorKind.FORBIDDEN,
-                "You may not call from this address.",
+                "Requests from this IP address are not allowed for this API key.",
                 code="address_not_allowed",
             )
         return principal
 
-    def _unknown(self, token: str | None) -> str:
+    def _unknown_caller_message(self, token: str | None) -> str:
         if self._verify is None:
             return "Authentication required: no signed-in user was found. Sign in first."
         if token is None:
-            return "No API key was given. Send it as 'Authorization: Bearer <key>'."
-        return "The API key is not valid. Check it, or ask for a new one."
+            return "No API key was sent. Send it as 'Authorization: Bearer <key>'."
+        return "The API key is invalid. Check it, or request a new one."
 
 
-def _pinned(headers: Iterable[tuple[bytes, bytes]], key_id: str) -> list[tuple[bytes, bytes]]:
-    """Headers that ask for this key, or for none."""
+def _with_key_header(
+    headers: Iterable[tuple[bytes, bytes]], key_id: str
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers with `aiproxy-key` set to this key, or without it if there is no key."""
     kept = [pair for pair in headers if pair[0] not in KEY_HEADERS]
     return [*kept, (KEY.encode(), key_id.encode("latin-1", "replace"))] if key_id else kept
 
 
-def _identified(scope: Scope, principal: Principal) -> dict[str, Any]:
-    """A scope with its caller, and the key that the caller must use."""
-    found = {**scope, SCOPE_KEY: principal}
+def _with_principal(scope: Scope, principal: Principal) -> dict[str, Any]:
+    """Return the scope with its caller, and with the key that the caller must use."""
+    result = {**scope, SCOPE_KEY: principal}
     if principal.key_id or not principal.may_choose_key:
-        found["headers"] = _pinned(scope["headers"], principal.key_id)
-    return found
+        result["headers"] = _with_key_header(scope["headers"], principal.key_id)
+    return result
 
 
 def _address(scope: Scope) -> str | None:
@@ -118,12 +132,14 @@ def _address(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
-def _somebody(answer: object) -> Identification:
-    """What `verify` or `identify` returned, which must be a principal or None."""
+def _checked_principal(answer: object) -> Identification:
+    """Return what `verify` or `identify` returned; raise ConfigurationError unless it is a
+    Principal or None.
+    """
     if answer is None or isinstance(answer, Principal):
         return answer
     name = type(answer).__name__
-    hint = " Principal(user_id) makes one of a name." if isinstance(answer, str) else ""
+    hint = " To convert a name, use Principal(user_id)." if isinstance(answer, str) else ""
     raise ConfigurationError(
         f"verify and identify must return a Principal, or None for an unknown caller: this "
         f"function returned {name}.{hint}"
@@ -131,15 +147,21 @@ def _somebody(answer: object) -> Identification:
 
 
 def static_tokens(tokens: Mapping[str, Principal | str]) -> Verify:
-    """A `verify` over tokens known beforehand: token to principal, or to its name."""
+    """Return a `verify` function for a fixed set of tokens: each maps to a principal, or to a name.
+
+    Raises ConfigurationError if `tokens` is not a mapping or a token is empty.
+    """
     if not isinstance(tokens, Mapping) or not all(tokens):
         raise ConfigurationError(
-            "static_tokens() takes a mapping of tokens to names or principals; no token is empty."
+            "static_tokens() takes a mapping of tokens to names or principals; a token must not "
+            "be empty."
         )
-    # Looked up by digest, so that the time taken reveals nothing about any token.
+    # Looked up by digest, so that the response time reveals nothing about any token.
     known = {
-        _digest(token): who if isinstance(who, Principal) else Principal(who, who)
-        for token, who in tokens.items()
+        _digest(token): principal
+        if isinstance(principal, Principal)
+        else Principal(principal, principal)
+        for token, principal in tokens.items()
     }
 
     async def verify(token: str) -> Principal | None:

@@ -1,4 +1,4 @@
-"""What all middlewares share: they open and close with the app they wrap."""
+"""The base class of middlewares: they open and close together with the app they wrap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
 
 
 class Middleware:
-    """Holds the wrapped app; entering it enters the app, if that can be entered."""
+    """Holds the wrapped app; entering the middleware enters the app if it is an async context
+    manager.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,16 +30,19 @@ class Middleware:
             await self.app.__aexit__(None, None, None)
 
     async def _pass_other_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer scopes other than requests: with `lifespan` this opens and closes, too."""
+        """Answer scopes other than requests; `lifespan` opens and closes the middleware."""
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)
         elif isinstance(self.app, AbstractAsyncContextManager):
             await _asgi.serve_lifespan(self, receive, send)
         else:
-            await self._with_the_apps(scope, receive, send)
+            await self._serve_app_lifespan(scope, receive, send)
 
-    async def _with_the_apps(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the app answer; who is told that all is closed may end the process at once."""
+    async def _serve_app_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app answer `lifespan`; close the middleware before the shutdown message is sent.
+
+        After that message the server may end the process at once.
+        """
         entered = True
 
         async def sending(message: Message) -> None:

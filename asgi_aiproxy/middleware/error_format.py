@@ -1,4 +1,4 @@
-"""Errors of middlewares, in the language their caller speaks."""
+"""Errors of middlewares, in the dialect of the caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _FACES: tuple[InboundDialect, ...] = (OPENAI_CHAT, ANTHROPIC_MESSAGES, GEMINI_CO
 
 
 def detect_dialect(scope: Scope) -> InboundDialect:
-    """The language of a request, by its path wherever the app is mounted, else by its headers."""
+    """Return the dialect of a request: by its path, wherever the app is mounted, else by its
+    headers.
+    """
     method, path = scope.get("method", "POST"), scope["path"]
     at = path.rfind("/v1")
     sent = {name for name, _ in scope["headers"]}
@@ -24,5 +26,5 @@ def detect_dialect(scope: Scope) -> InboundDialect:
 
 
 async def send_error_for(scope: Scope, receive: Receive, send: Send, error: APIError) -> None:
-    """Answer a request or a handshake with an error, if the caller is still there to take it."""
+    """Answer a request or a WebSocket handshake with an error, unless the caller is gone."""
     await send_error(scope, receive, send, detect_dialect(scope), error)

@@ -210,7 +210,7 @@ class _RefusalCounter:
         self._refusals_in_a_row: dict[str, int] = {}
 
     def is_about_key(self, key_id: str, status: int) -> bool:
-        """Note a response; returns whether its status is about the key, and not about the path."""
+        """Record a response; return whether its status is about the key, and not about the path."""
         counts = self._refusals_in_a_row
         if status not in (401, 402):
             if status != 429 and status < 500:
@@ -321,7 +321,7 @@ class _ResponseObserver:
 class _CompressedError:
     """A compressed response that may quote the key: held until its end, then decoded and redacted.
 
-    What cannot be decoded, or is longer than 256 KiB, is sent without a body.
+    A body that cannot be decoded, or is longer than 256 KiB, is dropped.
     """
 
     def __init__(self, start: Message, redactor: SecretRedactor) -> None:
@@ -341,7 +341,7 @@ class _CompressedError:
 
     def decode(self) -> None:
         """Set the headers of `start`, and `body`, to what can be shown."""
-        if not self._size:  # an answer to HEAD, or a 304: the headers describe another response
+        if not self._size:  # a response to HEAD, or a 304: its headers describe another response
             return
         raw: RawHeaders = self.start["headers"]
         headers, body = decode_body(
@@ -385,7 +385,7 @@ class _ReplayableRequest:
         self._receive = receive
         self._remaining_bytes = limit
         self._kept: list[Message] = []
-        self.replayable = limit >= 0  # whether all that was read can be read again
+        self.replayable = limit >= 0  # whether all messages read so far can be read again
 
     def reader(self) -> Receive:
         """A `receive` that begins with the messages read before."""

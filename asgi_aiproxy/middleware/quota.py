@@ -1,4 +1,4 @@
-"""`Quota`: no caller uses more than its limits allow, in all workers together."""
+"""`Quota`: enforces the limits and budgets of callers, in all workers together."""
 
 from __future__ import annotations
 
@@ -21,31 +21,34 @@ from asgi_aiproxy.stores.base import OutagePolicy, Store, check_store
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_OURS = tuple(prefix.encode() for prefix in RATE_LIMIT_PREFIXES)
+_RATE_LIMIT_HEADERS = tuple(prefix.encode() for prefix in RATE_LIMIT_PREFIXES)
 
 
 class Quota(Middleware):
-    """Holds callers to their limits: requests and tokens a minute, requests at once, budgets.
+    """Enforces the limits of callers: requests and tokens per minute, concurrent requests, budgets.
 
-    The limits are those of the `Principal` in the scope; `limits` are for callers that have none,
-    also for all unknown callers together. `store` is where all workers count; a call costs one
-    trip to it before it goes out, and one in the background when it has ended. A budget is reserved
-    by an upper estimate, and settled with what the provider says was used: `default_output` is how
-    many tokens an answer is taken to have if the request does not limit them. `prices` (by default
-    the list prices of genai-prices) are for budgets in dollars, `ratios` for those in units; if
-    they are given, all exchanges are priced, also of callers without a budget.
+    The limits are those of the `Principal` in the scope; `limits` apply to callers without limits
+    of their own, and to all unknown callers together. All workers count in `store`: a call takes
+    one round trip before it is sent, and one in the background when it has ended. An upper estimate
+    of the cost is reserved from the budgets, and replaced by the usage that the provider reports;
+    `default_output` is the number of output tokens assumed for a request that does not limit them.
+    `prices` (by default the list prices of genai-prices) are for budgets in dollars, `ratios` for
+    budgets in quota units; if they are given, all exchanges are priced, also those of callers
+    without a budget.
 
-    While the store is away `limits_away` and `budgets_away` say what happens: `fail_open`,
-    `fail_closed` (a 503), or `local_estimate` (by what this process knows). What is used meanwhile
-    is booked when the store is back. `on_low` is called once when a budget falls below `low`, a
-    share of it. `ttl` is after how many seconds the slots and reservations of a dead worker end:
-    they are charged as they were reserved.
+    While the store is unavailable, `limits_away` and `budgets_away` decide: `fail_open` (admit),
+    `fail_closed` (503), or `local_estimate` (count in this process). The usage of that time is
+    recorded when the store is available again. `on_low` is called once when the remainder of a
+    budget falls below `low`, a fraction of the budget. `ttl` is the number of seconds after which
+    the reservations of a worker that died expire: they are charged in full. `clock` returns Unix
+    time.
 
-    Raises ConfigurationError if `limits` has a budget in a unit in which nothing has a price. (If
-    only callers of their own have such budgets, the log says so, and their calls are refused.)
+    Raises ConfigurationError if an argument is invalid, or `limits` has a budget in a unit for
+    which nothing has a price. (If only callers of their own have such budgets, the log has a
+    warning, and their calls are refused.)
 
-    An app that relays calls asks for more by itself, when it knows the model (see
-    `asgi_aiproxy.exchange.admission`); before any other app each request counts.
+    This package's apps request the admission of a call themselves, once its model is known (see
+    `asgi_aiproxy.exchange.admission`); with any other app each request is admitted here.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Quota(Middleware):
         super().__init__(app)
         check_store(store, "Quota")
         if not 0 <= low <= 1:
-            raise ConfigurationError("Quota: low is a share of a budget, between 0 and 1.")
+            raise ConfigurationError("Quota: low must be a fraction of a budget, from 0 to 1.")
         self._limits = limits if limits is not None else NO_LIMITS
         self._limiter = Limiter(
             store,
@@ -84,36 +87,38 @@ class Quota(Middleware):
         self._limiter.check(self._limits)
         if "usd" not in self._limiter.tariffs:
             logger.warning("%s", NO_TARIFF["usd"])
-        self._asked = _asks(app)
+        self._app_handles_admission = _handles_admission(app)
 
     async def __aexit__(self, *exc: object) -> None:
         await super().__aexit__(*exc)
         await self._limiter.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one scope on, or answer 429."""
+        """Pass one ASGI scope to the app, or answer 429."""
         if scope["type"] not in ("http", "websocket"):
             await self._pass_other_scope(scope, receive, send)
             return
         if scope["type"] == "websocket":
             scope = with_step(scope, "admission", self._admit_again)
-        gate = self._control(scope)
-        if gate is None:
+        admission = self._admission(scope)
+        if admission is None:
             await self.app(scope, receive, send)
             return
         try:
-            if not self._asked:
-                await gate.admit_request()
+            if not self._app_handles_admission:
+                await admission.admit_request()
         except APIError as error:
-            await send_error_for(scope, receive, _with(gate, send), error)
+            await send_error_for(scope, receive, _sending_limits(admission, send), error)
             return
         try:
-            await self.app({**scope, GATE_KEY: gate}, receive, _with(gate, send))
+            await self.app(
+                {**scope, GATE_KEY: admission}, receive, _sending_limits(admission, send)
+            )
         finally:
-            gate.close()
+            admission.close()
 
-    def _control(self, scope: Scope) -> CallAdmission | None:
-        """The admission control of a request, if its caller has limits or is priced."""
+    def _admission(self, scope: Scope) -> CallAdmission | None:
+        """Return the admission of a request; None if nothing is limited or priced."""
         principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
         limits = self._limits if principal.limits == NO_LIMITS else principal.limits
         if limits == NO_LIMITS and not self._limiter.priced:
@@ -121,8 +126,8 @@ class Quota(Middleware):
         return CallAdmission(self._limiter, principal, limits)
 
     async def _admit_again(self, scope: Scope) -> Scope:
-        """The scope of one more request of a WebSocket."""
-        return {**scope, GATE_KEY: self._control(scope)}
+        """Return the scope of one more request of a WebSocket."""
+        return {**scope, GATE_KEY: self._admission(scope)}
 
 
 def _mode(mode: OutagePolicy | str) -> OutagePolicy:
@@ -133,8 +138,8 @@ def _mode(mode: OutagePolicy | str) -> OutagePolicy:
         raise ConfigurationError(f"Unknown mode {mode!r}. There are: {known}.") from error
 
 
-def _asks(app: object) -> bool:
-    """Whether the app behind, or the one behind that, asks the gate by itself."""
+def _handles_admission(app: object) -> bool:
+    """Return whether the app, or an app that it wraps, requests admission itself."""
     while app is not None:
         if getattr(app, "handles_admission", False):
             return True
@@ -145,14 +150,16 @@ def _asks(app: object) -> bool:
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
-def _with(gate: CallAdmission, send: Send) -> Send:
-    """A `send` that adds the headers with the remaining limits, not those of a provider."""
+def _sending_limits(admission: CallAdmission, send: Send) -> Send:
+    """Return a `send` that adds the headers with the remaining limits, and removes those of a
+    provider.
+    """
 
     def sending(message: Message) -> object:
-        if message["type"] in _STARTS and gate.headers:
+        if message["type"] in _STARTS and admission.headers:
             headers: Sequence[tuple[bytes, bytes]] = message.get("headers", ())
-            kept = [pair for pair in headers if not pair[0].lower().startswith(_OURS)]
-            message = {**message, "headers": [*kept, *gate.headers]}
+            kept = [pair for pair in headers if not pair[0].lower().startswith(_RATE_LIMIT_HEADERS)]
+            message = {**message, "headers": [*kept, *admission.headers]}
         return send(message)
 
     return sending  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""A reverse proxy as an ASGI app: a vendor's own API, or any application, passed on as it is."""
+"""A reverse proxy as an ASGI app: forwards a vendor's own API, or any application, unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request body on its way from the client."""
+"""Read the request body of a client, completely or as a stream."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from asgi_aiproxy._asgi import Message, Receive
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor
 from asgi_aiproxy.errors import APIError
 
-# What may be read ahead of an upstream that does not take it: servers tell that a client has left
-# only after what came before that.
+# Bytes that may be read ahead of the upstream: servers report a disconnect only after the body
+# bytes that precede it.
 _READ_AHEAD = 64 * 1024
 
 
@@ -27,12 +27,18 @@ async def read_content(
     whole_reason: str = "",
     unsized: bool = False,
 ) -> Content:
-    """The body of a request: bytes if it is short, else to iterate over once; None if empty.
+    """Read the body of a request: bytes if it is read completely, else a stream; None if it is
+    empty.
 
-    `length` is what the client says, `limit` what is taken at most, and `replay` up to where a body
-    is read before it is sent, all in bytes: what is short can be sent again. `whole` says why it
-    is read before in any case, if it is; with `unsized` also one without a length, as it may be
-    short. The client may be silent for so many `seconds`. Raises APIError, ClientGoneError.
+    Arguments:
+
+    - `length`: the declared content length. - `limit`: the maximum length. - `replay`: bodies up to
+      this length are read completely, so that they can be sent again. - `whole_reason`: if given,
+      the body is read completely in any case; the reason is added to the error for a body that is
+      too long. - `unsized`: also read bodies without a declared length completely, up to `replay`.
+      - `seconds`: how long the client may be silent (None: no limit).
+
+    Lengths are in bytes. Raises APIError, ClientGoneError.
     """
     if limit is not None and length is not None and length > limit:
         raise _too_large(limit, whole_reason)
@@ -60,7 +66,7 @@ def _too_large(limit: int, whole_reason: str) -> APIError:
 
 
 class RequestBody:
-    """A body of which `first` has come."""
+    """A streamed body, of which `first` was received. It can be iterated over once."""
 
     def __init__(
         self,
@@ -78,51 +84,52 @@ class RequestBody:
         self._seconds = seconds
         self._size = self._held = len(first)
         self._pieces = deque([first] if first else ())
-        self._more = True
+        self._more_body = True
         self._accepting = True
         self._observe_piece: Callable[[bytes], None] | None = None
         self._check_end: Callable[[], None] | None = None
         self._failure: APIError | ClientGoneError | None = None
-        self._fetch_lock = asyncio.Lock()  # one reads at a time
+        self._fetch_lock = asyncio.Lock()  # only one task reads at a time
         self._has_room = asyncio.Event()
 
     @property
     def held(self) -> int:
-        """How many bytes have come, and have not been sent on."""
+        """The number of bytes that were received and not sent yet."""
         return self._held
 
     def observe(self, on_piece: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
-        """Show `see` what has come and what comes, and call `end` at the end of it.
+        """Call `on_piece` for each piece, including those received before, and `on_end` at the end
+        of the body.
 
-        If one of them raises an APIError, the body fails before the piece has left.
+        If one of them raises an APIError, the body fails before that piece is sent.
         """
         for piece in self._pieces:
             on_piece(piece)
-        if not self._more:
+        if not self._more_body:
             on_end()
         self._observe_piece, self._check_end = on_piece, on_end
 
     async def prefetch(self, max_held: int, enough: Callable[[], bool] = lambda: False) -> bool:
-        """Have more than `most` bytes at hand, or `enough`, or all: returns whether it is all.
+        """Read until more than `max_held` bytes are held, `enough` returns True, or the body ends.
 
-        Raises APIError, ClientGoneError.
+        Returns whether the body has ended. Raises APIError, ClientGoneError.
         """
-        while self._more and self._held <= max_held and not enough():
+        while self._more_body and self._held <= max_held and not enough():
             await self._fetch()
             if self._failure is not None:
                 raise self._failure
-        return not self._more
+        return not self._more_body
 
     async def receive(self) -> Message:
-        """What comes after the body: an ASGI `receive` for who watches for a disconnect."""
-        while self._more:
+        """Return the message after the body: an ASGI `receive` to watch for the disconnect."""
+        while self._more_body:
             if self._held < _READ_AHEAD or not self._accepting:
                 try:
                     await self._fetch()
                 except ClientGoneError:
                     return {"type": "http.disconnect"}
                 except APIError:
-                    pass  # told to who sends the body on
+                    pass  # raised to the reader of the body
             else:
                 self._has_room.clear()
                 await self._has_room.wait()
@@ -137,7 +144,7 @@ class RequestBody:
         while not self._pieces:
             if self._failure is not None:
                 raise self._failure
-            if not self._more:
+            if not self._more_body:
                 raise StopAsyncIteration
             await self._fetch()
         monitor.upstream_write_started()
@@ -147,37 +154,37 @@ class RequestBody:
         return data
 
     async def aclose(self) -> None:
-        """Nobody wants the rest."""
+        """Discard the rest of the body."""
         self._monitor.upstream_write_finished()
         self._accepting = False
         self._has_room.set()
 
     async def _fetch(self) -> None:
-        """Have one more piece at hand, unless somebody else has just fetched one."""
-        held, failure = self._size, self._failure
+        """Receive one more piece, unless another task has received one in the meantime."""
+        size, failure = self._size, self._failure
         async with self._fetch_lock:
-            if not self._more or self._size != held or self._failure is not failure:
+            if not self._more_body or self._size != size or self._failure is not failure:
                 return
             try:
                 message = await _asgi.next_piece(self._receive, self._seconds)
             except ClientGoneError as error:
-                self._more, self._failure = False, error
+                self._more_body, self._failure = False, error
                 raise
             except APIError as error:
                 self._accepting, self._failure = False, self._failure or error
                 raise
             data: bytes = message.get("body", b"")
-            self._more = message.get("more_body", False)
+            self._more_body = message.get("more_body", False)
             self._size += len(data)
             if self._limit is not None and self._size > self._limit and self._accepting:
                 self._accepting = False
                 self._failure = _too_large(self._limit, self._whole_reason)
                 raise self._failure
-            if self._accepting and (data or not self._more):
+            if self._accepting and (data or not self._more_body):
                 if self._observe_piece is not None and self._check_end is not None:
                     try:
                         self._observe_piece(data)
-                        if not self._more:
+                        if not self._more_body:
                             self._check_end()
                     except APIError as error:
                         self._accepting, self._failure = False, error

@@ -1,5 +1,6 @@
-"""Answers that are not passed on as they come: short ones that are kept for the client in case no
-other key does better, and those that may quote the key."""
+"""Responses that are not forwarded as they arrive: refusals that are held while other keys are
+tried, and errors from which the key is redacted.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +11,17 @@ from asgi_aiproxy.errors import APIError, error_kind_for_status
 from asgi_aiproxy.upstream.base import Headers, UpstreamResponse, header
 from asgi_aiproxy.upstream.content_encoding import decode_body
 
-# Longer than any vendor's page about an error.
+# Longer than any vendor's error page.
 _MAX_ERROR_BODY = 256 * 1024
 _RETRY_AFTER_HEADERS = frozenset({"retry-after", "retry-after-ms"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
 async def redacted(answer: UpstreamResponse, redactor: SecretRedactor | None) -> UpstreamResponse:
-    """The answer; one that is no success without the key, should it quote that.
+    """Return the response; if it is an error, with the key redacted from it.
 
-    (Successes pass as they are, but for their errors: they are the client's, and long.) Raises
-    APIError.
+    (A success is long, and its content is the client's; only its error events are redacted,
+    elsewhere.) Raises APIError.
     """
     if redactor is None or answer.status < 300:
         return answer
@@ -30,7 +31,7 @@ async def redacted(answer: UpstreamResponse, redactor: SecretRedactor | None) ->
 
 
 class _RedactedResponse:
-    """An answer that is still coming, without the key."""
+    """A response that is still arriving, with the key redacted."""
 
     def __init__(self, answer: UpstreamResponse, redactor: SecretRedactor) -> None:
         self.status = answer.status
@@ -39,34 +40,34 @@ class _RedactedResponse:
         self._stream = StreamRedactor(redactor)
 
     async def read(self) -> bytes:
-        """The next bytes; nothing at the end. Raises APIError."""
+        """Return the next bytes; empty at the end. Raises APIError."""
         while data := await self._answer.read():
             if out := self._stream.feed(data):
                 return out
         return self._stream.close()
 
     async def aclose(self) -> None:
-        """Done with it."""
+        """Close the response."""
         await self._answer.aclose()
 
 
 class BufferedResponse:
-    """An answer that has come. It is read like one that is still coming."""
+    """A complete response, with the interface of one that is still arriving."""
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
         self.status = status
         self.headers = headers
         self.body = body
-        self._rest = body
+        self._unread = body
 
     @classmethod
     async def of(
         cls, answer: UpstreamResponse, redactor: SecretRedactor | None
     ) -> BufferedResponse:
-        """Read an answer to its end, and close it; `blot` takes the key out, should it quote it.
+        """Read a response to its end and close it; `redactor` removes the key from it.
 
-        One that is compressed passes on as what it means, without a body if that cannot be read.
-        Raises APIError if it is too long to be kept.
+        A compressed response is decoded, and loses its body if it cannot be decoded. Raises
+        APIError if it is too long.
         """
         pieces, size = [], 0
         try:
@@ -83,13 +84,13 @@ class BufferedResponse:
             if body and header(headers, "content-encoding"):
                 headers, body = decode_body(list(headers), body, max_decoded=_MAX_ERROR_BODY)
             body = redactor.data(body)
-        if body:  # (an answer to HEAD keeps the length of what it stands for)
+        if body:  # (a response to HEAD keeps the length of the body that it describes)
             headers = [pair for pair in headers if pair[0] not in _FRAMING]
             headers = [*headers, ("content-length", str(len(body)))]
         return cls(answer.status, headers, body)
 
     def with_retry_after(self, seconds: float | None) -> BufferedResponse:
-        """The same, telling when to try again; None leaves what it says."""
+        """Return the response with `retry-after` set to `seconds`; with None it is unchanged."""
         if seconds is None:
             return self
         headers = [pair for pair in self.headers if pair[0] not in _RETRY_AFTER_HEADERS]
@@ -97,9 +98,9 @@ class BufferedResponse:
         return BufferedResponse(self.status, headers, self.body)
 
     async def read(self) -> bytes:
-        """All of it, once."""
-        rest, self._rest = self._rest, b""
-        return rest
+        """Return the whole body, once."""
+        body, self._unread = self._unread, b""
+        return body
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""

@@ -15,7 +15,7 @@ from asgi_aiproxy.usage.record import Recorder
 
 @dataclass(frozen=True)
 class ProxyContext:
-    """What all exchanges of one proxy share; sizes in bytes."""
+    """What all exchanges of one proxy share; sizes are in bytes."""
 
     transport: Transport
     recorder: Recorder
@@ -23,15 +23,16 @@ class ProxyContext:
     max_body: int | None
     max_replay: int
     max_inspected: int
-    whole_body_reason: str  # why bodies have to be read before they are sent on, if they have to
+    # Why bodies must be read completely before they are sent; empty if they need not be
+    whole_body_reason: str
     keep_host: bool
-    recorded: bool  # whether anybody wants to know of exchanges
+    recorded: bool  # whether usage records are written
     clock: Callable[[], float]
     rounds: TimerRegistry = field(default_factory=TimerRegistry)
 
 
 def new_record(request: ProxyRequest, clock: Callable[[], float]) -> ExchangeRecord:
-    """The record of an exchange that begins now."""
+    """Return the record of an exchange that begins now."""
     return ExchangeRecord(
         principal=request.principal.id,
         face="passthrough",

@@ -154,7 +154,7 @@ class Exchange:
         try:
             await send({"type": "http.response.body", "body": last, "more_body": False})
         except OSError as error:
-            raise ClientGoneError("The client left.") from error
+            raise ClientGoneError("The client disconnected.") from error
 
     async def close(self) -> None:
         """Release the key, settle the admission and write the usage record; only once."""
@@ -416,7 +416,7 @@ class Exchange:
                 monitor.client_write_finished()
         except OSError as error:
             if monitor.writing_to_client:
-                raise ClientGoneError("The client left.") from error
+                raise ClientGoneError("The client disconnected.") from error
             raise
         return error_redactor.close() if error_redactor is not None else b""
 

@@ -1,7 +1,7 @@
-"""Which headers pass a proxy, both ways.
+"""The headers that are forwarded by the proxy, in both directions.
 
-Fields that are about one connection stay with it (RFC 9110, section 7.6.1), what a client shows as
-its credential stays here, and what is the gateway's own business is not told to vendors.
+Not forwarded are fields that concern one connection (RFC 9110, section 7.6.1), the client's
+credentials for the gateway, and, to vendors, headers about the gateway and the client's network.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from asgi_aiproxy.upstream.base import TOKEN, Headers
 Forwarded = Literal["set", "append", "keep", "drop"]
 Pairs = list[tuple[str, str]]
 
-# A client whose headers are longer is refused.
+# The maximum size of a request's headers in bytes.
 MAX_HEAD = 64 * 1024
 
 _HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
 _HOP_BY_HOP |= {"upgrade", "http2-settings", "proxy-authenticate", "proxy-authorization"}
-# What a server has done already (RFC 9110, 10.1.1), or does for itself.
+# Processed by the server (RFC 9110, 10.1.1), or set by the transport.
 _SET_BY_SERVER = {"expect", "host", "content-length"}
-# What only the server of this answer may say: servers add the first two by themselves, and the
-# third would lead clients to a port of the host's that nobody listens on.
+# Only valid from the server of this response: servers add the first two themselves, and `alt-svc`
+# would lead clients to a port of the host on which no server listens.
 _OF_THIS_SERVER = {"date", "server", "alt-svc"}
 _DROPPED_FROM_RESPONSES = _HOP_BY_HOP | _OF_THIS_SERVER | {"content-length"}
 _WEBSOCKET_PREFIX = "sec-websocket-"
@@ -47,9 +47,9 @@ _FORWARDED |= {"true-client-ip", "cf-connecting-ip", "fastly-client-ip", "x-orig
 _FORWARDED |= {"x-rewrite-url"}
 _FORWARDED_PREFIX = "x-forwarded-"
 
-# What the proxy itself reads, whether it passes or not.
+# Read by the proxy itself, whether or not they are forwarded.
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
-_LISTS_HEADERS = {"connection", "trailer"}  # other headers
+_LISTS_HEADERS = {"connection", "trailer"}  # contain names of other headers
 _READ_IN_REQUESTS = {
     "host",
     "content-length",
@@ -68,7 +68,7 @@ _READ_IN_RESPONSES = {
     *_LISTS_HEADERS,
 }
 
-# What would make another request of it than the one that was let pass.
+# They would make the vendor run another request than the one that was checked.
 _METHOD_OVERRIDES = {"x-http-method-override", "x-http-method", "x-method-override"}
 
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
@@ -80,9 +80,10 @@ _PassedName = TypeVar("_PassedName", str, bytes)
 
 
 class _Roles(dict[_Name, tuple[_PassedName, int]]):
-    """By the name of a header, what it passes as (nothing: it does not), and who reads it.
+    """Maps the name of a header to the name it is forwarded with (empty: not forwarded) and its
+    role.
 
-    There are few names: what was decided once is kept.
+    Results are cached, because there are few different names.
     """
 
     def __init__(self, decide: Callable[[_Name], tuple[_PassedName, int]]) -> None:
@@ -99,22 +100,23 @@ class _Roles(dict[_Name, tuple[_PassedName, int]]):
 
 @dataclass(frozen=True)
 class HeaderPolicy:
-    """What passes besides; names in lower case."""
+    """The headers that are not forwarded, besides those that never are; names in lower case."""
 
-    request: frozenset[str] = frozenset()  # not told to the upstream
-    answer: frozenset[str] = frozenset()  # not told to the client
+    request: frozenset[str] = frozenset()  # not sent to the upstream
+    answer: frozenset[str] = frozenset()  # not sent to the client
     answer_prefixes: tuple[str, ...] = ()
     forwarded: Forwarded = "set"
-    encoded: bool = True  # whether the upstream may encode its answer as the client can take it
+    # Whether the upstream may compress its response if the client accepts that
+    encoded: bool = True
 
     @cached_property
     def filter_request_headers(self) -> _Roles[bytes, str]:
-        """The headers of requests. Raises AmbiguousError for what is no name."""
+        """The roles of request headers. Raises AmbiguousFramingError for an invalid name."""
         return _Roles(self._request_role)
 
     @cached_property
     def filter_response_headers(self) -> _Roles[str, bytes]:
-        """The headers of answers. Raises APIError for what is no name."""
+        """The roles of response headers. Raises APIError for an invalid name."""
         return _Roles(self._response_role)
 
     def _request_role(self, name: bytes) -> tuple[str, int]:
@@ -129,7 +131,7 @@ class HeaderPolicy:
             or text in self.request
             or text in CONTROL_HEADERS
             or text.startswith(_WEBSOCKET_PREFIX)
-            or "_" in text  # CGI and WSGI take it for the same with dashes (RFC 3875, 4.1.18)
+            or "_" in text  # CGI and WSGI read it as the same name with dashes (RFC 3875, 4.1.18)
             or (self.forwarded in ("set", "drop") and _is_forwarding_header(text))
             or (text == "accept-encoding" and not self.encoded)
         )
@@ -150,24 +152,27 @@ class HeaderPolicy:
         return b"" if stays else name.encode("latin-1"), role
 
 
-# For an application of one's own: it is told who asks, and cookies are its own.
+# For an internal application: it gets `x-forwarded-*` headers and cookies.
 INTERNAL = HeaderPolicy()
 
-# For a vendor: nothing of the client's network, of the host's session or of the browser's page is
-# its business, and nothing that it says of its own site is true of this one.
+# For a vendor: headers about the client's network, the host's session or the browser's page are not
+# sent to it, and headers about the vendor's own site are not sent to the client.
 VENDOR = HeaderPolicy(
     request=frozenset({"cookie", "origin", "referer"}) | _METHOD_OVERRIDES | ACCOUNT_HEADERS,
     answer=frozenset({"set-cookie", "strict-transport-security", "report-to", "nel"})
     | {"clear-site-data", "reporting-endpoints", "content-security-policy"},
     answer_prefixes=("access-control-",),
     forwarded="drop",
-    encoded=False,  # usage could not be read, and it only holds streams back
+    # Usage could not be read from a compressed response, and compression delays streams
+    encoded=False,
 )
 
 
 class AmbiguousFramingError(APIError):
-    """A request that two servers might read in two ways: what follows it on its connection may be a
-    part of it, and so nothing that follows is to be heard (RFC 9112, 6.1 and 11.2).
+    """A request that two servers might read in different ways.
+
+    The bytes that follow it on its connection may be a part of it, so the connection must be closed
+    (RFC 9112, 6.1 and 11.2).
     """
 
     def __init__(self, message: str) -> None:
@@ -175,26 +180,27 @@ class AmbiguousFramingError(APIError):
 
 
 class RequestHeaders(msgspec.Struct, gc=False):
-    """The headers of a request: those that pass, those that say something to the proxy itself,
-    those that control the gateway (by their present name), and those for credentials."""
+    """The headers of a request: those to forward, those that the proxy reads, those that control
+    the gateway (by their present name), and credentials."""
 
     passed: Pairs
     proxy_headers: dict[bytes, str]
     control: dict[str, str]
     credentials: RawHeaders
-    length: int | None  # of the body, if the client says so
+    length: int | None  # of the body in bytes, if declared
 
 
-def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHeaders:
-    """Part the headers of a request. Raises AmbiguousError on what two servers might read in two
-    ways, APIError on headers that are too long, or that control the gateway and have two values.
+def read_request_headers(raw_headers: RawHeaders, policy: HeaderPolicy) -> RequestHeaders:
+    """Sort the headers of a request by their roles.
 
-    (Servers refuse most of that before it comes here; not all of them do.)
+    Raises AmbiguousFramingError for headers that two servers might read in different ways, and
+    APIError for headers that are too long and for two values of a header that controls the
+    gateway. (Most servers refuse such requests before, but not all of them.)
     """
-    joined = b"".join(chain.from_iterable(given))
+    joined = b"".join(chain.from_iterable(raw_headers))
     if len(joined) != len(joined.translate(None, _CONTROLS)):
         raise AmbiguousFramingError("A header of the request is not valid.")
-    if len(joined) + 4 * len(given) > MAX_HEAD:
+    if len(joined) + 4 * len(raw_headers) > MAX_HEAD:
         message = f"The request's headers are larger than {MAX_HEAD} bytes."
         raise APIError(ErrorKind.INVALID, message, status=431)
     passed: Pairs = []
@@ -202,7 +208,7 @@ def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHead
     control: dict[str, str] = {}
     credentials: RawHeaders = []
     roles = policy.filter_request_headers
-    for pair in given:
+    for pair in raw_headers:
         name, value = pair
         text, role = roles[name]
         if text:
@@ -211,7 +217,7 @@ def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHead
             if name in proxy_headers:
                 if name in _FRAMING:
                     raise AmbiguousFramingError(
-                        "The request says its host or its length several times."
+                        "The request has several host or content-length headers."
                     )
                 proxy_headers[name] = combine_values(proxy_headers[name], value.decode("latin-1"))
             else:
@@ -222,39 +228,42 @@ def read_request_headers(given: RawHeaders, policy: HeaderPolicy) -> RequestHead
             add_control_header(control, name, value)
     length: int | None = None
     if b"content-length" in proxy_headers or b"transfer-encoding" in proxy_headers:
-        length = _framed(proxy_headers)
+        length = _body_length(proxy_headers)
     if b"connection" in proxy_headers or b"trailer" in proxy_headers:
-        named = _named([proxy_headers.get(b"connection", ""), proxy_headers.get(b"trailer", "")])
-        passed = [pair for pair in passed if pair[0] not in named]
+        dropped = _listed_names(
+            [proxy_headers.get(b"connection", ""), proxy_headers.get(b"trailer", "")]
+        )
+        passed = [pair for pair in passed if pair[0] not in dropped]
     return RequestHeaders(passed, proxy_headers, control, credentials, length)
 
 
-def _framed(proxy_headers: dict[bytes, str]) -> int | None:
-    """The length of a body, if it is said. Raises AmbiguousError if its end is not sure."""
+def _body_length(proxy_headers: dict[bytes, str]) -> int | None:
+    """Return the declared length of a body. Raises AmbiguousFramingError if its end is
+    ambiguous.
+    """
     length = proxy_headers.get(b"content-length")
-    # (`isdigit` takes more for digits than there are in ASCII.)
+    # (`isdigit` is also true for digits that are not ASCII.)
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
-        raise AmbiguousFramingError("The request's content-length is no number.")
+        raise AmbiguousFramingError("The request's content-length is not a number.")
     encoding = proxy_headers.get(b"transfer-encoding")
     if encoding is None:
         return int(length) if length is not None else None
     if encoding.strip().lower() != "chunked":
-        raise AmbiguousFramingError(
-            "The request's transfer-encoding is not one that is known here."
-        )
+        raise AmbiguousFramingError("The request's transfer-encoding is not supported.")
     if length is not None:
-        raise AmbiguousFramingError("The request says its length in two ways.")
+        raise AmbiguousFramingError(
+            "The request has both a content-length and a transfer-encoding."
+        )
     return None
 
 
 def read_response_headers(
     headers: Headers, policy: HeaderPolicy, relocated: Callable[[str, str], str] | None = None
 ) -> tuple[RawHeaders, dict[str, str]]:
-    """What the client is sent of an answer's headers, without its length; and what they say to the
-    proxy itself.
+    """Return the response headers for the client, without the length, and those that the proxy
+    reads.
 
-    `relocated` gives the addresses in it as the client finds them. Raises APIError on what no
-    header can hold.
+    `relocated` rewrites the addresses in a header. Raises APIError for an invalid header.
     """
     pairs: RawHeaders = []
     proxy_headers: dict[str, str] = {}
@@ -273,28 +282,33 @@ def read_response_headers(
     if len(joined) != len(joined.translate(None, _CONTROLS)):
         raise _invalid_response_header()
     if "connection" in proxy_headers or "trailer" in proxy_headers:
-        named = _named([proxy_headers.get("connection", ""), proxy_headers.get("trailer", "")])
-        pairs = [pair for pair in pairs if pair[0].decode("latin-1") not in named]
+        dropped = _listed_names(
+            [proxy_headers.get("connection", ""), proxy_headers.get("trailer", "")]
+        )
+        pairs = [pair for pair in pairs if pair[0].decode("latin-1") not in dropped]
     return pairs, proxy_headers
 
 
 def _invalid_response_header() -> APIError:
-    return APIError(ErrorKind.UPSTREAM, "The upstream's answer has a header that is none.")
+    return APIError(ErrorKind.UPSTREAM, "The upstream sent an invalid response header.")
 
 
 def declared_length(proxy_headers: dict[str, str]) -> int | None:
-    """How long an answer says that it is; chunks go before (RFC 9112, 6.3)."""
+    """Return the declared length of a response in bytes; a transfer coding takes precedence (RFC
+    9112, 6.3).
+    """
     if "transfer-encoding" in proxy_headers:
         return None
-    found = proxy_headers.get("content-length", "")
-    if not found.isdecimal():
-        # (A transport has seen that all of several are the same.)
-        found = found.partition(",")[0].strip()
-    return int(found) if found.isdecimal() else None
+    value = proxy_headers.get("content-length", "")
+    if not value.isdecimal():
+        # (The transport has checked that repeated values are equal.)
+        value = value.partition(",")[0].strip()
+    return int(value) if value.isdecimal() else None
 
 
-def _named(values: Iterable[str]) -> set[str]:
-    """What `connection` declares to be about this connection only, and `trailer` to be no header.
+def _listed_names(values: Iterable[str]) -> set[str]:
+    """Return the header names listed in `connection`, which concern one connection, and in
+    `trailer`.
 
     (Some servers put the trailers of a request among its headers.)
     """
@@ -307,7 +321,7 @@ def _is_forwarding_header(name: str) -> bool:
 
 
 class ForwardedInfo(msgspec.Struct, frozen=True, gc=False):
-    """What an upstream can be told of the way that a request came."""
+    """The values of the `x-forwarded-*` headers of a request."""
 
     client: str = ""
     scheme: str = "http"
@@ -316,24 +330,24 @@ class ForwardedInfo(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, scope: Scope, host: str, prefix: str) -> ForwardedInfo:
-        """Of a request to `host`, and to the app mounted at `prefix`."""
+        """Return the values for a request to `host`, and to the app mounted at `prefix`."""
         client = scope.get("client")
         scheme = "https" if scope["scheme"] in ("https", "wss") else "http"
         return cls(client[0] if client else "", scheme, host, prefix)
 
     def added(self, headers: Pairs, policy: Literal["set", "append"]) -> Pairs:
-        """The headers with those that tell of the way."""
-        told = [
+        """Return the headers with `x-forwarded-*` added."""
+        forwarded = [
             ("x-forwarded-for", self.client),
             ("x-forwarded-proto", self.scheme),
             ("x-forwarded-host", self.host),
             ("x-forwarded-prefix", self.prefix),
         ]
-        if policy == "append":  # else what came of that kind has not passed
+        if policy == "append":  # with "set", the client's own ones were removed
             before = [value for name, value in headers if name == "x-forwarded-for"]
             if before and self.client:
-                told[0] = ("x-forwarded-for", ", ".join([*before, self.client]))
+                forwarded[0] = ("x-forwarded-for", ", ".join([*before, self.client]))
                 headers = [pair for pair in headers if pair[0] != "x-forwarded-for"]
             proxy_headers = {name for name, _ in headers}
-            told = [pair for pair in told if pair[0] not in proxy_headers]
-        return headers + [pair for pair in told if pair[1]]
+            forwarded = [pair for pair in forwarded if pair[0] not in proxy_headers]
+        return headers + [pair for pair in forwarded if pair[1]]

@@ -1,9 +1,10 @@
-"""What a request that passes through asks for, where its caller is held to models or to a budget.
+"""Find the models that a proxied request names, for callers that are restricted to models or have a
+budget.
 
-All places are read in which vendors let a caller name a model: the path, the query, headers
+Read are all places in which vendors let a caller name a model: the path, the query, headers
 (`azureml-model-deployment`), and the body: JSON (`asgi_aiproxy.inspection`), multipart forms
-(`asgi_aiproxy.multipart`) and URL-encoded ones. A body that nobody can read (compressed, of another
-type, or JSON that says it is a form) could ask for anything: it is refused with 415.
+(`asgi_aiproxy.multipart`) and URL-encoded forms. A body that cannot be read (compressed, of another
+type, or JSON declared as a form) could request anything: it is refused with 415.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class _PeekedBody(msgspec.Struct):
-    """What is read of a body for records and for its key alone: nothing is decided by it."""
+    """The part of a body that is read for usage records and for the choice of a key; not
+    validated.
+    """
 
     model: str | None = None
     store: bool | None = None
@@ -39,7 +42,7 @@ _decode_peeked = msgspec.json.Decoder(_PeekedBody).decode
 
 
 def peek_model(body: bytes) -> Inspection:
-    """What a JSON body names, of a caller that may name anything."""
+    """Return the model named in a JSON body, for a caller without restrictions."""
     try:
         found = _decode_peeked(body)
     except (ValueError, RecursionError):
@@ -48,7 +51,7 @@ def peek_model(body: bytes) -> Inspection:
 
 
 def body_members(body: bytes) -> Collection[str]:
-    """The names of the members of a JSON body; none if it is no object."""
+    """Return the names of the members of a JSON body; empty if it is not an object."""
     try:
         found = _json.loads(body)
     except _json.NotJSONError:
@@ -57,12 +60,14 @@ def body_members(body: bytes) -> Collection[str]:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a content type is one of JSON."""
+    """Return whether a content type is JSON."""
     return "json" in content_type.partition(";")[0].lower()
 
 
 def body_kind(content_type: str) -> BodyKind:
-    """How a body of this type is read. Without one it is taken for JSON, as servers do."""
+    """Return how a body of this type is read. A body without a type is read as JSON, as
+    servers do.
+    """
     kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
     if multipart.is_multipart_form(content_type):
@@ -75,9 +80,9 @@ def body_kind(content_type: str) -> BodyKind:
 
 
 def check_readable(content_type: str, content_encoding: str) -> BodyKind:
-    """How a body is read that decides what its caller may do. Raises APIError (415)."""
+    """Return how the body of a restricted caller is read. Raises APIError (415) if it cannot be."""
     if content_encoding.strip().lower() not in ("", "identity"):
-        raise _unreadable(f"not be encoded as {content_encoding[:40]!r}: send it as it is")
+        raise _unreadable(f"not be encoded as {content_encoding[:40]!r}: send it uncompressed")
     kind = body_kind(content_type)
     if kind == "other":
         raise _unreadable(f"be JSON or a form in UTF-8, not {content_type[:100]!r}")
@@ -85,12 +90,14 @@ def check_readable(content_type: str, content_encoding: str) -> BodyKind:
 
 
 def _unreadable(must: str) -> APIError:
-    message = f"The body of a caller that is bound to models or to a budget must {must}."
+    message = (
+        f"The request body of a caller that is restricted to models or has a budget must {must}."
+    )
     return APIError(ErrorKind.INVALID, message, status=415)
 
 
 async def inspect_body(kind: BodyKind, content_type: str, body: bytes) -> Inspection:
-    """Read a whole body. Raises APIError."""
+    """Inspect a whole body. Raises APIError."""
     if kind == "json":
         return await _asgi.off_loop(len(body), inspection.inspect, body)
     if kind == "form":
@@ -102,7 +109,7 @@ async def inspect_body(kind: BodyKind, content_type: str, body: bytes) -> Inspec
 
 
 def models_in_fields(name: str, value: str | None) -> Inspection:
-    """What a form names whose field `name` names a model."""
+    """Return the models that a form field names, if `name` is the name of a field for models."""
     model = inspection.strip_models_prefix(value or "")
     if name == "model" or not model:
         return Inspection({}, model)
@@ -110,11 +117,11 @@ def models_in_fields(name: str, value: str | None) -> Inspection:
 
 
 def inspect_form(body: bytes) -> Inspection:
-    """Read a URL-encoded form. Raises APIError if it could be read in two ways."""
+    """Inspect a URL-encoded form. Raises APIError if it is ambiguous."""
     if _JSON_BEGINS.match(body):
         raise _unreadable("be sent as application/json if it is JSON")
     if b";" in body or _BAD_ESCAPE.search(body) or not body.isascii():
-        raise invalid("The form is malformed: it is not URL-encoded as browsers do it.")
+        raise invalid("The form is malformed: it is not URL-encoded in the way of browsers.")
     field, model = "", ""
     for pair in body.split(b"&"):
         name, _, value = (_decoded(part) for part in pair.partition(b"="))
@@ -125,7 +132,7 @@ def inspect_form(body: bytes) -> Inspection:
         if folded(name) == "model" and name != "model":
             raise ambiguous(name, "model")
         if field:
-            raise invalid("The form names a model twice.", "model")
+            raise invalid("The form names more than one model.", "model")
         field, model = name, check_model(value)
     return models_in_fields(field, model)
 
@@ -134,11 +141,11 @@ def _decoded(text: bytes) -> str:
     try:
         return unquote_plus(text.decode("ascii"), errors="strict")
     except UnicodeDecodeError:
-        raise invalid("The form is malformed: it is not in UTF-8.") from None
+        raise invalid("The form is malformed: it is not valid UTF-8.") from None
 
 
 def models_outside_body(query: str, headers: Pairs) -> tuple[str, ...]:
-    """The models that a request names in its query and its headers. Raises APIError."""
+    """Return the models named in the query and the headers of a request. Raises APIError."""
     found = []
     if query:
         for pair in query.replace(";", "&").split("&"):

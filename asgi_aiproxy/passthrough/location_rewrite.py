@@ -1,4 +1,6 @@
-"""Addresses of the upstream's in its answers, as clients find them again."""
+"""Rewrite addresses of the upstream in response headers, so that clients reach them through the
+proxy.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,10 @@ from asgi_aiproxy.providers.vendor_headers import UPLOAD_ADDRESS_HEADERS
 
 
 def rewrite_location(name: str, location: str, request: ProxyRequest, key: Key | None) -> str:
-    """A location in a header of this name as clients find it again: below the mount.
+    """Return a location below the upstream's base URL as one below the mount.
 
-    Elsewhere it stays as it is. Clients upload to some addresses without sending a key: there the
-    caller's own token stands in the address. A key of the pool's does not
-    stand in any.
+    Other locations stay unchanged. Clients send no key to some upload addresses: so these contain
+    the caller's own token. A key of the pool is never left in a location.
     """
     if key is not None and not request.own_key:
         location = _without_secret(location, key.secret)
@@ -26,13 +27,13 @@ def rewrite_location(name: str, location: str, request: ProxyRequest, key: Key |
 
 
 def _without_secret(location: str, secret: str) -> str:
-    """A location without the parameters that hold a secret."""
-    before, mark, after = location.partition("?")
+    """Return a location without the parameters that contain a secret."""
+    before, separator, after = location.partition("?")
     query, hash_, fragment = after.partition("#")
-    left = strip_from_query(query.encode(), frozenset({secret})).decode()
-    if left == query:
+    remaining = strip_from_query(query.encode(), frozenset({secret})).decode()
+    if remaining == query:
         return location
-    return f"{before}{mark if left else ''}{left}{hash_}{fragment}"
+    return f"{before}{separator if remaining else ''}{remaining}{hash_}{fragment}"
 
 
 def _below_mount(location: str, request: ProxyRequest, key: Key | None) -> str:
@@ -47,10 +48,10 @@ def _below_mount(location: str, request: ProxyRequest, key: Key | None) -> str:
         return location
     prefix = request.forwarded_info.prefix
     if rooted and (not prefix or parts.path == prefix or parts.path.startswith(prefix + "/")):
-        return location  # the upstream knows where it is mounted, or it makes no difference
+        return location  # the upstream knows its mount, or the location is the same in both
     path = parts.path
     if request.target.provider is None:
-        # An application's paths are those below its base.
+        # Paths of an application are those below its base URL.
         if path != base.path and not path.startswith(base.path.rstrip("/") + "/"):
             return location
         path = path[len(base.path.rstrip("/")) :]

@@ -1,4 +1,4 @@
-"""`PassthroughProxy`: an API as it is, with the pool's key instead of the caller's."""
+"""`PassthroughProxy`: forwards requests unchanged, with the pool's key instead of the caller's."""
 
 from __future__ import annotations
 
@@ -39,35 +39,37 @@ from asgi_aiproxy.upstream import (
 from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
 MiB = 1024 * 1024
-_SIGNED_BODY = "It is signed before it is sent on, and so it can not be longer."
+_SIGNED_BODY = "It must be read completely to be signed, so it cannot be longer."
 
 
 class PassthroughProxy:
-    """An ASGI app that passes requests on as they are, HTTP and WebSocket, both ways as streams.
+    """An ASGI app that forwards HTTP requests and WebSockets unchanged, streaming in both
+    directions.
 
     ::
 
         app.mount("/openai", PassthroughProxy(OPENAI.using("sk-...")))  # a vendor's whole API
         app.mount("/app", PassthroughProxy("http://internal:9000"))     # any application
 
-    To a provider go requests for inference and its resources, with a key of its pool: `paths`
-    gives other patterns (`/files/**`, `GET /models/**`), or opens everything with `"all"`, account
-    administration included. To a URL goes everything, with the caller's credential unless
-    something before has taken that for its own (`Authenticate`, `InjectKey`).
+    Requests to a provider get a key of its pool. By default, the paths for inference and its
+    resources are served; `paths` gives other patterns (`/files/**`, `GET /models/**`), or `"all"`,
+    which includes account administration. Requests to a URL are all forwarded, with the caller's
+    credential unless a middleware has used it (`Authenticate`, `InjectKey`).
 
-    Bodies up to `max_replay` bytes are read before they are sent, so that another key can have
-    them when one is over its limit; longer ones stream, unless the provider's `auth` signs bodies
-    (`SigV4`): then they are refused. `max_body` limits them (None: no limit),
-    `max_inspected` those of callers that are bound to models or have a budget (multipart forms,
-    which are checked as they come, aside),
-    `max_message` limits the messages of WebSockets. `forwarded` says what an application is told
-    of the client (`x-forwarded-*`): set anew, appended, kept as it came, or nothing; `keep_host`
-    passes the client's `host` on. `allow_client_keys` lets callers bring their own key for a
-    provider.
-    `record` gets one `UsageRecord` an exchange. `ca` is trusted beside the system's authorities.
+    Bodies up to `max_replay` bytes are read before they are sent, so that they can be sent again
+    with another key; longer ones are streamed, or refused if the provider's `auth` signs bodies
+    (`SigV4`). `max_body` is the maximum body size (None: no limit), `max_inspected` that of callers
+    that are restricted to models or have a budget (except for multipart forms, which are checked
+    while they stream), and `max_message` that of WebSocket messages, all in bytes. `forwarded`
+    controls the `x-forwarded-*` headers sent to an application: `set` replaces them, `append`
+    appends to them, `keep` leaves them unchanged, `drop` removes them; `keep_host` sends the
+    client's `host`. `allow_client_keys` lets callers use their own key for a provider. `record`
+    gets one `UsageRecord` per exchange. `ca` is a PEM file that is trusted in addition to the
+    system's certificates.
 
-    Works with and without `lifespan`. An upstream that dies in mid-answer makes the app raise, so
-    that the server cuts the client's connection: half an answer is never a whole one.
+    It works with and without `lifespan`. If the upstream fails in the middle of a response, the app
+    raises, so that the server closes the client's connection: a partial response never looks
+    complete.
     """
 
     handles_admission: ClassVar[bool] = True  # see `asgi_aiproxy.exchange.admission`
@@ -100,7 +102,7 @@ class PassthroughProxy:
         if forwarded is not None:
             if forwarded not in ("set", "append", "keep", "drop"):
                 raise ConfigurationError(
-                    f"PassthroughProxy: forwarded is 'set', 'append', 'keep' or 'drop', "
+                    "PassthroughProxy: forwarded must be 'set', 'append', 'keep' or 'drop', "
                     f"not {forwarded!r}."
                 )
             self._target = with_policy(self._target, forwarded=forwarded)
@@ -159,7 +161,7 @@ class PassthroughProxy:
             finally:
                 await exchange.close()
         except ClientGoneError:
-            pass  # nobody is left to tell
+            pass  # the client has disconnected
         except APIError as error:
             last = isinstance(error, AmbiguousFramingError)
             await send_error(scope, receive, send, self._target.dialect, error, last=last)
@@ -170,10 +172,8 @@ class PassthroughProxy:
             raise
 
     async def _refuse_upgrade(self, scope: Scope, send: Send) -> None:
-        """A WebSocket that comes as plain HTTP: its server did not take it for one."""
-        error = APIError(
-            ErrorKind.INVALID, "This is no WebSocket handshake that is understood here."
-        )
+        """Refuse a WebSocket handshake that the server has passed on as plain HTTP."""
+        error = APIError(ErrorKind.INVALID, "The server did not accept this WebSocket handshake.")
         headers = [(b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")]
         headers.append(named(request_id(scope)))
         await _asgi.send_response(send, 426, self._target.dialect.encode_error(error), headers)

@@ -1,4 +1,4 @@
-"""What one client asks of an upstream, made ready to leave."""
+"""A validated client request, ready to be sent to the upstream."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from asgi_aiproxy.upstream.base import UpstreamRequest
 
 
 class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A request as the upstream may see it: safe, open, and without the caller's credentials.
+    """A validated request, without the caller's credentials.
 
-    `headers` are all that it leaves with but the key's. `own_key` and `key_id` are the caller's
-    wishes for the key, `injected` is the id of one that a middleware has put in, and `length` that
-    of the body, if the client says so.
+    `headers` are sent to the upstream, together with the key's. `own_key` is a key that the caller
+    brings, `key_id` the key that it selects, `injected` the id of a key that a middleware has
+    added, and `length` the declared length of the body in bytes.
     """
 
     target: ProxyTarget
@@ -57,16 +57,17 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scope: Scope
 
     def __repr__(self) -> str:
-        return f"Asked({self.method} {self.route.path})"  # no secrets
+        # Without headers, which may contain secrets
+        return f"ProxyRequest({self.method} {self.route.path})"
 
     @property
     def forwarded_info(self) -> ForwardedInfo:
-        """The way that it came."""
+        """Return the values for the `x-forwarded-*` headers."""
         return ForwardedInfo.of(self.scope, self.host, self.route.prefix)
 
     @property
     def token(self) -> str:
-        """What the caller was known by."""
+        """Return the token that authenticated the caller."""
         return (find_credential(self.scope) or "") if SCOPE_KEY in self.scope else ""
 
     def outgoing(
@@ -77,7 +78,9 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         length: int | None = None,
         keep_host: bool = False,
     ) -> UpstreamRequest:
-        """The request with this key; `length` is that of a body to iterate over, if it is known."""
+        """Return the upstream request with this key; `length` is that of a streamed body,
+        if known.
+        """
         target = self.target
         provider = target.provider
         headers = self.headers
@@ -106,27 +109,27 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def inspected(self) -> bool:
-        """Whether what it may do depends on what it asks for.
+        """Return whether the content of the request must be inspected.
 
-        To an application, and with a key of the caller's own, a budget has no say.
+        A budget does not apply to requests for an application, or with a key of the caller's own.
         """
         admission: AdmissionControl | None = self.scope.get(GATE_KEY)
         priced = self.target.provider is not None and not self.own_key
         return must_inspect(self.principal, admission if priced else None)
 
     def check_models(self, models: Sequence[str], otherwise: str = "") -> None:
-        """Raise APIError if the caller is bound to models, and one of these is none of them.
+        """Raise APIError if the caller is restricted to models, and one of these is not among them.
 
-        Where models are called and none is named, `otherwise` says what to do about it.
+        `otherwise` is the text for a request that calls models but names none.
         """
         if not self.principal.models:
             return
         for model in models:
             if not (model and self.principal.may_use(model)):
-                message = f"The model {model!r} is not among those you may use."
+                message = f"The model {model!r} is not one of the models that you may use."
                 raise _not_allowed(message)
         if not models and otherwise:
-            raise _not_allowed(f"You may use some models only, and {otherwise}.")
+            raise _not_allowed(f"You may only use certain models, and {otherwise}.")
 
 
 def _not_allowed(message: str) -> APIError:
@@ -139,14 +142,14 @@ _REQUEST_ID = "x-request-id"
 def parse_request(
     scope: Scope, target: ProxyTarget, routes: Routes, *, allow_client_keys: bool
 ) -> ProxyRequest:
-    """What a scope asks of `site`. Raises APIError if it may not pass."""
+    """Return the request in a scope. Raises APIError if it is invalid or not allowed."""
     policy = target.policy
     head = read_request_headers(scope["headers"], policy)
     route = routes.of(scope)
     proxy_headers, headers = head.proxy_headers, head.passed
     principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
     if principal.providers and not principal.may_use_provider(target.name):
-        raise APIError(ErrorKind.FORBIDDEN, f"You may not use {target.name!r}.")
+        raise APIError(ErrorKind.FORBIDDEN, f"You are not allowed to use {target.name!r}.")
     provider = target.provider
     keyed = provider is not None and provider.keys is not None
     injected: str = "" if keyed else scope.get(INJECTED, "")
@@ -154,20 +157,20 @@ def parse_request(
     subprotocols: tuple[str, ...] = ()
     if "subprotocols" in scope:
         subprotocols = tuple(scope["subprotocols"])
-    # To an application a caller's credential may go on, unless it was one for the gateway.
+    # A caller's credential is sent to an application unless it was for the gateway.
     if injected or (provider is None and SCOPE_KEY not in scope):
         headers += _decoded(
             [pair for pair in head.credentials if pair[0] not in PROVIDER_KEY_HEADERS]
         )
     elif head.credentials or query or subprotocols:
-        shown = presented_credentials(
+        credentials_shown = presented_credentials(
             {"headers": head.credentials, "query_string": query, "subprotocols": subprotocols}
         )
-        if shown:
-            headers = _without_secret(headers, shown)
-            query = strip_from_query(query, shown) if query else query
+        if credentials_shown:
+            headers = _without_secret(headers, credentials_shown)
+            query = strip_from_query(query, credentials_shown) if query else query
         if subprotocols:
-            subprotocols = tuple(strip_from_subprotocols(subprotocols, shown))
+            subprotocols = tuple(strip_from_subprotocols(subprotocols, credentials_shown))
     own_key = caller_key(scope) if allow_client_keys else ""
     if own_key:
         headers += [
@@ -204,16 +207,19 @@ def parse_request(
     )
 
 
-def _without_secret(headers: Pairs, shown: frozenset[str]) -> Pairs:
-    """The headers but those that repeat a credential: seldom there are any."""
+def _without_secret(headers: Pairs, credentials_shown: frozenset[str]) -> Pairs:
+    """Return the headers without those that repeat a credential, which is rare."""
     joined = "\n".join([value for _, value in headers])
-    for secret in shown:
+    for secret in credentials_shown:
         if secret in joined:
             break
     else:
         return headers
     raw: RawHeaders = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-    return [(name.decode(), v.decode("latin-1")) for name, v in strip_credentials(raw, shown)]
+    return [
+        (name.decode(), v.decode("latin-1"))
+        for name, v in strip_credentials(raw, credentials_shown)
+    ]
 
 
 def _decoded(headers: RawHeaders) -> Pairs:

@@ -1,5 +1,6 @@
-"""Which key holds a resource: a file, a batch, a stored answer is found again only by the key that
-made it, or by others of its account."""
+"""Find the key that holds a resource: a file, a batch or a stored response can only be used with
+the key that created it, or with others of its account.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +15,22 @@ from asgi_aiproxy.stores.base import StoreUnavailableError
 
 logger = logging.getLogger("asgi_aiproxy")
 
-_MAX_ENTRIES = 10_000  # in this process
-_LOOKUP_SECONDS = 3600.0  # seconds for which the store is not asked again
-_MAX_LOOKUPS = 4  # of those that one request names
-_MAX_BYTES = 300  # of their names
+_MAX_ENTRIES = 10_000  # in the cache of this process
+_LOOKUP_SECONDS = 3600.0  # seconds for which an unknown resource is not looked up again
+_MAX_LOOKUPS = 4  # maximum number of resources of one request that are looked up
+_MAX_BYTES = 300  # maximum length of their names in bytes
 
-_STRINGS = re.compile(rb'"([^"\\]*)"\s*(:?)')  # and whether it is a name
-# The first in an answer is its own: in a stream of events that of the resource it is about.
+_STRINGS = re.compile(rb'"([^"\\]*)"\s*(:?)')  # a string, and whether it is a member name
+# The first id in a response is its own; in a stream of events it is that of the resource.
 _CREATED = re.compile(rb'"(?:id|name)"\s*:\s*"([^"\\]{1,300})"')
 
 
 class ResourceAffinity:
-    """The keys of the resources that were made with the keys of a pool.
+    """Remembers which key of a pool has created a resource.
 
-    Kept in the pool's store, if it has one, so that all workers know: one write for each, and one
-    read where a request names one that this process does not know. While the store is away, they
-    are taken to be unknown.
+    Entries are kept in the pool's store, if it has one, for all workers: one write for each, and
+    one read for a resource that is not in the cache of this process. While the store is
+    unavailable, resources are treated as unknown.
     """
 
     def __init__(self, pool: KeyPool, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +39,7 @@ class ResourceAffinity:
         self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     async def remember(self, resource: str, key_id: str, seconds: float) -> None:
-        """Note for so long which key made a resource."""
+        """Remember for `seconds` which key has created a resource."""
         if self._cached(resource) == key_id:
             return
         self._add_attempt(resource, key_id, seconds)
@@ -47,13 +48,15 @@ class ResourceAffinity:
             try:
                 await table.store.add(self._account(resource), {key_id: 1}, ttl=seconds)
             except StoreUnavailableError as error:
-                logger.warning("other workers do not know where a resource is: %s", error)
+                logger.warning("the key of a resource could not be written to the store: %s", error)
 
     async def of(self, resources: Iterable[str]) -> str:
-        """The key of the first of these that is known; empty if none is."""
+        """Return the id of the key of the first resource that is known; empty if all are
+        unknown.
+        """
         table = self._pool.table
-        wanted = [each for each in dict.fromkeys(resources) if len(each) <= _MAX_BYTES]
-        for resource in wanted[:_MAX_LOOKUPS]:
+        names = [name for name in dict.fromkeys(resources) if len(name) <= _MAX_BYTES]
+        for resource in names[:_MAX_LOOKUPS]:
             key_id = self._cached(resource)
             if not key_id and table is not None:
                 try:
@@ -82,31 +85,35 @@ class ResourceAffinity:
 
 
 def created_resource_id(answer: bytes) -> str:
-    """The resource that an answer says was made, by its beginning; empty if it does not."""
+    """Return the id of the resource that a response has created, from its beginning; empty if
+    unknown.
+    """
     found = _CREATED.search(answer)
-    return _short(found[1]) if found is not None else ""
+    return _last_segment(found[1]) if found is not None else ""
 
 
 class ResourceReferences:
-    """Finds in JSON bodies what members of these names refer to."""
+    """Finds the resources that are referred to by members with certain names in JSON bodies."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        # (They begin with a quote, which is looked for fast, however long a body is.)
+        # (The names begin with a quote, which is searched for quickly in long bodies.)
         either = '"(?:' + ("|".join(map(re.escape, names)) or "(?!)") + ')"'
         value = r'"[^"\\]{1,300}"|\[[^\]]{0,4000}\]|\{[^}]{0,4000}\}'
         self._any = re.compile(either.encode()).search
         self._find = re.compile(rf"{either}\s*:\s*({value})".encode()).finditer
 
     def any(self, body: bytes) -> bool:
-        """Whether there is any."""
+        """Return whether the body has such a reference."""
         return self._any(body) is not None
 
     def all(self, body: bytes) -> list[str]:
-        """The resources that are referred to."""
+        """Return the resources that the body refers to."""
         values = b" ".join([found[1] for found in self._find(body)])
-        return [_short(text) for text, name in _STRINGS.findall(values) if text and not name]
+        return [_last_segment(text) for text, name in _STRINGS.findall(values) if text and not name]
 
 
-def _short(name: bytes) -> str:
-    """A resource's own name; Google's come with the path to them, or a whole address."""
+def _last_segment(name: bytes) -> str:
+    """Return the last part of a resource's name; Google's names include the path or the whole
+    address.
+    """
     return name.decode("utf-8", "replace").rpartition("/")[2]

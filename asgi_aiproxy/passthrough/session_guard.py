@@ -1,9 +1,9 @@
-"""What a WebSocket's client may say, where it is held to models or to a budget.
+"""Inspect the messages of a WebSocket client that is restricted to models or has a budget.
 
-The URL names the model of a session, and that is what was judged and priced. Events that follow
-can name others: `session.update` those of the session and of its transcription, in
-`session.model`, `session.audio.input.transcription.model` and the like. Each message that is a JSON
-object is inspected as bodies are (see `asgi_aiproxy.inspection`); audio passes as it is.
+The model in the URL of a session was checked and priced. Later events can name others:
+`session.update` changes those of the session and of its transcription, in `session.model`,
+`session.audio.input.transcription.model` and similar members. Each message that is a JSON object is
+inspected like a request body (see `asgi_aiproxy.inspection`); audio is forwarded unchanged.
 https://platform.openai.com/docs/api-reference/realtime-client-events
 """
 
@@ -19,14 +19,18 @@ _JSON_BEGINS = re.compile(rb"[\s\x00]*(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\x00
 
 
 class SessionGuard:
-    """Inspects the messages of one client. `priced` are the models that its session is paid by."""
+    """Inspects the messages of one client. `priced` are the models for which the session was
+    admitted.
+    """
 
     def __init__(self, request: ProxyRequest, priced: frozenset[str] | None) -> None:
         self._request = request
         self._priced = priced
 
     def check(self, message: str | bytes) -> None:
-        """Raise APIError if the message asks for what its sender may not use, or is ambiguous."""
+        """Raise APIError if the message names a model that the client may not use, or is
+        ambiguous.
+        """
         data = message.encode("utf-8", "surrogatepass") if isinstance(message, str) else message
         if isinstance(message, bytes) and not _may_be_json(data):
             return
@@ -35,12 +39,14 @@ class SessionGuard:
         self._request.check_models(models)
         for model in models:
             if self._priced is not None and model not in self._priced:
-                text = f"The model {model!r} is not the one that this session is paid by."
+                text = f"The model {model!r} is not the model for which this session was admitted."
                 raise APIError(ErrorKind.FORBIDDEN, text, param="model", code="model_not_priced")
 
 
 def _may_be_json(data: bytes) -> bool:
-    """Whether a binary message could be read as JSON; sound is not, but may begin like it."""
+    """Return whether a binary message could be JSON. Audio is not, but may begin in the
+    same way.
+    """
     if _JSON_BEGINS.match(data) is None:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Where a proxy leads: a vendor's API, or any application at a URL."""
+"""The upstream of a proxy: a vendor's API, or any application at a URL."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from asgi_aiproxy.providers.path_profiles import PATH_PROFILES, PathProfile
 
 Paths = Literal["all"] | Iterable[str]
 
-# Bedrock's names hold colons. (Some servers do not heed the case of paths.)
+# Bedrock's model names contain colons. (Some servers ignore the case of paths.)
 _MODEL_IN_PATH = re.compile(
     r"/(?:models|deployments|tunedModels|engines)/([^/:]+)(?=[:/]|$)|/model/([^/]+)", re.IGNORECASE
 )
-_MAX_DEPTH = 4  # so often something may have been encoded
+_MAX_DEPTH = 4  # the maximum number of times that a path may be percent-encoded
 
 
 @dataclass(frozen=True)
 class ProxyTarget:
-    """An upstream and what the proxy heeds of it. `provider` is None for an application."""
+    """An upstream and how the proxy treats it. `provider` is None for an application."""
 
     name: str
     base_url: str
     provider: Provider | None
     policy: HeaderPolicy
-    opened: PathPatterns | None  # None: everything
+    opened: PathPatterns | None  # None: all paths
     stateful: PathPatterns
     calls: PathPatterns
     path_profile: PathProfile
 
     @cached_property
     def free(self) -> PathPatterns:
-        """Where no model is called."""
+        """The paths that call no model."""
         return PathPatterns(self.path_profile.free)
 
     @cached_property
     def batches(self) -> PathPatterns:
-        """Where one request makes many calls."""
+        """The paths where one request makes many calls."""
         return PathPatterns(self.path_profile.batches)
 
     @cached_property
     def sessions(self) -> PathPatterns:
-        """The WebSockets whose URL names their model."""
+        """The WebSocket paths whose URL names the model."""
         return PathPatterns(self.path_profile.sessions)
 
     @cached_property
@@ -64,55 +64,59 @@ class ProxyTarget:
 
     @property
     def dialect(self) -> InboundDialect:
-        """The language for what the proxy itself has to say."""
+        """The dialect for errors of the proxy itself."""
         dialect = self.provider.dialect if self.provider is not None else None
         return dialect if isinstance(dialect, InboundDialect) else OPENAI_CHAT
 
     def operation(self, method: str, path: str) -> str:
-        """What a path below the base is called in records. Raises APIError if it is not open."""
+        """Return the name of a path below the base URL for usage records. Raises APIError if it is
+        not served.
+        """
         if self.opened is None:
             return "passthrough"
         name = self.opened.match_name(method, path)
         if name is None:
             raise APIError(
-                ErrorKind.NOT_FOUND, f"{method} {path} is not open here.", code="not_open"
+                ErrorKind.NOT_FOUND,
+                f"{method} {path} is not served by this gateway.",
+                code="not_open",
             )
         return name
 
     def base(self, key: Key | None) -> str:
-        """The base URL, without a slash at its end."""
+        """Return the base URL, without a trailing slash."""
         return ((key.base_url if key is not None else None) or self.base_url).rstrip("/")
 
     def url(self, path: str, key: Key | None) -> str:
-        """Where a path below the base URL leads."""
+        """Return the URL of a path below the base URL."""
         return self.base(key) + (path or ("/" if self.provider is None else ""))
 
     def local(self, path: str) -> str:
-        """A path below the mount as one below the base URL."""
+        """Return a path below the mount as a path below the base URL."""
         return relative_to_base(self.base_url, path) if self.provider is not None else path
 
     @property
     def signs_bodies(self) -> bool:
-        """Whether a request can only leave when all of its body is known."""
+        """Whether a request can only be sent once its whole body is known."""
         return self.provider is not None and getattr(self.provider.auth, "reads_body", False)
 
     @cached_property
     def references(self) -> ResourceReferences:
-        """What in JSON bodies names what only one key finds again."""
+        """The finder for references to resources in JSON bodies."""
         return ResourceReferences(self.path_profile.references)
 
     @cached_property
     def resource_affinity(self) -> ResourceAffinity | None:
-        """Where that is; None without keys."""
+        """The record of which key holds which resource; None without keys."""
         keys = self.provider.keys if self.provider is not None else None
         return ResourceAffinity(keys) if keys is not None else None
 
 
 def models_in_path(path: str) -> tuple[str, ...]:
-    """The models that a path names, as Google's, Azure's and Bedrock's do; several if it is
-    ambiguous.
+    """Return the models that a path names, as in Google's, Azure's and Bedrock's APIs; several if
+    it is ambiguous.
 
-    The path is read as a server might that decodes all of it.
+    The path is also read as a server would that decodes all of it.
     """
     for _ in range(_MAX_DEPTH):
         if "%" not in path:
@@ -123,7 +127,7 @@ def models_in_path(path: str) -> tuple[str, ...]:
 
 
 def make_target(target: Provider | str, paths: Paths | None) -> ProxyTarget:
-    """What `PassthroughProxy` is told. Raises ConfigurationError."""
+    """Return the target for an argument of `PassthroughProxy`. Raises ConfigurationError."""
     if isinstance(target, Provider):
         return _vendor_target(target, paths)
     if not isinstance(target, str):
@@ -134,15 +138,16 @@ def make_target(target: Provider | str, paths: Paths | None) -> ProxyTarget:
         parts = urlsplit(target)
         _ = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"PassthroughProxy: the URL is none: {error}.") from None
+        raise ConfigurationError(f"PassthroughProxy: invalid URL: {error}.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ConfigurationError(
-            "PassthroughProxy: a URL begins with http:// or https:// and a host, and ends with its "
-            "path."
+            "PassthroughProxy: the URL must begin with http:// or https:// and a host, and must "
+            "not have a query or fragment."
         )
     if parts.username is not None:
         raise ConfigurationError(
-            "PassthroughProxy: a URL holds no user or password; see InjectKey for credentials."
+            "PassthroughProxy: the URL must not contain a user or password; use InjectKey for "
+            "credentials."
         )
     return ProxyTarget(
         name=parts.hostname,
@@ -161,7 +166,8 @@ def _vendor_target(provider: Provider, paths: Paths | None) -> ProxyTarget:
     if path_profile is None:
         if paths is None:
             raise ConfigurationError(
-                f"PassthroughProxy({provider.name!r}): say with paths= what of it is open."
+                f"PassthroughProxy({provider.name!r}): paths= is required for this provider: "
+                "the patterns of the paths to serve."
             )
         path_profile = PathProfile(())
     return ProxyTarget(
@@ -177,20 +183,20 @@ def _vendor_target(provider: Provider, paths: Paths | None) -> ProxyTarget:
 
 
 def _protected_headers(provider: Provider) -> frozenset[str]:
-    """Those of the provider's own headers that a caller may not replace by its own."""
+    """Return the provider's headers that a caller must not override."""
     dialect = provider.dialect
-    theirs = dialect.request_headers if isinstance(dialect, InboundDialect) else frozenset[str]()
-    return frozenset(name.lower() for name in provider.headers if name.lower() not in theirs)
+    names = dialect.request_headers if isinstance(dialect, InboundDialect) else frozenset[str]()
+    return frozenset(name.lower() for name in provider.headers if name.lower() not in names)
 
 
 def _open_paths(paths: Paths | None) -> PathPatterns | None:
     if paths is None or paths == "all":
         return None
     if isinstance(paths, str):
-        raise ConfigurationError(f"paths= is 'all' or several patterns, not {paths!r}.")
+        raise ConfigurationError(f"paths= must be 'all' or a list of patterns, not {paths!r}.")
     return PathPatterns(paths)
 
 
 def with_policy(of: ProxyTarget, **changes: object) -> ProxyTarget:
-    """The same site under a policy with these changes."""
+    """Return the same target with these changes of its header policy."""
     return replace(of, policy=replace(of.policy, **changes))  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""Usage and model of an answer that passes, read on the side from copies of its ends.
+"""Read the usage and the model of a streamed response from copies of its beginning and its end.
 
-Vendors tell usage at the end of an answer, some of it at the beginning: so 8 KiB of the head and
-16 KiB of the tail are enough, however long the answer is, and reading them costs nothing while it
-passes.
+Vendors report usage at the end of a response, some of it at the beginning: so 8 KiB of the
+beginning and 16 KiB of the end are enough for any length, and nothing is parsed while the response
+streams.
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ logger = logging.getLogger("asgi_aiproxy")
 
 HEAD = 8 * 1024
 TAIL = 16 * 1024
-# So much may wait before it is cut, lest it be copied again and again.
-_MAX_HELD, _MOST_PIECES = 4 * TAIL, 256
+# The copies are shortened when they exceed this many bytes or pieces, so that bytes are not copied
+# repeatedly.
+_MAX_HELD, _MAX_PIECES = 4 * TAIL, 256
 
 _TYPES = STREAM_TYPES | {"application/json", "application/jsonl"}
 
 
 class UsageMeter:
-    """Is shown an answer, and asked at its end, whatever that was."""
+    """Is fed the bytes of a response, and returns at the end the usage that it reported."""
 
     __slots__ = ("_head", "_held_bytes", "_pieces", "size")
 
     def __init__(self) -> None:
-        self._head = b""  # once something between it and the rest may be missing
+        self._head = b""  # set once bytes between the beginning and the end were dropped
         self._pieces: list[bytes] = []
         self._held_bytes = 0
-        self.size = 0  # of all that was seen
+        self.size = 0  # number of all bytes fed
 
     @classmethod
     def for_type(cls, content_type: str, content_encoding: str) -> UsageMeter | None:
-        """A meter for such an answer, if it may tell usage in words that can be read."""
+        """Return a meter for a response, or None if its format cannot report usage in a readable
+        form.
+        """
         return (
             cls()
             if _may_report_usage(content_type) and not content_codings(content_encoding)
@@ -48,39 +51,39 @@ class UsageMeter:
 
     @property
     def head(self) -> bytes:
-        """How it began."""
+        """The beginning of the response."""
         return self._head or b"".join(self._pieces)[:HEAD]
 
     def feed(self, data: bytes) -> None:
-        """See some more of it."""
+        """Add some bytes of the response."""
         self.size += len(data)
         if len(data) > TAIL:
-            # (Its end is copied, so that all the rest need not be kept for it.)
+            # (A copy of the end, so that the whole piece need not be kept in memory.)
             self._head = self._head or (b"".join(self._pieces) + data[:HEAD])[:HEAD]
             self._pieces, self._held_bytes = [data[-TAIL:]], TAIL
             return
         self._pieces.append(data)
         self._held_bytes += len(data)
-        if self._held_bytes > _MAX_HELD or len(self._pieces) > _MOST_PIECES:
+        if self._held_bytes > _MAX_HELD or len(self._pieces) > _MAX_PIECES:
             self._drop_middle()
 
     def reported(self) -> tuple[str, Usage | None]:
-        """The model and the usage, as far as they were told."""
-        rest = b"".join(self._pieces)
-        return extract_usage(self._head or rest, rest)
+        """Return the reported model and usage."""
+        held = b"".join(self._pieces)
+        return extract_usage(self._head or held, held)
 
     @property
     def sample(self) -> bytes:
-        """A part of it: what is held of its beginning and of its end."""
+        """A sample of the response: the held parts of its beginning and end."""
         return self._head + b"".join(self._pieces)
 
     def _drop_middle(self) -> None:
-        rest = b"".join(self._pieces)
-        if len(rest) > HEAD + TAIL:
-            self._head = self._head or rest[:HEAD]
-            rest = rest[-TAIL:]
-        self._pieces = [rest]
-        self._held_bytes = len(rest)
+        held = b"".join(self._pieces)
+        if len(held) > HEAD + TAIL:
+            self._head = self._head or held[:HEAD]
+            held = held[-TAIL:]
+        self._pieces = [held]
+        self._held_bytes = len(held)
 
 
 @lru_cache(maxsize=256)
@@ -105,7 +108,7 @@ class SessionUsage:
             return False
         try:
             model, reported = extract_usage_from_event(text)
-        except Exception:  # the session goes on without it
+        except Exception:  # the session continues without it
             logger.exception("the usage in an event of a session is unreadable")
             return False
         self.model = self.model or model

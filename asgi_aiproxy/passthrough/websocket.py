@@ -1,7 +1,8 @@
-"""A WebSocket through the proxy: one to the client, one to the upstream, and what passes between.
+"""Proxy a WebSocket: one connection to the client, one to the upstream, and the messages in
+between.
 
-The upstream is asked first, so that a client whose session would be refused is told so in its
-handshake. https://www.rfc-editor.org/rfc/rfc6455
+The upstream is connected first, so that a client whose session is refused gets the refusal as the
+response to its handshake. https://www.rfc-editor.org/rfc/rfc6455
 """
 
 from __future__ import annotations
@@ -54,22 +55,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_aiproxy")
 
 _RETRY_AFTER = "retry-after"
-_GOING_AWAY, _NOT_ALLOWED, _TOO_BIG, _INTERNAL_ERROR, _TRY_AGAIN_LATER = (
-    1001,
-    1008,
-    1009,
-    1011,
-    1013,
-)
+_GOING_AWAY, _NOT_ALLOWED = 1001, 1008
+_TOO_BIG, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1009, 1011, 1013
 _MAX_REASON = 123  # bytes (RFC 6455, 5.5)
-_CLOSE_TIMEOUT = 5.0  # seconds that the upstream has for its part of a good-bye
-_MAX_QUEUED_MESSAGES = 4  # messages of the upstream's that may wait for a slow client
+_CLOSE_TIMEOUT = 5.0  # seconds for the upstream to answer a close frame
+_MAX_QUEUED_MESSAGES = 4  # messages of the upstream that may wait for a slow client
 _PROTOCOLS = "sec-websocket-protocol"
 
 
 @dataclass(frozen=True, slots=True)
 class WebSocketLimits:
-    """The longest message in bytes, the time to connect in seconds, and whom to trust besides."""
+    """The maximum message size in bytes, the time to connect in seconds, and an additional CA."""
 
     max_message: int
     connect: float
@@ -77,7 +73,7 @@ class WebSocketLimits:
 
 
 class WebSocketBridge:
-    """One WebSocket of a client's: `run` passes its messages until one side ends it."""
+    """One WebSocket of a client: `run` forwards its messages until one side closes it."""
 
     def __init__(
         self,
@@ -97,35 +93,33 @@ class WebSocketBridge:
         self._guard: SessionGuard | None = None
 
     async def run(self, request: ProxyRequest) -> None:
-        """Connect both sides, until one of them ends it."""
-        exchange_record = new_record(request, self._context.clock)
+        """Connect both sides, and forward messages until one of them closes."""
+        record = new_record(request, self._context.clock)
         admission = self._admission
-        # What is said later is the upstream's: a model that is not in the URL is not known.
+        # Later messages are for the upstream: a model that is not in the URL is unknown.
         fixed = request.target.sessions.match_name("GET", request.route.path) is not None
         models = [*request.route.models, *_query(request, "model")] if fixed else []
         model = models[0] if len(set(models)) == 1 else ""
-        exchange_record.requested_model = exchange_record.upstream_model = model
+        record.requested_model = record.upstream_model = model
         keys = ProxyKeyRotation(request, affinity=request.affinity, model=model)
         try:
             await self._receive()  # websocket.connect
             if not _installed():
-                logger.error("WebSockets need a library: pip install 'asgi-aiproxy[realtime]'")
-                message = "WebSockets are not installed here."
+                logger.error("WebSockets require a library: pip install 'asgi-aiproxy[realtime]'")
+                message = "This gateway is installed without support for WebSockets."
                 raise APIError(ErrorKind.INTERNAL, message, status=501)
-            request.check_models(models, "no model is in the URL of this WebSocket")
+            request.check_models(models, "the URL of this WebSocket names no model")
             if request.inspected:
                 request.check_models(models_outside_body(request.query, request.headers))
                 priced = frozenset(models) if must_inspect(ANONYMOUS, admission) else None
                 self._guard = SessionGuard(request, priced)
             if admission is not None:
                 await check_admission(admission, request, (model,), session=True)
-            upstream = await self._until_client_leaves(
-                self._connect(request, keys, exchange_record)
-            )
+            upstream = await self._until_client_leaves(self._connect(request, keys, record))
             if upstream is not None:
-                await self._run_session(upstream, request, keys, exchange_record)
+                await self._run_session(upstream, request, keys, record)
         except APIError as error:
-            exchange_record.error = error
+            record.error = error
             headers = [(b"content-type", b"application/json"), *error_headers(error)]
             await self._refuse_handshake(
                 error.status, request.target.dialect.encode_error(error), headers
@@ -135,14 +129,14 @@ class WebSocketBridge:
             try:
                 keys.release(reported[1])
             finally:
-                exchange_record.write(reported, gate=admission, recorder=self._context.recorder)
+                record.write(reported, gate=admission, recorder=self._context.recorder)
 
-    # the handshake
+    # The handshake.
 
     async def _connect(
-        self, request: ProxyRequest, keys: ProxyKeyRotation, exchange_record: ExchangeRecord
+        self, request: ProxyRequest, keys: ProxyKeyRotation, record: ExchangeRecord
     ) -> ClientConnection | None:
-        """The upstream's WebSocket; None if it refused and the client was told so.
+        """Return the upstream's WebSocket; None if it refused and the client got the refusal.
 
         Raises APIError.
         """
@@ -150,19 +144,19 @@ class WebSocketBridge:
 
         while True:
             key = await keys.next()
-            exchange_record.key_id = request.injected or keys.key_id
-            exchange_record.sent()
+            record.key_id = request.injected or keys.key_id
+            record.sent()
             try:
                 upstream = await self._open_upstream(request, key)
-            except InvalidStatus as judge_refusal:
-                answer = judge_refusal.response
+            except InvalidStatus as refused:
+                answer = refused.response
                 headers, body = _handshake_headers(answer), bytes(answer.body or b"")
-                exchange_record.status = status = answer.status_code
+                record.status = status = answer.status_code
                 if keys.using_pool_key and status >= 400:
                     if keys.redactor is not None:
                         body = keys.redactor.data(body)
                     error = keys.judge_refusal(status, headers, body, self._context.clock())
-                    exchange_record.failed(error)
+                    record.failed(error)
                     if keys.may_try_another(error):
                         continue
                     if status in (401, 402) or error.kind is ErrorKind.KEY_REJECTED:
@@ -171,19 +165,23 @@ class WebSocketBridge:
                         headers = [pair for pair in headers if not pair[0].startswith(_RETRY_AFTER)]
                         headers.append((_RETRY_AFTER, str(max(1, math.ceil(after)))))
                 else:
-                    exchange_record.answered(status)
-                await self._forward_refusal(request, keys, headers, body, exchange_record)
+                    record.answered(status)
+                await self._forward_refusal(request, keys, headers, body, record)
                 return None
             except (OSError, TimeoutError, WebSocketException, EOFError) as error:
-                why = describe_error(error) if isinstance(error, OSError) else type(error).__name__
-                message = f"The WebSocket to {request.target.name} could not be opened: {why}."
+                reason = (
+                    describe_error(error) if isinstance(error, OSError) else type(error).__name__
+                )
+                message = f"The WebSocket to {request.target.name} could not be opened: {reason}."
                 failure = APIError(ErrorKind.UPSTREAM, message)
-                exchange_record.failed(failure)
+                record.failed(failure)
                 raise failure from error
-            told = _handshake_headers(upstream.response) if upstream.response is not None else []
-            keys.record_response(101, told, self._context.clock())
-            exchange_record.status = 101
-            exchange_record.answered(101)
+            upgrade_headers = (
+                _handshake_headers(upstream.response) if upstream.response is not None else []
+            )
+            keys.record_response(101, upgrade_headers, self._context.clock())
+            record.status = 101
+            record.answered(101)
             return upstream
 
     async def _forward_refusal(
@@ -192,16 +190,18 @@ class WebSocketBridge:
         keys: ProxyKeyRotation,
         headers: Headers,
         body: bytes,
-        exchange_record: ExchangeRecord,
+        record: ExchangeRecord,
     ) -> None:
-        status = exchange_record.status
+        status = record.status
         if not 300 <= status <= 599:
-            raise APIError(ErrorKind.UPSTREAM, f"The upstream answered with a status of {status}.")
+            raise APIError(
+                ErrorKind.UPSTREAM, f"The upstream answered with the invalid status {status}."
+            )
         passed, _ = read_response_headers(headers, request.target.policy)
         if keys.redactor is not None:
             passed, body = keys.redactor.headers(passed), keys.redactor.data(body)
         await self._refuse_handshake(status, body, passed)
-        exchange_record.finished = True
+        record.finished = True
 
     async def _open_upstream(self, request: ProxyRequest, key: Key | None) -> ClientConnection:
         from websockets.asyncio.client import connect
@@ -222,7 +222,7 @@ class WebSocketBridge:
             url,
             additional_headers=headers,
             subprotocols=offered or None,  # type: ignore[arg-type]
-            compression=None,  # it takes more memory than all the rest of an idle session
+            compression=None,  # it needs more memory than all the rest of an idle session
             user_agent_header=None,
             proxy=out.proxy,
             open_timeout=self._limits.connect,
@@ -232,21 +232,24 @@ class WebSocketBridge:
             logger=_silent_logger(),
             **options,
         )
-        # A redirect is the client's to follow, and our key is not for wherever it leads.
+        # A redirect is followed by the client, if at all: the gateway's key must not be sent
+        # elsewhere.
         connecting.process_redirect = lambda error: error  # type: ignore[method-assign, assignment]
         return await connecting
 
     async def _until_client_leaves(
         self, connecting: Coroutine[Any, Any, ClientConnection | None]
     ) -> ClientConnection | None:
-        """What comes of `connecting`. Raises ClientGoneError if the client leaves before."""
+        """Return the result of `connecting`. Raises ClientGoneError if the client disconnects
+        before.
+        """
         loop = asyncio.get_running_loop()
         task = loop.create_task(connecting)
         gone = loop.create_task(self._client_disconnected())
         try:
             await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise ClientGoneError("The client left.")
+                raise ClientGoneError("The client disconnected.")
             return task.result()
         finally:
             for each in (task, gone):
@@ -262,48 +265,48 @@ class WebSocketBridge:
         headers = with_id(headers, request_id(self._scope))
         try:
             await deny_websocket(self._scope, self._send, status, body, headers)
-        except (OSError, RuntimeError) as error:  # some servers say it so
-            raise ClientGoneError("The client left.") from error
+        except (OSError, RuntimeError) as error:  # how some servers report a disconnect
+            raise ClientGoneError("The client disconnected.") from error
 
-    # the session
+    # The session.
 
     async def _run_session(
         self,
         upstream: ClientConnection,
         request: ProxyRequest,
         keys: ProxyKeyRotation,
-        exchange_record: ExchangeRecord,
+        record: ExchangeRecord,
     ) -> None:
         response = upstream.response
         headers = _handshake_headers(response) if response is not None else []
-        told, _ = read_response_headers(headers, request.target.policy)
+        client_headers, _ = read_response_headers(headers, request.target.policy)
         if keys.redactor is not None:
-            told = keys.redactor.headers(told)
-        told = with_id(told, exchange_record.request_id)
-        told += key_headers(exchange_record.key_id)
+            client_headers = keys.redactor.headers(client_headers)
+        client_headers = with_id(client_headers, record.request_id)
+        client_headers += key_headers(record.key_id)
         chosen = upstream.subprotocol
         accept: Message = {
             "type": "websocket.accept",
-            # Never one that holds a key.
+            # A reason that contains a key is dropped.
             "subprotocol": chosen if chosen in request.subprotocols else None,
-            "headers": told,
+            "headers": client_headers,
         }
         try:
             await self._send_to_client(accept)
-            exchange_record.first_byte_at = time.perf_counter()
-            code, why = await self._pass_messages(upstream, keys, exchange_record)
+            record.first_byte_at = time.perf_counter()
+            code, reason = await self._pass_messages(upstream, keys, record)
         except BaseException:
             await upstream.close(_GOING_AWAY)
             raise
-        await upstream.close(code, why)
+        await upstream.close(code, reason)
 
     async def _pass_messages(
-        self, upstream: ClientConnection, keys: ProxyKeyRotation, exchange_record: ExchangeRecord
+        self, upstream: ClientConnection, keys: ProxyKeyRotation, record: ExchangeRecord
     ) -> tuple[int, str]:
-        """Pass messages on; returns the code and reason that the upstream is to be closed with."""
+        """Forward messages; returns the code and reason with which to close the upstream."""
         loop = asyncio.get_running_loop()
-        down = loop.create_task(self._upstream_to_client(upstream, exchange_record, keys.redactor))
-        up = loop.create_task(self._client_to_upstream(upstream, exchange_record))
+        down = loop.create_task(self._upstream_to_client(upstream, record, keys.redactor))
+        up = loop.create_task(self._client_to_upstream(upstream, record))
         try:
             await asyncio.wait((down, up), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -311,21 +314,21 @@ class WebSocketBridge:
                 task.cancel()
             await asyncio.wait((down, up))
         if not up.cancelled():
-            code, why = up.result()
+            code, reason = up.result()
             if code in (_TOO_BIG, _NOT_ALLOWED):
-                await self._send_to_client(_close(code, why))
-            return code, why
-        # (Some servers do not send a close while somebody still waits for a message.)
-        code, why = down.result()
+                await self._send_to_client(_close(code, reason))
+            return code, reason
+        # (Some servers do not send a close while another task awaits a message.)
+        code, reason = down.result()
         if keys.redactor is not None:
-            why = keys.redactor.text(why)
-        await self._send_to_client(_close(code, why))
+            reason = keys.redactor.text(reason)
+        await self._send_to_client(_close(code, reason))
         return 1000, ""
 
     async def _client_to_upstream(
-        self, upstream: ClientConnection, exchange_record: ExchangeRecord
+        self, upstream: ClientConnection, record: ExchangeRecord
     ) -> tuple[int, str]:
-        """The client's messages, until it closes; returns with what."""
+        """Forward the client's messages until it closes; returns its close code and reason."""
         from websockets.exceptions import ConnectionClosed
 
         limit = self._limits.max_message
@@ -333,7 +336,7 @@ class WebSocketBridge:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 code = message.get("code") or 1005
-                exchange_record.finished = code in (1000, 1001, 1005) or 3000 <= code < 5000
+                record.finished = code in (1000, 1001, 1005) or 3000 <= code < 5000
                 return _sendable(code), message.get("reason") or ""
             data = message.get("text")
             if data is None:
@@ -344,20 +347,20 @@ class WebSocketBridge:
                 try:
                     self._guard.check(data)
                 except APIError as error:
-                    exchange_record.error = error
+                    record.error = error
                     return _NOT_ALLOWED, _reason(error)
             try:
                 await upstream.send(data)
             except ConnectionClosed:
-                await asyncio.Event().wait()  # the other direction knows why
+                await asyncio.Event().wait()  # the other direction knows the reason
 
     async def _upstream_to_client(
         self,
         upstream: ClientConnection,
-        exchange_record: ExchangeRecord,
+        record: ExchangeRecord,
         redactor: SecretRedactor | None,
     ) -> tuple[int, str]:
-        """The upstream's messages, until it closes; returns with what."""
+        """Forward the upstream's messages until it closes; returns its close code and reason."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -366,16 +369,16 @@ class WebSocketBridge:
                 refusal = None
                 if isinstance(data, str):
                     if self._usage.feed(data):
-                        refusal = await self._extend(exchange_record)
+                        refusal = await self._extend(record)
                     if redactor is not None and may_quote(data):
                         data = redactor.text(data)
                     await self._send_to_client({"type": "websocket.send", "text": data})
                 else:
                     if (
                         len(data) < _MAX_JSON_MESSAGE and data[:1] == b"{"
-                    ):  # Google's events are binary
+                    ):  # Google's events are binary messages
                         if self._usage.feed(data.decode("utf-8", "replace")):
-                            refusal = await self._extend(exchange_record)
+                            refusal = await self._extend(record)
                         if redactor is not None and may_quote(data):
                             data = redactor.data(data)
                     await self._send_to_client({"type": "websocket.send", "bytes": data})
@@ -383,14 +386,17 @@ class WebSocketBridge:
                     return refusal
         except ConnectionClosed as closed:
             if closed.rcvd is not None:
-                exchange_record.finished = True
+                record.finished = True
                 return _sendable(closed.rcvd.code), closed.rcvd.reason
-            exchange_record.error = APIError(ErrorKind.UPSTREAM, "The upstream's WebSocket broke.")
+            record.error = APIError(ErrorKind.UPSTREAM, "The upstream's WebSocket was lost.")
             too_big = closed.sent is not None and closed.sent.code == _TOO_BIG
-            return _TOO_BIG if too_big else _INTERNAL_ERROR, "the upstream broke off"
+            return (
+                _TOO_BIG if too_big else _INTERNAL_ERROR,
+                "the upstream was lost",
+            )
 
-    async def _extend(self, exchange_record: ExchangeRecord) -> tuple[int, str] | None:
-        """Reserve more of the caller's budget if what was reserved is used up.
+    async def _extend(self, record: ExchangeRecord) -> tuple[int, str] | None:
+        """Reserve more of the caller's budget if the reservation is used up.
 
         Returns the close code and reason if that is refused.
         """
@@ -399,9 +405,9 @@ class WebSocketBridge:
         if extend is None or reported[1] is None:
             return None
         try:
-            await extend(exchange_record.to_usage_record(reported))
+            await extend(record.to_usage_record(reported))
         except APIError as error:
-            exchange_record.error = error
+            record.error = error
             code = _TRY_AGAIN_LATER if error.kind is ErrorKind.OVERLOADED else _NOT_ALLOWED
             return code, _reason(error)
         return None
@@ -409,15 +415,15 @@ class WebSocketBridge:
     async def _send_to_client(self, message: Message) -> None:
         try:
             await self._send(message)
-        except (OSError, RuntimeError) as error:  # some servers say it so
-            raise ClientGoneError("The client left.") from error
+        except (OSError, RuntimeError) as error:  # how some servers report a disconnect
+            raise ClientGoneError("The client disconnected.") from error
 
 
 _MAX_JSON_MESSAGE = 64 * 1024
 
 
 def _handshake_headers(answer: Response) -> Headers:
-    """The headers of an answer to a handshake."""
+    """Return the response headers of a handshake."""
     return [(name.lower(), value) for name, value in answer.headers.raw_items()]
 
 
@@ -426,12 +432,12 @@ def _close(code: int, reason: str) -> Message:
 
 
 def _reason(error: APIError) -> str:
-    """The message of an error, cut to what a close frame carries."""
+    """Return the message of an error, cut to the maximum length of a close reason."""
     return error.message.encode()[:_MAX_REASON].decode("utf-8", "ignore")
 
 
 def _sendable(code: int) -> int:
-    """The code as it may be sent: some only tell that none came (RFC 6455, 7.4.1)."""
+    """Return a close code that may be sent; 1005 means that none was received (RFC 6455, 7.4.1)."""
     if code == 1005:
         return 1000
     return code if 1000 <= code <= 1003 or 1007 <= code <= 1014 or code >= 3000 else _GOING_AWAY
@@ -448,7 +454,7 @@ def _ssl_context(ca: str | Path | bytes | None) -> ssl.SSLContext:
 
 @functools.cache
 def _silent_logger() -> logging.Logger:
-    """What the library notes of each connection is not for the application's log."""
+    """Return a logger that drops the library's messages about each connection."""
     quiet = logging.getLogger("asgi_aiproxy.websockets")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False

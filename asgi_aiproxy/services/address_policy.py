@@ -1,13 +1,14 @@
-"""Where a key's secret may be sent, as far as the admin API decides.
+"""Restricts where a key's secret may be sent, for changes over the admin API.
 
-A key's `base_url`, `proxy` and `attributes` decide which server is shown its secret. Who may write
-them could have a secret sent to a server of their own, or the gateway call servers that only it can
-reach. So a kept secret is sent elsewhere only by `root`, or by who brings the secret again; and an
-address set over the API must be public, unless it lies in a network that the operator named. What
-the configuration says is the operator's own and is not looked at.
+A key's `base_url`, `proxy` and `attributes` decide which server receives its secret. A caller that
+may change them could have a secret sent to a server of its own, or make the gateway call servers
+that only the gateway can reach. So a stored secret is redirected only for a caller with the scope
+`root`, or one that sends the secret again; and an address that is set over the API must be public,
+unless it is in a network that the operator has allowed. The configuration is written by the
+operator and is not restricted.
 
-Names are looked up when they are set and before a key is tried. (A name that resolves to a private
-address only later is not seen: networks that must not be reached are a firewall's business.)
+Names are looked up when they are set and before a key is tested. (A name that resolves to a private
+address only later is not detected: use a firewall for networks that must not be reached.)
 """
 
 from __future__ import annotations
@@ -24,26 +25,29 @@ from asgi_aiproxy.ip_ranges import check_networks, in_networks
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.principal import Principal
 
-# What decides where a secret goes, and how it is shown there.
+# The fields of a key that decide where its secret is sent, and in which form.
 _WHERE = ("base_url", "proxy", "attributes")
 _LOOK_UP_SECONDS = 5.0
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 
 
 class Destinations:
-    """Says which addresses keys may be given over the admin API.
+    """Checks the addresses that are given to keys over the admin API.
 
-    `networks` are ranges that are not public and allowed all the same, such as `10.0.0.0/8`; None
-    allows everything. Raises ConfigurationError for what is no range.
+    `networks` are address ranges that are allowed although they are not public, such as
+    `10.0.0.0/8`; None allows all addresses. Raises ConfigurationError for an invalid range.
     """
 
     def __init__(self, networks: Iterable[str] | None = ()) -> None:
         self._networks = tuple(networks) if networks is not None else None
         check_networks(self._networks or ())
 
-    async def check(self, key: Key, lead: str = "", before: Key | None = None) -> None:
-        """Raise APIError (400), which names the field after `lead`, if a key leads to a network
-        that is not allowed; what it had `before`, it may keep."""
+    async def check(self, key: Key, prefix: str = "", before: Key | None = None) -> None:
+        """Raise APIError (400) if a key leads to a network that is not allowed.
+
+        The error names the field with the prefix `lead`. Values equal to those of `before` are
+        allowed.
+        """
         for field in ("proxy", "base_url"):
             url = getattr(key, field)
             kept = before is not None and getattr(before, field) == url
@@ -52,13 +56,14 @@ class Destinations:
             refused = await self._refused(url)
             if refused:
                 raise invalid(
-                    f"{lead}{field}: {refused} is not a public address. The operator can allow its "
+                    f"{prefix}{field}: {refused} is not a public address. The operator can "
+                    "allow its "
                     f"network: AdminApp(private_networks=...), admin_private_networks.",
-                    f"{lead}{field}",
+                    f"{prefix}{field}",
                 )
 
     async def _refused(self, url: str) -> str:
-        """The address of a URL's host that is not allowed; empty if all are."""
+        """Return the address of a URL's host that is not allowed; empty if all are allowed."""
         host = urlsplit(url).hostname or ""
         for address in await _addresses(host):
             if not _is_public(address) and not in_networks(self._networks or (), address):
@@ -66,15 +71,17 @@ class Destinations:
         return ""
 
 
-def check_redirection(key: Key, fields: Mapping[str, Any], by: Principal) -> None:
-    """Raise APIError (403) if a change would send a kept secret elsewhere, and `by` may not."""
-    if "root" in by.scopes or "secret" in fields:
+def check_redirection(key: Key, fields: Mapping[str, Any], caller: Principal) -> None:
+    """Raise APIError (403) if a change would send a stored secret elsewhere, and the caller `by`
+    may not do that.
+    """
+    if "root" in caller.scopes or "secret" in fields:
         return
     for name in _WHERE:
         if name in fields and fields[name] != getattr(key, name):
             message = (
-                f"{name}: it decides where the secret of this key is sent. Changing it takes a "
-                f"token with the scope 'root', or the secret again: send 'secret', too."
+                f"{name}: it decides where the secret of this key is sent. To change it, "
+                "use a token with the scope 'root', or also send the secret as 'secret'."
             )
             raise APIError(ErrorKind.FORBIDDEN, message, param=name, code="scope")
 
@@ -91,7 +98,7 @@ def _is_public(text: str) -> bool:
 
 
 async def _addresses(host: str) -> list[str]:
-    """The addresses of a host; none, if its name cannot be looked up here."""
+    """Return the IP addresses of a host; none if its name cannot be looked up."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_LOOK_UP_SECONDS):

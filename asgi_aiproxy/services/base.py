@@ -1,4 +1,4 @@
-"""What all services share: pages of a list, the answer without content, the root caller."""
+"""Common parts of the services: pages of a list, the answer without content, the root caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asgi_aiproxy.principal import Principal
 
 T = TypeVar("T")
 
-# The caller with all rights: the administrator's token, or the user of a shell.
+# The caller with all rights: presents the administrator's token, or uses the shell.
 ROOT = Principal("admin", "admin", scopes=("root",))
 
 MAX_PAGE_ROWS = 1000
@@ -34,14 +34,14 @@ class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
-    """Some rows, and `next`, the `after` of the next page: null on the last page."""
+    """Some rows, and `next`: the `after` of the next page, null on the last page."""
 
     data: list[T]
     next: str | None = None
 
 
 def paginate(rows: list[T], limit: int, name: Callable[[T], str]) -> Page[T]:
-    """Build a page from up to `limit` + 1 rows: one more than fits means that there is a next page.
+    """Build a page from up to `limit` + 1 rows: the additional row means that there is a next page.
 
     `name` returns the name by which a row is found as `after`.
     """
@@ -49,6 +49,6 @@ def paginate(rows: list[T], limit: int, name: Callable[[T], str]) -> Page[T]:
 
 
 class Ok(msgspec.Struct, frozen=True):
-    """The operation is done; there is nothing to return."""
+    """The operation succeeded; nothing is returned."""
 
     ok: bool = True

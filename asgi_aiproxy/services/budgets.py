@@ -1,4 +1,4 @@
-"""Limits and budgets as the admin API has them, and how much of them is used."""
+"""Limits and budgets in the format of the admin API, and their current usage."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Positive = Annotated[int, Meta(ge=1, lt=2**53)]
 
 
 class BudgetIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How much may be spent, in US dollars or in quota units: in all, or each UTC day or month.
+    """A budget in US dollars or in quota units: in total, or for each UTC day or month.
 
-    As a text it is spelled as everywhere else: `25/month`, `5000 units/day`.
+    As a string it is written as in the settings: `25/month`, `5000 units/day`.
     """
 
     usd: Annotated[float, Meta(ge=0, le=_MOST_USD)] | UnsetType = UNSET
@@ -32,14 +32,14 @@ class BudgetIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     def __post_init__(self) -> None:
         if isinstance(self.usd, UnsetType) is isinstance(self.units, UnsetType):
-            raise invalid("budgets: each is either in usd or in units.", "budgets")
+            raise invalid("budgets: each must be either in usd or in units.", "budgets")
 
 
 class BudgetOut(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A budget, what was spent of it, and what is set aside for calls that are under way.
+    """A budget, the amount spent, and the amount reserved for requests in flight.
 
-    `limit`, `spent`, `held` and `left` are in US dollars or in units; what is left may be below
-    zero. `resets` is Unix time.
+    `limit`, `spent`, `held` and `left` are in US dollars or in units; `left` may be negative.
+    `resets` is the Unix time at which the period ends.
     """
 
     unit: str
@@ -53,14 +53,14 @@ class BudgetOut(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """A limit, and how much of it is used now."""
+    """A rate limit and its current usage."""
 
     limit: int
     used: int
 
 
 class LimitUsage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A caller's limits, and how much of them is used now."""
+    """The limits of a caller and their current usage."""
 
     rpm: Rate | None = None
     tpm: Rate | None = None
@@ -74,25 +74,25 @@ class LimitUsage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def to_budgets(given: Sequence[BudgetIn | str], *, shared: bool = False) -> tuple[Budget, ...]:
-    """Budgets as they are kept. Raises APIError if one cannot be read, or two are for the same."""
+    """Parse budgets. Raises APIError if one is invalid, or two are for the same unit and period."""
     made = []
-    for one in given:
-        if isinstance(one, str):
+    for item in given:
+        if isinstance(item, str):
             try:
-                made.append(Budget.parse(one, shared=shared))
+                made.append(Budget.parse(item, shared=shared))
             except ConfigurationError as error:
                 raise invalid(f"budgets: {error}", "budgets") from error
-        elif isinstance(one.units, int):
-            made.append(Budget.units(one.units, one.per, shared=shared))
-        elif isinstance(one.usd, int | float):
-            made.append(Budget.usd(one.usd, one.per, shared=shared))
+        elif isinstance(item.units, int):
+            made.append(Budget.units(item.units, item.per, shared=shared))
+        elif isinstance(item.usd, int | float):
+            made.append(Budget.usd(item.usd, item.per, shared=shared))
     if len({(budget.unit, budget.per) for budget in made}) < len(made):
-        raise invalid("budgets: there are two of the same unit and period.", "budgets")
+        raise invalid("budgets: two have the same unit and period.", "budgets")
     return tuple(made)
 
 
 def parse_amount(budget: Budget, value: int) -> float:
-    """What is kept, as it is shown."""
+    """Convert an amount of the store to the unit that is shown."""
     return float(Decimal(value) / MICRO) if budget.unit == "usd" else value
 
 
@@ -106,7 +106,9 @@ def _grants(principal: Principal, now: float) -> list[Grant]:
 async def read_limit_usage(
     store: Store, principals: Sequence[Principal], now: float
 ) -> list[LimitUsage]:
-    """How callers stand, all with one look. Raises StoreUnavailableError."""
+    """Read the usage of several callers with one request to the store. Raises
+    StoreUnavailableError.
+    """
     grants = [_grants(principal, now) for principal in principals]
     levels = iter(await store.peek([grant for own in grants for grant in own]))
     found = []
@@ -144,5 +146,5 @@ def _budget(budget: Budget, spent: int, held: int, now: float) -> BudgetOut:
 def to_limits(
     rpm: int | None, tpm: int | None, concurrency: int | None, budgets: Sequence[BudgetIn | str]
 ) -> Limits:
-    """Limits as they are kept."""
+    """Build `Limits` from validated fields."""
     return Limits(rpm, tpm, concurrency, to_budgets(budgets))

@@ -1,4 +1,4 @@
-"""Groups, which set prices and who serves; and accounts, whose budgets several tokens share."""
+"""Groups, which set prices and providers, and accounts, whose budgets several tokens share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ Patterns = tuple[Annotated[str, Meta(min_length=1)], ...]
 
 
 class GroupNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What members pay of a price, and patterns of who serves them (none: all)."""
+    """A group to create: the price ratio of its members, and patterns of the providers and keys
+    that may serve them (empty: all).
+    """
 
     name: Id
     ratio: Ratio = 1.0
@@ -31,7 +33,7 @@ class GroupNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class GroupEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change of a group; what is left out stays."""
+    """The fields to change of a group; omitted fields stay unchanged."""
 
     ratio: Ratio | UnsetType = UNSET
     providers: Patterns | UnsetType | None = UNSET
@@ -48,7 +50,7 @@ class GroupOut(msgspec.Struct, frozen=True):
 
 
 class AccountNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An account; its budgets are spent by all its tokens together."""
+    """An account to create; its budgets are shared by all its tokens."""
 
     id: Id
     name: str = ""
@@ -57,7 +59,7 @@ class AccountNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class AccountEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change of an account; what is left out stays."""
+    """The fields to change of an account; omitted fields stay unchanged."""
 
     name: str | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
@@ -65,7 +67,7 @@ class AccountEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class AccountOut(msgspec.Struct, frozen=True):
-    """An account, and how much of its budgets is used."""
+    """An account, and the usage of its budgets."""
 
     id: str
     name: str
@@ -74,43 +76,43 @@ class AccountOut(msgspec.Struct, frozen=True):
 
 
 class GroupService:
-    """What can be done about the groups of a store. Raises as `TokenDesk` does."""
+    """Manages the groups of a store. Raises the same errors as `TokenService`."""
 
     def __init__(self, store: Store) -> None:
         self._groups = Tokens(store).groups
 
     async def page(self, query: PageQuery) -> Page[GroupOut]:
-        """Groups by their names."""
+        """Return groups in the order of their names."""
         rows = await self._groups.page(query.after, query.limit + 1)
         return paginate([_group(row) for row in rows.values()], query.limit, lambda row: row.name)
 
     async def get(self, name: str) -> GroupOut:
-        """One group."""
+        """Return one group."""
         return _group(await self._groups.get(name))
 
     async def create(self, new: GroupNew) -> GroupOut:
-        """A new group."""
+        """Create a group."""
         row = Group(**msgspec.structs.asdict(new))
         try:
             await self._groups.create(new.name, row)
         except RowExistsError as error:
-            raise conflict_error(f"name: there is a group {new.name!r} already.", "name") from error
+            raise conflict_error(f"name: the group {new.name!r} already exists.", "name") from error
         return _group(row)
 
     async def edit(self, name: str, change: GroupEdit) -> GroupOut:
-        """Change some of a group."""
+        """Change a group."""
         fields = set_fields(change, providers=(), keys=())
         row = await self._groups.edit(name, lambda row: msgspec.structs.replace(row, **fields))
         return _group(row)
 
     async def drop(self, name: str) -> Ok:
-        """Remove a group; its tokens are refused until they have another."""
+        """Remove a group; its tokens are refused until they are given another one."""
         await self._groups.drop(name)
         return Ok()
 
 
 class AccountService:
-    """What can be done about the accounts of a store. Raises as `TokenDesk` does."""
+    """Manages the accounts of a store. Raises the same errors as `TokenService`."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -118,17 +120,17 @@ class AccountService:
         self._clock = clock
 
     async def page(self, query: PageQuery) -> Page[AccountOut]:
-        """Accounts by their ids."""
+        """Return accounts in the order of their ids."""
         rows = await self._accounts.page(query.after, query.limit + 1)
         page = paginate(list(rows.values()), query.limit, lambda row: row.id)
-        return Page(await self._shown(page.data), page.next)
+        return Page(await self._to_accounts_out(page.data), page.next)
 
     async def get(self, id: str) -> AccountOut:
-        """One account."""
-        return (await self._shown([await self._accounts.get(id)]))[0]
+        """Return one account."""
+        return (await self._to_accounts_out([await self._accounts.get(id)]))[0]
 
     async def create(self, new: AccountNew) -> AccountOut:
-        """A new account."""
+        """Create an account."""
         row = Account(
             id=new.id,
             name=new.name,
@@ -138,23 +140,23 @@ class AccountService:
         try:
             await self._accounts.create(new.id, row)
         except RowExistsError as error:
-            raise conflict_error(f"id: there is an account {new.id!r} already.") from error
-        return (await self._shown([row]))[0]
+            raise conflict_error(f"id: the account {new.id!r} already exists.") from error
+        return (await self._to_accounts_out([row]))[0]
 
     async def edit(self, id: str, change: AccountEdit) -> AccountOut:
-        """Change some of an account."""
+        """Change an account."""
         fields = set_fields(change, name="", budgets=())
         if "budgets" in fields:
             fields["budgets"] = to_budgets(fields["budgets"], shared=True)
         row = await self._accounts.edit(id, lambda row: msgspec.structs.replace(row, **fields))
-        return (await self._shown([row]))[0]
+        return (await self._to_accounts_out([row]))[0]
 
     async def drop(self, id: str) -> Ok:
         """Remove an account; its tokens are refused."""
         await self._accounts.drop(id)
         return Ok()
 
-    async def _shown(self, rows: list[Account]) -> list[AccountOut]:
+    async def _to_accounts_out(self, rows: list[Account]) -> list[AccountOut]:
         callers = [
             Principal(row.id, account=row.id, limits=Limits(budgets=row.budgets)) for row in rows
         ]

@@ -1,4 +1,4 @@
-"""Lists of keys as people have them: a key a line."""
+"""Import keys from a text with one key per line."""
 
 from __future__ import annotations
 
@@ -9,45 +9,48 @@ from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.services.validation import ImportLineError, KeyImportError, parse_body
 
-_MOST = 100_000
+_MAX_LINES = 100_000
 
 
 def parse_key_lines(
-    text: bytes, make: Callable[[Any], Key], there: Set[str], new: type[Any]
+    text: bytes, make: Callable[[Any], Key], existing_ids: Set[str], new: type[Any]
 ) -> dict[str, Key]:
-    """The keys of a list by their ids.
+    """Parse a text with one key per line; returns the keys by their ids.
 
-    A line is a secret, an id and a secret, or a JSON object with the fields of `new`; empty ones
-    and those that begin with `#` are left out. `there` are ids that are taken. Raises
-    BadLinesError, which names all lines that are wrong, and APIError if there are no keys.
+    A line is a secret, an id and a secret, or a JSON object with the fields of `new`. Empty lines
+    and lines that begin with `#` are ignored. `make` builds a key, `there` are ids that exist
+    already. Raises KeyImportError, which names all invalid lines, and APIError if there are no
+    keys.
     """
     keys: dict[str, Key] = {}
-    first: dict[str, int] = {}
-    bad: list[ImportLineError] = []
+    first_line: dict[str, int] = {}
+    invalid_lines: list[ImportLineError] = []
     lines = text.split(b"\n")
-    if len(lines) > _MOST:
-        raise invalid(f"There are more than {_MOST} lines.", "lines")
+    if len(lines) > _MAX_LINES:
+        raise invalid(f"The text has more than {_MAX_LINES} lines.", "lines")
     for number, raw in enumerate(lines, 1):
         try:
             key = _read(raw, make, new)
         except APIError as error:
-            bad.append(ImportLineError(number, error.message.rstrip(".")))
+            invalid_lines.append(ImportLineError(number, error.message.rstrip(".")))
             continue
         if key is None:
             continue
-        if key.id in first:
-            bad.append(
-                ImportLineError(number, f"the id {key.id!r} is that of line {first[key.id]}, too")
+        if key.id in first_line:
+            invalid_lines.append(
+                ImportLineError(
+                    number, f"the id {key.id!r} is also used in line {first_line[key.id]}"
+                )
             )
-        elif key.id in there:
-            bad.append(ImportLineError(number, f"there is a key {key.id!r} already"))
+        elif key.id in existing_ids:
+            invalid_lines.append(ImportLineError(number, f"the key {key.id!r} already exists"))
         else:
-            first[key.id] = number
+            first_line[key.id] = number
             keys[key.id] = key
-    if bad:
-        raise KeyImportError(bad)
+    if invalid_lines:
+        raise KeyImportError(invalid_lines)
     if not keys:
-        raise invalid("There is no key in this list.", "lines")
+        raise invalid("The list contains no keys.", "lines")
     return keys
 
 
@@ -62,6 +65,6 @@ def _read(raw: bytes, make: Callable[[Any], Key], new: type[Any]) -> Key | None:
         return make(parse_body(line.encode(), new))
     words = line.replace(",", " ").split()
     if len(words) > 2:
-        raise invalid("it is more than an id and a secret")
+        raise invalid("expected a secret, or an id and a secret")
     fields = {"id": words[0], "secret": words[1]} if len(words) == 2 else {"secret": words[0]}
     return make(new(**fields))

@@ -1,4 +1,4 @@
-"""Trying a provider's key: whether it is accepted, and how long that takes."""
+"""Test a provider's key: whether it is accepted, and how long the answer takes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from asgi_aiproxy.messages import Message, Request, Text
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.upstream import Transport
 
-_MOST = 8 * 1024 * 1024  # bytes of an answer
+_MAX_ANSWER = 8 * 1024 * 1024  # maximum size of an answer in bytes
 
 
 class KeyTestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a key fared. `status` is that of the provider's answer, 0 if there was none."""
+    """The result of a key test. `status` is the HTTP status of the provider's answer, 0 without an
+    answer.
+    """
 
     id: str
     ok: bool
@@ -36,10 +38,12 @@ async def check_key(
     limit: float = 30.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> KeyTestResult:
-    """Ask a provider with a key: for its models, or with `model` for one token of that.
+    """Send a request with a key: for the provider's models, or with `model` for one token of that
+    model.
 
-    Some providers list their models to anybody: there only a `model` tells. Answers within `limit`
-    seconds, and raises nothing that the provider can be blamed for.
+    Some providers list their models without a valid key: there, give a `model`. Returns within
+    `limit` seconds; failures of the provider are part of the result, not raised. `clock` returns
+    seconds.
     """
     began = clock()
     status, error = 0, ""
@@ -73,7 +77,7 @@ async def _ask(
     answer = await transport.send(request)
     try:
         body = bytearray()
-        while (data := await answer.read()) and len(body) < _MOST:
+        while (data := await answer.read()) and len(body) < _MAX_ANSWER:
             body += data
     finally:
         await answer.aclose()

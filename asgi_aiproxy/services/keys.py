@@ -1,4 +1,4 @@
-"""The keys of providers: created, imported, changed, switched off and on, tried."""
+"""Manage the keys of providers: create, import, change, disable, enable, remove and test them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from asgi_aiproxy.services.key_test import KeyTestResult, check_key
 from asgi_aiproxy.services.validation import conflict_error, set_fields
 from asgi_aiproxy.upstream import Transport
 
-_AT_ONCE = 8  # keys that are tried at the same time
+_CONCURRENT_TESTS = 8  # keys that are tested at the same time
 
 Id = Annotated[str, Meta(max_length=200)]
 Patterns = tuple[Annotated[str, Meta(min_length=1)], ...]
@@ -33,7 +33,7 @@ ProxyUrl = Annotated[str, Meta(pattern=r"^(https?|socks5h?)://[^/\s]")]
 
 
 class KeyNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key to add; without an id it is known by its fingerprint. None: no limit."""
+    """A key to add; without an id it gets its fingerprint as id. Null means no limit."""
 
     secret: Annotated[str, Meta(min_length=1)]
     id: Id = ""
@@ -49,7 +49,10 @@ class KeyNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class KeyEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change of a key; what is left out stays. Calls in flight keep an old `secret`."""
+    """The fields to change of a key; omitted fields stay unchanged.
+
+    Requests in flight keep the old `secret`.
+    """
 
     secret: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     weight: Positive | UnsetType = UNSET
@@ -64,15 +67,18 @@ class KeyEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class KeyOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A key, but for its secret. What is in flight, used and failed is this worker's; `rests` is
-    in seconds. `source` is where it comes from: the configuration, or the store."""
+    """A key without its secret.
+
+    `in_flight`, `uses`, `failures` and `cooldown_seconds` are those of this worker. `source` is
+    `code` for keys of the configuration, `store` for keys added over the admin API.
+    """
 
     id: str
     provider: str
     source: Literal["code", "store"]
     fingerprint: str
     health: str
-    rests: float = 0.0
+    cooldown_seconds: float = 0.0
     in_flight: int = 0
     uses: int = 0
     failures: int = 0
@@ -87,11 +93,15 @@ class KeyOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderOut(msgspec.Struct, frozen=True):
-    """A provider, and how many of its keys are how: ok, cooling, quarantined, dead."""
+    """A provider, and the number of its keys by health: `ok`, `cooling`, `quarantined`, `dead`,
+    `unreadable`.
+
+    `dialect` is the name of the provider's API format.
+    """
 
     name: str
     base_url: str
-    language: str
+    dialect: str
     keys: dict[str, int]
     in_flight: int
 
@@ -103,34 +113,36 @@ class Imported(msgspec.Struct, frozen=True):
 
 
 class ImportQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """With `replace` the imported keys take the place of all others in the store."""
+    """Options of an import: with `replace` the imported keys replace all others in the store."""
 
     replace: bool = False
 
 
 class KeyTestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to try with: a model, or else the list of models."""
+    """Options of a key test: a model to request one token of; without it, the model list is
+    requested.
+    """
 
     model: str = ""
 
 
 class KeyTestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to try with, and which page of the keys."""
+    """Options of a test of several keys: the model, and the page of the keys."""
 
     model: str = ""
     after: str = ""
     limit: int = 100
 
     def page(self) -> PageQuery:
-        """The page."""
+        """Return the page of keys to test."""
         return PageQuery(self.after, self.limit)
 
 
 class KeyService:
-    """What can be done about the keys of `pools`, those of `providers` among them. Methods raise
-    APIError, which names the field, and StoreUnavailableError.
+    """Manages the keys of `pools` and of `providers`.
 
-    `destinations` says where keys may lead, by default anywhere.
+    `destinations` restricts the addresses that keys may be given; by default all are allowed.
+    Methods raise APIError, which names the invalid field, and StoreUnavailableError.
     """
 
     def __init__(
@@ -147,22 +159,23 @@ class KeyService:
         for pool in (*own.values(), *pools):
             known = self._pools.setdefault(pool.name, pool)
             if known is not pool:
-                raise ConfigurationError(f"There are two pools of the name {pool.name!r}.")
-        self._of = {pool.name for pool in own.values()}  # who has a provider
+                raise ConfigurationError(f"Two key pools are named {pool.name!r}.")
+        # Names of the pools that belong to a provider
+        self._pools_of_providers = {pool.name for pool in own.values()}
         self._transport = transport
 
-    # providers
+    # Providers.
 
     async def providers(self, query: PageQuery) -> Page[ProviderOut]:
-        """All providers and pools by their names."""
-        alone = self._pools.keys() - self._of
+        """Return all providers, and pools without a provider, in the order of their names."""
+        alone = self._pools.keys() - self._pools_of_providers
         names = sorted(name for name in {*self._providers, *alone} if name > query.after)
         names = names[: query.limit + 1]
         shown = [await self._provider(name) for name in names]
         return paginate(shown, query.limit, lambda provider: provider.name)
 
     async def provider(self, name: str) -> ProviderOut:
-        """One of them."""
+        """Return one provider or pool."""
         if name not in self._providers:
             self._pool(name)
         return await self._provider(name)
@@ -187,55 +200,59 @@ class KeyService:
             in_flight,
         )
 
-    # keys
+    # Keys.
 
     async def page(self, name: str, query: PageQuery) -> Page[KeyOut]:
-        """The keys of a provider by their ids."""
+        """Return the keys of a provider in the order of their ids."""
         pool = self._pool(name)
         rows = await _page_of(pool, query)
         ids = {id for id in pool.keys if id > query.after} | rows.keys()
         wanted = sorted(ids, key=str.encode)[: query.limit + 1]
-        return paginate(await self._shown(name, wanted, rows), query.limit, lambda key: key.id)
+        return paginate(
+            await self._to_keys_out(name, wanted, rows), query.limit, lambda key: key.id
+        )
 
     async def get(self, name: str, id: str) -> KeyOut:
-        """One key."""
+        """Return one key."""
         self._find(name, id)
         rows = await _rows_of(self._pool(name), [id])
-        return (await self._shown(name, [id], rows))[0]
+        return (await self._to_keys_out(name, [id], rows))[0]
 
     async def create(self, name: str, new: KeyNew | Sequence[KeyNew]) -> list[KeyOut]:
-        """Add keys, all or none."""
+        """Add keys; all or none."""
         pool = self._pool(name)
         if isinstance(new, KeyNew):
-            many = {"": new}
+            new_keys = {"": new}
         else:
-            many = {f"[{at}].": one for at, one in enumerate(new)}
-        if not many:
-            raise invalid("There is no key in this list.")
+            new_keys = {f"[{index}].": item for index, item in enumerate(new)}
+        if not new_keys:
+            raise invalid("The list contains no keys.")
         keys: dict[str, Key] = {}
-        for at, one in many.items():
-            key = to_key(one, name, at)
+        for prefix, item in new_keys.items():
+            key = to_key(item, name, prefix)
             if key.id in keys:
-                raise conflict_error(f"{at}id: {key.id!r} is given twice.", f"{at}id")
+                raise conflict_error(
+                    f"{prefix}id: {key.id!r} is given more than once.", f"{prefix}id"
+                )
             keys[key.id] = key
-            await self._destinations.check(key, at)
-        there = pool.keys.keys() | (await _rows_of(pool, list(keys))).keys()
-        for at, id in zip(many, keys, strict=True):
-            if id in there:
-                raise conflict_error(f"{at}id: there is a key {id!r} already.", f"{at}id")
+            await self._destinations.check(key, prefix)
+        existing = pool.keys.keys() | (await _rows_of(pool, list(keys))).keys()
+        for prefix, id in zip(new_keys, keys, strict=True):
+            if id in existing:
+                raise conflict_error(f"{prefix}id: the key {id!r} already exists.", f"{prefix}id")
         await pool.add(*keys.values())
-        return await self._shown(name, list(keys), await _rows_of(pool, list(keys)))
+        return await self._to_keys_out(name, list(keys), await _rows_of(pool, list(keys)))
 
     async def load(self, name: str, text: bytes, *, replace: bool = False) -> Imported:
-        """Add the keys of a list, or have them in place of all others; all or none.
+        """Add the keys of a text, or with `replace` put them in place of all others; all or none.
 
-        Raises BadLinesError, which names all lines that are wrong.
+        Raises KeyImportError, which names all invalid lines.
         """
         pool = self._pool(name)
-        there = set() if replace else {*pool.keys}
-        # In a thread: the host has other things to do meanwhile.
+        existing_ids = set() if replace else {*pool.keys}
+        # In a thread, because parsing a long list would block the event loop.
         keys = await asyncio.to_thread(
-            parse_key_lines, text, lambda new: to_key(new, name, ""), there, KeyNew
+            parse_key_lines, text, lambda new: to_key(new, name, ""), existing_ids, KeyNew
         )
         for key in keys.values():
             if key.base_url is not None or key.proxy is not None:
@@ -246,11 +263,11 @@ class KeyService:
             await pool.add(*keys.values())
         return Imported(list(keys))
 
-    async def edit(self, name: str, id: str, change: KeyEdit, by: Principal = ROOT) -> KeyOut:
-        """Change some of a key; `by` is who asks."""
+    async def edit(self, name: str, id: str, change: KeyEdit, caller: Principal = ROOT) -> KeyOut:
+        """Change a key; `by` is the caller."""
         fields = set_fields(change, models=(), attributes={})
         before = self._find(name, id)
-        check_redirection(before, fields, by)
+        check_redirection(before, fields, caller)
         try:
             key = validate_key(replace(before, **fields), name)
         except ConfigurationError as error:
@@ -260,12 +277,14 @@ class KeyService:
         return await self.get(name, id)
 
     async def remove(self, name: str, id: str) -> Ok:
-        """Remove a key; calls in flight keep it."""
+        """Remove a key; requests in flight keep it."""
         pool = self._pool(name)
         if pool.table is not None and id in pool.keys:
             row = (await _rows_of(pool, [id])).get(id)
             if row is None or not row.hidden:
-                message = f"The key {id!r} stands in the configuration: it can only be disabled."
+                message = (
+                    f"The key {id!r} is defined in the configuration: it can only be disabled here."
+                )
                 raise APIError(ErrorKind.INVALID, message, status=409, code="configured")
         try:
             await pool.remove(id)
@@ -274,7 +293,7 @@ class KeyService:
         return Ok()
 
     async def switch(self, name: str, id: str, *, enabled: bool) -> KeyOut:
-        """Use a key no more, or again, whatever was held against it."""
+        """Disable a key, or enable it and reset its cooldown and errors."""
         pool = self._pool(name)
         try:
             await (pool.enable(id) if enabled else pool.disable(id))
@@ -282,22 +301,22 @@ class KeyService:
             raise key_not_found_error(name, id) from error
         return await self.get(name, id)
 
-    # trials
+    # Tests.
 
     async def try_one(self, name: str, id: str, model: str = "") -> KeyTestResult:
-        """Ask the provider with a key."""
+        """Test one key with a request to the provider."""
         key = self._find(name, id)
         if self._is_stored(name, id):
             await self._destinations.check(key)
-        return await check_key(self._tried(name), key, self._transport, model=model)
+        return await check_key(self._testable_provider(name), key, self._transport, model=model)
 
     async def try_all(self, name: str, query: KeyTestQuery) -> Page[KeyTestResult]:
-        """Ask the provider with each key of a page."""
-        provider, keys = self._tried(name), self._pool(name).keys
+        """Test each key of a page with a request to the provider."""
+        provider, keys = self._testable_provider(name), self._pool(name).keys
         page = await self.page(name, query.page())
-        room = asyncio.Semaphore(_AT_ONCE)
+        room = asyncio.Semaphore(_CONCURRENT_TESTS)
 
-        async def one(id: str) -> KeyTestResult:
+        async def test(id: str) -> KeyTestResult:
             async with room:
                 try:
                     if self._is_stored(name, id):
@@ -308,17 +327,19 @@ class KeyService:
                     )
                 return await check_key(provider, keys[id], self._transport, model=query.model)
 
-        known = [key.id for key in page.data if key.id in keys]
-        return Page(list(await asyncio.gather(*map(one, known))), page.next)
+        ids = [key.id for key in page.data if key.id in keys]
+        return Page(list(await asyncio.gather(*map(test, ids))), page.next)
 
-    # finding
+    # Lookup.
 
     def _pool(self, name: str) -> KeyPool:
         provider = self._providers.get(name)
         pool = provider.keys if provider is not None else self._pools.get(name)
         if pool is None:
-            what = "provider" if provider is None else "key pool of the provider"
-            raise APIError(ErrorKind.NOT_FOUND, f"There is no {what} {name!r}.", code="not_found")
+            missing = "provider" if provider is None else "key pool of the provider"
+            raise APIError(
+                ErrorKind.NOT_FOUND, f"The {missing} {name!r} does not exist.", code="not_found"
+            )
         return pool
 
     def _find(self, name: str, id: str) -> Key:
@@ -328,20 +349,20 @@ class KeyService:
         return key
 
     def _is_stored(self, name: str, id: str) -> bool:
-        """Whether a key came over the admin API, and not from the configuration."""
+        """Return whether a key was added over the admin API, not by the configuration."""
         return self._pool(name).is_added(id)
 
-    def _tried(self, name: str) -> Provider:
+    def _testable_provider(self, name: str) -> Provider:
         self._pool(name)
         provider = self._providers.get(name)
         if provider is None:
             message = (
-                f"The pool {name!r} is no provider's that is known here: AdminApp(providers=)."
+                f"The key pool {name!r} belongs to no provider that AdminApp(providers=) names."
             )
             raise APIError(ErrorKind.INVALID, message, status=409, code="no_provider")
         return provider
 
-    async def _shown(
+    async def _to_keys_out(
         self, name: str, ids: Iterable[str], rows: Mapping[str, KeyRow]
     ) -> list[KeyOut]:
         pool = self._pool(name)
@@ -369,7 +390,7 @@ class KeyService:
                     source="store" if row is not None and row.hidden else "code",
                     fingerprint=fingerprint(key.secret),
                     health=status.health,
-                    rests=round(status.cooldown_seconds, 3),
+                    cooldown_seconds=round(status.cooldown_seconds, 3),
                     in_flight=status.in_flight,
                     uses=status.uses,
                     failures=status.failures,
@@ -378,25 +399,29 @@ class KeyService:
         return found
 
 
-def to_key(new: KeyNew, pool: str, lead: str) -> Key:
-    """A key as it is kept. Raises APIError, which names the field after `lead`."""
+def to_key(new: KeyNew, pool: str, prefix: str) -> Key:
+    """Build a key from its fields. Raises APIError, which names the field with the prefix
+    `lead`.
+    """
     try:
         return validate_key(Key(**msgspec.structs.asdict(new)), pool)
     except ConfigurationError as error:
         field = "id" if not new.id.isprintable() else "secret"
         field = "proxy" if "outbound proxy" in str(error) else field
-        raise invalid(f"{lead}{field}: {error}", f"{lead}{field}") from error
+        raise invalid(f"{prefix}{field}: {error}", f"{prefix}{field}") from error
 
 
 def key_not_found_error(pool: str, id: str) -> APIError:
-    """There is no such key."""
-    return APIError(ErrorKind.NOT_FOUND, f"There is no key {id!r} in {pool!r}.", code="not_found")
+    """Return the error for a key that does not exist."""
+    return APIError(
+        ErrorKind.NOT_FOUND, f"The key {id!r} does not exist in {pool!r}.", code="not_found"
+    )
 
 
 def url_without_credentials(url: str) -> str:
-    """An address without user and password."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
+    """Return a URL without user and password."""
+    scheme, _, authority_and_path = url.partition("://")
+    host, slash, path = authority_and_path.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
@@ -405,7 +430,7 @@ async def _page_of(pool: KeyPool, query: PageQuery) -> dict[str, KeyRow]:
 
 
 async def _rows_of(pool: KeyPool, ids: list[str]) -> dict[str, KeyRow]:
-    """What the store has of some keys."""
+    """Return the stored rows of some keys."""
     if pool.table is None:
         return {}
     rows = await pool.table.store.rows(pool.table.name, ids)

@@ -1,4 +1,4 @@
-"""What a caller may read about itself: its limits, and what it has used of them."""
+"""What a caller may read about itself: its limits and their current usage."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.services.budgets import BudgetOut, LimitUsage, read_limit_usage
 from asgi_aiproxy.stores.base import Store
 
-# What OpenAI's own answer has where there is no limit; clients show it as "unlimited".
+# The value that OpenAI's own API returns where there is no limit; clients show it as "unlimited".
 _UNLIMITED = 100_000_000.0
 
 
 class Me(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller, its limits, and how much of them is used. `expires` is Unix time."""
+    """A caller, its limits and their current usage. `expires` is Unix time."""
 
     id: str
     name: str
@@ -31,7 +31,7 @@ class Me(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be spent in all, in US dollars, as OpenAI's dashboard tells it."""
+    """The spending limit in US dollars, in the format of OpenAI's dashboard."""
 
     object: Literal["billing_subscription"] = "billing_subscription"
     has_payment_method: bool = True
@@ -42,21 +42,23 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TotalUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What was spent, in hundredths of a US dollar, as OpenAI's dashboard tells it."""
+    """The amount spent, in hundredths of a US dollar, in the format of OpenAI's dashboard."""
 
     object: Literal["list"] = "list"
     total_usage: float
 
 
 class Dates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What clients send; what they get is the spending of the budget's own period."""
+    """The dates that clients send. They are ignored: the answer is for the budget's own period."""
 
     start_date: str = ""
     end_date: str = ""
 
 
 class SelfService:
-    """What a caller may see of itself. `units_per_usd` is what a quota unit is worth."""
+    """Reads the limits and the spending of callers. `units_per_usd` is the number of quota units
+    per US dollar.
+    """
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class SelfService:
         self._clock = clock
 
     async def me(self, caller: Principal) -> Me:
-        """All of it."""
+        """Return the caller, its limits and their usage."""
         return Me(
             id=caller.id,
             name=caller.name,
@@ -80,12 +82,12 @@ class SelfService:
             group=caller.group,
             expires=await self._expires(caller),
             scopes=tuple(caller.scopes),
-            limits=await self._standing(caller),
+            limits=await self._limit_usage(caller),
         )
 
     async def subscription(self, caller: Principal) -> Subscription:
-        """The limit of the budget that has least left."""
-        tightest = self._tightest(await self._standing(caller))
+        """Return the limit of the budget that has the least left."""
+        tightest = self._lowest_budget(await self._limit_usage(caller))
         limit = tightest[0] if tightest is not None else _UNLIMITED
         return Subscription(
             soft_limit_usd=limit,
@@ -95,19 +97,19 @@ class SelfService:
         )
 
     async def usage(self, caller: Principal) -> TotalUsage:
-        """What was spent of the budget that has least left."""
-        tightest = self._tightest(await self._standing(caller))
+        """Return the amount spent of the budget that has the least left."""
+        tightest = self._lowest_budget(await self._limit_usage(caller))
         return TotalUsage(total_usage=round(tightest[1] * 100, 6) if tightest is not None else 0.0)
 
-    async def _standing(self, caller: Principal) -> LimitUsage:
+    async def _limit_usage(self, caller: Principal) -> LimitUsage:
         return (await read_limit_usage(self._store, [caller], self._clock()))[0]
 
     async def _expires(self, caller: Principal) -> float | None:
         row = await self._tokens.table.find(caller.id) if caller.id else None
         return row.expires if row is not None else None
 
-    def _tightest(self, standing: LimitUsage) -> tuple[float, float] | None:
-        """Limit and spending of the budget that has least left, in dollars."""
+    def _lowest_budget(self, standing: LimitUsage) -> tuple[float, float] | None:
+        """Return the limit and the spending of the budget that has the least left, in dollars."""
         amounts = [self._dollars(budget) for budget in standing.budgets]
         return min(amounts, key=lambda pair: pair[0] - pair[1], default=None)
 

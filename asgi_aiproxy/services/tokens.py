@@ -1,4 +1,4 @@
-"""Tokens: issued, listed, edited, rotated and revoked."""
+"""Manage tokens: issue, list, change, rotate and revoke them."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ Status = Literal["active", "disabled", "expired", "exhausted"]
 
 logger = logging.getLogger("asgi_aiproxy")
 
-# What null means for members that are no numbers.
+# The meaning of null for members that are not numbers.
 _EMPTY: dict[str, Any] = {"models": (), "networks": (), "budgets": (), "scopes": ()}
 _EMPTY |= {"account": "", "group": ""}
 _RATES = ("rpm", "tpm", "concurrency")
-_GRACE = 30 * 86400.0
+_MAX_GRACE_SECONDS = 30 * 86400.0
 
 
 class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A token to issue. `expires` is Unix time; a `secret` in use elsewhere is taken over.
+    """A token to issue. `expires` is Unix time; `secret` is the secret of another system, to be
+    kept in use.
 
-    None is: no limit; no `models` or `networks`: all.
+    Null means no limit; empty `models` or `networks` allow all.
     """
 
     name: Name
@@ -67,9 +68,9 @@ class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change of a token; what is left out stays, and null takes a restriction away.
+    """The fields to change of a token; omitted fields stay unchanged, null removes a restriction.
 
-    With its `account` goes what the token has spent of its own budgets.
+    If `account` changes, the amounts that the token has spent of its own budgets move with it.
     """
 
     name: Name | UnsetType = UNSET
@@ -88,7 +89,7 @@ class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A token, but for its secret: that was shown when it was issued."""
+    """A token without its secret, which was shown when it was issued."""
 
     id: str
     name: str
@@ -105,23 +106,24 @@ class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Issued(msgspec.Struct, frozen=True):
-    """A token and its secret, which is shown this once."""
+    """A token and its secret, which is shown only now."""
 
     secret: str
     token: TokenOut
 
 
 class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """For how many seconds the secret before stays good."""
+    """The number of seconds for which the old secret is still accepted."""
 
-    grace: Annotated[float, Meta(ge=0, le=_GRACE)] = 0.0
+    grace: Annotated[float, Meta(ge=0, le=_MAX_GRACE_SECONDS)] = 0.0
 
 
 class TokenService:
-    """What can be done about the tokens of a store. Methods raise APIError, which names the field,
-    NoSuchRowError, RowExistsError and StoreUnavailableError.
+    """Manages the tokens of a store.
 
-    Only who has the scope `root` may touch tokens that have scopes: `by` is who asks.
+    Methods raise APIError, which names the field, NoSuchRowError, RowExistsError and
+    StoreUnavailableError. Tokens with scopes can only be managed with the scope `root`; `by` is the
+    caller.
     """
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
@@ -130,19 +132,19 @@ class TokenService:
         self._clock = clock
 
     async def page(self, query: PageQuery) -> Page[TokenOut]:
-        """Tokens by their ids."""
+        """Return tokens in the order of their ids."""
         rows = await self.tokens.page(query.after, query.limit + 1)
         page = paginate(rows, query.limit, lambda row: row.id)
-        return Page(await self._shown(page.data), page.next)
+        return Page(await self._to_tokens_out(page.data), page.next)
 
     async def get(self, id: str) -> TokenOut:
-        """One token."""
-        return (await self._shown([await self.tokens.get(id)]))[0]
+        """Return one token."""
+        return (await self._to_tokens_out([await self.tokens.get(id)]))[0]
 
-    async def issue(self, new: TokenNew, by: Principal = ROOT) -> Issued:
-        """A new token."""
+    async def issue(self, new: TokenNew, caller: Principal = ROOT) -> Issued:
+        """Issue a token."""
         fields = msgspec.structs.asdict(new)
-        _may_grant(by, new.scopes)
+        _may_grant(caller, new.scopes)
         limits = to_limits(new.rpm, new.tpm, new.concurrency, new.budgets)
         for name in (*_RATES, "budgets"):
             del fields[name]
@@ -151,13 +153,13 @@ class TokenService:
             secret, row = await self.tokens.issue(**fields, limits=limits)
         except ConfigurationError as error:
             raise invalid(str(error), "secret" if new.secret else None) from error
-        return Issued(secret, await self._shown_for_sure(row))
+        return Issued(secret, await self._to_token_out_after_write(row))
 
-    async def edit(self, id: str, change: TokenEdit, by: Principal = ROOT) -> TokenOut:
-        """Change some of a token."""
+    async def edit(self, id: str, change: TokenEdit, caller: Principal = ROOT) -> TokenOut:
+        """Change a token."""
         fields = set_fields(change, **_EMPTY)
-        await self._may_touch(id, by)
-        _may_grant(by, fields.get("scopes", ()))
+        await self._may_touch(id, caller)
+        _may_grant(caller, fields.get("scopes", ()))
         await self._check(fields)
         limits: dict[str, Any] = {n: fields.pop(n) for n in _RATES if n in fields}
         if "budgets" in fields:
@@ -166,59 +168,69 @@ class TokenService:
         row = await self.tokens.table.edit(id, lambda row: _changed(row, fields, limits))
         if row.account != before.account:
             await self._move(before, row)
-        return await self._shown_for_sure(row)
+        return await self._to_token_out_after_write(row)
 
     async def _move(self, before: Token, after: Token) -> None:
-        """Have what a token has spent of its own budgets counted beside its new account. Calls in
-        flight are booked where they began."""
+        """Move what a token has spent of its own budgets to its new account.
+
+        Requests in flight are charged to the account under which they began.
+        """
         now, move = self._clock(), secrets.token_hex(8)
-        old, new = make_principal(before, None, None), make_principal(after, None, None)
+        old_caller, new_caller = (
+            make_principal(before, None, None),
+            make_principal(after, None, None),
+        )
         for budget in before.limits.budgets:
-            there, here = (reserve(who, budget, 0, now) for who in (old, new))
+            source, target = (reserve(c, budget, 0, now) for c in (old_caller, new_caller))
             try:
-                (level,) = await self._store.peek([there])
-                for grant, amount in ((here, level.used), (there, -level.used)):
-                    moved = msgspec.structs.replace(grant, amount=amount)
-                    await self._store.charge(moved, once=f"{move}:{amount}")
+                (level,) = await self._store.peek([source])
+                for grant, amount in ((target, level.used), (source, -level.used)):
+                    charge = msgspec.structs.replace(grant, amount=amount)
+                    await self._store.charge(charge, once=f"{move}:{amount}")
             except StoreUnavailableError:
-                logger.error("token %s: what it spent stays with its old account", after.id)
+                logger.error(
+                    "token %s: its spending could not be moved from its old account", after.id
+                )
 
-    async def rotate(self, id: str, rotation: Rotation, by: Principal = ROOT) -> Issued:
-        """A new secret."""
-        await self._may_touch(id, by)
+    async def rotate(self, id: str, rotation: Rotation, caller: Principal = ROOT) -> Issued:
+        """Replace the secret of a token."""
+        await self._may_touch(id, caller)
         secret, row = await self.tokens.rotate(id, grace=rotation.grace)
-        return Issued(secret, await self._shown_for_sure(row))
+        return Issued(secret, await self._to_token_out_after_write(row))
 
-    async def revoke(self, id: str, by: Principal = ROOT) -> Ok:
-        """Dead at once, and gone."""
-        await self._may_touch(id, by)
+    async def revoke(self, id: str, caller: Principal = ROOT) -> Ok:
+        """Remove a token: all workers refuse it within a second."""
+        await self._may_touch(id, caller)
         await self.tokens.revoke(id)
         return Ok()
 
-    async def _shown_for_sure(self, row: Token) -> TokenOut:
-        """A token that was just written: that is not undone, nor its secret lost, because what it
-        has used cannot be read. Then that is shown as nothing."""
+    async def _to_token_out_after_write(self, row: Token) -> TokenOut:
+        """Return a token that was just written, even if its usage cannot be read.
+
+        The secret must not be lost because the store fails after the write; then the usage is shown
+        as zero.
+        """
         try:
-            return (await self._shown([row]))[0]
+            return (await self._to_tokens_out([row]))[0]
         except StoreUnavailableError:
             unread = MemoryStore(clock=self._clock)
-            standing = (
+            usage = (
                 await read_limit_usage(unread, [make_principal(row, None, None)], self._clock())
             )[0]
-            return self._out(row, standing, self._clock())
+            return self._to_token_out(row, usage, self._clock())
 
-    async def _shown(self, rows: list[Token]) -> list[TokenOut]:
+    async def _to_tokens_out(self, rows: list[Token]) -> list[TokenOut]:
         now = self._clock()
         callers = [make_principal(row, None, None) for row in rows]
         levels = await read_limit_usage(self._store, callers, now)
         pairs = zip(rows, levels, strict=True)
-        return [self._out(row, standing, now) for row, standing in pairs]
+        return [self._to_token_out(row, usage, now) for row, usage in pairs]
 
-    def _out(self, row: Token, standing: LimitUsage, now: float) -> TokenOut:
+    def _to_token_out(self, row: Token, usage: LimitUsage, now: float) -> TokenOut:
         return TokenOut(
             id=row.id,
             name=row.name,
-            status=_status(row, standing, now),
+            status=_status(row, usage, now),
             created=row.created,
             expires=row.expires,
             models=row.models,
@@ -227,31 +239,34 @@ class TokenService:
             group=row.group,
             may_choose_key=row.may_choose_key,
             scopes=row.scopes,
-            limits=standing,
+            limits=usage,
         )
 
     async def _check(self, fields: dict[str, Any]) -> None:
         expires = fields.get("expires")
         if expires is not None and not self._clock() < expires < 32_503_680_000:
-            raise invalid("expires: it must be a Unix time, in seconds, to come.", "expires")
+            raise invalid("expires: must be a Unix time in seconds, in the future.", "expires")
         try:
             check_networks(fields.get("networks", ()))
         except ConfigurationError as error:
             raise invalid(f"networks: {error}", "networks") from error
         group, account = fields.get("group"), fields.get("account")
         if group and await self.tokens.groups.find(group) is None:
-            raise invalid(f"group: there is no group {group!r}.", "group")
+            raise invalid(f"group: the group {group!r} does not exist.", "group")
         if account and await self.tokens.accounts.find(account) is None:
-            raise invalid(f"account: there is no account {account!r}.", "account")
+            raise invalid(f"account: the account {account!r} does not exist.", "account")
 
-    async def _may_touch(self, id: str, by: Principal) -> None:
-        if "root" not in by.scopes:
-            _may_grant(by, (await self.tokens.get(id)).scopes)
+    async def _may_touch(self, id: str, caller: Principal) -> None:
+        if "root" not in caller.scopes:
+            _may_grant(caller, (await self.tokens.get(id)).scopes)
 
 
-def _may_grant(by: Principal, scopes: tuple[Scope, ...]) -> None:
-    if scopes and "root" not in by.scopes:
-        message = "scopes: only who has the scope 'root' may give them, or touch who has any."
+def _may_grant(caller: Principal, scopes: tuple[Scope, ...]) -> None:
+    if scopes and "root" not in caller.scopes:
+        message = (
+            "scopes: only a token with the scope 'root' may grant scopes, or change "
+            "tokens that have any."
+        )
         raise APIError(ErrorKind.FORBIDDEN, message, param="scopes")
 
 
@@ -260,9 +275,9 @@ def _changed(row: Token, fields: dict[str, Any], limits: dict[str, Any]) -> Toke
     return msgspec.structs.replace(row, **fields, limits=changed)
 
 
-def _status(row: Token, standing: LimitUsage, now: float) -> Status:
+def _status(row: Token, usage: LimitUsage, now: float) -> Status:
     if not row.enabled:
         return "disabled"
     if row.expires is not None and row.expires <= now:
         return "expired"
-    return "exhausted" if standing.exhausted else "active"
+    return "exhausted" if usage.exhausted else "active"

@@ -1,4 +1,4 @@
-"""The books: exchanges one by one, and what they come to."""
+"""Read the usage ledger: records one by one, and sums."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.usage.ledger import By, Ledger, Query, State, Totals
 from asgi_aiproxy.usage.record import UsageRecord
 
-_LONGEST = 400  # days
-_USUAL = 30
+_MAX_DAYS = 400  # days
+_DEFAULT_DAYS = 30
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)]
-# Where a log goes on: the ids of both stores look like this.
+# The format of the ids in a log, which is the same in all stores.
 LogId = Annotated[str, Meta(pattern=r"^(\d{1,15}(-\d{1,15})?)?\Z")]
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which exchanges: those of which all is true. `since` and `until` are Unix times."""
+    """A filter of exchanges: all given fields must match. `since` and `until` are Unix times."""
 
     principal: str = ""
     account: str = ""
@@ -43,14 +43,14 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     limit: Limit = 100
 
     def query(self) -> Query:
-        """What the ledger is asked."""
+        """Return the ledger's filter."""
         fields = msgspec.structs.asdict(self)
         del fields["after"], fields["limit"]
         return Query(**{**fields, "state": self.state or ""})
 
 
 class SumQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Sums of the UTC days from `since` to `until`, by default the last 30."""
+    """Sums of the UTC days from `since` to `until`, both included; by default the last 30 days."""
 
     by: By = "day"
     since: date | None = None
@@ -61,14 +61,15 @@ class SumQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RecordOut(UsageRecord, frozen=True, kw_only=True):
-    """An exchange; `usd` is its cost in US dollars, `cost` the same in micro-dollars."""
+    """A usage record; `usd` is its cost in US dollars, `cost` the same in micro-dollars."""
 
     usd: float | None = None
 
 
 class SumOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What some exchanges come to. `label` is what a token of this id is called; what is
-    `absorbed_usd` nobody paid."""
+    """The sum of some exchanges. `label` is the name of the token with this id; `not_charged_usd`
+    is the cost that no caller was charged.
+    """
 
     name: str
     label: str = ""
@@ -82,8 +83,9 @@ class SumOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageService:
-    """What can be read in the ledger of a store. Raises APIError, which names the field, and
-    StoreUnavailableError."""
+    """Reads the ledger of a store. Methods raise APIError, which names the field, and
+    StoreUnavailableError.
+    """
 
     def __init__(
         self, store: Store, ledger: str = "ledger", *, clock: Callable[[], float] = time.time
@@ -94,7 +96,7 @@ class UsageService:
         self._clock = clock
 
     async def page(self, query: UsageQuery) -> Page[RecordOut]:
-        """Exchanges, the newest first."""
+        """Return usage records, newest first."""
         query = await self._resolved(query)
         try:
             found = await self._ledger.query(query.query(), after=query.after, limit=query.limit)
@@ -103,66 +105,73 @@ class UsageService:
         return Page([to_record_out(record) for record in found.records], found.after or None)
 
     async def total(self, query: UsageQuery) -> SumOut:
-        """What the exchanges come to that are kept one by one."""
+        """Sum up the matching records of the log."""
         query = await self._resolved(query)
         return _sum("total", await self._ledger.total(query.query()))
 
     async def sums(self, query: SumQuery) -> Page[SumOut]:
-        """Sums, the dearest first, days in their order."""
+        """Return sums, the most expensive first; days in their order."""
         until = query.until or datetime.fromtimestamp(self._clock(), UTC).date()
-        since = query.since or until - timedelta(days=_USUAL - 1)
-        if not 0 <= (until - since).days < _LONGEST:
-            raise invalid(f"since: it goes from {_LONGEST} days before until, to until.", "since")
+        since = query.since or until - timedelta(days=_DEFAULT_DAYS - 1)
+        if not 0 <= (until - since).days < _MAX_DAYS:
+            raise invalid(
+                f"since: must be a day from {_MAX_DAYS} days before until, to until.", "since"
+            )
         names = None if query.name is None else [query.name]
         if query.by == "principal" and query.name:
             names = [await self.principal(query.name)]
         found = await self._ledger.totals(query.by, since=since, until=until, names=names)
         sums = [_sum(name, totals) for name, totals in found.items()]
         if query.by == "day":
-            sums.sort(key=lambda one: one.name)
+            sums.sort(key=lambda item: item.name)
         else:
-            sums.sort(key=lambda one: (-one.usd, -one.units, -one.requests, one.name))
+            sums.sort(key=lambda item: (-item.usd, -item.units, -item.requests, item.name))
         end = query.after + query.limit
-        some = sums[query.after : end]
+        page = sums[query.after : end]
         if query.by == "principal":
-            some = await self._labelled(some)
-        return Page(some, str(end) if end < len(sums) else None)
+            page = await self._labelled(page)
+        return Page(page, str(end) if end < len(sums) else None)
 
-    async def principal(self, wanted: str) -> str:
-        """The id of the token of this id or name; a name that no token has stays as it is, for it
-        may be that of a caller of the configuration. Raises APIError if several tokens have it."""
-        if not wanted or await self._tokens.table.find(wanted) is not None:
-            return wanted
+    async def principal(self, id_or_name: str) -> str:
+        """Return the id of the token with this id or name.
+
+        A name that no token has is returned unchanged, because it may be the name of a caller of
+        the configuration. Raises APIError if several tokens have the name.
+        """
+        if not id_or_name or await self._tokens.table.find(id_or_name) is not None:
+            return id_or_name
         found: list[str] = []
         after = ""
         while rows := await self._tokens.page(after, MAX_PAGE_ROWS):
-            found += [row.id for row in rows if row.name == wanted]
+            found += [row.id for row in rows if row.name == id_or_name]
             after = rows[-1].id
         if len(found) > 1:
-            some = ", ".join(found[:5])
+            ids = ", ".join(found[:5])
             raise invalid(
-                f"principal: {len(found)} tokens are named {wanted!r}: {some}.", "principal"
+                f"principal: {len(found)} tokens are named {id_or_name!r}: {ids}.", "principal"
             )
-        return found[0] if found else wanted
+        return found[0] if found else id_or_name
 
     async def _resolved(self, query: UsageQuery) -> UsageQuery:
         principal = await self.principal(query.principal)
         return msgspec.structs.replace(query, principal=principal)
 
     async def _labelled(self, sums: list[SumOut]) -> list[SumOut]:
-        """Sums by caller with the names of the tokens that there still are."""
-        rows = await self._store.rows(TOKENS, [one.name for one in sums])
+        """Return sums by caller, labelled with the names of tokens that exist."""
+        rows = await self._store.rows(TOKENS, [item.name for item in sums])
         names = {id: msgspec.json.decode(row, type=Token).name for id, row in rows.items()}
-        return [msgspec.structs.replace(one, label=names.get(one.name, one.name)) for one in sums]
+        return [
+            msgspec.structs.replace(item, label=names.get(item.name, item.name)) for item in sums
+        ]
 
 
 def invalid_cursor_error(after: str) -> APIError:
-    """A log has no such place."""
-    return invalid(f"after: there is no record {after!r}.", "after")
+    """Return the error for a position that the log does not have."""
+    return invalid(f"after: the record {after!r} does not exist.", "after")
 
 
 def to_record_out(record: UsageRecord) -> RecordOut:
-    """A record with its cost in dollars."""
+    """Convert a record, with its cost in dollars."""
     fields: dict[str, Any] = msgspec.structs.asdict(record)
     usd = record.cost / MICRO if record.cost is not None else None
     return RecordOut(**fields, usd=usd)

@@ -1,4 +1,4 @@
-"""What is wrong with a request, in words that name the field."""
+"""Validate requests; errors name the field."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 
 class ImportLineError(msgspec.Struct, frozen=True):
-    """A line that can not be read; they are counted from 1."""
+    """An invalid line of an import; lines are counted from 1."""
 
     line: int
     error: str
 
 
 class KeyImportError(APIError):
-    """Some lines of an import are wrong, and so nothing of it was done."""
+    """Some lines of an import are invalid, so nothing was imported."""
 
     def __init__(self, lines: Sequence[ImportLineError]) -> None:
-        shown = "; ".join(f"line {bad.line}: {bad.error}" for bad in lines[:20])
+        shown = "; ".join(f"line {item.line}: {item.error}" for item in lines[:20])
         more = f" (and {len(lines) - 20} more)" if len(lines) > 20 else ""
         message = f"Nothing was imported: {shown}{more}."
         super().__init__(ErrorKind.INVALID, message, param="lines", code="bad_lines")
@@ -39,46 +39,49 @@ class KeyImportError(APIError):
         self.body = _json.dumps({"error": {**error, "code": "bad_lines", "lines": lines}})
 
 
-def parse_body(data: bytes, wanted: Any) -> Any:
-    """A request's JSON body as a type. Raises APIError, which names the field that is wrong."""
+def parse_body(data: bytes, type_: Any) -> Any:
+    """Decode a JSON request body as a type. Raises APIError, which names the invalid field."""
     try:
-        # Not by `_json`: lone surrogates and NaN, which models send, could not be stored.
-        return msgspec.json.decode(data or b"{}", type=wanted)
+        # Not with `_json`, which accepts lone surrogates and NaN (models send them): they could not
+        # be stored.
+        return msgspec.json.decode(data or b"{}", type=type_)
     except msgspec.ValidationError as error:
-        raise field_error(error, wanted) from error
+        raise field_error(error, type_) from error
     except RecursionError as error:
         raise invalid("The body is nested too deeply.") from error
     except ValueError as error:
         raise invalid(f"The body is not valid JSON: {error}.") from error
 
 
-def convert(value: Any, wanted: Any, *, texts: bool = False) -> Any:
-    """A value as a type; with `texts` numbers may come as texts. Raises APIError (400)."""
+def convert(value: Any, type_: Any, *, texts: bool = False) -> Any:
+    """Convert a value to a type; with `texts`, numbers may be strings. Raises APIError (400)."""
     try:
-        return msgspec.convert(value, wanted, strict=not texts)
+        return msgspec.convert(value, type_, strict=not texts)
     except msgspec.ValidationError as error:
-        raise field_error(error, wanted) from error
+        raise field_error(error, type_) from error
 
 
-def field_error(error: msgspec.ValidationError, wanted: Any) -> APIError:
-    """A validation error of the type `wanted` with the name of its field, and what it takes."""
+def field_error(error: msgspec.ValidationError, type_: Any) -> APIError:
+    """Return the error for a validation error of `wanted`, with the field's name and its allowed
+    values.
+    """
     text, place = str(error), ""
     if found := _AT.fullmatch(text):
         text, place = found[1], found[2]
     if found := _UNKNOWN.fullmatch(text):
-        text, place = "there is no such field", _joined(place, found[1])
+        text, place = "unknown field", _joined(place, found[1])
     elif found := _MISSING.fullmatch(text):
         text, place = "it is missing", _joined(place, found[1])
-    elif text.startswith("Invalid enum value") and (allowed := _allowed(wanted, place)):
+    elif text.startswith("Invalid enum value") and (allowed := _allowed(type_, place)):
         text = f"{text[0].lower()}{text[1:]}; it must be one of {', '.join(allowed)}"
     return invalid(f"{place}: {text}." if place else f"{text}.", place or None)
 
 
-def _allowed(wanted: Any, place: str) -> list[str]:
-    """The values that a field of a type takes, if they can be listed."""
-    kinds = [msgspec.inspect.type_info(wanted)]
+def _allowed(type_: Any, place: str) -> list[str]:
+    """Return the values that a field of a type allows, if there is a list of them."""
+    kinds = [msgspec.inspect.type_info(type_)]
     for step in re.findall(r"\[|[^.\[\]]+(?=[.\[]|$)", place):
-        kinds = [inner for kind in kinds for inner in _inside(kind, step)]
+        kinds = [inner for kind in kinds for inner in _inner_types(kind, step)]
     flat = [inner for kind in kinds for inner in _alternatives(kind)]
     return [
         str(value)
@@ -99,8 +102,8 @@ def _alternatives(kind: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
         yield kind
 
 
-def _inside(kind: msgspec.inspect.Type, step: str) -> Iterator[msgspec.inspect.Type]:
-    """The types of what lies within a type: of its items (`[`), or its member of this name."""
+def _inner_types(kind: msgspec.inspect.Type, step: str) -> Iterator[msgspec.inspect.Type]:
+    """Return the types inside a type: of its items (`[`), or of its member with this name."""
     inspect = msgspec.inspect
     for one in _alternatives(kind):
         if step == "[" and isinstance(one, inspect.ListType | inspect.VarTupleType):
@@ -114,7 +117,7 @@ def _joined(place: str, name: str) -> str:
 
 
 def to_api_error(error: Exception) -> APIError:
-    """The answer to an error that an operation raised on purpose."""
+    """Return the response for an error that an operation raised on purpose."""
     match error:
         case APIError():
             return error
@@ -125,7 +128,7 @@ def to_api_error(error: Exception) -> APIError:
         case KeyExistsError():
             return conflict_error(str(error))
         case StoreUnavailableError():
-            message = "The store is not available at the moment."
+            message = "The store is temporarily unavailable."
             return APIError(ErrorKind.OVERLOADED, message, retry_after=1.0)
         case ConfigurationError():
             return invalid(str(error))
@@ -133,12 +136,14 @@ def to_api_error(error: Exception) -> APIError:
 
 
 def conflict_error(message: str, param: str = "id") -> APIError:
-    """Something of this name is there already."""
+    """Return the error (409) for a name that exists already."""
     return APIError(ErrorKind.INVALID, message, status=409, param=param, code="exists")
 
 
 def set_fields(fields: msgspec.Struct, **empty: Any) -> dict[str, Any]:
-    """The fields of a change that were sent. Null is None, or what `empty` says of a field."""
+    """Return the fields of a change that were sent. Null becomes None, or the field's value in
+    `empty`.
+    """
     known: Mapping[str, Any] = msgspec.structs.asdict(fields)
     return {
         name: empty.get(name) if value is None else value

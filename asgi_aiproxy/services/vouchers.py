@@ -1,4 +1,4 @@
-"""Vouchers: made in bulk, exported, redeemed once."""
+"""Manage vouchers: create them in batches, export and redeem them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ Place = Annotated[str, Meta(pattern=r"^(token|account)/.+$")]
 
 
 class VouchersNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Vouchers to make, all of one worth: in US dollars, or in units. `name` is that of the lot."""
+    """Vouchers to create, all of the same worth, in US dollars or in units. `name` is the name of
+    the batch.
+    """
 
     count: Annotated[int, Meta(ge=1, le=100_000)]
     usd: Annotated[float, Meta(gt=0, le=1_000_000)] | UnsetType = UNSET
@@ -34,11 +36,11 @@ class VouchersNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         if isinstance(self.usd, UnsetType) is isinstance(self.units, UnsetType):
-            raise invalid("usd: vouchers are worth either usd or units.", "usd")
+            raise invalid("usd: vouchers must have a worth in either usd or units.", "usd")
 
 
 class VoucherCodes(msgspec.Struct, frozen=True):
-    """The codes, which are shown this once."""
+    """The codes, which are shown only now."""
 
     codes: list[str]
 
@@ -50,14 +52,14 @@ class VoucherEdit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Redemption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A code, and whom it is for: `token/<id>` or `account/<id>`."""
+    """A code, and the target whose budget it is added to: `token/<id>` or `account/<id>`."""
 
     code: Annotated[str, Meta(min_length=1, max_length=200)]
-    onto: Place
+    target: Place
 
 
 class VoucherOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A voucher, but for its code. Times are Unix times."""
+    """A voucher without its code. Times are Unix times."""
 
     id: str
     name: str
@@ -71,82 +73,82 @@ class VoucherOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The lot that is meant; all, if it is not named."""
+    """The name of a batch; all vouchers if it is omitted."""
 
     name: str | None = None
 
 
 class VoucherService:
-    """What can be done about the vouchers of a store. Raises as `TokenDesk` does."""
+    """Manages the vouchers of a store. Raises the same errors as `TokenService`."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
         self._vouchers = Vouchers(store, clock=clock)
         self._clock = clock
 
     async def page(self, query: PageQuery) -> Page[VoucherOut]:
-        """Vouchers by their ids."""
+        """Return vouchers in the order of their ids."""
         rows = await self._vouchers.table.page(query.after, query.limit + 1)
         return paginate(
-            [self._shown(row) for row in rows.values()], query.limit, lambda row: row.id
+            [self._to_voucher_out(row) for row in rows.values()], query.limit, lambda row: row.id
         )
 
     async def get(self, id: str) -> VoucherOut:
-        """One voucher."""
-        return self._shown(await self._vouchers.table.get(id))
+        """Return one voucher."""
+        return self._to_voucher_out(await self._vouchers.table.get(id))
 
     async def create(self, new: VouchersNew) -> VoucherCodes:
-        """New vouchers; their codes are nowhere else."""
+        """Create vouchers; their codes are not stored and cannot be shown again."""
         if new.expires is not None and not self._clock() < new.expires < 32_503_680_000:
-            raise invalid("expires: it must be a Unix time, in seconds, to come.", "expires")
+            raise invalid("expires: must be a Unix time in seconds, in the future.", "expires")
         if isinstance(new.units, int):
             worth = Budget.units(new.units)
         else:
             worth = Budget.usd(new.usd if isinstance(new.usd, int | float) else 0)
         if worth.limit < 1:
-            raise invalid("usd: a voucher is worth at least 0.000001.", "usd")
+            raise invalid("usd: a voucher must be worth at least 0.000001.", "usd")
         codes = await self._vouchers.create(
             new.count, worth.limit, unit=worth.unit, name=new.name, expires=new.expires
         )
         return VoucherCodes(codes)
 
     async def all(self, query: BatchQuery) -> list[VoucherOut]:
-        """All vouchers of a lot."""
-        return [self._shown(row) async for row in self._vouchers.export(query.name)]
+        """Return all vouchers of a batch."""
+        return [self._to_voucher_out(row) async for row in self._vouchers.export(query.name)]
 
     async def export(self, query: BatchQuery) -> str:
-        """All vouchers of a batch as CSV (RFC 4180), without their codes."""
+        """Export all vouchers of a batch as CSV (RFC 4180), without their codes."""
         out = io.StringIO()
         table = csv.writer(out)
         table.writerow(VoucherOut.__struct_fields__)
         async for row in self._vouchers.export(query.name):
-            shown = self._shown(row)
+            shown = self._to_voucher_out(row)
             values = msgspec.structs.asdict(shown)
             for name in ("created", "expires", "redeemed_at"):
                 values[name] = _date(values[name])
-            table.writerow([_plain(value) for value in values.values()])
+            table.writerow([_without_formula(value) for value in values.values()])
         return out.getvalue()
 
     async def enable(self, id: str, enabled: bool) -> VoucherOut:
-        """Let a voucher be redeemed, or not."""
-        return self._shown(await self._vouchers.enable(id, enabled))
+        """Allow or forbid that a voucher is redeemed."""
+        return self._to_voucher_out(await self._vouchers.enable(id, enabled))
 
     async def redeem(self, redemption: Redemption) -> VoucherOut:
-        """Pay a voucher, once."""
-        kind, _, id = redemption.onto.partition("/")
+        """Redeem a voucher, once."""
+        kind, _, id = redemption.target.partition("/")
         try:
             row = await self._vouchers.redeem(
                 redemption.code, "token" if kind == "token" else "account", id
             )
         except VoucherError as error:
-            message, field = str(error), "onto" if "budget" in str(error) else "code"
+            message, field = str(error), "target" if "budget" in str(error) else "code"
             raise APIError(
                 ErrorKind.INVALID, f"{field}: {message}", status=409, param=field, code="voucher"
             ) from error
         except NoSuchRowError as error:
-            raise invalid(f"onto: there is no {kind} {id!r}.", "onto") from error
-        return self._shown(row)
+            raise invalid(f"target: the {kind} {id!r} does not exist.", "target") from error
+        return self._to_voucher_out(row)
 
-    def _shown(self, row: Voucher) -> VoucherOut:
+    def _to_voucher_out(self, row: Voucher) -> VoucherOut:
         return VoucherOut(
             id=row.id,
             name=row.name,
@@ -171,8 +173,8 @@ def _date(value: float | None) -> str:
     return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds") if value else ""
 
 
-def _plain(value: Any) -> Any:
-    """A value that no spreadsheet takes for a formula."""
+def _without_formula(value: Any) -> Any:
+    """Return a value that no spreadsheet reads as a formula."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return "'" + value
     return value

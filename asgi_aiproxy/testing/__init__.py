@@ -1,4 +1,4 @@
-"""A test kit: a mock of every provider, offline, whose answers and faults a test writes down.
+"""A test kit: an offline mock of every provider, whose answers and faults are scripted by a test.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What the mock model says."""
+"""The answers of the mock model."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the mock model says, in words of no vendor; each dialect puts it into its own.
+    """An answer of the mock model, independent of vendors; each simulator encodes it in its
+    dialect.
 
-    `text` is a greeting unless given, and nothing where the model declines or calls tools.
-    `signature` signs the reasoning, and `refusal` is the text of a refusal. `stop` follows from
-    the rest unless given. `pieces` is into how many deltas texts and arguments are cut, by default
-    one a word. `first_after` are the seconds before the first byte (of the status line), `pace`
-    those between two events of a stream.
+    `text` is a greeting by default, and empty if the model refuses or calls tools. `signature`
+    signs the reasoning, and `refusal` is the text of a refusal. `stop` is derived from the other
+    fields by default. `pieces` is the number of deltas that texts and arguments are cut into, by
+    default one per word. `first_after` is the time in seconds before the first byte (of the status
+    line), `pace` the time between two events of a stream.
     """
 
     text: str | None = None
@@ -56,14 +57,14 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """The text, or what stands for it."""
+        """The text; the greeting if no text is given."""
         if self.text is not None:
             return self.text
         return "" if self.tool_calls or self.refusal else GREETING
 
     def events(self, model: str) -> Iterator[Event]:
-        """The answer of `model` as a stream of neutral events."""
-        # The prompt is counted first, and of the answer a token at most: so does Anthropic.
+        """Return the answer of `model` as a stream of neutral events."""
+        # At first the prompt is counted, and at most one token of the answer, as Anthropic does.
         early = msgspec.structs.replace(
             self.usage, output=min(self.usage.output, 1), reasoning=0, audio_output=0
         )
@@ -77,7 +78,7 @@ class Answer:
         yield MessageEnd(stop, self.usage)
 
     def cut(self, text: str) -> list[str]:
-        """`text` in as many deltas as it shall come in."""
+        """Return `text` cut into its deltas."""
         if self.pieces is None:
             return _WORDS.findall(text)
         count = max(1, min(self.pieces, len(text)))

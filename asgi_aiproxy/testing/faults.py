@@ -1,4 +1,4 @@
-"""What goes wrong, one constructor a fault."""
+"""The faults of a provider, one constructor each."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ BLOCK_PAGE = b"""<!DOCTYPE html>
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong, made by one of the class methods.
+    """One fault of a provider, made by one of the class methods.
 
-    `Fault.dies_after(3) | Fault.split()` is the one and then the other, and
-    `Fault.dies_after(3).of(Answer(...))` what goes wrong with this answer instead of the usual one.
-    A fault of your own is a name and a function from the good reply, and the simulator that gave
-    it, to the bad one.
+    `Fault.dies_after(3) | Fault.split()` combines two faults, and
+    `Fault.dies_after(3).of(Answer(...))` applies a fault to this answer instead of the default one.
+    A custom fault is a name and a function that turns the correct reply, and the simulator that
+    made it, into the faulty reply.
 
-    Faults count events of a stream, and at most up to the one before the last: a stream that dies
-    is never complete. On an answer that is not streamed, what comes "after so many events" comes
-    after half of the body (or, after 0 events, after the headers).
+    Faults count the events of a stream, and stop before its last event: a stream that breaks off is
+    never complete. In a response that is not streamed, "after `events` events" means after half of
+    the body (or, with 0 events, after the headers).
     """
 
     name: str
@@ -41,18 +41,18 @@ class Fault:
     answer: Answer | None = None
 
     def of(self, answer: Answer) -> Self:
-        """The same fault of another answer."""
+        """Return the same fault, applied to another answer."""
         return replace(self, answer=answer)
 
     def __or__(self, other: Fault) -> Fault:
-        """This fault, and then the other."""
+        """Return a fault that applies this one, and then the other one."""
 
         def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             return other.shape(self.shape(reply, simulator), simulator)
 
         return Fault(f"{self.name} | {other.name}", shape, other.answer or self.answer)
 
-    # ── error answers ──
+    # ── error responses ──
 
     @classmethod
     def status(
@@ -63,7 +63,9 @@ class Fault:
         headers: Mapping[str, str] | None = None,
         body: bytes | str | dict[str, Any] | None = None,
     ) -> Fault:
-        """An answer of this status, with `body` or else the provider's own kind of error."""
+        """A response with this status, with `body` or else an error in the provider's own
+        format.
+        """
 
         def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             if body is None:
@@ -80,12 +82,12 @@ class Fault:
     def rate_limited(
         cls, retry_after: RetryAfter | None = "seconds", *, seconds: float = 2.0
     ) -> Fault:
-        """Status 429, saying in one of these forms when to come again.
+        """Status 429 that gives the time to wait in one of these forms.
 
         "seconds" and "date": `retry-after` (a date counts whole seconds, and is rounded up); "ms":
         `retry-after-ms`; "reset": the provider's headers of an exhausted limit; "body": in the
-        error's message, or Google's `RetryInfo`. Google has no such headers: "reset" is "body"
-        there. None gives no time.
+        error message, or Google's `RetryInfo`. Google has no such headers: "reset" is the same as
+        "body" there. None gives no time.
         """
         if retry_after is not None and retry_after not in get_args(RetryAfter):
             raise ValueError(f"retry_after must be None or one of {get_args(RetryAfter)}")
@@ -110,7 +112,7 @@ class Fault:
 
     @classmethod
     def html(cls, status: int = 403) -> Fault:
-        """A block page as a firewall in between sends it; `status` may well be 200."""
+        """An HTML block page, as a firewall sends it; `status` may be 200."""
         return cls(
             f"html({status})",
             lambda reply, simulator: with_pacing(
@@ -118,11 +120,11 @@ class Fault:
             ),
         )
 
-    # ── answers that break off ──
+    # ── responses that break off ──
 
     @classmethod
     def error_after(cls, events: int, message: str = "Internal server error") -> Fault:
-        """An error event after so many events. Not streamed: status 500."""
+        """An error event after `events` events. Not streamed: status 500."""
 
         def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             if not reply.streamed:
@@ -134,12 +136,12 @@ class Fault:
 
     @classmethod
     def dies_after(cls, events: int) -> Fault:
-        """The connection is cut.
+        """The connection is cut after `events` events.
 
         The mock raises `reply.ConnectionCutError` after what it has sent: servers then log the
-        exception and close the connection, which clients see as a body that ends too early.
-        A middleware around the mock may turn that into a regular end; put none there. An ASGI app
-        has no way to cut a connection before the status line.
+        exception and close the connection, and clients get an incomplete body. A middleware around
+        the mock might end the response regularly instead; use none there. An ASGI app cannot cut a
+        connection before the status line.
         """
         return cls(
             f"dies_after({events})",
@@ -148,7 +150,7 @@ class Fault:
 
     @classmethod
     def truncated_after(cls, events: int) -> Fault:
-        """The answer ends as if it were complete, which it is not."""
+        """The response ends early, as if it were complete."""
 
         def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             begun = _begin(reply, events)
@@ -159,22 +161,26 @@ class Fault:
 
     @classmethod
     def silence(cls) -> Fault:
-        """Nothing at all, until the client leaves."""
+        """No response at all, until the client disconnects."""
         return cls("silence", lambda reply, simulator: replace(reply, first_after=math.inf))
 
     @classmethod
     def silence_after(cls, events: int) -> Fault:
-        """Nothing more, until the client leaves; with 0 events only the headers come."""
+        """Nothing more after `events` events, until the client disconnects; with 0 events only the
+        headers are sent.
+        """
         return cls(
             f"silence_after({events})",
             lambda reply, simulator: replace(reply, events=_begin(reply, events), end="silence"),
         )
 
-    # ── answers in a strange form ──
+    # ── responses in an unusual form ──
 
     @classmethod
     def split(cls, size: int = 1) -> Fault:
-        """The body in pieces of `size` bytes, each sent by itself (a client may get several)."""
+        """The body in pieces of `size` bytes, each sent separately (a client may receive several
+        together).
+        """
 
         def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             body = b"".join(reply.events)
@@ -185,7 +191,7 @@ class Fault:
 
     @classmethod
     def wrong_type(cls, content_type: str) -> Fault:
-        """The right bytes under a wrong content type."""
+        """The correct body with a wrong content type."""
         return cls(
             f"wrong_type({content_type})",
             lambda reply, simulator: replace(reply, media_type=content_type),
@@ -193,21 +199,23 @@ class Fault:
 
     @classmethod
     def whole(cls) -> Fault:
-        """The whole answer in one piece, although a stream was asked for."""
+        """The whole response in one piece, although a stream was requested."""
         return cls(
             "whole", lambda reply, simulator: simulator.reply(simulator.answer, stream=False)
         )
 
     @classmethod
     def garbage(cls, after: int = 1) -> Fault:
-        """One event whose data is not JSON, after so many good ones. Not streamed: such a body."""
+        """One event whose data is not JSON, after `after` correct ones. Not streamed:
+        such a body.
+        """
 
         def shape(reply: Reply, simulator: VendorSimulator) -> Reply:
             if not reply.streamed:
                 return with_pacing(Reply.whole(NO_JSON, reply.media_type), simulator.answer)
             at = len(_begin(reply, after))
-            bad = simulator.frame(NO_JSON, at)
-            return replace(reply, events=(*reply.events[:at], bad, *reply.events[at + 1 :]))
+            invalid = simulator.frame(NO_JSON, at)
+            return replace(reply, events=(*reply.events[:at], invalid, *reply.events[at + 1 :]))
 
         return cls(f"garbage({after})", shape)
 

@@ -1,4 +1,4 @@
-"""The simulator of Ollama's own API, which the library reads but never writes."""
+"""The simulator of Ollama's own API, which the package decodes but never encodes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _STOPS = {StopReason.LENGTH: "length"}
 
 
 class OllamaSimulator(VendorSimulator):
-    """Ollama: one JSON object a line, and tool calls in one piece, without ids."""
+    """Ollama: one JSON object per line, and tool calls in one piece, without ids."""
 
     json_type = "application/json; charset=utf-8"
     stream_type = "application/x-ndjson"
     required: ClassVar = {"chat": ("model",)}
 
     def events(self, answer: Answer) -> Iterator[bytes]:
-        """A line a piece, and one that says it is done."""
+        """One line per delta, and a last line that reports the end."""
         for piece in answer.cut(answer.reasoning):
             yield self._line({"content": "", "thinking": piece}, done=False)
         for piece in answer.cut(answer.words or answer.refusal):
@@ -34,7 +34,7 @@ class OllamaSimulator(VendorSimulator):
         yield self._line({"content": ""}, **_end(answer))
 
     def body(self, answer: Answer) -> bytes:
-        """The one line that is all of it."""
+        """The whole answer as one line."""
         message: dict[str, Any] = {"content": answer.words or answer.refusal}
         if answer.reasoning:
             message["thinking"] = answer.reasoning
@@ -43,7 +43,7 @@ class OllamaSimulator(VendorSimulator):
         return self._line(message, **_end(answer)).rstrip()
 
     def model_entry(self, model: str) -> dict[str, Any]:
-        """A model as /api/tags lists it."""
+        """The description of a model in /api/tags."""
         return {
             "name": model,
             "model": model,
@@ -54,31 +54,31 @@ class OllamaSimulator(VendorSimulator):
         }
 
     def models_list(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """The answer of /api/tags."""
+        """The response of /api/tags."""
         return {"models": rows}
 
     def missing_field_reply(self, name: str) -> Reply:
-        """A member is missing."""
+        """The response to a request without a required member."""
         return self.error(400, f"{name} is required")
 
     def unauthorized(self) -> Reply:
-        """The key is not the right one."""
+        """The response to a request with a wrong key."""
         return self.error(401, "unauthorized")
 
     def error_body(self, status: int, message: str) -> bytes:
-        """The error, a string."""
+        """The body of an error, which is a string."""
         return _json.dumps({"error": message})
 
-    def frame(self, data: bytes, at: int) -> bytes:
-        """A line."""
+    def frame(self, data: bytes, index: int) -> bytes:
+        """One line."""
         return data + b"\n"
 
     def reset(self, seconds: float) -> dict[str, str]:
-        """Ollama has no word for this; the common one must do."""
+        """Ollama documents no such header; the common one is used."""
         return {"retry-after": f"{seconds:g}"}
 
     def _line(self, message: dict[str, Any], **more: Any) -> bytes:
-        head = {"model": self.seen.model, "created_at": _AT}
+        head = {"model": self.received.model, "created_at": _AT}
         return _json.dumps({**head, "message": {"role": "assistant", **message}, **more}) + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""What OpenAI does besides chat, as far as the shape of its answers goes."""
+"""OpenAI's operations other than chat: responses in the correct format, with fixed content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUIRED = {
 }
 DIMENSIONS = 8
 CREATED = 1_700_000_000
-# A transparent picture of one pixel.
+# A transparent image of one pixel.
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJg"
     "gg=="
@@ -45,43 +45,43 @@ _SOUNDS = {
 _CATEGORIES = ("harassment", "hate", "illicit", "self-harm", "sexual", "violence")
 
 
-def perform(seen: ReceivedRequest, answer: Answer, *, stream: bool) -> Reply:
-    """The reply to an operation other than chat."""
-    if seen.operation == "completions" and stream:
-        events = tuple(_completion_events(seen, answer))
+def perform(received: ReceivedRequest, answer: Answer, *, stream: bool) -> Reply:
+    """Return the response to an operation other than chat."""
+    if received.operation == "completions" and stream:
+        events = tuple(_completion_events(received, answer))
         return Reply(media_type="text/event-stream; charset=utf-8", events=events)
-    if seen.operation == "audio.speech":
-        form = str(seen.members.get("response_format", "mp3"))
+    if received.operation == "audio.speech":
+        form = str(received.members.get("response_format", "mp3"))
         return Reply.whole(SILENCE, _SOUNDS.get(form, "audio/mpeg"))
-    return Reply.whole(_json.dumps(_WHOLE[seen.operation](seen, answer)))
+    return Reply.whole(_json.dumps(_WHOLE[received.operation](received, answer)))
 
 
-def _completion(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+def _completion(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     return {
-        **_completion_head(seen),
+        **_completion_head(received),
         "choices": [_choice(answer.words, finish_reason(answer.stop or StopReason.END, False))],
         "usage": encode_usage(answer.usage),
     }
 
 
-def _completion_events(seen: ReceivedRequest, answer: Answer) -> Iterator[bytes]:
-    head = _completion_head(seen)
+def _completion_events(received: ReceivedRequest, answer: Answer) -> Iterator[bytes]:
+    head = _completion_head(received)
     end = finish_reason(answer.stop or StopReason.END, False)
     choices = [*(_choice(piece, None) for piece in answer.cut(answer.words)), _choice("", end)]
     for choice in choices:
         yield _event({**head, "choices": [choice]})
-    options = seen.members.get("stream_options")
+    options = received.members.get("stream_options")
     if isinstance(options, dict) and options.get("include_usage") is True:
         yield _event({**head, "choices": [], "usage": encode_usage(answer.usage)})
     yield b"data: [DONE]\n\n"
 
 
-def _completion_head(seen: ReceivedRequest) -> dict[str, Any]:
+def _completion_head(received: ReceivedRequest) -> dict[str, Any]:
     return {
-        "id": f"cmpl-mock{seen.number}",
+        "id": f"cmpl-mock{received.number}",
         "object": "text_completion",
         "created": CREATED,
-        "model": seen.model,
+        "model": received.model,
     }
 
 
@@ -93,12 +93,12 @@ def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + _json.dumps(data) + b"\n\n"
 
 
-def _embeddings(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
-    given = seen.members["input"]
-    # A list of numbers is one text in tokens.
+def _embeddings(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+    given = received.members["input"]
+    # A list of numbers is one text, as tokens.
     texts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-    size = seen.members.get("dimensions")
-    encoded = seen.members.get("encoding_format") == "base64"
+    size = received.members.get("dimensions")
+    encoded = received.members.get("encoding_format") == "base64"
     rows = []
     for at, text in enumerate(texts):
         vector = embed(str(text), size if isinstance(size, int) else DIMENSIONS)
@@ -109,17 +109,17 @@ def _embeddings(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     return {
         "object": "list",
         "data": rows,
-        "model": seen.model,
+        "model": received.model,
         "usage": {"prompt_tokens": count, "total_tokens": count},
     }
 
 
-def gemini_embeddings(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+def gemini_embeddings(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     """Google's response to a request for an embedding, or for a batch of them."""
-    requests = seen.members.get("requests")
+    requests = received.members.get("requests")
     batch = isinstance(requests, list)
     rows = []
-    for each in requests if isinstance(requests, list) else [seen.members]:
+    for each in requests if isinstance(requests, list) else [received.members]:
         parts = each["content"]["parts"]
         size = each.get("outputDimensionality", DIMENSIONS)
         rows.append({"values": embed("".join(part["text"] for part in parts), size)})
@@ -129,14 +129,14 @@ def gemini_embeddings(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
 
 
 def embed(text: str, size: int) -> list[float]:
-    """A vector for a text: always the same one, and another for another text."""
+    """Return a vector for a text: always the same one for the same text."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     return [(digest[at % len(digest)] - 127.5) / 127.5 for at in range(size)]
 
 
-def _images(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
-    count = seen.members.get("n")
-    if seen.members.get("response_format") == "url":
+def _images(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+    count = received.members.get("n")
+    if received.members.get("response_format") == "url":
         image = {"url": "https://mock.invalid/image.png"}
     else:
         image = {"b64_json": PIXEL}
@@ -144,19 +144,23 @@ def _images(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     return {"created": CREATED, "data": [image] * number}
 
 
-def _transcription(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+def _transcription(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     return {"text": answer.words}
 
 
-def _moderation(seen: ReceivedRequest, answer: Answer) -> dict[str, Any]:
-    given = seen.members["input"]
+def _moderation(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+    given = received.members["input"]
     result = {
         "flagged": False,
         "categories": dict.fromkeys(_CATEGORIES, False),
         "category_scores": dict.fromkeys(_CATEGORIES, 0.0),
     }
     number = len(given) if isinstance(given, list) else 1
-    return {"id": f"modr-mock{seen.number}", "model": seen.model, "results": [result] * number}
+    return {
+        "id": f"modr-mock{received.number}",
+        "model": received.model,
+        "results": [result] * number,
+    }
 
 
 _WHOLE: dict[str, Callable[[ReceivedRequest, Answer], dict[str, Any]]] = {

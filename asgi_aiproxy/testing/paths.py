@@ -1,4 +1,4 @@
-"""Which dialect and operation a path means: one server stands for every provider."""
+"""The dialect and operation of a path: one mock server stands for every provider."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asgi_aiproxy.dialects.openai_responses import paths
 
 
 class MatchedPath(NamedTuple):
-    """Where a request is headed. `operation` is empty for a path that is not served."""
+    """The destination of a request. `operation` is empty for an unknown path."""
 
     dialect: str
     operation: str
@@ -54,18 +54,19 @@ _OPENAI = {
 
 
 def match_path(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
-    """Find dialect, operation and, where the path names it, the model.
+    """Return the dialect and operation of a path and, if the path names it, the model.
 
-    A path that no vendor documents below its address is unknown: so a wrong `base_url` shows.
+    A path that no vendor documents is unknown, so that a wrong `base_url` is detected.
     """
-    place = _place(method, path, headers)
-    if place.operation and _DOCUMENTED[place.dialect].match(path) is None:
-        return MatchedPath(place.dialect, "")
-    return place
+    match = _match(method, path, headers)
+    if match.operation and _DOCUMENTED[match.dialect].match(path) is None:
+        return MatchedPath(match.dialect, "")
+    return match
 
 
-# What vendors document before their operations. OpenAI's: also Groq and Azure, OpenRouter,
-# Fireworks, Azure's older form, Google's imitation. Anthropic's: also others' imitations of it.
+# The path prefixes that vendors document. OpenAI's: also those of Groq, Azure, OpenRouter,
+# Fireworks, Azure's older API and Google's compatible API. Anthropic's: also those of compatible
+# servers.
 _OPENAI_PATHS = re.compile(
     r"/(?:(?:openai/|api/|inference/|v1beta/)?v1|openai|openai/deployments/[^/]+|v1beta/openai)/"
     r"(?:(?:chat/)?completions|embeddings|images/\w+|audio/\w+|moderations|responses(?:/[^/]+(?:/\w+)?)?|models(?:/.*)?)$"
@@ -74,7 +75,7 @@ _DOCUMENTED = {
     "openai": _OPENAI_PATHS,
     "openai_responses": _OPENAI_PATHS,
     "anthropic": re.compile(r"(?:/anthropic)?/v1/(?:messages|models)"),
-    # (Behind a mirror of Google's, what that adds may stand before.)
+    # (A mirror of Google's API may add a prefix.)
     "gemini": re.compile(
         r"(?:/(?!v1)[^/]+)?/v1(?:beta\d*|alpha)?/(?:projects/.*/)?(?:models|endpoints)(?:/|$)"
     ),
@@ -82,7 +83,7 @@ _DOCUMENTED = {
 }
 
 
-def _place(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
+def _match(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
     if method == "POST":
         if content := _CONTENT.search(path):
             operation = _GEMINI.get(content[2], "chat")
@@ -109,7 +110,7 @@ def _place(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:
 
 
 def _guess(path: str, headers: Mapping[str, str]) -> str:
-    """Whose API this is, where paths are the same or unknown."""
+    """Return the most likely dialect where paths are the same or unknown."""
     if "anthropic-version" in headers:
         return "anthropic"
     if "x-goog-api-key" in headers or "/v1beta" in path:

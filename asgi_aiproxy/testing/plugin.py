@@ -12,12 +12,12 @@ from asgi_aiproxy.testing.server import serve_in_thread
 
 @pytest.fixture
 def mock_provider() -> MockProvider:
-    """A fresh mock provider."""
+    """A new mock provider."""
     return MockProvider()
 
 
 @pytest.fixture
 def mock_provider_url(mock_provider: MockProvider) -> Iterator[str]:
-    """The address under which that mock provider is served."""
+    """The base URL at which that mock provider is served."""
     with serve_in_thread(mock_provider) as url:
         yield url

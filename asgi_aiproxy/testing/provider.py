@@ -1,4 +1,4 @@
-"""The mock provider: an ASGI app that speaks every dialect and does what its script says."""
+"""The mock provider: an ASGI app that serves every dialect and follows a script."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _LIMIT = 1 << 30
 
 
 class MockProvider:
-    """Answers as OpenAI, Anthropic, Google or Ollama would, whichever the path is of.
+    """Answers like OpenAI, Anthropic, Google or Ollama, depending on the request's path.
 
-    `answer` is what it says unless configured otherwise. With `key`, requests that do not bring
-    that secret are refused. `models` are what it lists; it answers for any. Requests that a
-    provider would refuse (no such path, as with a wrong `base_url`; a wrong key; a member missing)
-    are refused and use up no step. A step may also be a function that takes the `ReceivedRequest`
-    and returns the answer or fault.
+    `answer` is the default answer. With `key`, requests without that secret are refused. `models`
+    are the models it lists; it answers requests for any model. Requests that a provider would
+    refuse (an unknown path, as with a wrong `base_url`; a wrong key; a missing member) are refused
+    and do not use up a step of the script. A step may also be a function that takes the
+    `ReceivedRequest` and returns the answer or fault.
 
     Responses of OpenAI's Responses API are kept by their key, until they are deleted or `reset` is
     called: requests may refer to them, and retrieve them.
@@ -43,7 +43,9 @@ class MockProvider:
     ::
 
         mock = MockProvider(key="sk-good")
+
         mock.script(Fault.rate_limited("ms"), Answer("Now it works."))
+
         mock.on("anthropic", Fault.overloaded_first())
     """
 
@@ -66,26 +68,28 @@ class MockProvider:
 
     def __repr__(self) -> str:
         left = len(self._steps) + sum(len(steps) for _, steps in self._special)
-        return f"<MockProvider: {len(self.requests)} requests seen, {left} steps left>"
+        return f"<MockProvider: {len(self.requests)} requests received, {left} steps left>"
 
     def script(self, *steps: Step) -> None:
-        """What happens to the next requests, in order; after that, the usual answer is given."""
+        """Set the steps for the next requests, in order; after them, the default answer
+        is given.
+        """
         self._steps.extend(steps)
 
     def on(self, where: str, *steps: Step) -> None:
-        """What happens to the next requests of one dialect ("openai", "anthropic", "gemini",
-        "ollama"), or of paths in which the regular expression `where` is found.
+        """Set the steps for the next requests of one dialect ("openai", "anthropic", "gemini",
+        "ollama"), or to paths that match the regular expression `where`.
 
-        These steps go before those of `script`.
+        These steps take precedence over those of `script`.
         """
         self._special.append((where, deque(steps)))
 
     def always(self, step: Step) -> None:
-        """What happens from now on where no step is left."""
+        """Set the step for all requests for which no other step is left."""
         self._usual = step
 
     def reset(self) -> None:
-        """Forget the script and what was seen."""
+        """Clear the script and the received requests."""
         with self._arrived:
             self.requests.clear()
         self._steps.clear()
@@ -94,7 +98,9 @@ class MockProvider:
         self._usual = self._first
 
     async def wait_seen(self, count: int = 1, timeout: float = 10.0) -> ReceivedRequest:
-        """Wait for the request number `count`, answered or not; raises TimeoutError."""
+        """Wait for request number `count`, answered or not; raises TimeoutError after `timeout`
+        seconds.
+        """
         wait = partial(self._wait_seen, count, timeout)
         if not await to_thread.run_sync(wait, abandon_on_cancel=True):
             raise TimeoutError(f"{self!r}, and not {count} within {timeout} seconds")
@@ -118,25 +124,25 @@ class MockProvider:
         try:
             body = await read_body(scope, receive, _LIMIT)
         except ClientGoneError:
-            return  # in the middle of the question
+            return  # the client disconnected while it sent its request
         with self._arrived:
-            seen = parse_received(scope, body, number=len(self.requests) + 1, started=started)
-            self.requests.append(seen)
+            received = parse_received(scope, body, number=len(self.requests) + 1, started=started)
+            self.requests.append(received)
             self._arrived.notify_all()
         gone = False
         try:
-            await send_reply(self._reply(seen), receive, send)
+            await send_reply(self._reply(received), receive, send)
         except (ClientGoneError, OSError):
             gone = True
         finally:
-            seen.close(client_gone=gone)
+            received.close(client_gone=gone)
 
-    def _reply(self, seen: ReceivedRequest) -> Reply:
+    def _reply(self, received: ReceivedRequest) -> Reply:
         usual = self._usual if isinstance(self._usual, Answer) else self._first
-        simulator = SIMULATORS[seen.dialect](seen, usual, self._models)
-        reply = simulator.refuse(self._key) or self._stored.answer(seen)
+        simulator = SIMULATORS[received.dialect](received, usual, self._models)
+        reply = simulator.refuse(self._key) or self._stored.answer(received)
         if reply is None:
-            reply = self._stored.remember(seen, self._act(self._next(seen), simulator))
+            reply = self._stored.remember(received, self._act(self._next(received), simulator))
         if simulator.id_header:
             headers = {simulator.id_header: f"req_{simulator.id}", **reply.headers}
             reply = replace(reply, headers=headers)
@@ -144,17 +150,17 @@ class MockProvider:
 
     def _act(self, step: Step, simulator: VendorSimulator) -> Reply:
         if not isinstance(step, Answer | Fault):
-            step = step(simulator.seen)
+            step = step(simulator.received)
         simulator.answer = (step if isinstance(step, Answer) else step.answer) or simulator.answer
-        reply = simulator.reply(simulator.answer, stream=simulator.seen.streamed)
+        reply = simulator.reply(simulator.answer, stream=simulator.received.streamed)
         return reply if isinstance(step, Answer) else step.shape(reply, simulator)
 
-    def _next(self, seen: ReceivedRequest) -> Step:
+    def _next(self, received: ReceivedRequest) -> Step:
         for where, steps in self._special:
-            if steps and (where == seen.dialect or _found(where, seen)):
+            if steps and (where == received.dialect or _matches(where, received)):
                 return steps.popleft()
         return self._steps.popleft() if self._steps else self._usual
 
 
-def _found(where: str, seen: ReceivedRequest) -> bool:
-    return where not in SIMULATORS and re.search(where, seen.path) is not None
+def _matches(where: str, received: ReceivedRequest) -> bool:
+    return where not in SIMULATORS and re.search(where, received.path) is not None

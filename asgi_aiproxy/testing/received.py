@@ -1,4 +1,4 @@
-"""What the mock was asked, as far as a test may want to look at it."""
+"""A request that the mock received, for the assertions of tests."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _FORM_MODEL = re.compile(rb'name="model"\r?\n\r?\n([^\r\n]*)')
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class ReceivedRequest:
-    """One request, and what became of it.
+    """One received request, and how its exchange ended.
 
-    `path` is as it was sent (percent-encoded, without the query), header names are in lower case,
-    `json` is the body, parsed, or None if it is not JSON. `dialect` is "openai", "anthropic",
-    "gemini" or "ollama"; `operation` is "chat", "embeddings", "models" …, or empty if the mock does
-    not know the path. `started` and `ended` are on the clock of `time.monotonic`. `client_gone`
-    becomes true when the client left before it had everything.
+    `path` is as sent (percent-encoded, without the query), header names are in lower case, `json`
+    is the parsed body, or None if it is not JSON. `dialect` is "openai", "anthropic", "gemini" or
+    "ollama"; `operation` is "chat", "embeddings", "models" ..., or empty if the mock does not know
+    the path. `started` and `ended` are times of `time.monotonic`, in seconds. `client_gone` is true
+    if the client disconnected before it had the whole response.
     """
 
     number: int
@@ -56,7 +56,7 @@ class ReceivedRequest:
 
     @property
     def streamed(self) -> bool:
-        """Whether a stream was asked for, in the manner of the dialect."""
+        """Whether the request is for a stream, in the dialect's own way."""
         if self.dialect == "gemini":
             return self.path.endswith(":streamGenerateContent")
         if self.dialect == "ollama":
@@ -65,28 +65,31 @@ class ReceivedRequest:
 
     @property
     def secrets(self) -> frozenset[str]:
-        """The credentials that came along, wherever they stood."""
+        """All credentials of the request, from all places where they may be."""
         kind, _, token = self.headers.get("authorization", "").partition(" ")
         found = [self.headers.get(name, "") for name in ("x-api-key", "api-key", "x-goog-api-key")]
         found += [token] if kind.lower() == "bearer" else []
         return frozenset(filter(None, [*found, *parse_qs(self.query).get("key", ())]))
 
     def close(self, *, client_gone: bool) -> None:
-        """The exchange is over."""
+        """End the exchange."""
         self.ended = time.monotonic()
         self.client_gone = client_gone
         self._over.set()
 
     async def wait_over(self, timeout: float = 10.0) -> None:
-        """Wait until the exchange has ended; raises TimeoutError. From any thread or loop."""
+        """Wait until the exchange has ended, from any thread or loop; raises TimeoutError after
+        `timeout` seconds.
+        """
         wait = partial(self._over.wait, timeout)
         if not await to_thread.run_sync(wait, abandon_on_cancel=True):
             raise TimeoutError(f"{self!r} has not ended within {timeout} seconds")
 
     async def wait_gone(self, timeout: float = 10.0) -> None:
-        """Wait until the mock noticed that the client left; raises TimeoutError, AssertionError.
+        """Wait until the mock has noticed the disconnect of the client.
 
-        The latter if the client got its whole answer.
+        Raises TimeoutError after `timeout` seconds, and AssertionError if the client got its whole
+        response.
         """
         await self.wait_over(timeout)
         if not self.client_gone:
@@ -94,7 +97,7 @@ class ReceivedRequest:
 
 
 def parse_received(scope: Scope, body: bytes, *, number: int, started: float) -> ReceivedRequest:
-    """The request in an ASGI scope."""
+    """Return the request in an ASGI scope."""
     raw = scope.get("raw_path") or scope["path"].encode()
     path = raw.decode("latin-1").partition("?")[0]
     headers: dict[str, str] = {}
@@ -102,7 +105,7 @@ def parse_received(scope: Scope, body: bytes, *, number: int, started: float) ->
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     place = match_path(scope["method"], path, headers)
-    seen = ReceivedRequest(
+    received = ReceivedRequest(
         number=number,
         method=scope["method"],
         path=path,
@@ -115,9 +118,9 @@ def parse_received(scope: Scope, body: bytes, *, number: int, started: float) ->
         model=place.model,
         started=started,
     )
-    if not seen.model and seen.operation not in ("models", ""):
-        seen.model = _model(seen)
-    return seen
+    if not received.model and received.operation not in ("models", ""):
+        received.model = _model(received)
+    return received
 
 
 def _parsed(body: bytes) -> Any:
@@ -127,9 +130,9 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _model(seen: ReceivedRequest) -> str:
-    named = seen.members.get("model")
+def _model(received: ReceivedRequest) -> str:
+    named = received.members.get("model")
     if isinstance(named, str):
         return named
-    field_of_form = _FORM_MODEL.search(seen.body)
+    field_of_form = _FORM_MODEL.search(received.body)
     return field_of_form[1].decode("utf-8", "replace") if field_of_form else ""

@@ -1,4 +1,4 @@
-"""What goes back over the wire, and how it is sent."""
+"""A reply of the mock, and how it is sent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from asgi_aiproxy._cancellation import RequestMonitor, SharedTimer
 
 
 class ConnectionCutError(Exception):
-    """Raised out of the mock on purpose: the server then cuts the connection in mid-answer."""
+    """Raised by the mock on purpose: the server then cuts the connection in the middle of the
+    response.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An HTTP answer as it will be sent, piece by piece.
+    """An HTTP response, sent piece by piece.
 
-    `events` are the bytes of its body; of a stream each is one event. `length` is announced as
-    content-length; a stream has none. `end` is what follows the last event: the regular end, a cut
-    connection, or silence. `first_after` may be infinite: then nothing is sent at all.
+    `events` are the bytes of its body; in a stream each is one event. `length` is the content
+    length in bytes; a stream has none. `end` is what follows the last event: the regular end, a cut
+    connection, or silence. `first_after` is in seconds; if it is infinite, nothing is sent at all.
     """
 
     status: int = 200
@@ -43,7 +45,7 @@ class Reply:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """A reply that comes in one piece."""
+        """Return a reply in one piece."""
         return cls(
             status=status,
             media_type=media_type,
@@ -58,7 +60,7 @@ class Reply:
         return self.length is None
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers as ASGI wants them; those of `headers` win."""
+        """The headers in the form of ASGI; those in `headers` take precedence."""
         headers = {"content-type": self.media_type}
         if self.length is not None:
             headers["content-length"] = str(self.length)
@@ -69,7 +71,7 @@ class Reply:
 async def send_reply(reply: Reply, receive: Receive, send: Send) -> None:
     """Send a reply.
 
-    Raises ClientGoneError if the client left, and ConnectionCutError if the script says so.
+    Raises ClientGoneError if the client disconnected, and ConnectionCutError if the script says so.
     """
     with RequestMonitor(SharedTimer(asyncio.get_running_loop()), receive) as watch:
         watch.watch_disconnect()
@@ -82,14 +84,15 @@ async def send_reply(reply: Reply, receive: Receive, send: Send) -> None:
             }
         )
         for at, event in enumerate(reply.events):
-            # Also a pause of nothing lets the server flush, and the client's leaving be noticed.
+            # Even a pause of 0 seconds lets the server flush, and detects a disconnect.
             await _pause(reply.pace if at else 0.0)
             await send({"type": "http.response.body", "body": event, "more_body": True})
         if reply.end == "silence":
             await _pause(math.inf)
     if reply.end == "cut":
         raise ConnectionCutError("A scripted fault: the mock provider dies here.")
-    # Outside the watch: once this is sent, servers report a client as gone that has all it wants.
+    # Outside the watch: after the last message, servers report a client that has everything as
+    # disconnected.
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -1,4 +1,4 @@
-"""A real server on the loopback interface, for as long as a test needs it."""
+"""A real server on the loopback interface, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from asgi_aiproxy.errors import ConfigurationError
 if TYPE_CHECKING:
     import uvicorn
 
-_START = 10.0  # seconds an app may take to start
-_STOP = 5.0  # seconds it may take to stop, open streams included
+_START_TIMEOUT_SECONDS = 10.0  # seconds that an app may take to start
+_STOP_TIMEOUT_SECONDS = 5.0  # seconds that it may take to stop, including open streams
 
 
 @asynccontextmanager
 async def serve(
     app: ASGIApp, *, server: str = "uvicorn", host: str = "127.0.0.1"
 ) -> AsyncIterator[str]:
-    """Serve any ASGI app, with its lifespan, in a thread; gives the base URL, without a slash.
+    """Serve any ASGI app, with its lifespan, in a thread; yields the base URL, without a trailing
+    slash.
 
-    The app has an event loop of its own. At the end open streams get a second, then are cancelled.
+    The app has its own event loop. At the end, open streams get one second and are then cancelled.
     """
     if server != "uvicorn":
         raise ValueError(f"server must be 'uvicorn', not {server!r}")
@@ -43,7 +44,7 @@ async def serve(
 
 @contextmanager
 def serve_in_thread(app: ASGIApp, *, host: str = "127.0.0.1") -> Iterator[str]:
-    """The same for tests that are not async."""
+    """Do the same as `serve`, for tests that are not async."""
     running = _Running(app, host)
     try:
         running.start()
@@ -60,13 +61,13 @@ class _Running:
             import uvicorn
         except ImportError:
             raise ConfigurationError(
-                "serving needs uvicorn: pip install 'asgi-aiproxy[serve]'."
+                "serve() requires uvicorn: pip install 'asgi-aiproxy[serve]'."
             ) from None
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, 0), family=family, backlog=1024)
         port = self._socket.getsockname()[1]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        # No logging of its own: what the application has set up is not touched.
+        # Its logging is not configured: the application's configuration stays unchanged.
         config = uvicorn.Config(
             app, lifespan="auto", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
@@ -74,24 +75,26 @@ class _Running:
         self._thread = threading.Thread(target=self._run, name="mock server", daemon=True)
 
     def start(self) -> None:
-        """Start, and wait until the app is up; raises RuntimeError if it does not come up."""
+        """Start, and wait until the app has started; raises RuntimeError if it does not start."""
         self._thread.start()
-        end = time.monotonic() + _START
+        end = time.monotonic() + _START_TIMEOUT_SECONDS
         while not self._server.started:
             if not self._thread.is_alive():
                 raise RuntimeError("The app's start-up failed; see the log of uvicorn.error.")
             if time.monotonic() > end:
-                raise RuntimeError(f"The app did not start within {_START:g} seconds.")
+                raise RuntimeError(
+                    f"The app did not start within {_START_TIMEOUT_SECONDS:g} seconds."
+                )
             time.sleep(0.002)
 
     def stop(self) -> None:
-        """Stop, and wait for it as long as is decent."""
+        """Stop, and wait until the server has ended or the time is up."""
         self._server.should_exit = True
         if self._thread.ident is not None:
-            self._thread.join(_STOP)
+            self._thread.join(_STOP_TIMEOUT_SECONDS)
         self._socket.close()
 
     def _run(self) -> None:
         # Not Server.run(): before uvicorn 0.36 it sets uvloop's event loop policy for the process.
-        with suppress(SystemExit):  # raised by uvicorn when the start-up failed
+        with suppress(SystemExit):  # how uvicorn reports a failed start
             asyncio.run(self._server.serve(sockets=[self._socket]))

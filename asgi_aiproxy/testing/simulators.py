@@ -26,45 +26,45 @@ from asgi_aiproxy.testing.simulator import (
 
 
 class OpenAISimulator(DialectSimulator):
-    """OpenAI, and all who speak as it does."""
+    """OpenAI and vendors with the same API."""
 
     id_header: ClassVar = "x-request-id"
     required: ClassVar = operations.REQUIRED
 
-    def __init__(self, seen: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
-        super().__init__(seen, answer, models)
+    def __init__(self, received: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
+        super().__init__(received, answer, models)
         self.face = OpenAIChat(now=lambda: operations.CREATED, new_id=lambda: f"chatcmpl-{self.id}")
 
     def chat_reply(self, answer: Answer, *, stream: bool) -> Reply:
-        """Chat, and OpenAI's other operations."""
-        if self.seen.operation in ("chat", "token_count"):
+        """Return the reply to chat and to OpenAI's other operations."""
+        if self.received.operation in ("chat", "token_count"):
             return super().chat_reply(answer, stream=stream)
-        return operations.perform(self.seen, answer, stream=stream)
+        return operations.perform(self.received, answer, stream=stream)
 
     def model_entry(self, model: str) -> dict[str, Any]:
-        """A model."""
+        """Return the description of a model."""
         return {"id": model, "object": "model", "created": operations.CREATED, "owned_by": "mock"}
 
     def models_list(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """All models."""
+        """Return the list of all models."""
         return {"object": "list", "data": rows}
 
     def missing_field_reply(self, name: str) -> Reply:
-        """A member is missing."""
+        """Return the response to a request without a required member."""
         message = f"Missing required parameter: '{name}'."
         error = api_error(400, message, param=name, code="missing_required_parameter")
         return Reply.whole(self.face.encode_error(error), status=400)
 
     def unauthorized(self) -> Reply:
-        """The key is not the right one."""
+        """Return the response to a request with a wrong key."""
         return self.error(401, "Incorrect API key provided.")
 
-    def frame(self, data: bytes, at: int) -> bytes:
-        """An event of the stream."""
+    def frame(self, data: bytes, index: int) -> bytes:
+        """Return an event of the stream."""
         return b"data: " + data + b"\n\n"
 
     def reset(self, seconds: float) -> dict[str, str]:
-        """Spans of time; of the two limits only the first is used up."""
+        """Return durations; only the first of the two limits is exhausted."""
         span = f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
         return {
             "x-ratelimit-limit-requests": "60",
@@ -81,17 +81,17 @@ class OpenAIResponsesSimulator(OpenAISimulator):
 
     required: ClassVar = {"chat": ("model", "input"), "token_count": ("model", "input")}
 
-    def __init__(self, seen: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
-        super().__init__(seen, answer, models)
+    def __init__(self, received: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
+        super().__init__(received, answer, models)
         self.face = OpenAIResponses(now=lambda: operations.CREATED, new_id=lambda: f"{self.id}")
 
-    def frame(self, data: bytes, at: int) -> bytes:
-        """An event of the stream, named as its type."""
+    def frame(self, data: bytes, index: int) -> bytes:
+        """Return an event of the stream, with its type as event name."""
         kind = _json.loads(data).get("type", "error")
         return b"event: %b\ndata: %b\n\n" % (str(kind).encode(), data)
 
-    def broken(self, status: int, message: str, at: int) -> bytes:
-        """An error in mid-stream."""
+    def broken(self, status: int, message: str, index: int) -> bytes:
+        """Return an error event."""
         return self.face.encode_stream_error(api_error(status, message))
 
 
@@ -105,94 +105,94 @@ class AnthropicSimulator(DialectSimulator):
         "token_count": ("model", "messages"),
     }
 
-    def __init__(self, seen: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
-        super().__init__(seen, answer, models)
+    def __init__(self, received: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
+        super().__init__(received, answer, models)
         self.face = Anthropic(new_id=lambda: f"msg_{self.id}")
 
     def events(self, answer: Answer) -> Iterator[bytes]:
-        """The dialect's events, and the ping that Anthropic puts among them."""
-        for at, event in enumerate(super().events(answer)):
+        """Return the dialect's events, and Anthropic's ping among them."""
+        for index, event in enumerate(super().events(answer)):
             yield event
-            if at == 1:
+            if index == 1:
                 yield b'event: ping\ndata: {"type": "ping"}\n\n'
 
     def model_entry(self, model: str) -> dict[str, Any]:
-        """A model."""
+        """Return the description of a model."""
         created = "2023-11-14T22:13:20Z"
         return {"type": "model", "id": model, "display_name": model, "created_at": created}
 
     def models_list(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """All models, on one page."""
+        """Return all models on one page."""
         ids = [row["id"] for row in rows] or [None]
         return {"data": rows, "has_more": False, "first_id": ids[0], "last_id": ids[-1]}
 
     def refuse(self, key: str | None) -> Reply | None:
-        """As others, and Anthropic wants to know its version."""
+        """Also refuse requests without `anthropic-version`."""
         refused = super().refuse(key)
-        if refused is None and "anthropic-version" not in self.seen.headers:
+        if refused is None and "anthropic-version" not in self.received.headers:
             return self.error(400, "anthropic-version: header is required")
         return refused
 
     def missing_field_reply(self, name: str) -> Reply:
-        """A member is missing."""
+        """Return the response to a request without a required member."""
         return self.error(400, f"{name}: Field required")
 
     def unauthorized(self) -> Reply:
-        """The key is not the right one."""
+        """Return the response to a request with a wrong key."""
         return self.error(401, "invalid x-api-key")
 
-    def frame(self, data: bytes, at: int) -> bytes:
-        """An event of the stream."""
+    def frame(self, data: bytes, index: int) -> bytes:
+        """Return an event of the stream."""
         return b"event: content_block_delta\ndata: " + data + b"\n\n"
 
-    def broken(self, status: int, message: str, at: int) -> bytes:
-        """An error event."""
+    def broken(self, status: int, message: str, index: int) -> bytes:
+        """Return an error event."""
         return b"event: error\ndata: " + self.error_body(status, message) + b"\n\n"
 
     def reset(self, seconds: float) -> dict[str, str]:
-        """Moments; of the two limits only the first is used up."""
+        """Return timestamps; only the first of the two limits is exhausted."""
         now = time.time()
         return {
             "anthropic-ratelimit-requests-limit": "50",
             "anthropic-ratelimit-requests-remaining": "0",
-            "anthropic-ratelimit-requests-reset": _moment(now + seconds),
+            "anthropic-ratelimit-requests-reset": _timestamp(now + seconds),
             "anthropic-ratelimit-tokens-limit": "400000",
             "anthropic-ratelimit-tokens-remaining": "399000",
-            "anthropic-ratelimit-tokens-reset": _moment(now + 360),
+            "anthropic-ratelimit-tokens-reset": _timestamp(now + 360),
         }
 
 
 class GeminiSimulator(DialectSimulator):
-    """Google: an event stream with CRLF if `alt=sse` is asked for, else a JSON array."""
+    """Google: an event stream with CRLF for `alt=sse`, else a JSON array."""
 
     json_type = "application/json; charset=UTF-8"
     required: ClassVar = {"chat": ("contents",)}
 
-    def __init__(self, seen: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
-        super().__init__(seen, answer, models)
+    def __init__(self, received: ReceivedRequest, answer: Answer, models: Sequence[str]) -> None:
+        super().__init__(received, answer, models)
         self.face = Gemini(new_id=lambda: self.id)
-        self._array = "sse" not in parse_qs(seen.query).get("alt", ())
+        self._array = "sse" not in parse_qs(received.query).get("alt", ())
         self.stream_type = self.json_type if self._array else "text/event-stream"
 
     def chat_reply(self, answer: Answer, *, stream: bool) -> Reply:
         """Chat, counts of tokens, and embeddings."""
-        if self.seen.operation == "embed":
-            vectors = operations.gemini_embeddings(self.seen, answer)
+        if self.received.operation == "embed":
+            vectors = operations.gemini_embeddings(self.received, answer)
             return Reply.whole(_json.dumps(vectors), self.json_type)
         return super().chat_reply(answer, stream=stream)
 
     def events(self, answer: Answer) -> Iterator[bytes]:
-        """The dialect's events in the form that was asked for."""
+        """Return the dialect's events in the requested form."""
         yield from super().events(answer)
         if self._array:
             yield b"\n]\n"
 
-    def format_event(self, event: bytes, at: int) -> bytes:
-        """One chunk."""
-        return self.frame(event.removeprefix(b"data: ").removesuffix(b"\n\n"), at)
+    def format_event(self, event: bytes, index: int) -> bytes:
+        """Return one chunk."""
+        return self.frame(event.removeprefix(b"data: ").removesuffix(b"\n\n"), index)
 
     def model_entry(self, model: str) -> dict[str, Any]:
-        """A model."""
+        """Return the description of a model."""
         return {
             "name": f"models/{model}",
             "displayName": model,
@@ -200,15 +200,15 @@ class GeminiSimulator(DialectSimulator):
         }
 
     def models_list(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """All models, on one page."""
+        """Return all models on one page."""
         return {"models": rows}
 
     def missing_field_reply(self, name: str) -> Reply:
-        """A member is missing."""
+        """Return the response to a request without a required member."""
         return self.error(400, f"* GenerateContentRequest.{name}: {name} is not specified\n")
 
     def unauthorized(self) -> Reply:
-        """Google says 400 where others say 401."""
+        """Return status 400, where other vendors return 401."""
         detail = {
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
             "reason": "API_KEY_INVALID",
@@ -221,22 +221,22 @@ class GeminiSimulator(DialectSimulator):
     def error(
         self, status: int, message: str = "", *, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """An error answer."""
+        """Return an error response."""
         return self._error(status, message, headers=headers)
 
-    def frame(self, data: bytes, at: int) -> bytes:
-        """An event of the stream, or a member of the array."""
+    def frame(self, data: bytes, index: int) -> bytes:
+        """Return an event of the stream, or an item of the array."""
         if self._array:
-            return (b",\r\n" if at else b"[") + data
+            return (b",\r\n" if index else b"[") + data
         return b"data: " + data + b"\r\n\r\n"
 
-    def broken(self, status: int, message: str, at: int) -> bytes:
-        """An error among the chunks."""
-        error = self.frame(self.error_body(status, message), at)
+    def broken(self, status: int, message: str, index: int) -> bytes:
+        """Return an error among the chunks."""
+        error = self.frame(self.error_body(status, message), index)
         return error + b"\n]\n" if self._array else error
 
     def rate_limited_reply(self, form: RetryAfter | None, seconds: float) -> Reply:
-        """Google has no headers for it: what others put there is in the body."""
+        """Return the time to wait in the body: Google has no headers for it."""
         if form not in ("reset", "body"):
             return super().rate_limited_reply(form, seconds)
         detail = {
@@ -247,7 +247,7 @@ class GeminiSimulator(DialectSimulator):
         return self._error(429, message, details=[detail])
 
     def reset(self, seconds: float) -> dict[str, str]:
-        """None."""
+        """Return no headers: Google has none."""
         return {}
 
     def _error(
@@ -262,12 +262,12 @@ class GeminiSimulator(DialectSimulator):
         body = _json.loads(self.error_body(status, said))
         if details:
             body["error"]["details"] = details
-        if self._array and self.seen.streamed:
-            body = [body]  # where an array was asked for, the error is its one member
+        if self._array and self.received.streamed:
+            body = [body]  # in an array, the error is the only item
         return Reply.whole(_json.dumps(body), self.json_type, status=status, headers=headers)
 
 
-def _moment(at: float) -> str:
+def _timestamp(at: float) -> str:
     return datetime.fromtimestamp(math.ceil(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

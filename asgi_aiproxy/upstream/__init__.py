@@ -1,4 +1,4 @@
-"""How requests reach providers."""
+"""Transports: send requests to providers."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def default_transport(
     http2: bool = False,
     max_decoded: int = MAX_DECODED,
 ) -> Transport:
-    """The transport to take where nothing else is known: this package's own.
+    """Return the default transport: this package's own, or with `http2` one that supports HTTP/2.
 
-    With `http2` it is pyreqwest's, or httpx's where pyreqwest is missing and h2 is installed.
-    Raises ConfigurationError where neither is.
+    That is pyreqwest's, or httpx's if pyreqwest is missing and h2 is installed. Raises
+    ConfigurationError if neither is.
     """
     options: dict[str, Any] = {
         "timeouts": timeouts,
@@ -92,8 +92,8 @@ def _http2_over_httpx(options: dict[str, Any], missing: str) -> Transport:
 
     if importlib.util.find_spec("h2") is None:
         raise ConfigurationError(
-            "http2 needs pyreqwest: pip install 'asgi-aiproxy[http2]'. Where pyreqwest has no "
-            "build for your platform, httpx serves: pip install 'httpx[http2]'."
+            "http2 requires pyreqwest: pip install 'asgi-aiproxy[http2]'. If pyreqwest has no "
+            "build for your platform, use httpx: pip install 'httpx[http2]'."
         )
     _warn_once(missing)
     return HttpxTransport(**options, http2=True)
@@ -101,4 +101,4 @@ def _http2_over_httpx(options: dict[str, Any], missing: str) -> Transport:
 
 @functools.cache
 def _warn_once(missing: str) -> None:
-    logger.warning("HTTP/2 goes over httpx, which is slower: %s", missing)
+    logger.warning("HTTP/2 is sent by httpx, which is slower: %s", missing)

@@ -1,4 +1,6 @@
-"""What goes to a provider and what comes back, whatever library carries it."""
+"""Requests to providers and their responses, independent of the HTTP library; the transport
+protocol.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ import msgspec
 from asgi_aiproxy._headers import combine_values
 from asgi_aiproxy.errors import ConfigurationError
 
-Headers = Sequence[tuple[str, str]]  # names in lower case, repeated ones kept
+Headers = Sequence[tuple[str, str]]  # names in lower case; repeated headers are kept
 
-# Bytes that an answer may be when its content coding is undone.
+# The maximum size in bytes of a decoded response (content codings removed).
 MAX_DECODED = 64 * 1024 * 1024
 
-# Sent twice, a request of these methods means the same as sent once
+# Idempotent methods: such a request may be sent again
 # (https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2).
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
@@ -27,13 +29,13 @@ TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
-    """Six limits in seconds; None means no limit. All but `total` and `body` end one attempt, not
-    the call.
+    """Six time limits in seconds; None means no limit.
 
-    `pool` waits for a free connection slot, `connect` for the connection, `first` for the first
-    content of the answer (for an answer that is not streamed: all of it), `idle` between bytes
-    after that, `total` for the whole call with all its attempts. `body` waits for the client: if
-    nothing of its request's body comes for so long, it is answered 408 and its connection closed.
+    All but `total` and `body` end one attempt, not the call. `pool` limits the wait for a free
+    connection slot, `connect` the opening of a connection, `first` the time to the first content of
+    the response (if it is not streamed: to all of it), `idle` the time between bytes after that,
+    `total` the whole call with all its attempts. `body` limits the wait for the client: if no part
+    of its request body arrives for that time, it gets a 408 and its connection is closed.
     """
 
     pool: float = 10.0
@@ -45,10 +47,10 @@ class Timeouts:
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A request as it leaves. `body` is bytes, a stream that can be sent once, or None.
+    """A request to a provider. `body` is bytes, a stream that can be sent once, or None.
 
-    `streamed` asks for the answer as it comes, down to the single byte; otherwise small answers may
-    be gathered. `raw` asks for the bytes and headers as they were sent, `content-encoding` and all.
+    `streamed`: return the response's bytes as soon as they arrive; otherwise small ones may be
+    gathered. `raw`: return the bytes and headers as they were sent, including `content-encoding`.
     `proxy` is the URL of an outbound proxy for this request.
     """
 
@@ -61,15 +63,16 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     proxy: str | None = None
 
     def __repr__(self) -> str:
-        return f"Outgoing({self.method} {self.url.partition('?')[0]})"  # no secrets
+        # Without the query, which may contain a secret
+        return f"UpstreamRequest({self.method} {self.url.partition('?')[0]})"
 
     def with_header(self, name: str, value: str) -> UpstreamRequest:
-        """The same request with one more header."""
+        """Return the same request with one more header."""
         return msgspec.structs.replace(self, headers=[*self.headers, (name, value)])
 
 
 class UpstreamResponse(Protocol):
-    """An answer whose body is still coming."""
+    """A response whose body is still arriving."""
 
     @property
     def status(self) -> int:
@@ -77,41 +80,47 @@ class UpstreamResponse(Protocol):
 
     @property
     def headers(self) -> Headers:
-        """The headers; unless `raw` was asked for, `content-encoding` is undone."""
+        """The headers; unless the request is `raw`, without `content-encoding`, and the body is
+        decoded.
+        """
 
     async def read(self) -> bytes:
-        """The next bytes of the body as they come; nothing at its end. Raises APIError."""
+        """Return the next bytes of the body; empty at its end. Raises APIError."""
 
     async def aclose(self) -> None:
-        """Done with it. In mid-stream the connection is closed now."""
+        """Release the response. If it was not read to its end, the connection is closed."""
 
 
 class Transport(Protocol):
-    """Sends requests. Keeps no cookies, follows no redirects."""
+    """Sends requests. It keeps no cookies and follows no redirects."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send one request; returns when the head of the answer is in. Raises APIError."""
+        """Send one request; returns once the response headers have arrived. Raises APIError."""
 
     async def aclose(self) -> None:
         """Close all connections. A later `send` may open new ones."""
 
 
 def check_transport(transport: object) -> None:
-    """Raise ConfigurationError if that is no transport (or None, which stands for the usual)."""
+    """Raise ConfigurationError unless this is a transport or None, which stands for the default."""
     if transport is None:
         return
     name = type(transport).__name__
     if hasattr(transport, "handle_async_request") or hasattr(transport, "cookies"):
         raise ConfigurationError(
-            f"transport= is an httpx {name}: give HttpxTransport(...) with the transport of httpx "
-            f"that it is to use (not a client, which keeps cookies)."
+            f"transport= is an httpx {name}: pass HttpxTransport(...) with the httpx transport "
+            "to use (not a client, which keeps cookies)."
         )
     if not (callable(getattr(transport, "send", None)) and hasattr(transport, "aclose")):
-        raise ConfigurationError(f"transport= has send() and aclose(), {name} has not.")
+        raise ConfigurationError(
+            f"transport= must have the methods send() and aclose(); {name} has not."
+        )
 
 
 def check_timeouts(timeouts: object) -> None:
-    """Raise ConfigurationError unless these are time limits, or None for the usual ones."""
+    """Raise ConfigurationError unless this is a `Timeouts` object or None, which stands for the
+    default.
+    """
     if timeouts is not None and not isinstance(timeouts, Timeouts):
         raise ConfigurationError(
             f"timeouts= must be a Timeouts object, as in Timeouts(first=30), not {timeouts!r}."
@@ -119,28 +128,31 @@ def check_timeouts(timeouts: object) -> None:
 
 
 def end_check(answer: UpstreamResponse) -> Callable[[], bool]:
-    """Tells whether all of an answer was read, where its class knows, by a method `ended`.
+    """Return a function that returns whether the whole response was read; None if that is unknown.
 
-    (The class: one that wraps another's answer may not have given all of it.)
+    (It is known if the response's own class has an attribute `ended`. A wrapper that delegates to
+    another response may not have passed all of it on.)
     """
-    ended: Callable[[], bool] = _nobody_knows
+    ended: Callable[[], bool] = _unknown
     if hasattr(type(answer), "ended"):
         ended = answer.ended  # type: ignore[attr-defined]
     return ended
 
 
-def _nobody_knows() -> bool:
+def _unknown() -> bool:
     return False
 
 
 def repeatable(request: UpstreamRequest) -> bool:
-    """Whether a request may be sent once more: it means the same as once, and is still whole."""
+    """Return whether a request may be sent again: it is idempotent, and its body is not a
+    stream.
+    """
     body = request.body
     return request.method in IDEMPOTENT and (body is None or isinstance(body, bytes))
 
 
 def header(headers: Headers, name: str) -> str | None:
-    """The value of a header, see `combined`; `name` in lower case."""
+    """Return the value of a header, see `combine_values`; `name` must be in lower case."""
     found: str | None = None
     for key, value in headers:
         if key == name:

@@ -37,7 +37,7 @@ _KEEPALIVE_IDLE = 60  # seconds without traffic after which the peer is probed
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Destination:
-    """Where a request goes. `origin` names connections that may carry it."""
+    """The destination of a request. Connections with the same `origin` can be shared."""
 
     origin: tuple[str, str, int, str | None]
     host: str
@@ -90,24 +90,27 @@ def _parse_destination(url: str, proxy: str | None) -> Destination:
 
 
 def parse_proxy_url(proxy: str) -> SplitResult:
-    """Take the URL of a proxy apart. Raises ConfigurationError, which does not quote it."""
+    """Parse the URL of an outbound proxy. Raises ConfigurationError, which does not quote
+    the URL.
+    """
     try:
         parts = urlsplit(proxy)
         _address(parts)
     except ValueError:
-        raise ConfigurationError("The URL of the outbound proxy is none.") from None
+        raise ConfigurationError("The outbound proxy URL is invalid.") from None
     if parts.scheme not in _PORTS:
         raise ConfigurationError(
-            f"An outbound proxy is reached by {', '.join(_PORTS)}, not by {parts.scheme!r}."
+            f"The scheme of an outbound proxy URL must be one of {', '.join(_PORTS)}, not "
+            f"{parts.scheme!r}."
         )
     return parts
 
 
 def tls(ca: str | Path | bytes | None) -> ssl.SSLContext:
-    """A context that trusts the system's authorities, Mozilla's, and `ca`."""
+    """Return an SSL context that trusts the system's authorities, Mozilla's, and `ca`."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
-    with suppress(ImportError):  # some systems bring no authorities
+    with suppress(ImportError):  # some systems have no certificate authorities
         import certifi
 
         context.load_verify_locations(certifi.where())
@@ -117,7 +120,9 @@ def tls(ca: str | Path | bytes | None) -> ssl.SSLContext:
 
 
 def read_pem(ca: str | Path | bytes) -> bytes:
-    """The content of a PEM file, given by its path or itself. Raises ConfigurationError."""
+    """Return the content of a PEM file, given as its path or its content. Raises
+    ConfigurationError.
+    """
     name = "The CA"
     if isinstance(ca, str) and ca.lstrip().startswith("-----BEGIN"):
         ca = ca.encode()
@@ -135,13 +140,13 @@ def read_pem(ca: str | Path | bytes) -> bytes:
     return ca
 
 
-async def connect(where: Destination, context: ssl.SSLContext | None) -> Connection:
+async def connect(destination: Destination, context: ssl.SSLContext | None) -> Connection:
     """Open a connection that is ready for requests. Raises OSError, APIError.
 
     `context` may be None unless `needs_tls(where)`.
     """
-    proxy = parse_proxy_url(where.proxy) if where.proxy is not None else None
-    host, port = (where.host, where.port) if proxy is None else _address(proxy)
+    proxy = parse_proxy_url(destination.proxy) if destination.proxy is not None else None
+    host, port = (destination.host, destination.port) if proxy is None else _address(proxy)
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(
         lambda: Connection(loop), sock=await _connect_any(loop, host, port)
@@ -151,27 +156,30 @@ async def connect(where: Destination, context: ssl.SSLContext | None) -> Connect
             if proxy.scheme == "https" and context is not None:
                 await connection.start_tls(context, host)
             if proxy.scheme.startswith("socks5"):
-                await _connect_socks(connection, proxy, where)
-            elif where.secure:
-                await _open_tunnel(connection, proxy, where)
-        if where.secure and context is not None:
-            await connection.start_tls(context, where.host)
+                await _connect_socks(connection, proxy, destination)
+            elif destination.secure:
+                await _open_tunnel(connection, proxy, destination)
+        if destination.secure and context is not None:
+            await connection.start_tls(context, destination.host)
     except BaseException:
         connection.abort()
         raise
     return connection
 
 
-def needs_tls(where: Destination) -> bool:
+def needs_tls(destination: Destination) -> bool:
     """Whether a connection to this destination needs an SSL context."""
-    return where.secure or (where.proxy is not None and where.proxy.startswith("https:"))
+    return destination.secure or (
+        destination.proxy is not None and destination.proxy.startswith("https:")
+    )
 
 
 def describe_error(error: BaseException) -> str:
-    """Why a connection failed, without quoting hosts or credentials."""
+    """Return the reason why a connection failed, without host names or credentials."""
     match error:
         case ssl.SSLCertVerificationError():
-            # "Hostname mismatch, certificate is not valid for '...'": the name is not told.
+            # Without the rest of the message ("certificate is not valid for '...'"), which contains
+            # the host name.
             return f"its certificate is not trusted ({error.verify_message.partition(',')[0]})"
         case ssl.SSLError():
             return f"TLS failed ({(error.reason or 'no reason given').replace('_', ' ').lower()})"
@@ -200,13 +208,13 @@ def check_proxy(url: str) -> None:
 def connect_error(to: str, why: str | None, *, proxied: bool = False) -> APIError:
     """Log that a connection `to` a host failed, and return the error for the client.
 
-    `why` is the cause, None if it timed out; `proxied` says that it went through an outbound proxy.
-    The address is logged only: callers must not learn the address of an internal server.
+    `why` is the cause, None for a timeout; `proxied`: the connection was made through an outbound
+    proxy. The address is logged only: callers must not learn the address of an internal server.
     """
     through = " through the outbound proxy" if proxied else ""
-    how = "took too long" if why is None else f"failed: {why}"
-    logger.warning("the connection to %s%s %s", to, through, how)
-    message = f"The connection to the provider{through} {how}. Try again later."
+    outcome = "took too long" if why is None else f"failed: {why}"
+    logger.warning("the connection to %s%s %s", to, through, outcome)
+    message = f"The connection to the provider{through} {outcome}. Try again later."
     if why is None:
         return APIError(ErrorKind.TIMEOUT, message, code="connect_timeout")
     return APIError(ErrorKind.UPSTREAM, message, code="connect_error")
@@ -281,10 +289,12 @@ def _alternate_families(found: Sequence[tuple[Any, ...]]) -> list[tuple[int, Any
     return both + first[len(other) :] + other[len(first) :]
 
 
-async def _open_tunnel(connection: Connection, proxy: SplitResult, where: Destination) -> None:
+async def _open_tunnel(
+    connection: Connection, proxy: SplitResult, destination: Destination
+) -> None:
     """Open a tunnel through an HTTP proxy. Raises APIError if it refuses."""
-    host = f"[{where.host}]" if ":" in where.host else where.host
-    target = f"{host}:{where.port}"
+    host = f"[{destination.host}]" if ":" in destination.host else destination.host
+    target = f"{host}:{destination.port}"
     headers = [("host", target)]
     authorization = _basic(proxy)
     if authorization is not None:
@@ -297,7 +307,9 @@ async def _open_tunnel(connection: Connection, proxy: SplitResult, where: Destin
     connection.change_protocol()
 
 
-async def _connect_socks(connection: Connection, proxy: SplitResult, where: Destination) -> None:
+async def _connect_socks(
+    connection: Connection, proxy: SplitResult, destination: Destination
+) -> None:
     """Connect through a SOCKS5 proxy (RFC 1928, RFC 1929). Raises APIError if it refuses."""
     user, password = _credentials(proxy)
     if max(len(user), len(password)) > 255:
@@ -313,8 +325,12 @@ async def _connect_socks(connection: Connection, proxy: SplitResult, where: Dest
             raise _proxy_refused("wrong credentials")
     elif chosen != b"\x05\x00":
         raise _proxy_refused("it accepts no authentication method offered")
-    host = where.host.encode("idna") if ":" not in where.host else where.host.encode()
-    connection.write(b"\x05\x01\x00\x03%c%b%b" % (len(host), host, where.port.to_bytes(2)))
+    host = (
+        destination.host.encode("idna")
+        if ":" not in destination.host
+        else destination.host.encode()
+    )
+    connection.write(b"\x05\x01\x00\x03%c%b%b" % (len(host), host, destination.port.to_bytes(2)))
     head = await connection.read_raw(5)
     if head[0] != 5:
         raise _proxy_refused("the reply is not SOCKS5")

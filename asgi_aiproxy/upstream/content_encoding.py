@@ -1,7 +1,7 @@
 """Decode content codings (gzip, deflate, br, zstd) within a bound on the decoded size.
 
 A few compressed bytes can expand to gigabytes. So a decoder gets 4 KiB of input at a time and
-returns at most 256 KiB, which are passed on before it decodes more. The sum is limited as well
+returns at most 256 KiB, which are forwarded before it decodes more. The total is limited as well
 (`max_decoded`), separately for each coding of a response that has several. Reading yields to the
 event loop between two pieces.
 
@@ -20,37 +20,38 @@ from asgi_aiproxy._headers import content_codings
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.upstream.base import MAX_DECODED, Headers, header
 
-_SLICE = 4096  # bytes that a decoder is given at once
-_PIECE = 256 * 1024  # bytes that it gives at once
-_MOST_CODINGS = 3  # each has its own memory
-_MOST_MEMBERS = 4096
-_ZSTD_WINDOW = 23  # 8 MiB as a power of two: the largest one that may be sent (RFC 9659)
+_INPUT_SIZE = 4096  # maximum number of bytes passed to a decoder at a time
+_OUTPUT_SIZE = 256 * 1024  # maximum number of bytes that it returns at a time
+_MAX_CODINGS = 3  # each has its own memory
+_MAX_MEMBERS = 4096
+# A window of 8 MiB as a power of two, the largest that may be used in HTTP (RFC 9659)
+_ZSTD_WINDOW = 23
 
 
 class Decoder(Protocol):
-    """Undoes one coding, step by step. It may raise whatever its library does."""
+    """Decodes one coding, step by step. It may raise any exception of its library."""
 
     @property
     def eof(self) -> bool:
-        """Whether the end of the coding, or of one of its members, was seen."""
+        """Whether the end of the coding, or of one of its members, was read."""
 
     @property
     def unused(self) -> bytes:
-        """What of the last slice followed that end."""
+        """The bytes of the last input that follow that end."""
 
     def decode(self, data: bytes) -> bytes:
-        """Take a slice, and give at most a piece (or little more) of what it means."""
+        """Decode some input; returns at most `_OUTPUT_SIZE` bytes (or slightly more)."""
 
     @property
     def pending(self) -> bool:
-        """Whether there is more to give without more to take: `decode(b"")` gives it."""
+        """Whether more output is available without more input, from `decode(b"")`."""
 
 
 class ContentDecoder:
-    """Takes encoded bytes by `feed`, and gives what they mean by `next`, in pieces.
+    """Decodes bytes given to `feed`, and returns them from `next`, in pieces.
 
-    `codings` are in the order in which they are to be undone. Raises APIError on codings that are
-    not known, on data that is not valid, and above `max_decoded` bytes.
+    `codings` are in the order in which they are decoded. Raises APIError for unknown codings, for
+    invalid data, and above `max_decoded` bytes.
     """
 
     __slots__ = ("_first", "_last")
@@ -61,20 +62,22 @@ class ContentDecoder:
             self._last = _Stage(coding, max_decoded, self._last)
 
     def feed(self, data: bytes) -> None:
-        """Some more of the encoded bytes."""
+        """Add encoded bytes."""
         self._first.feed(data)
 
     def next(self) -> bytes:
-        """The next piece; nothing if more has to come first. Raises APIError."""
+        """Return the next piece; empty if more input is needed. Raises APIError."""
         return self._last.next()
 
     def close(self) -> None:
-        """All has come, and was read. Raises APIError if something is missing."""
+        """End the input, after all output was read. Raises APIError if the data is incomplete."""
         self._last.close()
 
     async def read(self, more: Callable[[], Awaitable[bytes]]) -> bytes:
-        """The next piece of what `more` gives; nothing at its end. Raises APIError."""
-        await asyncio.sleep(0)  # between two pieces, others have their turn
+        """Return the next decoded piece of the bytes that `more` returns; empty at their end.
+        Raises APIError.
+        """
+        await asyncio.sleep(0)  # lets other tasks run between two pieces
         while not (piece := self.next()):
             data = await more()
             if not data:
@@ -87,27 +90,29 @@ class ContentDecoder:
 def content_decoder(
     headers: list[tuple[str, str]], *, raw: bool = False, max_decoded: int = MAX_DECODED
 ) -> tuple[Headers, ContentDecoder | None]:
-    """The headers of the decoded answer, and what decodes it. Raises APIError on the unknown.
+    """Return the headers of the decoded response, and its decoder. Raises APIError for unknown
+    codings.
 
-    A `raw` answer is left as it is. `max_decoded` is how many bytes it may be when it is decoded.
+    A `raw` response is not decoded. `max_decoded` is the maximum decoded size in bytes.
     """
     coded = None if raw else header(headers, "content-encoding")
     codings = content_codings(coded) if coded else []
     if not codings:
         return headers, None
-    if len(codings) > _MOST_CODINGS:
+    if len(codings) > _MAX_CODINGS:
         raise APIError(
             ErrorKind.UPSTREAM,
-            f"The provider's answer has more than {_MOST_CODINGS} content codings.",
+            f"The provider's response has more than {_MAX_CODINGS} content codings.",
         )
-    undo = ContentDecoder(codings[::-1], max_decoded)  # the last was put on last
-    return _without_coding(headers), undo
+    # Codings are listed in the order in which they were applied
+    decoder = ContentDecoder(codings[::-1], max_decoded)
+    return _without_coding(headers), decoder
 
 
 def decode_body(headers: Headers, body: bytes, *, max_decoded: int) -> tuple[Headers, bytes]:
     """Decode a whole body; returns its headers without the content codings, and the body.
 
-    The body is empty if it cannot be decoded, or is longer than `max_decoded` bytes then.
+    The body is empty if it cannot be decoded, or its decoded size is above `max_decoded` bytes.
     """
     try:
         decoded_headers, decoder = content_decoder(list(headers), max_decoded=max_decoded)
@@ -128,109 +133,111 @@ def _without_coding(headers: Headers) -> Headers:
 
 
 class _Stage:
-    """Undoes one coding of what `before` gives, or of what it is fed."""
+    """Decodes one coding of the output of `before`, or of the fed bytes."""
 
     def __init__(self, coding: str, max_decoded: int, before: _Stage | None) -> None:
         self._coding = coding
-        self._most = max_decoded
+        self._max_decoded = max_decoded
         self._before = before
-        self._make = _MAKERS.get(coding, _unknown)
+        self._make_decoder = _MAKERS.get(coding, _unknown)
         try:
-            self._tool = self._make()
+            self._decoder = self._make_decoder()
         except ImportError:
             raise APIError(
                 ErrorKind.UPSTREAM,
-                f"The provider encoded its answer as {coding!r}, though it was asked not to.",
+                f"The provider encoded its answer as {coding!r}, though the request does not "
+                "accept that.",
             ) from None
-        self._held = b""
-        self._at = 0  # what of it was decoded
-        self._given = 0
+        self._input = b""
+        self._position = 0  # index of the next byte to decode
+        self._output_size = 0
         self._members = 0
 
     def feed(self, data: bytes) -> None:
-        self._held = self._held[self._at :] + data
-        self._at = 0
+        self._input = self._input[self._position :] + data
+        self._position = 0
 
     def next(self) -> bytes:
         while True:
-            if self._at >= len(self._held) and not self._tool.pending:
+            if self._position >= len(self._input) and not self._decoder.pending:
                 if self._before is None or not (data := self._before.next()):
                     return b""
                 self.feed(data)
             if piece := self._step():
-                self._given += len(piece)
-                if self._given > self._most:
+                self._output_size += len(piece)
+                if self._output_size > self._max_decoded:
                     raise APIError(
                         ErrorKind.UPSTREAM,
-                        f"The provider's answer is larger than {self._most} bytes when it is "
-                        f"decoded ({self._coding}).",
+                        "The decoded response of the provider is larger than "
+                        f"{self._max_decoded} bytes ({self._coding}).",
                     )
                 return piece
 
     def _step(self) -> bytes:
         try:
             data = b""
-            if not self._tool.pending:
-                data = self._held[self._at : self._at + _SLICE]
-                self._at += len(data)
-                if self._tool.eof or not self._members:
-                    self._begin()
-            piece = self._tool.decode(data)
-            self._at -= len(self._tool.unused)
-        except Exception as error:  # each library has errors of its own
-            raise self._broken() from error
+            if not self._decoder.pending:
+                data = self._input[self._position : self._position + _INPUT_SIZE]
+                self._position += len(data)
+                if self._decoder.eof or not self._members:
+                    self._begin_member()
+            piece = self._decoder.decode(data)
+            self._position -= len(self._decoder.unused)
+        except Exception as error:  # each library has its own exceptions
+            raise self._invalid_encoding_error() from error
         return piece
 
-    def _begin(self) -> None:
+    def _begin_member(self) -> None:
         """Begin a member: gzip and Zstandard may have several (RFC 1952, 2.2; RFC 8878, 3.1)."""
         self._members += 1
         if self._members > 1:
-            if self._coding not in _MULTIPLE or self._members > _MOST_MEMBERS:
-                raise ValueError("something follows the end")
-            self._tool = self._make()
+            if self._coding not in _MULTIPLE or self._members > _MAX_MEMBERS:
+                raise ValueError("data after the end")
+            self._decoder = self._make_decoder()
 
     def close(self) -> None:
         if self._before is not None:
             self._before.close()
-        if self._members and not self._tool.eof:
-            raise self._broken()
+        if self._members and not self._decoder.eof:
+            raise self._invalid_encoding_error()
 
-    def _broken(self) -> APIError:
+    def _invalid_encoding_error(self) -> APIError:
         return APIError(
             ErrorKind.UPSTREAM,
-            f"The provider's answer could not be read: its encoding ({self._coding}) is broken.",
+            f"The provider's response could not be decoded: its encoding ({self._coding}) is "
+            "invalid.",
         )
 
 
 class _Zlib:
-    """Of zlib's family: gzip by default."""
+    """The formats of zlib: gzip by default."""
 
     def __init__(self, bits: int = 16 + zlib.MAX_WBITS) -> None:
-        self._tool = zlib.decompressobj(bits)
+        self._decoder = zlib.decompressobj(bits)
         self._full = False
 
     @property
     def eof(self) -> bool:
-        return self._tool.eof
+        return self._decoder.eof
 
     @property
     def unused(self) -> bytes:
-        return self._tool.unused_data
+        return self._decoder.unused_data
 
     @property
     def pending(self) -> bool:
-        return not self._tool.eof and (self._full or bool(self._tool.unconsumed_tail))
+        return not self._decoder.eof and (self._full or bool(self._decoder.unconsumed_tail))
 
     def decode(self, data: bytes) -> bytes:
-        piece = self._tool.decompress(data or self._tool.unconsumed_tail, _PIECE)
-        self._full = len(piece) >= _PIECE
+        piece = self._decoder.decompress(data or self._decoder.unconsumed_tail, _OUTPUT_SIZE)
+        self._full = len(piece) >= _OUTPUT_SIZE
         return piece
 
 
 class _Deflate(_Zlib):
-    """With zlib's header, as the standard says, or without, as some servers do.
+    """Deflate with zlib's header, as in the standard, or without it, as from some servers.
 
-    The header's two bytes tell (RFC 1950, 2.2).
+    The first two bytes show which (RFC 1950, 2.2).
     """
 
     def __init__(self) -> None:
@@ -245,87 +252,88 @@ class _Deflate(_Zlib):
                 return b""
             self._start = None
             if data[0] & 0x8F != 0x08 or int.from_bytes(data[:2]) % 31:
-                self._tool = zlib.decompressobj(-zlib.MAX_WBITS)
+                self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)
         return super().decode(data)
 
 
 class _Brotli:
-    """Brotli, by either of its libraries, from the versions on that can limit what they give."""
+    """Brotli, with either of two libraries, in versions that can limit their output."""
 
-    unused = b""  # (more than there should be is an error to it)
+    unused = b""  # (data after the end is an error for it)
 
     def __init__(self) -> None:
         tool = _first_of("brotli", "brotlicffi").Decompressor()
         if not hasattr(tool, "can_accept_more_data"):
             raise ImportError("brotli 1.2")
         self._decode = tool.process if hasattr(tool, "process") else tool.decompress
-        self._tool = tool
+        self._decoder = tool
 
     @property
     def eof(self) -> bool:
-        return bool(self._tool.is_finished())
+        return bool(self._decoder.is_finished())
 
     @property
     def pending(self) -> bool:
-        return not self._tool.can_accept_more_data()
+        return not self._decoder.can_accept_more_data()
 
     def decode(self, data: bytes) -> bytes:
-        piece: bytes = self._decode(data, output_buffer_limit=_PIECE)
+        piece: bytes = self._decode(data, output_buffer_limit=_OUTPUT_SIZE)
         return piece
 
 
 class _Zstd:
-    """Zstandard by the standard library (from Python 3.14 on), or its backport."""
+    """Zstandard, with the standard library (from Python 3.14 on) or its backport."""
 
     def __init__(self, library: Any) -> None:
         max_decoded = {library.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
-        self._tool = library.ZstdDecompressor(options=max_decoded)
+        self._decoder = library.ZstdDecompressor(options=max_decoded)
 
     @property
     def eof(self) -> bool:
-        return bool(self._tool.eof)
+        return bool(self._decoder.eof)
 
     @property
     def unused(self) -> bytes:
-        return bytes(self._tool.unused_data)
+        return bytes(self._decoder.unused_data)
 
     @property
     def pending(self) -> bool:
-        return not self._tool.eof and not self._tool.needs_input
+        return not self._decoder.eof and not self._decoder.needs_input
 
     def decode(self, data: bytes) -> bytes:
-        piece: bytes = self._tool.decompress(data, _PIECE)
+        piece: bytes = self._decoder.decompress(data, _OUTPUT_SIZE)
         return piece
 
 
 class _Zstandard:
-    """Zstandard by the package zstandard, which cannot limit what it gives.
+    """Zstandard, with the package zstandard, which cannot limit its output.
 
-    But what it is given: a block is at least four bytes and at most 128 KiB (RFC 8878, 3.1.1.2).
+    So its input is limited instead: a block has at least four bytes and decodes to at most 128 KiB
+    (RFC 8878, 3.1.1.2).
     """
 
-    _FEW = 32
+    _INPUT_SIZE_BYTES = 32
 
     def __init__(self, library: Any) -> None:
-        self._tool = library.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW).decompressobj()
-        self._held = b""
+        self._decoder = library.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW).decompressobj()
+        self._input = b""
 
     @property
     def eof(self) -> bool:
-        return bool(self._tool.eof)
+        return bool(self._decoder.eof)
 
     @property
     def unused(self) -> bytes:
-        return bytes(self._tool.unused_data) + self._held if self._tool.eof else b""
+        return bytes(self._decoder.unused_data) + self._input if self._decoder.eof else b""
 
     @property
     def pending(self) -> bool:
-        return bool(self._held) and not self._tool.eof
+        return bool(self._input) and not self._decoder.eof
 
     def decode(self, data: bytes) -> bytes:
-        data = self._held + data
-        data, self._held = data[: self._FEW], data[self._FEW :]
-        piece: bytes = self._tool.decompress(data)
+        data = self._input + data
+        data, self._input = data[: self._INPUT_SIZE_BYTES], data[self._INPUT_SIZE_BYTES :]
+        piece: bytes = self._decoder.decompress(data)
         return piece
 
 
@@ -360,7 +368,7 @@ _MAKERS: dict[str, Callable[[], Decoder]] = {
 
 
 def supported_codings() -> tuple[str, ...]:
-    """The codings that can be decoded here, by the names of the header `accept-encoding`."""
+    """Return the codings that can be decoded, as named in the header `accept-encoding`."""
     found: list[str] = []
     for coding, make in _MAKERS.items():
         try:

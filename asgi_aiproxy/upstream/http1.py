@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes: the head of a request written, an answer read. Pure: no sockets here.
+"""HTTP/1.1 as bytes: encode the head of a request, parse a response. Pure, without I/O.
 
 https://www.rfc-editor.org/rfc/rfc9112
 """
@@ -12,9 +12,10 @@ import httptools
 
 from asgi_aiproxy.upstream.base import TOKEN, Headers
 
-MAX_HEAD = 128 * 1024  # bytes of the headers, with those of interim answers; also of the trailers
+# Maximum bytes of the headers, including interim responses; also of the trailers
+MAX_HEAD = 128 * 1024
 MAX_HEADERS = 256
-_MAX_LINE = 4096  # the size of a chunk, and what is said beside it
+_MAX_LINE = 4096  # maximum bytes of a chunk size and its extensions
 
 _START = b"HTTP/1."
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
@@ -22,13 +23,16 @@ _HEAD, _COUNTED, _CHUNKED, _UNTIL_CLOSED, _DONE = range(5)
 
 
 class HTTPProtocolError(Exception):
-    """What came is no HTTP/1.1 answer, or no whole one. `body` is what of it came before that."""
+    """The received bytes are not a valid or complete HTTP/1.1 response.
+
+    `body` is the part of the body that was received before the error.
+    """
 
     body = b""
 
 
 def request_head(method: str, target: str, headers: Headers) -> bytes:
-    """The request line and headers as they are sent. Raises ValueError on what may not be sent."""
+    """Return the request line and headers as bytes. Raises ValueError if a part is invalid."""
     lines = [f"{method} {target} HTTP/1.1"]
     for name, value in headers:
         _check_name(name)
@@ -36,9 +40,9 @@ def request_head(method: str, target: str, headers: Headers) -> bytes:
     text = "\r\n".join(lines) + "\r\n\r\n"
     ends = len(lines) + 1
     if text.count("\n") != ends or text.count("\r") != ends or "\0" in text:
-        raise ValueError("a header holds a line end")
+        raise ValueError("a header contains a line end")
     try:
-        # What came in as bytes goes out as the same bytes.
+        # Values that were received as bytes are sent as the same bytes.
         return text.encode("latin-1")
     except UnicodeEncodeError:
         return text.encode()
@@ -47,28 +51,28 @@ def request_head(method: str, target: str, headers: Headers) -> bytes:
 @lru_cache(maxsize=1024)
 def _check_name(name: str) -> None:
     if not TOKEN.fullmatch(name):
-        raise ValueError("a header has a name that is none")
+        raise ValueError("a header name is invalid")
 
 
 class ResponseParser:
-    """Reads one answer. `feed` what arrives, and `close` when the connection ends.
+    """Parses one response: `feed` received bytes to it, and `close` it when the connection ends.
 
-    `begun` tells that `status` and `headers` are there, `done` that the answer is complete,
-    `reusable` that another may follow on the same connection, and `surplus` that more was received
-    than the answer.
+    `begun`: `status` and `headers` are available. `done`: the response is complete. `reusable`:
+    another response may follow on the same connection. `surplus`: more bytes than the response were
+    received.
 
-    The syntax is checked by llhttp (httptools) without any of its leniencies. Here is what it does
-    not decide: which answers have no body, where the answer ends, which framing is ambiguous, and
-    how much is read before it is refused. Once the head is complete, a body with a known length,
-    or one that lasts until the connection ends, passes without the parser.
+    The syntax is checked by llhttp (httptools) without any of its leniencies. This class decides
+    the rest: which responses have no body, where a response ends, which framing is ambiguous, and
+    the size limits. After the head, a body with a known length, or one that lasts until the
+    connection ends, is passed on without the parser.
     """
 
     __slots__ = (
         "_events",
-        "_left",
+        "_head_tail",
         "_method",
         "_parser",
-        "_seen",
+        "_remaining",
         "_size",
         "_state",
         "begun",
@@ -84,9 +88,9 @@ class ResponseParser:
         self._state = _HEAD
         self._events = events = _Events()
         self._parser: Any = httptools.HttpResponseParser(events)
-        self._seen = b""  # the end of what was received of the head
+        self._head_tail = b""  # the last bytes of the head received so far
         self._size = 0  # bytes of heads, or of chunked coding since the last piece of the body
-        self._left = 0  # bytes of the body that are still to come
+        self._remaining = 0  # bytes of the body that have not arrived yet
         self.status = 0
         self.headers: list[tuple[str, str]] = events.headers
         self.begun = False
@@ -96,7 +100,7 @@ class ResponseParser:
 
     @classmethod
     def raw(cls) -> ResponseParser:
-        """A reader for a protocol that is not HTTP: all of it is body."""
+        """Return a reader for a protocol other than HTTP: all bytes are body."""
         reader = cls("")
         reader._state = _UNTIL_CLOSED
         reader.begun = True
@@ -104,11 +108,11 @@ class ResponseParser:
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing was received."""
+        """Whether no byte was received."""
         return self._state == _HEAD and self._size == 0
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes of the body that `data` holds. Raises NotHTTPError."""
+        """Return the bytes of the body in `data`. Raises HTTPProtocolError."""
         state = self._state
         if state == _CHUNKED:
             return self._chunks(data)
@@ -123,27 +127,28 @@ class ResponseParser:
         return b""
 
     def close(self) -> None:
-        """The connection has ended. Raises NotHTTPError if the answer had not."""
+        """End the connection. Raises HTTPProtocolError if the response is incomplete."""
         self.reusable = False
         if self._state == _UNTIL_CLOSED:
             self._finish()
         elif not self.begun:
-            partly = "in the middle of the headers" if self._size else "without an answer"
+            partly = "in the middle of the headers" if self._size else "before a response"
             raise HTTPProtocolError(f"it was closed {partly}")
         elif not self.done:
-            raise HTTPProtocolError("it was closed in the middle of the answer")
+            raise HTTPProtocolError("it was closed in the middle of the response")
 
     def _head(self, data: bytes) -> bytes:
         while data:
-            # The parser does not say where a head ends. (Its lines end with CR LF, or it fails.)
-            seen = self._seen
-            at = (seen + data if seen else data).find(b"\r\n\r\n")
-            end = at + 4 - len(seen) if at >= 0 else len(data)
+            # The parser does not report where a head ends. (Lines end with CR LF, otherwise it
+            # fails.)
+            tail = self._head_tail
+            head_end = (tail + data if tail else data).find(b"\r\n\r\n")
+            end = head_end + 4 - len(tail) if head_end >= 0 else len(data)
             piece = data[:end] if end < len(data) else data
             self._size += end
             if self._size - end < len(_START):
-                # (The parser also knows RTSP, ICE, HTTP/2.0, and skips empty lines.)
-                start = (seen + piece)[: len(_START)]
+                # (The parser also accepts RTSP, ICE and HTTP/2.0, and skips empty lines.)
+                start = (tail + piece)[: len(_START)]
                 if not _START.startswith(start):
                     raise HTTPProtocolError(
                         "invalid HTTP response: it does not begin with HTTP/1.1"
@@ -155,23 +160,25 @@ class ResponseParser:
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 if self._parser.get_status_code() != 101:
                     raise _invalid(error) from None
-            if at < 0:
-                self._seen = (seen + piece)[-len(_START) :]
+            if head_end < 0:
+                self._head_tail = (tail + piece)[-len(_START) :]
                 return b""
-            self._seen = b""
+            self._head_tail = b""
             data = data[end:]
             if self._complete():
                 return self.feed(data) if data else b""
         return b""
 
     def _complete(self) -> bool:
-        """A head is in: tells whether it is that of the answer. Raises NotHTTPError."""
+        """Process a complete head; returns whether it is that of the final response. Raises
+        HTTPProtocolError.
+        """
         self.status = status = self._parser.get_status_code()
         if status == 101:
             raise HTTPProtocolError("it changed to another protocol")
         if status < 100:
             raise HTTPProtocolError(f"invalid HTTP response: the status is {status}")
-        if status < 200:  # an interim answer; the real one follows
+        if status < 200:  # an interim response; the final one follows
             self.headers.clear()
             self._parser = httptools.HttpResponseParser(self._events)
             self._events.complete = False
@@ -181,20 +188,23 @@ class ResponseParser:
         return True
 
     def _frame(self, *, old: bool) -> None:
-        """Find out how long the body is, by section 6.3."""
+        """Determine the length of the body (RFC 9112, section 6.3); `old`: the response is
+        HTTP/1.0.
+        """
         codings: list[str] = []
         length: int | None = None
         options: list[str] = []
         for name, value in self.headers:
             if name == "content-length":
-                length = int(value)  # (the parser has seen that it is one number, and alone)
+                # (the parser has checked that it is one number, and not repeated)
+                length = int(value)
             elif name == "transfer-encoding":
                 codings.append(value.lower())
             elif name == "connection":
                 options += [option.strip(" \t") for option in value.lower().split(",")]
         if codings and codings != ["chunked"]:
-            raise HTTPProtocolError("it has a transfer coding that is not supported")
-        # Section 6.1: HTTP/1.0 knows no transfer codings, so its framing is not to be trusted.
+            raise HTTPProtocolError("the transfer coding is not supported")
+        # Section 6.1: HTTP/1.0 has no transfer codings, so its framing cannot be trusted.
         self.reusable = "close" not in options and (
             not old or ("keep-alive" in options and not codings)
         )
@@ -209,7 +219,7 @@ class ResponseParser:
             return
         elif length is not None:
             self._state = _COUNTED
-            self._left = length
+            self._remaining = length
         else:
             self._state = _UNTIL_CLOSED
             self.reusable = False
@@ -225,12 +235,12 @@ class ResponseParser:
         self.reusable = False
 
     def _count(self, data: bytes) -> bytes:
-        self._left -= len(data)
-        if self._left > 0:
+        self._remaining -= len(data)
+        if self._remaining > 0:
             return data
-        if self._left < 0:
+        if self._remaining < 0:
             self._exceeded()
-            data = data[: self._left]
+            data = data[: self._remaining]
         self._finish()
         return data
 
@@ -244,9 +254,9 @@ class ResponseParser:
                 broken = _invalid(error)
                 broken.body = b"".join(pieces)
                 raise broken from None
-            self._exceeded()  # what follows the answer is not valid
+            self._exceeded()  # the bytes after the response are invalid
         if len(pieces) == 1 and not events.complete and len(data) <= _MAX_LINE:
-            self._size = 0  # a chunk, or a piece of one, as usual
+            self._size = 0  # the usual case: a chunk, or a piece of one
             return pieces.pop()
         if events.complete:
             del pieces[events.count :]
@@ -255,11 +265,11 @@ class ResponseParser:
                 self._exceeded()
             self._finish()
         body = b"".join(pieces)
-        beside = len(data) - len(body)
-        # What is not body: the sizes of the chunks, what is said beside them, and trailers.
-        self._size = beside if pieces else self._size + beside
-        most = MAX_HEAD if events.trailers else _MAX_LINE * (1 + len(pieces))
-        if self._size > most and not self.surplus:
+        overhead = len(data) - len(body)
+        # Bytes that are not body: chunk sizes, their extensions, and trailers.
+        self._size = overhead if pieces else self._size + overhead
+        max_size = MAX_HEAD if events.trailers else _MAX_LINE * (1 + len(pieces))
+        if self._size > max_size and not self.surplus:
             raise HTTPProtocolError(
                 "invalid HTTP response: a chunk size or the trailers are too long"
             )
@@ -268,7 +278,7 @@ class ResponseParser:
 
 
 def _invalid(error: Exception) -> HTTPProtocolError:
-    """What the parser has found, or what a callback of ours has."""
+    """Return the error of the parser, or the one that a callback has raised."""
     cause = error.__context__
     if isinstance(cause, HTTPProtocolError):
         return cause
@@ -276,7 +286,9 @@ def _invalid(error: Exception) -> HTTPProtocolError:
 
 
 class _Events:
-    """Takes what the parser finds. It does not refer to the parser, and so makes no cycle."""
+    """Collects what the parser finds. It does not refer to the parser, so there is no reference
+    cycle.
+    """
 
     __slots__ = (
         "body_begun",
@@ -292,39 +304,39 @@ class _Events:
     def __init__(self) -> None:
         self.headers: list[tuple[str, str]] = []
         self.pieces: list[bytes] = []
-        self.on_body = self.pieces.append  # a call for each chunk, without a frame of Python
+        self.on_body = self.pieces.append  # called for each chunk without a Python frame
         self.body_begun = False
         self.trailers = 0
         self.complete = False
-        self.count = 0  # pieces of the body when it was complete
+        self.count = 0  # number of body pieces when the body was complete
         self.surplus = False
 
     def begin_body(self) -> None:
-        """The head is complete: headers that follow are trailers, which are left out."""
+        """End the head: headers that follow are trailers, which are dropped."""
         self.body_begun = True
 
     def on_message_begin(self) -> None:
-        """A message begins: the answer, or what should not follow it."""
+        """Begin a message: the response, or surplus bytes after it."""
         self.surplus = self.complete
 
     def on_status(self, reason: bytes) -> None:
-        """What is said beside the status, of which the parser lets all bytes pass."""
+        """Check the reason phrase, in which the parser accepts all bytes."""
         if len(reason.translate(None, _CONTROLS)) != len(reason):
             raise HTTPProtocolError("invalid HTTP response: invalid character in the status line")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer."""
+        """Add a header, or count a trailer."""
         if self.body_begun:
             self.trailers += 1
             return
         if len(self.headers) >= MAX_HEADERS:
             raise HTTPProtocolError(f"it has more than {MAX_HEADERS} headers")
-        # As the bytes that they are: only spaces and tabs are white space (RFC 9110, 5.6.3).
+        # Only spaces and tabs are white space (RFC 9110, 5.6.3).
         text = value.strip(b" \t").decode("latin-1")
         self.headers.append((name.decode("latin-1").lower(), text))
 
     def on_message_complete(self) -> None:
-        """All of a message is in."""
+        """End a message."""
         if not self.complete:
             self.complete = True
             self.count = len(self.pieces)

@@ -1,4 +1,4 @@
-"""A transport with HTTP/2: pyreqwest, a binding of Rust's reqwest."""
+"""A transport with HTTP/2: pyreqwest, a Python binding of Rust's reqwest."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ from asgi_aiproxy.upstream.connect import (
 from asgi_aiproxy.upstream.content_encoding import ContentDecoder, content_decoder
 
 _URL = re.compile(r" for url \(.*?\)")
-_QUOTED = re.compile(r'\s*".*', re.DOTALL)  # of a certificate: the names that it is for
+# In certificate errors: the names that the certificate is for
+_QUOTED = re.compile(r'\s*".*', re.DOTALL)
 
 
 class ReqwestTransport:
     """Sends requests through pyreqwest.
 
-    `ca` is a PEM file (or its content) trusted beside the system's; `proxy` the URL of an outbound
-    proxy for all requests that name no other; `http2` lets TLS connections negotiate HTTP/2. The
-    environment's proxy variables are not read. `max_decoded` is how many bytes an answer may be
-    whose compression is undone.
+    `ca` is a PEM file (or its content) that is trusted in addition to the system's certificates;
+    `proxy` is the URL of the outbound proxy for all requests that do not name another one; `http2`
+    lets TLS connections negotiate HTTP/2. The environment's proxy variables are not read.
+    `max_decoded` is the maximum decoded size in bytes of a compressed response.
 
-    pyreqwest (as of 0.15) can not end a request that waits for the head of its answer: who is
-    cancelled there leaves, but the provider goes on, and the request still counts against
-    `max_connections` until it answers.
+    pyreqwest (as of 0.15) cannot end a request that waits for its response headers: a cancelled
+    call returns, but the provider continues, and the request counts against `max_connections` until
+    the headers arrive. Raises ConfigurationError if `proxy` or `ca` is invalid.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class ReqwestTransport:
         return f"ReqwestTransport(clients={len(self._clients)})"
 
     async def send(self, request: UpstreamRequest) -> ReqwestResponse:
-        """Send one request; returns when the head of the answer is in."""
+        """Send one request; returns once the response headers have arrived. Raises APIError."""
         client = self._clients.get(request.proxy)
         if client is None:
             client = self._clients[request.proxy] = self._build(request.proxy)
@@ -90,11 +91,11 @@ class ReqwestTransport:
                 body = _Body(request.body)
                 builder = builder.body_stream(body)
             if request.streamed:
-                # Without this the answer is held back until 64 KiB of it are in.
+                # Without this the response is held back until 64 KiB have arrived.
                 builder = builder.streamed_read_buffer_limit(0)
             sending = builder.build_streamed()
         except ValueError:
-            raise _unsendable() from None  # the cause quotes what may be a secret
+            raise _unsendable() from None  # the cause may quote a secret
         try:
             response = await sending.__aenter__()
         except BaseException as error:
@@ -106,16 +107,16 @@ class ReqwestTransport:
                 raise to_api_error(error, request.url) from error
             raise
         if body is not None and response.status >= 300:
-            body.stop()  # refused before all was said
+            body.stop()  # refused before the whole body was sent
         try:
-            headers, undo = content_decoder(
+            headers, decoder = content_decoder(
                 _headers(response.headers), raw=request.raw, max_decoded=self._max_decoded
             )
         except BaseException:
             await sending.__aexit__(None, None, None)
             raise
         chunk = response.body_reader.read_chunk
-        return ReqwestResponse(sending, response.status, headers, chunk, undo, body)
+        return ReqwestResponse(sending, response.status, headers, chunk, decoder, body)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -138,7 +139,7 @@ class ReqwestTransport:
         )
         if self._http2:
             builder = builder.http2(True)
-        # It does not say how much may become of a few bytes: they are decoded here.
+        # It has no limit on the decoded size, so responses are decoded here.
         builder = builder.gzip(False).brotli(False).deflate(False).zstd(False)
         proxy = proxy or self._proxy
         if proxy:
@@ -150,14 +151,14 @@ class ReqwestTransport:
                 builder = builder.add_root_certificate_pem(self._ca)
             return builder.build()
         except ValueError:
-            message = "pyreqwest takes the outbound proxy, or the CA, for none."
+            message = "The outbound proxy URL or the CA file is invalid for pyreqwest."
             raise ConfigurationError(message) from None
 
 
 class ReqwestResponse:
-    """An answer of pyreqwest's."""
+    """A response of pyreqwest."""
 
-    __slots__ = ("_body", "_chunk", "_sending", "_undo", "headers", "status")
+    __slots__ = ("_body", "_chunk", "_decoder", "_sending", "headers", "status")
 
     def __init__(
         self,
@@ -165,21 +166,25 @@ class ReqwestResponse:
         status: int,
         headers: Headers,
         chunk: Callable[[], Coroutine[Any, Any, Any]],
-        undo: ContentDecoder | None,
+        decoder: ContentDecoder | None,
         body: _Body | None,
     ) -> None:
         self._sending: StreamRequest | None = sending
         self._chunk = chunk
-        self._undo = undo
+        self._decoder = decoder
         self._body = body
         self.status = status
         self.headers = headers
 
     async def read(self) -> bytes:
-        """The next bytes; nothing at the end."""
-        return await (self._undo.read(self._more) if self._undo is not None else self._more())
+        """Return the next bytes of the body; empty at its end. Raises APIError."""
+        return await (
+            self._decoder.read(self._read_undecoded)
+            if self._decoder is not None
+            else self._read_undecoded()
+        )
 
-    async def _more(self) -> bytes:
+    async def _read_undecoded(self) -> bytes:
         try:
             while (chunk := await self._chunk()) is not None:
                 if data := bytes(chunk):
@@ -189,7 +194,7 @@ class ReqwestResponse:
         return b""
 
     async def aclose(self) -> None:
-        """Close it, in mid-stream with its connection."""
+        """Close the response; if it was not read to its end, the connection is closed, too."""
         sending, self._sending = self._sending, None
         if sending is not None:
             if self._body is not None:
@@ -198,7 +203,7 @@ class ReqwestResponse:
 
 
 class _Body:
-    """A body that can be stopped: pyreqwest then ends the request, which it would not otherwise."""
+    """A body that can be stopped: pyreqwest ends the request then, which it otherwise does not."""
 
     def __init__(self, pieces: AsyncIterable[bytes]) -> None:
         self._pieces = aiter(pieces)
@@ -219,7 +224,7 @@ class _Body:
             self._waits = None
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending the body."""
         self._stopped = True
         close = getattr(self._pieces, "aclose", None)
         if self._waits is not None:
@@ -229,7 +234,7 @@ class _Body:
 
 
 def to_api_error(error: exceptions.PyreqwestError, url: str = "") -> APIError:
-    """The error for a client; causes are told, URLs (they may hold a key) and hosts are not."""
+    """Return the error for the client, without URLs (they may contain a key) and host names."""
     details = getattr(error, "details", None) or {}
     causes = [_URL.sub("", cause["message"]) for cause in details.get("causes") or []]
     why = _QUOTED.sub("", causes[-1] if causes else _URL.sub("", error.message))
@@ -238,28 +243,30 @@ def to_api_error(error: exceptions.PyreqwestError, url: str = "") -> APIError:
     if isinstance(error, exceptions.ConnectTimeoutError):
         return connect_error(host_and_port(url), None)
     if isinstance(error, TimeoutError):
-        return APIError(ErrorKind.TIMEOUT, "The provider took too long.")
-    # A connection that broke before its answer is an error of connecting, too, for pyreqwest.
+        return APIError(ErrorKind.TIMEOUT, "The provider did not respond in time.")
+    # pyreqwest also reports a connection that ended before its response as a connect error.
     if isinstance(error, exceptions.ConnectError) and "client error (Connect)" in causes:
         return connect_error(host_and_port(url), why)
     return APIError(ErrorKind.UPSTREAM, f"The connection to the provider broke: {why}.")
 
 
-def _headers(given: Any) -> list[tuple[str, str]]:
+def _headers(response: Any) -> list[tuple[str, str]]:
     try:
-        return list(given.items())
+        return list(response.items())
     except ValueError:
-        # One has bytes beyond ASCII, which pyreqwest can not put into a string: without it, then.
-        return [(name, value) for name in dict.fromkeys(given) for value in _values(given, name)]
+        # A value has bytes that are not ASCII, which pyreqwest cannot convert: it is left out.
+        return [
+            (name, value) for name in dict.fromkeys(response) for value in _values(response, name)
+        ]
 
 
-def _values(given: Any, name: str) -> list[str]:
+def _values(response: Any, name: str) -> list[str]:
     try:
-        return list(given.getall(name))
+        return list(response.getall(name))
     except ValueError:
         return []
 
 
 def _unsendable() -> APIError:
-    message = "The request to the provider is no valid HTTP: is there a line end in a key?"
+    message = "The request to the provider is not valid HTTP: check the API key for line ends."
     return APIError(ErrorKind.INTERNAL, message)

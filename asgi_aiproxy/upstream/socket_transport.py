@@ -40,15 +40,15 @@ _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 
 
 class SocketTransport:
-    """Sends requests in HTTP/1.1 over connections of its own.
+    """Sends requests in HTTP/1.1 over its own connections.
 
-    `max_connections` limits the requests at once, `max_keepalive` the idle connections kept for
-    each provider. One is closed when it was idle for `keepalive_expiry` seconds, and is not used
-    again `max_lifetime` seconds after it was opened. `proxy` is the URL of an outbound proxy (http,
-    https, socks5) for all requests that name no other; `ca` a PEM file (or its content) trusted
-    beside the system's. The environment's proxy variables are not read. `max_decoded` is how many
-    bytes an answer may be that the provider compressed although it was asked not to, once it is
-    decoded.
+    `max_connections` limits the concurrent requests, `max_keepalive` the idle connections kept for
+    each provider. A connection is closed after `keepalive_expiry` idle seconds, and not used again
+    `max_lifetime` seconds after it was opened. `proxy` is the URL of the outbound proxy (http,
+    https, socks5) for all requests that do not name another one; `ca` is a PEM file (or its
+    content) that is trusted in addition to the system's certificates. The environment's proxy
+    variables are not read. `max_decoded` is the maximum decoded size in bytes of a response that
+    the provider compressed although the request did not accept that.
 
     A provider may close an idle connection just when the next request is sent on it. If no byte of
     a response was received, an idempotent request (RFC 9110, 9.2.2) whose body is not streamed is
@@ -72,7 +72,7 @@ class SocketTransport:
         if proxy is not None:
             parse_proxy_url(proxy)
         if keepalive_expiry <= 0 or max_lifetime <= 0:
-            raise ConfigurationError("keepalive_expiry and max_lifetime must be seconds above 0.")
+            raise ConfigurationError("keepalive_expiry and max_lifetime must be > 0 seconds.")
         self._idle_expiry_and_lifetime = (keepalive_expiry, max_lifetime)
         self._max_decoded = max_decoded
         self._timeouts = timeouts if timeouts is not None else Timeouts()
@@ -90,18 +90,18 @@ class SocketTransport:
         """Send one request; returns once the response headers are read. Raises APIError."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop) or self._new_pool(loop)
-        where, head, length = _encode(request, request.proxy or self._proxy)
+        destination, head, length = _encode(request, request.proxy or self._proxy)
         if pool.free > 0:
             pool.free -= 1
         else:
             await pool.wait_for_slot(self._timeouts.pool)
         connection: Connection | None = None
         try:
-            connection = pool.idle(where.origin)
+            connection = pool.idle(destination.origin)
             reused = connection is not None
             while True:
                 if connection is None:
-                    connection = await self._connect(pool, where)
+                    connection = await self._connect(pool, destination)
                 reader = connection.start(request.method, head, request.body, length)
                 try:
                     while not reader.begun:
@@ -128,59 +128,61 @@ class SocketTransport:
             if isinstance(error, _CONNECTION_ERRORS):
                 raise connection_lost_error(error) from error
             raise
-        return SocketResponse(pool, where, connection, reader.status, headers, decoder)
+        return SocketResponse(pool, destination, connection, reader.status, headers, decoder)
 
     async def aclose(self) -> None:
         """Close all connections."""
         pools, self._pools = self._pools, {}
-        here = asyncio.get_running_loop()
+        running_loop = asyncio.get_running_loop()
         for loop, pool in pools.items():
-            if loop is here:
+            if loop is running_loop:
                 await pool.aclose()
             elif not loop.is_closed():
                 loop.call_soon_threadsafe(pool.abort)
 
     def _new_pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
         """A pool for this event loop; pools of closed loops are dropped."""
-        pools = list(self._pools.items())  # other threads may have loops, too
+        pools = list(self._pools.items())  # other threads may add pools of their loops
         self._pools = {pool_loop: pool for pool_loop, pool in pools if not pool_loop.is_closed()}
         pool = self._pools[loop] = _Pool(
             loop, self._max_connections, self._max_keepalive, *self._idle_expiry_and_lifetime
         )
         return pool
 
-    async def _connect(self, pool: _Pool, where: Destination) -> Connection:
-        if self._context is None and needs_tls(where):
+    async def _connect(self, pool: _Pool, destination: Destination) -> Connection:
+        if self._context is None and needs_tls(destination):
             self._context = tls(None)
-        proxied = where.proxy is not None
+        proxied = destination.proxy is not None
         try:
             async with asyncio.timeout(self._timeouts.connect):
-                connection = await connect(where, self._context)
+                connection = await connect(destination, self._context)
         except TimeoutError as error:
-            raise connect_error(where.authority, None, proxied=proxied) from error
+            raise connect_error(destination.authority, None, proxied=proxied) from error
         except _CONNECTION_ERRORS as error:
-            raise connect_error(where.authority, describe_error(error), proxied=proxied) from error
+            raise connect_error(
+                destination.authority, describe_error(error), proxied=proxied
+            ) from error
         pool.open.add(connection)
-        connection.gone.add_done_callback(lambda _: pool.forget(where.origin, connection))
+        connection.gone.add_done_callback(lambda _: pool.forget(destination.origin, connection))
         return connection
 
 
 class SocketResponse:
     """A response whose body is still being received."""
 
-    __slots__ = ("_connection", "_decoder", "_pool", "_where", "headers", "status")
+    __slots__ = ("_connection", "_decoder", "_destination", "_pool", "headers", "status")
 
     def __init__(
         self,
         pool: _Pool,
-        where: Destination,
+        destination: Destination,
         connection: Connection,
         status: int,
         headers: Headers,
         decoder: ContentDecoder | None,
     ) -> None:
         self._pool = pool
-        self._where = where
+        self._destination = destination
         self._connection: Connection | None = connection
         self._decoder = decoder
         self.status = status
@@ -218,7 +220,7 @@ class SocketResponse:
             finally:
                 self._pool.release_slot()
             if alive:
-                self._pool.keep(self._where.origin, connection)
+                self._pool.keep(self._destination.origin, connection)
 
 
 class _Pool:
@@ -335,7 +337,9 @@ class _Pool:
 
 
 def _encode(request: UpstreamRequest, proxy: str | None) -> tuple[Destination, bytes, int | None]:
-    """Where a request is sent, its head, and the length in bytes of a streamed body, if known.
+    """Return the destination of a request, its head, and the length in bytes of a streamed body.
+
+    The length is None if it is unknown.
 
     Raises APIError.
     """
@@ -343,9 +347,9 @@ def _encode(request: UpstreamRequest, proxy: str | None) -> tuple[Destination, b
     names = {name.lower() for name, _ in headers}
     length: int | None = None
     try:
-        where = parse_destination(request.url, proxy)
+        destination = parse_destination(request.url, proxy)
         if "host" not in names:
-            headers.insert(0, ("host", where.authority))
+            headers.insert(0, ("host", destination.authority))
         if isinstance(request.body, bytes):
             if "content-length" not in names:
                 headers.append(("content-length", str(len(request.body))))
@@ -356,13 +360,13 @@ def _encode(request: UpstreamRequest, proxy: str | None) -> tuple[Destination, b
                 headers.append(("transfer-encoding", "chunked"))
         elif request.method not in _BODILESS:
             headers.append(("content-length", "0"))
-        if where.proxy_authorization is not None:
-            headers.append(("proxy-authorization", where.proxy_authorization))
-        return where, request_head(request.method, where.target, headers), length
+        if destination.proxy_authorization is not None:
+            headers.append(("proxy-authorization", destination.proxy_authorization))
+        return destination, request_head(request.method, destination.target, headers), length
     except ConfigurationError as error:  # an invalid proxy URL
         raise APIError(ErrorKind.INTERNAL, str(error)) from None
     except ValueError:
-        # Without its cause, which quotes what may be a secret.
+        # Without its cause, which may quote a secret.
         message = "The request to the provider is not valid HTTP: check the API key for line ends."
         raise APIError(ErrorKind.INTERNAL, message) from None
 

@@ -1,14 +1,14 @@
-"""A layer of TLS as bytes in and bytes out: several times cheaper than the event loops' own."""
+"""A TLS layer as bytes in and bytes out: several times cheaper than the event loops' own TLS."""
 
 from __future__ import annotations
 
 import ssl
 
-_READ = 256 * 1024
+_READ_SIZE = 256 * 1024
 
 
 class TLSLayer:
-    """The client's side of one TLS session. Raises ssl.SSLError where it goes wrong."""
+    """The client side of one TLS session. Methods raise ssl.SSLError."""
 
     __slots__ = ("_incoming", "_outgoing", "_session", "ended", "ready")
 
@@ -16,11 +16,11 @@ class TLSLayer:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self.ready = False  # the handshake is over, and the certificate in order
-        self.ended = False  # the other side has said good-bye
+        self.ready = False  # the handshake is complete, and the certificate was verified
+        self.ended = False  # the peer has sent close_notify
 
     def handshake(self, data: bytes = b"") -> bytes:
-        """Go on with the handshake by what came; returns what is to be sent."""
+        """Continue the handshake with received bytes; returns the bytes to send."""
         self._incoming.write(data)
         try:
             self._session.do_handshake()
@@ -30,14 +30,16 @@ class TLSLayer:
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> tuple[bytes, bytes]:
-        """What came, decrypted, and what is to be sent because of it (mostly nothing)."""
+        """Decrypt received bytes; returns the plain text, and bytes to send in response (usually
+        empty).
+        """
         incoming, read = self._incoming, self._session.read
         incoming.write(data)
         first = b""
         more: list[bytes] = []
         try:
             while incoming.pending or self._session.pending():
-                piece = read(_READ)
+                piece = read(_READ_SIZE)
                 if not piece:
                     self.ended = True
                     break
@@ -51,6 +53,6 @@ class TLSLayer:
         return (b"".join((first, *more)) if more else first), answer
 
     def encrypt(self, data: bytes) -> bytes:
-        """Bytes as they are to be sent."""
+        """Encrypt bytes to be sent."""
         self._session.write(data)
         return self._outgoing.read()

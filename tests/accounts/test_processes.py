@@ -1,4 +1,4 @@
-"""Workers in processes of their own, over one Redis; some of them are killed."""
+"""Worker processes over one Redis; some of them are killed."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_a_worker_that_is_killed_leaves_no_slot_and_no_unpaid_call(world: 
     (slots,) = request_grants(caller, limits)
     budget = reserve(caller, limits.budgets[0], 0, time.time())
     async with httpx.AsyncClient() as client:
-        asked = [asyncio.ensure_future(world.ask(client, n, secret)) for n in range(8)]
+        requested = [asyncio.ensure_future(world.ask(client, n, secret)) for n in range(8)]
         while (await world.store.peek([slots]))[0].used < 8:
             await asyncio.sleep(0.02)
         assert await world.ask(client, 0, secret) == 429
@@ -160,9 +160,9 @@ async def test_a_worker_that_is_killed_leaves_no_slot_and_no_unpaid_call(world: 
         assert (levels[1].used, levels[1].held) == (held // 2, held // 2)
         world.mock.always(Answer("Hi", usage=Usage(input=3, output=2)))
         assert await world.ask(client, 2, secret) == 200
-        for one in asked:
+        for one in requested:
             one.cancel()
-        await asyncio.wait(asked)
+        await asyncio.wait(requested)
         # Callers that leave are booked, too.
         ledger, states = Ledger(world.store), list[str]()
         while (await world.store.peek([slots]))[0].used or states.count("cut") < 4:

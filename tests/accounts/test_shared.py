@@ -1,4 +1,4 @@
-"""Two workers over one Redis hold to the same limits, and know the same tokens."""
+"""Two workers over one Redis enforce the same limits and accept the same tokens."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def stores(url: str) -> AsyncIterator[list[RedisStore]]:
-    """Three clients of one store, as three workers have them."""
+    """Three clients of one store, for three workers."""
     prefix = f"test-{uuid.uuid4().hex}"
     async with AsyncExitStack() as stack:
         yield [
@@ -67,27 +67,27 @@ async def test_two_hundred_callers_of_three_workers_never_overspend(
     assert level[0].used == 0
 
 
-async def test_requests_a_minute_are_counted_together(stores: list[RedisStore]) -> None:
+async def test_requests_per_minute_are_counted_together(stores: list[RedisStore]) -> None:
     who = Principal("bob", limits=Limits(rpm=30))
     workers = [Gateway(store, who=who) for store in stores]
     many = await asyncio.gather(*(workers[n % 3].ask() for n in range(200)))
     assert sum(answer.status == 200 for answer in many) == 30
 
 
-async def test_a_revoked_token_is_dead_everywhere_within_a_second(
+async def test_a_revoked_token_is_refused_by_all_workers_within_a_second(
     stores: list[RedisStore],
 ) -> None:
     tokens = Tokens(stores[0])
     secret, token = await tokens.issue()
     doors = [stored_tokens(store) for store in stores]
-    for door in doors:
-        assert await door(secret) is not None
+    for frontend in doors:
+        assert await frontend(secret) is not None
     await asyncio.sleep(0.1)
     await tokens.revoke(token.id)
     revoked = time.monotonic()
     alive = set(doors)
     while alive:
-        alive = {door for door in alive if await door(secret) is not None}
+        alive = {frontend for frontend in alive if await frontend(secret) is not None}
         await asyncio.sleep(0.005)
         assert time.monotonic() - revoked < 10.0
 

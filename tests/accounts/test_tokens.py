@@ -1,4 +1,4 @@
-"""Gateway tokens: issued once, known everywhere, and dead when they should be."""
+"""Gateway tokens: issued once, accepted by all workers, and refused once they are revoked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Clock:
 
 
 class Counting(MemoryStore):
-    """Counts what is read, and can be away."""
+    """Counts reads, and can be unavailable."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         super().__init__(clock=clock)
@@ -63,8 +63,8 @@ def kit(**options: Any) -> tuple[Clock, Counting, Tokens, StoredTokenVerifier]:
     )
 
 
-async def told() -> None:
-    """Changes are told in the next turns of the loop."""
+async def reported() -> None:
+    """Wait until changes were reported, in the next turns of the loop."""
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -112,7 +112,7 @@ async def test_the_caller_with_a_token_is_the_one_it_was_issued_to() -> None:
     )
 
 
-async def test_what_is_nearly_a_token_is_not_accepted() -> None:
+async def test_text_similar_to_a_token_is_not_accepted() -> None:
     _, _, tokens, verify = kit()
     secret, token = await tokens.issue()
     other, _ = await tokens.issue()
@@ -134,7 +134,7 @@ async def test_what_is_nearly_a_token_is_not_accepted() -> None:
         assert await verify(wrong) is None, wrong
 
 
-async def test_tokens_that_were_made_elsewhere_can_be_taken_over() -> None:
+async def test_tokens_of_another_system_can_be_used() -> None:
     _, _, tokens, verify = kit()
     mine = "my-own-secret-with-dashes-1234"
     shown, token = await tokens.issue(secret=mine, name="old")
@@ -153,7 +153,7 @@ async def test_tokens_that_were_made_elsewhere_can_be_taken_over() -> None:
 
 BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"colour": "red"}, "unknown field `colour`"),
-    ({"expires": 12.0}, "to come"),
+    ({"expires": 12.0}, "in the future"),
     ({"expires": 1e14}, "in seconds"),
     ({"expires": "soon"}, "expires"),
     ({"enabled": "yes"}, "enabled"),
@@ -161,7 +161,7 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"limits": {"budgets": [{"limit": -5}]}}, "budget cannot be -5"),
     ({"limits": {"budgets": [{"limit": 5, "per": "week"}]}}, "week"),
     ({"limits": {"budgets": [{"limit": 5}, {"limit": 6}]}}, "two budgets"),
-    ({"limits": {"budgets": [{"limit": 5, "shared": True}]}}, "an account's"),
+    ({"limits": {"budgets": [{"limit": 5, "shared": True}]}}, "the token's account"),
     ({"networks": ["10.0.0.0/99"]}, "10.0.0.0/99"),
     ({"models": [""]}, "empty"),
     ({"scopes": ["god"]}, "god"),
@@ -190,7 +190,7 @@ async def test_an_invalid_token_is_reported_and_nothing_is_written(
 # ── changing ─────────────────────────────────────────────────────────────────
 
 
-async def test_a_revoked_token_is_dead_at_once_and_everywhere() -> None:
+async def test_a_revoked_token_is_refused_at_once_and_everywhere() -> None:
     clock, store, tokens, verify = kit()
     elsewhere = StoredTokenVerifier(store, clock=clock)
     secret, token = await tokens.issue()
@@ -198,19 +198,19 @@ async def test_a_revoked_token_is_dead_at_once_and_everywhere() -> None:
         await verify(secret) == await elsewhere(secret) == Principal(token.id, may_choose_key=False)
     )
     await tokens.revoke(token.id)
-    await told()
+    await reported()
     assert await verify(secret) is None
     assert await elsewhere(secret) is None
     with pytest.raises(NoSuchRowError):
         await tokens.revoke(token.id)
 
 
-async def test_a_token_that_was_wrong_works_once_it_is_issued() -> None:
+async def test_an_unknown_token_works_once_it_is_issued() -> None:
     _, _, tokens, verify = kit()
     secret = new_secret()
     assert await verify(secret) is None
     await tokens.issue(secret=secret)
-    await told()
+    await reported()
     assert await verify(secret) is not None
 
 
@@ -220,7 +220,7 @@ async def test_edits_take_effect_and_fixed_fields_stay() -> None:
     assert (await verify(secret)).models == ("a",)  # type: ignore[union-attr]
     edited = await tokens.edit(token.id, models=["b"], limits={"rpm": 5})
     assert (edited.models, edited.limits, edited.digest) == (("b",), Limits(rpm=5), token.digest)
-    await told()
+    await reported()
     assert (await verify(secret)).models == ("b",)  # type: ignore[union-attr]
     for name in ("id", "digest", "created", "account", "old"):
         with pytest.raises(ConfigurationError, match=name):
@@ -229,7 +229,7 @@ async def test_edits_take_effect_and_fixed_fields_stay() -> None:
         await tokens.edit("nobody", name="x")
 
 
-async def test_two_who_edit_at_once_both_win() -> None:
+async def test_concurrent_edits_are_both_kept() -> None:
     _, _, tokens, _ = kit()
     _, token = await tokens.issue()
     await asyncio.gather(
@@ -249,17 +249,17 @@ EDITS: dict[str, Any] = {
 }
 
 
-async def test_disabled_expired_and_wrong_are_distinguished() -> None:
+async def test_disabled_expired_and_unknown_tokens_are_distinguished() -> None:
     clock, _, tokens, verify = kit()
     secret, token = await tokens.issue(expires=clock.now + 100)
     assert await verify(secret) is not None
     await tokens.edit(token.id, enabled=False)
-    await told()
+    await reported()
     error = await refusal(verify, secret)
     assert (error.status, error.code) == (401, "api_key_disabled")
     assert "disabled" in error.message
     await tokens.edit(token.id, enabled=True)
-    await told()
+    await reported()
     assert await verify(secret) is not None
     clock.now += 100  # known and cached, and still
     error = await refusal(verify, secret)
@@ -268,7 +268,7 @@ async def test_disabled_expired_and_wrong_are_distinguished() -> None:
     assert await verify(new_secret(token.id)) is None
 
 
-async def test_when_a_token_ends_is_checked_at_every_use() -> None:
+async def test_the_expiry_of_a_token_is_checked_with_every_request() -> None:
     clock, store, tokens, verify = kit()
     secret, _ = await tokens.issue(expires=clock.now + 1.5)
     for _ in range(3):
@@ -279,7 +279,7 @@ async def test_when_a_token_ends_is_checked_at_every_use() -> None:
     assert len(store.reads) == reads
 
 
-async def test_after_a_rotation_the_old_secret_is_good_for_its_grace_and_no_longer() -> None:
+async def test_after_a_rotation_the_old_secret_is_accepted_for_the_grace_period_only() -> None:
     clock, _, tokens, verify = kit()
     first, token = await tokens.issue(name="t")
     second, _ = await tokens.rotate(token.id, grace=60)
@@ -291,7 +291,7 @@ async def test_after_a_rotation_the_old_secret_is_good_for_its_grace_and_no_long
     assert (await refusal(verify, first)).code == "api_key_expired"
     assert (await verify(third)).id == token.id  # type: ignore[union-attr]
     fourth, row = await tokens.rotate(token.id)
-    await told()
+    await reported()
     assert row.retired_secrets == ()  # what is over is not kept
     assert await verify(third) is None
     assert await verify(fourth) is not None
@@ -310,7 +310,7 @@ async def test_tokens_are_listed_by_pages() -> None:
 # ── pins, groups, accounts ───────────────────────────────────────────────────
 
 
-async def test_a_token_that_may_can_name_the_key_that_serves_it() -> None:
+async def test_a_token_with_permission_can_select_its_key() -> None:
     _, _, tokens, verify = kit()
     secret, token = await tokens.issue(may_choose_key=True)
     pinned = await verify(f"{secret}-team-a")
@@ -323,7 +323,7 @@ async def test_a_token_that_may_can_name_the_key_that_serves_it() -> None:
     assert await verify(f"{foreign}-key9") == Principal(row.id, key_id="key9", may_choose_key=True)
 
 
-def test_a_token_is_read_for_what_it_may_mean() -> None:
+def test_a_token_with_several_readings_is_found_by_the_valid_one() -> None:
     secret = new_secret()
     assert [(at.id, at.key_id) for at in parse_token(secret)] == [(secret[3:13], "")]
     assert [(at.id, at.key_id) for at in parse_token(secret + "-k-1")] == [(secret[3:13], "k-1")]
@@ -331,7 +331,7 @@ def test_a_token_is_read_for_what_it_may_mean() -> None:
     assert [at.key_id for at in parse_token("plain")] == [""]
 
 
-async def test_a_group_says_what_is_paid_and_who_serves() -> None:
+async def test_a_group_sets_prices_providers_and_keys() -> None:
     _, _, tokens, verify = kit()
     await tokens.groups.create(
         "vip", Group(name="vip", ratio=0.5, providers=("azure",), keys=("k-*",))
@@ -342,10 +342,10 @@ async def test_a_group_says_what_is_paid_and_who_serves() -> None:
     assert (found.group, found.price_ratio, found.keys) == ("vip", 0.5, ("k-*",))
     assert (found.may_use_provider("azure"), found.may_use_provider("openai")) == (True, False)
     await tokens.groups.edit("vip", lambda row: msgspec.structs.replace(row, ratio=2.0))
-    await told()
+    await reported()
     assert (await verify(secret)).price_ratio == 2.0  # type: ignore[union-attr]
     await tokens.groups.drop("vip")
-    await told()
+    await reported()
     assert (await refusal(verify, secret)).status == 401  # and not let in without its bounds
 
 
@@ -359,14 +359,14 @@ async def test_tokens_of_an_account_share_its_budgets() -> None:
     assert (await verify(first)).limits.budgets == (own, shared)  # type: ignore[union-attr]
     assert (await verify(second)).limits.budgets == (shared,)  # type: ignore[union-attr]
     await tokens.accounts.edit("acme", lambda row: msgspec.structs.replace(row, enabled=False))
-    await told()
+    await reported()
     assert (await refusal(verify, first)).code == "account_disabled"
 
 
 # ── what is remembered ───────────────────────────────────────────────────────
 
 
-async def test_a_known_caller_costs_no_look_at_the_store() -> None:
+async def test_a_cached_caller_costs_no_call_of_the_store() -> None:
     clock, store, tokens, verify = kit(max_age=60)
     secret, _ = await tokens.issue()
     await verify(secret)
@@ -379,7 +379,7 @@ async def test_a_known_caller_costs_no_look_at_the_store() -> None:
     assert store.reads == ["tokens"]
 
 
-async def test_while_the_store_is_away_those_who_are_known_are_served() -> None:
+async def test_while_the_store_is_unavailable_cached_callers_are_served() -> None:
     clock, store, tokens, verify = kit(max_age=60, stale=600)
     secret, token = await tokens.issue(expires=clock.now + 500)
     other, _ = await tokens.issue()
@@ -397,17 +397,17 @@ async def test_while_the_store_is_away_those_who_are_known_are_served() -> None:
     assert await verify(other) is not None
 
 
-async def test_what_is_remembered_is_bounded() -> None:
+async def test_the_cache_of_tokens_is_bounded() -> None:
     _, _, tokens, verify = kit()
     secret, _ = await tokens.issue()
     await verify(secret)
     for number in range(3000):
         assert await verify(f"wrong-{number}") is None
-    assert len(verify._wrong) <= 1000
-    assert len(verify._known) == 1  # who guesses does not push out those who know
+    assert len(verify._invalid) <= 1000
+    assert len(verify._valid) == 1  # who guesses does not push out those who know
 
 
-async def test_stored_tokens_is_the_verify_of_a_store() -> None:
+async def test_stored_tokens_returns_a_verify_function_for_a_store() -> None:
     store = MemoryStore()
     secret, token = await Tokens(store).issue()
     found = await stored_tokens(store)(secret)
@@ -415,7 +415,7 @@ async def test_stored_tokens_is_the_verify_of_a_store() -> None:
     assert found.id == token.id
 
 
-def test_in_another_event_loop_changes_are_heard_of_again() -> None:
+def test_in_another_event_loop_changes_are_watched_again() -> None:
     store = MemoryStore()
     tokens, verify = Tokens(store), stored_tokens(store)
 
@@ -427,7 +427,7 @@ def test_in_another_event_loop_changes_are_heard_of_again() -> None:
     async def revoke(secret: str, id: str) -> None:
         assert await verify(secret) is not None
         await tokens.revoke(id)
-        await told()
+        await reported()
         assert await verify(secret) is None
 
     secret, id = asyncio.run(issue())
@@ -452,13 +452,13 @@ def test_in_another_event_loop_changes_are_heard_of_again() -> None:
         (("0.0.0.0/0",), "::1", False),
     ],
 )
-def test_an_address_is_within_a_range_or_not(
+def test_addresses_are_compared_with_ranges(
     networks: tuple[str, ...], address: str | None, inside: bool
 ) -> None:
     assert in_networks(networks, address) is inside
 
 
-def test_a_token_keeps_its_shape_in_the_store() -> None:
+def test_a_token_is_unchanged_by_the_store() -> None:
     token = Token(id="a", digest="b")
     assert msgspec.json.encode(token) == b'{"id":"a","digest":"b"}'
     full = Token(id="a", digest="b", limits=Limits(rpm=1, budgets=(Budget.usd(1.5),)))

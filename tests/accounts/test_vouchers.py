@@ -1,4 +1,4 @@
-"""Vouchers: redeemed once, whatever happens."""
+"""Vouchers are redeemed exactly once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_voucher_fills_the_budget_of_a_token_once(store: Store) -> None:
     redeemed = await vouchers.redeem(first, "token", token.id)
     assert (redeemed.done, redeemed.redeemed_by) == (True, f"token/{token.id}")
     assert [await limit(tokens, token.id, n) for n in range(3)] == [5_000_000, 7, 0]
-    with pytest.raises(VoucherError, match="redeemed already"):
+    with pytest.raises(VoucherError, match="already been redeemed"):
         await vouchers.redeem(first, "token", token.id)
     await vouchers.redeem(second, "token", token.id)
     assert await limit(tokens, token.id) == 10_000_000
@@ -63,7 +63,7 @@ async def test_an_account_can_be_filled_and_so_can_a_budget_in_units(store: Stor
     assert account.pending_vouchers == ()
 
 
-async def test_of_many_who_redeem_at_once_one_is_paid(store: Store) -> None:
+async def test_of_many_concurrent_redemptions_one_is_paid(store: Store) -> None:
     tokens, vouchers = Tokens(store), Vouchers(store)
     made = [(await tokens.issue(limits=EMPTY))[1].id for _ in range(5)]
     (code,) = await vouchers.create(1, 100)
@@ -75,7 +75,7 @@ async def test_of_many_who_redeem_at_once_one_is_paid(store: Store) -> None:
 
 
 class Faulty(MemoryStore):
-    """Fails at its n-th writing: before it is done, or after."""
+    """Fails at its n-th write: before it is done, or after."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Faulty(MemoryStore):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-async def test_a_redemption_that_was_interrupted_is_brought_to_its_end_and_pays_once(
+async def test_an_interrupted_redemption_can_be_continued_and_pays_once(
     at: int, late: bool
 ) -> None:
     store = Faulty()
@@ -108,7 +108,7 @@ async def test_a_redemption_that_was_interrupted_is_brought_to_its_end_and_pays_
     with pytest.raises(StoreUnavailableError):
         await vouchers.redeem(code, "token", token.id)
     if at > 1 or late:  # it was claimed
-        with pytest.raises(VoucherError, match="redeemed already"):
+        with pytest.raises(VoucherError, match="already been redeemed"):
             await vouchers.redeem(code, "token", other.id)
     for _ in range(3):
         with suppress(VoucherError):
@@ -117,7 +117,7 @@ async def test_a_redemption_that_was_interrupted_is_brought_to_its_end_and_pays_
 
 
 class Stepping(MemoryStore):
-    """Gives way before each step, so that those who redeem at once overtake each other."""
+    """Yields before each step, so that concurrent redemptions interleave."""
 
     def __init__(self, turns: list[int]) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Stepping(MemoryStore):
 
 
 @pytest.mark.parametrize("seed", range(150))
-async def test_however_two_overtake_each_other_it_pays_once(seed: int) -> None:
+async def test_interleaved_redemptions_pay_once(seed: int) -> None:
     import random
 
     draw = random.Random(seed)
@@ -155,7 +155,7 @@ async def test_however_two_overtake_each_other_it_pays_once(seed: int) -> None:
     assert await limit(tokens, token.id) == 100
 
 
-async def test_codes_are_for_people_and_their_secret_is_not_kept(store: Store) -> None:
+async def test_codes_are_readable_and_their_secret_is_not_stored(store: Store) -> None:
     tokens, vouchers = Tokens(store), Vouchers(store)
     _, token = await tokens.issue(limits=EMPTY)
     codes = await vouchers.create(50, 1, name="lot")
@@ -170,7 +170,7 @@ async def test_codes_are_for_people_and_their_secret_is_not_kept(store: Store) -
     assert await limit(tokens, token.id) == 1
 
 
-async def test_an_error_says_what_is_wrong_with_a_voucher() -> None:
+async def test_an_error_gives_the_reason_why_a_voucher_is_refused() -> None:
     now = [1_700_000_000.0]
     store = MemoryStore()
     tokens, vouchers = Tokens(store), Vouchers(store, clock=lambda: now[0])
@@ -184,9 +184,9 @@ async def test_an_error_says_what_is_wrong_with_a_voucher() -> None:
 
     await vouchers.enable(off.replace("-", "")[:8], False)
     await fails(off, "disabled")
-    await fails(good[:-1] + ("A" if good[-1] != "A" else "B"), "no such voucher")
-    await fails("", "no such voucher")
-    await fails(good, "no budget in usd", poor.id)
+    await fails(good[:-1] + ("A" if good[-1] != "A" else "B"), "code is invalid")
+    await fails("", "code is invalid")
+    await fails(good, "no total budget in usd", poor.id)
     with pytest.raises(NoSuchRowError):
         await vouchers.redeem(good, "token", "nobody")
     await vouchers.redeem(good, "token", token.id)  # nothing of that has used it up
@@ -205,17 +205,17 @@ async def test_an_error_says_what_is_wrong_with_a_voucher() -> None:
         (lambda v: v.create(1, 0), "at least 1"),
         (lambda v: v.create(1, -5), "at least 1"),
         (lambda v: v.create(1, 1, unit="eur"), "at least 1"),
-        (lambda v: v.create(1, 1, expires=5.0), "to come"),
+        (lambda v: v.create(1, 1, expires=5.0), "in the future"),
     ],
 )
-async def test_what_makes_no_sense_is_not_made(make: Callable[[Any], Any], words: str) -> None:
+async def test_invalid_vouchers_are_not_created(make: Callable[[Any], Any], words: str) -> None:
     store = MemoryStore()
     with pytest.raises(ConfigurationError, match=words):
         await make(Vouchers(store))
     assert await store.rows("vouchers") == {}
 
 
-async def test_thousands_are_made_at_once(store: Store) -> None:
+async def test_thousands_of_vouchers_are_created_at_once(store: Store) -> None:
     vouchers = Vouchers(store)
     await vouchers.create(2500, 1, name="many")
     await vouchers.create(3, 1, name="few")

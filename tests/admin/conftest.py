@@ -1,4 +1,4 @@
-"""An administration over each kind of store, and a client of it."""
+"""An admin app over each kind of store, and a client of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
 
 
 class Client:
-    """Asks an admin app, as the root or by another token."""
+    """Sends requests to an admin app, with the root token or another one."""
 
     def __init__(self, app: Any, token: str | None = ROOT, root_path: str = "") -> None:
         self.app = app
@@ -47,7 +47,7 @@ class Client:
         return Client(self.app, token, self.root_path)
 
     async def error(self, method: str, path: str, body: Any = b"") -> tuple[int, str | None, str]:
-        """Status, field and message of an answer that is an error."""
+        """Return status, field and message of an error response."""
         answer = await self(method, path, body)
         error = answer.json["error"]
         return answer.status, error["param"], error["message"]

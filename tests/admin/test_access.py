@@ -1,4 +1,4 @@
-"""Who may use the admin API, and what else is told."""
+"""Authentication and the scopes of the admin API, and its other responses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_there_is_no_token_by_default(token: Any) -> None:
         AdminApp(MemoryStore(), token=token)
 
 
-async def test_without_a_token_or_with_a_wrong_one_it_is_401(client: Client) -> None:
+async def test_a_missing_or_invalid_token_is_a_401(client: Client) -> None:
     for token in (None, "wrong", ROOT[:-1], ROOT + "x", ROOT.upper()):
         answer = await client.by(token)("GET", "/tokens")
         assert (answer.status, answer.header("www-authenticate")) == (401, "Bearer")
@@ -38,11 +38,11 @@ async def test_without_a_token_or_with_a_wrong_one_it_is_401(client: Client) -> 
     assert (await client("GET", "/tokens")).status == 200
 
 
-async def test_a_token_in_the_query_is_not_heard(client: Client) -> None:
+async def test_a_token_in_the_query_is_ignored(client: Client) -> None:
     assert (await client.by(None)("GET", f"/tokens?key={ROOT}")).status == 401
 
 
-async def test_a_gateway_token_may_see_itself_and_nothing_else(client: Client) -> None:
+async def test_a_gateway_token_may_read_about_itself_only(client: Client) -> None:
     user = client.by(await issued(client, rpm=5))
     assert (await user("GET", "/me")).status == 200
     for method, path in [("GET", "/tokens"), ("POST", "/tokens"), ("GET", "/groups")]:
@@ -50,7 +50,7 @@ async def test_a_gateway_token_may_see_itself_and_nothing_else(client: Client) -
         assert (answer.status, answer.json["error"]["code"]) == (403, "scope")
 
 
-async def test_scopes_reach_as_far_as_their_names_say(client: Client) -> None:
+async def test_scopes_grant_read_write_and_root_access(client: Client) -> None:
     reader = client.by(await issued(client, scopes=["read"]))
     writer = client.by(await issued(client, scopes=["write"]))
     root = client.by(await issued(client, scopes=["root"]))
@@ -61,7 +61,7 @@ async def test_scopes_reach_as_far_as_their_names_say(client: Client) -> None:
     ]  # fmt: skip
 
 
-async def test_only_root_may_give_scopes_or_touch_who_has_any(client: Client) -> None:
+async def test_only_root_may_grant_scopes_or_change_tokens_with_scopes(client: Client) -> None:
     writer = client.by(await issued(client, scopes=["write"]))
     target = (await client("POST", "/tokens", {"name": "r", "scopes": ["read"]})).json["token"][
         "id"
@@ -79,7 +79,7 @@ async def test_only_root_may_give_scopes_or_touch_who_has_any(client: Client) ->
     assert (await client("DELETE", f"/tokens/{target}")).status == 200
 
 
-async def test_too_many_wrong_tokens_are_429_and_logged_and_never_lock_out_a_right_one(
+async def test_too_many_invalid_tokens_are_a_429_and_logged_and_do_not_block_a_valid_one(
     store: Any, make: Callable[..., Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     client = make(store, max_failures_per_minute=3)
@@ -101,7 +101,7 @@ async def test_too_many_wrong_tokens_are_429_and_logged_and_never_lock_out_a_rig
     assert elsewhere.status == 401  # the address is what the server tells
 
 
-async def test_a_flood_of_guesses_costs_no_memory_and_locks_no_one_out(
+async def test_a_flood_of_guesses_uses_no_memory_and_blocks_no_valid_token(
     make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "_MAX_ADDRESSES", 50)
@@ -121,7 +121,7 @@ async def test_a_flood_of_guesses_costs_no_memory_and_locks_no_one_out(
     assert len(client.app._access._failure_times) <= 50
 
 
-def test_a_short_token_of_the_administrator_is_warned_of(
+def test_a_short_administrator_token_causes_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     AdminApp(MemoryStore(), token=ROOT)
@@ -131,13 +131,13 @@ def test_a_short_token_of_the_administrator_is_warned_of(
     assert "s3cret" not in caplog.text
 
 
-async def test_many_right_tokens_at_the_same_time_are_all_heard(client: Client) -> None:
+async def test_many_valid_tokens_at_the_same_time_are_all_accepted(client: Client) -> None:
     reader = client.by(await issued(client, scopes=["read"]))
     answers = await asyncio.gather(*(reader("GET", "/tokens") for _ in range(60)))
     assert {answer.status for answer in answers} == {200}
 
 
-async def test_the_hosts_own_users_are_let_in_by_their_scopes() -> None:
+async def test_users_of_the_host_have_access_according_to_their_scopes() -> None:
     def identify(scope: Any) -> Principal | None:
         name = asgi_header(scope, b"x-user")
         return Principal(name, scopes=("read",) if name == "ann" else ()) if name else None
@@ -171,7 +171,7 @@ async def test_it_can_be_mounted_anywhere(store: Any) -> None:
     assert document["servers"] == [{"url": "/behind/ai-admin"}]
 
 
-async def test_paths_that_are_not_there_are_404_and_wrong_methods_405(client: Client) -> None:
+async def test_unknown_paths_are_a_404_and_wrong_methods_a_405(client: Client) -> None:
     for path in ("/", "/token", "/tokens/", "/tokens//", "/tokens/a/b", "/..", "/%2Ftokens"):
         assert (await client("GET", path)).status == 404, path
     status, _, message = await client.error("PUT", "/tokens")
@@ -186,7 +186,7 @@ async def test_paths_that_are_not_there_are_404_and_wrong_methods_405(client: Cl
         assert (answer.status, answer.header("allow")) == (405, allowed)
 
 
-async def test_what_has_no_place_in_a_request_is_named(client: Client) -> None:
+async def test_unexpected_members_and_parameters_are_named(client: Client) -> None:
     assert (await client.error("GET", "/tokens?limt=3"))[:2] == (400, "limt")
     assert (await client.error("GET", "/tokens?limit=0"))[:2] == (400, "limit")
     assert (await client.error("GET", "/tokens?limit=x"))[:2] == (400, "limit")
@@ -199,7 +199,7 @@ async def test_what_has_no_place_in_a_request_is_named(client: Client) -> None:
     assert (await client.error("POST", "/tokens", b" " * (8 * 1024 * 1024 + 1)))[0] == 413
 
 
-async def test_answers_are_not_kept_by_anybody_on_the_way(client: Client) -> None:
+async def test_responses_may_not_be_cached(client: Client) -> None:
     answer = await client("GET", "/tokens")
     assert answer.header("cache-control") == "no-store"
     assert answer.header("content-type") == "application/json"
@@ -217,10 +217,10 @@ class Away(MemoryStore):
     page = version  # type: ignore[assignment]
 
 
-async def test_health_is_the_process_and_readiness_the_store(client: Client) -> None:
-    nobody = client.by(None)
-    assert (await nobody("GET", "/health")).json == {"ok": True}
-    assert (await nobody("GET", "/ready")).json == {"ok": True}
+async def test_health_is_about_the_process_and_readiness_about_the_store(client: Client) -> None:
+    unknown = client.by(None)
+    assert (await unknown("GET", "/health")).json == {"ok": True}
+    assert (await unknown("GET", "/ready")).json == {"ok": True}
     away = Client(AdminApp(Away(), token=ROOT), None)
     assert (await away("GET", "/health")).status == 200
     answer = await away("GET", "/ready")
@@ -232,7 +232,7 @@ async def test_lifespan_is_answered(client: Client) -> None:
         assert (await client("GET", "/tokens")).status == 200
 
 
-async def test_the_openapi_document_names_everything_that_can_be_asked(client: Client) -> None:
+async def test_the_openapi_document_describes_every_operation(client: Client) -> None:
     document = (await client.by(None)("GET", "/openapi.json")).json
     assert document["openapi"] == "3.1.0"
     issue = document["paths"]["/tokens"]["post"]
@@ -248,7 +248,7 @@ async def test_the_openapi_document_names_everything_that_can_be_asked(client: C
     assert len(set(ids)) == len(ids)
 
 
-async def test_every_reference_of_the_document_leads_somewhere(client: Client) -> None:
+async def test_every_reference_in_the_openapi_document_is_defined(client: Client) -> None:
     document = (await client.by(None)("GET", "/openapi.json")).json
 
     def references(value: Any) -> Any:
@@ -298,7 +298,7 @@ class Broken(MemoryStore):
         raise RuntimeError("redis://:password@host")
 
 
-async def test_a_mistake_of_ours_is_in_the_log_and_not_in_the_answer(
+async def test_an_internal_error_is_in_the_log_and_not_in_the_response(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answer = await Client(AdminApp(Broken(), token=ROOT))("GET", "/tokens")
@@ -306,7 +306,7 @@ async def test_a_mistake_of_ours_is_in_the_log_and_not_in_the_answer(
     assert "the admin API failed" in caplog.text
 
 
-async def test_a_client_that_leaves_is_not_logged_as_an_error(client: Client) -> None:
+async def test_a_disconnect_is_not_logged_as_an_error(client: Client) -> None:
     headers = {"authorization": f"Bearer {ROOT}"}
     async with asgi.opened(client.app, "POST", "/tokens", headers=headers) as exchange:
         exchange.disconnect()

@@ -1,4 +1,4 @@
-"""On a full disk a change over the admin API is made whole or not at all."""
+"""On a full disk a change over the admin API is made completely or not at all."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PATHS = (
 
 
 async def world(client: Client) -> dict[str, Any]:
-    """All that can be seen."""
+    """All state that the API shows."""
     return {path: (await client("GET", path)).json for path in PATHS}
 
 
 async def made(store: MemoryStore) -> tuple[Client, list[tuple[str, str, Any]]]:
-    """A client, and all the changes that there are."""
+    """A client, and all possible changes."""
     pool = KeyPool([Key("sk-own", id="own")], name="openai", store=store, sealer=NoEncryption())
     client = Client(AdminApp(store, token=ROOT, providers=[OPENAI.using(pool)]))
     keys = "/providers/openai/keys"
@@ -68,7 +68,7 @@ async def made(store: MemoryStore) -> tuple[Client, list[tuple[str, str, Any]]]:
         ("POST", f"{keys}/own/disable", b""),
         ("DELETE", f"{keys}/k", b""),
         ("POST", "/vouchers", {"count": 300, "usd": 5}),
-        ("POST", "/vouchers/redeem", {"code": code, "onto": f"token/{token}"}),
+        ("POST", "/vouchers/redeem", {"code": code, "target": f"token/{token}"}),
         ("PATCH", f"/vouchers/{voucher}", {"enabled": False}),
     ]
 
@@ -76,7 +76,7 @@ async def made(store: MemoryStore) -> tuple[Client, list[tuple[str, str, Any]]]:
 async def test_a_change_that_cannot_be_written_is_a_503_and_has_not_been_made(
     tmp_path: Path,
 ) -> None:
-    """The state is a directory for a while, which no write replaces, as on a full disk."""
+    """The state file is a directory for a while, which cannot be replaced, as on a full disk."""
     file = tmp_path / "state"
     async with MemoryStore(file=file) as store:
         client, changes = await made(store)
@@ -105,7 +105,7 @@ async def test_a_change_that_cannot_be_written_is_a_503_and_has_not_been_made(
 
 
 class Unreadable(MemoryStore):
-    """A store of which, once it is `shut`, nobody can tell what is used."""
+    """A store that cannot report usage once it is `shut`."""
 
     shut = False
 
@@ -115,7 +115,7 @@ class Unreadable(MemoryStore):
         return await super().peek(list(grants))
 
 
-async def test_a_secret_that_was_made_is_shown_though_the_store_goes_away_right_after() -> None:
+async def test_a_new_secret_is_shown_although_the_store_fails_right_after() -> None:
     store = Unreadable()
     client = Client(AdminApp(store, token=ROOT))
     store.shut = True
@@ -130,8 +130,8 @@ async def test_a_secret_that_was_made_is_shown_though_the_store_goes_away_right_
     assert (await client.by(rotated.json["secret"])("GET", "/me")).status == 200
 
 
-async def test_on_a_disk_without_room_nothing_is_lost_that_was_promised(tmp_path: Path) -> None:
-    """A real limit of the system, RLIMIT_FSIZE: the file cannot grow, and the process lives."""
+async def test_on_a_full_disk_no_confirmed_change_is_lost(tmp_path: Path) -> None:
+    """A real limit of the system, RLIMIT_FSIZE: the file cannot grow, and the process lives on."""
     code = f"""
 import asyncio, resource, signal
 from asgi_aiproxy.stores import MemoryStore, StoreUnavailableError

@@ -1,4 +1,4 @@
-"""The admin API is the same in every host, below whatever path."""
+"""The admin API is the same in every host, below any path."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ async def test_every_host_serves_it(host: Host) -> None:
     async with serve(host.build({host.path: admin})) as served:
         url = served + host.path
 
-        async def told(method: str, path: str, *body: Any, **more: Any) -> tuple[int, Any]:
+        async def reported(method: str, path: str, *body: Any, **more: Any) -> tuple[int, Any]:
             return await to_thread.run_sync(lambda: ask(method, url + path, *body, **more))
 
-        status, made = await told("POST", "/tokens", {"name": "t", "scopes": ["read"]})
+        status, made = await reported("POST", "/tokens", {"name": "t", "scopes": ["read"]})
         assert status == 201
         id, secret = made["token"]["id"], made["secret"]
-        assert (await told("GET", f"/tokens/{id}", token=secret))[1]["name"] == "t"
-        assert (await told("DELETE", f"/tokens/{id}", token=secret))[0] == 403
-        assert (await told("GET", "/providers/openai/keys/a%2Fb"))[1]["id"] == "a/b"
-        assert (await told("GET", "/health", token="-"))[0] == 200
-        assert (await told("GET", "/nowhere"))[0] == 404
-        assert (await told("PATCH", "/tokens", {}))[0] == 405
-        assert (await told("GET", "/tokens", token="wrong"))[0] == 401
+        assert (await reported("GET", f"/tokens/{id}", token=secret))[1]["name"] == "t"
+        assert (await reported("DELETE", f"/tokens/{id}", token=secret))[0] == 403
+        assert (await reported("GET", "/providers/openai/keys/a%2Fb"))[1]["id"] == "a/b"
+        assert (await reported("GET", "/health", token="-"))[0] == 200
+        assert (await reported("GET", "/nowhere"))[0] == 404
+        assert (await reported("PATCH", "/tokens", {}))[0] == 405
+        assert (await reported("GET", "/tokens", token="wrong"))[0] == 401

@@ -51,10 +51,10 @@ async def test_a_key_is_added_shown_without_its_secret_and_used(
     assert answer.status == 201, answer.body
     listed = await keeper("GET", KEYS)
     single = await keeper("GET", KEYS + "/main")
-    for told in (answer, listed, single):
-        assert SECRET not in told.body.decode()
-        assert b"abcdef" not in told.body
-        assert b"password" not in told.body
+    for reported in (answer, listed, single):
+        assert SECRET not in reported.body.decode()
+        assert b"abcdef" not in reported.body
+        assert b"password" not in reported.body
     (key,) = answer.json
     assert key == single.json == listed.json["data"][1]
     assert (key["id"], key["source"], key["health"]) == ("main", "store", "ok")
@@ -98,7 +98,7 @@ async def test_several_keys_are_added_all_or_none(keeper: Client) -> None:
         ([{"secret": "s"}, {"weight": 1}], "[1].secret"),
     ],
 )
-async def test_a_wrong_key_is_answered_with_its_field(
+async def test_an_invalid_key_is_refused_with_the_name_of_the_field(
     keeper: Client, body: Any, field: str | None
 ) -> None:
     status, param, message = await keeper.error("POST", KEYS, body)
@@ -117,18 +117,18 @@ async def test_a_key_is_edited_and_its_secret_replaced(keeper: Client, pool: Key
     assert (await keeper.error("PATCH", KEYS + "/none", {"weight": 2}))[0] == 404
 
 
-async def test_a_key_is_switched_off_and_on_and_removed(keeper: Client, pool: KeyPool) -> None:
+async def test_a_key_is_disabled_enabled_and_removed(keeper: Client, pool: KeyPool) -> None:
     await keeper("POST", KEYS, {"secret": "sk-1", "id": "a"})
     assert (await keeper("POST", KEYS + "/a/disable")).json["health"] == "dead"
     assert (await keeper("POST", KEYS + "/code/disable")).json["health"] == "dead"
-    told = (await keeper("GET", "/providers/openai")).json
-    assert told["keys"] == {"dead": 2}
+    reported = (await keeper("GET", "/providers/openai")).json
+    assert reported["keys"] == {"dead": 2}
     assert (await keeper("POST", KEYS + "/a/enable")).json["health"] == "ok"
     assert (await keeper("DELETE", KEYS + "/a")).json == {"ok": True}
     assert await ids(keeper) == ["code"]
     assert (await keeper("DELETE", KEYS + "/a")).status == 404
     assert (await keeper("POST", KEYS + "/a/enable")).status == 404
-    assert (await keeper("DELETE", KEYS + "/code")).status == 409  # it stands in the code
+    assert (await keeper("DELETE", KEYS + "/code")).status == 409  # it is in the configuration
     assert (await keeper("GET", KEYS + "/code")).json["health"] == "dead"
 
 
@@ -171,7 +171,7 @@ async def test_a_list_of_keys_is_imported(keeper: Client, pool: KeyPool) -> None
     assert pool.keys["full"].weight == 4
 
 
-async def test_of_ten_thousand_lines_the_three_bad_ones_are_named_and_nothing_is_written(
+async def test_of_ten_thousand_lines_the_three_invalid_ones_are_named_and_nothing_is_written(
     keeper: Client, store: Store
 ) -> None:
     lines = [f"k{n} sk-{n}" for n in range(10_000)]
@@ -183,7 +183,7 @@ async def test_of_ten_thousand_lines_the_three_bad_ones_are_named_and_nothing_is
     assert (answer.status, error["code"], error["param"]) == (400, "bad_lines", "lines")
     assert [bad["line"] for bad in error["lines"]] == [17, 4712, 9999]
     assert "line 4: " not in error["message"]
-    assert "that of line 4, too" in error["lines"][1]["error"]
+    assert "also used in line 4" in error["lines"][1]["error"]
     assert await store.rows("keys:openai") == {}
     assert await ids(keeper) == ["code"]
 
@@ -192,14 +192,14 @@ async def test_of_ten_thousand_lines_the_three_bad_ones_are_named_and_nothing_is
     ("line", "words"),
     [
         (b"\xff\xfe", "not valid UTF-8"),
-        (b"a b c", "more than an id and a secret"),
+        (b"a b c", "expected a secret, or an id and a secret"),
         (b'{"id": "a"}', "secret: it is missing"),
         (b'{"secret": "s", "rpm": "5"}', "rpm: "),
         (b'{"secret": ', "not valid JSON"),
         ("a schlüssel".encode(), "cannot be sent in an HTTP header"),
     ],
 )
-async def test_a_bad_line_is_reported_with_what_is_wrong(
+async def test_an_invalid_line_is_reported_with_the_reason(
     keeper: Client, line: bytes, words: str
 ) -> None:
     answer = await keeper("POST", "/providers/openai/import", b"good sk-1\n" + line)
@@ -215,10 +215,10 @@ async def test_ten_thousand_keys_are_imported_at_once(keeper: Client) -> None:
     assert len(answer.json["ids"]) == 10_000
     assert (await keeper("GET", "/providers/openai")).json["keys"] == {"ok": 10_001}
     again = await keeper("POST", "/providers/openai/import", b"k5 sk-new")
-    assert again.json["error"]["lines"] == [{"line": 1, "error": "there is a key 'k5' already"}]
+    assert again.json["error"]["lines"] == [{"line": 1, "error": "the key 'k5' already exists"}]
 
 
-async def test_an_import_can_take_the_place_of_all_others(keeper: Client) -> None:
+async def test_an_import_can_replace_all_keys(keeper: Client) -> None:
     await keeper("POST", KEYS, {"secret": "sk-1", "id": "old"})
     path = "/providers/openai/import?replace=true"
     assert (await keeper("POST", path, b"new sk-2")).status == 201
@@ -227,7 +227,7 @@ async def test_an_import_can_take_the_place_of_all_others(keeper: Client) -> Non
     assert await ids(keeper) == ["code", "new"]
 
 
-async def test_without_a_sealer_nothing_is_written_in_the_open(store: Store) -> None:
+async def test_without_a_sealer_no_secret_is_written_unencrypted(store: Store) -> None:
     async with KeyPool(["sk-1"], name="openai", store=store) as pool:
         client = Client(AdminApp(store, token=ROOT, pools=[pool]))
         status, _, message = await client.error("POST", KEYS, {"secret": SECRET})
@@ -235,7 +235,7 @@ async def test_without_a_sealer_nothing_is_written_in_the_open(store: Store) -> 
     assert await store.rows("keys:openai") == {}
 
 
-async def test_a_pool_of_this_process_alone_is_looked_after_too() -> None:
+async def test_a_pool_without_a_store_is_managed_too() -> None:
     pool = KeyPool(["sk-1"], name="openai")
     client = Client(AdminApp(MemoryStore(), token=ROOT, pools=[pool]))
     assert (await client("POST", KEYS, {"secret": "sk-2", "id": "b"})).status == 201
@@ -246,7 +246,7 @@ async def test_a_pool_of_this_process_alone_is_looked_after_too() -> None:
 
 
 def test_two_pools_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="two pools of the name 'a'"):
+    with pytest.raises(ConfigurationError, match="Two key pools are named 'a'"):
         AdminApp(MemoryStore(), token=ROOT, pools=[KeyPool(name="a"), KeyPool(name="a")])
 
 
@@ -263,7 +263,7 @@ def tried() -> Callable[[str], Client]:
     return tried
 
 
-async def test_a_key_is_tried_and_timed(tried: Callable[[str], Client]) -> None:
+async def test_a_key_is_tested_and_timed(tried: Callable[[str], Client]) -> None:
     mock = MockProvider(Answer(text="Hi"))
     async with serve(mock) as url:
         client = tried(url)
@@ -313,7 +313,7 @@ async def by_scope(client: Client, scope: str) -> Client:
 
 @pytest.fixture
 def kept(store: Store) -> Client:
-    """A pool with a secret of the operator's own, given in code, with an address of its own."""
+    """A pool with a secret and an address of the operator's own, given in code."""
     own = Key("sk-kept-secret", id="own", base_url="http://127.0.0.1:9/v1")
     pool = KeyPool([own], name="openai", store=store, sealer=Sealer("x" * 20))
     return Client(AdminApp(store, token=ROOT, providers=[OPENAI.using(pool)]))
@@ -328,14 +328,14 @@ ELSEWHERE: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "value"), ELSEWHERE)
-async def test_a_kept_secret_is_sent_elsewhere_only_by_root_or_by_who_brings_it_again(
+async def test_a_stored_secret_is_redirected_only_by_root_or_with_the_secret_sent_again(
     kept: Client, field: str, value: Any
 ) -> None:
     writer = await by_scope(kept, "write")
     change = {field: value}
     refused = await writer("PATCH", f"{KEYS}/own", change)
     assert (refused.status, refused.json["error"]["param"]) == (403, field)
-    assert "the scope 'root', or the secret again" in refused.json["error"]["message"]
+    assert "with the scope 'root', or also send the secret" in refused.json["error"]["message"]
     assert (await kept("GET", f"{KEYS}/own")).json["base_url"] == "http://127.0.0.1:9/v1"
     assert (await writer("PATCH", f"{KEYS}/own", {"weight": 3})).status == 200
     brought = await writer("PATCH", f"{KEYS}/own", {**change, "secret": "sk-of-my-own"})
@@ -360,7 +360,7 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("url", PRIVATE)
-async def test_keys_are_not_led_to_private_addresses_over_the_api_not_even_by_root(
+async def test_keys_cannot_be_given_private_addresses_over_the_api_even_by_root(
     kept: Client, url: str
 ) -> None:
     new = {"secret": "sk-new", "id": "new"}
@@ -398,10 +398,10 @@ async def test_public_addresses_and_networks_the_operator_named_are_allowed(stor
         AdminApp(store, token=ROOT, private_networks=["10.0.0.0/99"])
 
 
-async def test_a_key_that_leads_to_a_private_address_is_not_tried_unless_the_operator_gave_it(
+async def test_a_key_with_a_private_address_is_not_tested_unless_the_configuration_has_it(
     store: Store,
 ) -> None:
-    """As one that was stored before, or whose name leads there by now."""
+    """As if it was stored before, or its name resolves to such an address by now."""
     mock = MockProvider(Answer(text="Hi"))
     async with serve(mock) as url:
         own = Key("sk-own", id="own", base_url=f"{url}/v1")
@@ -415,7 +415,7 @@ async def test_a_key_that_leads_to_a_private_address_is_not_tried_unless_the_ope
     assert {request.headers["authorization"] for request in mock.requests} == {"Bearer sk-own"}
 
 
-async def test_a_key_of_an_id_that_is_there_is_409_and_named(kept: Client) -> None:
+async def test_a_key_with_an_existing_id_is_a_409_that_names_it(kept: Client) -> None:
     for body in (
         {"secret": "sk-2", "id": "own"},
         [{"secret": "sk-3"}, {"secret": "sk-2", "id": "own"}],

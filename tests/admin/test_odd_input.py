@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is about what was sent: never that something broke here."""
+"""Any input gets an error about the input, never an internal error."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ FIELDS = [
         "units",
         "per",
         "code",
-        "onto",
+        "target",
         "ratio",
         "keys",
         "providers",
@@ -128,7 +128,7 @@ def test_no_request_breaks_the_admin_api(
     asyncio.run(ask())
 
 
-async def test_what_is_written_at_the_same_time_is_written_whole(client: Client) -> None:
+async def test_concurrent_changes_are_written_completely(client: Client) -> None:
     made = (await client("POST", "/tokens", {"name": "t"})).json["token"]
     path = f"/tokens/{made['id']}"
     fields: list[dict[str, Any]] = [
@@ -145,7 +145,7 @@ async def test_what_is_written_at_the_same_time_is_written_whole(client: Client)
     assert (limits["budgets"][0]["limit"], found["networks"]) == (3.0, ["10.0.0.0/8"])
 
 
-async def test_of_many_who_create_the_same_one_does(client: Client) -> None:
+async def test_of_many_concurrent_creations_of_the_same_row_one_succeeds(client: Client) -> None:
     new = {"name": "gold"}
     answers = await asyncio.gather(*(client("POST", "/groups", new) for _ in range(10)))
     assert sorted(answer.status for answer in answers) == [201] + [409] * 9

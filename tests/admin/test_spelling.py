@@ -1,4 +1,4 @@
-"""One spelling everywhere, null that takes away, names where ids are meant, errors that help."""
+"""One format everywhere, null to remove restrictions, names in place of ids, helpful errors."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_any_text_is_a_budget_or_a_configuration_error(text: str) -> None:
         pass
 
 
-async def test_null_takes_any_restriction_away(client: Client) -> None:
+async def test_null_removes_any_restriction(client: Client) -> None:
     await client("POST", "/groups", {"name": "g", "providers": ["a"], "keys": ["k"]})
     await client("POST", "/accounts", {"id": "acme", "name": "Acme", "budgets": ["5"]})
     new = {
@@ -94,7 +94,7 @@ async def test_null_takes_any_restriction_away(client: Client) -> None:
     assert (group.json["providers"], group.json["keys"]) == ([], [])
 
 
-async def test_the_account_of_a_token_can_be_changed_and_its_own_spending_goes_along(
+async def test_the_account_of_a_token_can_be_changed_and_its_spending_moves_with_it(
     client: Client, store: Store
 ) -> None:
     from asgi_aiproxy.accounts import Tokens
@@ -124,7 +124,7 @@ async def test_the_account_of_a_token_can_be_changed_and_its_own_spending_goes_a
         ("POST", "/tokens", {"name": "t", "budgets": [{"usd": 1, "per": "x"}]}, "budgets", "day"),
     ],
 )
-async def test_an_unknown_word_is_refused_with_those_that_are_known(
+async def test_an_unknown_value_is_refused_with_the_list_of_valid_ones(
     client: Client, method: str, path: str, body: Any, param: str, allowed: str
 ) -> None:
     status, named, message = await client.error(method, path, body)

@@ -60,16 +60,16 @@ async def test_used_and_remaining_amounts_are_reported(store: Store, client: Cli
     who = Principal(id, limits=Limits(budgets=(budget,)))
     await store.charge(reserve(who, budget, 400_000, time.time()), once="a")
     await store.admit("held", [reserve(who, budget, 100_000, time.time())])
-    told = (await client("GET", f"/tokens/{id}")).json
-    assert told["status"] == "active"
-    found = told["limits"]["budgets"][0]
+    reported = (await client("GET", f"/tokens/{id}")).json
+    assert reported["status"] == "active"
+    found = reported["limits"]["budgets"][0]
     assert (found["limit"], found["spent"], found["held"], found["left"]) == (1.5, 0.4, 0.1, 1.0)
     await store.charge(reserve(who, budget, 2_000_000, time.time()), once="b")
-    told = (await client("GET", f"/tokens/{id}")).json
-    assert (told["status"], told["limits"]["budgets"][0]["left"]) == ("exhausted", -1.0)
+    reported = (await client("GET", f"/tokens/{id}")).json
+    assert (reported["status"], reported["limits"]["budgets"][0]["left"]) == ("exhausted", -1.0)
 
 
-async def test_a_token_that_has_ended_says_so(make: Callable[..., Client]) -> None:
+async def test_an_expired_or_disabled_token_is_shown_as_such(make: Callable[..., Client]) -> None:
     now = time.time()
     client = make(MemoryStore(), clock=lambda: now)
     made = await issue(client, expires=now + 60)
@@ -97,7 +97,7 @@ async def test_a_token_is_edited_field_by_field(store: Store, client: Client) ->
     )  # fmt: skip
 
 
-async def test_a_rotated_token_has_a_new_secret_and_the_old_one_its_grace(
+async def test_a_rotated_token_has_a_new_secret_and_the_old_one_a_grace_period(
     store: Store, client: Client
 ) -> None:
     made = await issue(client)
@@ -119,7 +119,7 @@ async def test_a_revoked_token_is_gone(store: Store, client: Client) -> None:
     assert (await client("POST", path + "/rotate", {})).status == 404
 
 
-async def test_a_token_of_another_gateway_is_taken_over_once(store: Store, client: Client) -> None:
+async def test_a_token_of_another_gateway_is_imported_once(store: Store, client: Client) -> None:
     made = await issue(client, secret="sk-of-another-gateway-123456")
     assert made["secret"] == "sk-of-another-gateway-123456"
     assert await stored_tokens(store)(made["secret"]) is not None
@@ -156,7 +156,7 @@ async def test_a_token_of_another_gateway_is_taken_over_once(store: Store, clien
         ({"name": "t", "secret": "short"}, "secret"),
     ],
 )
-async def test_a_mistake_is_answered_with_its_field_and_nothing_is_made(
+async def test_an_invalid_field_is_named_and_nothing_is_created(
     client: Client, body: dict[str, Any], field: str
 ) -> None:
     status, param, message = await client.error("POST", "/tokens", body)
@@ -176,7 +176,7 @@ async def test_a_mistake_is_answered_with_its_field_and_nothing_is_made(
         ({"name": ""}, "name"),
     ],
 )
-async def test_a_wrong_edit_changes_nothing(
+async def test_an_invalid_edit_changes_nothing(
     client: Client, body: dict[str, Any], field: str
 ) -> None:
     made = await issue(client, rpm=60)
@@ -202,12 +202,12 @@ async def test_a_list_is_read_page_by_page(client: Client) -> None:
 # ── groups and accounts ──────────────────────────────────────────────────────
 
 
-async def test_a_group_is_kept_and_its_tokens_are_of_it(store: Store, client: Client) -> None:
+async def test_a_group_is_stored_and_applies_to_its_tokens(store: Store, client: Client) -> None:
     new = {"name": "gold", "ratio": 0.5, "providers": ["openai"], "keys": ["team-*"]}
     answer = await client("POST", "/groups", new)
     assert (answer.status, answer.json) == (201, new)
     assert await client.error("POST", "/groups", new) == (
-        409, "name", "name: there is a group 'gold' already.",
+        409, "name", "name: the group 'gold' already exists.",
     )  # fmt: skip
     secret = (await issue(client, group="gold"))["secret"]
     principal = await stored_tokens(store)(secret)
@@ -232,7 +232,7 @@ async def test_a_group_is_kept_and_its_tokens_are_of_it(store: Store, client: Cl
         ("/accounts", {"id": "a", "credited": ["x"]}, "credited"),
     ],
 )
-async def test_wrong_groups_and_accounts_are_answered_with_their_field(
+async def test_invalid_groups_and_accounts_are_refused_with_the_name_of_the_field(
     client: Client, path: str, body: dict[str, Any], field: str
 ) -> None:
     assert (await client.error("POST", path, body))[:2] == (400, field)
@@ -260,7 +260,7 @@ async def test_an_accounts_budget_is_shared_by_its_tokens(store: Store, client: 
 # ── a caller's own ───────────────────────────────────────────────────────────
 
 
-async def test_a_caller_sees_its_own_limits_and_what_it_used(store: Store, client: Client) -> None:
+async def test_a_caller_sees_its_own_limits_and_usage(store: Store, client: Client) -> None:
     expires = time.time() + 3600
     made = await issue(client, rpm=5, budgets=[{"usd": 2}], models=["m"], expires=expires)
     id = made["token"]["id"]
@@ -273,12 +273,12 @@ async def test_a_caller_sees_its_own_limits_and_what_it_used(store: Store, clien
     assert me["limits"]["rpm"] == {"limit": 5, "used": 0}
     assert me["limits"]["budgets"][0]["left"] == 1.5
     for lead in ("", "/v1"):
-        told = (await user("GET", f"{lead}/dashboard/billing/subscription")).json
-        assert (told["object"], told["hard_limit_usd"]) == ("billing_subscription", 2.0)
-        assert told["access_until"] == int(expires)
+        reported = (await user("GET", f"{lead}/dashboard/billing/subscription")).json
+        assert (reported["object"], reported["hard_limit_usd"]) == ("billing_subscription", 2.0)
+        assert reported["access_until"] == int(expires)
         query = "start_date=2026-01-01&end_date=2026-12-31"
-        told = (await user("GET", f"{lead}/dashboard/billing/usage?{query}")).json
-        assert told == {"object": "list", "total_usage": 50.0}
+        reported = (await user("GET", f"{lead}/dashboard/billing/usage?{query}")).json
+        assert reported == {"object": "list", "total_usage": 50.0}
 
 
 async def test_units_are_reported_as_dollars_and_no_budget_as_a_high_limit(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""The books over the admin API, and the live tail."""
+"""Usage records over the admin API, and the live tail."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ async def test_exchanges_are_filtered_and_summed(store: Store, client: Client) -
     assert (total["requests"], total["failed"], total["input"], total["usd"]) == (2, 1, 10, 0.0015)
 
 
-async def test_sums_come_by_what_is_asked_the_dearest_first(store: Store, client: Client) -> None:
+async def test_sums_are_grouped_as_requested_the_most_expensive_first(
+    store: Store, client: Client
+) -> None:
     await keep(
         store,
         record(1),
@@ -110,7 +112,7 @@ async def test_sums_come_by_what_is_asked_the_dearest_first(store: Store, client
         ("/usage/sums?since=2020-01-01&until=2026-01-01", "since"),
     ],
 )
-async def test_a_wrong_question_is_answered_with_its_field(
+async def test_an_invalid_query_is_refused_with_the_name_of_the_parameter(
     client: Client, query: str, field: str
 ) -> None:
     assert (await client.error("GET", query))[:2] == (400, field)
@@ -162,8 +164,8 @@ async def test_exchanges_are_sent_as_they_end_and_none_is_missed(
             again = await to_thread.run_sync(
                 lambda: Tail(url + "/usage/live", **{"last-event-id": first["id"]})
             )
-            told = [json.loads((await again.event())["data"])["id"] for _ in range(3)]
-            assert told == ["r2", "r3", "r4"]
+            reported = [json.loads((await again.event())["data"])["id"] for _ in range(3)]
+            assert reported == ["r2", "r3", "r4"]
             await to_thread.run_sync(again.stream.close)
 
 

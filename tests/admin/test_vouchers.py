@@ -29,13 +29,13 @@ async def token(client: Client, **fields: Any) -> str:
     return f"token/{answer.json['token']['id']}"
 
 
-async def left(client: Client, onto: str) -> float:
-    found = (await client("GET", "/" + onto.replace("token/", "tokens/"))).json
+async def left(client: Client, target: str) -> float:
+    found = (await client("GET", "/" + target.replace("token/", "tokens/"))).json
     limit: float = found["limits"]["budgets"][0]["left"]
     return limit
 
 
-async def test_vouchers_are_made_in_bulk_and_shown_once(store: Store, client: Client) -> None:
+async def test_vouchers_are_created_in_batches_and_shown_once(store: Store, client: Client) -> None:
     codes = await make(client, count=1500, name="spring")
     assert len(set(codes)) == 1500
     page = await client("GET", "/vouchers?limit=1000")
@@ -56,7 +56,7 @@ async def test_a_voucher_is_paid_once_however_many_try(client: Client) -> None:
     (code,) = await make(client)
     targets = [await token(client, budgets=[{"usd": 1}]) for _ in range(8)]
     answers = await asyncio.gather(
-        *(client("POST", "/vouchers/redeem", {"code": code, "onto": t}) for t in targets * 3)
+        *(client("POST", "/vouchers/redeem", {"code": code, "target": t}) for t in targets * 3)
     )
     assert sum([await left(client, t) for t in targets]) == 8 + 5
     assert 200 in {answer.status for answer in answers} <= {200, 409}
@@ -64,30 +64,30 @@ async def test_a_voucher_is_paid_once_however_many_try(client: Client) -> None:
     assert (found["status"], found["redeemed_by"] in targets) == ("redeemed", True)
 
 
-async def test_a_voucher_in_units_goes_onto_an_account(client: Client) -> None:
+async def test_a_voucher_in_units_goes_to_an_account(client: Client) -> None:
     await client("POST", "/accounts", {"id": "acme", "budgets": [{"units": 10}]})
     (code,) = await make(client, units=90)
     answer = await client(
-        "POST", "/vouchers/redeem", {"code": code.lower(), "onto": "account/acme"}
+        "POST", "/vouchers/redeem", {"code": code.lower(), "target": "account/acme"}
     )
     assert answer.status == 200, answer.body
     account = (await client("GET", "/accounts/acme")).json
     assert account["limits"]["budgets"][0]["left"] == 100
 
 
-async def test_an_error_says_why_a_code_cannot_be_redeemed(client: Client) -> None:
+async def test_an_error_gives_the_reason_why_a_code_cannot_be_redeemed(client: Client) -> None:
     (code,) = await make(client)
-    onto = await token(client, budgets=[{"usd": 1}])
+    target = await token(client, budgets=[{"usd": 1}])
     bare = await token(client)
 
     async def refusal(**fields: Any) -> tuple[int, str | None]:
-        body = {"code": code, "onto": onto, **fields}
+        body = {"code": code, "target": target, **fields}
         return (await client.error("POST", "/vouchers/redeem", body))[:2]
 
     assert await refusal(code="NO-SUCH-CODE") == (409, "code")
-    assert await refusal(onto=bare) == (409, "onto")
-    assert await refusal(onto="token/none") == (400, "onto")
-    assert await refusal(onto="somebody") == (400, "onto")
+    assert await refusal(target=bare) == (409, "target")
+    assert await refusal(target="token/none") == (400, "target")
+    assert await refusal(target="somebody") == (400, "target")
     assert await refusal(amount=3) == (400, "amount")
     id = (await client("GET", "/vouchers")).json["data"][0]["id"]
     assert (await client("PATCH", f"/vouchers/{id}", {"enabled": False})).json[
@@ -95,7 +95,9 @@ async def test_an_error_says_why_a_code_cannot_be_redeemed(client: Client) -> No
     ] == "disabled"
     assert await refusal() == (409, "code")
     assert (await client("PATCH", f"/vouchers/{id}", {"enabled": True})).json["status"] == "open"
-    assert (await client("POST", "/vouchers/redeem", {"code": code, "onto": onto})).status == 200
+    assert (
+        await client("POST", "/vouchers/redeem", {"code": code, "target": target})
+    ).status == 200
     assert await refusal() == (409, "code")
 
 
@@ -115,14 +117,14 @@ async def test_an_error_says_why_a_code_cannot_be_redeemed(client: Client) -> No
         ({"count": 1, "usd": 5, "colour": 1}, "colour"),
     ],
 )
-async def test_wrong_vouchers_are_answered_with_their_field(
+async def test_invalid_vouchers_are_refused_with_the_name_of_the_field(
     client: Client, body: dict[str, Any], field: str
 ) -> None:
     assert (await client.error("POST", "/vouchers", body))[:2] == (400, field)
     assert (await client("GET", "/vouchers")).json["data"] == []
 
 
-async def test_a_spreadsheet_takes_nothing_for_a_formula(client: Client) -> None:
+async def test_no_value_is_a_formula_in_a_spreadsheet(client: Client) -> None:
     await make(client, name="=HYPERLINK(1)")
     (row,) = csv.DictReader(io.StringIO((await client("GET", "/vouchers/export")).body.decode()))
     assert row["name"] == "'=HYPERLINK(1)"

@@ -1,4 +1,4 @@
-"""Runs commands over a store that lasts from one to the next."""
+"""Runs commands over a store that persists from one command to the next."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ base_url = "{url}/v1"
 
 
 class Ran:
-    """What a command said, and how it ended."""
+    """The output of a command, and its exit status."""
 
     def __init__(self, status: int, out: str, err: str) -> None:
         self.status = status
@@ -55,7 +55,7 @@ def store_setting(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def configured(
     tmp_path: Path, store_setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Path]:
-    """Writes a configuration, and names it to all commands."""
+    """Writes a configuration, and sets its path for all commands."""
     for name in list(os.environ):
         if name.upper().startswith("AIPROXY_"):
             monkeypatch.delenv(name)
@@ -75,7 +75,7 @@ def run(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Run]:
-    """Runs a command; `stdin` is what it reads."""
+    """Runs a command; `stdin` is its standard input."""
     configured()
     logger = logging.getLogger("asgi_aiproxy")
     level = logger.level

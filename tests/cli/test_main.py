@@ -115,7 +115,7 @@ def test_a_port_in_use_is_reported_without_a_traceback(config: str) -> None:
 
 
 class Served:
-    """`serve` in a process of its own; `lines` is its standard error."""
+    """`serve` in its own process; `lines` is its standard error."""
 
     def __init__(self, config: str) -> None:
         command = [sys.executable, "-m", "asgi_aiproxy", "serve", "--config", config]

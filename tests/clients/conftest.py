@@ -31,7 +31,7 @@ VENDORS = pytest.mark.parametrize("vendor", list(MODELS))
 
 @dataclass
 class World:
-    """Where the gateway is, what its vendors are asked, and what its books say."""
+    """The address of the gateway, the requests of its vendors, and its usage records."""
 
     mock: MockProvider
     shims: list[Shim]
@@ -42,20 +42,20 @@ class World:
     _news: threading.Condition = field(default_factory=threading.Condition)
 
     async def take(self, record: UsageRecord) -> None:
-        """The sink; in the gateway's thread."""
+        """The sink; runs in the gateway's thread."""
         with self._news:
             self.records.append(record)
             self._news.notify_all()
 
     def record(self, count: int = 1) -> UsageRecord:
-        """The record number `count`, which is the last."""
+        """Return record number `count`, which is the last one."""
         with self._news:
             assert self._news.wait_for(lambda: len(self.records) >= count, PATIENCE)
             assert len(self.records) == count
             return self.records[-1]
 
     def reset(self) -> None:
-        """As if nothing had been. What is on its way to the books is waited for."""
+        """Forget all requests and records, after waiting for pending records."""
         end = time.monotonic() + PATIENCE
         for recorder in [shim._recorder for shim in self.shims]:
             while recorder._waiting or not (recorder._task is None or recorder._task.done()):

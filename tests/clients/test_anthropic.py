@@ -172,7 +172,7 @@ async def test_betas_reach_anthropic_verbatim_and_hinder_nothing_elsewhere(
         assert "context_management" not in seen.json
 
 
-async def test_an_answer_that_was_too_long_is_known_to_be(
+async def test_an_answer_that_reached_the_limit_has_that_finish_reason(
     claude: anthropic.AsyncAnthropic, world: World, vendor: str
 ) -> None:
     world.mock.script(Answer("Hel", stop=StopReason.LENGTH))
@@ -189,7 +189,7 @@ async def test_an_answer_that_was_too_long_is_known_to_be(
         (500, anthropic.InternalServerError),
     ],
 )
-async def test_a_vendors_refusal_is_the_right_exception(
+async def test_a_vendors_error_is_the_matching_exception(
     claude: anthropic.AsyncAnthropic,
     world: World,
     vendor: str,
@@ -221,7 +221,7 @@ async def test_a_stream_that_breaks_raises(
     assert world.record().outcome == "failed"
 
 
-async def test_a_wrong_token_and_a_bad_request_have_its_own_error_format(
+async def test_a_wrong_token_and_a_bad_request_are_errors_in_the_clients_format(
     claude: anthropic.AsyncAnthropic, world: World, vendor: str
 ) -> None:
     with pytest.raises(anthropic.AuthenticationError):

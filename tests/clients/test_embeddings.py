@@ -1,4 +1,4 @@
-"""Embeddings: OpenAI's and Google's SDKs through one mount, before vendors of either API."""
+"""Embeddings: OpenAI's and Google's SDKs through one mount, for vendors with either API."""
 
 from __future__ import annotations
 

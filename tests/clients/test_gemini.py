@@ -68,17 +68,17 @@ async def test_a_round_of_tools(world: World, vendor: str, stream: bool) -> None
     declared = types.FunctionDeclaration(
         name="weather", description="A tool.", parameters_json_schema=schema
     )
-    asked: Any = {
+    requested: Any = {
         "model": MODELS[vendor],
         "config": types.GenerateContentConfig(tools=[types.Tool(function_declarations=[declared])]),
     }
     calls: list[types.Part] = []
     async with client(world) as google:
         if stream:
-            chunks = await google.models.generate_content_stream(contents="Hi", **asked)
+            chunks = await google.models.generate_content_stream(contents="Hi", **requested)
             candidates = [one async for chunk in chunks for one in chunk.candidates or []]
         else:
-            answer = await google.models.generate_content(contents="Hi", **asked)
+            answer = await google.models.generate_content(contents="Hi", **requested)
             candidates = answer.candidates or []
         for candidate in candidates:
             parts = (candidate.content and candidate.content.parts) or []
@@ -94,12 +94,14 @@ async def test_a_round_of_tools(world: World, vendor: str, stream: bool) -> None
             types.Content(role="model", parts=[part]),
             types.Content(role="user", parts=[types.Part(function_response=result)]),
         ]
-        answer = await google.models.generate_content(contents=contents, **asked)
+        answer = await google.models.generate_content(contents=contents, **requested)
     assert answer.text == "It is warm."
     assert "degrees" in world.mock.requests[1].body.decode()
 
 
-async def test_an_answer_that_was_too_long_is_known_to_be(world: World, vendor: str) -> None:
+async def test_an_answer_that_reached_the_limit_has_that_finish_reason(
+    world: World, vendor: str
+) -> None:
     world.mock.script(Answer("Hel", stop=StopReason.LENGTH))
     async with client(world) as google:
         answer = await google.models.generate_content(model=MODELS[vendor], contents="Hi")
@@ -108,7 +110,7 @@ async def test_an_answer_that_was_too_long_is_known_to_be(world: World, vendor: 
 
 
 @pytest.mark.parametrize(
-    ("status", "told", "kind"),
+    ("status", "reported", "kind"),
     [
         (400, 400, errors.ClientError),
         (401, 502, errors.ServerError),
@@ -117,18 +119,18 @@ async def test_an_answer_that_was_too_long_is_known_to_be(world: World, vendor: 
         (500, 502, errors.ServerError),
     ],
 )
-async def test_a_vendors_refusal_is_the_right_exception(
-    world: World, vendor: str, status: int, told: int, kind: type[errors.APIError]
+async def test_a_vendors_error_is_the_matching_exception(
+    world: World, vendor: str, status: int, reported: int, kind: type[errors.APIError]
 ) -> None:
     world.mock.script(Fault.status(status, "The vendor says no."))
     async with client(world) as google:
         with pytest.raises(kind) as caught:
             await google.models.generate_content(model=MODELS[vendor], contents="Hi")
-    assert caught.value.code == told
+    assert caught.value.code == reported
     assert f"sk-{vendor}" not in str(caught.value)
 
 
-async def test_a_wrong_token_has_its_own_error_format(world: World, vendor: str) -> None:
+async def test_a_wrong_token_is_an_error_in_the_clients_format(world: World, vendor: str) -> None:
     async with client(world, key="stolen") as google:
         with pytest.raises(errors.ClientError) as caught:
             await google.models.generate_content(model=MODELS[vendor], contents="Hi")

@@ -89,9 +89,9 @@ async def test_tools_are_bound_called_and_answered(world: World, vendor: str) ->
     world.mock.script(Answer(tool_calls=(call,)), Answer("It is warm."))
     bound = model(world, vendor).bind_tools([weather])
     first = await bound.ainvoke([HumanMessage("Hi")])
-    (asked,) = first.tool_calls
-    assert (asked["name"], asked["args"]) == ("weather", {"city": "Paris"})
-    result = await weather.ainvoke(asked)
+    (requested,) = first.tool_calls
+    assert (requested["name"], requested["args"]) == ("weather", {"city": "Paris"})
+    result = await weather.ainvoke(requested)
     assert isinstance(result, ToolMessage)
     second = await bound.ainvoke([HumanMessage("Hi"), first, result])
     assert second.content == "It is warm."
@@ -136,7 +136,7 @@ async def test_embeddings(world: World) -> None:
 
 
 @VENDORS
-async def test_an_error_is_the_one_of_openai(world: World, vendor: str) -> None:
+async def test_an_error_is_openais_exception(world: World, vendor: str) -> None:
     world.mock.script(Fault.rate_limited(None))
     with pytest.raises(openai.RateLimitError):
         await model(world, vendor).ainvoke("Hi")

@@ -1,4 +1,4 @@
-"""Models listed below `/<provider>/`: for the vendor's own SDK, and for OpenAI's."""
+"""Model lists below `/<provider>/`: for the vendor's own SDK, and for OpenAI's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEYS = {"openai": "sk-openai", "anthropic": "sk-anthropic", "gemini": "sk-gemini
 
 @dataclass
 class World:
-    """A router as an app, before a mock of every vendor."""
+    """A router as an app, in front of a mock of every vendor."""
 
     url: str
     app: Authenticate
@@ -122,7 +122,7 @@ VERSION = ("anthropic-version", "2023-06-01")
         ("/openai/v1beta/models", [], "models"),
     ],
 )
-async def test_a_list_has_the_form_of_the_clients_api_whatever_header_its_key_came_in(
+async def test_a_list_has_the_format_of_the_clients_api_whatever_header_its_key_is_in(
     world: World, path: str, headers: list[tuple[str, str]], member: str
 ) -> None:
     sent = dict([*headers, ("authorization", f"Bearer {TOKEN}")])
@@ -131,7 +131,7 @@ async def test_a_list_has_the_form_of_the_clients_api_whatever_header_its_key_ca
     assert member in answer.json
 
 
-async def test_googles_key_header_is_a_mark_of_its_clients(world: World) -> None:
+async def test_googles_key_header_identifies_its_clients(world: World) -> None:
     for path, member in {"/gemini/v1/models": "models", "/openai/v1/models": "models"}.items():
         answer = await asgi.request(world.app, "GET", path, headers={"x-goog-api-key": TOKEN})
         assert member in answer.json
@@ -144,7 +144,7 @@ TEAM = Principal("team", models=("model-*",))
 
 @pytest.fixture
 async def mount(world: World) -> AsyncIterator[str]:
-    """The address of an AIShim whose models lead to other vendors, too."""
+    """The address of an AIShim whose models belong to several vendors."""
     vendor = OPENAI.using("sk-openai", base_url="http://127.0.0.1:9/v1")
     names = [*(f"model-{at:02}" for at in range(45)), "secret"]
     shim = AIShim(ProviderRouter(dict.fromkeys(names, vendor)))
@@ -204,7 +204,7 @@ async def test_openais_sdk_gets_the_mixed_list_at_once(mount: str) -> None:
         ("/v1beta/models", "pageToken=_w==", "pageToken"),
     ],
 )
-async def test_a_page_that_cannot_be_is_refused_by_the_name_of_its_member(
+async def test_an_invalid_page_is_refused_with_the_name_of_the_parameter(
     mount: str, path: str, query: str, param: str
 ) -> None:
     headers = {"authorization": f"Bearer {TOKEN}", "anthropic-version": "2023-06-01"}

@@ -106,7 +106,7 @@ def test_a_stream_of_the_client_that_is_not_async(
     assert text == "Hello from the mock."
 
 
-def test_a_stream_that_is_left_early_leaves_the_vendor(
+def test_closing_a_stream_early_ends_the_vendors_request(
     sync_client: openai.OpenAI, world: World, vendor: str
 ) -> None:
     world.mock.script(Fault.silence_after(6))
@@ -119,17 +119,17 @@ def test_a_stream_that_is_left_early_leaves_the_vendor(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_call_that_is_cancelled_or_runs_out_of_time_leaves_the_vendor(
+async def test_a_cancelled_or_timed_out_call_ends_the_vendors_request(
     client: openai.AsyncOpenAI, world: World, vendor: str, stream: bool
 ) -> None:
     world.mock.always(Fault.silence())
-    asked: Any = {"model": MODELS[vendor], "messages": HI, "stream": stream}
-    call = asyncio.ensure_future(client.chat.completions.create(**asked))
+    requested: Any = {"model": MODELS[vendor], "messages": HI, "stream": stream}
+    call = asyncio.ensure_future(client.chat.completions.create(**requested))
     seen = await world.mock.wait_seen()
     call.cancel()
     await seen.wait_gone()
     with pytest.raises(openai.APITimeoutError):
-        await client.with_options(timeout=0.2).chat.completions.create(**asked)
+        await client.with_options(timeout=0.2).chat.completions.create(**requested)
     await (await world.mock.wait_seen(2)).wait_gone()
     assert world.record(2).outcome == "cut"
 
@@ -173,14 +173,14 @@ async def test_two_tools_at_once_streamed(
 
 async def test_a_round_of_tools(client: openai.AsyncOpenAI, world: World, vendor: str) -> None:
     world.mock.script(Answer(tool_calls=(WEATHER, CLOCK)), Answer("22 degrees."))
-    asked: Any = {"model": MODELS[vendor], "tools": TOOLS, "tool_choice": "required"}
-    first = await client.chat.completions.create(messages=HI, **asked)
+    requested: Any = {"model": MODELS[vendor], "tools": TOOLS, "tool_choice": "required"}
+    first = await client.chat.completions.create(messages=HI, **requested)
     (choice,) = first.choices
     assert choice.finish_reason == "tool_calls"
     calls = choice.message.tool_calls or []
     results = [{"role": "tool", "tool_call_id": c.id, "content": "22"} for c in calls]
     messages = [*HI, choice.message.model_dump(exclude_none=True), *results]
-    second = await client.chat.completions.create(messages=messages, **asked)
+    second = await client.chat.completions.create(messages=messages, **requested)
     assert second.choices[0].message.content == "22 degrees."
     sent = json.dumps(world.mock.requests[1].json)
     assert sent.count("weather") >= 2  # the tool and its call
@@ -236,7 +236,7 @@ async def test_parse_gives_tools_their_arguments(
     assert call.function.parsed_arguments == Place(city="Paris", people=1)
 
 
-async def test_a_json_object_is_asked_for(
+async def test_a_json_object_can_be_requested(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     world.mock.script(Answer('{"a": 1}'))
@@ -246,7 +246,7 @@ async def test_a_json_object_is_asked_for(
     assert json.loads(answer.choices[0].message.content or "") == {"a": 1}
 
 
-async def test_an_answer_that_was_too_long_is_known_to_be(
+async def test_an_answer_that_reached_the_limit_has_that_finish_reason(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     world.mock.always(Answer('{"city": "Pa', stop=StopReason.LENGTH))
@@ -260,7 +260,9 @@ async def test_an_answer_that_was_too_long_is_known_to_be(
         )
 
 
-async def test_a_refusal_is_one(client: openai.AsyncOpenAI, world: World, vendor: str) -> None:
+async def test_a_refusal_of_the_model_is_reported_as_one(
+    client: openai.AsyncOpenAI, world: World, vendor: str
+) -> None:
     world.mock.script(Answer(refusal="I can not help with that."))
     answer = await client.chat.completions.create(model=MODELS[vendor], messages=HI)
     message = answer.choices[0].message
@@ -327,7 +329,7 @@ async def test_an_image_and_a_system_prompt_go_along(
         assert expected in sent
 
 
-async def test_completions_of_old_work_with_every_vendor(
+async def test_legacy_completions_work_with_every_vendor(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     answer = await client.completions.create(model=MODELS[vendor], prompt="Once upon", max_tokens=9)

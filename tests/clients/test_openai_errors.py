@@ -31,33 +31,33 @@ REFUSALS: list[tuple[int, type[openai.APIStatusError], int]] = [
 
 
 @WAYS
-@pytest.mark.parametrize(("status", "kind", "told"), REFUSALS, ids=lambda v: str(v))
-async def test_a_vendors_refusal_is_the_right_exception(
+@pytest.mark.parametrize(("status", "kind", "reported"), REFUSALS, ids=lambda v: str(v))
+async def test_a_vendors_error_is_the_matching_exception(
     client: openai.AsyncOpenAI,
     world: World,
     vendor: str,
     stream: bool,
     status: int,
     kind: type[openai.APIStatusError],
-    told: int,
+    reported: int,
 ) -> None:
     world.mock.script(Fault.status(status, "The vendor says no."))
     with pytest.raises(kind) as caught:
         await client.chat.completions.create(model=MODELS[vendor], messages=HI, stream=stream)
     error = caught.value
-    assert error.status_code == told
+    assert error.status_code == reported
     assert isinstance(error.body, dict)
     assert set(error.body) >= {"message", "type", "param", "code"}
     if status != 401:
         assert "The vendor says no." in error.message
     assert f"sk-{vendor}" not in str(error)
     record = world.record()
-    assert record.status == told
-    assert record.outcome == ("refused" if told in (400, 404, 413) else "failed")
+    assert record.status == reported
+    assert record.outcome == ("refused" if reported in (400, 404, 413) else "failed")
 
 
 @WAYS
-async def test_a_stream_whose_first_event_is_an_error_is_an_error_of_its_own(
+async def test_a_stream_whose_first_event_is_an_error_is_an_error_response(
     client: openai.AsyncOpenAI, world: World, vendor: str, stream: bool
 ) -> None:
     world.mock.script(Fault.overloaded_first())
@@ -70,7 +70,7 @@ BREAKS = [Fault.error_after(5), Fault.dies_after(5), Fault.truncated_after(5), F
 
 
 @pytest.mark.parametrize("fault", BREAKS, ids=lambda fault: fault.name)
-async def test_a_stream_that_breaks_raises_after_what_was_said(
+async def test_a_stream_that_breaks_raises_after_the_received_text(
     client: openai.AsyncOpenAI, world: World, vendor: str, fault: Fault
 ) -> None:
     said = "one two three four five six seven eight nine ten"
@@ -105,7 +105,7 @@ async def test_the_clients_own_retry_follows_the_vendors_retry_after(
     assert len(world.mock.requests) == 2
 
 
-async def test_a_rate_limit_says_when_to_try_again(
+async def test_a_rate_limit_error_has_the_time_to_wait(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     world.mock.script(Fault.rate_limited("body", seconds=0.2))

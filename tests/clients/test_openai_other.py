@@ -1,4 +1,4 @@
-"""The official `openai` package: what is not chat passes to OpenAI as it is."""
+"""The official `openai` package: operations other than chat are forwarded to OpenAI unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = "gpt-test"
 
 
 async def test_embeddings(client: openai.AsyncOpenAI, world: World) -> None:
-    """The client asks for base64 unless told, and undoes it."""
+    """The client requests base64 by default, and decodes it."""
     answer = await client.embeddings.create(model=MODEL, input=["one", "two"])
     assert world.mock.requests[0].json["encoding_format"] == "base64"
     for found, text in zip(answer.data, ["one", "two"], strict=True):
@@ -96,7 +96,7 @@ async def test_models(client: openai.AsyncOpenAI, world: World) -> None:
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-4-5", "gemini-2.5-flash"])
-async def test_what_a_vendor_does_not_have_is_said_so(
+async def test_a_missing_operation_of_a_vendor_is_a_clear_error(
     client: openai.AsyncOpenAI, world: World, model: str
 ) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
@@ -105,7 +105,9 @@ async def test_what_a_vendor_does_not_have_is_said_so(
     assert world.mock.requests == []
 
 
-async def test_what_the_gateway_does_not_serve_is_a_404(client: openai.AsyncOpenAI) -> None:
+async def test_an_operation_that_the_gateway_does_not_serve_is_a_404(
+    client: openai.AsyncOpenAI,
+) -> None:
     with pytest.raises(openai.NotFoundError):
         await client.files.list()
     with pytest.raises(openai.NotFoundError):

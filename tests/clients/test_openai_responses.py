@@ -63,15 +63,15 @@ async def test_parallel_calls_and_their_results(
     client: openai.AsyncOpenAI, world: World, vendor: str, stream: bool
 ) -> None:
     world.mock.script(Answer(tool_calls=(WEATHER, CLOCK)), Answer("It is noon."))
-    asked: Any = {"model": MODELS[vendor], "tools": TOOLS}
+    requested: Any = {"model": MODELS[vendor], "tools": TOOLS}
     items: list[Any] = [{"role": "user", "content": "Hi"}]
     if stream:
-        async with client.responses.stream(**asked, input=items) as events:
+        async with client.responses.stream(**requested, input=items) as events:
             async for _ in events:
                 pass
             answer: Any = await events.get_final_response()
     else:
-        answer = await client.responses.create(**asked, input=items)
+        answer = await client.responses.create(**requested, input=items)
     calls = [item for item in answer.output if item.type == "function_call"]
     assert [(call.name, call.arguments) for call in calls] == [
         ("weather", WEATHER.arguments),
@@ -82,7 +82,7 @@ async def test_parallel_calls_and_their_results(
         {"type": "function_call_output", "call_id": call.call_id, "output": f"{call.name} is fine"}
         for call in calls
     ]
-    again = await client.responses.create(**asked, input=items)
+    again = await client.responses.create(**requested, input=items)
     assert again.output_text == "It is noon."
     body = world.mock.requests[-1].body
     assert body.index(b"weather is fine") < body.index(b"clock is fine")
@@ -99,13 +99,13 @@ async def test_an_answer_of_a_given_shape_is_parsed(
 async def test_a_wrong_request_is_an_error_of_the_client(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
-    asked: Any = {"max_output_tokens": 0}
+    requested: Any = {"max_output_tokens": 0}
     if vendor == "openai":  # where requests pass as they are
         error = {"message": "Too small.", "type": "invalid_request_error"}
         body = {"error": {**error, "param": "max_output_tokens", "code": None}}
         world.mock.always(Fault.status(400, body=body))
     with pytest.raises(openai.BadRequestError):
-        await client.responses.create(model=MODELS[vendor], input="Hi", **asked)
+        await client.responses.create(model=MODELS[vendor], input="Hi", **requested)
 
 
 async def test_a_model_that_does_not_exist_is_an_error_of_the_client(
@@ -127,7 +127,7 @@ async def test_a_stream_that_breaks_ends_as_failed(
     assert world.record().outcome == "failed"
 
 
-def test_a_stream_that_is_left_early_leaves_the_vendor(
+def test_closing_a_stream_early_ends_the_vendors_request(
     sync_client: openai.OpenAI, world: World, vendor: str
 ) -> None:
     world.mock.script(Fault.silence_after(8))

@@ -1,4 +1,4 @@
-"""Official SDKs count tokens through one mount, before every vendor."""
+"""Official SDKs count tokens through one mount, with every vendor."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class World:
     records: queue.Queue[UsageRecord] = field(default_factory=queue.Queue)
 
     async def take(self, record: UsageRecord) -> None:
-        """The sink; in the server's thread."""
+        """The sink; runs in the server's thread."""
         self.records.put(record)
 
     async def record(self) -> UsageRecord:

@@ -1,4 +1,4 @@
-"""Tests of the configuration run without the variables of this machine."""
+"""Tests of the configuration run without the environment variables of this machine."""
 
 from __future__ import annotations
 

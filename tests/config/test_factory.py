@@ -1,4 +1,4 @@
-"""What settings describe, put together and at work: stores, tokens, budgets, administration."""
+"""The app that settings describe, in use: stores, tokens, budgets, administration."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def sums(app: Any) -> list[dict[str, Any]]:
     return found
 
 
-async def test_no_more_exchanges_are_kept_one_by_one_than_is_set(upstream: str) -> None:
+async def test_the_number_of_stored_usage_records_is_limited_by_the_setting(upstream: str) -> None:
     app = gateway(f'admin_token = "{ADMIN}"\nledger_most = 3\n', upstream)
     async with asgi.lifespan(app):
         issued = await admin(app, "POST", "/tokens", {"name": "t"})
@@ -162,7 +162,7 @@ async def test_no_more_exchanges_are_kept_one_by_one_than_is_set(upstream: str) 
         assert len((await admin(app, "GET", "/usage"))["data"]) == 3
 
 
-async def test_keys_that_were_refused_are_probed_when_that_is_wished(
+async def test_refused_keys_are_tested_in_the_background_if_configured(
     upstream: str, mock: MockProvider
 ) -> None:
     mock.script(Fault.status(401))
@@ -212,7 +212,7 @@ keys = []
 
 
 @pytest.mark.parametrize("store_setting", ["file", "redis"], indirect=True)
-async def test_what_was_issued_is_there_after_a_restart(store_setting: str, upstream: str) -> None:
+async def test_issued_tokens_exist_after_a_restart(store_setting: str, upstream: str) -> None:
     top = f'admin_token = "{ADMIN}"\n{store_setting}'
     app = gateway(top, upstream)
     async with asgi.lifespan(app):
@@ -243,7 +243,7 @@ async def test_it_works_without_lifespan(store_setting: str, upstream: str) -> N
         pass
 
 
-async def test_admin_is_there_only_with_a_token_of_its_own(upstream: str) -> None:
+async def test_the_admin_api_exists_only_with_an_admin_token(upstream: str) -> None:
     app = gateway('redis_url = "redis://127.0.0.1:9"\n', upstream)
     assert app.admin is None
     assert (await asgi.request(app, "GET", "/admin/health")).status in (401, 404)
@@ -261,12 +261,12 @@ def built(text: str) -> Any:
     return build(Settings(**tomllib.loads(text)))
 
 
-def test_without_store_and_tokens_all_may_call() -> None:
+def test_without_a_store_and_tokens_every_request_is_accepted() -> None:
     assert isinstance(built(OPEN), AIShim)
 
 
 @pytest.mark.parametrize("top", ['redis_url = "redis://localhost"\n', f'admin_token = "{ADMIN}"\n'])
-def test_where_tokens_can_be_issued_they_are_asked_for(top: str) -> None:
+def test_if_tokens_can_be_issued_they_are_required(top: str) -> None:
     assert isinstance(built(top + OPEN).app, Authenticate)
     assert isinstance(built("anonymous = true\n" + top + OPEN).app, AIShim)
 
@@ -299,7 +299,7 @@ def test_a_tokens_mistakes_are_reported_with_their_place(field: str, tmp_path: P
         load(path)
 
 
-async def test_a_gateway_whose_redis_is_away_starts_refuses_and_recovers(
+async def test_a_gateway_starts_refuses_and_recovers_while_redis_is_unavailable(
     upstream: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)

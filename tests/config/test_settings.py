@@ -1,4 +1,4 @@
-"""What a configuration from a file and the environment becomes."""
+"""The app that results from a configuration file and the environment."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ budget_usd = 25.0
 
 
 def shim_of(app: Any) -> AIShim:
-    """The shim inside all middlewares."""
+    """Return the shim inside all middlewares."""
     while not isinstance(app, AIShim):
         app = app.app
     return app

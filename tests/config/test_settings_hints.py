@@ -1,4 +1,4 @@
-"""What a configuration probably meant: references to secrets, misspelt names, odd addresses."""
+"""Likely mistakes in a configuration: references to secrets, misspelt names, unusual addresses."""
 
 from __future__ import annotations
 

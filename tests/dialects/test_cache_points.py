@@ -1,4 +1,4 @@
-"""Cache points in a chat request: carried to Anthropic wherever they stand, or reported."""
+"""Cache points in a chat request are sent to Anthropic from any place, or reported."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_cache_point_of_the_whole_request_reaches_anthropic() -> None:
     assert draft.ignored == ()
 
 
-def test_a_cache_point_at_nothing_is_reported() -> None:
+def test_a_cache_point_without_content_is_reported() -> None:
     draft = written("anthropic", openai([user(text("a"), text(" ", **MARKED))]))
     assert draft.ignored == ("cache_control",)
 

@@ -1,4 +1,6 @@
-"""Signed reasoning of one vendor travels through the API of another, and goes to no third one."""
+"""Signed reasoning of one vendor is kept through the API of another, and not sent to a
+third one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from tests.support.stream_fixtures import cut
 
 MESSAGES = Operation("messages", "/v1/messages", chat=True)
 RESPONSES = Operation("responses", "/responses", chat=True)
-ASKED = Request(model="m", messages=(Message("user", (Text("Hi."),)),))
+REQUESTED = Request(model="m", messages=(Message("user", (Text("Hi."),)),))
 
 OPENAI = {"openai_responses": {"encrypted_content": "gAAA==", "id": "rs_1"}}
 SIGNED: list[Part] = [
@@ -48,11 +50,11 @@ def answered(blocks: list[Any], *, streamed: bool) -> list[dict[str, Any]]:
     """The content that a client of the Messages API keeps of an answer."""
     answer = Response(id="a", model="m", blocks=tuple(blocks))
     if not streamed:
-        content: list[dict[str, Any]] = json.loads(Anthropic().encode_response(answer, ASKED))[
+        content: list[dict[str, Any]] = json.loads(Anthropic().encode_response(answer, REQUESTED))[
             "content"
         ]
         return content
-    encoder = Anthropic().encoder(ASKED)
+    encoder = Anthropic().encoder(REQUESTED)
     data = b"".join([encoder.feed(event) for event in unfold(answer)])
     kept: list[dict[str, Any]] = []
     pieces: dict[int, str] = {}
@@ -89,24 +91,24 @@ def test_signatures_of_other_vendors_survive_a_client_of_the_messages_api(stream
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("thought", [False, True])
-def test_a_signature_without_a_text_comes_back_to_google_as_it_was(
+def test_a_signature_without_text_is_sent_back_to_google_unchanged(
     streamed: bool, thought: bool
 ) -> None:
     part = {"text": "", **({"thought": True} if thought else {}), "thoughtSignature": "Gs=="}
     content = answered([Text("Said."), Opaque("gemini", part)], streamed=streamed)
     sent = Gemini().encode_request(
-        msgspec.structs.replace(ASKED, messages=(*ASKED.messages, returned(content)))
+        msgspec.structs.replace(REQUESTED, messages=(*REQUESTED.messages, returned(content)))
     )
     assert sent.body["contents"][1]["parts"] == [{"text": "Said."}, part]
 
 
-def test_a_carrier_stands_before_the_call_it_signs() -> None:
+def test_a_carrier_is_sent_before_the_call_that_it_signs() -> None:
     """Clients drop thinking at the end of a turn."""
     kinds = [block["type"] for block in answered(SIGNED[5:6], streamed=True)]
     assert kinds == ["thinking", "tool_use"]
 
 
-def test_a_carrier_whose_call_is_gone_is_left_out() -> None:
+def test_a_carrier_without_its_call_is_dropped() -> None:
     assert returned(answered(SIGNED[5:7], streamed=False)[:1]).parts == ()
 
 
@@ -153,7 +155,7 @@ def test_openai_gets_no_signature_of_another_vendor() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "EqoB==", "gAAAA", "other.signature:x", "a:b", None, 1])
-def test_what_is_not_a_carrier_is_a_vendors_own(value: Any) -> None:
+def test_a_signature_that_is_not_a_carrier_is_kept(value: Any) -> None:
     assert not is_carrier("anthropic", value)
 
 
@@ -161,7 +163,7 @@ signatures = st.text(min_size=1)
 
 
 @given(st.text(), signatures)
-def test_every_call_and_signature_is_read_as_it_was_written(call_id: str, signature: str) -> None:
+def test_encoded_carriers_are_decoded_unchanged(call_id: str, signature: str) -> None:
     extra = {"gemini": {"signature": signature}}
     written = encode_carrier("anthropic", ToolCall(call_id, "f", "", extra), extra)
     assert is_carrier("anthropic", written)

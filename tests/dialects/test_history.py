@@ -1,4 +1,4 @@
-"""A conversation that a client of the OpenAI face sends back reaches its vendor as it was.
+"""A conversation that an OpenAI client sends back reaches its vendor unchanged.
 
 Answers are lists of blocks in an order that vendors check (Claude's preserved thinking); a chat
 message has one text and one list of calls. Clients here are OpenAI's own.
@@ -29,7 +29,7 @@ from asgi_aiproxy.messages import (
     unfold,
 )
 from tests.support import chat_stream_reader as strict
-from tests.support.dialect_requests import asked, openai, written
+from tests.support.dialect_requests import decode_client_request, openai, written
 from tests.support.stream_fixtures import cut, faces
 
 REQUEST = Request(model="m", messages=())
@@ -92,7 +92,7 @@ PNG = Media(kind="image", media_type="image/png", data="iVBORw0KGgo=")
         (Text("é🚀"), A, Text("世界")),
     ],
 )
-def test_blocks_come_back_in_their_order_with_their_signatures(
+def test_blocks_are_sent_back_in_their_order_with_their_signatures(
     blocks: tuple[Block, ...], how: str
 ) -> None:
     assert came_back(blocks, how) == blocks
@@ -119,7 +119,7 @@ BLOCKS = st.one_of(
 @pytest.mark.parametrize("how", HOW)
 @given(blocks=st.lists(BLOCKS, min_size=1, max_size=7).map(tuple))
 @settings(max_examples=120, deadline=None)
-def test_any_blocks_come_back_in_their_order(how: str, blocks: tuple[Block, ...]) -> None:
+def test_any_blocks_are_sent_back_in_their_order(how: str, blocks: tuple[Block, ...]) -> None:
     found = came_back(blocks, how)
     assert found == blocks or usual(found) == usual(blocks)
     if not any("gemini" in block.extra for block in blocks if hasattr(block, "extra")):
@@ -139,7 +139,7 @@ def usual(blocks: tuple[Any, ...]) -> Any:
         {"reasoning_details": [{"type": "reasoning.encrypted", "data": "t9 c"}]},
     ],
 )
-def test_an_answer_that_was_edited_is_read_in_the_usual_order(change: dict[str, Any]) -> None:
+def test_an_edited_answer_is_read_in_the_default_order(change: dict[str, Any]) -> None:
     blocks = (A, Text("after"))
     message = message_of(Response(id="x", model="m", blocks=blocks), "whole")
     content = {"content": [{"type": "text", "text": "Another text."}]}
@@ -210,15 +210,15 @@ def frames(content: list[dict[str, Any]]) -> Iterator[bytes]:
         start = {"type": "content_block_start", "index": index, "content_block": opening}
         yield json.dumps(start).encode()
         for delta in deltas:
-            told = {"type": "content_block_delta", "index": index, "delta": delta}
-            yield json.dumps(told).encode()
+            reported = {"type": "content_block_delta", "index": index, "delta": delta}
+            yield json.dumps(reported).encode()
         yield json.dumps({"type": "content_block_stop", "index": index}).encode()
     yield json.dumps({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}).encode()
     yield json.dumps({"type": "message_stop"}).encode()
 
 
 def through_the_gateway(content: list[dict[str, Any]], how: str) -> dict[str, Any]:
-    """Claude's answer, as a client of the OpenAI face keeps it."""
+    """Claude's answer, as an OpenAI client keeps it."""
     if how == "whole":
         body = {"id": "msg_1", "model": "claude-test", "content": content, "type": "message"}
         answer = ANTHROPIC_MESSAGES.decode_response(json.dumps(body).encode())
@@ -253,8 +253,8 @@ def test_claude_gets_its_own_answers_back_byte_for_byte_over_many_turns(
             if block["type"] == "tool_use":
                 result = {"role": "tool", "tool_call_id": block["id"], "content": "done"}
                 messages.append(result)
-                told = {"type": "tool_result", "tool_use_id": block["id"], "content": "done"}
-                expected.append(told)
+                reported = {"type": "tool_result", "tool_use_id": block["id"], "content": "done"}
+                expected.append(reported)
     messages.append({"role": "user", "content": "And?"})
     expected.append({"type": "text", "text": "And?"})
     turns = written("anthropic", openai(messages), MODEL).body["messages"]
@@ -265,7 +265,7 @@ def test_claude_gets_its_own_answers_back_byte_for_byte_over_many_turns(
 @pytest.mark.parametrize("how", HOW)
 @given(answers=st.lists(contents(), min_size=1, max_size=3))
 @settings(max_examples=80, deadline=None)
-def test_so_it_does_through_the_responses_api(
+def test_claude_gets_its_own_answers_back_through_the_responses_api_too(
     how: str, answers: list[list[dict[str, Any]]]
 ) -> None:
     face = faces()["openai_responses"]
@@ -289,11 +289,11 @@ def test_so_it_does_through_the_responses_api(
             if block["type"] == "tool_use":
                 output = {"type": "function_call_output", "call_id": block["id"], "output": "done"}
                 items.append(output)
-                told = {"type": "tool_result", "tool_use_id": block["id"], "content": "done"}
-                expected.append(told)
+                reported = {"type": "tool_result", "tool_use_id": block["id"], "content": "done"}
+                expected.append(reported)
     items.append({"role": "user", "content": "And?"})
     expected.append({"type": "text", "text": "And?"})
-    request = asked("openai_responses", {"model": "m", "input": items})
+    request = decode_client_request("openai_responses", {"model": "m", "input": items})
     turns = written("anthropic", request, MODEL).body["messages"]
     sent = [block for turn in turns for block in turn["content"]]
     assert json.dumps(sent) == json.dumps(expected)

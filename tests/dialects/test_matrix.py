@@ -1,7 +1,7 @@
-"""Every stream in every face: told so that the face's own reader finds the same meaning in it.
+"""Every stream through every client API has the same meaning for that API's own reader.
 
-`tests/golden/<face>/<dialect>.<scenario>.sse` is what a client of that face gets for the stream,
-`.json` what it gets if it did not ask for a stream. To accept new bytes, run the tests with
+`tests/golden/<client API>/<dialect>.<scenario>.sse` is the stream that a client of that API gets,
+`.json` the response without streaming. To accept new bytes, run the tests with
 AIPROXY_UPDATE_GOLDEN=1 and read the diff.
 """
 
@@ -69,14 +69,14 @@ def heard(stream: Stream) -> Broken:
     return decode(stream.language, cut(stream.framer, [stream.data]))
 
 
-def tell(face: Dialect, events: list[Event], error: APIError | None = None) -> bytes:
+def report(face: Dialect, events: list[Event], error: APIError | None = None) -> bytes:
     encoder = face.encoder(REQUEST)
     out = b"".join([encoder.feed(event) for event in events])
     return out if error is None else out + encoder.fail(error)
 
 
-def told_as(face: str, meant: Meaning) -> Meaning:
-    """What a face's language has no words for."""
+def without_unsupported(face: str, meant: Meaning) -> Meaning:
+    """Remove what a client API cannot express."""
     stop, usage = meant.stop, meant.usage
     if stop == "other" and face != "gemini":
         stop = "end"
@@ -97,15 +97,15 @@ def golden(face: str, stream: Stream, suffix: str, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("stream", "face"), EACH, ids=ids)
-def test_a_stream_in_a_client_api_is_the_golden_one(stream: Stream, face: str) -> None:
-    data = tell(face_of(face), *heard(stream))
+def test_a_stream_in_a_client_api_equals_the_golden_file(stream: Stream, face: str) -> None:
+    data = report(face_of(face), *heard(stream))
     assert data == golden(face, stream, "sse", data)
 
 
 @pytest.mark.parametrize(("stream", "face"), EACH, ids=ids)
-def test_a_stream_in_a_client_api_means_the_same(stream: Stream, face: str) -> None:
+def test_a_stream_in_a_client_api_has_the_same_meaning(stream: Stream, face: str) -> None:
     events, error = heard(stream)
-    told, failure = reread(face, tell(face_of(face), events, error))
+    reported, failure = reread(face, report(face_of(face), events, error))
     if error is not None:
         assert failure is not None
         assert failure.message == error.message
@@ -113,9 +113,9 @@ def test_a_stream_in_a_client_api_means_the_same(stream: Stream, face: str) -> N
     assert failure is None
     meant = meaning(fold(events))
     if (stream.dialect, stream.name, face) == ("anthropic", "pause-turn", "anthropic"):
-        assert meaning(fold(told)) == meant
+        assert meaning(fold(reported)) == meant
     else:
-        assert meaning(fold(told)) == told_as(face, meant)
+        assert meaning(fold(reported)) == without_unsupported(face, meant)
 
 
 def reread(face: str, data: bytes) -> Broken:
@@ -126,7 +126,7 @@ WHOLE = [(stream, face) for stream, face in EACH if heard(stream)[1] is None]
 
 
 @pytest.mark.parametrize(("stream", "face"), WHOLE, ids=ids)
-def test_a_whole_answer_in_a_client_api_is_the_golden_one_and_means_the_same(
+def test_a_whole_response_in_a_client_api_equals_the_golden_file_and_has_the_same_meaning(
     stream: Stream, face: str
 ) -> None:
     answer = fold(heard(stream)[0])
@@ -134,7 +134,7 @@ def test_a_whole_answer_in_a_client_api_is_the_golden_one_and_means_the_same(
     assert data == golden(face, stream, "json", data)
 
     again = face_of(face).decode_response(data)
-    meant = told_as(face, meaning(answer))
+    meant = without_unsupported(face, meaning(answer))
     if meant.usage is None and face == "gemini":
         meant = replace(meant, usage=(0, 0, 0, 0))
     if (stream.name, face) == ("pause-turn", "anthropic"):
@@ -143,12 +143,12 @@ def test_a_whole_answer_in_a_client_api_is_the_golden_one_and_means_the_same(
 
 
 @pytest.mark.parametrize(("stream", "face"), WHOLE, ids=ids)
-def test_a_stream_and_a_whole_answer_say_the_same(stream: Stream, face: str) -> None:
-    """Also where the provider streamed and the client did not ask for it, and the other way."""
+def test_a_stream_and_a_whole_response_have_the_same_meaning(stream: Stream, face: str) -> None:
+    """Also if the provider streams and the client did not request it, and vice versa."""
     events = heard(stream)[0]
     answer = fold(events)
-    streamed = fold(reread(face, tell(face_of(face), events))[0])
-    retold = fold(reread(face, tell(face_of(face), list(unfold(answer))))[0])
+    streamed = fold(reread(face, report(face_of(face), events))[0])
+    retold = fold(reread(face, report(face_of(face), list(unfold(answer))))[0])
     whole = face_of(face).decode_response(face_of(face).encode_response(answer, REQUEST))
     assert carried(retold) == carried(streamed)
     if face != "openai_chat":  # whose whole answers put all thoughts first
@@ -156,7 +156,7 @@ def test_a_stream_and_a_whole_answer_say_the_same(stream: Stream, face: str) -> 
 
 
 def carried(answer: Response) -> list[Any]:
-    """Everything but how many blocks the words come in, and in which order calls are among them."""
+    """Everything except the number of text blocks, and the position of calls among them."""
     out: list[Any] = []
     calls: list[Any] = []
     for block in answer.blocks:
@@ -193,12 +193,12 @@ OWN = [(s, face) for s, face in WHOLE if s.dialect == face and s.name != "unknow
 def test_a_stream_in_its_own_dialect_loses_nothing(stream: Stream, face: str) -> None:
     events, _ = heard(stream)
     before = fold(events)
-    after = fold(reread(face, tell(face_of(face), events))[0])
+    after = fold(reread(face, report(face_of(face), events))[0])
     assert own_words(face, after) == own_words(face, before)
 
 
 def own_words(face: str, answer: Response) -> Any:
-    """What a dialect can say of itself. Where sources stand in a text only some can."""
+    """What a dialect itself can express. Only some have positions of citations."""
     blocks = list(answer.blocks)
     usage = answer.usage or Usage()
     if face == "gemini":
@@ -217,9 +217,9 @@ anthropic_event: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=ids)
-def test_openais_client_puts_the_stream_together(stream: Stream) -> None:
+def test_openais_client_collects_the_stream(stream: Stream) -> None:
     events, error = heard(stream)
-    chunks, done = strict.chunks_in(tell(face_of("openai_chat"), events, error))
+    chunks, done = strict.chunks_in(report(face_of("openai_chat"), events, error))
     if error is not None:
         failure = chunks.pop()
         assert failure["error"]["message"] == error.message
@@ -248,9 +248,9 @@ def test_openais_client_puts_the_stream_together(stream: Stream) -> None:
 @pytest.mark.parametrize("stream", STREAMS, ids=ids)
 def test_anthropics_and_googles_clients_know_every_frame(stream: Stream) -> None:
     events, _ = heard(stream)
-    for piece in cut(SSEFramer(), [tell(face_of("anthropic"), events)]):
+    for piece in cut(SSEFramer(), [report(face_of("anthropic"), events)]):
         anthropic_event.validate_json(piece.replace(b"half \\ud83d", b"half"))
-    for piece in cut(SSEFramer(), [tell(face_of("gemini"), events)]):
+    for piece in cut(SSEFramer(), [report(face_of("gemini"), events)]):
         GenerateContentResponse.model_validate_json(piece.replace(b"half \\ud83d", b"half"))
 
 
@@ -269,7 +269,7 @@ def test_the_vendors_clients_know_every_whole_answer(stream: Stream) -> None:
 
 def test_frames_towards_openais_clients_have_no_ids_and_are_never_empty() -> None:
     for stream in STREAMS:
-        data = tell(face_of("openai_chat"), *heard(stream))
+        data = report(face_of("openai_chat"), *heard(stream))
         assert b"\nid:" not in data
         assert b"data: \n" not in data
         assert b"data:\n" not in data
@@ -281,14 +281,14 @@ def test_frames_towards_openais_clients_have_no_ids_and_are_never_empty() -> Non
 @pytest.mark.parametrize("face", FACES)
 @given(events=streams())
 @settings(max_examples=120, deadline=None)
-def test_any_answer_in_a_client_api_means_the_same(face: str, events: list[Event]) -> None:
-    told, failure = reread(face, tell(face_of(face), events))
-    expected = told_as(face, meaning(fold(events)))
+def test_any_answer_in_a_client_api_has_the_same_meaning(face: str, events: list[Event]) -> None:
+    reported, failure = reread(face, report(face_of(face), events))
+    expected = without_unsupported(face, meaning(fold(events)))
     if face == "gemini" and expected.stop == "other" and not content(fold(events)):
         assert failure is not None  # it has no word for an end without content that is none
         return
     assert failure is None
-    found = meaning(fold(told))
+    found = meaning(fold(reported))
     if expected.calls and expected.stop == "end":
         expected = replace(expected, stop="tools")
     wordless = face in ("gemini", "openai_responses")
@@ -300,7 +300,7 @@ def test_any_answer_in_a_client_api_means_the_same(face: str, events: list[Event
 
 
 def content(response: Response) -> bool:
-    """Whether there is anything that the Gemini face tells, apart from thoughts."""
+    """Return whether there is anything that Gemini's API shows, apart from reasoning."""
     for block in response.blocks:
         match block:
             case Text(text) | Refusal(text) if text:
@@ -317,7 +317,7 @@ def by_id(meant: Meaning) -> Meaning:
 
 
 def whole_pairs(meant: Meaning) -> str:
-    """Halves of a pair that met in one text are one character to some readers."""
+    """Two halves of a surrogate pair in one text are one character for some readers."""
     text = json.dumps([meant.said, meant.thought, meant.calls, meant.stop, meant.usage])
     return json.dumps(json.loads(text))
 
@@ -327,7 +327,7 @@ def whole_pairs(meant: Meaning) -> str:
 def test_anthropics_blocks_come_one_after_the_other(events: list[Event]) -> None:
     opened: int | None = None
     count = 0
-    for piece in cut(SSEFramer(), [tell(face_of("anthropic"), events)]):
+    for piece in cut(SSEFramer(), [report(face_of("anthropic"), events)]):
         frame = json.loads(piece)
         match frame["type"]:
             case "content_block_start":
@@ -343,10 +343,10 @@ def test_anthropics_blocks_come_one_after_the_other(events: list[Event]) -> None
                 assert opened is None
 
 
-def test_many_calls_at_once_are_no_trouble() -> None:
+def test_many_parallel_calls_are_encoded() -> None:
     blocks = tuple(ToolCall(f"call_{n}", "f", "{}") for n in range(2000))
     start, *middle, end = unfold(Response(id="m", model="m", blocks=blocks))
     middle.sort(key=lambda event: "BlockStart BlockDelta BlockEnd".index(type(event).__name__))
     for face in FACES:
-        answer = fold(reread(face, tell(face_of(face), [start, *middle, end]))[0])
+        answer = fold(reread(face, report(face_of(face), [start, *middle, end]))[0])
         assert [b for b in answer.blocks if isinstance(b, ToolCall)] == list(blocks)

@@ -1,4 +1,4 @@
-"""The kind of a picture, sound or document is what its bytes are."""
+"""The type of an image, audio or document is detected from its bytes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_declared_type_holds_where_the_bytes_are_unknown(declared: str, expe
     assert media_type(media) == expected
 
 
-def test_sound_and_video_in_one_container_stay_as_declared() -> None:
+def test_audio_and_video_in_one_container_stay_as_declared() -> None:
     data = encoded(b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00")
     for declared in ("audio/mp4", "video/mp4"):
         assert media_type(Media(kind="audio", media_type=declared, data=data)) == declared
@@ -73,5 +73,5 @@ def test_base64_in_lines_is_read_as_well() -> None:
 
 
 @given(st.one_of(st.text(max_size=40), st.binary(max_size=40).map(encoded)))
-def test_nothing_upsets_the_reader(data: Any) -> None:
+def test_any_bytes_can_be_sniffed(data: Any) -> None:
     assert isinstance(sniff_media_type(data), str)

@@ -118,7 +118,7 @@ def used(name: str, arguments: Any) -> dict[str, Any]:
         ([{"role": "assistant", "refusal": "No."}], [{"role": "assistant", "content": "No."}]),
     ],
 )
-def test_a_conversation_in_openais_words(
+def test_a_conversation_of_openais_format_is_encoded(
     messages: list[dict[str, Any]], expected: list[dict[str, Any]]
 ) -> None:
     draft = written("ollama", openai(messages))
@@ -159,14 +159,14 @@ def test_results_of_anthropics_clients_get_the_name_of_their_call() -> None:
         Media(kind="audio", data="AAAA"),
     ],
 )
-def test_what_ollama_does_not_accept_is_refused(media: Media) -> None:
+def test_content_that_ollama_does_not_accept_is_refused(media: Media) -> None:
     for part in (media, ToolResult("a", (media,))):
-        with pytest.raises(APIError, match="takes images only") as caught:
+        with pytest.raises(APIError, match="accepts images only") as caught:
             body_of(Request(model="m", messages=(Message("user", (part,)),)))
         assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, "messages")
 
 
-def test_arguments_that_are_no_object_go_along_as_text() -> None:
+def test_arguments_that_are_not_an_object_are_sent_as_text() -> None:
     draft = written(
         "ollama", openai([{"role": "assistant", "tool_calls": [fcall("a", "f", '{"x":')]}])
     )
@@ -259,7 +259,7 @@ TOOL = {"type": "function", "function": FUNCTION}
         ({"user": "u", "store": True}, {}, ("store", "user")),
     ],
 )
-def test_parameters_in_ollamas_words(
+def test_parameters_have_ollamas_names(
     members: dict[str, Any], expected: dict[str, Any], ignored: tuple[str, ...]
 ) -> None:
     draft = written("ollama", openai(**members))
@@ -327,7 +327,7 @@ def answer(message: dict[str, Any], **members: Any) -> bytes:
         ({"content": "Hi."}, {"done_reason": None}, (Text("Hi."),), StopReason.END, None),
     ],
 )
-def test_a_whole_answer_is_read(
+def test_a_whole_response_is_decoded(
     message: dict[str, Any],
     members: dict[str, Any],
     blocks: tuple[Any, ...],
@@ -341,7 +341,7 @@ def test_a_whole_answer_is_read(
     )
 
 
-def test_calls_get_ids_of_their_own() -> None:
+def test_calls_get_generated_ids() -> None:
     calls = {"tool_calls": [used("f", {}), used("f", {})]}
     one, two = OLLAMA_CHAT.decode_response(answer(calls)).blocks
     assert isinstance(one, ToolCall)
@@ -361,7 +361,7 @@ def test_calls_get_ids_of_their_own() -> None:
         (b'{"error":{"a":1}}', "{'a': 1}"),
     ],
 )
-def test_a_body_that_is_not_an_answer_is_an_error(body: bytes, message: str) -> None:
+def test_an_invalid_response_is_an_error(body: bytes, message: str) -> None:
     with pytest.raises(APIError) as caught:
         OLLAMA_CHAT.decode_response(body)
     assert caught.value.kind is ErrorKind.UPSTREAM
@@ -391,7 +391,7 @@ def test_a_body_that_is_not_an_answer_is_an_error(body: bytes, message: str) -> 
         ),
     ],
 )
-def test_an_error_answer_is_understood(
+def test_an_error_response_is_decoded(
     status: int, body: bytes, kind: ErrorKind, out: int, message: str
 ) -> None:
     error = OLLAMA_CHAT.decode_error(status, body)

@@ -29,7 +29,7 @@ OPERATION = Operation("completions", "/completions", chat=True)
 FACE = OpenAICompletions(now=lambda: 1.9, new_id=lambda: "cmpl-new")
 
 
-def asked(**members: Any) -> Request:
+def requested(**members: Any) -> Request:
     body = json.dumps({"model": "m", "prompt": "Once", **members}).encode()
     return OPENAI_COMPLETIONS.decode_request(OPERATION, body)
 
@@ -42,11 +42,11 @@ def asked(**members: Any) -> Request:
         ("POST", "/v1/chat/completions", False),
     ],
 )
-def test_paths_mean_operations(method: str, path: str, known: bool) -> None:
+def test_paths_select_operations(method: str, path: str, known: bool) -> None:
     assert (OPENAI_COMPLETIONS.match(method, path) is not None) is known
 
 
-def test_routing_reads_model_streaming_and_the_wish_for_usage() -> None:
+def test_routing_reads_model_streaming_and_requested_usage() -> None:
     body = {"model": "m", "prompt": "x", "stream": True, "stream_options": {"include_usage": True}}
     head = OPENAI_COMPLETIONS.summarize(OPERATION, json.dumps(body).encode())
     assert (head.model, head.stream, head.usage_wanted) == ("m", True, True)
@@ -61,8 +61,8 @@ def test_routing_reads_model_streaming_and_the_wish_for_usage() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["Once", ["Once"]])
-def test_a_prompt_is_what_a_user_says(prompt: Any) -> None:
-    request = asked(
+def test_a_prompt_becomes_a_user_message(prompt: Any) -> None:
+    request = requested(
         prompt=prompt,
         max_tokens=5,
         temperature=0,
@@ -96,12 +96,12 @@ def test_a_prompt_is_what_a_user_says(prompt: Any) -> None:
         extra={"openai_completions": {"echo": True}},
     )
     assert written("openai_chat", request).ignored == ("echo",)
-    assert asked(stop=["a", "b"]).stop == ("a", "b")
+    assert requested(stop=["a", "b"]).stop == ("a", "b")
 
 
 def test_log_probabilities_that_a_chat_cannot_express_are_reported() -> None:
     for language in ("openai_chat", "anthropic", "ollama"):
-        assert written(language, asked(logprobs=1)).ignored == ("logprobs",)
+        assert written(language, requested(logprobs=1)).ignored == ("logprobs",)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,11 @@ def test_log_probabilities_that_a_chat_cannot_express_are_reported() -> None:
         ({"max_tokens": "x"}, "max_tokens", "Invalid type"),
     ],
 )
-def test_what_no_chat_can_do_is_refused(members: dict[str, Any], param: str, message: str) -> None:
+def test_options_that_a_chat_cannot_express_are_refused(
+    members: dict[str, Any], param: str, message: str
+) -> None:
     with pytest.raises(APIError, match=message) as caught:
-        asked(**members)
+        requested(**members)
     assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
 
 
@@ -138,20 +140,20 @@ USAGE = {
 }
 
 
-def test_a_whole_answer_is_its_words() -> None:
-    told = json.loads(FACE.encode_response(ANSWER, asked()))
+def test_a_whole_answer_becomes_a_completion() -> None:
+    reported = json.loads(FACE.encode_response(ANSWER, requested()))
     choice = {"text": "upon a time", "index": 0, "logprobs": None, "finish_reason": "length"}
     head = {"id": "cmpl-new", "object": "text_completion", "created": 1, "model": "m"}
-    assert told == {**head, "choices": [choice], "usage": USAGE}
-    own = json.loads(OPENAI_COMPLETIONS.encode_response(ANSWER, asked()))
+    assert reported == {**head, "choices": [choice], "usage": USAGE}
+    own = json.loads(OPENAI_COMPLETIONS.encode_response(ANSWER, requested()))
     assert own["id"].startswith("cmpl-")
     without = msgspec.structs.replace(ANSWER, usage=None)
-    assert "usage" not in json.loads(FACE.encode_response(without, asked()))
+    assert "usage" not in json.loads(FACE.encode_response(without, requested()))
 
 
 @pytest.mark.parametrize("usage_wanted", [True, False])
-def test_a_stream_is_its_words(usage_wanted: bool) -> None:
-    request = asked(stream=True, stream_options={"include_usage": usage_wanted})
+def test_a_stream_becomes_completion_chunks(usage_wanted: bool) -> None:
+    request = requested(stream=True, stream_options={"include_usage": usage_wanted})
     encoder = FACE.encoder(request)
     chunks, done = chunks_in(b"".join([encoder.feed(event) for event in unfold(ANSWER)]))
     assert done
@@ -164,20 +166,20 @@ def test_a_stream_is_its_words(usage_wanted: bool) -> None:
     assert [c["usage"] for c in chunks if "usage" in c] == ([USAGE] if usage_wanted else [])
 
 
-def test_errors_have_openais_form() -> None:
+def test_errors_have_openais_format() -> None:
     error = APIError(ErrorKind.OVERLOADED, "Busy.")
     body = FACE.encode_error(error)
     assert json.loads(body)["error"]["message"] == "Busy."
     assert FACE.encode_stream_error(error) == b"data: " + body + b"\n\n"
-    assert FACE.encoder(asked()).fail(error) == b"data: " + body + b"\n\n"
+    assert FACE.encoder(requested()).fail(error) == b"data: " + body + b"\n\n"
 
 
-def test_an_answer_of_the_same_kind_passes_with_its_usage_read() -> None:
+def test_a_completion_of_the_provider_passes_and_its_usage_is_read() -> None:
     echo = OPENAI_COMPLETIONS.native_stream(usage_wanted=False, strict_format=False)
     assert isinstance(echo, OpenAINativeStream)
 
 
-def test_a_stream_of_the_same_kind_passes_byte_by_byte() -> None:
+def test_a_completion_stream_of_the_provider_passes_byte_for_byte() -> None:
     head = b'{"id":"cmpl-1","object":"text_completion","created":1,"model":"m","choices":['
     data = (
         b"data: " + head + b'{"text":"","index":0,"finish_reason":null}]}\n\n'

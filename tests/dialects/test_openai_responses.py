@@ -1,4 +1,4 @@
-"""The Responses API: requests read and written, and answers read by OpenAI's own client."""
+"""The Responses API: requests decoded and encoded, and responses read by OpenAI's own client."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def user(text: str) -> Message:
 # ── requests in ──────────────────────────────────────────────────────────────
 
 
-def test_a_string_is_what_the_user_says_after_the_instructions() -> None:
+def test_a_string_input_becomes_a_user_message_after_the_instructions() -> None:
     assert read(instructions="Be brief.").messages == (
         Message("system", (Text("Be brief."),)),
         user("Hi."),
@@ -187,7 +187,7 @@ def test_options_are_read(members: dict[str, Any], expected: dict[str, Any]) -> 
     assert {name: getattr(request, name) for name in expected} == expected
 
 
-def test_tools_that_the_client_runs_are_read_and_hosted_ones_are_kept_aside() -> None:
+def test_tools_of_the_client_are_read_and_hosted_tools_are_kept_in_extra() -> None:
     search = {"type": "web_search", "search_context_size": "low"}
     function = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": True}
     request = read(tools=[function, CUSTOM, search])
@@ -241,7 +241,7 @@ def test_tool_choices_are_read(choice: Any, expected: ToolChoice) -> None:
         ({"background": True}, "background"),
     ],
 )
-def test_a_wrong_member_is_named(members: dict[str, Any], param: str) -> None:
+def test_an_invalid_member_is_named(members: dict[str, Any], param: str) -> None:
     with pytest.raises(APIError) as caught:
         read(**members)
     assert (caught.value.status, caught.value.param) == (400, param)
@@ -298,7 +298,7 @@ def test_a_conversation_is_written_as_items_in_its_order() -> None:
     }
 
 
-def test_what_the_api_lacks_is_named_and_its_least_limit_is_kept() -> None:
+def test_members_that_the_api_lacks_are_reported_and_its_minimum_limit_is_kept() -> None:
     request = Request(
         model="m", messages=(user("Hi."),), stop=("x",), seed=1, top_k=2, max_tokens=1
     )
@@ -308,7 +308,7 @@ def test_what_the_api_lacks_is_named_and_its_least_limit_is_kept() -> None:
     assert set(draft.ignored) == {"stop", "seed", "top_k", "max_tokens"}
 
 
-def test_a_request_that_is_read_and_written_again_is_the_same() -> None:
+def test_a_decoded_and_encoded_request_is_the_same() -> None:
     body = {
         "model": "m",
         "store": False,
@@ -364,7 +364,7 @@ SIGNED = [
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_signatures_of_other_vendors_come_back_where_they_were(streamed: bool) -> None:
+def test_signatures_of_other_vendors_are_restored_in_their_places(streamed: bool) -> None:
     request = Request(model="m", messages=(user("Hi."),))
     answer = Response(id="a", model="m", blocks=tuple(SIGNED))
     if streamed:
@@ -403,7 +403,7 @@ def test_openais_client_knows_every_event(stream: Stream) -> None:
         OpenAIResponse.model_validate_json(whole.replace(b"half \\ud83d", b"half"))
 
 
-def test_the_final_answer_of_a_stream_holds_what_its_events_said() -> None:
+def test_the_final_response_of_a_stream_contains_what_its_events_sent() -> None:
     for stream in STREAMS:
         events, error = decode(stream.language, cut(stream.framer, [stream.data]))
         if error is not None:

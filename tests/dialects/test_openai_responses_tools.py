@@ -1,4 +1,4 @@
-"""Tools that are grouped in namespaces, as Codex groups those of an MCP server."""
+"""Tools that are grouped in namespaces, as Codex groups the tools of an MCP server."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_each_tool_of_a_namespace_is_a_function_for_other_vendors() -> None:
         ("read", ("function_call", None, "read")),
     ],
 )
-def test_a_call_names_its_namespace_and_its_tool_apart(
+def test_a_call_names_its_namespace_and_its_tool_separately(
     streamed: bool, called: str, expected: tuple[str, str | None, str]
 ) -> None:
     request = read(stream=streamed)
@@ -66,7 +66,7 @@ def test_a_call_names_its_namespace_and_its_tool_apart(
 
 
 def _answered(request: Request, answer: Response, *, streamed: bool) -> Iterator[dict[str, Any]]:
-    """The item of a call, as often as the answer shows it."""
+    """The items of a call, as often as the response shows it."""
     if not streamed:
         yield json.loads(DIALECT.encode_response(answer, request))["output"][0]
         return
@@ -92,7 +92,7 @@ def test_a_call_of_an_earlier_turn_keeps_its_name_when_its_namespace_is_gone() -
     assert call.name == "mcp__old__stat"
 
 
-def test_an_answer_repeats_the_namespaces_and_the_own_api_gets_them_back() -> None:
+def test_a_response_repeats_the_namespaces_and_the_responses_api_gets_them_back() -> None:
     answer = json.loads(DIALECT.encode_response(Response(id="a", model="m"), read()))
     assert [tool["name"] for tool in answer["tools"]] == ["mcp__files__", "web", "read"]
     assert [tool["name"] for tool in answer["tools"][0]["tools"]] == ["read", "patch"]
@@ -154,7 +154,7 @@ def test_a_namespace_can_be_allowed_as_a_whole() -> None:
         ({**FILES, "tools": [{**READ, "parameters": 1}]}, "tools[0].tools[0].parameters"),
     ],
 )
-def test_what_is_wrong_in_a_namespace_is_named(group: dict[str, Any], param: str) -> None:
+def test_invalid_members_of_a_namespace_are_named(group: dict[str, Any], param: str) -> None:
     with pytest.raises(APIError) as caught:
         read(tools=[group])
     assert (caught.value.param, caught.value.status) == (param, 400)
@@ -268,7 +268,7 @@ def test_a_search_that_found_nothing_says_so() -> None:
     assert body["messages"][-1]["content"] == "No tools found."
 
 
-def test_a_tool_search_of_openai_itself_is_named_as_left_out() -> None:
+def test_a_hosted_tool_search_is_reported_as_ignored() -> None:
     hosted = {"type": "tool_search"}
     call = {"type": "tool_search_call", "execution": "server", "arguments": {}}
     sent = OpenAIChat().encode_request(read(tools=[hosted, READ], input=[HI, call, HI]))
@@ -289,7 +289,7 @@ def test_a_tool_search_of_openai_itself_is_named_as_left_out() -> None:
         ({"type": "tool_search_output", "execution": "client", "call_id": "c"}, "input[1].tools"),
     ],
 )
-def test_what_is_wrong_in_an_item_with_tools_is_named(item: dict[str, Any], param: str) -> None:
+def test_invalid_members_of_an_item_with_tools_are_named(item: dict[str, Any], param: str) -> None:
     with pytest.raises(APIError) as caught:
         read(tools=[SEARCH], input=[HI, item])
     assert (caught.value.param, caught.value.status) == (param, 400)

@@ -1,4 +1,4 @@
-"""Google's answers through OpenAI's format and back: each part in its place, as it was signed."""
+"""Google's answers through OpenAI's format and back: each part in its place with its signature."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def answers(draw: st.DrawFn) -> list[Part]:
 
 
 def expected(parts: list[Part]) -> list[Part]:
-    """What goes back: unsigned thoughts do not, and unsigned texts side by side are one."""
+    """What is sent back: unsigned reasoning is not, and adjacent unsigned texts are one."""
     out: list[Part] = []
     apart = True
     for part in parts:
@@ -99,7 +99,7 @@ def expected(parts: list[Part]) -> list[Part]:
 
 
 def merged(parts: list[Part]) -> list[Part]:
-    """Thoughts that were left out stood between texts that are one now."""
+    """Reasoning that was dropped was between texts that are one now."""
     out: list[Part] = []
     for part in parts:
         if out and list(part) == list(out[-1]) == ["text"]:
@@ -116,7 +116,7 @@ def body(parts: list[Part], finish: str | None = "STOP") -> bytes:
 
 
 def whole(parts: list[Part]) -> Part:
-    """The message that a client gets for a whole answer."""
+    """The message that a client gets for a whole response."""
     response = GEMINI_CONTENT.decode_response(body(parts))
     request = Request(model="m", messages=())
     answer = json.loads(OPENAI_CHAT.encode_response(response, request))
@@ -126,7 +126,7 @@ def whole(parts: list[Part]) -> Part:
 
 
 def streamed(parts: list[Part]) -> Part:
-    """The message that OpenAI's SDK puts together from a stream, one part a chunk."""
+    """The message that OpenAI's SDK collects from a stream, one part per chunk."""
     request = Request(model="m", messages=(), stream=True)
     translator = StreamTranslator(
         SSEFramer(), GEMINI_CONTENT.decoder(), OPENAI_CHAT.encoder(request)
@@ -156,12 +156,12 @@ def back(message: Part, model: str = "gemini-2.5-pro") -> list[Part]:
 
 @pytest.mark.parametrize("through", [whole, streamed])
 @pytest.mark.parametrize("parts", ANSWERS, ids=json.dumps)
-def test_an_answer_comes_back_to_google_as_it_was(parts: list[Part], through: Any) -> None:
+def test_google_gets_its_answer_back_unchanged(parts: list[Part], through: Any) -> None:
     assert back(through(parts)) == expected(parts)
 
 
 @pytest.mark.parametrize("through", [whole, streamed])
-def test_a_part_that_is_a_signature_alone_comes_back_without_words(through: Any) -> None:
+def test_a_part_with_only_a_signature_is_sent_back_without_text(through: Any) -> None:
     message = through([call(1), signed("A")])
     assert back(message) == [call(1), text("", **signed("A"))]
 
@@ -169,19 +169,19 @@ def test_a_part_that_is_a_signature_alone_comes_back_without_words(through: Any)
 @given(parts=answers())
 @settings(max_examples=300, deadline=None)
 @example(parts=[text("a", **signed("A")), text("b", **THOUGHT), text("c")])
-def test_any_answer_comes_back_to_google_as_it_was(parts: list[Part]) -> None:
+def test_google_gets_any_answer_back_unchanged(parts: list[Part]) -> None:
     assert back(whole(parts)) == expected(parts)
     assert back(streamed(parts)) == expected(parts)
 
 
 @pytest.mark.parametrize("model", ["gemini-3-pro-preview", "gemini-flash-latest"])
-def test_what_google_signed_needs_no_other_signature(model: str) -> None:
+def test_a_turn_signed_by_google_needs_no_substitute_signature(model: str) -> None:
     for parts in ANSWERS:
         if any("thoughtSignature" in part for part in parts):
             assert back(whole(parts), model) == expected(parts)
 
 
-def test_a_message_that_the_client_changed_is_taken_as_it_is_now() -> None:
+def test_a_message_changed_by_the_client_is_sent_as_changed() -> None:
     parts = [text("First. "), call(1, **signed("A")), text("Then. "), call(2, **signed("B"))]
     message = whole(parts)
     message["content"] = "Else."
@@ -194,7 +194,7 @@ def test_a_message_that_the_client_changed_is_taken_as_it_is_now() -> None:
 @pytest.mark.parametrize(
     "order", ["r", "s3", "t", "c c", "i", "x", "t3 ", "t-1", "", "t" + 99 * "9"]
 )
-def test_an_order_that_was_not_given_changes_nothing(order: str) -> None:
-    told = {"type": "reasoning.encrypted", "format": "aiproxy-order-v1", "data": order}
-    message = {"role": "assistant", "content": "Hi.", "reasoning_details": [told]}
+def test_a_missing_block_order_changes_nothing(order: str) -> None:
+    reported = {"type": "reasoning.encrypted", "format": "aiproxy-order-v1", "data": order}
+    message = {"role": "assistant", "content": "Hi.", "reasoning_details": [reported]}
     assert back(message) == [text("Hi.")]

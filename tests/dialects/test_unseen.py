@@ -1,4 +1,4 @@
-"""What vendors may send one day, or send now where nobody looked: it fails no answer."""
+"""Unusual data that vendors may send does not fail an answer."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ CALL = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
         (START, *(e | {"index": 0.0} for e in TEXT), END, STOP),
     ],
 )  # fmt: skip
-def test_odd_frames_of_anthropics_kind_lose_no_word(events: tuple[Any, ...]) -> None:
+def test_unusual_frames_of_anthropics_format_lose_no_text(events: tuple[Any, ...]) -> None:
     response = streamed("anthropic", *events)
     assert said(response) == "Hi."
     assert response.stop is StopReason.END
@@ -127,7 +127,7 @@ def test_a_call_without_an_id_gets_one() -> None:
         assert call.id
 
 
-def test_a_hosted_tools_input_that_is_cut_off_fails_nothing() -> None:
+def test_a_truncated_input_of_a_hosted_tool_does_not_fail_the_answer() -> None:
     start = block(0, type="server_tool_use", id="srvtoolu_1", name="web_search", input={})
     half = delta(0, type="input_json_delta", partial_json='{"query": "a')
     (found,) = streamed("anthropic", START, start, half, stop(0), END, STOP).blocks
@@ -145,9 +145,7 @@ def test_a_hosted_tools_input_that_is_cut_off_fails_nothing() -> None:
     ],
 )
 @pytest.mark.parametrize("named", [True, False])
-def test_an_error_frame_is_an_error_of_whatever_type(
-    error: Any, kind: ErrorKind, named: bool
-) -> None:
+def test_an_error_frame_of_any_type_is_an_error(error: Any, kind: ErrorKind, named: bool) -> None:
     if not named and error is None:
         return
     frame = {"error": error} | ({"type": "error"} if named else {})
@@ -165,14 +163,14 @@ def test_an_error_frame_is_an_error_of_whatever_type(
         [None, {"type": "news"}, {"type": "text", "text": "Hi.", "citations": [7]}],
     ],
 )
-def test_odd_content_of_a_whole_message_is_read(content: Any) -> None:
+def test_unusual_content_of_a_whole_message_is_read(content: Any) -> None:
     body = {"content": content, "stop_reason": None, "usage": {"output_tokens": 3.0}, "id": 7}
     response = Anthropic().decode_response(json.dumps(body).encode())
     assert said(response) == "Hi."
     assert response.usage == Usage(output=3)
 
 
-def test_why_the_model_declined_reaches_anthropics_clients_and_comes_back() -> None:
+def test_the_explanation_of_a_refusal_reaches_anthropics_clients_and_is_sent_back() -> None:
     details = {"type": "refusal", "category": None, "explanation": "No."}
     end = {"type": "message_delta", "delta": {"stop_reason": "refusal", "stop_details": details}}
     response = streamed("anthropic", START, *TEXT, end, STOP)
@@ -232,16 +230,16 @@ ODD_STREAMS = [
 
 
 @pytest.mark.parametrize("events", ODD_STREAMS, ids=range(len(ODD_STREAMS)))
-def test_odd_chunks_of_openais_kind_lose_no_word(events: tuple[Any, ...]) -> None:
+def test_unusual_chunks_of_openais_format_lose_no_text(events: tuple[Any, ...]) -> None:
     response = streamed("openai_chat", *events)
     assert said(response) == "Hi."
     assert response.stop is StopReason.END
 
 
 @pytest.mark.parametrize("events", ODD_STREAMS, ids=range(len(ODD_STREAMS)))
-def test_odd_chunks_are_normalized_for_clients_that_read_strictly(events: tuple[Any, ...]) -> None:
-    mended = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=False, new_id="c"))
-    out = b"".join([mended.feed(sse(event)) for event in events]) + mended.close()
+def test_unusual_chunks_are_normalized_for_strict_clients(events: tuple[Any, ...]) -> None:
+    normalized = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=False, new_id="c"))
+    out = b"".join([normalized.feed(sse(event)) for event in events]) + normalized.close()
     chunks, done = strict.chunks_in(out)
     assert done
     strict.read(chunks)
@@ -249,13 +247,13 @@ def test_odd_chunks_are_normalized_for_clients_that_read_strictly(events: tuple[
     assert "".join(word for word in words if word).startswith("Hi.")
 
 
-def test_a_chunk_that_is_right_passes_a_mender_as_it_came() -> None:
-    mended = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=False, new_id="c"))
-    mended.feed(sse(ROLE, HI))
+def test_a_valid_chunk_passes_the_normalizer_unchanged() -> None:
+    normalized = NativeStreamTranslator(NormalizingNativeStream(usage_wanted=False, new_id="c"))
+    normalized.feed(sse(ROLE, HI))
     odd = b'data: {"id":"c1", "object":"chat.completion.chunk","created":1,"model":"m","x":[1.50],'
     odd += b'"choices":[{"index":0,"delta":{"content":"."},"finish_reason":null,"logprobs":null}]'
-    assert mended.feed(odd + b',"usage":null}\n\n') == odd + b"}\n\n"
-    assert b'"content":"."' in mended.feed(odd + b"}\r\n\r\n")
+    assert normalized.feed(odd + b',"usage":null}\n\n') == odd + b"}\n\n"
+    assert b'"content":"."' in normalized.feed(odd + b"}\r\n\r\n")
 
 
 def test_moonshots_usage_inside_a_choice_is_usage() -> None:
@@ -277,7 +275,7 @@ def test_moonshots_usage_inside_a_choice_is_usage() -> None:
         ("anything", StopReason.END),
     ],
 )
-def test_finish_reasons_of_others_are_understood(word: str, stop: StopReason) -> None:
+def test_finish_reasons_of_other_vendors_are_decoded(word: str, stop: StopReason) -> None:
     assert streamed("openai_chat", ROLE, HI, chunk(choice({}, word))).stop is stop
 
 
@@ -294,14 +292,14 @@ def test_finish_reasons_of_others_are_understood(word: str, stop: StopReason) ->
         (chunk(choice({}, "network_error", error={"message": "Busy"})), ErrorKind.UPSTREAM),
     ],
 )
-def test_errors_within_a_stream_are_seen_in_many_spellings(error: Any, kind: ErrorKind) -> None:
+def test_errors_within_a_stream_are_found_in_many_formats(error: Any, kind: ErrorKind) -> None:
     with pytest.raises(APIError) as caught:
         streamed("openai_chat", ROLE, HI, error)
     assert caught.value.kind is kind
     assert "Busy" in caught.value.message
 
 
-def test_a_whole_answer_with_odd_members_is_read() -> None:
+def test_a_whole_response_with_unusual_members_is_read() -> None:
     message: dict[str, Any] = {
         "role": None,
         "content": [{"type": "text", "text": "Hi."}, None, {"type": "news"}],
@@ -325,7 +323,7 @@ def test_an_error_in_place_of_choices_is_reported() -> None:
 
 
 @pytest.mark.parametrize("odd", [b'"model":7,"usage":[]', b'"model":null,"usage":"x"'])
-def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(odd: bytes) -> None:
+def test_unusual_model_and_usage_do_not_fail_a_response_that_passes_through(odd: bytes) -> None:
     body = b'{%b,"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"}}]}' % odd
     echo = OpenAINativeStream(usage_wanted=True)
     assert echo.whole(body) == body
@@ -333,7 +331,7 @@ def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(odd: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         (b'{"a":1}', '{"a":1}'),
         (b'{"choices":[]}', '{"choices":[]}'),
@@ -341,14 +339,14 @@ def test_odd_model_and_usage_do_not_fail_an_answer_that_passes(odd: bytes) -> No
         (b'{"base_resp":{"status_code":1008,"status_msg":"no money"}}', "no money"),
     ],
 )
-def test_an_answer_without_a_choice_is_not_an_answer(body: bytes, told: str) -> None:
-    """Then another provider is asked, where before the client got nothing."""
-    with pytest.raises(APIError, match=re.escape(told)) as caught:
+def test_a_response_without_choices_is_an_error(body: bytes, reported: str) -> None:
+    """Then another provider is tried, where before the client got an empty answer."""
+    with pytest.raises(APIError, match=re.escape(reported)) as caught:
         OpenAINativeStream(usage_wanted=True).whole(body)
     assert caught.value.retryable
 
 
-def test_a_stream_that_is_only_done_is_not_an_answer() -> None:
+def test_a_stream_with_only_done_is_an_error() -> None:
     translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=True))
     translator.feed(b"data: [DONE]\n\n")
     assert not translator.started
@@ -356,7 +354,7 @@ def test_a_stream_that_is_only_done_is_not_an_answer() -> None:
         translator.close()
 
 
-def test_junk_does_not_begin_a_passing_answer() -> None:
+def test_invalid_data_does_not_start_a_response_that_passes_through() -> None:
     translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=True))
     assert translator.feed(sse(b": chatter", ROLE, b"chatter")) == sse(ROLE)
     assert not translator.started
@@ -364,7 +362,7 @@ def test_junk_does_not_begin_a_passing_answer() -> None:
         translator.feed(b"data: {nonsense\n\n")
 
 
-def test_usage_that_cannot_be_read_breaks_a_passing_answer_in_order() -> None:
+def test_unreadable_usage_in_a_response_that_passes_through_is_an_error_event() -> None:
     translator = NativeStreamTranslator(OpenAINativeStream(usage_wanted=True))
     translator.feed(sse(ROLE, HI))
     with pytest.raises(APIError, match="could not be read") as caught:
@@ -403,7 +401,7 @@ LAST = google(finish="STOP", usageMetadata=COUNTS)
         (google({"text": "Hi."}), google({"inlineData": {"data": "AA=="}, "thought": True}), LAST),
     ],
 )  # fmt: skip
-def test_odd_chunks_of_googles_kind_lose_no_word(events: tuple[Any, ...]) -> None:
+def test_unusual_chunks_of_googles_format_lose_no_text(events: tuple[Any, ...]) -> None:
     response = streamed("gemini", *events)
     assert said(response) == "Hi."
     assert response.stop is StopReason.END
@@ -421,11 +419,11 @@ def test_odd_chunks_of_googles_kind_lose_no_word(events: tuple[Any, ...]) -> Non
         ("BRAND_NEW", StopReason.OTHER),
     ],
 )
-def test_googles_reasons_are_understood(word: str, stop: StopReason) -> None:
+def test_googles_finish_reasons_are_decoded(word: str, stop: StopReason) -> None:
     assert streamed("gemini", google({"text": "Hi."}), google(finish=word)).stop is stop
 
 
-def test_a_prompt_that_google_blocked_is_an_answer_without_words() -> None:
+def test_a_blocked_prompt_is_an_answer_without_text() -> None:
     feedback = {"blockReason": "PROHIBITED_CONTENT"}
     response = streamed("gemini", {"promptFeedback": feedback, "usageMetadata": COUNTS})
     assert response.stop is StopReason.FILTER
@@ -459,7 +457,7 @@ def test_googles_errors_within_a_stream_are_errors(error: Any) -> None:
         streamed("gemini", google({"text": "Hi."}), {"error": error})
 
 
-def test_sound_in_usage_survives_googles_face() -> None:
+def test_audio_tokens_survive_googles_client_api() -> None:
     usage = Usage(input=10, output=9, reasoning=2, audio_input=6, audio_output=7)
     face = Gemini()
     whole = face.encode_response(Response(id="a", model="m", usage=usage), REQUEST)
@@ -486,7 +484,7 @@ def test_a_signature_is_kept_wherever_the_answer_has_it() -> None:
 
 @pytest.mark.parametrize("dialect", languages())
 @pytest.mark.parametrize("body", [b"<html>Forbidden</html>", b"Forbidden", b""])
-def test_a_firewalls_page_says_nothing_about_the_key(dialect: str, body: bytes) -> None:
+def test_a_firewalls_error_page_is_not_about_the_key(dialect: str, body: bytes) -> None:
     assert languages()[dialect].decode_error(403, body).kind is ErrorKind.UPSTREAM
 
 
@@ -495,6 +493,6 @@ def test_a_vendors_own_403_is_about_the_key() -> None:
     assert OPENAI_CHAT.decode_error(403, body).kind is ErrorKind.KEY_REJECTED
 
 
-def test_folding_needs_a_legal_order_which_every_decoder_keeps() -> None:
+def test_folding_requires_the_legal_event_order_of_all_decoders() -> None:
     with pytest.raises(ValueError, match="incomplete"):
         fold([])

@@ -1,4 +1,4 @@
-"""Counts are read wherever vendors put them, alike by shims and by what passes through."""
+"""Token counts are read wherever vendors put them, in the same way by shims and the proxy."""
 
 from __future__ import annotations
 
@@ -45,10 +45,15 @@ async def booked(
     app: Any = (PassthroughProxy if proxy else OpenAIShim)(
         target, transport=upstream.transport, record=records.append
     )
-    asked = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "x"}], **body}
+    requested = {
+        "model": "m",
+        "max_tokens": 50,
+        "messages": [{"role": "user", "content": "x"}],
+        **body,
+    }
     headers = {"content-type": "application/json"}
     async with app:
-        assert (await asgi.request(app, "POST", path, asked, headers=headers)).status == 200
+        assert (await asgi.request(app, "POST", path, requested, headers=headers)).status == 200
     (record,) = records
     return record
 
@@ -58,7 +63,7 @@ async def booked(
 @pytest.mark.parametrize("row", [OPENAI, openai_compatible("http://any.test/v1")], ids=str)
 @pytest.mark.parametrize(("more", "parts"), [place[1:] for place in PLACES],
                          ids=[place[0] for place in PLACES])  # fmt: skip
-async def test_counts_are_read_wherever_vendors_put_them(
+async def test_token_counts_are_read_wherever_vendors_put_them(
     more: dict[str, Any], parts: dict[str, int], row: Provider, where: str, proxy: bool
 ) -> None:
     usage = {**COUNTS, **more}
@@ -87,12 +92,12 @@ async def test_tokens_written_to_anthropics_caches_are_counted_by_cache_age(
     proxy: bool, whole: bool
 ) -> None:
     split = {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 40}
-    told = {"input_tokens": 5, "cache_creation_input_tokens": 70, "cache_read_input_tokens": 25}
+    reported = {"input_tokens": 5, "cache_creation_input_tokens": 70, "cache_read_input_tokens": 25}
     if not whole:
-        del told["cache_creation_input_tokens"]  # then the split alone says it
+        del reported["cache_creation_input_tokens"]  # then the split alone says it
     answer = {"id": "m", "type": "message", "role": "assistant", "model": "m"}
     answer |= {"content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn"}
-    answer |= {"usage": {**told, "output_tokens": 20, "cache_creation": split}}
+    answer |= {"usage": {**reported, "output_tokens": 20, "cache_creation": split}}
     upstream = Upstream(answers(json.dumps(answer).encode()))
     path = "/v1/messages" if proxy else "/v1/chat/completions"
     record = await booked(ANTHROPIC, upstream, proxy=proxy, path=path)

@@ -1,4 +1,4 @@
-"""A client that leaves, in every phase: nothing stays held, and one record is left."""
+"""A disconnect in any phase frees everything, and writes one record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STREAM = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":tru
 
 
 class Place:
-    """A shim over a scripted provider, with its pool and its books."""
+    """A shim over a scripted provider, with its pool and its usage records."""
 
     def __init__(self, upstream: Upstream, **options: float) -> None:
         self.upstream = upstream
@@ -38,7 +38,7 @@ class Place:
         self.records.append(record)
 
     async def check(self, requests: int = 1) -> None:
-        """Nothing is held any more, and one record tells that the client left."""
+        """Check that everything is free, and that one record shows the disconnect."""
         assert self.upstream.open == 0
         assert [key.in_flight for key in await self.pool.status()] == [0]
         await self.app._recorder.drain()
@@ -74,10 +74,10 @@ async def test_while_waiting_for_a_key(body: bytes) -> None:
 async def test_while_waiting_for_the_headers(body: bytes) -> None:
     place = Place(Upstream(answers(before=30.0)))
 
-    async def asked(exchange: asgi.Exchange) -> None:
-        await place.upstream.asked.wait()
+    async def requested(exchange: asgi.Exchange) -> None:
+        await place.upstream.requested.wait()
 
-    await leave(place, body, asked)
+    await leave(place, body, requested)
     await place.check()
 
 
@@ -93,7 +93,7 @@ async def test_while_waiting_for_the_first_token() -> None:
     await place.check()
 
 
-async def test_while_the_body_of_a_whole_answer_comes() -> None:
+async def test_while_the_body_of_a_whole_response_arrives() -> None:
     place = Place(Upstream(streams(b'{"id":', 30.0)))
     place.upstream.steps[0].headers["content-type"] = "application/json"  # type: ignore[union-attr]
 
@@ -147,7 +147,7 @@ async def test_before_its_request_is_complete() -> None:
     assert place.upstream.requests == []
 
 
-async def test_after_its_answer_is_complete_nothing_is_cut() -> None:
+async def test_after_a_complete_response_a_disconnect_is_not_recorded() -> None:
     place = Place(Upstream(answers()))
     async with asgi.opened(place.app, "POST", "/v1/chat/completions") as exchange:
         exchange.send_body(CHAT)
@@ -159,7 +159,7 @@ async def test_after_its_answer_is_complete_nothing_is_cut() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[], chat_stream("Hel")[:2]], ids=["waiting", "mid-stream"])
-async def test_a_cancellation_from_outside_stays_one_and_frees_everything(
+async def test_a_cancellation_from_outside_is_raised_unchanged_and_frees_everything(
     pieces: list[bytes],
 ) -> None:
     place = Place(Upstream(streams(*pieces, 30.0)))
@@ -176,7 +176,7 @@ async def test_a_cancellation_from_outside_stays_one_and_frees_everything(
     await place.check()
 
 
-async def test_a_client_that_leaves_is_distinguished_from_a_time_limit_at_the_same_moment() -> None:
+async def test_a_disconnect_is_distinguished_from_a_time_limit_at_the_same_moment() -> None:
     place = Place(Upstream(answers(before=30.0)))
     place.app._relay.timeouts = Timeouts(first=0.01)
     place.app._relay.attempts = 1
@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_is_distinguished_from_a_time_limit_at_the_sa
     assert place.upstream.open == 0
 
 
-async def test_what_is_known_of_usage_is_kept_when_the_client_leaves() -> None:
+async def test_usage_reported_before_a_disconnect_is_recorded() -> None:
     start = (
         b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","type":"message",'
         b'"role":"assistant","model":"c","content":[],"usage":{"input_tokens":9,"output_tokens":1}}}'
@@ -212,7 +212,7 @@ async def test_what_is_known_of_usage_is_kept_when_the_client_leaves() -> None:
     assert usage.input == 9
 
 
-async def test_a_client_that_does_not_read_is_let_go() -> None:
+async def test_a_client_that_stops_reading_is_disconnected() -> None:
     place = Place(Upstream(streams(*chat_stream("Hel", "lo"))))
     place.app._relay.timeouts = Timeouts(idle=0.05)
     stuck = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Conversations of many turns through a shim: what Claude said reaches it again as it was."""
+"""Conversations of many turns through a shim: Claude gets its own answers back unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTENT: list[dict[str, Any]] = [
     {"type": "tool_use", "id": "toolu_b", "name": "weather", "input": {"city": "Oslo"}},
 ]
 WEATHER = {"type": "function", "function": {"name": "weather"}}
-ASKED = [
+REQUESTED = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Rome and Oslo?"},
 ]
@@ -54,8 +54,8 @@ def shim(how: str, **options: Any) -> tuple[OpenAIShim, Upstream]:
     return OpenAIShim(provider, transport=upstream.transport, **options), upstream
 
 
-async def asked(app: OpenAIShim, how: str, messages: Any, **more: Any) -> dict[str, Any]:
-    """One turn; the message as OpenAI's own client keeps it."""
+async def requested(app: OpenAIShim, how: str, messages: Any, **more: Any) -> dict[str, Any]:
+    """One turn; returns the message as OpenAI's own client keeps it."""
     stream = how == "streamed"
     body = {"model": FABLE, "tools": [WEATHER], "stream": stream, **more}
     answer = await asgi.chat(app, messages=messages, **body)
@@ -72,17 +72,17 @@ async def asked(app: OpenAIShim, how: str, messages: Any, **more: Any) -> dict[s
 
 
 @pytest.mark.parametrize("how", ["whole", "streamed"])
-async def test_each_request_begins_as_the_one_before_and_holds_claudes_own_blocks(
+async def test_each_request_begins_like_the_previous_one_and_contains_claudes_own_blocks(
     how: str,
 ) -> None:
     app, upstream = shim(how, strict=True)
-    messages: list[dict[str, Any]] = list(ASKED)
+    messages: list[dict[str, Any]] = list(REQUESTED)
     for turn in range(3):
-        messages.append(await asked(app, how, messages))
+        messages.append(await requested(app, how, messages))
         messages += RESULTS
         if turn == 1:  # from here on
             messages.append({"role": "developer", "content": "Answer in French."})
-    await asked(app, how, messages)
+    await requested(app, how, messages)
     first, *later = upstream.bodies
     sent = first["messages"]
     for body in later:
@@ -95,10 +95,10 @@ async def test_each_request_begins_as_the_one_before_and_holds_claudes_own_block
     assert system == [{"role": "system", "content": [french]}]
 
 
-async def test_an_answer_in_json_is_asked_for_without_refused_thoughts() -> None:
+async def test_json_output_is_requested_without_rejected_thinking_blocks() -> None:
     app, upstream = shim("whole")
-    messages = [*ASKED, await asked(app, "whole", ASKED), *RESULTS]
-    await asked(app, "whole", messages, response_format={"type": "json_object"})
+    messages = [*REQUESTED, await requested(app, "whole", REQUESTED), *RESULTS]
+    await requested(app, "whole", messages, response_format={"type": "json_object"})
     thinking = upstream.bodies[1]["thinking"]
     assert thinking["block_binding"] == {"prefix_mismatch_behavior": "drop_block"}
     betas = upstream.requests[1].headers["anthropic-beta"]

@@ -66,7 +66,7 @@ async def world(
 
 
 class BrokenGate:
-    """A gate that lets all in, and fails at the end."""
+    """An admission control that admits everything, and fails at the end."""
 
     headers: list[Any] = []  # noqa: RUF012
 
@@ -115,7 +115,7 @@ def openai(usage: str, *, stream: bool) -> Step:
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("row", [OPENAI, MISTRAL], ids=lambda row: row.name)
 @pytest.mark.parametrize("kind", ["shim", "proxy"])
-async def test_odd_usage_takes_nothing_away_from_an_answer_its_key_or_its_record(
+async def test_unusual_usage_does_not_affect_the_answer_its_key_or_its_record(
     kind: str, row: Provider, stream: bool, usage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world(kind, openai(usage, stream=stream), row) as place:
@@ -130,10 +130,10 @@ async def test_odd_usage_takes_nothing_away_from_an_answer_its_key_or_its_record
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("row", [OPENAI, ANTHROPIC, GEMINI], ids=lambda row: row.name)
 @pytest.mark.parametrize("usage", ODD)
-async def test_odd_usage_of_a_translated_answer_leaves_a_record_and_a_free_key(
+async def test_unusual_usage_of_a_translated_answer_still_writes_a_record_and_frees_the_key(
     row: Provider, stream: bool, usage: str
 ) -> None:
-    """Whether it is an answer, too, is the vendor's dialect's business."""
+    """Whether such a response is valid is decided by the vendor's dialect."""
     body: Mapping[str, str] = {
         "anthropic": '{"id":"a","type":"message","role":"assistant","model":"m","content":[{"type":'
         f'"text","text":"Hi"}}],"stop_reason":"end_turn","usage":{usage}}}',
@@ -148,7 +148,7 @@ async def test_odd_usage_of_a_translated_answer_leaves_a_record_and_a_free_key(
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("kind", ["shim", "proxy"])
-async def test_a_gate_that_fails_at_the_end_takes_neither_key_nor_record(
+async def test_an_admission_control_that_fails_at_the_end_still_frees_the_key_and_writes_the_record(
     kind: str, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     usage = '{"prompt_tokens":1,"completion_tokens":1}'
@@ -162,7 +162,7 @@ async def test_a_gate_that_fails_at_the_end_takes_neither_key_nor_record(
 
 @pytest.mark.parametrize("at", ["usage", "model"])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-async def test_a_translator_that_fails_at_the_end_takes_neither_key_nor_record(
+async def test_a_translator_that_fails_at_the_end_still_frees_the_key_and_writes_the_record(
     at: str, stream: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(self: object) -> None:
@@ -178,7 +178,7 @@ async def test_a_translator_that_fails_at_the_end_takes_neither_key_nor_record(
     assert "reported is unreadable" in caplog.text
 
 
-async def test_an_app_behind_inject_key_that_fails_gives_its_key_back() -> None:
+async def test_a_failing_app_behind_inject_key_still_releases_the_key() -> None:
     pool = KeyPool([Key("sk-pool-0123456789", id="a", concurrency=1)])
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -192,8 +192,8 @@ async def test_an_app_behind_inject_key_that_fails_gives_its_key_back() -> None:
     assert [status.in_flight for status in await pool.status()] == [0]
 
 
-async def test_a_name_that_is_not_unicode_loses_no_record_in_any_sink(tmp_path: Any) -> None:
-    """`"\\ud800"` is legal JSON, and no UTF-8: one caller's record must not cost others theirs."""
+async def test_names_with_lone_surrogates_lose_no_record_in_any_sink(tmp_path: Any) -> None:
+    """`"\ud800"` is valid JSON, but not UTF-8: one caller's record must not lose others."""
     store = MemoryStore(file=tmp_path / "state")
     ledger, lines = Ledger(store), JSONLinesSink(tmp_path / "usage.jsonl")
     taken: list[UsageRecord] = []
@@ -213,7 +213,9 @@ async def test_a_name_that_is_not_unicode_loses_no_record_in_any_sink(tmp_path: 
     await store.aclose()
 
 
-async def test_names_that_are_not_unicode_do_not_keep_a_store_from_its_file(tmp_path: Any) -> None:
+async def test_names_with_lone_surrogates_do_not_prevent_a_store_from_writing_its_file(
+    tmp_path: Any,
+) -> None:
     async with MemoryStore(file=tmp_path / "state") as store:
         await store.put("t", "k\ud800", b"1")
         await store.add("day\ud800", {"n": 1})

@@ -1,4 +1,4 @@
-"""What vendors' refusals are about, and what follows from that, through shim and proxy alike."""
+"""The scope of vendors' refusals, and its consequences, in shim and proxy alike."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ ROWS: list[tuple[Provider, int, Any, RefusalScope, ErrorKind]] = [
 
 
 @pytest.mark.parametrize(("provider", "status", "body", "about", "kind"), ROWS)
-def test_what_a_vendors_refusal_is_about(
+def test_the_scope_of_a_vendors_refusal_is_classified(
     provider: Provider, status: int, body: Any, about: RefusalScope, kind: ErrorKind
 ) -> None:
     data = json.dumps(body).encode()
@@ -283,7 +283,7 @@ def face(request: pytest.FixtureRequest) -> str:
         (400, error("Your credit is gone."), Health.OK),
     ],
 )
-async def test_another_key_serves_what_one_is_refused(
+async def test_another_key_serves_a_request_that_one_key_was_refused(
     face: str, status: int, body: Any, health: Health
 ) -> None:
     place = Place(face, refuses(status, json.dumps(body).encode()), answers())
@@ -302,7 +302,7 @@ async def test_another_key_serves_what_one_is_refused(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
-async def test_what_is_about_the_request_costs_one_attempt_and_no_key(
+async def test_an_error_about_the_request_costs_one_attempt_and_cools_no_key(
     face: str, status: int
 ) -> None:
     body = error("messages is wrong", param="messages", code="context_length_exceeded")
@@ -313,7 +313,9 @@ async def test_what_is_about_the_request_costs_one_attempt_and_no_key(
     assert {key.health for key in await place.pool.status()} == {Health.OK}
 
 
-async def test_a_limit_of_one_model_stops_no_other_and_not_the_list(face: str) -> None:
+async def test_a_limit_of_one_model_does_not_affect_other_models_or_the_model_list(
+    face: str,
+) -> None:
     limited = refuses(429, json.dumps(error(code="rate_limit_exceeded")).encode(), retry_after="9")
     place = Place(face, limited, answers(), keys=["key-one-1"])
     assert (await place.ask("gpt-a")).status == 429
@@ -324,7 +326,7 @@ async def test_a_limit_of_one_model_stops_no_other_and_not_the_list(face: str) -
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("reported", "expected"),
     [
         ({}, 30),
         ({"retry_after": "0"}, 0.5),
@@ -335,11 +337,11 @@ async def test_a_limit_of_one_model_stops_no_other_and_not_the_list(face: str) -
         ({"retry_after": "-3"}, 0.5),
     ],
 )
-async def test_the_client_gets_the_time_at_which_the_pool_is_back(
-    face: str, told: dict[str, str], expected: float
+async def test_retry_after_is_the_time_until_the_pool_has_a_key_again(
+    face: str, reported: dict[str, str], expected: float
 ) -> None:
     body = json.dumps(error(code="rate_limit_exceeded")).encode()
-    place = Place(face, refuses(429, body, **told), answers(), keys=["key-one-1"])
+    place = Place(face, refuses(429, body, **reported), answers(), keys=["key-one-1"])
     answer = await place.ask()
     assert answer.status == 429
     after = int(answer.header("retry-after") or 0)
@@ -352,14 +354,14 @@ async def test_the_client_gets_the_time_at_which_the_pool_is_back(
     assert (await place.ask()).status == 200
 
 
-async def test_of_several_keys_the_first_to_be_back_counts(face: str) -> None:
+async def test_retry_after_is_that_of_the_first_key_to_recover(face: str) -> None:
     body = json.dumps(error(code="rate_limit_exceeded")).encode()
     place = Place(face, refuses(429, body, retry_after="5"), refuses(429, body, retry_after="60"))
     answer = await place.ask()
     assert (answer.status, answer.header("retry-after")) == (429, "5")
 
 
-async def test_no_time_at_all_doubles_from_the_shortest_rest(face: str) -> None:
+async def test_a_retry_after_of_zero_doubles_from_the_shortest_cooldown(face: str) -> None:
     limited = refuses(429, json.dumps(error(code="x")).encode(), retry_after="0")
     place = Place(face, limited, keys=["key-one-1"])
     for rest in (0.5, 1, 2, 4):
@@ -369,7 +371,7 @@ async def test_no_time_at_all_doubles_from_the_shortest_rest(face: str) -> None:
         place.clock.now += rest
 
 
-async def test_refused_keys_are_called_refused_for_as_long_as_they_are(face: str) -> None:
+async def test_refused_keys_are_reported_as_refused_while_they_are_quarantined(face: str) -> None:
     place = Place(face, refuses(401), answers(), keys=["key-one-1"])
     first, second = await place.ask(), await place.ask()
     assert (first.status, second.status) == (502, 502)
@@ -389,7 +391,7 @@ async def test_an_empty_pool_says_that_it_has_no_keys(face: str) -> None:
     assert place.upstream.requests == []
 
 
-async def test_keys_that_are_all_disabled_are_called_so(face: str) -> None:
+async def test_a_pool_with_only_disabled_keys_is_reported_as_such(face: str) -> None:
     place = Place(face, answers(), keys=["key-one-1"])
     await place.pool.disable("key-one-1")
     answer = await place.ask()
@@ -397,7 +399,7 @@ async def test_keys_that_are_all_disabled_are_called_so(face: str) -> None:
     assert "1 disabled" in answer.json["error"]["message"]
 
 
-async def test_what_no_key_may_use_is_held_against_none_of_them(face: str) -> None:
+async def test_a_model_that_all_keys_are_refused_cools_none_of_them(face: str) -> None:
     place = Place(face, refuses(404, json.dumps(error(code="model_not_found")).encode()))
     for _ in range(2):
         answer = await place.ask()
@@ -405,7 +407,9 @@ async def test_what_no_key_may_use_is_held_against_none_of_them(face: str) -> No
     assert {key.health for key in await place.pool.status()} == {Health.OK}
 
 
-async def test_an_unclear_refusal_ends_with_the_first_providers_words(face: str) -> None:
+async def test_after_an_unclear_refusal_the_client_gets_the_first_providers_error(
+    face: str,
+) -> None:
     first = json.dumps(error("the first one's words")).encode()
     second = json.dumps(error("the second one's words")).encode()
     place = Place(
@@ -425,7 +429,7 @@ async def test_an_unclear_refusal_goes_to_another_vendor_before_another_key() ->
     assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai-compatible")
 
 
-async def test_a_model_that_one_vendor_lacks_is_asked_of_the_next() -> None:
+async def test_a_model_that_one_vendor_lacks_is_requested_from_the_next() -> None:
     missing = refuses(404, json.dumps(error(code="model_not_found")).encode())
     upstream = Upstream(missing, answers())
     router = ProviderRouter({"m": [OPENAI.using("key-one-1"), COMPATIBLE.using("key-second")]})
@@ -433,7 +437,7 @@ async def test_a_model_that_one_vendor_lacks_is_asked_of_the_next() -> None:
     assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai-compatible")
 
 
-async def test_a_target_that_is_passed_over_is_a_warning(
+async def test_a_target_that_failed_is_logged_as_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     upstream = Upstream(refuses(503), answers())
@@ -454,7 +458,7 @@ async def test_three_failed_attempts_are_three_in_the_record() -> None:
     assert record.outcome == "failed"
 
 
-async def test_one_attempt_that_answered_needs_no_attempt_details(face: str) -> None:
+async def test_one_successful_attempt_has_no_attempt_details(face: str) -> None:
     place = Place(face, answers())
     await place.ask()
     record = await place.record()

@@ -1,4 +1,4 @@
-"""The relay as a client of the OpenAI face meets it: attempts, keys, commit point, books."""
+"""Exchanges as an OpenAI client sees them: attempts, keys, commit point, usage records."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tests.support.scripted_upstream import (
 pytestmark = pytest.mark.anyio
 
 
-class Books:
-    """A usage sink that keeps what it gets."""
+class RecordingSink:
+    """A usage sink that keeps its records."""
 
     def __init__(self) -> None:
         self.records: list[UsageRecord] = []
@@ -38,11 +38,13 @@ class Books:
         self.records.append(record)
 
 
-def shim(upstream: Upstream, router: Any = None, **options: Any) -> tuple[OpenAIShim, Books]:
-    books = Books()
+def shim(
+    upstream: Upstream, router: Any = None, **options: Any
+) -> tuple[OpenAIShim, RecordingSink]:
+    sink = RecordingSink()
     options.setdefault("backoff", 0.001)
     router = router if router is not None else OPENAI.using("sk-1")
-    return OpenAIShim(router, transport=upstream.transport, record=books, **options), books
+    return OpenAIShim(router, transport=upstream.transport, record=sink, **options), sink
 
 
 async def settled(app: OpenAIShim) -> None:
@@ -51,38 +53,38 @@ async def settled(app: OpenAIShim) -> None:
 
 async def test_a_whole_answer_arrives_byte_for_byte() -> None:
     upstream = Upstream(answers())
-    app, books = shim(upstream)
+    app, sink = shim(upstream)
     answer = await asgi.chat(app)
     assert answer.status == 200
     assert answer.body == upstream.steps[0].pieces[0]
     assert answer.header("content-type") == "application/json"
     await settled(app)
-    (record,) = books.records
+    (record,) = sink.records
     assert (record.outcome, record.status, record.attempts) == ("done", 200, 1)
     assert record.usage is not None
     assert (record.usage.input, record.usage.output) == (3, 2)
 
 
-async def test_a_stream_arrives_byte_for_byte_when_usage_was_asked_for() -> None:
+async def test_a_stream_arrives_byte_for_byte_if_usage_was_requested() -> None:
     upstream = Upstream(streams())
-    app, books = shim(upstream)
+    app, sink = shim(upstream)
     answer = await asgi.chat(app, stream=True, stream_options={"include_usage": True})
     assert answer.body == b"".join(upstream.steps[0].pieces)
     assert answer.header("content-type") == "text/event-stream; charset=utf-8"
     await settled(app)
-    assert books.records[0].usage is not None
+    assert sink.records[0].usage is not None
 
 
-async def test_usage_is_asked_for_upstream_and_hidden_from_who_did_not_ask() -> None:
+async def test_usage_is_always_requested_and_removed_for_clients_that_did_not_request_it() -> None:
     upstream = Upstream(streams())
-    app, books = shim(upstream)
+    app, sink = shim(upstream)
     answer = await asgi.chat(app, stream=True)
     assert upstream.bodies[0]["stream_options"] == {"include_usage": True}
     assert b"prompt_tokens" not in answer.body
     assert answer.events[-1] == "[DONE]"
     await settled(app)
-    assert books.records[0].usage is not None
-    assert books.records[0].usage.input == 3
+    assert sink.records[0].usage is not None
+    assert sink.records[0].usage.input == 3
 
 
 async def test_a_limited_key_cools_down_and_the_next_one_serves() -> None:
@@ -99,16 +101,16 @@ async def test_a_limited_key_cools_down_and_the_next_one_serves() -> None:
     assert status["2"].in_flight == 0
 
 
-async def test_there_are_as_many_tries_as_keys_whatever_the_attempts() -> None:
+async def test_refused_keys_do_not_count_as_attempts() -> None:
     upstream = Upstream(*[refuses(429) for _ in range(9)], answers())
     app, _ = shim(upstream, OPENAI.using([f"sk-{n}" for n in range(10)]), attempts=1)
     assert (await asgi.chat(app)).status == 200
     assert len(set(upstream.keys)) == 10
 
 
-async def test_when_all_keys_rest_the_client_learns_when_the_first_is_back() -> None:
+async def test_when_all_keys_cool_down_the_client_gets_the_time_until_the_first_recovers() -> None:
     upstream = Upstream(refuses(429, retry_after="30"), refuses(429, retry_after="7"), answers())
-    app, books = shim(upstream, OPENAI.using(["sk-1", "sk-2"]))
+    app, sink = shim(upstream, OPENAI.using(["sk-1", "sk-2"]))
     answer = await asgi.chat(app)
     assert answer.status == 429
     assert answer.json["error"]["code"] == "rate_limit_exceeded"
@@ -119,7 +121,7 @@ async def test_when_all_keys_rest_the_client_learns_when_the_first_is_back() -> 
     assert again.header("retry-after") in ("6", "7")
     assert len(upstream.requests) == 2
     await settled(app)
-    assert [record.outcome for record in books.records] == ["failed", "failed"]
+    assert [record.outcome for record in sink.records] == ["failed", "failed"]
 
 
 async def test_a_refused_key_is_quarantined_and_the_client_never_sees_a_401() -> None:
@@ -167,7 +169,7 @@ async def test_a_failing_target_falls_back_to_another_vendor_and_dialect(status:
     )
     upstream = Upstream(refuses(status), answers(anthropic_answer))
     router = ProviderRouter({"m": [OPENAI.using("sk-1"), (ANTHROPIC.using("sk-2"), "claude")]})
-    app, books = shim(upstream, router)
+    app, sink = shim(upstream, router)
     answer = await asgi.chat(app)
     assert answer.json["choices"][0]["message"]["content"] == "Hi"
     assert answer.header("aiproxy-provider") == "anthropic"
@@ -177,7 +179,7 @@ async def test_a_failing_target_falls_back_to_another_vendor_and_dialect(status:
     assert second.headers["x-api-key"] == "sk-2"
     assert "authorization" not in second.headers
     await settled(app)
-    assert books.records[0].attempts == 2
+    assert sink.records[0].attempts == 2
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -187,14 +189,14 @@ async def test_an_empty_answer_that_failed_falls_back(word: str, stream: bool) -
     failed = streams(sse(chunk)) if stream else answers(json.dumps(chunk).encode())
     upstream = Upstream(failed, streams() if stream else answers())
     router = ProviderRouter({"m": [(GEMINI.using("k"), "gemini-2.5-pro"), OPENAI.using("sk-1")]})
-    app, books = shim(upstream, router)
+    app, sink = shim(upstream, router)
     answer = await asgi.chat(app, stream=stream)
     assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai")
     await settled(app)
-    assert (books.records[0].outcome, books.records[0].attempts) == ("done", 2)
+    assert (sink.records[0].outcome, sink.records[0].attempts) == ("done", 2)
 
 
-async def test_a_failed_answer_without_another_target_is_an_error_that_says_why() -> None:
+async def test_a_failed_response_without_another_target_is_an_error_with_the_reason() -> None:
     chunk = {"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": "f(x"}]}
     upstream = Upstream(*[answers(json.dumps(chunk).encode())] * 3)
     app, _ = shim(upstream, GEMINI.using("k"))
@@ -209,17 +211,17 @@ async def test_a_connection_that_fails_falls_back() -> None:
     assert (await asgi.chat(app)).status == 200
 
 
-async def test_a_passing_failure_of_the_only_target_is_tried_again() -> None:
+async def test_a_temporary_failure_of_the_only_target_is_retried() -> None:
     upstream = Upstream(refuses(503), refuses(500), answers())
     app, _ = shim(upstream)
     assert (await asgi.chat(app)).status == 200
     upstream = Upstream(refuses(503))
-    app, books = shim(upstream)
+    app, sink = shim(upstream)
     answer = await asgi.chat(app)
     assert answer.status == 503
     assert len(upstream.requests) == 3
     await settled(app)
-    assert books.records[0].outcome == "failed"
+    assert sink.records[0].outcome == "failed"
 
 
 @pytest.mark.parametrize(("status", "shown"), [(400, 400), (404, 404), (413, 413), (422, 422)])
@@ -228,13 +230,13 @@ async def test_an_invalid_request_is_refused_at_once_in_the_vendors_words(
 ) -> None:
     said = {"error": {"message": f"no: {status}", "param": "messages"}}
     upstream = Upstream(refuses(status, json.dumps(said).encode()))
-    app, books = shim(upstream, OPENAI.using(["sk-1", "sk-2"]))
+    app, sink = shim(upstream, OPENAI.using(["sk-1", "sk-2"]))
     answer = await asgi.chat(app)
     assert answer.status == shown
     assert answer.json["error"]["message"] == f"no: {status}"
     assert len(upstream.requests) == 1
     await settled(app)
-    assert books.records[0].outcome == "refused"
+    assert sink.records[0].outcome == "refused"
 
 
 async def test_a_200_whose_first_event_is_an_error_is_a_failed_attempt() -> None:
@@ -252,7 +254,7 @@ async def test_a_200_whose_first_event_is_an_error_is_a_failed_attempt() -> None
     assert answer.json["error"]["message"] == "overloaded"
 
 
-async def test_no_content_means_no_commit_even_after_the_role() -> None:
+async def test_a_chunk_with_only_a_role_is_not_the_commit_point() -> None:
     role = chat_stream()[0]
     broken = streams(role, *sse({"error": {"message": "boom", "type": "server_error"}}))
     upstream = Upstream(broken, streams())
@@ -265,17 +267,17 @@ async def test_no_content_means_no_commit_even_after_the_role() -> None:
 async def test_after_the_first_content_an_error_is_sent_in_the_stream() -> None:
     pieces = chat_stream("Hel")[:2] + sse({"error": {"message": "boom", "type": "server_error"}})
     upstream = Upstream(streams(*pieces), streams())
-    app, books = shim(upstream)
+    app, sink = shim(upstream)
     answer = await asgi.chat(app, stream=True)
     assert answer.status == 200
     assert answer.events[-1]["error"]["message"] == "boom"
     assert "[DONE]" not in answer.events
     assert len(upstream.requests) == 1
     await settled(app)
-    assert books.records[0].outcome == "failed"
+    assert sink.records[0].outcome == "failed"
 
 
-async def test_an_error_in_the_packet_of_earlier_text_does_not_swallow_the_text() -> None:
+async def test_text_before_an_error_in_the_same_packet_is_sent() -> None:
     first, second = chat_stream("Hel", "lo")[:2], chat_stream("Hel", "lo")[2]
     error = sse({"error": {"message": "boom", "type": "server_error"}})[0]
     upstream = Upstream(streams(*first, second + error))
@@ -286,14 +288,14 @@ async def test_an_error_in_the_packet_of_earlier_text_does_not_swallow_the_text(
 
 
 @pytest.mark.parametrize("provider", [OPENAI, GROQ], ids=["exact", "mended"])
-async def test_a_stream_that_just_ends_is_an_error_and_no_clean_end(provider: Provider) -> None:
+async def test_a_stream_without_its_end_marker_is_an_error(provider: Provider) -> None:
     upstream = Upstream(streams(*chat_stream("Hel", "lo")[:3]))
-    app, books = shim(upstream, provider.using("sk-1"))
+    app, sink = shim(upstream, provider.using("sk-1"))
     answer = await asgi.chat(app, stream=True)
     assert "error" in answer.events[-1]
     assert "[DONE]" not in answer.events
     await settled(app)
-    assert books.records[0].outcome == "failed"
+    assert sink.records[0].outcome == "failed"
 
 
 async def test_a_connection_that_breaks_in_mid_stream_is_an_error_in_the_stream() -> None:
@@ -305,18 +307,16 @@ async def test_a_connection_that_breaks_in_mid_stream_is_an_error_in_the_stream(
 
 @pytest.mark.parametrize("after", [httpx.ReadError("reset"), 60.0, *sse({"error": {"code": 1}})])
 @pytest.mark.parametrize("provider", [OPENAI, GROQ, ANTHROPIC], ids=lambda row: row.name)
-async def test_once_the_last_word_was_said_nothing_that_follows_can_spoil_the_answer(
-    provider: Provider, after: Any
-) -> None:
+async def test_errors_after_the_end_marker_are_ignored(provider: Provider, after: Any) -> None:
     said = chat_stream("Hel", "lo") if provider is not ANTHROPIC else claude_stream("Hel", "lo")
     pool = KeyPool(["sk-1"])
-    app, books = shim(Upstream(streams(*said, after)), provider.using(pool))
+    app, sink = shim(Upstream(streams(*said, after)), provider.using(pool))
     async with asyncio.timeout(10):
         answer = await asgi.chat(app, stream=True)
     assert answer.events[-1] == "[DONE]"
     assert b"error" not in answer.body
     await settled(app)
-    assert [record.outcome for record in books.records] == ["done"]
+    assert [record.outcome for record in sink.records] == ["done"]
     assert (await pool.status())[0].in_flight == 0
 
 
@@ -332,7 +332,7 @@ def claude_stream(*texts: str) -> list[bytes]:
     )
 
 
-async def test_a_provider_that_answers_html_gives_an_error_in_openais_shape() -> None:
+async def test_an_html_response_is_an_error_in_openais_format() -> None:
     page = b"<!DOCTYPE html><html><head><title>x</title></head><body><h1>Blocked</h1></body></html>"
     for stream in (False, True):
         step = Step([page], headers={"content-type": "text/html"})
@@ -343,7 +343,7 @@ async def test_a_provider_that_answers_html_gives_an_error_in_openais_shape() ->
         assert "<" not in answer.json["error"]["message"]
 
 
-async def test_a_whole_answer_to_a_wish_for_a_stream_is_streamed_all_the_same() -> None:
+async def test_a_whole_response_to_a_streaming_request_is_streamed_to_the_client() -> None:
     app, _ = shim(Upstream(answers()))
     answer = await asgi.chat(app, stream=True)
     text = "".join(e["choices"][0]["delta"].get("content", "") for e in answer.events[:-1])
@@ -351,7 +351,7 @@ async def test_a_whole_answer_to_a_wish_for_a_stream_is_streamed_all_the_same() 
     assert answer.events[-1] == "[DONE]"
 
 
-async def test_a_stream_to_a_wish_for_a_whole_answer_is_collected() -> None:
+async def test_a_stream_for_a_request_without_streaming_is_collected() -> None:
     app, _ = shim(Upstream(streams()))
     answer = await asgi.chat(app)
     assert answer.json["choices"][0]["message"]["content"] == "Hello"
@@ -391,11 +391,11 @@ async def test_waiting_for_the_first_token_is_limited_though_the_headers_came() 
 
 async def test_silence_in_mid_stream_is_limited_and_reported() -> None:
     upstream = Upstream(streams(*chat_stream("Hel")[:2], 30.0))
-    app, books = shim(upstream, timeouts=Timeouts(idle=0.05))
+    app, sink = shim(upstream, timeouts=Timeouts(idle=0.05))
     answer = await asgi.chat(app, stream=True)
     assert "stopped sending" in answer.events[-1]["error"]["message"]
     await settled(app)
-    assert books.records[0].status == 504
+    assert sink.records[0].status == 504
 
 
 async def test_any_byte_from_the_provider_counts_against_silence() -> None:
@@ -410,15 +410,15 @@ async def test_the_whole_call_is_limited_before_and_after_its_first_token() -> N
     app, _ = shim(Upstream(answers(before=30.0)), timeouts=Timeouts(total=0.05))
     assert (await asgi.chat(app)).status == 504
     slow: list[Any] = [piece for _ in range(100) for piece in (0.02, chat_stream("a")[1])]
-    app, books = shim(Upstream(streams(*slow)), timeouts=Timeouts(total=0.1))
+    app, sink = shim(Upstream(streams(*slow)), timeouts=Timeouts(total=0.1))
     answer = await asgi.chat(app, stream=True)
     assert answer.status == 200
     assert "too long" in answer.events[-1]["error"]["message"]
     await settled(app)
-    assert books.records[0].outcome == "failed"
+    assert sink.records[0].outcome == "failed"
 
 
-async def test_a_waiting_client_hears_something_and_fallback_still_works() -> None:
+async def test_a_waiting_client_gets_keep_alives_and_fallback_still_works() -> None:
     upstream = Upstream(refuses(503), streams(before=0.2))
     app, _ = shim(upstream, keepalive_seconds=0.1)
     answer = await asgi.chat(app, stream=True)
@@ -433,8 +433,8 @@ async def test_a_waiting_client_hears_something_and_fallback_still_works() -> No
     assert [event["error"]["message"] for event in answer.events] == ["no"]
 
 
-async def test_what_a_middleware_adds_in_the_context_of_a_request_is_that_requests() -> None:
-    """Ids of requests, as asgi-correlation-id adds them, also if a keep-alive begins the answer."""
+async def test_context_variables_of_a_request_are_kept_when_its_response_is_sent() -> None:
+    """Ids of requests, as set by asgi-correlation-id, also if a keep-alive begins the response."""
     name = contextvars.ContextVar("name", default="nobody")
     app, _ = shim(Upstream(streams(before=0.2)), keepalive_seconds=0.1)
 
@@ -448,19 +448,19 @@ async def test_what_a_middleware_adds_in_the_context_of_a_request_is_that_reques
 
         await app(scope, receive, sending)
 
-    async def told(who: str) -> str | None:
+    async def reported(who: str) -> str | None:
         answer = await asgi.chat(named, stream=True, headers={"x-name": who})
         assert answer.body.startswith(b": keep-alive\n\n")
         return answer.header("x-name")
 
     names = ["alice", "bob", "carol"]
-    assert await asyncio.gather(*[asyncio.ensure_future(told(who)) for who in names]) == names
+    assert await asyncio.gather(*[asyncio.ensure_future(reported(who)) for who in names]) == names
 
 
 async def test_a_client_that_reads_slowly_does_not_make_its_provider_seem_silent() -> None:
     events = chat_stream("a", "b", "c")
     slow = [part for event in events for part in (event, 0.2)]
-    app, books = shim(Upstream(streams(*slow)), timeouts=Timeouts(idle=0.35))
+    app, sink = shim(Upstream(streams(*slow)), timeouts=Timeouts(idle=0.35))
 
     async def reading(scope: Any, receive: Any, send: Any) -> None:
         async def sending(message: Any) -> None:
@@ -472,7 +472,7 @@ async def test_a_client_that_reads_slowly_does_not_make_its_provider_seem_silent
     answer = await asgi.chat(reading, stream=True)
     assert answer.events[-1] == "[DONE]"
     await settled(app)
-    assert books.records[0].outcome == "done"
+    assert sink.records[0].outcome == "done"
 
 
 async def test_a_silent_stream_is_kept_alive_between_whole_events() -> None:
@@ -485,7 +485,7 @@ async def test_a_silent_stream_is_kept_alive_between_whole_events() -> None:
     assert text == "Hello"
 
 
-async def test_a_caller_can_name_the_key_and_gets_an_error_if_it_is_unknown() -> None:
+async def test_a_caller_can_select_the_key_and_gets_an_error_if_it_is_unknown() -> None:
     upstream = Upstream(answers())
     pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
     app, _ = shim(upstream, OPENAI.using(pool))
@@ -499,7 +499,7 @@ async def test_a_caller_can_name_the_key_and_gets_an_error_if_it_is_unknown() ->
     assert len(upstream.requests) == 2
 
 
-async def test_a_named_key_that_is_limited_is_not_replaced() -> None:
+async def test_a_selected_key_that_is_limited_is_not_replaced() -> None:
     upstream = Upstream(refuses(429), answers())
     pool = KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")])
     app, _ = shim(upstream, OPENAI.using(pool))
@@ -508,7 +508,7 @@ async def test_a_named_key_that_is_limited_is_not_replaced() -> None:
     assert upstream.keys == ["sk-1"]
 
 
-async def test_a_named_key_that_is_limited_is_not_said_to_be_unknown_to_another_vendor() -> None:
+async def test_a_selected_key_that_is_limited_is_not_reported_as_unknown() -> None:
     named = OPENAI.using(KeyPool([Key("sk-1", id="1")]))
     router = ProviderRouter({"m": [named, ANTHROPIC.using(KeyPool([Key("sk-2", id="2")]))]})
     app, _ = shim(Upstream(refuses(429, retry_after="9")), router)
@@ -536,12 +536,12 @@ async def test_a_caller_whose_own_key_is_refused_gets_the_vendors_error(
     provider: Provider,
 ) -> None:
     said = b'{"error":{"message":"Wrong key: sk-mine-12345"}}'
-    app, books = shim(Upstream(refuses(401, said)), provider.using("sk-1"), allow_client_keys=True)
+    app, sink = shim(Upstream(refuses(401, said)), provider.using("sk-1"), allow_client_keys=True)
     answer = await asgi.chat(app, headers={"x-provider-key": "sk-mine-12345"})
     assert answer.status == 401
     assert answer.json["error"]["message"].startswith("Wrong key: [key]")
     await settled(app)
-    assert [(record.outcome, record.attempts) for record in books.records] == [("refused", 1)]
+    assert [(record.outcome, record.attempts) for record in sink.records] == [("refused", 1)]
 
 
 async def test_a_provider_without_keys_is_distinguished_from_one_whose_key_is_wrong() -> None:
@@ -574,7 +574,7 @@ async def test_a_call_waits_for_a_busy_key_in_turn() -> None:
     assert sorted(answer.status for answer in both) == [200, 429]
 
 
-async def test_a_key_without_credit_cools_down_for_long() -> None:
+async def test_a_key_without_credit_cools_down_for_an_hour() -> None:
     said = b'{"error":{"message":"quota","type":"insufficient_quota","code":"insufficient_quota"}}'
     pool = KeyPool(["sk-1", "sk-2"])
     app, _ = shim(Upstream(refuses(429, said), answers()), OPENAI.using(pool))
@@ -588,7 +588,7 @@ CLAUDE = (
 )
 
 
-async def test_what_a_target_cannot_carry_is_named_or_refused() -> None:
+async def test_members_that_a_target_does_not_support_are_reported_or_refused() -> None:
     upstream = Upstream(answers(CLAUDE))
     app, _ = shim(upstream, ANTHROPIC.using("sk"))
     answer = await asgi.chat(app, seed=7, logit_bias={"1": 2})
@@ -599,24 +599,24 @@ async def test_what_a_target_cannot_carry_is_named_or_refused() -> None:
     assert answer.json["error"]["param"] == "seed"
 
 
-async def test_whatever_the_ignored_members_are_called_the_answer_arrives() -> None:
+async def test_any_names_of_ignored_members_are_valid_in_the_header() -> None:
     upstream = Upstream(answers(CLAUDE))
     app, _ = shim(upstream, ANTHROPIC.using("sk"))
     odd = {"a\r\nset-cookie: x": 1, "é": 1, "\0": 1}
     answer = await asgi.chat(app, **odd)
     assert answer.header("aiproxy-ignored") == "a??set-cookie: x, ?, ?"
     answer = await asgi.chat(app, **{f"member_{number}": 1 for number in range(5000)})
-    told = answer.header("aiproxy-ignored") or ""
-    assert told.startswith("member_0, member_1, ")
-    assert len(told) < 1100
-    assert told.endswith(f", and {5000 - told.count('member_')} more")
+    reported = answer.header("aiproxy-ignored") or ""
+    assert reported.startswith("member_0, member_1, ")
+    assert len(reported) < 1100
+    assert reported.endswith(f", and {5000 - reported.count('member_')} more")
 
 
-async def test_a_target_that_cannot_carry_a_call_is_passed_over() -> None:
+async def test_a_target_that_does_not_support_a_call_is_skipped() -> None:
     upstream = Upstream(answers())
     pool = KeyPool(["sk-1"])
     router = ProviderRouter({"m": [ANTHROPIC.using(pool), OPENAI.using("sk-2")]})
-    app, books = shim(upstream, router)
+    app, sink = shim(upstream, router)
     answer = await asgi.chat(app, n=2)
     assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai")
     answer = await asgi.request(app, "POST", "/v1/embeddings", {"model": "m", "input": "x"})
@@ -625,12 +625,10 @@ async def test_a_target_that_cannot_carry_a_call_is_passed_over() -> None:
     answer = await asgi.chat(strict, logit_bias={"1": 2})
     assert (answer.status, answer.header("aiproxy-provider")) == (200, "openai")
     await settled(app)
-    assert [record.attempts for record in books.records] == [1, 1]
+    assert [record.attempts for record in sink.records] == [1, 1]
 
 
-async def test_a_temporary_failure_is_reported_though_the_next_target_cannot_carry_the_call() -> (
-    None
-):
+async def test_a_temporary_failure_is_reported_although_the_next_target_lacks_support() -> None:
     upstream = Upstream(refuses(503))
     router = ProviderRouter({"m": [OPENAI.using("sk-1"), ANTHROPIC.using("sk-2")]})
     app, _ = shim(upstream, router, attempts=2)
@@ -670,17 +668,17 @@ async def test_an_operation_the_provider_does_not_have_is_not_found() -> None:
 async def test_embeddings_pass_through_with_the_models_real_name_and_usage() -> None:
     body = b'{"object":"list","data":[],"model":"e","usage":{"prompt_tokens":4,"total_tokens":4}}'
     upstream = Upstream(answers(body))
-    app, books = shim(upstream, ProviderRouter({"fast": (OPENAI.using("sk"), "e-3")}))
+    app, sink = shim(upstream, ProviderRouter({"fast": (OPENAI.using("sk"), "e-3")}))
     sent = {"model": "fast", "input": ["a"], "encoding_format": "base64"}
     answer = await asgi.request(app, "POST", "/v1/embeddings", sent)
     assert answer.body == body
     assert upstream.bodies == [{**sent, "model": "e-3"}]
     await settled(app)
-    assert books.records[0].usage is not None
-    assert books.records[0].usage.input == 4
+    assert sink.records[0].usage is not None
+    assert sink.records[0].usage.input == 4
 
 
-async def test_sound_passes_through_as_it_comes() -> None:
+async def test_audio_passes_through_as_it_arrives() -> None:
     sound = Step([b"ID3", b"\x00\x01", b"\xff"], headers={"content-type": "audio/mpeg"})
     app, _ = shim(Upstream(sound))
     sent = {"model": "tts-1", "input": "hi", "voice": "alloy"}
@@ -689,9 +687,9 @@ async def test_sound_passes_through_as_it_comes() -> None:
     assert answer.header("content-type") == "audio/mpeg"
 
 
-async def test_sound_that_breaks_off_cuts_the_connection() -> None:
+async def test_audio_that_breaks_off_closes_the_connection() -> None:
     sound = Step([b"ID3", httpx.ReadError("reset")], headers={"content-type": "audio/mpeg"})
-    app, books = shim(Upstream(sound))
+    app, sink = shim(Upstream(sound))
     sent = b'{"model":"tts-1","input":"hi","voice":"alloy"}'
     async with asgi.opened(app, "POST", "/v1/audio/speech") as exchange:
         exchange.send_body(sent)
@@ -700,17 +698,17 @@ async def test_sound_that_breaks_off_cuts_the_connection() -> None:
         with pytest.raises(Exception, match="before it was complete"):
             await exchange.ended()
     await settled(app)
-    assert books.records[0].outcome == "failed"
+    assert sink.records[0].outcome == "failed"
 
 
 async def test_an_unknown_model_names_itself() -> None:
-    app, books = shim(Upstream(answers()), ProviderRouter({"a": OPENAI.using("sk")}))
+    app, sink = shim(Upstream(answers()), ProviderRouter({"a": OPENAI.using("sk")}))
     answer = await asgi.chat(app, model="b")
     assert answer.status == 404
     assert answer.json["error"]["code"] == "model_not_found"
     assert answer.json["error"]["param"] == "model"
     await settled(app)
-    assert books.records[0].outcome == "refused"
+    assert sink.records[0].outcome == "refused"
 
 
 async def test_a_failing_sink_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
@@ -753,7 +751,7 @@ async def test_leaving_the_app_waits_for_the_records() -> None:
     assert len(kept) == 3
 
 
-async def test_a_bug_of_ours_is_a_500_in_openais_shape_and_reaches_the_host() -> None:
+async def test_an_internal_error_is_a_500_in_openais_format_and_is_raised_to_the_host() -> None:
     class Broken:
         def targets(self, model: str, provider: str = "") -> Any:
             raise ZeroDivisionError("a bug")

@@ -1,4 +1,4 @@
-"""The boxes of docs/callers.md, as they stand there: what protects a mount in each host."""
+"""The examples of docs/callers.md run unchanged: what protects a mount in each host."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def status(app: Any, path: str, **headers: str) -> int:
 
 
 async def login(app: Any) -> str:
-    """Sign in; the cookie."""
+    """Sign in; returns the cookie."""
     answer = await asgi.request(app, "GET", "/login")
     assert answer.status == 200
     cookie = answer.header("set-cookie")
@@ -79,21 +79,21 @@ def bare() -> OpenAIShim:
 
 
 async def test_dependencies_of_fastapi_do_not_protect_a_mount_as_the_page_warns() -> None:
-    def nobody() -> None:
+    def unknown() -> None:
         raise HTTPException(401)
 
-    app = FastAPI(dependencies=[Depends(nobody)])
+    app = FastAPI(dependencies=[Depends(unknown)])
     app.mount("/ai", bare())
     assert await status(app, "/ai/v1/models") == 200
 
 
 async def test_guards_of_litestar_do_protect_a_mount_as_the_page_says() -> None:
-    def nobody(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    def unknown(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         raise NotAuthorizedException
 
     mounted = litestar_asgi("/ai", is_mount=True, copy_scope=True)(bare())
-    assert await status(Litestar([mounted], guards=[nobody]), "/ai/v1/models") == 401
-    mounted = litestar_asgi("/ai", is_mount=True, copy_scope=True, guards=[nobody])(bare())
+    assert await status(Litestar([mounted], guards=[unknown]), "/ai/v1/models") == 401
+    mounted = litestar_asgi("/ai", is_mount=True, copy_scope=True, guards=[unknown])(bare())
     assert await status(Litestar([mounted]), "/ai/v1/models") == 401
 
 

@@ -49,7 +49,7 @@ ROOTS = {"no-root": ("", ""), "kept": ("/api", "/api"), "stripped": ("", "/api")
 
 
 class Client:
-    """Sends requests to a host as one server with one root path does."""
+    """Sends requests to a host in the way of a server with one root path."""
 
     def __init__(self, app: Any, host: Host, root: str) -> None:
         self.app = app
@@ -118,13 +118,13 @@ async def bad_json_is_a_400_of_ours(client: Client, upstream: Upstream) -> None:
 
 
 async def what_only_begins_like_the_mount_is_not_ours(client: Client, upstream: Upstream) -> None:
-    asked = len(upstream.requests)
+    requested = len(upstream.requests)
     for path in ("x/v1/chat/completions", "v1/chat/completions", "x", "-admin/v1/models"):
         path = f"{client.mount}{path}" if client.mount else f"/{path}"
         if path != "/v1/chat/completions":  # not mounted, that is ours
             answer = await client.outside("POST", path, CHAT)
             assert answer.status in (404, 405), path
-    assert len(upstream.requests) == asked
+    assert len(upstream.requests) == requested
 
 
 EIGHT: list[Step] = [
@@ -221,7 +221,7 @@ async def test_a_router_as_an_app_works_in_every_host(host: Host) -> None:
             assert (await client.request("GET", "/nobody/v1/models")).status == 404
 
 
-async def test_litestar_takes_what_begins_alike_and_our_mount_gives_it_back() -> None:
+async def test_litestar_mounts_by_prefix_and_the_dispatcher_by_segment() -> None:
     ai, _ = gateway()
     alone = litestar({"/ai": ai})
     answer = await asgi.request(alone, "GET", "/airports/lhr")
@@ -236,7 +236,7 @@ async def test_litestar_takes_what_begins_alike_and_our_mount_gives_it_back() ->
 
 
 class Passing(BaseHTTPMiddleware):
-    """A host's middleware as many write it."""
+    """A host's middleware, as it is commonly written."""
 
     async def dispatch(self, request: Request, call_next: Any) -> Any:
         response = await call_next(request)
@@ -278,7 +278,7 @@ async def test_behind_http_middleware_answers_arrive_whole_and_streamed(build: A
 
 
 @pytest.mark.parametrize("build", BEHIND)
-async def test_behind_http_middleware_a_stream_comes_piece_by_piece(build: Any) -> None:
+async def test_behind_http_middleware_a_stream_arrives_piece_by_piece(build: Any) -> None:
     ai, upstream = gateway()
     first, second, *rest = chat_stream("Hel", "lo")
     upstream.steps = [streams(first, second, 0.2, *rest)]
@@ -296,7 +296,7 @@ async def test_behind_http_middleware_a_stream_comes_piece_by_piece(build: Any) 
 
 @pytest.mark.parametrize("build", BEHIND)
 @pytest.mark.parametrize("how", ["disconnect", "disconnect-and-send-fails"])
-async def test_behind_http_middleware_a_client_that_leaves_lets_the_provider_go(
+async def test_behind_http_middleware_a_disconnect_ends_the_request_to_the_provider(
     build: Any, how: str
 ) -> None:
     ai, upstream = gateway(streams(*chat_stream("Hel")[:2], 30.0))
@@ -470,8 +470,8 @@ async def test_a_function_that_is_not_a_lifespan_is_reported_at_startup() -> Non
 # ── mount(...) ───────────────────────────────────────────────────────────────
 
 
-class Told:
-    """An app that answers with its name and what it was given."""
+class EchoApp:
+    """An app that answers with its name and its scope."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -512,7 +512,7 @@ class Told:
 async def test_paths_are_dispatched_to_their_mounts(
     path: str, root: str, name: str, root_path: str
 ) -> None:
-    apps = {name: Told(name) for name in ("host", "ai", "admin")}
+    apps = {name: EchoApp(name) for name in ("host", "ai", "admin")}
     app = Dispatcher(apps["host"], {"/ai": apps["ai"], "/ai/admin": apps["admin"]})
     answer = await asgi.request(app, "GET", path, root_path=root)
     assert answer.body.decode() == name
@@ -524,7 +524,7 @@ async def test_paths_are_dispatched_to_their_mounts(
 
 
 async def test_the_hosts_scope_is_not_changed_by_a_mount() -> None:
-    app = Dispatcher(Told("host"), {"/ai": Told("ai")})
+    app = Dispatcher(EchoApp("host"), {"/ai": EchoApp("ai")})
     scope = asgi.scope_of("GET", "/ai/v1")
     before = dict(scope)
     async with asgi.Exchange(app, scope) as exchange:
@@ -533,8 +533,8 @@ async def test_the_hosts_scope_is_not_changed_by_a_mount() -> None:
 
 
 @pytest.mark.parametrize(("path", "name"), [("/ai/v1/realtime", "ai"), ("/chat", "host")])
-async def test_websockets_go_where_they_belong(path: str, name: str) -> None:
-    app = Dispatcher(Told("host"), {"/ai": Told("ai")})
+async def test_websockets_are_dispatched_to_their_mounts(path: str, name: str) -> None:
+    app = Dispatcher(EchoApp("host"), {"/ai": EchoApp("ai")})
     async with asgi.Exchange(app, {"type": "websocket", "path": path}) as exchange:
         exchange._in.put_nowait({"type": "websocket.connect"})
         assert (await exchange.message())["reason"] == name
@@ -556,9 +556,9 @@ async def test_a_websocket_to_a_gateway_in_a_real_host_is_refused() -> None:
 
 
 async def test_scopes_of_no_known_type_go_to_the_host() -> None:
-    host = Told("host")
+    host = EchoApp("host")
     async with asgi.Exchange(
-        Dispatcher(host, {"/ai": Told("ai")}), {"type": "mystery"}
+        Dispatcher(host, {"/ai": EchoApp("ai")}), {"type": "mystery"}
     ) as exchange:
         await exchange.ended()
     assert [scope["type"] for scope in host.scopes] == ["mystery"]
@@ -571,7 +571,7 @@ def living(name: str, log: list[str], **yielded: str) -> Starlette:
         yield yielded
         log.append(f"-{name}")
 
-    return Starlette(routes=[Route("/state", state), Mount("/x", Told("x"))], lifespan=own)
+    return Starlette(routes=[Route("/state", state), Mount("/x", EchoApp("x"))], lifespan=own)
 
 
 async def test_lifespan_reaches_the_host_and_all_that_is_mounted() -> None:
@@ -624,7 +624,7 @@ async def breaks_later(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize("host", [raises, returns, returns_after_startup, breaks_later])
-async def test_a_host_that_knows_no_lifespan_is_left_alone(host: Any) -> None:
+async def test_a_host_without_lifespan_works(host: Any) -> None:
     ai, _ = gateway()
     async with asgi.lifespan(Dispatcher(host, {"/ai": ai})):
         assert ai._users == 1
@@ -632,7 +632,7 @@ async def test_a_host_that_knows_no_lifespan_is_left_alone(host: Any) -> None:
 
 
 @pytest.mark.parametrize("where", ["host", "mounted"])
-async def test_a_startup_that_fails_is_the_servers_to_know_and_leaves_nothing_open(
+async def test_a_failed_startup_is_reported_to_the_server_and_leaves_nothing_open(
     where: str,
 ) -> None:
     log: list[str] = []
@@ -644,7 +644,7 @@ async def test_a_startup_that_fails_is_the_servers_to_know_and_leaves_nothing_op
         yield
 
     bad = Starlette(lifespan=broken)
-    host, extra = (bad, Told("x")) if where == "host" else (living("host", log), bad)
+    host, extra = (bad, EchoApp("x")) if where == "host" else (living("host", log), bad)
     app = Dispatcher(host, {"/ai": ai, "/zz/extra": extra})
     before = asyncio.all_tasks()
     async with asgi.Exchange(app, {"type": "lifespan", "asgi": {}}) as exchange:
@@ -674,7 +674,7 @@ async def test_a_shutdown_that_fails_still_closes_the_rest() -> None:
     assert ai._users == 0
 
 
-async def test_a_server_that_goes_without_a_word_closes_everything() -> None:
+async def test_a_server_that_stops_without_shutdown_closes_everything() -> None:
     log: list[str] = []
     ai, _ = gateway()
     app = Dispatcher(living("host", log), {"/ai": ai})
@@ -701,6 +701,6 @@ def test_an_invalid_mount_is_refused(make: Callable[[], object], words: str) -> 
         make()
 
 
-def test_a_mount_shows_what_is_where() -> None:
-    app = Dispatcher(returns, {"/ai": Told("ai"), "/ai/admin": Told("admin")})
+def test_the_repr_of_a_mount_shows_its_apps() -> None:
+    app = Dispatcher(returns, {"/ai": EchoApp("ai"), "/ai/admin": EchoApp("admin")})
     assert repr(app).endswith("/ai/admin, /ai)")

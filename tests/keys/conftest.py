@@ -37,7 +37,7 @@ async def store(client: Callable[[], Store]) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def worker(client: Callable[[], Store]) -> AsyncIterator[Pools]:
-    """Makes pools, each with a client of its own, as other processes would have them."""
+    """Makes pools, each with its own client, like pools of other processes."""
     async with AsyncExitStack() as stack:
 
         async def worker(*keys: str | Key, **options: Any) -> KeyPool:
@@ -50,7 +50,7 @@ async def worker(client: Callable[[], Store]) -> AsyncIterator[Pools]:
 
 
 async def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Wait until something is so; what is promised within a second may take a busy machine more."""
+    """Wait until a condition holds, with extra time for a busy machine."""
     async with asyncio.timeout(seconds):
         while True:
             found = true()

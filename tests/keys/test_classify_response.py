@@ -59,7 +59,7 @@ COOL, QUARANTINE, OK = Health.COOLING, Health.QUARANTINED, Health.OK
         (402, None, None, 0, QUARANTINE, 3600),
     ],
 )
-def test_what_an_answer_means_for_its_key(
+def test_a_response_is_classified_for_its_key(
     status: int,
     retry_after: float | None,
     code: str | None,
@@ -77,7 +77,7 @@ def test_what_an_answer_means_for_its_key(
     cooldown=st.floats(0.01, 1e6),
     strikes=st.integers(0, 10**6),
 )
-def test_no_verdict_outlasts_a_day_or_more_than_its_own_cooldowns(
+def test_no_cooldown_is_longer_than_a_day(
     status: int, retry_after: float | None, cooldown: float, strikes: int
 ) -> None:
     judged = classify_response(status, retry_after, cooldown=cooldown, strikes=strikes)

@@ -1,4 +1,4 @@
-"""Several gateways, as several workers would be, with one pool of keys before a vendor."""
+"""Several gateways, like several workers, with one pool of keys in front of a vendor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Gateway = Callable[..., Awaitable[tuple[OpenAIShim, KeyPool]]]
 
 
 class Vendor:
-    """Answers who brings a valid key, and sees how many do so at once."""
+    """Answers requests with a valid key, and counts how many are concurrent."""
 
     def __init__(self, *valid: str) -> None:
         self.valid = set(valid)
@@ -62,7 +62,7 @@ def vendor() -> Vendor:
 
 @pytest.fixture
 async def gateway(worker: Pools, vendor: Vendor) -> AsyncIterator[Gateway]:
-    """Makes gateways, each with a pool of its own over the same store."""
+    """Makes gateways, each with its own pool over the same store."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(serve(vendor))
 
@@ -74,7 +74,7 @@ async def gateway(worker: Pools, vendor: Vendor) -> AsyncIterator[Gateway]:
         yield gateway
 
 
-async def test_the_vendor_never_sees_more_at_once_than_a_key_allows(
+async def test_the_vendor_never_gets_more_concurrent_requests_than_a_key_allows(
     gateway: Gateway, vendor: Vendor
 ) -> None:
     keys = [Key("sk-a", id="a", concurrency=2), Key("sk-b", id="b", concurrency=1)]
@@ -85,7 +85,7 @@ async def test_the_vendor_never_sees_more_at_once_than_a_key_allows(
     assert vendor.most == {"sk-a": 2, "sk-b": 1}
 
 
-async def test_the_vendor_is_not_asked_again_with_a_key_that_another_worker_saw_limited(
+async def test_a_key_that_one_worker_found_limited_is_not_used_by_others(
     gateway: Gateway, vendor: Vendor
 ) -> None:
     keys = [Key("sk-a", id="a"), Key("sk-b", id="b", priority=1)]

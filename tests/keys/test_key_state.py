@@ -15,15 +15,15 @@ from asgi_aiproxy.keys import (
     KeyPool,
     NoKeyError,
 )
-from tests.support.key_pools import Clock, fails, health, named, pool, rests, served, tally
+from tests.support.key_pools import Clock, cooldowns, fails, health, named, pool, served, tally
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_limited_key_rests_as_long_as_the_provider_says() -> None:
+async def test_a_limited_key_cools_down_as_long_as_the_provider_says() -> None:
     keys, clock = pool("sk-1", "sk-2")
     first = fails(keys, 429, 20)
-    assert (await rests(keys))[first] == 20
+    assert (await cooldowns(keys))[first] == 20
     assert first not in tally(keys, 10)
     clock.now += 19.9
     assert first not in tally(keys, 10)
@@ -32,15 +32,15 @@ async def test_a_limited_key_rests_as_long_as_the_provider_says() -> None:
     assert set((await health(keys)).values()) == {Health.OK}
 
 
-async def test_without_a_word_of_the_provider_every_strike_doubles_the_rest() -> None:
+async def test_without_a_time_from_the_provider_every_strike_doubles_the_cooldown() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
     for rest in (10, 20, 40, 80, 160, 320, 320):
         fails(keys, 429)
-        assert await rests(keys) == {"a": rest}
+        assert await cooldowns(keys) == {"a": rest}
         clock.now += rest
     served(keys)
     fails(keys, 429)
-    assert await rests(keys) == {"a": 10}
+    assert await cooldowns(keys) == {"a": 10}
 
 
 async def test_a_burst_of_refusals_is_one_strike() -> None:
@@ -50,23 +50,23 @@ async def test_a_burst_of_refusals_is_one_strike() -> None:
         lease.report(429)
         lease.release()
         clock.now += 0.01
-    assert 9.5 < (await rests(keys))["a"] <= 10
+    assert 9.5 < (await cooldowns(keys))["a"] <= 10
     clock.now += 10
     fails(keys, 429)
-    assert await rests(keys) == {"a": 20}
+    assert await cooldowns(keys) == {"a": 20}
 
 
-async def test_of_several_rests_the_longest_counts() -> None:
+async def test_of_several_cooldowns_the_longest_counts() -> None:
     keys, clock = pool(Key("sk", id="a"))
     leases = [keys.acquire_nowait() for _ in range(3)]
     leases[0].report(429, 20)
     leases[1].report(429, 5)
     clock.now += 10
     leases[2].report(429, 30)
-    assert await rests(keys) == {"a": 30}
+    assert await cooldowns(keys) == {"a": 30}
 
 
-async def test_a_late_success_does_not_end_a_rest_nor_forgive_a_strike() -> None:
+async def test_a_late_success_does_not_end_a_cooldown_or_clear_a_strike() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
     late, refused = keys.acquire_nowait(), keys.acquire_nowait()
     refused.report(429)
@@ -74,10 +74,10 @@ async def test_a_late_success_does_not_end_a_rest_nor_forgive_a_strike() -> None
     assert await health(keys) == {"a": Health.COOLING}
     clock.now += 10
     fails(keys, 429)
-    assert await rests(keys) == {"a": 20}
+    assert await cooldowns(keys) == {"a": 20}
 
 
-async def test_a_refused_key_is_not_let_out_by_a_late_429() -> None:
+async def test_a_quarantine_is_not_ended_by_a_late_429() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
     first, second = keys.acquire_nowait(), keys.acquire_nowait()
     first.report(401)
@@ -94,10 +94,10 @@ async def test_a_refused_key_is_not_let_out_by_a_late_429() -> None:
     first.report(429, 100)
     second.report(401)
     assert await health(keys) == {"a": Health.QUARANTINED}
-    assert await rests(keys) == {"a": 100}
+    assert await cooldowns(keys) == {"a": 100}
 
 
-async def test_a_refused_key_is_tried_by_one_call_at_a_time_and_heals() -> None:
+async def test_a_refused_key_is_tried_by_one_call_at_a_time_and_recovers() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
     fails(keys, 401)
     with pytest.raises(NoKeyError) as caught:
@@ -115,7 +115,9 @@ async def test_a_refused_key_is_tried_by_one_call_at_a_time_and_heals() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
-async def test_an_answer_that_says_nothing_of_the_key_does_not_heal_it(status: int) -> None:
+async def test_a_response_that_is_not_about_the_key_does_not_end_its_quarantine(
+    status: int,
+) -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
     fails(keys, 401)
     clock.now += 10
@@ -128,7 +130,7 @@ async def test_an_answer_that_says_nothing_of_the_key_does_not_heal_it(status: i
     assert await health(keys) == {"a": Health.OK}
 
 
-async def test_a_key_that_stays_refused_is_tried_ever_more_seldom() -> None:
+async def test_a_key_that_stays_refused_is_tried_at_growing_intervals() -> None:
     keys, clock = pool(Key("sk", id="a"), cooldown=10)
     tries = []
     while clock.now < 1000 + 86_400:
@@ -143,7 +145,7 @@ async def test_a_key_that_stays_refused_is_tried_ever_more_seldom() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["weighted", "round_robin", "random", "fill_first"])
-def test_a_healed_key_gets_its_share_back_step_by_step(strategy: Any) -> None:
+def test_a_recovered_key_gets_its_share_back_gradually(strategy: Any) -> None:
     first = []
     for seed in range(400):
         keys, clock = pool(*named("a", "b"), strategy=strategy, random=random.Random(seed))
@@ -161,7 +163,7 @@ def test_a_healed_key_gets_its_share_back_step_by_step(strategy: Any) -> None:
     assert abs(tally(keys, 1000)["a"] - tally(normal, 1000)["a"]) < 80
 
 
-async def test_a_lone_refused_key_is_tried_at_once_when_its_rest_is_over() -> None:
+async def test_a_single_refused_key_is_tried_at_once_after_its_cooldown() -> None:
     for seed in range(20):
         keys, clock = pool(Key("sk", id="a"), cooldown=10, random=random.Random(seed))
         fails(keys, 401)
@@ -169,7 +171,7 @@ async def test_a_lone_refused_key_is_tried_at_once_when_its_rest_is_over() -> No
         assert served(keys) == "a"
 
 
-async def test_an_operator_switches_a_key_off_and_on() -> None:
+async def test_an_operator_disables_and_enables_a_key() -> None:
     keys, _ = pool(*named("a", "b"))
     running = keys.acquire_nowait(key_id="a")
     await keys.disable("a")
@@ -188,18 +190,20 @@ async def test_an_operator_switches_a_key_off_and_on() -> None:
             await change("nobody")
 
 
-async def test_enabling_a_key_forgives_it_everything() -> None:
+async def test_enabling_a_key_resets_its_health() -> None:
     keys, _ = pool(Key("sk", id="a"), cooldown=10)
     fails(keys, 402)
     await keys.enable("a")
     assert served(keys) == "a"
     fails(keys, 429)
-    assert await rests(keys) == {"a": 10}
+    assert await cooldowns(keys) == {"a": 10}
 
 
 @pytest.mark.parametrize("start", [0.0, 0.7, 1_000.1, 123_456_789.123])
 @pytest.mark.parametrize("rpm", [1, 2, 3, 7, 11, 60, 61, 500])
-def test_requests_a_minute_are_exact_and_come_back_one_by_one(rpm: int, start: float) -> None:
+def test_requests_per_minute_are_exact_and_become_available_one_by_one(
+    rpm: int, start: float
+) -> None:
     clock = Clock(start)
     keys = KeyPool([Key("sk", id="a", rpm=rpm)], clock=clock)
     assert tally(keys, rpm) == {"a": rpm}
@@ -216,7 +220,7 @@ def test_requests_a_minute_are_exact_and_come_back_one_by_one(rpm: int, start: f
         keys.acquire_nowait()
 
 
-def test_tokens_a_minute_hold_a_key_back_until_they_have_drained() -> None:
+def test_a_key_over_its_tokens_per_minute_is_not_used_until_they_have_drained() -> None:
     keys, clock = pool(Key("sk", id="a", tpm=6000))
     with keys.acquire_nowait() as lease:
         lease.count_tokens(3000)
@@ -236,7 +240,7 @@ def test_tokens_a_minute_hold_a_key_back_until_they_have_drained() -> None:
     assert served(keys) == "a"
 
 
-def test_a_key_serves_as_many_calls_at_once_as_it_may() -> None:
+def test_a_key_serves_as_many_concurrent_calls_as_its_limit() -> None:
     keys, _ = pool(*named("a", concurrency=2), *named("b", concurrency=1))
     leases = [keys.acquire_nowait() for _ in range(3)]
     assert Counter(lease.key.id for lease in leases) == {"a": 2, "b": 1}
@@ -247,7 +251,7 @@ def test_a_key_serves_as_many_calls_at_once_as_it_may() -> None:
     assert keys.acquire_nowait().key.id == leases[0].key.id
 
 
-def test_the_error_tells_when_the_first_key_is_back() -> None:
+def test_the_error_has_the_time_until_the_first_key_recovers() -> None:
     keys, _ = pool(*named("a", "b"), *named("c", concurrency=1))
     keys.acquire_nowait(key_id="c")
     fails(keys, 429, 30, key_id="a")

@@ -70,7 +70,7 @@ async def test_releasing_twice_and_settling_late_are_harmless() -> None:
     assert await in_flight(keys) == 0
 
 
-async def test_status_tells_what_happened() -> None:
+async def test_status_counts_uses_and_failures() -> None:
     keys, _ = pool(*named("a"))
     fails(keys, 429, 12)
     (status,) = await keys.status()
@@ -89,7 +89,7 @@ STEPS = st.lists(
 
 @given(steps=STEPS, strategy=st.sampled_from(STRATEGIES), seed=st.integers(0, 99))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_no_key_ever_serves_more_than_it_may_and_all_leases_come_back(
+def test_no_key_exceeds_its_limit_and_all_leases_are_released(
     steps: list[tuple[str, int]], strategy: Any, seed: int
 ) -> None:
     asyncio.run(random_walk(steps, strategy, seed))

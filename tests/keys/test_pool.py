@@ -52,7 +52,7 @@ async def test_a_replaced_key_is_the_new_one_and_calls_in_flight_keep_theirs() -
     assert len(keys) == 1
 
 
-async def test_other_limits_for_the_same_secret_forget_nothing() -> None:
+async def test_changed_limits_for_the_same_secret_keep_the_health() -> None:
     keys, _ = pool(Key("sk", id="a", concurrency=5))
     running = [keys.acquire_nowait() for _ in range(5)]
     await keys.add(Key("sk", id="a", concurrency=6, weight=3))
@@ -75,7 +75,7 @@ async def test_ten_thousand_keys_can_be_added_one_by_one() -> None:
     assert len(tally(keys, 1000)) == 1000
 
 
-async def test_nothing_that_is_shown_holds_a_secret() -> None:
+async def test_no_repr_contains_a_secret() -> None:
     keys = KeyPool(["sk-secret-1", Key("sk-secret-2", id="named", attributes={})])
     lease = keys.acquire_nowait()
     shown = [keys, lease, lease.key, await keys.status(), Key("sk-secret-1"), keys.key_set.states]
@@ -140,7 +140,7 @@ def test_a_single_key_is_one_key(one: str | Key) -> None:
         (lambda: Key("a", proxy="sk-1@proxy:3128"), "the URL of an outbound proxy must begin with"),
     ],
 )
-def test_a_mistake_is_told_when_it_is_made(make: Callable[[], object], words: str) -> None:
+def test_a_mistake_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         make()
     assert "sk-" not in str(caught.value)

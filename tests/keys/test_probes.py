@@ -1,4 +1,4 @@
-"""Keys that were refused are tested in the background, by one process."""
+"""Refused keys are tested in the background, by one process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def refused(pool: KeyPool, id: str) -> None:
         lease.report(401)
 
 
-async def test_a_refused_key_is_tested_within_the_hosts_lifespan_and_heals() -> None:
+async def test_a_refused_key_is_tested_within_the_hosts_lifespan_and_recovers() -> None:
     pool = KeyPool(KEYS, cooldown=0.5)
     tested: list[str] = []
     answers = {"a": [401, 401, 200], "b": [200]}
@@ -43,7 +43,7 @@ async def test_a_refused_key_is_tested_within_the_hosts_lifespan_and_heals() -> 
     assert tested == ["a", "a", "a"]
 
 
-async def test_a_test_that_fails_or_hangs_says_nothing_of_the_key() -> None:
+async def test_a_test_that_fails_or_hangs_does_not_change_the_key() -> None:
     pool = KeyPool(KEYS, cooldown=0.5)
     fates = iter(["raise", "hang"])
     tested = 0
@@ -66,7 +66,7 @@ async def test_a_test_that_fails_or_hangs_says_nothing_of_the_key() -> None:
     assert sum(status.in_flight for status in await pool.status()) == 0
 
 
-async def test_keys_that_are_well_are_tested_on_request_and_switched_off_ones_never() -> None:
+async def test_healthy_keys_are_tested_on_request_and_disabled_ones_never() -> None:
     pool = KeyPool([*KEYS, Key("sk-c", id="c"), Key("sk-d", id="d")], cooldown=60)
     tested: Counter[str] = Counter()
 
@@ -112,7 +112,7 @@ async def test_only_one_process_tests(client: Callable[[], Store]) -> None:
         assert tested.total() <= rounds + 1
 
 
-def test_a_probe_needs_some_time() -> None:
+def test_invalid_times_of_health_checks_are_refused() -> None:
     async def test(key: Key) -> int:
         return 200
 
@@ -125,7 +125,7 @@ def test_a_probe_needs_some_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "rests"),
+    ("headers", "cooldowns"),
     [
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6s"}, 6),
         ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1m30s"}, 90),
@@ -144,16 +144,16 @@ def test_a_probe_needs_some_time() -> None:
     ],
 )
 async def test_a_limit_that_an_answer_reports_as_used_up_is_respected(
-    headers: dict[str, str], rests: float
+    headers: dict[str, str], cooldowns: float
 ) -> None:
     pool = KeyPool(KEYS[0], clock=lambda: 1000.0)
     with pool.acquire_nowait() as lease:
         lease.report(200)
         lease.update_from_headers([("date", "x"), *headers.items()], 1_700_000_000.0)
     (status,) = await pool.status()
-    assert status.cooldown_seconds == rests
+    assert status.cooldown_seconds == cooldowns
     assert status.failures == 0
-    if rests:
+    if cooldowns:
         with pytest.raises(NoKeyError) as caught:
             pool.acquire_nowait()
-        assert caught.value.retry_after == rests
+        assert caught.value.retry_after == cooldowns

@@ -1,4 +1,4 @@
-"""What one process finds out about a key, all know."""
+"""The health of a key that one process finds is known to all."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ async def test_a_key_that_cools_in_one_process_cools_in_all(worker: Pools) -> No
     first, second = await worker(*keys), await worker(*keys)
     await fails(first, 429, 60, id="a")
     await until(lambda: is_so(second, a=COOLING, b=OK))
-    (rests,) = [status.cooldown_seconds for status in await second.status() if status.id == "a"]
-    assert 50 < rests <= 60
+    (cooldowns,) = [status.cooldown_seconds for status in await second.status() if status.id == "a"]
+    assert 50 < cooldowns <= 60
     for _ in range(10):
         with await second.acquire() as lease:
             assert lease.key.id == "b"
 
 
-async def test_a_process_that_starts_later_knows_what_was_found_out(worker: Pools) -> None:
+async def test_a_process_that_starts_later_knows_the_health_of_keys(worker: Pools) -> None:
     keys = [Key("sk-a", id="a"), Key("sk-b", id="b"), Key("sk-c", id="c")]
     first, second = await worker(*keys), await worker(*keys)
     await fails(first, 429, 60, id="a")
@@ -60,7 +60,7 @@ async def test_cooldowns_grow_with_failures_seen_by_all_workers(worker: Pools) -
     assert status.cooldown_seconds > 1
 
 
-async def test_a_refused_key_is_tried_by_one_process_at_a_time_and_heals_in_all(
+async def test_a_refused_key_is_tried_by_one_process_at_a_time_and_recovers_in_all(
     worker: Pools,
 ) -> None:
     key = Key("sk", id="a")
@@ -83,7 +83,7 @@ async def test_a_refused_key_is_tried_by_one_process_at_a_time_and_heals_in_all(
 
 
 async def when_rested(pool: KeyPool, id: str = "") -> Lease:
-    """A key, as soon as there is one."""
+    """Wait until a key is usable, and return it."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -92,7 +92,7 @@ async def when_rested(pool: KeyPool, id: str = "") -> Lease:
                 await asyncio.sleep(min(error.retry_after or 0.01, 0.1))
 
 
-async def test_a_healed_key_gets_its_share_back_step_by_step_in_every_process(
+async def test_a_recovered_key_gets_its_share_back_gradually_in_every_process(
     worker: Pools,
 ) -> None:
     keys = [Key("sk-a", id="a"), Key("sk-b", id="b")]
@@ -147,14 +147,16 @@ async def test_a_trial_that_fails_cools_the_key_down_in_all_workers(worker: Pool
     trial.report(402)
     trial.release()
 
-    async def rests() -> bool:
+    async def cooldowns() -> bool:
         (status,) = await second.status()
         return status.health is QUARANTINED and status.cooldown_seconds > 3000
 
-    await until(rests)
+    await until(cooldowns)
 
 
-async def test_a_refused_key_that_is_let_in_but_over_its_limit_only_cools(worker: Pools) -> None:
+async def test_a_quarantined_key_that_is_accepted_but_over_its_limit_cools_down(
+    worker: Pools,
+) -> None:
     key = Key("sk", id="a")
     first, second = await worker(key, cooldown=0.5), await worker(key, cooldown=0.5)
     await fails(first, 401)
@@ -165,7 +167,7 @@ async def test_a_refused_key_that_is_let_in_but_over_its_limit_only_cools(worker
     await until(lambda: is_so(second, a=COOLING))
 
 
-async def test_of_two_verdicts_at_the_same_time_the_harder_one_holds(worker: Pools) -> None:
+async def test_of_two_concurrent_health_changes_the_longer_one_counts(worker: Pools) -> None:
     key = Key("sk", id="a")
     pools = [await worker(key), await worker(key), await worker(key)]
     leases = [await pool.acquire() for pool in pools]
@@ -177,7 +179,7 @@ async def test_of_two_verdicts_at_the_same_time_the_harder_one_holds(worker: Poo
 
 
 class Slow(MemoryStore):
-    """Answers about holds late, each as late as it likes."""
+    """Answers about holds with random delays."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
@@ -200,7 +202,7 @@ class Slow(MemoryStore):
         return found
 
 
-async def test_in_whatever_order_verdicts_cross_all_come_to_the_same_end() -> None:
+async def test_health_changes_in_any_order_give_the_same_result_in_all_workers() -> None:
     async def one(seed: int) -> None:
         rng = random.Random(seed)
         store, key = Slow(rng), Key("sk", id="a")
@@ -228,7 +230,7 @@ async def test_in_whatever_order_verdicts_cross_all_come_to_the_same_end() -> No
     await asyncio.gather(*map(one, range(60)))
 
 
-async def test_an_operator_switches_a_key_off_and_on_for_all(worker: Pools) -> None:
+async def test_an_operator_disables_and_enables_a_key_for_all_workers(worker: Pools) -> None:
     keys = [Key("sk-a", id="a"), Key("sk-b", id="b")]
     first, second = await worker(*keys), await worker(*keys)
     await first.disable("a")
@@ -246,7 +248,7 @@ async def test_an_operator_switches_a_key_off_and_on_for_all(worker: Pools) -> N
             await change("nobody")
 
 
-async def test_a_new_secret_is_not_blamed_for_the_old_one(worker: Pools) -> None:
+async def test_a_new_secret_does_not_inherit_the_health_of_the_old_one(worker: Pools) -> None:
     first, second = await worker(), await worker()
     await first.add(Key("old", id="a"))
     await fails(first, 401)
@@ -257,7 +259,7 @@ async def test_a_new_secret_is_not_blamed_for_the_old_one(worker: Pools) -> None
         assert lease.key.secret == "new"
 
 
-async def test_pools_of_other_names_are_left_alone(client: Callable[[], Store]) -> None:
+async def test_pools_with_other_names_are_not_affected(client: Callable[[], Store]) -> None:
     async with client() as store:
         key = Key("sk", id="a")
         async with (

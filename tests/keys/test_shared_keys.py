@@ -1,4 +1,4 @@
-"""Keys come and go for all processes while calls run."""
+"""Keys are added and removed for all processes while calls run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_keys_are_those_given_in_code_and_those_of_the_store(worker: Pools
     await until(lambda: has(first, "z", "y"))
 
 
-async def test_all_of_a_key_crosses_the_store(worker: Pools) -> None:
+async def test_every_field_of_a_key_is_stored(worker: Pools) -> None:
     key = Key(
         "sk",
         id="a",
@@ -75,7 +75,7 @@ async def test_many_keys_are_added_at_once_all_or_none(worker: Pools) -> None:
     assert len(pool) == 2000
 
 
-async def test_a_key_given_in_code_can_be_overruled_and_disabled_but_not_removed(
+async def test_a_key_given_in_code_can_be_replaced_and_disabled_but_not_removed(
     worker: Pools,
 ) -> None:
     given = Key("from-code", id="a")
@@ -124,7 +124,7 @@ async def test_adding_never_replaces_another_key_in_any_worker(worker: Pools) ->
     assert sorted(type(result).__name__ for result in results) == ["KeyExistsError", "NoneType"]
 
 
-async def test_one_affinity_has_the_same_key_in_all_processes(worker: Pools) -> None:
+async def test_an_affinity_selects_the_same_key_in_all_processes(worker: Pools) -> None:
     first = await worker()
     for id in "fbdace":
         await first.add(Key(f"sk-{id}", id=id, weight=1 + (id == "c")))
@@ -137,8 +137,10 @@ async def test_one_affinity_has_the_same_key_in_all_processes(worker: Pools) -> 
         assert len(chosen) == 1
 
 
-async def test_keys_rotate_under_load_and_no_call_has_one_that_is_revoked(worker: Pools) -> None:
-    """What an operator does: add the new secret, wait until it is everywhere, revoke the old."""
+async def test_keys_rotate_under_load_and_no_call_uses_a_revoked_one(worker: Pools) -> None:
+    """The procedure of an operator: add the new secret, wait until all workers use it, revoke the
+    old one.
+    """
     valid = {"sk-a-0", "sk-b-0"}
     pools = [await worker(max_wait_seconds=5), await worker(max_wait_seconds=5)]
     await pools[0].add(Key("sk-a-0", id="a", concurrency=20), Key("sk-b-0", id="b"))
@@ -177,7 +179,7 @@ async def _have(pools: list[KeyPool], id: str, secret: str) -> bool:
     return all(pool.key_set.states[id].key.secret == secret for pool in pools)
 
 
-async def test_an_old_list_of_keys_that_comes_late_undoes_nothing() -> None:
+async def test_an_outdated_list_of_keys_that_arrives_late_is_ignored() -> None:
     class Late(MemoryStore):
         delay = 0.0
 
@@ -201,7 +203,7 @@ async def test_an_old_list_of_keys_that_comes_late_undoes_nothing() -> None:
         assert await has(pool, "a", "b")
 
 
-async def test_two_who_edit_the_same_keys_do_not_undo_each_other(store: Store) -> None:
+async def test_concurrent_edits_of_keys_do_not_undo_each_other(store: Store) -> None:
     tables = [KeyStore(store, "vendor", NoEncryption()) for _ in range(2)]
     await asyncio.gather(
         *(
@@ -276,7 +278,7 @@ async def test_a_wrong_sealing_key_is_reported_with_the_keys_id_and_no_secret(
     assert "sk-secret" not in caplog.text
 
 
-async def test_sealing_keys_are_changed_without_a_gap(store: Store) -> None:
+async def test_sealing_keys_are_rotated_without_an_interruption(store: Store) -> None:
     old, new = Sealer.generate(), PHRASE
     keys = [Key(f"sk-{n}", id=str(n)) for n in range(10)]
     await KeyStore(store, "v", Sealer(old)).put(*keys)
@@ -290,7 +292,7 @@ async def test_sealing_keys_are_changed_without_a_gap(store: Store) -> None:
         await KeyStore(store, "v", Sealer(old)).reencrypt()
 
 
-async def test_what_was_stored_in_the_open_is_read_and_can_be_sealed(store: Store) -> None:
+async def test_unencrypted_secrets_are_read_and_can_be_encrypted(store: Store) -> None:
     await KeyStore(store, "v", NoEncryption()).put(Key("sk-1", id="a"))
     sealed = KeyStore(store, "v", Sealer(PHRASE))
     assert await sealed.reencrypt() == 1
@@ -298,7 +300,7 @@ async def test_what_was_stored_in_the_open_is_read_and_can_be_sealed(store: Stor
     assert (await sealed.keys())["a"].key == Key("sk-1", id="a")
 
 
-async def test_a_sealed_secret_is_good_for_its_own_key_and_pool_only(store: Store) -> None:
+async def test_an_encrypted_secret_is_valid_for_its_own_key_and_pool_only(store: Store) -> None:
     sealer = Sealer(Sealer.generate())
     await KeyStore(store, "v", sealer).put(Key("sk-1", id="cheap"))
     row = (await store.rows("keys:v"))["cheap"]
@@ -346,7 +348,7 @@ async def test_a_damaged_row_is_named_and_stops_no_other(row: bytes) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1, 7, 20, 31, -1])
-def test_a_sealed_text_that_was_changed_is_refused(position: int) -> None:
+def test_a_changed_ciphertext_is_refused(position: int) -> None:
     sealer = Sealer(Sealer.generate())
     sealed = sealer.encrypt(b"data", "about")
     head, body = sealed.split(":")
@@ -360,7 +362,7 @@ def test_a_sealed_text_that_was_changed_is_refused(position: int) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "short", "fifteen letters"])
-def test_a_weak_sealing_key_is_refused_and_not_repeated(wrong: str) -> None:
+def test_a_weak_sealing_key_is_refused_and_not_quoted(wrong: str) -> None:
     with pytest.raises(ConfigurationError, match="16 characters") as caught:
         Sealer(wrong)
     assert not wrong or wrong not in str(caught.value)
@@ -374,7 +376,9 @@ def test_a_sealer_shows_nothing_of_its_keys() -> None:
     assert repr(Sealer([PHRASE, Sealer.generate()])) == "Sealer(2 keys)"
 
 
-def test_without_cryptography_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cryptography_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
     with pytest.raises(ConfigurationError, match=r"asgi-aiproxy\[sealed\]"):
         Sealer(PHRASE)

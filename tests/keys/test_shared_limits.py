@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def taken(pool: KeyPool, calls: int, **wish: Any) -> list[Lease]:
-    """The leases that so many calls get, until one gets none."""
+    """The leases that this many calls get, until one gets none."""
     leases = []
     for _ in range(calls):
         try:
@@ -37,7 +37,7 @@ def release(leases: list[Lease]) -> None:
     leases.clear()
 
 
-async def test_requests_at_once_are_counted_together(worker: Pools) -> None:
+async def test_concurrent_requests_are_counted_together(worker: Pools) -> None:
     key = Key("sk", id="a", concurrency=3)
     first, second = await worker(key), await worker(key)
     one, two = await taken(first, 2), await taken(second, 5)
@@ -57,14 +57,14 @@ async def _can(pool: KeyPool) -> bool:
     return found
 
 
-async def test_what_is_given_back_can_be_had_again_at_once(worker: Pools) -> None:
+async def test_released_capacity_can_be_reserved_again_at_once(worker: Pools) -> None:
     pool = await worker(Key("sk", id="a", concurrency=1))
     for _ in range(100):
         async with pool.lease() as lease:
             lease.report(200)
 
 
-async def test_requests_a_minute_are_counted_together(worker: Pools) -> None:
+async def test_requests_per_minute_are_counted_together(worker: Pools) -> None:
     key = Key("sk", id="a", rpm=7)
     first, second = await worker(key), await worker(key)
     got = [len(await taken(pool, 2)) for pool in (first, second, first)]
@@ -77,14 +77,14 @@ async def test_requests_a_minute_are_counted_together(worker: Pools) -> None:
         assert 50 < caught.value.retry_after < 65
 
 
-async def test_a_key_of_a_shared_pool_is_not_to_be_had_past_its_limits(worker: Pools) -> None:
+async def test_a_key_of_a_shared_pool_cannot_be_acquired_past_its_limits(worker: Pools) -> None:
     pool = await worker(Key("sk", id="a", rpm=1))
     with pytest.raises(ConfigurationError, match=r"await pool\.acquire"):
         pool.acquire_nowait()
     assert len(await taken(pool, 2)) == 1
 
 
-async def test_tokens_a_minute_are_counted_together_when_they_are_known(worker: Pools) -> None:
+async def test_tokens_per_minute_are_counted_together_when_they_are_known(worker: Pools) -> None:
     key = Key("sk", id="a", tpm=1000)
     first, second = await worker(key), await worker(key)
     with await first.acquire() as lease:
@@ -99,7 +99,7 @@ async def test_tokens_a_minute_are_counted_together_when_they_are_known(worker: 
     await until(exhausted)
 
 
-async def test_a_key_over_its_limit_is_passed_over_for_another(worker: Pools) -> None:
+async def test_a_key_over_its_limit_is_skipped_for_another(worker: Pools) -> None:
     keys = [Key("a", id="a", rpm=1), Key("b", id="b", concurrency=1), Key("c", id="c", priority=1)]
     first, second = await worker(*keys), await worker(*keys)
     leases = [await first.acquire(), await second.acquire()]
@@ -110,7 +110,7 @@ async def test_a_key_over_its_limit_is_passed_over_for_another(worker: Pools) ->
     release(leases)
 
 
-async def test_a_call_gets_only_keys_that_it_may_have(worker: Pools) -> None:
+async def test_a_call_gets_only_keys_that_match_it(worker: Pools) -> None:
     keys = [Key("a", id="a", rpm=9), Key("b", id="b", rpm=9), Key("m", id="m", models=("x*",))]
     pool = await worker(*keys)
     for wish, expected in (
@@ -174,7 +174,7 @@ async def test_the_longest_waiting_call_of_a_process_goes_first(worker: Pools) -
     assert not pool.shared.queue  # type: ignore[union-attr]
 
 
-async def test_a_wait_has_an_end(worker: Pools) -> None:
+async def test_a_wait_ends_after_its_limit(worker: Pools) -> None:
     pool = await worker(Key("sk", id="a", concurrency=1), max_wait_seconds=0.1)
     async with pool.lease():
         with pytest.raises(NoKeyError):
@@ -185,7 +185,9 @@ async def test_a_wait_has_an_end(worker: Pools) -> None:
         assert caught.value.unknown
 
 
-async def test_nothing_is_exceeded_or_lost_when_many_calls_come_and_leave(worker: Pools) -> None:
+async def test_no_limit_is_exceeded_and_no_capacity_lost_when_many_calls_are_cancelled(
+    worker: Pools,
+) -> None:
     keys = [Key("a", id="a", concurrency=2), Key("b", id="b", concurrency=3)]
     pools = [await worker(*keys, max_wait_seconds=60) for _ in range(3)]
     busy: Counter[str] = Counter()
@@ -224,7 +226,7 @@ async def _none_held(pool: KeyPool, *ids: str) -> bool:
     return all(level.used == 0 for level in await part.table.store.peek(grants))
 
 
-async def test_what_a_process_held_that_is_gone_comes_back_by_itself(
+async def test_the_capacity_of_a_dead_process_expires(
     worker: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_pool, "_RESERVATION_TTL", 0.6)
@@ -236,7 +238,7 @@ async def test_what_a_process_held_that_is_gone_comes_back_by_itself(
     await until(lambda: _can(lives))
 
 
-async def test_a_long_use_stays_counted(worker: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_use_is_renewed(worker: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_pool, "_RESERVATION_TTL", 0.6)
     key = Key("sk", id="a", concurrency=1)
     first, second = await worker(key), await worker(key)
@@ -282,7 +284,7 @@ class Counting(MemoryStore):
     ],
     ids=["no limits", "requests", "concurrency", "all"],
 )
-async def test_the_store_is_asked_once_for_keys_with_limits_and_never_for_others(
+async def test_the_store_is_called_once_for_keys_with_limits_and_never_for_others(
     key: Key, expected: dict[str, int]
 ) -> None:
     store = Counting()
@@ -297,7 +299,7 @@ async def test_the_store_is_asked_once_for_keys_with_limits_and_never_for_others
         assert store.calls == expected
 
 
-async def test_the_store_is_not_asked_again_for_keys_that_it_said_are_used_up() -> None:
+async def test_the_store_is_not_called_again_for_keys_known_to_be_used_up() -> None:
     store, now = Counting(), [1000.0]
     keys = [Key(f"sk-{n}", rpm=1) for n in range(5)]
     async with (
@@ -320,7 +322,7 @@ async def test_the_store_is_not_asked_again_for_keys_that_it_said_are_used_up() 
         assert store.calls["admit"] > 0
 
 
-async def test_a_call_that_leaves_while_the_store_is_asked_holds_nothing(
+async def test_a_call_cancelled_during_the_store_call_holds_nothing(
     client: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Key("sk", id="a", concurrency=1)
@@ -329,16 +331,16 @@ async def test_a_call_that_leaves_while_the_store_is_asked_holds_nothing(
 
         async def slow(*arguments: Any, **options: Any) -> Admitted | Denied:
             found = await admit(*arguments, **options)
-            asked.set()
+            requested.set()
             await asyncio.sleep(60)
             return found
 
-        asked = asyncio.Event()
+        requested = asyncio.Event()
         async with KeyPool(key, name="v", store=store) as pool:
             monkeypatch.setattr(store, "admit", slow)
             call = asyncio.create_task(pool.acquire())
             async with asyncio.timeout(10):
-                await asked.wait()
+                await requested.wait()
             call.cancel()
             await asyncio.wait((call,))
             monkeypatch.undo()
@@ -362,7 +364,7 @@ STEPS = st.lists(
         max_size=4,
     ),
 )
-def test_whatever_is_taken_and_given_back_no_limit_is_exceeded_and_no_key_is_refused_in_vain(
+def test_any_sequence_of_leases_keeps_the_limits_and_refuses_no_free_key(
     steps: list[Step], limits: list[tuple[int | None, int | None]]
 ) -> None:
     asyncio.run(_walk(steps, limits))

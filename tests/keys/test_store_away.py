@@ -1,4 +1,4 @@
-"""The store stops, hangs and comes back: calls go on as is declared, and all is made up for."""
+"""The store stops, hangs and recovers: calls follow the outage policy, and all is counted later."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def _can(pool: KeyPool, **wish: Any) -> bool:
 
 
 @pytest.mark.parametrize("fault", [stop, pause])
-async def test_calls_go_on_while_the_store_is_away_and_findings_are_written_later(
+async def test_calls_continue_while_the_store_is_unavailable_and_health_is_written_later(
     worker: Callable[..., KeyPool],
     server: Server,
     fault: Callable[[Server], None],
@@ -111,7 +111,7 @@ async def test_calls_go_on_while_the_store_is_away_and_findings_are_written_late
         await until(lambda: _can(second, key_id="limited"))
 
 
-async def test_what_is_in_use_when_the_store_comes_back_is_counted_again(
+async def test_keys_in_use_when_the_store_recovers_are_counted_again(
     worker: Callable[..., KeyPool], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_pool, "_RESERVATION_TTL", 1.5)
@@ -154,7 +154,7 @@ async def test_fail_closed_uses_no_key_whose_limits_cannot_be_checked(
             (await waiting).release()
 
 
-async def test_a_process_that_starts_while_the_store_is_away_has_the_keys_given_in_code(
+async def test_a_process_that_starts_while_the_store_is_unavailable_has_the_keys_given_in_code(
     worker: Callable[..., KeyPool], server: Server
 ) -> None:
     async with worker() as writer:
@@ -210,7 +210,7 @@ def process(server: Server) -> subprocess.Popen[bytes]:
     )
 
 
-async def test_what_killed_processes_held_comes_back(
+async def test_the_capacity_of_killed_processes_expires(
     server: Server, worker: Callable[..., KeyPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_pool, "_RESERVATION_TTL", 2.0)
@@ -245,11 +245,11 @@ async def test_what_killed_processes_held_comes_back(
     await until(all_free, 20)
 
 
-def test_a_pool_in_a_store_needs_a_name_lest_it_meets_another_vendors() -> None:
+def test_a_pool_in_a_store_requires_a_name() -> None:
     with pytest.raises(ConfigurationError, match="name"):
         KeyPool("sk", store=MemoryStore())
 
 
-def test_there_is_no_estimate_for_keys() -> None:
+def test_local_estimate_is_not_a_policy_for_keys() -> None:
     with pytest.raises(ConfigurationError, match="fail_open"):
         KeyPool("sk", name="v", store=MemoryStore(), on_store_outage="local_estimate")  # type: ignore[arg-type]

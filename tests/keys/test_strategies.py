@@ -1,4 +1,4 @@
-"""Which key serves a request, also among ten thousand."""
+"""The key selected for a request, also among ten thousand."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.key_pools import STRATEGIES, fails, named, pool, served, tall
 pytestmark = pytest.mark.anyio
 
 
-def test_keys_of_one_weight_take_turns() -> None:
+def test_keys_of_equal_weight_are_used_in_rotation() -> None:
     keys, _ = pool(*named("a", "b", "c"))
     assert [served(keys) for _ in range(7)] == ["a", "b", "c", "a", "b", "c", "a"]
 
 
-def test_weights_are_honoured() -> None:
+def test_weights_set_the_share_of_each_key() -> None:
     keys, _ = pool(Key("1", id="a", weight=5), Key("2", id="b", weight=3), Key("3", id="c"))
     counts = tally(keys, 9000)
     assert 4800 < counts["a"] < 5200
@@ -34,7 +34,7 @@ def test_weights_are_honoured() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["weighted", "round_robin", "random"])
-def test_what_a_resting_key_leaves_over_is_shared_and_no_neighbour_has_it_all(
+def test_the_share_of_a_cooling_key_is_divided_among_all_others(
     strategy: Any,
 ) -> None:
     keys, _ = pool(*named("a", "b", "c", "d", "e"), strategy=strategy)
@@ -44,7 +44,7 @@ def test_what_a_resting_key_leaves_over_is_shared_and_no_neighbour_has_it_all(
     assert all(850 < count < 1150 for count in counts.values()), counts
 
 
-def test_the_rest_of_a_heavy_key_is_shared_by_weight() -> None:
+def test_the_share_of_a_cooling_heavy_key_is_divided_by_weight() -> None:
     heavy = Key("0", id="heavy", weight=94)
     keys, _ = pool(heavy, Key("1", id="a", weight=4), *named("b", "c"))
     fails(keys, 429, 3600, key_id="heavy")
@@ -62,7 +62,7 @@ def test_round_robin_ignores_weights_and_random_spreads_evenly() -> None:
     assert all(850 < count < 1150 for count in tally(keys, 3000).values())
 
 
-def test_fill_first_takes_the_first_that_can() -> None:
+def test_fill_first_uses_the_first_usable_key() -> None:
     keys, clock = pool(Key("1", id="a", concurrency=1), *named("b", "c"), strategy="fill_first")
     assert tally(keys, 5) == {"a": 5}
     first = keys.acquire_nowait()
@@ -84,14 +84,14 @@ def test_least_busy_spreads_calls_in_flight_by_weight() -> None:
     assert keys.acquire_nowait().key.id == "b"
 
 
-def test_least_busy_finds_an_idle_one_among_many() -> None:
+def test_least_busy_finds_an_idle_key_among_many() -> None:
     keys, _ = pool(*named(*map(str, range(100))), strategy="least_busy")
     leases = [keys.acquire_nowait() for _ in range(300)]
     assert max(Counter(lease.key.id for lease in leases).values()) <= 6
     assert len({lease.key.id for lease in leases}) == 100
 
 
-def test_lower_priorities_serve_only_when_no_higher_one_can() -> None:
+def test_lower_priorities_are_used_only_when_no_higher_one_is_usable() -> None:
     keys, clock = pool(*named("reserve", priority=1), *named("a", "b"), *named("last", priority=2))
     assert set(tally(keys, 20)) == {"a", "b"}
     fails(keys, 429, 10, key_id="a")
@@ -103,7 +103,7 @@ def test_lower_priorities_serve_only_when_no_higher_one_can() -> None:
     assert set(tally(keys, 5)) == {"a"}
 
 
-def test_an_affinity_keeps_its_key_yields_to_health_and_comes_back() -> None:
+def test_an_affinity_keeps_its_key_avoids_it_while_it_cools_down_and_returns() -> None:
     keys, clock = pool(*named(*"abcdefgh"))
     mine = served(keys, affinity="session-1")
     assert tally(keys, 20, affinity="session-1") == {mine: 20}
@@ -115,7 +115,7 @@ def test_an_affinity_keeps_its_key_yields_to_health_and_comes_back() -> None:
     assert tally(keys, 20, affinity="session-1") == {mine: 20}
 
 
-def test_affinities_spread_over_keys_by_weight_and_so_do_those_of_a_sick_key() -> None:
+def test_affinities_are_distributed_by_weight_also_those_of_a_cooling_key() -> None:
     keys, _ = pool(Key("1", id="a", weight=2), *named("b", "c", "d"))
     sessions = [f"session-{n}" for n in range(2000)]
     homes = {session: served(keys, affinity=session) for session in sessions}
@@ -161,13 +161,13 @@ def test_a_key_serves_only_its_models() -> None:
         ("[*", "[x", True),
     ],
 )
-def test_a_star_stands_for_anything_and_brackets_for_themselves(
+def test_a_star_matches_anything_and_brackets_are_literal(
     pattern: str, model: str, fits: bool
 ) -> None:
     assert matches_pattern(pattern, model) is fits
 
 
-def test_a_caller_can_ask_for_a_key_and_exclude_some() -> None:
+def test_a_caller_can_select_a_key_and_exclude_some() -> None:
     keys, _ = pool(*named("a", "b", "c"))
     assert tally(keys, 5, key_id="b") == {"b": 5}
     assert set(tally(keys, 9, exclude={"b"})) == {"a", "c"}
@@ -197,7 +197,7 @@ FULL = ("fill_first", 5_000)
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many keys were looked at so far."""
+    """The number of keys examined so far."""
     count = [0]
     wait = KeyState.seconds_until_usable
 
@@ -211,16 +211,16 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 # (fill_first looks at all that are full, by its nature.)
 @pytest.mark.parametrize(
-    ("strategy", "resting"),
+    ("strategy", "cooling"),
     [(name, rest) for name in STRATEGIES for rest in (0, 5_000) if (name, rest) != FULL],
 )
-def test_of_ten_thousand_keys_few_are_looked_at(
-    strategy: Any, resting: int, looks: list[int]
+def test_of_ten_thousand_keys_only_few_are_examined(
+    strategy: Any, cooling: int, looks: list[int]
 ) -> None:
     weighted = strategy == "weighted"
     made = [Key(f"sk-{n}", id=str(n), weight=1 + n % 3 * weighted) for n in range(10_000)]
     keys = KeyPool(made, strategy=strategy, random=random.Random(1))
-    for number in range(2000, 2000 + resting):
+    for number in range(2000, 2000 + cooling):
         fails(keys, 429, 3600, key_id=str(number))
     looks[0] = 0
     for _ in range(1000):
@@ -229,4 +229,4 @@ def test_of_ten_thousand_keys_few_are_looked_at(
     looks[0] = 0
     for number in range(1000):
         served(keys, affinity=f"session-{number}")
-    assert looks[0] < (1_001 if not resting else 12_000)
+    assert looks[0] < (1_001 if not cooling else 12_000)

@@ -25,7 +25,7 @@ async def turn() -> None:
 
 
 class Queue:
-    """Calls that ask a pool for a key; `order` is in which order they got one."""
+    """Calls that wait for a key of a pool; `order` is the order in which they got one."""
 
     def __init__(self, keys: KeyPool) -> None:
         self.keys = keys
@@ -62,7 +62,7 @@ class Queue:
         assert await in_flight(self.keys) == 0
 
 
-async def test_who_waits_longest_goes_first() -> None:
+async def test_the_longest_waiting_request_is_served_first() -> None:
     keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "abcde":
@@ -87,7 +87,7 @@ async def test_a_newcomer_does_not_jump_the_queue() -> None:
     await queue.empty()
 
 
-async def test_who_waits_for_another_key_holds_nobody_up() -> None:
+async def test_a_request_waiting_for_another_key_delays_no_other() -> None:
     keys = KeyPool(
         [
             Key("1", id="x", models=("x*",), concurrency=1),
@@ -108,7 +108,7 @@ async def test_who_waits_for_another_key_holds_nobody_up() -> None:
     await queue.empty()
 
 
-async def test_one_release_serves_one_and_a_new_key_all() -> None:
+async def test_one_release_serves_one_request_and_a_new_key_all() -> None:
     keys = KeyPool([Key("sk", id="old", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "abcde":
@@ -121,7 +121,7 @@ async def test_one_release_serves_one_and_a_new_key_all() -> None:
     await queue.empty()
 
 
-async def test_who_leaves_the_queue_leaves_its_turn_to_the_next() -> None:
+async def test_a_cancelled_request_leaves_its_place_to_the_next() -> None:
     keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     for name in "abcd":
@@ -137,7 +137,7 @@ async def test_who_leaves_the_queue_leaves_its_turn_to_the_next() -> None:
     await queue.empty()
 
 
-async def test_a_wait_has_an_end() -> None:
+async def test_a_wait_ends_after_its_limit() -> None:
     keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=0.02)
     async with keys.lease():
         with pytest.raises(NoKeyError) as caught:
@@ -147,7 +147,7 @@ async def test_a_wait_has_an_end() -> None:
     assert (await keys.acquire()).key.secret == "sk"
 
 
-async def test_nobody_waits_for_what_will_not_come() -> None:
+async def test_no_request_waits_for_a_key_that_will_not_become_usable() -> None:
     keys = KeyPool(named("a", models=("x",)), max_wait_seconds=30)
     for wish in ({"model": "y"}, {"key_id": "nobody"}, {"exclude": ("a",)}):
         with pytest.raises(NoKeyError):
@@ -155,7 +155,7 @@ async def test_nobody_waits_for_what_will_not_come() -> None:
     assert not keys.key_set.waiting
 
 
-async def test_who_waits_for_a_key_that_is_removed_is_told_at_once() -> None:
+async def test_a_request_waiting_for_a_removed_key_fails_at_once() -> None:
     keys = KeyPool([Key("sk", id="a", concurrency=1)], max_wait_seconds=30)
     lease = keys.acquire_nowait()
     queue = Queue(keys)
@@ -167,7 +167,7 @@ async def test_who_waits_for_a_key_that_is_removed_is_told_at_once() -> None:
     await queue.empty()
 
 
-async def test_a_resting_key_is_waited_for_and_served_when_it_is_back() -> None:
+async def test_a_request_can_wait_for_a_cooling_key() -> None:
     keys = KeyPool(["sk"], max_wait_seconds=30)
     queue = Queue(keys)
     running = keys.acquire_nowait()
@@ -181,7 +181,7 @@ async def test_a_resting_key_is_waited_for_and_served_when_it_is_back() -> None:
     await queue.empty()
 
 
-async def test_a_key_that_comes_to_rest_while_it_is_waited_for_is_served_afterwards() -> None:
+async def test_a_request_waits_on_when_its_key_begins_to_cool_down() -> None:
     keys = KeyPool([Key("sk", concurrency=1)], max_wait_seconds=30)
     queue = Queue(keys)
     running = keys.acquire_nowait()
@@ -192,7 +192,7 @@ async def test_a_key_that_comes_to_rest_while_it_is_waited_for_is_served_afterwa
     await queue.empty()
 
 
-async def test_those_who_wait_are_served_as_soon_as_a_trial_succeeds() -> None:
+async def test_waiting_requests_are_served_as_soon_as_a_trial_succeeds() -> None:
     clock = Clock()
     keys = KeyPool(["sk"], max_wait_seconds=30, clock=clock)
     fails(keys, 401)

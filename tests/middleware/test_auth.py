@@ -1,4 +1,4 @@
-"""Who gets through to an app, and what stands in its scope."""
+"""Authentication: which requests reach the app, and what is in their scope."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALICE = Principal("alice", models=("gpt-*",))
 
 
 class Inner:
-    """An app behind the door; keeps the scopes it gets."""
+    """An app behind a middleware; keeps the scopes it gets."""
 
     def __init__(self) -> None:
         self.scopes: list[Any] = []
@@ -113,9 +113,9 @@ async def test_only_callers_with_a_known_token_get_through(
 
 @pytest.mark.parametrize(
     ("headers", "words"),
-    [({}, "No API key was given"), ({"x-api-key": "wrong"}, "not valid")],
+    [({}, "No API key was sent"), ({"x-api-key": "wrong"}, "is invalid")],
 )
-async def test_a_refusal_is_in_openais_shape_and_says_what_to_do(
+async def test_a_refusal_has_openais_format_and_says_what_to_do(
     headers: Mapping[str, str], words: str
 ) -> None:
     app, _ = guarded()
@@ -129,7 +129,7 @@ async def test_a_refusal_is_in_openais_shape_and_says_what_to_do(
     assert "wrong" not in answer.body.decode()
 
 
-async def test_a_refusal_to_a_client_that_has_left_harms_nothing() -> None:
+async def test_a_refusal_for_a_disconnected_client_does_no_harm() -> None:
     app, _ = guarded()
     async with asgi.opened(app, "GET", "/") as exchange:
         exchange.drop()
@@ -143,19 +143,19 @@ def of_session(scope: Any) -> Principal | None:
     return Principal(scope["session"]) if scope.get("session") else None
 
 
-async def test_the_hosts_own_user_is_asked_for_first() -> None:
-    asked: list[str] = []
+async def test_identify_is_called_before_verify() -> None:
+    requested: list[str] = []
 
     async def verify(token: str) -> Principal | None:
-        asked.append(token)
+        requested.append(token)
         return ALICE if token == "tok-1" else None
 
     app, inner = guarded(verify=verify, identify=of_session)
     headers = {"x-api-key": "tok-1"}
     await asgi.request(app, "GET", "/", headers=headers, session="carol")
-    assert (inner.scopes[0][SCOPE_KEY].id, asked) == ("carol", [])
+    assert (inner.scopes[0][SCOPE_KEY].id, requested) == ("carol", [])
     await asgi.request(app, "GET", "/", headers=headers)
-    assert (inner.scopes[1][SCOPE_KEY].id, asked) == ("alice", ["tok-1"])
+    assert (inner.scopes[1][SCOPE_KEY].id, requested) == ("alice", ["tok-1"])
     answer = await asgi.request(app, "GET", "/", headers={"x-api-key": "other"})
     assert answer.status == 401
 
@@ -185,7 +185,7 @@ async def test_either_function_may_be_async_or_not(wanted: str) -> None:
 
 @pytest.mark.parametrize("slip", [False, True, "alice", {}, 0])
 @pytest.mark.parametrize("wanted", ["verify", "identify"])
-async def test_an_error_in_the_function_lets_no_one_through(wanted: str, slip: Any) -> None:
+async def test_an_error_in_identify_refuses_the_request(wanted: str, slip: Any) -> None:
     async def function(_: Any) -> Any:
         return slip
 
@@ -195,7 +195,7 @@ async def test_an_error_in_the_function_lets_no_one_through(wanted: str, slip: A
     assert inner.scopes == []
 
 
-async def test_an_error_in_verify_lets_no_one_through() -> None:
+async def test_an_error_in_verify_refuses_the_request() -> None:
     async def verify(token: str) -> Principal | None:
         raise ConnectionError("the database is away")
 
@@ -219,7 +219,7 @@ async def test_the_callers_scope_is_not_changed() -> None:
     assert inner.scopes[0] == {**before, SCOPE_KEY: ALICE}
 
 
-async def test_scopes_of_another_kind_pass_as_they_are() -> None:
+async def test_other_scopes_pass_unchanged() -> None:
     app, inner = guarded()
     scope = {"type": "mystery"}
     async with asgi.Exchange(app, scope) as exchange:
@@ -240,7 +240,7 @@ async def test_a_websocket_needs_a_token_too() -> None:
     assert inner.scopes[0][SCOPE_KEY] is ALICE
 
 
-async def test_entering_it_enters_the_app_behind() -> None:
+async def test_entering_it_enters_the_wrapped_app() -> None:
     app, inner = guarded()
     async with app as entered:
         assert entered is app
@@ -253,7 +253,7 @@ async def test_entering_it_enters_the_app_behind() -> None:
         pass  # an app that can not be entered is left alone
 
 
-async def test_lifespan_reaches_the_app_behind() -> None:
+async def test_lifespan_reaches_the_wrapped_app() -> None:
     shim = OpenAIShim(OPENAI.using("sk"))
     async with asgi.lifespan(Authenticate(shim, identify=of_session)):
         assert shim._users == 1
@@ -298,7 +298,7 @@ def test_no_token_is_in_a_repr() -> None:
     assert repr(app).startswith("Authenticate(OpenAIShim(")
 
 
-async def test_strange_tokens_are_just_wrong() -> None:
+async def test_unusual_tokens_are_refused_like_any_invalid_one() -> None:
     verify = static_tokens({"tok": "alice", "ключ": "bob"})
     for token in ("\ud800", "", "to", "tok\x00", "k" * 100_000):
         assert await verify(token) is None
@@ -308,11 +308,11 @@ async def test_strange_tokens_are_just_wrong() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Authenticate(Inner()), "needs verify=, identify=, or both"),
+        (lambda: Authenticate(Inner()), "requires verify=, identify=, or both"),
         (lambda: Authenticate(Inner(), verify={"tok": "x"}), "not dict.*static_tokens"),  # type: ignore[arg-type]
         (lambda: Authenticate(Inner(), identify="x"), "not str"),  # type: ignore[arg-type]
         (lambda: static_tokens(["tok"]), "a mapping"),  # type: ignore[arg-type]
-        (lambda: static_tokens({"": "x"}), "no token is empty"),
+        (lambda: static_tokens({"": "x"}), "must not be empty"),
         (lambda: static_tokens({"tok": None}), "a string, not NoneType"),  # type: ignore[dict-item]
     ],
 )
@@ -343,7 +343,7 @@ async def test_stored_tokens_are_accepted() -> None:
     assert (await ask(app, secret[:-1])).status == 401
 
 
-async def test_why_a_token_is_refused_is_said_in_the_callers_dialect() -> None:
+async def test_the_reason_of_a_refusal_is_given_in_the_callers_dialect() -> None:
     secret, app, inner = await doorkeeper(enabled=False)
     answer = await ask(app, secret)
     assert (answer.status, answer.json["error"]["code"]) == (401, "api_key_disabled")
@@ -383,7 +383,7 @@ def pins(inner: Inner) -> list[bytes]:
     return [value for name, value in inner.scopes[-1]["headers"] if name in names]
 
 
-async def test_a_key_is_named_only_by_who_may() -> None:
+async def test_only_callers_with_permission_can_select_a_key() -> None:
     secret, app, inner = await doorkeeper(may_choose_key=True)
     await ask(app, f"{secret}-team-a")
     assert pins(inner) == [b"team-a"]

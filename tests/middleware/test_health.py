@@ -1,4 +1,4 @@
-"""`Health`: what load balancers ask."""
+"""`Health`: liveness and readiness."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def guarded() -> Authenticate:
 
 
 class Away(MemoryStore):
-    asked = 0
+    requested = 0
     away = True
 
     async def version(self, name: str) -> int:
-        self.asked += 1
+        self.requested += 1
         if self.away:
             raise StoreUnavailableError("away")
         return 0
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_health_and_readiness_are_open_to_everybody(method: str) -> None:
+async def test_health_and_readiness_need_no_token(method: str) -> None:
     app = Health(guarded())
     for path in ("/health", "/ready"):
         answer = await asgi.request(app, method, path)
@@ -42,7 +42,7 @@ async def test_health_and_readiness_are_open_to_everybody(method: str) -> None:
     assert (await asgi.request(app, "GET", "/v1/health")).status == 401
 
 
-async def test_a_worker_that_leaves_is_not_ready_but_lives() -> None:
+async def test_a_draining_worker_is_not_ready_but_healthy() -> None:
     app = Health(guarded())
     async with app:
         assert (await asgi.request(app, "GET", "/ready")).status == 200
@@ -58,7 +58,7 @@ async def test_readiness_reports_the_store_and_checks_it_once_a_second() -> None
     for _ in range(50):
         answer = await asgi.request(app, "GET", "/ready")
         assert (answer.status, answer.json) == (200, {"status": "ready", "store": "away"})
-    assert store.asked == 1
+    assert store.requested == 1
     store.away, now[0] = False, 1.5
     assert (await asgi.request(app, "GET", "/ready")).json["store"] == "ok"
 

@@ -30,7 +30,7 @@ TOKEN = "gateway-token"
 
 
 class App:
-    """An app that notes its scopes and answers as it is told."""
+    """An app that keeps its scopes, and answers as configured."""
 
     def __init__(self, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
         self.scopes: list[Any] = []
@@ -65,7 +65,7 @@ def pool(**options: Any) -> KeyPool:
     return KeyPool([Key("sk-1", id="1"), Key("sk-2", id="2")], **options)
 
 
-async def test_the_key_takes_the_place_of_the_callers_credential() -> None:
+async def test_the_key_replaces_the_callers_credential() -> None:
     app = App()
     injected = InjectKey(app, pool=pool())
     headers = {"authorization": f"Bearer {TOKEN}", "x-api-key": TOKEN, "accept": "text/plain"}
@@ -87,7 +87,7 @@ async def test_the_key_takes_the_place_of_the_callers_credential() -> None:
         ({"scheme": "Token"}, "authorization", "Token sk-1"),
     ],
 )
-async def test_the_key_goes_where_the_app_wants_it(
+async def test_the_key_is_put_where_the_app_expects_it(
     options: dict[str, str], header: str, value: str
 ) -> None:
     app = App()
@@ -96,7 +96,7 @@ async def test_the_key_goes_where_the_app_wants_it(
     assert app.seen == {header: value}
 
 
-async def test_a_key_is_judged_by_its_answer() -> None:
+async def test_the_health_of_a_key_follows_from_its_response() -> None:
     keys = pool()
     app = App(429, (b"retry-after", b"60"), (b"x-auth-id", b"theirs"))
     answer = await asgi.request(InjectKey(app, pool=keys), "GET", "/x")
@@ -110,7 +110,7 @@ async def test_a_key_is_judged_by_its_answer() -> None:
 
 
 class Limited:
-    """An app that reads its whole body, and has no room for `sk-1`."""
+    """An app that reads the whole body, and answers 429 for `sk-1`."""
 
     def __init__(self, status: int = 429) -> None:
         self.bodies: list[bytes] = []
@@ -131,7 +131,7 @@ class Limited:
 
 
 @pytest.mark.parametrize("status", [429, 401, 402])
-async def test_a_request_that_one_key_is_refused_is_made_again_with_another_to_the_byte(
+async def test_a_refused_request_is_repeated_unchanged_with_another_key(
     status: int,
 ) -> None:
     app, keys = Limited(status), pool()
@@ -148,7 +148,7 @@ async def test_a_request_that_one_key_is_refused_is_made_again_with_another_to_t
     assert {key.in_flight for key in states.values()} == {0}
 
 
-async def test_a_body_that_is_too_long_to_be_kept_is_not_sent_again() -> None:
+async def test_a_request_with_a_long_body_is_not_repeated() -> None:
     app, keys = Limited(), pool()
     wrapped = InjectKey(app, pool=keys, max_replay=10)
     assert (await asgi.request(wrapped, "POST", "/x", b"x" * 11)).status == 429
@@ -156,14 +156,14 @@ async def test_a_body_that_is_too_long_to_be_kept_is_not_sent_again() -> None:
     assert {key.in_flight for key in await keys.status()} == {0}
 
 
-async def test_a_key_that_the_caller_named_is_not_replaced_by_another() -> None:
+async def test_a_selected_key_is_not_replaced_by_another() -> None:
     app = Limited()
     wrapped = InjectKey(app, pool=pool())
     answer = await asgi.request(wrapped, "POST", "/x", b"x", headers={"x-auth-id": "1"})
     assert (answer.status, len(app.bodies)) == (429, 1)
 
 
-async def test_of_many_keys_a_path_that_takes_none_is_asked_with_a_few() -> None:
+async def test_a_path_that_refuses_all_keys_is_tried_with_a_few_only() -> None:
     keys = KeyPool([Key(f"sk-{n}", id=str(n)) for n in range(20)])
     app = App(401)
     assert (await asgi.request(InjectKey(app, pool=keys), "GET", "/admin")).status == 401
@@ -181,8 +181,8 @@ async def test_an_app_that_breaks_after_a_refusal_leaves_no_key_in_use() -> None
     assert {key.in_flight for key in await keys.status()} == {0}
 
 
-class Doors:
-    """An app that knows some keys only, and none of them at `/admin`."""
+class PartlyProtectedApp:
+    """An app that accepts some keys only, and none of them at `/admin`."""
 
     def __init__(self, *known: str) -> None:
         self.known = known
@@ -199,7 +199,7 @@ async def health(keys: KeyPool) -> dict[str, str]:
 
 async def test_a_key_that_is_refused_where_another_is_not_cools_down() -> None:
     keys = pool()
-    app = InjectKey(Doors("sk-2"), pool=keys)
+    app = InjectKey(PartlyProtectedApp("sk-2"), pool=keys)
     statuses = [(await asgi.request(app, "GET", "/x")).status for _ in range(5)]
     assert statuses == [200] * 5
     assert await health(keys) == {"1": "quarantined", "2": "ok"}
@@ -208,7 +208,7 @@ async def test_a_key_that_is_refused_where_another_is_not_cools_down() -> None:
 @pytest.mark.parametrize("named", [False, True])
 async def test_a_path_where_all_keys_are_refused_cools_none_down(named: bool) -> None:
     keys = pool()
-    app = InjectKey(Doors("sk-1", "sk-2"), pool=keys)
+    app = InjectKey(PartlyProtectedApp("sk-1", "sk-2"), pool=keys)
     for round_ in range(3):
         for number in range(10):
             headers = {"x-auth-id": str(1 + number // 5)} if named else {}
@@ -220,7 +220,7 @@ async def test_a_path_where_all_keys_are_refused_cools_none_down(named: bool) ->
 
 async def test_the_only_key_is_not_cooled_down_by_refusals() -> None:
     keys = KeyPool([Key("sk-1", id="1")])
-    app = InjectKey(Doors("sk-1"), pool=keys)
+    app = InjectKey(PartlyProtectedApp("sk-1"), pool=keys)
     for _ in range(10):
         assert (await asgi.request(app, "GET", "/admin")).status == 401
     assert (await asgi.request(app, "GET", "/x")).status == 200
@@ -237,7 +237,7 @@ async def test_a_key_whose_limit_is_used_up_cools_down_before_it_is_refused() ->
     assert status["2"].health == "ok"
 
 
-async def test_when_no_key_can_it_says_when() -> None:
+async def test_when_no_key_is_usable_the_error_has_the_time_to_wait() -> None:
     keys = pool()
     for _ in range(2):
         await asgi.request(InjectKey(App(429, (b"retry-after", b"60")), pool=keys), "GET", "/x")
@@ -250,7 +250,7 @@ async def test_when_no_key_can_it_says_when() -> None:
     assert app.scopes == []
 
 
-async def test_a_caller_may_name_the_key() -> None:
+async def test_a_caller_may_select_the_key() -> None:
     app = App()
     injected = InjectKey(app, pool=pool())
     answer = await asgi.request(injected, "GET", "/x", headers={"x-auth-id": "2"})
@@ -269,7 +269,7 @@ async def test_calls_of_one_session_get_the_same_key() -> None:
     assert len(used) == 1
 
 
-async def test_a_caller_bound_to_keys_gets_those() -> None:
+async def test_a_caller_restricted_to_keys_gets_those() -> None:
     app = App()
     who = {SCOPE_KEY: Principal("ada", keys=("2",))}
     for _ in range(3):
@@ -277,7 +277,7 @@ async def test_a_caller_bound_to_keys_gets_those() -> None:
         assert app.seen == {"authorization": "Bearer sk-2"}
 
 
-async def test_a_key_is_given_back_although_the_app_fails() -> None:
+async def test_a_key_is_released_although_the_app_fails() -> None:
     keys = pool()
     async with asgi.opened(InjectKey(App(0), pool=keys), "GET", "/x") as exchange:
         with pytest.raises(RuntimeError, match="broken"):
@@ -342,7 +342,7 @@ async def test_an_internal_app_with_auth_and_rotation_in_one_line() -> None:
     assert urls == ["http://internal:9000/base/x?y=1"] * 2
 
 
-async def test_a_credential_for_the_gateway_does_not_go_further_than_that() -> None:
+async def test_a_credential_for_the_gateway_is_not_forwarded() -> None:
     upstream = Upstream(answers(b"inside"))
     proxy = PassthroughProxy("http://internal:9000", transport=upstream.transport)
     app = Authenticate(proxy, verify=static_tokens({TOKEN: "ada"}))
@@ -434,14 +434,14 @@ async def test_a_compressed_error_that_cannot_be_decoded_has_no_body(
     assert answer.header("content-length") == "0"
 
 
-async def test_the_headers_of_an_answer_to_head_stay() -> None:
+async def test_the_headers_of_a_response_to_head_stay() -> None:
     app = quoting(b"", (b"content-encoding", b"gzip"), (b"content-length", b"70"), status=404)
     answer = await asgi.request(app, "HEAD", "/x")
     assert answer.header("content-encoding") == "gzip"
     assert answer.header("content-length") == "70"
 
 
-async def test_a_compressed_success_passes_to_the_byte() -> None:
+async def test_a_compressed_success_passes_byte_for_byte() -> None:
     body = gzip.compress(b"all is well", mtime=0)
     answer = await asgi.request(
         quoting(body, (b"content-encoding", b"gzip"), status=200), "GET", "/x"

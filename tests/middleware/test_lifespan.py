@@ -1,4 +1,4 @@
-"""A middleware opens and closes with what it wraps, whatever that is."""
+"""A middleware opens and closes with the app that it wraps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Loud(Middleware):
-    """Says when it opens and closes."""
+    """Logs when it opens and closes."""
 
     def __init__(self, app: Any, said: list[str]) -> None:
         super().__init__(app)
@@ -36,18 +36,18 @@ class Loud(Middleware):
         await super().__aexit__(*exc)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def told(message: Any) -> None:
+        async def reported(message: Any) -> None:
             self.said.append(message["type"])
             await send(message)
 
-        await self._pass_other_scope(scope, receive, told)
+        await self._pass_other_scope(scope, receive, reported)
 
 
 def who(scope: Any) -> Principal:
     return Principal("me")
 
 
-async def test_before_an_app_of_ours_it_answers_lifespan_for_both() -> None:
+async def test_around_an_app_of_this_package_it_answers_lifespan_for_both() -> None:
     said: list[str] = []
     shim = OpenAIShim(OPENAI.using("sk"))
     app = Authenticate(Quota(Loud(shim, said), store=MemoryStore()), identify=who)
@@ -58,9 +58,7 @@ async def test_before_an_app_of_ours_it_answers_lifespan_for_both() -> None:
     assert shim._users == 0
 
 
-async def test_before_an_app_of_anybody_it_closes_before_the_server_hears_that_all_is_over() -> (
-    None
-):
+async def test_around_any_other_app_it_closes_before_the_shutdown_is_complete() -> None:
     said: list[str] = []
 
     @contextlib.asynccontextmanager
@@ -74,7 +72,7 @@ async def test_before_an_app_of_anybody_it_closes_before_the_server_hears_that_a
     assert said[3:] == ["host closed", "closed", "lifespan.shutdown.complete"]
 
 
-async def test_an_app_that_knows_no_lifespan_is_opened_and_closed_around() -> None:
+async def test_a_middleware_around_an_app_without_lifespan_is_opened_and_closed() -> None:
     said: list[str] = []
 
     async def ignorant(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""Nobody uses more than their limits allow."""
+"""Limits and budgets of callers are enforced."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def store_of(place: Gateway) -> Trouble:
 # ── requests, tokens, at once ────────────────────────────────────────────────
 
 
-async def test_more_requests_than_a_minute_allows_wait_for_the_next() -> None:
+async def test_more_requests_than_a_minute_allows_are_refused_until_the_next() -> None:
     clock = Clock()
     place = gateway(who=caller(rpm=3), clock=clock)
     for left in (2, 1, 0):
@@ -86,7 +86,7 @@ async def test_more_requests_than_a_minute_allows_wait_for_the_next() -> None:
     assert (await place.ask()).status == 200
 
 
-async def test_tokens_are_taken_by_an_estimate_and_corrected_by_what_was_used() -> None:
+async def test_tokens_are_reserved_by_an_estimate_and_corrected_by_the_usage() -> None:
     place = gateway(who=caller(tpm=100))
     for used in (5, 10, 15):  # 5 each; the estimate is about 40
         answer = await place.ask()
@@ -114,7 +114,7 @@ def grant_of(place: Gateway, end: str) -> Any:
     return [grant for grant in found if getattr(grant, "name", "").endswith(end)]
 
 
-async def test_a_call_of_more_tokens_than_a_minute_allows_gets_through_alone() -> None:
+async def test_a_call_with_more_tokens_than_a_minute_allows_is_admitted_alone() -> None:
     place = gateway(answers(chat_answer(usage={"prompt_tokens": 500, "completion_tokens": 1})),
                     who=caller(tpm=100))  # fmt: skip
     assert (await place.ask(max_tokens=5000)).status == 200
@@ -122,7 +122,7 @@ async def test_a_call_of_more_tokens_than_a_minute_allows_gets_through_alone() -
     assert (await place.ask()).status == 429  # and is counted as what it was
 
 
-async def test_only_so_many_requests_run_at_once_and_places_are_given_back() -> None:
+async def test_concurrency_is_limited_and_slots_are_released() -> None:
     place = gateway(streams(*chat_stream("a"), 30.0), answers(), who=caller(concurrency=1))
     async with asgi.opened(place.app, "POST", "/v1/chat/completions") as exchange:
         exchange.send_body(b'{"model": "m", "messages": [], "stream": true}')
@@ -137,7 +137,7 @@ async def test_only_so_many_requests_run_at_once_and_places_are_given_back() -> 
     assert (await place.ask()).status == 200
 
 
-async def test_a_long_stream_keeps_its_place() -> None:
+async def test_a_long_stream_keeps_its_slot() -> None:
     clock = Clock()
     place = gateway(
         streams(*chat_stream("a"), 30.0), answers(), who=caller(concurrency=1), clock=clock,
@@ -157,7 +157,7 @@ async def test_a_long_stream_keeps_its_place() -> None:
     assert (await place.ask()).status == 200
 
 
-async def test_the_providers_own_limits_are_not_shown_to_who_has_limits_of_its_own() -> None:
+async def test_rate_limit_headers_of_the_provider_are_replaced_for_limited_callers() -> None:
     step = answers()
     step.headers |= {"x-ratelimit-remaining-requests": "4999", "x-request-id": "r1"}
     place = gateway(step, who=caller(rpm=3))
@@ -172,7 +172,7 @@ async def test_the_providers_own_limits_are_not_shown_to_who_has_limits_of_its_o
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_budget_is_spent_by_what_the_provider_says_was_used(stream: bool) -> None:
+async def test_a_budget_is_charged_the_reported_usage(stream: bool) -> None:
     step = streams() if stream else answers()
     place = gateway(step, who=caller(budgets=usd(10_000)))
     for number in (1, 2, 3):
@@ -200,7 +200,7 @@ async def test_a_budget_that_is_used_up_has_its_own_code_and_is_not_retried() ->
 
 
 @pytest.mark.parametrize(("per", "wait"), [("day", 6400), ("month", 6400 + 16 * DAY)])
-async def test_a_budget_of_a_day_or_month_is_full_again_in_the_next(per: str, wait: float) -> None:
+async def test_a_budget_per_day_or_month_starts_again_in_the_next(per: str, wait: float) -> None:
     clock = Clock(1_700_000_000.0)  # 2023-11-14 22:13:20 UTC
     place = gateway(who=caller(budgets=usd(145, per=per)), clock=clock)
     assert (await place.ask(max_tokens=2)).status == 200
@@ -216,7 +216,7 @@ async def test_a_budget_of_a_day_or_month_is_full_again_in_the_next(per: str, wa
     assert await place.spent() == COST
 
 
-async def test_two_hundred_at_once_never_overspend() -> None:
+async def test_two_hundred_concurrent_calls_never_overspend() -> None:
     place = gateway(who=caller(budgets=usd(1000)))
     many = await asyncio.gather(*(place.ask(max_tokens=2) for _ in range(200)))
     passed = sum(answer.status == 200 for answer in many)
@@ -251,7 +251,7 @@ async def test_a_model_without_a_price_is_refused_only_to_callers_with_a_budget(
     assert await place.spent() == 300
 
 
-async def test_a_budget_in_units_goes_by_ratios() -> None:
+async def test_a_budget_in_units_is_charged_by_ratios() -> None:
     ratios = Ratios({"m": Ratio(2, 3)})
     who = Principal("a", price_ratio=0.5, limits=Limits(budgets=(Budget.units(1000),)))
     place = gateway(who=who, ratios=ratios)
@@ -262,7 +262,7 @@ async def test_a_budget_in_units_goes_by_ratios() -> None:
     assert (await without.ask()).json["error"]["code"] == "no_prices"
 
 
-async def test_numbers_out_of_this_world_do_no_harm() -> None:
+async def test_absurd_numbers_do_no_harm() -> None:
     place = gateway(who=caller(budgets=usd(10_000), tpm=10_000))
     answer = await place.ask(max_tokens=10**18)
     assert (answer.status, answer.json["error"]["code"]) == (429, "insufficient_quota")
@@ -278,7 +278,7 @@ async def test_numbers_out_of_this_world_do_no_harm() -> None:
     assert {record.outcome for record in place.records} == {Outcome.REFUSED, Outcome.DONE}
 
 
-async def test_the_price_list_is_loaded_without_holding_up_others() -> None:
+async def test_the_price_list_is_loaded_without_delaying_other_requests() -> None:
     place = gateway(who=caller(budgets=usd(10**9)), prices=None)
     assert not place.quota._limiter.ready
     assert (await place.ask(model="gpt-4o")).status == 200
@@ -307,7 +307,7 @@ async def test_a_group_pays_by_its_ratio() -> None:
         (refuses(401), Outcome.FAILED, 0),
     ],
 )
-async def test_what_was_refused_or_failed_costs_nothing(
+async def test_refused_and_failed_calls_cost_nothing(
     step: Any, outcome: Outcome, spent: int
 ) -> None:
     place = gateway(step, who=caller(budgets=usd(10_000), concurrency=1), relay={"attempts": 1})
@@ -329,7 +329,7 @@ async def test_an_answer_that_breaks_is_not_charged_but_recorded() -> None:
     assert record.cost > 0
 
 
-async def test_callers_that_leave_pay_for_the_usage_until_then() -> None:
+async def test_callers_that_disconnect_pay_for_the_usage_until_then() -> None:
     place = gateway(
         streams(*chat_stream("a", "b")[:3], 30.0), who=caller(budgets=usd(100_000), concurrency=1)
     )
@@ -354,7 +354,7 @@ async def test_callers_that_leave_pay_for_the_usage_until_then() -> None:
     assert spent == record.cost == record.usage.input + 10 * record.usage.output
 
 
-async def test_callers_that_leave_before_a_request_was_sent_pay_nothing() -> None:
+async def test_callers_that_disconnect_before_a_request_was_sent_pay_nothing() -> None:
     place = gateway(who=caller(budgets=usd(10_000), concurrency=1))
     blocked = asyncio.Event()
     inner = store_of(place).admit
@@ -417,13 +417,13 @@ async def test_lists_of_models_are_free() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_nothing_is_lost_or_charged_twice_while_the_store_is_away(late: bool) -> None:
+async def test_nothing_is_lost_or_charged_twice_while_the_store_is_unavailable(late: bool) -> None:
     place = gateway(answers(before=0.05), who=caller(budgets=usd(10_000), concurrency=5))
     store = store_of(place)
-    asked = asyncio.get_running_loop().create_task(place.ask())
-    await place.upstream.asked.wait()
+    requested = asyncio.get_running_loop().create_task(place.ask())
+    await place.upstream.requested.wait()
     store.away, store.late = True, late
-    assert (await asked).status == 200
+    assert (await requested).status == 200
     while store.calls.count("settle") < 3:  # it is tried again and again
         await asyncio.sleep(0.01)
     store.away = False
@@ -433,7 +433,7 @@ async def test_nothing_is_lost_or_charged_twice_while_the_store_is_away(late: bo
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_fail_closed_refuses_and_takes_nothing(late: bool) -> None:
+async def test_fail_closed_refuses_and_reserves_nothing(late: bool) -> None:
     place = gateway(who=caller(budgets=usd(10_000), rpm=5, concurrency=1))
     store = store_of(place)
     store.away, store.late = True, late
@@ -447,7 +447,7 @@ async def test_fail_closed_refuses_and_takes_nothing(late: bool) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_fail_open_serves_and_charges_when_the_store_is_back(late: bool) -> None:
+async def test_fail_open_admits_and_charges_when_the_store_is_available_again(late: bool) -> None:
     place = gateway(
         who=caller(budgets=usd(10), rpm=1),
         budgets_away="fail_open",
@@ -463,7 +463,7 @@ async def test_fail_open_serves_and_charges_when_the_store_is_back(late: bool) -
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_a_local_estimate_goes_by_what_this_process_knows(late: bool) -> None:
+async def test_a_local_estimate_counts_in_this_process(late: bool) -> None:
     place = gateway(who=caller(budgets=usd(300), rpm=10), budgets_away="local_estimate")
     store = store_of(place)
     store.away, store.late = True, late
@@ -480,14 +480,14 @@ async def test_a_local_estimate_goes_by_what_this_process_knows(late: bool) -> N
     assert spent == (1 + statuses.count(200)) * COST <= 300
 
 
-async def test_limits_go_on_locally_by_default_while_the_store_is_away() -> None:
+async def test_limits_are_counted_locally_by_default_while_the_store_is_unavailable() -> None:
     place = gateway(who=caller(rpm=3, concurrency=5))
     store_of(place).away = True
     statuses = [(await place.ask()).status for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
 
 
-async def test_at_the_end_settlements_wait_for_the_store_but_not_for_long(
+async def test_at_shutdown_settlements_wait_for_the_store_for_a_short_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     place = gateway(who=caller(budgets=usd(10_000)), budgets_away="fail_open")
@@ -531,7 +531,7 @@ async def test_a_low_budget_is_reported_once() -> None:
     assert heard == []
 
 
-async def test_a_hook_that_fails_harms_nothing() -> None:
+async def test_a_failing_hook_does_no_harm() -> None:
     def on_low(low: LowBudget) -> None:
         raise RuntimeError("no mail today")
 
@@ -548,7 +548,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-async def test_before_an_app_that_relays_nothing_each_request_counts() -> None:
+async def test_in_front_of_any_other_app_each_request_counts() -> None:
     store = Trouble(Clock())
     app = Quota(hello, store=store, limits=Limits(rpm=2, concurrency=1))
     statuses = [(await asgi.request(app, "GET", "/")).status for _ in range(3)]
@@ -558,7 +558,7 @@ async def test_before_an_app_that_relays_nothing_each_request_counts() -> None:
     assert answer.json["type"] == "error"
 
 
-async def test_an_app_that_fails_gives_its_place_back() -> None:
+async def test_an_app_that_fails_releases_its_slot() -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("broken")
 
@@ -569,7 +569,7 @@ async def test_an_app_that_fails_gives_its_place_back() -> None:
         await app._limiter.drain()
 
 
-async def test_a_shim_behind_a_host_is_asked_for_the_rest() -> None:
+async def test_a_shim_behind_a_host_reserves_the_rest_itself() -> None:
     place = gateway(who=caller(rpm=5, budgets=usd(10_000)))
     shim = place.quota.app
 
@@ -577,14 +577,14 @@ async def test_a_shim_behind_a_host_is_asked_for_the_rest() -> None:
         await shim(scope, receive, send)
 
     place.quota.app = host
-    place.quota._asked = False
+    place.quota._app_handles_admission = False
     answer = await place.ask()
     assert answer.header("x-ratelimit-remaining-requests") == "4"
     assert await place.spent() == COST
     assert store_of(place).calls == ["admit", "admit", "settle"]
 
 
-async def test_the_gate_is_left_for_the_app_behind() -> None:
+async def test_the_admission_control_is_in_the_scope_of_the_wrapped_app() -> None:
     seen: list[Any] = []
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
@@ -600,7 +600,7 @@ async def test_the_gate_is_left_for_the_app_behind() -> None:
     assert caught.value.kind is ErrorKind.LIMITED
 
 
-async def test_scopes_without_a_caller_pass_as_they_are() -> None:
+async def test_scopes_without_a_caller_pass_unchanged() -> None:
     seen: list[Any] = []
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
@@ -617,7 +617,7 @@ async def test_scopes_without_a_caller_pass_as_they_are() -> None:
     ("make", "words"),
     [
         (lambda: Quota(hello, store=MemoryStore(), limits_away="never"), "fail_open, fail_closed"),
-        (lambda: Quota(hello, store=MemoryStore(), low=2), "between 0 and 1"),
+        (lambda: Quota(hello, store=MemoryStore(), low=2), "from 0 to 1"),
         (lambda: Limits(rpm=0), "at least 1"),
         (lambda: Budget(-1), "cannot be -1"),
         (lambda: Budget(2**53), "cannot be"),
@@ -663,7 +663,7 @@ def no_list(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["usd", "units"],
 )
 @pytest.mark.usefixtures("no_list")
-def test_a_budget_in_which_nothing_has_a_price_is_refused_when_it_is_built(
+def test_a_budget_in_a_unit_without_prices_is_refused_when_it_is_built(
     budget: Budget, words: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=words):

@@ -1,4 +1,4 @@
-"""Real servers that stay up for a whole module, before a proxy that each test sets itself."""
+"""Real servers that run for a whole module, in front of a proxy that each test sets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.passthrough_upstream import Door
+from tests.support.passthrough_upstream import Frontend
 from tests.support.servers import SERVERS, Server
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """One event loop for a module, as its servers live that long."""
+    """One event loop for a module, because its servers live that long."""
     return "asyncio"
 
 
@@ -22,10 +22,10 @@ def anyio_backend() -> str:
     params=[server for server in SERVERS if getattr(server, "loop", "asyncio") == "asyncio"],
     ids=str,
 )
-async def door(request: pytest.FixtureRequest, anyio_backend: Any) -> AsyncIterator[Door]:
-    """A server, and the app behind it."""
+async def frontend(request: pytest.FixtureRequest, anyio_backend: Any) -> AsyncIterator[Frontend]:
+    """A server, and the app that it serves."""
     server: Server = request.param
-    made = Door(str(server))
+    made = Frontend(str(server))
     async with server(made) as running:
         made.port = running.port
         yield made

@@ -1,4 +1,4 @@
-"""Callers who may use some models only, and those with a budget, use the rest of an API freely."""
+"""Callers that are restricted to models, or have a budget, can use the rest of an API freely."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORM = "multipart/form-data; boundary=b"
 
 
 class Place:
-    """A proxy for `who`."""
+    """A proxy for the caller `who`."""
 
     def __init__(self, row: Provider, who: Principal) -> None:
         self.upstream = Upstream(answers(), answers(), answers())
@@ -45,7 +45,7 @@ class Place:
         kind: str = "application/json",
         pieces: int = 1,
     ) -> asgi.Answer:
-        """The answer to a body that comes in `pieces`, without a length if these are several."""
+        """The response to a body in `pieces`, without a length if there are several."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": kind}
         if pieces == 1:
@@ -65,7 +65,7 @@ def form(*fields: tuple[bytes, bytes]) -> bytes:
 @pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
 @pytest.mark.parametrize("pieces", [1, 2, 30])
 @pytest.mark.parametrize("size", [100, 1_500_000])
-async def test_a_request_that_names_its_model_passes_however_it_comes(
+async def test_a_request_with_an_allowed_model_passes_in_any_format(
     who: Principal, pieces: int, size: int
 ) -> None:
     body = {"model": "gpt-4o-mini", "max_tokens": 9, "messages": [{"content": "A" * size}]}
@@ -80,7 +80,7 @@ async def test_a_request_that_names_its_model_passes_however_it_comes(
 
 @pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
 @pytest.mark.parametrize("pieces", [1, 30])
-async def test_a_request_for_another_model_does_not_however_long_it_is(
+async def test_a_request_for_another_model_is_refused_whatever_its_length(
     who: Principal, pieces: int
 ) -> None:
     place = Place(OPENAI, who)
@@ -116,7 +116,7 @@ async def test_a_second_model_at_the_end_of_a_long_body_is_refused(who: Principa
         (GEMINI, "GET", "/v1beta/models"),
     ],
 )
-async def test_what_calls_no_model_needs_none_and_no_price(
+async def test_a_request_that_calls_no_model_needs_no_price(
     who: Principal, row: Provider, method: str, path: str
 ) -> None:
     answer = await Place(row, who).ask(method, path, b"{}")
@@ -135,7 +135,7 @@ async def test_what_calls_no_model_needs_none_and_no_price(
         (GEMINI, "/v1beta/openai/batches", {"model": "gemini-flash-1"}),
     ],
 )
-async def test_requests_whose_models_cannot_be_read_are_refused_to_bound_callers(
+async def test_requests_whose_models_cannot_be_read_are_refused_for_restricted_callers(
     who: Principal, row: Provider, path: str, body: Any
 ) -> None:
     place = Place(row, who)
@@ -143,7 +143,7 @@ async def test_requests_whose_models_cannot_be_read_are_refused_to_bound_callers
     assert place.upstream.requests == []
 
 
-async def test_the_error_for_a_caller_with_a_budget_says_what_would_let_it_pass() -> None:
+async def test_the_error_for_a_caller_with_a_budget_says_how_to_name_the_model() -> None:
     answer = await Place(OPENAI, RICH).ask("POST", "/v1/batches", {"input_file_id": "f"})
     assert "a price for 'openai/'" in answer.json["error"]["message"]
 
@@ -161,7 +161,7 @@ async def test_the_error_for_a_caller_with_a_budget_says_what_would_let_it_pass(
         (ANTHROPIC, "/v1/messages/batches", [], False),
     ],
 )
-async def test_a_bound_caller_gets_its_models_wherever_they_are_named(
+async def test_a_restricted_caller_gets_its_models_wherever_they_are_named(
     row: Provider, path: str, body: Any, allowed: bool
 ) -> None:
     if isinstance(body, list):
@@ -171,7 +171,7 @@ async def test_a_bound_caller_gets_its_models_wherever_they_are_named(
     assert (answer.status, len(place.upstream.requests)) == ((200, 1) if allowed else (403, 0))
 
 
-async def test_a_bound_caller_can_look_at_its_own_models_only() -> None:
+async def test_a_restricted_caller_can_list_its_own_models_only() -> None:
     place = Place(OPENAI, BOUND)
     assert (await place.ask("GET", "/v1/models/gpt-4o-mini")).status == 200
     assert (await place.ask("GET", "/v1/models/gpt-dear")).status == 403
@@ -221,7 +221,7 @@ LIVE = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateCo
         (GEMINI, LIVE + "?model=gemini-flash-1"),
     ],
 )
-async def test_a_bound_caller_has_no_socket_on_which_it_could_ask_for_another_model(
+async def test_a_restricted_caller_gets_no_websocket_that_could_use_another_model(
     row: Provider, path: str
 ) -> None:
     app = PassthroughProxy(row.using("sk-1"), transport=Upstream(answers()).transport)
@@ -286,7 +286,7 @@ DEAR = b'{"model": "gpt-dear", "messages": [], "max_tokens": 9}'
         (JSON, b'{"model": "../gpt-4o-mini"}', 400),
     ],
 )  # fmt: skip
-async def test_what_leaves_is_what_was_judged(
+async def test_the_forwarded_body_is_the_one_that_was_checked(
     who: Principal, pieces: int, kind: str, body: bytes, status: int
 ) -> None:
     place = Place(OPENAI, who)
@@ -308,7 +308,7 @@ async def test_what_leaves_is_what_was_judged(
         (CHAT + "?model=gpt-4o-mini", {}, 200),
     ],
 )
-async def test_a_model_is_judged_wherever_it_is_named(
+async def test_a_model_is_checked_wherever_it_is_named(
     who: Principal, path: str, headers: dict[str, str], status: int
 ) -> None:
     place = Place(OPENAI, who)
@@ -331,7 +331,7 @@ async def test_callers_with_only_a_rate_limit_send_any_body() -> None:
 
 
 @pytest.mark.parametrize("who", [BOUND, RICH], ids=["bound", "budget"])
-async def test_a_model_that_comes_after_a_long_form_has_begun_to_leave_is_refused(
+async def test_a_model_in_the_later_part_of_a_streamed_form_is_refused(
     who: Principal,
 ) -> None:
     place = Place(OPENAI, who)
@@ -346,7 +346,7 @@ async def test_a_model_that_comes_after_a_long_form_has_begun_to_leave_is_refuse
     ["/model/claude-opus-4%3A1/invoke", "/model/claude-haiku-1/../claude-opus-4/invoke",
      "/Model/claude-opus-4/converse", "/deployments\\claude-opus-4/x", "/engines/claude-opus-4/x"],
 )  # fmt: skip
-async def test_a_path_names_its_model_however_it_is_spelled(path: str) -> None:
+async def test_a_model_in_a_path_is_found_however_it_is_encoded(path: str) -> None:
     upstream = Upstream(answers())
     proxy = PassthroughProxy(ANTHROPIC.using("sk-1"), paths="all", transport=upstream.transport)
     app = Authenticate(proxy, identify=lambda scope: BOUND)

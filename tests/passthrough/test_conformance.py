@@ -1,6 +1,7 @@
-"""A table of what an HTTP proxy must do, over raw sockets on both sides, under every server.
+"""A table of required behaviour of an HTTP proxy, over raw sockets on both sides, under every
+server.
 
-Each row is what a client sends, what the upstream answers, and what both see of it.
+Each row has what a client sends, what the upstream answers, and what both receive.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import Timeouts
-from tests.support.passthrough_upstream import Behind, Door, Result, behind, converse
+from tests.support.passthrough_upstream import Behind, Frontend, Result, behind, converse
 from tests.support.socket_server import Handler, Line
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +26,7 @@ Check = Callable[[Behind, Result], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One row. `answer` is bytes, or a handler; `checks` are all made."""
+    """One row. `answer` is bytes, or a handler; all `checks` are made."""
 
     name: str
     request: bytes
@@ -54,7 +55,7 @@ def chunks(*pieces: bytes, trailer: bytes = b"") -> bytes:
 
 
 def says(head: str, body: bytes = b"") -> bytes:
-    """An answer as it is sent."""
+    """A response as it is sent."""
     return head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body
 
 
@@ -69,7 +70,7 @@ def line(expected: str) -> Check:
 
 
 def sent(name: str, *values: str) -> Check:
-    """The upstream sees these values of a header, in this order."""
+    """The upstream receives these values of a header, in this order."""
 
     def check(at: Behind, got: Result) -> None:
         assert at.request.all(name) == list(values)
@@ -84,8 +85,8 @@ def body(expected: bytes) -> Check:
     return check
 
 
-def told(name: str, *values: str) -> Check:
-    """The client sees these values of a header."""
+def client_gets(name: str, *values: str) -> Check:
+    """The client receives these values of a header."""
 
     def check(at: Behind, got: Result) -> None:
         assert [value for key, value in got.got.headers if key == name] == list(values)
@@ -104,13 +105,13 @@ def answered(status: int, expected: bytes | None = b"ok") -> Check:
 
 
 def cut(at: Behind, got: Result) -> None:
-    """The client can not take what it has for all there is."""
+    """The client can detect that the response is incomplete."""
     assert got.got.status == 200
     assert not got.whole
 
 
 def fails(status: int) -> Check:
-    """An error of the proxy's own, that does not say where the upstream is."""
+    """An error of the proxy itself, without the upstream's address."""
 
     def check(at: Behind, got: Result) -> None:
         assert got.got.status == status
@@ -121,7 +122,7 @@ def fails(status: int) -> Check:
     return check
 
 
-def asked(count: int) -> Check:
+def requested(count: int) -> Check:
     def check(at: Behind, got: Result) -> None:
         assert len(at.requests) == count
 
@@ -129,13 +130,13 @@ def asked(count: int) -> Check:
 
 
 def framed_once(at: Behind, got: Result) -> None:
-    """A body goes with its length, or in chunks where nobody knows that."""
+    """A body is sent with its length, or in chunks if the length is unknown."""
     request = at.request
     assert len(request.all("content-length") + request.all("transfer-encoding")) == 1
 
 
 def refused_or_clean(at: Behind, got: Result) -> None:
-    """Some servers drop the length that does not count, and close, as RFC 9112, 6.1 has it."""
+    """Some servers drop the invalid length, and close the connection, as in RFC 9112, 6.1."""
     if at.requests:
         framed_once(at, got)
         assert got.got.header("connection") == "close"
@@ -144,13 +145,13 @@ def refused_or_clean(at: Behind, got: Result) -> None:
 
 
 def from_client(at: Behind, got: Result) -> None:
-    """(uvicorn believes its neighbours, unless told otherwise.)"""
-    client = "1.2.3.4" if at.door.server == "uvicorn" else "127.0.0.1"
+    """(uvicorn trusts local addresses by default.)"""
+    client = "1.2.3.4" if at.frontend.server == "uvicorn" else "127.0.0.1"
     assert at.request.all("x-forwarded-for") == [client]
 
 
 def refused(at: Behind, got: Result) -> None:
-    """With a status that says so, or by a closed connection; and nothing reached the upstream."""
+    """Refused with an error status, or by closing the connection; nothing reached the upstream."""
     assert at.requests == []
     assert got.answer is None or got.answer.status in (400, 404, 405, 408, 413, 414, 426, 431, 501)
 
@@ -159,7 +160,7 @@ def refused(at: Behind, got: Result) -> None:
 
 
 def head_only(answer: bytes) -> Handler:
-    """Answers as soon as the head of the request is in, and reads no body."""
+    """Answers as soon as the request head has arrived, and reads no body."""
 
     async def handler(line: Line) -> None:
         await line.head()
@@ -170,7 +171,7 @@ def head_only(answer: bytes) -> Handler:
 
 
 def closes_after(data: bytes) -> Handler:
-    """Sends this much of an answer, and dies."""
+    """Sends this part of a response, and closes the connection."""
 
     async def handler(line: Line) -> None:
         await line.request()
@@ -199,7 +200,7 @@ def silent_after(data: bytes) -> Handler:
 
 
 def once(answer: bytes) -> Handler:
-    """Answers the first request of a connection, and dies with the second."""
+    """Answers the first request of a connection, and closes it at the second."""
 
     async def handler(line: Line) -> None:
         await line.request()
@@ -227,7 +228,12 @@ METHODS += [
         "HEAD has the length and no body",
         ask("HEAD /x"),
         b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nX-A: b\r\n\r\n",
-        (line("HEAD /x"), answered(200, b""), told("content-length", "1234"), told("x-a", "b")),
+        (
+            line("HEAD /x"),
+            answered(200, b""),
+            client_gets("content-length", "1234"),
+            client_gets("x-a", "b"),
+        ),
     ),
     Row(
         "POST without a body",
@@ -296,7 +302,7 @@ BODIES = [
     Row(
         "a body beyond the limit",
         ask("POST /x", body=b"x" * 2000),
-        checks=(fails(413), asked(0)),
+        checks=(fails(413), requested(0)),
         options={"max_body": 1000},
     ),
     Row(
@@ -349,7 +355,7 @@ HEADERS = [
             sent("range", "bytes=0-3"),
             sent("if-none-match", '"a"'),
             answered(206, b"abcd"),
-            told("content-range", "bytes 0-3/9"),
+            client_gets("content-range", "bytes 0-3/9"),
         ),
     ),
     Row(
@@ -488,44 +494,44 @@ ANSWERS += [
             "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTrailer: X-Sum",
             chunks(b"ok", trailer=b"X-Sum: 1\r\n"),
         ),
-        (answered(200), told("x-sum"), told("trailer")),
+        (answered(200), client_gets("x-sum"), client_gets("trailer")),
     ),
     Row("204 has no body", ask("DELETE /x"), says("HTTP/1.1 204 No"), (answered(204, b""),)),
     Row(
         "304 has no body, whatever its length says",
         ask("GET /x"),
         says('HTTP/1.1 304 Same\nContent-Length: 500\nETag: "a"'),
-        (answered(304, b""), told("etag", '"a"')),
+        (answered(304, b""), client_gets("etag", '"a"')),
     ),
     Row(
         "a compressed answer passes as it is",
         ask("GET /x", "Accept-Encoding: gzip"),
         says(f"HTTP/1.1 200 OK\nContent-Encoding: gzip\nContent-Length: {len(PACKED)}", PACKED),
-        (answered(200, PACKED), told("content-encoding", "gzip")),
+        (answered(200, PACKED), client_gets("content-encoding", "gzip")),
     ),
     Row(
         "so does one in a coding that nobody knows",
         ask("GET /x"),
         says("HTTP/1.1 200 OK\nContent-Encoding: made-up\nContent-Length: 2", b"ok"),
-        (answered(200), told("content-encoding", "made-up")),
+        (answered(200), client_gets("content-encoding", "made-up")),
     ),
     Row(
         "repeated cookies stay",
         ask("GET /x"),
         says("HTTP/1.1 200 OK\nSet-Cookie: a=1\nSet-Cookie: b=2; Path=/\nContent-Length: 2", b"ok"),
-        (told("set-cookie", "a=1", "b=2; Path=/"),),
+        (client_gets("set-cookie", "a=1", "b=2; Path=/"),),
     ),
     Row(
         "a redirect elsewhere is passed on, not followed",
         ask("GET /x"),
         says("HTTP/1.1 302 Found\nLocation: https://other.example/y\nContent-Length: 0"),
-        (answered(302, b""), told("location", "https://other.example/y"), asked(1)),
+        (answered(302, b""), client_gets("location", "https://other.example/y"), requested(1)),
     ),
     Row(
         "a redirect within the upstream leads through the proxy",
         ask("GET /x"),
         lambda line: _redirects(line),
-        (answered(307, b""), told("location", "http://outside.example/y?z=1")),
+        (answered(307, b""), client_gets("location", "http://outside.example/y?z=1")),
     ),
     Row(
         "headers about the connection stay with it, both ways",
@@ -537,9 +543,9 @@ ANSWERS += [
         ),
         (
             answered(200),
-            told("x-end", "1"),
+            client_gets("x-end", "1"),
             *(
-                told(name)
+                client_gets(name)
                 for name in ("x-hop", "keep-alive", "proxy-authenticate", "upgrade", "alt-svc")
             ),
         ),
@@ -566,7 +572,7 @@ ANSWERS += [
         "bytes beyond ASCII in a header",
         ask("GET /x"),
         says("HTTP/1.1 200 OK\nX-Name: caf\xe9\nContent-Length: 2", b"ok"),
-        (told("x-name", "caf\xe9"),),
+        (client_gets("x-name", "caf\xe9"),),
     ),
 ]
 
@@ -582,7 +588,7 @@ LENGTH = says("HTTP/1.1 200 OK\nContent-Length: 100", b"only this")
 CHUNKED = says("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"9\r\nonly this\r\n")
 
 FAILURES = [
-    Row("upstream closes without an answer", ask("POST /x"), closes_after(b""), (fails(502),)),
+    Row("upstream closes before a response", ask("POST /x"), closes_after(b""), (fails(502),)),
     Row("upstream closes in its headers", ask("GET /x"), closes_after(OK[:20]), (fails(502),)),
     Row("upstream speaks no HTTP", ask("GET /x"), b"SSH-2.0-x\r\n\r\n", (fails(502),)),
     Row("upstream switches protocols", ask("GET /x"), says("HTTP/1.1 101 X"), (fails(502),)),
@@ -758,9 +764,9 @@ def sending(answer: bytes) -> Handler:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_a_row(door: Door, row: Row) -> None:
+async def test_each_row_of_the_table_holds(frontend: Frontend, row: Row) -> None:
     handler = sending(row.answer) if isinstance(row.answer, bytes) else row.answer
-    async with behind(door, handler, base=row.base, **row.options) as at:
+    async with behind(frontend, handler, base=row.base, **row.options) as at:
         caller = await at.caller()
         got = await converse(caller, row.request, row.request.split(b" ", 1)[0].decode())
         caller.leave()

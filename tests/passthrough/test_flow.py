@@ -1,4 +1,6 @@
-"""Streams through the proxy under real servers: at once, at the slower side's pace, let go of."""
+"""Streams through the proxy under real servers: without delay, with back-pressure, and
+cancellable.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.upstream import SocketTransport
 from tests.passthrough.test_conformance import ask, says
 from tests.support import asgi_client as asgi
-from tests.support.passthrough_upstream import Door, behind
+from tests.support.passthrough_upstream import Frontend, behind
 from tests.support.socket_client import Caller
 from tests.support.socket_server import PATIENCE, Line, Wire
 
@@ -27,7 +29,7 @@ def chunk(data: bytes) -> bytes:
 
 
 class Upstream:
-    """Reads the head, says some bytes, and waits for the other side to go."""
+    """Reads the head, sends some bytes, and waits for the other side to close."""
 
     def __init__(self, *said: bytes, reads: int = 0) -> None:
         self.said = said
@@ -57,7 +59,9 @@ class Upstream:
 # ── at once ──────────────────────────────────────────────────────────────────
 
 
-async def test_each_piece_of_an_answer_is_there_before_the_next_is_said(door: Door) -> None:
+async def test_each_piece_of_a_response_is_forwarded_before_the_next_is_sent(
+    frontend: Frontend,
+) -> None:
     heard = asyncio.Event()
 
     async def handler(line: Line) -> None:
@@ -69,7 +73,7 @@ async def test_each_piece_of_an_answer_is_there_before_the_next_is_said(door: Do
             heard.clear()
         await line.send(b"0\r\n\r\n")
 
-    async with behind(door, handler) as at:
+    async with behind(frontend, handler) as at:
         caller = await at.caller()
         caller.say(ask("GET /x"))
         await caller.head()
@@ -79,7 +83,9 @@ async def test_each_piece_of_an_answer_is_there_before_the_next_is_said(door: Do
         assert await caller.piece() == b""
 
 
-async def test_each_piece_of_a_request_is_there_before_the_next_is_said(door: Door) -> None:
+async def test_each_piece_of_a_request_is_forwarded_before_the_next_is_sent(
+    frontend: Frontend,
+) -> None:
     async def handler(line: Line) -> None:
         await line.head()
         await line.send(STREAM)
@@ -91,7 +97,7 @@ async def test_each_piece_of_a_request_is_there_before_the_next_is_said(door: Do
         await line.reader.readuntil(b"0\r\n\r\n")
         await line.send(b"0\r\n\r\n")
 
-    async with behind(door, handler) as at:
+    async with behind(frontend, handler) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", "Transfer-Encoding: chunked") + chunk(b"piece 0"))
         await caller.head()
@@ -102,8 +108,8 @@ async def test_each_piece_of_a_request_is_there_before_the_next_is_said(door: Do
         assert (await at.recorded()).outcome == "done"
 
 
-async def test_what_is_known_to_be_the_end_is_said_at_once() -> None:
-    """One message, one packet to the client: nobody waits to hear that there is no more."""
+async def test_the_last_piece_of_a_known_length_ends_the_response_at_once() -> None:
+    """One message, one packet to the client: it does not wait to learn that no more follows."""
     pieces = [[b"all of it"], [b"one, ", b"two"]]
 
     async def handler(line: Line) -> None:
@@ -132,7 +138,7 @@ async def test_what_is_known_to_be_the_end_is_said_at_once() -> None:
 BUFFERS = 32 * MiB
 
 
-async def test_a_slow_client_slows_the_upstream(door: Door) -> None:
+async def test_a_slow_client_slows_the_upstream(frontend: Frontend) -> None:
     sent = 0
 
     async def handler(line: Line) -> None:
@@ -145,7 +151,7 @@ async def test_a_slow_client_slows_the_upstream(door: Door) -> None:
             sent += 65536
         await line.send(b"0\r\n\r\n")
 
-    async with behind(door, handler) as at:
+    async with behind(frontend, handler) as at:
         caller = await at.caller(window=65536)
         caller.say(ask("GET /x"))
         await caller.head()
@@ -157,7 +163,7 @@ async def test_a_slow_client_slows_the_upstream(door: Door) -> None:
         assert size == 64 * MiB
 
 
-async def test_a_slow_upstream_slows_the_client(door: Door) -> None:
+async def test_a_slow_upstream_slows_the_client(frontend: Frontend) -> None:
     go = asyncio.Event()
     got = 0
 
@@ -169,7 +175,7 @@ async def test_a_slow_upstream_slows_the_client(door: Door) -> None:
             got += len(await line.reader.read(MiB))
         await line.answer(b"ok")
 
-    async with behind(door, handler) as at:
+    async with behind(frontend, handler) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
         task = await stuck(caller)
@@ -180,7 +186,7 @@ async def test_a_slow_upstream_slows_the_client(door: Door) -> None:
 
 
 async def settled(value: object) -> None:
-    """Wait until a number stands still."""
+    """Wait until a number no longer changes."""
     last = -1
     async with asyncio.timeout(4 * PATIENCE):
         while (now := value()) != last:  # type: ignore[operator]
@@ -189,7 +195,7 @@ async def settled(value: object) -> None:
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-async def test_a_long_body_takes_no_memory(door: Door, way: str) -> None:
+async def test_a_long_body_takes_no_memory(frontend: Frontend, way: str) -> None:
     size = 48 * MiB
 
     async def handler(line: Line) -> None:
@@ -202,7 +208,7 @@ async def test_a_long_body_takes_no_memory(door: Door, way: str) -> None:
         for _ in range(length // 65536):
             await line.send(b"x" * 65536)
 
-    async with behind(door, handler) as at:
+    async with behind(frontend, handler) as at:
         caller = await at.caller(window=MiB)
         tracemalloc.start()
         try:
@@ -226,9 +232,9 @@ async def test_a_long_body_takes_no_memory(door: Door, way: str) -> None:
 # ── a client that leaves ─────────────────────────────────────────────────────
 
 
-async def test_leaving_while_it_sends(door: Door) -> None:
+async def test_disconnecting_while_it_sends(frontend: Frontend) -> None:
     upstream = Upstream(reads=100_000)
-    async with behind(door, upstream) as at:
+    async with behind(frontend, upstream) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", "Content-Length: 3000000") + b"x" * 100_000)
         await upstream.reach()
@@ -239,7 +245,7 @@ async def test_leaving_while_it_sends(door: Door) -> None:
 
 
 class Deaf(Upstream):
-    """Reads nothing after the head, until it is told to."""
+    """Reads nothing after the head, until it may."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,7 +264,7 @@ class Deaf(Upstream):
 
 
 async def stuck(caller: Caller) -> asyncio.Task[None]:
-    """Begin to send until nobody takes it any more; the task goes on with it."""
+    """Send until no more is accepted; the task continues to send."""
     written = 0
 
     async def upload() -> None:
@@ -274,9 +280,9 @@ async def stuck(caller: Caller) -> asyncio.Task[None]:
     return task
 
 
-async def test_leaving_when_all_that_it_sent_is_on_its_way(door: Door) -> None:
+async def test_disconnecting_when_all_it_sent_is_forwarded(frontend: Frontend) -> None:
     upstream = Deaf()
-    async with behind(door, upstream) as at:
+    async with behind(frontend, upstream) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", "Content-Length: 3000000") + b"x" * 100_000)
         await upstream.reach()
@@ -286,10 +292,14 @@ async def test_leaving_when_all_that_it_sent_is_on_its_way(door: Door) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_leaving_while_the_upstream_does_not_read(door: Door, reset: bool) -> None:
-    """What no server can see ends by the time that the upstream has for reading on."""
+async def test_disconnecting_while_the_upstream_does_not_read(
+    frontend: Frontend, reset: bool
+) -> None:
+    """A disconnect that a server cannot detect ends after the time that the upstream has for
+    reading on.
+    """
     upstream = Deaf()
-    async with behind(door, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:
+    async with behind(frontend, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
         (await stuck(caller)).cancel()
@@ -298,9 +308,9 @@ async def test_leaving_while_the_upstream_does_not_read(door: Door, reset: bool)
         await upstream.left()
 
 
-async def test_an_upstream_that_stops_reading_is_given_up(door: Door) -> None:
+async def test_an_upstream_that_stops_reading_is_given_up(frontend: Frontend) -> None:
     upstream = Deaf()
-    async with behind(door, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:
+    async with behind(frontend, upstream, timeouts=Timeouts(first=20.0, idle=1.0)) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", f"Content-Length: {64 * MiB}"))
         (await stuck(caller)).cancel()
@@ -310,8 +320,8 @@ async def test_an_upstream_that_stops_reading_is_given_up(door: Door) -> None:
         await upstream.left()
 
 
-async def test_a_client_may_pause_for_longer_than_an_upstream_may(door: Door) -> None:
-    async with behind(door, echo, timeouts=Timeouts(first=20.0, idle=0.3)) as at:
+async def test_a_client_may_pause_for_longer_than_an_upstream_may(frontend: Frontend) -> None:
+    async with behind(frontend, echo, timeouts=Timeouts(first=20.0, idle=0.3)) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", "Transfer-Encoding: chunked") + chunk(b"one"))
         await asyncio.sleep(1.0)
@@ -323,8 +333,8 @@ async def echo(line: Line) -> None:
     await line.answer((await line.request()).body)
 
 
-async def test_leaving_while_a_short_body_is_on_its_way(door: Door) -> None:
-    async with behind(door, Upstream()) as at:
+async def test_disconnecting_while_a_short_body_is_sent(frontend: Frontend) -> None:
+    async with behind(frontend, Upstream()) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", "Content-Length: 1000") + b"x" * 100)
         await asyncio.sleep(0.05)
@@ -335,9 +345,9 @@ async def test_leaving_while_a_short_body_is_on_its_way(door: Door) -> None:
 
 
 @pytest.mark.parametrize("said", [[], [STREAM], [STREAM, chunk(b"data: 1\n\n")]])
-async def test_leaving_while_it_waits(door: Door, said: list[bytes]) -> None:
+async def test_disconnecting_while_it_waits(frontend: Frontend, said: list[bytes]) -> None:
     upstream = Upstream(*said)
-    async with behind(door, upstream) as at:
+    async with behind(frontend, upstream) as at:
         caller = await at.caller()
         caller.say(ask("GET /x"))
         await upstream.reach()
@@ -348,7 +358,7 @@ async def test_leaving_while_it_waits(door: Door, said: list[bytes]) -> None:
         assert (await at.recorded()).outcome == "cut"
 
 
-async def test_leaving_while_it_is_sent_more_than_it_reads(door: Door) -> None:
+async def test_disconnecting_while_it_is_sent_more_than_it_reads(frontend: Frontend) -> None:
     gone = asyncio.Event()
 
     async def handler(line: Line) -> None:
@@ -360,7 +370,7 @@ async def test_leaving_while_it_is_sent_more_than_it_reads(door: Door) -> None:
         finally:
             gone.set()
 
-    async with behind(door, handler) as at:
+    async with behind(frontend, handler) as at:
         caller = await at.caller(window=65536)
         caller.say(ask("GET /x"))
         await caller.head()
@@ -371,9 +381,9 @@ async def test_leaving_while_it_is_sent_more_than_it_reads(door: Door) -> None:
         assert (await at.recorded()).outcome == "cut"
 
 
-async def test_leaving_while_it_sends_although_it_was_answered(door: Door) -> None:
+async def test_disconnecting_while_it_sends_although_it_was_answered(frontend: Frontend) -> None:
     upstream = Upstream(STREAM, chunk(b"early"))
-    async with behind(door, upstream) as at:
+    async with behind(frontend, upstream) as at:
         caller = await at.caller()
         caller.say(ask("POST /x", "Transfer-Encoding: chunked") + chunk(b"one"))
         await caller.head()
@@ -383,12 +393,12 @@ async def test_leaving_while_it_sends_although_it_was_answered(door: Door) -> No
         assert (await at.recorded()).outcome == "cut"
 
 
-async def test_leaving_frees_the_key(door: Door) -> None:
+async def test_a_disconnect_frees_the_key(frontend: Frontend) -> None:
     upstream = Upstream(STREAM)
     from asgi_aiproxy import Key, KeyPool
 
     pool = KeyPool([Key("sk-1", id="1", concurrency=1)])
-    async with behind(door, upstream, OPENAI, base="/v1", keys=pool) as at:
+    async with behind(frontend, upstream, OPENAI, base="/v1", keys=pool) as at:
         caller = await at.caller()
         caller.say(ask("GET /v1/files"))
         await upstream.reach()
@@ -399,13 +409,13 @@ async def test_leaving_frees_the_key(door: Door) -> None:
         assert [key.in_flight for key in await pool.status()] == [0]
 
 
-async def test_many_at_once(door: Door) -> None:
+async def test_many_disconnects_at_once(frontend: Frontend) -> None:
     async def handler(line: Line) -> None:
         while True:
             request = await line.request()
             await line.answer(request.body[::-1])
 
-    async with behind(door, handler) as at:
+    async with behind(frontend, handler) as at:
 
         async def one(number: int) -> None:
             body = b"%d " % number * 1000

@@ -1,4 +1,4 @@
-"""Headers and parameters that would say more than what was let pass."""
+"""Headers and parameters that could change a checked request."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ OVERRIDES = dict.fromkeys(["x-http-method-override", "x-http-method", "x-method-
 
 
 async def sent(app: object, upstream: Upstream, headers: dict[str, str]) -> dict[str, str]:
-    """The headers that the upstream gets."""
+    """Return the headers that the upstream gets."""
     await asgi.request(app, "GET", "/v1/models", headers=headers)
     return dict(upstream.requests[-1].headers)
 
 
-async def test_names_that_wsgi_takes_for_others_do_not_pass() -> None:
+async def test_header_names_that_wsgi_confuses_are_not_forwarded() -> None:
     upstream = Upstream(answers())
     proxy = PassthroughProxy("http://up", transport=upstream.transport)
     app = InjectKey(proxy, pool=KeyPool([SECRET]), header="x-report-key")
@@ -37,7 +37,7 @@ async def test_names_that_wsgi_takes_for_others_do_not_pass() -> None:
 
 
 @pytest.mark.parametrize("name", ["x-report-key", "x_report_key", "x_report-key"])
-async def test_no_app_sees_a_callers_key_beside_the_pools(name: str) -> None:
+async def test_no_app_gets_the_callers_key_together_with_the_pools(name: str) -> None:
     seen = []
 
     async def app(scope: dict[str, object], receive: object, send: asgi.Any) -> None:
@@ -50,7 +50,7 @@ async def test_no_app_sees_a_callers_key_beside_the_pools(name: str) -> None:
     assert seen == [{b"x-report-key": SECRET.encode()}]
 
 
-async def test_a_vendor_gets_no_method_override_and_no_account_of_the_callers() -> None:
+async def test_method_overrides_and_accounts_of_the_caller_are_not_sent_to_a_vendor() -> None:
     upstream = Upstream(answers())
     app = PassthroughProxy(OPENAI.using("sk-pool"), transport=upstream.transport)
     seen = await sent(app, upstream, {**ACCOUNTS, **OVERRIDES, "openai-beta": "x"})
@@ -105,7 +105,7 @@ async def test_an_application_gets_what_the_caller_sends() -> None:
         ("GET", "/v1/../v1internal/models", 400),
     ],
 )
-async def test_of_gemini_permissions_and_internals_are_not_open(
+async def test_permissions_and_internal_paths_of_gemini_are_not_served(
     method: str, path: str, status: int
 ) -> None:
     upstream = Upstream(answers())
@@ -137,7 +137,7 @@ async def test_a_key_goes_into_the_query_in_place_of_the_callers(
     assert SECRET not in str(upstream.requests[-1].headers)
 
 
-async def test_a_shim_sends_it_there_too() -> None:
+async def test_a_shim_sends_the_key_in_the_query_too() -> None:
     upstream = Upstream(answers())
     app = OpenAIShim(ROW.using(SECRET), transport=upstream.transport)
     body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'
@@ -146,7 +146,7 @@ async def test_a_shim_sends_it_there_too() -> None:
 
 
 @pytest.mark.parametrize("dies", [False, True])
-async def test_no_url_that_is_shown_or_logged_holds_it(
+async def test_no_shown_or_logged_url_contains_the_key(
     dies: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def handler(line: Line) -> None:
@@ -161,6 +161,6 @@ async def test_no_url_that_is_shown_or_logged_holds_it(
         app = PassthroughProxy(row, paths="all", transport=transport)
         answer = await asgi.request(app, "GET", "/x")
         await transport.aclose()
-    told = f"{answer.body!r} {answer.headers} {caplog.text} {row!r} {app!r}"
+    reported = f"{answer.body!r} {answer.headers} {caplog.text} {row!r} {app!r}"
     assert answer.status == 502
-    assert "pool-secret" not in told
+    assert "pool-secret" not in reported

@@ -1,4 +1,4 @@
-"""Resources are asked for with the key that made them, whoever asks, and whichever worker."""
+"""Resources are requested with the key that created them, by any caller and worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ADA, OTHERS = Principal("ada"), [Principal(name) for name in "bcdefghi"]
 
 
 class Worker:
-    """A proxy with a pool of its own, in a store or not."""
+    """A proxy with its own pool, with or without a store."""
 
     def __init__(
         self, *steps: Step, row: Provider = OPENAI, store: Any = None, keys: Any = KEYS
@@ -42,7 +42,7 @@ class Worker:
     async def ask(
         self, method: str, path: str, body: Any = None, who: Principal = ADA
     ) -> asgi.Answer:
-        """Ask the vendor, and see with which key it was asked at last."""
+        """Send a request to the vendor, and return the key of its last request."""
         data = b"" if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json", "content-length": str(len(data))}
         scope = {SCOPE_KEY: who}
@@ -50,13 +50,13 @@ class Worker:
 
     @property
     def key(self) -> str:
-        """The key that the vendor was asked with last."""
+        """The key of the vendor's last request."""
         headers = self.upstream.requests[-1].headers
         names = ("authorization", "x-api-key", "x-goog-api-key")
         return next(headers[name] for name in names if name in headers).removeprefix("Bearer ")
 
     async def keys(self, method: str, path: str, body: Any = None) -> set[str]:
-        """The keys that all the others' questions go out with."""
+        """The keys of requests for other resources."""
         used = set()
         for who in OTHERS:
             await self.ask(method, path, body, who)
@@ -131,7 +131,7 @@ def chat(part: Mapping[str, Any]) -> dict[str, Any]:
     ],
     ids=str,
 )
-async def test_a_resource_is_asked_for_with_the_key_that_made_it(
+async def test_a_resource_is_requested_with_the_key_that_created_it(
     row: Provider, make: str, answer: Any, method: str, path: str, body: Any
 ) -> None:
     worker = Worker(made(**answer), answers(), row=row)
@@ -154,13 +154,13 @@ async def test_a_streamed_response_is_found_again() -> None:
     assert await worker.keys("POST", "/v1/responses", body) == {home}
 
 
-async def test_what_is_not_kept_by_the_vendor_is_not_remembered() -> None:
+async def test_resources_that_the_vendor_does_not_store_are_not_remembered() -> None:
     worker = Worker(made(id="resp_1"), answers())
     await worker.ask("POST", "/v1/responses", {"model": "m", "input": "Hi", "store": False})
     assert len(await worker.keys("GET", "/v1/responses/resp_1")) > 1
 
 
-async def test_what_was_not_made_is_not_remembered() -> None:
+async def test_resources_that_were_not_created_are_not_remembered() -> None:
     worker = Worker(refuses(400, b'{"id": "file-1"}'), answers())
     await worker.ask("POST", "/v1/files")
     assert len(await worker.keys("GET", "/v1/files/file-1")) > 1
@@ -178,7 +178,7 @@ async def test_while_its_key_cools_down_a_resource_is_not_requested_with_others(
 
 
 @pytest.mark.parametrize("gone", ["removed", "disabled"])
-async def test_when_its_key_is_gone_others_are_asked(gone: str) -> None:
+async def test_when_its_key_was_removed_others_are_tried(gone: str) -> None:
     worker = Worker(made(id="file-1"), answers())
     await worker.ask("POST", "/v1/files")
     home = worker.key
@@ -188,7 +188,7 @@ async def test_when_its_key_is_gone_others_are_asked(gone: str) -> None:
     assert worker.key != home
 
 
-async def test_a_caller_bound_to_other_keys_does_not_get_that_one() -> None:
+async def test_a_caller_restricted_to_other_keys_does_not_get_that_one() -> None:
     worker = Worker(made(id="file-1"), answers())
     await worker.ask("POST", "/v1/files")
     allowed = next(key.id for key in KEYS if key.id != worker.key)
@@ -200,7 +200,7 @@ async def test_a_caller_bound_to_other_keys_does_not_get_that_one() -> None:
 
 
 class Counting(MemoryStore):
-    """Counts what it is asked for."""
+    """Counts the calls of the store."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,7 +225,7 @@ class Counting(MemoryStore):
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
-async def test_what_one_worker_made_another_asks_for_with_the_same_key(
+async def test_another_worker_requests_a_resource_with_the_same_key(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     store: Any = MemoryStore()
@@ -256,7 +256,7 @@ async def test_it_costs_one_write_for_each_and_one_read_elsewhere() -> None:
         assert (store.writes, store.reads) == (1, 1)
 
 
-async def test_while_the_store_is_away_calls_go_on() -> None:
+async def test_while_the_store_is_unavailable_calls_continue() -> None:
     store = Counting()
     worker = Worker(made(id="file-7"), store=store)
     async with worker.pool:
@@ -266,7 +266,7 @@ async def test_while_the_store_is_away_calls_go_on() -> None:
         assert (await worker.ask("GET", "/v1/files/file-8")).status == 200
 
 
-async def test_it_is_forgotten_in_time_and_when_there_is_too_much() -> None:
+async def test_entries_expire_and_their_number_is_limited() -> None:
     clock = Clock()
     homes = ResourceAffinity(KeyPool(KEYS), clock=clock)
     await homes.remember("f", "sk-1", 100.0)
@@ -279,7 +279,7 @@ async def test_it_is_forgotten_in_time_and_when_there_is_too_much() -> None:
     assert await homes.of(["f19999"]) == "sk-1"
 
 
-async def test_a_store_in_memory_forgets_as_well() -> None:
+async def test_entries_in_a_memory_store_expire_as_well() -> None:
     clock = Clock()
     store = MemoryStore(clock=clock)
     homes = ResourceAffinity(KeyPool(KEYS, name="p", store=store))
@@ -311,5 +311,5 @@ def test_a_body_may_name_resources_in_many_ways() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b'{"id": 5}', b'{"id": ""}', b"\xff"])
-def test_an_answer_that_names_nothing(answer: bytes) -> None:
+def test_a_response_without_a_resource_is_recognized(answer: bytes) -> None:
     assert created_resource_id(answer) == ""

@@ -1,4 +1,4 @@
-"""The proxy mounted in every host: paths arrive to the byte, and locations lead back."""
+"""The proxy mounted in every host: paths arrive unchanged, and locations lead back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ PATHS = ["/", "/a", "/a/b/", "/a%2Fb", "/a%20b%C3%A9", "/v1/x?y=%2F&y=1"]
 
 
 def known_at(host: Host) -> str:
-    """Where clients find the mount: one host is told that a proxy before it has cut a part off."""
+    """The path at which clients reach the mount: for one host, a proxy in front has
+    removed a part.
+    """
     return "/api" * (host.name == "fastapi-root_path") + host.path
 
 

@@ -1,4 +1,4 @@
-"""Limits hold for what passes through as well."""
+"""Limits and budgets apply to proxied requests as well."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Place:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_budget_is_spent_by_what_passes_through(stream: bool) -> None:
+async def test_a_budget_is_charged_for_proxied_requests(stream: bool) -> None:
     place = Place(Upstream(streams() if stream else answers()), budgets=(Budget(200),))
     assert (await place.post({**BODY, "stream": stream})).status == 200
     assert await place.level() == UsageLevel(COST)
@@ -78,7 +78,7 @@ async def test_a_budget_is_spent_by_what_passes_through(stream: bool) -> None:
 
 @pytest.mark.parametrize("leaves", [False, True])
 @pytest.mark.parametrize("shim", [False, True])
-async def test_a_stream_without_usage_costs_about_what_passed(leaves: bool, shim: bool) -> None:
+async def test_a_stream_without_usage_is_charged_by_its_text(leaves: bool, shim: bool) -> None:
     pieces = list(chat_stream(*["word "] * 3000, usage=False))
     if leaves:
         pieces = [*pieces[:-2], 60.0]
@@ -106,21 +106,21 @@ async def test_a_stream_without_usage_costs_about_what_passed(leaves: bool, shim
     assert 10 * 1500 < used < 10 * 9000  # dollars for a million tokens
 
 
-async def test_a_refused_request_costs_nothing_and_frees_its_place() -> None:
+async def test_a_refused_request_costs_nothing_and_frees_its_slot() -> None:
     place = Place(Upstream(refuses(400)), budgets=(Budget(10_000),), concurrency=1)
     for _ in range(2):
         assert (await place.post()).status == 400
         assert await place.level() == UsageLevel(0)
 
 
-async def test_looking_at_things_counts_as_a_request_and_costs_nothing() -> None:
+async def test_reading_resources_counts_as_a_request_and_costs_nothing() -> None:
     place = Place(Upstream(answers(b'{"data": []}')), budgets=(Budget(0),), rpm=2, tpm=1)
     statuses = [(await asgi.request(place.app, "GET", "/v1/files")).status for _ in range(3)]
     assert statuses == [200, 200, 429]
     assert await place.level() == UsageLevel(0)
 
 
-async def test_what_names_no_model_with_a_price_is_not_for_who_has_a_budget() -> None:
+async def test_a_request_without_a_priced_model_is_refused_for_a_caller_with_a_budget() -> None:
     place = Place(Upstream(answers()), budgets=(Budget(10**9),))
     answer = await place.post({"input_file_id": "f"}, "/v1/batches")
     assert (answer.status, answer.json["error"]["code"]) == (403, "model_not_priced")
@@ -138,7 +138,7 @@ async def test_an_application_behind_it_has_no_price() -> None:
     assert await place.level() == UsageLevel(0)
 
 
-async def test_errors_are_in_the_vendors_words() -> None:
+async def test_errors_have_the_vendors_format() -> None:
     place = Place(Upstream(answers()), ANTHROPIC.using("sk"), rpm=1)
     await place.post(path="/v1/messages")
     answer = await place.post(path="/v1/messages")
@@ -152,7 +152,7 @@ async def test_errors_are_in_the_vendors_words() -> None:
         ({"budgets": (Budget(10**9),)}, "unpriced", 403),
     ],
 )
-async def test_a_websocket_is_held_to_limits_before_anything_is_opened(
+async def test_the_limits_of_a_websocket_are_checked_before_anything_is_opened(
     limits: Any, model: str, status: int
 ) -> None:
     place = Place(Upstream(answers()), **limits)
@@ -169,9 +169,7 @@ async def test_a_websocket_is_held_to_limits_before_anything_is_opened(
     assert [record.outcome for record in place.records] == [Outcome.REFUSED]
 
 
-async def test_a_call_costs_what_the_model_that_was_asked_for_costs_whatever_the_answer_says() -> (
-    None
-):
+async def test_a_call_costs_the_price_of_the_requested_model_whatever_the_response_names() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     answer = {"choices": [{"delta": {"arguments": {"model": "cheap"}}}], "model": "cheap"}
     place = Place(
@@ -185,7 +183,7 @@ async def test_a_call_costs_what_the_model_that_was_asked_for_costs_whatever_the
     ]
 
 
-async def test_what_names_no_model_costs_what_the_provider_is_said_to() -> None:
+async def test_a_request_without_a_model_has_the_price_of_the_provider() -> None:
     place = Place(Upstream(answers(chat_answer())), budgets=(Budget(10**9),))
     place.prices(Prices({"openai/": Price(input=1, output=10)}, listed=False))
     assert (await place.post({"input_file_id": "f"}, "/v1/batches")).status == 200

@@ -1,4 +1,4 @@
-"""Usage read from the ends of answers, in every vendor's words."""
+"""Usage read from the beginning and end of responses, in every vendor's format."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ FORGED: dict[str, Any] = {
 
 
 def forged(answer: dict[str, Any], *, last: bool) -> dict[str, Any]:
-    """The same with a tool's arguments that look like an answer, at one end of it."""
+    """The same with a tool's arguments that look like a response, at one end of it."""
     call = {"content": [{"input": FORGED, "text": '"usage": {"prompt_tokens": 1}, {[\\"'}]}
     return {**answer, **call} if last else {**call, **answer}
 
@@ -110,18 +110,18 @@ def forged(answer: dict[str, Any], *, last: bool) -> dict[str, Any]:
 @pytest.mark.parametrize("padding", ["", "none", "after", "before", "both"])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("shape", ["document", "indented", "array", "event"])
-def test_what_a_model_writes_is_not_taken_for_usage(
+def test_text_of_a_model_is_not_read_as_usage(
     name: str, padding: str, last: bool, shape: str
 ) -> None:
     answer, usage = WHOLE[name]
     kept = {key: value for key, value in answer.items() if key not in ("content", "candidates")}
     kept = {key: "x" if value in (LONG, [LONG]) else value for key, value in kept.items()}
-    told = forged({**kept, "y": 5}, last=last)
+    reported = forged({**kept, "y": 5}, last=last)
     if padding in ("before", "both"):
-        told = {"pad1": LONG, **told}
+        reported = {"pad1": LONG, **reported}
     if padding in ("after", "both"):
-        told = {**told, "pad2": LONG}
-    body = json.dumps(told, indent=2 if shape == "indented" else None).encode()
+        reported = {**reported, "pad2": LONG}
+    body = json.dumps(reported, indent=2 if shape == "indented" else None).encode()
     if shape == "array":
         body = b"[" + body + b"]"
     if shape == "event":
@@ -145,14 +145,14 @@ def test_usage_at_either_end_of_a_long_answer_is_read_and_model_text_is_not() ->
 
 
 @pytest.mark.parametrize("at", range(40))
-def test_an_answer_may_be_cut_at_any_backslash(at: int) -> None:
+def test_a_response_may_be_cut_at_any_backslash(at: int) -> None:
     written = '\\"usage": {' * 3000
     answer = {"model": "m", "x": written, "usage": CHAT, "pad": "z" * at}
     assert metered(json.dumps(answer).encode()) == ("m", Usage(input=9, output=4))
 
 
 @pytest.mark.parametrize("text", ["NaN", '"\\ud800"'])
-def test_what_is_legal_but_unusual_is_read(text: str) -> None:
+def test_unusual_valid_json_is_read(text: str) -> None:
     body = f'{{"model": "m", "x": {text}, "usage": {json.dumps(CHAT)}}}'
     assert metered(body.encode()) == ("m", Usage(input=9, output=4))
 
@@ -196,7 +196,7 @@ def test_streams_of_gemini_report_usage_repeatedly() -> None:
     assert metered(array) == ("m", Usage(input=9, output=4))
 
 
-def test_streams_of_responses_end_in_an_event_that_is_longer_than_what_is_kept() -> None:
+def test_streams_of_responses_may_end_in_an_event_longer_than_the_kept_part() -> None:
     end = {
         "type": "response.completed",
         "response": {"instructions": LONG, "model": "m", "output": [LONG], "usage": RESPONSES},
@@ -234,7 +234,7 @@ def test_answers_without_usage(text: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100, 65536])
-def test_little_is_kept_however_long_an_answer_is(size: int) -> None:
+def test_memory_is_bounded_for_any_length_of_a_response(size: int) -> None:
     meter = UsageMeter()
     tracemalloc.start()
     try:
@@ -259,7 +259,7 @@ def test_little_is_kept_however_long_an_answer_is(size: int) -> None:
         ("", "", False),
     ],
 )
-def test_only_what_can_be_read_is_looked_at(kind: str, coding: str, read: bool) -> None:
+def test_only_readable_types_are_metered(kind: str, coding: str, read: bool) -> None:
     assert (UsageMeter.for_type(kind, coding) is not None) is read
 
 
@@ -290,7 +290,7 @@ def test_binary_streams_of_bedrock_report_usage_in_their_last_event(size: int, t
     assert metered(stream, size) == ("", Usage(input=9, output=4, cache_read=5))
 
 
-def test_a_session_adds_up() -> None:
+def test_the_usage_of_a_session_is_summed_up() -> None:
     total = SessionUsage()
     total.feed('{"type":"session.created","session":{"model":"gpt-realtime"}}')
     done = {"type": "response.done", "response": {"usage": {**RESPONSES}}}

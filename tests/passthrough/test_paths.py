@@ -1,4 +1,4 @@
-"""Which paths pass, and that none leaves its base."""
+"""The paths that are served; none leaves the base URL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from asgi_aiproxy.providers.path_profiles import (
     "path",
     ["/", "", "/a/b", "/a%2Fb", "/.well-known/x", "/a..b", "/...", "/a%20", "/%25", "/~a/b;v=1"],
 )
-def test_an_honest_path_stays_as_it_is(path: str) -> None:
+def test_an_ordinary_path_is_unchanged(path: str) -> None:
     assert validate_path(path) == path
 
 
@@ -60,7 +60,7 @@ def test_an_honest_path_stays_as_it_is(path: str) -> None:
         "/%2525252525252525",
     ],
 )
-def test_what_a_server_might_read_as_a_path_outside_is_refused(path: str) -> None:
+def test_a_path_that_a_server_might_read_as_outside_is_refused(path: str) -> None:
     with pytest.raises(APIError) as caught:
         validate_path(path)
     assert caught.value.status == 400
@@ -68,7 +68,7 @@ def test_what_a_server_might_read_as_a_path_outside_is_refused(path: str) -> Non
 
 @settings(max_examples=500)
 @given(st.lists(st.sampled_from(["..", ".", "a", "%2e", "%2E%2e", "%2f", "%5c", ";", "%25", "/"])))
-def test_whatever_passes_stays_below_its_base_however_it_is_decoded(parts: list[str]) -> None:
+def test_accepted_paths_stay_below_the_base_however_they_are_decoded(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
     try:
         path = validate_path(path)
@@ -80,7 +80,7 @@ def test_whatever_passes_stays_below_its_base_however_it_is_decoded(parts: list[
 
 
 @given(st.text(string.printable + "äß€\u0080", max_size=30))
-def test_bytes_beyond_ascii_leave_encoded(text: str) -> None:
+def test_bytes_beyond_ascii_are_sent_encoded(text: str) -> None:
     raw = quote(text).encode().replace(b"%C3", b"\xc3").decode("latin-1")
     try:
         path = validate_path("/" + raw)
@@ -171,18 +171,20 @@ CLOSED = [
 
 
 @pytest.mark.parametrize(("surface", "method", "path"), OPEN)
-def test_inference_and_its_resources_are_open(surface: PathProfile, method: str, path: str) -> None:
+def test_inference_and_its_resources_are_served(
+    surface: PathProfile, method: str, path: str
+) -> None:
     assert PathPatterns(surface.open).match_name(method, path)
 
 
 @pytest.mark.parametrize(("surface", "method", "path"), CLOSED)
-def test_the_administration_of_the_account_is_closed(
+def test_the_administration_of_the_account_is_not_served(
     surface: PathProfile, method: str, path: str
 ) -> None:
     assert PathPatterns(surface.open).match_name(method, path) is None
 
 
-def test_patterns_mean_what_they_say() -> None:
+def test_patterns_match_as_documented() -> None:
     opened = PathPatterns(["/a", "/b/**", "GET /c", "/d/*/e", "POST /f.g/**"])
     for method, path, name in [
         ("GET", "/a", "a"),
@@ -204,11 +206,11 @@ def test_patterns_mean_what_they_say() -> None:
 
 @pytest.mark.parametrize("pattern", ["files", "get /files", "", "GET files"])
 def test_an_invalid_pattern_is_refused(pattern: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no pattern"):
+    with pytest.raises(ConfigurationError, match="is not a valid pattern"):
         PathPatterns([pattern])
 
 
-def test_the_bases_of_all_rows_leave_their_own_apis_open() -> None:
+def test_the_base_urls_of_all_providers_match_their_path_patterns() -> None:
     from asgi_aiproxy.passthrough.target import make_target
     from asgi_aiproxy.providers.catalog import ROWS
 

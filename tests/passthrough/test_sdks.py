@@ -1,4 +1,4 @@
-"""The vendors' own SDKs through the proxy, on endpoints that the shims do not know."""
+"""The vendors' own SDKs through the proxy, for operations that the shims do not have."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_openai_files_and_batches(world: World) -> None:
         )
         assert (batch.status, batch.input_file_id) == ("validating", made.id)
         assert (await client.files.delete(made.id)).deleted
-        with pytest.raises(openai.NotFoundError, match="not open here"):
+        with pytest.raises(openai.NotFoundError, match="not served by this gateway"):
             await client.get("/organization/admin_api_keys", cast_to=object)
     assert {path for _, path, _ in world.vendors.seen} <= {
         "/v1/files",

@@ -1,4 +1,4 @@
-"""The pool's key is nobody's to see, and nobody's request puts all keys to rest."""
+"""The pool's key is never shown, and a request of one caller does not cool down all keys."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_an_error_answer_does_not_show_the_key(way: Any, status: int, writ
 
 
 @WAYS
-async def test_a_key_that_comes_in_pieces_is_not_shown_and_the_length_stays_true(way: Any) -> None:
+async def test_a_key_split_over_pieces_is_redacted_and_the_length_stays_correct(way: Any) -> None:
     body = f"before {SECRET} between {SECRET}".encode() + b" and after" * 200
     pieces = [body[at : at + 3] for at in range(0, len(body), 3)]
     app = way(Upstream(Step(pieces, 400, {"content-length": str(len(body))})))
@@ -88,7 +88,7 @@ async def test_a_key_that_comes_in_pieces_is_not_shown_and_the_length_stays_true
 
 
 @WAYS
-async def test_a_success_passes_to_the_byte_but_its_headers_do_not_show_the_key(way: Any) -> None:
+async def test_a_success_passes_byte_for_byte_but_its_headers_do_not_show_the_key(way: Any) -> None:
     app = way(Upstream(Step([f"it is {SECRET}".encode()], 200, {"x-debug": SECRET})))
     answer = await asgi.request(app, "GET", "/v1/x")
     assert answer.body == f"it is {SECRET}".encode()
@@ -106,7 +106,7 @@ async def test_a_compressed_error_does_not_show_the_key(status: int, coding: str
     assert answer.json["error"]["message"] == "bad key [key]************* here"
 
 
-async def test_a_compressed_error_that_is_broken_is_not_passed_on() -> None:
+async def test_an_invalid_compressed_error_is_not_forwarded() -> None:
     upstream = Upstream(Step([b"not gzip " + SECRET.encode()], 400, {"content-encoding": "gzip"}))
     answer = await asgi.request(vendor(upstream), "GET", "/v1/x")
     assert (answer.status, answer.body) == (400, b"")
@@ -175,12 +175,12 @@ async def test_a_redirect_does_not_carry_the_key(given: str, expected: str) -> N
     location = given.format(quote(SECRET, safe=""))
     app = vendor(Upstream(Step([f"go to {location}".encode()], 307, {"location": location})))
     answer = await asgi.request(app, "GET", "/ai/x", root_path="/ai", headers={"host": "svc"})
-    told = (answer.header("location") or "").rstrip("*").removeprefix("http://svc")
-    assert told == expected
+    reported = (answer.header("location") or "").rstrip("*").removeprefix("http://svc")
+    assert reported == expected
     assert quote(SECRET, safe="").encode() not in answer.body
 
 
-async def test_what_a_caller_brings_is_its_own_to_see() -> None:
+async def test_a_callers_own_key_is_not_redacted() -> None:
     upstream = Upstream(refuses(400, b"bad key sk-of-the-caller"))
     app = PassthroughProxy(
         OPENAI.using("sk-pool"), transport=upstream.transport, allow_client_keys=True
@@ -209,7 +209,7 @@ def test_parts_of_a_key_are_not_shown_either(secret: str, shown: str) -> None:
 
 @pytest.mark.parametrize("before", ["Bearer ", "x:", "user:", "", "ab"])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
-def test_a_key_within_base64_of_something_longer_is_not_shown(before: str, encode: Any) -> None:
+def test_a_key_within_longer_base64_is_redacted(before: str, encode: Any) -> None:
     found = redactor_for(SECRET)
     assert found is not None
     written = encode(f"{before}{SECRET} and after".encode())
@@ -233,7 +233,7 @@ def _decodings(piece: bytes) -> bytes:
     return found
 
 
-def test_a_short_key_is_taken_out_where_it_is_a_word() -> None:
+def test_a_short_key_is_redacted_where_it_is_a_word() -> None:
     found = redactor_for("k3y-x9")
     assert found is not None
     assert found.data(b'{"k":"k3y-x9","i":"ak3y-x9b"}') == b'{"k":"[key]*","i":"ak3y-x9b"}'
@@ -242,7 +242,7 @@ def test_a_short_key_is_taken_out_where_it_is_a_word() -> None:
         assert redactor_for(plain) is None
 
 
-def test_what_only_begins_like_a_key_is_left_alone() -> None:
+def test_text_that_only_begins_like_a_key_is_not_redacted() -> None:
     found = redactor_for("sk-12345678")
     assert found is not None
     text = b'{"a":"sk-1234567","b":"100% \\u0041"}'
@@ -261,7 +261,7 @@ CHAT = "/v1/chat/completions"
 
 
 async def health(app: PassthroughProxy | InjectKey) -> str:
-    """How the keys are, one letter each; none is in use."""
+    """The health of the keys, one letter each; none is in use."""
     pool = app._pool if isinstance(app, InjectKey) else app._target.provider.keys  # type: ignore[union-attr]
     assert pool is not None
     keys = sorted(await pool.status(), key=lambda key: key.id)
@@ -299,7 +299,7 @@ async def test_a_key_that_is_refused_where_another_is_not_cools_down() -> None:
 
 
 @pytest.mark.parametrize("other", [429, 500, 503])
-async def test_an_answer_that_proves_nothing_about_a_key_blames_no_other(other: int) -> None:
+async def test_a_response_that_proves_nothing_about_a_key_affects_no_other(other: int) -> None:
     steps = refuses(401), refuses(401), refuses(other)
     app = vendor(Upstream(*steps), *KEYS, row=OPENAI)
     await asgi.request(app, "GET", "/v1/models")
@@ -307,7 +307,7 @@ async def test_an_answer_that_proves_nothing_about_a_key_blames_no_other(other: 
 
 
 @pytest.mark.parametrize(
-    ("row", "method", "path", "rests"),
+    ("row", "method", "path", "cooldowns"),
     [
         (OPENAI, "POST", CHAT, "q"),
         (OPENAI, "POST", "/v1/responses", "q"),
@@ -325,8 +325,8 @@ async def test_an_answer_that_proves_nothing_about_a_key_blames_no_other(other: 
     ],
 )
 async def test_the_only_key_that_is_tried_cools_down_if_it_can_call_no_model(
-    row: Provider, method: str, path: str, rests: str
+    row: Provider, method: str, path: str, cooldowns: str
 ) -> None:
     app = vendor(Upstream(refuses(401)), Key("k-1", id="1"), row=row)
     assert (await asgi.request(app, method, path, b"{}")).status == 502
-    assert await health(app) == rests
+    assert await health(app) == cooldowns

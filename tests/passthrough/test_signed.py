@@ -1,4 +1,4 @@
-"""Providers that want requests signed with their bodies, as Amazon Web Services do."""
+"""Providers whose requests are signed including their bodies, such as Amazon Web Services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream import UpstreamRequest
 from tests.passthrough.test_conformance import ask, chunks
 from tests.support import asgi_client as asgi
-from tests.support.passthrough_upstream import Door, behind, converse
+from tests.support.passthrough_upstream import Frontend, behind, converse
 from tests.support.scripted_upstream import Upstream, answers
 from tests.support.socket_server import Line
 
@@ -70,7 +70,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_examples_that_amazon_gives(name: str) -> None:
+def test_amazons_published_examples_are_signed_correctly(name: str) -> None:
     path, expected = EXAMPLES[name]
     request = UpstreamRequest(method="GET", url=f"https://example.amazonaws.com{path}", headers=[])
     assert signature(request) == expected
@@ -94,10 +94,10 @@ def test_the_examples_that_amazon_gives(name: str) -> None:
     ],
     ids=["spaces", "repeated, quoted, tab", "content-type"],
 )
-def test_superfluous_spaces_and_repeated_headers(
+def test_superfluous_spaces_and_repeated_headers_are_signed(
     headers: list[tuple[str, str]], expected: str
 ) -> None:
-    """(Expected is what Amazon's own library, botocore, makes of the same.)"""
+    """(The expected values are those of Amazon's own library, botocore.)"""
     url = "https://example.amazonaws.com/x"
     assert (
         signature(UpstreamRequest(method="POST", url=url, headers=headers, body=b"{}")) == expected
@@ -116,10 +116,10 @@ def test_superfluous_spaces_and_repeated_headers(
         ("a=%2B", "a=%2B", None),
     ],
 )
-def test_a_plus_sign_in_a_query_is_a_space_to_everybody(
+def test_a_plus_sign_in_a_query_is_sent_as_an_encoded_space(
     query: str, sent: str, expected: str | None
 ) -> None:
-    """Amazon signs it as one (post-vanilla-query-nonunreserved), so it is sent as one."""
+    """Amazon signs it as a space (post-vanilla-query-nonunreserved), so it is sent as one."""
     request = UpstreamRequest(
         method="GET", url=f"https://example.amazonaws.com/?{query}", headers=[]
     )
@@ -140,7 +140,7 @@ def test_header_values_are_signed_as_the_bytes_that_are_sent() -> None:
 
 
 @pytest.mark.parametrize("service", ["s3", "S3", "s3express", "s3-object-lambda"])
-def test_s3_is_refused_as_it_wants_to_be_signed_in_another_way(service: str) -> None:
+def test_s3_is_refused_because_its_requests_are_signed_differently(service: str) -> None:
     with pytest.raises(ConfigurationError, match="does not support S3"):
         SigV4("eu-west-1", service)
 
@@ -157,8 +157,8 @@ def test_s3_is_refused_as_it_wants_to_be_signed_in_another_way(service: str) -> 
     ],
     ids=["body", "encoded path, session token"],
 )
-def test_bodies_paths_and_session_tokens(path: str, session: str, expected: str) -> None:
-    """(Expected is what Amazon's own library, botocore, makes of the same.)"""
+def test_bodies_paths_and_session_tokens_are_signed(path: str, session: str, expected: str) -> None:
+    """(The expected values are those of Amazon's own library, botocore.)"""
     request = UpstreamRequest(
         method="POST",
         url=f"https://example.amazonaws.com{path}",
@@ -168,7 +168,7 @@ def test_bodies_paths_and_session_tokens(path: str, session: str, expected: str)
     assert signature(request, KEY + session) == expected
 
 
-def test_what_cannot_be_signed_is_refused_with_the_reason() -> None:
+def test_requests_that_cannot_be_signed_are_refused_with_the_reason() -> None:
     async def body() -> Any:
         yield b"x"
 
@@ -201,8 +201,10 @@ async def echo(line: Line) -> None:
 
 
 @pytest.mark.parametrize("framed", ["length", "chunks"])
-async def test_a_body_is_held_and_signed_however_it_comes(door: Door, framed: str) -> None:
-    async with behind(door, echo, BEDROCK, keys=KEY, **OPTIONS) as at:
+async def test_a_body_is_held_and_signed_however_it_arrives(
+    frontend: Frontend, framed: str
+) -> None:
+    async with behind(frontend, echo, BEDROCK, keys=KEY, **OPTIONS) as at:
         caller = await at.caller()
         theirs = ["Content-Type: application/json", "X-Amz-Date: 20200101T000000Z"]
         theirs += ["X-Amz-Security-Token: theirs", "Authorization: AWS4-HMAC-SHA256 Credential=x"]
@@ -218,16 +220,18 @@ async def test_a_body_is_held_and_signed_however_it_comes(door: Door, framed: st
         assert sent.header("transfer-encoding") is None
         assert sent.all("x-amz-date") == ["20150830T123600Z"]
         assert sent.all("x-amz-security-token") == []
-        (told,) = sent.all("authorization")
+        (reported,) = sent.all("authorization")
         url = f"http://{sent.header('host')}{INVOKE}"
         typed = [("content-type", "application/json")]
         expected = UpstreamRequest(method="POST", url=url, headers=typed, body=CALL)
-        assert told.rpartition("Signature=")[2] == signature(expected, service="bedrock")
+        assert reported.rpartition("Signature=")[2] == signature(expected, service="bedrock")
 
 
 @pytest.mark.parametrize("framed", ["length", "chunks"])
-async def test_a_body_that_is_too_long_to_be_held_is_refused(door: Door, framed: str) -> None:
-    async with behind(door, echo, BEDROCK, keys=KEY, **OPTIONS) as at:
+async def test_a_body_that_is_too_long_to_be_signed_is_refused(
+    frontend: Frontend, framed: str
+) -> None:
+    async with behind(frontend, echo, BEDROCK, keys=KEY, **OPTIONS) as at:
         caller = await at.caller()
         body = b"x" * 1001
         if framed == "length":
@@ -242,7 +246,7 @@ async def test_a_body_that_is_too_long_to_be_held_is_refused(door: Door, framed:
         assert at.wire.lines == []
 
 
-async def test_a_lower_limit_of_ones_own_holds() -> None:
+async def test_a_lower_configured_limit_applies() -> None:
     upstream = Upstream(answers())
     proxy = PassthroughProxy(
         BEDROCK.using(KEY), transport=upstream.transport, max_body=10, **OPTIONS

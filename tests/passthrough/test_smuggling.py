@@ -1,4 +1,4 @@
-"""A request whose end is not sure is the last on its connection: nothing behind it is heard."""
+"""A request with an ambiguous end is the last one on its connection: bytes after it are ignored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import uvicorn
 
 from asgi_aiproxy import PassthroughProxy
 from tests.support import asgi_client as asgi, servers
-from tests.support.passthrough_upstream import Door, behind
+from tests.support.passthrough_upstream import Frontend, behind
 from tests.support.scripted_upstream import Upstream
 from tests.support.servers import SERVERS, Running, Server
 from tests.support.socket_server import PATIENCE, Line
@@ -33,8 +33,8 @@ def _h11(app: Any, grace: float) -> Running:
 
 
 @pytest.fixture(scope="module", params=[*SERVERS, Server("uvicorn-h11", _h11)], ids=str)
-async def door(request: pytest.FixtureRequest, anyio_backend: Any) -> AsyncIterator[Door]:
-    made = Door(str(request.param))
+async def frontend(request: pytest.FixtureRequest, anyio_backend: Any) -> AsyncIterator[Frontend]:
+    made = Frontend(str(request.param))
     async with request.param(made) as running:
         made.port = running.port
         yield made
@@ -68,10 +68,10 @@ async def _ok(line: Line) -> None:
 
 @pytest.mark.parametrize("head", UNSURE.values(), ids=UNSURE)
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "later"])
-async def test_nothing_behind_an_unsure_request_reaches_the_upstream(
-    door: Door, head: bytes, apart: bool
+async def test_bytes_after_an_ambiguous_request_do_not_reach_the_upstream(
+    frontend: Frontend, head: bytes, apart: bool
 ) -> None:
-    async with behind(door, _ok) as at:
+    async with behind(frontend, _ok) as at:
         caller = await at.caller()
         caller.say(head + b"\r\n" + LAST)
         said = b""
@@ -89,13 +89,13 @@ async def test_nothing_behind_an_unsure_request_reaches_the_upstream(
         caller.leave()
 
 
-@pytest.mark.parametrize(("version", "told"), [("1.1", "close"), ("1.0", "close"), ("2", None)])
-async def test_the_server_closes_where_the_protocol_has_connections(
-    version: str, told: str | None
+@pytest.mark.parametrize(("version", "reported"), [("1.1", "close"), ("1.0", "close"), ("2", None)])
+async def test_the_server_closes_the_connection_where_the_protocol_has_one(
+    version: str, reported: str | None
 ) -> None:
     upstream = Upstream()
     app = PassthroughProxy("http://up", transport=upstream.transport)
     headers = {"content-length": "5", "transfer-encoding": "chunked"}
     answer = await asgi.request(app, "POST", "/x", b"hello", headers=headers, http_version=version)
-    assert (answer.status, answer.header("connection")) == (400, told)
+    assert (answer.status, answer.header("connection")) == (400, reported)
     assert upstream.requests == []

@@ -1,4 +1,4 @@
-"""Where a router that is mounted as an app has lists of models: the table of docs/team.md."""
+"""The model lists of a router that is mounted as an app: the table of docs/team.md."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLAUDE, GOOGLE = {"anthropic-version": "2023-06-01"}, {"x-goog-api-client": "gen
         ("/v1/models", {}, "not found"),
     ],
 )
-async def test_lists_of_models_are_where_the_page_says(
+async def test_model_lists_are_served_as_documented(
     path: str, headers: dict[str, str], expected: str
 ) -> None:
     upstream = Upstream(answers(OWN))

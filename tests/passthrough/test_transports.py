@@ -49,7 +49,7 @@ async def test_a_body_that_comes_in_pieces_arrives(transport: Any, length: bool)
     assert got[0].body == b"".join(PIECES)
 
 
-async def test_an_answer_passes_as_it_was_sent(transport: Any) -> None:
+async def test_a_response_is_forwarded_unchanged(transport: Any) -> None:
     packed = gzip.compress(b"hello")
 
     async def handler(line: Line) -> None:
@@ -66,7 +66,7 @@ async def test_an_answer_passes_as_it_was_sent(transport: Any) -> None:
     assert answer.header("content-length") == str(len(packed))
 
 
-async def test_an_upstream_that_dies_is_not_a_clean_end(transport: Any) -> None:
+async def test_an_upstream_failure_is_not_a_clean_end(transport: Any) -> None:
     async def handler(line: Line) -> None:
         await line.request()
         await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")
@@ -81,7 +81,7 @@ async def test_an_upstream_that_dies_is_not_a_clean_end(transport: Any) -> None:
                 await exchange.ended()
 
 
-async def test_a_client_that_leaves_frees_the_upstream(transport: Any) -> None:
+async def test_a_disconnect_frees_the_upstream(transport: Any) -> None:
     gone = asyncio.Event()
 
     async def handler(line: Line) -> None:
@@ -102,7 +102,7 @@ async def test_a_client_that_leaves_frees_the_upstream(transport: Any) -> None:
                 await gone.wait()
 
 
-async def test_a_refusal_before_the_body_is_in_arrives(transport: Any) -> None:
+async def test_a_refusal_before_the_body_was_sent_is_forwarded(transport: Any) -> None:
     async def handler(line: Line) -> None:
         await line.head()
         await line.answer(b"no", "413 Too Large", "Connection: close")

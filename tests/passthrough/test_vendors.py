@@ -1,4 +1,4 @@
-"""A vendor's API through the proxy: what is told to whom, keys, and the books."""
+"""A vendor's API through the proxy: headers in both directions, keys, usage records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOKEN = "gateway-token-of-ada"
 
 
 class Place:
-    """A proxy to a scripted provider, with its pool and its books."""
+    """A proxy to a scripted provider, with its pool and its usage records."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Place:
         return await asgi.request(self.app, method, path, data, headers=named, **more)
 
     async def record(self) -> UsageRecord:
-        """The one record; no key is in use any more."""
+        """Return the only record; no key is in use any more."""
         await self.app._recorder.drain()
         assert len(self.records) == 1, self.records
         assert {key.in_flight for key in await self.pool.status()} <= {0}
@@ -92,7 +92,7 @@ class Place:
     ],
     ids=["openai", "anthropic", "gemini", "azure"],
 )
-async def test_each_vendor_gets_the_key_where_it_wants_it(
+async def test_each_vendor_gets_the_key_where_it_expects_it(
     row: Provider, path: str, header: str, value: str
 ) -> None:
     place = Place(row=row, keys=["sk-1"])
@@ -103,7 +103,7 @@ async def test_each_vendor_gets_the_key_where_it_wants_it(
     assert credentials & set(place.sent) == {header}
 
 
-async def test_a_callers_credential_is_taken_out_wherever_it_stands() -> None:
+async def test_a_callers_credential_is_removed_from_all_places() -> None:
     place = Place()
     await place.ask(
         "GET",
@@ -120,7 +120,7 @@ async def test_a_callers_credential_is_taken_out_wherever_it_stands() -> None:
     assert request.headers["x-other"] == "stays"
 
 
-async def test_a_short_token_takes_no_innocent_header_with_it() -> None:
+async def test_a_short_token_does_not_remove_other_headers() -> None:
     place = Place()
     await place.ask("GET", "/v1/files", authorization="Bearer a", accept="application/json")
     assert place.sent["accept"] == "application/json"
@@ -139,15 +139,15 @@ async def test_the_hosts_headers_are_not_sent_to_a_vendor() -> None:
         "x-auth-id": "sk-1",
         "x-session-affinity": "abc",
     }
-    told = {"openai-beta": "assistants=v2", "x-stainless-lang": "python", "user-agent": "sdk/1"}
-    await place.ask("GET", "/v1/files", **secret, **told)
+    reported = {"openai-beta": "assistants=v2", "x-stainless-lang": "python", "user-agent": "sdk/1"}
+    await place.ask("GET", "/v1/files", **secret, **reported)
     assert not set(secret) & set(place.sent)
-    assert {name: place.sent[name] for name in told} == told
+    assert {name: place.sent[name] for name in reported} == reported
     assert place.sent["accept-encoding"] == "identity"
     assert not [name for name in place.sent if name.startswith("x-forwarded")]
 
 
-async def test_the_providers_headers_are_sent_unless_the_caller_may_say_otherwise() -> None:
+async def test_the_providers_headers_are_sent_unless_the_caller_may_override_them() -> None:
     row = ANTHROPIC.using(headers={"anthropic-version": "2023-06-01", "X-Team": "ours"})
     place = Place(row=row)
     await place.ask("GET", "/v1/files")
@@ -158,7 +158,7 @@ async def test_the_providers_headers_are_sent_unless_the_caller_may_say_otherwis
     assert place.sent.get_list("x-team") == ["ours"]
 
 
-async def test_what_a_vendor_says_of_its_own_site_is_not_said_of_the_host() -> None:
+async def test_headers_about_the_vendors_own_site_are_not_forwarded() -> None:
     headers = {
         "content-type": "application/json",
         "set-cookie": "__cf_bm=1",
@@ -201,7 +201,7 @@ async def test_addresses_of_the_vendors_lead_through_the_proxy() -> None:
     assert answer.header("operation-location") == "/ai/google/v1beta/operations/1"
 
 
-async def test_the_same_under_litestar_which_hides_the_mount() -> None:
+async def test_addresses_lead_through_the_proxy_under_litestar_too() -> None:
     headers = {"location": "https://api.openai.com/v1/files/1"}
     place = Place(Step([b""], status=302, headers=headers))
     scope = asgi.scope_of("GET", "/ai/openai/v1/files", headers={"host": "svc.example"})
@@ -236,13 +236,13 @@ async def test_the_account_is_not_reachable_with_the_pools_key(path: str) -> Non
     assert place.upstream.requests == []
 
 
-async def test_everything_is_open_when_that_is_said() -> None:
+async def test_all_paths_are_served_if_configured() -> None:
     place = Place(paths="all")
     assert (await place.ask("GET", "/v1/organization/admin_api_keys")).status == 200
     assert (await place.ask("GET", "/v1/files/%2e%2e/x")).status == 400
 
 
-async def test_what_is_open_can_be_said() -> None:
+async def test_the_served_paths_can_be_configured() -> None:
     place = Place(paths=["GET /organization/usage/**", "/new_thing"])
     assert (await place.ask("GET", "/v1/organization/usage/completions")).status == 200
     assert (await place.ask("POST", "/v1/new_thing")).status == 200
@@ -250,7 +250,7 @@ async def test_what_is_open_can_be_said() -> None:
     assert (await place.ask("POST", CHAT, HI)).status == 404
 
 
-async def test_errors_are_in_the_vendors_own_shape() -> None:
+async def test_errors_of_the_proxy_have_the_vendors_format() -> None:
     place = Place(row=ANTHROPIC)
     answer = await place.ask("GET", "/v1/organizations/members")
     assert answer.json["type"] == "error"
@@ -261,7 +261,7 @@ async def test_errors_are_in_the_vendors_own_shape() -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt-x", "gpt-y"])
-async def test_a_caller_bound_to_models_gets_those(model: str) -> None:
+async def test_a_caller_restricted_to_models_gets_those(model: str) -> None:
     who = Principal("ada", models=("gpt-x", "gemini-x"))
     allowed = model == "gpt-x"
     place = Place()
@@ -274,7 +274,7 @@ async def test_a_caller_bound_to_models_gets_those(model: str) -> None:
     assert (await place.ask("POST", path, b"{}", who)).status == (200 if allowed else 403)
 
 
-async def test_it_gets_those_of_an_application_as_well() -> None:
+async def test_the_restriction_to_models_applies_to_an_application_as_well() -> None:
     upstream = Upstream(answers())
     app = PassthroughProxy("http://models.internal", transport=upstream.transport)
     headers = {"content-type": "application/json"}
@@ -286,7 +286,7 @@ async def test_it_gets_those_of_an_application_as_well() -> None:
     assert len(upstream.requests) == 1
 
 
-async def test_a_caller_bound_to_models_cannot_hide_one() -> None:
+async def test_a_caller_restricted_to_models_cannot_hide_another_one() -> None:
     who = Principal("ada", models=("gpt-x",))
     place = Place()
     json_type = {"content_type": "application/json"}
@@ -300,7 +300,7 @@ async def test_a_caller_bound_to_models_cannot_hide_one() -> None:
     assert (await place.ask("GET", "/v1/models", who=who)).status == 200
 
 
-async def test_a_caller_bound_to_other_providers_gets_nothing() -> None:
+async def test_a_caller_restricted_to_other_providers_is_refused() -> None:
     place = Place()
     who = Principal("ada", providers=("anthropic",))
     assert (await place.ask("GET", "/v1/models", who=who)).status == 403
@@ -311,7 +311,7 @@ async def test_a_caller_bound_to_other_providers_gets_nothing() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 401, 402])
-async def test_a_key_that_is_refused_hands_over_to_the_next(status: int) -> None:
+async def test_after_a_refused_key_the_next_one_is_used(status: int) -> None:
     place = Place(refuses(status), answers())
     answer = await place.ask("POST", CHAT, HI)
     assert answer.body == chat_answer()
@@ -336,7 +336,7 @@ async def test_a_key_whose_limit_is_used_up_cools_down_before_it_is_refused() ->
     assert 30 < status[str(first)].cooldown_seconds <= 40
 
 
-async def test_when_all_keys_are_over_their_limit_the_vendors_words_are_passed_on() -> None:
+async def test_when_all_keys_are_over_their_limit_the_vendors_error_is_forwarded() -> None:
     place = Place(refuses(429, retry_after="7"))
     answer = await place.ask("POST", CHAT, HI)
     assert answer.status == 429
@@ -361,7 +361,7 @@ async def test_a_vendor_that_refuses_our_keys_does_not_refuse_the_caller() -> No
     assert (record.outcome, record.status) == ("failed", 502)
 
 
-async def test_an_answer_that_is_kept_does_not_quote_the_key() -> None:
+async def test_a_buffered_response_does_not_contain_the_key() -> None:
     place = Place(
         refuses(429, b'{"error":{"message":"limit of secret-of-key"}}'), keys=["secret-of-key"]
     )
@@ -372,7 +372,7 @@ async def test_an_answer_that_is_kept_does_not_quote_the_key() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
-async def test_what_is_not_about_the_key_is_passed_on_at_once(status: int) -> None:
+async def test_an_error_that_is_not_about_the_key_is_forwarded_at_once(status: int) -> None:
     place = Place(refuses(status, b"{}", x_request_id="r"))
     answer = await place.ask("POST", CHAT, HI)
     assert (answer.status, answer.body) == (status, b"{}")
@@ -383,7 +383,7 @@ async def test_what_is_not_about_the_key_is_passed_on_at_once(status: int) -> No
     assert record.status == status
 
 
-async def test_a_body_that_cannot_be_sent_twice_is_not() -> None:
+async def test_a_body_that_cannot_be_sent_again_is_sent_once() -> None:
     place = Place(refuses(429), answers(), max_replay=10)
     async with asgi.opened(place.app, "POST", CHAT) as exchange:
         exchange.send_body(b"{" + b" " * 10, more=True)
@@ -392,7 +392,7 @@ async def test_a_body_that_cannot_be_sent_twice_is_not() -> None:
     assert len(place.upstream.requests) == 1
 
 
-async def test_a_caller_may_name_the_key() -> None:
+async def test_a_caller_may_select_the_key() -> None:
     place = Place(refuses(429))
     answer = await place.ask("POST", CHAT, HI, x_auth_id="sk-3")
     assert (answer.status, place.upstream.keys) == (429, ["sk-3"])
@@ -405,7 +405,7 @@ async def test_a_caller_may_name_the_key() -> None:
     assert place.upstream.keys == ["sk-1", "sk-2"]
 
 
-async def test_a_caller_bound_to_keys_gets_those() -> None:
+async def test_a_caller_restricted_to_keys_gets_those() -> None:
     place = Place(refuses(429))
     who = Principal("ada", keys=("sk-2", "sk-3"))
     assert (await place.ask("POST", CHAT, HI, who)).status == 429
@@ -443,7 +443,7 @@ async def test_a_key_is_chosen_by_the_model() -> None:
     assert answer.status == 404
 
 
-async def test_an_answer_to_head_that_is_kept_keeps_its_length() -> None:
+async def test_a_buffered_response_to_head_keeps_its_length() -> None:
     place = Place(Step([b""], 429, {"content-length": "70"}), keys=["sk-1"])
     answer = await place.ask("HEAD", "/v1/models")
     assert (answer.status, answer.header("content-length")) == (429, "70")
@@ -485,7 +485,7 @@ async def test_the_same_key_serves_a_callers_resources(path: str) -> None:
         ({"previous_response_id": "r"}, True),
     ],
 )
-async def test_so_does_it_when_a_body_names_one(body: Any, sticks: bool) -> None:
+async def test_the_same_key_serves_a_resource_named_in_a_body(body: Any, sticks: bool) -> None:
     place = Place()
     for _ in range(6):
         await place.ask("POST", CHAT, body)
@@ -493,7 +493,7 @@ async def test_so_does_it_when_a_body_names_one(body: Any, sticks: bool) -> None
 
 
 @pytest.mark.parametrize(("store", "keys"), [(True, 1), (None, 1), (False, 3)])
-async def test_responses_that_are_not_stored_go_round(store: bool | None, keys: int) -> None:
+async def test_responses_that_are_not_stored_use_all_keys(store: bool | None, keys: int) -> None:
     place = Place()
     body = {"model": "m", "input": "Hi"} | ({} if store is None else {"store": store})
     for _ in range(6):
@@ -501,7 +501,7 @@ async def test_responses_that_are_not_stored_go_round(store: bool | None, keys: 
     assert len(set(place.upstream.keys)) == keys
 
 
-async def test_a_resource_that_one_key_does_not_know_is_sought_with_the_others() -> None:
+async def test_an_unknown_resource_is_requested_with_the_other_keys() -> None:
     place = Place(refuses(404), refuses(404), answers())
     answer = await place.ask("GET", "/v1/files/file-1")
     assert answer.status == 200
@@ -509,7 +509,7 @@ async def test_a_resource_that_one_key_does_not_know_is_sought_with_the_others()
     assert {key.health.value for key in await place.pool.status()} == {"ok"}
 
 
-async def test_what_no_key_knows_is_not_there() -> None:
+async def test_a_resource_that_no_key_knows_is_a_404() -> None:
     place = Place(refuses(404, b'{"error":{"message":"No such File"}}'))
     answer = await place.ask("GET", "/v1/files/file-1")
     assert (answer.status, answer.json["error"]["message"]) == (404, "No such File")
@@ -517,7 +517,7 @@ async def test_what_no_key_knows_is_not_there() -> None:
     assert (await place.record()).outcome == "refused"
 
 
-async def test_a_resource_that_a_cooling_key_may_know_is_not_reported_missing() -> None:
+async def test_a_resource_that_a_cooling_key_may_hold_is_not_a_404() -> None:
     place = Place(refuses(404))
     (status, *_) = [key for key in await place.pool.status() if key.id == "sk-2"]
     with place.pool.acquire_nowait(key_id=status.id) as lease:
@@ -527,7 +527,7 @@ async def test_a_resource_that_a_cooling_key_may_know_is_not_reported_missing() 
     assert int(answer.header("retry-after") or 0) in (19, 20)
 
 
-async def test_a_limited_resource_is_not_made_elsewhere() -> None:
+async def test_a_resource_of_a_limited_key_is_not_requested_with_another() -> None:
     place = Place(refuses(429))
     answer = await place.ask("POST", "/v1/files", b"x")
     assert answer.status == 429
@@ -537,7 +537,7 @@ async def test_a_limited_resource_is_not_made_elsewhere() -> None:
 # ── the books ────────────────────────────────────────────────────────────────
 
 
-async def test_an_answer_leaves_one_record_with_its_usage() -> None:
+async def test_a_response_has_one_record_with_its_usage() -> None:
     place = Place()
     await place.ask("POST", CHAT, HI, Principal("ada"))
     record = await place.record()
@@ -553,13 +553,13 @@ async def test_an_answer_leaves_one_record_with_its_usage() -> None:
     assert record.first_byte <= record.duration
 
 
-async def test_a_stream_leaves_one_too() -> None:
+async def test_a_stream_has_one_record_with_its_usage() -> None:
     place = Place(streams())
     await place.ask("POST", CHAT, {**HI, "stream": True})
     assert (await place.record()).usage == Usage(input=3, output=2)
 
 
-async def test_an_answer_that_is_looked_up_again_is_not_counted_again() -> None:
+async def test_a_stored_response_that_is_read_again_is_not_counted_again() -> None:
     place = Place()
     await place.ask("GET", "/v1/responses/r1")
     assert (await place.record()).usage is None
@@ -571,7 +571,7 @@ async def test_usage_counts_against_the_key() -> None:
     assert (await place.ask("POST", CHAT, HI)).status == 429
 
 
-async def test_an_answer_that_breaks_leaves_a_record_and_is_cut() -> None:
+async def test_a_response_that_breaks_off_has_a_record_and_closes_the_connection() -> None:
     place = Place(streams(b"data: {}\n\n", OSError("gone")))
     async with asgi.opened(place.app, "POST", CHAT) as exchange:
         exchange.send_body(b"{}")
@@ -584,7 +584,7 @@ async def test_an_answer_that_breaks_leaves_a_record_and_is_cut() -> None:
     assert place.upstream.open == 0
 
 
-async def test_a_request_that_is_refused_here_leaves_one_as_well() -> None:
+async def test_a_request_refused_by_the_gateway_has_a_record_as_well() -> None:
     place = Place()
     await place.ask("POST", CHAT, HI, Principal("ada", models=("other",)))
     record = await place.record()
@@ -609,7 +609,7 @@ def test_invalid_options_are_refused() -> None:
         PassthroughProxy("http://x", forwarded="maybe")  # type: ignore[arg-type]
 
 
-async def test_it_answers_lifespan_and_leaves_unknown_scopes_alone() -> None:
+async def test_it_answers_lifespan_and_ignores_unknown_scopes() -> None:
     place = Place()
     async with asgi.lifespan(place.app):
         await place.ask("POST", CHAT, HI)

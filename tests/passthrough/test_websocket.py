@@ -31,7 +31,7 @@ from asgi_aiproxy.quotas import grants
 from asgi_aiproxy.stores import MemoryStore
 from asgi_aiproxy.stores.base import Admitted, StoreUnavailableError
 from asgi_aiproxy.usage.record import Outcome
-from tests.support.passthrough_upstream import LIMITS, Door
+from tests.support.passthrough_upstream import LIMITS, Frontend
 from tests.support.socket_server import PATIENCE, closed_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
@@ -41,12 +41,12 @@ Session = Callable[[ServerConnection], Awaitable[None]]
 
 @dataclass
 class Place:
-    """A proxy behind a door, to a server of WebSockets."""
+    """A proxy under a real server, in front of a WebSocket server."""
 
     url: str
     pool: KeyPool
     records: list[UsageRecord] = field(default_factory=list)
-    asked: list[Request] = field(default_factory=list)
+    requested: list[Request] = field(default_factory=list)
     sessions: list[ServerConnection] = field(default_factory=list)
 
     async def recorded(self) -> UsageRecord:
@@ -61,7 +61,7 @@ class Place:
 
 @asynccontextmanager
 async def place(
-    door: Door,
+    frontend: Frontend,
     session: Session,
     *,
     refuse: Callable[[Request], Response | None] = lambda request: None,
@@ -79,8 +79,8 @@ async def place(
     async def record(record: UsageRecord) -> None:
         made.records.append(record)
 
-    def asked(connection: ServerConnection, request: Request) -> Response | None:
-        made.asked.append(request)
+    def requested(connection: ServerConnection, request: Request) -> Response | None:
+        made.requested.append(request)
         return refuse(request)
 
     async def run(connection: ServerConnection) -> None:
@@ -88,15 +88,15 @@ async def place(
         await session(connection)
 
     async with serve(
-        run, "127.0.0.1", 0, process_request=asked, subprotocols=subprotocols, **(options or {})
+        run, "127.0.0.1", 0, process_request=requested, subprotocols=subprotocols, **(options or {})
     ) as server:  # type: ignore[call-overload]
         port = server.sockets[0].getsockname()[1]
         upstream = f"http://127.0.0.1:{port}"
         changes = {"auth": auth} if auth is not None else {}
         row = OPENAI.using(pool, base_url=upstream + "/v1", **changes)
         proxy = PassthroughProxy(upstream if plain else row, record=record, timeouts=LIMITS, **more)
-        door.app = wrap(proxy, pool) if wrap is not None else proxy
-        made.url = f"ws://127.0.0.1:{door.port}"
+        frontend.app = wrap(proxy, pool) if wrap is not None else proxy
+        made.url = f"ws://127.0.0.1:{frontend.port}"
         async with proxy:
             yield made
 
@@ -118,14 +118,14 @@ def realtime(url: str, **options: Any) -> connect:
 # ── messages ─────────────────────────────────────────────────────────────────
 
 
-async def test_text_and_bytes_pass_both_ways(door: Door) -> None:
-    async with place(door, echo) as at, realtime(at.url) as client:
+async def test_text_and_bytes_pass_in_both_directions(frontend: Frontend) -> None:
+    async with place(frontend, echo) as at, realtime(at.url) as client:
         for message in ("hello", "grüße ✓", b"\x00\xff" * 10, "", b"", "x" * 300_000):
             await client.send(message)
             assert await client.recv() == message
 
 
-async def test_messages_pass_in_order_while_both_talk(door: Door) -> None:
+async def test_messages_pass_in_order_while_both_talk(frontend: Frontend) -> None:
     async def talk(connection: ServerConnection) -> None:
         async def count() -> None:
             for number in range(300):
@@ -137,21 +137,21 @@ async def test_messages_pass_in_order_while_both_talk(door: Door) -> None:
         await connection.send(json.dumps(got))
         await connection.wait_closed()
 
-    async with place(door, talk) as at, realtime(at.url) as client:
+    async with place(frontend, talk) as at, realtime(at.url) as client:
         for number in range(300):
             await client.send(f"up {number}")
         assert [await client.recv() for _ in range(300)] == [f"down {n}" for n in range(300)]
         assert json.loads(await client.recv()) == [f"up {n}" for n in range(300)]
 
 
-async def test_a_fragmented_message_arrives_whole(door: Door) -> None:
-    async with place(door, echo) as at, realtime(at.url) as client:
+async def test_a_fragmented_message_arrives_whole(frontend: Frontend) -> None:
+    async with place(frontend, echo) as at, realtime(at.url) as client:
         await client.send(["frag", "men", "ted"])
         assert await client.recv() == "fragmented"
 
 
-async def test_idle_clients_stay_connected_and_pings_are_answered(door: Door) -> None:
-    async with place(door, echo) as at, realtime(at.url) as client:
+async def test_idle_clients_stay_connected_and_pings_are_answered(frontend: Frontend) -> None:
+    async with place(frontend, echo) as at, realtime(at.url) as client:
         await (await client.ping())
         await (await at.sessions[0].ping())
         await asyncio.sleep(0.3)
@@ -159,7 +159,7 @@ async def test_idle_clients_stay_connected_and_pings_are_answered(door: Door) ->
         assert await client.recv() == "still there"
 
 
-async def test_a_slow_client_slows_the_upstream(door: Door) -> None:
+async def test_a_slow_client_slows_the_upstream(frontend: Frontend) -> None:
     sent = 0
 
     async def flood(connection: ServerConnection) -> None:
@@ -169,7 +169,7 @@ async def test_a_slow_client_slows_the_upstream(door: Door) -> None:
             sent += 65536
 
     slow = {"max_queue": 1, "ping_interval": None}
-    async with place(door, flood) as at, realtime(at.url, **slow) as client:
+    async with place(frontend, flood) as at, realtime(at.url, **slow) as client:
         last = -1
         while sent != last:
             last = sent
@@ -183,12 +183,14 @@ async def test_a_slow_client_slows_the_upstream(door: Door) -> None:
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (3000, "x"), (4999, "é")])
-async def test_the_upstreams_close_reaches_the_client(door: Door, code: int, reason: str) -> None:
+async def test_the_upstreams_close_reaches_the_client(
+    frontend: Frontend, code: int, reason: str
+) -> None:
     async def closes(connection: ServerConnection) -> None:
         await connection.send("last words")
         await connection.close(code, reason)
 
-    async with place(door, closes) as at, realtime(at.url) as client:
+    async with place(frontend, closes) as at, realtime(at.url) as client:
         assert await client.recv() == "last words"
         with pytest.raises(ConnectionClosed) as caught:
             await client.recv()
@@ -199,21 +201,23 @@ async def test_the_upstreams_close_reaches_the_client(door: Door, code: int, rea
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (3000, "done"), (4999, "")])
-async def test_the_clients_close_reaches_the_upstream(door: Door, code: int, reason: str) -> None:
-    async with place(door, idle) as at:
+async def test_the_clients_close_reaches_the_upstream(
+    frontend: Frontend, code: int, reason: str
+) -> None:
+    async with place(frontend, idle) as at:
         async with realtime(at.url) as client:
             await client.close(code, reason)
             async with asyncio.timeout(PATIENCE):
                 await at.sessions[0].wait_closed()
-        if door.server != "hypercorn":  # which does not tell
+        if frontend.server != "hypercorn":  # which does not tell
             assert at.sessions[0].close_code == code
-        if door.server == "uvicorn":  # which alone tells
+        if frontend.server == "uvicorn":  # which alone tells
             assert at.sessions[0].close_reason == reason
         await at.recorded()
 
 
-async def test_a_client_that_vanishes_frees_the_upstream(door: Door) -> None:
-    async with place(door, idle) as at:
+async def test_a_client_whose_connection_is_lost_frees_the_upstream(frontend: Frontend) -> None:
+    async with place(frontend, idle) as at:
         client = await realtime(at.url)
         client.transport.abort()
         async with asyncio.timeout(PATIENCE):
@@ -221,12 +225,12 @@ async def test_a_client_that_vanishes_frees_the_upstream(door: Door) -> None:
         await at.recorded()
 
 
-async def test_an_upstream_that_dies_is_not_a_clean_end(door: Door) -> None:
+async def test_an_upstream_failure_is_not_a_clean_end(frontend: Frontend) -> None:
     async def dies(connection: ServerConnection) -> None:
         await connection.send("one")
         connection.transport.abort()
 
-    async with place(door, dies) as at, realtime(at.url) as client:
+    async with place(frontend, dies) as at, realtime(at.url) as client:
         assert await client.recv() == "one"
         with pytest.raises(ConnectionClosed) as caught:
             await client.recv()
@@ -235,8 +239,10 @@ async def test_an_upstream_that_dies_is_not_a_clean_end(door: Door) -> None:
         assert (await at.recorded()).outcome == "failed"
 
 
-async def test_a_message_that_is_too_long_ends_it(door: Door) -> None:
-    async with place(door, echo, max_message=1000) as at, realtime(at.url) as client:
+async def test_a_message_of_the_client_that_is_too_long_ends_the_session(
+    frontend: Frontend,
+) -> None:
+    async with place(frontend, echo, max_message=1000) as at, realtime(at.url) as client:
         await client.send("x" * 1000)
         assert len(await client.recv()) == 1000
         await client.send("x" * 1001)
@@ -246,12 +252,14 @@ async def test_a_message_that_is_too_long_ends_it(door: Door) -> None:
         assert caught.value.rcvd.code == 1009
 
 
-async def test_so_does_one_of_the_upstreams(door: Door) -> None:
+async def test_a_message_of_the_upstream_that_is_too_long_ends_the_session(
+    frontend: Frontend,
+) -> None:
     async def shouts(connection: ServerConnection) -> None:
         await connection.send("x" * 1001)
         await connection.wait_closed()
 
-    async with place(door, shouts, max_message=1000) as at, realtime(at.url) as client:
+    async with place(frontend, shouts, max_message=1000) as at, realtime(at.url) as client:
         with pytest.raises(ConnectionClosed) as caught:
             await client.recv()
         assert caught.value.rcvd is not None
@@ -262,78 +270,80 @@ async def test_so_does_one_of_the_upstreams(door: Door) -> None:
 # ── the handshake ────────────────────────────────────────────────────────────
 
 
-async def test_the_key_of_the_pool_takes_the_place_of_the_callers(door: Door) -> None:
-    async with place(door, echo) as at:
+async def test_the_key_of_the_pool_replaces_the_callers(frontend: Frontend) -> None:
+    async with place(frontend, echo) as at:
         headers = {"Authorization": "Bearer caller-token", "OpenAI-Beta": "realtime=v1"}
         async with realtime(at.url, additional_headers=headers) as client:
             assert client.response is not None
-            if door.server != "granian":  # which leaves headers of the handshake out
+            if frontend.server != "granian":  # which leaves headers of the handshake out
                 assert client.response.headers["x-auth-id"] == "1"
-        (request,) = at.asked
+        (request,) = at.requested
         assert request.path == "/v1/realtime?model=gpt-realtime"
         assert request.headers["authorization"] == "Bearer sk-first-key"
         assert request.headers["openai-beta"] == "realtime=v1"
         assert "caller-token" not in str(request.headers)
 
 
-async def test_a_key_in_the_browsers_subprotocol_is_taken_out(door: Door) -> None:
+async def test_a_key_in_the_browsers_subprotocol_is_removed(frontend: Frontend) -> None:
     offered = ["realtime", "openai-insecure-api-key.caller-token", "openai-beta.realtime-v1"]
-    async with place(door, echo, subprotocols=["realtime"]) as at:
+    async with place(frontend, echo, subprotocols=["realtime"]) as at:
         async with realtime(at.url, subprotocols=offered) as client:
             assert client.subprotocol == "realtime"
-        (request,) = at.asked
+        (request,) = at.requested
         assert request.headers["sec-websocket-protocol"] == "realtime, openai-beta.realtime-v1"
         assert request.headers["authorization"] == "Bearer sk-first-key"
 
 
-async def test_the_gateways_key_may_go_as_a_subprotocol_and_never_comes_back(door: Door) -> None:
+async def test_the_gateways_key_may_be_sent_as_a_subprotocol_and_is_never_returned(
+    frontend: Frontend,
+) -> None:
     def greedy(connection: ServerConnection, offered: Any) -> Any:
         return next((each for each in offered if "api-key" in each), None)
 
     async with place(
-        door, echo, auth=key_in_subprotocol(), options={"select_subprotocol": greedy}
+        frontend, echo, auth=key_in_subprotocol(), options={"select_subprotocol": greedy}
     ) as at:
         async with realtime(at.url) as client:
             assert client.subprotocol is None
             assert "sk-" not in str(client.response)
-        (request,) = at.asked
+        (request,) = at.requested
         assert request.headers["sec-websocket-protocol"] == "openai-insecure-api-key.sk-first-key"
 
 
-async def test_a_subprotocol_is_agreed_upon_by_client_and_upstream(door: Door) -> None:
+async def test_a_subprotocol_is_negotiated_by_client_and_upstream(frontend: Frontend) -> None:
     async with (
-        place(door, echo, plain=True, subprotocols=["b", "a"]) as at,
+        place(frontend, echo, plain=True, subprotocols=["b", "a"]) as at,
         connect(f"{at.url}/chat", subprotocols=["a", "b"], proxy=None) as client,
     ):
         assert client.subprotocol in ("a", "b")
         assert at.sessions[0].subprotocol == client.subprotocol
 
 
-async def test_an_application_gets_headers_cookies_and_where_it_is_mounted(door: Door) -> None:
+async def test_an_application_gets_headers_cookies_and_the_mount(frontend: Frontend) -> None:
     headers = {"Cookie": "a=1", "X-Own": "2", "Authorization": "Bearer theirs"}
-    async with place(door, echo, plain=True) as at:
+    async with place(frontend, echo, plain=True) as at:
         async with connect(f"{at.url}/ws?x=%2F", additional_headers=headers, proxy=None) as client:
             await client.send("hi")
             assert await client.recv() == "hi"
-        (request,) = at.asked
+        (request,) = at.requested
         assert request.path == "/ws?x=%2F"
         assert {n: request.headers[n] for n in headers} == headers
         assert request.headers["x-forwarded-proto"] == "http"
 
 
 @pytest.mark.parametrize("path", ["/v1/organization/x", "/v1/files/%2e%2e/x", "/v1/realtime/../x"])
-async def test_what_is_not_open_is_refused_before_the_upstream_is_asked(
-    door: Door, path: str
+async def test_a_path_that_is_not_served_is_refused_before_the_upstream_is_connected(
+    frontend: Frontend, path: str
 ) -> None:
-    async with place(door, echo) as at:
+    async with place(frontend, echo) as at:
         with pytest.raises(InvalidStatus) as caught:
             async with connect(at.url + path, proxy=None):
                 pass
         assert 400 <= caught.value.response.status_code < 500
-        assert at.asked == []
+        assert at.requested == []
 
 
-async def test_a_refusal_is_passed_on(door: Door) -> None:
+async def test_a_refusal_of_the_upstream_is_forwarded(frontend: Frontend) -> None:
     def refuse(request: Request) -> Response:
         from websockets.datastructures import Headers
 
@@ -341,19 +351,19 @@ async def test_a_refusal_is_passed_on(door: Door) -> None:
         headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(body))})
         return Response(404, "Not Found", headers, body)
 
-    async with place(door, echo, refuse=refuse) as at:
+    async with place(frontend, echo, refuse=refuse) as at:
         with pytest.raises(InvalidStatus) as caught:
             async with realtime(at.url):
                 pass
         response = caught.value.response
-        if door.server == "uvicorn":  # it can
+        if frontend.server == "uvicorn":  # it can
             assert response.status_code == 404
             assert response.body == b'{"error":"no such model"}'
         assert 400 <= response.status_code < 500
         assert (await at.recorded()).status == 404
 
 
-async def test_a_refusal_does_not_show_the_key(door: Door) -> None:
+async def test_a_refusal_does_not_show_the_key(frontend: Frontend) -> None:
     def refuse(request: Request) -> Response:
         from websockets.datastructures import Headers
 
@@ -361,28 +371,28 @@ async def test_a_refusal_does_not_show_the_key(door: Door) -> None:
         headers = Headers({"X-Debug": "sk-first-key", "Content-Length": str(len(body))})
         return Response(403, "No", headers, body)
 
-    async with place(door, echo, refuse=refuse) as at:
+    async with place(frontend, echo, refuse=refuse) as at:
         with pytest.raises(InvalidStatus) as caught:
             async with realtime(at.url):
                 pass
         response = caught.value.response
         assert response.status_code == 403
-        if door.server == "uvicorn":  # it can
+        if frontend.server == "uvicorn":  # it can
             assert response.body == b"not with Bearer [key]*******"
             assert response.headers["x-debug"] == "[key]*******"
         assert "sk-first-key" not in f"{response.headers} {response.body!r}"
 
 
-async def test_neither_the_handshake_nor_the_good_bye_shows_the_key(door: Door) -> None:
+async def test_neither_the_handshake_nor_the_close_shows_the_key(frontend: Frontend) -> None:
     async def session(connection: ServerConnection) -> None:
         await connection.close(4001, "no more for sk-first-key")
 
-    def told(connection: ServerConnection, request: Request, response: Response) -> Response:
+    def reported(connection: ServerConnection, request: Request, response: Response) -> Response:
         response.headers["X-Debug"] = "sk-first-key"
         return response
 
     async with (
-        place(door, session, options={"process_response": told}) as at,
+        place(frontend, session, options={"process_response": reported}) as at,
         realtime(at.url) as client,
     ):
         assert "sk-first-key" not in str(client.response and client.response.headers)
@@ -393,7 +403,7 @@ async def test_neither_the_handshake_nor_the_good_bye_shows_the_key(door: Door) 
             assert client.close_reason in ("no more for [key]*******", "")
 
 
-async def test_messages_of_the_upstream_do_not_show_the_key(door: Door) -> None:
+async def test_messages_of_the_upstream_do_not_show_the_key(frontend: Frontend) -> None:
     long = "x" * 10_000
 
     async def session(connection: ServerConnection) -> None:
@@ -402,7 +412,7 @@ async def test_messages_of_the_upstream_do_not_show_the_key(door: Door) -> None:
         await connection.send(b'{"type":"error","message":"sk-first-key"}')
         await connection.send(b"\x00sk-first-key")  # not a message but sound
 
-    async with place(door, session) as at, realtime(at.url) as client:
+    async with place(frontend, session) as at, realtime(at.url) as client:
         for _ in range(3):
             message = await client.recv()
             text = message if isinstance(message, str) else message.decode()
@@ -412,7 +422,7 @@ async def test_messages_of_the_upstream_do_not_show_the_key(door: Door) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 401])
-async def test_a_key_that_is_refused_hands_over_to_the_next(door: Door, status: int) -> None:
+async def test_after_a_refused_key_the_next_one_is_used(frontend: Frontend, status: int) -> None:
     from websockets.datastructures import Headers
 
     def refuse(request: Request) -> Response | None:
@@ -420,22 +430,22 @@ async def test_a_key_that_is_refused_hands_over_to_the_next(door: Door, status: 
             return Response(status, "No", Headers({"Content-Length": "0"}), b"")
         return None
 
-    async with place(door, echo, refuse=refuse) as at:
+    async with place(frontend, echo, refuse=refuse) as at:
         async with realtime(at.url) as client:
             await client.send("hi")
             assert await client.recv() == "hi"
-        assert len(at.asked) == 2
+        assert len(at.requested) == 2
         assert (await at.recorded()).key_id == "2"
 
 
-async def test_a_refused_handshake_says_when_to_try_again(door: Door) -> None:
+async def test_a_refused_handshake_has_the_time_to_wait(frontend: Frontend) -> None:
     from websockets.datastructures import Headers
 
     def refuse(request: Request) -> Response:
         headers = Headers({"Content-Length": "0", "Retry-After": "20"})
         return Response(429, "No", headers, b"")
 
-    async with place(door, echo, refuse=refuse) as at:
+    async with place(frontend, echo, refuse=refuse) as at:
         with pytest.raises((InvalidStatus, ConnectionClosed)):
             async with realtime(at.url):
                 pass  # both keys cool down from here on
@@ -449,31 +459,31 @@ async def test_a_refused_handshake_says_when_to_try_again(door: Door) -> None:
             assert 0 < int(response.headers["retry-after"]) <= 20
 
 
-async def test_a_redirect_is_not_followed(door: Door) -> None:
+async def test_a_redirect_is_not_followed(frontend: Frontend) -> None:
     from websockets.datastructures import Headers
 
     def refuse(request: Request) -> Response:
         headers = Headers({"Location": "/v1/elsewhere", "Content-Length": "0"})
         return Response(302, "Found", headers, b"")
 
-    async with place(door, echo, refuse=refuse) as at:
+    async with place(frontend, echo, refuse=refuse) as at:
         with pytest.raises((InvalidStatus, ConnectionClosed)):
             async with realtime(at.url) as client:
                 client.process_redirect = lambda error: error  # type: ignore[attr-defined]
-        assert {request.path for request in at.asked} == {"/v1/realtime?model=gpt-realtime"}
+        assert {request.path for request in at.requested} == {"/v1/realtime?model=gpt-realtime"}
 
 
-async def test_no_server_listens(door: Door) -> None:
+async def test_no_server_listens(frontend: Frontend) -> None:
     with closed_port() as port:
-        door.app = PassthroughProxy(f"http://127.0.0.1:{port}", timeouts=LIMITS)
+        frontend.app = PassthroughProxy(f"http://127.0.0.1:{port}", timeouts=LIMITS)
         with pytest.raises(InvalidStatus) as caught:
-            async with connect(f"ws://127.0.0.1:{door.port}/x", proxy=None):
+            async with connect(f"ws://127.0.0.1:{frontend.port}/x", proxy=None):
                 pass
         assert caught.value.response.status_code in (502, 403)
 
 
-async def test_a_client_that_leaves_in_the_handshake_frees_the_key(door: Door) -> None:
-    if door.server == "granian":
+async def test_a_disconnect_in_the_handshake_frees_the_key(frontend: Frontend) -> None:
+    if frontend.server == "granian":
         pytest.skip("it tells nothing before a handshake is over: the time to connect bounds it")
     reached = asyncio.Event()
     gone = asyncio.Event()
@@ -489,9 +499,9 @@ async def test_a_client_that_leaves_in_the_handshake_frees_the_key(door: Door) -
     async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         row = OPENAI.using(pool, base_url=f"http://127.0.0.1:{port}/v1")
-        door.app = PassthroughProxy(row, timeouts=LIMITS)
+        frontend.app = PassthroughProxy(row, timeouts=LIMITS)
         task = asyncio.ensure_future(
-            connect(f"ws://127.0.0.1:{door.port}/v1/realtime", proxy=None).__aenter__()
+            connect(f"ws://127.0.0.1:{frontend.port}/v1/realtime", proxy=None).__aenter__()
         )
         async with asyncio.timeout(PATIENCE):
             await reached.wait()
@@ -502,10 +512,10 @@ async def test_a_client_that_leaves_in_the_handshake_frees_the_key(door: Door) -
                 await asyncio.sleep(0.002)
 
 
-async def test_without_the_library_it_says_what_is_missing(
-    door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_without_the_library_the_error_says_what_is_missing(
+    frontend: Frontend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with place(door, echo) as at:
+    async with place(frontend, echo) as at:
         monkeypatch.setattr("asgi_aiproxy.passthrough.websocket._installed", lambda: False)
         with pytest.raises(InvalidStatus) as caught:
             async with realtime(at.url):
@@ -517,12 +527,14 @@ async def test_without_the_library_it_says_what_is_missing(
 # ── with others ──────────────────────────────────────────────────────────────
 
 
-async def test_behind_authenticate_and_with_an_injected_key(door: Door) -> None:
+async def test_websockets_work_behind_authenticate_and_with_an_injected_key(
+    frontend: Frontend,
+) -> None:
     def wrap(proxy: PassthroughProxy, pool: KeyPool) -> Any:
         tokens = static_tokens({"gateway-token": "ada"})
         return Authenticate(InjectKey(proxy, pool=pool), verify=tokens)
 
-    async with place(door, echo, plain=True, wrap=wrap) as at:
+    async with place(frontend, echo, plain=True, wrap=wrap) as at:
         headers = {"Authorization": "Bearer gateway-token"}
         async with connect(f"{at.url}/ws", additional_headers=headers, proxy=None) as client:
             await client.send("hi")
@@ -534,14 +546,14 @@ async def test_behind_authenticate_and_with_an_injected_key(door: Door) -> None:
         with pytest.raises(InvalidStatus):
             async with connect(f"{at.url}/ws", proxy=None):
                 pass
-        assert [r.headers["authorization"] for r in at.asked] == [
+        assert [r.headers["authorization"] for r in at.requested] == [
             "Bearer sk-first-key",
             "Bearer sk-second-key",
         ]
-        assert "gateway-token" not in str([request.headers for request in at.asked])
+        assert "gateway-token" not in str([request.headers for request in at.requested])
 
 
-async def test_a_session_is_metered(door: Door) -> None:
+async def test_a_session_is_metered(frontend: Frontend) -> None:
     async def answers(connection: ServerConnection) -> None:
         await connection.send('{"type":"session.created","session":{"model":"gpt-realtime-1"}}')
         usage = {"total_tokens": 13, "input_tokens": 9, "output_tokens": 4}
@@ -550,7 +562,7 @@ async def test_a_session_is_metered(door: Door) -> None:
                 json.dumps({"type": "response.done", "response": {"usage": usage}})
             )
 
-    async with place(door, answers) as at:
+    async with place(frontend, answers) as at:
         async with realtime(at.url) as client:
             await client.recv()
             for _ in range(2):
@@ -565,19 +577,19 @@ async def test_a_session_is_metered(door: Door) -> None:
         )
 
 
-async def test_over_tls_with_an_authority_of_ones_own(door: Door) -> None:
+async def test_websockets_work_over_tls_with_a_configured_ca(frontend: Frontend) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     async with serve(echo, "127.0.0.1", 0, ssl=context) as server:
         url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
-        door.app = PassthroughProxy(url, timeouts=LIMITS, ca=authority.cert_pem.bytes())
-        async with connect(f"ws://127.0.0.1:{door.port}/x", proxy=None) as client:
+        frontend.app = PassthroughProxy(url, timeouts=LIMITS, ca=authority.cert_pem.bytes())
+        async with connect(f"ws://127.0.0.1:{frontend.port}/x", proxy=None) as client:
             await client.send("hi")
             assert await client.recv() == "hi"
-        door.app = PassthroughProxy(url, timeouts=LIMITS)
+        frontend.app = PassthroughProxy(url, timeouts=LIMITS)
         with pytest.raises(InvalidStatus) as caught:
-            async with connect(f"ws://127.0.0.1:{door.port}/x", proxy=None):
+            async with connect(f"ws://127.0.0.1:{frontend.port}/x", proxy=None):
                 pass
         assert caught.value.response.status_code in (502, 403)
 
@@ -585,8 +597,8 @@ async def test_over_tls_with_an_authority_of_ones_own(door: Door) -> None:
 # ── the end ──────────────────────────────────────────────────────────────────
 
 
-async def test_odd_usage_and_a_gate_that_fails_take_neither_session_nor_key_nor_record(
-    door: Door, caplog: pytest.LogCaptureFixture
+async def test_unusual_usage_and_a_failing_admission_control_do_not_affect_session_key_or_record(
+    frontend: Frontend, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Gate:
         async def admit(self, *call: Any) -> None:
@@ -607,7 +619,7 @@ async def test_odd_usage_and_a_gate_that_fails_take_neither_session_nor_key_nor_
         '{"type":"response.done","response":{"usage":{"input_tokens":"\\udfff"}}}',
         '{"type":"response.done","response":{"usage":7}}',
     ]
-    async with place(door, echo, wrap=gated) as at:
+    async with place(frontend, echo, wrap=gated) as at:
         async with realtime(at.url) as client:
             for event in events:
                 await client.send(event)
@@ -616,7 +628,9 @@ async def test_odd_usage_and_a_gate_that_fails_take_neither_session_nor_key_nor_
     assert "could not be settled" in caplog.text
 
 
-async def test_a_caller_that_is_bound_cannot_change_the_model_of_its_session(door: Door) -> None:
+async def test_a_restricted_caller_cannot_change_the_model_of_its_session(
+    frontend: Frontend,
+) -> None:
     def bound(proxy: Any, pool: KeyPool) -> Any:
         who = Principal("ada", models=("gpt-realtime", "whisper-*"))
         return Authenticate(proxy, identify=lambda scope: who)
@@ -636,7 +650,7 @@ async def test_a_caller_that_is_bound_cannot_change_the_model_of_its_session(doo
         json.dumps({"type": "session.update", "session": {"model": "gpt-dear"}}).encode(),
     ]
     for message in refused:
-        async with place(door, echo, wrap=bound) as at, realtime(at.url) as client:
+        async with place(frontend, echo, wrap=bound) as at, realtime(at.url) as client:
             for fine in allowed:
                 await client.send(fine)
                 assert await client.recv() == fine
@@ -649,19 +663,21 @@ async def test_a_caller_that_is_bound_cannot_change_the_model_of_its_session(doo
             assert (await at.recorded()).status in (400, 403)
 
 
-async def test_a_caller_with_a_budget_stays_with_the_model_that_it_pays(door: Door) -> None:
+async def test_a_caller_with_a_budget_cannot_change_the_model_of_its_session(
+    frontend: Frontend,
+) -> None:
     def rich(proxy: Any, pool: KeyPool) -> Any:
         who = Principal("bob", limits=Limits(budgets=(Budget.usd(9),)))
         prices = Prices({"gpt-realtime": Price(input=1, output=1)}, listed=False)
         quota = Quota(proxy, store=MemoryStore(), prices=prices)
         return Authenticate(quota, identify=lambda scope: who)
 
-    async with place(door, echo, wrap=rich) as at, realtime(at.url) as client:
+    async with place(frontend, echo, wrap=rich) as at, realtime(at.url) as client:
         same = json.dumps({"type": "session.update", "session": {"model": "gpt-realtime"}})
         await client.send(same)
         assert await client.recv() == same
         await client.send(same.replace("gpt-realtime", "whisper-1"))
-        with pytest.raises(ConnectionClosed, match=r"1008.*paid by"):
+        with pytest.raises(ConnectionClosed, match=r"1008.*was admitted"):
             await client.recv()
 
 
@@ -671,7 +687,9 @@ ADMITTED = 20_100  # tokens that a session is admitted with: 20,001 of input, 99
 
 
 def billed(limit: int, *, store: MemoryStore, **options: Any) -> Any:
-    """Puts the caller's budgets before the proxy, in all and per day, at a millionth a token."""
+    """Puts the caller's budgets in front of the proxy, in total and per day, at a millionth per
+    token.
+    """
 
     def wrap(proxy: Any, pool: KeyPool) -> Any:
         who = Principal("bob", limits=Limits(budgets=(Budget(limit), Budget(10 * limit, "day"))))
@@ -694,7 +712,7 @@ async def echoed(client: Any, message: str, times: int = 1) -> None:
 
 
 async def spent(store: MemoryStore, limit: int) -> list[int]:
-    """What is reserved or spent of the caller's two budgets."""
+    """The amounts reserved or spent of the caller's two budgets."""
     amounts = []
     for budget in (Budget(limit), Budget(10 * limit, "day")):
         grant = grants.reserve(Principal("bob"), budget, 0, time.time())
@@ -715,7 +733,7 @@ async def settled(store: MemoryStore, limit: int, amount: int) -> None:
 
 @pytest.mark.parametrize("binary", [False, True])
 async def test_a_session_is_closed_with_1008_when_its_budget_refuses_more(
-    door: Door, binary: bool
+    frontend: Frontend, binary: bool
 ) -> None:
     async def vendor(connection: ServerConnection) -> None:
         async for _ in connection:
@@ -723,7 +741,7 @@ async def test_a_session_is_closed_with_1008_when_its_budget_refuses_more(
             await connection.send(event.encode() if binary else event)
 
     limit, store = 5 * ADMITTED + ADMITTED // 2, MemoryStore()
-    async with place(door, vendor, wrap=billed(limit, store=store)) as at:
+    async with place(frontend, vendor, wrap=billed(limit, store=store)) as at:
         async with realtime(at.url) as client:
             for _ in range(5):
                 await client.send('{"type":"response.create"}')
@@ -741,9 +759,11 @@ async def test_a_session_is_closed_with_1008_when_its_budget_refuses_more(
         await settled(store, limit, 5 * ADMITTED)
 
 
-async def test_a_long_session_within_its_budget_goes_on_and_is_billed_once(door: Door) -> None:
+async def test_a_long_session_within_its_budget_continues_and_is_charged_once(
+    frontend: Frontend,
+) -> None:
     limit, store = 10**8, MemoryStore()
-    async with place(door, echo, wrap=billed(limit, store=store)) as at:
+    async with place(frontend, echo, wrap=billed(limit, store=store)) as at:
         async with realtime(at.url) as client:
             await echoed(client, response_done(4_000, 6_000), times=50)
             for amount in await spent(store, limit):
@@ -753,7 +773,7 @@ async def test_a_long_session_within_its_budget_goes_on_and_is_billed_once(door:
         await settled(store, limit, 500_000)
 
 
-async def test_a_session_that_uses_less_than_was_reserved_reserves_once(door: Door) -> None:
+async def test_a_session_that_uses_less_than_was_reserved_reserves_once(frontend: Frontend) -> None:
     class Counting(MemoryStore):
         admissions = 0
 
@@ -762,7 +782,7 @@ async def test_a_session_that_uses_less_than_was_reserved_reserves_once(door: Do
             return await super().admit(*args, **options)
 
     limit, store = 10**8, Counting()
-    async with place(door, echo, wrap=billed(limit, store=store)) as at:
+    async with place(frontend, echo, wrap=billed(limit, store=store)) as at:
         async with realtime(at.url) as client:
             await echoed(client, response_done(1, 9), times=50)
             await echoed(client, json.dumps({"type": "response.text.delta"}), times=50)
@@ -771,11 +791,11 @@ async def test_a_session_that_uses_less_than_was_reserved_reserves_once(door: Do
         await settled(store, limit, 500)
 
 
-async def test_a_response_above_the_whole_budget_is_billed_and_ends_the_session(
-    door: Door,
+async def test_a_response_above_the_whole_budget_is_charged_and_ends_the_session(
+    frontend: Frontend,
 ) -> None:
     limit, store = 30_000, MemoryStore()
-    async with place(door, echo, wrap=billed(limit, store=store)) as at:
+    async with place(frontend, echo, wrap=billed(limit, store=store)) as at:
         async with realtime(at.url) as client:
             await echoed(client, response_done(40_000, 60_000))
             with pytest.raises(ConnectionClosed, match="1008"):
@@ -786,7 +806,7 @@ async def test_a_response_above_the_whole_budget_is_billed_and_ends_the_session(
 
 @pytest.mark.parametrize(("policy", "code"), [("fail_closed", 1013), ("fail_open", None)])
 async def test_an_unavailable_store_ends_a_session_only_if_budgets_fail_closed(
-    door: Door, policy: str, code: int | None
+    frontend: Frontend, policy: str, code: int | None
 ) -> None:
     class Unavailable(MemoryStore):
         unavailable = False
@@ -798,7 +818,7 @@ async def test_an_unavailable_store_ends_a_session_only_if_budgets_fail_closed(
 
     limit, store = 10**8, Unavailable()
     wrap = billed(limit, store=store, budgets_away=policy)
-    async with place(door, echo, wrap=wrap) as at:
+    async with place(frontend, echo, wrap=wrap) as at:
         async with realtime(at.url) as client:
             store.unavailable = True
             await echoed(client, response_done(20_000, 20_000))
@@ -813,10 +833,10 @@ async def test_an_unavailable_store_ends_a_session_only_if_budgets_fail_closed(
         await settled(store, limit, cost)
 
 
-async def test_a_session_with_the_callers_own_key_uses_no_budget(door: Door) -> None:
+async def test_a_session_with_the_callers_own_key_uses_no_budget(frontend: Frontend) -> None:
     limit, store = 30_000, MemoryStore()
     wrap = billed(limit, store=store)
-    async with place(door, echo, wrap=wrap, allow_client_keys=True) as at:
+    async with place(frontend, echo, wrap=wrap, allow_client_keys=True) as at:
         headers = {"x-provider-key": "sk-own"}
         async with realtime(at.url, additional_headers=headers) as client:
             await echoed(client, response_done(40_000, 60_000), times=3)

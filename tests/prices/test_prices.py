@@ -1,4 +1,4 @@
-"""What exchanges cost."""
+"""The costs of exchanges."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_group_pays_its_ratio_of_a_price() -> None:
 # ── which price ──────────────────────────────────────────────────────────────
 
 
-def test_ones_own_prices_go_first_and_the_more_exact_before_patterns() -> None:
+def test_own_prices_have_precedence_and_exact_names_before_patterns() -> None:
     own = {
         "*": Price(input=1),
         "gpt-*": Price(input=2),
@@ -168,7 +168,7 @@ def test_models_of_the_vendors_have_their_list_prices(provider: str, model: str)
     assert found.cache_read <= found.input
 
 
-def test_a_list_price_is_what_the_package_itself_makes_of_it() -> None:
+def test_a_list_price_gives_the_same_cost_as_the_package_itself() -> None:
     from genai_prices import Usage as Theirs, calc_price
 
     rows = [
@@ -211,19 +211,19 @@ def test_an_unknown_model_has_no_price_unless_one_is_given(provider: str, model:
 def test_prices_that_change_are_looked_up_again() -> None:
     now = [0.0]
     prices = Prices(listed=False, clock=lambda: now[0])
-    asked: list[float] = []
+    requested: list[float] = []
 
     def listed(provider: str, model: str, at: float) -> None:
-        asked.append(at)
+        requested.append(at)
 
     prices._listed = listed
     for at in (0.0, 59.0, 61.0, 62.0):
         now[0] = at
         prices.find("p", "m")
-    assert asked == [0.0, 61.0]
+    assert requested == [0.0, 61.0]
 
 
-def test_the_price_list_is_only_loaded_when_it_is_asked() -> None:
+def test_the_price_list_is_only_loaded_on_first_use() -> None:
     code = """
 import sys
 from asgi_aiproxy.prices import Price, Prices, Ratios
@@ -236,14 +236,16 @@ assert "genai_prices" in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     with pytest.raises(ConfigurationError, match=r"asgi-aiproxy\[prices\]"):
         Prices()
     assert Prices({"m": Price(input=1)}, listed=False).find("p", "m") is not None
 
 
-def test_prices_are_written_as_json_has_them() -> None:
+def test_prices_are_plain_values_in_json() -> None:
     price = msgspec.json.decode(b'{"input": 3, "output": 15.5}', type=Price)
     assert price == Price(input=3, output=15.5)
     with pytest.raises(msgspec.ValidationError, match="unknown field `inptu`"):
@@ -262,7 +264,9 @@ def test_prices_are_written_as_json_has_them() -> None:
         (lambda: Ratios({}, units_per_usd=0), "at least 1"),
     ],
 )
-def test_a_wrong_price_is_reported_when_it_is_made(make: Callable[[], object], words: str) -> None:
+def test_an_invalid_price_is_reported_when_it_is_made(
+    make: Callable[[], object], words: str
+) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make()
 
@@ -293,7 +297,7 @@ def test_units_are_group_times_model_times_prompt_and_completion(
     assert most == units
 
 
-def test_a_unit_is_worth_what_is_stated() -> None:
+def test_the_value_of_a_unit_is_configurable() -> None:
     assert Ratios({}).usd(500_000) == 1.0
     assert Ratios({}, units_per_usd=100).usd(250) == 2.5
     # A ratio of 1 is two dollars for a million tokens.
@@ -331,7 +335,7 @@ IN_OPENAI = {"role": "user", "content": [{"type": "image_url", "image_url": {"ur
 
 
 def read(**fields: object) -> int:
-    """The tokens that a request with these members is estimated to bring, encoded and not."""
+    """The estimated tokens of a request with these members, encoded and not."""
     encoded = body(**fields)
     raw = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
     size = estimate_size(SentRequest("openai", "m", CHAT, encoded, fields), 4096)
@@ -360,7 +364,7 @@ def read(**fields: object) -> int:
             "file_data": "data:application/pdf;base64," + PICTURE}}]}]},
     ],
 )  # fmt: skip
-def test_a_file_where_a_file_can_stand_is_not_counted_as_text(fields: dict[str, object]) -> None:
+def test_a_file_in_a_place_for_files_is_not_counted_as_text(fields: dict[str, object]) -> None:
     assert 4_784 <= read(**fields) < 60_000
 
 
@@ -404,7 +408,9 @@ def test_a_long_text_without_spaces_is_text(fields: dict[str, object]) -> None:
         ({"contents": [], "tools": [{"googleSearch": {}}]}, REFERENCE_TOKENS),
     ],
 )
-def test_what_is_only_referred_to_is_counted_too(fields: dict[str, object], least: int) -> None:
+def test_content_that_is_only_referred_to_is_counted_too(
+    fields: dict[str, object], least: int
+) -> None:
     assert least <= read(**fields) < least + 3_000
     own = {"tools": [{"type": "function", "function": {"name": "f"}}, {"input_schema": {}}]}
     assert read(**own) < 3_000
@@ -474,7 +480,7 @@ HUGE = 10**6
         ("/nobody/knows", {"max_tokens": 1}, 4096),
     ],
 )  # fmt: skip
-def test_an_answer_is_as_long_as_its_upstream_lets_it_be(
+def test_the_output_estimate_is_the_limit_that_the_upstream_applies(
     path: str, fields: dict[str, object], tokens: int
 ) -> None:
     raw = msgspec.json.decode(body(**fields), type=dict[str, msgspec.Raw])
@@ -482,12 +488,12 @@ def test_an_answer_is_as_long_as_its_upstream_lets_it_be(
     assert output_tokens("openai", path, fields, 4096) == tokens
 
 
-def test_a_limit_that_a_server_may_not_know_limits_nothing() -> None:
+def test_a_limit_that_a_server_may_not_support_is_ignored() -> None:
     assert output_tokens("my-server", CHAT, {"max_completion_tokens": 1}, 4096) == 4096
     assert output_tokens("my-server", CHAT, {"max_completion_tokens": HUGE}, 4096) == HUGE
     assert output_tokens("my-server", CHAT, {"max_tokens": 1}, 4096) == 1
 
 
-def test_a_model_writes_as_much_as_its_price_says_where_nothing_limits_it() -> None:
+def test_the_output_limit_of_the_price_applies_if_a_request_has_none() -> None:
     prices = Prices({"m": Price(output=1, max_output=65_536), "n": Price(output=1)}, listed=False)
     assert (prices.max_output("p", "m"), prices.max_output("p", "n")) == (65_536, None)

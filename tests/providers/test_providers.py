@@ -1,4 +1,4 @@
-"""The vendors: where a request goes, how it is signed, and which quirks are heeded."""
+"""The vendors: where a request is sent, how it is authenticated, and which quirks are handled."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ ANSWERS = {
 }
 
 
-def asked(provider: Provider, *steps: Any) -> tuple[OpenAIShim, Upstream]:
+def requested(provider: Provider, *steps: Any) -> tuple[OpenAIShim, Upstream]:
     body = ANSWERS.get(provider.dialect)  # type: ignore[call-overload]
     upstream = Upstream(*(steps or (body if isinstance(body, Step) else answers(body),)))
     return OpenAIShim(provider, transport=upstream.transport), upstream
@@ -146,7 +146,7 @@ def test_every_row_is_in_the_table_and_exported() -> None:
 async def test_a_chat_request_goes_to_the_vendors_address_with_its_credential(
     row: Provider,
 ) -> None:
-    app, upstream = asked(row.using("sk-1"))
+    app, upstream = requested(row.using("sk-1"))
     answer = await asgi.chat(app)
     assert answer.status == 200
     assert answer.json["choices"][0]["message"]["content"] == "Hello"
@@ -165,7 +165,7 @@ async def test_a_chat_request_goes_to_the_vendors_address_with_its_credential(
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 async def test_without_a_key_no_credential_is_sent(row: Provider) -> None:
-    app, upstream = asked(row)
+    app, upstream = requested(row)
     assert (await asgi.chat(app)).status == 200
     assert not {"authorization", "x-api-key", "x-goog-api-key"} & set(upstream.requests[0].headers)
 
@@ -182,8 +182,8 @@ DEVELOPER = [
 
 
 @pytest.mark.parametrize("row", [row.name for row in ROWS if row.dialect is OPENAI_CHAT])
-async def test_the_developer_role_reaches_only_vendors_that_take_it(row: str) -> None:
-    app, upstream = asked(getattr(providers, row.upper()).using("sk"))
+async def test_the_developer_role_is_sent_only_to_vendors_that_accept_it(row: str) -> None:
+    app, upstream = requested(getattr(providers, row.upper()).using("sk"))
     await asgi.chat(app, messages=DEVELOPER, max_completion_tokens=2**70)
     (body,) = upstream.bodies
     takes = row in ("openai", "xai", "openrouter")
@@ -192,14 +192,14 @@ async def test_the_developer_role_reaches_only_vendors_that_take_it(row: str) ->
 
 
 async def test_the_developer_role_is_the_system_role_for_any_compatible_server() -> None:
-    app, upstream = asked(openai_compatible("https://a.example/v1").using("sk"))
+    app, upstream = requested(openai_compatible("https://a.example/v1").using("sk"))
     await asgi.chat(app, messages=DEVELOPER)
     assert [message["role"] for message in upstream.bodies[0]["messages"]] == ["system", "user"]
 
 
 @pytest.mark.parametrize("messages", [["developer"], [{"role": ["developer"]}]])
-async def test_messages_that_no_vendor_takes_are_left_for_it_to_refuse(messages: Any) -> None:
-    app, upstream = asked(openai_compatible("https://a.example/v1").using("sk"))
+async def test_invalid_messages_are_left_for_the_vendor_to_refuse(messages: Any) -> None:
+    app, upstream = requested(openai_compatible("https://a.example/v1").using("sk"))
     await asgi.chat(app, messages=messages)
     assert upstream.bodies[0]["messages"] == messages
 
@@ -222,8 +222,10 @@ async def test_messages_that_no_vendor_takes_are_left_for_it_to_refuse(messages:
         ("cerebras", None),
     ],
 )
-async def test_the_limit_is_spelled_as_the_vendor_knows_it(row: str, spelling: str | None) -> None:
-    app, upstream = asked(getattr(providers, row.upper()).using("sk"))
+async def test_the_limit_has_the_name_that_the_vendor_supports(
+    row: str, spelling: str | None
+) -> None:
+    app, upstream = requested(getattr(providers, row.upper()).using("sk"))
     for sent in (NEW, OLD):
         await asgi.chat(app, **{sent: 5})
         body = upstream.bodies[-1]
@@ -239,16 +241,16 @@ async def test_the_limit_is_spelled_as_the_vendor_knows_it(row: str, spelling: s
         assert len({NEW, OLD} & set(body)) == 1
 
 
-async def test_legacy_completions_know_only_the_old_limit_at_openai_too() -> None:
+async def test_legacy_completions_use_the_old_limit_at_openai_too() -> None:
     answer = {"id": "c", "object": "text_completion", "choices": [{"text": "x", "index": 0}]}
-    app, upstream = asked(OPENAI.using("sk"), answers(json.dumps(answer).encode()))
+    app, upstream = requested(OPENAI.using("sk"), answers(json.dumps(answer).encode()))
     sent = {"model": "gpt-3.5-turbo-instruct", "prompt": "Hi", "max_tokens": 5}
     await asgi.request(app, "POST", "/v1/completions", sent)
     assert upstream.bodies == [sent]
 
 
-async def test_mistral_is_not_sent_what_it_refuses() -> None:
-    app, upstream = asked(MISTRAL.using("sk"), streams(*chat_stream("Hi")))
+async def test_members_that_mistral_rejects_are_not_sent() -> None:
+    app, upstream = requested(MISTRAL.using("sk"), streams(*chat_stream("Hi")))
     await asgi.chat(app, stream=True, seed=7, user="u", store=True, max_completion_tokens=5)
     assert upstream.bodies == [
         {
@@ -263,16 +265,16 @@ async def test_mistral_is_not_sent_what_it_refuses() -> None:
     assert upstream.bodies[-1]["random_seed"] == 8
 
 
-async def test_an_untouched_request_is_not_rewritten() -> None:
+async def test_an_unchanged_request_is_not_encoded_again() -> None:
     draft = ProviderRequest("/chat/completions", {"model": "m"})
     for row in ROWS:
         if row not in (OLLAMA, MINIMAX):
             assert row.transform_request(draft) is draft
 
 
-async def test_ollama_serves_openais_other_operations_beside_its_own() -> None:
+async def test_ollama_serves_openais_other_operations_too() -> None:
     said = b'{"object":"list","data":[],"choices":[{"index":0,"text":"x"}],"model":"m"}'
-    app, upstream = asked(OLLAMA, answers(said))
+    app, upstream = requested(OLLAMA, answers(said))
     await asgi.request(app, "POST", "/v1/embeddings", {"model": "m", "input": "x"})
     await asgi.request(app, "POST", "/v1/completions", {"model": "m", "prompt": "x"})
     await asgi.request(app, "GET", "/v1/models")
@@ -293,8 +295,8 @@ async def test_ollama_serves_openais_other_operations_beside_its_own() -> None:
          "https://a.example/openai/models?api-version=2024-10-21"),
     ],
 )  # fmt: skip
-async def test_where_a_vendor_lists_its_models(row: Provider, url: str) -> None:
-    app, upstream = asked(row.using("sk-1"), answers(b"{}"))
+async def test_each_vendors_model_list_has_its_own_path(row: Provider, url: str) -> None:
+    app, upstream = requested(row.using("sk-1"), answers(b"{}"))
     await asgi.request(app, "GET", "/v1/models")
     assert [str(request.url) for request in upstream.requests] == [url]
     assert "sk-1" in repr(upstream.requests[0].headers.raw)
@@ -310,7 +312,7 @@ RESOURCE = "https://my-resource.openai.azure.com"
     [RESOURCE, RESOURCE + "/", RESOURCE + "/openai", RESOURCE + "/openai/v1/"],
 )
 async def test_azure_names_the_deployment_in_the_body(base_url: str) -> None:
-    app, upstream = asked(azure(base_url).using("sk-1"))
+    app, upstream = requested(azure(base_url).using("sk-1"))
     await asgi.chat(app, model="my deployment/1")
     (request,) = upstream.requests
     assert str(request.url) == RESOURCE + "/openai/v1/chat/completions"
@@ -322,7 +324,7 @@ async def test_azure_names_the_deployment_in_the_body(base_url: str) -> None:
 @pytest.mark.parametrize("base_url", [RESOURCE, RESOURCE + "/openai/"])
 async def test_older_azure_names_the_deployment_in_the_path(base_url: str) -> None:
     provider = azure(base_url, name="old", api_version="2024-10-21&x").using("sk-1")
-    app, upstream = asked(provider)
+    app, upstream = requested(provider)
     await asgi.chat(app, model="my deployment/1?é")
     assert upstream.requests[0].url.raw_path == (
         b"/openai/deployments/my%20deployment%2F1%3F%C3%A9/chat/completions"
@@ -333,7 +335,9 @@ async def test_older_azure_names_the_deployment_in_the_path(base_url: str) -> No
 
 
 async def test_uploads_and_embeddings_go_to_the_deployment_too() -> None:
-    app, upstream = asked(azure(RESOURCE, api_version="1").using("sk"), answers(b'{"text":"x"}'))
+    app, upstream = requested(
+        azure(RESOURCE, api_version="1").using("sk"), answers(b'{"text":"x"}')
+    )
     form = (
         b'--X\r\nContent-Disposition: form-data; name="model"\r\n\r\nears\r\n'
         b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--X--\r\n'
@@ -353,7 +357,7 @@ async def test_uploads_and_embeddings_go_to_the_deployment_too() -> None:
 
 async def test_a_key_may_have_its_own_address() -> None:
     keys = [Key("sk-1", id="a"), Key("sk-2", id="b", base_url="https://eu.example/v1/")]
-    app, upstream = asked(OPENAI.using(keys))
+    app, upstream = requested(OPENAI.using(keys))
     await asgi.chat(app, headers={"x-auth-id": "b"})
     await asgi.chat(app, headers={"x-auth-id": "a"})
     assert [str(request.url) for request in upstream.requests] == [
@@ -364,7 +368,7 @@ async def test_a_key_may_have_its_own_address() -> None:
 
 
 class Recording:
-    """A transport that keeps what it is asked to send."""
+    """A transport that keeps the requests that it is given."""
 
     def __init__(self) -> None:
         self.inner: HttpxTransport = Upstream(answers()).transport
@@ -393,7 +397,7 @@ async def test_the_outbound_proxy_is_the_keys_else_the_providers() -> None:
 
 async def test_headers_of_a_provider_replace_ours_and_are_sent_once() -> None:
     own = {"User-Agent": "my-app/1", "X-Team": "t", "OpenAI-Beta": "ours"}
-    app, upstream = asked(OPENAI.using("sk", headers=own))
+    app, upstream = requested(OPENAI.using("sk", headers=own))
     await asgi.chat(app, headers={"openai-beta": "the caller's"})
     sent = upstream.requests[0].headers
     assert sent.get_list("user-agent") == ["my-app/1"]
@@ -404,7 +408,7 @@ async def test_headers_of_a_provider_replace_ours_and_are_sent_once() -> None:
 # ── using ────────────────────────────────────────────────────────────────────
 
 
-def test_using_copies() -> None:
+def test_using_returns_a_copy() -> None:
     pool = KeyPool(["sk-1"])
     made = OPENAI.using(pool, name="mine", base_url="https://x.example/v1")
     assert (made.name, made.base_url, made.keys) == ("mine", "https://x.example/v1", pool)
@@ -465,10 +469,10 @@ def test_a_repr_has_no_secret() -> None:
 # ── others' providers ────────────────────────────────────────────────────────
 
 
-async def test_any_server_that_speaks_openais_format_is_a_provider() -> None:
+async def test_any_server_with_openais_format_can_be_a_provider() -> None:
     made = openai_compatible("https://acme.example/v1/", name="acme")
     assert (made.name, made.strict_format, made.dialect) == ("acme", False, OPENAI_CHAT)
-    app, upstream = asked(made.using("sk-1"))
+    app, upstream = requested(made.using("sk-1"))
     await asgi.chat(app, max_completion_tokens=5)
     assert str(upstream.requests[0].url) == "https://acme.example/v1/chat/completions"
     assert upstream.bodies[0]["max_tokens"] == 5
@@ -492,7 +496,7 @@ async def test_a_credential_may_be_in_any_header(auth: Any, name: str, value: st
         auth=auth,
         native_operations=frozenset({"chat.completions"}),
     )
-    app, upstream = asked(made.using("sk-1"))
+    app, upstream = requested(made.using("sk-1"))
     assert (await asgi.chat(app)).status == 200
     assert upstream.requests[0].headers[name] == value
 

@@ -1,7 +1,7 @@
-"""A budget holds against callers who choose what their requests say, and upstreams who tell much.
+"""A budget holds whatever callers send and upstreams report.
 
-The vendor here is written by the vendors' own pages, not by what the gateway thinks of them: it
-writes as much as the limits let it that it knows, and bills that.
+The vendor here follows the vendors' documentation, not the gateway's view of them: it writes as
+much as the limits that it supports allow, and charges for that.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ class Vendor:
         elif "generateContent" in path:
             config = body.get("generationConfig") or {}
             wrote = min(_limit(config.get("maxOutputTokens")) or LONGEST, LONGEST)
-            told = {"promptTokenCount": read, "candidatesTokenCount": wrote}
+            reported = {"promptTokenCount": read, "candidatesTokenCount": wrote}
             candidate = {"content": {"role": "model", "parts": [{"text": "x"}]}}
             answer = {"candidates": [{**candidate, "finishReason": "STOP"}]}
-            answer["usageMetadata"] = self.usage or told
+            answer["usageMetadata"] = self.usage or reported
         else:
             wrote = min(_limit((body.get("options") or {}).get("num_predict")) or LONGEST, LONGEST)
             answer = {"model": "m", "message": {"role": "assistant", "content": "x"}, "done": True}
@@ -149,7 +149,7 @@ MEMBERS = st.fixed_dictionaries(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data(), MEMBERS, st.booleans(), st.booleans())
-def test_whatever_a_request_says_of_its_length_the_budget_holds(
+def test_the_budget_holds_whatever_limits_a_request_has(
     data: st.DataObject, members: dict[str, Any], proxy: bool, new: bool
 ) -> None:
     row = data.draw(cheap(proxy=proxy))
@@ -160,8 +160,8 @@ def test_whatever_a_request_says_of_its_length_the_budget_holds(
         vendor = Vendor(new=new or row is OPENAI)
         place = Place(row, vendor, budget, proxy=proxy)
         messages = [{"role": "user", "content": text}]
-        asked = [place.ask(**members, messages=messages) for _ in range(12)]
-        await asyncio.gather(*asked)
+        requested = [place.ask(**members, messages=messages) for _ in range(12)]
+        await asyncio.gather(*requested)
         spent = await place.spent()
         assert spent <= budget
         assert spent == sum(record.cost or 0 for record in place.records)
@@ -170,7 +170,7 @@ def test_whatever_a_request_says_of_its_length_the_budget_holds(
 
 
 @pytest.mark.parametrize("proxy", [False, True])
-async def test_a_limit_beside_a_null_reaches_the_vendor(proxy: bool) -> None:
+async def test_a_limit_next_to_a_null_reaches_the_vendor(proxy: bool) -> None:
     vendor = Vendor()
     place = Place(OPENAI, vendor, 10**9, proxy=proxy)
     await place.ask(max_completion_tokens=None, max_tokens=1)
@@ -182,8 +182,8 @@ async def test_a_limit_beside_a_null_reaches_the_vendor(proxy: bool) -> None:
         assert (await other.spent()) < 100
 
 
-async def test_what_a_vendor_is_sent_is_reserved_and_no_more() -> None:
-    """Anthropic is sent a limit that the caller never named; a request that names one fits."""
+async def test_the_limit_sent_to_the_vendor_is_reserved() -> None:
+    """Anthropic is sent a limit that the caller did not set; a request that sets one fits."""
     vendor = Vendor()
     place = Place(ANTHROPIC, vendor, 50_000, proxy=False)
     answer = await place.ask()
@@ -193,7 +193,7 @@ async def test_what_a_vendor_is_sent_is_reserved_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("last", [False, True])
-async def test_a_limit_in_a_long_body_that_passes_through_is_read_wherever_it_stands(
+async def test_a_limit_is_read_anywhere_in_a_long_proxied_body(
     last: bool,
 ) -> None:
     vendor = Vendor()
@@ -217,7 +217,7 @@ async def test_a_limit_in_a_long_body_that_passes_through_is_read_wherever_it_st
     assert (await place.ask(messages=messages, max_tokens=10)).status == 200
 
 
-async def test_a_body_that_cannot_be_read_is_not_for_who_has_a_budget() -> None:
+async def test_an_unreadable_body_is_refused_for_a_caller_with_a_budget() -> None:
     vendor = Vendor()
     place = Place(OPENAI, vendor, 10**9, proxy=True)
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
@@ -225,7 +225,7 @@ async def test_a_body_that_cannot_be_read_is_not_for_who_has_a_budget() -> None:
     assert (answer.status, vendor.bodies) == (415, [])
 
 
-TOLD: list[tuple[dict[str, Any], int, int]] = [
+REPORTED: list[tuple[dict[str, Any], int, int]] = [
     # told, and the least and most that is booked in and out
     ({"prompt_tokens": -5, "completion_tokens": -5}, 5, 200),
     ({"prompt_tokens": 10**18, "completion_tokens": 10**18}, 5, 200),
@@ -247,9 +247,9 @@ TOLD: list[tuple[dict[str, Any], int, int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("usage", "least", "most"), TOLD)
+@pytest.mark.parametrize(("usage", "least", "most"), REPORTED)
 @pytest.mark.parametrize("proxy", [False, True])
-async def test_counts_that_cannot_be_true_are_estimated(
+async def test_impossible_token_counts_are_replaced_by_an_estimate(
     usage: dict[str, Any], least: int, most: int, proxy: bool
 ) -> None:
     vendor = Vendor()
@@ -263,7 +263,7 @@ async def test_counts_that_cannot_be_true_are_estimated(
 
 
 @pytest.mark.parametrize("proxy", [False, True])
-async def test_counts_of_not_a_number_are_estimated(proxy: bool) -> None:
+async def test_invalid_token_counts_are_replaced_by_an_estimate(proxy: bool) -> None:
     vendor = Vendor()
     vendor.usage = {"prompt_tokens": float("nan"), "completion_tokens": float("inf")}
 
@@ -273,18 +273,18 @@ async def test_counts_of_not_a_number_are_estimated(proxy: bool) -> None:
     assert place.records[0].estimated
 
 
-@pytest.mark.parametrize("told", [10, 60])
-async def test_true_counts_are_believed_also_a_little_above_the_limit(told: int) -> None:
+@pytest.mark.parametrize("reported", [10, 60])
+async def test_plausible_counts_are_accepted_also_slightly_above_the_limit(reported: int) -> None:
     vendor = Vendor()
-    vendor.usage = {"prompt_tokens": 500, "completion_tokens": told}
-    vendor.usage["completion_tokens_details"] = {"reasoning_tokens": told - 5}
+    vendor.usage = {"prompt_tokens": 500, "completion_tokens": reported}
+    vendor.usage["completion_tokens_details"] = {"reasoning_tokens": reported - 5}
     place = Place(OPENAI, vendor, 10**9, proxy=False)
     await place.ask(max_tokens=10)
-    assert await place.spent() == 500 + 10 * told
+    assert await place.spent() == 500 + 10 * reported
     assert not place.records[0].estimated
 
 
-async def test_what_is_answered_later_costs_what_was_reserved() -> None:
+async def test_a_batch_costs_the_amount_reserved() -> None:
     vendor = Vendor()
     place = Place(ANTHROPIC, vendor, 1_000_000, proxy=True)
     prices = Prices({"anthropic/": PRICE}, listed=False)

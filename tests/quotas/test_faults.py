@@ -1,4 +1,4 @@
-"""Redis paused, restarted, losing replies: under load, as callers see it."""
+"""Redis paused, restarted, losing replies: under load, as seen by callers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server() -> Iterator[Server]:
 
 
 class Load:
-    """Callers who ask one after the other, until they are told to stop."""
+    """Callers that send one request after the other, until they are stopped."""
 
     def __init__(self, place: Gateway, callers: int = 10) -> None:
         self.place = place
@@ -54,14 +54,14 @@ class Load:
             await asyncio.sleep(0.005)
 
     async def until(self, true: Callable[[set[int]], bool]) -> None:
-        """Wait until that is true of the statuses from now on."""
+        """Wait until a condition holds for the statuses from now on."""
         since = time.monotonic()
         while not true({status for at, status in self.answers if at > since}):
             await asyncio.sleep(0.01)
             assert time.monotonic() - since < 20, self.answers[-5:]
 
     async def recovered(self) -> None:
-        """Wait until the store answers again, and all that has ended is booked."""
+        """Wait until the store answers again, and all settlements are written."""
         async with asyncio.timeout(20):
             while True:
                 try:
@@ -72,7 +72,7 @@ class Load:
                     return
 
     async def stop(self) -> int:
-        """How many were served in all."""
+        """Stop; returns the total number of served requests."""
         self._stop = True
         await asyncio.wait_for(asyncio.gather(*self._tasks), 20)
         return sum(status == 200 for _, status in self.answers)
@@ -105,7 +105,7 @@ def cut(server: Server, proxy: Proxy) -> None:
     proxy.fault = "cut"
 
 
-def mend(server: Server, proxy: Proxy) -> None:
+def repair(server: Server, proxy: Proxy) -> None:
     proxy.fault = "none"
 
 
@@ -117,9 +117,9 @@ def mend(server: Server, proxy: Proxy) -> None:
         (pause, resume, "local_estimate"),
         (stop, start, "fail_closed"),
         (stop, start, "fail_open"),
-        (swallow, mend, "fail_open"),
-        (cut, mend, "fail_closed"),
-        (cut, mend, "local_estimate"),
+        (swallow, repair, "fail_open"),
+        (cut, repair, "fail_closed"),
+        (cut, repair, "local_estimate"),
     ],
 )
 async def test_an_unreachable_store_delays_no_call_and_all_is_charged_once(

@@ -1,4 +1,4 @@
-"""What callers take of the store, what exchanges come to, and that all of it is settled."""
+"""The grants of calls, the costs of exchanges, and their settlement."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_periods_are_those_of_utc(per: Any, now: float, name: str, left: float |
     assert period_ends(per, now) == left
 
 
-def test_all_that_a_call_takes_lies_in_one_account() -> None:
+def test_all_grants_of_a_call_are_in_one_account() -> None:
     budgets = (Budget(5), Budget(6, "day"), Budget(7, "month", "units"), Budget(8, shared=True))
     limits = Limits(rpm=1, tpm=2, concurrency=3, budgets=budgets)
     who = Principal("a", account="acme", limits=limits)
@@ -97,7 +97,7 @@ def test_the_error_names_the_budget_that_is_used_up(budget: Budget, left: int, w
 
 # ── what was used ────────────────────────────────────────────────────────────
 
-TOLD = Usage(input=10, output=5)
+REPORTED = Usage(input=10, output=5)
 
 
 SIZE = RequestSize("p", "", input=70, output=300, usual=40)
@@ -110,7 +110,7 @@ def record(outcome: Outcome, **fields: Any) -> UsageRecord:
 @pytest.mark.parametrize(
     ("ended", "reckoned"),
     [
-        (record(Outcome.DONE, usage=TOLD, first_byte=1.0), BillableUsage(TOLD)),
+        (record(Outcome.DONE, usage=REPORTED, first_byte=1.0), BillableUsage(REPORTED)),
         (record(Outcome.DONE, first_byte=9.0), BillableUsage(Usage(input=40, output=51), True)),
         (record(Outcome.DONE, first_byte=1.0), BillableUsage(Usage(input=40, output=300), True)),
         (
@@ -119,9 +119,9 @@ def record(outcome: Outcome, **fields: Any) -> UsageRecord:
         ),
         (record(Outcome.REFUSED), BillableUsage(Usage())),
         (record(Outcome.FAILED), BillableUsage(Usage())),
-        (record(Outcome.FAILED, usage=TOLD), BillableUsage(TOLD, not_charged=True)),
+        (record(Outcome.FAILED, usage=REPORTED), BillableUsage(REPORTED, not_charged=True)),
         (
-            record(Outcome.FAILED, usage=TOLD, first_byte=9.0),
+            record(Outcome.FAILED, usage=REPORTED, first_byte=9.0),
             BillableUsage(Usage(input=10, output=51), True, True),
         ),
         (record(Outcome.CLIENT_DISCONNECTED, provider=""), BillableUsage(Usage())),
@@ -154,7 +154,7 @@ def test_an_exchange_costs_its_reported_usage_or_else_an_estimate(
         (b'{"candidates":[{"content":{"parts":[{"text":"' + b"lorem ipsum " * 50, 10**5, 2 * 10**5),
     ],
 )
-def test_an_answer_without_reported_usage_costs_about_what_passed_of_it(
+def test_a_response_without_usage_is_charged_by_an_estimate_of_its_text(
     sample: bytes, least: int, most: int
 ) -> None:
     for ended in (
@@ -182,7 +182,7 @@ def grants(amount: int) -> list[Any]:
         max_size=30,
     )
 )
-async def test_whatever_the_store_does_the_sum_is_what_was_used(
+async def test_whatever_the_store_does_the_usage_is_charged_once(
     steps: list[tuple[int, int, bool, bool]],
 ) -> None:
     store = Trouble(lambda: 1_700_000_000.0)
@@ -206,7 +206,7 @@ async def test_whatever_the_store_does_the_sum_is_what_was_used(
     assert budget.used == sum(used for _, used, _, _ in steps)
 
 
-async def test_a_settlement_that_the_store_cannot_book_does_not_hold_up_the_others(
+async def test_a_failing_settlement_does_not_delay_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = MemoryStore()
@@ -229,7 +229,7 @@ async def test_a_settlement_that_the_store_cannot_book_does_not_hold_up_the_othe
     assert (level[1].used, level[1].held) == (10, 10)
 
 
-async def test_what_is_not_settled_is_renewed_and_the_rest_is_not() -> None:
+async def test_only_open_admissions_are_renewed() -> None:
     store = Trouble(lambda: 1_700_000_000.0)
     settler = SettlementQueue(store, ttl=0.06)
     held = await store.admit("held", grants(10))
@@ -250,7 +250,7 @@ async def test_what_is_not_settled_is_renewed_and_the_rest_is_not() -> None:
     assert store.calls.count("renew") < 10
 
 
-async def test_a_hook_hears_of_what_was_booked_and_only_once() -> None:
+async def test_a_hook_is_called_once_for_each_settlement() -> None:
     store = MemoryStore()
     heard: list[tuple[str, int]] = []
 

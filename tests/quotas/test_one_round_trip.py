@@ -1,4 +1,4 @@
-"""What a call asks a shared store for, it asks for at once."""
+"""All calls of a shared store for one request are made in one round trip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BEARER = {"authorization": "Bearer token"}
 
 
 class Slow(MemoryStore):
-    """A store whose first `held` admissions are answered when all of them have been asked for."""
+    """A store whose first `held` admissions are answered when all of them have arrived."""
 
     def __init__(self, held: int) -> None:
         super().__init__()
@@ -74,14 +74,14 @@ class Place:
 
 
 async def used(store: MemoryStore, place: Place) -> int:
-    """How often the key was counted in its window."""
+    """The number of times that the key was counted in its window."""
     slot = place.pool.key_set.states["k"]
     assert place.pool.shared is not None
     (level,) = await store.peek(place.pool.shared.limits.grants(slot)[:1])
     return level.used
 
 
-async def test_the_callers_limits_and_the_keys_are_asked_for_at_once() -> None:
+async def test_the_callers_limits_and_the_keys_are_reserved_in_one_round_trip() -> None:
     store = Slow(held=2)
     place = Place(store)
     async with place.pool, place.app:
@@ -101,7 +101,7 @@ async def test_a_caller_over_its_limit_uses_up_no_key() -> None:
         assert (status.uses, status.in_flight) == (1, 0)
 
 
-async def test_a_key_that_fails_gives_way_to_no_other_call_of_the_gate() -> None:
+async def test_a_failed_key_causes_no_second_admission() -> None:
     store = MemoryStore()
     place = Place(store, refuses(500), answers())
     async with place.pool, place.app:
@@ -109,7 +109,7 @@ async def test_a_key_that_fails_gives_way_to_no_other_call_of_the_gate() -> None
         assert await used(store, place) == 2  # both attempts were sent
 
 
-async def test_a_model_that_is_not_the_callers_is_refused_and_recorded() -> None:
+async def test_a_model_that_the_caller_may_not_use_is_refused_and_recorded() -> None:
     place = Place(MemoryStore())
     async with place.pool, place.app:
         assert await place.ask(BODY.replace(b'"m"', b'"other"')) == 403

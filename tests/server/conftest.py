@@ -17,7 +17,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """The event loop that goes with a server."""
+    """The event loop of a server."""
     callspec = getattr(request.node, "callspec", None)
     server = callspec.params.get("server") if callspec is not None else None
     if server is None or server.loop == "asyncio":

@@ -1,4 +1,4 @@
-"""Answers as they arrive through real servers: at once, whole, at the client's pace."""
+"""Responses through real servers: without delay, complete, at the client's pace."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def text_of(body: bytes) -> str:
 
 
 def claude(*words: str) -> list[bytes]:
-    """A stream in Anthropic's language, one event a piece."""
+    """A stream in Anthropic's format, one event per piece."""
     use = {"input_tokens": 9, "output_tokens": 1}
     message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": []}
     block = {"type": "text", "text": ""}
@@ -65,7 +65,7 @@ def claude(*words: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("vendor", ["same dialect", "translated"])
-async def test_each_word_is_there_before_the_next_is_said(server: Server, vendor: str) -> None:
+async def test_each_word_arrives_before_the_next_is_sent(server: Server, vendor: str) -> None:
     heard = asyncio.Event()
     native = vendor == "same dialect"
     events = chat_stream(*WORDS) if native else claude(*WORDS)
@@ -237,15 +237,15 @@ async def test_requests_that_come_all_at_once_are_answered_in_order(server: Serv
 
 
 async def test_a_request_that_waits_behind_a_stream_is_not_a_disconnect(server: Server) -> None:
-    """More from the client while it is answered, on the same connection, is not its end."""
-    asked = asyncio.Event()
+    """More data from the client on the same connection is not a disconnect."""
+    requested = asyncio.Event()
 
     async def handler(line: Line) -> None:
         while True:
             await line.request()
             first, second, *rest = chat_stream(*WORDS)
             await line.send(HEAD, chunked(first, second))
-            await asked.wait()
+            await requested.wait()
             await asyncio.sleep(0.05)  # so that the gateway has read what else came
             await line.send(chunked(*rest, end=True))
 
@@ -255,7 +255,7 @@ async def test_a_request_that_waits_behind_a_stream_is_not_a_disconnect(server: 
         assert (await caller.head()).status == 200
         first = await caller.until(WORDS[0].encode())
         caller.chat(stream=True)
-        asked.set()
+        requested.set()
         first += await caller.rest()
         second = await caller.answer()
         assert text_of(first) == text_of(second.body) == "".join(WORDS)
@@ -277,7 +277,7 @@ async def test_a_connection_goes_on_after_an_error(server: Server) -> None:
         await place.recorded()
 
 
-async def test_a_body_above_the_limit_is_refused_though_it_has_not_come(server: Server) -> None:
+async def test_a_body_above_the_limit_is_refused_before_it_has_arrived(server: Server) -> None:
     async with gateway(server, again(chat_answer("Hello"), JSON), max_body=10_000) as place:
         caller = await place.caller()
         caller.post(b"{", length=50_000_000)
@@ -314,7 +314,7 @@ def dying(death: str, *said: bytes) -> Handler:
 
 @pytest.mark.parametrize("death", DEATHS)
 @pytest.mark.parametrize("vendor", ["same dialect", "translated"])
-async def test_a_provider_that_dies_in_mid_stream_is_an_error_in_the_stream_and_no_clean_end(
+async def test_a_provider_failure_in_mid_stream_is_an_error_in_the_stream(
     server: Server, vendor: str, death: str
 ) -> None:
     native = vendor == "same dialect"
@@ -337,7 +337,7 @@ async def test_a_provider_that_dies_in_mid_stream_is_an_error_in_the_stream_and_
 
 
 @pytest.mark.parametrize("death", ["it closes", "it resets", "it talks nonsense"])
-async def test_a_provider_that_dies_in_a_whole_answer_is_a_502(server: Server, death: str) -> None:
+async def test_a_provider_failure_in_a_whole_response_is_a_502(server: Server, death: str) -> None:
     head = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
@@ -350,7 +350,7 @@ async def test_a_provider_that_dies_in_a_whole_answer_is_a_502(server: Server, d
         assert (await place.recorded()).outcome == "failed"
 
 
-async def test_sound_that_breaks_off_is_not_taken_for_whole(server: Server) -> None:
+async def test_audio_that_breaks_off_is_not_a_complete_response(server: Server) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with gateway(server, dying("it closes", head + chunked(b"la la"))) as place:
         caller = await place.caller()
@@ -364,7 +364,7 @@ async def test_sound_that_breaks_off_is_not_taken_for_whole(server: Server) -> N
 # ── servers that stop ────────────────────────────────────────────────────────
 
 
-async def test_a_server_that_stops_lets_a_stream_come_to_its_end(server: Server) -> None:
+async def test_a_stopping_server_lets_a_stream_finish(server: Server) -> None:
     stopping = asyncio.Event()
 
     async def handler(line: Line) -> None:

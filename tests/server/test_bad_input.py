@@ -1,4 +1,4 @@
-"""What nobody should send, sent to real servers: an error in OpenAI's shape, and life goes on."""
+"""Invalid input at real servers: an error in OpenAI's format, and the connection continues."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BAD: list[tuple[str, bytes, int, str | None]] = [
 
 
 def good(vendor: Provider) -> Handler:
-    """A provider that answers in its language, whatever it is asked."""
+    """A provider that answers every request in its format."""
     use = {"input_tokens": 1, "output_tokens": 1}
     claude = {"id": "m", "type": "message", "role": "assistant", "model": "c", "usage": use}
     parts = [{"text": "Hello"}]
@@ -82,8 +82,8 @@ def good(vendor: Provider) -> Handler:
     return again(body[vendor.name], JSON)
 
 
-async def told(caller: Caller, status: int, param: str | None = None) -> str:
-    """The message of an error that has OpenAI's shape, and no more than that."""
+async def error_message(caller: Caller, status: int, param: str | None = None) -> str:
+    """Return the message of an error that has exactly OpenAI's format."""
     answer = await caller.answer()
     assert answer.status == status, answer.body
     assert answer.header("content-type") == "application/json"
@@ -117,14 +117,14 @@ async def test_a_bad_body_is_refused_with_the_field_and_the_next_request_is_serv
             caller = await place.caller()
             caller.post(body)
             try:
-                await told(caller, status, param)
+                await error_message(caller, status, param)
             except AssertionError as error:
                 raise AssertionError(name) from error
         await still_serves(place)
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings", "/v1/moderations"])
-async def test_other_paths_take_bad_bodies_as_calmly(server: Server, path: str) -> None:
+async def test_other_paths_refuse_bad_bodies_in_the_same_way(server: Server, path: str) -> None:
     async with gateway(server, again(chat_answer("Hello"), JSON)) as place:
         for body in (b"", b"{", b"[]", DEEP, b'{"model":7}', b'{"model":"m","input":"\xff"}'):
             caller = await place.caller()
@@ -167,7 +167,7 @@ async def test_a_body_above_the_limit_is_a_413(server: Server, announced: bool) 
             )
             pieces = [body[at : at + 10_000] for at in range(0, len(body), 10_000)]
             caller.say(lead.encode() + chunked(*pieces, end=True))
-        assert "50000" in await told(caller, 413)
+        assert "50000" in await error_message(caller, 413)
         await still_serves(place)
 
 
@@ -175,12 +175,12 @@ async def test_an_unknown_model_is_a_404_that_names_it(server: Server) -> None:
     async with gateway(server, again(chat_answer("Hello"), JSON), models=("m",)) as place:
         caller = await place.caller()
         caller.chat(model="gpt-∞")
-        assert "gpt-∞" in await told(caller, 404, "model")
+        assert "gpt-∞" in await error_message(caller, 404, "model")
         await place.recorded()
         await still_serves(place)
 
 
-async def test_a_surrogate_in_an_answer_reaches_the_client_as_it_came(server: Server) -> None:
+async def test_a_surrogate_in_a_response_reaches_the_client_unchanged(server: Server) -> None:
     event = sse("PLACE")[0].replace(b"PLACE", chat_stream("TEXT")[1][6:-2])
     event = event.replace(b"TEXT", b"half \\ud83d")
     first, _, *rest = chat_stream("x")
@@ -201,7 +201,7 @@ async def test_a_surrogate_in_an_answer_reaches_the_client_as_it_came(server: Se
 # ── providers ────────────────────────────────────────────────────────────────
 
 
-async def test_one_line_of_five_megabytes_passes(server: Server) -> None:
+async def test_a_line_of_five_megabytes_passes(server: Server) -> None:
     text = "x" * 5_000_000
 
     async def handler(line: Line) -> None:
@@ -220,7 +220,7 @@ async def test_one_line_of_five_megabytes_passes(server: Server) -> None:
 
 
 @pytest.mark.parametrize("vendor", [OPENAI, ANTHROPIC], ids=lambda v: v.name)
-async def test_a_line_without_end_is_an_error_and_lets_the_provider_go(
+async def test_an_endless_line_is_an_error_and_ends_the_request_to_the_provider(
     server: Server, vendor: Provider
 ) -> None:
     async def handler(line: Line) -> None:
@@ -249,7 +249,7 @@ PAGE = b"<!DOCTYPE html><html><head><title>Blocked</title></head><body>Ray ID</b
 @VENDORS
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "502 Bad Gateway"])
-async def test_a_provider_that_answers_html_is_an_error_without_its_page(
+async def test_an_html_response_is_an_error_without_its_page(
     server: Server, vendor: Provider, stream: bool, status: str
 ) -> None:
     async def handler(line: Line) -> None:
@@ -261,7 +261,7 @@ async def test_a_provider_that_answers_html_is_an_error_without_its_page(
     async with gateway(server, handler, provider=vendor, base=base, attempts=1) as place:
         caller = await place.caller()
         caller.chat(stream=stream)
-        message = await told(caller, 502)
+        message = await error_message(caller, 502)
         assert "<" not in message
         assert (await place.recorded()).outcome == "failed"
 
@@ -283,9 +283,7 @@ ODD: list[tuple[str, bytes]] = [
 
 @pytest.mark.parametrize(("name", "said"), ODD, ids=[name for name, _ in ODD])
 @pytest.mark.parametrize("vendor", [OPENAI, ANTHROPIC], ids=lambda v: v.name)
-async def test_a_provider_that_speaks_no_sense_is_a_502(
-    vendor: Provider, name: str, said: bytes
-) -> None:
+async def test_an_invalid_http_response_is_a_502(vendor: Provider, name: str, said: bytes) -> None:
     async def handler(line: Line) -> None:
         await line.request()
         await line.send(said)
@@ -295,5 +293,5 @@ async def test_a_provider_that_speaks_no_sense_is_a_502(
     ) as place:
         caller = await place.caller()
         caller.chat()
-        await told(caller, 502)
+        await error_message(caller, 502)
         assert (await place.recorded()).outcome == "failed"

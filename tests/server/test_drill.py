@@ -1,8 +1,8 @@
-"""A drill: everything around the calls fails at once, and the gateway ends in order all the same.
+"""A drill: everything around the calls fails at once, and the gateway still shuts down in order.
 
-One usage sink hangs, another's disk is full, the clients leave all at once or are in mid-stream
-when the process is asked to end. It ends within its limits, each exchange has one record in the
-sink that works, and what the others lost is in the log.
+One usage sink hangs, another's disk is full, and clients disconnect all at once or are in
+mid-stream when the process gets a signal. It ends within its limits, each exchange has one record
+in the working sink, and the log reports what the others lost.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ app = Dispatcher(Quota(shim, store=MemoryStore()), {"/proxy": proxy})
 
 @dataclass
 class Running:
-    """A gateway that runs, and the folder of its usage file."""
+    """A running gateway, and the folder of its usage file."""
 
     process: asyncio.subprocess.Process
     port: int
     folder: Path
 
     async def stop(self) -> str:
-        """Ask it to end; what it logged. Raises TimeoutError."""
+        """Send a signal; returns the log. Raises TimeoutError."""
         self.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
             out, _ = await self.process.communicate()
@@ -116,7 +116,7 @@ async def streaming(port: int, path: str) -> Caller:
 
 
 def lost(log: str, sink: str, count: int) -> bool:
-    """Whether the log says that so many records of a sink are lost."""
+    """Return whether the log reports this number of lost records of a sink."""
     return any(f"{count} " in line and "are lost" in line and sink in line
                for line in log.splitlines())  # fmt: skip
 
@@ -141,7 +141,7 @@ async def test_sigterm_in_mid_stream_with_a_sink_that_hangs_and_a_full_disk(
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/proxy/v1/chat/completions"])
-async def test_two_hundred_clients_that_leave_at_once_leave_a_record_each_and_no_key_in_use(
+async def test_two_hundred_disconnects_at_once_write_a_record_each_and_free_all_keys(
     tmp_path: Path, path: str
 ) -> None:
     mock = MockProvider(Answer("Hello there."))

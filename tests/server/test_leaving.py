@@ -1,6 +1,7 @@
-"""A client that leaves a real server, in every phase: the provider is let go, and so is the key.
+"""A disconnect at a real server, in every phase, ends the request to the provider and frees the
+key.
 
-The goal is 50 ms; each test tells what it measured (`--junitxml` has the figures).
+The goal is 50 ms; each test records its measurement (`--junitxml` has the figures).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 
 class Provider:
-    """A provider that says some bytes and then waits, and sees its client go."""
+    """A provider that sends some bytes and then waits, and notices when its client closes."""
 
     def __init__(self, *said: bytes, reads: bool = True) -> None:
         self.said = said
@@ -66,7 +67,9 @@ class Provider:
 async def check(
     place: Gateway, moment: float, note: Note, provider: Provider | None = None
 ) -> None:
-    """The provider was let go soon, the key too, and the books have one line about it."""
+    """Check that the provider's connection was closed soon, the key is free, and one record was
+    written.
+    """
     record = await place.recorded()
     assert (record.outcome, record.status) == ("cut", 499)
     taken = place.recorded_at - moment
@@ -118,7 +121,7 @@ async def test_while_it_waits_for_a_connection(
 
 @WAYS
 async def test_while_it_connects(server: Server, stream: bool, record_property: Note) -> None:
-    """There is a connection, and the handshake of TLS gets no answer."""
+    """The connection is open, and the TLS handshake gets no answer."""
     provider = Provider(reads=False)
     async with gateway(server, provider, base="https://127.0.0.1:{port}/v1") as place:
         caller = await place.caller()
@@ -190,7 +193,7 @@ async def test_while_it_waits_for_the_first_token_and_is_kept_alive(
         await check(place, caller.leave(), record_property, provider)
 
 
-async def test_while_the_body_of_a_whole_answer_comes(
+async def test_while_the_body_of_a_whole_response_arrives(
     server: Server, record_property: Note
 ) -> None:
     body = chat_answer()
@@ -255,7 +258,7 @@ async def test_in_mid_stream_of_sound(server: Server, record_property: Note) -> 
 async def test_in_mid_stream_while_the_provider_never_pauses(
     server: Server, record_property: Note
 ) -> None:
-    """The gateway is busy, and waits for nothing for long."""
+    """The gateway is busy, and never waits for long."""
     provider = Provider()
     token = chunked(chat_stream("x" * 1000)[1])
 
@@ -288,7 +291,7 @@ async def test_in_mid_stream_while_the_provider_never_pauses(
 
 
 async def test_while_it_does_not_read(server: Server, record_property: Note) -> None:
-    """The gateway waits for its client; who then leaves is missed all the same."""
+    """The gateway waits for its client; a disconnect is noticed nevertheless."""
     provider = Provider()
     token = chunked(chat_stream("x" * 60_000)[1])
     full = asyncio.Event()
@@ -376,7 +379,7 @@ async def test_while_a_failed_provider_is_about_to_be_tried_again(
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Wait for a state that tells nobody of itself."""
+    """Poll until a state is reached that sends no notification."""
     async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.001)

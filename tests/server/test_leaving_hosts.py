@@ -1,4 +1,4 @@
-"""A client that leaves a gateway that is mounted in a host, or that speaks HTTP/2."""
+"""A disconnect from a gateway that is mounted in a host, or that serves HTTP/2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway in processes of its own, as it is started where no host application is."""
+"""The gateway in its own processes, started without a host application."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ SERVED = f"from {BUILD.partition(':')[0]} import build\n\napp = build()\n"
 
 @dataclass
 class Process:
-    """A gateway that runs."""
+    """A running gateway."""
 
     process: asyncio.subprocess.Process
     port: int
 
     async def stop(self) -> str:
-        """Ask it to end; what it wrote. Raises TimeoutError."""
+        """Send a signal; returns the output. Raises TimeoutError."""
         self.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(GRACE + START):
             out, _ = await self.process.communicate()
@@ -95,7 +95,7 @@ async def started(name: str, vendor: str, where: Path) -> AsyncIterator[Process]
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-async def test_it_streams_notices_clients_that_leave_and_stops_on_request(
+async def test_it_streams_notices_disconnects_and_stops_on_request(
     name: str, tmp_path: Path
 ) -> None:
     mock = MockProvider(Answer("Hello there."))
@@ -114,9 +114,9 @@ async def test_it_streams_notices_clients_that_leave_and_stops_on_request(
         assert answer.json["choices"][0]["message"]["content"] == "Hello there."
         caller.leave()
 
-        told = await gateway.stop()
-        assert gateway.process.returncode in (0, -signal.SIGTERM), told
-        assert "Traceback" not in told
+        reported = await gateway.stop()
+        assert gateway.process.returncode in (0, -signal.SIGTERM), reported
+        assert "Traceback" not in reported
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "hypercorn", "granian"])
@@ -137,7 +137,7 @@ async def test_a_stream_without_end_does_not_keep_it_from_stopping(
         caller.leave()
 
 
-async def test_hypercorn_stops_when_the_client_of_a_stream_without_end_has_left(
+async def test_hypercorn_stops_when_the_client_of_an_endless_stream_has_disconnected(
     tmp_path: Path,
 ) -> None:
     mock = MockProvider(Answer("Hello there."))

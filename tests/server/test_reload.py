@@ -1,4 +1,4 @@
-"""`python -m asgi_aiproxy serve` as an operator runs it: workers, reloads, TLS, its own options."""
+"""`python -m asgi_aiproxy serve` as used by an operator: workers, reloads, TLS, its own options."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Served:
         return "\n".join(self.lines)
 
     async def logged(self, words: str, times: int = 1) -> str:
-        """Wait for a line with `words`; the last one."""
+        """Wait for a line that contains `words`; returns the last one."""
         async with asyncio.timeout(LONG):
             while len(found := [line for line in self.lines if words in line]) < times:
                 assert self.process.returncode is None, self.output
@@ -119,7 +119,7 @@ def raw_request(model: str, **members: Any) -> bytes:
 
 @dataclass
 class Vendor:
-    """Speaks OpenAI's chat API; streams wait in their middle until `go_on` is set."""
+    """A vendor with OpenAI's chat API; streams wait in the middle until `go_on` is set."""
 
     models: list[str] = field(default_factory=list)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -132,28 +132,30 @@ class Vendor:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        asked = json.loads(body)
-        self.models.append(asked["model"])
-        streamed = asked.get("stream", False)
+        requested = json.loads(body)
+        self.models.append(requested["model"])
+        streamed = requested.get("stream", False)
         kind = b"text/event-stream" if streamed else b"application/json"
         headers = [(b"content-type", kind)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         usage = {"prompt_tokens": 10, "completion_tokens": 1000, "total_tokens": 1010}
         if not streamed:
             message = {"role": "assistant", "content": "Hello"}
-            answer = self.chunk(asked, message=message, finish_reason="stop", usage=usage)
+            answer = self.chunk(requested, message=message, finish_reason="stop", usage=usage)
             await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
             return
-        await self.event(send, self.chunk(asked, delta={"role": "assistant", "content": "Hello"}))
+        await self.event(
+            send, self.chunk(requested, delta={"role": "assistant", "content": "Hello"})
+        )
         await self.go_on.wait()
-        await self.event(send, self.chunk(asked, delta={"content": " again"}))
-        await self.event(send, self.chunk(asked, delta={}, finish_reason="stop", usage=usage))
+        await self.event(send, self.chunk(requested, delta={"content": " again"}))
+        await self.event(send, self.chunk(requested, delta={}, finish_reason="stop", usage=usage))
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
-    def chunk(self, asked: Any, usage: Any = None, **choice: Any) -> dict[str, Any]:
+    def chunk(self, requested: Any, usage: Any = None, **choice: Any) -> dict[str, Any]:
         choices = [{"index": 0, "finish_reason": None, **choice}]
-        name = "chat.completion.chunk" if asked.get("stream") else "chat.completion"
-        said = {"id": "1", "object": name, "created": 1, "model": asked["model"]}
+        name = "chat.completion.chunk" if requested.get("stream") else "chat.completion"
+        said = {"id": "1", "object": name, "created": 1, "model": requested["model"]}
         return {**said, "choices": choices, **({"usage": usage} if usage else {})}
 
     async def event(self, send: Any, event: dict[str, Any]) -> None:
@@ -169,7 +171,7 @@ def configuration(
     budget: float = 1.0,
     top: str = "",
 ) -> str:
-    """`rate`: dollars for a million tokens that are written; an answer has a thousand of them."""
+    """`rate`: dollars per million output tokens; an answer has a thousand of them."""
     return f"""
 {top}
 [providers.openai]
@@ -261,7 +263,7 @@ async def test_a_broken_file_changes_nothing_and_says_so(
         assert (await gateway.ask("new", max_tokens=10)).status_code == 200
 
 
-async def test_a_change_of_the_store_is_named_as_one_that_takes_a_restart(tmp_path: Path) -> None:
+async def test_a_change_of_the_store_is_logged_as_requiring_a_restart(tmp_path: Path) -> None:
     mock = Vendor()
     async with (
         serve(mock) as vendor,
@@ -306,7 +308,7 @@ async def test_several_workers_share_limits_over_redis_and_are_replaced_one_afte
         assert "Traceback" not in gateway.output
 
 
-async def test_several_workers_without_redis_are_warned_about(tmp_path: Path) -> None:
+async def test_several_workers_without_redis_cause_a_warning(tmp_path: Path) -> None:
     config = configuration("http://127.0.0.1:1")
     async with served(tmp_path, config, workers=2) as gateway:
         warnings = [line for line in gateway.lines if "WARNING" in line and "workers:" in line]
@@ -330,7 +332,7 @@ async def test_several_workers_with_a_store_file_are_refused(tmp_path: Path) -> 
     assert b"set redis_url instead" in error
 
 
-async def test_it_serves_tls_and_believes_the_reverse_proxies_that_are_named(
+async def test_it_serves_tls_and_trusts_the_configured_reverse_proxies(
     tmp_path: Path,
 ) -> None:
     authority = trustme.CA()
@@ -362,7 +364,7 @@ async def test_it_serves_tls_and_believes_the_reverse_proxies_that_are_named(
         (("--log-level", "loud"), b"invalid choice"),
     ],
 )
-async def test_options_that_are_wrong_are_named(options: tuple[str, ...], said: bytes) -> None:
+async def test_invalid_options_are_named(options: tuple[str, ...], said: bytes) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "asgi_aiproxy", "serve", *options),
         stderr=asyncio.subprocess.PIPE,

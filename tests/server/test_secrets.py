@@ -1,4 +1,4 @@
-"""Nothing secret comes out, whatever happens: not in answers, logs, books, reprs, on the screen."""
+"""Secrets never appear in responses, logs, usage records, reprs or on the screen."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ FATES = [
 
 
 async def provider(line: Line) -> None:
-    """Quotes all it was told, wherever it can."""
+    """Quotes everything that it received, in every possible place."""
     request = await line.request()
-    told = "\n".join(f"{name}: {value}" for name, value in request.headers)
+    reported = "\n".join(f"{name}: {value}" for name, value in request.headers)
     key = next(value for _, value in request.headers if "SENTINEL" in value).split(" ")[-1]
     message = f"Incorrect API key provided: {key}."
     wrong = json.dumps({"type": "error", "error": {"message": message, "type": "t", "code": "c"}})
@@ -74,11 +74,11 @@ async def provider(line: Line) -> None:
     if word in STATUS:
         await line.answer(wrong.encode(), STATUS[word], JSON, f"x-request-id: r-{word}")
     elif word == "page":
-        await line.answer(f"<html>{told}</html>".encode(), "200 OK", "Content-Type: text/html")
+        await line.answer(f"<html>{reported}</html>".encode(), "200 OK", "Content-Type: text/html")
     elif word == "redirects":
         await line.answer(b"", "302 Found", f"Location: https://vendor.example/?key={key}")
     elif word == "nonsense":
-        await line.send(f"{told}\r\n\r\n".encode())
+        await line.send(f"{reported}\r\n\r\n".encode())
     elif word == "headers":
         quoted = f"x-api-key: {key}\r\nset-cookie: k={key}\r\nserver: {key}"
         await line.answer(chat_answer("Hello"), "200 OK", JSON, quoted)
@@ -97,11 +97,11 @@ async def provider(line: Line) -> None:
 
 
 async def proxy(line: Line) -> None:
-    """An outbound proxy that refuses, and quotes what it was shown."""
+    """An outbound proxy that refuses, and quotes what it received."""
     head = await line.head()
-    told = "\n".join(f"{name}: {value}" for name, value in head.headers)
+    reported = "\n".join(f"{name}: {value}" for name, value in head.headers)
     quoted = f"Proxy-Authenticate: Basic realm={BASIC}"
-    await line.answer(f"{told} {PASSWORD}".encode(), "407 No", quoted)
+    await line.answer(f"{reported} {PASSWORD}".encode(), "407 No", quoted)
 
 
 TRANSPORTS = pytest.mark.parametrize(
@@ -110,7 +110,7 @@ TRANSPORTS = pytest.mark.parametrize(
 
 
 @TRANSPORTS
-async def test_no_secret_comes_out_of_any_fate(
+async def test_no_secret_is_shown_whatever_happens(
     make: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -121,7 +121,7 @@ async def test_no_secret_comes_out_of_any_fate(
         records.append(record)
 
     async with Wire(provider) as wire, Wire(proxy) as through:
-        with closed_port() as nobody:
+        with closed_port() as unknown:
             targets = {
                 "openai": (OPENAI, wire.url + "/v1", None),
                 "anthropic": (ANTHROPIC, wire.url, None),
@@ -133,9 +133,9 @@ async def test_no_secret_comes_out_of_any_fate(
                     f"http://{PROXY}@127.0.0.1:{through.port}",
                 ),
                 "socks": (OPENAI, wire.url, f"socks5://{PROXY}@127.0.0.1:{through.port}"),
-                "gone": (OPENAI, wire.url, f"http://{PROXY}@127.0.0.1:{nobody}"),
+                "gone": (OPENAI, wire.url, f"http://{PROXY}@127.0.0.1:{unknown}"),
                 "no-tls": (OPENAI, wire.url.replace("http:", "https:"), None),
-                "nowhere": (OPENAI, f"http://{PROXY}@127.0.0.1:{nobody}/v1", None),
+                "nowhere": (OPENAI, f"http://{PROXY}@127.0.0.1:{unknown}/v1", None),
             }
             limits = Timeouts(first=0.1, idle=0.1, connect=2.0)
             transport = make(timeouts=limits)
@@ -157,13 +157,13 @@ async def test_no_secret_comes_out_of_any_fate(
             async with SERVERS[0](app) as running:
                 for name in targets:
                     words = FATES if name in ("openai", "anthropic", "gemini") else ["answers"]
-                    for ask in _asks(name, words):
-                        await _tell(running.port, ask, seen)
+                    for ask in _requests(name, words):
+                        await _report(running.port, ask, seen)
                         for pool in pools:
                             for key in ("1", "2"):
                                 await pool.enable(key)
                 for bad in _bad():
-                    await _tell(running.port, bad, seen)
+                    await _report(running.port, bad, seen)
                 await shim._recorder.drain()
                 seen += [repr(each) for each in (app, shim, router, transport, *pools, *providers)]
                 seen += [repr(pool.key_set.states["1"].key) for pool in pools]
@@ -186,7 +186,7 @@ async def test_no_secret_comes_out_of_any_fate(
 Ask = tuple[list[str], Any, bool]  # headers, body, and whether the caller leaves
 
 
-def _asks(model: str, words: Iterable[str]) -> Iterable[Ask]:
+def _requests(model: str, words: Iterable[str]) -> Iterable[Ask]:
     for word in words:
         for stream in (False, True):
             for own in (False, True) if word in ("401", "quotes", "answers") else (False,):
@@ -198,7 +198,7 @@ def _asks(model: str, words: Iterable[str]) -> Iterable[Ask]:
 
 
 def _bad() -> Iterable[Ask]:
-    """Callers whom nobody knows, and requests that are none."""
+    """Requests of unknown callers, and invalid requests."""
     body = {"model": "openai", "messages": [{"role": "user", "content": "fate answers"}]}
     yield [f"Authorization: Bearer {TOKEN}-not"], body, False
     yield [f"x-api-key: {OWN}"], body, False
@@ -206,7 +206,7 @@ def _bad() -> Iterable[Ask]:
     yield [f"Authorization: Bearer {TOKEN}", f"x-auth-id: {1}"], {**body, "messages": 1}, False
 
 
-async def _tell(port: int, ask: Ask, seen: list[str]) -> None:
+async def _report(port: int, ask: Ask, seen: list[str]) -> None:
     headers, body, leaves = ask
     caller = await Caller.to(port)
     caller.post(body, CHAT, *headers)
@@ -219,7 +219,7 @@ async def _tell(port: int, ask: Ask, seen: list[str]) -> None:
 
 
 @pytest.mark.parametrize("vendor", [OPENAI, ANTHROPIC, GEMINI], ids=lambda vendor: vendor.name)
-async def test_what_the_caller_shows_us_stays_with_us(vendor: Provider) -> None:
+async def test_the_callers_credential_is_not_forwarded_or_shown(vendor: Provider) -> None:
     got: list[str] = []
 
     async def handler(line: Line) -> None:

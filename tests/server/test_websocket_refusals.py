@@ -1,4 +1,4 @@
-"""WebSockets where only HTTP is served: refused so that clients which know both go over to it."""
+"""WebSockets where only HTTP is served are refused so that clients switch to HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROW = OPENAI.using("sk-not-used-here", base_url="http://127.0.0.1:1/v1")
 
 
 async def refused(server: Server, app: Any, path: str) -> tuple[Response, Any]:
-    """The answer to a handshake, and its body."""
+    """Return the response to a handshake, and its body."""
     async with server(app) as running:
         with pytest.raises(InvalidStatus) as caught:
             await connect(f"ws://127.0.0.1:{running.port}{path}", proxy=None, compression=None)
@@ -51,7 +51,7 @@ async def refused(server: Server, app: Any, path: str) -> tuple[Response, Any]:
         (AIShim(ROW), "/v1beta/models/m:streamGenerateContent"),
     ],
 )
-async def test_a_websocket_at_a_path_of_a_shim_is_sent_to_http(
+async def test_a_websocket_at_a_path_of_a_shim_is_refused_in_favour_of_http(
     server: Server, app: Shim, path: str
 ) -> None:
     response, body = await refused(server, app, path)

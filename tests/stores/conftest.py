@@ -1,4 +1,4 @@
-"""The stores that every test of a store's promises runs against."""
+"""The stores that all conformance tests run against."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asgi_aiproxy.stores.redis import RedisStore
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -41,7 +41,7 @@ def prefix() -> str:
 def make(
     kind: str, clock: Clock, prefix: str, request: pytest.FixtureRequest
 ) -> Callable[[], Store]:
-    """Makes clients of one and the same store; a memory store is its only client."""
+    """Makes clients of the same store; a memory store is its only client."""
     if kind == "memory":
         only = MemoryStore(clock=clock)
         return lambda: only
@@ -64,7 +64,7 @@ async def other(make: Callable[[], Store]) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def elapse(kind: str, clock: Clock) -> Callable[[float], Awaitable[None]]:
-    """Lets time go by, as the store sees it."""
+    """Lets time pass, as the store sees it."""
 
     async def elapse(seconds: float) -> None:
         if kind == "memory":

@@ -1,4 +1,4 @@
-"""How a server is named, and what it asks for: TLS, users, sockets, Sentinel."""
+"""Addresses of servers, and their requirements: TLS, users, sockets, Sentinel."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_database_is_named_by_its_number(server: Server) -> None:
     assert "db3:keys=1" in server.ask("INFO", "keyspace")
 
 
-async def test_a_user_needs_rights_to_no_more_than_our_keys(server: Server) -> None:
+async def test_a_redis_user_needs_access_to_the_prefix_only(server: Server) -> None:
     url = f"redis://gateway:s3cr%3At%2F%40@127.0.0.1:{server.port}/0"
     assert await works(url)
     async with RedisStore(url, prefix="others") as store:
@@ -51,7 +51,7 @@ async def test_a_user_needs_rights_to_no_more_than_our_keys(server: Server) -> N
             await store.get("t", "k")
 
 
-async def test_a_wrong_password_is_said_and_not_shown(server: Server) -> None:
+async def test_a_wrong_password_is_reported_and_not_shown(server: Server) -> None:
     store = RedisStore(f"redis://gateway:hunter2@127.0.0.1:{server.port}/0")
     with pytest.raises(StoreUnavailableError, match="password") as caught:
         await store.get("t", "k")
@@ -75,7 +75,7 @@ def tls(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-async def test_tls_is_spoken_to_who_can_prove_its_name(
+async def test_tls_requires_a_certificate_for_the_host(
     server: Server, tls: ssl.SSLContext, authority: trustme.CA, tmp_path: Path
 ) -> None:
     known = tmp_path / "ca.pem"
@@ -101,7 +101,7 @@ async def test_tls_is_spoken_to_who_can_prove_its_name(
         ("redis://localhost?no_such_option=1", "no_such_option"),
     ],
 )
-def test_what_is_wrong_with_an_address_is_said_at_once(url: str, says: str) -> None:
+def test_an_invalid_address_is_reported_at_once(url: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         RedisStore(url)
 
@@ -118,7 +118,7 @@ def test_a_password_is_not_shown(url: str) -> None:
     assert "hunter2" not in repr(RedisStore(url))
 
 
-async def test_a_host_that_is_not_there_is_said(free: int) -> None:
+async def test_an_unknown_host_is_reported(free: int) -> None:
     async with RedisStore(f"redis://127.0.0.1:{free}/0") as store:
         with pytest.raises(StoreUnavailableError, match=f"{free}"):
             await store.get("t", "k")
@@ -134,7 +134,7 @@ def free() -> int:
 
 
 class Watched:
-    """A master, its replica, and a Sentinel that watches them."""
+    """A master, its replica, and a Sentinel that monitors them."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.master = stack.enter_context(started())
@@ -164,10 +164,10 @@ def watched() -> Iterator[Watched]:
         yield Watched(stack)
 
 
-async def test_sentinels_are_asked_over_tls_too(
+async def test_sentinels_are_queried_over_tls_too(
     watched: Watched, tls: ssl.SSLContext, authority: trustme.CA, tmp_path: Path
 ) -> None:
-    """The master itself speaks none here; that it was found is seen by who connects to it."""
+    """The master itself has no TLS here; the attempt to connect to it shows that it was found."""
     known = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(known))
     async with Proxy(watched.sentinel.port, tls=tls) as proxy:
@@ -185,9 +185,9 @@ async def test_sentinels_are_asked_over_tls_too(
 
 
 def connections(server: Server) -> int:
-    """How many there have been."""
-    told = server.ask("INFO", "stats")
-    return int(told.partition("total_connections_received:")[2].partition("\r")[0])
+    """Return the number of connections so far."""
+    reported = server.ask("INFO", "stats")
+    return int(reported.partition("total_connections_received:")[2].partition("\r")[0])
 
 
 async def came_back(store: RedisStore) -> dict[str, int]:
@@ -199,7 +199,7 @@ async def came_back(store: RedisStore) -> dict[str, int]:
                 await asyncio.sleep(0.05)
 
 
-async def test_when_the_master_dies_the_next_one_is_used(watched: Watched) -> None:
+async def test_when_the_master_fails_the_next_one_is_used(watched: Watched) -> None:
     async with RedisStore(watched.url, timeout=1) as store:
         assert await store.add("here", {"n": 1}) == {"n": 1}
         copied(watched.master, watched.replica)
@@ -210,7 +210,7 @@ async def test_when_the_master_dies_the_next_one_is_used(watched: Watched) -> No
 
 
 async def test_a_master_that_became_a_replica_is_left(watched: Watched) -> None:
-    """It still answers, but takes no writes."""
+    """It still answers, but refuses writes."""
     async with RedisStore(watched.url, timeout=1) as store:
         assert await store.add("here", {"n": 1}) == {"n": 1}
         assert watched.sentinel.ask("SENTINEL", "FAILOVER", "main").startswith("+OK")
@@ -221,7 +221,7 @@ async def test_a_master_that_became_a_replica_is_left(watched: Watched) -> None:
         assert watched.replica.ask("HGET", "aiproxy:{here}:n", "n") == f"$1\r\n{result['n']}\r\n"
 
 
-def test_a_store_that_asks_sentinel_moves_to_another_event_loop(watched: Watched) -> None:
+def test_a_store_with_sentinel_can_be_used_in_another_event_loop(watched: Watched) -> None:
     store = RedisStore(watched.url, timeout=2)
 
     async def use() -> dict[str, int]:

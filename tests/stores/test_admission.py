@@ -52,7 +52,7 @@ async def test_all_is_granted_and_the_remainder_is_reported(store: Store) -> Non
 
 
 @pytest.mark.parametrize("last", [SLOT, RPM, BUDGET, NotOnHold("team", "key")])
-async def test_nothing_is_taken_if_one_thing_is_lacking(store: Store, last: Grant) -> None:
+async def test_nothing_is_reserved_if_one_grant_is_denied(store: Store, last: Grant) -> None:
     await store.hold("team", "key", 60)
     for holder in "abc":
         await store.admit(holder, [last])
@@ -77,7 +77,7 @@ async def test_the_first_exhausted_grant_and_the_longest_wait_are_reported(store
     assert (await refused(store, "c", SLOT)).retry_after is None
 
 
-async def test_several_accounts_give_together_or_not_at_all(store: Store) -> None:
+async def test_grants_of_several_accounts_are_admitted_together_or_not_at_all(store: Store) -> None:
     group = BudgetReservation("group", "usd", 10, 15)
     own = [ConcurrencySlot(f"member-{n}", "calls", 1) for n in range(20)]
     got = await given(store, "a", own[0], group, own[1])
@@ -92,7 +92,7 @@ async def test_several_accounts_give_together_or_not_at_all(store: Store) -> Non
     assert await store.peek([own[0], group]) == [UsageLevel(0), UsageLevel(4)]
 
 
-async def test_the_first_choice_that_can_be_had_is_taken(store: Store) -> None:
+async def test_the_first_choice_that_can_be_admitted_is_taken(store: Store) -> None:
     keys = [[NotOnHold("pool", f"k{n}"), ConcurrencySlot("pool", f"k{n}", 1)] for n in range(4)]
     await store.hold("pool", "k1", 60)
     first = await store.admit("a", [RPM], one_of=keys)
@@ -138,7 +138,7 @@ async def test_choices_may_lie_in_several_accounts(store: Store) -> None:
         lambda store: store.admit("a", [SLOT], one_of=[[RateLimit("team", "rpm", 5, amount=-1)]]),
     ],
 )
-async def test_what_makes_no_sense_is_said_to(
+async def test_invalid_arguments_are_reported(
     store: Store, wrong: Callable[[Store], Awaitable[object]]
 ) -> None:
     with pytest.raises(ConfigurationError):
@@ -148,7 +148,9 @@ async def test_what_makes_no_sense_is_said_to(
     )
 
 
-async def test_what_several_accounts_gave_is_renewed_together(store: Store, elapse: Elapse) -> None:
+async def test_grants_of_several_accounts_are_renewed_together(
+    store: Store, elapse: Elapse
+) -> None:
     group, own = BudgetReservation("group", "usd", 10, 15), ConcurrencySlot("member", "calls", 1)
     got = await given(store, "a", own, group, RateLimit("group", "rpm", 5), ttl=0.5)
     assert await store.renew(got, 60)
@@ -172,7 +174,7 @@ async def test_there_is_nothing_to_renew_or_settle_of_counts_and_holds(store: St
 # counts
 
 
-async def test_a_limit_lets_so_many_pass_in_a_window_and_no_more(
+async def test_a_limit_admits_its_number_in_a_window_and_no_more(
     store: Store, elapse: Elapse
 ) -> None:
     count = RateLimit("team", "rps", 3, window=1.0)
@@ -187,7 +189,9 @@ async def test_a_limit_lets_so_many_pass_in_a_window_and_no_more(
 
 
 async def test_a_window_slides(store: Store, elapse: Elapse) -> None:
-    """Half a window after two of three, one is left; two more once the first two are forgotten."""
+    """Half a window after two of three, one is left; two more once the first two have left the
+    window.
+    """
     count = RateLimit("team", "rps", 3, window=2.0)
     await given(store, "a", count)
     await given(store, "a", count)
@@ -223,7 +227,7 @@ async def test_a_count_is_corrected_once_when_it_is_known(store: Store) -> None:
     assert await store.peek([tokens]) == [UsageLevel(1000)]
 
 
-async def test_what_used_as_much_as_it_asked_for_needs_no_correction(store: Store) -> None:
+async def test_a_use_of_the_reserved_amount_needs_no_correction(store: Store) -> None:
     first = await given(store, "a", RPM)
     await store.settle(first)
     await store.settle(first, {RPM: 1})
@@ -262,7 +266,7 @@ async def test_a_holder_keeps_what_it_renews(store: Store, elapse: Elapse) -> No
     assert await store.peek([SLOT]) == [UsageLevel(0)]
 
 
-async def test_a_holder_holds_one_slot_however_often_it_asks(store: Store) -> None:
+async def test_a_holder_has_one_slot_however_often_it_is_admitted(store: Store) -> None:
     for _ in range(3):
         assert (await given(store, "a", SLOT)).left == (1,)
     assert await store.peek([SLOT]) == [UsageLevel(1)]
@@ -271,7 +275,7 @@ async def test_a_holder_holds_one_slot_however_often_it_asks(store: Store) -> No
 # budgets
 
 
-async def test_a_budget_is_never_exceeded_by_what_is_set_aside(store: Store) -> None:
+async def test_reservations_never_exceed_a_budget(store: Store) -> None:
     await given(store, "a", BUDGET)
     await given(store, "b", BUDGET)
     no = await refused(store, "c", BUDGET)
@@ -279,7 +283,7 @@ async def test_a_budget_is_never_exceeded_by_what_is_set_aside(store: Store) -> 
     assert (await given(store, "c", BudgetReservation("team", "usd", 5, 25))).left == (0,)
 
 
-async def test_what_was_not_used_is_given_back(store: Store) -> None:
+async def test_the_unused_part_of_a_reservation_is_given_back(store: Store) -> None:
     first = await given(store, "a", BUDGET)
     await given(store, "b", BUDGET)
     assert await store.settle(first, {BUDGET: 3}) == await settled(store, first, 3)
@@ -294,13 +298,13 @@ async def settled(store: Store, admitted: Admitted, spent: int) -> object:
     return type(again)(first=True, spent={BUDGET: spent})
 
 
-async def test_what_was_underestimated_is_charged_in_full(store: Store) -> None:
+async def test_an_underestimated_amount_is_charged_in_full(store: Store) -> None:
     first = await given(store, "a", BUDGET)
     assert (await store.settle(first, {BUDGET: 40})).spent == {BUDGET: 40}
     assert (await refused(store, "b", BudgetReservation("team", "usd", 1, 25))).left == 0
 
 
-async def test_what_is_settled_without_an_amount_is_charged_as_estimated(store: Store) -> None:
+async def test_a_settlement_without_an_amount_charges_the_reservation(store: Store) -> None:
     assert (await store.settle(await given(store, "a", BUDGET))).spent == {BUDGET: 10}
 
 
@@ -347,9 +351,7 @@ async def test_a_budget_without_a_cap_counts(store: Store) -> None:
     assert (await store.settle(got, {budget: 7})).spent == {budget: 7}
 
 
-async def test_a_budget_is_kept_while_something_is_set_aside_of_it(
-    store: Store, elapse: Elapse
-) -> None:
+async def test_a_budget_is_kept_while_it_has_reservations(store: Store, elapse: Elapse) -> None:
     budget = BudgetReservation("team", "2026-11", 10, 25, keep=0.2)
     got = await given(store, "a", budget, ttl=60)
     await elapse(0.4)
@@ -368,7 +370,7 @@ async def test_a_budget_may_be_forgotten_some_time_after_its_last_use(
     assert await store.peek([budget]) == [UsageLevel(0)]
 
 
-async def test_a_holder_that_reserves_again_exchanges_what_it_has(store: Store) -> None:
+async def test_a_second_reservation_of_a_holder_replaces_the_first(store: Store) -> None:
     await given(store, "a", BUDGET)
     more = BudgetReservation("team", "usd", 20, 25, on_expiry="release")
     assert (await given(store, "a", more)).left == (5,)
@@ -379,7 +381,7 @@ async def test_a_holder_that_reserves_again_exchanges_what_it_has(store: Store) 
     assert await store.peek([BUDGET]) == [UsageLevel(1, 0)]
 
 
-async def test_a_charge_is_booked_once_over_the_cap_too(store: Store) -> None:
+async def test_a_charge_counts_once_also_over_the_cap(store: Store) -> None:
     budget = BudgetReservation("team", "usd", 40, 25)
     assert await store.charge(budget, once="x") == 40
     assert await store.charge(budget, once="x") == 40
@@ -390,7 +392,7 @@ async def test_a_charge_is_booked_once_over_the_cap_too(store: Store) -> None:
 # an admission that ended in StoreUnavailableError
 
 
-async def test_an_admission_that_was_made_unknowingly_is_settled_once(store: Store) -> None:
+async def test_an_admission_without_a_received_reply_is_settled_once(store: Store) -> None:
     await given(store, "a", SLOT, BUDGET)
     assumed = Admitted.assumed("a", [SLOT, BUDGET])
     assert (await store.settle(assumed, {BUDGET: 4})).spent == {BUDGET: 4}
@@ -405,8 +407,10 @@ async def test_an_admission_that_was_never_made_is_settled_once(store: Store) ->
     assert await store.peek([SLOT, BUDGET]) == [UsageLevel(0), UsageLevel(4)]
 
 
-async def test_an_admission_that_comes_after_it_was_settled_takes_no_budget(store: Store) -> None:
-    """A server that was paused does what it was asked before, after what it was asked later."""
+async def test_an_admission_that_arrives_after_its_settlement_reserves_no_budget(
+    store: Store,
+) -> None:
+    """A paused server executes an earlier command after a later one."""
     await store.settle(Admitted.assumed("a", [BUDGET]), {BUDGET: 0})
     await refused(store, "a", BUDGET)
     assert await store.peek([BUDGET]) == [UsageLevel(0, 0)]
@@ -426,7 +430,9 @@ async def test_after_a_holder_expired_an_assumed_settlement_corrects_it(
 # holds
 
 
-async def test_what_is_on_hold_is_not_clear(store: Store, other: Store, elapse: Elapse) -> None:
+async def test_a_name_on_hold_denies_the_admission(
+    store: Store, other: Store, elapse: Elapse
+) -> None:
     assert await store.holds("pool") == {}
     assert await store.hold("pool", "k1", 0.5, b"429")
     held = await other.holds("pool")
@@ -446,7 +452,7 @@ async def test_what_is_on_hold_is_not_clear(store: Store, other: Store, elapse: 
     assert await store.holds("pool") == {}
 
 
-async def test_a_longer_hold_replaces_a_shorter_but_not_the_other_way(store: Store) -> None:
+async def test_a_longer_hold_replaces_a_shorter_one_but_not_vice_versa(store: Store) -> None:
     assert await store.hold("pool", "k", 60, b"long")
     assert not await store.hold("pool", "k", 30, b"short")
     held = await store.holds("pool")
@@ -465,7 +471,7 @@ async def test_a_hold_can_be_lifted(store: Store, other: Store) -> None:
 # many at the same time
 
 
-async def test_of_five_hundred_at_once_no_more_than_the_limits_pass(
+async def test_of_five_hundred_concurrent_requests_no_more_than_the_limits_are_admitted(
     store: Store, other: Store
 ) -> None:
     grants = [
@@ -481,7 +487,7 @@ async def test_of_five_hundred_at_once_no_more_than_the_limits_pass(
     assert await store.peek(grants) == [UsageLevel(0), UsageLevel(50), UsageLevel(350)]
 
 
-async def test_a_caller_who_leaves_does_not_disturb_others(store: Store) -> None:
+async def test_a_cancelled_caller_does_not_disturb_others(store: Store) -> None:
     async def ask(number: int) -> dict[str, int]:
         return await store.add("sums", {f"n{number}": number})
 

@@ -1,4 +1,4 @@
-"""What only a cluster does: slots that move, and nodes that die."""
+"""Cluster only: slots that move, and nodes that fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def store(nodes: list[Server]) -> AsyncIterator[RedisStore]:
 
 
 def account_at(node: int) -> str:
-    """An account whose slot this node has."""
+    """An account whose slot belongs to this node."""
     bounds = [16384 * number // 3 for number in range(4)]
     return next(
         f"account-{n}"
@@ -76,9 +76,7 @@ async def test_a_slot_that_moved_is_followed(store: RedisStore, nodes: list[Serv
     assert sorted(result["n"] for result in results) == list(range(13, 23))
 
 
-async def test_a_node_that_died_takes_no_other_with_it(
-    store: RedisStore, nodes: list[Server]
-) -> None:
+async def test_a_dead_node_does_not_affect_others(store: RedisStore, nodes: list[Server]) -> None:
     for node in nodes:
         node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
     accounts = [account_at(number) for number in range(3)]
@@ -119,7 +117,7 @@ async def test_when_a_node_dies_its_replica_is_found(
                     await asyncio.sleep(0.1)
 
 
-async def test_what_some_nodes_gave_is_given_back_if_another_refuses_or_is_away(
+async def test_grants_are_released_if_another_node_denies_or_is_unavailable(
     store: RedisStore, nodes: list[Server]
 ) -> None:
     for node in nodes:

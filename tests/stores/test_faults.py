@@ -1,4 +1,6 @@
-"""Redis stopped, paused, restarted, slow, full: no call waits beyond its limit, all recovers."""
+"""Redis stopped, paused, restarted, slow, full: no call waits beyond its limit, and all
+recovers.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ async def store(server: Server) -> AsyncIterator[RedisStore]:
 
 
 async def timed(call: Awaitable[object]) -> tuple[float, object]:
-    """How long a call took, and what came of it."""
+    """The duration of a call, and its result."""
     start = time.monotonic()
     try:
         result: object = await call
@@ -79,7 +81,7 @@ def resume(server: Server) -> None:
 
 @pytest.mark.parametrize("fault", [stop, pause])
 @pytest.mark.parametrize("used", [True, False], ids=["connected", "never connected"])
-async def test_calls_to_a_server_that_is_away_end_in_time_and_it_comes_back(
+async def test_calls_to_an_unavailable_server_end_in_time_and_it_recovers(
     store: RedisStore, server: Server, fault: Callable[[Server], None], used: bool
 ) -> None:
     if used:
@@ -93,7 +95,7 @@ async def test_calls_to_a_server_that_is_away_end_in_time_and_it_comes_back(
     assert await store.add("other", {"n": 1}) == {"n": 1}
 
 
-async def test_while_the_server_is_away_calls_do_not_wait_one_after_the_other(
+async def test_while_the_server_is_unavailable_calls_fail_concurrently(
     store: RedisStore, server: Server
 ) -> None:
     await store.add("day", {"n": 1})
@@ -111,7 +113,7 @@ async def test_while_the_server_is_away_calls_do_not_wait_one_after_the_other(
 async def test_a_single_call_long_after_a_failure_is_not_refused_for_it(
     store: RedisStore, server: Server
 ) -> None:
-    """Nobody called while the server was away and back: the next call is served."""
+    """No call was made during the outage: the next call is served."""
     stop(server)
     with pytest.raises(StoreUnavailableError):
         await store.get("t", "k")
@@ -166,7 +168,7 @@ async def test_nothing_is_done_twice_when_replies_are_lost(server: Server, fault
 
 
 async def test_late_replies_are_not_given_to_other_calls(server: Server) -> None:
-    """After a time-out the connection is given up: its late replies answer no later call."""
+    """After a time-out the connection is closed: its late replies answer no later call."""
     async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=LIMIT) as store:
         for number in range(50):
             await store.put("t", f"k{number}", b"%d" % number)
@@ -180,7 +182,9 @@ async def test_late_replies_are_not_given_to_other_calls(server: Server) -> None
 
 
 async def test_in_any_disorder_a_reply_is_the_callers_own_or_an_error(server: Server) -> None:
-    """Connections are cut, replies are late or lost, callers leave; two hundred go on asking."""
+    """Connections are cut, replies are late or lost, callers are cancelled; two hundred
+    continue.
+    """
     dice = random.Random(4711)
     served = failed = 0
     ended = False
@@ -243,7 +247,7 @@ async def test_a_slow_server_serves_all_calls_at_the_same_time(server: Server) -
         assert proxy.connections == 1
 
 
-async def test_a_server_that_is_out_of_connections_is_away_until_it_has_one(
+async def test_a_server_without_free_connections_is_unavailable_until_it_has_one(
     server: Server,
 ) -> None:
     store = RedisStore(server.url, timeout=LIMIT)
@@ -264,7 +268,7 @@ async def test_five_hundred_calls_need_one_connection(server: Server) -> None:
         assert proxy.connections == 1
 
 
-async def test_no_more_wait_than_memory_allows(
+async def test_the_number_of_waiting_calls_is_limited(
     store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "_MAX_WAITING", 100)
@@ -284,9 +288,7 @@ async def test_scripts_that_the_server_has_forgotten_are_sent_again(
     assert sorted(result["n"] for result in results) == list(range(2, 22))
 
 
-async def test_what_the_server_refuses_is_said_in_its_words(
-    store: RedisStore, server: Server
-) -> None:
+async def test_errors_of_the_server_are_quoted(store: RedisStore, server: Server) -> None:
     server.ask("SET", "aiproxy:{day}:n", "no hash")
     with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
         await store.add("day", {"n": 1})
@@ -298,7 +300,7 @@ async def test_what_the_server_refuses_is_said_in_its_words(
 
 
 async def test_a_server_that_has_become_a_replica_is_left(server: Server) -> None:
-    """As when a name leads to another server from now on: old connections take no writes."""
+    """As when a name resolves to another server from now on: old connections accept no writes."""
     with started() as new:
         async with Proxy(server.port) as proxy, RedisStore(proxy.url, timeout=5) as store:
             await store.add("day", {"n": 1})
@@ -338,7 +340,7 @@ def test_a_store_moves_to_another_event_loop(server: Server) -> None:
     assert [asyncio.run(use())["n"] for _ in range(3)] == [1, 2, 3]
 
 
-async def test_watchers_are_notified_of_changes_made_while_the_server_was_away(
+async def test_watchers_are_notified_of_changes_made_during_an_outage(
     store: RedisStore, server: Server
 ) -> None:
     heard = asyncio.Event()
@@ -361,7 +363,8 @@ async def test_budgets_are_exact_at_the_end_whatever_happens_meanwhile(
     server: Server, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Twenty callers spend while the server comes and goes; what fails is settled later, as
-    `Admitted.assumed`. Nothing is charged twice or lost, nothing stays set aside."""
+    `Admitted.assumed`. Nothing is charged twice or lost, nothing stays reserved.
+    """
     caplog.set_level(logging.ERROR)
     budget = BudgetReservation("team", "usd", 10, 100_000)
     grants = [ConcurrencySlot("team", "calls", 1000), RateLimit("team", "rpm", 100_000), budget]
@@ -413,16 +416,16 @@ async def test_budgets_are_exact_at_the_end_whatever_happens_meanwhile(
         turns = await asyncio.gather(*callers)
         assert sum(turns) > 300
         assert unsettled
-    async with RedisStore(server.url, timeout=30) as books:
+    async with RedisStore(server.url, timeout=30) as sink:
         for _ in range(2):
-            await asyncio.gather(*(books.settle(each, {budget: n}) for each, n in unsettled))
-        level, slots = await books.peek([budget, grants[0]])
+            await asyncio.gather(*(sink.settle(each, {budget: n}) for each, n in unsettled))
+        level, slots = await sink.peek([budget, grants[0]])
         assert (level.used, level.held) == (spent, 0)
         assert slots.used == 0
     assert caplog.records == []
 
 
-async def test_an_event_loop_that_was_busy_does_not_blame_the_server(server: Server) -> None:
+async def test_a_busy_event_loop_is_not_a_timeout_of_the_server(server: Server) -> None:
     limit = 2.0  # the server itself takes less, also on a busy machine
     async with RedisStore(server.url, timeout=limit) as store:
         await store.add("day", {"n": 1})
@@ -433,7 +436,7 @@ async def test_an_event_loop_that_was_busy_does_not_blame_the_server(server: Ser
             assert await call == {"n": turn}
 
 
-async def test_a_call_for_a_whole_table_does_not_wait_for_a_server_that_is_away(
+async def test_a_call_for_a_whole_table_does_not_wait_for_an_unavailable_server(
     store: RedisStore, server: Server
 ) -> None:
     await store.put_many("t", {f"{n}": b"" for n in range(1000)})

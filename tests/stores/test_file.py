@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-async def test_a_store_goes_on_where_it_ended(file: Path, clock: Clock) -> None:
+async def test_a_store_file_survives_a_restart(file: Path, clock: Clock) -> None:
     async with MemoryStore(file=file, clock=clock) as store:
         await store.put_many("tokens", {"a": b"\x00\xff", "b": b""})
         done = await store.admit("done", GRANTS)
@@ -64,7 +64,7 @@ async def test_a_store_goes_on_where_it_ended(file: Path, clock: Clock) -> None:
 
 
 async def test_a_row_is_on_disk_when_put_returns(file: Path) -> None:
-    """A process that is killed right after has lost nothing."""
+    """A process that is killed right after loses nothing."""
     code = f"""
 import asyncio, os
 from asgi_aiproxy.stores import MemoryStore
@@ -82,7 +82,7 @@ asyncio.run(main())
         assert await store.rows("t") == {"put": b"1", "many": b"1"}
 
 
-async def test_what_traffic_changes_is_on_disk_soon(file: Path) -> None:
+async def test_changes_by_requests_are_on_disk_soon(file: Path) -> None:
     store = MemoryStore(file=file)
     for _ in range(100):
         await store.add("day", {"n": 1})
@@ -101,16 +101,14 @@ def copied(file: Path) -> Path:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x81", b"\xff" * 100])
-async def test_a_file_that_is_none_of_ours_is_said_so_and_left_alone(
-    file: Path, content: bytes
-) -> None:
+async def test_a_foreign_file_is_reported_and_not_changed(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ConfigurationError, match="state"):
         MemoryStore(file=file)
     assert file.read_bytes() == content
 
 
-async def test_a_cut_file_is_not_taken_for_a_whole_one(file: Path) -> None:
+async def test_a_truncated_file_is_refused(file: Path) -> None:
     async with MemoryStore(file=file) as store:
         await store.put("t", "k", b"1" * 1000)
     whole = file.read_bytes()
@@ -120,7 +118,7 @@ async def test_a_cut_file_is_not_taken_for_a_whole_one(file: Path) -> None:
             MemoryStore(file=file)
 
 
-async def test_a_file_in_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+async def test_a_missing_folder_of_the_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         MemoryStore(file=tmp_path / "nowhere" / "state")
 
@@ -186,11 +184,11 @@ async def test_watchers_of_a_table_are_notified_that_a_change_was_undone(file: P
     async with MemoryStore(file=file) as store:
         await store.put("t", "k", b"1")
         seen: list[bytes | None] = []
-        told = asyncio.Event()
+        reported = asyncio.Event()
 
         def changed() -> None:
             seen.append(store._tables["t"].get("k"))
-            told.set()
+            reported.set()
 
         stop = store.watch("t", changed)
         blocked(file)
@@ -198,13 +196,13 @@ async def test_watchers_of_a_table_are_notified_that_a_change_was_undone(file: P
             await store.put("t", "k", b"2")
         async with asyncio.timeout(10):
             while not seen or seen[-1] != b"1":
-                told.clear()
-                await told.wait()
+                reported.clear()
+                await reported.wait()
         stop()
         unblocked(file)
 
 
-async def test_what_traffic_changed_is_written_as_soon_as_the_disk_has_room(
+async def test_changes_by_requests_are_written_as_soon_as_the_disk_has_room(
     file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores_file, "_WRITE_DELAY", 0.02)
@@ -228,7 +226,7 @@ async def test_what_traffic_changed_is_written_as_soon_as_the_disk_has_room(
 
 
 async def test_a_log_is_read_from_any_place_without_looking_at_the_rest() -> None:
-    """Pages forwards and backwards are those of a plain list, whatever was dropped before."""
+    """Pages forwards and backwards equal those of a plain list, whatever was dropped before."""
     store = MemoryStore()
     for number in range(1, 41):
         await store.append("log", b"%d" % number, maxlen=30)

@@ -1,4 +1,4 @@
-"""A store that was used, and then finds itself in another process or loop."""
+"""A store that is used in another process or event loop later."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_budget_that_is_forgotten_takes_its_expired_reservations_with_it(clock
 
 @pytest.mark.parametrize("accounts", [10, 100_000])
 def test_admission_costs_the_same_however_many_accounts_there_are(accounts: int) -> None:
-    """Counted in calls of Python functions, which do not depend on the machine."""
+    """Measured in calls of Python functions, which do not depend on the machine."""
     calls = 0
 
     def count(*_: object) -> None:

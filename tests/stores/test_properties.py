@@ -1,4 +1,4 @@
-"""What holds for any sequence of calls; and that a server does what the memory store does."""
+"""Properties of any sequence of calls; and that a server behaves like the memory store."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ fewer = settings(
 
 @quick
 @given(st.one_of(steps, later))
-def test_limits_are_never_exceeded_by_what_is_given(actions: list[Any]) -> None:
+def test_admissions_never_exceed_limits(actions: list[Any]) -> None:
     async def run() -> None:
         clock = Clock()
         store = MemoryStore(clock=clock)
@@ -199,8 +199,8 @@ def test_limits_are_never_exceeded_by_what_is_given(actions: list[Any]) -> None:
 
 @quick
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60), st.booleans()), max_size=30))
-def test_what_is_spent_is_what_was_settled(turns: list[tuple[int, int, bool]]) -> None:
-    """And at most the cap, plus what those that were under-estimated took beyond it."""
+def test_spent_amounts_are_the_settled_amounts(turns: list[tuple[int, int, bool]]) -> None:
+    """And at most the cap, plus the part of underestimated amounts beyond it."""
 
     async def run() -> None:
         store = MemoryStore()
@@ -223,7 +223,7 @@ def test_what_is_spent_is_what_was_settled(turns: list[tuple[int, int, bool]]) -
 
 @fewer
 @given(actions=steps)
-def test_a_server_answers_as_the_memory_store_does(redis_url: str, actions: list[Any]) -> None:
+def test_a_server_behaves_like_the_memory_store(redis_url: str, actions: list[Any]) -> None:
     async def run() -> None:
         async with RedisStore(redis_url, prefix=uuid.uuid4().hex, timeout=5) as store:
             assert await play(store, actions) == await play(MemoryStore(), actions)
@@ -233,9 +233,9 @@ def test_a_server_answers_as_the_memory_store_does(redis_url: str, actions: list
 
 @fewer
 @given(actions=steps)
-def test_a_cluster_answers_as_the_memory_store_does(redis_cluster: str, actions: list[Any]) -> None:
+def test_a_cluster_behaves_like_the_memory_store(redis_cluster: str, actions: list[Any]) -> None:
     def of_one(action: Any) -> Any:
-        """With several accounts a cluster may name another of the grants that are lacking."""
+        """With several accounts a cluster may name another one of the denied grants."""
         if action[0] == "admit":
             kept = [grant for grant in action[2] if grant.account == "a"]
             one_of = [[grant for grant in one if grant.account == "a"] for one in action[3]]
@@ -256,10 +256,10 @@ def test_a_cluster_answers_as_the_memory_store_does(redis_cluster: str, actions:
     st.lists(st.tuples(st.integers(0, 45), st.integers(1, 4), st.booleans()), max_size=60),
     st.sampled_from([0.5, 1.0, 7.0]),
 )
-def test_in_no_window_of_time_do_more_pass_than_the_limit(
+def test_no_window_admits_more_than_the_limit(
     calls: list[tuple[int, int, bool]], window: float
 ) -> None:
-    """And who waits as long as it was told to is let in, unless somebody was before."""
+    """And a request after the given wait is admitted, unless another one was faster."""
 
     async def run() -> None:
         clock = Clock()

@@ -1,4 +1,4 @@
-"""What a server need not know: the store works with what is left, or says at once what it needs."""
+"""Optional commands: the store works without them, or reports at once what it requires."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def port(url: str) -> int:
 
 
 async def used(store: RedisStore) -> None:
-    """Every shape of the store, with calls small and large."""
+    """Every shape of the store, with small and large calls."""
     grants = [RateLimit("team", "rpm", 6), BudgetReservation("team", "usd", 10, 25)]
     found = [await store.admit(f"h{number}", grants) for number in range(3)]
     assert [type(each) for each in found] == [Admitted, Admitted, Denied]
@@ -83,7 +83,7 @@ async def test_a_store_works_where_optional_commands_end_the_connection(
         assert proxy.commands == ["GET", "HGET"]  # what was refused is not tried again
 
 
-async def test_what_is_not_refused_for_good_is_used_again(redis_url: str, prefix: str) -> None:
+async def test_temporarily_refused_commands_are_used_again(redis_url: str, prefix: str) -> None:
     async with (
         RedisProxy(port(redis_url)) as proxy,
         RedisStore(proxy.url, prefix=prefix, timeout=5) as store,
@@ -93,7 +93,7 @@ async def test_what_is_not_refused_for_good_is_used_again(redis_url: str, prefix
     assert not {"HELLO", "PUBSUB", "SUBSCRIBE"} & set(proxy.commands)
 
 
-async def test_a_server_without_scripts_is_said_to_be_of_no_use_at_the_start(
+async def test_a_server_without_scripts_is_refused_at_the_start(
     redis_url: str, prefix: str
 ) -> None:
     async with RedisProxy(port(redis_url), refused=("EVAL", "EVALSHA", "SCRIPT")) as proxy:
@@ -110,7 +110,7 @@ GARBAGE += [b"$4\r\n\xff\xfe{}\r\n", b"*-1\r\n", b"+\r\n"]
 
 
 @pytest.mark.parametrize("reply", GARBAGE, ids=repr)
-async def test_a_reply_of_another_shape_is_an_unavailable_store_and_no_other_error(
+async def test_a_reply_of_another_type_makes_the_store_unavailable(
     redis_url: str, prefix: str, reply: bytes
 ) -> None:
     calls = [
@@ -138,7 +138,7 @@ async def test_a_reply_of_another_shape_is_an_unavailable_store_and_no_other_err
         await store.aclose()
 
 
-async def test_the_watch_for_changes_survives_garbage_says_so_and_goes_on(
+async def test_the_change_poller_logs_invalid_replies_and_continues(
     redis_url: str, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -168,7 +168,7 @@ async def test_the_watch_for_changes_survives_garbage_says_so_and_goes_on(
     assert "it works again" in caplog.text
 
 
-async def test_garbage_costs_a_connection_and_no_more(redis_url: str, prefix: str) -> None:
+async def test_invalid_replies_cost_a_connection_only(redis_url: str, prefix: str) -> None:
     async with (
         RedisProxy(port(redis_url)) as proxy,
         RedisStore(proxy.url, prefix=prefix, timeout=2) as store,
@@ -211,7 +211,7 @@ async def test_garbage_costs_a_connection_and_no_more(redis_url: str, prefix: st
     ],
     ids=str,
 )
-async def test_a_server_that_may_lose_budgets_is_warned_of_at_the_start(
+async def test_a_server_that_may_lose_budgets_causes_a_warning_at_the_start(
     arguments: tuple[str, ...], said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with started(*arguments) as server:
@@ -223,7 +223,7 @@ async def test_a_server_that_may_lose_budgets_is_warned_of_at_the_start(
                 assert "docs/workers.md" in message
 
 
-async def test_a_policy_that_evicts_is_seen_by_info_where_config_is_refused(
+async def test_an_eviction_policy_is_found_by_info_if_config_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     policy = ("--maxmemory", "100mb", "--maxmemory-policy", "volatile-ttl")
@@ -236,13 +236,13 @@ async def test_a_policy_that_evicts_is_seen_by_info_where_config_is_refused(
             assert "on disk" not in caplog.text  # nobody can tell
 
 
-def test_nothing_is_said_of_settings_that_are_not_known() -> None:
+def test_unknown_settings_cause_no_warning() -> None:
     assert warnings({}) == []
     assert warnings({"appendonly": "no"}) == []
     assert warnings({"maxmemory-policy": "allkeys-lru"}) == []
 
 
-async def test_a_server_that_is_away_at_the_start_is_said_and_no_error(
+async def test_an_unavailable_server_at_the_start_is_logged_and_not_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with RedisStore("redis://127.0.0.1:1/0", timeout=1):

@@ -22,7 +22,7 @@ async def test_sums_add_up(store: Store, other: Store) -> None:
     assert await store.sums("tomorrow") == {}
 
 
-async def test_five_hundred_at_once_all_count(store: Store, other: Store) -> None:
+async def test_five_hundred_concurrent_additions_all_count(store: Store, other: Store) -> None:
     clients = (store, other)
     await asyncio.gather(*(clients[n % 2].add("day", {"n": n, "calls": 1}) for n in range(500)))
     assert await store.sums("day") == {"n": sum(range(500)), "calls": 500}
@@ -41,7 +41,7 @@ async def test_sums_are_forgotten_some_time_after_they_were_last_added_to(
     assert await store.add("day", {"n": 5}) == {"n": 5}
 
 
-async def test_what_is_added_once_counts_once(store: Store) -> None:
+async def test_a_repeated_addition_counts_once(store: Store) -> None:
     for _ in range(3):
         assert await store.add("day", {"n": 2}, once="exchange-1") == {"n": 2}
     assert await store.add("day", {"n": 2}, once="exchange-2") == {"n": 4}
@@ -64,7 +64,7 @@ async def test_records_are_read_in_their_order(store: Store, other: Store) -> No
     assert [record for _, record in before] == records[6::-1]
 
 
-async def test_a_record_of_one_exchange_is_kept_once(store: Store) -> None:
+async def test_a_repeated_record_is_stored_once(store: Store) -> None:
     for _ in range(3):
         await store.append("log", b"1", once="exchange-1")
     await store.append("log", b"2", once="exchange-2")

@@ -36,7 +36,7 @@ async def test_a_row_is_written_only_over_what_is_expected(store: Store) -> None
     assert await store.get("t", "a") == b"3"
 
 
-async def test_of_many_who_write_over_the_same_row_one_wins(store: Store, other: Store) -> None:
+async def test_of_many_concurrent_writes_of_a_row_one_succeeds(store: Store, other: Store) -> None:
     await store.put("t", "a", b"")
     clients = (store, other)
     won = await asyncio.gather(
@@ -57,7 +57,7 @@ async def test_many_rows_are_written_or_none(store: Store) -> None:
     assert await store.rows("t") == {"a": b"9", "c": b"3"}
 
 
-async def test_rows_are_had_by_their_keys(store: Store) -> None:
+async def test_rows_are_read_by_their_keys(store: Store) -> None:
     await store.put_many("t", {"a": b"1", "b": b"2"})
     assert await store.rows("t", ["b", "x"]) == {"b": b"2"}
     assert await store.rows("t", []) == {}
@@ -148,18 +148,18 @@ async def test_watchers_do_not_miss_a_change_of_the_same_moment(store: Store, ot
 
 async def test_stopped_watchers_are_not_notified(store: Store) -> None:
     heard: list[int] = []
-    told = asyncio.Event()
+    reported = asyncio.Event()
     stop = store.watch("t", lambda: heard.append(1))
     stop()
     stop()
-    keep = store.watch("t", told.set)
+    keep = store.watch("t", reported.set)
     await store.put("t", "a", b"1")
-    await told.wait()
+    await reported.wait()
     keep()
     assert heard == []
 
 
-async def test_one_who_watches_and_fails_does_not_keep_the_others_from_hearing(
+async def test_a_failing_watcher_does_not_affect_the_others(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:

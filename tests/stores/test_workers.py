@@ -30,7 +30,7 @@ CALLERS = 50
 
 @contextmanager
 def running(task: Task) -> Iterator[list[subprocess.Popen[str]]]:
-    """The workers, all begun at the same moment."""
+    """The workers, all started at the same moment."""
     workers: list[subprocess.Popen[str]] = []
     try:
         for number in range(WORKERS):
@@ -65,10 +65,10 @@ def events(task: Task) -> list[dict[str, Any]]:
     return sorted(map(json.loads, lines), key=lambda line: float(line["at"]))
 
 
-def most_at_once(told: list[dict[str, Any]]) -> int:
-    """How many were certainly admitted at the same time."""
+def most_at_once(reported: list[dict[str, Any]]) -> int:
+    """The number of requests that were certainly admitted at the same time."""
     now = most = 0
-    for line in told:
+    for line in reported:
         if line["event"] == "admitted":
             now += 1
             most = max(most, now)
@@ -92,7 +92,7 @@ async def check(task: Task) -> tuple[list[dict[str, Any]], list[UsageLevel]]:
 
 @pytest.mark.parametrize("where", ["redis_url", "redis_cluster"])
 @pytest.mark.parametrize("scarce", ["calls", "rpm", "usd", "all"])
-async def test_limits_hold_across_workers_and_all_is_counted(
+async def test_limits_hold_across_workers_and_all_requests_are_counted(
     request: pytest.FixtureRequest, where: str, prefix: str, tmp_path: Path, scarce: str
 ) -> None:
     limits = {
@@ -105,12 +105,12 @@ async def test_limits_hold_across_workers_and_all_is_counted(
     with running(task) as workers:
         for each in workers:
             assert await asyncio.to_thread(each.wait, 90) == 0
-    told, (slots, count, budget) = await check(task)
-    admitted = [line for line in told if line["event"] == "admitted"]
-    used = sum(line["used"] for line in told if line["event"] == "settling")
-    reasons = {line["why"] for line in told if line["event"] == "refused"}
-    assert len(admitted) == sum(line["event"] == "settled" for line in told)
-    assert len(admitted) + sum(line["event"] == "refused" for line in told) == 200 * task.turns
+    reported, (slots, count, budget) = await check(task)
+    admitted = [line for line in reported if line["event"] == "admitted"]
+    used = sum(line["used"] for line in reported if line["event"] == "settling")
+    reasons = {line["why"] for line in reported if line["event"] == "refused"}
+    assert len(admitted) == sum(line["event"] == "settled" for line in reported)
+    assert len(admitted) + sum(line["event"] == "refused" for line in reported) == 200 * task.turns
     assert reasons >= ({scarce} if scarce != "all" else {"calls"})
 
     assert slots == UsageLevel(0)
@@ -118,13 +118,13 @@ async def test_limits_hold_across_workers_and_all_is_counted(
     assert len(admitted) <= task.rpm
     assert budget == UsageLevel(used, 0)
     assert used <= task.cap
-    assert most_at_once(told) <= task.calls
+    assert most_at_once(reported) <= task.calls
     if scarce == "rpm":
         assert len(admitted) == task.rpm
     if scarce == "usd":
         assert used > task.cap - task.estimate
     if scarce == "calls":
-        assert most_at_once(told) > task.calls / 2
+        assert most_at_once(reported) > task.calls / 2
 
 
 async def test_killed_workers_leave_nothing_behind_and_the_ledger_is_exact(
@@ -142,15 +142,15 @@ async def test_killed_workers_leave_nothing_behind_and_the_ledger_is_exact(
         for each in workers[2:]:
             assert await asyncio.to_thread(each.wait, 90) == 0
     await asyncio.sleep(task.ttl + 0.1)
-    told, (slots, _, budget) = await check(task)
+    reported, (slots, _, budget) = await check(task)
     assert slots == UsageLevel(0)
     assert budget.held == 0
 
     fields = redis.Redis.from_url(redis_url).hgetall(f"{prefix}:{{team}}:b:usd")
     charged = {name[1:].decode(): int(n) for name, n in fields.items() if name.startswith(b"x")}
-    settled = {line["holder"]: line["used"] for line in told if line["event"] == "settling"}
-    admitted = {line["holder"] for line in told if line["event"] == "admitted"}
-    finished = {line["holder"] for line in told if line["event"] == "settled"}
+    settled = {line["holder"]: line["used"] for line in reported if line["event"] == "settling"}
+    admitted = {line["holder"] for line in reported if line["event"] == "admitted"}
+    finished = {line["holder"] for line in reported if line["event"] == "settled"}
     assert set(charged.values()) == {task.estimate}  # some were killed in the middle
     assert not finished & set(charged)
     assert {holder for holder in charged if holder.startswith(("2.", "3."))} == set()
@@ -158,4 +158,4 @@ async def test_killed_workers_leave_nothing_behind_and_the_ledger_is_exact(
     known = sum(used for holder, used in settled.items() if holder not in charged)
     assert budget.used == known + sum(charged.values())
     assert budget.used <= task.cap
-    assert most_at_once([line for line in told if line["holder"] not in charged]) <= task.calls
+    assert most_at_once([line for line in reported if line["holder"] not in charged]) <= task.calls

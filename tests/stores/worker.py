@@ -1,6 +1,6 @@
-"""A worker process of `test_workers`: callers that are admitted, work a moment, and settle.
+"""A worker process of `test_workers`: callers that are admitted, run for a moment, and settle.
 
-Writes what happens to a file, one JSON line each, before and after it asks the store.
+Writes each event to a file, one JSON line each, before and after it calls the store.
 """
 
 from __future__ import annotations

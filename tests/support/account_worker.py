@@ -1,4 +1,4 @@
-"""A gateway in a process of its own: what a worker of a server runs."""
+"""A gateway in its own process, like a worker of a server."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Message = MutableMapping[str, Any]
 
 @dataclass
 class Answer:
-    """What an app sent."""
+    """The response of an app."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -31,7 +31,7 @@ class Answer:
 
     @property
     def events(self) -> list[Any]:
-        """The data of an event stream, parsed where it is JSON."""
+        """The data of an event stream, parsed if it is JSON."""
         found = []
         for block in self.body.decode().split("\n\n"):
             lines = [line[6:] for line in block.split("\n") if line.startswith("data: ")]
@@ -76,16 +76,16 @@ class Exchange:
         self._in.put_nowait({"type": "http.request", "body": body, "more_body": more})
 
     def disconnect(self, *, send_fails: bool = False) -> None:
-        """The client leaves; with `send_fails` the app also learns it from `send`."""
+        """The client disconnects; with `send_fails` the app is also notified by `send`."""
         self._gone = send_fails
         self._in.put_nowait({"type": "http.disconnect"})
 
     def drop(self) -> None:
-        """From here on `send` raises, and `receive` says nothing."""
+        """From here on `send` raises, and `receive` returns nothing."""
         self._gone = True
 
     async def message(self) -> Message:
-        """The next message of the app; raises what the app raised if there is none."""
+        """Return the next message of the app; raises the exception of the app."""
         assert self.task is not None
         getter = asyncio.get_running_loop().create_task(self._out.get())
         await asyncio.wait((getter, self.task), return_when=asyncio.FIRST_COMPLETED, timeout=60)
@@ -99,7 +99,7 @@ class Exchange:
         raise AssertionError("the app sent nothing")
 
     async def answer(self) -> Answer:
-        """All that the app sends."""
+        """Return the whole response of the app."""
         start = await self.message()
         assert start["type"] == "http.response.start", start
         body = b""
@@ -112,7 +112,7 @@ class Exchange:
         return Answer(start["status"], headers, body)
 
     async def ended(self) -> None:
-        """Wait until the app has returned; raises what it raised."""
+        """Wait until the app has returned; raises its exception."""
         assert self.task is not None
         done, _ = await asyncio.wait((self.task,), timeout=60)
         assert done, "the app did not end"
@@ -147,14 +147,14 @@ def scope_of(
 
 
 def opened(app: App, method: str, path: str, **options: Any) -> Exchange:
-    """A request without its body: the test sends that."""
+    """A request without its body, which the test sends."""
     return Exchange(app, scope_of(method, path, **options))
 
 
 async def request(
     app: App, method: str, path: str, body: bytes | Any = b"", **options: Any
 ) -> Answer:
-    """A whole request and its whole answer; a body that is no bytes is sent as JSON."""
+    """A whole request and its whole response; a body that is not bytes is sent as JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with opened(app, method, path, **options) as exchange:
         exchange.send_body(data)
@@ -164,7 +164,7 @@ async def request(
 
 
 async def chat(app: App, path: str = "/v1/chat/completions", **body: Any) -> Answer:
-    """A chat request; `headers` and `root_path` are the request's."""
+    """A chat request with `headers` and `root_path`."""
     options = {k: body.pop(k) for k in ("headers", "root_path") if k in body}
     full = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **body}
     return await request(app, "POST", path, full, **options)
@@ -172,7 +172,7 @@ async def chat(app: App, path: str = "/v1/chat/completions", **body: Any) -> Ans
 
 @asynccontextmanager
 async def lifespan(app: App) -> AsyncIterator[Mapping[str, Any]]:
-    """The app's lifespan as a server drives it; yields the state."""
+    """The app's lifespan as a server runs it; yields the state."""
     state: dict[str, Any] = {}
     scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": state}
     async with Exchange(app, scope) as exchange:

@@ -1,7 +1,7 @@
-"""How servers read what they are sent: parsers of JSON and of forms, ours and none of them.
+"""Parsers of JSON and of forms as used by servers, other than this package's own.
 
-Each takes a content type and a body, and tells all models that it would run. Real parsers stand for
-themselves; Go's and others that are not at hand are written down here by how they are documented.
+Each takes a content type and a body, and returns all models that it would run. Real parsers are
+used where available; Go's and others are implemented here as documented.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def go_fold(name: str) -> str:
-    """Names as Go's `encoding/json` compares them (`strings.EqualFold`)."""
+    """Names as compared by Go's `encoding/json` (`strings.EqualFold`)."""
     return name.replace("\u017f", "s").replace("\u212a", "k").lower()
 
 
 def _caseless(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Go: whatever the case is, the last."""
+    """Go: case-insensitive, the last one counts."""
     return {go_fold(name): value for name, value in pairs}
 
 
 def _caseless_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """cJSON: the first, and names end at a NUL."""
+    """cJSON: the first one counts, and names end at a NUL."""
     return _first([(go_fold(name).partition("\0")[0], value) for name, value in pairs])
 
 
@@ -58,7 +58,7 @@ HOOKS = (dict, _first, _caseless, _caseless_first, _trimmed)
 
 
 def _texts(body: bytes) -> list[str]:
-    """The body in all encodings that it may have, for readers who guess."""
+    """The body in all possible encodings, for parsers that guess."""
     found = []
     for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-7", "latin-1"):
         with contextlib.suppress(UnicodeError):
@@ -67,7 +67,7 @@ def _texts(body: bytes) -> list[str]:
 
 
 def json_values(body: bytes) -> list[Any]:
-    """What a body may mean to readers of JSON: strict ones, and such as stop after one value."""
+    """The values of a body for JSON parsers: strict ones, and those that stop after one value."""
     found = []
     for text in dict.fromkeys(_texts(body)):
         for hook in HOOKS:
@@ -78,7 +78,7 @@ def json_values(body: bytes) -> list[Any]:
 
 
 def models_in(value: Any, *, deep: bool = True) -> set[str]:
-    """The models that a vendor might take from a value: at its top, and where vendors look."""
+    """The models that a vendor might take from a value: at its top level, and at known places."""
     found: set[str] = set()
     if not isinstance(value, dict):
         return found
@@ -112,7 +112,7 @@ def _strings(value: Any, found: set[str]) -> None:
 
 
 def as_json(content_type: str, body: bytes) -> set[str]:
-    """Servers that read JSON whatever the content type says."""
+    """Servers that read JSON whatever the content type is."""
     found: set[str] = set()
     for value in json_values(body):
         with contextlib.suppress(TypeError, AttributeError):
@@ -124,13 +124,13 @@ def as_json(content_type: str, body: bytes) -> set[str]:
 
 
 def named(pairs: list[tuple[str, str]]) -> set[str]:
-    """The models among fields, to whom case, `[]` and white space do not matter."""
+    """The models among fields, ignoring case, `[]` and white space."""
     wanted = ("model", "models", "model_id")
     return {value for name, value in pairs if re.sub(r"[^\w]", "", go_fold(name)) in wanted}
 
 
 def urlencoded(content_type: str, body: bytes) -> set[str]:
-    """URL-encoded forms, with `&` alone or `;` as well between fields."""
+    """URL-encoded forms, with `&` alone or also `;` between fields."""
     text = body.decode("utf-8", "replace")
     found: set[str] = set()
     for given in (text, text.replace(";", "&")):
@@ -140,7 +140,7 @@ def urlencoded(content_type: str, body: bytes) -> set[str]:
 
 
 def by_email(content_type: str, body: bytes) -> set[str]:
-    """Python's `email`, as `cgi` and many servers after it do."""
+    """Python's `email`, as used by `cgi` and many servers."""
     found: set[str] = set()
     for policy in (email.policy.compat32, email.policy.HTTP):
         head = b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n"
@@ -170,7 +170,7 @@ def by_werkzeug(content_type: str, body: bytes) -> set[str]:
 
 
 def by_python_multipart(content_type: str, body: bytes) -> set[str]:
-    """Starlette's and FastAPI's."""
+    """The parser of Starlette and FastAPI."""
     pairs: list[tuple[str, str]] = []
 
     def field(found: Any) -> None:
@@ -184,7 +184,7 @@ def by_python_multipart(content_type: str, body: bytes) -> set[str]:
 
 
 def by_multipart(content_type: str, body: bytes) -> set[str]:
-    """Bottle's and Litestar's."""
+    """The parser of Bottle and Litestar."""
     _, options = multipart.parse_options_header(content_type)
     pairs: list[tuple[str, str]] = []
     with contextlib.suppress(multipart.MultipartError):
@@ -196,7 +196,7 @@ def by_multipart(content_type: str, body: bytes) -> set[str]:
 
 
 def by_go(content_type: str, body: bytes) -> set[str]:
-    """Go's `mime/multipart`: LF is as good as CRLF, and white space may follow a delimiter."""
+    """Go's `mime/multipart`: LF is accepted like CRLF, and white space may follow a delimiter."""
     found = re.search(r'boundary="?([^";,]+)', content_type, re.IGNORECASE)
     if found is None:
         return set()
@@ -204,7 +204,9 @@ def by_go(content_type: str, body: bytes) -> set[str]:
 
 
 def by_splitting(content_type: str, body: bytes) -> set[str]:
-    """Parsers of one's own: the body split wherever a boundary stands, whichever is meant."""
+    """Hand-written parsers: the body split wherever a boundary occurs, with any of the
+    boundaries.
+    """
     pairs: list[tuple[str, str]] = []
     for found in re.findall(r'boundary\*?\d?=("[^"]*"|[^;,\s]+)', content_type, re.IGNORECASE):
         for boundary in {found, found.strip('"'), found.rpartition("'")[2]}:
@@ -242,7 +244,7 @@ MULTIPART: tuple[Reader, ...] = (
 
 
 def everything(content_type: str, body: bytes) -> set[str]:
-    """All models that some server might run by a body: whatever it is, and says that it is."""
+    """All models that some server might run for a body, whatever its declared type."""
     found = as_json(content_type, body)
     if "x-www-form-urlencoded" in content_type.lower():
         found |= urlencoded(content_type, body)

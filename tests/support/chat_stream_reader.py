@@ -1,4 +1,4 @@
-"""A reader of OpenAI chat streams that forgives nothing: what a client might stumble over fails."""
+"""A strict reader of OpenAI chat streams: anything that a client might fail on is an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FINISH = {"stop", "length", "tool_calls", "content_filter", "function_call"}
 
 
 def chunks_in(stream: bytes) -> tuple[list[dict[str, Any]], bool]:
-    """The chunks of a stream, and whether `[DONE]` closed it. LF alone, `data: ` alone."""
+    """The chunks of a stream, and whether it ended with `[DONE]`. Only LF, only `data: `."""
     assert stream.endswith(b"\n\n") or not stream
     found: list[dict[str, Any]] = []
     done = False

@@ -1,4 +1,4 @@
-"""Requests of one face, as the providers of other languages get them."""
+"""Requests of one client API, as providers with other APIs get them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ MODELS = {
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 
 
-def asked(face: str, body: Any, *, model: str = "m", stream: bool = False) -> Request:
-    """A client's request, read. `model` and `stream` are what the path says, if it does."""
+def decode_client_request(
+    face: str, body: Any, *, model: str = "m", stream: bool = False
+) -> Request:
+    """Decode a client's request. `model` and `stream` are those in the path, if any."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     operation = Operation("chat", "/", model=model, stream=stream, chat=True)
     return faces()[face].decode_request(operation, data)
 
 
 def written(language: str, request: Request, model: str | None = None) -> ProviderRequest:
-    """The request for a provider of `language`. What it holds can be sent as JSON."""
+    """Encode the request for a provider of `language`. The result can be sent as JSON."""
     request = msgspec.structs.replace(request, model=model or MODELS[language])
     draft = languages()[language].encode_request(request)
     json.dumps(draft.body)
@@ -40,17 +42,19 @@ def written(language: str, request: Request, model: str | None = None) -> Provid
 
 
 def openai(messages: list[dict[str, Any]] | None = None, **members: Any) -> Request:
-    """A request in OpenAI's words, read."""
-    return asked("openai_chat", {"model": "m", "messages": messages or HI, **members})
+    """Decode a request in OpenAI's format."""
+    return decode_client_request(
+        "openai_chat", {"model": "m", "messages": messages or HI, **members}
+    )
 
 
 def anthropic(messages: list[dict[str, Any]] | None = None, **members: Any) -> Request:
-    """A request in Anthropic's words, read."""
+    """Decode a request in Anthropic's format."""
     body = {"model": "m", "max_tokens": 100, "messages": messages or HI, **members}
-    return asked("anthropic", body)
+    return decode_client_request("anthropic", body)
 
 
 def gemini(contents: Any = None, **members: Any) -> Request:
-    """A request in Google's words, read."""
+    """Decode a request in Google's format."""
     contents = contents or [{"role": "user", "parts": [{"text": "Hi"}]}]
-    return asked("gemini", {"contents": contents, **members})
+    return decode_client_request("gemini", {"contents": contents, **members})

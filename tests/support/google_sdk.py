@@ -1,4 +1,4 @@
-"""Google's SDK against an address of a test's own."""
+"""Google's SDK with the address of a test."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ async def google_client(
 ) -> AsyncIterator[AsyncClient]:
     """The asynchronous client, closed at the end.
 
-    A client that is left open closes itself when it is collected, which may be in the event loop of
-    a later test.
+    An open client closes itself when it is garbage-collected, which may be in the event loop of a
+    later test.
     """
     options = types.HttpOptions(base_url=url, api_version=version)
     with genai.Client(api_key=key, http_options=options) as client:

@@ -1,4 +1,4 @@
-"""The hosts that apps are mounted in, each in its own way."""
+"""The hosts in which apps are mounted, each in its own way."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def litestar_behind(apps: Apps) -> Any:
 
 @dataclass(frozen=True)
 class Host:
-    """A host, and what it can not do by itself.
+    """A host, and its restrictions.
 
     `kept`, `stripped`: finds its mounts when the server has a root path that is still in the path
     (uvicorn) or no longer (hypercorn, granian, FastAPI behind a proxy). `bounded`: takes whole

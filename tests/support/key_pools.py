@@ -16,7 +16,7 @@ INFINITY = float("inf")
 
 
 class Clock:
-    """Time as a test wants it."""
+    """A clock that tests set."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -32,7 +32,7 @@ def pool(*keys: str | Key, **options: Any) -> tuple[KeyPool, Clock]:
 
 
 def served(keys: KeyPool, **wish: Any) -> str:
-    """Which key serves one call that goes well."""
+    """Return the key that serves one successful call."""
     with keys.acquire_nowait(**wish) as lease:
         lease.report(200)
         return lease.key.id
@@ -46,12 +46,12 @@ async def health(keys: KeyPool) -> dict[str, Health]:
     return {status.id: status.health for status in await keys.status()}
 
 
-async def rests(keys: KeyPool) -> dict[str, float]:
+async def cooldowns(keys: KeyPool) -> dict[str, float]:
     return {status.id: status.cooldown_seconds for status in await keys.status()}
 
 
 def fails(keys: KeyPool, status: int, retry_after: float | None = None, **wish: Any) -> str:
-    """Which key served one call that went badly."""
+    """Return the key of one failed call."""
     with keys.acquire_nowait(**wish) as lease:
         lease.report(status, retry_after)
         return lease.key.id

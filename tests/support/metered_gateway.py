@@ -32,7 +32,7 @@ COST = 23
 
 
 class Trouble(MemoryStore):
-    """A store that can go away: before it does what it is asked, or after."""
+    """A store that can be unavailable: before it executes a call, or after."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock=clock)
@@ -74,7 +74,7 @@ class Trouble(MemoryStore):
 
 
 class Gateway:
-    """`ask` as the caller `who`; `spent` tells what it spent."""
+    """`ask` sends a request as the caller `who`; `spent` returns what it spent."""
 
     def __init__(
         self,
@@ -107,14 +107,14 @@ class Gateway:
         return await asgi.chat(self.app, **{"max_tokens": 10, **body})
 
     async def settled(self) -> None:
-        """Wait until all that has ended is booked."""
+        """Wait until all settlements are written."""
         await self.quota._limiter.drain()
         while self.quota._limiter.settler:
             await asyncio.sleep(0.01)
         await self.shim._recorder.drain()
 
     async def spent(self, number: int = 0) -> int:
-        """What is spent of a budget of the caller; nothing may be set aside any more."""
+        """The amount spent of a caller's budget; nothing may be reserved any more."""
         await self.settled()
         grant = self._grant(number)
         (level,) = await self.store.peek([grant])

@@ -1,4 +1,4 @@
-"""An app that leads to whatever a test puts behind it, and what the test sees of both sides."""
+"""A proxy in front of the upstream of a test, and what both sides receive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.socket_server import PATIENCE, Handler, Line, Request, Wire
 LIMITS = Timeouts(first=20.0, idle=20.0, connect=5.0)
 
 
-class Door:
+class Frontend:
     """An ASGI app that passes all scopes to `app`."""
 
     def __init__(self, server: str) -> None:
@@ -45,9 +45,9 @@ async def _nothing() -> AsyncIterator[None]:
 
 @dataclass
 class Behind:
-    """A proxy behind a door, its upstream and its books."""
+    """A proxy under a server, its upstream and its usage records."""
 
-    door: Door
+    frontend: Frontend
     wire: Wire
     proxy: PassthroughProxy
     transport: SocketTransport
@@ -56,15 +56,15 @@ class Behind:
 
     @property
     def request(self) -> Request:
-        """The only request that came to the upstream."""
+        """The only request that reached the upstream."""
         assert len(self.requests) == 1, self.requests
         return self.requests[0]
 
     async def caller(self, **options: Any) -> Caller:
-        return await Caller.to(self.door.port, **options)
+        return await Caller.to(self.frontend.port, **options)
 
     async def recorded(self, count: int = 1) -> UsageRecord:
-        """Wait for so many records; there are no more."""
+        """Wait for this number of records; there are no more."""
         async with asyncio.timeout(PATIENCE):
             while len(self.records) < count:
                 await asyncio.sleep(0.002)
@@ -75,7 +75,7 @@ class Behind:
 
 @asynccontextmanager
 async def behind(
-    door: Door,
+    frontend: Frontend,
     handler: Handler,
     target: Provider | None = None,
     *,
@@ -86,7 +86,7 @@ async def behind(
 ) -> AsyncIterator[Behind]:
     """A proxy to an upstream of bytes: a plain URL, or `target` with `base` below its host.
 
-    `wrap` puts something before the proxy.
+    `wrap` puts something in front of the proxy.
     """
     options.setdefault("timeouts", LIMITS)
     transport = SocketTransport(timeouts=options["timeouts"])
@@ -103,15 +103,15 @@ async def behind(
         url = wire.url + base
         to = target.using(keys or "sk-pool-secret", base_url=url) if target is not None else url
         proxy = PassthroughProxy(to, transport=transport, record=record, **options)
-        door.app = wrap(proxy) if wrap is not None else proxy
+        frontend.app = wrap(proxy) if wrap is not None else proxy
         try:
-            yield Behind(door, wire, proxy, transport, records, requests)
+            yield Behind(frontend, wire, proxy, transport, records, requests)
         finally:
             await transport.aclose()
 
 
 class _Noted:
-    """A connection whose requests are written down."""
+    """A connection whose requests are recorded."""
 
     def __init__(self, line: Line, requests: list[Request]) -> None:
         self._line = line
@@ -133,19 +133,21 @@ class _Noted:
 
 @dataclass
 class Result:
-    """What a client got: an answer, whole or cut; None if the connection was closed instead."""
+    """The result for a client: a response, whole or cut off; None if the connection was closed
+    instead.
+    """
 
     answer: Answer | None
     whole: bool
 
     @property
     def got(self) -> Answer:
-        assert self.answer is not None, "the connection was closed without an answer"
+        assert self.answer is not None, "the connection was closed before a response"
         return self.answer
 
 
 async def converse(caller: Caller, data: bytes, method: str) -> Result:
-    """Say something, and hear what is answered."""
+    """Send some bytes, and read the response."""
     caller.say(data)
     try:
         answer = await caller.head(method)

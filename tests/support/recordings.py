@@ -1,4 +1,6 @@
-"""Where the recordings of real providers are, if they are here. Nothing of them is copied."""
+"""The location of recordings of real providers, if they exist. None of them is part of the
+repository.
+"""
 
 from __future__ import annotations
 

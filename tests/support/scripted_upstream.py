@@ -37,7 +37,7 @@ def chat_answer(text: str = "Hello", **more: Any) -> bytes:
 
 
 def sse(*values: Any) -> list[bytes]:
-    """One event a piece."""
+    """One event per piece."""
     return [
         b"data: " + (v.encode() if isinstance(v, str) else json.dumps(v).encode()) + b"\n\n"
         for v in values
@@ -45,7 +45,7 @@ def sse(*values: Any) -> list[bytes]:
 
 
 def chat_stream(*texts: str, usage: bool = True, done: bool = True) -> list[bytes]:
-    """A streamed chat completion in OpenAI's format, one chunk a piece."""
+    """A streamed chat completion in OpenAI's format, one chunk per piece."""
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         return {**CHUNK, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
@@ -61,7 +61,9 @@ def chat_stream(*texts: str, usage: bool = True, done: bool = True) -> list[byte
 
 @dataclass
 class Step:
-    """One scripted answer. `pieces` may hold bytes, seconds to wait, or an exception to raise."""
+    """One scripted response. `pieces` may contain bytes, seconds to wait, or an exception
+    to raise.
+    """
 
     pieces: list[Any] = field(default_factory=list)
     status: int = 200
@@ -88,7 +90,7 @@ def _type(kind: str) -> dict[str, str]:
 
 
 class Upstream:
-    """A scripted provider: `steps` are answered in turn, the last one again and again."""
+    """A scripted provider: `steps` are used in order, the last one repeatedly."""
 
     def __init__(self, *steps: Step | Exception) -> None:
         self.steps = list(steps)
@@ -96,7 +98,7 @@ class Upstream:
         self.bodies: list[Any] = []
         self.open = 0
         self.closed = asyncio.Event()
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         self.transport = HttpxTransport(httpx.MockTransport(self._handle))
 
     @property
@@ -111,7 +113,7 @@ class Upstream:
             self.bodies.append(json.loads(body))
         except ValueError:
             self.bodies.append(body)
-        self.asked.set()
+        self.requested.set()
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         if isinstance(step, Exception):
             raise step

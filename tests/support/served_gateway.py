@@ -1,4 +1,4 @@
-"""A gateway under a real server over a provider of bytes, whose books and leases a test can see."""
+"""A gateway under a real server over a provider of bytes, with its usage records and leases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET = "sk-upstream-secret"
 
 
 def chunked(*pieces: bytes, end: bool = False) -> bytes:
-    """Pieces of a body, each a chunk."""
+    """Pieces of a body, each as a chunk."""
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
     return body + b"0\r\n\r\n" * end
 
@@ -51,7 +51,7 @@ class Gateway:
         return await Caller.to(self.running.port, **options)
 
     async def recorded(self, count: int = 1) -> UsageRecord:
-        """Wait for so many records; there are no more, and no key is in use."""
+        """Wait for this number of records; there are no more, and no key is in use."""
         async with asyncio.timeout(PATIENCE):
             while len(self.records) < count:
                 self._news.clear()
@@ -79,10 +79,10 @@ async def gateway(
     mounted: Callable[[Shim], Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Gateway]:
-    """A gateway that runs, for any model unless `models` are named.
+    """A running gateway, for any model unless `models` are given.
 
-    `base` is where the provider is; {url} and {port} stand for the wire's. `mounted` makes the
-    host of the app, if it has one.
+    `base` is the provider's address; {url} and {port} are replaced by the wire's. `mounted` makes
+    the host of the app, if it has one.
     """
     pool = KeyPool([Key(SECRET, id="1", concurrency=concurrency)], max_wait_seconds=wait)
     limits = timeouts if timeouts is not None else Timeouts(first=60.0, idle=60.0)

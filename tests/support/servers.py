@@ -1,4 +1,4 @@
-"""Real servers in the test's own event loop, so that a test sees both sides of the gateway."""
+"""Real servers in the test's own event loop, so that a test has both sides of the gateway."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from tests.support.socket_server import PATIENCE
 
 @dataclass(frozen=True)
 class Running:
-    """A server that runs. `stop` asks it to end, as a signal would; `task` is done when it has."""
+    """A running server. `stop` begins its shutdown, like a signal; `task` is done when it has
+    ended.
+    """
 
     port: int
     task: asyncio.Task[Any]
@@ -34,7 +36,9 @@ class Running:
 
 @dataclass(frozen=True)
 class Server:
-    """A server, and how to run an app in it; `grace` is what open streams get at its end."""
+    """A server, and how to run an app in it; `grace` is the time that open streams get at
+    shutdown.
+    """
 
     name: str
     start: Callable[[Any, float], Running]
@@ -75,7 +79,7 @@ async def _listening(running: Running) -> None:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Looks more often whether it is to end, and so saves the tests half a minute."""
+    """Checks more often whether to stop, which saves the tests half a minute."""
 
     async def main_loop(self) -> None:
         while not await self.on_tick(0):

@@ -1,4 +1,4 @@
-"""A client of bytes: says what it likes, sees what comes as it comes, and leaves when it likes."""
+"""A client of bytes: sends any bytes, receives them as they arrive, and closes at any time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HI = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 class Caller:
-    """One connection to a server, seen from the client."""
+    """One connection to a server, from the client's side."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -27,7 +27,7 @@ class Caller:
 
     @classmethod
     async def to(cls, port: int, *, window: int | None = None) -> Caller:
-        """Connect; `window` keeps what the kernel takes in on our behalf small."""
+        """Connect; `window` limits the kernel's receive buffer."""
         sock = socket.socket()
         if window is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
@@ -41,7 +41,7 @@ class Caller:
     def post(
         self, body: bytes | Any, path: str = CHAT, *headers: str, length: int | None = None
     ) -> None:
-        """A request, of which `body` may be the beginning only."""
+        """Send a request; `body` may be only its beginning."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         size = len(data) if length is None else length
         if not any(line.lower().startswith("content-type") for line in headers):
@@ -53,12 +53,12 @@ class Caller:
         self.post({**HI, **members})
 
     def ask(self, method: str, path: str, *headers: str, version: str = "1.1") -> None:
-        """A request without a body."""
+        """Send a request without a body."""
         lines = [f"{method} {path} HTTP/{version}", "Host: gateway", *headers, "", ""]
         self.say("\r\n".join(lines).encode())
 
     async def head(self, method: str = "POST") -> Answer:
-        """The head of an answer."""
+        """Read the head of a response."""
         async with asyncio.timeout(PATIENCE):
             text = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = text.split("\r\n")[:-2]
@@ -74,9 +74,10 @@ class Caller:
         return answer
 
     async def piece(self) -> bytes:
-        """The next bytes of the body; nothing at its end. Raises IncompleteReadError if it is cut.
+        """Read the next bytes of the body; empty at its end. Raises IncompleteReadError if it is
+        cut off.
 
-        What has no length and no chunks ends with the connection.
+        A body without length and chunks ends with the connection.
         """
         async with asyncio.timeout(PATIENCE):
             if self._chunked:
@@ -98,7 +99,7 @@ class Caller:
         return body
 
     async def until(self, words: bytes) -> bytes:
-        """Read on until these bytes came."""
+        """Read until these bytes arrive."""
         body = b""
         while words not in body:
             data = await self.piece()
@@ -112,7 +113,7 @@ class Caller:
         return head
 
     def leave(self, *, reset: bool = False) -> float:
-        """Go, as a process that is killed goes; tells when."""
+        """Close like a killed process; returns the time."""
         if reset:
             sock = self.writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,4 +1,6 @@
-"""A server of bytes: what arrives over a socket, to the letter, and what a test sends back."""
+"""A server of bytes: the exact bytes that arrive over a socket, and those that a test
+sends back.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ PATIENCE = 30.0  # much more than any of it takes, also on a busy machine
 
 @dataclass
 class Request:
-    """A request as it came."""
+    """A request as received."""
 
     line: str
     headers: list[tuple[str, str]]  # names as they were sent
@@ -33,7 +35,7 @@ class Request:
 
 
 class Line:
-    """One connection, seen from the server."""
+    """One connection, from the server's side."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -122,11 +124,11 @@ class Wire:
 
     @property
     def open(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self._tasks)
 
     async def opened(self, count: int) -> None:
-        """Wait until as many connections are open."""
+        """Wait until this number of connections is open."""
         async with asyncio.timeout(PATIENCE):
             while self.open != count:
                 await asyncio.sleep(0.001)  # the kernel tells nobody about both ends at once
@@ -173,7 +175,7 @@ def again(body: bytes = b"{}", *headers: str) -> Handler:
 
 @contextmanager
 def deaf_port() -> Iterator[int]:
-    """A port that takes no connection, and refuses none: its queue is full."""
+    """A port that neither accepts nor refuses connections: its queue is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
         waiting = []
@@ -190,7 +192,7 @@ def deaf_port() -> Iterator[int]:
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """A port where nobody listens, and nobody will."""
+    """A port on which no server listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
@@ -198,7 +200,7 @@ def closed_port() -> Iterator[int]:
 
 @asynccontextmanager
 async def cancelled(awaitable: Awaitable[object]) -> AsyncIterator[None]:
-    """Runs something beside the block, and cancels it at the block's end."""
+    """Runs something during the block, and cancels it at the block's end."""
     task = asyncio.ensure_future(awaitable)
     try:
         yield

@@ -56,7 +56,7 @@ ARGUMENTS = st.one_of(
 
 @st.composite
 def usages(draw: st.DrawFn) -> Usage:
-    """Tokens whose parts are parts."""
+    """Token counts whose parts are consistent."""
     read, write, write_1h, fresh = (draw(COUNTS) for _ in range(4))
     reasoning, said = draw(COUNTS), draw(COUNTS)
     return Usage(
@@ -71,7 +71,7 @@ def usages(draw: st.DrawFn) -> Usage:
 
 @st.composite
 def signed(draw: st.DrawFn) -> dict[str, Any]:
-    """What vendors put beside thoughts."""
+    """Extras as vendors attach to reasoning."""
     made: dict[str, Any] = draw(
         st.sampled_from(
             [{}, {"anthropic": {"signature": "c2ln"}}, {"gemini": {"signature": "c2ln"}}]
@@ -127,7 +127,7 @@ def odd_responses() -> st.SearchStrategy[Response]:
 
 @st.composite
 def streams(draw: st.DrawFn, blocks: st.SearchStrategy[Block] = BLOCKS) -> list[Event]:
-    """The events of an answer, its deltas cut and its tool calls interleaved at random."""
+    """The events of an answer, with its deltas cut and its tool calls interleaved at random."""
     answer = draw(responses(blocks))
     start, *middle, end = unfold(answer)
     assert isinstance(start, MessageStart)
@@ -153,7 +153,7 @@ def streams(draw: st.DrawFn, blocks: st.SearchStrategy[Block] = BLOCKS) -> list[
 
 
 def _may_open(answer: Response, opened: list[int], at: int) -> bool:
-    """Calls interleave with anything; words come one block after the other."""
+    """Calls interleave with anything; texts come one block after the other."""
     words = [index for index in opened if not isinstance(answer.blocks[index], ToolCall)]
     return isinstance(answer.blocks[at], ToolCall) or not words
 

@@ -1,9 +1,9 @@
-"""Provider streams written by hand, and what they mean.
+"""Hand-written provider streams, and their meaning.
 
 `tests/streams/<dialect>/<scenario>.<sse|ndjson|json>` are the bytes a provider sends, `.frames` the
-events of a binary stream, one a line (`tests/support/event_stream.py`); beside each,
-`<scenario>.events.json` holds the neutral events, one a line, as `told` writes them. To accept new
-behaviour, run the tests with AIPROXY_UPDATE_GOLDEN=1 and read the diff.
+events of a binary stream, one per line (`tests/support/event_stream.py`); next to each,
+`<scenario>.events.json` contains the neutral events, one per line, as written by `events_as_json`.
+To accept new behaviour, run the tests with AIPROXY_UPDATE_GOLDEN=1 and read the diff.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _MEDIA = {
 
 
 def languages() -> dict[str, OutboundDialect]:
-    """Every language, with a fixed clock and ids that count."""
+    """All dialects, with a fixed clock and ids that count."""
     ids = itertools.count(1)
     return {
         "openai_chat": OpenAIChat(now=lambda: 1_700_000_000.5, new_id=lambda: "chatcmpl-new"),
@@ -79,7 +79,7 @@ def languages() -> dict[str, OutboundDialect]:
 
 
 def faces() -> dict[str, Dialect]:
-    """The languages we also serve."""
+    """The dialects that are also served to clients."""
     return {name: it for name, it in languages().items() if isinstance(it, Dialect)}
 
 
@@ -120,7 +120,7 @@ STREAMS = _streams()
 
 
 def cut(framer: Framer, parts: Iterable[bytes]) -> list[bytes]:
-    """The pieces a framer finds in a stream that arrives in parts."""
+    """The pieces that a framer finds in a stream that arrives in parts."""
     found = [piece for part in parts for piece in framer.feed(part)]
     rest = framer.close()
     return found if rest is None else [*found, rest]
@@ -129,7 +129,7 @@ def cut(framer: Framer, parts: Iterable[bytes]) -> list[bytes]:
 def decode(
     language: OutboundDialect, pieces: Iterable[bytes]
 ) -> tuple[list[Event], APIError | None]:
-    """The events of a stream, and the error it ended with. Their order is checked."""
+    """The events of a stream, and the error at its end. Their order is checked."""
     decoder = language.decoder()
     events: list[Event] = []
     error = None
@@ -150,7 +150,7 @@ def decode(
     return events, error
 
 
-def told(events: Iterable[Event], error: APIError | None = None) -> list[list[Any]]:
+def events_as_json(events: Iterable[Event], error: APIError | None = None) -> list[list[Any]]:
     """Events as JSON."""
     out: list[list[Any]] = []
     for event in events:
@@ -174,12 +174,12 @@ def told(events: Iterable[Event], error: APIError | None = None) -> list[list[An
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON has it."""
+    """A record as a JSON value."""
     return json.loads(json.dumps(msgspec.to_builtins(value)))
 
 
 def expected(path: Path, found: list[list[Any]]) -> list[list[Any]]:
-    """What a file of events says; written first if that was asked for."""
+    """The content of an events file; written first if requested."""
     if UPDATE:
         lines = ",\n".join(json.dumps(line) for line in found)
         path.write_text(f"[\n{lines}\n]\n")
@@ -189,7 +189,7 @@ def expected(path: Path, found: list[list[Any]]) -> list[list[Any]]:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What an answer says to any reader, whatever language it is told in."""
+    """The meaning of an answer for any reader, in any API."""
 
     said: str
     thought: str
@@ -199,7 +199,7 @@ class Meaning:
 
 
 def meaning(response: Response) -> Meaning:
-    """The meaning of an answer. Refusals count as words, wherever they stand."""
+    """The meaning of an answer. Refusals count as text, wherever they are."""
     blocks, usage = response.blocks, response.usage
     said = [b.text for b in blocks if isinstance(b, Text | Refusal)]
     return Meaning(
@@ -216,7 +216,7 @@ def meaning(response: Response) -> Meaning:
 
 
 def arguments(text: str) -> Any:
-    """Parsed arguments; text that is no JSON object as the faces tell it."""
+    """Parsed arguments; text that is not a JSON object as the client APIs encode it."""
     if text.strip() in ("", "null"):
         return {}
     try:
@@ -227,7 +227,7 @@ def arguments(text: str) -> Any:
 
 
 def read(language: OutboundDialect, framer: Framer, data: bytes) -> Response:
-    """A whole stream folded. Raises APIError."""
+    """A whole stream, folded. Raises APIError."""
     events, error = decode(language, cut(framer, [data]))
     if error is not None:
         raise error

@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves when it is told to."""
+"""A TCP proxy that simulates failures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Fault = Literal["none", "swallow", "cut"]
 
 
 class Proxy:
-    """Passes bytes on to a server, in their order and without a gap, as TCP does.
+    """Forwards bytes to a server, in order and without gaps, like TCP.
 
-    `fault`: replies are swallowed, and from then on all of that connection, or the connection is
-    cut when one comes. `delay` is how many seconds replies are late. `refuse` closes new
-    connections at once. `target` is the port where new connections lead.
+    `fault`: replies are dropped, and from then on everything on that connection, or the connection
+    is cut when one arrives. `delay` is the delay of replies in seconds. `refuse` closes new
+    connections at once. `target` is the port that new connections lead to.
     """
 
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:

@@ -1,8 +1,8 @@
 # ruff: noqa: E501 (a row a line)
-"""What becomes of each member of a chat request at each target: the table in docs/errors.md.
+"""What happens to each member of a chat request at each target: the table in docs/errors.md.
 
-The translations themselves are asked: a request with that one member more is written for every
-target, and what was sent and reported is compared with the same request without it.
+The real translations are used: a request with one additional member is encoded for every target,
+and the result is compared with the same request without it.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ ROWS: list[tuple[str, Members, Members]] = [
 
 
 def write(provider: Provider, model: str, members: Members) -> ProviderRequest:
-    """A chat request as it is sent to a provider. Raises APIError."""
+    """Encode a chat request for a provider. Raises APIError."""
     body = json.dumps({"model": model, "messages": [HI], **members}).encode()
     language: OutboundDialect = provider.dialect
     if CHAT.name in provider.native_operations:
@@ -150,7 +150,7 @@ def sent(draft: ProviderRequest) -> Any:
 
 
 def fate(provider: Provider, model: str, members: Members, anyway: Members) -> str:
-    """What becomes of some members: carried, reported under a name, refused, or left out."""
+    """What happens to some members: carried, reported under a name, refused, or left out."""
     try:
         before = sent(write(provider, model, anyway))
         draft = write(provider, model, anyway | members)

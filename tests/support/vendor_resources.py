@@ -1,4 +1,4 @@
-"""A mock of what vendors keep: files, batches, caches; any path of any vendor, echoed as JSON."""
+"""A mock of vendors' stored resources: files, batches, caches; other paths are echoed as JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Vendors:
 
     @property
     def keys(self) -> set[str]:
-        """All credentials that came."""
+        """All received credentials."""
         names = ("authorization", "x-api-key", "x-goog-api-key")
         return {headers[name] for *_, headers in self.seen for name in names if name in headers}
 

@@ -103,7 +103,7 @@ def events_of(answer: httpx2.Response, dialect: str) -> list[str]:
 
 
 async def pieces_of(answer: httpx2.Response) -> tuple[bytes, Exception | None]:
-    """What arrives of a body, and what ended it."""
+    """The received part of a body, and what ended it."""
     data = b""
     try:
         async for piece in answer.aiter_raw():
@@ -114,7 +114,7 @@ async def pieces_of(answer: httpx2.Response) -> tuple[bytes, Exception | None]:
 
 
 def decode(dialect: str, answer: httpx2.Response) -> Response:
-    """A streamed answer, read by the library's own client half of the dialect."""
+    """A streamed answer, decoded by the package's own decoder of the dialect."""
     language = LANGUAGES[dialect]
     framer = language.framer(answer.headers["content-type"].partition(";")[0])
     decoder = language.decoder()
@@ -157,7 +157,7 @@ async def test_openai_sdk_reads_a_whole_answer(openai_sdk: openai.AsyncOpenAI) -
     assert answer._request_id == "req_mock1"
 
 
-async def test_openai_sdk_reads_a_stream_and_gets_usage_only_if_it_asks(
+async def test_openai_sdk_reads_a_stream_and_gets_usage_only_if_requested(
     openai_sdk: openai.AsyncOpenAI,
 ) -> None:
     for options in ({}, {"stream_options": {"include_usage": True}}):
@@ -176,12 +176,12 @@ async def test_openai_sdk_reads_tool_calls(
     mock: MockProvider, openai_sdk: openai.AsyncOpenAI, stream: bool
 ) -> None:
     mock.script(Answer(tool_calls=(WEATHER, CLOCK)))
-    asked = {"model": "gpt-5", "messages": [{"role": "user", "content": "Hi"}]}
+    requested = {"model": "gpt-5", "messages": [{"role": "user", "content": "Hi"}]}
     if stream:
-        async with openai_sdk.chat.completions.stream(**asked) as events:  # type: ignore[arg-type]
+        async with openai_sdk.chat.completions.stream(**requested) as events:  # type: ignore[arg-type]
             answer = await events.get_final_completion()
     else:
-        answer = await openai_sdk.chat.completions.create(**asked)  # type: ignore[call-overload]
+        answer = await openai_sdk.chat.completions.create(**requested)  # type: ignore[call-overload]
     choice = answer.choices[0]
     assert choice.finish_reason == "tool_calls"
     assert not choice.message.content
@@ -316,7 +316,7 @@ async def test_gemini_sdk_lists_models(gemini_sdk: AsyncClient) -> None:
     assert (await gemini_sdk.models.get(model="gemini-3")).name == "models/gemini-3"
 
 
-async def test_sdks_read_its_errors(
+async def test_sdks_read_the_mocks_errors(
     mock: MockProvider,
     openai_sdk: openai.AsyncOpenAI,
     anthropic_sdk: anthropic.AsyncAnthropic,
@@ -424,7 +424,7 @@ def test_an_answers_events_are_legal_however_they_are_cut(pieces: int | None) ->
     )
 
 
-def test_an_answer_without_text_greets_unless_it_has_better_to_do() -> None:
+def test_an_answer_without_text_is_a_greeting_unless_it_has_other_content() -> None:
     assert fold(Answer().events("m")).blocks == (Text("Hello from the mock."),)
     assert fold(Answer(refusal="No.").events("m")).blocks == (Refusal("No."),)
     assert fold(Answer(tool_calls=(CLOCK,)).events("m")).blocks == (CLOCK,)
@@ -433,7 +433,9 @@ def test_an_answer_without_text_greets_unless_it_has_better_to_do() -> None:
     assert (ended.stop, ended.usage) == (StopReason.LENGTH, Usage(input=1, output=2))
 
 
-async def test_an_answer_keeps_its_pace(mock: MockProvider, client: httpx2.AsyncClient) -> None:
+async def test_an_answer_is_sent_with_its_pauses(
+    mock: MockProvider, client: httpx2.AsyncClient
+) -> None:
     mock.script(Answer("a b c", first_after=0.1, pace=0.03))
     path, body = STREAMS["openai"]
     begun = time.monotonic()
@@ -448,7 +450,7 @@ async def test_an_answer_keeps_its_pace(mock: MockProvider, client: httpx2.Async
 # ── scripts ──────────────────────────────────────────────────────────────────
 
 
-async def test_steps_are_taken_in_order_and_then_the_usual_answer_is_given(
+async def test_steps_are_used_in_order_and_then_the_default_answer_is_given(
     mock: MockProvider, client: httpx2.AsyncClient
 ) -> None:
     mock.script(Fault.status(503), Answer("two"))
@@ -478,7 +480,7 @@ async def test_a_step_may_be_a_function_of_the_request() -> None:
     assert answer.json()["candidates"][0]["content"]["parts"][0]["text"] == "Request 4."
 
 
-async def test_steps_for_a_dialect_or_a_path_leave_others_alone(
+async def test_steps_for_a_dialect_or_a_path_do_not_affect_others(
     mock: MockProvider, client: httpx2.AsyncClient
 ) -> None:
     mock.on("anthropic", Fault.status(500))
@@ -486,10 +488,10 @@ async def test_steps_for_a_dialect_or_a_path_leave_others_alone(
     mock.on("/embeddings$", Fault.status(501))
     assert [(await ask(client, name)).status_code for name in CHATS] == [200, 500, 502, 200]
     assert [(await ask(client, name)).status_code for name in CHATS] == [200, 200, 200, 200]
-    assert repr(mock) == "<MockProvider: 8 requests seen, 1 steps left>"
+    assert repr(mock) == "<MockProvider: 8 requests received, 1 steps left>"
 
 
-async def test_a_request_the_provider_would_refuse_is_refused_in_its_words(
+async def test_a_request_that_the_provider_would_refuse_is_refused_in_its_format(
     mock: MockProvider, client: httpx2.AsyncClient
 ) -> None:
     mock.script(Fault.status(418))
@@ -518,7 +520,7 @@ async def test_a_request_the_provider_would_refuse_is_refused_in_its_words(
 
 
 @dialects
-async def test_a_wrong_key_is_refused_and_the_right_one_is_found_wherever_it_stands(
+async def test_a_wrong_key_is_refused_and_the_right_one_accepted_in_any_place(
     dialect: str,
 ) -> None:
     path, body = CHATS[dialect]
@@ -547,7 +549,7 @@ async def test_a_wrong_key_is_refused_and_the_right_one_is_found_wherever_it_sta
 
 @dialects
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 429, 500, 502, 503, 529])
-async def test_a_status_comes_with_the_providers_own_error(
+async def test_a_status_has_the_providers_own_error(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str, status: int
 ) -> None:
     mock.script(Fault.status(status, "Sorry.", headers={"x-why": "because"}))
@@ -557,9 +559,7 @@ async def test_a_status_comes_with_the_providers_own_error(
     assert (error.message, error.upstream_status) == ("Sorry.", status)
 
 
-async def test_a_status_comes_with_the_body_that_is_given(
-    mock: MockProvider, client: httpx2.AsyncClient
-) -> None:
+async def test_a_status_has_the_given_body(mock: MockProvider, client: httpx2.AsyncClient) -> None:
     mock.script(
         Fault.status(500, body={"detail": "odd"}),
         Fault.status(502, body="Bad Gateway", headers={"Content-Type": "text/plain"}),
@@ -573,7 +573,7 @@ async def test_a_status_comes_with_the_body_that_is_given(
 
 @dialects
 @pytest.mark.parametrize("form", ["seconds", "date", "ms", "reset", "body", None])
-async def test_a_rate_limit_says_when_to_try_again(
+async def test_a_rate_limit_error_has_the_time_to_wait(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str, form: str | None
 ) -> None:
     mock.script(Fault.rate_limited(form, seconds=2.5))  # type: ignore[arg-type]
@@ -582,18 +582,18 @@ async def test_a_rate_limit_says_when_to_try_again(
     assert answer.status_code == 429
     error = LANGUAGES[dialect].decode_error(429, answer.content)
     assert error.kind is ErrorKind.LIMITED
-    told = retry_after([*answer.headers.items()], now)
+    reported = retry_after([*answer.headers.items()], now)
     if form is None:
-        assert told is None
+        assert reported is None
     elif form == "body":
-        assert told is None
+        assert reported is None
         assert "2.5s" in answer.text
         assert error.retry_after == (2.5 if dialect == "gemini" else None)
     elif (dialect, form) == ("gemini", "reset"):
         assert error.retry_after == 2.5
     else:
-        assert told is not None
-        assert 2.3 <= told <= 3.6
+        assert reported is not None
+        assert 2.3 <= reported <= 3.6
     if form == "date":
         then = parsedate_to_datetime(answer.headers["retry-after"])
         assert then > datetime.now(UTC)
@@ -605,7 +605,7 @@ def test_an_unknown_form_of_retry_after_is_an_error() -> None:
 
 
 @dialects
-async def test_an_overloaded_provider_says_so_in_the_first_event(
+async def test_an_overloaded_provider_sends_an_error_as_first_event(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str
 ) -> None:
     mock.always(Fault.overloaded_first())
@@ -619,7 +619,7 @@ async def test_an_overloaded_provider_says_so_in_the_first_event(
 
 
 @dialects
-async def test_an_error_comes_after_so_many_events(
+async def test_an_error_is_sent_after_the_given_number_of_events(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str
 ) -> None:
     good = events_of(await ask_stream(client, dialect), dialect)
@@ -635,7 +635,7 @@ async def test_an_error_comes_after_so_many_events(
 
 
 @dialects
-async def test_a_provider_dies_in_mid_stream(
+async def test_a_provider_closes_the_connection_in_mid_stream(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str
 ) -> None:
     good = (await ask_stream(client, dialect)).content
@@ -652,7 +652,7 @@ async def test_a_provider_dies_in_mid_stream(
         assert not mock.requests[-1].client_gone
 
 
-async def test_a_provider_dies_in_the_midst_of_a_whole_answer(
+async def test_a_provider_closes_the_connection_within_a_whole_response(
     mock: MockProvider, client: httpx2.AsyncClient
 ) -> None:
     mock.script(Fault.dies_after(1))
@@ -690,7 +690,7 @@ async def test_a_block_page_is_html(
 
 
 @dialects
-async def test_a_wrong_type_has_the_right_bytes(
+async def test_a_wrong_content_type_has_the_correct_bytes(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str
 ) -> None:
     good = await ask_stream(client, dialect)
@@ -701,7 +701,7 @@ async def test_a_wrong_type_has_the_right_bytes(
 
 
 @dialects
-async def test_a_whole_answer_comes_although_a_stream_was_asked_for(
+async def test_a_whole_response_is_sent_although_a_stream_was_requested(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str
 ) -> None:
     mock.script(Fault.whole())
@@ -712,7 +712,7 @@ async def test_a_whole_answer_comes_although_a_stream_was_asked_for(
 
 
 @dialects
-async def test_a_silent_provider_notices_that_the_client_leaves(
+async def test_a_silent_provider_notices_the_disconnect(
     mock: MockProvider, client: httpx2.AsyncClient, dialect: str
 ) -> None:
     mock.script(Fault.silence())
@@ -727,7 +727,7 @@ async def test_a_silent_provider_notices_that_the_client_leaves(
 
 
 @pytest.mark.parametrize("events", [0, 2])
-async def test_a_provider_falls_silent_in_mid_stream(
+async def test_a_provider_stops_sending_in_mid_stream(
     mock: MockProvider, client: httpx2.AsyncClient, events: int
 ) -> None:
     mock.script(Fault.silence_after(events))
@@ -852,7 +852,7 @@ async def test_a_form_has_its_model_and_is_not_json(
         ("/v1/api/chat", "ollama", ""),
     ],
 )
-async def test_the_path_decides_the_dialect_and_a_wrong_base_url_is_nobodys(
+async def test_the_path_selects_the_dialect_and_a_wrong_base_url_is_unknown(
     mock: MockProvider, url: str, path: str, dialect: str, operation: str
 ) -> None:
     async with httpx2.AsyncClient(base_url=url) as client:
@@ -860,7 +860,7 @@ async def test_the_path_decides_the_dialect_and_a_wrong_base_url_is_nobodys(
     assert (mock.requests[0].dialect, mock.requests[0].operation) == (dialect, operation)
 
 
-async def test_a_client_that_leaves_in_mid_stream_is_noticed(
+async def test_a_disconnect_in_mid_stream_is_noticed(
     mock: MockProvider, client: httpx2.AsyncClient
 ) -> None:
     mock.script(Answer("a " * 1000, pace=0.01))
@@ -872,7 +872,7 @@ async def test_a_client_that_leaves_in_mid_stream_is_noticed(
     await seen.wait_gone()
 
 
-async def test_waiting_for_what_does_not_come_ends_in_time(
+async def test_waiting_for_a_request_that_does_not_arrive_ends_in_time(
     mock: MockProvider, client: httpx2.AsyncClient
 ) -> None:
     with pytest.raises(TimeoutError):
@@ -900,23 +900,23 @@ def test_a_sync_test_is_served_too() -> None:
         httpx2.get(url)
 
 
-async def test_any_app_is_served_with_its_lifespan_or_the_reason_why_not() -> None:
-    told: list[str] = []
+async def test_any_app_is_served_with_its_lifespan_or_an_error_is_raised() -> None:
+    reported: list[str] = []
 
     def app(fails: bool) -> Starlette:
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
-            told.append("up")
+            reported.append("up")
             if fails:
                 raise ValueError("no")
             yield
-            told.append("down")
+            reported.append("down")
 
         return Starlette(lifespan=asynccontextmanager(lifespan))
 
     async with serve(app(fails=False)) as url, httpx2.AsyncClient() as client:
         assert (await client.get(url)).status_code == 404
-        assert told == ["up"]
-    assert told == ["up", "down"]
+        assert reported == ["up"]
+    assert reported == ["up", "down"]
     with pytest.raises(RuntimeError, match="start-up failed"):
         async with serve(app(fails=True)):
             pass
@@ -970,11 +970,11 @@ async def test_lifespan_and_websockets_are_answered() -> None:
     assert [m["type"] for m in sent] == ["websocket.close"]
 
 
-async def drive(step: Fault, asked: tuple[str, Any]) -> list[dict[str, Any]]:
-    """Ask in process, message by message."""
+async def drive(step: Fault, requested: tuple[str, Any]) -> list[dict[str, Any]]:
+    """Call in process, message by message."""
     mock = MockProvider()
     mock.script(step)
-    path, _, query = asked[0].partition("?")
+    path, _, query = requested[0].partition("?")
     scope = {
         "type": "http",
         "method": "POST",
@@ -982,7 +982,7 @@ async def drive(step: Fault, asked: tuple[str, Any]) -> list[dict[str, Any]]:
         "query_string": query.encode(),
         "headers": [],
     }
-    body = {"type": "http.request", "body": json.dumps(asked[1]).encode()}
+    body = {"type": "http.request", "body": json.dumps(requested[1]).encode()}
     return await converse(mock, scope, [body])
 
 

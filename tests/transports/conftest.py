@@ -1,4 +1,4 @@
-"""The transports, one after the other, and what every test needs to use one."""
+"""The transports, one after the other, and helpers to use one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from asgi_aiproxy.upstream.base import MAX_DECODED
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to send requests, and how to make one with these options."""
+    """A kind of transport, and how to build one with these options."""
 
     name: str
     library: str
@@ -39,7 +39,7 @@ class Kind:
 
 
 def _given(library: Any) -> Callable[..., Transport]:
-    """A transport of httpx's, or httpx2's, that its user has set up."""
+    """A transport of httpx or httpx2, built by its user."""
 
     def make(
         *,
@@ -78,7 +78,7 @@ OWN = [SOCKETS, SOCKETS_UVLOOP, REQWEST, HTTPX]  # those that are made from our 
 
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """The event loop on which a kind is to be tried."""
+    """The event loop for a kind of transport."""
     callspec = getattr(request.node, "callspec", None)
     kind = callspec.params.get("kind") if callspec is not None else None
     if kind is None or kind.loop == "asyncio":
@@ -101,15 +101,15 @@ async def transport(kind: Kind) -> AsyncIterator[Transport]:
 
 
 async def close(transport: Transport) -> None:
-    """Close a transport, and what it was given."""
+    """Close a transport, and the one it was given."""
     await transport.aclose()
-    given = getattr(transport, "_given", None)
+    given = getattr(transport, "_transport", None)
     if given is not None:
         await given.aclose()
 
 
 def post(url: str, body: Any = b"{}", **changes: Any) -> UpstreamRequest:
-    """A request as providers are sent it, with secrets where they may stand."""
+    """A request as sent to providers, with secrets wherever possible."""
     options: dict[str, Any] = {
         "method": "POST",
         "headers": [
@@ -125,7 +125,7 @@ def post(url: str, body: Any = b"{}", **changes: Any) -> UpstreamRequest:
 
 
 async def rest(answer: Any) -> bytes:
-    """The body of an answer, to its end."""
+    """The rest of the body of a response."""
     body = b""
     while data := await answer.read():
         body += data

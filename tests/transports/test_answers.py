@@ -1,4 +1,4 @@
-"""Answers, in all the forms in which bytes may bring them."""
+"""Responses, in all forms of bytes."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ CODED = {
 
 
 @pytest.mark.parametrize("coding", CODED)
-async def test_an_encoded_answer_is_decoded_though_it_was_not_requested(
+async def test_a_compressed_response_is_decoded_although_it_was_not_requested(
     transport: Transport, coding: str
 ) -> None:
     body = CODED[coding]
@@ -203,7 +203,7 @@ async def test_a_few_bytes_do_not_become_gigabytes(kind: Kind, coding: str) -> N
 
 
 @pytest.mark.parametrize("body", [b"no gzip", CODED["gzip"][:-30]], ids=["wrong", "cut"])
-async def test_a_broken_coding_is_an_error(transport: Transport, body: bytes) -> None:
+async def test_an_invalid_coding_is_an_error(transport: Transport, body: bytes) -> None:
     async with Wire(again(body, "Content-Encoding: gzip")) as wire:
         with pytest.raises(APIError):
             await rest(await transport.send(post(wire.url, streamed=True)))
@@ -264,7 +264,7 @@ async def test_connections_are_used_again(transport: Transport) -> None:
         assert len(wire.lines) <= 5
 
 
-async def test_a_connection_the_provider_closed_meanwhile_is_not_used(kind: Kind) -> None:
+async def test_a_connection_closed_by_the_provider_is_not_used(kind: Kind) -> None:
     if kind.library == "reqwest":
         pytest.skip("pyreqwest may not have noticed yet, on its own threads")
     transport = kind()
@@ -308,7 +308,7 @@ async def test_a_connection_is_not_used_again_when_it_should_not_be(
     await close(transport)
 
 
-async def test_a_provider_cannot_send_more_than_is_read(kind: Kind) -> None:
+async def test_a_provider_cannot_send_faster_than_the_response_is_read(kind: Kind) -> None:
     transport = kind()
     sent = 0
     piece = b"x" * 100_000
@@ -337,7 +337,7 @@ async def test_a_provider_cannot_send_more_than_is_read(kind: Kind) -> None:
     await close(transport)
 
 
-async def test_a_raw_answer_comes_as_it_was_sent_encoding_and_all(transport: Transport) -> None:
+async def test_a_raw_response_keeps_its_encoding(transport: Transport) -> None:
     packed = gzip.compress(b"hello " * 100)
     async with Wire(again(packed, "Content-Encoding: gzip")) as wire:
         answer = await transport.send(post(wire.url, streamed=True, raw=True))

@@ -1,4 +1,4 @@
-"""The transport that is taken where none is given, and what it needs to be there."""
+"""The default transport, and what it requires."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WITHOUT_BOTH = WITHOUT + 'sys.modules["h2"] = None\n'
 
 
 def run(without: str = "", options: str = "") -> tuple[list[str], str]:
-    """What a program prints that serves and asks a gateway, and what it logs."""
+    """The output of a program that serves and calls a gateway, and its log."""
     program = PROGRAM.replace("{without}", without).replace("{options}", options)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False
@@ -69,7 +69,7 @@ def run(without: str = "", options: str = "") -> tuple[list[str], str]:
 SAID = "Hello from the mock."
 
 
-def test_it_is_our_own_and_needs_nothing_that_is_compiled() -> None:
+def test_the_default_transport_is_the_packages_own() -> None:
     printed, logged = run(WITHOUT)
     assert printed == ["SocketTransport", SAID, SAID] * 2 + ["False"]
     assert logged == ""
@@ -81,10 +81,10 @@ def test_http2_is_pyreqwests() -> None:
     assert logged == ""
 
 
-def test_http2_is_httpxs_where_pyreqwest_cannot_be_imported_and_that_is_said_once() -> None:
+def test_http2_uses_httpx_if_pyreqwest_cannot_be_imported_and_logs_that_once() -> None:
     printed, logged = run(WITHOUT, "http2=True")
     assert printed == ["HttpxTransport", SAID, SAID] * 2 + ["False"]
-    assert logged.count("HTTP/2 goes over httpx") == 1
+    assert logged.count("HTTP/2 is sent by httpx") == 1
     assert "pip install 'asgi-aiproxy[http2]'" in logged
 
 
@@ -162,7 +162,7 @@ async def test_ipv6_addresses_are_understood() -> None:
         ("http://bücher.example/", "xn--bcher-kva.example", "/"),
     ],
 )
-def test_urls_are_taken_apart(url: str, authority: str, target: str) -> None:
+def test_urls_are_parsed(url: str, authority: str, target: str) -> None:
     where = parse_destination(url, None)
     assert (where.authority, where.target) == (authority, target)
 
@@ -170,7 +170,7 @@ def test_urls_are_taken_apart(url: str, authority: str, target: str) -> None:
 # ── the pool ─────────────────────────────────────────────────────────────────
 
 
-async def test_places_are_given_in_turn_and_none_is_lost() -> None:
+async def test_slots_are_given_in_order_and_none_is_lost() -> None:
     pool = _Pool(asyncio.get_running_loop(), 1, 1, 75.0, 3600.0)
     pool.free -= 1
     order: list[int] = []
@@ -262,7 +262,7 @@ async def test_a_connection_is_not_used_beyond_its_lifetime() -> None:
 
 @pytest.mark.parametrize("options", [{"keepalive_expiry": 0}, {"max_lifetime": -1.0}])
 def test_ages_that_are_not_positive_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="seconds above 0"):
+    with pytest.raises(ConfigurationError, match="must be > 0 seconds"):
         SocketTransport(**options)
 
 

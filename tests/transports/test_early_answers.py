@@ -1,4 +1,4 @@
-"""Answers that come, and connections that are reset, before a request was taken."""
+"""Responses, and connections that are reset, before the whole request was sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ours = pytest.mark.parametrize("kind", [SOCKETS, SOCKETS_UVLOOP], ids=lambda kin
 
 @contextmanager
 def resetting(answer: bytes) -> Iterator[tuple[str, threading.Event, threading.Event]]:
-    """A server that takes the beginning of a request, answers at `go`, and is gone at `gone`."""
+    """A server that reads the beginning of a request, answers at `go`, and is gone at `gone`."""
     go, gone = threading.Event(), threading.Event()
 
     def serve() -> None:
@@ -51,23 +51,23 @@ def upload(go: threading.Event, gone: threading.Event) -> AsyncIterator[bytes]:
 
 @ours
 @pytest.mark.parametrize("sized", [False, True], ids=["chunked", "length"])
-async def test_an_answer_before_the_upload_ends_is_read_though_writing_fails(
+async def test_a_response_before_the_end_of_the_upload_is_read_although_writing_fails(
     kind: Kind, sized: bool
 ) -> None:
-    told = b'{"detail": "too big"}'
-    head = b"HTTP/1.1 413 X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(told)
+    reported = b'{"detail": "too big"}'
+    head = b"HTTP/1.1 413 X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(reported)
     transport = kind()
-    with resetting(head + told) as (url, go, gone):
+    with resetting(head + reported) as (url, go, gone):
         headers = [("content-length", "10000000")] if sized else []
         answer = await transport.send(post(url, upload(go, gone), headers=headers))
-        assert (answer.status, await rest(answer)) == (413, told)
+        assert (answer.status, await rest(answer)) == (413, reported)
         await answer.aclose()
     await close(transport)
 
 
 @ours
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 X\r\nContent-Le"])
-async def test_a_reset_without_a_whole_head_is_an_error(kind: Kind, answer: bytes) -> None:
+async def test_a_reset_before_the_end_of_the_head_is_an_error(kind: Kind, answer: bytes) -> None:
     transport = kind()
     with resetting(answer) as (url, go, gone), pytest.raises(APIError, match="broke"):
         await transport.send(post(url, upload(go, gone), headers=[]))

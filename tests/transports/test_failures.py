@@ -1,4 +1,4 @@
-"""What goes wrong on the way: the kind of error that comes of it, and what it does not tell."""
+"""Failures of connections: the kind of the error, and what its message does not reveal."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ async def whole(transport: Transport, url: str) -> bytes:
 
 
 async def fails(transport: Transport, url: str) -> APIError:
-    """The error of a request that fails, at its beginning or in its answer."""
+    """The error of a request that fails, at its beginning or in its response."""
     with pytest.raises(APIError) as caught:
         await asyncio.wait_for(whole(transport, url), PATIENCE)
     error = caught.value
     # A sentence for a client, without the query, the key, or an empty reason.
-    for told in (str(error), repr(error)):
-        assert "SECRET" not in told
-        assert "?" not in told
-        assert "/path" not in told
+    for reported in (str(error), repr(error)):
+        assert "SECRET" not in reported
+        assert "?" not in reported
+        assert "/path" not in reported
     assert re.fullmatch(r"[A-Z][^\n]*[^ .:]\.", str(error)), str(error)
     return error
 
 
-def only_the_log_tells(address: str, error: APIError, log: pytest.LogCaptureFixture) -> None:
-    """Where a provider lives is for its operator to know, and for nobody who calls."""
+def only_in_the_log(address: str, error: APIError, log: pytest.LogCaptureFixture) -> None:
+    """The address of a provider is for the log only, not for callers."""
     host = address.partition(":")[0]
     assert host not in str(error)
     lines = [record.getMessage() for record in log.records if record.name == "asgi_aiproxy"]
@@ -50,7 +50,7 @@ def only_the_log_tells(address: str, error: APIError, log: pytest.LogCaptureFixt
 
 
 async def breaking(kind: Kind, handler: Handler, **options: object) -> APIError:
-    """The error that comes of what a server does."""
+    """The error for the behaviour of a server."""
     transport = kind(**options)
     async with Wire(handler) as wire:
         error = await fails(transport, wire.url)
@@ -64,15 +64,15 @@ async def test_no_server_listens(transport: Transport, caplog: pytest.LogCapture
         error = await fails(transport, f"http://me:SECRET@127.0.0.1:{port}")
     assert (error.kind, error.status, error.code) == (ErrorKind.UPSTREAM, 502, "connect_error")
     assert "refused" in str(error).lower()
-    only_the_log_tells(f"127.0.0.1:{port}", error, caplog)
+    only_in_the_log(f"127.0.0.1:{port}", error, caplog)
 
 
-async def test_there_is_no_such_host(
+async def test_the_host_does_not_exist(
     transport: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = await fails(transport, "http://nothing.invalid")
     assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
-    only_the_log_tells("nothing.invalid", error, caplog)
+    only_in_the_log("nothing.invalid", error, caplog)
 
 
 async def test_connecting_takes_too_long(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,7 +80,7 @@ async def test_connecting_takes_too_long(kind: Kind, caplog: pytest.LogCaptureFi
     with deaf_port() as port:
         error = await fails(transport, f"http://127.0.0.1:{port}")
     assert (error.kind, error.status, error.code) == (ErrorKind.TIMEOUT, 504, "connect_timeout")
-    only_the_log_tells(f"127.0.0.1:{port}", error, caplog)
+    only_in_the_log(f"127.0.0.1:{port}", error, caplog)
     await close(transport)
 
 
@@ -183,7 +183,7 @@ async def two_lengths(line: Line) -> None:
 @pytest.mark.parametrize(
     "handler", [shut, reset, cut_head, banner, garbage, endless_head, two_lengths]
 )
-async def test_no_answer_comes_or_none_that_is_one(kind: Kind, handler: Handler) -> None:
+async def test_missing_and_invalid_responses_are_errors(kind: Kind, handler: Handler) -> None:
     error = await breaking(kind, handler)
     assert (error.kind, error.status) == (ErrorKind.UPSTREAM, 502)
     assert "broke" in str(error)
@@ -220,7 +220,7 @@ async def reset_body(line: Line) -> None:
 
 
 @pytest.mark.parametrize("handler", [short, short_chunks, half_a_chunk, no_chunks, reset_body])
-async def test_an_answer_breaks_off(kind: Kind, handler: Handler) -> None:
+async def test_a_response_that_breaks_off_is_an_error(kind: Kind, handler: Handler) -> None:
     error = await breaking(kind, handler)
     assert (error.kind, error.status, error.code) == (ErrorKind.UPSTREAM, 502, None)
     assert "broke" in str(error)
@@ -235,7 +235,7 @@ async def test_the_part_received_before_the_break_is_delivered(transport: Transp
         await answer.aclose()
 
 
-async def test_tls_meets_a_server_without_it(transport: Transport) -> None:
+async def test_tls_to_a_server_without_tls_is_an_error(transport: Transport) -> None:
     async def handler(line: Line) -> None:
         await line.reader.read(10)
         await line.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
@@ -245,7 +245,7 @@ async def test_tls_meets_a_server_without_it(transport: Transport) -> None:
     assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
 
 
-async def test_plain_http_meets_a_server_of_tls(
+async def test_plain_http_to_a_tls_server_is_an_error(
     transport: Transport, server_context: ssl.SSLContext
 ) -> None:
     async with Wire(shut, server_context) as wire:
@@ -273,12 +273,12 @@ async def test_the_other_name_of_a_certificate_is_not_shown(
         assert (error.kind, error.code) == (ErrorKind.UPSTREAM, "connect_error")
         assert "certificate" in str(error)
         assert "internal" not in str(error)
-        only_the_log_tells(f"127.0.0.1:{wire.port}", error, caplog)
+        only_in_the_log(f"127.0.0.1:{wire.port}", error, caplog)
     await close(transport)
 
 
 async def test_after_any_failure_the_transport_works(kind: Kind) -> None:
-    """Nothing stays taken: with one connection allowed, ten calls fail and the eleventh works."""
+    """Nothing stays in use: with one connection allowed, ten calls fail and the eleventh works."""
     transport = kind(timeouts=Timeouts(pool=2.0, connect=2.0), max_connections=1)
     failing: list[Callable[[Line], Awaitable[None]]] = [shut, reset, garbage, short, half_a_chunk]
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 answers, read from bytes that are cut anywhere."""
+"""HTTP/1.1 responses, parsed from bytes that are cut anywhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(*pieces: bytes, method: str = "POST", close: bool = False) -> tuple[Res
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_is_the_same_however_it_is_cut(name: str) -> None:
+def test_a_response_is_parsed_the_same_however_it_is_cut(name: str) -> None:
     raw, expected = ANSWERS[name]
     whole, body = read(raw)
     assert (body, whole.done, whole.reusable) == (expected, True, True)
@@ -54,7 +54,7 @@ def test_an_answer_is_the_same_however_it_is_cut(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_that_ends_early_is_never_taken_for_whole(name: str) -> None:
+def test_a_truncated_response_is_never_complete(name: str) -> None:
     raw, _ = ANSWERS[name]
     for at in range(len(raw)):
         reader, _ = read(raw[:at])
@@ -74,7 +74,7 @@ def test_any_chunks_in_any_pieces_give_the_body(chunks: list[bytes], data: st.Da
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))
-def test_whatever_comes_it_is_read_or_refused(data: bytes, cut: int) -> None:
+def test_any_bytes_are_parsed_or_refused(data: bytes, cut: int) -> None:
     for start in (b"", b"HTTP/1.1 200 OK\r\n", CHUNKED):
         reader = ResponseParser("POST")
         try:
@@ -116,7 +116,7 @@ def test_a_body_without_a_length_lasts_until_the_connection_ends() -> None:
         ),
     ],
 )
-def test_whether_the_connection_can_be_used_again(head: bytes, reusable: bool) -> None:
+def test_the_reuse_of_the_connection_is_decided(head: bytes, reusable: bool) -> None:
     reader, body = read(head)
     assert (reader.done, reader.reusable, body) == (True, reusable, b"")
 
@@ -130,7 +130,7 @@ def test_an_answer_to_head_has_no_body(framing: bytes) -> None:
     assert (reader.done, reader.reusable, body) == (True, False, b"")
 
 
-def test_what_follows_an_answer_is_never_part_of_its_body() -> None:
+def test_bytes_after_a_response_are_never_part_of_its_body() -> None:
     for raw, _ in ANSWERS.values():
         for rest in (b"\r\n", b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"):
             for pieces in ([raw + rest], [raw, rest]):
@@ -242,7 +242,7 @@ def test_the_largest_head_and_trailers_are_read() -> None:
     assert (len(reader.headers), body, reader.reusable) == (MAX_HEADERS, b"ok", True)
 
 
-def test_the_error_says_why_an_answer_is_refused() -> None:
+def test_the_error_gives_the_reason_of_a_refused_response() -> None:
     for raw, why in {
         b"HTTP/1.1 200 OK\nX: y\n\n": "invalid HTTP response: Missing expected CR",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300: f"more than {MAX_HEADERS} headers",
@@ -254,7 +254,7 @@ def test_the_error_says_why_an_answer_is_refused() -> None:
             read(raw)
 
 
-def test_a_request_is_written_to_the_letter() -> None:
+def test_a_request_is_encoded_exactly() -> None:
     head = request_head("POST", "/v1/x?y=z", [("host", "h:1"), ("x-a", "1"), ("x-a", "ü")])
     assert head == b"POST /v1/x?y=z HTTP/1.1\r\nhost: h:1\r\nx-a: 1\r\nx-a: \xfc\r\n\r\n"
     # What no byte of Latin-1 can say is said in UTF-8.
@@ -273,6 +273,6 @@ def test_a_request_is_written_to_the_letter() -> None:
         ("ä", ""),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_not_written(name: str, value: str) -> None:
+def test_ambiguous_requests_are_not_written(name: str, value: str) -> None:
     with pytest.raises(ValueError, match="header"):
         request_head("GET", "/", [(name, value)])

@@ -1,5 +1,6 @@
-"""The parser of answers beside h11: an answer that h11 refuses never leaves a connection in use,
-and one that both accept is the same to both."""
+"""The response parser compared with h11: a response that h11 refuses never leaves a connection in
+use, and one that both accept is the same for both.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from asgi_aiproxy.upstream.http1 import HTTPProtocolError, ResponseParser
 
 @dataclass
 class Reading:
-    """What a parser made of an answer."""
+    """The result of parsing a response."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -23,7 +24,7 @@ class Reading:
 
 
 def by_h11(method: str, raw: bytes) -> Reading | None:
-    """What h11 reads; None if it refuses it, or if it is not complete."""
+    """The result of h11; None if it refuses the response, or it is incomplete."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     connection.send(h11.Request(method=method, target="/", headers=[("host", "h")]))
     connection.send(h11.EndOfMessage())
@@ -67,7 +68,7 @@ def by_h11(method: str, raw: bytes) -> Reading | None:
 
 
 def by_us(method: str, pieces: list[bytes]) -> Reading | None:
-    """What we read; None if we refuse it, or if it is not complete."""
+    """The result of this package; None if it refuses the response, or it is incomplete."""
     reader = ResponseParser(method)
     try:
         body = b"".join([reader.feed(piece) for piece in pieces])
@@ -164,14 +165,14 @@ SPLICES = st.sampled_from(
 
 @settings(max_examples=400, deadline=None)
 @given(METHODS, st.sampled_from(SOUND), st.integers(0, 120), st.integers(0, 2), SPLICES, CUTS)
-def test_one_wrong_byte_is_refused_or_read_as_h11_reads_it(
+def test_a_response_with_a_wrong_byte_is_refused_or_read_as_h11_reads_it(
     method: str, raw: bytes, at: int, removed: int, splice: bytes, cuts: set[int]
 ) -> None:
     at = min(at, len(raw))
     compare(method, raw[:at] + splice + raw[at + removed :], cuts)
 
 
-def test_sound_answers_are_read_by_both() -> None:
+def test_valid_responses_are_read_by_both() -> None:
     for raw in SOUND:
         ours, theirs = by_us("GET", [raw]), by_h11("GET", raw)
         assert ours is not None

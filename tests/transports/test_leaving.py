@@ -1,4 +1,4 @@
-"""A call that is given up, whatever it waits for: its connection is closed at once."""
+"""A cancelled call closes its connection at once, whatever it waits for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Left:
-    """What becomes of the connection of a call that is given up."""
+    """What happens to the connection of a cancelled call."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -38,7 +38,7 @@ class Left:
         self.gone.set()
 
     async def after(self, moment: float, record: Callable[[str, object], None]) -> None:
-        """It was closed, and soon."""
+        """Check that it was closed soon."""
         async with asyncio.timeout(PATIENCE):
             await self.gone.wait()
         record("milliseconds", round((self.at - moment) * 1000, 2))
@@ -46,7 +46,7 @@ class Left:
 
 
 async def give_up(call: Any, left: Left) -> float:
-    """Cancel a call when it has come as far as it shall; tells when."""
+    """Cancel a call at a certain point; returns the time."""
     task = asyncio.ensure_future(call)
     async with asyncio.timeout(PATIENCE):
         await left.reached.wait()
@@ -59,7 +59,7 @@ async def give_up(call: Any, left: Left) -> float:
 
 
 async def test_while_it_connects(kind: Kind, record_property: Any) -> None:
-    """It has its TCP connection, and waits for the server's part of the handshake."""
+    """The TCP connection is open, and the call waits for the server's part of the handshake."""
     if kind.library != "sockets":
         pytest.skip("pyreqwest goes on until its own limit, httpx forgets to close the socket")
     left = Left()
@@ -212,7 +212,7 @@ async def test_while_it_waits_for_a_free_connection(kind: Kind) -> None:
     await close(transport)
 
 
-async def test_hundreds_of_calls_given_up_at_any_moment_leave_nothing_behind(kind: Kind) -> None:
+async def test_hundreds_of_calls_cancelled_at_any_moment_leave_nothing_behind(kind: Kind) -> None:
     if kind.library == "reqwest":
         pytest.skip("pyreqwest lets the provider go on")
     handling = 0

@@ -1,7 +1,7 @@
-"""Nothing that is received before a connection changes its protocol is taken for what comes after.
+"""Bytes received before a connection changes its protocol are not read as the new protocol.
 
-What a proxy, or anybody on the way to it, sends behind its reply is sent in the clear. If it
-counted as the beginning of what follows, it would be read as if it had come over verified TLS.
+What a proxy, or anyone between, sends after its reply is sent in the clear. If it counted as the
+beginning of the new protocol, it would be read as if it had come over verified TLS.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ tls = pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 
 
 async def join(line: Line, port: int) -> None:
-    """Pass bytes on in both directions."""
+    """Forward bytes in both directions."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -48,7 +48,7 @@ async def join(line: Line, port: int) -> None:
 
 
 def socks(port: int, step: str, extra: bytes, cut: int = 0) -> Handler:
-    """A SOCKS5 proxy that sends `extra` behind the reply of one of its steps."""
+    """A SOCKS5 proxy that sends `extra` after the reply of one of its steps."""
 
     async def reply(line: Line, now: str, data: bytes) -> None:
         data += extra if now == step else b""
@@ -87,7 +87,7 @@ async def refused(transport: Transport, url: str) -> None:
 @early
 @tls
 @pytest.mark.parametrize("step", ["method", "credentials", "connect"])
-async def test_what_follows_a_socks_reply_ends_the_connection(
+async def test_bytes_after_a_socks_reply_end_the_connection(
     kind: Kind, extra: bytes, tls: bool, step: str, server_context: ssl.SSLContext, ca: bytes
 ) -> None:
     context = server_context if tls else None
@@ -104,7 +104,7 @@ async def test_what_follows_a_socks_reply_ends_the_connection(
 @ours
 @tls
 @pytest.mark.parametrize("cut", [1, 4, 7])
-async def test_a_socks_reply_may_come_in_pieces(
+async def test_a_socks_reply_may_arrive_in_pieces(
     kind: Kind, tls: bool, cut: int, server_context: ssl.SSLContext, ca: bytes
 ) -> None:
     context = server_context if tls else None
@@ -159,7 +159,7 @@ async def test_a_socks_reply_that_is_not_valid_is_refused(
     ],
 )
 @pytest.mark.parametrize("secure", [False, True], ids=["http-proxy", "https-proxy"])
-async def test_what_follows_the_reply_to_connect_ends_the_connection(
+async def test_bytes_after_the_reply_to_connect_end_the_connection(
     kind: Kind,
     extra: bytes,
     head: bytes,
@@ -187,7 +187,7 @@ async def test_what_follows_the_reply_to_connect_ends_the_connection(
 
 @ours
 @pytest.mark.parametrize("extra", [b"", b"\x81\x05hello"], ids=["", "frames"])
-async def test_a_change_of_protocol_that_was_not_asked_for_is_an_error(
+async def test_a_change_of_protocol_that_was_not_requested_is_an_error(
     kind: Kind, extra: bytes
 ) -> None:
     async def handler(line: Line) -> None:

@@ -1,4 +1,4 @@
-"""Requests on a connection that its server closes just then: which are sent once more.
+"""Which requests are sent again if the server closes the connection at that moment.
 
 https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
 """
@@ -25,7 +25,7 @@ ours = pytest.mark.parametrize("kind", [SOCKETS, SOCKETS_UVLOOP], ids=lambda kin
 
 
 async def shut(line: Line) -> None:
-    """Close without an answer."""
+    """Close before a response."""
 
 
 async def reset(line: Line) -> None:
@@ -69,7 +69,7 @@ async def ask(transport: Transport, url: str, method: str, body: object = None) 
 @kinds
 @pytest.mark.parametrize("end", [shut, reset])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "PUT"])
-async def test_what_means_the_same_twice_is_sent_once_more(
+async def test_idempotent_requests_are_sent_once_more(
     kind: Kind, end: Handler, method: str
 ) -> None:
     server = Server(end)
@@ -80,15 +80,15 @@ async def test_what_means_the_same_twice_is_sent_once_more(
             expected = b"" if method == "HEAD" else b"ok"
             assert await ask(transport, wire.url, method, body) == expected
         assert len(wire.lines) == 3
-        asked = f"{method} data" if body else method
-        assert server.requests == [asked] * 5
+        requested = f"{method} data" if body else method
+        assert server.requests == [requested] * 5
         await close(transport)
 
 
 @kinds
 @pytest.mark.parametrize("end", [shut, reset])
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_what_may_have_had_its_effect_is_never_sent_twice(
+async def test_requests_that_are_not_idempotent_are_never_sent_twice(
     kind: Kind, end: Handler, method: str
 ) -> None:
     server = Server(end)
@@ -120,7 +120,7 @@ async def test_a_body_that_streams_is_never_sent_twice(kind: Kind) -> None:
 
 @ours
 @pytest.mark.parametrize("end", [half, wrong])
-async def test_nothing_is_sent_again_once_a_byte_of_the_answer_came(
+async def test_no_request_is_repeated_once_a_byte_of_the_response_arrived(
     kind: Kind, end: Handler
 ) -> None:
     server = Server(end)
@@ -134,7 +134,7 @@ async def test_nothing_is_sent_again_once_a_byte_of_the_answer_came(
 
 
 @ours
-async def test_it_is_sent_once_more_and_no_more_than_that(kind: Kind) -> None:
+async def test_a_request_is_repeated_only_once(kind: Kind) -> None:
     server = Server(always=True)
     transport = kind()
     async with Wire(server) as wire:
@@ -150,7 +150,7 @@ async def test_it_is_sent_once_more_and_no_more_than_that(kind: Kind) -> None:
 
 
 @ours
-async def test_the_new_try_takes_a_new_connection_and_no_other_old_one(kind: Kind) -> None:
+async def test_a_repeated_request_uses_a_new_connection(kind: Kind) -> None:
     server = Server()
     transport = kind()
     async with Wire(server) as wire:
@@ -162,7 +162,7 @@ async def test_the_new_try_takes_a_new_connection_and_no_other_old_one(kind: Kin
 
 
 @ours
-async def test_a_retry_frees_its_place_whatever_comes_of_it(kind: Kind) -> None:
+async def test_a_repeated_request_frees_its_slot_in_any_case(kind: Kind) -> None:
     server = Server(always=True)
     transport = kind(max_connections=1)
     async with Wire(server) as wire:
@@ -176,7 +176,9 @@ async def test_a_retry_frees_its_place_whatever_comes_of_it(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(("method", "statuses"), [("GET", [200] * 4), ("POST", [200, 502] * 2)])
-async def test_the_proxy_answers_what_may_be_sent_again(method: str, statuses: list[int]) -> None:
+async def test_an_idempotent_request_through_the_proxy_is_answered(
+    method: str, statuses: list[int]
+) -> None:
     async with Wire(Server()) as wire, PassthroughProxy(wire.url) as app:
         got = []
         for _ in statuses:

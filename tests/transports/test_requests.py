@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def received(transport: Transport, **options: object) -> Request:
-    """What a server gets of a request."""
+    """What a server receives of a request."""
     got: list[Request] = []
 
     async def handler(line: Line) -> None:
@@ -67,7 +67,7 @@ async def test_paths_arrive_as_they_are_encoded(transport: Transport, path: str)
     assert (await received(transport, path=path)).line.split()[1] == f"{path}?key=SECRET"
 
 
-async def test_a_question_without_a_body_has_none(transport: Transport) -> None:
+async def test_a_request_without_a_body_has_no_body_headers(transport: Transport) -> None:
     request = await received(transport, method="GET", body=None)
     assert request.line.startswith("GET ")
     assert request.all("transfer-encoding") == []
@@ -109,7 +109,7 @@ async def test_large_bodies_arrive_whole(transport: Transport, streamed: bool) -
     assert request.body == whole
 
 
-async def test_each_piece_of_a_streamed_body_leaves_when_it_is_there(transport: Transport) -> None:
+async def test_each_piece_of_a_streamed_body_is_sent_at_once(transport: Transport) -> None:
     arrived = asyncio.Event()
 
     async def parts() -> AsyncIterator[bytes]:
@@ -132,13 +132,13 @@ async def test_each_piece_of_a_streamed_body_leaves_when_it_is_there(transport: 
 
 
 class OddError(APIError):
-    """What a body's source may raise."""
+    """An exception of a body stream."""
 
     def __init__(self) -> None:
         super().__init__(ErrorKind.TOO_LARGE, "too much")
 
 
-async def test_what_the_source_of_a_body_raises_reaches_who_sends(transport: Transport) -> None:
+async def test_an_exception_of_a_body_stream_is_raised_by_send(transport: Transport) -> None:
     async def parts() -> AsyncIterator[bytes]:
         yield b"one"
         raise OddError
@@ -152,7 +152,7 @@ async def test_what_the_source_of_a_body_raises_reaches_who_sends(transport: Tra
         await wire.opened(0)
 
 
-async def test_a_refusal_is_heard_while_the_body_is_still_being_sent(kind: Kind) -> None:
+async def test_a_refusal_is_read_while_the_body_is_still_being_sent(kind: Kind) -> None:
     if kind.library == "httpx":
         pytest.skip("httpx listens only when it has sent all")
     transport = kind()
@@ -205,4 +205,4 @@ async def test_an_invalid_url_is_an_error_and_not_quoted(transport: Transport, u
 
 def test_a_request_shows_no_secret() -> None:
     shown = repr(post("http://host/path"))
-    assert shown == "Outgoing(POST http://host/path)"
+    assert shown == "UpstreamRequest(POST http://host/path)"

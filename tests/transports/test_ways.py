@@ -1,4 +1,6 @@
-"""The way to a provider: outbound proxies, certificates, HTTP/2, the environment, in process."""
+"""Connections to a provider: outbound proxies, certificates, HTTP/2, the environment, in
+process.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +48,11 @@ own = pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.name)
 
 
 class Proxy:
-    """An outbound proxy: HTTP (CONNECT and whole URLs) or SOCKS5, which knows one user."""
+    """An outbound proxy: HTTP (CONNECT and whole URLs) or SOCKS5, with one user."""
 
     def __init__(self, context: ssl.SSLContext | None = None, *, socks: bool = False) -> None:
         self.wire = Wire(self._socks if socks else self._http, context)
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.authorized: list[str | None] = []
         self.seen: list[str] = []  # what passes in the clear, line by line
         self.refuse = ""
@@ -61,7 +63,7 @@ class Proxy:
     async def _http(self, line: Line) -> None:
         head = await line.head()
         method, target, _ = head.line.split()
-        self.asked.append(f"{method} {target}")
+        self.requested.append(f"{method} {target}")
         self.authorized.append(head.header("proxy-authorization"))
         self.seen += [f"{name}: {value}" for name, value in head.headers]
         if self.refuse:
@@ -91,7 +93,7 @@ class Proxy:
         address = await line.reader.readexactly(size)
         host = ".".join(map(str, address)) if kind == 1 else address.decode()
         port = int.from_bytes(await line.reader.readexactly(2))
-        self.asked.append(f"{host}:{port}")
+        self.requested.append(f"{host}:{port}")
         await line.send(b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00")
         await self._join(line, host, port)
 
@@ -129,7 +131,7 @@ async def test_plain_requests_pass_through_a_proxy(kind: Kind, credentials: str)
         answer = await transport.send(post("http://provider.invalid/v1/x"))
         assert await rest(answer) == b"by the proxy"
         await answer.aclose()
-        assert proxy.asked == ["POST http://provider.invalid/v1/x?key=SECRET"]
+        assert proxy.requested == ["POST http://provider.invalid/v1/x?key=SECRET"]
         assert proxy.authorized == [BASIC if credentials else None]
         assert "WORD" not in repr(transport)
         await close(transport)
@@ -151,7 +153,7 @@ async def test_secure_requests_pass_through_a_tunnel_unseen(
         answer = await transport.send(post(wire.url))
         assert await rest(answer) == b"safe"
         await answer.aclose()
-        assert proxy.asked == [f"CONNECT 127.0.0.1:{wire.port}"]
+        assert proxy.requested == [f"CONNECT 127.0.0.1:{wire.port}"]
         assert proxy.authorized == [BASIC if credentials else None]
         assert not any("SECRET" in text for text in proxy.seen)
         assert seen == [None]  # the provider does not learn the proxy's password
@@ -159,7 +161,7 @@ async def test_secure_requests_pass_through_a_tunnel_unseen(
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_a_proxy_can_be_reached_by_tls(
+async def test_a_proxy_can_be_reached_over_tls(
     secure: bool, server_context: ssl.SSLContext, ca: bytes
 ) -> None:
     context = server_context if secure else None
@@ -176,7 +178,7 @@ async def test_a_proxy_can_be_reached_by_tls(
 @pytest.mark.parametrize("credentials", ["", USER], ids=["open", "with credentials"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("kind", [SOCKETS, SOCKETS_UVLOOP, REQWEST], ids=lambda kind: kind.name)
-async def test_requests_pass_through_a_socks_proxy(
+async def test_requests_are_sent_through_a_socks_proxy(
     kind: Kind,
     scheme: str,
     credentials: str,
@@ -191,7 +193,7 @@ async def test_requests_pass_through_a_socks_proxy(
             answer = await transport.send(post(wire.url))
             assert await rest(answer) == b"safe"
             await answer.aclose()
-        assert proxy.asked == [f"127.0.0.1:{wire.port}"]
+        assert proxy.requested == [f"127.0.0.1:{wire.port}"]
         assert proxy.authorized == ["me:pass WORD" if credentials else None]
         await close(transport)
 
@@ -204,7 +206,7 @@ async def test_a_request_can_have_a_proxy_of_its_own(kind: Kind) -> None:
             answer = await transport.send(post(wire.url, proxy=proxy))
             await rest(answer)
             await answer.aclose()
-        assert (len(one.asked), len(two.asked), len(wire.lines)) == (2, 1, 1)
+        assert (len(one.requested), len(two.requested), len(wire.lines)) == (2, 1, 1)
     await close(transport)
 
 
@@ -256,7 +258,7 @@ async def test_a_socks_proxy_that_refuses_is_named_without_its_password() -> Non
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
-async def test_a_proxy_that_says_nothing_is_given_up_in_time(scheme: str) -> None:
+async def test_a_silent_proxy_is_given_up_in_time(scheme: str) -> None:
     async def handler(line: Line) -> None:
         await line.gone()
 
@@ -281,10 +283,10 @@ async def test_a_socks_proxy_for_httpx_says_what_to_install(
         HttpxTransport(proxy=proxy)
     # A provider's or a key's own proxy is not known before its call.
     transport = HttpxTransport()
-    with pytest.raises(APIError, match=re.escape("pip install 'httpx[socks]'")) as asked:
+    with pytest.raises(APIError, match=re.escape("pip install 'httpx[socks]'")) as requested:
         await transport.send(post("http://provider.invalid/", proxy=proxy))
-    assert asked.value.kind is ErrorKind.INTERNAL
-    assert "WORD" not in f"{set_up.value} {asked.value}"
+    assert requested.value.kind is ErrorKind.INTERNAL
+    assert "WORD" not in f"{set_up.value} {requested.value}"
     await transport.aclose()
 
 
@@ -299,7 +301,7 @@ def test_an_invalid_proxy_is_refused_when_it_is_set(kind: Kind, proxy: str) -> N
 @own
 @pytest.mark.parametrize("proxy", ["proxy:3128", "ftp://me:WORD@proxy", "http://", "http://[x"])
 async def test_an_invalid_proxy_is_not_bypassed(kind: Kind, proxy: str) -> None:
-    """A provider's or a key's proxy that can not be used is not left out either."""
+    """A provider's or a key's proxy that cannot be used is not left out either."""
     async with Wire(again()) as wire:
         transport = kind()
         with pytest.raises(APIError, match="outbound proxy") as caught:
@@ -315,7 +317,7 @@ async def test_an_invalid_proxy_is_not_bypassed(kind: Kind, proxy: str) -> None:
 
 @own
 @pytest.mark.parametrize("form", ["bytes", "text", "path as text", "path"])
-async def test_a_ca_of_ones_own_is_trusted(
+async def test_a_configured_ca_is_trusted(
     kind: Kind, form: str, ca: bytes, tmp_path: Path, server_context: ssl.SSLContext
 ) -> None:
     path = tmp_path / "ca.pem"
@@ -400,7 +402,7 @@ async def test_large_bodies_pass_over_tls_and_connections_are_used_again(
 
 
 async def version(scope: Any, receive: Any, send: Any) -> None:
-    """An app that answers with the HTTP version it was asked in."""
+    """An app that answers with the HTTP version of the request."""
     if scope["type"] == "http":
         body = scope["http_version"].encode()
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -409,7 +411,7 @@ async def version(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("http2", [False, True], ids=["not asked for", "asked for"])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-async def test_http2_is_spoken_when_asked_for_and_only_then(
+async def test_http2_is_used_only_if_requested(
     kind: Kind, http2: bool, ca: bytes, authority: trustme.CA, tmp_path: Path
 ) -> None:
     if kind.library == "sockets" and http2:
@@ -473,7 +475,7 @@ async def test_proxies_of_the_environment_are_not_used(
         answer = await transport.send(post(wire.url))
         assert await rest(answer) == b"direct"
         await answer.aclose()
-        assert proxy.asked == []
+        assert proxy.requested == []
         await close(transport)
 
 
@@ -527,7 +529,7 @@ async def test_an_app_that_fails_is_a_provider_that_failed(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_only_an_httpx_transport_is_taken_for_one() -> None:
+def test_only_httpx_transports_are_accepted() -> None:
     with pytest.raises(ConfigurationError, match="AsyncBaseTransport"):
         HttpxTransport(object())
     with pytest.raises(ConfigurationError, match="has its own"):
@@ -536,7 +538,7 @@ def test_only_an_httpx_transport_is_taken_for_one() -> None:
         HttpxTransport(httpx.AsyncHTTPTransport(), max_connections=5)
 
 
-async def test_a_given_transport_is_its_givers_to_close() -> None:
+async def test_a_given_transport_is_not_closed() -> None:
     async with Wire(again()) as wire:
         given = httpx.AsyncHTTPTransport()
         transport: Transport = HttpxTransport(given)

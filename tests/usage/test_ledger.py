@@ -1,4 +1,4 @@
-"""The ledger: every exchange once, and what they come to."""
+"""The ledger: every exchange once, and their sums."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_every_exchange_is_kept_once_and_the_newest_comes_first(store: Sto
     assert (await ledger.query()).records == records[::-1]
 
 
-async def test_pages_go_on_where_they_ended(store: Store) -> None:
+async def test_pages_continue_where_the_previous_one_ended(store: Store) -> None:
     records = [record(number, principal="ab"[number % 2]) for number in range(25)]
     ledger = await kept(store, *records)
     seen: list[UsageRecord] = []
@@ -86,7 +86,7 @@ async def test_pages_go_on_where_they_ended(store: Store) -> None:
     assert seen == [one for one in records[::-1] if one.principal == "a"]
 
 
-async def test_only_the_last_are_kept_one_by_one_but_all_are_in_the_sums(store: Store) -> None:
+async def test_only_the_latest_records_are_kept_but_all_are_in_the_sums(store: Store) -> None:
     records = [record(number) for number in range(3000)]
     ledger = await kept(store, *records, most=500)
     found = (await ledger.query(limit=10_000)).records
@@ -96,7 +96,7 @@ async def test_only_the_last_are_kept_one_by_one_but_all_are_in_the_sums(store: 
     assert totals["alice"].requests == 3000
 
 
-async def test_sums_are_by_whom_by_what_and_by_day(store: Store) -> None:
+async def test_sums_are_by_principal_model_provider_key_and_day(store: Store) -> None:
     ledger = await kept(
         store,
         record(),
@@ -149,7 +149,7 @@ async def test_sums_are_by_whom_by_what_and_by_day(store: Store) -> None:
         (Query(principal="bob", state="done"), ""),
     ],
 )
-async def test_a_query_finds_what_is_meant_and_sums_it(query: Query, ids: str) -> None:
+async def test_a_query_finds_and_sums_the_matching_records(query: Query, ids: str) -> None:
     ledger = await kept(
         MemoryStore(),
         record(0, id="a"),
@@ -164,7 +164,7 @@ async def test_a_query_finds_what_is_meant_and_sums_it(query: Query, ids: str) -
     assert (await ledger.total(query)).requests == len(ids)
 
 
-def test_an_exchange_is_in_every_state_that_is_true_of_it() -> None:
+def test_an_exchange_has_every_state_that_applies() -> None:
     assert record_states(record()) == {"done"}
     cut = record(outcome=Outcome.CLIENT_DISCONNECTED, estimated=True, not_charged=True)
     assert record_states(cut) == {"cut", "estimated", "not_charged"}
@@ -178,7 +178,7 @@ async def test_it_prices_records_without_a_cost() -> None:
 
 
 class Away(MemoryStore):
-    """Is away for its first calls: before it does what it is asked, or after."""
+    """Is unavailable for its first calls: before it executes them, or after."""
 
     def __init__(self, calls: int, *, late: bool) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class Away(MemoryStore):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("calls", [1, 3, 12])
-async def test_nothing_is_lost_or_counted_twice_while_the_store_is_away(
+async def test_nothing_is_lost_or_counted_twice_while_the_store_is_unavailable(
     calls: int, late: bool
 ) -> None:
     store = Away(calls, late=late)
@@ -216,7 +216,7 @@ async def test_nothing_is_lost_or_counted_twice_while_the_store_is_away(
     assert totals["alice"] == Totals(requests=5, input=50, output=25, cost=500)
 
 
-async def test_a_shim_writes_to_it_and_waits_for_it_when_it_closes(store: Store) -> None:
+async def test_a_shim_writes_to_the_ledger_and_waits_for_it_when_it_closes(store: Store) -> None:
     ledger = Ledger(store, prices=PRICES)
     seen: list[UsageRecord] = []
 
@@ -273,7 +273,7 @@ async def test_lines_wait_while_the_file_cannot_be_written(tmp_path: Path) -> No
     assert len((folder / "usage.jsonl").read_bytes().splitlines()) == 1
 
 
-async def test_what_a_full_disk_cuts_off_is_written_later(
+async def test_lines_cut_off_by_a_full_disk_are_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "usage.jsonl"

@@ -1,4 +1,4 @@
-"""Usage records are handed to a sink, whatever the sink does; what is lost is said and counted."""
+"""Usage records are handed to any sink; losses are logged and counted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def until(true: Any) -> None:
 
 
 class Stubborn:
-    """A sink that cannot even be cancelled."""
+    """A sink that cannot be cancelled."""
 
     def __init__(self) -> None:
         self.released = asyncio.Event()
@@ -49,7 +49,7 @@ class Stubborn:
         await self(record(0))
 
 
-async def test_a_sink_that_hangs_does_not_hold_up_the_end_and_every_loss_is_counted(
+async def test_a_hanging_sink_does_not_delay_shutdown_and_every_loss_is_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     recorder = Recorder(hangs)
@@ -61,7 +61,7 @@ async def test_a_sink_that_hangs_does_not_hold_up_the_end_and_every_loss_is_coun
     assert caplog.text.count("7 usage records are lost") == 1
 
 
-async def test_a_sink_that_ignores_being_cancelled_does_not_hold_up_the_end_either(
+async def test_a_sink_that_ignores_cancellation_does_not_delay_shutdown_either(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sink = Stubborn()
@@ -74,7 +74,7 @@ async def test_a_sink_that_ignores_being_cancelled_does_not_hold_up_the_end_eith
     sink.released.set()
 
 
-async def test_no_more_records_wait_than_may_and_the_oldest_are_lost(
+async def test_the_number_of_waiting_records_is_limited_and_the_oldest_are_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     taken: list[str] = []
@@ -95,7 +95,7 @@ async def test_no_more_records_wait_than_may_and_the_oldest_are_lost(
     assert caplog.text.count("90 usage records were lost in all") == 1
 
 
-async def test_a_sink_that_hangs_on_one_record_loses_that_one_and_takes_the_next(
+async def test_a_sink_that_hangs_on_one_record_loses_only_that_one(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     taken: list[str] = []
@@ -146,7 +146,7 @@ async def test_a_record_is_handed_over_once_and_in_order_while_more_come() -> No
     assert taken == [str(number) for number in range(200)]
 
 
-def test_it_goes_on_in_another_loop() -> None:
+def test_it_continues_in_another_event_loop() -> None:
     taken: list[str] = []
 
     async def sink(record: UsageRecord) -> None:
@@ -169,7 +169,7 @@ async def failing(record: UsageRecord) -> None:
 
 
 class BadEnd:
-    """A sink that fails when it is to finish."""
+    """A sink whose `drain` fails."""
 
     async def __call__(self, record: UsageRecord) -> None:
         return None
@@ -180,7 +180,7 @@ class BadEnd:
 
 @pytest.mark.parametrize("other", [failing, hangs, BadEnd()], ids=["fails", "hangs", "bad end"])
 @pytest.mark.parametrize("first", [True, False])
-async def test_of_several_sinks_one_that_fails_or_hangs_keeps_no_record_from_the_others(
+async def test_a_failing_or_hanging_sink_does_not_affect_the_other_sinks(
     other: UsageSink, first: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     taken: list[str] = []
@@ -247,7 +247,7 @@ async def test_lines_that_cannot_be_written_wait_for_their_file(
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("room", [1, 50, 301, 302, 4097])
-async def test_a_disk_that_fills_up_within_a_line_leaves_whole_lines_and_each_once(
+async def test_a_disk_that_fills_up_within_a_line_leaves_each_line_whole_and_once(
     tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "usage.jsonl"

@@ -1,4 +1,4 @@
-"""Whole answers and usage: Anthropic's messages to neutral responses, and back.
+"""Whole responses and usage: Anthropic's format to the neutral one, and back.
 
 https://docs.anthropic.com/en/api/messages
 """
@@ -54,7 +54,7 @@ def stop_reason(stop: StopReason, word: str, called: bool) -> str:
     return STOP_REASONS[stop]
 
 
-# ── answers ──────────────────────────────────────────────────────────────────
+# ── responses ────────────────────────────────────────────────────────────────
 
 
 def decode_response(body: bytes) -> Response:
@@ -67,7 +67,7 @@ def decode_response(body: bytes) -> Response:
     if isinstance(content, str):  # from some compatible servers
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise _parsing.truncated_response_error("it holds no content")
+        raise _parsing.truncated_response_error("it has no content")
     word = _parsing.get_text(answer, "stop_reason")
     return Response(
         id=str(answer.get("id") or ""),

@@ -1,4 +1,4 @@
-"""Write a streamed message: events to Anthropic's frames.
+"""Writes streamed messages: events to Anthropic's frames.
 
 https://docs.anthropic.com/en/docs/build-with-claude/streaming
 """

@@ -1,4 +1,4 @@
-"""Read a streamed message: Anthropic's frames to events.
+"""Reads streamed messages: Anthropic's frames to events.
 
 https://docs.anthropic.com/en/docs/build-with-claude/streaming
 """

@@ -1,4 +1,4 @@
-"""Cohere's chat API, version 2: POST /v2/chat. The gateway is only ever its client.
+"""Cohere's chat API, version 2: POST /v2/chat. Only called, not served to clients.
 
 https://docs.cohere.com/reference/chat and https://docs.cohere.com/reference/chat-stream
 

@@ -1,4 +1,4 @@
-"""What Cohere's models support. Unknown models are taken for the newest.
+"""What Cohere's models support. Unknown models have the capabilities of the newest.
 
 https://docs.cohere.com/docs/models and https://docs.cohere.com/docs/reasoning
 """
@@ -14,7 +14,7 @@ _VARIANTS_WITHOUT_THINKING = ("command-a-vision", "command-a-translate")
 
 
 class Model(msgspec.Struct, frozen=True):
-    """`thinking`: the model reasons, and takes `thinking` and its own thoughts back."""
+    """`thinking`: the model supports reasoning, and accepts its own reasoning in later requests."""
 
     thinking: bool
 

@@ -28,7 +28,7 @@ from asgi_aiproxy.messages import (
 
 NAME = "cohere"
 
-# Members of Cohere's requests that a client of another API may send as they are.
+# Members of Cohere's requests that clients of other APIs may send unchanged.
 KNOWN = frozenset(
     {"documents", "citation_options", "safety_mode", "strict_tools", "logprobs", "priority"}
 )
@@ -110,7 +110,7 @@ class _Writer:
                 case Media():
                     self._ignored.append("messages[].images")
         out: dict[str, Any] = {"role": "assistant"}
-        if calls:  # what is said beside calls is their plan
+        if calls:  # text next to calls is sent as their plan
             out["tool_calls"] = calls
             if plan := "".join(block["text"] for block in content if "text" in block):
                 out["tool_plan"] = plan
@@ -163,7 +163,7 @@ class _Writer:
         if not any(message["role"] != "system" for message in messages):
             if not messages:
                 raise _parsing.empty_messages_error()
-            messages[-1]["role"] = "user"  # a turn of the user is required
+            messages[-1]["role"] = "user"  # a user turn is required
 
     # parameters
 
@@ -175,7 +175,7 @@ class _Writer:
             return
         body["tools"] = [_tool(tool) for tool in tools]
         strict = [tool for tool in tools if tool.strict]
-        if strict:  # it applies to all tools or none
+        if strict:  # it applies to all tools or to none
             if len(strict) == len(tools) and all(
                 json_schema.can_be_strict(t.schema) for t in tools
             ):

@@ -2,10 +2,11 @@
 
 https://docs.cohere.com/reference/chat-stream and https://docs.cohere.com/docs/streaming
 
-A tool plan is what the model says before it calls tools: text for the client, which
+A tool plan is the model's text before it calls tools: it becomes text for the client, which
 `request_encoder` sends back as a plan. Usage is counted twice: `tokens` includes Cohere's own
-prompt, `billed_units` is what is charged; the latter is used, because budgets depend on it.
-Citations count characters of the text, and come while it is streamed or after it.
+prompt, `billed_units` is the charged amount; the latter is used, because budgets depend on it.
+Positions of citations count characters of the text; citations arrive while it is streamed or after
+it.
 """
 
 from __future__ import annotations
@@ -122,7 +123,11 @@ class Decoder:
         if self._blocks.called and stop is StopReason.END:
             stop = StopReason.TOOLS
         self.ended = True
-        return [*self._cited(), *self._blocks.end(), MessageEnd(stop, self.usage, self._reason)]
+        return [
+            *self._take_citations(),
+            *self._blocks.end(),
+            MessageEnd(stop, self.usage, self._reason),
+        ]
 
     def _event(self, event: dict[str, Any]) -> Iterator[Event]:
         delta = event.get("delta") or {}
@@ -160,7 +165,7 @@ class Decoder:
             yield MessageStart(_parsing.get_text(event, "id"), "")
 
     def _content(self, content: dict[str, Any]) -> Iterator[Event]:
-        yield from self._cited()
+        yield from self._take_citations()
         if thought := _parsing.get_text(content, "thinking"):
             yield from self._blocks.text(Reasoning(), thought)
         if text := _parsing.get_text(content, "text"):
@@ -174,7 +179,7 @@ class Decoder:
             yield from self._blocks.text(Text(), plan)
 
     def _call(self, key: Any, call: dict[str, Any]) -> Iterator[Event]:
-        yield from self._cited()
+        yield from self._take_citations()
         function = call.get("function") or {}
         call_id = _parsing.get_text(call, "id") or self._new_id()
         opening = ToolCall(call_id, _parsing.get_text(function, "name"))
@@ -183,13 +188,15 @@ class Decoder:
             yield from self._blocks.arguments(key, arguments)
 
     def _cite(self, citations: Any) -> None:
-        """Keep the citations of the text until it goes on or ends; each has an event."""
+        """Keep the citations of the text until the text continues or ends; each arrives in an event
+        of its own.
+        """
         given = [citations] if isinstance(citations, dict) else citations
         for citation in _parsing.objects(given):
-            if citation.get("type") in (None, "TEXT_CONTENT"):  # not those of plans and thoughts
+            if citation.get("type") in (None, "TEXT_CONTENT"):  # not those of plans and reasoning
                 self._citations += self._read_citation(citation)
 
-    def _cited(self) -> Sequence[Event]:
+    def _take_citations(self) -> Sequence[Event]:
         found, self._citations = tuple(self._citations), []
         return self._blocks.cite(found) if found else ()
 

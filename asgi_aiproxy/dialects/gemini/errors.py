@@ -42,7 +42,7 @@ def encode_error(error: APIError) -> bytes:
 
 
 def decode_error(status: int, body: bytes) -> APIError:
-    """Read an error answer; a stream without `alt=sse` wraps it in a list."""
+    """Read an error response; a stream without `alt=sse` wraps it in a list."""
     try:
         answer = _json.loads(body)
     except _json.NotJSONError:
@@ -62,7 +62,7 @@ def read_error(error: Any, status: int) -> APIError:
         code = _parsing.read_count(found, "code")
         status = code if code >= 400 else 500
     kind = error_kind_for_status(status)
-    told = _parsing.client_status(status, kind)
+    details = _parsing.client_status(status, kind)
     retry_after = param = None
     words: list[str] = []
     for detail in _parsing.objects(found.get("details")):
@@ -83,7 +83,7 @@ def read_error(error: Any, status: int) -> APIError:
     return APIError(
         kind,
         message if isinstance(message, str) and message else _parsing.excerpt(_json.dumps(found)),
-        status=told,
+        status=details,
         param=param,
         retry_after=retry_after,
         upstream_status=status,
@@ -92,10 +92,10 @@ def read_error(error: Any, status: int) -> APIError:
 
 
 def _quotas(violations: Any) -> Iterator[str]:
-    """What the quotas that are used up are for: `quotaId` ends in ...PerProjectPerModel, say.
+    """The scopes of the exhausted quotas; a `quotaId` ends in ...PerProjectPerModel, for example.
 
-    https://ai.google.dev/gemini-api/docs/rate-limits: limits are a project's, most of them for each
-    model, some a minute and some a day.
+    https://ai.google.dev/gemini-api/docs/rate-limits: limits apply to a project, most of them per
+    model, some per minute and some per day.
     """
     ids = [str(each.get("quotaId", "")) for each in _parsing.objects(violations)]
     if any("PerDay" in id for id in ids):
@@ -104,10 +104,10 @@ def _quotas(violations: Any) -> Iterator[str]:
         yield PROJECT
 
 
-# Words of ours for what a `QuotaFailure` says with several.
+# This package's own words for a `QuotaFailure` with several violations.
 DAILY, PROJECT = "quota_per_day", "quota_per_project"
 _DAILY_REST = (
-    3600.0  # seconds; the delay that Google names beside a daily quota is that of a minute
+    3600.0  # seconds; the delay that Google sends with a daily quota is only that of a minute
 )
 
 

@@ -3,7 +3,7 @@
 Every byte is passed on unchanged. Before the first content every chunk is parsed, later ones only
 if they contain a mark (an error, a finish or block reason). Google repeats `usageMetadata` in every
 chunk and only the last one counts: the last unparsed frames are kept and parsed when usage is read.
-The format has no final frame, so a finish reason tells that the response is complete.
+The format has no final frame, so a finish reason shows that the response is complete.
 """
 
 from __future__ import annotations

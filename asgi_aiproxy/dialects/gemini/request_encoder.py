@@ -1,4 +1,4 @@
-"""generateContent requests: neutral words to Google's."""
+"""Writes generateContent requests: the neutral format to Google's."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from asgi_aiproxy.messages import (
 
 NAME = "gemini"
 
-# From Gemini 3 on, a function call is replayed with its signature. For calls that another model
-# made, or whose signature was lost on the way, Google documents this stand-in:
+# From Gemini 3 on, a function call must be sent back with its signature. For calls of another
+# model, or without a signature, Google documents this substitute:
 # https://ai.google.dev/gemini-api/docs/thought-signatures
 _NO_SIGNATURE = "skip_thought_signature_validator"
 _CONFIG = "generationConfig."
@@ -45,7 +45,9 @@ def encode_request(request: Request) -> ProviderRequest:
 
 
 def path(model: str, *, stream: bool) -> str:
-    """The path that generates content; `model` may be written as Google's lists do."""
+    """The path of the method that generates content; `model` may have the prefix of Google's
+    lists.
+    """
     return method_path(model, "streamGenerateContent" if stream else "generateContent")
 
 
@@ -62,7 +64,9 @@ class _Writer:
         self._names: dict[str, str] = {}  # tool call id -> function name
         self._model = capabilities.of(request.model)
         self._system: list[dict[str, Any]] = []
-        self._within: list[int] = []  # ids of the parts that are instructions in mid-conversation
+        self._instruction_part_ids: list[
+            int
+        ] = []  # ids of the parts with instructions in mid-conversation
 
     def draft(self) -> ProviderRequest:
         request = self._request
@@ -70,15 +74,16 @@ class _Writer:
         config = self._config()
         self._write_output(config)
         system = self._system
-        if not body["contents"]:  # instructions alone are not taken, so the user says them
+        # Google rejects a conversation of instructions only: they become user text
+        if not body["contents"]:
             if not system:
                 raise _parsing.empty_messages_error()
             body["contents"] = [{"role": "user", "parts": system}]
         elif system and self._model.system:
             body["systemInstruction"] = {"parts": system}
         elif system:
-            self._ignored.append("messages[].role")  # the user says them
-            _say(body["contents"], "user", list(map(_marked, system)), first=True)
+            self._ignored.append("messages[].role")  # instructions became user text
+            _add_to_turn(body["contents"], "user", list(map(_marked, system)), first=True)
         self._write_tools(body)
         for name, value in request.extra.get(NAME, {}).items():
             if name.startswith(_CONFIG):
@@ -88,8 +93,8 @@ class _Writer:
         if config:
             body["generationConfig"] = config
         self._ignored += unsupported_fields(request, NAME)
-        for name, given in (("user", request.user), ("parallel_tool_calls", self._one_at_a_time())):
-            if given:
+        for name, body_ in (("user", request.user), ("parallel_tool_calls", self._one_at_a_time())):
+            if body_:
                 self._ignored.append(name)
         if any(tool.strict for tool in request.tools):
             self._ignored.append("tools[].function.strict")
@@ -115,17 +120,18 @@ class _Writer:
             for at, part in enumerate(message.parts):
                 self._where = f"messages[{number}].content[{at}]"
                 parts += self._parts(part)
-            self._stand_in(parts)
-            _say(out, "model" if message.role == "assistant" else "user", parts)
-        for content in out:  # results must come first, right behind their calls
+            self._sign_first_call(parts)
+            _add_to_turn(out, "model" if message.role == "assistant" else "user", parts)
+        for content in out:  # results must come first, directly after their calls
             if any("functionResponse" in part for part in content["parts"]):
-                content["parts"].sort(key=lambda part: id(part) in self._within)
+                content["parts"].sort(key=lambda part: id(part) in self._instruction_part_ids)
         return out
 
     def _instruct(self, message: Message, out: list[dict[str, Any]]) -> None:
-        """Instructions: those at the beginning are the system's, later ones stay where they are.
+        """Add instructions: those at the beginning become the system instruction, later ones stay
+        in place.
 
-        Google has no place for the latter: the user says them, marked as instructions.
+        Google has no role for the latter: they become user text, marked as instructions.
         """
         texts = [{"text": p.text} for p in message.parts if isinstance(p, Text) and p.text]
         if any(not isinstance(part, Text) for part in message.parts):
@@ -135,11 +141,11 @@ class _Writer:
         elif texts:
             self._ignored.append("messages[].role")
             marked = list(map(_marked, texts))
-            self._within += map(id, marked)
-            _say(out, "user", marked)
+            self._instruction_part_ids += map(id, marked)
+            _add_to_turn(out, "user", marked)
 
-    def _stand_in(self, parts: list[dict[str, Any]]) -> None:
-        """Sign the first call of a turn if nothing of it is signed."""
+    def _sign_first_call(self, parts: list[dict[str, Any]]) -> None:
+        """Add a substitute signature to the first call of a turn without any signature."""
         calls = [part for part in parts if "functionCall" in part]
         if self._model.signatures and calls and not any("thoughtSignature" in p for p in parts):
             calls[0]["thoughtSignature"] = _NO_SIGNATURE
@@ -155,7 +161,7 @@ class _Writer:
                 self._names[call_id] = name
                 args = _parsing.arguments(arguments, self._ignored)
                 yield {"functionCall": {"id": call_id, "name": name, "args": args}, **signed}
-            case Reasoning(text) if signed:  # unsigned thoughts are of no use to it
+            case Reasoning(text) if signed:  # Google does not use unsigned reasoning
                 yield {"text": text, "thought": True, **signed}
             case ToolResult():
                 yield from self._result(part)
@@ -187,7 +193,7 @@ class _Writer:
         kind = _media.media_type(media) or _DEFAULT_TYPE[media.kind]
         if kind.startswith("image/") and kind not in _IMAGES:
             raise invalid(
-                f"Google's models take images as PNG, JPEG, WebP, HEIC or HEIF, not {kind}.",
+                f"Google's models accept images as PNG, JPEG, WebP, HEIC or HEIF, not {kind}.",
                 self._where,
                 "invalid_value",
             )
@@ -206,7 +212,8 @@ class _Writer:
         mode = {"auto": "AUTO", "none": "NONE", "required": "ANY"}[choice.mode]
         config: dict[str, Any] = {"mode": mode}
         if choice.names:
-            # Names narrow ANY and VALIDATED only; the latter leaves the choice to the model.
+            # Names only restrict the modes ANY and VALIDATED; the latter leaves the choice to the
+            # model.
             config["mode"] = "ANY" if choice.mode == "required" else "VALIDATED"
             config["allowedFunctionNames"] = list(choice.names)
         body["toolConfig"] = {"functionCallingConfig": config}
@@ -234,28 +241,30 @@ class _Writer:
         value: float | None = getattr(self._request, name)
         if self._model.penalties:
             return value
-        if value:  # nobody misses a penalty of nothing
+        if value:  # a penalty of 0 has no effect
             self._ignored.append(name)
         return None
 
     def _thinking(self) -> dict[str, Any] | None:
-        wish = self._request.thinking
-        if wish is None:
+        options = self._request.thinking
+        if options is None:
             return None
-        config, exact = thinking_config(wish, self._model, self._request.max_tokens)
+        config, exact = thinking_config(options, self._model, self._request.max_tokens)
         if not exact:
             self._ignored.append("reasoning_effort")
         return config
 
     @property
     def _no_tools(self) -> bool:
-        """Whether tools that must not be called stand in the way of an output schema."""
+        """Return whether declared tools, which must not be called, prevent an output schema."""
         choice = self._request.tool_choice
         barred = choice is not None and choice.mode == "none"
         return self._request.output is not None and barred and not self._model.both
 
     def _write_output(self, config: dict[str, Any]) -> None:
-        """The form of the answer; in words where a model does not take it beside tools."""
+        """Write the output format; as an instruction if the model does not support it together with
+        tools.
+        """
         output = self._request.output
         if output is None:
             return
@@ -282,7 +291,7 @@ class _Writer:
         return out
 
 
-def _say(
+def _add_to_turn(
     out: list[dict[str, Any]], role: str, parts: list[dict[str, Any]], *, first: bool = False
 ) -> None:
     """Add parts to the turn of `role`, at the end of the conversation or at its beginning."""

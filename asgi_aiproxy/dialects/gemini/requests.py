@@ -1,4 +1,4 @@
-"""generateContent requests: Google's words to neutral ones."""
+"""Reads generateContent requests: Google's format to the neutral one."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ def decode_request(operation: Operation, body: bytes) -> Request:
 def read_request(model: str, parsed: dict[str, Any], *, stream: bool = False) -> Request:
     """Read a parsed body. Raises APIError naming the member that is invalid."""
     try:
-        asked = msgspec.convert(parsed, schemas.GenerateContentRequest)
+        request = msgspec.convert(parsed, schemas.GenerateContentRequest)
     except msgspec.ValidationError as error:
         raise _parsing.type_error(error) from error
-    config = asked.generation_config or schemas.GenerationConfig()
+    config = request.generation_config or schemas.GenerationConfig()
     if (config.candidate_count or 1) != 1:
         raise invalid(
-            "candidateCount must be 1 for a provider that does not speak Gemini's API.",
+            "candidateCount must be 1 for a provider with another API than Gemini's.",
             "generationConfig.candidateCount",
         )
     if parsed.get("cachedContent"):
         raise invalid(
-            "'cachedContent' is kept at Google, and not available for the provider of this model: "
+            "'cachedContent' is stored by Google, and not available to the provider of this model: "
             "send the content itself.",
             "cachedContent",
             "unsupported_parameter",
         )
-    rest = _rest(parsed)
+    extra = _google_extra(parsed)
     return Request(
         model=model,
-        messages=tuple(_Conversation().read(asked)),
-        tools=tuple(_tools(asked, parsed)),
-        tool_choice=_tool_choice(asked),
+        messages=tuple(_Conversation().read(request)),
+        tools=tuple(_tools(request, parsed)),
+        tool_choice=_tool_choice(request),
         output=_output(config),
         thinking=_thinking(config.thinking_config),
         max_tokens=config.max_output_tokens,
@@ -76,20 +76,20 @@ def read_request(model: str, parsed: dict[str, Any], *, stream: bool = False) ->
         presence_penalty=config.presence_penalty,
         frequency_penalty=config.frequency_penalty,
         stream=stream,
-        extra={NAME: rest} if rest else {},
+        extra={NAME: extra} if extra else {},
     )
 
 
-def _rest(body: dict[str, Any]) -> dict[str, Any]:
-    """What has no neutral meaning; members of `generationConfig` under dotted names."""
+def _google_extra(body: dict[str, Any]) -> dict[str, Any]:
+    """Members without a neutral meaning; those of `generationConfig` under dotted names."""
     known = {"model", *schemas.GenerateContentRequest.__struct_encode_fields__}
-    rest = {name: value for name, value in body.items() if name not in known}
+    extra = {name: value for name, value in body.items() if name not in known}
     config = body.get("generationConfig") or {}
     known = {*schemas.GenerationConfig.__struct_encode_fields__}
-    rest |= {f"{_CONFIG}{name}": value for name, value in config.items() if name not in known}
-    if rest.get(f"{_CONFIG}responseModalities") == ["TEXT"]:
-        del rest[f"{_CONFIG}responseModalities"]  # what they are anyway
-    return {name: value for name, value in rest.items() if value is not None}
+    extra |= {f"{_CONFIG}{name}": value for name, value in config.items() if name not in known}
+    if extra.get(f"{_CONFIG}responseModalities") == ["TEXT"]:
+        del extra[f"{_CONFIG}responseModalities"]  # the default value
+    return {name: value for name, value in extra.items() if value is not None}
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -109,12 +109,12 @@ class _Conversation:
         self._open: list[ToolCall] = []
         self._count = 0
 
-    def read(self, asked: schemas.GenerateContentRequest) -> Iterator[Message]:
-        if asked.system_instruction is not None:
-            texts = [Text(p.text) for p in asked.system_instruction.parts or () if p.text]
+    def read(self, request: schemas.GenerateContentRequest) -> Iterator[Message]:
+        if request.system_instruction is not None:
+            texts = [Text(p.text) for p in request.system_instruction.parts or () if p.text]
             yield Message("system", tuple(texts))
-        turn: list[Part] | None = None  # of the model; streams make a content of each chunk
-        for content in asked.contents:
+        turn: list[Part] | None = None  # of the model; streams have one content for each chunk
+        for content in request.contents:
             parts = [out for part in content.parts or () for out in self._part(part)]
             if content.role == "model":
                 turn = [*(turn or ()), *parts]
@@ -147,7 +147,7 @@ class _Conversation:
             case schemas.Part(text=str(text)):
                 yield Text(text, extra=extra)
             case schemas.Part(inline_data=schemas.Blob(mime_type=kind, data=data)):
-                # Google takes URL-safe base64 as well; others do not.
+                # Google also accepts URL-safe base64; other vendors do not.
                 data = data.replace("-", "+").replace("_", "/")
                 yield Media(kind=_kind(kind), media_type=kind, data=data, extra=extra)
             case schemas.Part(file_data=schemas.FileData(file_uri=uri, mime_type=kind)):
@@ -185,11 +185,11 @@ def _kind(media_type: str) -> Any:
     return head if head in ("image", "audio", "video") else "document"
 
 
-def _tools(asked: schemas.GenerateContentRequest, body: dict[str, Any]) -> Iterator[Tool]:
-    for at, tool in enumerate(asked.tools or ()):
+def _tools(request: schemas.GenerateContentRequest, body: dict[str, Any]) -> Iterator[Tool]:
+    for at, tool in enumerate(request.tools or ()):
         if any(name != "functionDeclarations" for name in body["tools"][at]):
             raise invalid(
-                "This provider takes functionDeclarations only, none of Google's own tools.",
+                "This provider supports functionDeclarations only, not Google's own tools.",
                 f"tools[{at}]",
             )
         for function in tool.function_declarations or ():
@@ -199,8 +199,8 @@ def _tools(asked: schemas.GenerateContentRequest, body: dict[str, Any]) -> Itera
             yield Tool(name=function.name, description=function.description or "", schema=schema)
 
 
-def _tool_choice(asked: schemas.GenerateContentRequest) -> ToolChoice | None:
-    config = asked.tool_config.function_calling_config if asked.tool_config else None
+def _tool_choice(request: schemas.GenerateContentRequest) -> ToolChoice | None:
+    config = request.tool_config.function_calling_config if request.tool_config else None
     if config is None or config.mode in (None, "MODE_UNSPECIFIED"):
         return None
     names = tuple(config.allowed_function_names or ())

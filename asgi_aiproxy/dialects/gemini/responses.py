@@ -1,4 +1,4 @@
-"""Whole answers and usage: Google's generateContent responses to neutral ones, and back.
+"""Whole responses and usage: Google's format to the neutral one, and back.
 
 https://ai.google.dev/api/generate-content
 """
@@ -53,33 +53,36 @@ WORDS = {
 
 
 def failed(word: str, message: str) -> APIError | None:
-    """The error of an answer without content that ended with `word`; None if that is no failure.
+    """The error for a response without content with the finish reason `word`; None if that is not a
+    failure.
 
-    All words but those of STOPS are failures of the generation: MALFORMED_FUNCTION_CALL (it cannot
-    be parsed), MALFORMED_RESPONSE, UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, OTHER, NO_IMAGE,
-    MISSING_THOUGHT_SIGNATURE and so on, and any that Google will add. Without content (thoughts are
-    none) such an answer is a failed attempt, not an empty success.
+    All finish reasons but those in STOPS are failures: MALFORMED_FUNCTION_CALL (it cannot be
+    parsed), MALFORMED_RESPONSE, UNEXPECTED_TOOL_CALL, TOO_MANY_TOOL_CALLS, OTHER, NO_IMAGE,
+    MISSING_THOUGHT_SIGNATURE and so on, also any that Google will add. Such a response without
+    content (reasoning does not count) is a failed attempt, not an empty success.
     https://ai.google.dev/api/generate-content#FinishReason
     """
     return None if word in STOPS else _parsing.failed(word, message)
 
 
 def stop_reason(word: str, called: bool) -> StopReason:
-    """Google says STOP also when the model calls functions."""
+    """The neutral stop reason; Google sends STOP also when the model calls functions."""
     stop = STOPS.get(word, StopReason.OTHER)
     return StopReason.TOOLS if called and stop is StopReason.END else stop
 
 
 def finish_reason(stop: StopReason, word: str) -> str:
-    """Google's word: the vendor's own, if it is one of them."""
+    """Google's finish reason; `word` is the vendor's own, which is used if it is one of
+    Google's.
+    """
     return word if word in STOPS else WORDS[stop]
 
 
-# ── answers ──────────────────────────────────────────────────────────────────
+# ── responses ────────────────────────────────────────────────────────────────
 
 
 def encode_response(response: Response, new_id: str, model: str) -> bytes:
-    """Write a whole response; `model` is the one that was requested, if the provider names none."""
+    """Write a whole response."""
     parts = [part for block in response.blocks for part in write(block)]
     text = ""
     cited: list[tuple[Citation, int, int]] = []
@@ -107,7 +110,7 @@ def encode_response(response: Response, new_id: str, model: str) -> bytes:
 
 
 def write(block: Block) -> Iterator[dict[str, Any]]:
-    """The parts that tell a block."""
+    """The parts for a block."""
     extra = {} if isinstance(block, Refusal | Opaque) else block.extra
     signature = extra.get(NAME, {}).get("signature")
     if isinstance(block, Reasoning) and not signature and (carrier := encode_carrier(block, extra)):
@@ -133,7 +136,7 @@ def write(block: Block) -> Iterator[dict[str, Any]]:
 
 
 def decode_media(blob: Mapping[str, Any], extra: Extra) -> Media:
-    """A picture or sound the model made; `extra` holds its signature."""
+    """Read an image or audio that the model generated; `extra` contains its signature."""
     media_type = _parsing.get_text(blob, "mimeType")
     head = media_type.partition("/")[0]
     kind: Any = head if head in ("image", "audio", "video") else "document"
@@ -142,7 +145,7 @@ def decode_media(blob: Mapping[str, Any], extra: Extra) -> Media:
 
 
 def decode_citations(candidate: Mapping[str, Any], text: str) -> tuple[Citation, ...]:
-    """Sources out of `groundingMetadata` and `citationMetadata`.
+    """Read the citations in `groundingMetadata` and `citationMetadata`.
 
     Positions count bytes of UTF-8. https://ai.google.dev/api/generate-content#GroundingMetadata
     """
@@ -219,9 +222,9 @@ _COUNTS = ("promptTokenCount", "candidatesTokenCount")
 
 
 def decode_usage(usage: Any) -> Usage | None:
-    """Read `usageMetadata`. Google counts thoughts beside the candidates: they are added."""
+    """Read `usageMetadata`. Google counts reasoning outside the candidates: it is added."""
     if not isinstance(usage, dict) or not any(name in usage for name in _COUNTS):
-        return None  # Vertex AI begins with the kind of traffic alone
+        return None  # Vertex AI first sends only the type of traffic
     thought = _parsing.read_count(usage, "thoughtsTokenCount")
     prompt = _parsing.read_count(usage, "promptTokenCount")
     return Usage(

@@ -1,7 +1,7 @@
-"""The request as Google documents it (models.generateContent). JSON names come in two spellings.
+"""Schemas of generateContent requests, and of frequent chunks.
 
-https://ai.google.dev/api/generate-content. Google's API takes `snake_case` as well as `camelCase`,
-and its own SDKs send some of each, so bodies are read after `camel` has made them one.
+https://ai.google.dev/api/generate-content. Google's API accepts `snake_case` as well as
+`camelCase`, and its own SDKs mix them, so all names are converted by `camel` first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msgspec import Struct
 from asgi_aiproxy.errors import invalid
 
 _SNAKE = re.compile(r"_([a-z])")
-# Members whose own members are the caller's names, not Google's.
+# Members whose own members have names chosen by the caller, not by Google.
 _FREE = frozenset(
     {"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "schema"}
     | {"responseSchema", "labels", "properties"}
@@ -131,7 +131,7 @@ class GenerateContentRequest(Base):
 
 
 class PlainPart(Struct, gc=False, rename="camel", forbid_unknown_fields=True):
-    """Words or thoughts, unsigned."""
+    """Text or reasoning without a signature."""
 
     text: str
     thought: bool | None = None
@@ -150,7 +150,7 @@ class PlainCandidate(Struct, gc=False, rename="camel"):
 
 
 class PlainChunk(Struct, gc=False, rename="camel"):
-    """The chunks of which there are hundreds in an answer; all others are read untyped."""
+    """The most frequent kind of chunk. All others are parsed without a schema."""
 
     candidates: tuple[PlainCandidate]
     usage_metadata: msgspec.Raw = msgspec.Raw()
@@ -163,7 +163,7 @@ plain_chunks = msgspec.json.Decoder(list[PlainChunk])
 
 
 def normal(value: Any) -> dict[str, Any]:
-    """A parsed body in one spelling; contents may be a string, one content, or a list."""
+    """A parsed body with camelCase names; contents may be a string, one content, or a list."""
     if not isinstance(value, dict):
         raise invalid("The request body must be a JSON object.")
     body: dict[str, Any] = camel(value)

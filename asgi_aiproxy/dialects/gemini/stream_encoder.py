@@ -1,4 +1,4 @@
-"""Write a streamed answer: events to Google's chunks, as an event stream (`alt=sse`).
+"""Writes streamed responses: events to Google's chunks, as an event stream (`alt=sse`).
 
 https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 """
@@ -35,13 +35,13 @@ from asgi_aiproxy.messages import (
 )
 
 NAME = "gemini"
-# Google's own SDKs look for these very characters before the JSON.
+# Google's own SDKs search for exactly these characters before the JSON.
 _DATA = b"data: "
 _BEFORE = _DATA + b'{"candidates":[{"content":{"parts":[{"text":'
 
 
 class Encoder:
-    """Events to chunks of a streamGenerateContent answer, as an event stream."""
+    """Converts events to the chunks of a streamGenerateContent response, as an event stream."""
 
     def __init__(self, *, new_id: str, model: str) -> None:
         self._id = new_id
@@ -52,14 +52,14 @@ class Encoder:
         self._frames: dict[int, tuple[bytes, bytes] | None] = {}
         self._text = ""  # of text blocks that have ended
         self._cited: list[tuple[Citation, int, int]] = []
-        self._after = b""  # what stands behind the text of a chunk
+        self._after = b""  # the bytes after the text of a chunk
 
     def feed(self, event: Event) -> bytes:
-        """The chunks that tell this event."""
+        """The chunks for one event."""
         if type(event) is BlockDelta:
             self._pieces[event.index].append(event.text)
             frame = self._frames[event.index]
-            # Google's calls and signed parts come whole.
+            # Google sends calls and signed parts whole.
             return frame[0] + _json.quote(event.text) + frame[1] if frame is not None else b""
         match event:
             case MessageStart():
@@ -80,13 +80,13 @@ class Encoder:
         return b""
 
     def run(self, index: int, texts: list[str]) -> bytes:
-        """The chunks that tell more of one block."""
+        """The chunks for more text of one block."""
         self._pieces[index] += texts
         frame = self._frames[index]
         return _json.quote_each(texts, *frame) if frame is not None else b""
 
     def fail(self, error: APIError) -> bytes:
-        """An error in mid-stream."""
+        """Report an error in mid-stream."""
         return encode_frame(errors.encode_error(error))
 
     def _frame(self, block: Block) -> tuple[bytes, bytes] | None:
@@ -102,7 +102,7 @@ class Encoder:
         block = self._open.pop(index)
         text = "".join(self._pieces.pop(index))
         del self._frames[index]
-        if isinstance(block, Media | Opaque):  # told when they began
+        if isinstance(block, Media | Opaque):  # sent when they started
             return b""
         if isinstance(block, Text):
             begins, self._text = len(self._text), self._text + text

@@ -1,6 +1,6 @@
-"""Read a streamed answer: Google's chunks to events.
+"""Reads streamed responses: Google's chunks to events.
 
-A whole answer has the shape of a chunk, so both are read by one decoder.
+A whole response has the shape of a chunk, so one decoder reads both.
 """
 
 from __future__ import annotations
@@ -40,30 +40,34 @@ _TEXT, _REASONING = Text(), Reasoning()
 
 
 class Decoder:
-    """Chunks of a generateContent answer to events. Only the first candidate is read."""
+    """Converts the chunks of a generateContent response to events. Only the first candidate is
+    read.
+    """
 
     ended = False
 
     def __init__(self, new_id: NewId) -> None:
         self.model = ""
         self._usage: Usage | None = None
-        self._counted = msgspec.Raw()  # the usage told last, still encoded
+        self._encoded_usage = msgspec.Raw()  # the latest usage, still encoded
         self._new_id = new_id
         self._blocks = Blocks()
         self._started = False
-        self._word = ""
+        self._finish_reason = ""
         self._message = ""
         self._text: list[str] = []
-        self._sources: dict[str, Any] = {}  # the members of candidates that last named sources
+        self._latest_sources: dict[str, Any] = {}  # the latest members with sources
         self._partial: PartialArguments | None = None
         self._calls = 0
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens known so far. Google tells them in every chunk; the last counts."""
-        if self._counted:
-            self._usage = responses.decode_usage(_json.loads(bytes(self._counted))) or self._usage
-            self._counted = msgspec.Raw()
+        """The tokens known so far. Every chunk has usage; the last one counts."""
+        if self._encoded_usage:
+            self._usage = (
+                responses.decode_usage(_json.loads(bytes(self._encoded_usage))) or self._usage
+            )
+            self._encoded_usage = msgspec.Raw()
         return self._usage
 
     def feed(self, data: bytes) -> Sequence[Event]:
@@ -76,12 +80,12 @@ class Decoder:
             else:
                 return self._plain(chunk)
         if not data.lstrip().startswith(b"{"):
-            return ()  # some send what is no event to keep the connection alive
+            return ()  # keep-alive data of some servers
         return self.chunk(_json.loads(data))
 
     def _plain(self, chunk: schemas.PlainChunk) -> Sequence[Event]:
         if chunk.usage_metadata:
-            self._counted = chunk.usage_metadata
+            self._encoded_usage = chunk.usage_metadata
         (candidate,) = chunk.candidates
         (part,) = candidate.content.parts
         if candidate.index != 0 or not part.text:
@@ -102,10 +106,10 @@ class Decoder:
             events.append(MessageStart(_parsing.get_text(chunk, "responseId"), self.model))
         usage = responses.decode_usage(chunk.get("usageMetadata"))
         if usage is not None:
-            self._usage, self._counted = usage, msgspec.Raw()
+            self._usage, self._encoded_usage = usage, msgspec.Raw()
         blocked = _parsing.get_text(chunk.get("promptFeedback"), "blockReason")
         if blocked:
-            self._word = "SAFETY"
+            self._finish_reason = "SAFETY"
             self._message = f"The prompt was blocked by Google ({blocked})."
         for candidate in _parsing.objects(chunk.get("candidates")):
             if not candidate.get("index"):
@@ -113,7 +117,9 @@ class Decoder:
         return events
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
-        """The block and the texts of chunks that hold text only."""
+        """Return the block, the texts and the number of the chunks that contain nothing but
+        text.
+        """
         number = self._blocks.open_text
         used = len(pieces)
         while used and pieces[used - 1].find(b'"finishReason"') >= 0:
@@ -134,27 +140,31 @@ class Decoder:
         if len(texts) != used:
             return None
         self._text += texts
-        counted = next((c.usage_metadata for c in reversed(chunks) if c.usage_metadata), None)
-        self._counted = counted or self._counted
+        encoded_usage = next((c.usage_metadata for c in reversed(chunks) if c.usage_metadata), None)
+        self._encoded_usage = encoded_usage or self._encoded_usage
         return number, texts, used
 
     def close(self) -> Sequence[Event]:
-        """The end of the message; a finish reason must have come."""
-        if not self._word:
+        """The end of the message; raises APIError if no finish reason was received."""
+        if not self._finish_reason:
             raise _parsing.truncated_response_error("the stream ended without a finish reason")
         if not self._blocks.answered:
-            error = responses.failed(self._word, self._message)
+            error = responses.failed(self._finish_reason, self._message)
             if error is not None:
                 raise error
         events = self._close_partial()
-        citations = responses.decode_citations(self._sources, "".join(self._text))
+        citations = responses.decode_citations(self._latest_sources, "".join(self._text))
         if citations:
-            # They come with the end: the text they are about may be a block that has ended.
+            # Citations arrive at the end: their block may have ended before.
             events += self._blocks.cite(citations)
-        stop = responses.stop_reason(self._word, self._blocks.called)
-        # What Google says of a failure is not the model's refusal.
+        stop = responses.stop_reason(self._finish_reason, self._blocks.called)
+        # Google's explanation of a failure is not the model's refusal.
         said = self._message if stop is StopReason.FILTER else ""
-        return [*events, *self._blocks.end(), MessageEnd(stop, self.usage, self._word, said)]
+        return [
+            *events,
+            *self._blocks.end(),
+            MessageEnd(stop, self.usage, self._finish_reason, said),
+        ]
 
     def _candidate(self, candidate: dict[str, Any]) -> Iterator[Event]:
         content = candidate.get("content")
@@ -162,10 +172,10 @@ class Decoder:
             yield from self._part(part)
         for name in ("groundingMetadata", "citationMetadata"):
             if candidate.get(name):
-                self._sources[name] = candidate[name]
+                self._latest_sources[name] = candidate[name]
         word = _parsing.get_text(candidate, "finishReason")
         if word:
-            self._word = word
+            self._finish_reason = word
             self._message = _parsing.get_text(candidate, "finishMessage")
 
     def _part(self, part: dict[str, Any]) -> Iterator[Event]:
@@ -175,17 +185,16 @@ class Decoder:
             case {"functionCall": dict(call)}:
                 yield from self._call(call, extra)
             case {"text": str(text)}:
-                yield from self._words(part, text, extra)
+                yield from self._add_text(part, text, extra)
             case {"inlineData": dict(blob)} if not part.get("thought"):
                 yield from self._blocks.single(responses.decode_media(blob, extra))
             case {"thoughtSignature": str()} if part.keys() <= {"thoughtSignature", "thought"}:
-                yield from self._words({"text": "", **part}, "", extra)
+                yield from self._add_text({"text": "", **part}, "", extra)
             case {"inlineData": _} | {"executableCode": _} | {"codeExecutionResult": _}:
                 yield from self._blocks.single(Opaque(NAME, part))
 
-    def _words(self, part: dict[str, Any], text: str, extra: Extra) -> Iterator[Event]:
-        # A signature belongs to its own part: that is a block by itself. If it is empty it means
-        # something to Google alone.
+    def _add_text(self, part: dict[str, Any], text: str, extra: Extra) -> Iterator[Event]:
+        # A signed part is a block of its own. If it is empty, only Google uses it.
         kind: Text | Reasoning = Reasoning() if part.get("thought") else Text()
         if not text:
             if extra:

@@ -1,4 +1,4 @@
-"""How much to think: a caller's wish in the words of one of Google's models.
+"""Writes the caller's reasoning options as parameters of one of Google's models.
 
 https://ai.google.dev/gemini-api/docs/thinking; efforts as in .../docs/openai#thinking.
 """
@@ -14,53 +14,55 @@ _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
 
 
 def thinking_config(
-    wish: Thinking, model: Model, limit: int | None
+    options: Thinking, model: Model, limit: int | None
 ) -> tuple[dict[str, Any] | None, bool]:
-    """The `thinkingConfig`, and whether it says what was wished.
+    """Return the `thinkingConfig`, and whether it expresses the options exactly.
 
-    `limit` is the caller's limit of output tokens, which thoughts are part of: of what an effort
-    word may take, the answer keeps a quarter.
+    `limit` is the caller's limit of output tokens, which includes reasoning: a quarter of it is
+    reserved for the answer when an effort is converted to a budget.
     """
     if not model.thinks:
-        return None, wish.effort == "none"
-    shown = wish.summary is not False and wish.effort != "none"
+        return None, options.effort == "none"
+    shown = options.summary is not False and options.effort != "none"
     config: dict[str, Any] = {"includeThoughts": True} if shown else {}
-    by_level = bool(model.levels) and (bool(wish.effort) or model.budget is None)
-    if by_level and (wish.effort or wish.budget is not None):
-        config["thinkingLevel"], exact = _level(wish, model)
+    by_level = bool(model.levels) and (bool(options.effort) or model.budget is None)
+    if by_level and (options.effort or options.budget is not None):
+        config["thinkingLevel"], exact = _level(options, model)
         return config, exact
-    if model.budget is None or not (wish.effort or wish.budget is not None):
+    if model.budget is None or not (options.effort or options.budget is not None):
         return config or None, True
-    config["thinkingBudget"], exact = _budget(wish, model, model.budget, limit)
+    config["thinkingBudget"], exact = _budget(options, model, model.budget, limit)
     return config, exact
 
 
-def _level(wish: Thinking, model: Model) -> tuple[str, bool]:
-    """The level that comes nearest: of two the higher one, but the least for none."""
+def _level(options: Thinking, model: Model) -> tuple[str, bool]:
+    """Return the nearest level: of two the higher one, and the lowest for no reasoning."""
     levels: tuple[str, ...] = model.levels
-    word = wish.effort
-    if not word:
-        budget = wish.budget or 0
-        word = "low" if budget <= 2048 else "medium" if budget <= 8192 else "high"
-        return (word if word in levels else levels[-1]), False
-    if word in levels:
-        return word, True
-    if word in ("none", "minimal"):
+    effort = options.effort
+    if not effort:
+        budget = options.budget or 0
+        effort = "low" if budget <= 2048 else "medium" if budget <= 8192 else "high"
+        return (effort if effort in levels else levels[-1]), False
+    if effort in levels:
+        return effort, True
+    if effort in ("none", "minimal"):
         return levels[0], False
-    return levels[-1], word in ("xhigh", "max")  # as much as there is
+    return levels[-1], effort in ("xhigh", "max")  # the highest level
 
 
 def _budget(
-    wish: Thinking, model: Model, bounds: tuple[int, int], limit: int | None
+    options: Thinking, model: Model, bounds: tuple[int, int], limit: int | None
 ) -> tuple[int, bool]:
-    least, most = bounds
-    if wish.effort == "none":
-        return (0, True) if model.off else (least, False)
-    if wish.budget is not None:  # 0 and -1 mean none, and as the model likes
-        budget = wish.budget if wish.budget < 0 else max(least, min(wish.budget, most))
-        budget = 0 if wish.budget == 0 and model.off else budget
-        return budget, budget == wish.budget
-    room = most if limit is None else min(most, limit - (limit + 3) // 4)
-    if room < least:
-        return (0 if model.off else least), False
-    return max(least, min(_BUDGETS.get(wish.effort, most), room)), True
+    minimum, maximum = bounds
+    if options.effort == "none":
+        return (0, True) if model.off else (minimum, False)
+    if options.budget is not None:  # a budget of 0 disables thinking, -1 leaves it to the model
+        budget = (
+            options.budget if options.budget < 0 else max(minimum, min(options.budget, maximum))
+        )
+        budget = 0 if options.budget == 0 and model.off else budget
+        return budget, budget == options.budget
+    available = maximum if limit is None else min(maximum, limit - (limit + 3) // 4)
+    if available < minimum:
+        return (0 if model.off else minimum), False
+    return max(minimum, min(_BUDGETS.get(options.effort, maximum), available)), True

@@ -92,7 +92,7 @@ def decode_request(body: bytes) -> Request:
 
 
 def _check_supported(request: schemas.ChatRequest) -> None:
-    other = "a provider that does not speak OpenAI's own format"
+    other = "a provider with another API than OpenAI's"
     if request.n is not None and request.n != 1:
         raise invalid(f"'n' must be 1 for {other}.", "n")
     if request.audio or "audio" in (request.modalities or ()):

@@ -1,4 +1,4 @@
-"""Whole answers: OpenAI's chat completions to neutral responses, and back.
+"""Whole responses: OpenAI's chat completions to the neutral format, and back.
 
 https://platform.openai.com/docs/api-reference/chat/object
 """
@@ -84,7 +84,7 @@ _NO_CONTENT = frozenset({"role", "reasoning_content", "reasoning", "reasoning_de
 
 
 def normalize_finish_reason(word: Any, called: bool) -> str | None:
-    """The finish reason as one of OpenAI's; None if there is none."""
+    """The finish reason as one of OpenAI's; None if it is missing."""
     if not isinstance(word, str) or not word:
         return None
     word = word.lower()
@@ -101,7 +101,7 @@ def finish_reason(stop: StopReason, called: bool) -> str:
     return FINISH_REASONS[stop]
 
 
-# ── answers ──────────────────────────────────────────────────────────────────
+# ── responses ────────────────────────────────────────────────────────────────
 
 
 def decode_response(body: bytes) -> Response:
@@ -114,9 +114,7 @@ def decode_response(body: bytes) -> Response:
         case [{"message": dict(message)} as choice, *_]:
             pass
         case _:  # some servers report errors like this, each in its own format
-            raise _parsing.truncated_response_error(
-                f"it holds no choices: {_parsing.excerpt(body)}"
-            )
+            raise _parsing.truncated_response_error(f"it has no choices: {_parsing.excerpt(body)}")
     if not answers(message):
         errors.raise_failure(choice.get("finish_reason"))
     blocks = tuple(with_unique_ids(_blocks(message)))

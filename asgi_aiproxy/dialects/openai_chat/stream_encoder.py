@@ -1,4 +1,4 @@
-"""Write a streamed chat completion: events to OpenAI's chunks.
+"""Writes streamed chat completions: events to OpenAI's chunks.
 
 https://platform.openai.com/docs/api-reference/chat-streaming
 """

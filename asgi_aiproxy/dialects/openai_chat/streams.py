@@ -1,4 +1,4 @@
-"""Read a streamed chat completion: OpenAI's chunks to events.
+"""Reads streamed chat completions: OpenAI's chunks to events.
 
 https://platform.openai.com/docs/api-reference/chat-streaming
 """

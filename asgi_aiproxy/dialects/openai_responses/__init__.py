@@ -31,7 +31,7 @@ from asgi_aiproxy.dialects.openai_responses import (
     streams,
     token_count,
 )
-from asgi_aiproxy.dialects.openai_responses.native_stream import Echo
+from asgi_aiproxy.dialects.openai_responses.native_stream import OpenAIResponsesNativeStream
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
@@ -39,12 +39,14 @@ from asgi_aiproxy.messages import Request, Response
 
 
 def new_id() -> str:
-    """What the ids of an answer and its items have in common."""
+    """Return the common part of the ids of a response and its items."""
     return f"{getrandbits(192):048x}"
 
 
 class OpenAIResponses(Dialect):
-    """The Responses API both ways. `now` and `new_id` are for tests that compare bytes."""
+    """The dialect of the Responses API. `now` and `new_id` are replaced by tests that compare
+    bytes.
+    """
 
     name: ClassVar[str] = NAME
     token_count_operation: ClassVar[str] = token_count.OPERATION
@@ -79,7 +81,7 @@ class OpenAIResponses(Dialect):
         return requests.decode_request(body)
 
     def encode_response(self, response: Response, request: Request) -> bytes:
-        """Write a whole answer."""
+        """Write a whole response."""
         return responses.encode_response(response, request, int(self._now()), self._new_id())
 
     def encode_token_count(self, count: int) -> bytes:
@@ -91,12 +93,12 @@ class OpenAIResponses(Dialect):
         return encode_error(error)
 
     def encode_stream_error(self, error: APIError) -> bytes:
-        """An error event."""
+        """Write an error event."""
         event = {"type": "error", "sequence_number": 0, **responses.error_event(error)}
         return encode_frame(_json.dumps(event), b"error")
 
     def encoder(self, request: Request) -> stream_encoder.Encoder:
-        """A writer of events."""
+        """A new encoder of events."""
         return stream_encoder.Encoder(request, created=int(self._now()), token=self._new_id())
 
     def encode_request(self, request: Request) -> ProviderRequest:
@@ -112,15 +114,15 @@ class OpenAIResponses(Dialect):
         return token_count.decode_count(body)
 
     def decode_response(self, body: bytes) -> Response:
-        """Read a whole answer."""
+        """Read a whole response."""
         return responses.decode_response(body)
 
     def decode_error(self, status: int, body: bytes) -> APIError:
-        """Read an error answer."""
+        """Read an error response."""
         return decode_error(status, body)
 
     def decoder(self) -> streams.Decoder:
-        """A reader of events."""
+        """A new decoder of events."""
         return streams.Decoder()
 
     def models_request(self) -> ProviderRequest:
@@ -128,7 +130,7 @@ class OpenAIResponses(Dialect):
         return ProviderRequest("/models", {})
 
     def decode_models(self, body: bytes) -> tuple[str, ...]:
-        """Read the list."""
+        """Read the list of models."""
         return _parsing.names(body, "data", "id")
 
     def native_request(
@@ -149,6 +151,8 @@ class OpenAIResponses(Dialect):
             )
         return ProviderRequest(operation.path, body)
 
-    def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> Echo:
-        """A companion for an answer that passes through."""
-        return Echo()
+    def native_stream(
+        self, *, usage_wanted: bool, strict_format: bool
+    ) -> OpenAIResponsesNativeStream:
+        """A new observer for a response that passes through."""
+        return OpenAIResponsesNativeStream()

@@ -1,4 +1,4 @@
-"""Answers that pass through in the Responses API's own format."""
+"""Responses that pass through in the Responses API's own format."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import Frame, encode_frame, split_before
 from asgi_aiproxy.messages import Usage
 
-# A frame with one of these is read: the head, the end, errors.
-_READ = (b'"response":', b'"error"', b"event: error", b"event:error")
-_QUIET = ("message", "reasoning")  # items that open without content
+# Frames with one of these marks are parsed: the head, the end, errors.
+_PARSED_MARKS = (b'"response":', b'"error"', b"event: error", b"event:error")
+_QUIET = ("message", "reasoning")  # items that start without content
 _ENDS = ("response.completed", "response.incomplete")
 
 
-class Echo:
-    """Reads along; every byte stays as it is."""
+class OpenAIResponsesNativeStream:
+    """Observes a stream of response events without changing it."""
 
     def __init__(self) -> None:
         self.model = ""
@@ -30,11 +30,11 @@ class Echo:
         self._number = 0
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
-        """These frames, up to one that tells of the whole answer or of an error."""
-        return split_before(data, _READ)
+        """Pass on frames up to one with the whole response or an error."""
+        return split_before(data, _PARSED_MARKS)
 
     def feed(self, frame: Frame) -> bytes:
-        """The frame as it came. Raises APIError if it tells of a failure."""
+        """The frame unchanged. Raises APIError if it reports a failure."""
         if not frame.data.lstrip().startswith(b"{"):
             return frame.raw
         event = _json.loads(frame.data)
@@ -43,7 +43,7 @@ class Echo:
         self._number = number + 1 if isinstance(number, int) else 0
         answer = event.get("response")
         if isinstance(answer, dict):
-            self._learn(answer)
+            self._read_response(answer)
         if kind == "error" or (not kind and event.get("error")):
             raise read_error(
                 event if isinstance(event.get("error"), dict) else {"error": event}, 200
@@ -59,7 +59,7 @@ class Echo:
             self.started = self.started or _parsing.get_text(item, "type") not in _QUIET
         return frame.raw
 
-    def _learn(self, answer: dict[str, Any]) -> None:
+    def _read_response(self, answer: dict[str, Any]) -> None:
         self._answer = answer
         self.model = str(answer.get("model") or self.model)
         usage = responses.decode_usage(answer.get("usage"))
@@ -67,13 +67,13 @@ class Echo:
             self.usage = usage
 
     def close(self) -> bytes:
-        """Nothing, if the answer was complete."""
+        """Nothing if the response was complete; otherwise raises APIError."""
         if not self.ended:
             raise _parsing.truncated_response_error("the stream ended without response.completed")
         return b""
 
     def fail(self, error: APIError) -> bytes:
-        """What tells a client in mid-stream that the answer broke."""
+        """Report an error in mid-stream."""
         event = {"type": "error", "sequence_number": self._number, **responses.error_event(error)}
         out = encode_frame(_json.dumps(event), b"error")
         if not self._answer:
@@ -83,11 +83,11 @@ class Echo:
         return out + encode_frame(_json.dumps({**failed, "response": answer}), b"response.failed")
 
     def whole(self, body: bytes) -> bytes:
-        """The body as it came. Raises APIError if it tells of a failure."""
+        """The body unchanged. Raises APIError if it reports a failure."""
         answer = _parsing.parse_object(body)
         if answer is None:
             raise _parsing.unparsable_response_error(200, body)
         responses.raise_error(answer)
         responses.require_output(answer, body)
-        self._learn(answer)
+        self._read_response(answer)
         return body

@@ -1,9 +1,9 @@
-"""How signed reasoning of any vendor travels through the Responses API.
+"""Signed reasoning of any vendor in the Responses API.
 
-The API has one place for what a vendor wants back unread: `encrypted_content` of a reasoning item,
-which clients return as it came. OpenAI's own content stands there as it is, that of other vendors
-as a carrier (see `dialects._carriers`). What signs a text or a call, as Gemini does, is an item of
-its own behind it.
+The API has one member that clients send back unchanged: `encrypted_content` of a reasoning item.
+OpenAI's own content is stored there as it is, that of other vendors as a carrier (see
+`dialects._carriers`). The signature of a text or a call, as from Gemini, is a reasoning item of its
+own after it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NEEDLES = _carriers.needles(NAME)
 
 
 def encode_carrier(block: Block, extra: Extra) -> str:
-    """The `encrypted_content` for what a block carries; empty if its vendor signed nothing."""
+    """The `encrypted_content` for the signature of a block; empty if it was not signed."""
     own = extra.get(NAME, {}).get("encrypted_content")
     if own and isinstance(block, Reasoning):
         return str(own)
@@ -28,10 +28,11 @@ def encode_carrier(block: Block, extra: Extra) -> str:
 
 
 def decode_carrier(content: str, item_id: str, turn: list[Any]) -> tuple[Extra, int | None]:
-    """What `encrypted_content` carries, and which part of the assistant's turn so far it signs.
+    """The content of `encrypted_content`, and the part of the assistant's turn so far that it
+    signs.
 
-    The second is None for reasoning, which carries its own signature. A signature without a text is
-    that of an empty one, which is added to the turn.
+    The second is None for reasoning, which has its own signature. For a signature of an empty text,
+    such a text is added to the turn.
     """
     if not content:
         return {}, None
@@ -54,7 +55,9 @@ def decode_carrier(content: str, item_id: str, turn: list[Any]) -> tuple[Extra, 
 
 
 def without_carriers(items: bytes) -> list[Any] | None:
-    """Items of `input`, still encoded, without carriers of others; None if there are none."""
+    """The items of `input`, still encoded, without carriers of other vendors; None if there are
+    none.
+    """
     found = _json.loads(items)
     if not isinstance(found, list):
         return None

@@ -1,4 +1,4 @@
-"""Neutral requests to those of the Responses API.
+"""Writes requests of the Responses API: the neutral format to OpenAI's.
 
 https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -36,11 +36,11 @@ from asgi_aiproxy.messages import (
     ToolResult,
 )
 
-_MIN_OUTPUT_TOKENS = 16  # OpenAI answers 400 to less
+_MIN_OUTPUT_TOKENS = 16  # OpenAI answers 400 to a lower limit
 
 
 def encode_request(request: Request) -> ProviderRequest:
-    """Write the body of POST /v1/responses. Raises APIError on structure it cannot carry."""
+    """Write the body of POST /v1/responses. Raises APIError for content it cannot express."""
     ignored = unsupported_fields(request, NAME)
     system, messages = _leading_system(request.messages)
     known = declared(request.tools)
@@ -87,7 +87,7 @@ def _put(body: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _leading_system(messages: tuple[Message, ...]) -> tuple[str, tuple[Message, ...]]:
-    """The instructions that stand before everything else, and what follows them."""
+    """The instructions at the beginning of the conversation, and the messages after them."""
     texts: list[str] = []
     for at, message in enumerate(messages):
         if message.role != "system" or not all(isinstance(p, Text) for p in message.parts):
@@ -98,7 +98,9 @@ def _leading_system(messages: tuple[Message, ...]) -> tuple[str, tuple[Message, 
 
 
 def _wants_encrypted(request: Request) -> bool:
-    """Whether reasoning is asked for, or was sent back: only reasoning models take the member."""
+    """Return whether reasoning is requested or was sent back: only reasoning models accept the
+    member.
+    """
     thinking = request.thinking
     if thinking is not None and thinking.effort != "none":
         return True
@@ -155,7 +157,7 @@ def _write_item(part: Part, tools: Declared) -> dict[str, Any] | None:
         case Opaque(dialect=dialect, payload=payload) if dialect == NAME:
             return dict(payload)
         case Media(kind="image"):
-            return None  # the API has no place for a picture the assistant drew elsewhere
+            return None  # the API has no item for an image that another vendor's model generated
     return None
 
 
@@ -188,7 +190,9 @@ def _write_part(part: Part) -> dict[str, Any] | None:
             name = part.name or "document.pdf"
             return {"type": "input_file", "filename": name, "file_data": _link(part)}
         case Media():
-            raise invalid(f"The Responses API takes no {part.kind} in this form.", "messages")
+            raise invalid(
+                f"The Responses API does not accept {part.kind} in this form.", "messages"
+            )
     return None
 
 
@@ -223,5 +227,5 @@ def _write_thinking(thinking: Thinking | None) -> dict[str, Any] | None:
 
 
 def _effort_of(budget: int) -> str:
-    """The effort word for a budget of thinking tokens."""
+    """The effort for a budget of reasoning tokens."""
     return "low" if budget <= 2048 else "medium" if budget <= 12_288 else "high"

@@ -1,4 +1,4 @@
-"""Requests of the Responses API to neutral ones.
+"""Reads requests of the Responses API: OpenAI's format to the neutral one.
 
 https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -18,10 +18,10 @@ from asgi_aiproxy.dialects.openai_responses.reasoning import decode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.dialects.openai_responses.tools import (
     TOOL_SEARCH,
-    apart,
     decode_call,
     decode_choice,
     decode_tools,
+    namespace_and_name,
 )
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.messages import (
@@ -42,12 +42,12 @@ from asgi_aiproxy.messages import (
     merge,
 )
 
-OPENAI = "openai"  # what both of OpenAI's chat APIs understand
+OPENAI = "openai"  # extra that both of OpenAI's chat APIs share
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*);base64,(?P<data>.*)", re.DOTALL)
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-# Members that are read here. What is not listed has no neutral meaning.
+# Members that are read here. All others have no neutral meaning.
 _KNOWN = frozenset((*schemas.ResponsesRequest.__struct_fields__, "provider"))
-# What some members mean when they are left out: then nothing is lost without them.
+# Default values: a member with its default can be dropped without loss.
 _DEFAULTS: dict[str, Any] = {
     "service_tier": "auto",
     "truncation": "disabled",
@@ -55,53 +55,53 @@ _DEFAULTS: dict[str, Any] = {
     "top_logprobs": 0,
     "stream_options": {},
 }
-# Reasoning comes back encrypted whether or not it was asked for.
+# Reasoning is returned encrypted in any case.
 INCLUDED = "reasoning.encrypted_content"
 
 
 def decode_request(body: bytes) -> Request:
-    """Read the body of POST /v1/responses. Raises APIError naming the member that is wrong."""
-    asked = _parsing.body(schemas.responses_request, body)
-    _refuse_state(asked)
-    tools, hosted = decode_tools(_declarations(asked))
-    messages = list(_Conversation(tools).read(asked))
+    """Read the body of POST /v1/responses. Raises APIError naming the invalid member."""
+    request = _parsing.body(schemas.responses_request, body)
+    _check_stateless(request)
+    tools, hosted = decode_tools(_declarations(request))
+    messages = list(_Conversation(tools).read(request))
     if not messages:
         raise _parsing.missing_field_error("input")
-    rest = {k: v for k, v in _parsing.members(body, _KNOWN).items() if v != _DEFAULTS.get(k, ...)}
-    included = rest.pop("include", None)
+    extra = {k: v for k, v in _parsing.members(body, _KNOWN).items() if v != _DEFAULTS.get(k, ...)}
+    included = extra.pop("include", None)
     if isinstance(included, list) and (more := [w for w in included if w != INCLUDED]):
-        rest["include"] = more
+        extra["include"] = more
     if hosted:
-        rest["tools"] = hosted
-    if asked.store:  # false asks for nothing
-        rest["store"] = True
-    if asked.text is not None and asked.text.verbosity not in (None, "medium"):
-        rest["text"] = {"verbosity": asked.text.verbosity}
-    choice = decode_choice(asked.tool_choice, tools)
-    if choice is None and isinstance(asked.tool_choice, dict):
-        rest["tool_choice"] = asked.tool_choice
+        extra["tools"] = hosted
+    if request.store:  # false is the default
+        extra["store"] = True
+    if request.text is not None and request.text.verbosity not in (None, "medium"):
+        extra["text"] = {"verbosity": request.text.verbosity}
+    choice = decode_choice(request.tool_choice, tools)
+    if choice is None and isinstance(request.tool_choice, dict):
+        extra["tool_choice"] = request.tool_choice
     return Request(
-        model=asked.model,
+        model=request.model,
         messages=tuple(messages),
         tools=tuple(tools),
         tool_choice=choice,
-        parallel_tools=asked.parallel_tool_calls,
-        output=_output(asked.text.format if asked.text is not None else None),
-        thinking=_thinking(asked.reasoning),
-        max_tokens=_parsing.limit(asked.max_output_tokens, "max_output_tokens"),
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        user=asked.user or "",
-        stream=bool(asked.stream),
-        extra={NAME: rest} if rest else {},
+        parallel_tools=request.parallel_tool_calls,
+        output=_output(request.text.format if request.text is not None else None),
+        thinking=_thinking(request.reasoning),
+        max_tokens=_parsing.limit(request.max_output_tokens, "max_output_tokens"),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        user=request.user or "",
+        stream=bool(request.stream),
+        extra={NAME: extra} if extra else {},
     )
 
 
-def _declarations(asked: schemas.ResponsesRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+def _declarations(request: schemas.ResponsesRequest) -> Iterator[tuple[str, dict[str, Any]]]:
     """All declarations of tools, in `tools` and in items, each with its place."""
-    for at, tool in enumerate(asked.tools or ()):
+    for at, tool in enumerate(request.tools or ()):
         yield f"tools[{at}]", tool
-    for at, raw in enumerate(asked.input or () if not isinstance(asked.input, str) else ()):
+    for at, raw in enumerate(request.input or () if not isinstance(request.input, str) else ()):
         data = bytes(raw)
         if b'"additional_tools"' not in data and b'"tool_search_output"' not in data:
             continue
@@ -120,24 +120,25 @@ def _declarations(asked: schemas.ResponsesRequest) -> Iterator[tuple[str, dict[s
             yield place, tool
 
 
-def _refuse_state(asked: schemas.ResponsesRequest) -> None:
-    """What needs answers that were kept is refused: nobody keeps them on this way."""
-    if asked.background:
+def _check_stateless(request: schemas.ResponsesRequest) -> None:
+    """Refuse members that require stored responses: they are not stored by this gateway."""
+    if request.background:
         raise _unsupported(
-            "background", "Background responses are not available: leave out 'background'."
+            "background",
+            "Background responses are not available for this model: leave out 'background'.",
         )
-    if asked.prompt:
+    if request.prompt:
         raise _unsupported(
             "prompt",
             "'prompt' refers to a template that is kept at OpenAI, and is not available for this "
             "model: send its text in 'input'.",
         )
     for name in ("previous_response_id", "conversation"):
-        if getattr(asked, name):
+        if getattr(request, name):
             raise _unsupported(
                 name,
                 f"'{name}' is not available for this model: send the whole conversation in "
-                "'input', with the items of earlier answers as they came.",
+                "'input', including the unchanged items of earlier responses.",
             )
 
 
@@ -146,27 +147,27 @@ def _unsupported(name: str, message: str) -> APIError:
 
 
 class _Conversation:
-    """Reads items in order. Items of the assistant that follow each other are one turn."""
+    """Reads items in order. Consecutive items of the assistant are one turn."""
 
     def __init__(self, tools: list[Tool]) -> None:
         self._tools = tools
-        self._flat = {apart(tool): tool.name for tool in tools}
+        self._flat = {namespace_and_name(tool): tool.name for tool in tools}
         self._names: dict[str, str] = {}  # by call id
         self._turn: list[Part] = []
 
-    def read(self, asked: schemas.ResponsesRequest) -> Iterator[Message]:
-        if asked.instructions:
-            yield Message("system", (Text(asked.instructions),))
-        if isinstance(asked.input, str):
-            yield Message("user", (Text(asked.input),))
+    def read(self, request: schemas.ResponsesRequest) -> Iterator[Message]:
+        if request.instructions:
+            yield Message("system", (Text(request.instructions),))
+        if isinstance(request.input, str):
+            yield Message("user", (Text(request.input),))
             return
-        for at, raw in enumerate(asked.input or ()):
+        for at, raw in enumerate(request.input or ()):
             where = f"input[{at}]"
             data = bytes(raw)
             try:
                 item = schemas.item.decode(data)
             except ValueError as error:
-                item = _odd_item(data, where, error)
+                item = _unknown_item(data, where, error)
             message = self._item(item, data, where)
             if message is not None:
                 yield from self._end_turn()
@@ -179,7 +180,7 @@ class _Conversation:
             self._turn = []
 
     def _item(self, item: schemas.Item, data: bytes, where: str) -> Message | None:
-        """The message that an item is; None if it is part of the assistant's turn."""
+        """The message for an item; None if the item is part of the assistant's turn."""
         match item.type:
             case "message":
                 return self._message(item, where)
@@ -196,8 +197,10 @@ class _Conversation:
             case "compaction" if (text := text_of(item.encrypted_content)) is not None:
                 return Message("user", (Text(text),))
             case "item_reference":
-                raise _unsupported(where, f"'{where}' refers to a kept item: send the item itself.")
-            case _:  # an item of a hosted tool, or one that is newer than this code
+                raise _unsupported(
+                    where, f"'{where}' refers to a stored item: send the item itself."
+                )
+            case _:  # an item of a hosted tool, or of a type added later
                 self._turn.append(Opaque(NAME, _parsing.parse_object(data) or {}))
         return None
 
@@ -213,7 +216,7 @@ class _Conversation:
             self._turn.append(decode_call(call_id, item))
             return None
         found, _ = decode_tools((where, tool) for tool in item.get("tools", ()))
-        known = [self._flat.get(apart(tool), tool.name) for tool in found]
+        known = [self._flat.get(namespace_and_name(tool), tool.name) for tool in found]
         text = "Tools found: " + ", ".join(known) if known else "No tools found."
         return Message("user", (ToolResult(call_id, (Text(text),), TOOL_SEARCH),))
 
@@ -268,8 +271,8 @@ class _Conversation:
             self._turn.append(Reasoning(text, extra))
 
 
-def _odd_item(data: bytes, where: str, error: ValueError) -> schemas.Item:
-    """An item that does not fit the types: of a kind that they do not describe, or wrong."""
+def _unknown_item(data: bytes, where: str, error: ValueError) -> schemas.Item:
+    """Read an item that does not fit the schemas: of an unknown type, or invalid."""
     found = _parsing.parse_object(data)
     kind = found.get("type", "message") if found is not None else None
     described = ("message", "reasoning", "function_call", "custom_tool_call", "item_reference")

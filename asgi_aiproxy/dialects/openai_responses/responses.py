@@ -1,4 +1,4 @@
-"""Whole answers of the Responses API to neutral ones, and back.
+"""Whole responses: the Responses API's format to the neutral one, and back.
 
 https://platform.openai.com/docs/api-reference/responses/object
 """
@@ -54,11 +54,11 @@ _CODES = {
 }
 
 
-# ── Responses to neutral ─────────────────────────────────────────────────────
+# ── reading ──────────────────────────────────────────────────────────────────
 
 
 def decode_response(body: bytes) -> Response:
-    """Read a whole answer. Raises APIError if it tells of a failure, or is none."""
+    """Read a whole response. Raises APIError if it reports a failure or is invalid."""
     answer = _parsing.parse_object(body)
     if answer is None:
         raise _parsing.unparsable_response_error(200, body)
@@ -87,14 +87,14 @@ def require_output(answer: dict[str, Any], body: bytes) -> list[Any]:
 
 
 def raise_error(answer: dict[str, Any]) -> None:
-    """Raise the error that an answer tells, though its status was 200."""
+    """Raise the error that a response with status 200 contains, if any."""
     if answer.get("error") or answer.get("status") in ("failed", "cancelled"):
         found = answer.get("error") or {"message": f"The response is {answer.get('status')}."}
         raise read_error({"error": found}, 200)
 
 
 def stop_reason(answer: dict[str, Any], called: bool) -> tuple[StopReason, str]:
-    """Why an answer ended, and OpenAI's word for it."""
+    """The neutral stop reason, and OpenAI's own word for it."""
     if answer.get("status") == "incomplete":
         reason = _parsing.get_text(answer.get("incomplete_details"), "reason")
         return _REASONS.get(reason or "max_output_tokens", StopReason.OTHER), reason
@@ -102,7 +102,7 @@ def stop_reason(answer: dict[str, Any], called: bool) -> tuple[StopReason, str]:
 
 
 def decode_item(item: dict[str, Any]) -> Iterator[Block]:
-    """The blocks of one finished item of `output`."""
+    """The blocks of one complete item of `output`."""
     match item.get("type"):
         case "message":
             for part in _parsing.objects(item.get("content")):
@@ -128,7 +128,7 @@ def decode_item(item: dict[str, Any]) -> Iterator[Block]:
 
 
 def item_call_id(item: dict[str, Any]) -> str:
-    """The id by which the result of a call names it."""
+    """The id by which the result of a call refers to it."""
     return str(item.get("call_id") or item.get("id") or "")
 
 
@@ -140,7 +140,7 @@ def _is_base64(data: str) -> bool:
 
 
 def reasoning_text(item: dict[str, Any]) -> str:
-    """What a reasoning item shows: its summary, or else the thoughts themselves."""
+    """The visible text of a reasoning item: its summary, or else the reasoning itself."""
     for group in ("summary", "content"):
         found = "".join(
             _parsing.get_text(part, "text") for part in _parsing.objects(item.get(group))
@@ -151,19 +151,19 @@ def reasoning_text(item: dict[str, Any]) -> str:
 
 
 def reasoning_extra(item: dict[str, Any]) -> Extra:
-    """What OpenAI wants back of a reasoning item."""
+    """The members of a reasoning item that OpenAI requires to be sent back."""
     content = _parsing.get_text(item, "encrypted_content")
     if not content:
         return {}
     found = {"encrypted_content": content}
     item_id = _parsing.get_text(item, "id")
-    if item_id and ":" not in content:  # a carrier of another vendor's is not known by an id
+    if item_id and ":" not in content:  # a carrier of another vendor has no item id
         found["id"] = item_id
     return {NAME: found}
 
 
 def decode_citations(annotations: Any) -> Iterator[Citation]:
-    """Sources out of `annotations`."""
+    """Read the citations in `annotations`."""
     for annotation in _parsing.objects(annotations):
         if annotation.get("type") == "url_citation":
             start, end = annotation.get("start_index"), annotation.get("end_index")
@@ -191,11 +191,11 @@ def decode_usage(usage: Any) -> Usage | None:
     )
 
 
-# ── neutral to Responses ─────────────────────────────────────────────────────
+# ── writing ──────────────────────────────────────────────────────────────────
 
 
 class Ids:
-    """Ids for one answer and its items, alike in their ending, as OpenAI's are."""
+    """Ids for one response and its items, which share their ending, as OpenAI's do."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -203,17 +203,19 @@ class Ids:
 
     @property
     def response(self) -> str:
-        """The answer's own."""
+        """The id of the response."""
         return f"resp_{self._token}"
 
     def item(self, prefix: str) -> str:
-        """The next item's."""
+        """The id of the next item."""
         self._count += 1
         return f"{prefix}_{self._token}{self._count:04x}"
 
 
 def encode_response(response: Response, request: Request, created: int, token: str) -> bytes:
-    """Write a whole answer; `created` is in Unix seconds, `token` makes its ids."""
+    """Write a whole response; `created` is in Unix seconds, `token` is the common part of
+    the ids.
+    """
     ids = Ids(token)
     output = list(encode_items(response, request, ids))
     answer = envelope(request, ids.response, response.model, created)
@@ -222,7 +224,7 @@ def encode_response(response: Response, request: Request, created: int, token: s
 
 
 def envelope(request: Request, id: str, model: str, created: int) -> dict[str, Any]:
-    """An answer in progress, which repeats what was asked for."""
+    """A response in progress, which repeats the request's parameters."""
     own = request.extra.get(NAME, {})
     thinking = request.thinking
     reasoning = None
@@ -267,7 +269,7 @@ def envelope(request: Request, id: str, model: str, created: int) -> dict[str, A
 def finish(
     answer: dict[str, Any], output: list[dict[str, Any]], stop: StopReason, usage: Usage | None
 ) -> None:
-    """Complete an answer in progress."""
+    """Complete a response in progress."""
     reason = _WORDS.get(stop)
     answer["status"] = "incomplete" if reason else "completed"
     answer["incomplete_details"] = {"reason": reason} if reason else None
@@ -276,7 +278,7 @@ def finish(
 
 
 def encode_items(response: Response, request: Request, ids: Ids) -> Iterator[dict[str, Any]]:
-    """The items of `output`; texts that follow each other are one message."""
+    """The items of `output`; consecutive texts are one message."""
     tools = declared(request.tools)
     status = "incomplete" if response.stop in _WORDS else "completed"
     content: list[dict[str, Any]] = []
@@ -303,7 +305,7 @@ def encode_items(response: Response, request: Request, ids: Ids) -> Iterator[dic
 
 
 def encode_item(block: Block, tools: Declared, ids: Ids) -> Iterator[dict[str, Any]]:
-    """The items that one finished block is, if it is no part of a message."""
+    """The items for one complete block that is not part of a message."""
     match block:
         case Reasoning(text=text, extra=extra):
             known = extra.get(NAME, {}).get("id")
@@ -322,7 +324,7 @@ def encode_item(block: Block, tools: Declared, ids: Ids) -> Iterator[dict[str, A
 
 
 def call_prefix(call: ToolCall, tools: Declared) -> str:
-    """What the id of a call's item begins with."""
+    """The prefix of the id of a call's item."""
     return "tsc" if is_search(call, tools) else "ctc" if is_custom(call, tools) else "fc"
 
 
@@ -351,7 +353,7 @@ def encode_part(block: Text | Refusal) -> dict[str, Any]:
 
 
 def encode_citation(citation: Citation, size: int) -> dict[str, Any]:
-    """A member of `annotations`; without positions of its own a source covers its whole part."""
+    """A member of `annotations`; without positions of its own it covers the whole part."""
     return {
         "type": "url_citation",
         "start_index": 0 if citation.start is None else citation.start,
@@ -382,7 +384,7 @@ def call_item(call: ToolCall, id: str, tools: Declared, status: str) -> dict[str
 
 
 def image_item(media: Media, id: str) -> dict[str, Any]:
-    """A picture that the model drew."""
+    """An image that the model generated."""
     return {
         "id": id,
         "type": "image_generation_call",
@@ -405,7 +407,7 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
 
 
 def failure(error: APIError) -> dict[str, str]:
-    """The member `error` of a failed answer."""
+    """The member `error` of a failed response."""
     code = error.code or _CODES.get(error.kind, "server_error")
     return {"code": code, "message": error.message}
 

@@ -1,4 +1,4 @@
-"""The request as OpenAI documents it (POST /v1/responses).
+"""Schemas of requests (POST /v1/responses), and of frequent stream events.
 
 https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -28,7 +28,7 @@ class Part(Struct):
 
 
 class Item(Struct):
-    """An item of `input`; which members count depends on its type."""
+    """An item of `input`; its type determines which members are used."""
 
     type: str = "message"
     role: str = ""
@@ -85,7 +85,7 @@ class ResponsesRequest(Struct):
 
 
 class Delta(Struct, gc=False):
-    """The events of which there are hundreds in a stream: all others are read untyped."""
+    """The most frequent kinds of event. All others are parsed without a schema."""
 
     type: str
     output_index: int

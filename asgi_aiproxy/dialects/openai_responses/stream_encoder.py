@@ -1,4 +1,4 @@
-"""Streamed answers: neutral events to those of the Responses API.
+"""Writes streamed responses: neutral events to those of the Responses API.
 
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
@@ -36,14 +36,14 @@ from asgi_aiproxy.messages import (
 
 
 class _Part:
-    """An open block: where it stands, and what its deltas said."""
+    """An open block: its position, and the text of its deltas."""
 
     __slots__ = ("after", "before", "block", "extra", "index", "item_id", "pieces", "place")
 
     def __init__(self, block: Block, item_id: str, index: int, place: dict[str, int]) -> None:
         self.block = block
         self.item_id = item_id
-        self.index = index  # of the item
+        self.index = index  # index of the item
         self.place = place  # content_index or summary_index
         self.pieces: list[str] = []
         self.extra: Extra = {}
@@ -51,21 +51,21 @@ class _Part:
 
 
 class Encoder:
-    """Events to those of the Responses API."""
+    """Converts events to those of the Responses API."""
 
     def __init__(self, request: Request, *, created: int, token: str) -> None:
         self._request = request
         self._created = created
         self._ids = responses.Ids(token)
         self._tools = declared(request.tools)
-        self._number = 0  # of the next event
+        self._number = 0  # sequence number of the next event
         self._output: list[dict[str, Any]] = []
         self._open: dict[int, _Part] = {}
         self._message: dict[str, Any] | None = None  # the open message item
         self._answer = responses.envelope(request, self._ids.response, request.model, created)
 
     def feed(self, event: Event) -> bytes:
-        """The frames that tell this event."""
+        """The frames for one event."""
         if type(event) is BlockDelta:
             part = self._open[event.index]
             part.pieces.append(event.text)
@@ -88,7 +88,7 @@ class Encoder:
                 return self._end(event)
 
     def run(self, index: int, texts: list[str]) -> bytes:
-        """The frames that tell more of one block."""
+        """The frames for more text of one block."""
         part = self._open[index]
         if not part.before or not texts:
             return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
@@ -99,7 +99,7 @@ class Encoder:
         return part.before + (part.after + part.before).join(parts) + part.after
 
     def fail(self, error: APIError) -> bytes:
-        """What tells a client in mid-stream that the answer broke, as OpenAI does in two events."""
+        """Report an error in mid-stream, with two events like OpenAI."""
         out = self._event("error", **responses.error_event(error))
         self._answer["status"] = "failed"
         self._answer["error"] = responses.failure(error)
@@ -141,23 +141,23 @@ class Encoder:
                     _frame_deltas(part, "function_call_arguments")
                 return out + added
             case Media(kind="image", data=data) if data:
-                return self._end_message() + self._whole(
+                return self._end_message() + self._whole_item(
                     responses.image_item(block, self._ids.item("ig"))
                 )
             case Opaque(dialect=dialect, payload=payload) if dialect == NAME:
-                return self._end_message() + self._whole(dict(payload))
+                return self._end_message() + self._whole_item(dict(payload))
             case Opaque() if carrier := encode_carrier(block, {}):
                 item = responses.carrier_item(self._ids.item("rs"), carrier)
-                return self._end_message() + self._whole(item)
+                return self._end_message() + self._whole_item(item)
         return b""
 
     def _add(self, item: dict[str, Any]) -> tuple[int, bytes]:
-        """Open an item; its index and the event that says so."""
+        """Start an item; returns its index and the event for it."""
         index = len(self._output)
         self._output.append(item)
         return index, self._event("response.output_item.added", output_index=index, item=item)
 
-    def _whole(self, item: dict[str, Any]) -> bytes:
+    def _whole_item(self, item: dict[str, Any]) -> bytes:
         index, out = self._add(item)
         return out + self._event("response.output_item.done", output_index=index, item=item)
 
@@ -217,13 +217,13 @@ class Encoder:
             out += self._message_done(part.index)
         carrier = encode_carrier(part.block, extra)
         if carrier:
-            out += self._end_message() + self._whole(
+            out += self._end_message() + self._whole_item(
                 responses.carrier_item(self._ids.item("rs"), carrier)
             )
         return out
 
     def _begin_summary(self, part: _Part) -> bytes:
-        """The one part of a reasoning item's summary."""
+        """Start the only part of a reasoning item's summary."""
         part.place = {"summary_index": 0}
         _frame_deltas(part, "reasoning_summary_text")
         empty = {"type": "summary_text", "text": ""}
@@ -257,7 +257,7 @@ class Encoder:
         out += self._event("response.output_item.done", output_index=part.index, item=item)
         carrier = encode_carrier(part.block, extra)
         if carrier:
-            out += self._whole(responses.carrier_item(self._ids.item("rs"), carrier))
+            out += self._whole_item(responses.carrier_item(self._ids.item("rs"), carrier))
         return out
 
     def _end_message(self, status: str = "completed") -> bytes:
@@ -294,7 +294,7 @@ def _where(part: _Part) -> dict[str, Any]:
 
 
 def _frame_deltas(part: _Part, kind: str, after: bytes = b"") -> None:
-    """Write once what stands around the number and the text of a part's deltas."""
+    """Encode the parts of a delta's frame around its number and text, once per part."""
     name = f"response.{kind}.delta"
     where = _json.dumps({"type": name, **_where(part)})[:-1]
     part.before = b'event: %b\ndata: %b,"sequence_number":' % (name.encode(), where)

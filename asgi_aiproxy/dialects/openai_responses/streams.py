@@ -1,7 +1,7 @@
-"""Streamed answers: events of the Responses API to neutral ones.
+"""Reads streamed responses: events of the Responses API to neutral ones.
 
-An answer is a list of items, each with parts: `output_index` counts items, `content_index` and
-`summary_index` the parts of one. Every event has a `sequence_number`, from 0 on.
+A response is a list of items, each with parts: `output_index` counts items, `content_index` and
+`summary_index` the parts of one. Every event has a `sequence_number`, starting at 0.
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
@@ -48,10 +48,10 @@ _ENDS = ("response.completed", "response.complete", "response.incomplete")
 
 
 class Decoder:
-    """Events of a stream to neutral ones.
+    """Converts the events of a stream to neutral ones.
 
-    A part of a message is a block, and so is a reasoning item with all its parts. A block is known
-    by its key: the item's index, and for parts of a message the part's.
+    A part of a message is a block, and so is a reasoning item with all its parts. The key of a
+    block is the item's index, and for parts of a message also the part's.
     """
 
     def __init__(self) -> None:
@@ -60,18 +60,20 @@ class Decoder:
         self.ended = False
         self._started = False
         self._next = 0
-        self._open: dict[Hashable, int] = {}  # blocks by key
+        self._open: dict[Hashable, int] = {}  # block numbers by key
         self._kinds: dict[int, type[Block]] = {}
         self._citations: dict[Hashable, list[Citation]] = {}
-        self._told: dict[Hashable, None] = {}  # keys of blocks that were opened, in order
-        self._spoke = False  # whether there was any text or refusal
-        self._cited: set[Hashable] = set()  # keys of texts whose sources are known
-        self._call_ids: set[str] = set()  # of calls that were opened
+        self._started_keys: dict[Hashable, None] = {}  # keys of blocks that have started, in order
+        self._spoke = False  # whether there is any text or refusal
+        self._cited: set[Hashable] = set()  # keys of texts whose citations are known
+        self._call_ids: set[str] = set()  # of calls that have started
         self._ids = CallIds()
-        self._inputs: dict[int, tuple[ToolCall, list[str]]] = {}  # of custom tools, by item
+        self._inputs: dict[
+            int, tuple[ToolCall, list[str]]
+        ] = {}  # texts of custom tools' inputs, by item
         self._empty: set[int] = set()  # blocks of calls without arguments so far
         self._called = False
-        self._reasoning_ids: dict[Any, str] = {}  # of those that are wanted back
+        self._reasoning_ids: dict[Any, str] = {}  # ids of reasoning items that must be sent back
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """The events of one piece."""
@@ -86,43 +88,45 @@ class Decoder:
                 if kind is Text or kind is Refusal:
                     key = event.output_index, event.content_index
                 elif kind is None and event.type != _ARGUMENTS:
-                    return self._other(data)
+                    return self._parse_event(data)
                 number = self._open.get(key)
                 if number is not None:
                     if not event.delta:
                         return ()
                     self._empty.discard(number)
                     return (BlockDelta(number, event.delta),)
-        return self._other(data)
+        return self._parse_event(data)
 
     def run(self, pieces: list[bytes]) -> tuple[int, list[str], int] | None:
-        """The block and the texts of pieces that are deltas of one block of words."""
+        """Return the block, the texts and the number of the pieces that are deltas of one text
+        block.
+        """
         texts: list[str] = []
-        found: tuple[str, int, int] | None = None
+        position: tuple[str, int, int] | None = None
         for piece in pieces:
             try:
                 event = _decode_delta(piece)
             except ValueError:
                 return None
-            here = event.type, event.output_index, event.content_index
-            if found is None:
-                found = here
-            elif here != found:
+            piece_position = event.type, event.output_index, event.content_index
+            if position is None:
+                position = piece_position
+            elif piece_position != position:
                 return None
             if event.delta:
                 texts.append(event.delta)
-        if found is None or found[0] != "response.output_text.delta":
+        if position is None or position[0] != "response.output_text.delta":
             return None
-        number = self._open.get(found[1:])
+        number = self._open.get(position[1:])
         return (number, texts, len(pieces)) if number is not None else None
 
     def close(self) -> Sequence[Event]:
-        """Nothing, if the answer was complete."""
+        """Nothing if the response was complete; otherwise raises APIError."""
         if not self.ended:
             raise _parsing.truncated_response_error("the stream ended without response.completed")
         return ()
 
-    def _other(self, data: bytes) -> Sequence[Event]:
+    def _parse_event(self, data: bytes) -> Sequence[Event]:
         if self.ended or not data.lstrip().startswith(b"{"):
             return ()
         event = _json.loads(data)
@@ -165,24 +169,24 @@ class Decoder:
                 text = _parsing.get_text(event, "delta")
                 if self._open.get(index) in self._empty:  # some servers send no deltas
                     text = text or _parsing.get_text(event, "arguments")
-                yield from self._grow(index, ToolCall("", ""), text)
+                yield from self._add_text(index, ToolCall("", ""), text)
             case _ if kind in _TEXTS:
                 text = _parsing.get_text(event, "delta")
                 if _TEXTS[kind] is Reasoning:
-                    yield from self._grow(index, self._thought(index), text)
+                    yield from self._add_text(index, self._reasoning_block(index), text)
                 else:
                     part = index, event.get("content_index", 0)
-                    yield from self._grow(part, _TEXTS[kind](), text)
+                    yield from self._add_text(part, _TEXTS[kind](), text)
             case _ if kind in _ENDS:
                 yield from self._end(_object(event.get("response")))
 
     def _added_reasoning(self, index: Any, item: dict[str, Any]) -> None:
         item_id = _parsing.get_text(item, "id")
-        carrier = ":" in _parsing.get_text(item, "encrypted_content")  # another vendor's
+        carrier = ":" in _parsing.get_text(item, "encrypted_content")  # a carrier of another vendor
         if "encrypted_content" in item and item_id and not carrier:
             self._reasoning_ids[index] = item_id
 
-    def _thought(self, index: Any) -> Reasoning:
+    def _reasoning_block(self, index: Any) -> Reasoning:
         item_id = self._reasoning_ids.get(index)
         return Reasoning("", {NAME: {"id": item_id}} if item_id else {})
 
@@ -193,7 +197,7 @@ class Decoder:
             case "function_call":
                 call = decode_call(responses.item_call_id(item), {**item, "arguments": ""})
                 yield from self._begin(index, call)
-                yield from self._grow(index, call, arguments_text(item))
+                yield from self._add_text(index, call, arguments_text(item))
             case "custom_tool_call":
                 call = decode_call(responses.item_call_id(item), item)
                 self._inputs[index] = call, []
@@ -202,7 +206,7 @@ class Decoder:
         yield from self._close(key)  # some servers give several items one index
         number = self._open[key] = self._next
         self._next += 1
-        self._told[key] = None
+        self._started_keys[key] = None
         self._spoke = self._spoke or isinstance(block, Text | Refusal)
         if isinstance(block, ToolCall):
             self._empty.add(number)
@@ -210,12 +214,12 @@ class Decoder:
         yield BlockStart(number, block)
 
     def _call(self, call: ToolCall) -> ToolCall:
-        """A call that begins, with an id of its own."""
+        """Start a call; returns it with a unique id."""
         self._called = True
         self._call_ids.add(call.id)
         return self._ids.unique(call)
 
-    def _grow(self, key: Hashable, block: Block, text: str) -> Iterator[Event]:
+    def _add_text(self, key: Hashable, block: Block, text: str) -> Iterator[Event]:
         if not text or (isinstance(block, ToolCall) and key not in self._open):
             return
         if key not in self._open:
@@ -232,25 +236,25 @@ class Decoder:
             yield BlockEnd(number, extra or {}, tuple(self._citations.pop(key, ())))
 
     def _done(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
-        """An item has ended: what its deltas did not tell is told now."""
+        """End an item; content that its deltas did not contain is returned now."""
         match item.get("type"):
             case "message":
                 yield from self._done_message(index, item)
             case "reasoning":
-                if index not in self._told:
+                if index not in self._started_keys:
                     self._added_reasoning(index, item)
-                    yield from self._grow(
-                        index, self._thought(index), responses.reasoning_text(item)
+                    yield from self._add_text(
+                        index, self._reasoning_block(index), responses.reasoning_text(item)
                     )
                 extra = responses.reasoning_extra(item)
-                if index not in self._told and extra:
-                    yield from self._begin(index, self._thought(index))
+                if index not in self._started_keys and extra:
+                    yield from self._begin(index, self._reasoning_block(index))
                 yield from self._close(index, extra)
             case "function_call":
-                if index not in self._told:
+                if index not in self._started_keys:
                     yield from self._added(index, item)
                 elif self._open.get(index) in self._empty:
-                    yield from self._grow(index, ToolCall("", ""), arguments_text(item))
+                    yield from self._add_text(index, ToolCall("", ""), arguments_text(item))
                 yield from self._close(index)
             case "custom_tool_call":
                 self._inputs.pop(index, None)
@@ -260,18 +264,18 @@ class Decoder:
                     yield from self._single(block)
 
     def _done_message(self, index: Any, item: dict[str, Any]) -> Iterator[Event]:
-        # (By their order, not by their indexes: some count the parts of a message from 1 on.)
-        known = [key for key in self._told if isinstance(key, tuple) and key[0] == index]
+        # (By their order, not by their indexes: some servers number the parts from 1.)
+        known = [key for key in self._started_keys if isinstance(key, tuple) and key[0] == index]
         for at, part in enumerate(_parsing.objects(item.get("content"))):
             key: Hashable = known[at] if at < len(known) else (index, "done", at)
             if at >= len(known):
                 refused = part.get("type") == "refusal"
                 block: Block = Refusal() if refused else Text()
                 text = _parsing.get_text(part, "refusal" if refused else "text")
-                yield from self._grow(key, block, text)
+                yield from self._add_text(key, block, text)
             found = list(responses.decode_citations(part.get("annotations")))
             if found and key not in self._cited:
-                if key not in self._open:  # a text of its own names the sources
+                if key not in self._open:  # a separate text has the citations
                     yield from self._begin(key, Text())
                 self._citations[key] = found
             yield from self._close(key)
@@ -281,7 +285,7 @@ class Decoder:
     def _single(self, block: Block) -> Iterator[Event]:
         number = self._next
         self._next += 1
-        self._told["block", number] = None
+        self._started_keys["block", number] = None
         if isinstance(block, ToolCall):
             opening = self._call(ToolCall(block.id, block.name, extra=block.extra))
             yield BlockStart(number, opening)
@@ -306,7 +310,7 @@ class Decoder:
 
     def _missing(self, output: list[dict[str, Any]]) -> Iterator[Event]:
         """What only the end has: some servers stream texts but no calls, or nothing at all."""
-        nothing, silent = not self._told, not self._spoke
+        nothing, silent = not self._started_keys, not self._spoke
         for index, item in enumerate(output):
             match item.get("type"):
                 case "function_call" | "custom_tool_call":

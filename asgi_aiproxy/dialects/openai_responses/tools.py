@@ -1,11 +1,12 @@
 """Tools of the Responses API: their declarations, choices and calls, read and written.
 
-The API knows three things that other vendors do not. A *custom* tool takes free text instead of
-JSON: others see a function with that text as its one argument. A *namespace* groups tools, as Codex
-does with the tools of an MCP server, and a call names the namespace and the tool apart: others see
-one function for each tool, under a name made of both (`flat_name`). Which function stands for what
-is kept in `Tool.extra` and `ToolCall.extra` (the members `custom`, `namespace`, `name`, `group` and
-`search`). A *tool search* that the client executes is a function for others, too.
+The API has three features that other vendors lack. A *custom* tool has free text as input instead
+of JSON: other vendors get a function with that text as its only argument. A *namespace* groups
+tools, as Codex does with the tools of an MCP server, and a call names the namespace and the tool
+separately: other vendors get one function for each tool, whose name combines both (`flat_name`).
+The original tool is recorded in `Tool.extra` and `ToolCall.extra` (the members `custom`,
+`namespace`, `name`, `group` and `search`). A *tool search* that the client executes becomes a
+function for other vendors, too.
 
 Tools are declared in three places: the member `tools`, items of type `additional_tools` (Codex puts
 all its tools there for most models of OpenAI), and items of type `tool_search_output` with the
@@ -29,7 +30,7 @@ from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import Tool, ToolCall, ToolChoice
 
-# The free text of a custom tool stands in this member of the arguments of other vendors' calls.
+# The argument of other vendors' calls that contains the free text of a custom tool.
 CUSTOM_INPUT = "input"
 TOOL_SEARCH = "tool_search"  # the name of the function that is a tool search
 _CUSTOM_SCHEMA = {
@@ -38,17 +39,19 @@ _CUSTOM_SCHEMA = {
     "required": [CUSTOM_INPUT],
     "additionalProperties": False,
 }
-_MAX_NAME = 64  # characters that every vendor takes
+_MAX_NAME = 64  # characters; the maximum that every vendor accepts
 _INVALID_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 Declared = Mapping[str, Mapping[str, Any]]
 
 
-# ── requests in ──────────────────────────────────────────────────────────────
+# ── reading ──────────────────────────────────────────────────────────────────
 
 
 def flat_name(namespace: str, name: str, taken: Iterable[str] = ()) -> str:
-    """The one name for a tool of a namespace; it ends with a hash if the plain one will not do."""
+    """The single name for a tool of a namespace; it ends with a hash if the plain one is too long
+    or taken.
+    """
     joined = f"{namespace.removesuffix('__')}__{name}"
     clean = _INVALID_IN_NAME.sub("_", joined)
     if clean == joined and len(joined) <= _MAX_NAME and joined not in taken:
@@ -60,10 +63,10 @@ def flat_name(namespace: str, name: str, taken: Iterable[str] = ()) -> str:
 def decode_tools(
     places: Iterable[tuple[str, Mapping[str, Any]]],
 ) -> tuple[list[Tool], list[Mapping[str, Any]]]:
-    """The tools that the client runs, and those that only OpenAI runs. Raises APIError.
+    """The tools that the client runs, and those that only OpenAI can run. Raises APIError.
 
-    `places` are declarations and where they stand, such as `tools[0]`. Of two declarations of one
-    tool the later one counts.
+    `places` are declarations with their paths, such as `tools[0]`. If a tool is declared twice, the
+    later declaration counts.
     """
     declarations = list(places)
     found: dict[tuple[str, str], Tool] = {}  # by namespace and name
@@ -76,9 +79,9 @@ def decode_tools(
                 found["", made.name] = made
             case {"type": "namespace"}:
                 for each in _namespace(tool, where, taken):
-                    known = found.get(apart(each))
+                    known = found.get(namespace_and_name(each))
                     name = known.name if known is not None else each.name
-                    found[apart(each)] = msgspec.structs.replace(each, name=name)
+                    found[namespace_and_name(each)] = msgspec.structs.replace(each, name=name)
                     taken.add(name)
             case {"type": "tool_search", "execution": "client"}:
                 found["", TOOL_SEARCH] = _search(tool, where)
@@ -139,7 +142,7 @@ def _namespace(group: Mapping[str, Any], where: str, taken: set[str]) -> Iterabl
 
 
 def decode_choice(choice: str | dict[str, Any] | None, tools: list[Tool]) -> ToolChoice | None:
-    """Read `tool_choice`; None if only OpenAI can follow it. Raises APIError."""
+    """Read `tool_choice`; None if only OpenAI supports it. Raises APIError."""
     match choice:
         case "auto" | "none" | "required":
             return ToolChoice(choice)
@@ -162,26 +165,26 @@ def decode_choice(choice: str | dict[str, Any] | None, tools: list[Tool]) -> Too
 
 
 def _chosen(choice: Any, tools: list[Tool]) -> tuple[str, ...]:
-    """The names of the functions that a choice means: one, or all of a namespace."""
+    """The names of the functions that a choice selects: one, or all of a namespace."""
     match choice:
         case {"type": "namespace", "name": str(namespace)}:
-            return tuple(t.name for t in tools if _own(t).get("namespace") == namespace)
+            return tuple(t.name for t in tools if _openai_extra(t).get("namespace") == namespace)
         case {"name": str(name), "namespace": str(namespace)}:
-            return tuple(t.name for t in tools if apart(t) == (namespace, name))
+            return tuple(t.name for t in tools if namespace_and_name(t) == (namespace, name))
         case {"name": str(name)}:
             exact = tuple(tool.name for tool in tools if tool.name == name)
-            return exact or tuple(t.name for t in tools if _own(t).get("name") == name)[:1]
+            return exact or tuple(t.name for t in tools if _openai_extra(t).get("name") == name)[:1]
     return ()
 
 
-def _own(tool: Tool) -> Mapping[str, Any]:
+def _openai_extra(tool: Tool) -> Mapping[str, Any]:
     own: Mapping[str, Any] = tool.extra.get(NAME, {})
     return own
 
 
-def apart(tool: Tool) -> tuple[str, str]:
+def namespace_and_name(tool: Tool) -> tuple[str, str]:
     """The namespace of a tool, or an empty string, and its name there."""
-    own = _own(tool)
+    own = _openai_extra(tool)
     return own.get("namespace", ""), own.get("name", tool.name)
 
 
@@ -197,7 +200,7 @@ def decode_call(call_id: str, item: Mapping[str, Any], tools: Iterable[Tool] = (
     own: dict[str, Any] = {}
     if namespace:
         own = {"namespace": namespace, "name": name}
-        known = (tool.name for tool in tools if apart(tool) == (namespace, name))
+        known = (tool.name for tool in tools if namespace_and_name(tool) == (namespace, name))
         name = next(known, "") or flat_name(namespace, name)
     arguments = arguments_text(item)
     if item.get("type") == "custom_tool_call":
@@ -213,23 +216,23 @@ def arguments_text(item: Mapping[str, Any]) -> str:
 
 
 def custom_text(arguments: str) -> str:
-    """The free text in the arguments of a custom tool's call, however the model wrote them."""
+    """The free text in the arguments of a custom tool's call, whatever their form."""
     found = _parsing.parse_object(arguments)
     if found is not None and isinstance(found.get(CUSTOM_INPUT), str):
         return str(found[CUSTOM_INPUT])
     return arguments
 
 
-# ── out again ────────────────────────────────────────────────────────────────
+# ── writing ──────────────────────────────────────────────────────────────────
 
 
 def declared(tools: Iterable[Tool]) -> Declared:
-    """What this API says of tools beyond their names, for those where it says more."""
-    return {tool.name: own for tool in tools if (own := _own(tool))}
+    """The properties of tools that only this API has, by tool name."""
+    return {tool.name: own for tool in tools if (own := _openai_extra(tool))}
 
 
 def is_custom(call: ToolCall, tools: Declared) -> bool:
-    """Whether a call is of a tool whose input is free text."""
+    """Return whether a call is of a tool whose input is free text."""
     return "custom" in tools.get(call.name, ()) or "custom" in call.extra.get(NAME, ())
 
 
@@ -239,14 +242,14 @@ def is_search(call: ToolCall, tools: Declared) -> bool:
 
 
 def own_name(name: str, own: Mapping[str, Any]) -> dict[str, str]:
-    """The members that name a tool: `name`, and `namespace` if it is in one."""
+    """The members that name a tool: `name`, and `namespace` if it has one."""
     if "namespace" not in own:
         return {"name": name}
     return {"name": own["name"], "namespace": own["namespace"]}
 
 
 def call_item(call: ToolCall, tools: Declared) -> dict[str, Any]:
-    """The members of a call that say what is called."""
+    """The members of a call that name the tool."""
     if is_search(call, tools):
         arguments = _parsing.parse_object(call.arguments) or {}
         kind = {"type": "tool_search_call", "execution": "client", "call_id": call.id}
@@ -260,11 +263,11 @@ def call_item(call: ToolCall, tools: Declared) -> dict[str, Any]:
 
 
 def encode_tools(tools: Iterable[Tool], *, as_request: bool) -> list[dict[str, Any]]:
-    """The declarations of tools: for a request, or as an answer repeats them."""
+    """The declarations of tools: for a request, or as a response repeats them."""
     out: list[dict[str, Any]] = []
     groups: dict[str, dict[str, Any]] = {}
     for tool in tools:
-        own = _own(tool)
+        own = _openai_extra(tool)
         name = own.get("name", tool.name)
         verbatim = own.get("custom") or own.get("search")
         made = dict(verbatim) if verbatim else _function(tool, name, as_request)
@@ -286,12 +289,12 @@ def _function(tool: Tool, name: str, as_request: bool) -> dict[str, Any]:
     out["parameters"] = tool.schema
     if as_request and not tool.schema:
         out["parameters"] = {"type": "object", "properties": {}}
-    out["strict"] = bool(tool.strict)  # left out, it would mean true
+    out["strict"] = bool(tool.strict)  # the default would be true
     return out
 
 
 def encode_choice(choice: ToolChoice, tools: Declared) -> Any:
-    """`tool_choice` for a request, or as an answer repeats it."""
+    """`tool_choice` for a request, or as a response repeats it."""
     named = [
         {
             "type": "custom" if "custom" in tools.get(name, ()) else "function",

@@ -1,4 +1,4 @@
-"""What several tests of Anthropic's dialect use."""
+"""Samples for several tests of Anthropic's dialect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each Claude model gets what it takes, and what it does not take is reported."""
+"""Each Claude model gets only what it supports, and the rest is reported."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_every_row_is_in_order_and_says_where_it_is_from() -> None:
         ("my-model", 32_000),
     ],
 )
-def test_a_request_without_a_limit_gets_one_that_the_model_takes(model: str, limit: int) -> None:
+def test_a_request_without_a_limit_gets_one_that_the_model_accepts(model: str, limit: int) -> None:
     assert written("anthropic", openai(), model).body["max_tokens"] == limit
 
 
@@ -99,7 +99,7 @@ def test_a_request_without_a_limit_gets_one_that_the_model_takes(model: str, lim
 
 
 def wished(model: str, **members: Any) -> tuple[Any, Any, tuple[str, ...]]:
-    """The thinking and the effort sent, and what was reported."""
+    """Return the thinking and effort that are sent, and what is reported."""
     draft = written("anthropic", openai(**members), model)
     effort = draft.body.get("output_config", {}).get("effort")
     thinking = draft.body.get("thinking")
@@ -133,7 +133,7 @@ def wished(model: str, **members: Any) -> tuple[Any, Any, tuple[str, ...]]:
         {"reasoning": {"enabled": False}},
     ],
 )
-def test_thinking_is_turned_off_where_it_is_on_and_can_be(
+def test_thinking_is_disabled_where_it_is_the_default_and_can_be(
     model: str, sent: Any, wish: dict[str, Any]
 ) -> None:
     assert wished(model, **wish) == sent
@@ -163,7 +163,7 @@ def test_an_effort_is_the_nearest_that_the_model_has(model: str, word: str, sent
     assert wished(model, reasoning_effort=word) == sent
 
 
-def test_nothing_is_sent_where_nothing_is_wished() -> None:
+def test_no_thinking_option_is_sent_if_none_is_requested() -> None:
     for row in TABLE:
         assert wished(f"claude-{row.family}-{row.since[0]}-{row.since[1]}") == (None, None, ())
 
@@ -184,7 +184,7 @@ def test_nothing_is_sent_where_nothing_is_wished() -> None:
         ("claude-fable-5-1", ("adaptive", "low", ("tool_choice",))),
     ],
 )
-def test_an_effort_holds_where_a_tool_is_forced(choice: Any, model: str, sent: Any) -> None:
+def test_an_effort_is_sent_also_if_a_tool_is_forced(choice: Any, model: str, sent: Any) -> None:
     assert wished(model, tools=TOOLS, tool_choice=choice, reasoning_effort="low") == sent
 
 
@@ -205,7 +205,9 @@ LOST = [
         ("claude-opus-5-5", ("adaptive", "low", ())),
     ],
 )
-def test_an_effort_holds_where_the_thoughts_of_a_call_are_lost(model: str, sent: Any) -> None:
+def test_an_effort_is_sent_also_if_the_thinking_blocks_of_a_call_are_missing(
+    model: str, sent: Any
+) -> None:
     assert wished(model, messages=LOST, reasoning_effort="low") == sent
 
 
@@ -219,7 +221,7 @@ def test_an_effort_holds_where_the_thoughts_of_a_call_are_lost(model: str, sent:
         ({"max_tokens": None}, 16_384, ()),
     ],
 )
-def test_the_answer_keeps_a_share_of_the_tokens(
+def test_a_share_of_the_tokens_is_reserved_for_the_answer(
     members: dict[str, Any], budget: int | None, ignored: Any
 ) -> None:
     draft = written("anthropic", openai(reasoning_effort="high", **members), "claude-sonnet-4-5")
@@ -236,7 +238,7 @@ def test_the_answer_keeps_a_share_of_the_tokens(
         ("claude-fable-5", {}, ("thinking.budget_tokens",)),
     ],
 )
-def test_a_budget_that_does_not_hold_is_reported(model: str, members: Any, ignored: Any) -> None:
+def test_a_changed_thinking_budget_is_reported(model: str, members: Any, ignored: Any) -> None:
     for wish in (
         {"thinking": {"type": "enabled", "budget_tokens": 3000}},
         {"reasoning": {"max_tokens": 3000}},
@@ -262,7 +264,7 @@ def test_a_budget_that_does_not_hold_is_reported(model: str, members: Any, ignor
         ("unheard-of", False),
     ],
 )
-def test_a_tool_is_forced_only_where_the_model_takes_it(
+def test_a_tool_is_forced_only_if_the_model_supports_it(
     model: str, forced: bool, choice: Any
 ) -> None:
     request = openai(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False)
@@ -286,7 +288,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
         ("unheard-of", True),
     ],
 )
-def test_a_schema_is_a_parameter_where_the_model_has_it_else_words(
+def test_a_schema_is_a_parameter_if_the_model_supports_it_else_an_instruction(
     model: str, structured: bool
 ) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
@@ -305,7 +307,7 @@ def test_a_schema_is_a_parameter_where_the_model_has_it_else_words(
         ("claude-sonnet-4-5", "data:application/pdf;base64,JVBERi0xLjcK", True),
     ],
 )
-def test_pictures_and_documents_need_a_model_that_sees_them(
+def test_images_and_documents_need_a_model_that_supports_them(
     model: str, url: str, taken: bool
 ) -> None:
     shown = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]

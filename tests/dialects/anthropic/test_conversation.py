@@ -1,4 +1,4 @@
-"""A conversation reaches Claude in its order, and what was said before stays as it was."""
+"""A conversation reaches Claude in its order, and earlier messages stay unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def result(id: str) -> dict[str, Any]:
 
 
 def shape(messages: list[dict[str, Any]], model: str) -> tuple[Any, list[tuple[str, Any]], Any]:
-    """The system prompt, role and words of each turn, and what was reported."""
+    """Return the system prompt, role and texts of each turn, and what is reported."""
     draft = written("anthropic", openai(messages), model)
     turns = []
     for turn in draft.body["messages"]:
@@ -95,7 +95,7 @@ SAID = "<system>\nD\n</system>"
         ),
     ],
 )
-def test_instructions_within_a_conversation_stay_there(
+def test_instructions_within_a_conversation_stay_in_place(
     messages: list[dict[str, Any]], turns: Any, ignored: Any
 ) -> None:
     assert shape(messages, OPUS) == ("S", turns, ignored)
@@ -114,7 +114,7 @@ def test_instructions_within_a_conversation_stay_there(
     ],
 )
 @pytest.mark.parametrize("model", [SONNET, "claude-sonnet-5", "claude-opus-4-7"])
-def test_a_model_without_such_instructions_hears_them_in_place_from_the_user(
+def test_instructions_become_user_text_in_place_for_models_without_support(
     messages: list[dict[str, Any]], turns: Any, model: str
 ) -> None:
     assert shape(messages, model) == ("S", turns, MOVED)
@@ -123,7 +123,7 @@ def test_a_model_without_such_instructions_hears_them_in_place_from_the_user(
 @pytest.mark.parametrize(
     "model", [OPUS, "claude-opus-5", "claude-sonnet-5-5", "claude-haiku-5-5", FABLE, "unheard-of"]
 )
-def test_newer_models_take_instructions_in_place(model: str) -> None:
+def test_newer_models_get_instructions_in_place(model: str) -> None:
     assert shape([S, U1, D], model) == ("S", [("user", "u1"), ("system", "D")], ())
 
 
@@ -141,7 +141,7 @@ ROLES = st.lists(st.sampled_from("sua"), max_size=9)
 @pytest.mark.parametrize("model", [OPUS, SONNET])
 @given(roles=ROLES)
 @settings(max_examples=150, deadline=None)
-def test_any_conversation_keeps_to_the_rules_and_loses_nothing(model: str, roles: Any) -> None:
+def test_any_conversation_is_valid_for_anthropic_and_loses_nothing(model: str, roles: Any) -> None:
     names = {"s": "system", "u": "user", "a": "assistant"}
     messages = [says(names[role], f"w{at}.") for at, role in enumerate([*roles, "u"])]
     draft = written("anthropic", openai(messages), model)
@@ -159,13 +159,13 @@ def test_any_conversation_keeps_to_the_rules_and_loses_nothing(model: str, roles
 
 @given(roles=ROLES, more=st.sampled_from(["u", "su", "us"]))
 @settings(max_examples=200, deadline=None)
-def test_what_was_sent_before_an_answer_is_sent_again_before_it(roles: Any, more: str) -> None:
-    """Or else thoughts that are bound to it would be refused."""
+def test_messages_before_an_answer_are_sent_again_unchanged(roles: Any, more: str) -> None:
+    """Otherwise thinking blocks that depend on them would be rejected."""
     names = {"s": "system", "u": "user", "a": "assistant"}
-    asked = [says(names[r], f"w{at}.") for at, r in enumerate([*roles, "u"])]
-    first = written("anthropic", openai(asked), FABLE).body
+    requested = [says(names[r], f"w{at}.") for at, r in enumerate([*roles, "u"])]
+    first = written("anthropic", openai(requested), FABLE).body
     later = [says(names[r], f"later{at}.") for at, r in enumerate(more)]
-    second = written("anthropic", openai([*asked, A1, *later]), FABLE).body
+    second = written("anthropic", openai([*requested, A1, *later]), FABLE).body
     assert second.get("system") == first.get("system")
     assert second["messages"][: len(first["messages"])] == first["messages"]
 
@@ -188,7 +188,7 @@ ANSWERED = [S, U1, SIGNED, U2]
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
-def test_allowed_tools_do_not_cut_the_tools_that_thoughts_are_bound_to(mode: str) -> None:
+def test_allowed_tools_do_not_remove_tools_that_thinking_blocks_depend_on(mode: str) -> None:
     allowed = {**ALLOWED, "allowed_tools": {**ALLOWED["allowed_tools"], "mode": mode}}  # type: ignore[dict-item]
     plain = written("anthropic", openai(ANSWERED, tools=TOOLS), FABLE)
     draft = written("anthropic", openai(ANSWERED, tools=TOOLS, tool_choice=allowed), FABLE)
@@ -197,7 +197,7 @@ def test_allowed_tools_do_not_cut_the_tools_that_thoughts_are_bound_to(mode: str
     assert draft.ignored == ("tool_choice",)
 
 
-def test_allowed_tools_are_all_there_are_for_other_models() -> None:
+def test_allowed_tools_are_the_only_tools_for_other_models() -> None:
     draft = written("anthropic", openai(ANSWERED, tools=TOOLS, tool_choice=ALLOWED), OPUS)
     assert [tool["name"] for tool in draft.body["tools"]] == ["g"]
     assert draft.ignored == ()
@@ -206,7 +206,7 @@ def test_allowed_tools_are_all_there_are_for_other_models() -> None:
 JSON: dict[str, Any] = {"response_format": {"type": "json_object"}}
 
 
-def test_words_of_ours_do_not_let_bound_thoughts_be_refused() -> None:
+def test_added_instructions_do_not_cause_preserved_thinking_to_be_rejected() -> None:
     draft = written("anthropic", openai(ANSWERED, **JSON), FABLE)
     assert draft.body["thinking"] == {"type": "adaptive", "block_binding": BINDING}
     assert draft.headers == BETA
@@ -223,7 +223,7 @@ def test_words_of_ours_do_not_let_bound_thoughts_be_refused() -> None:
         (ANSWERED, JSON, OPUS),  # not with this model
     ],
 )
-def test_binding_is_left_alone_where_there_is_no_need(
+def test_block_binding_is_only_set_if_needed(
     messages: Any, members: dict[str, Any], model: str
 ) -> None:
     draft = written("anthropic", openai(messages, **members), model)
@@ -231,7 +231,7 @@ def test_binding_is_left_alone_where_there_is_no_need(
     assert draft.headers == {}
 
 
-def test_thoughts_that_cannot_be_kept_are_left_out_and_reported() -> None:
+def test_thinking_blocks_that_cannot_be_kept_are_dropped_and_reported() -> None:
     request = openai(ANSWERED, **JSON, reasoning_effort="none")
     draft = written("anthropic", request, "claude-sonnet-5-5")
     assert draft.body["thinking"] == {"type": "between_tools"}

@@ -1,4 +1,4 @@
-"""Anthropic's errors, read and written."""
+"""Errors in Anthropic's format, decoded and encoded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind
         (529, "api_error", ErrorKind.OVERLOADED, 503),
     ],
 )
-def test_an_error_answer_is_understood(status: int, type_: Any, kind: ErrorKind, out: int) -> None:
+def test_an_error_response_is_decoded(status: int, type_: Any, kind: ErrorKind, out: int) -> None:
     body = {"type": "error", "error": {"type": type_, "message": "So."}, "request_id": "req_1"}
     error = ANTHROPIC_MESSAGES.decode_error(status, json.dumps(body).encode())
     assert (error.kind, error.status, error.message) == (kind, out, "So.")
@@ -50,16 +50,19 @@ def test_an_error_answer_is_understood(status: int, type_: Any, kind: ErrorKind,
         (b'{"error":{"message":""}}', '{"error":{"message":""}}'),
     ],
 )
-def test_an_error_of_another_shape_is_understood(body: bytes, message: str) -> None:
+def test_an_error_of_another_format_is_decoded(body: bytes, message: str) -> None:
     error = ANTHROPIC_MESSAGES.decode_error(500, body)
     assert (error.kind, error.message) == (ErrorKind.UPSTREAM, message)
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
-def test_every_error_has_anthropics_form(kind: ErrorKind) -> None:
+def test_every_error_has_anthropics_format(kind: ErrorKind) -> None:
     error = APIError(kind, "So.")
-    told = json.loads(ANTHROPIC_MESSAGES.encode_error(error))
-    assert told == {"type": "error", "error": {"type": told["error"]["type"], "message": "So."}}
+    reported = json.loads(ANTHROPIC_MESSAGES.encode_error(error))
+    assert reported == {
+        "type": "error",
+        "error": {"type": reported["error"]["type"], "message": "So."},
+    }
     frame = b"event: error\ndata: " + ANTHROPIC_MESSAGES.encode_error(error) + b"\n\n"
     assert ANTHROPIC_MESSAGES.encode_stream_error(error) == frame
     with pytest.raises(APIError) as caught:

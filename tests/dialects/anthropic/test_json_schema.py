@@ -1,4 +1,4 @@
-"""What of JSON Schema reaches Anthropic, and what is reported instead."""
+"""The parts of JSON Schema that are sent to Anthropic, and those that are reported."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_schema_outside_the_subset_is_not_sent_as_strict_and_is_reported(schem
         ),
     ],
 )
-def test_what_the_subset_makes_of_a_schema(schema: Any, sent: Any, lost: tuple[str, ...]) -> None:
+def test_a_schema_is_adapted_to_the_subset(schema: Any, sent: Any, lost: tuple[str, ...]) -> None:
     assert json_schema.strict(schema) == (sent, lost)
 
 
@@ -257,7 +257,7 @@ def nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
 
 @given(schemas())
 @settings(max_examples=400, deadline=None)
-def test_whatever_is_sent_is_within_the_subset_and_stays_as_it_is(schema: Any) -> None:
+def test_adapted_schemas_are_within_the_subset_and_stable(schema: Any) -> None:
     found = json_schema.strict(schema)
     if found is None:
         return
@@ -278,7 +278,7 @@ def test_whatever_is_sent_is_within_the_subset_and_stays_as_it_is(schema: Any) -
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
 @settings(max_examples=300, deadline=None)
-def test_recursion_is_found_however_long_the_way(edges: list[tuple[int, int]]) -> None:
+def test_recursion_is_found_through_any_number_of_references(edges: list[tuple[int, int]]) -> None:
     reached = {(a, b) for a, b in edges}
     for _ in range(6):
         reached |= {(a, d) for a, b in reached for c, d in reached if b == c}

@@ -23,11 +23,11 @@ MESSAGES = Operation("messages", "/v1/messages", chat=True)
         ("POST", "/v1/complete", False),
     ],
 )
-def test_paths_mean_operations(method: str, path: str, known: bool) -> None:
+def test_paths_select_operations(method: str, path: str, known: bool) -> None:
     assert (ANTHROPIC_MESSAGES.match(method, path) is not None) is known
 
 
-def test_routing_reads_model_and_streaming_and_passes_the_rest() -> None:
+def test_routing_reads_model_and_streaming_and_forwards_the_rest() -> None:
     body = {"model": "m", "max_tokens": 1, "messages": HI, "stream": True, "unknown": {"a": 1}}
     head = ANTHROPIC_MESSAGES.summarize(MESSAGES, json.dumps(body).encode())
     assert (head.model, head.stream, head.usage_wanted) == ("m", True, True)
@@ -49,7 +49,7 @@ def test_routing_reads_model_and_streaming_and_passes_the_rest() -> None:
         (b'{"model":"m","messages":[],"stream":1}', "stream", "Invalid type"),
     ],
 )
-def test_a_body_that_cannot_be_routed_is_refused_by_name(
+def test_a_body_that_cannot_be_routed_is_refused_with_the_name_of_the_member(
     body: bytes, param: str | None, message: str
 ) -> None:
     with pytest.raises(APIError, match=message) as caught:

@@ -1,4 +1,4 @@
-"""Neutral requests to Anthropic's."""
+"""Requests: the neutral format to Anthropic's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.dialects.anthropic.samples import (
     said,
     text,
 )
-from tests.support.dialect_requests import HI, asked, openai, written
+from tests.support.dialect_requests import HI, decode_client_request, openai, written
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ from tests.support.dialect_requests import HI, asked, openai, written
         },
     ],
 )
-def test_a_request_read_and_written_again_is_the_same(body: dict[str, Any]) -> None:
+def test_a_decoded_and_encoded_request_is_the_same(body: dict[str, Any]) -> None:
     body = {"model": "claude-sonnet-4-5", "max_tokens": 9000, **body}
-    draft = written("anthropic", asked("anthropic", body), "claude-sonnet-4-5")
+    draft = written("anthropic", decode_client_request("anthropic", body), "claude-sonnet-4-5")
     assert draft.path == "/v1/messages"
     assert draft.body == body
     assert draft.ignored == ()
@@ -315,7 +315,7 @@ USE_B = {"type": "tool_use", "id": "b", "name": "g", "input": {}}
         ),
     ],
 )
-def test_a_conversation_in_openais_words(
+def test_a_conversation_of_openais_format_is_encoded(
     messages: list[dict[str, Any]], system: Any, turns: list[dict[str, Any]]
 ) -> None:
     body = body_of(openai(messages))
@@ -336,7 +336,7 @@ def test_a_conversation_in_openais_words(
     ],
 )
 @pytest.mark.parametrize("kind", ["image", "document"])
-def test_an_image_is_sent_as_what_its_bytes_are(
+def test_an_image_is_sent_with_the_type_of_its_bytes(
     kind: Any, media_type: str, data: str, expected: str
 ) -> None:
     image = Media(kind=kind, media_type=media_type, data=data)
@@ -355,7 +355,7 @@ def test_an_image_is_sent_as_what_its_bytes_are(
         ("image/*", "aGVsbG8=", "unknown"),
     ],
 )
-def test_an_image_that_anthropic_does_not_take_is_refused_by_its_member(
+def test_an_image_that_anthropic_does_not_accept_is_refused_with_its_path(
     media_type: str, data: str, named: str
 ) -> None:
     image = {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
@@ -371,14 +371,14 @@ def test_an_image_that_anthropic_does_not_take_is_refused_by_its_member(
         )
 
 
-def test_a_document_that_is_not_a_pdf_is_refused_by_its_member() -> None:
+def test_a_document_that_is_not_a_pdf_is_refused_with_its_path() -> None:
     docx = {"file_data": "data:application/msword;base64,0M8R4A==", "filename": "a.doc"}
     with pytest.raises(APIError, match="msword") as caught:
         body_of(openai(said([{"type": "file", "file": docx}])))
     assert caught.value.param == "messages[0].content[0]"
 
 
-def test_a_pdf_is_a_document_also_where_an_image_was_announced() -> None:
+def test_a_pdf_declared_as_an_image_is_sent_as_a_document() -> None:
     pdf = {"url": "data:image/png;base64,JVBERi0xLjcK"}
     body = body_of(openai(said([{"type": "image_url", "image_url": pdf}])))
     source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjcK"}
@@ -391,10 +391,10 @@ def test_a_pdf_is_a_document_also_where_an_image_was_announced() -> None:
 )
 def test_a_user_is_sent_as_a_hash_where_the_name_identifies_a_person(user: str) -> None:
     draft = written("anthropic", openai(user=user))
-    told = draft.body["metadata"]["user_id"]
-    assert re.fullmatch("[0-9a-f]{64}", told)
-    assert told == written("anthropic", openai(user=user)).body["metadata"]["user_id"]
-    assert told != written("anthropic", openai(user=user + "x")).body["metadata"]["user_id"]
+    reported = draft.body["metadata"]["user_id"]
+    assert re.fullmatch("[0-9a-f]{64}", reported)
+    assert reported == written("anthropic", openai(user=user)).body["metadata"]["user_id"]
+    assert reported != written("anthropic", openai(user=user + "x")).body["metadata"]["user_id"]
 
 
 @pytest.mark.parametrize("user", ["team-1", "u", "123e4567-e89b-12d3-a456-426614174000", "123456"])
@@ -403,7 +403,7 @@ def test_an_opaque_user_is_sent_unchanged(user: str) -> None:
 
 
 @pytest.mark.parametrize("members", [{}, {"reasoning_effort": "low"}, {"max_tokens": 3000}])
-def test_instructions_alone_are_the_users_words(members: dict[str, Any]) -> None:
+def test_a_request_with_instructions_only_sends_them_as_user_text(members: dict[str, Any]) -> None:
     body = body_of(openai([{"role": "system", "content": "A"}], **members))
     assert body["messages"] == said([text("A")])
     assert "system" not in body
@@ -420,13 +420,13 @@ def test_files_need_a_header() -> None:
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
-def test_sound_and_video_are_refused(kind: Any) -> None:
+def test_audio_and_video_are_refused(kind: Any) -> None:
     with pytest.raises(APIError, match=f"do not accept {kind}") as caught:
         body_of(Request(model="m", messages=(Message("user", (Media(kind=kind, data="A"),)),)))
     assert caught.value.kind is ErrorKind.INVALID
 
 
-def test_ids_of_calls_are_made_of_what_anthropic_takes() -> None:
+def test_ids_of_calls_have_only_characters_that_anthropic_accepts() -> None:
     call = {**CALL_A, "id": "call:1/é"}
     turns = body_of(
         openai(
@@ -441,7 +441,7 @@ def test_ids_of_calls_are_made_of_what_anthropic_takes() -> None:
 
 @pytest.mark.parametrize("language", ["anthropic", "gemini", "ollama"])
 @pytest.mark.parametrize("arguments", ["null", "", " ", " null\n", "{}"])
-def test_a_call_without_arguments_has_none_however_its_client_writes_that(
+def test_a_call_without_arguments_has_an_empty_object_however_the_client_writes_it(
     arguments: str, language: str
 ) -> None:
     call = {**CALL_A, "function": {"name": "f", "arguments": arguments}}
@@ -453,7 +453,7 @@ def test_a_call_without_arguments_has_none_however_its_client_writes_that(
 
 
 @pytest.mark.parametrize("arguments", ["[1]", '{"a":', "hello"])
-def test_arguments_that_are_no_object_go_along_as_text(arguments: str) -> None:
+def test_arguments_that_are_not_an_object_are_sent_as_text(arguments: str) -> None:
     call = ToolCall("a", "f", arguments)
     draft = written("anthropic", Request(model="m", messages=(Message("assistant", (call, call)),)))
     assert draft.body["messages"][0]["content"][0]["input"] == {"arguments": arguments}
@@ -512,7 +512,7 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
         ({"parallel_tool_calls": False, "tool_choice": "none"}, {"type": "none"}, "fgh"),
     ],
 )
-def test_the_choice_of_tools(members: dict[str, Any], choice: Any, tools: str) -> None:
+def test_tool_choices_are_encoded(members: dict[str, Any], choice: Any, tools: str) -> None:
     body = body_of(openai(tools=OPENAI_TOOLS, **members))
     assert body.get("tool_choice") == choice
     assert "".join(tool["name"] for tool in body["tools"]) == tools
@@ -524,7 +524,7 @@ def test_a_tool_choice_without_tools_is_left_out() -> None:
     assert "tool_choice" not in body
 
 
-def test_strict_tools_need_a_model_that_knows_them() -> None:
+def test_strict_tools_need_a_model_that_supports_them() -> None:
     function = {"name": "f", "parameters": SCHEMA, "strict": True}
     request = openai(tools=[{"type": "function", "function": function}] * 2)
     new = written("anthropic", request, "claude-haiku-4-5")
@@ -539,7 +539,7 @@ def test_strict_tools_need_a_model_that_knows_them() -> None:
     assert old.ignored == ("tools[].function.strict",)
 
 
-def test_json_of_a_schema_is_asked_for_with_closed_objects() -> None:
+def test_json_with_a_schema_is_requested_with_closed_objects() -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -579,7 +579,7 @@ def test_json_of_a_schema_is_asked_for_with_closed_objects() -> None:
     }
 
 
-def test_json_without_a_schema_is_asked_for_in_words() -> None:
+def test_json_without_a_schema_is_requested_by_an_instruction() -> None:
     draft = written(
         "anthropic",
         openai([{"role": "system", "content": "A"}, *HI], response_format={"type": "json_object"}),

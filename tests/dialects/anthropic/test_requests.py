@@ -1,4 +1,4 @@
-"""Anthropic's requests to neutral ones."""
+"""Requests: Anthropic's format to the neutral one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.dialects.anthropic.samples import (
     SCHEMA,
     TOOL,
 )
-from tests.support.dialect_requests import HI, anthropic, asked
+from tests.support.dialect_requests import HI, anthropic, decode_client_request
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ from tests.support.dialect_requests import HI, anthropic, asked
         ),
     ],
 )
-def test_what_a_user_says_and_shows(content: Any, parts: tuple[Any, ...]) -> None:
+def test_content_of_user_messages_is_decoded(content: Any, parts: tuple[Any, ...]) -> None:
     request = anthropic([{"role": "user", "content": content}])
     assert request.messages == (Message("user", parts),)
 
@@ -217,7 +217,7 @@ def test_what_a_user_says_and_shows(content: Any, parts: tuple[Any, ...]) -> Non
         ),
     ],
 )
-def test_what_the_assistant_said(content: Any, parts: tuple[Any, ...]) -> None:
+def test_content_of_assistant_messages_is_decoded(content: Any, parts: tuple[Any, ...]) -> None:
     request = anthropic([{"role": "assistant", "content": content}])
     assert request.messages == (Message("assistant", parts),)
 
@@ -374,11 +374,11 @@ def test_parameters_get_their_neutral_meaning(
         ({"tool_choice": "auto"}, "tool_choice", "Invalid type"),
     ],
 )
-def test_a_request_that_cannot_be_understood_is_refused_by_name(
+def test_an_invalid_request_is_refused_with_the_name_of_the_member(
     members: dict[str, Any], param: str, message: str
 ) -> None:
     with pytest.raises(APIError) as caught:
-        asked("anthropic", {"model": "m", "messages": HI, **members})
+        decode_client_request("anthropic", {"model": "m", "messages": HI, **members})
     assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
     assert message in caught.value.message
 

@@ -1,4 +1,4 @@
-"""Anthropic's whole answers, read and written."""
+"""Anthropic's whole responses, decoded and encoded."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def answer(content: list[Any], **members: Any) -> bytes:
         ),
     ],
 )
-def test_a_whole_answer_is_read(content: list[Any], blocks: tuple[Any, ...]) -> None:
+def test_a_whole_response_is_decoded(content: list[Any], blocks: tuple[Any, ...]) -> None:
     found = ANTHROPIC_MESSAGES.decode_response(answer(content))
     assert found == Response(
         id="msg_1", model="claude-test", blocks=blocks, stop=StopReason.END, word="end_turn"
@@ -129,7 +129,7 @@ def test_a_whole_answer_is_read(content: list[Any], blocks: tuple[Any, ...]) -> 
         ),
     ],
 )
-def test_why_an_answer_ended(
+def test_stop_reasons_are_decoded(
     members: dict[str, Any], stop: StopReason, refusal: str, extra: dict[str, Any]
 ) -> None:
     found = ANTHROPIC_MESSAGES.decode_response(answer([], **members))
@@ -162,19 +162,21 @@ def test_why_an_answer_ended(
         ({"input_tokens": None, "cache_creation": None}, Usage()),
     ],
 )
-def test_usage_is_read(usage: Any, expected: Usage | None) -> None:
+def test_usage_is_decoded(usage: Any, expected: Usage | None) -> None:
     found = ANTHROPIC_MESSAGES.decode_response(answer([], usage=usage))
     assert found.usage == expected
     if expected is not None:
-        told = ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=()))
-        assert ANTHROPIC_MESSAGES.decode_response(told).usage == expected
+        reported = ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=()))
+        assert ANTHROPIC_MESSAGES.decode_response(reported).usage == expected
 
 
 def test_cached_tokens_beyond_the_input_do_not_make_it_negative() -> None:
     usage = Usage(input=5, cache_read=9)
     found = Response(id="x", model="m", usage=usage)
-    told = json.loads(ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=())))
-    assert told["usage"]["input_tokens"] == 0
+    reported = json.loads(
+        ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=()))
+    )
+    assert reported["usage"]["input_tokens"] == 0
 
 
 @pytest.mark.parametrize(
@@ -182,8 +184,8 @@ def test_cached_tokens_beyond_the_input_do_not_make_it_negative() -> None:
     [
         (b"", ErrorKind.UPSTREAM, "200 without a body"),
         (b"<html>Oops</html>", ErrorKind.UPSTREAM, "200: Oops"),
-        (b'{"type":"message"}', ErrorKind.UPSTREAM, "holds no content"),
-        (b'{"content":1}', ErrorKind.UPSTREAM, "holds no content"),
+        (b'{"type":"message"}', ErrorKind.UPSTREAM, "has no content"),
+        (b'{"content":1}', ErrorKind.UPSTREAM, "has no content"),
         (
             b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
             ErrorKind.OVERLOADED,
@@ -192,20 +194,18 @@ def test_cached_tokens_beyond_the_input_do_not_make_it_negative() -> None:
         (b'{"error":{"type":"api_error","message":"m"}}', ErrorKind.UPSTREAM, "m"),
     ],
 )
-def test_a_body_that_is_not_an_answer_is_an_error(
-    body: bytes, kind: ErrorKind, message: str
-) -> None:
+def test_an_invalid_response_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
     with pytest.raises(APIError) as caught:
         ANTHROPIC_MESSAGES.decode_response(body)
     assert caught.value.kind is kind
     assert message in caught.value.message
-    if message != "holds no content":  # which is not asked of an answer that passes
+    if message != "has no content":  # which is not asked of an answer that passes
         with pytest.raises(APIError) as caught:
             ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True).whole(body)
         assert caught.value.kind is kind
 
 
-def test_a_whole_answer_is_written() -> None:
+def test_a_whole_response_is_encoded() -> None:
     face = Anthropic(new_id=lambda: "msg_new")
     found = Response(
         id="",
@@ -285,22 +285,24 @@ def test_a_whole_answer_is_written() -> None:
         ),
     ],
 )
-def test_why_an_answer_ended_in_anthropics_words(
-    stop: StopReason, word: str, called: bool, reason: str
-) -> None:
+def test_stop_reasons_are_encoded(stop: StopReason, word: str, called: bool, reason: str) -> None:
     blocks = (ToolCall("a", "f", "{}"),) if called else ()
     found = Response(id="x", model="m", blocks=blocks, stop=stop, word=word)
-    told = json.loads(ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=())))
-    assert told["stop_reason"] == reason
+    reported = json.loads(
+        ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=()))
+    )
+    assert reported["stop_reason"] == reason
 
 
-def test_a_refusal_says_why() -> None:
+def test_a_refusal_has_its_explanation() -> None:
     found = Response(id="x", model="m", stop=StopReason.FILTER, refusal="Unsafe.")
-    told = json.loads(ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=())))
-    assert told["stop_details"]["explanation"] == "Unsafe."
+    reported = json.loads(
+        ANTHROPIC_MESSAGES.encode_response(found, Request(model="m", messages=()))
+    )
+    assert reported["stop_details"]["explanation"] == "Unsafe."
 
 
-def test_a_passing_answer_is_read_for_model_and_usage() -> None:
+def test_model_and_usage_are_read_from_a_response_that_passes_through() -> None:
     body = answer([text("Hi.")], usage={"input_tokens": 3, "output_tokens": 5})
     echo = ANTHROPIC_MESSAGES.native_stream(usage_wanted=True, strict_format=True)
     assert echo.whole(body) == body

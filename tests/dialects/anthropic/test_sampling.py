@@ -59,7 +59,7 @@ from tests.support.dialect_requests import HI, gemini, openai, written
         ),
     ],
 )
-def test_sampling_keeps_to_what_a_model_takes(
+def test_only_supported_sampling_parameters_are_sent(
     members: dict[str, Any], model: str, sampling: dict[str, Any], ignored: tuple[str, ...]
 ) -> None:
     draft = written("anthropic", openai(**members), model)
@@ -72,14 +72,14 @@ def test_the_callers_limit_is_kept() -> None:
     assert body_of(openai(max_tokens=5))["max_tokens"] == 5
 
 
-def test_stop_words_of_white_space_are_left_out_and_reported() -> None:
+def test_stop_sequences_of_white_space_are_dropped_and_reported() -> None:
     draft = written("anthropic", openai(stop=["a", "\n\n"]))
     assert draft.body["stop_sequences"] == ["a"]
     assert draft.ignored == ("stop",)
     assert written("anthropic", openai(stop="a")).ignored == ()
 
 
-def test_what_anthropic_has_no_word_for_is_reported() -> None:
+def test_members_that_anthropic_lacks_are_reported() -> None:
     draft = written(
         "anthropic",
         openai([{"role": "user", "content": "Hi", "name": "bob"}], store=True, logit_bias={"1": 1}),
@@ -116,14 +116,14 @@ DRAWN = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw
         {"content": [text("See"), DRAWN]},
     ],
 )
-def test_pictures_that_a_model_drew_are_reported(drawn: dict[str, Any]) -> None:
-    """Claude's turns hold none, and would be refused with them."""
+def test_images_that_a_model_generated_are_reported(drawn: dict[str, Any]) -> None:
+    """Claude's turns cannot contain images, and would be rejected with them."""
     draft = written("anthropic", openai([*HI, {"role": "assistant", **drawn}, *HI]))
     assert draft.body["messages"][1] == {"role": "assistant", "content": [text("See")]}
     assert draft.ignored == ("messages[].images",)
 
 
-def test_pictures_that_a_model_drew_are_read_with_their_signature() -> None:
+def test_images_that_a_model_generated_are_decoded_with_their_signature() -> None:
     google = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
     message = {"role": "assistant", "content": None, "images": [{**DRAWN, **google}]}
     (said,) = openai([message]).messages

@@ -1,4 +1,4 @@
-"""How much a model is to think, by generation of Claude models."""
+"""Reasoning options, by generation of Claude models."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_newer_models_think_with_an_effort(
     assert body["output_config"] == {"effort": effort}
 
 
-def test_thoughts_are_shown_unless_they_are_not_wanted() -> None:
+def test_reasoning_is_returned_unless_it_is_not_requested() -> None:
     assert body_of(openai(reasoning_effort="low"), OPUS_47)["thinking"] == {
         "type": "adaptive",
         "display": "summarized",
@@ -87,7 +87,7 @@ def test_thoughts_are_shown_unless_they_are_not_wanted() -> None:
     assert body_of(openai(reasoning_effort="low"), OPUS_46)["thinking"] == {"type": "adaptive"}
 
 
-def test_effort_and_a_schema_stand_side_by_side() -> None:
+def test_effort_and_a_schema_can_be_combined() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "string"}}}
     body = body_of(openai(reasoning_effort="low", response_format=wanted), OPUS_46)
     assert body["output_config"] == {
@@ -123,7 +123,7 @@ RESULT = {"role": "tool", "tool_call_id": "a", "content": "x"}
         ([RESULT], True),
     ],
 )
-def test_thinking_in_the_midst_of_a_turn_needs_its_thoughts(
+def test_thinking_within_a_turn_requires_its_thinking_blocks(
     messages: list[dict[str, Any]], thinks: bool
 ) -> None:
     draft = written("anthropic", openai(messages, reasoning_effort="low"), SONNET_4)

@@ -38,7 +38,7 @@ def test_messages_keep_their_roles_and_order() -> None:
     assert body_of(openai([*messages, *HI]))["messages"] == [*messages, *HI]
 
 
-def test_what_is_said_beside_calls_is_their_plan() -> None:
+def test_text_next_to_calls_is_their_plan() -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     messages = [
         *HI,
@@ -63,7 +63,7 @@ def test_what_is_said_beside_calls_is_their_plan() -> None:
         ("command-a-03-2025", "Four."),
     ],
 )
-def test_thoughts_go_back_to_models_that_think(model: str, content: Any) -> None:
+def test_reasoning_is_sent_back_to_models_that_support_it(model: str, content: Any) -> None:
     said = {"role": "assistant", "content": "Four.", "reasoning_content": "Hm."}
     assert body_of(openai([*HI, said, *HI]), model)["messages"][1]["content"] == content
 
@@ -84,7 +84,7 @@ def test_a_text_document_can_be_cited() -> None:
     assert body["messages"] == [{"role": "user", "content": "Read"}]
 
 
-def test_a_pdf_is_refused_by_its_place_in_the_request() -> None:
+def test_a_pdf_is_refused_with_its_path() -> None:
     document = {"file_data": "data:application/pdf;base64,JVBERi0xLjQK", "filename": "a.pdf"}
     with pytest.raises(APIError) as caught:
         written("cohere", openai(user({"type": "file", "file": document})))
@@ -116,7 +116,7 @@ def test_a_pdf_is_refused_by_its_place_in_the_request() -> None:
         ),
     ],
 )
-def test_parameters_in_coheres_words(
+def test_parameters_have_coheres_names(
     members: dict[str, Any], sent: dict[str, Any], ignored: tuple[str, ...]
 ) -> None:
     draft = written("cohere", openai(**members))
@@ -125,7 +125,7 @@ def test_parameters_in_coheres_words(
     assert draft.path == "/v2/chat"
 
 
-def test_a_model_without_thinking_is_not_asked_to_think() -> None:
+def test_thinking_is_not_requested_from_a_model_without_it() -> None:
     for effort, ignored in (("low", ("reasoning_effort",)), ("none", ())):
         draft = written("cohere", openai(reasoning_effort=effort), "command-r7b-12-2024")
         assert "thinking" not in draft.body
@@ -164,7 +164,7 @@ def test_a_model_without_thinking_is_not_asked_to_think() -> None:
         ),
     ],
 )
-def test_tools_in_coheres_words(
+def test_tools_have_coheres_format(
     members: dict[str, Any], sent: dict[str, Any], ignored: tuple[str, ...]
 ) -> None:
     draft = written("cohere", openai(**members))
@@ -172,7 +172,7 @@ def test_tools_in_coheres_words(
     assert draft.ignored == ignored
 
 
-def test_a_schema_loses_what_cohere_rejects_and_the_model_reads_it() -> None:
+def test_keywords_that_cohere_rejects_move_into_the_description() -> None:
     schema = {**SCHEMA, "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     draft = written("cohere", openai(response_format=form))
@@ -181,7 +181,7 @@ def test_a_schema_loses_what_cohere_rejects_and_the_model_reads_it() -> None:
     assert draft.ignored == ("response_format.json_schema.schema.minimum",)
 
 
-def test_json_beside_tools_is_only_requested_in_words() -> None:
+def test_json_output_together_with_tools_is_requested_by_an_instruction() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
     draft = written("cohere", openai(response_format=form, tools=[TOOL]))
     assert "response_format" not in draft.body
@@ -189,7 +189,7 @@ def test_json_beside_tools_is_only_requested_in_words() -> None:
     assert draft.ignored == ("response_format",)
 
 
-def test_instructions_alone_are_said_by_the_user() -> None:
+def test_a_request_with_instructions_only_gets_a_user_turn() -> None:
     sent = body_of(openai([{"role": "system", "content": "Say hi."}]))["messages"]
     assert sent == [{"role": "user", "content": "Say hi."}]
 

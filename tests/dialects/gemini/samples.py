@@ -1,4 +1,4 @@
-"""What several tests of Google's dialect use."""
+"""Samples for several tests of Google's dialect."""
 
 from __future__ import annotations
 

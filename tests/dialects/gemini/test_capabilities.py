@@ -1,4 +1,4 @@
-"""What Google's models take, and what becomes of the rest: carried otherwise, named, or refused."""
+"""Google's models get only what they support; the rest is converted, reported or refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_models_row_is_found_by_its_name(name: str, levels: Any, budget: Any) 
     assert (row.levels, row.budget) == (levels, budget)
 
 
-def test_a_name_without_a_version_means_the_newest_and_never_the_oldest() -> None:
+def test_a_name_without_a_version_is_the_newest_model() -> None:
     for name in ("gemini-flash-latest", "gemini-5-ultra", "mine"):
         row = capabilities.of(name)
         assert row.levels
@@ -85,7 +85,7 @@ def test_a_name_without_a_version_means_the_newest_and_never_the_oldest() -> Non
         ("gemini-2.5-flash-image", "low", None, False),
     ],
 )
-def test_an_effort_is_sent_as_the_model_knows_it_and_named_where_it_is_not_kept(
+def test_an_effort_is_sent_as_the_nearest_level_and_reported_if_it_differs(
     model: str, effort: str, sent: Any, exact: bool
 ) -> None:
     ignored = () if exact else ("reasoning_effort",)
@@ -104,7 +104,7 @@ def test_an_effort_is_sent_as_the_model_knows_it_and_named_where_it_is_not_kept(
         ("gemini-2.0-flash", 2048, None, False),
     ],
 )
-def test_a_budget_keeps_to_what_the_model_takes(
+def test_a_budget_is_limited_to_the_range_of_the_model(
     model: str, budget: int, sent: Any, exact: bool
 ) -> None:
     request = anthropic(thinking={"type": "enabled", "budget_tokens": budget})
@@ -123,7 +123,7 @@ def test_a_budget_keeps_to_what_the_model_takes(
         (PRO, 100, 128, False),
     ],
 )
-def test_thinking_by_effort_leaves_the_answer_a_quarter_of_the_tokens(
+def test_thinking_by_effort_reserves_a_quarter_of_the_tokens_for_the_answer(
     model: str, limit: int, budget: int, exact: bool
 ) -> None:
     sent, ignored = config(model, reasoning_effort="high", max_completion_tokens=limit)
@@ -137,7 +137,7 @@ SAMPLING = {"temperature": 0.2, "top_p": 0.5, "top_k": 3}
 PENALTIES = {"presence_penalty": 0.5, "frequency_penalty": 0.5}
 
 
-def test_sampling_that_has_no_effect_is_named() -> None:
+def test_sampling_parameters_without_effect_are_reported() -> None:
     for model in (NEWEST, "gemini-3.6-flash", "gemini-3.5-flash-lite"):
         draft = written("gemini", openai(**SAMPLING, **PENALTIES), model)
         assert "generationConfig" not in draft.body
@@ -161,14 +161,14 @@ def user(*texts: str) -> dict[str, Any]:
     return {"role": "user", "parts": [{"text": text} for text in texts]}
 
 
-def test_instructions_at_the_beginning_are_the_systems() -> None:
+def test_instructions_at_the_beginning_are_the_system_instruction() -> None:
     draft = written("gemini", openai([system("A"), system("B", "developer"), *HI]))
     assert draft.body["systemInstruction"] == {"parts": [{"text": "A"}, {"text": "B"}]}
     assert draft.body["contents"] == [user("Hi")]
     assert draft.ignored == ()
 
 
-def test_instructions_in_mid_conversation_stay_in_place_and_are_named() -> None:
+def test_instructions_in_mid_conversation_stay_in_place_and_are_reported() -> None:
     messages = [
         system("A"),
         *HI,
@@ -188,7 +188,7 @@ def test_instructions_in_mid_conversation_stay_in_place_and_are_named() -> None:
     assert longer.body["contents"][:3] == draft.body["contents"]
 
 
-def test_results_stand_before_instructions_that_came_between_them_and_their_calls() -> None:
+def test_results_are_sent_before_instructions_between_them_and_their_calls() -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [
         *HI,
@@ -200,7 +200,7 @@ def test_results_stand_before_instructions_that_came_between_them_and_their_call
     assert [next(iter(part)) for part in parts] == ["functionResponse", "text"]
 
 
-def test_a_model_without_system_instructions_hears_them_from_the_user() -> None:
+def test_instructions_become_user_text_for_a_model_without_system_instructions() -> None:
     draft = written("gemini", openai([system("A"), *HI]), "gemma-3-27b-it")
     assert "systemInstruction" not in draft.body
     assert draft.body["contents"] == [user("<system>\nA\n</system>", "Hi")]
@@ -210,7 +210,7 @@ def test_a_model_without_system_instructions_hears_them_from_the_user() -> None:
 # ── JSON schemas ─────────────────────────────────────────────────────────────
 
 
-def test_what_google_lacks_of_json_schema_moves_into_the_description_and_is_named() -> None:
+def test_keywords_that_google_lacks_move_into_the_description_and_are_reported() -> None:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "strict": True,
@@ -258,7 +258,7 @@ def test_what_google_lacks_of_json_schema_moves_into_the_description_and_is_name
 FORM = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
 
 
-def test_tools_beside_an_output_schema_go_together_from_gemini_3_on() -> None:
+def test_tools_and_an_output_schema_can_be_combined_from_gemini_3_on() -> None:
     for model in ("gemini-3-pro", NEWEST):
         draft = written("gemini", openai(tools=TOOLS, response_format=FORM), model)
         assert draft.body["generationConfig"]["responseJsonSchema"] == {"type": "object"}
@@ -267,7 +267,9 @@ def test_tools_beside_an_output_schema_go_together_from_gemini_3_on() -> None:
 
 
 @pytest.mark.parametrize("form", [FORM, {"type": "json_object"}])
-def test_before_gemini_3_an_output_schema_beside_tools_is_put_in_words_and_named(form: Any) -> None:
+def test_before_gemini_3_an_output_schema_with_tools_is_an_instruction_and_reported(
+    form: Any,
+) -> None:
     for model in (PRO, "gemini-2.0-flash"):
         draft = written("gemini", openai(tools=TOOLS, response_format=form), model)
         assert "generationConfig" not in draft.body
@@ -278,7 +280,7 @@ def test_before_gemini_3_an_output_schema_beside_tools_is_put_in_words_and_named
         assert draft.ignored == ("response_format",)
 
 
-def test_tools_that_must_not_be_called_make_way_for_the_output_schema() -> None:
+def test_tools_that_must_not_be_called_are_dropped_for_an_output_schema() -> None:
     draft = written("gemini", openai(tools=TOOLS, tool_choice="none", response_format=FORM), PRO)
     assert "tools" not in draft.body
     assert draft.body["generationConfig"]["responseMimeType"] == "application/json"
@@ -310,7 +312,7 @@ def test_an_image_has_the_type_of_its_bytes(declared: str) -> None:
         ("image/bmp", "AAAA", "image/bmp"),
     ],
 )
-def test_an_image_that_google_does_not_take_is_refused_by_its_place(
+def test_an_image_that_google_does_not_accept_is_refused_with_its_path(
     declared: str, data: str, kind: str
 ) -> None:
     with pytest.raises(APIError, match=f"not {kind}".replace("+", r"\+")) as caught:

@@ -1,4 +1,4 @@
-"""Google's errors, read and written."""
+"""Errors in Google's format, decoded and encoded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.
         (429, [problem(429, details=[RETRY])], ErrorKind.LIMITED, 429, 34.07),
     ],
 )
-def test_an_error_answer_is_understood(
+def test_an_error_response_is_decoded(
     status: int, body: Any, kind: ErrorKind, out: int, retry_after: float | None
 ) -> None:
     error = GEMINI_CONTENT.decode_error(status, json.dumps(body).encode())
@@ -72,7 +72,7 @@ def test_an_error_answer_is_understood(
         (b'{"error":{"code":500}}', '{"code":500}'),
     ],
 )
-def test_an_error_of_another_shape_is_understood(body: bytes, message: str) -> None:
+def test_an_error_of_another_format_is_decoded(body: bytes, message: str) -> None:
     error = GEMINI_CONTENT.decode_error(500, body)
     assert (error.kind, error.message) == (ErrorKind.UPSTREAM, message)
 
@@ -88,10 +88,10 @@ def test_an_error_in_a_stream_has_its_own_code(code: Any, kind: ErrorKind) -> No
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
-def test_every_error_has_googles_form(kind: ErrorKind) -> None:
+def test_every_error_has_googles_format(kind: ErrorKind) -> None:
     error = APIError(kind, "So.")
-    told = json.loads(GEMINI_CONTENT.encode_error(error))["error"]
-    assert (told["code"], told["message"]) == (error.status, "So.")
-    assert told["status"].isupper()
+    reported = json.loads(GEMINI_CONTENT.encode_error(error))["error"]
+    assert (reported["code"], reported["message"]) == (error.status, "So.")
+    assert reported["status"].isupper()
     frame = b"data: " + GEMINI_CONTENT.encode_error(error) + b"\n\n"
     assert GEMINI_CONTENT.encode_stream_error(error) == frame

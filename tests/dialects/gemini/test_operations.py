@@ -34,7 +34,7 @@ from tests.dialects.gemini.samples import (
         ("POST", "/v1beta/models/g:generateContent/", None, None),
     ],
 )
-def test_paths_mean_operations(
+def test_paths_select_operations(
     method: str, path: str, model: str | None, stream: bool | None
 ) -> None:
     found = GEMINI_CONTENT.match(method, path)
@@ -70,7 +70,7 @@ def test_routing_reads_the_path_and_passes_the_body(stream: bool) -> None:
         (b"{}", "contents", "Missing required parameter"),
     ],
 )
-def test_a_body_that_cannot_be_routed_is_refused_by_name(
+def test_a_body_that_cannot_be_routed_is_refused_with_the_name_of_the_member(
     body: bytes, param: str | None, message: str
 ) -> None:
     with pytest.raises(APIError, match=message) as caught:

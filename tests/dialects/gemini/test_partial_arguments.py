@@ -57,7 +57,7 @@ def put_together(*pieces: dict[str, Any]) -> dict[str, Any]:
         ([{"jsonPath": "$", "stringValue": "x"}, {"stringValue": "x"}, {"jsonPath": "$.a"}], {}),
     ],
 )
-def test_arguments_in_pieces_are_put_together(
+def test_arguments_in_pieces_are_combined(
     pieces: list[dict[str, Any]], value: dict[str, Any]
 ) -> None:
     assert put_together(*pieces) == value
@@ -74,7 +74,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text("xyz", min_size=1, max_size=2), JSON, max_size=3))
-def test_any_arguments_taken_to_pieces_are_put_together(value: dict[str, Any]) -> None:
+def test_any_arguments_split_into_pieces_are_combined(value: dict[str, Any]) -> None:
     assert put_together(*taken_apart("$", value)) == value
 
 

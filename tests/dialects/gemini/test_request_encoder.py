@@ -1,4 +1,4 @@
-"""Neutral requests to Google's."""
+"""Requests: the neutral format to Google's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from tests.dialects.gemini.samples import (
     called,
     returned,
 )
-from tests.support.dialect_requests import HI, anthropic, asked, gemini, openai, written
+from tests.support.dialect_requests import (
+    HI,
+    anthropic,
+    decode_client_request,
+    gemini,
+    openai,
+    written,
+)
 
 
 @pytest.mark.parametrize(
@@ -96,15 +103,15 @@ from tests.support.dialect_requests import HI, anthropic, asked, gemini, openai,
         },
     ],
 )
-def test_a_request_read_and_written_again_is_the_same(body: dict[str, Any]) -> None:
-    draft = written("gemini", asked("gemini", body))
+def test_a_decoded_and_encoded_request_is_the_same(body: dict[str, Any]) -> None:
+    draft = written("gemini", decode_client_request("gemini", body))
     assert draft.path == PATH
     assert draft.query == ""
     assert draft.body == body
     assert draft.ignored == ()
 
 
-def test_an_error_of_a_tool_stays_one() -> None:
+def test_an_error_of_a_tool_is_sent_as_an_error() -> None:
     parts = [called("f", id="a"), {"text": "x"}]
     failed = [returned("f", {"error": '{"code":1}'}, id="a")]
     body = written("gemini", gemini([{"role": "model", "parts": parts}, {"parts": failed}])).body
@@ -117,7 +124,7 @@ def body_of(request: Request, model: str = "gemini-2.5-flash") -> dict[str, Any]
     return dict(written("gemini", request, model).body)
 
 
-def test_a_stream_is_asked_for_by_path() -> None:
+def test_a_stream_is_requested_by_the_path() -> None:
     draft = written("gemini", openai(stream=True), "a/b")
     assert draft.path == "/v1beta/models/a%2Fb:streamGenerateContent"
     assert draft.query == "alt=sse"
@@ -236,7 +243,7 @@ def fcall(call_id: str, name: str, arguments: str = "{}") -> dict[str, Any]:
         ),
     ],
 )
-def test_a_conversation_in_openais_words(
+def test_a_conversation_of_openais_format_is_encoded(
     messages: list[dict[str, Any]], contents: list[dict[str, Any]]
 ) -> None:
     assert body_of(openai(messages))["contents"] == contents
@@ -279,12 +286,12 @@ def test_a_conversation_in_openais_words(
         ),
     ],
 )
-def test_everything_that_is_shown_has_a_type(media: Media, part: dict[str, Any]) -> None:
+def test_every_file_has_a_media_type(media: Media, part: dict[str, Any]) -> None:
     body = body_of(Request(model="m", messages=(Message("user", (media,)),)))
     assert body["contents"][0]["parts"] == [part]
 
 
-def test_arguments_that_are_no_object_go_along_as_text() -> None:
+def test_arguments_that_are_not_an_object_are_sent_as_text() -> None:
     draft = written(
         "gemini", openai([{"role": "assistant", "tool_calls": [fcall("a", "f", "[1]")]}])
     )
@@ -319,7 +326,7 @@ def test_calls_of_other_models_are_signed_for_gemini_3(model: str, signs: bool) 
     assert signatures == [stand_in, None, stand_in]
 
 
-def test_a_signature_of_ones_own_needs_no_stand_in() -> None:
+def test_a_signed_call_needs_no_substitute_signature() -> None:
     call = {**fcall("b", "g"), "extra_content": {"google": {"thought_signature": "c2ln"}}}
     history = [{"role": "assistant", "tool_calls": [fcall("a", "f"), call]}]
     parts = body_of(openai(history), "gemini-3-pro")["contents"][0]["parts"]
@@ -365,7 +372,7 @@ def test_tools_are_declared() -> None:
         (allowed("required", "f", "g"), {"mode": "ANY", "allowedFunctionNames": ["f", "g"]}),
     ],
 )
-def test_the_choice_of_tools(choice: Any, expected: Any) -> None:
+def test_tool_choices_are_encoded(choice: Any, expected: Any) -> None:
     body = body_of(openai(tools=TOOLS, tool_choice=choice))
     assert body.get("toolConfig", {}).get("functionCallingConfig") == expected
 
@@ -432,12 +439,14 @@ def test_a_tool_choice_without_tools_is_left_out() -> None:
         ),
     ],
 )
-def test_thinking_per_generation(members: dict[str, Any], model: str, thinking: Any) -> None:
+def test_thinking_options_depend_on_the_generation(
+    members: dict[str, Any], model: str, thinking: Any
+) -> None:
     body = body_of(openai(**members), model)
     assert body.get("generationConfig", {}).get("thinkingConfig") == thinking
 
 
-def test_a_budget_of_anthropics_client_is_kept() -> None:
+def test_a_thinking_budget_of_anthropics_client_is_kept() -> None:
     request = anthropic(thinking={"type": "enabled", "budget_tokens": 2048})
     config = body_of(request)["generationConfig"]["thinkingConfig"]
     assert config == {"includeThoughts": True, "thinkingBudget": 2048}
@@ -454,11 +463,11 @@ def test_a_budget_of_anthropics_client_is_kept() -> None:
         ({"type": "text"}, {}),
     ],
 )
-def test_json_is_asked_for(wanted: Any, config: dict[str, Any]) -> None:
+def test_json_output_is_requested(wanted: Any, config: dict[str, Any]) -> None:
     assert body_of(openai(response_format=wanted)).get("generationConfig", {}) == config
 
 
-def test_what_gemini_has_no_word_for_is_reported() -> None:
+def test_members_that_gemini_lacks_are_reported() -> None:
     strict = {"type": "function", "function": {"name": "f", "strict": True}}
     draft = written(
         "gemini",

@@ -1,4 +1,4 @@
-"""Google's requests to neutral ones."""
+"""Requests: Google's format to the neutral one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.dialects.gemini.samples import (
     config,
     returned,
 )
-from tests.support.dialect_requests import asked, gemini
+from tests.support.dialect_requests import decode_client_request, gemini
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ from tests.support.dialect_requests import asked, gemini
         ),
     ],
 )
-def test_what_is_said_and_shown(contents: Any, messages: tuple[Message, ...]) -> None:
+def test_content_of_messages_is_decoded(contents: Any, messages: tuple[Message, ...]) -> None:
     assert gemini(contents).messages == messages
 
 
@@ -141,7 +141,7 @@ def test_results_find_their_calls(
         assert not part.error
 
 
-def test_results_may_be_errors_and_pictures() -> None:
+def test_results_may_be_errors_and_images() -> None:
     request = gemini(
         [
             {"role": "model", "parts": [called("f"), called("g")]},
@@ -326,7 +326,7 @@ def test_parameters_get_their_neutral_meaning(
 
 
 def test_the_path_has_model_and_streaming() -> None:
-    request = asked("gemini", {"contents": "Hi"}, model="g", stream=True)
+    request = decode_client_request("gemini", {"contents": "Hi"}, model="g", stream=True)
     assert (request.model, request.stream) == ("g", True)
 
 
@@ -344,19 +344,19 @@ def test_the_path_has_model_and_streaming() -> None:
         ),
         (config(temperature="hot"), "generationConfig.temperature", "Invalid type"),
         (config(candidateCount=2), "generationConfig.candidateCount", "must be 1"),
-        ({"tools": [{"functionDeclarations": []}, {"googleSearch": {}}]}, "tools[1]", "none of"),
+        ({"tools": [{"functionDeclarations": []}, {"googleSearch": {}}]}, "tools[1]", "not Google"),
         (
             {"tools": [{"functionDeclarations": [{"name": "f"}], "codeExecution": {}}]},
             "tools[0]",
-            "none of",
+            "not Google",
         ),
     ],
 )
-def test_a_request_that_cannot_be_understood_is_refused_by_name(
+def test_an_invalid_request_is_refused_with_the_name_of_the_member(
     members: dict[str, Any], param: str, message: str
 ) -> None:
     with pytest.raises(APIError) as caught:
-        asked("gemini", {"contents": "Hi", **members})
+        decode_client_request("gemini", {"contents": "Hi", **members})
     assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, param)
     assert message in caught.value.message
 
@@ -373,13 +373,13 @@ def test_a_request_that_cannot_be_understood_is_refused_by_name(
 )
 def test_a_request_that_is_not_a_json_object_is_refused(body: bytes, message: str) -> None:
     with pytest.raises(APIError, match=message):
-        asked("gemini", body)
+        decode_client_request("gemini", body)
 
 
 def test_a_body_nested_to_the_limit_is_read_or_refused() -> None:
     for depth in range(800, 1000):
         body = b'{"contents":"Hi","x":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
         try:
-            asked("gemini", body)
+            decode_client_request("gemini", body)
         except APIError as error:
             assert "nested too deeply" in error.message  # noqa: PT017

@@ -1,4 +1,4 @@
-"""Google's whole answers, read and written."""
+"""Google's whole responses, decoded and encoded."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def answer(parts: list[Any] | None, **members: Any) -> bytes:
         ),
     ],
 )
-def test_a_whole_answer_is_read(
+def test_a_whole_response_is_decoded(
     parts: list[Any] | None, blocks: tuple[Any, ...], stop: StopReason
 ) -> None:
     dialect = Gemini(new_id=lambda: "new_1")
@@ -96,7 +96,9 @@ def test_a_whole_answer_is_read(
         ({"finishReason": "STOP", "finishMessage": "Called."}, StopReason.END, ""),
     ],
 )
-def test_why_an_answer_ended(candidate: dict[str, Any], stop: StopReason, refusal: str) -> None:
+def test_stop_reasons_are_decoded(
+    candidate: dict[str, Any], stop: StopReason, refusal: str
+) -> None:
     found = GEMINI_CONTENT.decode_response(answer([], candidate=candidate))
     assert (found.stop, found.refusal, found.word) == (stop, refusal, candidate["finishReason"])
 
@@ -123,7 +125,7 @@ NOTHING: list[list[dict[str, Any]]] = [
 @pytest.mark.parametrize("word", FAILURES)
 @pytest.mark.parametrize("parts", NOTHING)
 @pytest.mark.parametrize("how", ["translated", "passed on", "streamed", "passed on in a stream"])
-def test_an_answer_without_content_that_failed_is_an_error(
+def test_a_response_without_content_that_failed_is_an_error(
     word: str, parts: list[Any], how: str
 ) -> None:
     body = answer(parts, candidate={"finishReason": word, "finishMessage": "print(f("})
@@ -142,22 +144,26 @@ def test_an_answer_without_content_that_failed_is_an_error(
     ],
 )
 @pytest.mark.parametrize("how", ["translated", "passed on", "streamed", "passed on in a stream"])
-def test_content_is_kept_however_the_answer_ended(word: str, part: Any, how: str) -> None:
+def test_content_is_kept_whatever_the_finish_reason(word: str, part: Any, how: str) -> None:
     candidate = {"finishReason": word, "finishMessage": "print(f("}
-    told = read_in(how, answer([part], candidate=candidate))
-    assert told is None or (told.stop, told.word, told.refusal) == (StopReason.OTHER, word, "")
+    reported = read_in(how, answer([part], candidate=candidate))
+    assert reported is None or (reported.stop, reported.word, reported.refusal) == (
+        StopReason.OTHER,
+        word,
+        "",
+    )
 
 
 @pytest.mark.parametrize("word", ["STOP", "MAX_TOKENS", "SAFETY", "PROHIBITED_CONTENT"])
 @pytest.mark.parametrize("how", ["translated", "passed on", "streamed", "passed on in a stream"])
-def test_an_empty_answer_that_ended_well_or_was_filtered_is_not_an_error(
+def test_an_empty_response_that_stopped_or_was_filtered_is_not_an_error(
     word: str, how: str
 ) -> None:
     read_in(how, answer([], candidate={"finishReason": word}))
 
 
 def read_in(how: str, body: bytes) -> Response | None:
-    """A whole answer, or the same in two chunks: its content, then its end."""
+    """A whole response, or the same in two chunks: its content, then its end."""
     whole = json.loads(body)
     (candidate,) = whole["candidates"]
     first = {**whole, "candidates": [{"content": candidate["content"], "index": 0}]}
@@ -184,7 +190,7 @@ def read_in(how: str, body: bytes) -> Response | None:
     return None
 
 
-def test_content_that_passed_unread_is_content_too() -> None:
+def test_content_in_unparsed_frames_counts_as_content() -> None:
     echo = GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
     verbatim = NativeStreamTranslator(echo)
     thought = answer([{"text": "Hm.", "thought": True}], candidate={})
@@ -195,7 +201,7 @@ def test_content_that_passed_unread_is_content_too() -> None:
     assert verbatim.close() == b""
 
 
-def test_thoughts_that_passed_unread_are_no_content() -> None:
+def test_reasoning_in_unparsed_frames_does_not_count_as_content() -> None:
     verbatim = NativeStreamTranslator(
         GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
     )
@@ -234,17 +240,17 @@ def test_thoughts_that_passed_unread_are_no_content() -> None:
         ),
     ],
 )
-def test_usage_is_read(usage: Any, expected: Usage | None) -> None:
+def test_usage_is_decoded(usage: Any, expected: Usage | None) -> None:
     assert GEMINI_CONTENT.decode_response(answer([], usageMetadata=usage)).usage == expected
 
 
-def test_thoughts_beyond_the_output_do_not_make_it_negative() -> None:
+def test_reasoning_tokens_above_the_output_do_not_make_it_negative() -> None:
     found = Response(id="x", model="m", usage=Usage(input=1, output=2, reasoning=5))
-    told = json.loads(GEMINI_CONTENT.encode_response(found, Request(model="m", messages=())))
-    assert told["usageMetadata"]["candidatesTokenCount"] == 0
+    reported = json.loads(GEMINI_CONTENT.encode_response(found, Request(model="m", messages=())))
+    assert reported["usageMetadata"]["candidatesTokenCount"] == 0
 
 
-def test_sources_are_placed_by_characters() -> None:
+def test_citations_have_positions_in_characters() -> None:
     text = "Grüße 🚀. Ruby."
     end = len(text.encode())
     grounding = {
@@ -283,9 +289,7 @@ def test_sources_are_placed_by_characters() -> None:
         ),
     ],
 )
-def test_a_body_that_is_not_an_answer_is_an_error(
-    body: bytes, kind: ErrorKind, message: str
-) -> None:
+def test_an_invalid_response_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
     with pytest.raises(APIError) as caught:
         GEMINI_CONTENT.decode_response(body)
     assert caught.value.kind is kind
@@ -296,14 +300,14 @@ def test_a_body_that_is_not_an_answer_is_an_error(
         assert caught.value.kind is kind
 
 
-def test_a_passing_answer_is_read_for_model_and_usage() -> None:
+def test_model_and_usage_are_read_from_a_response_that_passes_through() -> None:
     body = answer([{"text": "Hi."}], usageMetadata={"promptTokenCount": 3})
     echo = GEMINI_CONTENT.native_stream(usage_wanted=True, strict_format=True)
     assert echo.whole(body) == body
     assert (echo.model, echo.usage) == ("gemini-test", Usage(input=3))
 
 
-def test_a_whole_answer_is_written() -> None:
+def test_a_whole_response_is_encoded() -> None:
     face = Gemini(new_id=lambda: "resp_new")
     found = Response(
         id="",
@@ -385,7 +389,7 @@ def test_a_whole_answer_is_written() -> None:
         (StopReason.OTHER, "pause_turn", "OTHER"),
     ],
 )
-def test_why_an_answer_ended_in_googles_words(stop: StopReason, word: str, reason: str) -> None:
+def test_finish_reasons_are_encoded(stop: StopReason, word: str, reason: str) -> None:
     found = Response(id="x", model="m", stop=stop, word=word)
-    told = json.loads(GEMINI_CONTENT.encode_response(found, Request(model="m", messages=())))
-    assert told["candidates"][0]["finishReason"] == reason
+    reported = json.loads(GEMINI_CONTENT.encode_response(found, Request(model="m", messages=())))
+    assert reported["candidates"][0]["finishReason"] == reason

@@ -14,7 +14,7 @@ from tests.support.scripted_upstream import Upstream, refuses, streams
 
 pytestmark = pytest.mark.anyio
 
-ASKED = {"contents": [{"role": "user", "parts": [{"text": "Hi."}]}]}
+REQUESTED = {"contents": [{"role": "user", "parts": [{"text": "Hi."}]}]}
 
 
 def path(version: str, query: str = "") -> str:
@@ -24,12 +24,10 @@ def path(version: str, query: str = "") -> str:
 @pytest.mark.parametrize("shim", [AIShim, GeminiShim])
 @pytest.mark.parametrize("version", ["v1", "v1beta"])
 @pytest.mark.parametrize("query", ["", "?alt=json", "?alt=sse"])
-async def test_the_form_of_a_stream_is_the_one_that_is_requested(
-    shim: Any, version: str, query: str
-) -> None:
+async def test_a_stream_has_the_requested_form(shim: Any, version: str, query: str) -> None:
     upstream = Upstream(streams())
     app = shim(OPENAI.using("sk-1"), transport=upstream.transport)
-    answer = await asgi.request(app, "POST", path(version, query), ASKED)
+    answer = await asgi.request(app, "POST", path(version, query), REQUESTED)
     assert answer.status == 200
     if query == "?alt=sse":
         assert (answer.header("content-type") or "").startswith("text/event-stream")
@@ -41,9 +39,9 @@ async def test_the_form_of_a_stream_is_the_one_that_is_requested(
     assert len(chunks) > 1
 
 
-async def test_an_error_before_the_stream_is_an_error_in_googles_form() -> None:
+async def test_an_error_before_the_stream_has_googles_format() -> None:
     upstream = Upstream(refuses(400))
     app = GeminiShim(OPENAI.using("sk-1"), transport=upstream.transport)
-    answer = await asgi.request(app, "POST", path("v1beta"), ASKED)
+    answer = await asgi.request(app, "POST", path("v1beta"), REQUESTED)
     assert answer.status == 400
     assert answer.json["error"]["code"] == 400

@@ -1,4 +1,4 @@
-"""What several tests of OpenAI's dialect use."""
+"""Samples for several tests of OpenAI's dialect."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def completion(message: dict[str, Any], finish: Any = "stop", **members: Any) ->
 
 
 def replayed(blocks: tuple[Any, ...], how: str) -> tuple[Any, ...]:
-    """What a client of the OpenAI face sends back for an answer, read again."""
+    """The message that an OpenAI client sends back for an answer, decoded again."""
     answer = Response(id="x", model="m", blocks=blocks, stop=StopReason.END)
     request = Request(model="m", messages=())
     if how == "whole":
@@ -73,7 +73,7 @@ def replayed(blocks: tuple[Any, ...], how: str) -> tuple[Any, ...]:
 
 
 def streamed(answer: Response, request: Request) -> Any:
-    """A stream of the answer, put together by OpenAI's own client."""
+    """A stream of the answer, collected by OpenAI's own client."""
     from openai.lib.streaming.chat import ChatCompletionStreamState
     from openai.types.chat import ChatCompletionChunk
 
@@ -87,7 +87,7 @@ def streamed(answer: Response, request: Request) -> Any:
     return state.get_final_completion().choices[0].message
 
 
-def mended(chunks: list[dict[str, Any]], *, wanted: bool = True, spaces: bool = False) -> bytes:
+def normalized(chunks: list[dict[str, Any]], *, wanted: bool = True, spaces: bool = False) -> bytes:
     separators = None if spaces else (",", ":")
     frames = [json.dumps(chunk, separators=separators).encode() for chunk in chunks]
     data = b"".join(b"data: " + frame + b"\n\n" for frame in [*frames, b"[DONE]"])

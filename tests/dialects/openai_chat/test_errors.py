@@ -1,4 +1,4 @@
-"""OpenAI's errors, read and written."""
+"""Errors in OpenAI's format, decoded and encoded."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind, invalid
         (418, {}, ErrorKind.INVALID, 418, "{}", None, None),
     ],
 )
-def test_an_error_answer_is_understood(
+def test_an_error_response_is_decoded(
     status: int,
     body: Any,
     kind: ErrorKind,
@@ -231,9 +231,7 @@ def test_an_error_answer_is_understood(
         (500, b"x" * 1000, ErrorKind.UPSTREAM, "HTTP 500: " + "x" * 300 + "…"),
     ],
 )
-def test_an_error_page_is_understood(
-    status: int, body: bytes, kind: ErrorKind, message: str
-) -> None:
+def test_an_error_page_is_decoded(status: int, body: bytes, kind: ErrorKind, message: str) -> None:
     error = OPENAI_CHAT.decode_error(status, body)
     assert error.kind is kind
     assert error.message == f"The provider answered {message}"
@@ -256,7 +254,7 @@ def test_an_error_page_is_understood(
         ("m", ErrorKind.UPSTREAM),
     ],
 )
-def test_an_error_in_a_stream_is_understood(error: Any, kind: ErrorKind) -> None:
+def test_an_error_in_a_stream_is_decoded(error: Any, kind: ErrorKind) -> None:
     with pytest.raises(APIError) as caught:
         OPENAI_CHAT.decoder().feed(json.dumps({"error": error}).encode())
     assert (caught.value.kind, caught.value.message) == (kind, "m")
@@ -264,7 +262,7 @@ def test_an_error_in_a_stream_is_understood(error: Any, kind: ErrorKind) -> None
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
-def test_every_error_has_openais_form(kind: ErrorKind) -> None:
+def test_every_error_has_openais_format(kind: ErrorKind) -> None:
     error = APIError(kind, "So.", param="p")
     body = json.loads(OPENAI_CHAT.encode_error(error))
     assert set(body) == {"error"}
@@ -280,8 +278,8 @@ def test_every_error_has_openais_form(kind: ErrorKind) -> None:
 
 def test_openais_codes_are_reported() -> None:
     def code(error: APIError) -> Any:
-        told = json.loads(OPENAI_CHAT.encode_error(error))["error"]
-        return told["type"], told["code"]
+        reported = json.loads(OPENAI_CHAT.encode_error(error))["error"]
+        return reported["type"], reported["code"]
 
     assert code(APIError(ErrorKind.UNAUTHORIZED, "m")) == (
         "invalid_request_error",

@@ -1,4 +1,4 @@
-"""OpenAI's answers that pass through, as they are or normalized."""
+"""OpenAI responses that pass through, unchanged or normalized."""
 
 from __future__ import annotations
 
@@ -91,23 +91,23 @@ def test_a_whole_answer_is_normalized(
 ) -> None:
     echo = NormalizingNativeStream(usage_wanted=True, new_id="chatcmpl-new")
     body = {"choices": [{"message": message, "finish_reason": finish}, {"delta": {}}], "extra": 1}
-    told = json.loads(echo.whole(json.dumps(body).encode()))
-    assert told["choices"][0] == {
+    reported = json.loads(echo.whole(json.dumps(body).encode()))
+    assert reported["choices"][0] == {
         "message": {"role": "assistant", **fixed},
         "finish_reason": word,
         "index": 0,
     }
-    assert told["choices"][1] == {"delta": {}}
-    assert (told["id"], told["object"], told["model"], told["extra"]) == (
+    assert reported["choices"][1] == {"delta": {}}
+    assert (reported["id"], reported["object"], reported["model"], reported["extra"]) == (
         "chatcmpl-new",
         "chat.completion",
         "",
         1,
     )
-    assert type(told["created"]) is int
+    assert type(reported["created"]) is int
 
 
-def test_an_answer_with_nothing_wrong_passes_as_it_is() -> None:
+def test_a_valid_response_passes_unchanged() -> None:
     body = completion(
         {"content": "Hi."}, object="chat.completion", created=1, usage={"prompt_tokens": 1}
     ).replace(b": ", b":  ")
@@ -145,17 +145,17 @@ CALLS: list[tuple[dict[str, Any], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("call", "kind", "name", "arguments"), CALLS)
-def test_an_empty_member_beside_a_calls_own_says_nothing_of_its_kind(
+def test_an_empty_second_member_does_not_change_the_type_of_a_call(
     call: dict[str, Any], kind: str, name: str, arguments: str
 ) -> None:
     body = whole_answer("tool_calls", content=None, tool_calls=[{"id": "c", **call}])
     (made,) = OPENAI_CHAT.decode_response(body).blocks
     assert made == ToolCall("c", name, arguments or "{}")
-    mended = json.loads(NormalizingNativeStream(usage_wanted=True, new_id="x").whole(body))
-    (told,) = mended["choices"][0]["message"]["tool_calls"]
+    normalized = json.loads(NormalizingNativeStream(usage_wanted=True, new_id="x").whole(body))
+    (reported,) = normalized["choices"][0]["message"]["tool_calls"]
     field = "input" if kind == "custom" else "arguments"
     part = {"name": name, field: arguments}
-    assert told == {"id": "c", "type": kind, kind: part}
+    assert reported == {"id": "c", "type": kind, kind: part}
     # and when the client sends it back
     (*_, replayed) = openai(
         [*HI, {"role": "assistant", "tool_calls": [{"id": "c", **call}]}]
@@ -179,7 +179,7 @@ def test_an_empty_member_beside_a_calls_own_says_nothing_of_its_kind(
 @pytest.mark.parametrize(
     "message", [{"content": ""}, {"content": None, "reasoning_content": "Hm."}]
 )
-def test_an_answer_without_content_that_failed_is_an_error(
+def test_a_response_without_content_that_failed_is_an_error(
     word: str, message: dict[str, Any]
 ) -> None:
     body = whole_answer(word, **message)
@@ -208,7 +208,7 @@ def test_an_answer_without_content_that_failed_is_an_error(
         (b'{"error":"m"}', ErrorKind.UPSTREAM),
     ],
 )
-def test_a_passing_body_that_is_not_an_answer_is_an_error(
+def test_an_invalid_body_that_passes_through_is_an_error(
     echo: Any, body: bytes, kind: ErrorKind
 ) -> None:
     with pytest.raises(APIError) as caught:
@@ -223,7 +223,7 @@ def test_a_body_of_any_kind_may_have_usage() -> None:
         assert openai_usage(body) == ("", None)
 
 
-def test_a_native_stream_is_exact_or_normalizing_as_the_provider_needs() -> None:
+def test_a_native_stream_normalizes_unless_the_provider_is_strict() -> None:
     assert isinstance(
         OPENAI_CHAT.native_stream(usage_wanted=True, strict_format=True), OpenAINativeStream
     )
@@ -242,7 +242,7 @@ JUNK = st.recursive(
 
 
 def shaped(**members: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """An object that may have these members; each may also be junk."""
+    """An object that may have these members; each may also be invalid."""
     return st.fixed_dictionaries({}, optional={n: v | JUNK for n, v in members.items()})
 
 
@@ -295,15 +295,18 @@ CHUNKS = shaped(
 
 @given(st.lists(CHUNKS, max_size=5))
 @settings(max_examples=600, deadline=None)
-def test_whatever_looks_like_a_chunk_is_corrected_into_one(sent: list[dict[str, Any]]) -> None:
+def test_any_similar_object_is_normalized_to_a_valid_chunk(sent: list[dict[str, Any]]) -> None:
     chunks = normalize.ChunkNormalizer("chatcmpl-new")
-    told = [out for chunk in sent if (out := chunks.chunk(chunk)) is not None]
-    told += chunks.end(usage_wanted=True)
+    reported = [out for chunk in sent if (out := chunks.chunk(chunk)) is not None]
+    reported += chunks.end(usage_wanted=True)
     if chunks.head is None:
         return  # nothing was said
-    strict.read(told)
-    for index in {c["index"] for chunk in told for c in chunk["choices"]}:
+    strict.read(reported)
+    for index in {c["index"] for chunk in reported for c in chunk["choices"]}:
         ends = [
-            c["finish_reason"] for chunk in told for c in chunk["choices"] if c["index"] == index
+            c["finish_reason"]
+            for chunk in reported
+            for c in chunk["choices"]
+            if c["index"] == index
         ]
         assert [end for end in ends if end] == [end for end in [chunks.finish(index)] if end]

@@ -11,7 +11,7 @@ from asgi_aiproxy.dialects.openai_chat.native_stream import (
     NormalizingNativeStream,
 )
 from tests.dialects.openai_chat.samples import (
-    mended,
+    normalized,
 )
 from tests.support import chat_stream_reader as strict
 
@@ -59,28 +59,30 @@ USED = {**HEAD, "system_fingerprint": "fp_2", "choices": [], "usage": {"prompt_t
         ],
     ],
 )
-def test_a_compatible_servers_stream_that_is_right_passes_byte_for_byte(
+def test_a_valid_stream_of_a_compatible_server_passes_byte_for_byte(
     chunks: list[dict[str, Any]], spaces: bool
 ) -> None:
     separators = None if spaces else (",", ":")
     sent = [json.dumps(chunk, separators=separators).encode() for chunk in chunks]
     expected = b"".join(b"data: " + data + b"\n\n" for data in [*sent, b"[DONE]"])
-    assert mended(chunks, spaces=spaces) == expected
+    assert normalized(chunks, spaces=spaces) == expected
 
 
 def test_unknown_members_of_the_last_chunk_survive_normalizing() -> None:
     ending = chunk_of({}, "eos", logprobs=PROBS, stop_reason=7) | {"usage": {"prompt_tokens": 1}}
-    chunks, _ = strict.chunks_in(mended([chunk_of({"role": "assistant", "content": "Hi"}), ending]))
+    chunks, _ = strict.chunks_in(
+        normalized([chunk_of({"role": "assistant", "content": "Hi"}), ending])
+    )
     expected = chunk_of({}, "stop", logprobs=PROBS, stop_reason=7)
     usage = {**HEAD, "choices": [], "usage": {"prompt_tokens": 1}}
     assert chunks[1:] == [expected, {k: v for k, v in usage.items() if k != "fp"}]
-    unasked = mended([chunk_of({"role": "assistant", "content": "Hi"}), ending], wanted=False)
+    unasked = normalized([chunk_of({"role": "assistant", "content": "Hi"}), ending], wanted=False)
     assert strict.chunks_in(unasked)[0][1:] == [expected]
 
 
 def test_a_last_chunk_with_text_keeps_its_members() -> None:
     ending = chunk_of({"role": "assistant", "content": "Hi"}, "stop", logprobs=PROBS)
-    chunks, _ = strict.chunks_in(mended([ending]))
+    chunks, _ = strict.chunks_in(normalized([ending]))
     said, end = chunks
     assert said["choices"] == [{**ending["choices"][0], "finish_reason": None}]
     assert end["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]

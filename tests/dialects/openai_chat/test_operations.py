@@ -39,12 +39,12 @@ from tests.support.dialect_requests import HI
         ("DELETE", "/v1/models/x", None),
     ],
 )
-def test_paths_mean_operations(method: str, path: str, name: str | None) -> None:
+def test_paths_select_operations(method: str, path: str, name: str | None) -> None:
     found = OPENAI_CHAT.match(method, path)
     assert (found and found.name) == name
 
 
-def test_only_chat_can_be_put_into_other_languages() -> None:
+def test_only_chat_can_be_translated() -> None:
     chat = OPENAI_CHAT.match("POST", "/v1/chat/completions")
     assert chat is not None
     assert chat.chat
@@ -59,7 +59,7 @@ def test_the_model_in_a_path_may_hold_a_slash() -> None:
     assert found.model == "openai/gpt 4"
 
 
-def test_routing_reads_model_streaming_and_wishes() -> None:
+def test_routing_reads_model_streaming_usage_and_provider() -> None:
     plain = head({"model": "m", "messages": HI})
     assert (plain.model, plain.stream, plain.usage_wanted, plain.provider) == (
         "m",
@@ -108,7 +108,7 @@ BAD_BODIES: list[tuple[Any, str | None, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("body", "param", "code", "message"), BAD_BODIES[:-1])
-def test_a_body_that_cannot_be_routed_is_refused_by_name(
+def test_a_body_that_cannot_be_routed_is_refused_with_the_name_of_the_member(
     body: Any, param: str | None, code: str | None, message: str
 ) -> None:
     with pytest.raises(APIError) as caught:
@@ -124,7 +124,7 @@ def test_a_body_that_cannot_be_routed_is_refused_by_name(
     assert error.message.endswith(".")
 
 
-def test_operations_that_are_no_chat_need_a_model_only() -> None:
+def test_operations_other_than_chat_require_only_a_model() -> None:
     assert head({"model": "m"}, Operation("embeddings", "/embeddings")).model == "m"
 
 
@@ -134,7 +134,7 @@ def forward(body: dict[str, Any], model: str = "other", stream: bool = True) -> 
     return json.loads(msgspec.json.encode(draft.body))
 
 
-def test_a_request_passes_with_its_model_renamed_and_usage_asked_for() -> None:
+def test_a_request_passes_with_its_model_replaced_and_usage_requested() -> None:
     body = {"model": "m", "stream": True, "messages": HI, "unknown": {"a": [1]}}
     assert forward(body) == {
         **body,
@@ -149,12 +149,12 @@ def test_a_request_passes_with_its_model_renamed_and_usage_asked_for() -> None:
     assert forward({**body, "stream_options": None})["stream_options"] == {"include_usage": True}
 
 
-def test_a_request_that_does_not_stream_passes_as_it_is() -> None:
+def test_a_request_without_streaming_passes_unchanged() -> None:
     body = {"model": "m", "messages": HI, "temperature": 0.0}
     assert forward(body, "m", stream=False) == body
 
 
-def test_the_wish_for_one_of_our_providers_does_not_pass_but_openrouters_does() -> None:
+def test_the_gateways_provider_member_is_removed_and_openrouters_is_kept() -> None:
     body = {"model": "m", "messages": HI}
     assert "provider" not in forward({**body, "provider": "groq"})
     assert forward({**body, "provider": {"order": ["a"]}})["provider"] == {"order": ["a"]}
@@ -165,5 +165,5 @@ def test_models_are_listed() -> None:
     listed = b'{"object":"list","data":[{"id":"a"},{"id":7},{"x":1},8,{"id":"b"}]}'
     assert OPENAI_CHAT.decode_models(listed) == ("a", "b")
     for body in (b"", b"[]", b"{}", b'{"data":{}}'):
-        with pytest.raises(ValueError, match="no list"):
+        with pytest.raises(ValueError, match="not a list"):
             OPENAI_CHAT.decode_models(body)

@@ -1,4 +1,4 @@
-"""Reasoning and its signatures through OpenAI's format, there and back."""
+"""Reasoning and its signatures through OpenAI's format, in both directions."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ CALL = ToolCall("call_1", "weather", '{"city":"Rome"}')
         (Refusal("No."),),
     ],
 )
-def test_an_answer_that_a_client_sends_back_is_what_it_was(
+def test_a_response_that_a_client_sends_back_is_unchanged(
     blocks: tuple[Any, ...], how: str
 ) -> None:
     assert replayed(blocks, how) == blocks
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_claudes_thoughts_come_back_to_claude_signed(how: str) -> None:
+def test_claude_gets_its_thinking_blocks_back_signed(how: str) -> None:
     blocks = (Reasoning("", HIDDEN), Reasoning("Hm.", CLAUDE), Text("4"), CALL)
     said = Message("assistant", replayed(blocks, how))
     result = Message("user", (ToolResult("call_1", (Text("sunny"),)),))
@@ -85,7 +85,7 @@ def test_claudes_thoughts_come_back_to_claude_signed(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_geminis_signatures_come_back_to_gemini_in_their_places(how: str) -> None:
+def test_gemini_gets_its_signatures_back_in_their_places(how: str) -> None:
     blocks = (
         Reasoning("Hm."),
         Text("Look:", extra={"gemini": {"signature": "dGV4dA=="}}),
@@ -110,7 +110,7 @@ def test_geminis_signatures_come_back_to_gemini_in_their_places(how: str) -> Non
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_one_vendors_signatures_are_not_shown_to_another(how: str) -> None:
+def test_signatures_are_not_sent_to_another_vendor(how: str) -> None:
     blocks = (Reasoning("Hm.", CLAUDE), Text("4"), CALL)
     said = (Message("assistant", replayed(blocks, how)),)
     for language in ("gemini", "openai_chat", "ollama"):
@@ -221,14 +221,14 @@ def test_one_vendors_signatures_are_not_shown_to_another(how: str) -> None:
         ),
     ],
 )
-def test_thoughts_are_found_where_other_clients_put_them(
+def test_reasoning_is_found_where_other_clients_put_it(
     message: dict[str, Any], parts: tuple[Any, ...]
 ) -> None:
     (said,) = openai([{"role": "assistant", **message}]).messages
     assert said.parts == parts
 
 
-def test_images_that_a_model_drew_are_named_where_they_cannot_go_back() -> None:
+def test_images_that_a_model_generated_are_reported_where_they_cannot_be_sent_back() -> None:
     drawn = {"role": "assistant", "content": "So.", "images": [{"image_url": {"url": PNG_URL}}]}
     draft = written("openai_chat", openai([*HI, drawn, *HI]))
     assert draft.body["messages"][1] == {"role": "assistant", "content": "So."}

@@ -1,4 +1,4 @@
-"""Neutral requests to OpenAI's."""
+"""Requests: the neutral format to OpenAI's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.dialects.openai_chat.samples import (
     WEATHER,
     call,
 )
-from tests.support.dialect_requests import HI, asked, written
+from tests.support.dialect_requests import HI, decode_client_request, written
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ from tests.support.dialect_requests import HI, asked, written
         {"messages": HI, "stream": True, "stream_options": {"include_usage": True}},
     ],
 )
-def test_a_request_read_and_written_again_is_the_same(body: dict[str, Any]) -> None:
+def test_a_decoded_and_encoded_request_is_the_same(body: dict[str, Any]) -> None:
     body = {"model": "gpt-test", "stream": False, **body}
-    draft = written("openai_chat", asked("openai_chat", body))
+    draft = written("openai_chat", decode_client_request("openai_chat", body))
     assert draft.path == "/chat/completions"
     assert draft.body == body
     assert draft.ignored == ()
@@ -132,7 +132,7 @@ def openai_body(request: Request) -> dict[str, Any]:
     return dict(written("openai_chat", request).body)
 
 
-def test_what_a_tool_showed_follows_its_words() -> None:
+def test_media_of_a_tool_result_follows_its_text() -> None:
     image = Media(kind="image", media_type="image/png", data=PNG)
     request = Request(
         model="m",
@@ -171,7 +171,7 @@ def test_what_a_tool_showed_follows_its_words() -> None:
         (Reasoning("Hm."), ""),
     ],
 )
-def test_what_has_another_form_with_openai(part: Any, content: Any) -> None:
+def test_members_with_another_format_are_converted(part: Any, content: Any) -> None:
     request = Request(model="m", messages=(Message("user", (part,)),))
     assert openai_body(request)["messages"] == [{"role": "user", "content": content}]
 
@@ -185,13 +185,13 @@ def test_what_has_another_form_with_openai(part: Any, content: Any) -> None:
         Media(kind="document", url="https://a.example/a.pdf"),
     ],
 )
-def test_what_openai_does_not_accept_is_refused(part: Media) -> None:
+def test_content_that_openai_does_not_accept_is_refused(part: Media) -> None:
     with pytest.raises(APIError, match=f"does not accept {part.kind} in this form") as caught:
         openai_body(Request(model="m", messages=(Message("user", (part,)),)))
     assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID, "messages")
 
 
-def test_a_broken_document_is_refused() -> None:
+def test_an_invalid_document_is_refused() -> None:
     part = Media(kind="document", media_type="text/plain", data="a")
     with pytest.raises(APIError, match="not valid base64"):
         openai_body(Request(model="m", messages=(Message("user", (part,)),)))
@@ -214,7 +214,7 @@ def test_a_budget_becomes_an_effort(thinking: Thinking, effort: str | None) -> N
     assert openai_body(request).get("reasoning_effort") == effort
 
 
-def test_what_openai_has_no_word_for_is_reported() -> None:
+def test_members_that_openai_lacks_are_reported() -> None:
     request = Request(
         model="m",
         messages=(Message("user", (Text("a"), Opaque("gemini", {"x": 1})), "bob"),),

@@ -1,4 +1,4 @@
-"""OpenAI's requests to neutral ones."""
+"""Requests: OpenAI's format to the neutral one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.dialects.openai_chat.samples import (
     WEATHER,
     call,
 )
-from tests.support.dialect_requests import HI, asked, openai, written
+from tests.support.dialect_requests import HI, decode_client_request, openai, written
 
 
 def user(*parts: Any) -> tuple[Message, ...]:
@@ -111,7 +111,7 @@ def user(*parts: Any) -> tuple[Message, ...]:
         ),
     ],
 )
-def test_what_a_user_says_and_shows(content: Any, parts: tuple[Any, ...]) -> None:
+def test_content_of_user_messages_is_decoded(content: Any, parts: tuple[Any, ...]) -> None:
     assert openai([{"role": "user", "content": content}]).messages == user(*parts)
 
 
@@ -190,12 +190,14 @@ def test_system_and_developer_are_one_role() -> None:
         ),
     ],
 )
-def test_what_the_assistant_said(message: dict[str, Any], parts: tuple[Any, ...]) -> None:
+def test_content_of_assistant_messages_is_decoded(
+    message: dict[str, Any], parts: tuple[Any, ...]
+) -> None:
     (said,) = openai([{"role": "assistant", **message}]).messages
     assert said == Message("assistant", parts)
 
 
-def test_results_know_the_name_of_their_call() -> None:
+def test_results_have_the_name_of_their_call() -> None:
     request = openai(
         [
             {"role": "assistant", "tool_calls": [call("a"), call("b", name="clock")]},
@@ -227,7 +229,7 @@ def test_results_know_the_name_of_their_call() -> None:
     )
 
 
-def test_functions_of_old_become_tools() -> None:
+def test_legacy_functions_become_tools() -> None:
     request = openai(
         [
             *HI,
@@ -509,11 +511,11 @@ def test_parameters_get_their_neutral_meaning(
         ({"audio": {"voice": "alloy", "format": "wav"}}, "modalities", "Audio output"),
     ],
 )
-def test_a_request_that_cannot_be_understood_is_refused_by_name(
+def test_an_invalid_request_is_refused_with_the_name_of_the_member(
     members: dict[str, Any], param: str, message: str
 ) -> None:
     with pytest.raises(APIError) as caught:
-        asked("openai_chat", {"model": "m", "messages": HI, **members})
+        decode_client_request("openai_chat", {"model": "m", "messages": HI, **members})
     error = caught.value
     assert (error.kind, error.param) == (ErrorKind.INVALID, param)
     assert message in error.message
@@ -522,12 +524,14 @@ def test_a_request_that_cannot_be_understood_is_refused_by_name(
 @pytest.mark.parametrize("body", [b"{", b"\xff", b'{"model":"m","x":' + b"[" * 10_000])
 def test_a_request_that_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(APIError, match="could not be read as JSON"):
-        asked("openai_chat", body)
+        decode_client_request("openai_chat", body)
 
 
-def test_half_a_pair_in_a_request_does_no_harm() -> None:
+def test_half_a_surrogate_pair_in_a_request_does_no_harm() -> None:
     body = b'{"model":"m","messages":[{"role":"assistant","content":"\\ud83d","tool_calls":[%s]}]}'
-    request = asked("openai_chat", body % json.dumps(call(arguments='{"a":"\ud83d"}')).encode())
+    request = decode_client_request(
+        "openai_chat", body % json.dumps(call(arguments='{"a":"\ud83d"}')).encode()
+    )
     (message,) = request.messages
     assert message.parts[0] == Text("\ud83d")
     assert written("anthropic", request).body["messages"][0]["content"][1]["input"] == {

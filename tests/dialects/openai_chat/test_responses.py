@@ -1,4 +1,4 @@
-"""OpenAI's whole answers, read and written."""
+"""OpenAI's whole responses, decoded and encoded."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ from tests.dialects.openai_chat.samples import (
         ),
     ],
 )
-def test_a_whole_answer_is_read(
+def test_a_whole_response_is_decoded(
     message: dict[str, Any], finish: Any, blocks: tuple[Any, ...], stop: StopReason, word: str
 ) -> None:
     assert OPENAI_CHAT.decode_response(completion(message, finish)) == Response(
@@ -200,9 +200,9 @@ def test_a_whole_answer_is_read(
             "200: Bad gateway",
         ),
         (b"[]", ErrorKind.UPSTREAM, "HTTP 200: []"),
-        (b"{}", ErrorKind.UPSTREAM, "holds no choices"),
-        (b'{"choices":[]}', ErrorKind.UPSTREAM, "holds no choices"),
-        (b'{"choices":[{"text":"legacy"}]}', ErrorKind.UPSTREAM, "holds no choices"),
+        (b"{}", ErrorKind.UPSTREAM, "has no choices"),
+        (b'{"choices":[]}', ErrorKind.UPSTREAM, "has no choices"),
+        (b'{"choices":[{"text":"legacy"}]}', ErrorKind.UPSTREAM, "has no choices"),
         (b'{"error":{"message":"Slow.","code":429}}', ErrorKind.LIMITED, "Slow."),
         (b'{"error":{"message":"Slow.","code":429},"choices":[]}', ErrorKind.LIMITED, "Slow."),
         (b'{"error":{"message":"No.","type":"overloaded_error"}}', ErrorKind.OVERLOADED, "No."),
@@ -215,16 +215,14 @@ def test_a_whole_answer_is_read(
         ),
     ],
 )
-def test_a_body_that_is_not_an_answer_is_an_error(
-    body: bytes, kind: ErrorKind, message: str
-) -> None:
+def test_an_invalid_response_is_an_error(body: bytes, kind: ErrorKind, message: str) -> None:
     with pytest.raises(APIError) as caught:
         OPENAI_CHAT.decode_response(body)
     assert caught.value.kind is kind
     assert message in caught.value.message
 
 
-def test_a_whole_answer_is_written() -> None:
+def test_a_whole_response_is_encoded() -> None:
     face = OpenAIChat(now=lambda: 1.9, new_id=lambda: "chatcmpl-new")
     answer = Response(
         id="",
@@ -352,9 +350,9 @@ def test_an_answer_that_calls_tools_says_so(stop: StopReason, called: bool, word
 
 def test_an_answer_that_only_calls_has_no_content() -> None:
     answer = Response(id="x", model="m", blocks=(ToolCall("a", "f", "{}"),), stop=StopReason.TOOLS)
-    told = json.loads(OPENAI_CHAT.encode_response(answer, Request(model="m", messages=())))
-    assert told["choices"][0]["message"]["content"] is None
-    assert "usage" not in told
+    reported = json.loads(OPENAI_CHAT.encode_response(answer, Request(model="m", messages=())))
+    assert reported["choices"][0]["message"]["content"] is None
+    assert "usage" not in reported
 
 
 @pytest.mark.parametrize(
@@ -420,5 +418,5 @@ def test_an_answer_that_only_calls_has_no_content() -> None:
         ({"prompt_tokens": 12.0, "completion_tokens": 5.5}, Usage(input=12)),
     ],
 )
-def test_usage_is_read_in_every_spelling(usage: Any, expected: Usage | None) -> None:
+def test_usage_is_read_in_every_format(usage: Any, expected: Usage | None) -> None:
     assert OPENAI_CHAT.decode_response(completion({"content": "x"}, usage=usage)).usage == expected
