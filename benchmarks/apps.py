@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -61,6 +62,26 @@ def gateway(provider: Any, transport: Transport | None) -> App:
         pass
 
     shim = OpenAIShim(provider, transport=transport, record=record)
+    return Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
+
+
+def pairs() -> App:
+    """Every client API, in front of the API that `BENCH_PROVIDER` names."""
+    from asgi_aiproxy import AIShim, providers
+    from asgi_aiproxy.middleware.auth import Authenticate, static_tokens
+
+    async def record(usage: Any) -> None:
+        pass
+
+    name = os.environ["BENCH_PROVIDER"]
+    found = getattr(providers, name)
+    own = {"OPENAI": "chat", "OPENAI_RESPONSES": "responses"}.get(name)
+    if own is not None:  # the rest is translated
+        found = replace(found, native_operations=frozenset({own}))
+    elif name == "OLLAMA":
+        found = replace(found, native_operations=frozenset())
+    base = upstream() + ("/v1" if own else "/v1beta" if name == "GEMINI" else "")
+    shim = AIShim(found.using(["sk-one", "sk-two"], base_url=base), record=record)
     return Authenticate(shim, verify=static_tokens({wire.TOKEN: "bench"}))
 
 

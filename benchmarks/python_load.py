@@ -85,13 +85,18 @@ class Mock(asyncio.Protocol):
         if len(body) < (int(length[1]) if length else 0):
             return
         self.read = b""
-        self.answer(b"/messages " in head, body)
+        self.answer(head, body)
 
-    def answer(self, anthropic: bool, body: bytes) -> None:
+    def answer(self, head: bytes, body: bytes) -> None:
         self.board[traffic.REQUESTS] += 1
         usage = b'"include_usage":true' in body
-        format = self.formats["anthropic" if anthropic else "usage" if usage else "openai"]
+        paths = {b"/messages ": "anthropic", b"/responses ": "responses", b"/api/chat ": "ollama"}
+        names = [name for path, name in paths.items() if path in head]
+        format = self.formats[names[0] if names else "usage" if usage else "openai"]
         model = re.search(rb'"model": ?"(\w+)(?:-(\d+))?(?:-(\d+))?"', body)
+        if b"enerateContent" in head:
+            format = self.formats["gemini"]
+            model = re.search(rb"/models/(\w+)(?:-(\d+))?(?:-(\d+))?:", head)
         match model.groups() if model else ():
             case (b"burst", count, _):
                 self.transport.write(format.burst(int(count)))
@@ -132,7 +137,8 @@ class Mock(asyncio.Protocol):
 
 
 async def upstream(board: traffic.Board, folder: Path) -> None:
-    formats = {name: Format(folder, name) for name in ("openai", "usage", "anthropic")}
+    names = [path.stem for path in folder.glob("*.whole")]
+    formats = {name: Format(folder, name) for name in names}
     paced: set[Mock] = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Mock(board, formats, paced), HOST, 0, backlog=4096)

@@ -39,6 +39,7 @@ class Case:
     body: bytes
     deltas: int = 0  # in a stream; 0: the answer is whole
     probe: bytes = b""  # the request that checks the answer, if not `body`
+    probe_path: str = ""  # its path, if not `path`
     exact: bool = True  # whether all answers are of one size
     size: int = 0  # of the answer
     cpu: list[float] = field(default_factory=list)  # seconds a unit
@@ -75,7 +76,9 @@ class Bench:
         for case in cases:
             if case.server is not None:
                 case.server.wait()
-            answer = traffic.ask(self.port(case), case.path, case.probe or case.body)
+            answer = traffic.ask(
+                self.port(case), case.probe_path or case.path, case.probe or case.body
+            )
             case.size = len(answer)
             if case.deltas:
                 found = wire.deltas_in(answer)

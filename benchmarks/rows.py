@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from benchmarks import rivals, traffic, wire
@@ -27,6 +28,7 @@ PROBE = "paced-25-1000"  # the answer of an endless stream is checked with this 
 # The origin of a row's limits. Those of "design" were set for pyreqwest as the transport; over our
 # own transport a relay is several times faster, so that the gateway's own work weighs more.
 DESIGN, ISSUE, OURS = "design: ", "issue 4: ", "ours: "
+ISSUE_10 = "issue 10: "
 LEGEND = """\
 design: limits set before the implementation; issue 4: limits for the proxy; ours: rows added later.
 Indented: the same in another form, or for comparison."""
@@ -175,6 +177,56 @@ def stream_translated(bench: Bench) -> list[Result]:
         share(f"{OURS}stream translated burst{OWN}", *cut, must=60, should=80),
         share("  in one HTTP chunk", *whole, must=60, should=80),
     ]
+
+
+PAIRED = {  # by the name of the provider
+    "OPENAI": "chat",
+    "OPENAI_RESPONSES": "Responses",
+    "ANTHROPIC": "Messages",
+    "GEMINI": "Gemini",
+    "OLLAMA": "Ollama",
+}
+
+
+def pairs(bench: Bench) -> list[Result]:
+    """Every client API in front of every API of a vendor: CPU per event, paced and in bursts.
+
+    Pairs that are translated are compared with the best of them, those that are not with chat in
+    front of chat.
+    """
+    results = []
+    with bench.servers() as servers:
+        started = {
+            api: servers.start(uvicorn, "pairs", env={"BENCH_PROVIDER": name})
+            for name, api in PAIRED.items()
+        }
+
+        def cases(ask: str) -> dict[tuple[str, str], Case]:
+            made = {}
+            for face in wire.FACES:
+                for api, server in started.items():
+                    path, body = wire.asked(face, ask)
+                    case = Case(f"{face} to {api}, {ask}", server, path, body, EVENTS)
+                    if not ask.startswith("burst"):
+                        probe = wire.asked(face, PROBE)
+                        case = Case(case.name, server, path, body)
+                        case.probe_path, case.probe, case.deltas = *probe, 25
+                    made[face, api] = case
+            return made
+
+        burst, paced = cases(f"burst-{EVENTS}"), cases(f"paced-{FOREVER}-{RATE}")
+        bench.closed(list(burst.values()), connections=CONNECTIONS)
+        few = bench.options.few
+        bench.paced(list(paced.values()), streams=PACED // 2, rate=RATE, rounds=few)
+    for kind, measured in (("burst", burst), ("paced", paced)):
+        native = [pair for pair in measured if pair[0] == pair[1]]
+        best = min((p for p in measured if p not in native), key=lambda p: min(measured[p].cpu))
+        for pair, case in measured.items():
+            base = measured["chat", "chat"] if pair in native else measured[best]
+            note = "passes through" if pair in native else f"best: {best[0]} to {best[1]}"
+            row = share(f"{ISSUE_10}{kind}, {pair[0]} to {pair[1]}", base, case, must=60)
+            results.append(replace(row, note=note))
+    return results
 
 
 def paced_translated(bench: Bench) -> list[Result]:
@@ -368,6 +420,7 @@ ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "stream translated burst": stream_translated,
     "paced translated": paced_translated,
     "translator alone": translator,
+    "pairs": pairs,
     "time to first token": first_token,
     "memory": memory,
     "import": imports,

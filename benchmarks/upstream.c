@@ -1,6 +1,6 @@
-/* A mock of OpenAI's and Anthropic's APIs: upstream BOARD FOLDER.
+/* A mock of the APIs of OpenAI, Anthropic, Google and Ollama: upstream BOARD FOLDER.
  *
- * The model of a request says what the answer is: `whole`, `burst-N` (a stream of N events, written
+ * The path says which API it is. The model of a request says what the answer is: `whole`, `burst-N` (a stream of N events, written
  * at once as one HTTP chunk), `chunks-N` (written at once, an HTTP chunk an event), `paced-N-R`
  * (R events a second, each a packet of its own; the first comes with the head), `alone-N-R` (the
  * same, but no two streams wait for the same tick). FOLDER holds the bytes, see wire.py.
@@ -12,8 +12,8 @@
 /* Paced streams are spread evenly, to the millisecond: as event loops with timers would do it. It
  * decides how many events a gateway finds when it wakes, and with it what an event costs. */
 #define TICK 1000000u
-enum { OPENAI, USAGE, ANTHROPIC, FORMATS };
-static const char *names[FORMATS] = {"openai", "usage", "anthropic"};
+enum { OPENAI, USAGE, ANTHROPIC, RESPONSES, GEMINI, OLLAMA, FORMATS };
+static const char *names[FORMATS] = {"openai", "usage", "anthropic", "responses", "gemini", "ollama"};
 
 struct piece {
     char *data;
@@ -226,16 +226,24 @@ static struct piece *cached(const char *model, int which, long count, int chunks
     return &a->bytes;
 }
 
-static int answer(struct client *c, const char *body, int anthropic)
+static int answer(struct client *c, const char *head, const char *body)
 {
     char model[64] = "";
     long count = 0, rate = 0;
+    int which = strstr(body, "\"include_usage\":true") ? USAGE : OPENAI;
     const char *at = strstr(body, "\"model\":");
-    if (at)
+    if (strstr(head, "/messages "))
+        which = ANTHROPIC;
+    else if (strstr(head, "/responses "))
+        which = RESPONSES;
+    else if (strstr(head, "/api/chat "))
+        which = OLLAMA;
+    else if (strstr(head, "enerateContent"))
+        which = GEMINI;
+    if (which == GEMINI && (at = strstr(head, "/models/")))
+        sscanf(at + 8, "%63[^:]", model);
+    else if (at)
         sscanf(at + 8, " \"%63[^\"]", model);
-    int which = anthropic                                       ? ANTHROPIC
-                : strstr(body, "\"include_usage\":true") != NULL ? USAGE
-                                                                : OPENAI;
     struct format *f = &formats[which];
     board[REQUESTS]++;
     int ticking = sscanf(model, "paced-%ld-%ld", &count, &rate) == 2;
@@ -279,9 +287,8 @@ static int receive(struct client *c)
     if (c->have < all)
         return all < LIMIT ? 0 : -1;
     *end = 0;
-    int anthropic = strstr(c->in, "/messages ") != NULL;
     c->have = 0; /* pipelining is not supported */
-    return answer(c, end + 4, anthropic);
+    return answer(c, c->in, end + 4);
 }
 
 static int flush(struct client *c)

@@ -120,6 +120,95 @@ def anthropic() -> dict[str, bytes]:
     }
 
 
+def responses() -> dict[str, bytes]:
+    response: dict[str, Any] = {
+        "id": "resp_68c0f2a1b4d48190a3e5f6a7b8c9d0e1",
+        "object": "response",
+        "created_at": 1760000000,
+        "status": "in_progress",
+        "model": "gpt-5-2025-08-07",
+        "output": [],
+        "usage": None,
+    }
+    item = "msg_68c0f2a1b4d48190a3e5f6a7b8c9d0e2"
+    place = {"item_id": item, "output_index": 0, "content_index": 0}
+    usage = {
+        "input_tokens": 12,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 200,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 212,
+    }
+    message = {"id": item, "type": "message", "status": "in_progress", "role": "assistant"}
+    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": ""}
+
+    def event(kind: str, number: int, **members: Any) -> bytes:
+        return anthropic_event({"type": f"response.{kind}", "sequence_number": number, **members})
+
+    def delta(word: str) -> bytes:
+        return event("output_text.delta", 4, **place, delta=word, logprobs=[], obfuscation="k2Vp")
+
+    done = {**response, "status": "completed", "usage": usage}
+    return {
+        "whole": compact({**done, "output": [{**message, "content": [{**part, "text": "Hi"}]}]}),
+        "head": event("created", 0, response=response)
+        + event("in_progress", 1, response=response)
+        + event("output_item.added", 2, output_index=0, item={**message, "content": []})
+        + event("content_part.added", 3, **place, part=part),
+        "deltas": b"".join(map(delta, _WORDS)),
+        "tail": event("completed", 5, response=done),
+    }
+
+
+def gemini() -> dict[str, bytes]:
+    def chunk(text: str, finish: str | None = None) -> dict[str, Any]:
+        candidate: dict[str, Any] = {
+            "content": {"parts": [{"text": text}], "role": "model"},
+            "index": 0,
+        }
+        if finish is not None:
+            candidate["finishReason"] = finish
+        return {
+            "candidates": [candidate],
+            "usageMetadata": {
+                "promptTokenCount": 12,
+                "candidatesTokenCount": 200,
+                "totalTokenCount": 212,
+                "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 12}],
+            },
+            "modelVersion": "gemini-2.5-flash",
+            "responseId": "k2VpaPmXDZ2xvdIP0Y6_gQk",
+        }
+
+    def event(text: str, finish: str | None = None) -> bytes:
+        return b"data: " + compact(chunk(text, finish)) + b"\n\n"
+
+    return {
+        "whole": compact(chunk("Hi", "STOP")),
+        "head": b": begin\n\n",
+        "deltas": b"".join(map(event, _WORDS)),
+        "tail": event("", "STOP"),
+    }
+
+
+def ollama() -> dict[str, bytes]:
+    """Lines; a blank one follows each, so that they are cut as events are."""
+
+    def line(text: str, **members: Any) -> bytes:
+        message = {"role": "assistant", "content": text}
+        made = {"model": "llama3.2", "created_at": "2026-01-01T00:00:00.123456Z"}
+        return compact({**made, "message": message, "done": False, **members}) + b"\n\n"
+
+    counts = {"total_duration": 5191566416, "prompt_eval_count": 12, "eval_count": 200}
+    end = {"done": True, "done_reason": "stop", **counts}
+    return {
+        "whole": line("Hi", **end),
+        "head": b"\n\n",
+        "deltas": b"".join(map(line, _WORDS)),
+        "tail": line("", **end),
+    }
+
+
 def anthropic_stream(count: int) -> list[bytes]:
     """A whole stream of `count` deltas, event by event."""
     parts = anthropic()
@@ -134,7 +223,14 @@ def events(data: bytes) -> list[bytes]:
 
 def write(folder: Path) -> None:
     """Write the formats to files for the upstream."""
-    formats = {"openai": openai(usage=False), "usage": openai(usage=True), "anthropic": anthropic()}
+    formats = {
+        "openai": openai(usage=False),
+        "usage": openai(usage=True),
+        "anthropic": anthropic(),
+        "responses": responses(),
+        "gemini": gemini(),
+        "ollama": ollama(),
+    }
     for name, parts in formats.items():
         for part, data in parts.items():
             (folder / f"{name}.{part}").write_bytes(data)
@@ -160,6 +256,28 @@ def body(model: str, *, stream: bool = False, usage: bool = False) -> bytes:
     return compact(members)
 
 
+_HI = [{"role": "user", "content": "Say something about a fox and a dog, in a few words."}]
+# Where each client API is asked for a stream, and the members of its requests but the model.
+FACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": (CHAT, {"messages": _HI, "stream": True}),
+    "completions": ("/v1/completions", {"prompt": _HI[0]["content"], "stream": True}),
+    "Responses": ("/v1/responses", {"input": _HI[0]["content"], "stream": True}),
+    "Messages": (MESSAGES, {"messages": _HI, "max_tokens": 256, "stream": True}),
+    "Gemini": (
+        "/v1beta/models/{model}:streamGenerateContent?alt=sse",
+        {"contents": [{"role": "user", "parts": [{"text": _HI[0]["content"]}]}]},
+    ),
+}
+
+
+def asked(face: str, model: str) -> tuple[str, bytes]:
+    """The path and the body of a streamed request in a client API."""
+    path, members = FACES[face]
+    if "{model}" in path:
+        return path.format(model=model), compact(members)
+    return path, compact({"model": model, **members})
+
+
 def request(path: str, body: bytes) -> bytes:
     """A whole HTTP request, as an SDK might send it."""
     return (
@@ -170,7 +288,7 @@ def request(path: str, body: bytes) -> bytes:
 
 
 def deltas_in(stream: bytes) -> int:
-    """The number of text deltas in a stream of either vendor."""
+    """The number of text deltas in a stream of any client API."""
     found = 0
     for event in stream.split(b"\n\n"):
         _, _, data = event.rpartition(b"data: ")
@@ -179,8 +297,14 @@ def deltas_in(stream: bytes) -> int:
         event_data = json.loads(data)
         if event_data.get("error"):
             raise ValueError(f"the stream holds an error: {event_data}")
-        if event_data.get("delta", {}).get("text"):
+        delta = event_data.get("delta")
+        if event_data.get("type") == "response.output_text.delta" or (
+            isinstance(delta, dict) and delta.get("text")
+        ):
             found += 1
         for choice in event_data.get("choices", ()):
-            found += bool(choice["delta"].get("content"))
+            found += bool(choice.get("text") or choice.get("delta", {}).get("content"))
+        for candidate in event_data.get("candidates", ()):
+            parts = candidate.get("content", {}).get("parts", ())
+            found += any(part.get("text") for part in parts)
     return found
