@@ -137,8 +137,7 @@ class Mock(asyncio.Protocol):
 
 
 async def upstream(board: traffic.Board, folder: Path) -> None:
-    names = [path.stem for path in folder.glob("*.whole")]
-    formats = {name: Format(folder, name) for name in names}
+    formats = {name: Format(folder, name) for name in wire.FORMATS}
     paced: set[Mock] = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Mock(board, formats, paced), HOST, 0, backlog=4096)

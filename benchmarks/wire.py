@@ -221,6 +221,9 @@ def events(data: bytes) -> list[bytes]:
     return [event + b"\n\n" for event in data.split(b"\n\n")[:-1]]
 
 
+FORMATS = ("openai", "usage", "anthropic", "responses", "gemini", "ollama")  # as in upstream.c
+
+
 def write(folder: Path) -> None:
     """Write the formats to files for the upstream."""
     formats = {

@@ -7,7 +7,7 @@ from typing import Any
 from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import Message, Send
 from asgi_aiproxy.exchange.engine import Exchange
-from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame
+from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
 from asgi_aiproxy.responses_state.turn import OPERATION, ResponseTurn
 
 # Only events with this member hold the response; in text it is escaped.
@@ -50,14 +50,17 @@ class ResponseCapture:
             await self._whole(b"".join(self._pieces))
 
     async def _events(self, body: bytes) -> bytes:
-        out, at = b"", 0
-        for frame, end in SSEFramer().walk(body):
-            if _RESPONSE in frame.data:
-                out += await self._event(frame, body[at:end])
-            else:
-                out += body[at:end]
-            at = end
-        return out + body[at:]
+        out: list[bytes] = []
+        while body:
+            plain, body = split_before(body, (_RESPONSE,))
+            out.append(plain)
+            found = next(SSEFramer().walk(body), None)
+            if found is None:
+                break
+            frame, end = found
+            out.append(await self._event(frame, body[:end]))
+            body = body[end:]
+        return b"".join([*out, body])
 
     async def _event(self, frame: Frame, raw: bytes) -> bytes:
         event = _parsed(frame.data)
