@@ -194,6 +194,8 @@ async def begin_turn(
     keeps_content = memory is not None or (store and state.stash)
     items = input_items(fields) if keeps_content or previous or conversation else ()
     turn = partial(ResponseTurn, state=state, memory=memory, store=store, items=items)
+    if store and state.stash and "store" in fields:
+        call = _without(call, "store")  # the gateway stores it, and OpenAI does by default
     if conversation:
         return await _in_conversation(call, router, state, conversations, conversation, turn, limit)
     if not previous:
@@ -261,9 +263,13 @@ def _expanded(
             reader = account
             pin = msgspec.structs.replace(call, provider=provider, key_id=call.key_id or key_id)
     said = expanded_input(history, items, native=native, reader=reader, limit=limit)
-    fields = {name: value for name, value in call.fields.items() if name not in _REFERENCES}
-    fields["input"] = said
-    return msgspec.structs.replace(pin, fields=fields, body=_json.dumps(fields))
+    return _without(pin, *_REFERENCES, input=said)
+
+
+def _without(call: GatewayRequest, *names: str, **more: msgspec.Raw) -> GatewayRequest:
+    """A request without some members, and with others."""
+    fields = {name: value for name, value in call.fields.items() if name not in names} | more
+    return msgspec.structs.replace(call, fields=fields, body=_json.dumps(fields))
 
 
 def keeps_response(history: History, call: GatewayRequest, targets: Sequence[Target]) -> bool:

@@ -239,6 +239,21 @@ async def test_a_conversation_goes_on_at_other_vendors(kept: Place) -> None:
 
 
 @VENDORS
+@pytest.mark.parametrize("stored", [True, False, None])
+async def test_nothing_of_a_request_to_store_is_ignored(
+    kept: Place, vendor: str, stored: bool | None
+) -> None:
+    async with kept.client() as client:
+        raw = await client.responses.with_raw_response.create(
+            model=MODELS[vendor], input="Hi", store=stored
+        )
+        assert "aiproxy-ignored" not in raw.headers
+        assert raw.parse().to_dict()["store"] is (stored is not False)
+        if vendor != "openai":
+            assert "store" not in kept.mock.requests[-1].members
+
+
+@VENDORS
 async def test_what_is_not_to_be_stored_is_not_kept(kept: Place, vendor: str) -> None:
     async with kept.client() as client:
         model = MODELS[vendor]
