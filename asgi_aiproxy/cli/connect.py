@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +31,7 @@ from asgi_aiproxy.connect import (
     check_gateway,
 )
 from asgi_aiproxy.connect.clients import TOKEN_VARIABLE
+from asgi_aiproxy.connect.codex_models import codex_catalog
 from asgi_aiproxy.connect.config_files import merge_config, toml_text
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.upstream import Timeouts, default_transport
@@ -36,6 +40,7 @@ _TOKEN = (
     f"the token, env:NAME for the variable that holds it, file:PATH, or - to read it from standard "
     f"input (env:{TOKEN_VARIABLE} if that is set)"
 )
+_CATALOG = "aiproxy-models.json"  # beside Codex's settings
 _MARKS = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}
 _TIMEOUTS = Timeouts(connect=10, first=120, idle=60)
 
@@ -62,6 +67,19 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--file", metavar="PATH", help="the file to write, instead of the client's own"
+    )
+    parser.add_argument(
+        "--catalog",
+        action="store_true",
+        help="codex: also write metadata of the gateway's models, made from those of the installed "
+        "codex; needs --write",
+    )
+    parser.add_argument(
+        "--context-window",
+        type=parse_token_count,
+        default=128_000,
+        metavar="N",
+        help="with --catalog: tokens that models which codex does not know can read (128000)",
     )
     parser.add_argument(
         "--show-token", action="store_true", help="print and write the token itself"
@@ -91,12 +109,47 @@ def _connect(arguments: argparse.Namespace) -> int:
     if setup.file is not None and arguments.file:
         file = msgspec.structs.replace(setup.file, path=arguments.file)
         setup = msgspec.structs.replace(setup, file=file)
+    if arguments.catalog:
+        names = report.models or (report.model,)
+        setup = _with_catalog(setup, names, arguments)
     written = write(setup) if arguments.write else None
     if arguments.json:
         output.as_json({"setup": setup, "report": report, "written": written})
     else:
         _print(client, setup, report.findings, written)
     return 1 if any(finding.result == "missing" for finding in report.findings) else 0
+
+
+def parse_token_count(text: str) -> int:
+    """Parse a number of tokens."""
+    if not text.isdecimal() or not 1000 <= int(text) <= 100_000_000:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1000, got {text!r}")
+    return int(text)
+
+
+def _with_catalog(setup: Setup, names: Sequence[str], arguments: argparse.Namespace) -> Setup:
+    """Write the list of models for Codex; returns the settings that name it."""
+    if arguments.client != "codex" or not arguments.write or setup.file is None:
+        raise ConfigurationError("--catalog is for codex, together with --write.")
+    program = shutil.which("codex")
+    if program is None:
+        raise ConfigurationError("--catalog: no program codex was found in PATH.")
+    try:
+        command = [program, "debug", "models"]
+        ran = subprocess.run(command, capture_output=True, timeout=60, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigurationError(f"--catalog: 'codex debug models' failed: {error}.") from None
+    catalog = codex_catalog(ran.stdout, names, context_window=arguments.context_window)
+    path = Path(setup.file.path).expanduser().with_name(_CATALOG).absolute()
+    text = json.dumps(catalog, indent=1, ensure_ascii=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_file(path, text, path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error}.") from None
+    members = {"model_catalog_json": str(path), **setup.file.members}
+    file = msgspec.structs.replace(setup.file, members=members)
+    return msgspec.structs.replace(setup, file=file)
 
 
 def base_url(text: str) -> str:

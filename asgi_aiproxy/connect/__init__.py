@@ -3,6 +3,7 @@
 - `clients`: one table; each client's configuration is a pure function of the gateway's address,
   token and model;
 - `config_files`: merge settings into a JSON or TOML file;
+- `codex_models`: a list of models for Codex;
 - `checks`: ask a running gateway what the client will ask, and say what is missing.
 """
 

@@ -134,8 +134,8 @@ def _codex(gateway: GatewayAccess) -> Setup:
         ),
         example="codex",
         notes=(
-            "Codex knows OpenAI's models by name. For others it warns that it has no metadata and "
-            "uses a general context size: set model_context_window in the same file.",
+            "Codex knows OpenAI's models by name. For others it warns that it has no metadata: "
+            "--write --catalog gives it a list of the gateway's models.",
         ),
     )
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from asgi_aiproxy.connect.codex_models import codex_catalog
 from tests.agents.conftest import NODE, AgentWorld, Found
+from tests.support.agent_model import offered_tools
 
 PROMPT = "Read greet.py, let it say bonjour instead of hello, and run it."
 CLAUDE_CODE = "node_modules/@anthropic-ai/claude-code-*/claude"
@@ -55,16 +57,37 @@ def test_codex_finishes_a_turn_with_tools_over_a_websocket(
     assert set(world.requests) == {("websocket", "/v1/responses")}
 
 
-def _codex(world: AgentWorld, program: Path, model: str, *, websocket: bool) -> str:
+def _codex(
+    world: AgentWorld, program: Path, model: str, *, websocket: bool, catalog: Path | None = None
+) -> str:
     settings = world.home / ".codex" / "config.toml"
     settings.parent.mkdir()
     settings.write_text(
-        'approval_policy = "never"\nsandbox_mode = "danger-full-access"\n'
+        (f'model_catalog_json = "{catalog}"\n' if catalog else "")
+        + 'approval_policy = "never"\nsandbox_mode = "danger-full-access"\n'
         "check_for_update_on_startup = false\n\n[analytics]\nenabled = false\n\n"
         "[features]\nplugins = false\napps = false\n"
     )
     env = world.configure("codex", model, websocket=websocket)
     return world.run(program, "exec", "--skip-git-repo-check", "--json", PROMPT, env=env)
+
+
+@pytest.mark.parametrize("world", ["anthropic"], indirect=True)
+def test_codex_takes_the_list_of_models_that_connect_makes_of_its_own(
+    world: AgentWorld, program: Found
+) -> None:
+    codex = program(CODEX)
+    command = (codex, "debug", "models")
+    installed = world.run(*command, env=world.environment()).encode()
+    catalog = codex_catalog(installed, ["team-model"], context_window=150_000)
+    (entry,) = catalog["models"]
+    assert (entry["slug"], entry["context_window"]) == ("team-model", 150_000)
+    path = world.home / "models.json"
+    path.write_text(json.dumps(catalog))
+    printed = _codex(world, codex, "team-model", websocket=False, catalog=path)
+    world.check_turn(printed)
+    assert "metadata" not in printed
+    assert {"apply_patch", "tool_search"} <= {t.name for t in offered_tools(world.mock.requests[0])}
 
 
 def test_gemini_cli_finishes_a_turn_with_tools(world: AgentWorld, program: Found) -> None:

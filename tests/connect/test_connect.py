@@ -258,6 +258,76 @@ def test_the_file_can_be_another(run: Run, tmp_path: Path) -> None:
     assert json.loads(path.read_text())["model"].startswith("aiproxy/")
 
 
+# ── models for Codex ─────────────────────────────────────────────────────────
+
+INSTALLED = {
+    "models": [
+        {"slug": "gpt-9", "display_name": "GPT-9", "use_responses_lite": True, "context_window": 9},
+        {
+            "slug": "gpt-8",
+            "display_name": "GPT-8",
+            "context_window": 8,
+            "new": 1,
+            "upgrade": "gpt-9",
+        },
+    ]
+}
+
+
+@pytest.fixture
+def codex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Installs a program `codex` that prints a text as its list of models."""
+
+    def codex(printed: str) -> None:
+        program = tmp_path / "bin" / "codex"
+        program.parent.mkdir(exist_ok=True)
+        (tmp_path / "bin" / "printed").write_text(printed)
+        program.write_text(f'#!/bin/sh\n[ "$*" = "debug models" ] && cat {tmp_path}/bin/printed\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+    return codex
+
+
+def test_codex_gets_a_list_of_the_gateways_models(
+    run: Run, serve: Callable[..., str], codex: Callable[[str], None], tmp_path: Path
+) -> None:
+    codex(json.dumps(INSTALLED))
+    arguments = ("codex", "--url", serve(models=("claude-x", "gpt-9")), "--token", TOKEN)
+    assert run(*arguments, "--write", "--catalog", "--context-window", "150000").status == 0
+    settings = tomllib.loads((tmp_path / ".codex" / "config.toml").read_text())
+    path = Path(settings["model_catalog_json"])
+    assert path.is_absolute()
+    made, known = json.loads(path.read_text())["models"]
+    assert known == INSTALLED["models"][0]
+    assert made == {
+        "slug": "claude-x",
+        "display_name": "claude-x",
+        "context_window": 150_000,
+        "new": 1,
+        "upgrade": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "printed", ["", "[]", '{"models": []}', '{"models": [{}]}', '{"models": [1]}', "<html>"]
+)
+def test_a_list_of_codex_that_is_not_understood_is_not_changed(
+    run: Run, codex: Callable[[str], None], tmp_path: Path, printed: str
+) -> None:
+    codex(printed)
+    ran = run("codex", "--no-check", "--write", "--catalog")
+    assert (ran.status, "not understood" in ran.err) == (2, True)
+    assert not (tmp_path / ".codex").exists()
+
+
+def test_a_list_for_codex_needs_codex(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nothing")
+    assert "no program codex" in run("codex", "--no-check", "--write", "--catalog").err
+    assert "is for codex" in run("opencode", "--no-check", "--write", "--catalog").err
+    assert "together with --write" in run("codex", "--no-check", "--catalog").err
+
+
 # ── the checks ───────────────────────────────────────────────────────────────
 
 
