@@ -1,4 +1,4 @@
-"""Faces: ASGI apps that speak an AI API and pass on to providers."""
+"""Shims: ASGI apps that serve AI APIs and send the requests to providers."""
 
 from __future__ import annotations
 
@@ -66,25 +66,23 @@ from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 MiB = 1024 * 1024
 _JSON = "application/json"
 
-# The headers that callers steer the gateway with.
-_READ = {"content-type", "content-encoding", *CONTROL_HEADERS}
+# The headers that control the gateway, and those that describe the body.
+_READ_HEADERS = {"content-type", "content-encoding", *CONTROL_HEADERS}
 
 
 class Shim:
-    """An ASGI app that speaks one or more AI APIs and has their requests answered by providers.
+    """An ASGI app that serves one or more AI APIs and has their requests answered by providers.
 
-    `router` says who answers for a model; a provider is a router of its own. `record` gets one
-    `UsageRecord` an exchange. `max_body` limits JSON bodies, `max_upload` multipart ones, in bytes.
-    `keepalive_seconds` is after how many
-    seconds of silence a waiting stream is kept alive. `strict` refuses what a provider can not
-    carry, where otherwise the header `aiproxy-ignored` names it. `allow_client_keys` lets
-    callers bring
-    their own key for a provider: in `aiproxy-provider-key`, or as their API key where no
-    `Authenticate` stands before. `limits` are for requests that are translated (see
-    `RequestLimits`). `response_state` is what requests of the Responses API may refer to. With
-    `websockets` that API is also served over WebSockets, which are closed after `websocket_idle`
-    seconds without a message. `hooks` see, change, answer or refuse calls, in this order (see
-    `asgi_aiproxy.hooks`).
+    `router` returns the targets for a model; a provider is also a router. `record` is called with
+    one `UsageRecord` for each exchange. `max_body` limits JSON bodies, `max_upload` multipart
+    bodies, in bytes. After `keepalive_seconds` without data, a waiting stream is sent a keep-alive.
+    `strict` refuses requests with members that a provider does not support, which are otherwise
+    listed in the header `aiproxy-ignored`. With `allow_client_keys` callers may bring their own key
+    for a provider: in `aiproxy-provider-key`, or as their API key if no `Authenticate` is outside.
+    `limits` apply to requests that are translated (see `RequestLimits`). `response_state` stores
+    what requests of the Responses API may refer to. With `websockets` that API is also served over
+    WebSockets, which are closed after `websocket_idle` seconds without a message. `hooks` see,
+    change, answer or refuse calls, in this order (see `asgi_aiproxy.hooks`).
 
     Works with and without `lifespan`; `async with` or `lifespan(...)` opens and closes it properly.
     """
@@ -120,12 +118,12 @@ class Shim:
         check_transport(transport)
         check_timeouts(timeouts)
         require_int_at_least(max_body=max_body, max_upload=max_upload, attempts=attempts)
-        self._owned = default_transport(timeouts=timeouts) if transport is None else None
+        self._own_transport = default_transport(timeouts=timeouts) if transport is None else None
         self._recorder = Recorder(record)
-        self._rounds = TimerRegistry()
+        self._timers = TimerRegistry()
         self._relay = Relay(
             router,
-            transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
+            transport=transport if self._own_transport is None else self._own_transport,  # type: ignore[arg-type]
             recorder=self._recorder,
             timeouts=timeouts,
             attempts=attempts,
@@ -139,12 +137,12 @@ class Shim:
         self._max_body = max_body
         self._max_upload = max_upload
         self._keepalive = keepalive_seconds
-        self._own_keys = allow_client_keys
+        self._allow_client_keys = allow_client_keys
         self._responses = ResponsesService(
             response_state, max_body=max_body, websockets=websockets, idle=websocket_idle
         )
         self._matcher = OperationMatcher(self.faces)
-        self._heard = {face: _heard(face) for face in self.faces}
+        self._header_names = {face: _header_names(face) for face in self.faces}
         self._hooks = as_hooks(hooks)
         self._users = 0
 
@@ -160,8 +158,8 @@ class Shim:
         if self._users == 0:
             await self._hooks.drain()
             await self._recorder.drain()
-            if self._owned is not None:
-                await self._owned.aclose()
+            if self._own_transport is not None:
+                await self._own_transport.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -187,13 +185,13 @@ class Shim:
                 await send_error(scope, receive, send, face, internal_error())
                 raise
         except ClientGoneError:
-            pass  # nobody is left to tell
+            pass  # the client has disconnected
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _asgi.serve_lifespan(self, receive, send)
         elif scope["type"] == "websocket":
-            # (Also where nothing is: over HTTP the client learns that.)
+            # (Also for unknown paths: over HTTP the client is sent the error.)
             face = self.faces[0]
             with suppress(APIError):
                 face, operation = self._matcher.match({**scope, "method": "POST"})
@@ -204,7 +202,7 @@ class Shim:
             await send_error(scope, receive, send, face, _asgi.no_websocket())
 
     def matches(self, scope: Scope) -> bool:
-        """Whether a request is for one of the operations of this app."""
+        """Return whether a request is for one of the operations of this app."""
         return self._matcher.knows(scope)
 
     # models
@@ -255,10 +253,10 @@ class Shim:
         `memory` is that of its WebSocket. `generate` is False if the request is only to be
         remembered there.
         """
-        told = _asgi.headers(scope, self._heard[face])
-        coding = told.get("content-encoding")
+        headers = _asgi.headers(scope, self._header_names[face])
+        coding = headers.get("content-encoding")
         codings = content_codings(coding) if coding else []
-        form = operation.body == "form" and not told.get("content-type", "").startswith(_JSON)
+        form = operation.body == "form" and not headers.get("content-type", "").startswith(_JSON)
         if codings:
             check_codings(codings, supported=() if form else None)
         upload: MultipartForwarder | None = None
@@ -267,12 +265,12 @@ class Shim:
             receive = upload.receive
         try:
             if upload is not None:
-                call = await self._read_upload(scope, upload, face, operation, principal, told)
+                call = await self._read_upload(scope, upload, face, operation, principal, headers)
             else:
                 body = await _asgi.read_body(scope, receive, self._max_body, self._body)
                 if codings:
                     body = await decode_request_body(codings, body, self._max_body)
-                call = await self._read_request(scope, body, face, operation, principal, told)
+                call = await self._read_request(scope, body, face, operation, principal, headers)
             if self._hooks:
                 call = await self._run_hooks(call, scope, receive)
             if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
@@ -285,7 +283,7 @@ class Shim:
                 if prepared is None:
                     return  # it was answered
                 call, capture = prepared
-            monitor = RequestMonitor(self._rounds.for_running_loop(), receive)
+            monitor = RequestMonitor(self._timers.for_running_loop(), receive)
             exchange = Exchange(self._relay, call, monitor)
             if capture is not None:
                 send = capture(send, exchange)
@@ -307,10 +305,10 @@ class Shim:
     async def _run_hooks(
         self, call: GatewayRequest, scope: Scope, receive: Receive
     ) -> GatewayRequest:
-        """Run the hooks before a call; one that they refuse has its usage record, too."""
+        """Run the hooks before a call; a call that they refuse has a usage record, too."""
         call, refusal = await self._hooks.before(call, scope)
         if refusal is not None:
-            monitor = RequestMonitor(self._rounds.for_running_loop(), receive)
+            monitor = RequestMonitor(self._timers.for_running_loop(), receive)
             exchange = Exchange(self._relay, msgspec.structs.replace(call, gate=None), monitor)
             exchange.fail(refusal)
             await exchange.close()
@@ -324,9 +322,9 @@ class Shim:
         face: InboundDialect,
         operation: Operation,
         principal: Principal,
-        told: Mapping[str, str],
+        headers: Mapping[str, str],
     ) -> GatewayRequest:
-        """The request with a JSON body. Raises APIError."""
+        """Return the request with a JSON body. Raises APIError."""
         head = face.summarize(operation, body)
         gate: AdmissionControl | None = scope.get(GATE_KEY)
         others: tuple[str, ...] = ()
@@ -342,13 +340,13 @@ class Shim:
             body=body,
             fields=head.fields,
             others=others,
-            headers={name: told[name] for name in told if name in face.request_headers},
+            headers={name: headers[name] for name in headers if name in face.request_headers},
             query=_forwarded_query(scope, face),
             principal=principal,
-            provider=head.provider or told.get(PROVIDER, ""),
-            key_id=told.get(KEY, ""),
-            own_key=caller_key(scope) if self._own_keys else "",
-            affinity=told.get(SESSION, ""),
+            provider=head.provider or headers.get(PROVIDER, ""),
+            key_id=headers.get(KEY, ""),
+            own_key=caller_key(scope) if self._allow_client_keys else "",
+            affinity=headers.get(SESSION, ""),
             gate=gate,
             request_id=request_id(scope),
         )
@@ -360,9 +358,11 @@ class Shim:
         face: InboundDialect,
         operation: Operation,
         principal: Principal,
-        told: Mapping[str, str],
+        headers: Mapping[str, str],
     ) -> GatewayRequest:
-        """The request with a multipart body, which is read up to its model. Raises APIError."""
+        """Return the request with a multipart body, which is read up to its model. Raises
+        APIError.
+        """
         return GatewayRequest(
             face,
             operation,
@@ -370,18 +370,18 @@ class Shim:
             upload=upload.stream,
             length=_asgi.content_length(scope) or 0,
             content_type=upload.content_type,
-            headers={name: told[name] for name in told if name in face.request_headers},
+            headers={name: headers[name] for name in headers if name in face.request_headers},
             principal=principal,
-            provider=told.get(PROVIDER, ""),
-            key_id=told.get(KEY, ""),
-            own_key=caller_key(scope) if self._own_keys else "",
+            provider=headers.get(PROVIDER, ""),
+            key_id=headers.get(KEY, ""),
+            own_key=caller_key(scope) if self._allow_client_keys else "",
             gate=scope.get(GATE_KEY),
             request_id=request_id(scope),
         )
 
 
 class AIShim(Shim):
-    """Speaks the APIs of OpenAI, Anthropic and Google below one mount.
+    """Serves the APIs of OpenAI, Anthropic and Google below one mount.
 
     Each client takes the base URL that its SDK expects: the mount plus `/v1` for OpenAI's, the
     mount itself for Anthropic's and Google's.
@@ -398,7 +398,7 @@ class AIShim(Shim):
 
 
 class OpenAIShim(Shim):
-    """Speaks OpenAI's API: chat completions, Responses and what only passes through.
+    """Serves OpenAI's API: chat completions, Responses, and operations that are not translated.
 
     Clients take its mount plus `/v1` as base URL.
 
@@ -411,25 +411,25 @@ class OpenAIShim(Shim):
 
 
 class AnthropicShim(Shim):
-    """Speaks Anthropic's API; clients take its mount as base URL."""
+    """Serves Anthropic's API; clients take its mount as base URL."""
 
     faces = (ANTHROPIC_MESSAGES,)
 
 
 class GeminiShim(Shim):
-    """Speaks Google's Gemini API; clients take its mount as base URL."""
+    """Serves Google's Gemini API; clients take its mount as base URL."""
 
     faces = (GEMINI_CONTENT,)
 
 
-def _heard(face: InboundDialect) -> dict[bytes, str]:
-    """The headers that are read of a request, as they come and as they are called."""
-    names = {*_READ, *face.request_headers}
+def _header_names(face: InboundDialect) -> dict[bytes, str]:
+    """Return the names of the request headers that are read, by their spelling in the request."""
+    names = {*_READ_HEADERS, *face.request_headers}
     return {name.encode(): CONTROL_HEADERS.get(name, name) for name in names}
 
 
 def _forwarded_query(scope: Scope, face: InboundDialect) -> str:
-    """The parameters that a provider of the caller's own dialect is sent."""
+    """Return the query parameters that are forwarded to a provider with the caller's own API."""
     query: bytes = scope.get("query_string", b"")
     if not query or not face.request_parameters:
         return ""
@@ -438,10 +438,10 @@ def _forwarded_query(scope: Scope, face: InboundDialect) -> str:
 
 
 def _wants_sse(scope: Scope) -> bool:
-    """Whether a client of Google's API requests an event stream instead of a JSON array."""
+    """Return whether a client of Google's API requests an event stream instead of a JSON array."""
     return b"alt=sse" in scope.get("query_string", b"").lower().split(b"&")
 
 
 def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:
-    """The targets that may serve a caller."""
+    """Return the targets that may serve a caller."""
     return [target for target in targets if principal.may_use_provider(target.provider.name)]

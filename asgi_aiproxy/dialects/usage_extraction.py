@@ -1,4 +1,4 @@
-"""Model and usage of a response in any vendor's format, also if only its two ends were kept.
+"""Read model and usage from a response in any vendor's format, even if only its two ends are kept.
 
 Only members of the response itself count, and of the message that an event is about: a model can
 write anything else, for example in the arguments of a tool.
@@ -29,8 +29,8 @@ from asgi_aiproxy.messages import Usage
 
 Counts = dict[str, Any]
 
-_HEAD = 8 * 1024  # of the beginning, where the model is
-_MAX_USAGE_OBJECT = 4096  # of an object of usage
+_HEAD = 8 * 1024  # bytes of the beginning, which contain the model
+_MAX_USAGE_OBJECT = 4096  # bytes of a usage object
 _NOTHING = msgspec.Raw(b"")
 # What the event of a stream is about.
 _EVENT_SUBJECTS = frozenset({b"response", b"message", b"session", b"delta", b"x_groq"})
@@ -42,7 +42,7 @@ _scan = json.JSONDecoder().raw_decode
 
 
 class _UsageFields(msgspec.Struct, gc=False):
-    """The members that matter, not looked into: each may be anything."""
+    """The members that matter, still encoded: each may be of any type."""
 
     model: msgspec.Raw = _NOTHING
     modelVersion: msgspec.Raw = _NOTHING  # noqa: N815 (Google's spelling)
@@ -63,7 +63,7 @@ _array_decoder = msgspec.json.Decoder(list[_UsageFields])
 
 
 def extract_usage(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
-    """Model and usage of a response that begins with `head` and ends with `rest`.
+    """Return model and usage of a response that begins with `head` and ends with `rest`.
 
     They are the same object if the response is whole. Empty and None if it reports neither.
     """
@@ -82,7 +82,7 @@ def extract_usage(head: bytes, rest: bytes) -> tuple[str, Usage | None]:
 
 
 def extract_usage_from_event(text: str) -> tuple[str, Usage | None]:
-    """Model and usage that one event reports."""
+    """Return model and usage that one event reports."""
     found = _decode_object(text.encode())
     return ("", None) if found is None else _combine([found], [])
 
@@ -90,7 +90,7 @@ def extract_usage_from_event(text: str) -> tuple[str, Usage | None]:
 def _combine(
     first: Iterable[_UsageFields], last: Iterable[_UsageFields]
 ) -> tuple[str, Usage | None]:
-    """The first model and the last usage; counts that only the beginning has are added.
+    """Return the first model and the last usage; counts that are only in the beginning are added.
 
     `last` is in backward order.
     """
@@ -111,7 +111,7 @@ def _combine(
 
 
 def _document(data: bytes) -> list[_UsageFields] | None:
-    """A whole text, or the elements of an array; None if it is neither."""
+    """Return a whole text, or the elements of an array; None if it is neither."""
     one = _decode_object(data)
     if one is not None:
         return [one]
@@ -128,7 +128,7 @@ def _decode_object(data: bytes) -> _UsageFields | None:
         return None
     except (ValueError, RecursionError):
         pass
-    try:  # what is legal but unusual
+    try:  # legal but unusual JSON
         return (
             _json.typed(_document_decoder, data) if data[:1] == b"{" and data[-1:] == b"}" else None
         )
@@ -137,8 +137,8 @@ def _decode_object(data: bytes) -> _UsageFields | None:
 
 
 def _lines(data: bytes) -> Iterator[_UsageFields]:
-    """The members of each event or line; the last of them may be cut."""
-    known = False  # the model
+    """Yield the members of each event or line; the last of them may be cut."""
+    known = False  # the model is not known yet
     for line in data.splitlines():
         text = _data(line)
         if text and (_USAGE.search(text) or (not known and b'"model' in text)):
@@ -148,7 +148,9 @@ def _lines(data: bytes) -> Iterator[_UsageFields]:
 
 
 def _lines_back(data: bytes, *, cut: bool) -> Iterator[_UsageFields]:
-    """The events or lines with usage, from the end; `cut`: the first line lacks its beginning."""
+    """Yield the events or lines with usage, from the end; `cut`: the first line lacks its
+    beginning.
+    """
     for word in (b'"usage', b'"eval_count"'):
         at = len(data)
         while (at := data.rfind(word, 0, at)) >= 0:
@@ -165,9 +167,9 @@ def _lines_back(data: bytes, *, cut: bool) -> Iterator[_UsageFields]:
 
 
 def _payloads_back(data: bytes) -> Iterator[_UsageFields]:
-    """The JSON payloads with usage in Amazon's binary event stream, from the end.
+    """Yield the JSON payloads with usage in Amazon's binary event stream, from the end.
 
-    Text of a model stands within strings, where its quotes are escaped: it cannot look like usage.
+    Text of a model is inside strings, where its quotes are escaped: it cannot look like usage.
     """
     at = len(data)
     while (at := data.rfind(b'"usage":', 0, at)) >= 0:
@@ -190,7 +192,9 @@ def _data(line: bytes) -> bytes:
 
 
 def _first(data: bytes) -> _UsageFields:
-    """The members at the beginning of a text: of the object itself, and of what it is about."""
+    """Return the members at the beginning of a text: of the object itself, and of the message in
+    it.
+    """
     base = 2 if data.lstrip().startswith(b"[") else 1
     return _gathered(
         data,
@@ -204,11 +208,11 @@ def _first(data: bytes) -> _UsageFields:
 
 
 def _last(data: bytes, *, event: bool = False) -> _UsageFields:
-    """The members at the end of a text; of an `event` also those of what it is about."""
+    """Return the members at the end of a text; of an `event` also those of the message in it."""
     data = data.rstrip()
     base = 2 if data.endswith(b"]") else 1
     if not data.endswith((b"]", b"}")):
-        return _UsageFields()  # no end
+        return _UsageFields()  # its end is missing
     return _gathered(
         data,
         (
@@ -226,7 +230,7 @@ def _last(data: bytes, *, event: bool = False) -> _UsageFields:
 
 
 def _gathered(data: bytes, members: Iterable[JSONMember], *, first: bool) -> _UsageFields:
-    """What these members hold; of two of a name, the first or the last one's."""
+    """Return the values of these members; of two with one name, the first or the last one."""
     found: dict[str, msgspec.Raw] = {}
     for member in members:
         name = member.name.decode("latin-1")
@@ -237,7 +241,7 @@ def _gathered(data: bytes, members: Iterable[JSONMember], *, first: bool) -> _Us
             try:
                 value = _scan(text)[0]
             except (ValueError, RecursionError):
-                continue  # cut, or too long to be what it should be
+                continue  # cut, or too long for a value of this member
             if value is not None:
                 found[name] = msgspec.Raw(_json.dumps(value))
     return _UsageFields(**found)
@@ -252,7 +256,7 @@ _MEMBERS = (
 
 def _inside(found: _UsageFields) -> Iterator[_UsageFields]:
     choices = bytes(found.choices)
-    if b'"usage"' in choices:  # Moonshot's way
+    if b'"usage"' in choices:  # as Moonshot does
         yield from _document(choices) or ()
     for raw in (found.response, found.message, found.session, found.delta, found.x_groq):
         data = bytes(raw)
@@ -292,7 +296,7 @@ def _value(raw: msgspec.Raw) -> Any:
         return None
 
 
-# How each API counts tokens: names of which one or more are there, and what reads the counts.
+# How each API counts tokens: member names, of which one or more are present, and the decoder.
 _FORMATS: tuple[tuple[frozenset[str], Callable[[Counts], Usage | None]], ...] = (
     (frozenset({"promptTokenCount"}), gemini_usage),
     (frozenset({"prompt_tokens", "completion_tokens"}), openai_usage),
@@ -305,7 +309,7 @@ _FORMATS: tuple[tuple[frozenset[str], Callable[[Counts], Usage | None]], ...] = 
 
 
 def _usage(counts: Counts) -> Usage | None:
-    """Read counts in the format of any vendor; None if they cannot be read."""
+    """Return the usage for counts in the format of any vendor; None if they cannot be read."""
     if "input_tokens" in counts and not _RESPONSES_USAGE.isdisjoint(counts):
         return _decoded(openai_new_usage, counts)
     for names, decode in _FORMATS:

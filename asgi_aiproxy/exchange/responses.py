@@ -41,8 +41,8 @@ _ABORTED_MESSAGE = "The provider's response ended before it was complete."
 class SSEResponder:
     """Sends an event stream, with keep-alives while the provider is silent.
 
-    `total` limits the whole exchange in seconds (None: no limit). `keepalive` is after how many
-    seconds of silence the client is sent a keep-alive (0: never).
+    `total` limits the whole exchange in seconds (None: no limit). After `keepalive` seconds without
+    data the client is sent a keep-alive (0: never).
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class SSEResponder:
             message = {"body": self._face.keepalive, "more_body": True}
             await _send_message(self._send, {"type": "http.response.body", **message})
         except ClientGoneError:
-            pass  # whoever writes next is told
+            pass  # the next write raises it again
         finally:
             self._keepalive_task = None
 

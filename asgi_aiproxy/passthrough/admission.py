@@ -1,4 +1,4 @@
-"""What passes through is held to its caller's limits, too."""
+"""Apply the caller's limits to requests of the pass-through proxy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def check_admission(
     *,
     session: bool = False,
 ) -> None:
-    """Ask a caller's gate. Raises APIError.
+    """Admit a request by its caller's limits. Raises APIError if they are used up.
 
     `models` are all that the request may call, `body` is what was read of it before it goes out,
     and `fields` are its members if it is JSON; a WebSocket is a `session`.

@@ -70,7 +70,7 @@ _MODEL_UNREADABLE = "this request does not name the one it calls where it can be
 _INSPECTED = "The body is inspected before it is sent on, so it cannot be longer."
 _BROKE = "The upstream closed the connection in the middle of its response."
 _KEY_STATUSES = frozenset({401, 402, 429})
-# Statuses whose cause only the response body tells apart: key, model or request.
+# Statuses whose cause is only known from the response body: key, model or request.
 _BODY_EXPLAINS = frozenset({400, 403, 404, 412, 413, 498})
 _BODILESS = frozenset({204, 304})
 # Methods whose body, if any, is short.
@@ -180,7 +180,9 @@ class Exchange:
         await close_response(answer)
 
     def _sample(self, usage: Usage | None) -> ResponseSample:
-        """A sample of the response to estimate usage by, if the response did not report it."""
+        """Return a sample of the response to estimate usage by, if the response did not
+        report it.
+        """
         meter = self._meter
         if meter is None or (usage is not None and usage.output and self._record.finished):
             return EMPTY_SAMPLE
@@ -189,7 +191,9 @@ class Exchange:
     # the request
 
     async def _read_content(self, receive: Receive) -> tuple[Content, Inspection]:
-        """The body to send, and the models it names (step 1). Raises APIError, ClientGoneError."""
+        """Return the body to send, and the models it names (step 1). Raises APIError,
+        ClientGoneError.
+        """
         context, request = self._context, self._request
         bodiless = request.method in _USUALLY_BODILESS
         inspected = request.inspected and (bodiless or not request.route.free)
@@ -229,13 +233,14 @@ class Exchange:
         return body, models_in_fields(form.field, form.model)
 
     def _peek(self, body: Content) -> Inspection:
-        """The model named by a body that is not inspected, for the record and the key."""
+        """Return the model named by a body that is not inspected, for the record and the key."""
         if isinstance(body, bytes) and self._metered and is_json(self._request.content_type):
             return peek_model(body)
         return NOTHING
 
     def _models(self, named: Inspection) -> tuple[str, ...]:
-        """All models that the request may call; an empty name among them if that is uncertain.
+        """Return all models that the request may call; an empty name among them if that is
+        uncertain.
 
         Raises APIError if the caller may not use one of them.
         """
@@ -259,7 +264,7 @@ class Exchange:
         return tuple(dict.fromkeys((*(models or ("",)), *beside)))
 
     def _select_keys(self, body: bytes, named: Inspection) -> ProxyKeyRotation:
-        """The rotation over the keys that this request may use."""
+        """Return the rotation over the keys that this request may use."""
         request = self._request
         target, route = request.target, request.route
         affinity = request.affinity
@@ -274,7 +279,7 @@ class Exchange:
     # resources that only one key can find
 
     async def _find_resource_key(self, body: bytes) -> str:
-        """The id of the key that holds the requested resource; empty if unknown."""
+        """Return the id of the key that holds the requested resource; empty if unknown."""
         request = self._request
         target, resource = request.target, request.route.resource
         if target.resource_affinity is None or request.own_key or request.key_id:
@@ -298,7 +303,9 @@ class Exchange:
     # the response
 
     async def _get_response(self, content: Content, keys: ProxyKeyRotation) -> UpstreamResponse:
-        """The response to pass on: of the first key that is accepted, else the last refusal."""
+        """Return the response to forward: that of the first key that is accepted, else the last
+        refusal.
+        """
         request, exchange_record, context = self._request, self._record, self._context
         whole = content is None or isinstance(content, bytes)
         length = None if whole else request.length
@@ -342,7 +349,7 @@ class Exchange:
                 return self._last_refusal(unclear or buffered, refusal, keys)
 
     def _may_be_about_the_key(self, answer: UpstreamResponse) -> bool:
-        """Whether a response may refuse the key, which its body decides."""
+        """Return whether a response may refuse the key, which its body decides."""
         status = answer.status
         if status in _KEY_STATUSES or (status == 404 and self._stateful):
             return True
@@ -352,7 +359,7 @@ class Exchange:
     async def _refused(
         self, answer: UpstreamResponse, keys: ProxyKeyRotation, content: Content
     ) -> tuple[BufferedResponse, APIError]:
-        """Read a response that may refuse the key, and judge the key by it."""
+        """Read a response that may refuse the key, and record the refusal for the key."""
         buffered = await BufferedResponse.of(answer, keys.redactor)
         self._answer = None
         members: Collection[str] = ()
@@ -371,7 +378,7 @@ class Exchange:
     def _last_refusal(
         self, buffered: BufferedResponse, error: APIError | None, keys: ProxyKeyRotation
     ) -> BufferedResponse:
-        """The refusal to pass on. Raises APIError if it is about the gateway's key."""
+        """Return the refusal to forward. Raises APIError if it is about the gateway's key."""
         if error is not None and error.upstream_status == buffered.status:
             about_gateway_key = buffered.status in (401, 402) or error.about in (
                 RefusalScope.KEY,
@@ -421,14 +428,16 @@ class Exchange:
         return error_redactor.close() if error_redactor is not None else b""
 
     def _error_redactor(self, answer: UpstreamResponse) -> BlotErrors | None:
-        """Redacts the pool's key from errors within a success (for others see `redacted`)."""
+        """Return the redactor that removes the pool's key from errors within a success (for others
+        see `redacted`).
+        """
         keys = self._keys
         if keys is None or keys.redactor is None or answer.status >= 300:
             return None
         return BlotErrors(keys.redactor)
 
     def _response_headers(self, answer: UpstreamResponse) -> tuple[RawHeaders, int | None]:
-        """The headers to send, and how many bytes follow, if that is known."""
+        """Return the headers to send, and how many bytes follow, if that is known."""
         request, exchange_record, status = self._request, self._record, answer.status
         exchange_record.status = status
         if not 200 <= status <= 599:

@@ -1,10 +1,11 @@
-"""What of each API is open by default, and what of it lives with one key.
+"""The paths of each API that are served by default, and those whose resources belong to one key.
 
-A key of a vendor's opens more than models: the same host takes it for the administration of the
-account. What is listed here is inference and what belongs to it; what hands out credentials of the
-account (OpenAI's realtime client secrets, Google's auth tokens) is left out. By the vendors' API
-references: https://platform.openai.com/docs/api-reference, https://docs.anthropic.com/en/api,
-https://ai.google.dev/api, https://github.com/ollama/ollama/blob/main/docs/api.md,
+A vendor's key gives access to more than models: the same host accepts it for the administration of
+the account. Listed here are inference and the resources for it; paths that return credentials of
+the account (OpenAI's realtime client secrets, Google's auth tokens) are left out. By the vendors'
+API references: https://platform.openai.com/docs/api-reference,
+https://docs.anthropic.com/en/api, https://ai.google.dev/api,
+https://github.com/ollama/ollama/blob/main/docs/api.md,
 https://docs.cohere.com/reference,
 https://docs.aws.amazon.com/bedrock/latest/APIReference.
 """
@@ -19,11 +20,11 @@ from dataclasses import dataclass
 class PathProfile:
     """An API's paths below the base URL, as patterns (see `PathPatterns`).
 
-    `stateful` are those whose resources only the key that made them finds again, `calls` those of
-    them where each call of a model makes one, and `references` the members of JSON bodies that
-    name such a resource. `free` are those where no model is called, whatever the method, `batches`
-    those where many calls are made by one request, and `sessions` the WebSockets whose URL names
-    the model for all that is said there.
+    `open` are the paths that are served. `stateful` are those whose resources are only found with
+    the key that created them, `calls` those of them where each call of a model creates one, and
+    `references` the members of JSON bodies that name such a resource. `free` are the paths that
+    call no model, whatever the method, `batches` those where one request makes many calls, and
+    `sessions` the WebSocket paths whose URL names the model for the whole session.
     """
 
     open: tuple[str, ...]
@@ -36,7 +37,7 @@ class PathProfile:
 
 
 def _under(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """The same patterns below several prefixes."""
+    """Return the same patterns below several prefixes."""
     found = []
     for pattern in patterns:
         method, space, path = pattern.rpartition(" ")
@@ -83,7 +84,7 @@ _OPENAI_REFERENCES = (
     "vector_store_ids",
     "container",
 )
-# (Ids are spelled out where something that calls a model is beside them, or the path of one is.)
+# (Ids are written out if a path next to them calls a model.)
 _OPENAI_FREE = (
     "/files/**",
     "/uploads/**",
@@ -160,7 +161,7 @@ _GEMINI_STATEFUL = (
     "/interactions/**",
 )
 
-# The permissions of tuned models and corpora are not open: they belong to the account.
+# The permissions of tuned models and corpora are not served: they belong to the account.
 _GEMINI_OPEN = (
     "/models/**",
     "/files/**",
@@ -184,7 +185,7 @@ _GEMINI_OPEN = (
     "/interactions/**",
 )
 
-# Its second face, in OpenAI's language.
+# Its second API, which is OpenAI's.
 _GEMINI_OPENAI = tuple(f"{version}/openai" for version in _GEMINI_VERSIONS)
 
 GEMINI = PathProfile(

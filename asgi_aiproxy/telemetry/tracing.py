@@ -217,7 +217,7 @@ class Tracing(Hook):
 
     def _measure(self, record: UsageRecord, shared: Mapping[str, Any]) -> None:
         if record.outcome is not Outcome.DONE and not record.provider:
-            # Whatever a caller requested that nobody serves must not become a series.
+            # A model that no provider serves must not become a series.
             shared = {**shared, "gen_ai.request.model": "other"}
         self._duration.record(record.duration, shared)
         if record.first_byte is not None:
