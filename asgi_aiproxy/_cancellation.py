@@ -46,9 +46,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _POLL_INTERVAL_SECONDS = 0.015
 _POLL_SECONDS_PER_REQUEST = 0.00005
 _NEVER = float("inf")
-# The timer belongs to no request, so it runs in an empty context; the tasks that a monitor starts
-# run in the context of its own request.
-_EMPTY_CONTEXT = contextvars.Context()
 
 
 class ClientGoneError(AIProxyError):
@@ -133,7 +130,15 @@ class SharedTimer:
     running one is a system call.
     """
 
-    __slots__ = ("_added", "_added_before", "_clients", "_full_poll_due", "loop", "running")
+    __slots__ = (
+        "_added",
+        "_added_before",
+        "_clients",
+        "_context",
+        "_full_poll_due",
+        "loop",
+        "running",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -142,6 +147,9 @@ class SharedTimer:
         self._added: list[TimerClient] = []  # since the last poll
         self._added_before: list[TimerClient] = []  # since the poll before that
         self._full_poll_due = 0.0
+        # The timer belongs to no request, so it runs in an empty context; the tasks that a monitor
+        # starts run in the context of its own request. (Two threads cannot be in one context.)
+        self._context = contextvars.Context()
 
     def __len__(self) -> int:
         """The number of clients."""
@@ -153,7 +161,7 @@ class SharedTimer:
         self._added.append(client)
         if not self.running:
             self.running = True
-            self.loop.call_later(_POLL_INTERVAL_SECONDS, self._poll, context=_EMPTY_CONTEXT)
+            self.loop.call_later(_POLL_INTERVAL_SECONDS, self._poll, context=self._context)
 
     def remove(self, client: TimerClient) -> None:
         """Stop polling `client`; it may have been removed before."""
@@ -170,7 +178,7 @@ class SharedTimer:
             self._full_poll_due = now + interval
         self.running = bool(self._clients)
         if self.running:
-            self.loop.call_later(_POLL_INTERVAL_SECONDS, self._poll, context=_EMPTY_CONTEXT)
+            self.loop.call_later(_POLL_INTERVAL_SECONDS, self._poll, context=self._context)
         else:
             self._added_before = []
         for client in due:

@@ -250,6 +250,43 @@ async def test_a_request_is_watched_in_its_own_context() -> None:
     assert seen == {"alice": "alice", "bob": "bob", "carol": "carol"}
 
 
+def test_time_limits_hold_in_several_event_loops_at_once() -> None:
+    """While one loop polls, for as long as it likes, the timers of the others go on."""
+    inside, release = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    class Blocks:
+        def tick(self, now: float) -> None:
+            inside.set()
+            release.wait(PATIENCE)
+
+    async def poll_and_stay() -> None:
+        timer = SharedTimer(asyncio.get_running_loop())
+        blocks = Blocks()
+        timer.add(blocks)
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        timer.remove(blocks)
+
+    async def times_out() -> None:
+        try:
+            with watch(total=0.05):
+                await forever()
+        except APIError as error:
+            ended.append(error.kind)
+        finally:
+            release.set()
+
+    first = threading.Thread(target=asyncio.run, args=(poll_and_stay(),))
+    first.start()
+    assert inside.wait(PATIENCE)
+    second = threading.Thread(target=asyncio.run, args=(times_out(),))
+    second.start()
+    for thread in (first, second):
+        thread.join(2 * PATIENCE)
+    assert ended == [ErrorKind.TIMEOUT]
+
+
 def test_a_proxy_may_serve_several_event_loops_at_once() -> None:
     upstream = Upstream(answers())
     proxy = PassthroughProxy("http://a.example", transport=upstream.transport)
