@@ -43,6 +43,10 @@ class ProviderRouter:
     request that names a provider gets the routes that lead to it, or else that provider under the
     model name of the request.
 
+    `display_names` are shown to people in lists of models, by the name of the model. Clients that
+    only list names of one kind can be served any model by an alias: Claude Code, for example, those
+    that begin with `claude` or `anthropic`.
+
     It is also an ASGI app: below `/<provider>/` it serves each provider alone: chat in all client
     dialects, and the other paths of the provider's own API unchanged (see `PassthroughProxy`;
     `paths` selects the paths that are served). Models are listed in OpenAI's format, and for the
@@ -56,12 +60,14 @@ class ProviderRouter:
         routes: Mapping[str, Route | Sequence[Route]] | None = None,
         *,
         providers: Iterable[Provider] = (),
+        display_names: Mapping[str, str] | None = None,
         random: random.Random | None = None,
         paths: Paths | None = None,
         **options: Any,
     ) -> None:
         _check(routes, options)
         self._options = options
+        self.display_names = dict(display_names or {})
         self._paths = paths
         self._shims: dict[str, AIShim] = {}
         self._natives: dict[str, PassthroughProxy] = {}
@@ -251,8 +257,8 @@ def _check(routes: object, options: Iterable[str]) -> None:
         if option not in _OPTIONS:
             known = ", ".join(_OPTIONS)
             raise ConfigurationError(
-                f"ProviderRouter has no option {option!r}. There are: providers, random, paths, "
-                f"{known}."
+                f"ProviderRouter has no option {option!r}. There are: providers, display_names, "
+                f"random, paths, {known}."
             )
 
 

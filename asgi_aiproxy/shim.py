@@ -222,12 +222,12 @@ class Shim:
             targets = _serving(principal, router.targets(operation.model))
             if not targets or not principal.may_use(operation.model):
                 raise model_not_found_error(operation.model)
-            body = written.write_model(ListedModel(operation.model, targets[0].provider.name))
+            model = self._models.model(router, operation.model)
+            body = written.write_model(model or ListedModel(operation.model, ""))
         elif operation.name == "models":
-            names = await self._models.names(router)
+            listed = [m for m in await self._models.models(router) if principal.may_use(m.name)]
             if principal.providers:
-                names = [(n, o) for n, o in names if _serving(principal, router.targets(n))]
-            listed = [ListedModel(n, owner) for n, owner in names if principal.may_use(n)]
+                listed = [m for m in listed if _serving(principal, router.targets(m.name))]
             query = scope.get("query_string", b"").decode("latin-1")
             body = written.write_list(listed, query)
         headers = [named(request_id(scope))]

@@ -129,7 +129,7 @@ MAY: dict[str, set[str]] = {
         "providers",
         "usage",
     },
-    "model_list": {"_cancellation", "errors", "keys", "providers", "upstream"},
+    "model_list": {"_cancellation", "dialects", "errors", "keys", "providers", "upstream"},
     "multipart_forwarder": {"_asgi", "_cancellation", "errors", "multipart"},
     # apps and middlewares
     "shim": {

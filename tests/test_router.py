@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import ConfigurationError, KeyPool, OpenAIShim, ProviderRouter, Target
+from asgi_aiproxy.dialects.model_lists import ListedModel
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, GROQ, OPENAI, OPENROUTER, ModelOffer, Provider
 from tests.support import asgi_client as asgi
@@ -271,27 +272,27 @@ async def test_a_model_list_is_cached_and_requested_again_soon_after_a_failure()
     now = [0.0]
     upstream = Upstream(refuses(500), refuses(500), listing("a"), listing("b"))
     models = ModelCatalog(upstream.transport, clock=lambda: now[0])
-    assert await models.names(openai) == []
-    assert await models.names(openai) == []
+    assert await models.models(openai) == []
+    assert await models.models(openai) == []
     assert len(upstream.requests) == 1
     now[0] += 16
-    assert await models.names(openai) == []
+    assert await models.models(openai) == []
     now[0] += 16
-    assert await models.names(openai) == [("a", "openai")]
+    assert await models.models(openai) == [ListedModel("a", "openai")]
     now[0] += 290
-    assert await models.names(openai) == [("a", "openai")]
+    assert await models.models(openai) == [ListedModel("a", "openai")]
     assert len(upstream.requests) == 3
     now[0] += 11
-    assert await models.names(openai) == [("b", "openai")]
+    assert await models.models(openai) == [ListedModel("b", "openai")]
 
 
 async def test_an_outdated_list_is_used_if_the_request_fails() -> None:
     now = [0.0]
     upstream = Upstream(listing("a"), refuses(500))
     models = ModelCatalog(upstream.transport, clock=lambda: now[0])
-    await models.names(openai)
+    await models.models(openai)
     now[0] += 1000
-    assert await models.names(openai) == [("a", "openai")]
+    assert await models.models(openai) == [ListedModel("a", "openai")]
 
 
 async def test_a_catalogue_replaces_the_request_for_a_list() -> None:

@@ -286,7 +286,9 @@ def _router(settings: Settings, providers: dict[str, Provider]) -> ProviderRoute
     routes = {name: _route(targets, providers) for name, targets in settings.routes.items()}
     if not routes and len(providers) == 1:
         routes = {"*": list(providers.values())}
-    return ProviderRouter(routes, providers=providers.values())
+    return ProviderRouter(
+        routes, providers=providers.values(), display_names=settings.display_names
+    )
 
 
 def _route(given: Sequence[TargetSettings], providers: Mapping[str, Provider]) -> list[Route]:

@@ -250,6 +250,7 @@ class Settings(BaseSettings):
 
     providers: dict[str, ProviderSettings] = {}
     routes: dict[str, Annotated[list[TargetSettings], BeforeValidator(_target_list)]] = {}
+    display_names: dict[str, str] = {}
     tokens: list[TokenSettings] = []
     jwt: JWTSettings | None = None
     redis_url: Secret | None = None

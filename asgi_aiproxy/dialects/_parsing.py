@@ -171,6 +171,13 @@ def names(data: bytes, members: str, name: str) -> tuple[str, ...]:
     return tuple(value for value in values if isinstance(value, str))
 
 
+def titles(data: bytes, members: str, name: str, title: str) -> dict[str, str]:
+    """The member `title` of each object in the list `members`, by its member `name`."""
+    found = objects((parse_object(data) or {}).get(members))
+    pairs = ((get_text(item, name), get_text(item, title)) for item in found)
+    return {key: value for key, value in pairs if key and value}
+
+
 def arguments(text: str, ignored: list[str]) -> dict[str, Any]:
     """The arguments of a tool call as an object.
 

@@ -296,6 +296,10 @@ class OutboundDialect(ABC):
     def decode_models(self, body: bytes) -> tuple[str, ...]:
         """Read the model names of a provider's list; raises ValueError if the list is invalid."""
 
+    def decode_display_names(self, body: bytes) -> Mapping[str, str]:
+        """Names for people in the same list, by model; empty if the API has none."""
+        return {}
+
     def framer(self, media_type: str) -> Framer:
         """A new framer for a stream of this media type."""
         return SSEFramer()

@@ -25,10 +25,14 @@ _MAX_PAGE = 1000
 
 
 class ListedModel(msgspec.Struct, frozen=True):
-    """A model under the name that callers use, and its first provider."""
+    """A model under the name that callers use, and its first provider.
+
+    `display_name` is the name for people; `name` if it is empty.
+    """
 
     name: str
     owner: str
+    display_name: str = ""
 
 
 class ModelListFormat(Protocol):
@@ -91,7 +95,7 @@ class _Anthropic:
         return {
             "type": "model",
             "id": model.name,
-            "display_name": model.name,
+            "display_name": model.display_name or model.name,
             "created_at": "1970-01-01T00:00:00Z",  # Anthropic's value for an unknown date
             "lifecycle": "active",
         }
@@ -118,8 +122,8 @@ class _Gemini:
         return {
             "name": f"models/{model.name}",
             "version": "",
-            "displayName": model.name,
-            "supportedGenerationMethods": ["generateContent"],
+            "displayName": model.display_name or model.name,
+            "supportedGenerationMethods": ["generateContent", "countTokens"],
         }
 
 

@@ -9,14 +9,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from google import genai
-from google.genai import types
 
 from asgi_aiproxy import AIShim, Authenticate, ProviderRouter
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, openai_compatible
 from asgi_aiproxy.testing import Fault, MockProvider, serve
 from asgi_aiproxy.testing.operations import embed
+from tests.support.google_sdk import google_client
 
 pytestmark = pytest.mark.anyio
 
@@ -32,9 +31,6 @@ class World:
 
     def openai(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=TOKEN, max_retries=0)
-
-    def gemini(self) -> genai.Client:
-        return genai.Client(api_key=TOKEN, http_options=types.HttpOptions(base_url=self.url))
 
     async def post(self, path: str, body: Any) -> httpx.Response:
         async with httpx.AsyncClient() as client:
@@ -87,11 +83,12 @@ async def test_openais_sdk_gets_the_embeddings_of_every_vendor(
 
 @pytest.mark.parametrize("model", MODELS)
 async def test_googles_sdk_gets_the_embeddings_of_every_vendor(world: World, model: str) -> None:
-    found = await world.gemini().aio.models.embed_content(
-        model=model,
-        contents=TEXTS,
-        config={"output_dimensionality": 5, "task_type": "RETRIEVAL_QUERY"},
-    )
+    async with google_client(world.url, key=TOKEN) as client:
+        found = await client.models.embed_content(
+            model=model,
+            contents=TEXTS,
+            config={"output_dimensionality": 5, "task_type": "RETRIEVAL_QUERY"},
+        )
     assert found.embeddings is not None
     assert near([list(each.values or ()) for each in found.embeddings], 5)
     (seen,) = world.mock.requests

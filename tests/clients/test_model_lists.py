@@ -16,7 +16,7 @@ from google.genai.client import AsyncClient
 from asgi_aiproxy import AIShim, Authenticate, Principal, ProviderRouter, UsageRecord
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
-from asgi_aiproxy.testing import MockProvider, serve
+from asgi_aiproxy.testing import Fault, MockProvider, serve
 from tests.support import asgi_client as asgi
 from tests.support.google_sdk import google_client
 
@@ -232,3 +232,63 @@ async def test_callers_without_a_token_get_no_list(world: World) -> None:
         with pytest.raises(anthropic.AuthenticationError):
             await client.models.list()
     assert world.mock.requests == []
+
+
+# ── aliases and display names ────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def aliases(world: World) -> AsyncIterator[str]:
+    """The address of a gateway where Claude Code finds a model of OpenAI."""
+    rows = {seen.name: seen for seen in world.app.app.providers.values()}  # type: ignore[attr-defined]
+    router = ProviderRouter(
+        {
+            "claude-gpt": (rows["openai"], "model-one"),
+            "claude-secret": (rows["openai"], "model-two"),
+            "model-*": rows["anthropic"],
+        },
+        display_names={"claude-gpt": "GPT, by another name"},
+    )
+    team = Principal("team", models=("claude-gpt", "model-*"))
+    app = Authenticate(AIShim(router), verify=static_tokens({TOKEN: team}))
+    async with serve(app) as url:
+        yield url
+
+
+SHOWN = {"claude-gpt": "GPT, by another name", "model-one": "model-one", "model-two": "model-two"}
+
+
+async def test_claude_code_finds_aliases_that_lead_to_other_vendors(aliases: str) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}", "anthropic-version": "2023-06-01"}
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{aliases}/v1/models?limit=1000", headers=headers)
+        assert answer.status_code == 200
+        found = {model["id"]: model["display_name"] for model in answer.json()["data"]}
+        assert found == SHOWN
+        one = await client.get(f"{aliases}/v1/models/claude-gpt", headers=headers)
+        assert one.json()["display_name"] == SHOWN["claude-gpt"]
+        hidden = await client.get(f"{aliases}/v1/models/claude-secret", headers=headers)
+        assert hidden.status_code == 404
+
+
+async def test_googles_sdk_sees_display_names_and_openais_the_owner(aliases: str) -> None:
+    async with google_client(aliases, key=TOKEN) as google:
+        one = await google.models.get(model="claude-gpt")
+    assert one.display_name == SHOWN["claude-gpt"]
+    client = openai.AsyncOpenAI(base_url=f"{aliases}/v1", api_key=TOKEN, max_retries=0)
+    async with client:
+        owners = {m.id: m.owned_by async for m in await client.models.list()}
+    assert owners == {"claude-gpt": "openai", "model-one": "anthropic", "model-two": "anthropic"}
+
+
+async def test_the_names_that_a_vendor_shows_are_shown(world: World) -> None:
+    listed = {"data": [{"type": "model", "id": "model-one", "display_name": "Model One"}]}
+    world.mock.script(Fault.status(200, body=listed))
+    router = ProviderRouter(providers=[world.app.app.providers["anthropic"]])  # type: ignore[attr-defined]
+    async with serve(AIShim(router)) as url, httpx.AsyncClient() as client:
+        headers = {"anthropic-version": "2023-06-01"}
+        answer = await client.get(f"{url}/v1/models", headers=headers)
+        shown = [(m["id"], m["display_name"]) for m in answer.json()["data"]]
+        assert shown == [("anthropic/model-one", "Model One")]
+        one = await client.get(f"{url}/v1/models/anthropic/model-one", headers=headers)
+        assert one.json()["display_name"] == "Model One"

@@ -13,8 +13,6 @@ import anthropic
 import httpx
 import openai
 import pytest
-from google import genai
-from google.genai import types
 
 from asgi_aiproxy import (
     AIShim,
@@ -31,6 +29,7 @@ from asgi_aiproxy.middleware import Quota, static_tokens
 from asgi_aiproxy.prices import Prices
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, OPENAI_RESPONSES, openai_compatible
 from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
+from tests.support.google_sdk import google_client
 from tests.support.socket_server import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -102,8 +101,8 @@ async def count_as_anthropic(url: str, model: str) -> tuple[int, httpx.Headers]:
 
 
 async def count_as_gemini(url: str, model: str) -> tuple[int, httpx.Headers]:
-    client = genai.Client(api_key=TOKEN, http_options=types.HttpOptions(base_url=url))
-    answer = await client.aio.models.count_tokens(model=model, contents="How many are these?")
+    async with google_client(url, key=TOKEN) as client:
+        answer = await client.models.count_tokens(model=model, contents="How many are these?")
     assert answer.total_tokens is not None
     assert answer.sdk_http_response is not None
     return answer.total_tokens, httpx.Headers(answer.sdk_http_response.headers)

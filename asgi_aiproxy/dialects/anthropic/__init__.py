@@ -135,6 +135,10 @@ class Anthropic(Dialect):
         """Read the list of models."""
         return _parsing.names(body, "data", "id")
 
+    def decode_display_names(self, body: bytes) -> Mapping[str, str]:
+        """Read the names for people in the list of models."""
+        return _parsing.titles(body, "data", "id", "display_name")
+
     def native_request(
         self, operation: Operation, model: str, fields: Mapping[str, msgspec.Raw], *, stream: bool
     ) -> ProviderRequest:

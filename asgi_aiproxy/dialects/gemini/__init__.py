@@ -153,6 +153,11 @@ class Gemini(Dialect):
         names = _parsing.names(body, "models", "name")
         return tuple(name.removeprefix("models/") for name in names)
 
+    def decode_display_names(self, body: bytes) -> Mapping[str, str]:
+        """Read the names for people in the list of models."""
+        found = _parsing.titles(body, "models", "name", "displayName")
+        return {name.removeprefix("models/"): title for name, title in found.items()}
+
     def framer(self, media_type: str) -> Framer:
         """An event stream with `alt=sse`, else a JSON array."""
         return JSONArrayFramer() if media_type == "application/json" else SSEFramer()
