@@ -244,8 +244,8 @@ const {{ text }} = await generateText({{
 }})
 console.log(text)""",
         notes=(
-            "With store: false the SDK sends earlier items of a conversation; otherwise it refers "
-            "to them, and only OpenAI keeps them.",
+            "With store: false the SDK sends earlier items of a conversation. Otherwise it refers "
+            "to them, and the gateway needs a stash for other vendors than OpenAI.",
             f'createAnthropic takes baseURL "{gateway.url}/v1", createGoogleGenerativeAI '
             f'"{gateway.url}/v1beta".',
         ),

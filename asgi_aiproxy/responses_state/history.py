@@ -87,10 +87,11 @@ def output_items(response: Mapping[str, Any]) -> tuple[msgspec.Raw, ...]:
     """The items of a response's `output`, as they are sent back."""
     output = response.get("output")
     found = output if isinstance(output, list) else []
-    return tuple(_encoded(_sendable(item)) for item in found if isinstance(item, dict))
+    return tuple(_encoded(sendable(item)) for item in found if isinstance(item, dict))
 
 
-def _sendable(item: Mapping[str, Any]) -> dict[str, Any]:
+def sendable(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item of a response as it can be an item of `input`."""
     kind = item.get("type")
     dropped: tuple[str, ...] = ()
     if kind in _WITHOUT_IDS:
@@ -138,7 +139,7 @@ def expanded_input(
     pieces += map(bytes, items)
     body = b"[" + b",".join(pieces) + b"]"
     if len(body) > limit:
-        raise _too_large(limit)
+        raise conversation_too_large(limit)
     return msgspec.Raw(body)
 
 
@@ -158,7 +159,8 @@ def _may_read(item: msgspec.Raw, segment: Segment, reader: str) -> bool:
     return bool(content) and (is_carrier(NAME, content) or segment.origin in ("", reader))
 
 
-def _too_large(limit: int) -> APIError:
+def conversation_too_large(limit: int) -> APIError:
+    """The error for an `input` that is larger than `limit` bytes with what was kept."""
     return APIError(
         ErrorKind.TOO_LARGE,
         f"The conversation is larger than {limit} bytes. Begin a new one with a shorter input.",

@@ -43,6 +43,7 @@ from asgi_aiproxy.responses_state.history import (
     output_items,
     reasoning_origin,
 )
+from asgi_aiproxy.responses_state.item_references import resolve_item_references
 from asgi_aiproxy.responses_state.memory import ConnectionMemory
 from asgi_aiproxy.responses_state.records import ResponseState, StoredResponse
 
@@ -191,6 +192,8 @@ async def begin_turn(
     store = store and call.operation.name == OPERATION
     if not (store or previous or conversation) and memory is None:
         return None
+    call = await resolve_item_references(call, state, limit=min(limit, state.max_bytes))
+    fields = call.fields
     keeps_content = memory is not None or (store and state.stash)
     items = input_items(fields) if keeps_content or previous or conversation else ()
     turn = partial(ResponseTurn, state=state, memory=memory, store=store, items=items)

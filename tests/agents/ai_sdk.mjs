@@ -1,6 +1,6 @@
 // Calls the gateway with the AI SDK as its users do; prints one JSON object with what it got.
 //
-//     node ai_sdk.mjs URL TOKEN MODEL openai|openai-chat|anthropic|google
+//     node ai_sdk.mjs URL TOKEN MODEL openai|openai-stored|openai-chat|anthropic|google FOLDER
 import { pathToFileURL } from "node:url"
 import { createRequire } from "node:module"
 
@@ -15,6 +15,7 @@ const providers = {
     const { createOpenAI } = await load("@ai-sdk/openai")
     return createOpenAI({ baseURL: url + "/v1", apiKey: token })(model)
   },
+  "openai-stored": async () => providers.openai(),
   "openai-chat": async () => {
     const { createOpenAI } = await load("@ai-sdk/openai")
     return createOpenAI({ baseURL: url + "/v1", apiKey: token }).chat(model)
@@ -30,8 +31,8 @@ const providers = {
 }
 
 const chosen = await providers[api]()
-// With `store: false` the SDK sends the items of earlier responses, instead of references to them.
-const options = { openai: { store: false } }
+// Without `store: false` the SDK sends references to the items of earlier responses.
+const options = api === "openai-stored" ? {} : { openai: { store: false } }
 const common = { model: chosen, maxRetries: 0, providerOptions: options }
 const out = {}
 

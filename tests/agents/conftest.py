@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from asgi_aiproxy import AIShim, Authenticate, Provider, ProviderRouter, UsageRecord
+from asgi_aiproxy import (
+    AIShim,
+    Authenticate,
+    MemoryStore,
+    Provider,
+    ProviderRouter,
+    ResponseState,
+    UsageRecord,
+)
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.connect import CLIENTS, GatewayAccess, merge_config
 from asgi_aiproxy.middleware import static_tokens
@@ -172,7 +180,8 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentWorld
         async def record(record: UsageRecord) -> None:
             world.records.append(record)
 
-        shim = AIShim(ProviderRouter({"*": (provider, name)}), record=record)
+        state = ResponseState(MemoryStore(), stash=True)
+        shim = AIShim(ProviderRouter({"*": (provider, name)}), record=record, response_state=state)
         app = Authenticate(shim, verify=static_tokens({TOKEN: "agents"}))
         with serve_in_thread(_noting(app, world.requests)) as url:
             world.url = url

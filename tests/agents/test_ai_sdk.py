@@ -17,7 +17,10 @@ ROME = ToolCall("call_2", "weather", '{"city": "Rome"}')
 PLACE = '{"city": "Paris", "people": 7}'
 
 
-@pytest.mark.parametrize("api", ["openai", "openai-chat", "anthropic", "google"])
+APIS = ["openai", "openai-stored", "openai-chat", "anthropic", "google"]
+
+
+@pytest.mark.parametrize("api", APIS)
 def test_the_ai_sdk_gets_answers_streams_tools_objects_and_errors(
     world: AgentWorld, program: Found, api: str
 ) -> None:
@@ -36,5 +39,9 @@ def test_the_ai_sdk_gets_answers_streams_tools_objects_and_errors(
     assert found["error"]["status"] == 400
     assert "The vendor says no." in found["error"]["message"]
     assert "Be brief." in world.mock.requests[0].body.decode()
-    assert world.mock.requests[3].body.decode().count("22 degrees in") == 2
+    again = world.mock.requests[3].body.decode()
+    assert again.count("22 degrees in") == 2
+    assert ("item_reference" in again) == ((api, world.vendor) == ("openai-stored", "openai"))
+    if world.vendor == "anthropic" and api.startswith("openai") and api != "openai-chat":
+        assert "c2lnbmVk" in again
     assert world.left_loopback == []

@@ -480,3 +480,66 @@ async def test_a_removed_key_is_no_way_to_a_response() -> None:
         found.mock.reset()  # as if the account were gone
         with pytest.raises(openai.BadRequestError):
             await client.responses.create(model=model, input="And?", previous_response_id=first.id)
+
+
+# items by reference, as the AI SDK sends them
+
+
+def reference(item: Any) -> Any:
+    return {"type": "item_reference", "id": item.id}
+
+
+@VENDORS
+@STREAMS
+async def test_a_tool_loop_with_references_to_items(kept: Place, vendor: str, stream: bool) -> None:
+    said = Answer("Hm.", reasoning="Let me see.", signature="c2lnbmVk", tool_calls=(WEATHER,))
+    kept.mock.script(said, Answer("It rains."))
+    asked: Any = {"model": MODELS[vendor], "tools": TOOLS, "stream": stream}
+    question: Any = {"role": "user", "content": "Weather?"}
+    async with kept.client() as client:
+        first = await create(client, **asked, input=[question])
+        call = next(item for item in first.output if item.type == "function_call")
+        result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
+        items = [question, *map(reference, first.output), result]
+        second = await create(client, **asked, input=items)
+        assert second.output_text == "It rains."
+    if vendor == "openai":
+        assert "item_reference" in kept.sent()  # it keeps its items itself
+    else:
+        assert "item_reference" not in kept.sent()
+        assert "c2lnbmVk" in kept.sent()
+        assert "weather" in kept.sent()
+
+
+async def test_a_reference_to_an_item_of_another_caller_leads_nowhere(kept: Place) -> None:
+    asked: Any = {"model": MODELS["anthropic"]}
+    async with kept.client() as client, kept.client("token-b") as other:
+        first = await create(client, **asked, input="Hi")
+        items = [reference(first.output[0]), {"role": "user", "content": "And?"}]
+        with pytest.raises(openai.BadRequestError, match=r"input\[0\]") as stolen:
+            await create(other, **asked, input=items)
+        items[0] = {"type": "item_reference", "id": "msg_" + "0" * 52}
+        with pytest.raises(openai.BadRequestError, match=r"input\[0\]") as unknown:
+            await create(other, **asked, input=items)
+    assert stolen.value.message == unknown.value.message
+
+
+async def test_items_by_reference_count_towards_the_limit_of_input(store: Store) -> None:
+    async with (
+        place(store, state=stash(store, max_bytes=100_000)) as small,
+        small.client() as client,
+    ):
+        small.mock.script(Answer("x" * 60_000))
+        asked: Any = {"model": MODELS["anthropic"]}
+        first = await create(client, **asked, input="Hi")
+        items = [reference(first.output[0])] * 2
+        with pytest.raises(openai.APIStatusError) as caught:
+            await create(client, **asked, input=[*items, {"role": "user", "content": "And?"}])
+    assert (caught.value.status_code, caught.value.code) == (413, "conversation_too_large")
+
+
+async def test_without_a_stash_a_reference_says_what_to_do(store: Store) -> None:
+    async with place(store, state=ResponseState(store)) as found, found.client() as client:
+        items: Any = [{"type": "item_reference", "id": "msg_1"}]
+        with pytest.raises(openai.BadRequestError, match="store=false"):
+            await create(client, model=MODELS["anthropic"], input=items)

@@ -198,7 +198,9 @@ class _Conversation:
                 return Message("user", (Text(text),))
             case "item_reference":
                 raise _unsupported(
-                    where, f"'{where}' refers to a stored item: send the item itself."
+                    where,
+                    f"'{where}' refers to an item that is not stored for this model: send the item "
+                    "itself, as SDKs do with store=false.",
                 )
             case _:  # an item of a hosted tool, or of a type added later
                 self._turn.append(Opaque(NAME, _parsing.parse_object(data) or {}))
