@@ -44,7 +44,7 @@ CHECKED_MEMBERS = frozenset(
     | {"max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens"}
     | {"num_predict", "generationConfig", "generation_config", "options", "requests", "tools"}
     | {"messages", "contents", "input", "prompt", "session", "route", "preset", "provider"}
-    | {"fallbacks", "plugins", "agent"}
+    | {"fallbacks", "plugins", "agent", "service_tier", "speed", "inference_geo"}
 )
 # Members that name models although their names do not contain "model": of OpenRouter (preset),
 # several routers (fallbacks), LiteLLM (deployment_id), Azure's data sources (deployment_name),

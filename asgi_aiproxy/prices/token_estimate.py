@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from asgi_aiproxy.dialects.output_limits import Fields, limited, output_tokens, read_value
+from asgi_aiproxy.dialects.surcharges import FULL_PRICE, SURCHARGED, price_factor
 from asgi_aiproxy.prices.file_estimate import (
     LETTERS,
     NO_FILES,
@@ -56,7 +57,7 @@ class RequestSize(msgspec.Struct, frozen=True, gc=False):
     """Upper estimates of the input and output tokens of a request to a target.
 
     `usual` are the input tokens of most requests of this length. `limited`: the request itself
-    limits its output.
+    limits its output. `price_factor`: the multiple of the list price that it costs, in millionths.
     """
 
     provider: str
@@ -66,6 +67,11 @@ class RequestSize(msgspec.Struct, frozen=True, gc=False):
     usual: int = 0
     limited: bool = False
     later: bool = False
+    price_factor: int = FULL_PRICE
+
+    def price_ratio(self, ratio: int) -> int:
+        """The price ratio of a caller, in millionths, for this request."""
+        return ratio * self.price_factor // FULL_PRICE
 
 
 def estimate_size(sent: SentRequest, default_output: int) -> RequestSize:
@@ -93,6 +99,9 @@ def estimate_size(sent: SentRequest, default_output: int) -> RequestSize:
         usual=min(read, usual),
         limited=limited(provider, path, fields),
         later=sent.later or read_value(fields.get("background")) is True,
+        price_factor=price_factor(
+            sent.model, {name: read_value(fields[name]) for name in SURCHARGED & fields.keys()}
+        ),
     )
 
 

@@ -178,7 +178,8 @@ class CallAdmission:
         highest_cost = 0
         for size in sizes:
             target = size.provider, size.model
-            cost = tariff.max_cost(*target, size.input, size.output, self._ratio)
+            ratio = size.price_ratio(self._ratio)
+            cost = tariff.max_cost(*target, size.input, size.output, ratio)
             if cost is None:
                 self._refused = True
                 raise _no_price_error(*target)
@@ -308,8 +309,11 @@ class CallAdmission:
         ]
         if not record.upstream_model:
             names.append("")  # the price by which such a call was admitted
+        ratio = self._ratio
+        if self._sizes:  # those of a caller with a budget
+            ratio = self._size_of(record).price_ratio(ratio)
         for model in names:
-            cost = tariff.cost(record.provider, model, usage, self._ratio)
+            cost = tariff.cost(record.provider, model, usage, ratio)
             if cost is not None:
                 return min(max(cost, 0), _MAX_AMOUNT)  # whatever a provider reports
         return None

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from asgi_aiproxy import OpenAIShim, PassthroughProxy, Principal
+from asgi_aiproxy import AIShim, PassthroughProxy, Principal
 from asgi_aiproxy.middleware import Authenticate, Quota
 from asgi_aiproxy.prices import Price, Prices
 from asgi_aiproxy.principal import Budget, Limits
@@ -105,7 +105,7 @@ class Place:
     ) -> None:
         target = row.using("sk-pool-0123456789")
         self.records: list[UsageRecord] = []
-        make: Callable[..., Any] = PassthroughProxy if proxy else OpenAIShim
+        make: Callable[..., Any] = PassthroughProxy if proxy else AIShim
         self.inner = make(target, transport=vendor.transport, record=self.records.append)
         self.who = Principal("alice", limits=Limits(budgets=(Budget(budget),)))
         self.store = MemoryStore()
@@ -282,6 +282,51 @@ async def test_plausible_counts_are_accepted_also_slightly_above_the_limit(repor
     await place.ask(max_tokens=10)
     assert await place.spent() == 500 + 10 * reported
     assert not place.records[0].estimated
+
+
+@pytest.mark.parametrize("proxy", [False, True], ids=["shim", "proxy"])
+@pytest.mark.parametrize(
+    ("row", "path", "members", "factor"),
+    [
+        (OPENAI, "/v1/chat/completions", {}, 1),
+        (OPENAI, "/v1/chat/completions", {"service_tier": "auto"}, 1),
+        (OPENAI, "/v1/chat/completions", {"service_tier": "priority"}, 2),
+        (OPENAI, "/v1/chat/completions", {"service_tier": "fast"}, 2),
+        (OPENAI, "/v1/chat/completions", {"service_tier": "priority", "model": "gpt-5.5-x"}, 2.5),
+        (ANTHROPIC, "/v1/messages", {"speed": "fast", "model": "claude-opus-4-6"}, 6),
+        (ANTHROPIC, "/v1/messages", {"speed": "fast", "model": "claude-opus-4-8"}, 2),
+        (ANTHROPIC, "/v1/messages", {"inference_geo": "us"}, 1.1),
+    ],
+)
+async def test_a_faster_mode_costs_the_multiple_that_the_vendor_charges(
+    row: Provider, path: str, members: dict[str, Any], factor: float, proxy: bool
+) -> None:
+    costs = []
+    usual = {name: "standard" for name in members if name != "model"}
+    for sent in (members, {**members, **usual}):
+        place = Place(row, Vendor(), 10**6, proxy=proxy)
+        answer = await place.ask(path, **sent, max_tokens=100)
+        assert answer.status == 200, answer.body
+        costs.append(await place.spent())
+        [record] = place.records
+        assert record.cost == costs[-1]
+    assert costs[0] == pytest.approx(costs[1] * factor, abs=2)
+
+
+async def test_a_faster_mode_that_the_target_is_not_sent_costs_no_more() -> None:
+    costs = []
+    for members in ({"service_tier": "priority", "speed": "fast"}, {}):
+        place = Place(GEMINI, Vendor(), 10**6, proxy=False)
+        assert (await place.ask(max_tokens=100, **members)).status == 200
+        costs.append(await place.spent())
+    assert costs[0] == costs[1]
+
+
+async def test_a_faster_mode_that_would_overspend_the_budget_is_refused() -> None:
+    place = Place(OPENAI, Vendor(), 1500, proxy=False)  # 100 tokens cost 1000, and the prompt
+    answer = await place.ask(max_tokens=100, service_tier="priority")
+    assert answer.json["error"]["code"] == "insufficient_quota"
+    assert (await place.ask(max_tokens=100)).status == 200
 
 
 async def test_a_batch_costs_the_amount_reserved() -> None:
