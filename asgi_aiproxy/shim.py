@@ -203,7 +203,8 @@ class Shim:
 
     def matches(self, scope: Scope) -> bool:
         """Return whether a request is for one of the operations of this app."""
-        return self._matcher.knows(scope)
+        operation = self._matcher.find(scope)
+        return operation is not None and self._responses.serves(operation)
 
     # models
 

@@ -508,6 +508,7 @@ async def test_only_allowed_headers_of_the_provider_reach_the_caller() -> None:
         "x-ratelimit-remaining-requests",
         "aiproxy-provider",
         "aiproxy-request-id",
+        "aiproxy-key",
         "x-auth-id",
     }
 

@@ -30,11 +30,12 @@ class OperationMatcher:
         self._faces = faces
         self._matched: dict[object, Match] = {}  # of requests, by how they came
 
-    def knows(self, scope: Scope) -> bool:
-        """Whether a request is for one of the operations."""
+    def find(self, scope: Scope) -> Operation | None:
+        """The operation of a request; None if it is for another app."""
         path = _asgi.local_path(scope)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        return path is not None and any(face.match(method, path) for face in self._faces)
+        found = (face.match(method, path) for face in self._faces if path is not None)
+        return next((operation for operation in found if operation is not None), None)
 
     def match(self, scope: Scope) -> Match:
         """The API and operation of a request. Raises APIError (404, 405, 426)."""

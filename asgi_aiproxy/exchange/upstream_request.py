@@ -85,7 +85,8 @@ def prepare_request(
     `strict` refuses what the target cannot carry, and `limits` what is too large to be translated.
     Raises APIError if the target cannot serve the request.
     """
-    check_model(target.model)
+    if not request.operation.resource:
+        check_model(target.model)
     native = request.changed is None and (
         request.operation.name in target.provider.native_operations
     )

@@ -22,7 +22,12 @@ from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.responses_state.items import Query, list_page, listed_items
 from asgi_aiproxy.responses_state.records import ResponseState, StoredResponse
-from asgi_aiproxy.responses_state.turn import find_targets, keeps_response, not_found_error
+from asgi_aiproxy.responses_state.turn import (
+    find_targets,
+    keeps_response,
+    may_refer_to_unknown,
+    not_found_error,
+)
 
 # What a provider is sent of the query.
 _FORWARDED = frozenset(
@@ -41,22 +46,27 @@ async def find_resource(
     operation = call.operation
     stored = await state.get(call.principal, operation.resource)
     if stored is None:
-        raise _not_found(operation.resource, state)
+        # An only provider is requested without a model.
+        if not may_refer_to_unknown(call, find_targets(call, router)):
+            raise _not_found(operation.resource, state)
+        return _forwarded(call, query)
     history = stored.history
     request = msgspec.structs.replace(call, model=history.model)
     if keeps_response(history, request, find_targets(request, router)):
-        kept = {name: values for name, values in query.items() if name in _FORWARDED}
-        forwarded = msgspec.structs.replace(operation, query=urlencode(kept, doseq=True))
-        return msgspec.structs.replace(
-            request,
-            operation=forwarded,
-            stream=query.get("stream") == ["true"],
-            provider=history.provider,
-            key_id=call.key_id or history.key_id,
-        )
+        pin = call.key_id or history.key_id
+        pinned = msgspec.structs.replace(request, provider=history.provider, key_id=pin)
+        return _forwarded(pinned, query)
     if stored.response is None:
         raise _not_found(operation.resource, state)
     return stored
+
+
+def _forwarded(call: GatewayRequest, query: Query) -> GatewayRequest:
+    """A request with what the provider is sent of its query."""
+    kept = {name: values for name, values in query.items() if name in _FORWARDED}
+    operation = msgspec.structs.replace(call.operation, query=urlencode(kept, doseq=True))
+    stream = query.get("stream") == ["true"]
+    return msgspec.structs.replace(call, operation=operation, stream=stream)
 
 
 async def answer_from_record(

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._request_id import named
-from asgi_aiproxy.dialects.base import InboundDialect
+from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.dialects.openai_responses import paths
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.exchange.admission import GATE_KEY
@@ -54,6 +54,10 @@ class ResponsesService:
         self.websockets = websockets
         self._max_body = max_body
         self._idle = idle
+
+    def serves(self, operation: Operation) -> bool:
+        """Whether an operation is available: conversations need the stash."""
+        return self.state.stash or operation.name not in paths.CONVERSATIONS
 
     async def prepare(
         self,

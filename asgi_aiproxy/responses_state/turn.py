@@ -209,7 +209,7 @@ async def begin_turn(
         found = stored.history if stored is not None else None
     targets = find_targets(call, router)
     if found is None:
-        if not _may_refer_to_unknown(call, targets):
+        if not may_refer_to_unknown(call, targets):
             known_here = state.stash or memory is not None
             raise _unknown_response(call, previous, targets, known_here=known_here)
         return turn(call, before=None)
@@ -242,7 +242,7 @@ async def _in_conversation(
     found = await conversations.get(call.principal, id) if state.stash else None
     targets = find_targets(call, router)
     if found is None:
-        if targets and not _may_refer_to_unknown(call, targets):
+        if targets and not may_refer_to_unknown(call, targets):
             raise _unknown_conversation(id, state)
         return turn(call, before=None)
     limit = min(limit, state.max_bytes)
@@ -298,7 +298,7 @@ def _reaches(
     return False
 
 
-def _may_refer_to_unknown(call: GatewayRequest, targets: Sequence[Target]) -> bool:
+def may_refer_to_unknown(call: GatewayRequest, targets: Sequence[Target]) -> bool:
     """Whether a provider may be asked for a response that the gateway does not know.
 
     Not if several callers share its keys: one could continue the conversation of another.

@@ -146,6 +146,32 @@ async def test_an_only_caller_may_refer_to_responses_that_the_gateway_does_not_k
     assert upstream.keys[-1] == "sk-of-the-caller"
 
 
+async def test_an_only_provider_is_requested_for_responses_that_the_gateway_does_not_know() -> None:
+    upstream = Upstream(answers(json.dumps(response("resp_1")).encode()))
+    alone = OpenAIShim(OPENAI.using(pool()), transport=upstream.transport)
+    found = await asgi.request(alone, "GET", "/v1/responses/resp_1?include[]=a")
+    assert found.status == 200
+    assert upstream.requests[0].url.path == "/v1/responses/resp_1"
+    shared = Authenticate(alone, verify=static_tokens({"token": "a"}))
+    headers = {"authorization": "Bearer token"}
+    refused = await asgi.request(shared, "GET", "/v1/responses/resp_1", headers=headers)
+    assert refused.status == 404
+    assert len(upstream.requests) == 1
+
+
+async def test_a_router_passes_conversations_to_the_provider_unless_it_has_a_stash() -> None:
+    upstream = Upstream(answers(b'{"id": "conv_1"}'))
+    row = OPENAI.using(pool())
+    options: dict[str, Any] = {"transport": upstream.transport, "providers": [row]}
+    router = ProviderRouter(**options)
+    made = await asgi.request(router, "POST", "/openai/v1/conversations", {})
+    assert made.json == {"id": "conv_1"}
+    router = ProviderRouter(**options, response_state=ResponseState(MemoryStore(), stash=True))
+    made = await asgi.request(router, "POST", "/openai/v1/conversations", {})
+    assert made.json["object"] == "conversation"
+    assert len(upstream.requests) == 1
+
+
 async def test_a_budget_is_judged_by_the_conversation_that_the_provider_keeps() -> None:
     bodies = [response("resp_1", tokens=60_000), response("resp_2")]
     upstream = Upstream(*(answers(json.dumps(body).encode()) for body in bodies))
