@@ -23,12 +23,14 @@ _CONTENT = re.compile(
     r"(generateContent|streamGenerateContent|countTokens|embedContent|batchEmbedContents)$"
 )
 _GEMINI = {"countTokens": "token_count", "embedContent": "embed", "batchEmbedContents": "embed"}
+_CONVERSE = re.compile(r"/model/([^/]+)/converse(?:-stream)?$")
 _DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")
 _MODEL = re.compile(r"/models/(.+)$")
 _TAILS = {
     "/v1/messages": MatchedPath("anthropic", "chat"),
     "/v1/messages/count_tokens": MatchedPath("anthropic", "token_count"),
     "/api/chat": MatchedPath("ollama", "chat"),
+    "/v2/chat": MatchedPath("cohere", "chat"),
     "/responses": MatchedPath("openai_responses", "chat"),
     "/responses/input_tokens": MatchedPath("openai_responses", "token_count"),
 }
@@ -58,7 +60,7 @@ def match_path(method: str, path: str, headers: Mapping[str, str]) -> MatchedPat
 
     A path that no vendor documents is unknown, so that a wrong `base_url` is detected.
     """
-    match = _match(method, path, headers)
+    match = _bedrock(method, path) or _match(method, path, headers)
     if match.operation and _DOCUMENTED[match.dialect].match(path) is None:
         return MatchedPath(match.dialect, "")
     return match
@@ -80,7 +82,16 @@ _DOCUMENTED = {
         r"(?:/(?!v1)[^/]+)?/v1(?:beta\d*|alpha)?/(?:projects/.*/)?(?:models|endpoints)(?:/|$)"
     ),
     "ollama": re.compile(r"/api/(?:chat|tags)$"),
+    "cohere": re.compile(r"/v2/chat$"),
+    "bedrock": re.compile(r"/(?:model/[^/]+/converse(?:-stream)?|foundation-models)$"),
 }
+
+
+def _bedrock(method: str, path: str) -> MatchedPath | None:
+    if method == "GET" and path.endswith("/foundation-models"):
+        return MatchedPath("bedrock", "models")
+    found = _CONVERSE.search(path) if method == "POST" else None
+    return MatchedPath("bedrock", "chat", unquote(found[1])) if found is not None else None
 
 
 def _match(method: str, path: str, headers: Mapping[str, str]) -> MatchedPath:

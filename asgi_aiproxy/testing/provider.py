@@ -29,7 +29,7 @@ _LIMIT = 1 << 30
 
 
 class MockProvider:
-    """Answers like OpenAI, Anthropic, Google or Ollama, depending on the request's path.
+    """Answers like OpenAI, Anthropic, Google, Ollama, Cohere or Bedrock, depending on the path.
 
     `answer` is the default answer. With `key`, requests without that secret are refused. `models`
     are the models it lists; it answers requests for any model. Requests that a provider would
@@ -78,7 +78,7 @@ class MockProvider:
 
     def on(self, where: str, *steps: Step) -> None:
         """Set the steps for the next requests of one dialect ("openai", "anthropic", "gemini",
-        "ollama"), or to paths that match the regular expression `where`.
+        "ollama", "cohere", "bedrock"), or to paths that match the regular expression `where`.
 
         These steps take precedence over those of `script`.
         """

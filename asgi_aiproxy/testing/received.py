@@ -24,9 +24,9 @@ class ReceivedRequest:
     """One received request, and how its exchange ended.
 
     `path` is as sent (percent-encoded, without the query), header names are in lower case, `json`
-    is the parsed body, or None if it is not JSON. `dialect` is "openai", "anthropic", "gemini" or
-    "ollama"; `operation` is "chat", "embeddings", "models" ..., or empty if the mock does not know
-    the path. `started` and `ended` are times of `time.monotonic`, in seconds. `client_gone` is true
+    is the parsed body, or None if it is not JSON. `dialect` is "openai", "anthropic", "gemini",
+    "ollama", "cohere" or "bedrock"; `operation` is "chat", "embeddings", "models" ..., or empty if
+    the mock does not know the path. `started` and `ended` are times of `time.monotonic`, in seconds. `client_gone` is true
     if the client disconnected before it had the whole response.
     """
 
@@ -59,6 +59,8 @@ class ReceivedRequest:
         """Whether the request is for a stream, in the dialect's own way."""
         if self.dialect == "gemini":
             return self.path.endswith(":streamGenerateContent")
+        if self.dialect == "bedrock":
+            return self.path.endswith("/converse-stream")
         if self.dialect == "ollama":
             return self.operation == "chat" and self.members.get("stream") is not False
         return self.members.get("stream") is True

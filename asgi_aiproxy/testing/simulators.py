@@ -1,4 +1,4 @@
-"""The simulators of OpenAI, Anthropic, Google and Ollama."""
+"""The simulators of OpenAI, Anthropic and Google, and the list of all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import Anthropic, Gemini, OpenAIChat, OpenAIResponses
 from asgi_aiproxy.testing import operations
 from asgi_aiproxy.testing.answers import Answer
+from asgi_aiproxy.testing.bedrock import BedrockSimulator
+from asgi_aiproxy.testing.cohere import CohereSimulator
 from asgi_aiproxy.testing.ollama import OllamaSimulator
 from asgi_aiproxy.testing.received import ReceivedRequest
 from asgi_aiproxy.testing.reply import Reply
@@ -277,4 +279,6 @@ SIMULATORS: dict[str, type[VendorSimulator]] = {
     "anthropic": AnthropicSimulator,
     "gemini": GeminiSimulator,
     "ollama": OllamaSimulator,
+    "cohere": CohereSimulator,
+    "bedrock": BedrockSimulator,
 }

@@ -19,7 +19,13 @@ from google.genai import errors as genai_errors, types as genai_types
 from google.genai.client import AsyncClient
 from starlette.applications import Starlette
 
-from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OLLAMA_CHAT, OPENAI_CHAT
+from asgi_aiproxy.dialects import (
+    ANTHROPIC_MESSAGES,
+    COHERE_CHAT,
+    GEMINI_CONTENT,
+    OLLAMA_CHAT,
+    OPENAI_CHAT,
+)
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import Refusal, Response, StopReason, Text, ToolCall, Usage, check, fold
 from asgi_aiproxy.retry_after import retry_after
@@ -40,18 +46,21 @@ CHATS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "gemini": ("/v1beta/models/m:generateContent", {"contents": [{"parts": [{"text": "Hi"}]}]}),
     "ollama": ("/api/chat", {"model": "m", "messages": [], "stream": False}),
+    "cohere": ("/v2/chat", {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}),
 }
 STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "openai": (CHATS["openai"][0], {**CHATS["openai"][1], "stream": True}),
     "anthropic": (CHATS["anthropic"][0], {**CHATS["anthropic"][1], "stream": True}),
     "gemini": ("/v1beta/models/m:streamGenerateContent?alt=sse", CHATS["gemini"][1]),
     "ollama": ("/api/chat", {"model": "m", "messages": []}),
+    "cohere": (CHATS["cohere"][0], {**CHATS["cohere"][1], "stream": True}),
 }
 LANGUAGES = {
     "openai": OPENAI_CHAT,
     "anthropic": ANTHROPIC_MESSAGES,
     "gemini": GEMINI_CONTENT,
     "ollama": OLLAMA_CHAT,
+    "cohere": COHERE_CHAT,
 }
 dialects = pytest.mark.parametrize("dialect", list(CHATS))
 
@@ -372,7 +381,7 @@ async def test_the_librarys_own_decoders_read_the_same_answer_in_every_dialect(
     found = [(c.name, json.loads(c.arguments)) for c in calls if isinstance(c, ToolCall)]
     assert found == [(c.name, json.loads(c.arguments)) for c in (WEATHER, CLOCK)]
     assert read.stop is StopReason.TOOLS
-    assert read.model == "m"
+    assert read.model == ("" if dialect == "cohere" else "m")  # Cohere does not repeat it
     assert read.usage is not None
     assert (read.usage.input, read.usage.output) == (12, 7)
 
@@ -486,8 +495,9 @@ async def test_steps_for_a_dialect_or_a_path_do_not_affect_others(
     mock.on("anthropic", Fault.status(500))
     mock.on(r"/models/m:generate", Fault.status(502))
     mock.on("/embeddings$", Fault.status(501))
-    assert [(await ask(client, name)).status_code for name in CHATS] == [200, 500, 502, 200]
-    assert [(await ask(client, name)).status_code for name in CHATS] == [200, 200, 200, 200]
+    names = ("openai", "anthropic", "gemini", "ollama")
+    assert [(await ask(client, name)).status_code for name in names] == [200, 500, 502, 200]
+    assert [(await ask(client, name)).status_code for name in names] == [200, 200, 200, 200]
     assert repr(mock) == "<MockProvider: 8 requests received, 1 steps left>"
 
 

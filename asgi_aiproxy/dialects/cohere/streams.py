@@ -105,9 +105,14 @@ class Decoder:
         if not isinstance(message, dict):
             raise errors.stream_error(answer)
         yield from self._start(answer)
-        yield from self._plan(message)
+        planned = False
         for content in _parsing.objects(message.get("content")):
+            if not planned and "thinking" not in content:  # thoughts come before the plan
+                yield from self._plan(message)
+                planned = True
             yield from self._content(content)
+        if not planned:
+            yield from self._plan(message)
         self._cite(message.get("citations"))
         for number, call in enumerate(_parsing.objects(message.get("tool_calls"))):
             yield from self._call(number, call)
