@@ -26,8 +26,8 @@ class ReceivedRequest:
     `path` is as sent (percent-encoded, without the query), header names are in lower case, `json`
     is the parsed body, or None if it is not JSON. `dialect` is "openai", "anthropic", "gemini",
     "ollama", "cohere" or "bedrock"; `operation` is "chat", "embeddings", "models" ..., or empty if
-    the mock does not know the path. `started` and `ended` are times of `time.monotonic`, in seconds. `client_gone` is true
-    if the client disconnected before it had the whole response.
+    the mock does not know the path. `started` and `ended` are times of `time.monotonic`, in
+    seconds. `client_gone` is true if the client disconnected before it had the whole response.
     """
 
     number: int
