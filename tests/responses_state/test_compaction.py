@@ -97,8 +97,10 @@ async def test_openai_compacts_by_itself() -> None:
 
 async def test_a_path_of_compaction_takes_posts_only() -> None:
     app = OpenAIShim(OPENAI.using("sk-secret-1"), response_state=ResponseState())
-    assert (await asgi.request(app, "PUT", "/v1/responses/compact")).status == 405
-    assert (await asgi.request(app, "GET", "/v1/responses/compact")).status == 404
+    for path in ("compact", "input_tokens"):
+        for method in ("PUT", "GET", "DELETE"):
+            found = await asgi.request(app, method, f"/v1/responses/{path}")
+            assert (found.status, found.header("allow")) == (405, "POST")
 
 
 @given(st.text(), st.text(max_size=40))

@@ -30,7 +30,8 @@ _POST = {
         Operation(token_count.OPERATION, token_count.PATH, converts="token_count"),
     )
 }
-_RESOURCE = re.compile(r"/v1(/responses/([^/]+)(/cancel|/input_items)?)")
+# (The first two names are those of operations.)
+_RESOURCE = re.compile(r"/v1(/responses/(?!compact$|input_tokens$)([^/]+)(/cancel|/input_items)?)")
 _OF_RESOURCES = {
     ("GET", None): RETRIEVE,
     ("DELETE", None): DELETE,
