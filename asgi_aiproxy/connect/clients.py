@@ -153,7 +153,7 @@ def _gemini_cli(gateway: GatewayAccess) -> Setup:
             members={"security": {"auth": {"selectedType": "gemini-api-key"}}},
         ),
         example="gemini",
-        notes=("It takes https URLs, and http only for localhost and 127.0.0.1.",),
+        notes=("Older versions take http URLs only for localhost and 127.0.0.1.",),
     )
 
 
