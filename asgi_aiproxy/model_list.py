@@ -15,7 +15,7 @@ from asgi_aiproxy.dialects.model_lists import ListedModel
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.keys import NoKeyError, matches_pattern
 from asgi_aiproxy.providers.base import ModelOffer, Provider, Router
-from asgi_aiproxy.upstream.base import Transport
+from asgi_aiproxy.upstream.base import Transport, fetch
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -102,17 +102,11 @@ class ModelCatalog:
         with free as lease, Deadline(self._limit, "it took too long"):
             key = await provider.with_credential(lease.key if lease is not None else None)
             request = provider.request("GET", draft, key, streamed=False)
-            answer = await self._transport.send(request)
-            try:
-                body = bytearray()
-                while (data := await answer.read()) and len(body) < _MAX_LIST:
-                    body += data
-            finally:
-                await answer.aclose()
-        if answer.status != 200:
-            raise ValueError(f"HTTP {answer.status}")
-        display_names = language.decode_display_names(bytes(body))
-        return {name: display_names.get(name, "") for name in language.decode_models(bytes(body))}
+            status, body = await fetch(self._transport, request, _MAX_LIST)
+        if status != 200:
+            raise ValueError(f"HTTP {status}")
+        display_names = language.decode_display_names(body)
+        return {name: display_names.get(name, "") for name in language.decode_models(body)}
 
 
 def _requestable_name(router: Router, offer: ModelOffer, name: str) -> str:

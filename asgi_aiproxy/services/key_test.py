@@ -12,7 +12,7 @@ from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Message, Request, Text
 from asgi_aiproxy.providers import Provider
-from asgi_aiproxy.upstream import Transport
+from asgi_aiproxy.upstream.base import Transport, fetch
 
 _MAX_ANSWER = 8 * 1024 * 1024  # maximum size of an answer in bytes
 
@@ -74,11 +74,4 @@ async def _ask(
         draft = language.encode_request(Request(model=model, messages=(hello,), max_tokens=1))
     key = await provider.with_credential(key)
     request = provider.request(method, provider.transform_request(draft), key, streamed=False)
-    answer = await transport.send(request)
-    try:
-        body = bytearray()
-        while (data := await answer.read()) and len(body) < _MAX_ANSWER:
-            body += data
-    finally:
-        await answer.aclose()
-    return answer.status, bytes(body)
+    return await fetch(transport, request, _MAX_ANSWER)

@@ -101,6 +101,21 @@ class Transport(Protocol):
         """Close all connections. A later `send` may open new ones."""
 
 
+async def fetch(transport: Transport, request: UpstreamRequest, limit: int) -> tuple[int, bytes]:
+    """Send a request; returns status and body, of which about `limit` bytes are read.
+
+    Raises APIError.
+    """
+    response = await transport.send(request)
+    try:
+        body = bytearray()
+        while len(body) < limit and (data := await response.read()):
+            body += data
+    finally:
+        await response.aclose()
+    return response.status, bytes(body)
+
+
 def check_transport(transport: object) -> None:
     """Raise ConfigurationError unless this is a transport or None, which stands for the default."""
     if transport is None:
