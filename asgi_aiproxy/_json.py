@@ -68,19 +68,19 @@ def quote(text: str) -> bytes:
         return json.dumps(text).encode()
 
 
-def quoted(texts: list[str]) -> list[bytes]:
-    """Encode each text as a JSON string."""
+def encode_each(values: list[str] | list[int]) -> list[bytes]:
+    """Encode each text or number as JSON."""
     try:
-        lines = _encode_lines(texts)
+        lines = _encode_lines(values)
     except UnicodeEncodeError:
-        return [quote(text) for text in texts]
+        return [quote(str(text)) for text in values]
     # Line breaks within a text are escapes at this point.
-    return lines[:-1].split(b"\n") if texts else []
+    return lines[:-1].split(b"\n") if values else []
 
 
 def quote_each(texts: list[str], before: bytes, after: bytes) -> bytes:
     """Encode each text as a JSON string between `before` and `after`, and join them."""
-    return before + (after + before).join(quoted(texts)) + after if texts else b""
+    return before + (after + before).join(encode_each(texts)) + after if texts else b""
 
 
 def _finite(value: Any) -> Any:

@@ -322,7 +322,10 @@ class JSONArrayFramer:
 
 def encode_frame(data: bytes, event: bytes = b"") -> bytes:
     """Return one event as bytes. `data` may contain line breaks; `event` may not."""
-    lines = b"\n".join(b"data: " + line for line in _LINE_END.split(data))
+    if data.find(b"\n") < 0 and _CR not in data:  # as JSON is; splitting costs far more
+        lines = b"data: " + data
+    else:
+        lines = b"\n".join(b"data: " + line for line in _LINE_END.split(data))
     if event:
         return b"event: " + event + b"\n" + lines + b"\n\n"
     return lines + b"\n\n"

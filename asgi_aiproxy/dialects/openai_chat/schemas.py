@@ -208,7 +208,17 @@ class PlainChunk(Struct, gc=False):
     x_groq: None = None
 
 
+class PlainChoices(Struct, gc=False):
+    """The same without the members that all chunks of a response share."""
+
+    choices: tuple[PlainChoice]
+    usage: None = None
+    error: None = None
+    x_groq: None = None
+
+
 plain_chunk = msgspec.json.Decoder(PlainChunk)
-plain_chunks = msgspec.json.Decoder(list[PlainChunk])
+plain_choices = msgspec.json.Decoder(PlainChoices)
+plain_choices_each = msgspec.json.Decoder(list[PlainChoices])
 chat_request = msgspec.json.Decoder(ChatRequest)
 stream_options = msgspec.json.Decoder(StreamOptions)

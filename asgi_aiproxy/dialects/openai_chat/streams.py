@@ -29,8 +29,8 @@ from asgi_aiproxy.messages import (
     Usage,
 )
 
-_decode_plain = schemas.plain_chunk.decode
-_decode_plains = schemas.plain_chunks.decode
+_decode_plain = schemas.plain_choices.decode
+_decode_plains = schemas.plain_choices_each.decode
 _TEXT, _REASONING = Text(), Reasoning()
 
 

@@ -94,9 +94,10 @@ class Encoder:
             return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
         part.pieces += texts
         number, self._number = self._number, self._number + len(texts)
-        found = enumerate(_json.quoted(texts), number)
-        parts = [b'%d,"delta":%b' % (at, text) for at, text in found]
-        return part.before + (part.after + part.before).join(parts) + part.after
+        numbers = _json.encode_each(list(range(number, self._number)))
+        pairs = zip(numbers, _json.encode_each(texts), strict=True)
+        deltas = [at + b',"delta":' + text for at, text in pairs]
+        return part.before + (part.after + part.before).join(deltas) + part.after
 
     def fail(self, error: APIError) -> bytes:
         """Report an error in mid-stream, with two events like OpenAI."""
