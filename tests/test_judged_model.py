@@ -43,6 +43,8 @@ ANSWER = json.dumps(
         "done": True,
         "done_reason": "stop",
         "candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}],
+        "status": "completed",
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": "x"}]}],
     }
 ).encode()
 
