@@ -100,7 +100,7 @@ async def test_a_missing_operation_of_a_vendor_is_a_clear_error(
     client: openai.AsyncOpenAI, world: World, model: str
 ) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
-        await client.embeddings.create(model=model, input="one")
+        await client.moderations.create(model=model, input="one")
     assert caught.value.code == "unsupported_operation"
     assert world.mock.requests == []
 
