@@ -14,6 +14,8 @@ from asgi_aiproxy.prices.price import Price, Rates, Tier, to_rates
 
 # Local servers have no list prices, even if another vendor has a model of the same name.
 _LOCAL_PROVIDERS = frozenset({"ollama", "vllm", "lmstudio", "llamacpp", "tgi", "sglang"})
+# Providers whose names the list spells differently.
+_LISTED_NAMES = {"bedrock-anthropic": "aws", "moonshot": "moonshotai", "voyage": "voyageai"}
 # Some prices depend on the time of day.
 _CACHE_SECONDS = 60.0
 _MAX_CACHED = 10_000
@@ -137,7 +139,10 @@ def _lookup() -> Lookup:
         if not package:
             package.append(_load_package())
         snapshot, when = package[0], _to_datetime(now)
-        for where in (provider, None):  # without provider: found by the model alone
+        for where in (
+            _LISTED_NAMES.get(provider, provider),
+            None,
+        ):  # without provider: found by the model alone
             try:
                 _, found = snapshot.find_provider_model(model, None, where, None)
             except LookupError:

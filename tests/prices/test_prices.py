@@ -158,6 +158,14 @@ def test_own_prices_have_precedence_and_exact_names_before_patterns() -> None:
         ("deepseek", "deepseek-chat"),
         ("my-openai", "gpt-4o"),  # a row under another name: the model tells
         ("azure", "gpt-4o"),
+        ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("bedrock", "amazon.nova-lite-v1:0"),
+        ("bedrock-anthropic", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("cohere", "command-a-03-2025"),
+        ("moonshot", "kimi-k2-0905-preview"),
+        ("vertex", "gemini-2.5-flash"),
+        ("vertex-anthropic", "claude-opus-4-5@20251101"),
+        ("zai", "glm-4.6"),
     ],
 )
 def test_models_of_the_vendors_have_their_list_prices(provider: str, model: str) -> None:
@@ -199,7 +207,13 @@ def test_a_list_price_gives_the_same_cost_as_the_package_itself() -> None:
 
 @pytest.mark.parametrize(
     ("provider", "model"),
-    [("openai", "mystery-1"), ("", ""), ("ollama", "mistral-7b"), ("vllm", "gpt-4o")],
+    [
+        ("openai", "mystery-1"),
+        ("", ""),
+        ("ollama", "mistral-7b"),
+        ("vllm", "gpt-4o"),
+        ("sglang", "gpt-4o"),
+    ],
 )
 def test_an_unknown_model_has_no_price_unless_one_is_given(provider: str, model: str) -> None:
     assert Prices().cost(provider, model, Usage(input=1), ONE) is None
@@ -477,6 +491,9 @@ HUGE = 10**6
         ("/api/chat", {"options": {"num_predict": 7}}, 7),
         ("/api/chat", {"options": {"num_predict": -1}, "max_tokens": 1}, 4096),
         ("/model/m/converse", {"inferenceConfig": {"maxTokens": 8}}, 8),
+        ("/model/m/invoke", {"max_tokens": 8, "thinking": {"budget_tokens": 9}}, 9),
+        ("/v2/chat", {"max_tokens": 8}, 8),
+        ("/v2/chat", {"max_tokens": 8, "thinking": {"token_budget": 50}}, 50),
         ("/nobody/knows", {"max_tokens": 1}, 4096),
     ],
 )  # fmt: skip
