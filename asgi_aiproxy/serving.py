@@ -51,6 +51,8 @@ logger = logging.getLogger("asgi_aiproxy")
 
 # Settings of the store, which is created once for a process.
 _STORE_SETTINGS = ("redis_url", "redis_prefix", "store_file")
+# Messages of a WebSocket that are larger than `max_body` by less than this are refused by the app.
+_REFUSED_BYTES = 1024 * 1024
 _SHUTDOWN_SECONDS = 30  # for open requests to finish when a process stops
 _WORKER_START_SECONDS = 60
 _START_FAILED = 3  # exit status when a server did not start, as uvicorn's own
@@ -337,6 +339,7 @@ def serve(options: ServeOptions) -> int:
         log_level=settings.log_level,
         access_log=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        ws_max_size=settings.max_body + _REFUSED_BYTES,
         server_header=False,
         lifespan="on",
         forwarded_allow_ips=options.forwarded_allow_ips,
