@@ -155,4 +155,4 @@ class OpenAIResponses(Dialect):
         self, *, usage_wanted: bool, strict_format: bool
     ) -> OpenAIResponsesNativeStream:
         """A new observer for a response that passes through."""
-        return OpenAIResponsesNativeStream()
+        return OpenAIResponsesNativeStream(strict_format=strict_format)

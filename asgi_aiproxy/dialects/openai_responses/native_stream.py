@@ -14,14 +14,21 @@ from asgi_aiproxy.messages import Usage
 
 # Frames with one of these marks are parsed: the head, the end, errors.
 _PARSED_MARKS = (b'"response":', b'"error"', b"event: error", b"event:error")
+_ADDED_MARK = b'"response.output_item.added"'  # where a message may lack its content
 _QUIET = ("message", "reasoning")  # items that start without content
 _ENDS = ("response.completed", "response.incomplete")
 
 
 class OpenAIResponsesNativeStream:
-    """Observes a stream of response events without changing it."""
+    """Observes a stream of response events without changing it.
 
-    def __init__(self) -> None:
+    With `strict_format=False`, what strict clients require and compatible servers leave out is
+    added: an empty `content` of a message that starts, and the details of `usage`.
+    """
+
+    def __init__(self, *, strict_format: bool = True) -> None:
+        self._marks = _PARSED_MARKS if strict_format else (*_PARSED_MARKS, _ADDED_MARK)
+        self._strict_format = strict_format
         self.model = ""
         self.started = False
         self.ended = False
@@ -31,12 +38,12 @@ class OpenAIResponsesNativeStream:
 
     def pass_unparsed(self, data: bytes) -> tuple[bytes, bytes]:
         """Pass on frames up to one with the whole response or an error."""
-        return split_before(data, _PARSED_MARKS)
+        return split_before(data, self._marks)
 
     def feed(self, frame: Frame) -> bytes:
         """The frame unchanged. Raises APIError if it reports a failure."""
         if not frame.data.lstrip().startswith(b"{"):
-            return frame.raw
+            return frame.raw if self._strict_format or frame.data != b"[DONE]" else b""
         event = _json.loads(frame.data)
         kind = _parsing.get_text(event, "type")
         number = event.get("sequence_number")
@@ -57,6 +64,8 @@ class OpenAIResponsesNativeStream:
         elif kind == "response.output_item.added":
             item = event.get("item")
             self.started = self.started or _parsing.get_text(item, "type") not in _QUIET
+        if not self._strict_format and _complete(event.get("item"), answer):
+            return encode_frame(_json.dumps(event), frame.event or kind.encode())
         return frame.raw
 
     def _read_response(self, answer: dict[str, Any]) -> None:
@@ -90,4 +99,29 @@ class OpenAIResponsesNativeStream:
         responses.raise_error(answer)
         responses.require_output(answer, body)
         self._read_response(answer)
+        if not self._strict_format and _complete(None, answer):
+            return _json.dumps(answer)
         return body
+
+
+def _complete(item: Any, response: Any) -> bool:
+    """Add what clients require to an item that starts and to a response, in place.
+
+    True if anything was missing.
+    """
+    changed = False
+    if _parsing.get_text(item, "type") == "message" and item.get("content") is None:
+        item["content"] = []
+        changed = True
+    usage = response.get("usage") if isinstance(response, dict) else None
+    if isinstance(usage, dict):
+        counts = {
+            "input_tokens_details": "cached_tokens",
+            "output_tokens_details": "reasoning_tokens",
+        }
+        for name, count in counts.items():
+            details = usage.get(name)
+            if not isinstance(details, dict) or details.get(count) is None:
+                usage[name] = {**(details if isinstance(details, dict) else {}), count: 0}
+                changed = True
+    return changed
