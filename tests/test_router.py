@@ -515,8 +515,8 @@ async def test_lifespan_closes_what_the_router_opened_even_if_one_fails() -> Non
     async with asgi.lifespan(router):
         for name in router.providers:
             shim = router._shim(name)
-            shim._owned = Closable()  # type: ignore[assignment]
-            owned.append(shim._owned)
+            shim._own_transport = Closable()  # type: ignore[assignment]
+            owned.append(shim._own_transport)
         assert [each.closed for each in owned] == [0, 0, 0]  # type: ignore[union-attr]
     assert [each.closed for each in owned] == [1, 1, 1]  # type: ignore[union-attr]
 
