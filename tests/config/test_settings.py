@@ -189,7 +189,7 @@ def test_every_setting_of_a_provider_and_a_key_takes_effect() -> None:
     assert (key.models, key.rpm, key.tpm, key.concurrency) == (("gpt-*",), 4, 5, 6)
     assert (key.proxy, key.base_url) == ("http://other:1", "https://key.example/v1")
     assert (app._relay.attempts, app._relay.strict, app._max_body) == (7, True, 1000)
-    assert (app._keepalive, app._own_keys, app._relay.timeouts.first) == (0, True, 5)
+    assert (app._keepalive, app._allow_client_keys, app._relay.timeouts.first) == (0, True, 5)
 
 
 def test_a_single_provider_without_routes_serves_every_model() -> None:
