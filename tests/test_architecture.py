@@ -104,6 +104,7 @@ MAY: dict[str, set[str]] = {
         "usage",
     },
     "responses_state": {
+        "_background_tasks",
         "_asgi",
         "_cancellation",
         "_json",

@@ -34,6 +34,7 @@ import msgspec
 
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Message, Receive, Scope, Send
+from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy._request_id import named, request_id, with_request_id
 from asgi_aiproxy.dialects import _parsing
@@ -122,7 +123,7 @@ class ResponsesWebSocket:
         await self._receive()  # websocket.connect
         with suppress(ClientGoneError):
             await self._send_message({"type": "websocket.accept", "headers": [named(self._id)]})
-            reader = asyncio.create_task(self._read())
+            reader = start(self._read(), what="messages of a Responses WebSocket")
             try:
                 while (message := await self._next()) is not None:
                     await self._serve(message)
