@@ -166,7 +166,7 @@ class Shim:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        face = self.faces[0]
+        face: InboundDialect | None = None
         try:
             try:
                 face, operation = self._matcher.match(scope)
@@ -178,10 +178,11 @@ class Shim:
                 else:
                     await self._relay_call(scope, receive, send, face, operation, principal)
             except APIError as error:
-                await send_error(scope, receive, send, face, error)
+                await send_error(scope, receive, send, face or self._matcher.closest(scope), error)
             except AIProxyError:
                 raise
             except Exception:
+                face = face or self._matcher.closest(scope)
                 await send_error(scope, receive, send, face, internal_error())
                 raise
         except ClientGoneError:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Any, TypeVar
 
+from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import Media
+
+T = TypeVar("T", bound=Any)
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -43,6 +47,8 @@ _ALIASES = {
     "audio/x-flac": "audio/flac",
     "audio/x-aiff": "audio/aiff",
 }
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_WHITE_SPACE = b" \t\r\n"
 _SNIFFED_LENGTH = 1368  # characters of base64: 1,026 bytes
 
 
@@ -56,6 +62,16 @@ def media_type(media: Media) -> str:
     if "*" in declared or declared == "application/octet-stream":
         declared = ""
     return sniff_media_type(media.data) or declared
+
+
+def require_base64(part: T, where: str) -> T:
+    """Return a part of a client's request. Raises APIError if its data is not base64."""
+    if isinstance(part, Media) and part.data:
+        data = part.data.encode("utf-8", "surrogatepass").translate(None, _WHITE_SPACE)
+        data = data.rstrip(b"=")
+        if len(data) % 4 == 1 or data.translate(None, _BASE64):
+            raise invalid(f"'{where}': its data is not valid base64.", where, "invalid_base64")
+    return part
 
 
 def sniff_media_type(data: str) -> str:

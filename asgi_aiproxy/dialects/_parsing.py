@@ -258,6 +258,16 @@ def unparsable_response_error(status: int, data: bytes) -> APIError:
     return APIError(kind, message, status=client_status(status, kind), upstream_status=status)
 
 
+def error_message(error: APIError) -> str:
+    """The message of an error for APIs that have no member for the path of the wrong member.
+
+    (What providers say is passed on as it is.)
+    """
+    if error.param is None or error.upstream_status is not None or error.param in error.message:
+        return error.message
+    return f"{error.param}: {error.message}"
+
+
 def words(*found: Any) -> tuple[str, ...]:
     """The machine-readable error words among `found`: its non-empty strings."""
     return tuple(word for word in found if isinstance(word, str) and word)

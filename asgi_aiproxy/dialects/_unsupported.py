@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import Media, Opaque, Part, Refusal, Request, Tool, ToolResult
 
 # Dialects whose requests mark what is to be cached.
@@ -32,6 +33,13 @@ def unsupported_fields(
     `names`: whether the dialect supports `messages[].name`. `known`: members that were carried as
     `vendor_fields`.
     """
+    if dialect != "gemini" and request.extra.get("gemini", {}).get("cachedContent"):
+        raise invalid(
+            "'cachedContent' is stored by Google, and not available to the provider of this model: "
+            "send the content itself.",
+            "cachedContent",
+            "unsupported_parameter",
+        )
     found = [
         name
         for source, members in request.extra.items()

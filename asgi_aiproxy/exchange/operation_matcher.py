@@ -75,6 +75,21 @@ class OperationMatcher:
                     return other, found
         return face, operation
 
+    def closest(self, scope: Scope) -> InboundDialect:
+        """The API to answer a request in that is for none of the operations: that of the client's
+        headers, else that of the path with another method, else the first one.
+        """
+        sent = {name for name, _ in scope["headers"]}
+        path = _asgi.local_path(scope) or ""
+        marked = [face for face in self._faces if not face.client_headers.isdisjoint(sent)]
+        for face in (*marked, *self._faces):
+            if any(face.match(method, path) for method in _METHODS):
+                return face
+        if marked:
+            return marked[0]
+        gemini = GEMINI_CONTENT in self._faces and path.startswith("/v1beta")
+        return GEMINI_CONTENT if gemini else self._faces[0]
+
     def _no_match(self, scope: Scope, method: str, path: str) -> APIError:
         takes = [m for m in _METHODS if any(face.match(m, path) for face in self._faces)]
         if takes:

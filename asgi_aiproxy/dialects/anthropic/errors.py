@@ -49,7 +49,7 @@ _MEMBER_PATH = re.compile(r"([a-z][a-z_]*(?:\.\w+)*): ")
 
 def encode_error(error: APIError) -> bytes:
     """Write `{"type": "error", "error": {...}}`."""
-    details: dict[str, Any] = {"type": TYPES[error.kind], "message": error.message}
+    details: dict[str, Any] = {"type": TYPES[error.kind], "message": _parsing.error_message(error)}
     if error.code in _DETAILED_CODES:
         details["details"] = {"error_code": error.code}
     body: dict[str, Any] = {"type": "error", "error": details}

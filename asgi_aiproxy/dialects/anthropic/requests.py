@@ -11,6 +11,7 @@ from typing import Any
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects._carriers import is_carrier, restore
+from asgi_aiproxy.dialects._media import require_base64
 from asgi_aiproxy.dialects.anthropic import schemas
 from asgi_aiproxy.dialects.anthropic.errors import THREAD_UNSUPPORTED
 from asgi_aiproxy.dialects.anthropic.tools import decode_choice, decode_tools, ignored_members
@@ -95,7 +96,31 @@ def _conversation(request: schemas.MessagesRequest, raw: dict[str, Any]) -> Iter
         parts = _parts(message.content, raw["messages"][at]["content"], f"{where}.content")
         if message.role == "assistant":
             parts = iter(restore(NAME, parts))
+        else:
+            parts = _known_blocks(parts, f"{where}.content")
         yield Message(message.role, tuple(parts))  # type: ignore[arg-type]
+
+
+def _known_blocks(parts: Iterator[Part], where: str) -> Iterator[Part]:
+    """The parts of a user's message. Raises APIError for a block that Anthropic does not document.
+
+    (Other vendors get no block of Anthropic's own kinds; that is reported.)
+    """
+    for at, part in enumerate(parts):
+        if isinstance(part, Opaque) and part.payload.get("type") not in _OWN_BLOCKS:
+            place = f"{where}[{at}]"
+            raise invalid(f"{place}: unknown type '{part.payload.get('type')}'.", place)
+        yield part
+
+
+# What may stand in a user's message and has a meaning to Anthropic alone.
+_OWN_BLOCKS = frozenset(
+    {"search_result", "container_upload", "tool_reference", "tool_addition", "tool_removal"}
+    | {"browser_state", "compaction", "fallback", "server_tool_use", "mcp_tool_use"}
+    | {"mcp_tool_result", "mcp_tool_listing", "web_search_tool_result", "web_fetch_tool_result"}
+    | {"code_execution_tool_result", "bash_code_execution_tool_result", "advisor_tool_result"}
+    | {"text_editor_code_execution_tool_result", "tool_search_tool_result"}
+)
 
 
 def without_carriers(messages: bytes) -> list[Any] | None:
@@ -128,7 +153,7 @@ def _parts(content: str | list[schemas.Part], raw: Any, where: str) -> Iterator[
         yield Text(content)
         return
     for at, part in enumerate(content):
-        yield _part(part, raw[at], f"{where}[{at}]")
+        yield require_base64(_part(part, raw[at], f"{where}[{at}]"), f"{where}[{at}]")
 
 
 def _part(part: schemas.Part, raw: dict[str, Any], where: str) -> Part:

@@ -31,7 +31,7 @@ def encode_error(error: APIError) -> bytes:
     """Write `{"error": {...}}`."""
     said: dict[str, Any] = {
         "code": error.status,
-        "message": error.message,
+        "message": _parsing.error_message(error),
         "status": STATUSES[error.kind],
     }
     if error.request_id:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _json_schema, _parsing
+from asgi_aiproxy.dialects import _json_schema, _media, _parsing
 from asgi_aiproxy.dialects.base import Operation
 from asgi_aiproxy.dialects.gemini import schemas
 from asgi_aiproxy.dialects.gemini.carriers import decode_carrier, join_thoughts
@@ -51,13 +51,6 @@ def read_request(model: str, parsed: dict[str, Any], *, stream: bool = False) ->
         raise invalid(
             "candidateCount must be 1 for a provider with another API than Gemini's.",
             "generationConfig.candidateCount",
-        )
-    if parsed.get("cachedContent"):
-        raise invalid(
-            "'cachedContent' is stored by Google, and not available to the provider of this model: "
-            "send the content itself.",
-            "cachedContent",
-            "unsupported_parameter",
         )
     extra = _google_extra(parsed)
     return Request(
@@ -114,8 +107,18 @@ class _Conversation:
             texts = [Text(p.text) for p in request.system_instruction.parts or () if p.text]
             yield Message("system", tuple(texts))
         turn: list[Part] | None = None  # of the model; streams have one content for each chunk
-        for content in request.contents:
-            parts = [out for part in content.parts or () for out in self._part(part)]
+        for number, content in enumerate(request.contents):
+            parts: list[Part] = []
+            for at, part in enumerate(content.parts or ()):
+                where = f"contents[{number}].parts[{at}]"
+                found = [_media.require_base64(out, where) for out in self._part(part)]
+                if not found and content.role != "model" and part.text is None:
+                    raise invalid(
+                        f"{where}: a part must have one of the documented members, "
+                        "such as 'text', 'inlineData' or 'functionResponse'.",
+                        where,
+                    )
+                parts += found
             if content.role == "model":
                 turn = [*(turn or ()), *parts]
                 continue

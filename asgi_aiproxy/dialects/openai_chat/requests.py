@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects import _media, _parsing
 from asgi_aiproxy.dialects.openai_chat import order, reasoning, schemas
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
@@ -229,7 +229,9 @@ def _parts(content: str | list[schemas.Part] | None, where: str) -> Iterator[Blo
         yield Text(content)
         return
     for index, part in enumerate(content or ()):
-        yield _with_cache_point(_part(part, f"{where}.content[{index}]"), part.cache_control)
+        place = f"{where}.content[{index}]"
+        block = _media.require_base64(_part(part, place), place)
+        yield _with_cache_point(block, part.cache_control)
 
 
 P = TypeVar("P", bound=Part)

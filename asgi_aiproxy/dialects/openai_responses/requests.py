@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects import _media, _parsing
 from asgi_aiproxy.dialects.openai_responses import schemas
 from asgi_aiproxy.dialects.openai_responses.compaction_items import text_of
 from asgi_aiproxy.dialects.openai_responses.reasoning import decode_carrier
@@ -293,7 +293,7 @@ def _parts(content: str | list[schemas.Part] | None, where: str) -> Iterator[Blo
         yield Text(content)
         return
     for at, part in enumerate(content or ()):
-        yield _part(part, f"{where}[{at}]")
+        yield _media.require_base64(_part(part, f"{where}[{at}]"), f"{where}[{at}]")
 
 
 def _part(part: schemas.Part, where: str) -> Block:
