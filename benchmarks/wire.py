@@ -185,7 +185,7 @@ def gemini() -> dict[str, bytes]:
 
     return {
         "whole": compact(chunk("Hi", "STOP")),
-        "head": b": begin\n\n",
+        "head": event(""),
         "deltas": b"".join(map(event, _WORDS)),
         "tail": event("", "STOP"),
     }
