@@ -164,6 +164,8 @@ def test_models_are_listed() -> None:
     assert OPENAI_CHAT.models_request().path == "/models"
     listed = b'{"object":"list","data":[{"id":"a"},{"id":7},{"x":1},8,{"id":"b"}]}'
     assert OPENAI_CHAT.decode_models(listed) == ("a", "b")
-    for body in (b"", b"[]", b"{}", b'{"data":{}}'):
+    bare = b'[{"id":"a"},{"id":"b"}]'  # as GitHub's and Together's
+    assert OPENAI_CHAT.decode_models(bare) == ("a", "b")
+    for body in (b"", b"{}", b'{"data":{}}'):
         with pytest.raises(ValueError, match="not a list"):
             OPENAI_CHAT.decode_models(body)
