@@ -125,11 +125,11 @@ def stream_verbatim(bench: Bench) -> list[Result]:
         }
         by_name = {name: servers.start(uvicorn, app) for name, app in apps.items()}
 
-        def case(ask: str, by: str, *, asked: bool = False) -> Case:
+        def case(ask: str, by: str, *, with_usage: bool = False) -> Case:
             """The mock reports usage in both cases: the gateway always requests it."""
             ours = by.startswith("verbatim")
-            name = f"{by}, {ask}{', usage asked' if asked and ours else ''}"
-            return stream(name, by_name[by], wire.CHAT, ask, usage=asked or not ours)
+            name = f"{by}, {ask}{', usage requested' if with_usage and ours else ''}"
+            return stream(name, by_name[by], wire.CHAT, ask, usage=with_usage or not ours)
 
         burst, chunks, paced = f"burst-{EVENTS}", f"chunks-{EVENTS}", f"paced-{FOREVER}-{RATE}"
         whole, cut, whole_other, cut_other = (
@@ -137,9 +137,9 @@ def stream_verbatim(bench: Bench) -> list[Result]:
             for over in ("", ", pyreqwest")
             for ask in (burst, chunks)
         )
-        asked = case(burst, "verbatim", asked=True)
+        with_usage = case(burst, "verbatim", with_usage=True)
         slow = case(paced, "relay"), case(paced, "verbatim")
-        bench.closed([*whole, asked, *cut, *whole_other, *cut_other], connections=CONNECTIONS)
+        bench.closed([*whole, with_usage, *cut, *whole_other, *cut_other], connections=CONNECTIONS)
         few = bench.options.few
         streams = bench.paced([slow[1], slow[0]], streams=PACED, rate=RATE, rounds=few)
     return [
@@ -147,7 +147,7 @@ def stream_verbatim(bench: Bench) -> list[Result]:
         share("  in one HTTP chunk", *whole_other, must=80, should=90),
         share(f"{OURS}stream verbatim{OWN}", *cut, must=80, should=90),
         share("  in one HTTP chunk", *whole, must=80, should=90),
-        share("  in one HTTP chunk, usage asked", whole[0], asked),
+        share("  in one HTTP chunk, usage requested", whole[0], with_usage),
         share(f"  paced, {streams} streams", *slow),
         share("  a bare relay over pyreqwest, beside one over ours", cut[0], cut_other[0]),
     ]
@@ -205,10 +205,10 @@ def pairs(bench: Bench) -> list[Result]:
             made = {}
             for face in wire.FACES:
                 for api, server in started.items():
-                    path, body = wire.asked(face, ask)
+                    path, body = wire.chat_request(face, ask)
                     case = Case(f"{face} to {api}, {ask}", server, path, body, EVENTS)
                     if not ask.startswith("burst"):
-                        probe = wire.asked(face, PROBE)
+                        probe = wire.chat_request(face, PROBE)
                         case = Case(case.name, server, path, body)
                         case.probe_path, case.probe, case.deltas = *probe, 25
                     made[face, api] = case

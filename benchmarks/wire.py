@@ -12,7 +12,7 @@ CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 
 _WORDS = [
     *("The", " quick", " brown", " fox", ",", " it", " is", " said", ":\n", " jumps", " over"),
-    *(" the", ' "lazy"', " dog", ".", " Then", " it", " rests", " a", " while", ".\n\n"),
+    *(" the", ' "lazy"', " dog", ".", " Then", " it", " sleeps", " a", " while", ".\n\n"),
 ]
 
 
@@ -273,7 +273,7 @@ FACES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def asked(face: str, model: str) -> tuple[str, bytes]:
+def chat_request(face: str, model: str) -> tuple[str, bytes]:
     """The path and the body of a streamed request in a client API."""
     path, members = FACES[face]
     if "{model}" in path:

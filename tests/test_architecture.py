@@ -538,6 +538,7 @@ def test_the_environment_is_read_in_one_module() -> None:
 # ── size ─────────────────────────────────────────────────────────────────────
 
 LINES = 480
+TEST_LINES = 850
 DEBTS: dict[str, int] = {}
 
 
@@ -552,6 +553,14 @@ def test_a_module_is_short() -> None:
 
     assert wrong(longer) == {}
     assert sorted(map(lines, FILES))[len(FILES) // 2] <= 180
+
+
+TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
+
+
+def test_a_test_module_is_short() -> None:
+    found = {str(path.relative_to(REPOSITORY)): lines(path) for path in TESTS}
+    assert {name: count for name, count in found.items() if count > TEST_LINES} == {}
 
 
 # ── names ────────────────────────────────────────────────────────────────────

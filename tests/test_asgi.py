@@ -130,7 +130,7 @@ def test_what_is_below_a_mount_arrives_as_it_was_sent(
     tail = encoded(below, safe)
     before = encoded(mount if stripped else [*outer, *mount], safe)
     path, root = unquote(before + tail), unquote(encoded([*outer, *mount], ""))
-    if stripped:  # another end of root_path may fit by accident: then nobody can know
+    if stripped:  # another end of root_path may match by chance: then it is ambiguous
         segments = [*outer, *mount]
         ends = ["/" + "/".join(segments[at:]) for at in range(len(outer))]
         assume(not any(path == end or path.startswith(end + "/") for end in ends))
@@ -251,7 +251,7 @@ class Part:
     async def __aenter__(self) -> Part:
         self.log.append("in")
         if self.fails == "in":
-            raise OSError("no door")
+            raise OSError("no entry")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -271,7 +271,7 @@ async def test_lifespan_opens_and_closes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fails", "stage", "words"), [("in", "startup", "no door"), ("out", "shutdown", "stuck")]
+    ("fails", "stage", "words"), [("in", "startup", "no entry"), ("out", "shutdown", "stuck")]
 )
 async def test_a_failing_lifespan_is_reported_to_the_server(
     fails: str, stage: str, words: str

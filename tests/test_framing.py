@@ -72,7 +72,7 @@ def every_cut(data: bytes) -> Iterator[dict[str, int]]:
         (b"data:\n\n", [(b"", b"", b"")]),
         (b"data: \n\n", [(b"", b"", b"")]),
         (b"data\ndata\n\n", [(b"\n", b"", b"")]),
-        # fields that are none
+        # unknown fields
         (b"data : a\n\n", []),
         (b" data: a\n\n", []),
         (b"Data: a\n\n", []),
@@ -90,7 +90,7 @@ def every_cut(data: bytes) -> Iterator[dict[str, int]]:
         (b"id: 1\n\ndata: b\n\n", [(b"b", b"", b"1")]),
         (b"id: 1\ndata: a\n\nid\ndata: b\n\n", [(b"a", b"", b"1"), (b"b", b"", b"")]),
         (b"id: 1\ndata: a\n\nid: 2\0\ndata: b\n\n", [(b"a", b"", b"1"), (b"b", b"", b"1")]),
-        # what the end cuts off is no event
+        # an incomplete event at the end is dropped
         (b"data: a\n\ndata: b", [(b"a", b"", b"")]),
         (b"data: a\n\ndata: b\n", [(b"a", b"", b"")]),
         # only CR, LF and CRLF end lines
@@ -251,7 +251,7 @@ def test_the_fast_path_and_the_full_parser_agree_at_every_cut(stream: Stream, en
         (b"data: a\n\n: waiting", None),
         (b"\xef\xbb", None),
         (b"", None),
-        # an error that is no event
+        # an error that is not an event
         (b'{"error": 1}', b'{"error": 1}'),
         (b'data: a\n\n{"error":\n 1}\n', b'{"error":\n 1}'),
         (b'data: a\n\n{"error": 1}\n\n', b'{"error": 1}'),
@@ -408,7 +408,7 @@ def test_lines_are_cut_at_line_feeds(stream: bytes, lines: list[bytes]) -> None:
         # an error comes alone as often as in a list
         (b'{"error":{"code":500}}', [b'{"error":{"code":500}}']),
         (b'{"a":1}{"b":2}', [b'{"a":1}', b'{"b":2}']),
-        # what was cut off is told, too
+        # a cut element is returned, too
         (b'[{"a":1},{"b":', [b'{"a":1}', b'{"b":']),
         (b'[{"a":1},', [b'{"a":1}']),
     ],

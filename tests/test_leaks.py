@@ -185,7 +185,7 @@ async def was_unknown(world: World) -> None:
     await end(await world.say("hello", model="unheard-of"), 404)
 
 
-FATES: dict[Fate, tuple[str, ...]] = {  # and what the books say
+FATES: dict[Fate, tuple[str, ...]] = {  # and the recorded outcomes
     whole: ("done",),
     streamed: ("done",),
     translated: ("done",),

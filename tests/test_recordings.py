@@ -54,7 +54,7 @@ STOPS = {
 }
 # What is not compared, and why.
 LEFT_OUT = {
-    "azure.chat.content-filter-finish": "edited by hand: a choice without a message is no answer",
+    "azure.chat.content-filter-finish": "edited by hand: a choice is not an answer",
     "azure.chat.content-filter-error-with-status-200": "edited by hand: Azure answers 400",
     "vertex.streamGenerateContent.stream-partial-args-array-unterminated": "cut off within a call",
 }
@@ -185,13 +185,13 @@ def neutral(dialect: str | None, given: dict[str, int], billed: dict[str, int]) 
         case "anthropic" | "bedrock":
             yield Usage(input=into + read + written, output=out, **common)
         case "gemini":
-            # The input of hosted tools is counted apart, and only the total tells it.
+            # The input of hosted tools is counted separately, and only the total includes it.
             apart = max(total - into - out - thought, 0) if total else 0
             yield Usage(input=into + apart, output=out + thought, **common)
         case "cohere" if billed:
             yield Usage(input=billed["input"], output=billed["output"])
         case _:
-            # xAI leaves thoughts out of the completion, and only the total tells it.
+            # xAI does not count reasoning as completion, and only the total includes it.
             if total == into + out + thought:
                 out += thought
             yield Usage(input=into, output=out, **common)
@@ -248,7 +248,7 @@ def test_an_error_is_decoded(recording: Any) -> None:
         ErrorKind.KEY_REJECTED if bad_key else error_kind_for_status(response["status"])
     )
     message = expect.get("message") or ""
-    if not message.lstrip().startswith("<"):  # of a page only its words are told
+    if not message.lstrip().startswith("<"):  # of a page only its text is quoted
         assert message in error.message
     assert "<" not in error.message
     assert len(error.message) < 1000

@@ -143,7 +143,7 @@ def test_targets_of_one_priority_share_the_load_by_weight() -> None:
     assert 5800 < firsts["openai"] < 6200
     assert 2800 < firsts["groq"] < 3200
     assert 850 < firsts["anthropic"] < 1150
-    # Who comes second is drawn by weight, too.
+    # The second target is drawn by weight, too.
     second = orders["openai", "groq", "anthropic"] / firsts["openai"]
     assert 0.7 < second < 0.8
 

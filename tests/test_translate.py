@@ -325,10 +325,10 @@ def test_half_a_frame_never_reaches_the_client() -> None:
         ("openai_chat", "error-named-event", ErrorKind.INVALID),
         ("openai_chat", "error-in-choice", ErrorKind.LIMITED),
         ("openai_chat", "error-bare-json", ErrorKind.OVERLOADED),
-        ("openai_chat, mended", "error-midway", ErrorKind.UPSTREAM),
-        ("openai_chat, mended", "error-named-event", ErrorKind.INVALID),
-        ("openai_chat, mended", "error-in-choice", ErrorKind.LIMITED),
-        ("openai_chat, mended", "error-bare-json", ErrorKind.OVERLOADED),
+        ("openai_chat, normalized", "error-midway", ErrorKind.UPSTREAM),
+        ("openai_chat, normalized", "error-named-event", ErrorKind.INVALID),
+        ("openai_chat, normalized", "error-in-choice", ErrorKind.LIMITED),
+        ("openai_chat, normalized", "error-bare-json", ErrorKind.OVERLOADED),
         ("anthropic", "error-midway", ErrorKind.OVERLOADED),
         ("gemini", "error-midway", ErrorKind.OVERLOADED),
     ],
@@ -336,9 +336,9 @@ def test_half_a_frame_never_reaches_the_client() -> None:
 def test_an_error_in_a_native_stream_follows_all_received_text(
     dialect: str, name: str, kind: ErrorKind
 ) -> None:
-    data = stream_of(dialect.removesuffix(", mended"), name)
+    data = stream_of(dialect.removesuffix(", normalized"), name)
     for parts in ([data], frame_by_frame(data)):
-        translator = mender() if dialect.endswith("mended") else PASSING[dialect]()
+        translator = normalizing() if dialect.endswith("normalized") else PASSING[dialect]()
         out, failure = run(translator, parts)
         assert failure is not None
         assert failure.kind is kind
@@ -436,7 +436,7 @@ def test_usage_and_model_of_a_native_stream_are_known_when_it_breaks() -> None:
 # ── verbatim, and normalized ─────────────────────────────────────────────────
 
 
-def mender(usage_wanted: bool = True) -> NativeStreamTranslator:
+def normalizing(usage_wanted: bool = True) -> NativeStreamTranslator:
     return NativeStreamTranslator(
         NormalizingNativeStream(usage_wanted=usage_wanted, new_id="chatcmpl-new")
     )
@@ -447,7 +447,7 @@ CHAT = [s for s in STREAMS if s.dialect == "openai_chat"]
 
 @pytest.mark.parametrize("stream", CHAT, ids=str)
 def test_a_normalized_stream_equals_what_openai_would_send(stream: Stream) -> None:
-    translator = mender()
+    translator = normalizing()
     out, end = outcome(translator, [stream.data])
     chunks, done = strict.chunks_in(out)
     assert done is (end == "whole")
@@ -464,31 +464,31 @@ def test_a_normalized_stream_equals_what_openai_would_send(stream: Stream) -> No
 def test_a_normalized_stream_has_the_same_meaning(stream: Stream) -> None:
     language = languages()["openai_chat"]
     before = collect_stream(language, SSEFramer(), stream.data)
-    out, _ = outcome(mender(), [stream.data])
+    out, _ = outcome(normalizing(), [stream.data])
     assert meaning(collect_stream(language, SSEFramer(), out)) == meaning(before)
 
 
 @pytest.mark.parametrize("name", ["text", "quirk-late-name", "usage-beside-choice", "no-done"])
 def test_a_normalized_stream_is_the_same_wherever_it_is_cut(name: str) -> None:
     data = stream_of("openai_chat", name)
-    expected = outcome(mender(), [data])
+    expected = outcome(normalizing(), [data])
     for parts in cuts(data):
-        assert outcome(mender(), parts) == expected
+        assert outcome(normalizing(), parts) == expected
 
 
 def test_unknown_members_survive_normalizing() -> None:
-    out, _ = outcome(mender(), [stream_of("openai_chat", "quirk-whole-message")])
+    out, _ = outcome(normalizing(), [stream_of("openai_chat", "quirk-whole-message")])
     chunks, _ = strict.chunks_in(out)
     assert chunks[0]["citations"] == ["https://a.example"]
 
-    out, _ = outcome(mender(), [stream_of("openai_chat", "quirk-azure-filter-first")])
+    out, _ = outcome(normalizing(), [stream_of("openai_chat", "quirk-azure-filter-first")])
     chunks, _ = strict.chunks_in(out)
     assert chunks[0]["prompt_filter_results"][0]["prompt_index"] == 0
     assert (chunks[0]["id"], chunks[0]["model"]) == ("chatcmpl-1", "gpt-test")
 
 
 def test_normalizing_adds_only_what_is_missing() -> None:
-    out, _ = outcome(mender(), [stream_of("openai_chat", "quirk-bare-chunks")])
+    out, _ = outcome(normalizing(), [stream_of("openai_chat", "quirk-bare-chunks")])
     chunks, _ = strict.chunks_in(out)
     assert chunks[0]["id"] == "chatcmpl-new"
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "Hi."}
@@ -499,7 +499,7 @@ def test_normalizing_adds_only_what_is_missing() -> None:
 )
 def test_normalized_usage_is_sent_once_and_only_if_requested(name: str) -> None:
     data = stream_of("openai_chat", name)
-    requested, unasked = mender(), mender(usage_wanted=False)
+    requested, unasked = normalizing(), normalizing(usage_wanted=False)
     chunks, _ = strict.chunks_in(outcome(requested, [data])[0])
     assert [bool(chunk.get("usage")) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert b'"usage":{' not in outcome(unasked, [data])[0]
@@ -510,7 +510,7 @@ def test_normalized_usage_is_sent_once_and_only_if_requested(name: str) -> None:
 
 
 def test_a_normalized_stream_ends_with_done_even_if_the_connection_stays_open() -> None:
-    translator = mender()
+    translator = normalizing()
     out = translator.feed(stream_of("openai_chat", "text"))
     assert out.endswith(b"data: [DONE]\n\n")
     assert translator.started

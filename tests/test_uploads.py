@@ -184,7 +184,7 @@ async def test_a_streamed_body_above_the_limit_is_a_413() -> None:
 
 
 async def test_a_second_model_never_reaches_the_provider() -> None:
-    # The first one is checked against what the caller may use; a provider may heed the last.
+    # The first one is checked against what the caller may use; a provider may use the last.
     slow = Slow()
     place = Place(transport=HttpxTransport(slow))
     async with asgi.opened(place.app, "POST", PATH, headers=FORM) as exchange:
@@ -305,7 +305,7 @@ async def test_a_large_file_before_the_model_is_spooled_to_disk(spools: Spools) 
             await asyncio.sleep(0.001)
         (kept,) = spools.made
         assert kept._rolled  # on disk
-        assert slow.pieces == []  # nobody knows yet where to send it
+        assert slow.pieces == []  # it is not known yet where to send it
         exchange.send_body(b"\r\n" + part("model", b"ears") + END)
         assert (await exchange.answer()).status == 200
         await exchange.ended()

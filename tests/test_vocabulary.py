@@ -18,6 +18,12 @@ from tests.test_architecture import (
     tree,
 )
 
+OTHERS = [
+    path
+    for folder in ("tests", "examples", "benchmarks", "scripts")
+    for path in sorted((REPOSITORY / folder).rglob("*.py"))
+    if path.name != "test_vocabulary.py"
+]
 DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 # Words that this project once used in senses of its own. What to write instead is in parentheses.
@@ -33,6 +39,8 @@ RETIRED_WORDS = re.compile(
            | nobody                       # (no caller, no provider)
            | anew | for[ ]ever            # (again; indefinitely)
            | mend(?:s|ed|ing)?            # (correct, normalize)
+           | to[ ]the[ ](?:letter|byte)   # (byte for byte, exactly)
+           | lest                         # (so that ... not)
            | so[ ]many[ ]seconds          # (`seconds` seconds)
            | what[ ]came | proper[ ]end   # (the received bytes; the end)
            | the[ ]most[ ]that            # (the maximum)
@@ -76,12 +84,17 @@ def retired_names(path: Path) -> list[str]:
     ]
 
 
+def retired(path: Path) -> list[str]:
+    return [hit for text in prose(path) for hit in retired_in(text)] + retired_names(path)
+
+
 def test_the_package_uses_standard_words() -> None:
-    found = {
-        name_of(path): [hit for text in prose(path) for hit in retired_in(text)]
-        + retired_names(path)
-        for path in FILES
-    }
+    found = {name_of(path): retired(path) for path in FILES}
+    assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+def test_tests_examples_and_benchmarks_use_standard_words() -> None:
+    found = {str(path.relative_to(REPOSITORY)): retired(path) for path in OTHERS}
     assert {name: hits for name, hits in found.items() if hits} == {}
 
 

@@ -94,7 +94,7 @@ async def test_a_receive_that_fails_or_returns_another_message_does_not_end_the_
 
 async def test_short_requests_are_not_watched() -> None:
     async def receive() -> Any:
-        raise AssertionError("nobody should ask")
+        raise AssertionError("not to be called")
 
     for _ in range(100):
         with watch() as watching:
@@ -362,7 +362,7 @@ async def test_a_wait_can_be_shortened() -> None:
     async def hurried(watching: RequestMonitor) -> None:
         with watching.timeout(60.0, "idle"):
             watching.shorten_timeout(0.02)
-            watching.shorten_timeout(30.0)  # which is no hurry
+            watching.shorten_timeout(30.0)  # which is later
             await forever()
 
     with watch() as watching, pytest.raises(APIError, match="idle"):

@@ -141,10 +141,13 @@ def test_two_servers_share_limits_budgets_keys_and_ledger(redis: str, mock_url: 
         other = command(redis, "tokens", "issue", "--name", "c")["secret"]
         assert chat(two, other) == 200
         assert ask(f"{disabled}/{key['id']}/disable", {}, admin)[0] == 200
-        until(lambda: chat(two, other) != 200, "a key that is disabled at one rests at the other")
+        until(
+            lambda: chat(two, other) != 200,
+            "a key that is disabled in one worker is not used in the other",
+        )
         assert ask(f"{disabled}/{key['id']}/enable", {}, admin)[0] == 200
         until(lambda: chat(two, other) == 200, "it is back at the other")
-        until(lambda: booked(redis, token["token"]["id"]) == 40, "all calls are in the books")
+        until(lambda: booked(redis, token["token"]["id"]) == 40, "all calls are charged")
         assert booked(redis, token["token"]["id"], field="failed") == 0
 
 

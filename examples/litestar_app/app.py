@@ -3,7 +3,7 @@
     uvicorn examples.litestar_app.app:app
 
 The service knows its users by a session header; the gateway takes that knowledge over, so there are
-no gateway tokens. Two Anthropic keys take turns, and OpenAI answers when Anthropic can not.
+no gateway tokens. Two Anthropic keys take turns, and OpenAI answers when Anthropic cannot.
 
 Below /reports the same users reach an internal application that knows neither them nor rotation:
 it gets one of its two keys with each request, WebSockets included.
@@ -34,7 +34,7 @@ USERS = {"session-of-ada": Principal("ada"), "session-of-ben": Principal("ben", 
 
 
 def session_user(scope: Any) -> Principal | None:
-    """Who this is, by the means the service already has."""
+    """Return the caller, by the authentication that the service already has."""
     session = dict(scope["headers"]).get(b"x-session", b"").decode()
     return USERS.get(session)
 

@@ -49,7 +49,7 @@ from asgi_aiproxy.stores import Store
 
 
 def sealer(redis_url: str | None) -> Sealer | NoEncryption | None:
-    """What encrypts keys in the store. In memory nobody else can read them."""
+    """Return what encrypts keys in the store; keys in memory are not encrypted."""
     if key := os.environ.get("SEALING_KEY"):
         return Sealer(key)
     return None if redis_url else NoEncryption()
@@ -82,7 +82,7 @@ def create_app(mock_url: str | None = None, redis_url: str | None = None) -> Sta
             "gpt-*": openai,
             "claude-*": anthropic,
             "gemini-*": gemini,
-            # The second answers when the first can not.
+            # The second answers when the first cannot.
             "smart": [(anthropic, "claude-sonnet-4-5"), (openai, "gpt-4o")],
         }
     )

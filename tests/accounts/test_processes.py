@@ -156,7 +156,7 @@ async def test_a_worker_that_is_killed_leaves_no_slot_and_no_unpaid_call(world: 
         await asyncio.sleep(2)
         levels = await world.store.peek([slots, budget])
         assert levels[0].used == 4
-        # What the dead had reserved is charged: who knows what their provider sends a bill for.
+        # What a killed worker had reserved is charged: its provider may bill for it.
         assert (levels[1].used, levels[1].held) == (held // 2, held // 2)
         world.mock.always(Answer("Hi", usage=Usage(input=3, output=2)))
         assert await world.ask(client, 2, secret) == 200

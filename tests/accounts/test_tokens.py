@@ -165,8 +165,8 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"networks": ["10.0.0.0/99"]}, "10.0.0.0/99"),
     ({"models": [""]}, "empty"),
     ({"scopes": ["god"]}, "god"),
-    ({"group": "nobody"}, "no group 'nobody'"),
-    ({"account": "nobody"}, "no account 'nobody'"),
+    ({"group": "unknown"}, "no group 'unknown'"),
+    ({"account": "unknown"}, "no account 'unknown'"),
     ({"secret": "short"}, "at least 20"),
     ({"secret": "not printable \n" * 3}, "printable"),
 ]
@@ -226,7 +226,7 @@ async def test_edits_take_effect_and_fixed_fields_stay() -> None:
         with pytest.raises(ConfigurationError, match=name):
             await tokens.edit(token.id, **{name: "x"})
     with pytest.raises(NoSuchRowError):
-        await tokens.edit("nobody", name="x")
+        await tokens.edit("unknown", name="x")
 
 
 async def test_concurrent_edits_are_both_kept() -> None:
@@ -404,7 +404,7 @@ async def test_the_cache_of_tokens_is_bounded() -> None:
     for number in range(3000):
         assert await verify(f"wrong-{number}") is None
     assert len(verify._invalid) <= 1000
-    assert len(verify._valid) == 1  # who guesses does not push out those who know
+    assert len(verify._valid) == 1  # guessed tokens do not displace valid ones
 
 
 async def test_stored_tokens_returns_a_verify_function_for_a_store() -> None:

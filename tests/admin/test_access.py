@@ -98,7 +98,7 @@ async def test_too_many_invalid_tokens_are_a_429_and_logged_and_do_not_block_a_v
         client.app, "GET", "/tokens", client=("10.0.0.9", 1),
         headers={"authorization": "Bearer wrong"},
     )  # fmt: skip
-    assert elsewhere.status == 401  # the address is what the server tells
+    assert elsewhere.status == 401  # the address that the server reports
 
 
 async def test_a_flood_of_guesses_uses_no_memory_and_blocks_no_valid_token(

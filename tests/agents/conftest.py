@@ -71,7 +71,7 @@ class AgentWorld:
     work: Path
     proxy: str
     left_loopback: list[str]
-    requests: list[tuple[str, str]] = field(default_factory=list)  # what came to the gateway
+    requests: list[tuple[str, str]] = field(default_factory=list)  # received by the gateway
     records: list[UsageRecord] = field(default_factory=list)
 
     def configure(self, client: str, model: str, *, websocket: bool = False) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Coding agents finish a turn with tools through the gateway, over each vendor's API, offline.
 
-The agent is told to read a file, edit it and run it; the model is a script (`AgentModel`). The
+The agent is asked to read a file, edit it and run it; the model is a script (`AgentModel`). The
 configuration of each agent is the one that `python -m asgi_aiproxy connect` writes.
 """
 

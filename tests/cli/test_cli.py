@@ -119,17 +119,17 @@ def test_a_long_list_shows_how_to_continue(run: Run) -> None:
         (["tokens", "issue", "--name", "x", "--secret", "a-secret-in-the-open"], 2, "unrecognized"),
         (["tokens", "issue", "--name", "x", "--colour", "red"], 2, "unrecognized"),
         (["tokens", "rotate", "x", "--grace", "a while"], 2, "invalid duration"),
-        (["tokens", "revoke", "nobody"], 1, "nobody"),
+        (["tokens", "revoke", "unknown"], 1, "unknown"),
         (["tokens", "list", "--limit", "0"], 2, "1 to 1000"),
         (["groups", "create", "g", "--ratio", "-1"], 1, "ratio: "),
-        (["keys", "list", "nobody"], 1, "provider 'nobody' does not exist"),
-        (["keys", "disable", "openai", "nobody"], 1, "key 'nobody' does not exist"),
+        (["keys", "list", "unknown"], 1, "provider 'unknown' does not exist"),
+        (["keys", "disable", "openai", "unknown"], 1, "key 'unknown' does not exist"),
         (["keys", "remove", "openai", "file"], 1, "defined in the configuration"),
         (["keys", "import", "openai", "/no/such/file"], 2, "/no/such/file"),
         (["vouchers", "create"], 2, "--usd"),
         (["vouchers", "create", "--usd", "-1"], 1, "usd: "),
         (["vouchers", "create", "--usd", "1", "--count", "0"], 1, "count: "),
-        (["vouchers", "redeem", "nobody"], 1, "code: "),
+        (["vouchers", "redeem", "unknown"], 1, "code: "),
         (["vouchers", "redeem", "A-CODE", "token/a"], 2, "unrecognized"),
         (["usage", "--by", "colour"], 2, "--by"),
         (["usage", "--since", "2026-99-01"], 2, "invalid time"),
@@ -200,7 +200,7 @@ def test_keys_are_tested(run: Run, configured: Callable[[str], Path]) -> None:
         (found,) = run("keys", "test", "openai", "file", "--model", "gpt-4o", "--json").json
         assert (found["ok"], found["id"]) == (True, "file")
     gone = run("keys", "test", "openai", "file", "--json")
-    assert gone.status == 1  # so that scripts may tell
+    assert gone.status == 1  # so that scripts notice it
 
 
 def test_secrets_are_encrypted_again_with_a_new_key(
@@ -386,7 +386,7 @@ def test_usage_is_summed_up_for_a_token_by_its_name(run: Run) -> None:
         assert (row["name"], row["requests"]) == (issued, 1)
         (record,) = run("usage", "--last", "5", *words, "--json").json["data"]
         assert record["principal"] == issued
-    assert run("usage", "--principal", "nobody").out == "No usage.\n"
+    assert run("usage", "--principal", "unknown").out == "No usage.\n"
 
 
 def test_the_account_of_a_token_can_be_changed(run: Run) -> None:

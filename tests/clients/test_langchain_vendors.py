@@ -132,8 +132,8 @@ async def test_structured_output(world: World, vendor: str, make: Make, method: 
         world.mock.script(Answer(tool_calls=(ToolCall("call_1", "Place", said),)))
     else:
         world.mock.script(Answer(said))
-    asked = make(world, vendor).with_structured_output(Place, method=method)
-    assert await asked.ainvoke("Hi") == Place(city="Paris", people=7)
+    requested = make(world, vendor).with_structured_output(Place, method=method)
+    assert await requested.ainvoke("Hi") == Place(city="Paris", people=7)
 
 
 async def test_an_error_is_an_exception(world: World, vendor: str, make: Make) -> None:

@@ -263,10 +263,10 @@ async def test_an_answer_that_reached_the_limit_has_that_finish_reason(
 async def test_a_refusal_of_the_model_is_reported_as_one(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
-    world.mock.script(Answer(refusal="I can not help with that."))
+    world.mock.script(Answer(refusal="I cannot help with that."))
     answer = await client.chat.completions.create(model=MODELS[vendor], messages=HI)
     message = answer.choices[0].message
-    assert "I can not help with that." in (message.refusal or message.content or "")
+    assert "I cannot help with that." in (message.refusal or message.content or "")
 
 
 async def test_cached_and_reasoning_tokens_are_reported(

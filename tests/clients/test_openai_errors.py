@@ -21,7 +21,7 @@ WAYS = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 # What the vendor answers, what is raised, and with which status.
 REFUSALS: list[tuple[int, type[openai.APIStatusError], int]] = [
     (400, openai.BadRequestError, 400),
-    (401, openai.InternalServerError, 502),  # the gateway's key is no concern of its client's
+    (401, openai.InternalServerError, 502),  # the gateway's key does not concern its client
     (404, openai.NotFoundError, 404),
     (413, openai.APIStatusError, 413),
     (429, openai.RateLimitError, 429),
@@ -83,7 +83,7 @@ async def test_a_stream_that_breaks_raises_after_the_received_text(
         async for chunk in stream:
             heard += chunk.choices[0].delta.content or ""
 
-    # OpenAI's own bytes may pass as they are; what is no JSON then fails in the client.
+    # OpenAI's own bytes may pass unchanged; invalid JSON then fails in the client.
     with pytest.raises((openai.APIError, json.JSONDecodeError)) as caught:
         await read()
     assert not isinstance(caught.value, openai.APIConnectionError)

@@ -135,9 +135,9 @@ STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream
 @STREAMS
 async def test_a_tool_loop_by_ids(kept: Place, vendor: str, stream: bool) -> None:
     kept.mock.script(Answer(tool_calls=(WEATHER,)), Answer("It rains."), Answer("Bye."))
-    asked: Any = {"model": MODELS[vendor], "tools": TOOLS, "stream": stream}
+    requested: Any = {"model": MODELS[vendor], "tools": TOOLS, "stream": stream}
     async with kept.client() as client:
-        first = await create(client, **asked, input="Weather?", instructions="Be brief.")
+        first = await create(client, **requested, input="Weather?", instructions="Be brief.")
         assert first.to_dict()["store"] is True
         (call,) = [item for item in first.output if item.type == "function_call"]
         result: Any = {
@@ -145,9 +145,9 @@ async def test_a_tool_loop_by_ids(kept: Place, vendor: str, stream: bool) -> Non
             "call_id": call.call_id,
             "output": "It is raining",
         }
-        second = await create(client, **asked, input=[result], previous_response_id=first.id)
+        second = await create(client, **requested, input=[result], previous_response_id=first.id)
         assert (second.output_text, second.previous_response_id) == ("It rains.", first.id)
-        third = await create(client, **asked, input="Thanks", previous_response_id=second.id)
+        third = await create(client, **requested, input="Thanks", previous_response_id=second.id)
         assert third.output_text == "Bye."
         # Instructions are those of one request.
         assert "Be brief." not in kept.sent()
@@ -270,13 +270,13 @@ async def test_a_response_of_another_tenant_does_not_exist(kept: Place, vendor: 
     async with kept.client() as own, kept.client("token-a2") as same, kept.client("token-b") as b:
         first = await own.responses.create(model=model, input="Hi")
         await same.responses.retrieve(first.id)  # of the same account
-        asked = len(kept.mock.requests)
+        count = len(kept.mock.requests)
 
         async def refused(call: Awaitable[Any]) -> str:
             with pytest.raises(openai.NotFoundError) as caught:
                 await call
             error = caught.value
-            assert len(kept.mock.requests) == asked
+            assert len(kept.mock.requests) == count
             return f"{error.status_code} {error.code} {error.message}"
 
         for id in (first.id, "resp_" + "0" * 48):
@@ -494,14 +494,14 @@ def reference(item: Any) -> Any:
 async def test_a_tool_loop_with_references_to_items(kept: Place, vendor: str, stream: bool) -> None:
     said = Answer("Hm.", reasoning="Let me see.", signature="c2lnbmVk", tool_calls=(WEATHER,))
     kept.mock.script(said, Answer("It rains."))
-    asked: Any = {"model": MODELS[vendor], "tools": TOOLS, "stream": stream}
+    requested: Any = {"model": MODELS[vendor], "tools": TOOLS, "stream": stream}
     question: Any = {"role": "user", "content": "Weather?"}
     async with kept.client() as client:
-        first = await create(client, **asked, input=[question])
+        first = await create(client, **requested, input=[question])
         call = next(item for item in first.output if item.type == "function_call")
         result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
         items = [question, *map(reference, first.output), result]
-        second = await create(client, **asked, input=items)
+        second = await create(client, **requested, input=items)
         assert second.output_text == "It rains."
     if vendor == "openai":
         assert "item_reference" in kept.sent()  # it keeps its items itself
@@ -512,15 +512,15 @@ async def test_a_tool_loop_with_references_to_items(kept: Place, vendor: str, st
 
 
 async def test_a_reference_to_an_item_of_another_caller_leads_nowhere(kept: Place) -> None:
-    asked: Any = {"model": MODELS["anthropic"]}
+    requested: Any = {"model": MODELS["anthropic"]}
     async with kept.client() as client, kept.client("token-b") as other:
-        first = await create(client, **asked, input="Hi")
+        first = await create(client, **requested, input="Hi")
         items = [reference(first.output[0]), {"role": "user", "content": "And?"}]
         with pytest.raises(openai.BadRequestError, match=r"input\[0\]") as stolen:
-            await create(other, **asked, input=items)
+            await create(other, **requested, input=items)
         items[0] = {"type": "item_reference", "id": "msg_" + "0" * 52}
         with pytest.raises(openai.BadRequestError, match=r"input\[0\]") as unknown:
-            await create(other, **asked, input=items)
+            await create(other, **requested, input=items)
     assert stolen.value.message == unknown.value.message
 
 
@@ -530,11 +530,11 @@ async def test_items_by_reference_count_towards_the_limit_of_input(store: Store)
         small.client() as client,
     ):
         small.mock.script(Answer("x" * 60_000))
-        asked: Any = {"model": MODELS["anthropic"]}
-        first = await create(client, **asked, input="Hi")
+        requested: Any = {"model": MODELS["anthropic"]}
+        first = await create(client, **requested, input="Hi")
         items = [reference(first.output[0])] * 2
         with pytest.raises(openai.APIStatusError) as caught:
-            await create(client, **asked, input=[*items, {"role": "user", "content": "And?"}])
+            await create(client, **requested, input=[*items, {"role": "user", "content": "And?"}])
     assert (caught.value.status_code, caught.value.code) == (413, "conversation_too_large")
 
 

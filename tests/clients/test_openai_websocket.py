@@ -60,20 +60,20 @@ async def test_a_tool_loop_chained_by_ids_without_storing_anything(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
     world.mock.script(Answer(tool_calls=(WEATHER, CLOCK)), Answer("It is noon."), Answer("Bye."))
-    asked: Any = {"model": MODELS[vendor], "tools": TOOLS, "store": False}
+    requested: Any = {"model": MODELS[vendor], "tools": TOOLS, "store": False}
     async with client.responses.connect() as connection:
-        first = final(await turn(connection, **asked, input="What time is it?"))
+        first = final(await turn(connection, **requested, input="What time is it?"))
         calls = [item for item in first.output if item.type == "function_call"]
         results: Any = [
             {"type": "function_call_output", "call_id": call.call_id, "output": f"{call.name} ok"}
             for call in calls
         ]
         second = final(
-            await turn(connection, **asked, input=results, previous_response_id=first.id)
+            await turn(connection, **requested, input=results, previous_response_id=first.id)
         )
         assert second.output_text == "It is noon."
         third = final(
-            await turn(connection, **asked, input="Thanks", previous_response_id=second.id)
+            await turn(connection, **requested, input="Thanks", previous_response_id=second.id)
         )
     assert third.previous_response_id == second.id
     body = sent(world)
@@ -83,21 +83,23 @@ async def test_a_tool_loop_chained_by_ids_without_storing_anything(
     assert world.record(3).outcome == "done"
 
 
-async def test_a_warm_up_asks_no_vendor_and_can_be_continued(
+async def test_a_warm_up_calls_no_vendor_and_can_be_continued(
     client: openai.AsyncOpenAI, world: World, vendor: str
 ) -> None:
-    asked: Any = {"model": MODELS[vendor], "store": False, "instructions": "Be brief."}
+    requested: Any = {"model": MODELS[vendor], "store": False, "instructions": "Be brief."}
     async with client.responses.connect() as connection:
-        events = await turn(connection, **asked, input="the warm part", generate=False)
+        events = await turn(connection, **requested, input="the warm part", generate=False)
         assert [event.type for event in events] == ["response.created", "response.completed"]
         warm = final(events)
         assert (warm.output, warm.status, warm.model) == ([], "completed", MODELS[vendor])
         assert warm.usage is not None
         assert warm.usage.total_tokens == 0
         assert world.mock.requests == []
-        empty = final(await turn(connection, **asked, input=[], generate=False))
+        empty = final(await turn(connection, **requested, input=[], generate=False))
         for id in (warm.id, warm.id, empty.id):
-            final(await turn(connection, **asked, input="the new part", previous_response_id=id))
+            final(
+                await turn(connection, **requested, input="the new part", previous_response_id=id)
+            )
     assert [sent(world, n).count("the warm part") for n in range(3)] == [1, 1, 0]
     assert [sent(world, n).count("Be brief.") for n in range(3)] == [1, 1, 1]
     assert "generate" not in sent(world).replace("generateContent", "").replace("generation", "")

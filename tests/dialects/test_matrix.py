@@ -185,7 +185,7 @@ def arguments_of(call: ToolCall) -> str:
     return call.arguments
 
 
-# A stop reason that we do not know is not told on: it could be anybody's.
+# An unknown stop reason is not forwarded: it could be another vendor's.
 OWN = [(s, face) for s, face in WHOLE if s.dialect == face and s.name != "unknown-stop"]
 
 
@@ -285,7 +285,7 @@ def test_any_answer_in_a_client_api_has_the_same_meaning(face: str, events: list
     reported, failure = reread(face, report(face_of(face), events))
     expected = without_unsupported(face, meaning(fold(events)))
     if face == "gemini" and expected.stop == "other" and not content(fold(events)):
-        assert failure is not None  # it has no word for an end without content that is none
+        assert failure is not None  # the dialect has no name for an end without content
         return
     assert failure is None
     found = meaning(fold(reported))

@@ -2,7 +2,7 @@
 
 The client reads a response with signed reasoning and a call, whole or streamed, keeps it as its API
 prescribes, and sends it back with the result of the call. The provider that signed must get each
-signature to the byte, with the text it signs; no other provider may get any of them.
+signature unchanged, with the text it signs; no other provider may get any of them.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_an_odd_stream_is_the_same_wherever_it_is_cut(case: Case) -> None:
 
 
 def plain(out: bytes) -> bytes:
-    """Ids that are made anew are the same."""
+    """Ids that are created again are the same."""
     for id in sorted(set(out.split(b'"')), reverse=True):
         if id.startswith(b"call_") and id[5:].isdigit():
             out = out.replace(b'"' + id + b'"', b'"call_n"')

@@ -77,7 +77,7 @@ class BrokenGate:
         raise RuntimeError("no settlement")
 
 
-# What vendors, and whoever pretends to be one, may write as usage.
+# What vendors, and servers that imitate them, may write as usage.
 ODD: list[str] = [
     '{"prompt_tokens":1,"completion_tokens":1,"\\ud800":1}',
     '{"prompt_tokens":"1","completion_tokens":"\\udfff"}',

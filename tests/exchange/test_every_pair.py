@@ -88,14 +88,14 @@ CHOSEN = [case for case in CASES if SCENARIOS.fullmatch(case.name)]
 
 
 @dataclass
-class Asked:
+class Answered:
     """What a client got, and what was recorded of it."""
 
     answer: Answer
     records: list[UsageRecord]
 
 
-async def ask(face: str, dialect: str, step: Step, *, stream: bool) -> Asked:
+async def ask(face: str, dialect: str, step: Step, *, stream: bool) -> Answered:
     """One request through a gateway in front of a vendor that answers with `step`."""
     upstream = Upstream(step)
     records: list[UsageRecord] = []
@@ -110,7 +110,7 @@ async def ask(face: str, dialect: str, step: Step, *, stream: bool) -> Asked:
         body = {name: value for name, value in body.items() if name != "stream_options"}
     async with app:
         answer = await request(app, "POST", path, body)
-    return Asked(answer, records)
+    return Answered(answer, records)
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -119,9 +119,9 @@ async def test_an_answer_means_what_the_vendor_said(case: Case, face: str) -> No
     step = Step([case.data], headers={"content-type": case.media_type})
     if case.dialect == face and not case.native:
         pytest.skip("this server only seems to speak the client's API")
-    asked = await ask(face, case.dialect, step, stream=case.stream)
-    answer = asked.answer
-    (record,) = asked.records
+    requested = await ask(face, case.dialect, step, stream=case.stream)
+    answer = requested.answer
+    (record,) = requested.records
     if answer.status != 200:
         assert case.error is not None
         found = READERS[face].whole(answer.body)
@@ -178,8 +178,8 @@ async def test_a_refused_request_is_an_error_of_the_clients_api(
     word, allowed = STATUSES[status]
     body = (ERRORS[dialect] % ("It cannot be done.", word)).encode()
     headers = {"content-type": "application/json", "retry-after": "7"}
-    asked = await ask(face, dialect, Step([body], status, headers), stream=stream)
-    answer = asked.answer
+    requested = await ask(face, dialect, Step([body], status, headers), stream=stream)
+    answer = requested.answer
     assert answer.status in allowed
     assert answer.header("content-type") == "application/json"
     error = json.loads(answer.body)["error"]
@@ -189,7 +189,7 @@ async def test_a_refused_request_is_an_error_of_the_clients_api(
         assert "It cannot be done." in error["message"]
     if status == 429:
         assert answer.header("retry-after") is not None
-    (record,) = asked.records
+    (record,) = requested.records
     assert record.outcome in ("failed", "refused")
     assert b"sk-secret" not in answer.body
 
@@ -200,9 +200,9 @@ async def test_a_page_of_a_proxy_is_an_error_of_the_clients_api(face: str, diale
     page = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
     for status in (200, 502):
         step = Step([page], status, {"content-type": "text/html"})
-        asked = await ask(face, dialect, step, stream=False)
-        assert asked.answer.status == 502
-        found = READERS[face].whole(asked.answer.body).error
+        requested = await ask(face, dialect, step, stream=False)
+        assert requested.answer.status == 502
+        found = READERS[face].whole(requested.answer.body).error
         assert found is not None
         assert "Bad Gateway" in found["message"]
         assert "<" not in found["message"]

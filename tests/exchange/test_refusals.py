@@ -319,7 +319,7 @@ async def test_a_limit_of_one_model_does_not_affect_other_models_or_the_model_li
     limited = refuses(429, json.dumps(error(code="rate_limit_exceeded")).encode(), retry_after="9")
     place = Place(face, limited, answers(), keys=["key-one-1"])
     assert (await place.ask("gpt-a")).status == 429
-    assert (await place.ask("gpt-a")).status == 429  # nobody is asked
+    assert (await place.ask("gpt-a")).status == 429  # no provider is called
     assert len(place.upstream.requests) == 1
     assert (await place.ask("gpt-b")).status == 200
     assert (await asgi.request(place.app, "GET", "/v1/models")).status == 200

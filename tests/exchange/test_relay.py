@@ -115,7 +115,7 @@ async def test_when_all_keys_cool_down_the_client_gets_the_time_until_the_first_
     assert answer.status == 429
     assert answer.json["error"]["code"] == "rate_limit_exceeded"
     assert answer.header("retry-after") == "7"
-    # Until then nobody is asked.
+    # Until then no provider is called.
     again = await asgi.chat(app)
     assert again.status == 429
     assert again.header("retry-after") in ("6", "7")
@@ -713,7 +713,7 @@ async def test_an_unknown_model_names_itself() -> None:
 
 async def test_a_failing_sink_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     async def sink(record: UsageRecord) -> None:
-        raise RuntimeError("the books are closed")
+        raise RuntimeError("the sink is closed")
 
     app = OpenAIShim(OPENAI.using("sk"), transport=Upstream(answers()).transport, record=sink)
     async with app:

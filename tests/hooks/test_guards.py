@@ -314,10 +314,10 @@ async def test_a_judge_that_hangs_closes_or_opens_as_declared() -> None:
 
 
 async def test_an_auditing_judge_delays_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    asked = asyncio.Event()
+    called = asyncio.Event()
 
     async def judge(text: str, call: Call) -> str | None:
-        asked.set()
+        called.set()
         return "Bad."
 
     guard = JudgeGuard(judge, mode="audit", request=False)

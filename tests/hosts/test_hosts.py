@@ -323,7 +323,7 @@ class Part:
     async def __aenter__(self) -> Part:
         self.log.append(f"+{self.name}")
         if self.fails == "in":
-            raise OSError("no door")
+            raise OSError("no entry")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -665,10 +665,10 @@ async def test_a_shutdown_that_fails_still_closes_the_rest() -> None:
     @asynccontextmanager
     async def stuck(app: Any) -> AsyncIterator[None]:
         yield
-        raise OSError("can not close")
+        raise OSError("cannot close")
 
     app = Dispatcher(Starlette(lifespan=stuck), {"/ai": ai})
-    with pytest.raises(AssertionError, match="can not close"):
+    with pytest.raises(AssertionError, match="cannot close"):
         async with asgi.lifespan(app):
             assert ai._users == 1
     assert ai._users == 0

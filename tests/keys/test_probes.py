@@ -39,7 +39,7 @@ async def test_a_refused_key_is_tested_within_the_hosts_lifespan_and_recovers() 
         await until(lambda: is_so(pool, a=Health.OK))
     assert tested == ["a", "a", "a"]  # those that are well are left alone
     await refused(pool, "b")
-    await asyncio.sleep(0.7)  # it has rested, and the pool is closed
+    await asyncio.sleep(0.7)  # its cooldown has ended, and the pool is closed
     assert tested == ["a", "a", "a"]
 
 
@@ -81,7 +81,7 @@ async def test_healthy_keys_are_tested_on_request_and_disabled_ones_never() -> N
     async with pool:
         await until(lambda: tested["a"] >= 3)
     assert set(tested) == {"a", "b"}
-    assert tested["b"] == 1  # from then on it rests
+    assert tested["b"] == 1  # from then on it cools down
     assert (await health(pool))["b"] is Health.QUARANTINED
 
 
@@ -121,7 +121,7 @@ def test_invalid_times_of_health_checks_are_refused() -> None:
             KeyPool("sk").start_health_checks(test, interval=wrong)
 
 
-# ── what headers tell ────────────────────────────────────────────────────────
+# ── rate limits in headers ───────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ async def test_a_damaged_row_is_named_and_stops_no_other(row: bytes) -> None:
     async with KeyPool(name="v", store=store, sealer=sealer) as pool:
         assert await ids(pool) == ["good"]
         with pytest.raises(ConfigurationError, match="another key"):
-            await pool.add(Key("sk-2", id="damaged"))  # nobody can tell which it is
+            await pool.add(Key("sk-2", id="damaged"))  # it cannot be known which one it is
         await pool.remove("damaged")
         await pool.add(Key("sk-2", id="damaged"))
         assert await ids(pool) == ["damaged", "good"]

@@ -147,7 +147,7 @@ async def test_fail_closed_uses_no_key_whose_limits_cannot_be_checked(
             await pool.acquire(key_id="limited")
         assert caught.value.exists
         assert caught.value.retry_after
-        waiting = asyncio.create_task(alone.acquire())  # who may wait does so
+        waiting = asyncio.create_task(alone.acquire())  # callers that may wait do so
         await asyncio.sleep(0.1)
         resume(server)
         async with asyncio.timeout(20):

@@ -175,7 +175,7 @@ async def test_a_request_can_wait_for_a_cooling_key() -> None:
     await queue.join("a")
     await queue.join("b")
     assert queue.order == []
-    running.release()  # frees nothing: the key rests
+    running.release()  # frees nothing: the key cools down
     await asyncio.wait_for(asyncio.gather(*queue.tasks.values()), 5)
     assert queue.order == ["a", "b"]
     await queue.empty()

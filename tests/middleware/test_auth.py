@@ -83,7 +83,7 @@ PLACES: list[tuple[str, Mapping[str, str], str | None]] = [
     ("/?monkey=tok-1", {}, None),
     ("/?key=tok-1&key=tok-2", {}, "tok-1"),
     ("/?key=tok-1", {"x-api-key": "tok-2"}, "tok-2"),
-    # What would break a header that it may travel on in is no credential.
+    # A text that would break the header it is sent in is not a credential.
     ("/?key=tok%0D%0Ax-evil:1", {}, None),
     ("/?key=%00", {}, None),
     ("/", {}, None),
@@ -250,7 +250,7 @@ async def test_entering_it_enters_the_wrapped_app() -> None:
     async def plain(scope: Any, receive: Any, send: Any) -> None: ...
 
     async with Authenticate(plain, identify=of_session):
-        pass  # an app that can not be entered is left alone
+        pass  # an app without `__aenter__` is not entered
 
 
 async def test_lifespan_reaches_the_wrapped_app() -> None:

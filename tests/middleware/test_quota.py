@@ -399,7 +399,7 @@ async def test_callers_without_limits_cost_no_round_trip() -> None:
     await place.ask()
     await place.settled()
     assert store_of(place).calls == []
-    place = gateway()  # prices were given: what it costs is told all the same
+    place = gateway()  # prices are set: the cost is reported anyway
     await place.ask()
     await place.settled()
     assert store_of(place).calls == []

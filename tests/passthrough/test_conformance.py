@@ -278,7 +278,7 @@ BODIES = [
         checks=(body(b"hello"), sent("x-sum"), sent("trailer"), answered(200)),
     ),
     Row(
-        "multipart passes to the byte",
+        "multipart passes byte for byte",
         ask("POST /x", "Content-Type: multipart/form-data; boundary=b", body=MULTIPART),
         checks=(body(MULTIPART), sent("content-type", "multipart/form-data; boundary=b")),
     ),
@@ -288,7 +288,7 @@ BODIES = [
         checks=(body(PACKED), sent("content-encoding", "gzip")),
     ),
     Row(
-        "who expects to be told to continue is",
+        "a client that expects 100-continue gets it",
         ask("POST /x", "Expect: 100-continue", body=b"hello"),
         checks=(body(b"hello"), sent("expect"), answered(200)),
     ),
@@ -373,7 +373,7 @@ HEADERS = [
         options={"keep_host": True},
     ),
     Row(
-        "an application is told who asks, and not by the client",
+        "an application gets the client's address, not what the client sent for it",
         ask("GET /x", "X-Forwarded-For: 1.2.3.4", "X-Real-IP: 1.2.3.4", "Forwarded: for=1.2.3.4"),
         checks=(
             from_client,
@@ -392,7 +392,7 @@ HEADERS = [
         options={"forwarded": "append"},
     ),
     Row(
-        "or nothing is told",
+        "or no address is sent",
         ask("GET /x", "X-Forwarded-For: 1.2.3.4"),
         checks=(sent("x-forwarded-for"), sent("x-forwarded-host")),
         options={"forwarded": "drop"},
@@ -510,7 +510,7 @@ ANSWERS += [
         (answered(200, PACKED), client_gets("content-encoding", "gzip")),
     ),
     Row(
-        "so does one in a coding that nobody knows",
+        "so does a body in an unknown coding",
         ask("GET /x"),
         says("HTTP/1.1 200 OK\nContent-Encoding: made-up\nContent-Length: 2", b"ok"),
         (answered(200), client_gets("content-encoding", "made-up")),
@@ -594,7 +594,7 @@ FAILURES = [
     Row("upstream switches protocols", ask("GET /x"), says("HTTP/1.1 101 X"), (fails(502),)),
     Row("upstream with a status of its own", ask("GET /x"), says("HTTP/1.1 999 X"), (fails(502),)),
     Row(
-        "upstream with a length that is none",
+        "upstream with an invalid length",
         ask("GET /x"),
         says("HTTP/1.1 200 OK\nContent-Length: two", b"ok"),
         (fails(502),),
@@ -651,9 +651,7 @@ FAILURES = [
     Row("upstream dies in a body of known length", ask("GET /x"), closes_after(LENGTH), (cut,)),
     Row("upstream dies between chunks", ask("GET /x"), closes_after(CHUNKED), (cut,)),
     Row("upstream dies in a chunk", ask("GET /x"), closes_after(CHUNKED + b"ff\r\nxx"), (cut,)),
-    Row(
-        "upstream sends a chunk that is none", ask("GET /x"), closes_after(CHUNKED + b"zz"), (cut,)
-    ),
+    Row("upstream sends an invalid chunk", ask("GET /x"), closes_after(CHUNKED + b"zz"), (cut,)),
     Row("upstream resets in its body", ask("GET /x"), resets_after(LENGTH), (cut,)),
     Row("upstream resets between chunks", ask("GET /x"), resets_after(CHUNKED), (cut,)),
     Row(
@@ -685,7 +683,7 @@ BAD = [
         checks=(refused,),
     ),
     Row(
-        "a length that is none",
+        "an invalid length",
         ask("POST /x", "Content-Length: 5x", body=b"hello"),
         checks=(refused,),
     ),
@@ -696,7 +694,7 @@ BAD = [
         checks=(refused,),
     ),
     Row(
-        "a transfer encoding that nobody knows",
+        "an unknown transfer encoding",
         ask("POST /x", "Transfer-Encoding: xchunked", body=b"0\r\n\r\n"),
         checks=(refused,),
     ),
@@ -712,7 +710,7 @@ BAD = [
         ask("POST /x", "Content-Length : 5", body=b"hello"),
         checks=(refused,),
     ),
-    Row("a header name that is none", ask("GET /x", "X(A): 1"), checks=(refused,)),
+    Row("an invalid header name", ask("GET /x", "X(A): 1"), checks=(refused,)),
     Row("two hosts", ask("GET /x", "Host: a", "Host: b"), checks=(refused,)),
     Row(
         "headers without end",
@@ -720,7 +718,7 @@ BAD = [
         checks=(refused,),
     ),
     Row(
-        "a chunk size that is none",
+        "an invalid chunk size",
         ask("POST /x", "Transfer-Encoding: chunked", body=b"zz\r\nhello\r\n0\r\n\r\n"),
         head_only(b""),
         (
@@ -730,7 +728,7 @@ BAD = [
         ),
     ),
     Row(
-        "a WebSocket of a version that nobody speaks",
+        "a WebSocket of an unknown version",
         ask(
             "GET /x",
             "Connection: Upgrade",

@@ -134,7 +134,7 @@ async def test_the_last_piece_of_a_known_length_ends_the_response_at_once() -> N
 # ── at the slower side's pace ────────────────────────────────────────────────
 
 # What the kernel's and the servers' buffers on both connections may hold; of so much more is sent
-# that nobody could mistake the one for the other.
+# that the two cannot be confused.
 BUFFERS = 32 * MiB
 
 

@@ -180,7 +180,7 @@ def test_streams_of_anthropic_report_input_first_and_output_last() -> None:
     end = {"type": "message_delta", "usage": {"output_tokens": 4}}
     body = sse(start, *[delta] * 100, end, {"type": "message_stop"})
     assert metered(body) == ("m", Usage(input=9, output=4, cache_read=5))
-    # One that was cut: what the beginning told.
+    # A cut one: the usage in its beginning.
     assert metered(body[:5000])[1] == Usage(input=9, output=1, cache_read=5)
 
 

@@ -51,12 +51,12 @@ UNSURE = {
     "chunked twice": POST + CHUNKED + CHUNKED,
     "chunked twice in one": POST + b"Transfer-Encoding: chunked, chunked\r\n",
     "gzip, chunked": POST + b"Transfer-Encoding: gzip, chunked\r\n",
-    "an encoding that is none": POST + b"Transfer-Encoding: xchunked\r\n",
+    "an unknown encoding": POST + b"Transfer-Encoding: xchunked\r\n",
     "chunked but not last": POST + b"Transfer-Encoding: chunked, identity\r\n",
     "two hosts": b"POST /first HTTP/1.1\r\nHost: a\r\nHost: b\r\n" + CHUNKED,
     "a control character": POST + b"X-A: a\x01b\r\n" + CHUNKED,
     "a NUL": POST + b"X-A: a\x00b\r\n" + CHUNKED,
-    "a name that is none": POST + b"X(A): b\r\n" + CHUNKED,
+    "an invalid name": POST + b"X(A): b\r\n" + CHUNKED,
 }
 
 

@@ -79,7 +79,7 @@ class Place:
         return request.headers
 
 
-# ── what the vendor is told ──────────────────────────────────────────────────
+# ── what the vendor receives ─────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ async def test_a_resource_of_a_limited_key_is_not_requested_with_another() -> No
     assert len(place.upstream.requests) == 1
 
 
-# ── the books ────────────────────────────────────────────────────────────────
+# ── usage records ────────────────────────────────────────────────────────────
 
 
 async def test_a_response_has_one_record_with_its_usage() -> None:

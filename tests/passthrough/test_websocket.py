@@ -200,9 +200,9 @@ async def test_the_clients_close_reaches_the_upstream(
             await client.close(code, reason)
             async with asyncio.timeout(PATIENCE):
                 await at.sessions[0].wait_closed()
-        if frontend.server != "hypercorn":  # which does not tell
+        if frontend.server != "hypercorn":  # which does not report it
             assert at.sessions[0].close_code == code
-        if frontend.server == "uvicorn":  # which alone tells
+        if frontend.server == "uvicorn":  # the only server that reports it
             assert at.sessions[0].close_reason == reason
         await at.recorded()
 
@@ -390,7 +390,7 @@ async def test_neither_the_handshake_nor_the_close_shows_the_key(frontend: Front
         with pytest.raises(ConnectionClosed):
             await client.recv()
         assert "sk-first-key" not in (client.close_reason or "")
-        if client.close_code == 4001:  # some servers tell no codes
+        if client.close_code == 4001:  # some servers forward no codes
             assert client.close_reason in ("no more for [key]*******", "")
 
 
@@ -475,7 +475,7 @@ async def test_no_server_listens(frontend: Frontend) -> None:
 
 async def test_a_disconnect_in_the_handshake_frees_the_key(frontend: Frontend) -> None:
     if frontend.server == "granian":
-        pytest.skip("it tells nothing before a handshake is over: the time to connect bounds it")
+        pytest.skip("it reports nothing before the handshake is over: the connect timeout applies")
     reached = asyncio.Event()
     gone = asyncio.Event()
 

@@ -58,7 +58,7 @@ AUDIO = Price(input=2.5, output=10, audio_input=40, audio_output=80, reasoning=1
         (Price(input=0.1), Usage(input=10), 1),
         (Price(input=0.1), Usage(input=11), 2),
         (Price(input=0.07), Usage(input=100), 7),
-        # What does not add up can not make money.
+        # Contradictory counts cannot lower the cost.
         (SONNET, Usage(input=10, cache_read=1000), 300),
         (SONNET, Usage(output=10, reasoning=1000), 15_000),
         (Price(), Usage(input=10**9, output=10**9), 0),
@@ -156,7 +156,7 @@ def test_own_prices_have_precedence_and_exact_names_before_patterns() -> None:
         ("xai", "grok-3"),
         ("mistral", "mistral-large-latest"),
         ("deepseek", "deepseek-chat"),
-        ("my-openai", "gpt-4o"),  # a row under another name: the model tells
+        ("my-openai", "gpt-4o"),  # a provider with another name: the model decides
         ("azure", "gpt-4o"),
         ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
         ("bedrock", "amazon.nova-lite-v1:0"),

@@ -53,7 +53,7 @@ class Vendor:
     def __init__(self, *, new: bool = True) -> None:
         self.new = new
         self.bodies: list[Any] = []
-        self.usage: Any = None  # what it tells, if that is not true
+        self.usage: Any = None  # what it reports, if that is wrong
         self.transport = HttpxTransport(httpx.MockTransport(self._answer))
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -226,7 +226,7 @@ async def test_an_unreadable_body_is_refused_for_a_caller_with_a_budget() -> Non
 
 
 REPORTED: list[tuple[dict[str, Any], int, int]] = [
-    # told, and the least and most that is booked in and out
+    # reported usage, and the minimum and maximum that is charged for input and output
     ({"prompt_tokens": -5, "completion_tokens": -5}, 5, 200),
     ({"prompt_tokens": 10**18, "completion_tokens": 10**18}, 5, 200),
     ({"prompt_tokens": 10, "completion_tokens": 10**9}, 10, 200),

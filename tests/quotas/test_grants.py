@@ -163,7 +163,7 @@ def test_a_response_without_usage_is_charged_by_an_estimate_of_its_text(
     ):
         passed = ResponseSample(len(sample) * 1000, sample)
         assert least < billable_usage(ended, lambda: SIZE, passed).usage.output < most
-        # What tells of no text is estimated by time.
+        # Usage without text is estimated by time.
         silent = ResponseSample(10**6, b"event: ping\n\n")
         assert billable_usage(ended, lambda: SIZE, silent).usage.output == 51
 

@@ -141,8 +141,8 @@ async def test_an_only_caller_may_refer_to_responses_that_the_gateway_does_not_k
     own = OpenAIShim(OPENAI, transport=upstream.transport, allow_client_keys=True)
     known = Authenticate(own, verify=static_tokens({"token": "a"}))
     headers["x-provider-key"] = "sk-of-the-caller"
-    asked = await asgi.request(known, "POST", "/v1/responses", body, headers=headers)
-    assert asked.status == 200
+    requested = await asgi.request(known, "POST", "/v1/responses", body, headers=headers)
+    assert requested.status == 200
     assert upstream.keys[-1] == "sk-of-the-caller"
 
 

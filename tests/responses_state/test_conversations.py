@@ -30,15 +30,15 @@ async def test_a_response_reads_and_extends_its_conversation(
         found.mock.script(Answer(tool_calls=(WEATHER,)), Answer("It rains."), Answer("Bye."))
         first_item: Any = {"role": "user", "content": "My name is Ann."}
         made = await client.conversations.create(items=[first_item], metadata={"a": "b"})
-        asked: Any = {"model": MODELS[vendor], "tools": TOOLS, "stream": stream}
-        asked["conversation"] = made.id
-        first = await create(client, **asked, input="Weather?")
+        requested: Any = {"model": MODELS[vendor], "tools": TOOLS, "stream": stream}
+        requested["conversation"] = made.id
+        first = await create(client, **requested, input="Weather?")
         assert first.conversation is not None
         assert first.conversation.id == made.id
         call: Any = first.output[-1]
         result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
-        await create(client, **asked, input=[result])
-        await create(client, **asked, input="Thanks")
+        await create(client, **requested, input=[result])
+        await create(client, **requested, input="Thanks")
         body = found.sent()
         order = ["My name is Ann.", "Weather?", "Paris", '"rain"', "It rains.", "Thanks"]
         order[3] = "rain"

@@ -392,7 +392,7 @@ async def test_a_server_that_stops_waits_no_longer_than_configured_for_an_endles
     server: Server,
 ) -> None:
     if server.name == "granian":
-        pytest.skip("it waits for ever, or is killed without a word to its app")
+        pytest.skip("it waits indefinitely, or is killed without a message to its app")
     if server.name == "hypercorn" and HYPERCORN_WAITS:
         pytest.skip("from Python 3.12 on it waits until its clients have left")
 

@@ -269,8 +269,8 @@ async def test_an_html_response_is_an_error_without_its_page(
 ODD: list[tuple[str, bytes]] = [
     ("nothing", b""),
     ("no HTTP", b"SSH-2.0-OpenSSH_9.2\r\n"),
-    ("a status that is none", b"HTTP/1.1 abc\r\n\r\n"),
-    ("a length that is none", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{}"),
+    ("an invalid status", b"HTTP/1.1 abc\r\n\r\n"),
+    ("an invalid length", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{}"),
     ("two lengths", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),
     ("half a head", b"HTTP/1.1 200 OK\r\nContent-"),
     ("too little", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{}"),

@@ -236,7 +236,7 @@ async def test_what_was_spent_of_a_budget_in_memory_is_spent_after_a_reload(tmp_
     [
         ("[routes", "is not valid TOML"),
         ("attempst = 3", "did you mean 'attempts'"),
-        ('[routes]\n"m" = ["nobody"]', "there is no provider 'nobody'"),
+        ('[routes]\n"m" = ["unknown"]', "there is no provider 'unknown'"),
         (None, "cannot be read"),
     ],
 )

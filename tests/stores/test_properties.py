@@ -50,7 +50,7 @@ budgets = st.builds(
 )
 clears = st.builds(NotOnHold, st.sampled_from(ACCOUNTS), st.sampled_from(["k1", "k2"]))
 grants = st.lists(st.one_of(counts, slots, budgets, clears), max_size=4)
-# Of two holds the one that ends first is told, which is a matter of the clock: there is one.
+# Of two holds, the first to end is returned, which depends on the clock: so there is one.
 choosable = st.one_of(slots, budgets, st.just(NotOnHold("a", "k1")))
 choices = st.lists(st.lists(choosable, max_size=2), max_size=3)
 

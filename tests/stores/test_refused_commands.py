@@ -233,7 +233,7 @@ async def test_an_eviction_policy_is_found_by_info_if_config_is_refused(
             RedisStore(proxy.url, timeout=5),
         ):
             assert "maxmemory-policy volatile-ttl" in caplog.text
-            assert "on disk" not in caplog.text  # nobody can tell
+            assert "on disk" not in caplog.text  # the cause is unknown
 
 
 def test_unknown_settings_cause_no_warning() -> None:

@@ -121,7 +121,7 @@ async def test_watchers_are_notified_of_changes_by_others_within_a_second(
         "lift": lambda: other.lift("t", "b"),
     }
     try:
-        await asyncio.sleep(0.6)  # it may be told once, of what was there before
+        await asyncio.sleep(0.6)  # it may be called once, for earlier changes
         heard.clear()
         await changes[change]()  # type: ignore[misc]
         async with asyncio.timeout(1):

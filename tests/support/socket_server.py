@@ -131,7 +131,7 @@ class Wire:
         """Wait until this number of connections is open."""
         async with asyncio.timeout(PATIENCE):
             while self.open != count:
-                await asyncio.sleep(0.001)  # the kernel tells nobody about both ends at once
+                await asyncio.sleep(0.001)  # the kernel has no event for both ends
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = Line(reader, writer)

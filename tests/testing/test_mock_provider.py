@@ -268,7 +268,7 @@ async def test_a_request_that_the_provider_would_refuse_is_refused_in_its_format
     async with httpx2.AsyncClient(base_url=client.base_url) as plain:
         unversioned = await ask(plain, "anthropic")
     assert "anthropic-version" in unversioned.json()["error"]["message"]
-    assert (await ask(client, "openai")).status_code == 418  # nobody has used it up
+    assert (await ask(client, "openai")).status_code == 418  # it was not used up
 
 
 @dialects
@@ -517,7 +517,7 @@ async def test_garbage_is_not_json(
     mock.always(Fault.garbage(2))
     events = events_of(await ask_stream(client, dialect), dialect)
     assert len(events) == len(good)
-    assert [("{this is no JSON" in event) for event in events[:4]] == [False, False, True, False]
+    assert [("{this is" in event) for event in events[:4]] == [False, False, True, False]
     with pytest.raises(json.JSONDecodeError):
         (await ask(client, dialect)).json()
 

@@ -320,7 +320,7 @@ async def test_a_provider_cannot_send_faster_than_the_response_is_read(kind: Kin
         await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000000\r\n\r\n")
         while True:
             try:
-                async with asyncio.timeout(0.3):  # nothing moves: whoever reads has stopped
+                async with asyncio.timeout(0.3):  # nothing moves: the reader has stopped
                     await line.send(piece)
             except TimeoutError:
                 break

@@ -40,7 +40,7 @@ def resetting(answer: bytes) -> Iterator[tuple[str, threading.Event, threading.E
 
 def upload(go: threading.Event, gone: threading.Event) -> AsyncIterator[bytes]:
     async def body() -> AsyncIterator[bytes]:
-        # The event loop stands still meanwhile: what came is not read before the next is written.
+        # The event loop is blocked meanwhile: received data is not read before the next write.
         go.set()
         assert gone.wait(PATIENCE)
         for _ in range(100):

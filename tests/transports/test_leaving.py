@@ -162,7 +162,7 @@ async def test_while_its_body_is_sent(kind: Kind, waits: str, record_property: A
         moment = await give_up(transport.send(post(wire.url, body())), left)
         await left.after(moment, record_property)
         async with asyncio.timeout(PATIENCE):
-            await ended.wait()  # the source is told as well
+            await ended.wait()  # the source is closed as well
     await close(transport)
 
 

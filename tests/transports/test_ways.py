@@ -456,7 +456,7 @@ async def _until_served(port: int) -> None:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
-                await asyncio.sleep(0.01)  # the server tells nobody when it is up
+                await asyncio.sleep(0.01)  # the server has no event for being ready
             else:
                 writer.close()
                 return

@@ -170,7 +170,7 @@ def test_messages_before_an_answer_are_sent_again_unchanged(roles: Any, more: st
     assert second["messages"][: len(first["messages"])] == first["messages"]
 
 
-# ── thoughts that are bound to what came before ──────────────────────────────
+# ── reasoning that is bound to the messages before it ────────────────────────
 
 SIGNED = {
     "role": "assistant",

@@ -227,7 +227,7 @@ def test_keywords_that_google_lacks_move_into_the_description_and_are_reported()
     }
     sent = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "strict": True,  # what is no keyword is left for the vendor to pass over
+        "strict": True,  # the vendor ignores unknown keywords itself
         "type": "object",
         "properties": {
             "n": {"type": "integer", "minimum": 1, "description": '{"exclusiveMaximum":9}'},

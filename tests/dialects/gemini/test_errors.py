@@ -40,7 +40,7 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.
         (500, problem(500), ErrorKind.UPSTREAM, 502, None),
         (503, problem(503), ErrorKind.OVERLOADED, 503, None),
         (504, problem(504), ErrorKind.TIMEOUT, 504, None),
-        # Google tells a bad key with a 400: asking once more would not help the client either.
+        # Google answers a wrong key with 400: another attempt would not help the client either.
         (400, problem(400, details=[BAD_KEY]), ErrorKind.KEY_REJECTED, 400, None),
         (
             400,

@@ -53,7 +53,7 @@ def put_together(*pieces: dict[str, Any]) -> dict[str, Any]:
             {"a": [2, 3]},
         ),
         ([{"jsonPath": "$['a b'].c", "numberValue": 2}], {"a b": {"c": 2}}),
-        # what tells nothing
+        # parts without content
         ([{"jsonPath": "$", "stringValue": "x"}, {"stringValue": "x"}, {"jsonPath": "$.a"}], {}),
     ],
 )

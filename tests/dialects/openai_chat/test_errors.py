@@ -79,7 +79,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind, invalid
         (503, {"error": {"message": "Busy."}}, ErrorKind.OVERLOADED, 503, "Busy.", None, None),
         (413, {"error": {"message": "Large."}}, ErrorKind.TOO_LARGE, 413, "Large.", None, None),
         (422, {"error": {"message": "Odd."}}, ErrorKind.INVALID, 422, "Odd.", None, None),
-        # a key that is none, whatever the status
+        # an invalid key, whatever the status
         (
             400,
             {"error": {"message": "Bad key.", "code": "invalid_api_key"}},

@@ -16,7 +16,7 @@ class Case:
     """An answer of a vendor, and what it means.
 
     `usage` is input, output, cache reads and reasoning. An answer with `error` is one that fails:
-    `text` and `thought` are then what came before. An id of a call that starts with `?` is one of
+    `text` and `thought` are then what preceded it. An id of a call that starts with `?` is one of
     ours, and is not compared.
     """
 

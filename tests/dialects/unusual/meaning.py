@@ -39,7 +39,7 @@ def check(case: Case, face: str, answer: Answer) -> None:
 
 
 def comparable(calls: Iterable[tuple[str, str, object]], case: Case) -> list[object]:
-    """Calls without those ids that are ours. Text that is no JSON is wrapped by some APIs."""
+    """Calls without the ids that the gateway made. Some APIs wrap text that is not JSON."""
     wanted = [id for id, _, _ in case.calls]
     return [
         (None if at < len(wanted) and wanted[at] == "?" else id, name, unwrapped(arguments))
