@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from types import coroutine
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote
 
 from asgi_aiproxy._cancellation import ClientGoneError, Deadline
@@ -108,14 +109,32 @@ async def next_piece(receive: Receive, seconds: float | None) -> Message:
 
     Raises ClientGoneError, and APIError (408) if none arrives within `seconds`.
     """
-    if seconds is None:
-        message = await receive()
-    else:
-        with Deadline(seconds, _BODY_TIMEOUT_MESSAGE.format(seconds), ErrorKind.INVALID, 408):
-            message = await receive()
+    message = await receive() if seconds is None else await _receive_within(receive, seconds)
     if message["type"] == "http.disconnect":
         raise ClientGoneError("The client disconnected while it sent its request.")
     return message
+
+
+@coroutine
+def _receive_within(receive: Receive, seconds: float) -> Generator[Any, Any, Message]:
+    """Await `receive()`. A message that is there already needs no timer, which is the usual case.
+
+    So its first step is run here; only if that waits for something, the deadline begins, and what
+    happens to this wait is passed on to it, as `yield from` does.
+    """
+    work = receive().__await__()
+    try:
+        waited_for = next(work)
+        with Deadline(seconds, _BODY_TIMEOUT_MESSAGE, ErrorKind.INVALID, 408):
+            while True:
+                try:
+                    value = yield waited_for
+                except BaseException as error:
+                    waited_for = work.throw(error)
+                else:
+                    waited_for = next(work) if value is None else work.send(value)
+    except StopIteration as end:
+        return cast("Message", end.value)
 
 
 _BODY_TIMEOUT_MESSAGE = "No part of the request body arrived for {:g} seconds."

@@ -55,7 +55,8 @@ class ClientGoneError(AIProxyError):
 class Deadline:
     """Limits how long the task may stay within a block, in seconds.
 
-    Raises APIError with `kind`, `message` and `status` when the time is up.
+    Raises APIError with `kind`, `message` and `status` when the time is up; `{:g}` in the message
+    stands for the seconds.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class Deadline:
         if not self._fired:
             return
         if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise APIError(self._kind, self._message, status=self._status) from error
+            message = self._message.format(self._seconds)
+            raise APIError(self._kind, message, status=self._status) from error
 
     def _fire(self) -> None:
         self._fired = True

@@ -127,12 +127,18 @@ def names_model(name: str) -> bool:
     return _MODEL in plain or plain in _OTHER_MODEL_MEMBERS
 
 
+# Names without anything to decode, and without segments of dots.
+_USUAL_MODEL = re.compile(r"[A-Za-z0-9_-]+(?:[.:/@][A-Za-z0-9_-]+)*").fullmatch
+
+
 def check_model(model: str) -> str:
     """Return the requested model name. Raises APIError for a name that no vendor uses.
 
     Such a name could leave the path it is inserted into (`..`, `a%2f..`), or be another name for a
     server that trims or truncates it.
     """
+    if len(model) <= _MAX_NAME and _USUAL_MODEL(model) is not None:
+        return model
     if len(model) > _MAX_NAME:
         raise _invalid_model_error(model, f"it is longer than {_MAX_NAME} characters")
     plain = model

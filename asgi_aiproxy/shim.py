@@ -144,6 +144,7 @@ class Shim:
         self._matcher = OperationMatcher(self.faces)
         self._header_names = {face: _header_names(face) for face in self.faces}
         self._hooks = as_hooks(hooks)
+        self._has_hooks = bool(self._hooks)
         self._users = 0
 
     def __repr__(self) -> str:
@@ -273,7 +274,7 @@ class Shim:
                 if codings:
                     body = await decode_request_body(codings, body, self._max_body)
                 call = await self._read_request(scope, body, face, operation, principal, headers)
-            if self._hooks:
+            if self._has_hooks:
                 call = await self._run_hooks(call, scope, receive)
             if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
                 send = JSONArraySend(send)

@@ -23,7 +23,7 @@ def drop_signatures(draft: ProviderRequest) -> ProviderRequest:
     if draft.path != "/chat/completions" or not isinstance(sent, msgspec.Raw):
         return draft  # translated requests have none
     encoded = bytes(sent)
-    if not any(mark in encoded for mark in _MARKS):
+    if _MARKS[0] not in encoded and _MARKS[1] not in encoded:
         return draft
     try:
         messages = _messages(encoded)
