@@ -69,6 +69,7 @@ class ResponseParser:
 
     __slots__ = (
         "_events",
+        "_head_began",
         "_head_tail",
         "_method",
         "_parser",
@@ -90,6 +91,7 @@ class ResponseParser:
         self._parser: Any = httptools.HttpResponseParser(events)
         self._head_tail = b""  # the last bytes of the head received so far
         self._size = 0  # bytes of heads, or of chunked coding since the last piece of the body
+        self._head_began = 0  # the size when the present head began
         self._remaining = 0  # bytes of the body that have not arrived yet
         self.status = 0
         self.headers: list[tuple[str, str]] = events.headers
@@ -146,7 +148,7 @@ class ResponseParser:
             end = head_end + 4 - len(tail) if head_end >= 0 else len(data)
             piece = data[:end] if end < len(data) else data
             self._size += end
-            if self._size - end < len(_START):
+            if self._size - end - self._head_began < len(_START):
                 # (The parser also accepts RTSP, ICE and HTTP/2.0, and skips empty lines.)
                 start = (tail + piece)[: len(_START)]
                 if not _START.startswith(start):
@@ -180,6 +182,7 @@ class ResponseParser:
             raise HTTPProtocolError(f"invalid HTTP response: the status is {status}")
         if status < 200:  # an interim response; the final one follows
             self.headers.clear()
+            self._head_began = self._size
             self._parser = httptools.HttpResponseParser(self._events)
             self._events.complete = False
             return False
