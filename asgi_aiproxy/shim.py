@@ -42,7 +42,7 @@ from asgi_aiproxy.exchange.operation_matcher import OperationMatcher
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
-from asgi_aiproxy.hooks.base import BeforeHook, Hook, as_hooks
+from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder
@@ -144,7 +144,6 @@ class Shim:
         self._matcher = OperationMatcher(self.faces)
         self._header_names = {face: _header_names(face) for face in self.faces}
         self._hooks = as_hooks(hooks)
-        self._has_hooks = bool(self._hooks)
         self._users = 0
 
     def __repr__(self) -> str:
@@ -157,7 +156,8 @@ class Shim:
     async def __aexit__(self, *exc: object) -> None:
         self._users -= 1
         if self._users == 0:
-            await self._hooks.drain()
+            if self._hooks is not None:
+                await self._hooks.drain()
             await self._recorder.drain()
             if self._own_transport is not None:
                 await self._own_transport.aclose()
@@ -274,8 +274,6 @@ class Shim:
                 if codings:
                     body = await decode_request_body(codings, body, self._max_body)
                 call = await self._read_request(scope, body, face, operation, principal, headers)
-            if self._has_hooks:
-                call = await self._run_hooks(call, scope, receive)
             if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
                 send = JSONArraySend(send)
             capture = None
@@ -286,6 +284,8 @@ class Shim:
                 if prepared is None:
                     return  # it was answered
                 call, capture = prepared
+            if self._hooks is not None:  # they see what is sent, with the history that it refers to
+                call = await self._run_hooks(self._hooks, call, scope, receive)
             monitor = RequestMonitor(self._timers.for_running_loop(), receive)
             exchange = Exchange(self._relay, call, monitor)
             if capture is not None:
@@ -306,10 +306,10 @@ class Shim:
                 upload.close()
 
     async def _run_hooks(
-        self, call: GatewayRequest, scope: Scope, receive: Receive
+        self, hooks: HookChain, call: GatewayRequest, scope: Scope, receive: Receive
     ) -> GatewayRequest:
         """Run the hooks before a call; a call that they refuse has a usage record, too."""
-        call, refusal = await self._hooks.before(call, scope)
+        call, refusal = await hooks.before(call, scope)
         if refusal is not None:
             monitor = RequestMonitor(self._timers.for_running_loop(), receive)
             exchange = Exchange(self._relay, msgspec.structs.replace(call, gate=None), monitor)

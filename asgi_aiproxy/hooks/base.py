@@ -3,9 +3,10 @@
 Hooks are given to an app as `hooks=[...]`, and called in this order. A hook is an object with some
 of the methods of `Hook`, or an async function, which is called as its `before`.
 
-- `before(call)` runs when a request has been read and its caller is known, before any provider,
-  key or budget is involved. It may change the call, answer it, or refuse it. What it changes is
-  judged like a request of the caller: the model, the budget, the size.
+- `before(call)` runs when a request has been read and its caller is known, with the conversation
+  that it refers to if the gateway keeps that, before any provider, key or budget is involved. It
+  may change the call, answer it, or refuse it. What it changes is judged like a request of the
+  caller: the model, the budget, the size.
 - `filters(call)` makes filters that see the events of the response, and decide what the client is
   sent of it (see `asgi_aiproxy.exchange.guarded`).
 - `after(call, record)` runs in the background, when the exchange has ended, however it ended.
@@ -218,14 +219,23 @@ class HookChain:
         self._filtering = [hook for hook in self._hooks if _overrides(hook, "filters")]
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def __bool__(self) -> bool:
-        return bool(self._hooks)
-
     async def before(
         self, request: GatewayRequest, scope: Scope
     ) -> tuple[GatewayRequest, APIError | None]:
         """Run the hooks on a request; return it as they leave it, and the error of the one that
-        refused it."""
+        refused it.
+
+        A stored response that a provider returns is not translated, so that filters cannot see it:
+        it is refused if there are any.
+        """
+        operation = request.operation
+        if self._filtering and operation.resource and operation.method != "DELETE":
+            return request, APIError(
+                ErrorKind.FORBIDDEN,
+                "Responses that a provider has stored cannot be retrieved here: they would reach "
+                "you unchecked.",
+                code="unchecked_response",
+            )
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in scope["headers"]
@@ -314,8 +324,11 @@ def _overrides(hook: Hook, name: str) -> bool:
     return getattr(type(hook), name) is not getattr(Hook, name)
 
 
-def as_hooks(hooks: object) -> HookChain:
-    """The hooks given to an app. Raises ConfigurationError unless they are a sequence of hooks."""
+def as_hooks(hooks: object) -> HookChain | None:
+    """The hooks given to an app; None without any.
+
+    Raises ConfigurationError unless they are a sequence of hooks.
+    """
     if isinstance(hooks, Hook) or callable(hooks) or not isinstance(hooks, Sequence):
         raise ConfigurationError("hooks must be a list: hooks=[hook].")
-    return HookChain(cast("Sequence[Hook | BeforeHook]", hooks))
+    return HookChain(cast("Sequence[Hook | BeforeHook]", hooks)) if hooks else None

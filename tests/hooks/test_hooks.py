@@ -16,15 +16,17 @@ from asgi_aiproxy import (
     Authenticate,
     ConfigurationError,
     ErrorKind,
+    MemoryStore,
     OpenAIShim,
     Principal,
     ProviderRouter,
+    ResponseState,
     UsageRecord,
 )
-from asgi_aiproxy.hooks import Call, Hook
+from asgi_aiproxy.hooks import Call, Hook, TextGuard, find_secrets
 from asgi_aiproxy.messages import Message, Text
 from asgi_aiproxy.middleware import static_tokens
-from asgi_aiproxy.providers import ANTHROPIC, GROQ, OPENAI
+from asgi_aiproxy.providers import ANTHROPIC, GROQ, OPENAI, OPENAI_RESPONSES
 from asgi_aiproxy.usage.record import Outcome
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers, refuses, streams
@@ -286,3 +288,40 @@ async def test_a_hooks_own_error_reaches_the_client_as_it_is() -> None:
 
     answer = await call(shim(Upstream(answers()), limit))
     assert (answer.status, answer.header("retry-after")) == (429, "7")
+
+
+async def test_hooks_see_and_keep_the_conversation_that_a_request_refers_to() -> None:
+    seen: list[int] = []
+
+    async def add(call: Call) -> None:
+        request = call.request
+        assert request is not None
+        seen.append(len(request.messages))
+        system = Message("system", (Text("Be brief."),))
+        call.request = msgspec.structs.replace(request, messages=(system, *request.messages))
+
+    upstream = Upstream(answers())
+    state = ResponseState(MemoryStore(), stash=True)
+    app = shim(upstream, add, response_state=state)
+    first = await call(app, "responses")
+    assert (await call(app, "responses", previous_response_id=first.json["id"])).status == 200
+    assert seen == [1, 3]
+    roles = [message["role"] for message in upstream.bodies[-1]["messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
+
+
+async def test_a_response_that_the_provider_stored_is_not_retrieved_past_a_guard() -> None:
+    upstream = Upstream(answers(b'{"object": "response", "output": []}'))
+
+    def app(*hooks: Hook) -> AIShim:
+        provider = OPENAI_RESPONSES.using("sk-pool")
+        return AIShim(provider, transport=upstream.transport, hooks=hooks)
+
+    path = "/v1/responses/resp_1"
+    guarded = app(TextGuard(find_secrets))
+    answer = await asgi.request(guarded, "GET", path)
+    assert answer.status == 403
+    assert answer.json["error"]["code"] == "unchecked_response"
+    assert upstream.requests == []
+    assert (await asgi.request(guarded, "DELETE", path)).status == 200
+    assert (await asgi.request(app(), "GET", path)).status == 200

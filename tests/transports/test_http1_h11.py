@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import h11
+import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from asgi_aiproxy.upstream.http1 import HTTPProtocolError, ResponseParser
@@ -177,3 +178,14 @@ def test_valid_responses_are_read_by_both() -> None:
         ours, theirs = by_us("GET", [raw]), by_h11("GET", raw)
         assert ours is not None
         assert ours == theirs
+
+
+@pytest.mark.parametrize("cuts", [set(), set(range(1, 80))])
+def test_an_empty_line_before_any_response_is_refused(cuts: set[int]) -> None:
+    final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    for interim in (b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early\r\na: b\r\n\r\n"):
+        compare("GET", interim + b"\r\n" + final, cuts)
+        compare("GET", interim + final, cuts)
+        parser = ResponseParser("GET")
+        with pytest.raises(HTTPProtocolError, match="does not begin with HTTP/1"):
+            parser.feed(interim + b"\r\n" + final)
