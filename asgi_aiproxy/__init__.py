@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.shim import AIShim, AnthropicShim, GeminiShim, OpenAIShim, Shim
     from asgi_aiproxy.stores import MemoryStore
     from asgi_aiproxy.stores.redis import RedisStore
+    from asgi_aiproxy.typed_calls import InProcess
     from asgi_aiproxy.upstream import HttpxTransport, ReqwestTransport, SocketTransport, Timeouts
     from asgi_aiproxy.usage.ledger import Ledger
     from asgi_aiproxy.usage.record import UsageRecord, log_usage, tee
@@ -44,6 +45,7 @@ __all__ = [
     "GeminiShim",
     "Health",
     "HttpxTransport",
+    "InProcess",
     "InProcessTransport",
     "InjectKey",
     "JSONLinesSink",
@@ -91,6 +93,7 @@ _HOME = {
     "GeminiShim": "shim",
     "Health": "middleware",
     "HttpxTransport": "upstream",
+    "InProcess": "typed_calls",
     "InProcessTransport": "inprocess",
     "InjectKey": "middleware",
     "JSONLinesSink": "usage.sinks",

@@ -6,11 +6,18 @@ import base64
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
 from asgi_aiproxy._asgi import RawHeaders, Scope, header
-from asgi_aiproxy._control_headers import PROVIDER_KEY, PROVIDER_KEY_HEADERS, control_header
-from asgi_aiproxy.principal import SCOPE_KEY
+from asgi_aiproxy._control_headers import (
+    KEY,
+    KEY_HEADERS,
+    PROVIDER_KEY,
+    PROVIDER_KEY_HEADERS,
+    control_header,
+)
+from asgi_aiproxy.principal import SCOPE_KEY, Principal
 
 
 def find_credential(scope: Scope) -> str | None:
@@ -34,6 +41,22 @@ def caller_key(scope: Scope) -> str:
     if not key and SCOPE_KEY not in scope:
         key = find_credential(scope) or ""
     return key
+
+
+def with_principal(scope: Scope, principal: Principal) -> dict[str, Any]:
+    """Return the scope with its caller, and with the key that the caller must use."""
+    result = {**scope, SCOPE_KEY: principal}
+    if principal.key_id or not principal.may_choose_key:
+        result["headers"] = _with_key_header(scope["headers"], principal.key_id)
+    return result
+
+
+def _with_key_header(
+    headers: Iterable[tuple[bytes, bytes]], key_id: str
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers with `aiproxy-key` set to this key, or without it if there is no key."""
+    kept = [pair for pair in headers if pair[0] not in KEY_HEADERS]
+    return [*kept, (KEY.encode(), key_id.encode("latin-1", "replace"))] if key_id else kept
 
 
 def _found(scope: Scope) -> str | None:

@@ -14,7 +14,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote
 
-from asgi_aiproxy._asgi import ASGIApp, Message
+from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders
+from asgi_aiproxy.credentials import with_principal
+from asgi_aiproxy.principal import IN_PROCESS_KEY, Principal
 
 
 class InProcessTransport:
@@ -22,11 +24,15 @@ class InProcessTransport:
 
     Unlike httpx's own `ASGITransport` it streams: each piece is available as soon as the app sends
     it, and closing an unfinished response is a disconnect for the app. `root_path` is the mount.
+    With `principal` the requests are those of this caller, which `Authenticate` takes as it is.
     """
 
-    def __init__(self, app: ASGIApp, *, root_path: str = "") -> None:
+    def __init__(
+        self, app: ASGIApp, *, root_path: str = "", principal: Principal | None = None
+    ) -> None:
         self._app = app
         self._root_path = root_path
+        self._principal = principal
 
     def __repr__(self) -> str:
         return f"in_process({self._app!r})"
@@ -34,7 +40,8 @@ class InProcessTransport:
     async def handle_async_request(self, request: Any) -> Any:
         """Send one request of the client's library, and return that library's response."""
         library = importlib.import_module(type(request).__module__.partition(".")[0])
-        exchange = _Exchange(self._app, _scope(request, self._root_path), await request.aread())
+        scope = _scope(request, self._root_path, self._principal)
+        exchange = InProcessExchange(self._app, scope, await request.aread())
         start = await exchange.message()
         return library.Response(
             start["status"], headers=start["headers"], stream=_stream(library)(exchange)
@@ -50,7 +57,7 @@ class InProcessTransport:
         return None
 
 
-class _Exchange:
+class InProcessExchange:
     """One request to the app. One message is buffered: a slow reader slows down the app."""
 
     def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes) -> None:
@@ -85,6 +92,12 @@ class _Exchange:
             await self.aclose()
             raise
 
+    @property
+    def failure(self) -> BaseException | None:
+        """The exception that the app has raised."""
+        task = self._task
+        return task.exception() if task.done() and not task.cancelled() else None
+
     async def aclose(self) -> None:
         """Disconnect if the app is not done, and wait until it is."""
         self._disconnected.set()
@@ -94,29 +107,49 @@ class _Exchange:
             await asyncio.wait((self._task,), timeout=0.01)
 
 
-def _scope(request: Any, root_path: str) -> dict[str, Any]:
+def _scope(request: Any, root_path: str, principal: Principal | None) -> dict[str, Any]:
     path, _, query = request.url.raw_path.partition(b"?")
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
+    scope = post_scope(
+        root_path + unquote(path.decode("ascii")),
+        [(name.lower(), value) for name, value in request.headers.raw],
+        principal=principal,
+    )
+    return scope | {
         "method": request.method,
         "scheme": request.url.scheme,
-        "path": root_path + unquote(path.decode("ascii")),
         "raw_path": root_path.encode() + path,
         "query_string": query,
         "root_path": root_path,
-        "headers": [(name.lower(), value) for name, value in request.headers.raw],
-        "client": None,
         "server": (request.url.host, request.url.port or 80),
     }
+
+
+def post_scope(path: str, headers: RawHeaders, *, principal: Principal | None) -> dict[str, Any]:
+    """Return the scope of a POST request of this caller; None: it is identified by its headers."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "client": None,
+        "server": ("in-process", 80),
+    }
+    if principal is None:
+        return scope
+    return with_principal({**scope, IN_PROCESS_KEY: principal}, principal)
 
 
 def _stream(library: Any) -> Any:
     """Return a class for response bodies, derived from the library's stream class."""
 
     class Stream(library.AsyncByteStream):  # type: ignore[misc]
-        def __init__(self, exchange: _Exchange) -> None:
+        def __init__(self, exchange: InProcessExchange) -> None:
             self._exchange = exchange
 
         async def __aiter__(self) -> AsyncIterator[bytes]:

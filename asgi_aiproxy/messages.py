@@ -5,7 +5,8 @@ A response is a sequence of events in one legal order (`check` is its executable
     MessageStart, (BlockStart, BlockDelta*, BlockEnd)*, MessageEnd
 
 Indices of blocks increase; several blocks may be open at once; deltas only go to an open block.
-A whole response is a folded stream, so the two cannot diverge.
+A whole response is a folded stream, so the two cannot diverge. Encoded as JSON, blocks and events
+have a member `type` with the name of their class.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Citation(FrozenStruct, frozen=True, kw_only=True):
     end: int | None = None
 
 
-class Text(FrozenStruct, frozen=True):
+class Text(FrozenStruct, frozen=True, tag=True):
     """Text of a message."""
 
     text: str = ""
@@ -44,20 +45,20 @@ class Text(FrozenStruct, frozen=True):
     extra: Extra = {}
 
 
-class Refusal(FrozenStruct, frozen=True):
+class Refusal(FrozenStruct, frozen=True, tag=True):
     """The model's text when it declines a request."""
 
     text: str = ""
 
 
-class Reasoning(FrozenStruct, frozen=True):
+class Reasoning(FrozenStruct, frozen=True, tag=True):
     """Reasoning or its summary; `extra` holds the signature that the vendor expects back."""
 
     text: str = ""
     extra: Extra = {}
 
 
-class ToolCall(FrozenStruct, frozen=True):
+class ToolCall(FrozenStruct, frozen=True, tag=True):
     """The model asks the client to run a tool."""
 
     id: str
@@ -66,7 +67,7 @@ class ToolCall(FrozenStruct, frozen=True):
     extra: Extra = {}
 
 
-class Media(FrozenStruct, frozen=True, kw_only=True):
+class Media(FrozenStruct, frozen=True, kw_only=True, tag=True):
     """An image, document, audio or video: exactly one of `data` (base64), `url`, `file`, `text`."""
 
     kind: Literal["image", "document", "audio", "video"]
@@ -79,7 +80,7 @@ class Media(FrozenStruct, frozen=True, kw_only=True):
     extra: Extra = {}
 
 
-class ToolResult(FrozenStruct, frozen=True):
+class ToolResult(FrozenStruct, frozen=True, tag=True):
     """The result of the client's tool for the tool call `id`."""
 
     id: str
@@ -89,7 +90,7 @@ class ToolResult(FrozenStruct, frozen=True):
     extra: Extra = {}
 
 
-class Opaque(FrozenStruct, frozen=True):
+class Opaque(FrozenStruct, frozen=True, tag=True):
     """A block of one dialect only; other dialects drop it and report that."""
 
     dialect: str
@@ -198,7 +199,7 @@ class Usage(FrozenStruct, frozen=True, kw_only=True):
 
 
 @final
-class MessageStart(FrozenStruct, frozen=True):
+class MessageStart(FrozenStruct, frozen=True, tag=True):
     """The response begins: its id and model, and the prompt tokens if the vendor reports them."""
 
     id: str
@@ -207,7 +208,7 @@ class MessageStart(FrozenStruct, frozen=True):
 
 
 @final
-class BlockStart(FrozenStruct, frozen=True, gc=False):
+class BlockStart(FrozenStruct, frozen=True, gc=False, tag=True):
     """A block begins; deltas append to its text, or to the arguments of a tool call."""
 
     index: int
@@ -215,7 +216,7 @@ class BlockStart(FrozenStruct, frozen=True, gc=False):
 
 
 @final
-class BlockDelta(FrozenStruct, frozen=True, gc=False):
+class BlockDelta(FrozenStruct, frozen=True, gc=False, tag=True):
     """More text (or arguments) of an open block."""
 
     index: int
@@ -223,7 +224,7 @@ class BlockDelta(FrozenStruct, frozen=True, gc=False):
 
 
 @final
-class BlockEnd(FrozenStruct, frozen=True):
+class BlockEnd(FrozenStruct, frozen=True, tag=True):
     """A block is complete; `extra` and `citations` are merged into it."""
 
     index: int
@@ -232,7 +233,7 @@ class BlockEnd(FrozenStruct, frozen=True):
 
 
 @final
-class MessageEnd(FrozenStruct, frozen=True):
+class MessageEnd(FrozenStruct, frozen=True, tag=True):
     """The response is complete; `word` is the vendor's stop reason, `refusal` its explanation."""
 
     stop: StopReason

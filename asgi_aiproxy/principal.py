@@ -15,6 +15,8 @@ from asgi_aiproxy.patterns import as_patterns, matches_any
 
 # The key of the principal in an ASGI scope.
 SCOPE_KEY = "asgi_aiproxy.principal"
+# The key of the caller that the host's own code has named for a call within the process.
+IN_PROCESS_KEY = "asgi_aiproxy.in_process_principal"
 
 Period = Literal["total", "day", "month"]
 Unit = Literal["usd", "units"]

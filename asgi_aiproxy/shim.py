@@ -19,6 +19,7 @@ from asgi_aiproxy.credentials import caller_key
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     GEMINI_CONTENT,
+    NEUTRAL,
     OPENAI_CHAT,
     OPENAI_COMPACTION,
     OPENAI_COMPLETIONS,
@@ -53,6 +54,7 @@ from asgi_aiproxy.responses_state import ResponseState
 from asgi_aiproxy.responses_state.memory import ConnectionMemory
 from asgi_aiproxy.responses_state.service import ResponsesService
 from asgi_aiproxy.responses_state.turn import OPERATION as RESPONSES, OPERATIONS as REFERRING
+from asgi_aiproxy.typed_calls import TypedCalls
 from asgi_aiproxy.upstream import (
     Timeouts,
     Transport,
@@ -70,7 +72,7 @@ _JSON = "application/json"
 _READ_HEADERS = {"content-type", "content-encoding", *CONTROL_HEADERS}
 
 
-class Shim:
+class Shim(TypedCalls):
     """An ASGI app that serves one or more AI APIs and has their requests answered by providers.
 
     `router` returns the targets for a model; a provider is also a router. `record` is called with
@@ -83,6 +85,8 @@ class Shim:
     what requests of the Responses API may refer to. With `websockets` that API is also served over
     WebSockets, which are closed after `websocket_idle` seconds without a message. `hooks` see,
     change, answer or refuse calls, in this order (see `asgi_aiproxy.hooks`).
+
+    `chat`, `stream` and `embed` are calls from the host's own code (see `InProcess`).
 
     Works with and without `lifespan`; `async with` or `lifespan(...)` opens and closes it properly.
     """
@@ -142,7 +146,7 @@ class Shim:
             response_state, max_body=max_body, websockets=websockets, idle=websocket_idle
         )
         self._matcher = OperationMatcher(self.faces)
-        self._header_names = {face: _header_names(face) for face in self.faces}
+        self._header_names = {face: _header_names(face) for face in (*self.faces, NEUTRAL)}
         self._hooks = as_hooks(hooks)
         self._users = 0
 

@@ -152,6 +152,7 @@ MAY: dict[str, set[str]] = {
         "providers",
         "request_limits",
         "responses_state",
+        "typed_calls",
         "upstream",
         "usage",
     },
@@ -245,7 +246,8 @@ MAY: dict[str, set[str]] = {
         "usage",
     },
     "hosting": {"_asgi", "errors"},
-    "inprocess": {"_asgi"},
+    "inprocess": {"_asgi", "credentials", "principal"},
+    "typed_calls": {"_asgi", "_json", "dialects", "errors", "inprocess", "messages", "principal"},
     "telemetry": {
         "_asgi",
         "_background_tasks",

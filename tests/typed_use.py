@@ -12,6 +12,7 @@ from starlette.types import Scope
 from asgi_aiproxy import (
     Authenticate,
     Dispatcher,
+    InProcess,
     Key,
     KeyPool,
     OpenAIShim,
@@ -23,6 +24,7 @@ from asgi_aiproxy import (
     log_usage,
     tee,
 )
+from asgi_aiproxy.messages import BlockDelta
 from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
 from asgi_aiproxy.upstream import HttpxTransport, Timeouts
@@ -62,3 +64,13 @@ async def use() -> None:
     async with pool.lease(model="claude-haiku-4-5") as lease:
         print(lease.key.secret)
         lease.report(200)
+
+
+async def typed_calls() -> list[list[float]]:
+    calls = InProcess(protected, principal=Principal("job"))
+    answer = await calls.chat(model="m", messages="Hi")
+    text: str = answer.text
+    async for event in calls.stream({"model": "m", "messages": text}):
+        if isinstance(event, BlockDelta):
+            text += event.text
+    return (await ai.embed(model="m", input=[text])).vectors

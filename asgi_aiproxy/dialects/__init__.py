@@ -16,7 +16,8 @@ Each dialect is a package with the same modules:
 - `token_count`, `embeddings`: these operations, both directions, where the API has them.
 
 `embeddings`, `_parsing`, `_blocks`, `_json_schema`, `_media` and `_unsupported` are shared by all,
-`_claude` by platforms that serve Claude models, `_event_stream` by Amazon's APIs.
+`_claude` by platforms that serve Claude models, `_event_stream` by Amazon's APIs. `neutral` is the
+API of calls within the process.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from asgi_aiproxy.dialects.coze import Coze
 from asgi_aiproxy.dialects.embeddings import ClientEmbeddingsAPI, EmbeddingsAPI
 from asgi_aiproxy.dialects.gemini import Gemini
 from asgi_aiproxy.dialects.gemini.embeddings import GeminiEmbeddings
+from asgi_aiproxy.dialects.neutral import Neutral, NeutralEmbeddings
 from asgi_aiproxy.dialects.ollama import Ollama
 from asgi_aiproxy.dialects.openai_chat import OpenAIChat
 from asgi_aiproxy.dialects.openai_chat.embeddings import OpenAIEmbeddings
@@ -51,6 +53,8 @@ ANTHROPIC_MESSAGES = Anthropic()
 HOSTED_ANTHROPIC = HostedAnthropic()
 GEMINI_CONTENT = Gemini()
 OLLAMA_CHAT = Ollama()
+NEUTRAL = Neutral()
+NEUTRAL_EMBEDDINGS = NeutralEmbeddings()
 COHERE_CHAT = Cohere()
 OPENAI_EMBEDDINGS = OpenAIEmbeddings()
 GEMINI_EMBEDDINGS = GeminiEmbeddings()
@@ -65,6 +69,8 @@ __all__ = [
     "GEMINI_CONTENT",
     "GEMINI_EMBEDDINGS",
     "HOSTED_ANTHROPIC",
+    "NEUTRAL",
+    "NEUTRAL_EMBEDDINGS",
     "OLLAMA_CHAT",
     "OPENAI_CHAT",
     "OPENAI_COMPACTION",
@@ -82,6 +88,8 @@ __all__ = [
     "GeminiEmbeddings",
     "HostedAnthropic",
     "InboundDialect",
+    "Neutral",
+    "NeutralEmbeddings",
     "Ollama",
     "OpenAIChat",
     "OpenAICompaction",

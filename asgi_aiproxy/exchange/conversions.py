@@ -24,6 +24,7 @@ from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     GEMINI_CONTENT,
     GEMINI_EMBEDDINGS,
+    NEUTRAL_EMBEDDINGS,
     OPENAI_EMBEDDINGS,
     OPENAI_RESPONSES,
 )
@@ -52,6 +53,7 @@ _CLIENT_EMBEDDINGS: dict[str, ClientEmbeddingsAPI] = {
     "embeddings": OPENAI_EMBEDDINGS,
     "embedContent": GEMINI_EMBEDDINGS,
     "batchEmbedContents": GEMINI_EMBEDDINGS,
+    NEUTRAL_EMBEDDINGS.operation: NEUTRAL_EMBEDDINGS,
 }
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
     GEMINI_CONTENT,
+    NEUTRAL,
     OPENAI_CHAT,
     OPENAI_RESPONSES,
+    neutral,
 )
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.errors import APIError, ErrorKind
@@ -32,6 +35,8 @@ class OperationMatcher:
 
     def find(self, scope: Scope) -> Operation | None:
         """The operation of a request; None if it is for another app."""
+        if (in_process := scope.get(neutral.SCOPE_KEY)) is not None:
+            return cast("Operation", in_process)
         path = _asgi.local_path(scope)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         found = (face.match(method, path) for face in self._faces if path is not None)
@@ -39,6 +44,8 @@ class OperationMatcher:
 
     def match(self, scope: Scope) -> Match:
         """The API and operation of a request. Raises APIError (404, 405, 426)."""
+        if (in_process := scope.get(neutral.SCOPE_KEY)) is not None:
+            return NEUTRAL, in_process
         method: str = scope["method"]
         # (Some servers leave the query in `raw_path`: it is not remembered, it may hold a key.)
         raw = scope.get("raw_path")

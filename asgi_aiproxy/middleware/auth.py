@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
 
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
-from asgi_aiproxy._control_headers import KEY, KEY_HEADERS
-from asgi_aiproxy.credentials import find_credential
+from asgi_aiproxy.credentials import find_credential, with_principal
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, internal_error
 from asgi_aiproxy.exchange.session_requests import with_step
 from asgi_aiproxy.ip_ranges import in_networks
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.middleware.error_format import send_error_for
-from asgi_aiproxy.principal import SCOPE_KEY, Principal
+from asgi_aiproxy.principal import IN_PROCESS_KEY, Principal
 
 Identification = Principal | None
 Verify = Callable[[str], Awaitable[Identification]]
@@ -29,11 +27,12 @@ class Authenticate(Middleware):
     Arguments:
 
     - `verify`: takes the caller's token and returns its `Principal`, or None for an unknown token.
-      It may raise APIError to give the reason for a refusal. - `identify`: takes the ASGI scope and
-      returns the `Principal` that the host's own session or JWT middleware has found, or None. It
-      is called first.
+      It may raise APIError to give the reason for a refusal.
+    - `identify`: takes the ASGI scope and returns the `Principal` that the host's own session or
+      JWT middleware has found, or None. It is called first.
 
-    The principal is put into the scope for `app`. A caller whose address is not in its `networks`
+    Calls within the process may name their caller (see `InProcess`), which is not verified. The
+    principal is put into the scope for `app`. A caller whose address is not in its `networks`
     is refused (the address is the one in the scope: behind a proxy, configure the server to read
     the proxy's headers). Raises ConfigurationError if neither function is given, or one is not
     callable.
@@ -68,7 +67,7 @@ class Authenticate(Middleware):
         except Exception:
             await send_error_for(scope, receive, send, internal_error())
             raise
-        scope_with_principal = _with_principal(scope, principal)
+        scope_with_principal = with_principal(scope, principal)
         if scope["type"] == "websocket":
             scope_with_principal = with_step(
                 scope_with_principal, "principal", self._identify_again
@@ -77,10 +76,13 @@ class Authenticate(Middleware):
 
     async def _identify_again(self, scope: Scope) -> Scope:
         """Return the scope of one more request of a WebSocket. Raises APIError."""
-        return _with_principal(scope, await self._authenticate(scope))
+        return with_principal(scope, await self._authenticate(scope))
 
     async def _authenticate(self, scope: Scope) -> Principal:
         """Return the caller. Raises APIError if it is unknown or not allowed."""
+        given: Principal | None = scope.get(IN_PROCESS_KEY)
+        if given is not None:
+            return given  # named by the host's own code, which calls without a socket
         principal = token = None
         if self._identify is not None:
             result = self._identify(scope)
@@ -109,22 +111,6 @@ class Authenticate(Middleware):
         if token is None:
             return "No API key was sent. Send it as 'Authorization: Bearer <key>'."
         return "The API key is invalid. Check it, or request a new one."
-
-
-def _with_key_header(
-    headers: Iterable[tuple[bytes, bytes]], key_id: str
-) -> list[tuple[bytes, bytes]]:
-    """Return the headers with `aiproxy-key` set to this key, or without it if there is no key."""
-    kept = [pair for pair in headers if pair[0] not in KEY_HEADERS]
-    return [*kept, (KEY.encode(), key_id.encode("latin-1", "replace"))] if key_id else kept
-
-
-def _with_principal(scope: Scope, principal: Principal) -> dict[str, Any]:
-    """Return the scope with its caller, and with the key that the caller must use."""
-    result = {**scope, SCOPE_KEY: principal}
-    if principal.key_id or not principal.may_choose_key:
-        result["headers"] = _with_key_header(scope["headers"], principal.key_id)
-    return result
 
 
 def _address(scope: Scope) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy._asgi import Receive, Scope, Send
-from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_CHAT
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, NEUTRAL, OPENAI_CHAT, neutral
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.exchange.error_responses import send_error
@@ -15,6 +15,8 @@ def detect_dialect(scope: Scope) -> InboundDialect:
     """Return the dialect of a request: by its path, wherever the app is mounted, else by its
     headers.
     """
+    if neutral.SCOPE_KEY in scope:
+        return NEUTRAL
     method, path = scope.get("method", "POST"), scope["path"]
     at = path.rfind("/v1")
     sent = {name for name, _ in scope["headers"]}

@@ -29,4 +29,6 @@ OPERATION_NAMES: Mapping[str, str] = {
     "embeddings": "embeddings",
     "embedContent": "embeddings",
     "batchEmbedContents": "embeddings",
+    "in_process.chat": "chat",
+    "in_process.embeddings": "embeddings",
 }

@@ -23,7 +23,9 @@ _NO_USAGE = Usage()
 _MAX_TOKENS, _SLACK = 1_000_000, 2
 _USUAL_TOKENS = 32_768  # reports below this are believed without an estimate
 # Operations whose answers hold no tokens.
-SILENT = frozenset({"embeddings", "embedContent", "batchEmbedContents", "moderations"})
+SILENT = frozenset({"embeddings", "embedContent", "batchEmbedContents", "moderations"}) | {
+    "in_process.embeddings"
+}
 
 
 class BillableUsage(msgspec.Struct, frozen=True):
