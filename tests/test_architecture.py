@@ -220,6 +220,7 @@ MAY: dict[str, set[str]] = {
         "ip_ranges",
         "keys",
         "messages",
+        "patterns",
         "principal",
         "providers",
         "quotas",

@@ -1,4 +1,4 @@
-"""Groups and accounts: settings that several tokens share."""
+"""Groups and accounts, whose settings several tokens share, and owners of tokens."""
 
 from __future__ import annotations
 
@@ -46,3 +46,9 @@ class Account(
             raise ConfigurationError(
                 "The budgets of an account must be shared: Budget(..., shared=True)."
             )
+
+
+class TokenOwner(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The tokens that a caller has created for itself: when (Unix time), by id."""
+
+    tokens: dict[str, float] = {}

@@ -39,8 +39,9 @@ class Token(
     `networks` IP address ranges. `account` is the account whose budgets it shares; `group` sets
     prices and the providers that may serve it. `may_choose_key` lets its user select the API key
     that serves a request: by `TOKEN-keyid`, or in `aiproxy-key`. `scopes` are its rights at the
-    admin API. `pending_vouchers` are the ids of vouchers whose redemption has begun and is not
-    finished. Times are Unix times.
+    admin API. `owner` is the caller that created it for itself, `token/<id>` or `user/<id>`; if
+    that token is removed or disabled, this one is refused, too. `pending_vouchers` are the ids of
+    vouchers whose redemption has begun and is not finished. Times are Unix times.
 
     Raises ConfigurationError if a field is invalid.
     """
@@ -58,6 +59,7 @@ class Token(
     group: str = ""
     may_choose_key: bool = False
     scopes: tuple[Scope, ...] = ()
+    owner: str = ""
     retired_secrets: tuple[RetiredSecret, ...] = ()
     pending_vouchers: tuple[str, ...] = ()
 

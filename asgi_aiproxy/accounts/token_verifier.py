@@ -92,6 +92,25 @@ class StoredTokenVerifier:
             raise _refusal_error("expired")
         return None
 
+    async def recall(self, id: str, digest: str) -> Principal | None:
+        """Return the principal of a token that was verified before, by the id and the digest that
+        its secret had then; None if the token no longer exists or its secret was replaced.
+
+        For sessions, which do not keep the secret. Raises APIError like a verification.
+        """
+        if self._loop is not asyncio.get_running_loop():
+            self._watch()
+        now = self._clock()
+        row = await self._tokens.table.find(id)
+        valid_until = row.accepts(digest, now) if row is not None else None
+        if row is None or valid_until is None:
+            return None
+        presented = PresentedToken(id, digest)
+        found = await self._admit(row, presented, valid_until, now, self._version)
+        if found.refusal:
+            raise _refusal_error(found.refusal)
+        return found.principal
+
     def _watch(self) -> None:
         """Watch the tables for changes in the running event loop; earlier results are discarded."""
         self._loop = asyncio.get_running_loop()
@@ -157,6 +176,11 @@ class StoredTokenVerifier:
             return refuse("orphaned")
         if account is not None and not account.enabled:
             return refuse("account")
+        kind, _, owner_id = row.owner.partition("/")
+        if kind == "token":
+            owner = await self._row(self._tokens.table, owner_id, now, version)
+            if owner is None or not owner.enabled or now >= (owner.expires or float("inf")):
+                return refuse("owner")
         principal = make_principal(row, group, account, key_id=presented.key_id)
         return _CachedVerification(principal, "", valid_until, now, version)
 
@@ -185,6 +209,11 @@ _REFUSALS = {
     "orphaned": (
         ErrorKind.UNAUTHORIZED,
         "The group or account of this API key no longer exists.",
+        "api_key_disabled",
+    ),
+    "owner": (
+        ErrorKind.UNAUTHORIZED,
+        "The API key that created this one no longer exists, or is disabled or expired.",
         "api_key_disabled",
     ),
     "pinned": (

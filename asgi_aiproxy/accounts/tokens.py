@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy.accounts import token as made
-from asgi_aiproxy.accounts.groups import Account, Group
+from asgi_aiproxy.accounts.groups import Account, Group, TokenOwner
 from asgi_aiproxy.accounts.table import Table
 from asgi_aiproxy.accounts.token import RetiredSecret, Token
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.stores.base import Store, check_store
 
-TOKENS, GROUPS, ACCOUNTS = "tokens", "groups", "accounts"
+TOKENS, GROUPS, ACCOUNTS, OWNERS = "tokens", "groups", "accounts", "owners"
 
-_FIXED = frozenset({"id", "digest", "created", "retired_secrets", "pending_vouchers"})
+_FIXED = frozenset({"id", "digest", "created", "owner", "retired_secrets", "pending_vouchers"})
 # A later expiry is taken for a mistake, such as milliseconds instead of seconds.
 _MAX_EXPIRES = 32_503_680_000.0  # the year 3000
 
@@ -42,6 +42,7 @@ class Tokens:
         self.table = Table(store, TOKENS, Token)
         self.groups = Table(store, GROUPS, Group)
         self.accounts = Table(store, ACCOUNTS, Account)
+        self.owners = Table(store, OWNERS, TokenOwner)
         self._clock = clock
 
     async def issue(self, *, secret: str = "", **fields: Any) -> tuple[str, Token]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 from asgi_aiproxy import __version__, _asgi
@@ -16,19 +16,24 @@ from asgi_aiproxy.admin.group_routes import account_routes, group_routes
 from asgi_aiproxy.admin.key_routes import key_routes
 from asgi_aiproxy.admin.live_tail import LiveTail
 from asgi_aiproxy.admin.openapi import openapi_document
+from asgi_aiproxy.admin.own_routes import own_routes
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.admin.serve import AdminAPI
 from asgi_aiproxy.admin.token_routes import token_routes
-from asgi_aiproxy.admin.usage_routes import usage_routes
+from asgi_aiproxy.admin.usage_routes import record_routes, usage_routes
 from asgi_aiproxy.admin.voucher_routes import voucher_routes
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import KeyPool
+from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.services.address_policy import Destinations
-from asgi_aiproxy.services.base import Ok
+from asgi_aiproxy.services.base import Ok, Page
 from asgi_aiproxy.services.groups import AccountService, GroupService
 from asgi_aiproxy.services.keys import KeyService
+from asgi_aiproxy.services.own_tokens import OwnTokenService, TokenAllowance
+from asgi_aiproxy.services.own_usage import OwnUsageService
 from asgi_aiproxy.services.self_service import SelfService
+from asgi_aiproxy.services.settings import SettingOut
 from asgi_aiproxy.services.tokens import TokenService
 from asgi_aiproxy.services.usage import UsageService
 from asgi_aiproxy.services.vouchers import VoucherService
@@ -47,7 +52,8 @@ class AdminApp:
     tested, through `transport`. `ledger` is the name of the ledger in the store, `units_per_usd`
     the number of quota units per US dollar. `private_networks` are address ranges, such as
     `10.0.0.0/8`, that a key's `base_url` or `proxy` may use over this API although they are not
-    public. `clock` returns Unix time.
+    public. `self_service` is what callers may create for themselves; by default nothing. `settings`
+    are those that `GET /settings` returns. `clock` returns Unix time.
 
     Raises ConfigurationError if an argument is invalid.
 
@@ -70,11 +76,14 @@ class AdminApp:
         max_failures_per_minute: int = 10,
         units_per_usd: int = 500_000,
         private_networks: Iterable[str] = (),
+        self_service: TokenAllowance | None = None,
+        settings: Sequence[SettingOut] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_store(store, "AdminApp")
         self._store = store
-        self._access = AdminAuth(
+        self.units_per_usd = units_per_usd
+        self.access = AdminAuth(
             token,
             StoredTokenVerifier(store, clock=clock),
             max_failures_per_minute=max_failures_per_minute,
@@ -82,21 +91,27 @@ class AdminApp:
         self._owned = default_transport() if transport is None else None
         carries = transport if transport is not None else self._owned
         usage = UsageService(store, ledger, clock=clock)
-        live_tail = LiveTail(store, ledger, self._access, principal=usage.principal)
+        live_tail = LiveTail(store, ledger, self.access, principal=usage.principal)
         destinations = Destinations(private_networks)
         keys = KeyService(pools, providers, carries, destinations)  # type: ignore[arg-type]
+        tokens = TokenService(store, clock=clock)
+        vouchers = VoucherService(store, clock=clock)
+        own = OwnTokenService(tokens, self_service or TokenAllowance(), clock=clock)
+        self._settings = tuple(settings)
         self._routes = [
-            *token_routes(TokenService(store, clock=clock)),
+            *token_routes(tokens),
             *group_routes(GroupService(store)),
             *account_routes(AccountService(store, clock=clock)),
-            *voucher_routes(VoucherService(store, clock=clock)),
+            *voucher_routes(vouchers),
             *usage_routes(usage),
             *live_tail.routes(),
+            *record_routes(usage),
             *billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock)),
+            *own_routes(own, OwnUsageService(own, usage, vouchers)),
             *key_routes(keys),
             *self._own_routes(),
         ]
-        self._api = AdminAPI(self._routes, self._access)
+        self._api = AdminAPI(self._routes, self.access)
 
     def __repr__(self) -> str:
         return f"AdminApp({self._store!r})"
@@ -111,6 +126,14 @@ class AdminApp:
             error = _asgi.no_websocket()
             body = OPENAI_CHAT.encode_error(error)
             await _asgi.refuse_websocket(scope, receive, send, error.status, body, [])
+
+    async def call(self, caller: Principal, operation: str, **request: Any) -> Any:
+        """Run an operation of the API for `caller` within this process.
+
+        `operation` is a method and a path, such as `GET /tokens/{id}`; `request` has the values of
+        the names in the path, and `query`, `body` and `scope`. Raises AIProxyError.
+        """
+        return await self._api.call(caller, operation, **request)
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,7 +154,18 @@ class AdminApp:
             server = call.scope.get("root_path", "")
             return openapi_document(self._routes, version=__version__, server=server)
 
+        async def effective(call: AdminRequest) -> Any:
+            return Page(list(self._settings))
+
         return [
+            Route(
+                method="GET",
+                path="/settings",
+                need="read",
+                run=effective,
+                answer=Page[SettingOut],
+                summary="The settings in effect, without secrets, and where each is from.",
+            ),
             Route(
                 method="GET",
                 path="/health",

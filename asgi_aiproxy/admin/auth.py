@@ -79,14 +79,22 @@ class AdminAuth:
         Raises APIError: 401, 403, or 429 after too many invalid tokens.
         """
         caller = await self._authenticate(scope)
-        rank = max((_SCOPE_RANKS[name] for name in caller.scopes), default=0)
-        if need != "token" and rank < _SCOPE_RANKS[need]:
-            raise APIError(
-                ErrorKind.FORBIDDEN,
-                f"This request requires a token with the scope {need!r}.",
-                code="scope",
-            )
+        require_scope(caller, need)
         return caller
+
+    def is_admin_token(self, digest: str) -> bool:
+        """Whether the SHA-256 `digest`, in hexadecimal, is that of the administrator's token."""
+        return secrets.compare_digest(digest, self._digest.hex())
+
+    async def recall(self, id: str, digest: str) -> Principal | None:
+        """Return the caller that authenticated before with a token that had this `digest`; None if
+        it is not valid any more. `id` is the id of the caller.
+
+        Raises APIError (401, 403) if the token is disabled or expired.
+        """
+        if id == ROOT.id and self.is_admin_token(digest):
+            return ROOT
+        return await self._stored.recall(id, digest)
 
     async def _authenticate(self, scope: Scope) -> Principal:
         from_host: Principal | None = scope.get(SCOPE_KEY)
@@ -130,6 +138,22 @@ class AdminAuth:
             ErrorKind.LIMITED,
             "The token is invalid, and this address has sent too many invalid tokens.",
             retry_after=times[0] + _WINDOW_SECONDS - now,
+        )
+
+
+def may(caller: Principal, need: Need) -> bool:
+    """Whether a caller has the scope `need`."""
+    rank = max((_SCOPE_RANKS.get(name, 0) for name in caller.scopes), default=0)
+    return rank >= _SCOPE_RANKS.get(need, 0)
+
+
+def require_scope(caller: Principal, need: Need) -> None:
+    """Raise APIError (403) unless a caller has the scope `need`."""
+    if not may(caller, need):
+        raise APIError(
+            ErrorKind.FORBIDDEN,
+            f"This request requires a token with the scope {need!r}.",
+            code="scope",
         )
 
 

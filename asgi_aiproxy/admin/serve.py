@@ -5,7 +5,7 @@ answer as JSON.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
@@ -15,6 +15,7 @@ import msgspec
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import RawHeaders, Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy.admin.auth import require_scope
 from asgi_aiproxy.admin.routing import AdminRequest, Need, Route, TextBody, router_of
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import AIProxyError, APIError, ErrorKind, invalid
@@ -38,8 +39,40 @@ class AdminAPI:
     """Answers HTTP requests by `routes`; `authenticator` authenticates the callers."""
 
     def __init__(self, routes: Iterable[Route], authenticator: Authenticator) -> None:
+        routes = list(routes)
         self._router = router_of(routes, self._run)
+        self._routes = {(route.method, route.path): route for route in routes}
         self._authenticator = authenticator
+
+    async def call(
+        self,
+        caller: Principal,
+        operation: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        scope: Scope | None = None,
+        **path: str,
+    ) -> Any:
+        """Run an operation for `caller` within this process, with the checks that a request gets.
+
+        `operation` is a method and the path of a route, such as `GET /tokens/{id}`; `path` has the
+        values of the names in it, `query` and `body` are validated as those of a request, and
+        `scope` is the ASGI scope on whose behalf it runs. Returns the result of the route. Raises
+        AIProxyError.
+        """
+        method, _, template = operation.partition(" ")
+        route = self._routes[method, template]
+        require_scope(caller, route.need)
+        values = {name: value for name, value in (query or {}).items() if value != ""}
+        call = AdminRequest(
+            scope=scope if scope is not None else {},
+            caller=caller,
+            path=path,
+            query=convert(values, route.query, texts=True) if route.query is not None else None,
+            body=body if route.body is bytes or route.body is None else convert(body, route.body),
+        )
+        return await route.run(call)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from asgi_aiproxy.admin.routing import Route
 from asgi_aiproxy.services.base import Page
-from asgi_aiproxy.services.usage import RecordOut, SumOut, SumQuery, UsageQuery, UsageService
+from asgi_aiproxy.services.usage import (
+    DailyQuery,
+    NearQuery,
+    RecordOut,
+    SumOut,
+    SumQuery,
+    UsageQuery,
+    UsageService,
+)
 
 
 def usage_routes(service: UsageService) -> list[Route]:
@@ -36,5 +44,29 @@ def usage_routes(service: UsageService) -> list[Route]:
             query=SumQuery,
             answer=Page[SumOut],
             summary="Sums by principal, account, model, provider, key or day.",
+        ),
+        Route(
+            method="GET",
+            path="/usage/daily",
+            need="read",
+            run=lambda call: service.daily(call.query),
+            query=DailyQuery,
+            answer=Page[SumOut],
+            summary="Sums of each day, of all exchanges or of one principal, model, ...",
+        ),
+    ]
+
+
+def record_routes(service: UsageService) -> list[Route]:
+    """Return the route of one usage record. It must follow the other routes below `/usage`."""
+    return [
+        Route(
+            method="GET",
+            path="/usage/{id}",
+            need="read",
+            run=lambda call: service.get(call.path["id"], call.query),
+            query=NearQuery,
+            answer=RecordOut,
+            summary="One usage record.",
         ),
     ]

@@ -89,7 +89,9 @@ class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A token without its secret, which was shown when it was issued."""
+    """A token without its secret, which was shown when it was issued. `owner` is the caller that
+    created it for itself.
+    """
 
     id: str
     name: str
@@ -103,6 +105,7 @@ class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
     may_choose_key: bool
     scopes: tuple[Scope, ...]
     limits: LimitUsage
+    owner: str = ""
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -141,8 +144,14 @@ class TokenService:
         """Return one token."""
         return (await self._to_tokens_out([await self.tokens.get(id)]))[0]
 
-    async def issue(self, new: TokenNew, caller: Principal = ROOT) -> Issued:
-        """Issue a token."""
+    async def many(self, ids: list[str]) -> list[TokenOut]:
+        """Return those of some tokens that exist, in the order of `ids`."""
+        rows = await self._store.rows(self.tokens.table.name, ids)
+        found = [msgspec.json.decode(rows[id], type=Token) for id in ids if id in rows]
+        return await self._to_tokens_out(found)
+
+    async def issue(self, new: TokenNew, caller: Principal = ROOT, *, owner: str = "") -> Issued:
+        """Issue a token; `owner` is the caller that creates it for itself."""
         fields = msgspec.structs.asdict(new)
         _may_grant(caller, new.scopes)
         limits = to_limits(new.rpm, new.tpm, new.concurrency, new.budgets)
@@ -150,7 +159,7 @@ class TokenService:
             del fields[name]
         await self._check(fields)
         try:
-            secret, row = await self.tokens.issue(**fields, limits=limits)
+            secret, row = await self.tokens.issue(**fields, limits=limits, owner=owner)
         except ConfigurationError as error:
             raise invalid(str(error), "secret" if new.secret else None) from error
         return Issued(secret, await self._to_token_out_after_write(row))
@@ -240,6 +249,7 @@ class TokenService:
             may_choose_key=row.may_choose_key,
             scopes=row.scopes,
             limits=usage,
+            owner=row.owner,
         )
 
     async def _check(self, fields: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from asgi_aiproxy.accounts import Token, Tokens
 from asgi_aiproxy.accounts.tokens import TOKENS
-from asgi_aiproxy.errors import APIError, invalid
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.services.base import MAX_PAGE_ROWS, Page
 from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.stores.base import Store
@@ -28,7 +28,11 @@ LogId = Annotated[str, Meta(pattern=r"^(\d{1,15}(-\d{1,15})?)?\Z")]
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A filter of exchanges: all given fields must match. `since` and `until` are Unix times."""
+    """A filter of exchanges: all given fields must match. `since` and `until` are Unix times.
+
+    With `scan`, about that many records are examined for one page, which may then have fewer than
+    `limit` although others follow.
+    """
 
     principal: str = ""
     account: str = ""
@@ -41,11 +45,12 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     until: float | None = None
     after: LogId = ""
     limit: Limit = 100
+    scan: Annotated[int, Meta(ge=1)] | None = None
 
     def query(self) -> Query:
         """Return the ledger's filter."""
         fields = msgspec.structs.asdict(self)
-        del fields["after"], fields["limit"]
+        del fields["after"], fields["limit"], fields["scan"]
         return Query(**{**fields, "state": self.state or ""})
 
 
@@ -60,10 +65,30 @@ class SumQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limit: Limit = 100
 
 
+class DailyQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The UTC days from `since` to `until`, both included; by default the last 30 days. With `name`
+    only the exchanges of this principal, account, model, provider or key.
+    """
+
+    by: By = "day"
+    name: str | None = None
+    since: date | None = None
+    until: date | None = None
+
+
+class NearQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where in the log a record is, see `RecordOut.near`; the search is slow without it."""
+
+    near: LogId = ""
+
+
 class RecordOut(UsageRecord, frozen=True, kw_only=True):
-    """A usage record; `usd` is its cost in US dollars, `cost` the same in micro-dollars."""
+    """A usage record; `usd` is its cost in US dollars, `cost` the same in micro-dollars. `near` is
+    its position in the log, to find it again.
+    """
 
     usd: float | None = None
+    near: str = ""
 
 
 class SumOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,11 +123,32 @@ class UsageService:
     async def page(self, query: UsageQuery) -> Page[RecordOut]:
         """Return usage records, newest first."""
         query = await self._resolved(query)
+        return await self.matching(query.query(), query)
+
+    async def matching(self, filter_: Query, query: UsageQuery) -> Page[RecordOut]:
+        """Return the records that match a filter of the ledger; the page is that of `query`."""
         try:
-            found = await self._ledger.query(query.query(), after=query.after, limit=query.limit)
+            found = await self._ledger.query(
+                filter_, after=query.after, limit=query.limit, scan=query.scan
+            )
         except ValueError as error:
             raise invalid_cursor_error(query.after) from error
-        return Page([to_record_out(record) for record in found.records], found.after or None)
+        records = [
+            to_record_out(record, near)
+            for record, near in zip(found.records, found.near, strict=True)
+        ]
+        return Page(records, found.after or None)
+
+    async def get(self, id: str, query: NearQuery) -> RecordOut:
+        """Return one usage record. Raises APIError (404) if the log does not have it any more."""
+        try:
+            record = await self._ledger.find(id, near=query.near)
+        except ValueError as error:
+            raise invalid(f"near: the record {query.near!r} does not exist.", "near") from error
+        if record is None:
+            message = f"The log has no exchange {id!r}: it keeps the latest ones only."
+            raise APIError(ErrorKind.NOT_FOUND, message, code="not_found")
+        return to_record_out(record, query.near)
 
     async def total(self, query: UsageQuery) -> SumOut:
         """Sum up the matching records of the log."""
@@ -111,12 +157,7 @@ class UsageService:
 
     async def sums(self, query: SumQuery) -> Page[SumOut]:
         """Return sums, the most expensive first; days in their order."""
-        until = query.until or datetime.fromtimestamp(self._clock(), UTC).date()
-        since = query.since or until - timedelta(days=_DEFAULT_DAYS - 1)
-        if not 0 <= (until - since).days < _MAX_DAYS:
-            raise invalid(
-                f"since: must be a day from {_MAX_DAYS} days before until, to until.", "since"
-            )
+        since, until = self._days(query.since, query.until)
         names = None if query.name is None else [query.name]
         if query.by == "principal" and query.name:
             names = [await self.principal(query.name)]
@@ -131,6 +172,31 @@ class UsageService:
         if query.by == "principal":
             page = await self._labelled(page)
         return Page(page, str(end) if end < len(sums) else None)
+
+    async def daily(self, query: DailyQuery) -> Page[SumOut]:
+        """Return sums of each day, in their order; `name` of a sum is the day."""
+        names = None if query.name is None else [query.name]
+        if query.by == "principal" and query.name:
+            names = [await self.principal(query.name)]
+        return await self.days_of(query.by, names, query.since, query.until)
+
+    async def days_of(
+        self, by: By, names: list[str] | None, since: date | None, until: date | None
+    ) -> Page[SumOut]:
+        """Return sums of each day, of the exchanges of all `names` together."""
+        since, until = self._days(since, until)
+        found = await self._ledger.daily(by, since=since, until=until, names=names)
+        return Page([_sum(day.isoformat(), totals) for day, totals in found.items()])
+
+    def _days(self, since: date | None, until: date | None) -> tuple[date, date]:
+        """Return a valid period; raises APIError if it is too long, or ends before it begins."""
+        until = until or datetime.fromtimestamp(self._clock(), UTC).date()
+        since = since or until - timedelta(days=_DEFAULT_DAYS - 1)
+        if not 0 <= (until - since).days < _MAX_DAYS:
+            raise invalid(
+                f"since: must be a day from {_MAX_DAYS} days before until, to until.", "since"
+            )
+        return since, until
 
     async def principal(self, id_or_name: str) -> str:
         """Return the id of the token with this id or name.
@@ -170,11 +236,11 @@ def invalid_cursor_error(after: str) -> APIError:
     return invalid(f"after: the record {after!r} does not exist.", "after")
 
 
-def to_record_out(record: UsageRecord) -> RecordOut:
-    """Convert a record, with its cost in dollars."""
+def to_record_out(record: UsageRecord, near: str = "") -> RecordOut:
+    """Convert a record, with its cost in dollars and its position in the log."""
     fields: dict[str, Any] = msgspec.structs.asdict(record)
     usd = record.cost / MICRO if record.cost is not None else None
-    return RecordOut(**fields, usd=usd)
+    return RecordOut(**fields, usd=usd, near=near)
 
 
 def _sum(name: str, totals: Totals) -> SumOut:

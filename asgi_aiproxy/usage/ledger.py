@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, Self
 
@@ -61,7 +61,8 @@ class Totals(msgspec.Struct, kw_only=True):
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A filter of usage records: all given fields must match.
 
-    `since` and `until` are Unix times that limit the start. `state` is an outcome, or
+    `since` and `until` are Unix times that limit the start, `principals` the callers of which each
+    matches. `state` is an outcome, or
     `estimated` or `not_charged`, which apply in addition to an outcome.
     """
 
@@ -74,11 +75,13 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     state: State | Literal[""] = ""
     since: float | None = None
     until: float | None = None
+    principals: tuple[str, ...] = ()
 
     def matches(self, record: UsageRecord) -> bool:
         """Whether a record matches."""
         return (
             self.principal in ("", record.principal)
+            and (not self.principals or record.principal in self.principals)
             and self.account in ("", record.account)
             and self.group in ("", record.group)
             and self.provider in ("", record.provider)
@@ -94,10 +97,14 @@ EVERYTHING = Query()
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Records, and `after`, the position of the next page: empty on the last page."""
+    """Records, and `after`, the position of the next page: empty on the last page.
+
+    `near` has a position for each record, which makes `find` quick.
+    """
 
     records: list[UsageRecord]
     after: str = ""
+    near: list[str] = []
 
 
 class Ledger:
@@ -154,37 +161,71 @@ class Ledger:
 
     # reading
 
-    async def query(self, query: Query = EVERYTHING, *, after: str = "", limit: int = 100) -> Page:
+    async def query(
+        self,
+        query: Query = EVERYTHING,
+        *,
+        after: str = "",
+        limit: int = 100,
+        scan: int | None = None,
+    ) -> Page:
         """Matching records, newest first; `after` is the position from the previous page.
 
-        Raises StoreUnavailableError.
+        With `scan`, about so many records are examined at most: then a page may have fewer than
+        `limit` matches and still be followed by others. Raises StoreUnavailableError.
         """
         found: list[UsageRecord] = []
-        async for at, record in self._matching(query, after):
-            found.append(record)
-            if len(found) >= limit:
-                return Page(found, at)
-        return Page(found)
-
-    async def total(self, query: Query = EVERYTHING) -> Totals:
-        """Sum up the matching records that are kept one by one. Raises StoreUnavailableError."""
-        totals = Totals()
-        async for _, record in self._matching(query, ""):
-            totals.add(record)
-        return totals
-
-    async def _matching(self, query: Query, after: str) -> AsyncIterator[tuple[str, UsageRecord]]:
-        """Matching records and their positions. One that was written twice is returned once."""
+        near: list[str] = []
         seen: set[str] = set()
+        examined = 0
         while True:
+            before = after
             rows = await self._store.read(self._name, after, _READ_ROWS, newest=True)
             for after, value in rows:
                 record = _decode(value)
                 if record.id not in seen and query.matches(record):
                     seen.add(record.id)
-                    yield after, record
+                    found.append(record)
+                    near.append(before)
+                    if len(found) >= limit:
+                        return Page(found, after, near)
+                before = after
+            examined += len(rows)
             if len(rows) < _READ_ROWS:
-                return
+                return Page(found, "", near)
+            if scan is not None and examined >= scan:
+                return Page(found, after, near)
+
+    async def find(self, id: str, *, near: str = "") -> UsageRecord | None:
+        """Return the record with this id, None if the log does not have it (any more).
+
+        `near` is its position, from `Page.near`; without it, the log is searched from the newest
+        record on. Raises StoreUnavailableError, and ValueError for an invalid position.
+        """
+        while True:
+            rows = await self._store.read(self._name, near, _READ_ROWS, newest=True)
+            for _, value in rows:
+                record = _decode(value)
+                if record.id == id:
+                    return record
+            if len(rows) < _READ_ROWS:
+                return None
+            near = rows[-1][0]
+
+    async def total(self, query: Query = EVERYTHING) -> Totals:
+        """Sum up the matching records that are kept one by one. Raises StoreUnavailableError."""
+        totals = Totals()
+        seen: set[str] = set()
+        after = ""
+        while True:
+            page = await self.query(query, after=after, limit=_READ_ROWS)
+            for record in page.records:
+                if record.id not in seen:  # it may have been written twice
+                    seen.add(record.id)
+                    totals.add(record)
+            after = page.after
+            if not after:
+                return totals
 
     async def totals(
         self,
@@ -199,6 +240,36 @@ class Ledger:
         With `names`, only of those; the name of a key is `provider/key`. Exact for as long as sums
         are kept. Raises StoreUnavailableError.
         """
+        found: dict[str, Totals] = {}
+        for day, amounts in (await self._daily_amounts(by, since, until, names)).items():
+            for full, amount in amounts.items():
+                kind, field, name = full.split("/", 2)
+                if kind == by:
+                    name = day.isoformat() if by == "day" else name
+                    totals = found.setdefault(name, Totals())
+                    setattr(totals, field, getattr(totals, field) + amount)
+        return found
+
+    async def daily(
+        self, by: By, *, since: date, until: date, names: Iterable[str] | None = None
+    ) -> dict[date, Totals]:
+        """Sums of `names` together for each day (UTC) from `since` to `until`, both included.
+
+        Raises StoreUnavailableError.
+        """
+        found: dict[date, Totals] = {}
+        for day, amounts in (await self._daily_amounts(by, since, until, names)).items():
+            totals = found[day] = Totals()
+            for full, amount in amounts.items():
+                kind, field, _ = full.split("/", 2)
+                if kind == by:
+                    setattr(totals, field, getattr(totals, field) + amount)
+        return found
+
+    async def _daily_amounts(
+        self, by: By, since: date, until: date, names: Iterable[str] | None
+    ) -> dict[date, dict[str, int]]:
+        """The stored sums of each day."""
         days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
         wanted: list[str] | None = None
         if by == "day":
@@ -208,15 +279,7 @@ class Ledger:
         sums = await asyncio.gather(
             *(self._store.sums(self._account(day.isoformat()), wanted) for day in days)
         )
-        found: dict[str, Totals] = {}
-        for day, amounts in zip(days, sums, strict=True):
-            for full, amount in amounts.items():
-                kind, field, name = full.split("/", 2)
-                if kind == by:
-                    name = day.isoformat() if by == "day" else name
-                    totals = found.setdefault(name, Totals())
-                    setattr(totals, field, getattr(totals, field) + amount)
-        return found
+        return dict(zip(days, sums, strict=True))
 
     # writing
 

@@ -118,7 +118,7 @@ async def test_a_flood_of_guesses_uses_no_memory_and_blocks_no_valid_token(
     answers = await asyncio.gather(*map(guess, range(1000)), client("GET", "/tokens"))
     assert set(answers[:-1]) <= {401, 429}
     assert answers[-1].status == 200
-    assert len(client.app._access._failure_times) <= 50
+    assert len(client.app.access._failure_times) <= 50
 
 
 def test_a_short_administrator_token_causes_a_warning(
