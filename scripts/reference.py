@@ -23,6 +23,7 @@ PACKAGES = [
     "asgi_aiproxy.prices",
     "asgi_aiproxy.stores",
     "asgi_aiproxy.admin",
+    "asgi_aiproxy.compat",
     "asgi_aiproxy.upstream",
     "asgi_aiproxy.dialects",
     "asgi_aiproxy.testing",

@@ -246,6 +246,10 @@ MAY: dict[str, set[str]] = {
         "upstream",
         "usage",
     },
+    "compat": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json", "accounts"}
+    | {"credentials", "dialects", "errors", "framing", "ip_ranges", "keys", "messages"}
+    | {"middleware", "passthrough", "prices", "principal", "providers", "router", "services"}
+    | {"shim", "stores", "upstream", "usage"},
     "hosting": {"_asgi", "errors"},
     "inprocess": {"_asgi", "credentials", "principal"},
     "typed_calls": {"_asgi", "_json", "dialects", "errors", "inprocess", "messages", "principal"},
@@ -267,6 +271,7 @@ MAY: dict[str, set[str]] = {
         "_asgi",
         "accounts",
         "admin",
+        "compat",
         "errors",
         "hosting",
         "ip_ranges",
@@ -498,6 +503,7 @@ VENDORS = re.compile(
 NAMES_VENDORS = {
     "": "the names of the client APIs, which users mount",
     "shim": "the names of the client APIs, which users mount",
+    "compat": "paths and models of earlier gateways",
     "config": "names of providers in settings",
     "connect": "writes the settings of the vendors' own clients",
     "credentials": "where the vendors' clients put their token; imported by everything",
