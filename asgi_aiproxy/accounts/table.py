@@ -76,16 +76,23 @@ class Table(Generic[Row]):
         `check` is called after each time that the row is read, before it is written. Returns the
         new row. Raises NoSuchRowError, and what `change` and `check` raise.
         """
+        return (await self.change(id, change, check=check))[1]
+
+    async def change(
+        self, id: str, change: Callable[[Row], Row], *, check: Check | None = None
+    ) -> tuple[Row, Row]:
+        """Do the same as `edit`; return the row before and after the change."""
         for _ in range(_ATTEMPTS):
             before = await self.store.get(self.name, id)
             if before is None:
                 raise self._missing(id)
             if check is not None:
                 await check()
-            row = change(self._decode(before))
+            old = self._decode(before)
+            row = change(old)
             after = self._encode(row)
             if after == before or await self.store.put(self.name, id, after, expected=before):
-                return row
+                return old, row
         raise AIProxyError(
             f"The row {id!r} in {self.name} could not be changed: other processes change it at "
             "the same time. Try again."

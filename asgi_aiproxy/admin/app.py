@@ -10,6 +10,7 @@ from asgi_aiproxy import __version__, _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.accounts.tokens import TOKENS
+from asgi_aiproxy.admin.audit_routes import audit_routes
 from asgi_aiproxy.admin.auth import AdminAuth
 from asgi_aiproxy.admin.billing import billing_routes
 from asgi_aiproxy.admin.group_routes import account_routes, group_routes
@@ -27,6 +28,7 @@ from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.services.address_policy import Destinations
+from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import Ok, Page
 from asgi_aiproxy.services.groups import AccountService, GroupService
 from asgi_aiproxy.services.keys import KeyService
@@ -53,7 +55,8 @@ class AdminApp:
     the number of quota units per US dollar. `private_networks` are address ranges, such as
     `10.0.0.0/8`, that a key's `base_url` or `proxy` may use over this API although they are not
     public. `self_service` is what callers may create for themselves; by default nothing. `settings`
-    are those that `GET /settings` returns. `clock` returns Unix time.
+    are those that `GET /settings` returns. Changes are recorded in `audit`, by default the audit
+    log of the store. `clock` returns Unix time.
 
     Raises ConfigurationError if an argument is invalid.
 
@@ -78,6 +81,7 @@ class AdminApp:
         private_networks: Iterable[str] = (),
         self_service: TokenAllowance | None = None,
         settings: Sequence[SettingOut] = (),
+        audit: AuditLog | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_store(store, "AdminApp")
@@ -92,17 +96,19 @@ class AdminApp:
         carries = transport if transport is not None else self._owned
         usage = UsageService(store, ledger, clock=clock)
         live_tail = LiveTail(store, ledger, self.access, principal=usage.principal)
+        audit = audit if audit is not None else AuditLog(store, clock=clock)
         destinations = Destinations(private_networks)
-        keys = KeyService(pools, providers, carries, destinations)  # type: ignore[arg-type]
-        tokens = TokenService(store, clock=clock)
-        vouchers = VoucherService(store, clock=clock)
+        keys = KeyService(pools, providers, carries, destinations, audit)  # type: ignore[arg-type]
+        tokens = TokenService(store, audit=audit, clock=clock)
+        vouchers = VoucherService(store, audit=audit, clock=clock)
         own = OwnTokenService(tokens, self_service or TokenAllowance(), clock=clock)
         self._settings = tuple(settings)
         self._routes = [
             *token_routes(tokens),
-            *group_routes(GroupService(store)),
-            *account_routes(AccountService(store, clock=clock)),
+            *group_routes(GroupService(store, audit=audit)),
+            *account_routes(AccountService(store, audit=audit, clock=clock)),
             *voucher_routes(vouchers),
+            *audit_routes(audit),
             *usage_routes(usage),
             *live_tail.routes(),
             *record_routes(usage),

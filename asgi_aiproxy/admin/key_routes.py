@@ -63,7 +63,7 @@ def key_routes(service: KeyService) -> list[Route]:
             method="POST",
             path=collection,
             need="write",
-            run=lambda call: service.create(call.path["provider"], call.body),
+            run=lambda call: service.create(call.path["provider"], call.body, call.by),
             body=KeyNew | list[KeyNew],
             answer=list[KeyOut],
             status=201,
@@ -74,7 +74,7 @@ def key_routes(service: KeyService) -> list[Route]:
             path=f"{provider}/import",
             need="write",
             run=lambda call: service.load(
-                call.path["provider"], call.body, replace=call.query.replace
+                call.path["provider"], call.body, replace=call.query.replace, by=call.by
             ),
             body=bytes,
             query=ImportQuery,
@@ -98,7 +98,7 @@ def key_routes(service: KeyService) -> list[Route]:
             path=item,
             need="write",
             run=lambda call: service.edit(
-                call.path["provider"], call.path["id"], call.body, call.caller
+                call.path["provider"], call.path["id"], call.body, call.by
             ),
             body=KeyEdit,
             answer=KeyOut,
@@ -108,14 +108,16 @@ def key_routes(service: KeyService) -> list[Route]:
             method="DELETE",
             path=item,
             need="write",
-            run=lambda call: service.remove(call.path["provider"], call.path["id"]),
+            run=lambda call: service.remove(call.path["provider"], call.path["id"], call.by),
             summary="Remove a key; requests in flight keep it.",
         ),
         Route(
             method="POST",
             path=f"{item}/enable",
             need="write",
-            run=lambda call: service.switch(call.path["provider"], call.path["id"], enabled=True),
+            run=lambda call: service.switch(
+                call.path["provider"], call.path["id"], enabled=True, by=call.by
+            ),
             answer=KeyOut,
             summary="Enable a key, and reset its cooldown and errors.",
         ),
@@ -123,7 +125,9 @@ def key_routes(service: KeyService) -> list[Route]:
             method="POST",
             path=f"{item}/disable",
             need="write",
-            run=lambda call: service.switch(call.path["provider"], call.path["id"], enabled=False),
+            run=lambda call: service.switch(
+                call.path["provider"], call.path["id"], enabled=False, by=call.by
+            ),
             answer=KeyOut,
             summary="Disable a key.",
         ),

@@ -16,7 +16,8 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.admin.serve import Authenticator
 from asgi_aiproxy.errors import APIError, ErrorKind
-from asgi_aiproxy.services.usage import LogId, RecordOut, invalid_cursor_error, to_record_out
+from asgi_aiproxy.services.base import LogId
+from asgi_aiproxy.services.usage import RecordOut, invalid_cursor_error, to_record_out
 from asgi_aiproxy.services.validation import convert
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.usage.ledger import Query, State

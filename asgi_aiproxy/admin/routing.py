@@ -8,9 +8,10 @@ from typing import Any, Literal
 import msgspec
 
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.principal import ANONYMOUS, Principal
-from asgi_aiproxy.services.base import Ok, Page, PageQuery
+from asgi_aiproxy.services.base import Actor, Ok, Page, PageQuery
 
 # The required credential: none, any valid token, or a token with that scope.
 Need = Literal["nothing", "token", "read", "write", "root"]
@@ -31,6 +32,13 @@ class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
     path: Mapping[str, str] = {}
     query: Any = None
     body: Any = None
+
+    @property
+    def by(self) -> Actor:
+        """The caller, and where the request came from, for the audit log."""
+        client = self.scope.get("client")
+        address = str(client[0]) if client else ""
+        return Actor(self.caller, "admin", address, request_id(self.scope))
 
 
 Run = Callable[[AdminRequest], Awaitable[Any]]

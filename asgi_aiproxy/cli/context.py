@@ -5,22 +5,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from asgi_aiproxy.cli.output import print_error
-from asgi_aiproxy.config.factory import has_prices, make_store, make_transport
+from asgi_aiproxy.config.factory import has_prices, make_audit_log, make_store, make_transport
 from asgi_aiproxy.config.providers import make_providers
 from asgi_aiproxy.config.settings import ProviderSettings, Settings, load
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.principal import Budget
 from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.services.base import ROOT, Actor
 from asgi_aiproxy.services.keys import KeyService
 from asgi_aiproxy.services.validation import KeyImportError
 from asgi_aiproxy.stores import Store
+
+try:
+    import pwd
+except ImportError:  # Windows
+    pwd = None  # type: ignore[assignment]
 
 _NO_STORE = (
     "no store is configured, and a store in memory would end with this command. Set redis_url (or "
@@ -36,11 +43,13 @@ _NO_PRICES = (
 
 
 class CommandContext:
-    """The settings and the open store of one command."""
+    """The settings and the open store of one command; `by` is its caller for the audit log."""
 
     def __init__(self, settings: Settings, store: Store, stack: AsyncExitStack) -> None:
         self.settings = settings
         self.store = store
+        self.audit = make_audit_log(settings, store)
+        self.by = Actor(ROOT, "cli", _user_at_host())
         self._stack = stack
 
     def check_budgets(self, fields: Mapping[str, Any]) -> None:
@@ -64,7 +73,16 @@ class CommandContext:
             await self._stack.enter_async_context(pool)
         transport = make_transport(settings)
         self._stack.push_async_callback(transport.aclose)
-        return KeyService((), found.values(), transport), pools
+        return KeyService((), found.values(), transport, audit=self.audit), pools
+
+
+def _user_at_host() -> str:
+    """The operating system's user and host, for the audit log."""
+    user = ""
+    if pwd is not None:
+        with suppress(KeyError):  # a container's user may have no name
+            user = pwd.getpwuid(os.getuid()).pw_name
+    return f"{user}@{socket.gethostname()}"
 
 
 def run_command(

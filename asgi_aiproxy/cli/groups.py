@@ -94,7 +94,9 @@ def _add_account_options(parser: argparse.ArgumentParser) -> None:
 def _create_group(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         fields = options.given_options(arguments, ("name", "ratio", "providers", "keys"))
-        group = await GroupService(context.store).create(convert(fields, GroupNew))
+        group = await GroupService(context.store, audit=context.audit).create(
+            convert(fields, GroupNew), context.by
+        )
         _print_result(arguments, group, f"The group {group.name} was created.")
 
     return run_command(arguments, do)
@@ -103,7 +105,9 @@ def _create_group(arguments: argparse.Namespace) -> int:
 def _edit_group(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         fields = options.given_options(arguments, ("ratio", "providers", "keys"))
-        group = await GroupService(context.store).edit(arguments.name, convert(fields, GroupEdit))
+        group = await GroupService(context.store, audit=context.audit).edit(
+            arguments.name, convert(fields, GroupEdit), context.by
+        )
         _print_result(arguments, group, f"The group {group.name} was changed.")
 
     return run_command(arguments, do)
@@ -111,7 +115,9 @@ def _edit_group(arguments: argparse.Namespace) -> int:
 
 def _list_groups(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        page = await GroupService(context.store).page(PageQuery(arguments.after, arguments.limit))
+        page = await GroupService(context.store, audit=context.audit).page(
+            PageQuery(arguments.after, arguments.limit)
+        )
         if arguments.json:
             output.as_json(page)
             return
@@ -127,7 +133,9 @@ def _list_groups(arguments: argparse.Namespace) -> int:
 
 def _remove_group(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        result = await GroupService(context.store).drop(arguments.name)
+        result = await GroupService(context.store, audit=context.audit).drop(
+            arguments.name, context.by
+        )
         _print_result(arguments, result, f"The group {arguments.name} was removed.")
 
     return run_command(arguments, do)
@@ -137,7 +145,9 @@ def _create_account(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         fields = {**_fields(arguments), "id": arguments.id}
         context.check_budgets(fields)
-        account = await AccountService(context.store).create(convert(fields, AccountNew))
+        account = await AccountService(context.store, audit=context.audit).create(
+            convert(fields, AccountNew), context.by
+        )
         _print_result(arguments, account, f"The account {account.id} was created.")
 
     return run_command(arguments, do)
@@ -148,7 +158,9 @@ def _edit_account(arguments: argparse.Namespace) -> int:
         fields = _fields(arguments)
         context.check_budgets(fields)
         change = convert(fields, AccountEdit)
-        account = await AccountService(context.store).edit(arguments.id, change)
+        account = await AccountService(context.store, audit=context.audit).edit(
+            arguments.id, change, context.by
+        )
         _print_result(arguments, account, f"The account {account.id} was changed.")
 
     return run_command(arguments, do)
@@ -160,7 +172,9 @@ def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _list_accounts(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        page = await AccountService(context.store).page(PageQuery(arguments.after, arguments.limit))
+        page = await AccountService(context.store, audit=context.audit).page(
+            PageQuery(arguments.after, arguments.limit)
+        )
         if arguments.json:
             output.as_json(page)
             return
@@ -181,7 +195,9 @@ def _list_accounts(arguments: argparse.Namespace) -> int:
 
 def _remove_account(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        result = await AccountService(context.store).drop(arguments.id)
+        result = await AccountService(context.store, audit=context.audit).drop(
+            arguments.id, context.by
+        )
         _print_result(arguments, result, f"The account {arguments.id} was removed.")
 
     return run_command(arguments, do)

@@ -142,7 +142,7 @@ def _add(arguments: argparse.Namespace) -> int:
 
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
-        (key,) = await service.create(arguments.provider, convert(fields, KeyNew))
+        (key,) = await service.create(arguments.provider, convert(fields, KeyNew), context.by)
         _print_result(arguments, key, f"The key {key.id} was added.")
 
     return run_command(arguments, do)
@@ -158,7 +158,7 @@ def _edit(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
         change = convert(fields, KeyEdit)
-        key = await service.edit(arguments.provider, arguments.id, change)
+        key = await service.edit(arguments.provider, arguments.id, change, context.by)
         _print_result(arguments, key, f"The key {key.id} was changed.")
 
     return run_command(arguments, do)
@@ -175,7 +175,9 @@ def _load(arguments: argparse.Namespace) -> int:
 
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
-        imported = await service.load(arguments.provider, text, replace=arguments.replace)
+        imported = await service.load(
+            arguments.provider, text, replace=arguments.replace, by=context.by
+        )
         _print_result(arguments, imported, f"{len(imported.ids)} keys were imported.")
 
     return run_command(arguments, do)
@@ -192,7 +194,7 @@ def _disable(arguments: argparse.Namespace) -> int:
 def _switch(arguments: argparse.Namespace, *, enabled: bool) -> int:
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
-        key = await service.switch(arguments.provider, arguments.id, enabled=enabled)
+        key = await service.switch(arguments.provider, arguments.id, enabled=enabled, by=context.by)
         _print_result(
             arguments, key, f"The key {key.id} is {'enabled' if enabled else 'disabled'}."
         )
@@ -203,7 +205,7 @@ def _switch(arguments: argparse.Namespace, *, enabled: bool) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         service, _ = await context.keys(arguments.provider)
-        result = await service.remove(arguments.provider, arguments.id)
+        result = await service.remove(arguments.provider, arguments.id, context.by)
         _print_result(arguments, result, f"The key {arguments.id} was removed.")
 
     return run_command(arguments, do)

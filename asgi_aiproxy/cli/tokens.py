@@ -115,7 +115,9 @@ def _issue(arguments: argparse.Namespace) -> int:
         fields = _fields(arguments) | ({"secret": secret} if arguments.own_secret else {})
         context.check_budgets(fields)
         new = convert(fields, TokenNew)
-        _print_issued(arguments, await TokenService(context.store).issue(new))
+        _print_issued(
+            arguments, await TokenService(context.store, audit=context.audit).issue(new, context.by)
+        )
 
     return run_command(arguments, do)
 
@@ -123,7 +125,7 @@ def _issue(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         query = PageQuery(arguments.after, arguments.limit)
-        page = await TokenService(context.store).page(query)
+        page = await TokenService(context.store, audit=context.audit).page(query)
         if arguments.json:
             output.as_json(page)
             return
@@ -146,7 +148,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show_token(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        service = TokenService(context.store)
+        service = TokenService(context.store, audit=context.audit)
         _print_token(arguments, await service.get(await _find_id(service, arguments.token)))
 
     return run_command(arguments, do)
@@ -154,12 +156,13 @@ def _show_token(arguments: argparse.Namespace) -> int:
 
 def _edit(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        service = TokenService(context.store)
+        service = TokenService(context.store, audit=context.audit)
         fields = _fields(arguments)
         context.check_budgets(fields)
         change = convert(fields, TokenEdit)
         _print_token(
-            arguments, await service.edit(await _find_id(service, arguments.token), change)
+            arguments,
+            await service.edit(await _find_id(service, arguments.token), change, context.by),
         )
 
     return run_command(arguments, do)
@@ -167,9 +170,11 @@ def _edit(arguments: argparse.Namespace) -> int:
 
 def _rotate(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        service = TokenService(context.store)
+        service = TokenService(context.store, audit=context.audit)
         rotation = convert({"grace": arguments.grace}, Rotation)
-        issued = await service.rotate(await _find_id(service, arguments.token), rotation)
+        issued = await service.rotate(
+            await _find_id(service, arguments.token), rotation, context.by
+        )
         _print_issued(arguments, issued)
 
     return run_command(arguments, do)
@@ -177,9 +182,9 @@ def _rotate(arguments: argparse.Namespace) -> int:
 
 def _revoke(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        service = TokenService(context.store)
+        service = TokenService(context.store, audit=context.audit)
         id = await _find_id(service, arguments.token)
-        done = await service.revoke(id)
+        done = await service.revoke(id, context.by)
         if arguments.json:
             output.as_json(done)
         else:

@@ -60,7 +60,9 @@ def add(commands: Commands) -> None:
 def _create(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
         fields = options.given_options(arguments, ("count", "usd", "units", "name", "expires"))
-        created = await VoucherService(context.store).create(convert(fields, VouchersNew))
+        created = await VoucherService(context.store, audit=context.audit).create(
+            convert(fields, VouchersNew), context.by
+        )
         if arguments.json:
             output.as_json(created)
             return
@@ -73,7 +75,9 @@ def _create(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        page = await VoucherService(context.store).page(PageQuery(arguments.after, arguments.limit))
+        page = await VoucherService(context.store, audit=context.audit).page(
+            PageQuery(arguments.after, arguments.limit)
+        )
         if arguments.json:
             output.as_json(page)
             return
@@ -93,7 +97,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        service = VoucherService(context.store)
+        service = VoucherService(context.store, audit=context.audit)
         if arguments.json:
             output.as_json(await service.all(BatchQuery(arguments.name)))
         else:
@@ -108,7 +112,9 @@ def _redeem(arguments: argparse.Namespace) -> int:
 
     async def do(context: CommandContext) -> None:
         redemption = convert({"code": code, "target": arguments.target}, Redemption)
-        redeemed = await VoucherService(context.store).redeem(redemption)
+        redeemed = await VoucherService(context.store, audit=context.audit).redeem(
+            redemption, context.by
+        )
         _print_result(
             arguments, redeemed, f"{_format_value(redeemed)} added to {redeemed.redeemed_by}."
         )
@@ -118,7 +124,9 @@ def _redeem(arguments: argparse.Namespace) -> int:
 
 def _switch(arguments: argparse.Namespace) -> int:
     async def do(context: CommandContext) -> None:
-        changed = await VoucherService(context.store).enable(arguments.id, arguments.enabled)
+        changed = await VoucherService(context.store, audit=context.audit).enable(
+            arguments.id, arguments.enabled, context.by
+        )
         _print_result(arguments, changed, f"The voucher {changed.id} is {changed.status}.")
 
     return run_command(arguments, do)

@@ -34,6 +34,7 @@ from asgi_aiproxy.providers import Provider, Target
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.responses_state import ResponseState
 from asgi_aiproxy.router import ProviderRouter, Route
+from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
@@ -244,6 +245,16 @@ def make_store(settings: Settings) -> Store | None:
         raise ConfigurationError(f"redis_url: {error}") from error
 
 
+def make_audit_log(settings: Settings, store: Store) -> AuditLog:
+    """The audit log of the store."""
+    days = settings.audit.retention_days
+    return AuditLog(
+        store,
+        max_entries=settings.audit.max_entries,
+        retention_seconds=days * 86400.0 if days is not None else None,
+    )
+
+
 def make_transport(settings: Settings) -> Transport:
     """The transport that sends requests to providers. Raises ConfigurationError."""
     if settings.ca_file is not None and not Path(settings.ca_file).is_file():
@@ -373,6 +384,7 @@ def _admin(
         transport=transport,
         units_per_usd=settings.units_per_usd,
         private_networks=settings.admin_private_networks,
+        audit=make_audit_log(settings, store),
     )
 
 

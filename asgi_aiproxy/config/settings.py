@@ -43,6 +43,7 @@ from pydantic_settings import (
 )
 
 from asgi_aiproxy._asgi import ASGIApp
+from asgi_aiproxy.config.accounting_settings import AuditSettings
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
 from asgi_aiproxy.config.factory import build_app, has_prices
 from asgi_aiproxy.config.jwt_settings import BudgetText, JWTSettings
@@ -263,6 +264,7 @@ class Settings(BaseSettings):
     prices: dict[str, dict[str, Any]] = {}
     ratios: dict[str, float | dict[str, Any]] = {}
     units_per_usd: int = Field(default=500_000, ge=1)
+    audit: AuditSettings = AuditSettings()
     admin_token: Secret | None = None
     admin_private_networks: list[str] = []
     timeouts: TimeoutSettings = TimeoutSettings()
@@ -453,6 +455,7 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "keys": KeySettings,
     "tokens": TokenSettings,
     "jwt": JWTSettings,
+    "audit": AuditSettings,
     "timeouts": TimeoutSettings,
     "responses": ResponsesSettings,
     "routes": TargetSettings,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.principal import Principal
@@ -15,7 +16,27 @@ T = TypeVar("T")
 # The caller with all rights: presents the administrator's token, or uses the shell.
 ROOT = Principal("admin", "admin", scopes=("root",))
 
+
+class Actor(msgspec.Struct, frozen=True):
+    """The caller of an operation, as it is recorded in the audit log.
+
+    `principal` is the caller, whose scopes decide what it may do. `source` is how the operation was
+    requested: `admin` (the admin API), `cli`, `console`, `code`. `address` is the IP address or the
+    host that it came from, `request_id` the id of its HTTP request.
+    """
+
+    principal: Principal = ROOT
+    source: str = "code"
+    address: str = ""
+    request_id: str = ""
+
+
+CODE = Actor()  # code of the host application, with all rights
+
 MAX_PAGE_ROWS = 1000
+
+# The format of the ids in a log, which is the same in all stores.
+LogId = Annotated[str, Meta(pattern=r"^(\d{1,15}(-\d{1,15})?)?\Z")]
 
 
 class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy.accounts import Account, Group, RowExistsError, Tokens
 from asgi_aiproxy.principal import Limits, Principal
-from asgi_aiproxy.services.base import Ok, Page, PageQuery, paginate
+from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.services.base import CODE, Actor, Ok, Page, PageQuery, paginate
 from asgi_aiproxy.services.budgets import BudgetIn, LimitUsage, read_limit_usage, to_budgets
 from asgi_aiproxy.services.validation import conflict_error, set_fields
 from asgi_aiproxy.stores.base import Store
@@ -76,10 +77,14 @@ class AccountOut(msgspec.Struct, frozen=True):
 
 
 class GroupService:
-    """Manages the groups of a store. Raises the same errors as `TokenService`."""
+    """Manages the groups of a store. Raises the same errors as `TokenService`.
 
-    def __init__(self, store: Store) -> None:
+    Changes are recorded in `audit`, by default the audit log of the store.
+    """
+
+    def __init__(self, store: Store, *, audit: AuditLog | None = None) -> None:
         self._groups = Tokens(store).groups
+        self._audit = audit if audit is not None else AuditLog(store)
 
     async def page(self, query: PageQuery) -> Page[GroupOut]:
         """Return groups in the order of their names."""
@@ -90,32 +95,50 @@ class GroupService:
         """Return one group."""
         return _group(await self._groups.get(name))
 
-    async def create(self, new: GroupNew) -> GroupOut:
+    async def create(self, new: GroupNew, by: Actor = CODE) -> GroupOut:
         """Create a group."""
         row = Group(**msgspec.structs.asdict(new))
         try:
             await self._groups.create(new.name, row)
         except RowExistsError as error:
             raise conflict_error(f"name: the group {new.name!r} already exists.", "name") from error
+        await self._audit.record(by, "group.create", f"group/{row.name}", after=_audited(row))
         return _group(row)
 
-    async def edit(self, name: str, change: GroupEdit) -> GroupOut:
+    async def edit(self, name: str, change: GroupEdit, by: Actor = CODE) -> GroupOut:
         """Change a group."""
         fields = set_fields(change, providers=(), keys=())
-        row = await self._groups.edit(name, lambda row: msgspec.structs.replace(row, **fields))
+        before, row = await self._groups.change(
+            name, lambda row: msgspec.structs.replace(row, **fields)
+        )
+        await self._audit.record(
+            by, "group.edit", f"group/{name}", before=_audited(before), after=_audited(row)
+        )
         return _group(row)
 
-    async def drop(self, name: str) -> Ok:
+    async def drop(self, name: str, by: Actor = CODE) -> Ok:
         """Remove a group; its tokens are refused until they are given another one."""
+        before = await self._groups.get(name)
         await self._groups.drop(name)
+        await self._audit.record(by, "group.remove", f"group/{name}", before=_audited(before))
         return Ok()
 
 
 class AccountService:
-    """Manages the accounts of a store. Raises the same errors as `TokenService`."""
+    """Manages the accounts of a store. Raises the same errors as `TokenService`.
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    Changes are recorded in `audit`, by default the audit log of the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        audit: AuditLog | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
+        self._audit = audit if audit is not None else AuditLog(store, clock=clock)
         self._accounts = Tokens(store).accounts
         self._clock = clock
 
@@ -129,7 +152,7 @@ class AccountService:
         """Return one account."""
         return (await self._to_accounts_out([await self._accounts.get(id)]))[0]
 
-    async def create(self, new: AccountNew) -> AccountOut:
+    async def create(self, new: AccountNew, by: Actor = CODE) -> AccountOut:
         """Create an account."""
         row = Account(
             id=new.id,
@@ -141,19 +164,27 @@ class AccountService:
             await self._accounts.create(new.id, row)
         except RowExistsError as error:
             raise conflict_error(f"id: the account {new.id!r} already exists.") from error
+        await self._audit.record(by, "account.create", f"account/{row.id}", after=_audited(row))
         return (await self._to_accounts_out([row]))[0]
 
-    async def edit(self, id: str, change: AccountEdit) -> AccountOut:
+    async def edit(self, id: str, change: AccountEdit, by: Actor = CODE) -> AccountOut:
         """Change an account."""
         fields = set_fields(change, name="", budgets=())
         if "budgets" in fields:
             fields["budgets"] = to_budgets(fields["budgets"], shared=True)
-        row = await self._accounts.edit(id, lambda row: msgspec.structs.replace(row, **fields))
+        before, row = await self._accounts.change(
+            id, lambda row: msgspec.structs.replace(row, **fields)
+        )
+        await self._audit.record(
+            by, "account.edit", f"account/{id}", before=_audited(before), after=_audited(row)
+        )
         return (await self._to_accounts_out([row]))[0]
 
-    async def drop(self, id: str) -> Ok:
+    async def drop(self, id: str, by: Actor = CODE) -> Ok:
         """Remove an account; its tokens are refused."""
+        before = await self._accounts.get(id)
         await self._accounts.drop(id)
+        await self._audit.record(by, "account.remove", f"account/{id}", before=_audited(before))
         return Ok()
 
     async def _to_accounts_out(self, rows: list[Account]) -> list[AccountOut]:
@@ -165,6 +196,13 @@ class AccountService:
             AccountOut(row.id, row.name, row.enabled, standing)
             for row, standing in zip(rows, levels, strict=True)
         ]
+
+
+def _audited(row: Group | Account) -> dict[str, Any]:
+    """The members of a group or an account for the audit log."""
+    plain: dict[str, Any] = msgspec.to_builtins(row)
+    plain.pop("pending_vouchers", None)
+    return plain
 
 
 def _group(row: Group) -> GroupOut:

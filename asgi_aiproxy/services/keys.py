@@ -14,11 +14,12 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
 from asgi_aiproxy.keys import Key, KeyPool, fingerprint
 from asgi_aiproxy.keys.key import validate_key
 from asgi_aiproxy.keys.key_store import KeyRow
-from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.services.address_policy import Destinations, check_redirection
-from asgi_aiproxy.services.base import ROOT, Ok, Page, PageQuery, paginate
+from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.services.base import CODE, Actor, Ok, Page, PageQuery, paginate
 from asgi_aiproxy.services.budgets import Positive
+from asgi_aiproxy.services.key_audit import KeyAudit, url_without_credentials
 from asgi_aiproxy.services.key_import import parse_key_lines
 from asgi_aiproxy.services.key_test import KeyTestResult, check_key
 from asgi_aiproxy.services.validation import conflict_error, set_fields
@@ -142,7 +143,9 @@ class KeyService:
     """Manages the keys of `pools` and of `providers`.
 
     `destinations` restricts the addresses that keys may be given; by default all are allowed.
-    Methods raise APIError, which names the invalid field, and StoreUnavailableError.
+    Changes are recorded in `audit`, by default the audit log of the store that shares the keys of a
+    pool; without either they are not recorded. Methods raise APIError, which names the invalid
+    field, and StoreUnavailableError.
     """
 
     def __init__(
@@ -151,7 +154,9 @@ class KeyService:
         providers: Iterable[Provider],
         transport: Transport,
         destinations: Destinations | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
+        self._audit = KeyAudit(audit)
         self._destinations = destinations if destinations is not None else Destinations(None)
         self._providers = {provider.name: provider for provider in providers}
         own = {p.name: p.keys for p in self._providers.values() if p.keys is not None}
@@ -218,7 +223,9 @@ class KeyService:
         rows = await _rows_of(self._pool(name), [id])
         return (await self._to_keys_out(name, [id], rows))[0]
 
-    async def create(self, name: str, new: KeyNew | Sequence[KeyNew]) -> list[KeyOut]:
+    async def create(
+        self, name: str, new: KeyNew | Sequence[KeyNew], by: Actor = CODE
+    ) -> list[KeyOut]:
         """Add keys; all or none."""
         pool = self._pool(name)
         if isinstance(new, KeyNew):
@@ -241,9 +248,13 @@ class KeyService:
             if id in existing:
                 raise conflict_error(f"{prefix}id: the key {id!r} already exists.", f"{prefix}id")
         await pool.add(*keys.values())
+        for key in keys.values():
+            await self._audit.changed(by, "key.add", pool, key.id, after=key)
         return await self._to_keys_out(name, list(keys), await _rows_of(pool, list(keys)))
 
-    async def load(self, name: str, text: bytes, *, replace: bool = False) -> Imported:
+    async def load(
+        self, name: str, text: bytes, *, replace: bool = False, by: Actor = CODE
+    ) -> Imported:
         """Add the keys of a text, or with `replace` put them in place of all others; all or none.
 
         Raises KeyImportError, which names all invalid lines.
@@ -261,24 +272,28 @@ class KeyService:
             await pool.replace(keys.values())
         else:
             await pool.add(*keys.values())
+        await self._audit.imported(by, pool, list(keys), replace=replace)
         return Imported(list(keys))
 
-    async def edit(self, name: str, id: str, change: KeyEdit, caller: Principal = ROOT) -> KeyOut:
+    async def edit(self, name: str, id: str, change: KeyEdit, by: Actor = CODE) -> KeyOut:
         """Change a key; `by` is the caller."""
         fields = set_fields(change, models=(), attributes={})
         before = self._find(name, id)
-        check_redirection(before, fields, caller)
+        check_redirection(before, fields, by.principal)
         try:
             key = validate_key(replace(before, **fields), name)
         except ConfigurationError as error:
             raise invalid(str(error), "secret" if "secret" in fields else None) from error
         await self._destinations.check(key, before=before)
-        await self._pool(name).update(key)
+        pool = self._pool(name)
+        await pool.update(key)
+        await self._audit.changed(by, "key.edit", pool, id, before=before, after=key)
         return await self.get(name, id)
 
-    async def remove(self, name: str, id: str) -> Ok:
+    async def remove(self, name: str, id: str, by: Actor = CODE) -> Ok:
         """Remove a key; requests in flight keep it."""
         pool = self._pool(name)
+        before = pool.keys.get(id)
         if pool.table is not None and id in pool.keys:
             row = (await _rows_of(pool, [id])).get(id)
             if row is None or not row.hidden:
@@ -290,15 +305,18 @@ class KeyService:
             await pool.remove(id)
         except KeyError as error:
             raise key_not_found_error(name, id) from error
+        await self._audit.changed(by, "key.remove", pool, id, before=before)
         return Ok()
 
-    async def switch(self, name: str, id: str, *, enabled: bool) -> KeyOut:
+    async def switch(self, name: str, id: str, *, enabled: bool, by: Actor = CODE) -> KeyOut:
         """Disable a key, or enable it and reset its cooldown and errors."""
         pool = self._pool(name)
         try:
             await (pool.enable(id) if enabled else pool.disable(id))
         except KeyError as error:
             raise key_not_found_error(name, id) from error
+        action = "key.enable" if enabled else "key.disable"
+        await self._audit.changed(by, action, pool, id)
         return await self.get(name, id)
 
     # Tests.
@@ -416,13 +434,6 @@ def key_not_found_error(pool: str, id: str) -> APIError:
     return APIError(
         ErrorKind.NOT_FOUND, f"The key {id!r} does not exist in {pool!r}.", code="not_found"
     )
-
-
-def url_without_credentials(url: str) -> str:
-    """Return a URL without user and password."""
-    scheme, _, authority_and_path = url.partition("://")
-    host, slash, path = authority_and_path.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 async def _page_of(pool: KeyPool, query: PageQuery) -> dict[str, KeyRow]:

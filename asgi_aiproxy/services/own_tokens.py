@@ -22,6 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -32,7 +33,7 @@ from asgi_aiproxy.accounts.token import new_secret, parse_token
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.patterns import matches_any
 from asgi_aiproxy.principal import Budget, Principal
-from asgi_aiproxy.services.base import ROOT, Ok, Page
+from asgi_aiproxy.services.base import ROOT, Actor, Ok, Page
 from asgi_aiproxy.services.budgets import BudgetIn, to_budgets
 from asgi_aiproxy.services.tokens import (
     Issued,
@@ -150,8 +151,9 @@ class OwnTokenService:
         await self._check_is_own(id, caller)
         return await self._service.get(id)
 
-    async def issue(self, new: OwnTokenNew, caller: Principal) -> Issued:
+    async def issue(self, new: OwnTokenNew, by: Actor) -> Issued:
         """Create a token for the caller."""
+        caller = by.principal
         own = await self._check_may_create(caller)
         owner = _owner(caller, own)
         secret = new_secret()
@@ -168,13 +170,14 @@ class OwnTokenService:
         )
         await self._claim(owner, id)
         try:
-            return await self._service.issue(wanted, owner=owner)
+            return await self._service.issue(wanted, by, owner=owner)
         except BaseException:
             await self._release(owner, id)
             raise
 
-    async def edit(self, id: str, change: OwnTokenEdit, caller: Principal) -> TokenOut:
+    async def edit(self, id: str, change: OwnTokenEdit, by: Actor) -> TokenOut:
         """Change one of the tokens that the caller has created."""
+        caller = by.principal
         await self._check_created(id, caller)
         fields = {
             name: value
@@ -188,17 +191,20 @@ class OwnTokenService:
             fields["budgets"] = self._allowed_budgets(fields["budgets"] or ())
         if "expires" in fields:
             fields["expires"] = self._allowed_expiry(fields["expires"])
-        return await self._service.edit(id, TokenEdit(**fields))
+        return await self._service.edit(id, TokenEdit(**fields), by)
 
-    async def rotate(self, id: str, rotation: Rotation, caller: Principal) -> Issued:
+    async def rotate(self, id: str, rotation: Rotation, by: Actor) -> Issued:
         """Replace the secret of one of the caller's tokens."""
-        await self._check_is_own(id, caller)
-        return await self._service.rotate(id, rotation, ROOT)
+        await self._check_is_own(id, by.principal)
+        allowed = replace(by.principal, scopes=ROOT.scopes)  # the token may have scopes
+        return await self._service.rotate(
+            id, rotation, msgspec.structs.replace(by, principal=allowed)
+        )
 
-    async def revoke(self, id: str, caller: Principal) -> Ok:
+    async def revoke(self, id: str, by: Actor) -> Ok:
         """Remove one of the tokens that the caller has created."""
-        owner = await self._check_created(id, caller)
-        await self._service.revoke(id)
+        owner = await self._check_created(id, by.principal)
+        await self._service.revoke(id, by)
         await self._release(owner, id)
         return Ok()
 

@@ -11,7 +11,7 @@ from msgspec import Meta
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.principal import Principal
-from asgi_aiproxy.services.base import Page
+from asgi_aiproxy.services.base import Actor, Page
 from asgi_aiproxy.services.own_tokens import OwnTokenService
 from asgi_aiproxy.services.usage import (
     Limit,
@@ -117,13 +117,14 @@ class OwnUsageService:
         names = list(await self._principals(query.principal, caller))
         return await self._usage.days_of("principal", names, query.since, query.until)
 
-    async def redeem(self, code: VoucherCode, caller: Principal) -> VoucherOut:
+    async def redeem(self, code: VoucherCode, by: Actor) -> VoucherOut:
         """Redeem a voucher for the account of the caller, or for the caller if it is a token."""
+        caller = by.principal
         if not caller.account and caller.id not in await self._tokens.ids(caller):
             message = "You have neither an account nor a token with a budget to add a voucher to."
             raise APIError(ErrorKind.INVALID, message, status=409, code="voucher")
         target = f"account/{caller.account}" if caller.account else f"token/{caller.id}"
-        return await self._vouchers.redeem(Redemption(code.code, target))
+        return await self._vouchers.redeem(Redemption(code.code, target), by)
 
     async def _principals(self, principal: str, caller: Principal) -> tuple[str, ...]:
         """Return the ids of the caller and its tokens, or the one that is wanted."""

@@ -18,7 +18,8 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
 from asgi_aiproxy.ip_ranges import check_networks
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.quotas.grants import reserve
-from asgi_aiproxy.services.base import ROOT, Ok, Page, PageQuery, paginate
+from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.services.base import CODE, Actor, Ok, Page, PageQuery, paginate
 from asgi_aiproxy.services.budgets import (
     BudgetIn,
     LimitUsage,
@@ -126,11 +127,18 @@ class TokenService:
 
     Methods raise APIError, which names the field, NoSuchRowError, RowExistsError and
     StoreUnavailableError. Tokens with scopes can only be managed with the scope `root`; `by` is the
-    caller.
+    caller. Changes are recorded in `audit`, by default the audit log of the store.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        audit: AuditLog | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.tokens = Tokens(store, clock=clock)
+        self._audit = audit if audit is not None else AuditLog(store, clock=clock)
         self._store = store
         self._clock = clock
 
@@ -150,10 +158,10 @@ class TokenService:
         found = [msgspec.json.decode(rows[id], type=Token) for id in ids if id in rows]
         return await self._to_tokens_out(found)
 
-    async def issue(self, new: TokenNew, caller: Principal = ROOT, *, owner: str = "") -> Issued:
+    async def issue(self, new: TokenNew, by: Actor = CODE, *, owner: str = "") -> Issued:
         """Issue a token; `owner` is the caller that creates it for itself."""
         fields = msgspec.structs.asdict(new)
-        _may_grant(caller, new.scopes)
+        _may_grant(by.principal, new.scopes)
         limits = to_limits(new.rpm, new.tpm, new.concurrency, new.budgets)
         for name in (*_RATES, "budgets"):
             del fields[name]
@@ -162,19 +170,22 @@ class TokenService:
             secret, row = await self.tokens.issue(**fields, limits=limits, owner=owner)
         except ConfigurationError as error:
             raise invalid(str(error), "secret" if new.secret else None) from error
+        await self._audit.record(by, "token.issue", f"token/{row.id}", after=_audited(row))
         return Issued(secret, await self._to_token_out_after_write(row))
 
-    async def edit(self, id: str, change: TokenEdit, caller: Principal = ROOT) -> TokenOut:
+    async def edit(self, id: str, change: TokenEdit, by: Actor = CODE) -> TokenOut:
         """Change a token."""
         fields = set_fields(change, **_EMPTY)
-        await self._may_touch(id, caller)
-        _may_grant(caller, fields.get("scopes", ()))
+        await self._may_touch(id, by.principal)
+        _may_grant(by.principal, fields.get("scopes", ()))
         await self._check(fields)
         limits: dict[str, Any] = {n: fields.pop(n) for n in _RATES if n in fields}
         if "budgets" in fields:
             limits["budgets"] = to_budgets(fields.pop("budgets"))
-        before = await self.tokens.get(id)
-        row = await self.tokens.table.edit(id, lambda row: _changed(row, fields, limits))
+        before, row = await self.tokens.table.change(id, lambda row: _changed(row, fields, limits))
+        await self._audit.record(
+            by, "token.edit", f"token/{id}", before=_audited(before), after=_audited(row)
+        )
         if row.account != before.account:
             await self._move(before, row)
         return await self._to_token_out_after_write(row)
@@ -201,16 +212,20 @@ class TokenService:
                     "token %s: its spending could not be moved from its old account", after.id
                 )
 
-    async def rotate(self, id: str, rotation: Rotation, caller: Principal = ROOT) -> Issued:
+    async def rotate(self, id: str, rotation: Rotation, by: Actor = CODE) -> Issued:
         """Replace the secret of a token."""
-        await self._may_touch(id, caller)
+        await self._may_touch(id, by.principal)
         secret, row = await self.tokens.rotate(id, grace=rotation.grace)
+        grace = {"grace": rotation.grace}
+        await self._audit.record(by, "token.rotate", f"token/{id}", after=grace)
         return Issued(secret, await self._to_token_out_after_write(row))
 
-    async def revoke(self, id: str, caller: Principal = ROOT) -> Ok:
+    async def revoke(self, id: str, by: Actor = CODE) -> Ok:
         """Remove a token: all workers refuse it within a second."""
-        await self._may_touch(id, caller)
+        await self._may_touch(id, by.principal)
+        before = await self.tokens.get(id)
         await self.tokens.revoke(id)
+        await self._audit.record(by, "token.revoke", f"token/{id}", before=_audited(before))
         return Ok()
 
     async def _to_token_out_after_write(self, row: Token) -> TokenOut:
@@ -278,6 +293,17 @@ def _may_grant(caller: Principal, scopes: tuple[Scope, ...]) -> None:
             "tokens that have any."
         )
         raise APIError(ErrorKind.FORBIDDEN, message, param="scopes")
+
+
+def _audited(row: Token) -> dict[str, Any]:
+    """The members of a token for the audit log, without those that its secrets are checked by."""
+    hidden = ("digest", "retired_secrets", "pending_vouchers")
+    return {name: value for name, value in _plain(row).items() if name not in hidden}
+
+
+def _plain(row: Token) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(row)
+    return plain
 
 
 def _changed(row: Token, fields: dict[str, Any], limits: dict[str, Any]) -> Token:

@@ -13,7 +13,7 @@ from msgspec import Meta
 from asgi_aiproxy.accounts import Token, Tokens
 from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
-from asgi_aiproxy.services.base import MAX_PAGE_ROWS, Page
+from asgi_aiproxy.services.base import MAX_PAGE_ROWS, LogId, Page
 from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.stores.base import Store
 from asgi_aiproxy.usage.ledger import By, Ledger, Query, State, Totals
@@ -23,8 +23,6 @@ _MAX_DAYS = 400  # days
 _DEFAULT_DAYS = 30
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)]
-# The format of the ids in a log, which is the same in all stores.
-LogId = Annotated[str, Meta(pattern=r"^(\d{1,15}(-\d{1,15})?)?\Z")]
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,7 +15,8 @@ from msgspec import UNSET, Meta, UnsetType
 from asgi_aiproxy.accounts import NoSuchRowError, Voucher, VoucherError, Vouchers
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.principal import Budget
-from asgi_aiproxy.services.base import Page, PageQuery, paginate
+from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.services.base import CODE, Actor, Page, PageQuery, paginate
 from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.stores.base import Store
 
@@ -79,9 +80,19 @@ class BatchQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VoucherService:
-    """Manages the vouchers of a store. Raises the same errors as `TokenService`."""
+    """Manages the vouchers of a store. Raises the same errors as `TokenService`.
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    Changes are recorded in `audit`, by default the audit log of the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        audit: AuditLog | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._audit = audit if audit is not None else AuditLog(store, clock=clock)
         self._vouchers = Vouchers(store, clock=clock)
         self._clock = clock
 
@@ -96,7 +107,7 @@ class VoucherService:
         """Return one voucher."""
         return self._to_voucher_out(await self._vouchers.table.get(id))
 
-    async def create(self, new: VouchersNew) -> VoucherCodes:
+    async def create(self, new: VouchersNew, by: Actor = CODE) -> VoucherCodes:
         """Create vouchers; their codes are not stored and cannot be shown again."""
         if new.expires is not None and not self._clock() < new.expires < 32_503_680_000:
             raise invalid("expires: must be a Unix time in seconds, in the future.", "expires")
@@ -109,6 +120,10 @@ class VoucherService:
         codes = await self._vouchers.create(
             new.count, worth.limit, unit=worth.unit, name=new.name, expires=new.expires
         )
+        created = msgspec.structs.asdict(new) | {"amount": worth.limit, "unit": worth.unit}
+        for name in ("usd", "units"):
+            del created[name]
+        await self._audit.record(by, "voucher.create", f"batch/{new.name}", after=created)
         return VoucherCodes(codes)
 
     async def all(self, query: BatchQuery) -> list[VoucherOut]:
@@ -128,11 +143,13 @@ class VoucherService:
             table.writerow([_without_formula(value) for value in values.values()])
         return out.getvalue()
 
-    async def enable(self, id: str, enabled: bool) -> VoucherOut:
+    async def enable(self, id: str, enabled: bool, by: Actor = CODE) -> VoucherOut:
         """Allow or forbid that a voucher is redeemed."""
-        return self._to_voucher_out(await self._vouchers.enable(id, enabled))
+        row = await self._vouchers.enable(id, enabled)
+        await self._audit.record(by, "voucher.edit", f"voucher/{id}", after={"enabled": enabled})
+        return self._to_voucher_out(row)
 
-    async def redeem(self, redemption: Redemption) -> VoucherOut:
+    async def redeem(self, redemption: Redemption, by: Actor = CODE) -> VoucherOut:
         """Redeem a voucher, once."""
         kind, _, id = redemption.target.partition("/")
         try:
@@ -146,6 +163,8 @@ class VoucherService:
             ) from error
         except NoSuchRowError as error:
             raise invalid(f"target: the {kind} {id!r} does not exist.", "target") from error
+        redeemed = {"target": redemption.target, "amount": row.amount, "unit": row.unit}
+        await self._audit.record(by, "voucher.redeem", f"voucher/{row.id}", after=redeemed)
         return self._to_voucher_out(row)
 
     def _to_voucher_out(self, row: Voucher) -> VoucherOut:

@@ -333,6 +333,10 @@ class Logs(Protocol):
         """
         ...
 
+    async def trim(self, log: str, until: str) -> None:
+        """Remove the records up to the id `until`, that one included."""
+        ...
+
 
 class Entries(Protocol):
     """Values that expire, each under a name of its own and unrelated to all others.

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import nsmallest
-from itertools import islice
 from typing import Self
 
 import msgspec
@@ -34,6 +33,7 @@ from asgi_aiproxy.stores.base import (
 )
 from asgi_aiproxy.stores.entries import MemoryEntries
 from asgi_aiproxy.stores.file import StateFile, encode_state
+from asgi_aiproxy.stores.memory_log import MemoryLog
 
 _FORMAT = 1  # of the file
 _SAVED_RECORDS = 10_000  # of each log
@@ -67,8 +67,7 @@ class MemoryStore(MemoryEntries):
         self._tables: dict[str, dict[str, bytes]] = {}
         self._versions: dict[str, int] = {}
         self._accounts: dict[str, Account] = {}
-        self._logs: dict[str, deque[tuple[int, bytes]]] = {}
-        self._numbers: dict[str, int] = {}
+        self._logs: dict[str, MemoryLog] = {}
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._to_sweep: list[str] = []
         # Rows as they were before changes that are not on disk yet: change number, table, rows.
@@ -357,28 +356,20 @@ class MemoryStore(MemoryEntries):
         ):
             return
         self._mark_changed()
-        records = self._logs.setdefault(log, deque())
-        number = self._numbers[log] = self._numbers.get(log, 0) + 1
-        records.append((number, record))
-        while maxlen is not None and len(records) > maxlen:
-            records.popleft()
+        self._logs.setdefault(log, MemoryLog()).append(record, maxlen)
 
     async def read(
         self, log: str, after: str = "", limit: int = 100, *, newest: bool = False
     ) -> list[tuple[str, bytes]]:
         """Records with their ids, after (with `newest`: before) the id `after`."""
         records = self._logs.get(log)
-        if not records:
-            return []
-        first, last = records[0][0], records[-1][0]  # numbers follow each other without a gap
-        if newest:
-            begin = min(int(after) - 1, last) if after else last
-            numbers = range(begin, max(begin - limit, first - 1), -1)
-        else:
-            begin = max(int(after) + 1, first) if after else first
-            numbers = range(begin, min(begin + limit, last + 1))
-        found = (records[number - first] for number in numbers)
-        return [(str(number), record) for number, record in found]
+        return records.read(after, limit, newest=newest) if records is not None else []
+
+    async def trim(self, log: str, until: str) -> None:
+        """Remove the records up to the id `until`."""
+        if log in self._logs:
+            self._logs[log].trim(int(until))
+            self._mark_changed()
 
     # lifetime
 
@@ -427,10 +418,7 @@ class MemoryStore(MemoryEntries):
             self._set(table, before)
 
     def _snapshot(self) -> bytes:
-        logs = {
-            name: list(islice(records, max(len(records) - _SAVED_RECORDS, 0), None))
-            for name, records in self._logs.items()
-        }
+        logs = {name: records.last(_SAVED_RECORDS) for name, records in self._logs.items()}
         saved = _Saved(_FORMAT, self._tables, self._versions, self._accounts, logs)
         return encode_state(saved)
 
@@ -449,8 +437,7 @@ class MemoryStore(MemoryEntries):
         self._accounts = saved.accounts
         for account in self._accounts.values():
             account.slots.clear()  # their holders ended with the previous process
-        self._logs = {log: deque(records) for log, records in saved.logs.items()}
-        self._numbers = {log: records[-1][0] for log, records in saved.logs.items() if records}
+        self._logs = {log: MemoryLog(records) for log, records in saved.logs.items()}
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

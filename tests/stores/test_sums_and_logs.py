@@ -79,3 +79,18 @@ async def test_a_log_is_trimmed_to_about_its_length(store: Store) -> None:
     found = [record for _, record in await store.read("log", limit=2000)]
     assert 200 <= len(found) <= 400  # a server forgets in blocks
     assert found == [b"%d" % n for n in range(1000 - len(found), 1000)]
+
+
+async def test_a_log_is_trimmed_up_to_and_with_a_record(store: Store, other: Store) -> None:
+    await store.trim("log", "1")
+    for number in range(5):
+        await store.append("log", b"%d" % number)
+    ids = [id for id, _ in await other.read("log")]
+    await other.trim("log", ids[2])
+    assert [record for _, record in await store.read("log")] == [b"3", b"4"]
+    await store.trim("log", ids[0])
+    assert [record for _, record in await store.read("log", ids[3])] == [b"4"]
+    await store.trim("log", ids[-1])
+    assert await other.read("log") == []
+    await store.append("log", b"5")
+    assert [record for _, record in await other.read("log", ids[-1])] == [b"5"]

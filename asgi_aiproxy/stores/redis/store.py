@@ -303,6 +303,14 @@ class RedisStore:
         found = await client.call(tag, *command, "COUNT", limit)
         return [(_text(number), fields[1]) for number, fields in found]
 
+    @_parses
+    async def trim(self, log: str, until: str) -> None:
+        """Remove the records up to the id `until`."""
+        moment, _, number = until.partition("-")
+        first_kept = f"{moment}-{int(number or 0) + 1}"
+        tag = self._names.tag(log)
+        await self._client.call(tag, "XTRIM", self._names.key(log, "l"), "MINID", first_kept)
+
     # entries
 
     @_parses
