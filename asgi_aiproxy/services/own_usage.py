@@ -11,11 +11,10 @@ from msgspec import Meta
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.principal import Principal
-from asgi_aiproxy.services.base import Actor, Page
+from asgi_aiproxy.services.base import Actor, LogId, Page
 from asgi_aiproxy.services.own_tokens import OwnTokenService
 from asgi_aiproxy.services.usage import (
     Limit,
-    LogId,
     NearQuery,
     RecordOut,
     SumOut,

@@ -15,6 +15,7 @@ from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.services.audit import AuditEntry, AuditLog, AuditQuery
 from asgi_aiproxy.services.base import Actor
 from asgi_aiproxy.services.groups import AccountEdit, AccountNew, AccountService
+from asgi_aiproxy.services.own_tokens import TokenAllowance
 from asgi_aiproxy.services.tokens import TokenNew, TokenService
 from asgi_aiproxy.stores import MemoryStore, Store, StoreUnavailableError
 from tests.admin.conftest import ROOT, Client
@@ -211,3 +212,23 @@ async def test_a_caller_without_the_scope_root_cannot_change_scopes(store: Store
     writer = Actor(Principal("w", scopes=("write",)), "console")
     with pytest.raises(APIError, match="scope 'root'"):
         await TokenService(store).issue(TokenNew(name="x", scopes=("root",)), writer)
+
+
+async def test_changes_that_callers_make_for_themselves_name_the_caller(
+    store: Store, make: Callable[..., Client]
+) -> None:
+    client = make(store, self_service=TokenAllowance(tokens=2))
+    team = await TokenService(store).issue(TokenNew(name="team-1"))
+    own = client.by(team.secret)
+    made = (await own("POST", "/me/tokens", {"name": "laptop"})).json["token"]["id"]
+    await own("PATCH", f"/me/tokens/{made}", {"name": "desktop"})
+    await own("POST", f"/me/tokens/{made}/rotate")
+    await own("DELETE", f"/me/tokens/{made}")
+    found = await entries(client, f"?target=token/{made}")
+    assert {entry["actor"] for entry in found} == {team.token.id}
+    assert [entry["action"] for entry in reversed(found)] == [
+        "token.issue",
+        "token.edit",
+        "token.rotate",
+        "token.revoke",
+    ]
