@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from types import coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from asgi_aiproxy._cancellation import ClientGoneError, Deadline
@@ -100,32 +100,29 @@ def headers(scope: Scope, names: Mapping[bytes, str]) -> dict[str, str]:
 
 def content_length(scope: Scope) -> int | None:
     """Return the request's content length in bytes; None if it is missing or invalid."""
-    value = header(scope, b"content-length")
+    return length_in_bytes(header(scope, b"content-length"))
+
+
+def length_in_bytes(value: str | None) -> int | None:
+    """Return the number in a `content-length` header; None if it is missing or invalid."""
     return int(value) if value is not None and value.isdecimal() and len(value) < 20 else None
 
 
-async def next_piece(receive: Receive, seconds: float | None) -> Message:
+@coroutine
+def next_piece(receive: Receive, seconds: float | None) -> Generator[Any, Any, Message]:
     """Return the next message of a request body.
 
     Raises ClientGoneError, and APIError (408) if none arrives within `seconds`.
-    """
-    message = await receive() if seconds is None else await _receive_within(receive, seconds)
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError("The client disconnected while it sent its request.")
-    return message
 
-
-@coroutine
-def _receive_within(receive: Receive, seconds: float) -> Generator[Any, Any, Message]:
-    """Await `receive()`. A message that is there already needs no timer, which is the usual case.
-
-    So its first step is run here; only if that waits for something, the deadline begins, and what
-    happens to this wait is passed on to it, as `yield from` does.
+    A message that is there already needs no timer, which is the usual case. So the first step of
+    `receive()` is run here; only if that waits for something, the deadline begins, and what happens
+    to this wait is passed on to it, as `yield from` does.
     """
     work = receive().__await__()
+    message: Message
     try:
         waited_for = next(work)
-        with Deadline(seconds, _BODY_TIMEOUT_MESSAGE, ErrorKind.INVALID, 408):
+        with _body_deadline(seconds):
             while True:
                 try:
                     value = yield waited_for
@@ -134,10 +131,17 @@ def _receive_within(receive: Receive, seconds: float) -> Generator[Any, Any, Mes
                 else:
                     waited_for = next(work) if value is None else work.send(value)
     except StopIteration as end:
-        return cast("Message", end.value)
+        message = end.value
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError("The client disconnected while it sent its request.")
+    return message
 
 
-_BODY_TIMEOUT_MESSAGE = "No part of the request body arrived for {:g} seconds."
+def _body_deadline(seconds: float | None) -> AbstractContextManager[object]:
+    if seconds is None:
+        return nullcontext()
+    message = "No part of the request body arrived for {:g} seconds."
+    return Deadline(seconds, message, ErrorKind.INVALID, 408)
 
 
 def is_http1(scope: Scope) -> bool:
@@ -146,14 +150,13 @@ def is_http1(scope: Scope) -> bool:
 
 
 async def read_body(
-    scope: Scope, receive: Receive, limit: int, seconds: float | None = 60.0
+    receive: Receive, limit: int, length: int | None, seconds: float | None = 60.0
 ) -> bytes:
     """Return the whole request body.
 
-    Raises ClientGoneError, and APIError above `limit` bytes (413) or if no part of it arrives
-    within `seconds` (408).
+    `length` is its announced length in bytes, None if there is none. Raises ClientGoneError, and
+    APIError above `limit` bytes (413) or if no part of it arrives within `seconds` (408).
     """
-    length = content_length(scope)
     if length is not None and length > limit:
         raise too_large(limit)
     message = await next_piece(receive, seconds)

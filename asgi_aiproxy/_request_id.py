@@ -8,22 +8,27 @@ the inner ones. Usage records also have an `id` of their own, because callers' i
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from random import getrandbits
 from typing import Any
 
 from asgi_aiproxy._asgi import RawHeaders, Scope, header
 
 HEADER = b"aiproxy-request-id"
-FORWARDED = b"x-request-id"  # the request header, also for applications behind the proxy
+SENT_NAME = "x-request-id"  # the request header, also for applications behind the proxy
+FORWARDED = SENT_NAME.encode()
 _SCOPE_KEY = "asgi_aiproxy.request_id"
 _VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@=+/-]{0,127}")
 
 
-def request_id(scope: Scope) -> str:
-    """Return the request id of a scope, and set it there."""
+def request_id(scope: Scope, read: Mapping[str, str] | None = None) -> str:
+    """Return the request id of a scope, and set it there.
+
+    `read` are the headers of the request by name, if `SENT_NAME` was read already.
+    """
     id: str | None = scope.get(_SCOPE_KEY)
     if id is None:
-        id = header(scope, FORWARDED)
+        id = header(scope, FORWARDED) if read is None else read.get(SENT_NAME)
         if id is None or _VALID_ID.fullmatch(id) is None:
             id = f"{getrandbits(128):032x}"
         scope[_SCOPE_KEY] = id

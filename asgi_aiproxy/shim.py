@@ -14,7 +14,7 @@ from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, TimerRegistry
 from asgi_aiproxy._control_headers import CONTROL_HEADERS, KEY, PROVIDER, SESSION
 from asgi_aiproxy._headers import content_codings
-from asgi_aiproxy._request_id import named, request_id
+from asgi_aiproxy._request_id import SENT_NAME, named, request_id
 from asgi_aiproxy.credentials import caller_key
 from asgi_aiproxy.dialects import (
     ANTHROPIC_MESSAGES,
@@ -68,8 +68,9 @@ from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 MiB = 1024 * 1024
 _JSON = "application/json"
 
-# The headers that control the gateway, and those that describe the body.
-_READ_HEADERS = {"content-type", "content-encoding", *CONTROL_HEADERS}
+# The headers that control the gateway, those that describe the body, and the request's id.
+_BODY_HEADERS = {"content-type", "content-encoding", "content-length"}
+_READ_HEADERS = {*_BODY_HEADERS, SENT_NAME, *CONTROL_HEADERS}
 
 
 class Shim(TypedCalls):
@@ -274,7 +275,8 @@ class Shim(TypedCalls):
             if upload is not None:
                 call = await self._read_upload(scope, upload, face, operation, principal, headers)
             else:
-                body = await _asgi.read_body(scope, receive, self._max_body, self._body)
+                length = _asgi.length_in_bytes(headers.get("content-length"))
+                body = await _asgi.read_body(receive, self._max_body, length, self._body)
                 if codings:
                     body = await decode_request_body(codings, body, self._max_body)
                 call = await self._read_request(scope, body, face, operation, principal, headers)
@@ -347,15 +349,15 @@ class Shim(TypedCalls):
             body=body,
             fields=head.fields,
             others=others,
-            headers={name: headers[name] for name in headers if name in face.request_headers},
-            query=_forwarded_query(scope, face),
+            headers=_forwarded_headers(headers, face),
+            query=_forwarded_query(scope, face) if scope.get("query_string") else "",
             principal=principal,
             provider=head.provider or headers.get(PROVIDER, ""),
             key_id=headers.get(KEY, ""),
             own_key=caller_key(scope) if self._allow_client_keys else "",
             affinity=headers.get(SESSION, ""),
             gate=gate,
-            request_id=request_id(scope),
+            request_id=request_id(scope, headers),
         )
 
     async def _read_upload(
@@ -375,15 +377,15 @@ class Shim(TypedCalls):
             operation,
             model=await upload.open(operation.default_model),
             upload=upload.stream,
-            length=_asgi.content_length(scope) or 0,
+            length=_asgi.length_in_bytes(headers.get("content-length")) or 0,
             content_type=upload.content_type,
-            headers={name: headers[name] for name in headers if name in face.request_headers},
+            headers=_forwarded_headers(headers, face),
             principal=principal,
             provider=headers.get(PROVIDER, ""),
             key_id=headers.get(KEY, ""),
             own_key=caller_key(scope) if self._allow_client_keys else "",
             gate=scope.get(GATE_KEY),
-            request_id=request_id(scope),
+            request_id=request_id(scope, headers),
         )
 
 
@@ -433,6 +435,14 @@ def _header_names(face: InboundDialect) -> dict[bytes, str]:
     """Return the names of the request headers that are read, by their spelling in the request."""
     names = {*_READ_HEADERS, *face.request_headers}
     return {name.encode(): CONTROL_HEADERS.get(name, name) for name in names}
+
+
+def _forwarded_headers(headers: Mapping[str, str], face: InboundDialect) -> Mapping[str, str]:
+    """Return the request headers that are forwarded to a provider with the caller's own API."""
+    forwarded = face.request_headers
+    if forwarded.isdisjoint(headers):
+        return {}
+    return {name: value for name, value in headers.items() if name in forwarded}
 
 
 def _forwarded_query(scope: Scope, face: InboundDialect) -> str:

@@ -19,25 +19,29 @@ from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.key import as_list, check_proxy_url
 from asgi_aiproxy.providers.refusal_codes import Refusals
 from asgi_aiproxy.providers.temporary_credentials import CredentialCache
-from asgi_aiproxy.upstream.base import TOKEN, Timeouts, UpstreamRequest
+from asgi_aiproxy.upstream.base import TOKEN, Headers, Timeouts, UpstreamRequest
 
 Auth = Callable[[UpstreamRequest, str], UpstreamRequest]  # pure: adds a secret to a request
 TransformRequest = Callable[[ProviderRequest], ProviderRequest]
 
 
-def bearer(request: UpstreamRequest, secret: str) -> UpstreamRequest:
-    """Send the secret as `authorization: Bearer <secret>`."""
-    return request.with_header("authorization", f"Bearer {secret}")
+class HeaderAuth(msgspec.Struct, frozen=True):
+    """Sends the secret in the header `name`, after `lead`: the headers of all calls are the same."""
+
+    name: str
+    lead: str = ""
+
+    def __call__(self, request: UpstreamRequest, secret: str) -> UpstreamRequest:
+        """Return the request with the secret."""
+        return request.with_header(self.name, self.lead + secret)
 
 
 def header(name: str, scheme: str = "") -> Auth:
     """Send the secret in the header `name`, after `scheme` if given."""
-    lead = f"{scheme} " if scheme else ""
+    return HeaderAuth(name.lower(), f"{scheme} " if scheme else "")
 
-    def auth(request: UpstreamRequest, secret: str) -> UpstreamRequest:
-        return request.with_header(name.lower(), lead + secret)
 
-    return auth
+bearer: Auth = header("authorization", "Bearer")  # `authorization: Bearer <secret>`
 
 
 def query(name: str) -> Auth:
@@ -199,29 +203,38 @@ class Provider:
         """
         if body is None and draft.body:
             body = _json.dumps(draft.body)
-        if content is None:
-            content = _JSON if body is not None else _NO_HEADERS
         base, proxy = self.base_url, self.proxy
         if key is not None:
             base, proxy = key.base_url or base, key.proxy or proxy
         url = (draft.base_url or base).rstrip("/") + draft.path
         if draft.query:
             url += "?" + draft.query
-        # Later headers replace earlier ones: those of the caller have precedence.
-        sent = {**self._headers, **draft.headers, **content}
+        auth = self.auth if key is not None else None
+        headers: Headers
+        if body is not None and content is None and not draft.headers:
+            headers = self._json_headers
+            if key is not None and isinstance(auth, HeaderAuth):
+                headers = (*headers, (auth.name, auth.lead + key.secret))
+                auth = None
+            elif auth is not None:
+                headers = [*headers]  # the key may be sent in a way that differs from call to call
+        else:
+            if content is None:
+                content = _JSON if body is not None else _NO_HEADERS
+            # Later headers replace earlier ones: those of the caller have precedence.
+            headers = [*{**self._headers, **draft.headers, **content}.items()]
         out = UpstreamRequest(
-            method=method,
-            url=url,
-            headers=list(sent.items()),
-            body=body,
-            streamed=streamed,
-            proxy=proxy,
+            method=method, url=url, headers=headers, body=body, streamed=streamed, proxy=proxy
         )
-        return self.auth(out, key.secret) if key is not None else out
+        return auth(out, key.secret) if key is not None and auth is not None else out
 
     @cached_property
     def _headers(self) -> dict[str, str]:
         return {**_HEADERS, **{name.lower(): value for name, value in self.headers.items()}}
+
+    @cached_property
+    def _json_headers(self) -> tuple[tuple[str, str], ...]:
+        return tuple({**self._headers, **_JSON}.items())
 
     async def with_credential(self, key: Key | None) -> Key | None:
         """The key with the credential that is sent for it. Raises APIError if there is none."""

@@ -13,7 +13,15 @@ from functools import partial
 
 from anyio import to_thread
 
-from asgi_aiproxy._asgi import Receive, Scope, Send, read_body, refuse_websocket, serve_lifespan
+from asgi_aiproxy._asgi import (
+    Receive,
+    Scope,
+    Send,
+    content_length,
+    read_body,
+    refuse_websocket,
+    serve_lifespan,
+)
 from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy.testing.answers import Answer
 from asgi_aiproxy.testing.faults import Fault
@@ -122,7 +130,7 @@ class MockProvider:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         try:
-            body = await read_body(scope, receive, _LIMIT)
+            body = await read_body(receive, _LIMIT, content_length(scope))
         except ClientGoneError:
             return  # the client disconnected while it sent its request
         with self._arrived:

@@ -49,6 +49,8 @@ class Timeouts:
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request to a provider. `body` is bytes, a stream that can be sent once, or None.
 
+    `headers` are a tuple if other requests have the same ones: what a transport makes of them may
+    be kept for these. (Their number is small: they differ by provider and key.)
     `streamed`: return the response's bytes as soon as they arrive; otherwise small ones may be
     gathered. `raw`: return the bytes and headers as they were sent, including `content-encoding`.
     `proxy` is the URL of an outbound proxy for this request.

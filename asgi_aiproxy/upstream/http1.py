@@ -19,6 +19,7 @@ _MAX_LINE = 4096  # maximum bytes of a chunk size and its extensions
 
 _START = b"HTTP/1."
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "content-encoding"})
 _HEAD, _COUNTED, _CHUNKED, _UNTIL_CLOSED, _DONE = range(5)
 
 
@@ -59,7 +60,7 @@ class ResponseParser:
 
     `begun`: `status` and `headers` are available. `done`: the response is complete. `reusable`:
     another response may follow on the same connection. `surplus`: more bytes than the response were
-    received.
+    received. `encoded`: the body has content codings.
 
     The syntax is checked by llhttp (httptools) without any of its leniencies. This class decides
     the rest: which responses have no body, where a response ends, which framing is ambiguous, and
@@ -78,6 +79,7 @@ class ResponseParser:
         "_state",
         "begun",
         "done",
+        "encoded",
         "headers",
         "reusable",
         "status",
@@ -97,6 +99,7 @@ class ResponseParser:
         self.headers: list[tuple[str, str]] = events.headers
         self.begun = False
         self.done = False
+        self.encoded = False
         self.reusable = True
         self.surplus = False
 
@@ -182,6 +185,7 @@ class ResponseParser:
             raise HTTPProtocolError(f"invalid HTTP response: the status is {status}")
         if status < 200:  # an interim response; the final one follows
             self.headers.clear()
+            self._events.framing.clear()
             self._head_began = self._size
             self._parser = httptools.HttpResponseParser(self._events)
             self._events.complete = False
@@ -197,13 +201,15 @@ class ResponseParser:
         codings: list[str] = []
         length: int | None = None
         options: list[str] = []
-        for name, value in self.headers:
+        for name, value in self._events.framing:
             if name == "content-length":
                 # (the parser has checked that it is one number, and not repeated)
                 length = int(value)
             elif name == "transfer-encoding":
                 codings.append(value.lower())
-            elif name == "connection":
+            elif name == "content-encoding":
+                self.encoded = True
+            else:  # connection
                 options += [option.strip(" \t") for option in value.lower().split(",")]
         if codings and codings != ["chunked"]:
             raise HTTPProtocolError("the transfer coding is not supported")
@@ -297,6 +303,7 @@ class _Events:
         "body_begun",
         "complete",
         "count",
+        "framing",
         "headers",
         "on_body",
         "pieces",
@@ -306,6 +313,7 @@ class _Events:
 
     def __init__(self) -> None:
         self.headers: list[tuple[str, str]] = []
+        self.framing: list[tuple[str, str]] = []  # those that say how the body is sent
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # called for each chunk without a Python frame
         self.body_begun = False
@@ -335,8 +343,10 @@ class _Events:
         if len(self.headers) >= MAX_HEADERS:
             raise HTTPProtocolError(f"it has more than {MAX_HEADERS} headers")
         # Only spaces and tabs are white space (RFC 9110, 5.6.3).
-        text = value.strip(b" \t").decode("latin-1")
-        self.headers.append((name.decode("latin-1").lower(), text))
+        header = (name.decode("latin-1").lower(), value.strip(b" \t").decode("latin-1"))
+        self.headers.append(header)
+        if header[0] in _FRAMING:
+            self.framing.append(header)
 
     def on_message_complete(self) -> None:
         """End a message."""

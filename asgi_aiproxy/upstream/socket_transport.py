@@ -36,6 +36,8 @@ from asgi_aiproxy.upstream.content_encoding import ContentDecoder, content_decod
 from asgi_aiproxy.upstream.http1 import HTTPProtocolError, request_head
 
 _CONNECTION_ERRORS = (OSError, HTTPProtocolError, ConnectionEndedError)
+# How many heads of requests are kept, of URLs up to which length.
+_MAX_KEPT_HEADS, _MAX_KEPT_URL = 256, 512
 _BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 
 
@@ -82,6 +84,8 @@ class SocketTransport:
         self._ca = ca
         self._context = tls(ca) if ca is not None else None
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        # The destinations and heads of requests, without the length of their bodies.
+        self._heads: dict[tuple[object, ...], tuple[Destination, bytes]] = {}
 
     def __repr__(self) -> str:
         return f"SocketTransport({sum(len(pool.open) for pool in self._pools.values())} open)"
@@ -90,7 +94,7 @@ class SocketTransport:
         """Send one request; returns once the response headers are read. Raises APIError."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop) or self._new_pool(loop)
-        destination, head, length = _encode(request, request.proxy or self._proxy)
+        destination, head, length = self._encode(request)
         if pool.free > 0:
             pool.free -= 1
         else:
@@ -115,9 +119,12 @@ class SocketTransport:
                 connection, reused = None, False
             if reader.status >= 300:
                 connection.cancel_upload()
-            headers, decoder = content_decoder(
-                reader.headers, raw=request.raw, max_decoded=self._max_decoded
-            )
+            headers: Headers = reader.headers
+            decoder: ContentDecoder | None = None
+            if reader.encoded:
+                headers, decoder = content_decoder(
+                    reader.headers, raw=request.raw, max_decoded=self._max_decoded
+                )
         except BaseException as error:
             try:
                 if connection is not None:
@@ -132,6 +139,7 @@ class SocketTransport:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        self._heads.clear()
         pools, self._pools = self._pools, {}
         running_loop = asyncio.get_running_loop()
         for loop, pool in pools.items():
@@ -139,6 +147,24 @@ class SocketTransport:
                 await pool.aclose()
             elif not loop.is_closed():
                 loop.call_soon_threadsafe(pool.abort)
+
+    def _encode(self, request: UpstreamRequest) -> tuple[Destination, bytes, int | None]:
+        """Return what `_encode` does; the head is kept if other requests have the same headers."""
+        headers, body, proxy = request.headers, request.body, request.proxy or self._proxy
+        if not isinstance(headers, tuple) or not isinstance(body, bytes):
+            return _encode(request, proxy)
+        same = (request.method, request.url, headers, proxy)
+        known = self._heads.get(same)
+        if known is None:
+            destination, head, length = _encode(request, proxy)
+            announced = b"content-length: %d\r\n\r\n" % len(body)
+            if not head.endswith(announced) or len(request.url) > _MAX_KEPT_URL:
+                return destination, head, length
+            if len(self._heads) >= _MAX_KEPT_HEADS:
+                self._heads.clear()
+            known = self._heads[same] = destination, head.removesuffix(announced)
+        destination, begin = known
+        return destination, b"%bcontent-length: %d\r\n\r\n" % (begin, len(body)), None
 
     def _new_pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
         """A pool for this event loop; pools of closed loops are dropped."""
