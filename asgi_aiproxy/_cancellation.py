@@ -35,6 +35,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import msgspec
+
 from asgi_aiproxy.errors import AIProxyError, APIError, ErrorKind
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -290,7 +292,9 @@ class RequestMonitor:
 
     def timeout(self, seconds: float | None, message: str) -> TimeoutScope:
         """Do the same for a `with` block, which raises the APIError itself at its end."""
-        self.set_timeout(seconds, message)
+        self._timeout = seconds
+        self._message = message
+        self._progressed = True
         return TimeoutScope(self)
 
     def shorten_timeout(self, seconds: float) -> None:
@@ -353,6 +357,16 @@ class RequestMonitor:
         elif self._writing_to_upstream and self._idle is not None and silence >= self._idle:
             self._end(APIError(ErrorKind.TIMEOUT, "The upstream stopped reading the request."))
 
+    def end_timeout(self, error: BaseException | None) -> None:
+        """Allow any time without progress from now on, at the end of a block with a limit.
+
+        Raises the APIError if the limit ended the block, which `error` says.
+        """
+        self._timeout = None
+        self._progressed = True
+        if error is not None and isinstance(error, asyncio.CancelledError):
+            self.raise_if_timed_out(error)
+
     def raise_if_timed_out(self, error: BaseException | None) -> None:
         """Raise the APIError if a time limit ended the wait; the monitor can be used further."""
         task, reason = self._task, self._reason
@@ -390,16 +404,13 @@ class RequestMonitor:
         self._end(ClientGoneError("The client disconnected."))
 
 
-class TimeoutScope:
+class TimeoutScope(msgspec.Struct, frozen=True):
     """A time limit for a block; made by `RequestMonitor.timeout`."""
 
-    __slots__ = ("_monitor",)
-
-    def __init__(self, monitor: RequestMonitor) -> None:
-        self._monitor = monitor
+    monitor: RequestMonitor
 
     def __enter__(self) -> RequestMonitor:
-        return self._monitor
+        return self.monitor
 
     def __exit__(
         self,
@@ -407,6 +418,4 @@ class TimeoutScope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._monitor.set_timeout(None, "")
-        if kind is asyncio.CancelledError:
-            self._monitor.raise_if_timed_out(error)
+        self.monitor.end_timeout(error)

@@ -228,7 +228,7 @@ class Exchange:
 
         `last` means that no other target follows.
         """
-        if (known := prepared.known_response()) is not None:
+        if prepared.conversion is not None and (known := prepared.known_response()) is not None:
             self._record.answered(200)
             self._finish_at_once()
             return known
@@ -438,15 +438,17 @@ class Exchange:
         if translator is not None:
             reported = reported_usage(lambda: (translator.model, translator.usage), record.provider)
         self._keys.close(reported[1], record.error)
-        written = record.write(
-            reported,
-            gate=self._request.gate,
-            recorder=self._relay.recorder,
-            sample=ResponseSample(self._received, self._sample),
-            loop=self.monitor.timer.loop,
-        )
-        if self._request.ended is not None:
-            self._request.ended(written)
+        gate, ended = self._request.gate, self._request.ended
+        if gate is not None or ended is not None or self._relay.recorded:
+            written = record.write(
+                reported,
+                gate=gate,
+                recorder=self._relay.recorder,
+                sample=ResponseSample(self._received, self._sample),
+                loop=self.monitor.timer.loop,
+            )
+            if ended is not None:
+                ended(written)
         if self._response is not None:
             await close_response(self._take_response())
 

@@ -24,12 +24,14 @@ from __future__ import annotations
 from collections.abc import Collection, Coroutine
 from typing import Any
 
+import msgspec
+
 from asgi_aiproxy.credentials import redactor_for
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.record import ExchangeRecord
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.keys import Key, KeyPool, Lease
-from asgi_aiproxy.keys.lease import LeasePrefetch
+from asgi_aiproxy.keys.lease import KeyRequest, LeasePrefetch
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.upstream.base import Headers
@@ -39,29 +41,26 @@ _ABOUT_KEYS = frozenset({RefusalScope.KEY, RefusalScope.ACCOUNT, RefusalScope.MO
 KEY_KINDS = frozenset({ErrorKind.LIMITED, ErrorKind.KEY_REJECTED})
 
 
-class RetryRules:
+class RetryRules(msgspec.Struct):
     """Which refusals another key may not get; the same for shims and the proxy.
 
     `max_model_refusals` is how many keys a refusal of the model may cost.
     """
 
-    __slots__ = ("_max_model_refusals", "_unclear_attempt_used")
-
-    def __init__(self, max_model_refusals: int) -> None:
-        self._max_model_refusals = max_model_refusals
-        self._unclear_attempt_used = False
+    max_model_refusals: int
+    unclear_attempt_used: bool = False
 
     def another_key_may_help(self, error: APIError, tried: int) -> bool:
         """Whether another key may succeed where `tried` keys were refused, the last by `error`."""
         if error.about is RefusalScope.UNCLEAR:
             return self.take_unclear_attempt()
         if error.about is RefusalScope.MODEL and error.kind is not ErrorKind.LIMITED:
-            return tried < self._max_model_refusals
+            return tried < self.max_model_refusals
         return error.about in _ABOUT_KEYS
 
     def take_unclear_attempt(self) -> bool:
         """Use up the one further attempt after an unclear refusal; False if it is used already."""
-        available, self._unclear_attempt_used = not self._unclear_attempt_used, True
+        available, self.unclear_attempt_used = not self.unclear_attempt_used, True
         return available
 
 
@@ -143,12 +142,10 @@ class KeyRotation:
         self, keys: KeyPool, target: Target, tried: Collection[str]
     ) -> Coroutine[Any, Any, Lease]:
         request = self._request
-        return keys.acquire(
-            model=target.model,
-            key_id=request.key_id,
-            affinity=request.affinity,
-            exclude=tried,
-            among=request.principal.keys,
+        return keys.acquire_for(
+            KeyRequest(
+                target.model, request.key_id, request.affinity, tried, request.principal.keys
+            )
         )
 
     def may_try_another(self, error: APIError, tried: int, *, last: bool) -> bool:
@@ -226,7 +223,6 @@ class KeyRotation:
         prefetched, self._prefetched = self._prefetched, None
         if prefetched is not None:
             prefetched.drop()
-        self.end_target()
         lease, self._lease = self._lease, None
         if lease is not None:
             try:

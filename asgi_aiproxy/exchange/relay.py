@@ -61,6 +61,7 @@ class Relay:
         self.router = router
         self.transport = transport
         self.recorder = recorder
+        self.recorded = recorder.records  # whether usage records are read by anyone
         self.timeouts = timeouts if timeouts is not None else Timeouts()
         self.attempts = attempts
         self.backoff = backoff

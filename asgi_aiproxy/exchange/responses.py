@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, RawHeaders, Send
@@ -233,13 +234,21 @@ def _headers(committed: CommittedResponse, id: str) -> RawHeaders:
     if headers and committed.redactor is not None:
         headers = committed.redactor.headers(headers)
     headers.append(named(id))
-    headers.append((b"aiproxy-provider", committed.provider.encode("latin-1", "replace")))
-    headers += key_headers(committed.key_id)
+    headers += _origin(committed.provider, committed.key_id)
     if committed.estimated:
         headers.append((b"aiproxy-estimated", b"true"))
     if committed.ignored:
         headers.append((b"aiproxy-ignored", _ignored_members(committed.ignored)))
     return headers
+
+
+@lru_cache(maxsize=1024)
+def _origin(provider: str, key_id: str) -> RawHeaders:
+    """The headers that name the provider and the key that served."""
+    return [
+        (b"aiproxy-provider", provider.encode("latin-1", "replace")),
+        *key_headers(key_id),
+    ]
 
 
 def _ignored_members(members: Sequence[str]) -> bytes:

@@ -12,7 +12,7 @@ How a key is chosen:
 
 How a response changes a key: `apply_response` classifies the status (`health.classify_response`)
 and moves the state of the key (`key_state`). An observer, in a shared pool the backend that writes
-to the store, is notified of each change. A success of a healthy key returns at once.
+to the store, is notified of each change. A success of a healthy key changes nothing.
 
 `KeyPool` is the public interface; `Lease`, `HealthChecker` and `SharedPoolBackend` use this class.
 """
@@ -117,13 +117,15 @@ class KeySet:
         groups, random = self._groups, self.random
         if groups is None:
             groups = self._groups = grouped(self.states.values())
+        if len(groups) == 1 and not request.affinity and not self._slow_start:  # the usual case
+            return self._strategy(groups[0], random)
         if request.affinity:
             orders = [sticky(group, request.affinity) for group in groups]
         else:
             orders = [self._strategy(group, random) for group in groups]
             if self._slow_start:
                 orders = [slow_start(order, random) for order in orders]
-        return orders[0] if len(orders) == 1 else chain.from_iterable(orders)
+        return chain.from_iterable(orders)
 
     def no_key_error(self, request: KeyRequest, found: bool, soonest: float | None) -> NoKeyError:
         """The error for a request that gets no key.
@@ -172,8 +174,6 @@ class KeySet:
         scope: RefusalScope | None,
     ) -> None:
         """Change the health of a key by the status of a response to a request for `model`."""
-        if status < 400 and state.unblemished:
-            return
         change = classify_response(
             status,
             retry_after,

@@ -83,7 +83,7 @@ class Lease:
         `retry_after` is in seconds. `code` is the provider's error code, `about` the scope of the
         refusal if known; a 429 without either concerns the model that the lease is for, if any.
         """
-        if self._keys is not None:
+        if self._keys is not None and not (status < 400 and self._state.unblemished):
             if about is None and status == 429 and code is None and self._model:
                 about = RefusalScope.MODEL
             self._keys.apply_response(self._state, self._model, status, retry_after, code, about)

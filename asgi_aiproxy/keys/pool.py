@@ -158,7 +158,10 @@ class KeyPool:
 
         Raises NoKeyError.
         """
-        request = KeyRequest(model, key_id, affinity, exclude, among)
+        return await self.acquire_for(KeyRequest(model, key_id, affinity, exclude, among))
+
+    async def acquire_for(self, request: KeyRequest) -> Lease:
+        """Do what `acquire` does; for the other parts of the package."""
         if self.shared is not None:
             return await self.shared.acquire(request, self._max_wait)
         waiting = self.key_set.waiting

@@ -26,7 +26,10 @@ TransformRequest = Callable[[ProviderRequest], ProviderRequest]
 
 
 class HeaderAuth(msgspec.Struct, frozen=True):
-    """Sends the secret in the header `name`, after `lead`: the headers of all calls are the same."""
+    """Sends the secret in the header `name`, after `lead`.
+
+    So the headers that a provider is sent with a key are the same in all calls.
+    """
 
     name: str
     lead: str = ""

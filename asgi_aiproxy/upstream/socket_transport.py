@@ -119,12 +119,11 @@ class SocketTransport:
                 connection, reused = None, False
             if reader.status >= 300:
                 connection.cancel_upload()
-            headers: Headers = reader.headers
-            decoder: ContentDecoder | None = None
-            if reader.encoded:
-                headers, decoder = content_decoder(
-                    reader.headers, raw=request.raw, max_decoded=self._max_decoded
-                )
+            headers, decoder = (
+                content_decoder(reader.headers, raw=request.raw, max_decoded=self._max_decoded)
+                if reader.encoded
+                else (reader.headers, None)
+            )
         except BaseException as error:
             try:
                 if connection is not None:

@@ -234,6 +234,7 @@ class Recorder:
     ) -> None:
         _check_sink(sink)
         self._sink = sink
+        self.records = sink is not discard  # whether anything is done with the records
         self._max_waiting = max_waiting
         self._sink_timeout = sink_timeout
         self._waiting: deque[UsageRecord] = deque()
@@ -249,7 +250,7 @@ class Recorder:
 
     def put(self, record: UsageRecord, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Queue a record. `loop` is the running event loop, if the caller has it at hand."""
-        if self._sink is discard:
+        if not self.records:
             return
         if len(self._waiting) >= self._max_waiting:
             self._drop_oldest()
