@@ -105,7 +105,7 @@ class Exchange:
         )
         self._failed_targets = 0
         self._keys = KeyRotation(request, self._record, relay.attempts)
-        self._prepared = PreparedRequests(request, strict=relay.strict, limits=relay.limits)
+        self._prepared = PreparedRequests(request, relay.strict, relay.limits)
         self._response: UpstreamResponse | None = None
         self._translator: Translator | None = None
         self._idle_seconds: float | None = None
@@ -456,9 +456,10 @@ class Exchange:
 def allowed_targets(router: Router, request: GatewayRequest) -> Sequence[Target]:
     """The targets that may serve a request of this caller. Raises APIError if there are none."""
     principal = request.principal
-    for model in (request.model, *request.others):
-        if not principal.may_use(model):
-            raise model_not_allowed_error(model)
+    if principal.models:
+        for model in (request.model, *request.others):
+            if not principal.may_use(model):
+                raise model_not_allowed_error(model)
     targets = router.targets(request.model, request.provider)
     if principal.providers:
         targets = [t for t in targets if principal.may_use_provider(t.provider.name)]

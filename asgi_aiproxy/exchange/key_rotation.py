@@ -31,7 +31,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.record import ExchangeRecord
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.keys import Key, KeyPool, Lease
-from asgi_aiproxy.keys.lease import KeyRequest, LeasePrefetch
+from asgi_aiproxy.keys.lease import LeasePrefetch
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.upstream.base import Headers
@@ -142,10 +142,12 @@ class KeyRotation:
         self, keys: KeyPool, target: Target, tried: Collection[str]
     ) -> Coroutine[Any, Any, Lease]:
         request = self._request
-        return keys.acquire_for(
-            KeyRequest(
-                target.model, request.key_id, request.affinity, tried, request.principal.keys
-            )
+        return keys.acquire(
+            model=target.model,
+            key_id=request.key_id,
+            affinity=request.affinity,
+            exclude=tried,
+            among=request.principal.keys,
         )
 
     def may_try_another(self, error: APIError, tried: int, *, last: bool) -> bool:

@@ -187,7 +187,9 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
                 await _send_message(
                     send, {"type": "http.response.start", "status": 200, "headers": start}
                 )
-            out = await exchange.pump(write, committed.first)
+                out = await exchange.pump(write, committed.first)
+            else:
+                out = committed.first
     except ClientGoneError:
         raise
     except Exception as error:

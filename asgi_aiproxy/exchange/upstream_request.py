@@ -123,29 +123,31 @@ def prepare_request(
     return PreparedRequest(target, native, draft, body, conversion)
 
 
-class PreparedRequests:
-    """Prepares one request for its targets; a prepared one is kept until it is taken."""
+class PreparedRequests(msgspec.Struct, frozen=True):
+    """Prepares one request for its targets; a prepared one is kept until it is taken.
 
-    def __init__(self, request: GatewayRequest, *, strict: bool, limits: RequestLimits) -> None:
-        self._request = request
-        self._strict = strict
-        self._limits = limits
-        self._kept: dict[int, PreparedRequest | APIError] = {}
+    `strict` and `limits` are those of `prepare_request`.
+    """
+
+    request: GatewayRequest
+    strict: bool
+    limits: RequestLimits
+    kept: dict[int, PreparedRequest | APIError] = {}  # by the id of their target
 
     def prepare(self, targets: Sequence[Target]) -> None:
         """Prepare the request for those targets that lack it; may run in a thread."""
         for target in targets:
-            if id(target) not in self._kept:
+            if id(target) not in self.kept:
                 try:
-                    self._kept[id(target)] = self.take(target)
+                    self.kept[id(target)] = self.take(target)
                 except APIError as error:
-                    self._kept[id(target)] = error
+                    self.kept[id(target)] = error
 
     def take(self, target: Target) -> PreparedRequest:
         """Return the request for a target. Raises APIError if it cannot serve the request."""
-        found = self._kept.pop(id(target), None)
+        found = self.kept.pop(id(target), None) if self.kept else None
         if found is None:
-            return prepare_request(self._request, target, strict=self._strict, limits=self._limits)
+            return prepare_request(self.request, target, strict=self.strict, limits=self.limits)
         if isinstance(found, APIError):
             raise found
         return found
@@ -154,11 +156,11 @@ class PreparedRequests:
         """What would be sent to each target that can serve the request."""
         self.prepare(targets)
         found = [
-            prepared.sent(self._request)
-            for prepared in self._kept.values()
+            prepared.sent(self.request)
+            for prepared in self.kept.values()
             if isinstance(prepared, PreparedRequest)
         ]
-        others = self._request.others
+        others = self.request.others
         return found + [msgspec.structs.replace(s, model=m) for s in found for m in others]
 
 

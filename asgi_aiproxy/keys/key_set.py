@@ -31,7 +31,6 @@ from asgi_aiproxy.keys.key_state import KeyState
 from asgi_aiproxy.keys.lease import KeyRequest, Lease, NoKeyError
 from asgi_aiproxy.keys.pool_description import describe_key, no_key_available
 from asgi_aiproxy.keys.strategies import (
-    STRATEGIES,
     PriorityGroup,
     Strategy,
     grouped,
@@ -76,7 +75,7 @@ class KeySet:
         self.waiting = FairQueue(self.take)
         self.observer: KeySetObserver | None = None
         self.has_limits = False
-        self._strategy = STRATEGIES[strategy]
+        self._strategy = strategy
         self._cooldown = cooldown
         self._groups: list[PriorityGroup] | None = None  # built when first needed
         self._slow_start = False  # whether any key may be in slow start
@@ -116,13 +115,13 @@ class KeySet:
             return iter(() if state is None else (state,))
         groups, random = self._groups, self.random
         if groups is None:
-            groups = self._groups = grouped(self.states.values())
+            groups = self._groups = grouped(self.states.values(), self._strategy)
         if len(groups) == 1 and not request.affinity and not self._slow_start:  # the usual case
-            return self._strategy(groups[0], random)
+            return groups[0].order(groups[0], random)
         if request.affinity:
             orders = [sticky(group, request.affinity) for group in groups]
         else:
-            orders = [self._strategy(group, random) for group in groups]
+            orders = [group.order(group, random) for group in groups]
             if self._slow_start:
                 orders = [slow_start(order, random) for order in orders]
         return chain.from_iterable(orders)

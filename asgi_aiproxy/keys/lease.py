@@ -97,7 +97,8 @@ class Lease:
 
     def count_tokens(self, tokens: int) -> None:
         """Count tokens against the limit of the key."""
-        self._state.count_tokens(tokens)
+        if self.key.tpm is not None:
+            self._state.count_tokens(tokens)
 
     def release(self) -> None:
         """End the use of the key."""

@@ -158,10 +158,7 @@ class KeyPool:
 
         Raises NoKeyError.
         """
-        return await self.acquire_for(KeyRequest(model, key_id, affinity, exclude, among))
-
-    async def acquire_for(self, request: KeyRequest) -> Lease:
-        """Do what `acquire` does; for the other parts of the package."""
+        request = KeyRequest(model, key_id, affinity, exclude, among)
         if self.shared is not None:
             return await self.shared.acquire(request, self._max_wait)
         waiting = self.key_set.waiting

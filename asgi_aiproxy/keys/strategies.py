@@ -25,13 +25,17 @@ _EXACT_WEIGHTS_UP_TO = 64
 
 
 class PriorityGroup:
-    """The keys of one priority."""
+    """The keys of one priority, which are tried in the order of a strategy.
 
-    def __init__(self, states: list[KeyState]) -> None:
+    By weight means in rotation when all weights are equal.
+    """
+
+    def __init__(self, states: list[KeyState], strategy: Strategy) -> None:
         self.states = states
+        equal = len({state.key.weight for state in states}) == 1
+        self.order = STRATEGIES["round_robin" if strategy == "weighted" and equal else strategy]
         self.turn = 0
         self.weights = list(accumulate(state.key.weight for state in states))
-        self.equal_weights = len({state.key.weight for state in states}) == 1
 
     def sequence(self, start: int) -> Iterator[KeyState]:
         """All keys once, beginning at position `start`."""
@@ -45,12 +49,11 @@ class PriorityGroup:
         return self.states[min(index, len(self.states) - 1)]
 
 
-def grouped(states: Iterable[KeyState]) -> list[PriorityGroup]:
+def grouped(states: Iterable[KeyState], strategy: Strategy) -> list[PriorityGroup]:
     """Keys grouped by priority, lowest number first."""
     ranked = sorted(states, key=lambda state: state.key.priority)
-    return [
-        PriorityGroup(list(same)) for _, same in groupby(ranked, lambda state: state.key.priority)
-    ]
+    same_priority = groupby(ranked, lambda state: state.key.priority)
+    return [PriorityGroup(list(same), strategy) for _, same in same_priority]
 
 
 def _fill_first(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
@@ -68,10 +71,6 @@ def _random(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
     for _ in range(_RANDOM_DRAWS):
         yield random.choice(group.states)
     yield from group.sequence(random.randrange(len(group.states)))
-
-
-def _weighted(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
-    return _round_robin(group, random) if group.equal_weights else _by_weight(group, random)
 
 
 def _by_weight(group: PriorityGroup, random: random.Random) -> Iterator[KeyState]:
@@ -99,7 +98,7 @@ def _least_busy(group: PriorityGroup, random: random.Random) -> Iterator[KeyStat
 
 
 STRATEGIES: dict[str, Callable[[PriorityGroup, random.Random], Iterator[KeyState]]] = {
-    "weighted": _weighted,
+    "weighted": _by_weight,
     "round_robin": _round_robin,
     "random": _random,
     "least_busy": _least_busy,

@@ -177,7 +177,7 @@ class OpenAIChat(Dialect):
     ) -> ProviderRequest:
         """The client's request, with `model` as its model and usage always requested."""
         body: dict[str, Any] = {**fields, "model": model}
-        if split_provider(fields):
+        if "provider" in fields and split_provider(fields):
             del body["provider"]  # it selected the provider
         if stream and operation.chat:
             options = _json.loads(bytes(fields.get("stream_options", b"null")))
