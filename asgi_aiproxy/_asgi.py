@@ -150,13 +150,20 @@ def is_http1(scope: Scope) -> bool:
 
 
 async def read_body(
-    receive: Receive, limit: int, length: int | None, seconds: float | None = 60.0
+    scope: Scope, receive: Receive, limit: int, seconds: float | None = 60.0
 ) -> bytes:
     """Return the whole request body.
 
-    `length` is its announced length in bytes, None if there is none. Raises ClientGoneError, and
-    APIError above `limit` bytes (413) or if no part of it arrives within `seconds` (408).
+    Raises ClientGoneError, and APIError above `limit` bytes (413) or if no part of it arrives
+    within `seconds` (408).
     """
+    return await read_announced_body(receive, limit, content_length(scope), seconds)
+
+
+async def read_announced_body(
+    receive: Receive, limit: int, length: int | None, seconds: float | None
+) -> bytes:
+    """Do what `read_body` does, for an announced length in bytes (None: it is not announced)."""
     if length is not None and length > limit:
         raise too_large(limit)
     message = await next_piece(receive, seconds)

@@ -276,7 +276,7 @@ class Shim(TypedCalls):
                 call = await self._read_upload(scope, upload, face, operation, principal, headers)
             else:
                 length = _asgi.length_in_bytes(headers.get("content-length"))
-                body = await _asgi.read_body(receive, self._max_body, length, self._body)
+                body = await _asgi.read_announced_body(receive, self._max_body, length, self._body)
                 if codings:
                     body = await decode_request_body(codings, body, self._max_body)
                 call = await self._read_request(scope, body, face, operation, principal, headers)

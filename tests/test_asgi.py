@@ -205,26 +205,25 @@ def receiving(*pieces: Any) -> Any:
     ],
 )
 async def test_a_body_is_read_to_its_end(pieces: list[Any], body: bytes) -> None:
-    assert await _asgi.read_body(receiving(*pieces), 10, None) == body
+    assert await _asgi.read_body(body_scope(), receiving(*pieces), 10) == body
 
 
 @pytest.mark.parametrize("pieces", [[b"x" * 11], [b"x" * 6, b"x" * 5], [b"x" * 6, b"x" * 5, b"x"]])
 async def test_a_body_above_the_limit_is_refused_as_soon_as_it_is(pieces: list[bytes]) -> None:
     with pytest.raises(APIError) as caught:
-        await _asgi.read_body(receiving(*pieces), 10, None)
+        await _asgi.read_body(body_scope(), receiving(*pieces), 10)
     assert (caught.value.kind, caught.value.status) == (ErrorKind.TOO_LARGE, 413)
 
 
 async def test_a_body_with_a_declared_length_above_the_limit_is_not_read() -> None:
     for length in ("11", "9" * 19):
         with pytest.raises(APIError):
-            await _asgi.read_body(receiving(), 10, _asgi.content_length(body_scope(length)))
+            await _asgi.read_body(body_scope(length), receiving(), 10)
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "1.5", "\xb2", "9" * 5000, "10"])
 async def test_an_invalid_content_length_is_ignored(length: str) -> None:
-    announced = _asgi.content_length(body_scope(length))
-    assert await _asgi.read_body(receiving(b"x" * 10), 10, announced) == b"x" * 10
+    assert await _asgi.read_body(body_scope(length), receiving(b"x" * 10), 10) == b"x" * 10
 
 
 @pytest.mark.parametrize("pieces", [[()], [b"a", ()], [b"a", b"b", ()]])
@@ -236,7 +235,7 @@ async def test_a_disconnect_before_the_end_of_the_body_raises_client_gone(
         for piece in pieces
     ]
     with pytest.raises(ClientGoneError):
-        await _asgi.read_body(receiving(*given), 10, None)
+        await _asgi.read_body(body_scope(), receiving(*given), 10)
 
 
 # ── lifespan, answers ────────────────────────────────────────────────────────

@@ -105,7 +105,7 @@ class AdminAPI:
             caller = await self._authenticator.caller(scope, route.need)
             call = msgspec.structs.replace(call, caller=caller)
         query = _query(scope, route.query)
-        data = await _asgi.read_body(receive, _MAX_BODY, _asgi.content_length(scope))
+        data = await _asgi.read_body(scope, receive, _MAX_BODY)
         body: Any = None
         if route.body is bytes:
             body = data

@@ -17,7 +17,6 @@ from asgi_aiproxy._asgi import (
     Receive,
     Scope,
     Send,
-    content_length,
     read_body,
     refuse_websocket,
     serve_lifespan,
@@ -130,7 +129,7 @@ class MockProvider:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         try:
-            body = await read_body(receive, _LIMIT, content_length(scope))
+            body = await read_body(scope, receive, _LIMIT)
         except ClientGoneError:
             return  # the client disconnected while it sent its request
         with self._arrived:
