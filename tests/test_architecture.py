@@ -67,7 +67,7 @@ MAY: dict[str, set[str]] = {
     "usage": {"_background_tasks", "_retry_queue", "errors", "messages", "prices", "stores"},
     "credentials": {"_asgi", "_control_headers", "principal"},
     "upstream": {"_headers", "errors"},
-    "providers": {"_json", "dialects", "errors", "inspection", "keys", "upstream"},
+    "providers": {"_json", "dialects", "errors", "inspection", "keys", "messages", "upstream"},
     "accounts": {"errors", "ip_ranges", "principal", "stores"},
     "quotas": {
         "_background_tasks",
@@ -119,6 +119,7 @@ MAY: dict[str, set[str]] = {
         "providers",
         "stores",
     },
+    "emulation": {"_json", "errors", "messages", "providers"},
     "hooks": {
         "_asgi",
         "_background_tasks",
@@ -273,6 +274,7 @@ MAY: dict[str, set[str]] = {
         "accounts",
         "admin",
         "compat",
+        "emulation",
         "errors",
         "hosting",
         "ip_ranges",
@@ -333,6 +335,7 @@ THIRD: dict[str, set[str]] = {
     "stores.redis.connection": {"redis"},
     "upstream.httpx": {"httpx"},
     "upstream.connect": {"certifi"},
+    "emulation.schema": {"jsonschema_rs"},
     "telemetry.metrics": {"prometheus_client"},
     "telemetry.tracing": {"opentelemetry"},
     "testing.plugin": {"pytest"},

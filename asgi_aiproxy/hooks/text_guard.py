@@ -28,7 +28,6 @@ from typing import Literal
 import msgspec
 
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, require_int_at_least
-from asgi_aiproxy.exchange.guarded import EventFilter
 from asgi_aiproxy.hooks.base import Call, Hook
 from asgi_aiproxy.hooks.findings import TextFinder, TextMatch, regex_finder
 from asgi_aiproxy.hooks.json_text import map_json, map_texts, texts_of
@@ -38,6 +37,7 @@ from asgi_aiproxy.messages import (
     BlockEnd,
     BlockStart,
     Event,
+    EventFilter,
     Media,
     MessageEnd,
     Opaque,
