@@ -11,27 +11,60 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from asgi_aiproxy.dialects.base import Decoder, Encoder
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Framer
-from asgi_aiproxy.messages import (
-    Event,
-    EventFilter,
-    Response,
-    Usage,
-    add_usage,
-    fold,
-    unfold,
-)
-from asgi_aiproxy.providers.emulator import EmulatingFilter
+from asgi_aiproxy.messages import Event, Response, Usage, fold, unfold
 from asgi_aiproxy.translate import MALFORMED, is_content, malformed_response_error
 
 logger = logging.getLogger("asgi_aiproxy")
 
 
+class EventFilter(Protocol):
+    """Sees the events of one response, and releases what the client may be sent."""
+
+    async def feed(self, event: Event) -> Sequence[Event]:
+        """Return the events to release now. Raises APIError to end the response."""
+
+    async def close(self) -> Sequence[Event]:
+        """Return what is still held, at the end of the response. Raises APIError."""
+
+
 class ResponseRefusedError(APIError):
     """A filter ended a response. The provider and its key are not at fault."""
+
+
+async def filter_events(
+    filters: Sequence[EventFilter], events: Sequence[Event], *, closing: bool
+) -> list[Event]:
+    """Return what is released when `events` pass through the filters, one after the other.
+
+    `closing`: they are the last ones of the response. Raises ResponseRefusedError if a filter ends
+    the response, or fails.
+    """
+    try:
+        for each in filters:
+            passed: list[Event] = []
+            for event in events:
+                passed += await each.feed(event)
+            if closing:
+                passed += await each.close()
+            events = passed
+    except APIError as error:
+        refused = ResponseRefusedError(
+            error.kind, error.message, status=error.status, code=error.code
+        )
+        raise refused from error
+    except Exception as error:  # of a filter that was given: the response was not checked
+        logger.exception("a filter of a response failed")
+        raise ResponseRefusedError(
+            ErrorKind.OVERLOADED,
+            "The response could not be checked. Try again later.",
+            code="hook_failed",
+        ) from error
+    return list(events)
 
 
 class GuardedTranslator:
@@ -44,25 +77,18 @@ class GuardedTranslator:
     - `encoder`: encodes events for a client that streams; None for one body.
     - `encode`: encodes a whole response.
     - `filters`: what events pass through, in order.
-    - `emulation`: a filter before these, which stands for the provider: its errors are those of the
-      provider. `emulated` are the features that it emulates.
     """
 
     def __init__(
         self,
         filters: Sequence[EventFilter],
         *,
-        emulation: EmulatingFilter | None = None,
-        emulated: tuple[str, ...] = (),
         stream: tuple[Framer, Decoder] | None,
         decode: Callable[[bytes], Response],
         encoder: Encoder | None,
         encode: Callable[[Response], bytes],
     ) -> None:
         self._filters = filters
-        self._emulation = emulation
-        self._features = emulated
-        self._further_usage: Usage | None = None
         self._stream = stream
         self._decode = decode
         self._encoder = encoder
@@ -76,18 +102,8 @@ class GuardedTranslator:
 
     @property
     def usage(self) -> Usage | None:
-        """The token counts reported so far, with those of further requests."""
-        usage = self._stream[1].usage if self._stream is not None else self._usage
-        return add_usage(usage, self._further_usage)
-
-    @property
-    def emulated(self) -> tuple[str, ...]:
-        """The features that are emulated, and what that made necessary so far."""
-        return (*self._features, *(self._emulation.remarks if self._emulation is not None else ()))
-
-    def count_further(self, usage: Usage | None) -> None:
-        """Add the token counts of a further request that the emulation sent."""
-        self._further_usage = add_usage(self._further_usage, usage)
+        """The token counts reported so far."""
+        return self._stream[1].usage if self._stream is not None else self._usage
 
     @property
     def model(self) -> str:
@@ -133,38 +149,15 @@ class GuardedTranslator:
     async def flush(self) -> bytes:
         """Return the bytes for the client of what the filters release.
 
-        Raises ResponseRefusedError if one of them ends the response, and the APIError of the
-        provider if the emulation does.
+        Raises ResponseRefusedError if one of them ends the response.
         """
         events, self._decoded = self._decoded, []
-        if self._emulation is not None:
-            events = await self._pass(events, self._emulation)
         try:
-            for each in self._filters:
-                events = await self._pass(events, each)
-        except APIError as error:
+            events = await filter_events(self._filters, events, closing=self._closing)
+        except ResponseRefusedError:
             self._refused = True
-            refused = ResponseRefusedError(
-                error.kind, error.message, status=error.status, code=error.code
-            )
-            raise refused from error
-        except Exception as error:  # of a filter that was given: the response was not checked
-            self._refused = True
-            logger.exception("a filter of a response failed")
-            raise ResponseRefusedError(
-                ErrorKind.OVERLOADED,
-                "The response could not be checked. Try again later.",
-                code="hook_failed",
-            ) from error
+            raise
         return self._write(events)
-
-    async def _pass(self, events: Sequence[Event], each: EventFilter) -> list[Event]:
-        passed: list[Event] = []
-        for event in events:
-            passed += await each.feed(event)
-        if self._closing:
-            passed += await each.close()
-        return passed
 
     def _write(self, events: Iterable[Event]) -> bytes:
         events = list(events)

@@ -9,17 +9,16 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects._parsing import unparsable_response_error
-from asgi_aiproxy.dialects.base import STREAM_TYPES, ProviderRequest
+from asgi_aiproxy.dialects.base import STREAM_TYPES, OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.exchange.conversions import Conversion, convert, read_usage
 from asgi_aiproxy.exchange.guarded import GuardedTranslator
 from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.inspection import check_model
-from asgi_aiproxy.messages import Request, Response, Usage, unfold
+from asgi_aiproxy.messages import Usage, unfold
 from asgi_aiproxy.prices import SentRequest
-from asgi_aiproxy.providers.base import Provider, Target
-from asgi_aiproxy.providers.emulator import Ask, EmulatedRequest
+from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.translate import (
     BufferedTranslator,
@@ -37,7 +36,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
 
     `native` means that the client's dialect is also the provider's, so that the request is not
     translated. `body` is the encoded body of `draft`. `conversion` is set for operations other than
-    chat that are converted, `emulated` for a chat request with features that the target lacks.
+    chat that are converted.
     """
 
     target: Target
@@ -45,7 +44,6 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     draft: ProviderRequest
     body: bytes | None = None
     conversion: Conversion | None = None
-    emulated: EmulatedRequest | None = None
 
     def known_response(self) -> CommittedResponse | None:
         """The response, if it is known without sending the request."""
@@ -89,12 +87,11 @@ def prepare_request(
     """
     if not request.operation.resource:
         check_model(target.model)
-    emulated = _emulate(request, target)
-    native = (
-        request.changed is None
-        and (emulated is None or emulated.request is None)
-        and request.operation.name in target.provider.native_operations
+    native = request.changed is None and (
+        request.operation.name in target.provider.native_operations
     )
+    if request.filters is not None and request.operation.chat:  # the response must be decoded
+        native = native and isinstance(request.face, OutboundDialect)
     conversion: Conversion | None = None
     if native:
         draft = request.face.native_request(
@@ -109,9 +106,7 @@ def prepare_request(
         limits.check(request.fields, request.body)
         try:
             if request.operation.chat:
-                neutral = emulated.request if emulated is not None else None
-                neutral = neutral if neutral is not None else request.request
-                neutral = msgspec.structs.replace(neutral, model=target.model)
+                neutral = msgspec.structs.replace(request.request, model=target.model)
                 draft = target.provider.dialect.encode_request(neutral)
             else:
                 conversion = convert(request, target)
@@ -127,15 +122,7 @@ def prepare_request(
     if lost:
         draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, *lost))
     body = _json.dumps(draft.body) if draft.body else None
-    return PreparedRequest(target, native, draft, body, conversion, emulated)
-
-
-def _emulate(request: GatewayRequest, target: Target) -> EmulatedRequest | None:
-    """What is emulated for a target. Raises APIError."""
-    emulator = target.emulate if target.emulate is not None else target.provider.emulate
-    if emulator is None or not request.operation.chat:
-        return None
-    return emulator.apply(request.request, request.principal.id)
+    return PreparedRequest(target, native, draft, body, conversion)
 
 
 class PreparedRequests(msgspec.Struct, frozen=True):
@@ -180,14 +167,12 @@ class PreparedRequests(msgspec.Struct, frozen=True):
 
 
 def select_translator(
-    request: GatewayRequest, prepared: PreparedRequest, media_type: str, ask: Ask
+    request: GatewayRequest, prepared: PreparedRequest, media_type: str
 ) -> Translator:
-    """Return the translator for a response of this content type.
-
-    `ask` sends a further request to the target, for features that are emulated.
-    """
+    """Return the translator for a response of this content type."""
     provider, native, face = prepared.target.provider, prepared.native, request.face
-    dialect = provider.dialect
+    # The provider may have several APIs: the response is one of the API that was called.
+    dialect = face if native and isinstance(face, OutboundDialect) else provider.dialect
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
         return BufferedTranslator(_reject_html)
@@ -201,25 +186,14 @@ def select_translator(
         return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     filters = request.filters() if request.filters is not None else ()
-    emulated = prepared.emulated
-    if filters or emulated is not None:
-        guarded: GuardedTranslator
-
-        async def ask_and_count(further: Request) -> Response:
-            response = await ask(further)
-            guarded.count_further(response.usage)
-            return response
-
-        guarded = GuardedTranslator(
+    if filters:
+        return GuardedTranslator(
             filters,
-            emulation=emulated.make_filter(ask_and_count) if emulated is not None else None,
-            emulated=emulated.features if emulated is not None else (),
             stream=(dialect.framer(kind), dialect.decoder()) if streams else None,
             decode=dialect.decode_response,
             encoder=face.encoder(request.request) if request.stream else None,
             encode=lambda response: face.encode_response(response, request.request),
         )
-        return guarded
     if native and streams == request.stream:
         reader = face.native_stream(
             usage_wanted=request.usage_wanted, strict_format=provider.strict_format
@@ -234,14 +208,13 @@ def select_translator(
         return StreamTranslator(
             dialect.framer(kind), dialect.decoder(), face.encoder(request.request)
         )
-    return BufferedTranslator(partial(_translate_whole, request, provider, kind, streams))
+    return BufferedTranslator(partial(_translate_whole, request, dialect, kind, streams))
 
 
 def _translate_whole(
-    request: GatewayRequest, provider: Provider, kind: str, streams: bool, body: bytes
+    request: GatewayRequest, dialect: OutboundDialect, kind: str, streams: bool, body: bytes
 ) -> tuple[bytes, str, Usage | None]:
     """Translate a complete response into another dialect, or between stream and single body."""
-    dialect = provider.dialect
     if streams:
         response = collect_stream(dialect, dialect.framer(kind), body)
     else:

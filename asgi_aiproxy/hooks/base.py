@@ -30,8 +30,9 @@ from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.exchange.guarded import EventFilter
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.messages import EventFilter, Request, Response, Text
+from asgi_aiproxy.messages import Request, Response, Text
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.usage.record import UsageRecord
 
@@ -218,6 +219,16 @@ class HookChain:
         self._filtering = [hook for hook in self._hooks if _overrides(hook, "filters")]
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def filtering(self) -> bool:
+        """Whether some hooks make filters for responses."""
+        return bool(self._filtering)
+
+    @property
+    def observing(self) -> bool:
+        """Whether some hooks see usage records."""
+        return bool(self._after)
+
     async def before(
         self, request: GatewayRequest, scope: Scope
     ) -> tuple[GatewayRequest, APIError | None]:
@@ -229,41 +240,34 @@ class HookChain:
         """
         operation = request.operation
         if self._filtering and operation.resource and operation.method != "DELETE":
-            return request, APIError(
-                ErrorKind.FORBIDDEN,
-                "Responses that a provider has stored cannot be retrieved here: they would reach "
-                "you unchecked.",
-                code="unchecked_response",
-            )
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in scope["headers"]
-            if name not in CREDENTIAL_HEADERS
-        }
-        call = Call(request, headers)
+            return request, unchecked_response_error("A response that a provider has stored")
+        call = Call(request, readable_headers(scope))
         refusal: APIError | None = None
         try:
-            for hook in self._hooks:
-                await self._run(hook, hook.before(call), request.request_id)
-                if call.response is not None:
-                    break
+            await self.run_before(call)
         except APIError as error:
             refusal = error
+        filters = (lambda: self.filters(call)) if self._filtering else None
+        ended = (lambda record: self.ended(call, record)) if self._after else None
         changed = call.to_gateway_request()
-        filters = ended = None
-        if self._filtering:
-
-            def filters() -> list[EventFilter]:
-                return [each for hook in self._filtering for each in hook.filters(call)]
-
-        if self._after:
-
-            def ended(record: UsageRecord) -> None:
-                task = start(self._run_after(call, record), what="hooks after an exchange")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-
         return msgspec.structs.replace(changed, filters=filters, ended=ended), refusal
+
+    async def run_before(self, call: Call) -> None:
+        """Run the hooks on a call, until one has answered it. Raises APIError if one refuses it."""
+        for hook in self._hooks:
+            await self._run(hook, hook.before(call), call.request_id)
+            if call.response is not None:
+                break
+
+    def filters(self, call: Call) -> list[EventFilter]:
+        """Make the filters for one response."""
+        return [each for hook in self._filtering for each in hook.filters(call)]
+
+    def ended(self, call: Call, record: UsageRecord) -> None:
+        """Run the hooks for a call that has ended, in the background."""
+        task = start(self._run_after(call, record), what="hooks after an exchange")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _run(self, hook: Hook, work: Awaitable[None], request_id: str) -> None:
         try:
@@ -300,6 +304,21 @@ class HookChain:
         """Wait for the hooks that run after exchanges, each within its time limit."""
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
+
+
+def readable_headers(scope: Scope) -> dict[str, str]:
+    """The headers of a request by their names in lower case, without credentials."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name not in CREDENTIAL_HEADERS
+    }
+
+
+def unchecked_response_error(what: str) -> APIError:
+    """The error for a response that the guards cannot check; `what` begins the sentence."""
+    message = f"{what} cannot be returned here: it would reach you unchecked."
+    return APIError(ErrorKind.FORBIDDEN, message, code="unchecked_response")
 
 
 def _as_hook(given: Hook | BeforeHook) -> Hook:

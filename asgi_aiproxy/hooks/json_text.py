@@ -7,10 +7,13 @@ in a string (arguments of tools).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
+
+from asgi_aiproxy.errors import invalid
 
 # Members whose strings are not texts: they name something, or are bytes in base64.
 _NOT_TEXT = frozenset(
@@ -18,6 +21,22 @@ _NOT_TEXT = frozenset(
     | {"encrypted_content", "media_type", "mime_type", "mimeType", "format", "cursor", "object"}
 )
 _JSON_WITHIN = frozenset({"arguments", "partial_json"})
+
+
+def parse_unambiguous(data: bytes) -> Any:
+    """Parse JSON. Raises ValueError if it is not JSON, and APIError for a member that occurs twice:
+    its reader might take the value that a check did not see.
+    """
+    return json.loads(data, object_pairs_hook=_unique_members)
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise invalid(f"The member {twice[:100]!r} occurs twice in an object of the body.", twice)
+    return members
 
 
 def map_texts(value: Any, change: Callable[[str], str], *, name: str = "") -> Any:

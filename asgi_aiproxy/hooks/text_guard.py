@@ -23,21 +23,24 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 import msgspec
 
+from asgi_aiproxy import _json
+from asgi_aiproxy._asgi import off_loop
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, require_int_at_least
+from asgi_aiproxy.exchange.guarded import EventFilter
 from asgi_aiproxy.hooks.base import Call, Hook
 from asgi_aiproxy.hooks.findings import TextFinder, TextMatch, regex_finder
-from asgi_aiproxy.hooks.json_text import map_json, map_texts, texts_of
+from asgi_aiproxy.hooks.json_text import map_json, map_texts, parse_unambiguous, texts_of
 from asgi_aiproxy.messages import (
     Block,
     BlockDelta,
     BlockEnd,
     BlockStart,
     Event,
-    EventFilter,
     Media,
     MessageEnd,
     Opaque,
@@ -106,19 +109,34 @@ class TextGuard(Hook):
         """Check the request: block it, or mask its texts."""
         if not self._request or not call.body:
             return
+        body = call.body
+        masks = call.state.setdefault(self, _Masks(self._restore))
+        changed = await off_loop(len(body), partial(self._checked_body, masks), body)
+        if changed is not body:
+            call.body = changed
+
+    def _checked_body(self, masks: _Masks, body: bytes) -> bytes:
+        """The body with its texts masked; the same object if there is nothing to mask. Raises
+        APIError if it is blocked.
+        """
         try:
-            value = msgspec.json.decode(call.body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return  # the client gets the error of the API
+            value = parse_unambiguous(body)
+        except (ValueError, UnicodeError, RecursionError):
+            text = body.decode("utf-8", "surrogateescape")  # of another format
+            changed = self._checked_text(text, masks)
+            return body if changed == text else changed.encode("utf-8", "surrogateescape")
         if self._action == "block":
             for text in texts_of(value):
-                for finding in self._find(text):
-                    raise _blocked("request", finding)
-            return
-        masks = call.state.setdefault(self, _Masks(self._restore))
-        changed = map_texts(value, lambda text: _replaced(text, self._find(text), masks.mask))
-        if changed is not value:
-            call.body = msgspec.json.encode(changed)
+                self._checked_text(text, masks)
+            return body
+        masked = map_texts(value, lambda text: self._checked_text(text, masks))
+        return body if masked is value else _json.dumps(masked)
+
+    def _checked_text(self, text: str, masks: _Masks) -> str:
+        found = list(self._find(text))
+        if found and self._action == "block":
+            raise _blocked("request", found[0])
+        return _replaced(text, found, masks.mask)
 
     def filters(self, call: Call) -> Sequence[EventFilter]:
         """Make the filters of one response."""

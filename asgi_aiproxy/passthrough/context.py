@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from asgi_aiproxy._cancellation import TimerRegistry
 from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.exchange.record import ExchangeRecord
+from asgi_aiproxy.passthrough.hooks import ProxyHooks
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.upstream.base import Timeouts, Transport
 from asgi_aiproxy.usage.record import Recorder
@@ -28,6 +29,7 @@ class ProxyContext:
     keep_host: bool
     recorded: bool  # whether usage records are written
     clock: Callable[[], float]
+    hooks: ProxyHooks | None = None
     rounds: TimerRegistry = field(default_factory=TimerRegistry)
 
 

@@ -15,6 +15,8 @@ cancels them when the client disconnects or a timeout expires:
    while a UsageMeter copies the two ends that report the usage. From the first byte on
    (`response_started`) a failure raises ResponseAbortedError, so that the server closes the
    connection: a partial response never looks complete.
+   With hooks, they run after step 1 on a body that is read completely, and their filters see the
+   response before it is sent (see `hooks`, `guarded_response`).
 5. `close` releases the key, settles the reservation and hands over the record. It runs before the
    last bytes are sent, so that a client that reads slowly does not keep a key in use.
 """
@@ -39,42 +41,33 @@ from asgi_aiproxy.exchange.admission import (
 )
 from asgi_aiproxy.exchange.record import close_response, reported_usage
 from asgi_aiproxy.exchange.responses import ResponseAbortedError
-from asgi_aiproxy.inspection import NOTHING, Inspection
+from asgi_aiproxy.inspection import Inspection
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.multipart import FormParser
 from asgi_aiproxy.passthrough.admission import check_admission
-from asgi_aiproxy.passthrough.body import Content, read_content
+from asgi_aiproxy.passthrough.body import Content
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse, redacted
 from asgi_aiproxy.passthrough.context import ProxyContext, new_record
 from asgi_aiproxy.passthrough.headers import declared_length, read_response_headers
-from asgi_aiproxy.passthrough.inspection import (
-    body_members,
-    check_readable,
-    inspect_body,
-    is_json,
-    models_in_fields,
-    models_outside_body,
-    peek_model,
-)
+from asgi_aiproxy.passthrough.hooks import ProxiedCall
+from asgi_aiproxy.passthrough.inspection import body_members, models_outside_body
 from asgi_aiproxy.passthrough.key_rotation import ProxyKeyRotation, is_key_cooling
 from asgi_aiproxy.passthrough.location_rewrite import rewrite_location
 from asgi_aiproxy.passthrough.request import ProxyRequest
+from asgi_aiproxy.passthrough.request_content import read_request_content
 from asgi_aiproxy.passthrough.resource_affinity import created_resource_id
 from asgi_aiproxy.passthrough.usage_meter import UsageMeter
 from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
+from asgi_aiproxy.usage.record import UsageRecord
 
 logger = logging.getLogger("asgi_aiproxy")
 
 _MODEL_UNREADABLE = "this request does not name the one it calls where it can be read"
-_INSPECTED = "The body is inspected before it is sent on, so it cannot be longer."
 _BROKE = "The upstream closed the connection in the middle of its response."
 _KEY_STATUSES = frozenset({401, 402, 429})
 # Statuses whose cause is only known from the response body: key, model or request.
 _BODY_EXPLAINS = frozenset({400, 403, 404, 412, 413, 498})
 _BODILESS = frozenset({204, 304})
-# Methods whose body, if any, is short.
-_USUALLY_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 class Exchange:
@@ -83,6 +76,7 @@ class Exchange:
     __slots__ = (
         "_admission",
         "_answer",
+        "_call",
         "_closed",
         "_context",
         "_key",
@@ -117,6 +111,7 @@ class Exchange:
         self._metered = provider is not None or context.recorded or self._admission is not None
         self._stateful = False
         self._closed = False
+        self._call: ProxiedCall | None = None  # what hooks see
         self.response_started = False
 
     async def run(self, receive: Receive, send: Send) -> None:
@@ -125,23 +120,36 @@ class Exchange:
         Raises APIError before the response has started, ResponseAbortedError afterwards, and
         ClientGoneError if the client disconnects.
         """
-        request = self._request
+        request, context = self._request, self._context
         try:
             with self._monitor:
-                body, named = await self._read_content(receive)
+                body, named = await read_request_content(
+                    context,
+                    request,
+                    receive,
+                    self._monitor,
+                    peek=self._metered,
+                    change=self._run_hooks if context.hooks is not None else None,
+                )
                 known_body = body if isinstance(body, bytes) else b""
                 models = self._models(named)
-                keys = self._keys = self._select_keys(known_body, named)
-                if self._admission is not None:
-                    await check_admission(
-                        self._admission, request, models, named.fields, known_body
-                    )
-                if self._stateful:
-                    keys.resource_key_id = await self._find_resource_key(known_body)
-                answer = await self._get_response(body, keys)
-                last = await self._send_response(answer, send)
-                if self._stateful:
-                    await self._remember(keys)
+                given = self._call.encoded_response() if self._call is not None else None
+                if given is not None:
+                    last = await self._send_response(given, send)
+                else:
+                    keys = self._keys = self._select_keys(known_body, named)
+                    if self._admission is not None:
+                        await check_admission(
+                            self._admission, request, models, named.fields, known_body
+                        )
+                    if self._stateful:
+                        keys.resource_key_id = await self._find_resource_key(known_body)
+                    answer = await self._get_response(body, keys)
+                    if self._call is not None:
+                        answer = await self._filtered(self._call, answer)
+                    last = await self._send_response(answer, send)
+                    if self._stateful:
+                        await self._remember(keys)
         except ClientGoneError:
             raise
         except Exception as error:
@@ -168,14 +176,15 @@ class Exchange:
             if self._keys is not None:
                 self._keys.release(reported[1])
         finally:
-            if self._admission is not None or self._context.recorded:
-                self._record.write(
+            if self._admission is not None or self._context.recorded or self._call is not None:
+                written = self._record.write(
                     reported,
                     gate=self._admission,
                     recorder=self._context.recorder,
                     sample=self._sample(reported[1]),
                     loop=self._monitor.timer.loop,
                 )
+                self._run_hooks_after(written)
         answer, self._answer = self._answer, None
         await close_response(answer)
 
@@ -190,53 +199,12 @@ class Exchange:
 
     # the request
 
-    async def _read_content(self, receive: Receive) -> tuple[Content, Inspection]:
-        """Return the body to send, and the models it names (step 1). Raises APIError,
-        ClientGoneError.
-        """
-        context, request = self._context, self._request
-        bodiless = request.method in _USUALLY_BODILESS
-        inspected = request.inspected and (bodiless or not request.route.free)
-        limit, whole, kind = context.max_body, context.whole_body_reason, None
-        if inspected and request.length != 0:
-            if not bodiless:
-                kind = check_readable(request.content_type, request.content_encoding)
-            if kind != "multipart":
-                limit = (
-                    context.max_inspected if limit is None else min(limit, context.max_inspected)
-                )
-                whole = whole or _INSPECTED
-        body = await read_content(
-            receive,
-            self._monitor,
-            length=request.length,
-            limit=limit,
-            replay=context.max_replay,
-            seconds=context.timeouts.body,
-            whole_reason=whole,
-            unsized=request.target.provider is not None or bodiless,
-        )
-        if body is None:
-            return body, NOTHING
-        if inspected and bodiless:
-            kind = check_readable(request.content_type, request.content_encoding)
-        if kind is None:
-            return body, self._peek(body)
-        if isinstance(body, bytes):
-            return body, await inspect_body(kind, request.content_type, body)
-        form = FormParser.from_content_type(request.content_type)
-        body.observe(form.feed, form.close)
-        await body.prefetch(context.max_replay, lambda: bool(form.field))
-        while form.field and form.model is None and not await body.prefetch(body.held):
-            pass  # its value, which is short, has not arrived yet
-        form.allow_no_model()  # one that follows later would not be checked
-        return body, models_in_fields(form.field, form.model)
-
-    def _peek(self, body: Content) -> Inspection:
-        """Return the model named by a body that is not inspected, for the record and the key."""
-        if isinstance(body, bytes) and self._metered and is_json(self._request.content_type):
-            return peek_model(body)
-        return NOTHING
+    async def _run_hooks(self, body: bytes) -> bytes | None:
+        """Run the hooks; return the body to send. Raises APIError if they refuse the request."""
+        hooks = self._context.hooks
+        assert hooks is not None  # noqa: S101 (else it is not called)
+        self._call = await hooks.before(self._request, body)
+        return self._call.body_to_send() or None
 
     def _models(self, named: Inspection) -> tuple[str, ...]:
         """Return all models that the request may call; an empty name among them if that is
@@ -299,6 +267,34 @@ class Exchange:
             created = created_resource_id(meter.head)
             if created:
                 await resource_affinity.remember(created, keys.key_id, route.remembered_seconds)
+
+    # hooks
+
+    async def _filtered(self, call: ProxiedCall, answer: UpstreamResponse) -> UpstreamResponse:
+        """Return the response as the filters of hooks release it. Raises APIError."""
+        hooks, meter = self._context.hooks, self._meter_for(answer)
+        if hooks is None:
+            return answer
+        self._monitor.set_timeout(self._timeouts.idle, "The upstream sent nothing for too long.")
+        filtered = await hooks.guarded(
+            answer,
+            call,
+            self._request.method,
+            monitor=self._monitor,
+            observe=meter.feed if meter is not None else _ignore,
+            on_refusal=self._refused_while_sending,
+        )
+        if filtered is not answer:
+            self._meter, self._metered = meter, False  # it has seen the bytes of the upstream
+        return filtered
+
+    def _refused_while_sending(self, error: APIError) -> None:
+        self._record.error = error
+
+    def _run_hooks_after(self, written: UsageRecord) -> None:
+        hooks = self._context.hooks
+        if hooks is not None and self._call is not None and hooks.chain.observing:
+            hooks.chain.ended(self._call, written)
 
     # the response
 
@@ -392,7 +388,7 @@ class Exchange:
         """Send all of a response but its last bytes, which are returned."""
         monitor, read = self._monitor, answer.read
         headers, remaining = self._response_headers(answer)
-        feed = self._meter.feed if self._meter is not None else None
+        feed = self._meter.feed if self._meter is not None and self._metered else None
         ended = end_check(answer)
         self.response_started = True
         monitor.client_write_started()
@@ -457,12 +453,20 @@ class Exchange:
             headers.append((b"content-length", b"%d" % length))
         headers = with_id(headers, exchange_record.request_id)
         headers += key_headers(exchange_record.key_id)
-        if request.method == "POST" and status < 300 and self._metered:
-            # (A stored response that is fetched again was counted when it was created.)
-            kind = proxy_headers.get("content-type", "")
-            coding = proxy_headers.get("content-encoding", "")
-            self._meter = UsageMeter.for_type(kind, coding)
+        if self._metered:
+            self._meter = self._meter_for(answer)
         return headers, length
+
+    def _meter_for(self, answer: UpstreamResponse) -> UsageMeter | None:
+        """Return a meter for the response; None if it does not report usage."""
+        if self._request.method != "POST" or answer.status >= 300 or not self._metered:
+            return None  # (A stored response that is fetched again was counted before.)
+        kind = header(answer.headers, "content-type") or ""
+        return UsageMeter.for_type(kind, header(answer.headers, "content-encoding") or "")
 
     def _rewrite_location(self, name: str, value: str) -> str:
         return rewrite_location(name, value, self._request, self._key)
+
+
+def _ignore(data: bytes) -> None:
+    """See some bytes of a response that reports no usage."""

@@ -89,6 +89,13 @@ def check_readable(content_type: str, content_encoding: str) -> BodyKind:
     return kind
 
 
+def check_uncompressed(content_encoding: str) -> None:
+    """Raise APIError (415) if a body that hooks see is compressed."""
+    if content_encoding.strip().lower() not in ("", "identity"):
+        message = "The request body is checked by this gateway: send it uncompressed."
+        raise APIError(ErrorKind.INVALID, message, status=415)
+
+
 def _unreadable(must: str) -> APIError:
     message = (
         f"The request body of a caller that is restricted to models or has a budget must {must}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
@@ -21,13 +21,16 @@ from asgi_aiproxy.errors import (
     require_int_at_least,
 )
 from asgi_aiproxy.exchange.error_responses import send_error
+from asgi_aiproxy.hooks.base import BeforeHook, Hook, as_hooks
 from asgi_aiproxy.passthrough.context import ProxyContext
 from asgi_aiproxy.passthrough.exchange import Exchange
 from asgi_aiproxy.passthrough.headers import AmbiguousFramingError, Forwarded
+from asgi_aiproxy.passthrough.hooks import ProxyHooks, Unparsed
 from asgi_aiproxy.passthrough.request import parse_request
 from asgi_aiproxy.passthrough.routes import Routes
 from asgi_aiproxy.passthrough.target import Paths, make_target, with_policy
-from asgi_aiproxy.passthrough.websocket import WebSocketBridge, WebSocketLimits
+from asgi_aiproxy.passthrough.websocket import WebSocketBridge
+from asgi_aiproxy.passthrough.websocket_connect import WebSocketLimits
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.upstream import (
     Timeouts,
@@ -67,6 +70,11 @@ class PassthroughProxy:
     gets one `UsageRecord` per exchange. `ca` is a PEM file that is trusted in addition to the
     system's certificates.
 
+    `hooks` see, change, answer or refuse requests, in this order (see `asgi_aiproxy.hooks`);
+    request bodies are then read completely, up to `max_inspected` bytes. `unparsed` says what
+    happens, with guards, to responses of formats that the gateway does not decode: `check` holds
+    them until they are complete and checks all of their texts, `refuse` refuses such requests.
+
     It works with and without `lifespan`. If the upstream fails in the middle of a response, the app
     raises, so that the server closes the client's connection: a partial response never looks
     complete.
@@ -89,6 +97,8 @@ class PassthroughProxy:
         forwarded: Forwarded | None = None,
         keep_host: bool = False,
         allow_client_keys: bool = False,
+        hooks: Sequence[Hook | BeforeHook] = (),
+        unparsed: Unparsed = "check",
         ca: str | Path | bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -112,6 +122,7 @@ class PassthroughProxy:
         whole_body_reason = _SIGNED_BODY if self._target.signs_bodies else ""
         if whole_body_reason and (max_body is None or max_body > max_replay):
             max_body = max_replay
+        chain = as_hooks(hooks)
         self._context = ProxyContext(
             transport=transport if self._owned is None else self._owned,  # type: ignore[arg-type]
             recorder=self._recorder,
@@ -123,6 +134,7 @@ class PassthroughProxy:
             keep_host=keep_host,
             recorded=record is not discard,
             clock=clock,
+            hooks=ProxyHooks(chain, unparsed) if chain is not None else None,
         )
         self._routes = Routes(self._target)
         self._sockets = WebSocketLimits(max_message=max_message, connect=limits.connect, ca=ca)
@@ -139,6 +151,8 @@ class PassthroughProxy:
     async def __aexit__(self, *exc: object) -> None:
         self._users -= 1
         if self._users == 0:
+            if self._context.hooks is not None:
+                await self._context.hooks.chain.drain()
             await self._recorder.drain()
             if self._owned is not None:
                 await self._owned.aclose()

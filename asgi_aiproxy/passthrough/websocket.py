@@ -8,14 +8,10 @@ response to its handshake. https://www.rfc-editor.org/rfc/rfc6455
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import math
-import ssl
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -35,18 +31,29 @@ from asgi_aiproxy.credentials import SecretRedactor, may_quote
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
 from asgi_aiproxy.exchange.record import ExchangeRecord
-from asgi_aiproxy.keys import Key
 from asgi_aiproxy.passthrough.admission import check_admission
+from asgi_aiproxy.passthrough.close_codes import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NOT_ALLOWED,
+    TOO_BIG,
+    TRY_AGAIN_LATER,
+    close_message,
+    close_reason,
+    sendable_code,
+)
 from asgi_aiproxy.passthrough.context import ProxyContext, new_record
 from asgi_aiproxy.passthrough.headers import read_response_headers
 from asgi_aiproxy.passthrough.inspection import models_outside_body
 from asgi_aiproxy.passthrough.key_rotation import ProxyKeyRotation
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.passthrough.session_guard import SessionGuard
+from asgi_aiproxy.passthrough.session_hooks import SessionHooks
 from asgi_aiproxy.passthrough.usage_meter import SessionUsage
+from asgi_aiproxy.passthrough.websocket_connect import WebSocketLimits, installed, open_websocket
 from asgi_aiproxy.principal import ANONYMOUS
 from asgi_aiproxy.upstream.base import Headers
-from asgi_aiproxy.upstream.connect import describe_error, tls
+from asgi_aiproxy.upstream.connect import describe_error
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -55,21 +62,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_aiproxy")
 
 _RETRY_AFTER = "retry-after"
-_GOING_AWAY, _NOT_ALLOWED = 1001, 1008
-_TOO_BIG, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1009, 1011, 1013
-_MAX_REASON = 123  # bytes (RFC 6455, 5.5)
-_CLOSE_TIMEOUT = 5.0  # seconds for the upstream to answer a close frame
-_MAX_QUEUED_MESSAGES = 4  # messages of the upstream that may wait for a slow client
-_PROTOCOLS = "sec-websocket-protocol"
-
-
-@dataclass(frozen=True, slots=True)
-class WebSocketLimits:
-    """The maximum message size in bytes, the time to connect in seconds, and an additional CA."""
-
-    max_message: int
-    connect: float
-    ca: str | Path | bytes | None = None
 
 
 class WebSocketBridge:
@@ -91,6 +83,7 @@ class WebSocketBridge:
         self._usage = SessionUsage()
         self._admission: AdmissionControl | None = scope.get(GATE_KEY)
         self._guard: SessionGuard | None = None
+        self._hooks: SessionHooks | None = None
 
     async def run(self, request: ProxyRequest) -> None:
         """Connect both sides, and forward messages until one of them closes."""
@@ -104,7 +97,7 @@ class WebSocketBridge:
         keys = ProxyKeyRotation(request, affinity=request.affinity, model=model)
         try:
             await self._receive()  # websocket.connect
-            if not _installed():
+            if not installed():
                 logger.error("WebSockets require a library: pip install 'asgi-aiproxy[realtime]'")
                 message = "This gateway is installed without support for WebSockets."
                 raise APIError(ErrorKind.INTERNAL, message, status=501)
@@ -113,6 +106,8 @@ class WebSocketBridge:
                 request.check_models(models_outside_body(request.query, request.headers))
                 priced = frozenset(models) if must_inspect(ANONYMOUS, admission) else None
                 self._guard = SessionGuard(request, priced)
+            if self._context.hooks is not None:
+                self._hooks = await SessionHooks.open(self._context.hooks, request)
             if admission is not None:
                 await check_admission(admission, request, (model,), session=True)
             upstream = await self._until_client_leaves(self._connect(request, keys, record))
@@ -129,7 +124,9 @@ class WebSocketBridge:
             try:
                 keys.release(reported[1])
             finally:
-                record.write(reported, gate=admission, recorder=self._context.recorder)
+                written = record.write(reported, gate=admission, recorder=self._context.recorder)
+                if self._hooks is not None:
+                    self._hooks.ended(written)
 
     # The handshake.
 
@@ -147,7 +144,7 @@ class WebSocketBridge:
             record.key_id = request.injected or keys.key_id
             record.sent()
             try:
-                upstream = await self._open_upstream(request, key)
+                upstream = await open_websocket(request, key, self._limits)
             except InvalidStatus as refused:
                 answer = refused.response
                 headers, body = _handshake_headers(answer), bytes(answer.body or b"")
@@ -202,40 +199,6 @@ class WebSocketBridge:
             passed, body = keys.redactor.headers(passed), keys.redactor.data(body)
         await self._refuse_handshake(status, body, passed)
         record.finished = True
-
-    async def _open_upstream(self, request: ProxyRequest, key: Key | None) -> ClientConnection:
-        from websockets.asyncio.client import connect
-
-        out = request.outgoing(key, keep_host=False)
-        offered = list(request.subprotocols)
-        headers = []
-        for name, value in out.headers:
-            if name == _PROTOCOLS:
-                offered.append(value)
-            elif name != "accept-encoding":
-                headers.append((name, value))
-        url = "ws" + out.url.removeprefix("http")
-        options: dict[str, Any] = {}
-        if url.startswith("wss:"):
-            options["ssl"] = _ssl_context(self._limits.ca)
-        connecting = connect(
-            url,
-            additional_headers=headers,
-            subprotocols=offered or None,  # type: ignore[arg-type]
-            compression=None,  # it needs more memory than all the rest of an idle session
-            user_agent_header=None,
-            proxy=out.proxy,
-            open_timeout=self._limits.connect,
-            close_timeout=_CLOSE_TIMEOUT,
-            max_size=self._limits.max_message,
-            max_queue=_MAX_QUEUED_MESSAGES,
-            logger=_silent_logger(),
-            **options,
-        )
-        # A redirect is followed by the client, if at all: the gateway's key must not be sent
-        # elsewhere.
-        connecting.process_redirect = lambda error: error  # type: ignore[method-assign, assignment]
-        return await connecting
 
     async def _until_client_leaves(
         self, connecting: Coroutine[Any, Any, ClientConnection | None]
@@ -296,7 +259,7 @@ class WebSocketBridge:
             record.first_byte_at = time.perf_counter()
             code, reason = await self._pass_messages(upstream, keys, record)
         except BaseException:
-            await upstream.close(_GOING_AWAY)
+            await upstream.close(GOING_AWAY)
             raise
         await upstream.close(code, reason)
 
@@ -315,14 +278,14 @@ class WebSocketBridge:
             await asyncio.wait((down, up))
         if not up.cancelled():
             code, reason = up.result()
-            if code in (_TOO_BIG, _NOT_ALLOWED):
-                await self._send_to_client(_close(code, reason))
+            if code in (TOO_BIG, NOT_ALLOWED):
+                await self._send_to_client(close_message(code, reason))
             return code, reason
         # (Some servers do not send a close while another task awaits a message.)
         code, reason = down.result()
         if keys.redactor is not None:
             reason = keys.redactor.text(reason)
-        await self._send_to_client(_close(code, reason))
+        await self._send_to_client(close_message(code, reason))
         return 1000, ""
 
     async def _client_to_upstream(
@@ -337,18 +300,19 @@ class WebSocketBridge:
             if message["type"] == "websocket.disconnect":
                 code = message.get("code") or 1005
                 record.finished = code in (1000, 1001, 1005) or 3000 <= code < 5000
-                return _sendable(code), message.get("reason") or ""
+                return sendable_code(code), message.get("reason") or ""
             data = message.get("text")
             if data is None:
                 data = message.get("bytes") or b""
             if len(data) > limit:
-                return _TOO_BIG, "message too big"
-            if self._guard is not None:
-                try:
+                return TOO_BIG, "message too big"
+            try:
+                if self._hooks is not None:
+                    data = await self._hooks.client_message(data)
+                if self._guard is not None:
                     self._guard.check(data)
-                except APIError as error:
-                    record.error = error
-                    return _NOT_ALLOWED, _reason(error)
+            except APIError as error:
+                return await self._refused(error, record)
             try:
                 await upstream.send(data)
             except ConnectionClosed:
@@ -367,33 +331,48 @@ class WebSocketBridge:
             while True:
                 data = await upstream.recv()
                 refusal = None
-                if isinstance(data, str):
-                    if self._usage.feed(data):
+                # (Google's events are binary messages.)
+                if isinstance(data, str) or (len(data) < _MAX_JSON_MESSAGE and data[:1] == b"{"):
+                    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+                    if self._usage.feed(text):
                         refusal = await self._extend(record)
                     if redactor is not None and may_quote(data):
-                        data = redactor.text(data)
-                    await self._send_to_client({"type": "websocket.send", "text": data})
-                else:
-                    if (
-                        len(data) < _MAX_JSON_MESSAGE and data[:1] == b"{"
-                    ):  # Google's events are binary messages
-                        if self._usage.feed(data.decode("utf-8", "replace")):
-                            refusal = await self._extend(record)
-                        if redactor is not None and may_quote(data):
-                            data = redactor.data(data)
-                    await self._send_to_client({"type": "websocket.send", "bytes": data})
+                        data = _redacted(redactor, data)
+                await self._pass_to_client(
+                    [data] if self._hooks is None else await self._hooks.server_message(data)
+                )
                 if refusal is not None:
                     return refusal
+        except APIError as error:
+            return await self._refused(error, record)
         except ConnectionClosed as closed:
+            if self._hooks is not None:
+                try:
+                    await self._pass_to_client(await self._hooks.rest())
+                except APIError as error:
+                    return await self._refused(error, record)
             if closed.rcvd is not None:
                 record.finished = True
-                return _sendable(closed.rcvd.code), closed.rcvd.reason
+                return sendable_code(closed.rcvd.code), closed.rcvd.reason
             record.error = APIError(ErrorKind.UPSTREAM, "The upstream's WebSocket was lost.")
-            too_big = closed.sent is not None and closed.sent.code == _TOO_BIG
+            too_big = closed.sent is not None and closed.sent.code == TOO_BIG
             return (
-                _TOO_BIG if too_big else _INTERNAL_ERROR,
+                TOO_BIG if too_big else INTERNAL_ERROR,
                 "the upstream was lost",
             )
+
+    async def _pass_to_client(self, messages: list[str | bytes]) -> None:
+        for data in messages:
+            kind = "text" if isinstance(data, str) else "bytes"
+            await self._send_to_client({"type": "websocket.send", kind: data})
+
+    async def _refused(self, error: APIError, record: ExchangeRecord) -> tuple[int, str]:
+        """Report a refused message to the client; returns the close code and reason."""
+        record.error = error
+        event = self._hooks.error_event(error) if self._hooks is not None else None
+        if event is not None:
+            await self._send_to_client({"type": "websocket.send", "text": event})
+        return NOT_ALLOWED, close_reason(error)
 
     async def _extend(self, record: ExchangeRecord) -> tuple[int, str] | None:
         """Reserve more of the caller's budget if the reservation is used up.
@@ -408,8 +387,8 @@ class WebSocketBridge:
             await extend(record.to_usage_record(reported))
         except APIError as error:
             record.error = error
-            code = _TRY_AGAIN_LATER if error.kind is ErrorKind.OVERLOADED else _NOT_ALLOWED
-            return code, _reason(error)
+            code = TRY_AGAIN_LATER if error.kind is ErrorKind.OVERLOADED else NOT_ALLOWED
+            return code, close_reason(error)
         return None
 
     async def _send_to_client(self, message: Message) -> None:
@@ -422,48 +401,14 @@ class WebSocketBridge:
 _MAX_JSON_MESSAGE = 64 * 1024
 
 
+def _redacted(redactor: SecretRedactor, data: str | bytes) -> str | bytes:
+    return redactor.text(data) if isinstance(data, str) else redactor.data(data)
+
+
 def _handshake_headers(answer: Response) -> Headers:
     """Return the response headers of a handshake."""
     return [(name.lower(), value) for name, value in answer.headers.raw_items()]
 
 
-def _close(code: int, reason: str) -> Message:
-    return {"type": "websocket.close", "code": code, "reason": reason}
-
-
-def _reason(error: APIError) -> str:
-    """Return the message of an error, cut to the maximum length of a close reason."""
-    return error.message.encode()[:_MAX_REASON].decode("utf-8", "ignore")
-
-
-def _sendable(code: int) -> int:
-    """Return a close code that may be sent; 1005 means that none was received (RFC 6455, 7.4.1)."""
-    if code == 1005:
-        return 1000
-    return code if 1000 <= code <= 1003 or 1007 <= code <= 1014 or code >= 3000 else _GOING_AWAY
-
-
 def _query(request: ProxyRequest, name: str) -> list[str]:
     return parse_qs(request.query, keep_blank_values=True).get(name, [])
-
-
-@functools.cache
-def _ssl_context(ca: str | Path | bytes | None) -> ssl.SSLContext:
-    return tls(ca)
-
-
-@functools.cache
-def _silent_logger() -> logging.Logger:
-    """Return a logger that drops the library's messages about each connection."""
-    quiet = logging.getLogger("asgi_aiproxy.websockets")
-    quiet.addHandler(logging.NullHandler())
-    quiet.propagate = False
-    return quiet
-
-
-def _installed() -> bool:
-    try:
-        import websockets.asyncio.client  # noqa: F401
-    except ImportError:
-        return False
-    return True

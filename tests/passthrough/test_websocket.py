@@ -507,7 +507,7 @@ async def test_without_the_library_the_error_says_what_is_missing(
     frontend: Frontend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with place(frontend, echo) as at:
-        monkeypatch.setattr("asgi_aiproxy.passthrough.websocket._installed", lambda: False)
+        monkeypatch.setattr("asgi_aiproxy.passthrough.websocket.installed", lambda: False)
         with pytest.raises(InvalidStatus) as caught:
             async with realtime(at.url):
                 pass
