@@ -132,7 +132,12 @@ class KeyRotation:
         return key
 
     async def with_credential(self, key: Key | None) -> Key | None:
-        """The key with the credential that is sent for it. Raises APIError if there is none."""
+        """The key with the credential that is sent for it. Raises APIError if there is none.
+
+        A caller's own key is sent as it is: it must not name an identity of the gateway.
+        """
+        if self._request.own_key:
+            return key
         assert self.target is not None  # noqa: S101 (a key is one of a target)
         key = await self.target.provider.with_credential(key)
         self.secret = key.secret if key is not None else ""

@@ -60,8 +60,8 @@ class KeyStore:
     def __init__(self, store: Store, pool: str, cipher: SecretCipher | None = None) -> None:
         self.store = store
         self.pool = pool
+        self.cipher = cipher
         self.name = f"keys:{pool}"
-        self._cipher = cipher
         self._read: dict[str, tuple[bytes, StoredKey]] = {}
         self._decode_row = msgspec.json.Decoder(KeyRow).decode
         self._encode_row = msgspec.json.Encoder().encode
@@ -242,17 +242,17 @@ class KeyStore:
 
     def _decrypt(self, id: str, hidden: str) -> bytes:
         try:
-            return (self._cipher or NoEncryption()).decrypt(hidden, self._context(id))
+            return (self.cipher or NoEncryption()).decrypt(hidden, self._context(id))
         except SealError as error:
             raise SealError(f"Key {id!r} of pool {self.pool!r}: {error}") from None
 
     def _encrypt(self, data: bytes, id: str) -> str:
-        if self._cipher is None:
+        if self.cipher is None:
             raise ConfigurationError(
                 f"Pool {self.pool!r}: secrets must be encrypted before they are stored: pass "
                 f"sealer=Sealer(...) (in a configuration file: sealing_keys)."
             )
-        return self._cipher.encrypt(data, self._context(id))
+        return self.cipher.encrypt(data, self._context(id))
 
     def _context(self, id: str) -> str:
         return f"{self.pool}\0{id}"

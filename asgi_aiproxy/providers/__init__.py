@@ -49,11 +49,12 @@ from asgi_aiproxy.providers.self_hosted import (
     VLLM,
     openai_compatible,
 )
+from asgi_aiproxy.providers.shared_credentials import Credential
 from asgi_aiproxy.providers.sigv4 import SigV4
 from asgi_aiproxy.providers.temporary_credentials import (
-    Credential,
     CredentialCache,
     CredentialSource,
+    RenewingSource,
 )
 from asgi_aiproxy.providers.vertex import vertex, vertex_anthropic
 
@@ -97,6 +98,7 @@ __all__ = [
     "CredentialSource",
     "ModelOffer",
     "Provider",
+    "RenewingSource",
     "Router",
     "SigV4",
     "Target",

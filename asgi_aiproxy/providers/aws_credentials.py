@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.providers.temporary_credentials import Credential
+from asgi_aiproxy.providers.shared_credentials import Credential
 
 _CHAIN, _PROFILE = "credential-chain", "profile:"
-# botocore renews its credentials itself, 15 minutes before they end: they are read again after
-# this time.
+# How long credentials without an end are used before they are read again.
 _VALID_SECONDS = 600.0
 
 
@@ -49,7 +49,10 @@ class AWSCredentials:
         frozen = credentials.get_frozen_credentials()
         parts = (frozen.access_key, frozen.secret_key, frozen.token)
         secret = ":".join(part for part in parts if part)
-        return Credential(secret, self._clock() + _VALID_SECONDS)
+        # (botocore renews its credentials itself, from 15 minutes before their end.)
+        end: datetime | None = getattr(credentials, "_expiry_time", None)
+        expires_at = end.timestamp() if end is not None else self._clock() + _VALID_SECONDS
+        return Credential(secret, expires_at)
 
 
 def _load(secret: str) -> Any:

@@ -175,19 +175,24 @@ class Provider:
     ) -> Provider:
         """A copy with the given keys, and any other changed fields.
 
-        Without `keys` the copy has those of the original; local servers often need none. Raises
-        ConfigurationError for an empty list of keys or an invalid value.
+        Without `keys` the copy has those of the original; local servers often need none. What is
+        fetched for keys that are not sent themselves is shared by the workers that share a pool, if
+        that encrypts. Raises ConfigurationError for an empty list of keys or an invalid value.
         """
         if isinstance(keys, list | set | frozenset | dict) and not keys:
             raise ConfigurationError(
                 f"{self.name}: the list of keys is empty. Give at least one key, or leave the "
                 "argument out if the server needs none."
             )
-        if isinstance(keys, KeyPool):
-            return replace(self, keys=keys, **changes)
         name = changes.get("name", self.name)
-        given = as_list(keys, name)
-        return replace(self, keys=KeyPool(given, name=name) if given else self.keys, **changes)
+        if isinstance(keys, KeyPool):
+            pool: KeyPool | None = keys
+        else:
+            given = as_list(keys, name)
+            pool = KeyPool(given, name=name) if given else self.keys
+        if self.credentials is not None and "credentials" not in changes:
+            changes["credentials"] = self.credentials.for_pool(pool, name)
+        return replace(self, keys=pool, **changes)
 
     def request(
         self,

@@ -17,6 +17,7 @@ from asgi_aiproxy.dialects import (
 from asgi_aiproxy.providers import refusal_codes
 from asgi_aiproxy.providers.base import Provider, header
 from asgi_aiproxy.providers.compatible import ROWS as COMPATIBLE
+from asgi_aiproxy.providers.coze_credentials import CozeCredentials
 from asgi_aiproxy.providers.operations import (
     AUDIO,
     CHAT,
@@ -30,6 +31,7 @@ from asgi_aiproxy.providers.operations import (
 )
 from asgi_aiproxy.providers.self_hosted import LLAMACPP, LMSTUDIO, OLLAMA, SGLANG, TGI, VLLM
 from asgi_aiproxy.providers.signatures import drop_signatures
+from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 from asgi_aiproxy.providers.transforms import (
     chain,
     drop_fields,
@@ -78,11 +80,13 @@ COHERE = Provider(
     base_url="https://api.cohere.com",
 )
 # https://www.coze.com/open/docs: models are the ids of bots. China: base_url https://api.coze.cn.
+# A key is a personal access token, or an OAuth app (`CozeCredentials`).
 COZE = Provider(
     name="coze",
     refusals=refusal_codes.COZE,
     dialect=COZE_CHAT,
     base_url="https://api.coze.com",
+    credentials=CredentialCache(CozeCredentials()),
 )
 MISTRAL = Provider(
     name="mistral",

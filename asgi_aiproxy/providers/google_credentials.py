@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.providers.temporary_credentials import Credential
+from asgi_aiproxy.providers.shared_credentials import Credential
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _DEFAULT = "application-default"
