@@ -37,6 +37,12 @@ PURE = {
     "patterns",
     "retry_after",
 }
+
+
+def names(text: str) -> set[str]:
+    return set(text.split())
+
+
 MAY: dict[str, set[str]] = {
     # pure: what can be decided without I/O
     "_json": set(),
@@ -91,72 +97,25 @@ MAY: dict[str, set[str]] = {
         "usage",
     },
     # from a request to its answer
-    "exchange": {
-        "_asgi",
-        "_cancellation",
-        "_control_headers",
-        "_json",
-        "_request_id",
-        "credentials",
-        "dialects",
-        "errors",
-        "framing",
-        "inspection",
-        "keys",
-        "messages",
-        "prices",
-        "principal",
-        "providers",
-        "request_limits",
-        "retry_after",
-        "translate",
-        "upstream",
-        "usage",
-    },
-    "responses_state": {
-        "_background_tasks",
-        "_asgi",
-        "_cancellation",
-        "_json",
-        "_request_id",
-        "dialects",
-        "errors",
-        "exchange",
-        "framing",
-        "keys",
-        "messages",
-        "principal",
-        "providers",
-        "stores",
-    },
+    "exchange": names(
+        "_asgi _cancellation _control_headers _json _request_id credentials dialects "
+        "errors framing inspection keys messages prices principal providers "
+        "request_limits retry_after translate upstream usage"
+    ),
+    "responses_state": names(
+        "_background_tasks _asgi _cancellation _json _request_id dialects errors exchange "
+        "framing keys messages principal providers stores"
+    ),
     "hooks": {"_asgi", "_background_tasks", "_json", "credentials", "errors", "exchange"}
     | {"messages", "principal", "providers", "usage"},
     "model_list": {"_cancellation", "dialects", "errors", "keys", "providers", "upstream"},
     "multipart_forwarder": {"_asgi", "_cancellation", "errors", "multipart"},
     # apps and middlewares
-    "shim": {
-        "_asgi",
-        "_cancellation",
-        "_control_headers",
-        "_headers",
-        "_json",
-        "_request_id",
-        "credentials",
-        "dialects",
-        "errors",
-        "exchange",
-        "hooks",
-        "inspection",
-        "model_list",
-        "multipart_forwarder",
-        "principal",
-        "providers",
-        "request_limits",
-        "responses_state",
-        "typed_calls",
-        "upstream",
-        "usage",
-    },
+    "shim": names(
+        "_asgi _cancellation _control_headers _headers _json _request_id credentials "
+        "dialects errors exchange hooks inspection model_list multipart_forwarder "
+        "principal providers request_limits responses_state typed_calls upstream usage"
+    ),
     "passthrough": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json"}
     | {"_request_id", "credentials", "dialects", "errors", "exchange", "framing"}
     | {"hooks", "inspection", "keys", "messages", "multipart", "prices"}
@@ -173,63 +132,20 @@ MAY: dict[str, set[str]] = {
         "providers",
         "shim",
     },
-    "middleware": {
-        "_background_tasks",
-        "_asgi",
-        "_cancellation",
-        "_control_headers",
-        "_request_id",
-        "accounts",
-        "credentials",
-        "dialects",
-        "errors",
-        "exchange",
-        "ip_ranges",
-        "keys",
-        "prices",
-        "principal",
-        "providers",
-        "quotas",
-        "retry_after",
-        "stores",
-        "upstream",
-    },
+    "middleware": names(
+        "_background_tasks _asgi _cancellation _control_headers _request_id accounts "
+        "credentials dialects errors exchange ip_ranges keys prices principal providers "
+        "quotas retry_after stores upstream"
+    ),
     # what an operator can do, and its front end over HTTP
-    "services": {
-        "_cancellation",
-        "_json",
-        "accounts",
-        "errors",
-        "ip_ranges",
-        "keys",
-        "messages",
-        "patterns",
-        "principal",
-        "providers",
-        "quotas",
-        "stores",
-        "upstream",
-        "usage",
-    },
-    "admin": {
-        "_asgi",
-        "_cancellation",
-        "_json",
-        "_request_id",
-        "accounts",
-        "credentials",
-        "dialects",
-        "errors",
-        "ip_ranges",
-        "keys",
-        "middleware",
-        "principal",
-        "providers",
-        "services",
-        "stores",
-        "upstream",
-        "usage",
-    },
+    "services": names(
+        "_cancellation _json accounts errors ip_ranges keys messages patterns principal "
+        "providers quotas stores upstream usage"
+    ),
+    "admin": names(
+        "_asgi _cancellation _json _request_id accounts credentials dialects errors "
+        "ip_ranges keys middleware principal providers services stores upstream usage"
+    ),
     "compat": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json", "accounts"}
     | {"credentials", "dialects", "errors", "framing", "ip_ranges", "keys", "messages"}
     | {"middleware", "passthrough", "prices", "principal", "providers", "router", "services"}
@@ -251,30 +167,11 @@ MAY: dict[str, set[str]] = {
         "usage",
     },
     # assembly
-    "config": {
-        "_asgi",
-        "accounts",
-        "admin",
-        "compat",
-        "errors",
-        "hosting",
-        "ip_ranges",
-        "keys",
-        "logs",
-        "middleware",
-        "prices",
-        "principal",
-        "providers",
-        "request_limits",
-        "responses_state",
-        "router",
-        "services",
-        "shim",
-        "stores",
-        "upstream",
-        "telemetry",
-        "usage",
-    },
+    "config": names(
+        "_asgi accounts admin compat errors hosting ip_ranges keys logs middleware prices "
+        "principal providers request_limits responses_state router services shim stores "
+        "upstream telemetry usage"
+    ),
     "serving": {"_asgi", "config", "errors", "logs", "middleware", "stores"},
     # the other side: clients of a gateway
     "connect": {"_json", "dialects", "errors", "messages", "upstream"},
