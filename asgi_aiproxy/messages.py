@@ -11,9 +11,9 @@ have a member `type` with the name of their class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal, final
+from typing import Any, Literal, Protocol, final
 
 import msgspec
 
@@ -376,3 +376,21 @@ def check(events: Iterable[Event]) -> Iterator[Event]:
         yield event
     if started and not ended:
         raise ValueError("the stream ends without MessageEnd")
+
+
+class EventFilter(Protocol):
+    """Sees the events of one response, and releases what the client may be sent."""
+
+    async def feed(self, event: Event) -> Sequence[Event]:
+        """Return the events to release now. Raises APIError to end the response."""
+
+    async def close(self) -> Sequence[Event]:
+        """Return what is still held, at the end of the response. Raises APIError."""
+
+
+def add_usage(one: Usage | None, other: Usage | None) -> Usage | None:
+    """The sum of token counts; None if neither was reported."""
+    if one is None or other is None:
+        return one if other is None else other
+    sums = {name: getattr(one, name) + getattr(other, name) for name in Usage.__struct_fields__}
+    return Usage(**sums)

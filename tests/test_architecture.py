@@ -106,6 +106,7 @@ MAY: dict[str, set[str]] = {
         "_background_tasks _asgi _cancellation _json _request_id dialects errors exchange "
         "framing keys messages principal providers stores"
     ),
+    "emulation": {"_json", "errors", "messages", "providers"},
     "hooks": {"_asgi", "_background_tasks", "_json", "credentials", "errors", "exchange"}
     | {"messages", "principal", "providers", "usage"},
     "model_list": {"_cancellation", "dialects", "errors", "keys", "providers", "upstream"},
@@ -168,8 +169,8 @@ MAY: dict[str, set[str]] = {
     },
     # assembly
     "config": names(
-        "_asgi accounts admin compat errors hosting ip_ranges keys logs middleware prices "
-        "principal providers request_limits responses_state router services shim stores "
+        "_asgi accounts admin compat emulation errors hosting ip_ranges keys logs middleware "
+        "prices principal providers request_limits responses_state router services shim stores "
         "upstream telemetry usage"
     ),
     "serving": {"_asgi", "config", "errors", "logs", "middleware", "stores"},
@@ -215,6 +216,7 @@ THIRD: dict[str, set[str]] = {
     "stores.redis.connection": {"redis"},
     "upstream.httpx": {"httpx"},
     "upstream.connect": {"certifi"},
+    "emulation.schema": {"jsonschema_rs"},
     "telemetry.metrics": {"prometheus_client"},
     "telemetry.tracing": {"opentelemetry"},
     "testing.plugin": {"pytest"},

@@ -21,6 +21,7 @@ from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import AdminApp, Billing
 from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
+from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.keys import Key
@@ -294,7 +295,7 @@ def _router(settings: Settings, providers: dict[str, Provider]) -> ProviderRoute
             '    [providers.openai]\n    keys = ["env:OPENAI_API_KEY"]\n\n'
             "to the file of --config (or AIPROXY_CONFIG)."
         )
-    routes = {name: _route(targets, providers) for name, targets in settings.routes.items()}
+    routes = {name: _route(name, given, providers) for name, given in settings.routes.items()}
     if not routes and len(providers) == 1:
         routes = {"*": list(providers.values())}
     return ProviderRouter(
@@ -302,11 +303,17 @@ def _router(settings: Settings, providers: dict[str, Provider]) -> ProviderRoute
     )
 
 
-def _route(given: Sequence[TargetSettings], providers: Mapping[str, Provider]) -> list[Route]:
+def _route(
+    route: str, given: Sequence[TargetSettings], providers: Mapping[str, Provider]
+) -> list[Route]:
     routes: list[Route] = []
     for wanted in given:
         name, _, model = wanted.target.partition("/")
-        routes.append(Target(providers[name], model, wanted.weight, wanted.priority))
+        try:
+            emulate = Emulation(wanted.emulate) if wanted.emulate else None
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{toml_path(('routes', route))}.emulate: {error}") from None
+        routes.append(Target(providers[name], model, wanted.weight, wanted.priority, emulate))
     return routes
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.encryption import NoEncryption, Sealer
@@ -109,6 +110,8 @@ def _provider(
             changes["proxy"] = secret_value(given.proxy)
         if given.strict_format is not None:
             changes["strict_format"] = given.strict_format
+        if given.emulate:
+            changes["emulate"] = Emulation(given.emulate)
         keys = [_key(key) for key in given.keys]
         pool = KeyPool(
             keys,

@@ -22,7 +22,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -185,6 +185,10 @@ class KeySettings(_Model):
     base_url: Text | None = None
 
 
+# Features that the gateway emulates for models without them (`asgi_aiproxy.emulation`).
+Features = list[Literal["tools", "json_schema", "leaked_calls"]]
+
+
 class ProviderSettings(_Model):
     """A provider: a row of the catalogue, named by the table or by `kind`.
 
@@ -209,6 +213,7 @@ class ProviderSettings(_Model):
     project: Text | None = None
     account: Text | None = None
     strict_format: bool | None = None
+    emulate: Features = []
     health_check_interval: float | None = Field(default=None, gt=0)
 
 
@@ -233,6 +238,7 @@ class TargetSettings(_Model):
     target: str
     weight: int = Field(default=1, ge=1)
     priority: int = 0
+    emulate: Features = []
 
 
 class Settings(BaseSettings):

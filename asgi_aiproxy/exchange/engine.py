@@ -33,9 +33,9 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from functools import partial
 
-from asgi_aiproxy._cancellation import ClientGoneError, Deadline, RequestMonitor
+from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor
 from asgi_aiproxy.credentials import redactor_for
 from asgi_aiproxy.errors import APIError, ErrorKind, RefusalScope
 from asgi_aiproxy.exchange.admission import AdmissionControl, ResponseSample
@@ -55,6 +55,7 @@ from asgi_aiproxy.exchange.key_rotation import KeyRotation
 from asgi_aiproxy.exchange.record import ExchangeRecord, close_response, reported_usage
 from asgi_aiproxy.exchange.relay import CommittedResponse, Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.exchange.single_request import read_error_body, request_once
 from asgi_aiproxy.exchange.upstream_request import (
     PreparedRequest,
     PreparedRequests,
@@ -72,9 +73,6 @@ from asgi_aiproxy.upstream.base import (
 
 logger = logging.getLogger("asgi_aiproxy")
 
-# How much of an error response is read, and for how long.
-_MAX_ERROR_BYTES = 256 * 1024
-_ERROR_BODY_TIMEOUT_SECONDS = 10.0
 # How long to wait for the end of the body after the last event of a stream.
 _STREAM_END_TIMEOUT_SECONDS = 1.0
 # A longer request body is translated in a thread.
@@ -164,7 +162,9 @@ class Exchange:
                     if not self._may_try_next_target(failure):
                         raise failure
                     self._log_passed_over(target, failure)
-                    transient = transient or failure.kind in _TRANSIENT
+                    transient = transient or (
+                        failure.kind in _TRANSIENT and failure.about is not RefusalScope.REQUEST
+                    )
                 failure = failure or unsupported
                 assert failure is not None  # noqa: S101 (there is at least one target)
                 if not transient:
@@ -298,7 +298,9 @@ class Exchange:
             if not 200 <= response.status < 300:
                 raise await self._refusal(prepared, response)
             media_type = header(response.headers, "content-type") or ""
-            translator = select_translator(request, prepared, media_type)
+            translator = select_translator(
+                request, prepared, media_type, partial(request_once, self._relay, target, key)
+            )
             self._translator = translator
             read, feed, ended = response.read, translator.feed, end_check(response)
             guarded = translator if isinstance(translator, GuardedTranslator) else None
@@ -328,11 +330,12 @@ class Exchange:
             provider=provider.name,
             key_id=self._record.key_id,
             redactor=redactor_for(self._keys.secret),
+            emulated=guarded.emulated if guarded is not None else (),
         )
 
     async def _refusal(self, prepared: PreparedRequest, response: UpstreamResponse) -> APIError:
         """Read an error response, and return its error."""
-        body, status = await _read_error_body(response), response.status
+        body, status = await read_error_body(response), response.status
         error = error_from_response(
             prepared.target.provider,
             status,
@@ -437,6 +440,8 @@ class Exchange:
         reported: tuple[str, Usage | None] = ("", None)
         if translator is not None:
             reported = reported_usage(lambda: (translator.model, translator.usage), record.provider)
+        if isinstance(translator, GuardedTranslator):
+            record.emulated = translator.emulated
         self._keys.close(reported[1], record.error)
         gate, ended = self._request.gate, self._request.ended
         if gate is not None or ended is not None or self._relay.recorded:
@@ -468,13 +473,3 @@ def allowed_targets(router: Router, request: GatewayRequest) -> Sequence[Target]
     if request.own_key:  # a client's key for one vendor is not sent to another
         targets = [t for t in targets if t.provider is targets[0].provider]
     return targets
-
-
-async def _read_error_body(response: UpstreamResponse) -> bytes:
-    """The body of an error response, as far as it arrives in time: the status matters more."""
-    body = bytearray()
-    late = "The body of the error did not arrive in time."
-    with suppress(APIError), Deadline(_ERROR_BODY_TIMEOUT_SECONDS, late):
-        while len(body) < _MAX_ERROR_BYTES and (data := await response.read()):
-            body += data
-    return bytes(body)

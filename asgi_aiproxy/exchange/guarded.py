@@ -11,25 +11,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 from asgi_aiproxy.dialects.base import Decoder, Encoder
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Framer
-from asgi_aiproxy.messages import Event, Response, Usage, fold, unfold
+from asgi_aiproxy.messages import (
+    Event,
+    EventFilter,
+    Response,
+    Usage,
+    add_usage,
+    fold,
+    unfold,
+)
+from asgi_aiproxy.providers.emulator import EmulatingFilter
 from asgi_aiproxy.translate import MALFORMED, is_content, malformed_response_error
 
 logger = logging.getLogger("asgi_aiproxy")
-
-
-class EventFilter(Protocol):
-    """Sees the events of one response, and releases what the client may be sent."""
-
-    async def feed(self, event: Event) -> Sequence[Event]:
-        """Return the events to release now. Raises APIError to end the response."""
-
-    async def close(self) -> Sequence[Event]:
-        """Return what is still held, at the end of the response. Raises APIError."""
 
 
 class ResponseRefusedError(APIError):
@@ -46,12 +44,7 @@ async def filter_events(
     """
     try:
         for each in filters:
-            passed: list[Event] = []
-            for event in events:
-                passed += await each.feed(event)
-            if closing:
-                passed += await each.close()
-            events = passed
+            events = await _pass(each, events, closing=closing)
     except APIError as error:
         refused = ResponseRefusedError(
             error.kind, error.message, status=error.status, code=error.code
@@ -67,6 +60,15 @@ async def filter_events(
     return list(events)
 
 
+async def _pass(each: EventFilter, events: Sequence[Event], *, closing: bool) -> list[Event]:
+    passed: list[Event] = []
+    for event in events:
+        passed += await each.feed(event)
+    if closing:
+        passed += await each.close()
+    return passed
+
+
 class GuardedTranslator:
     """Translates a response through filters.
 
@@ -77,18 +79,25 @@ class GuardedTranslator:
     - `encoder`: encodes events for a client that streams; None for one body.
     - `encode`: encodes a whole response.
     - `filters`: what events pass through, in order.
+    - `emulation`: a filter before these, which stands for the provider: its errors are those of the
+      provider. `emulated` are the features that it emulates.
     """
 
     def __init__(
         self,
         filters: Sequence[EventFilter],
         *,
+        emulation: EmulatingFilter | None = None,
+        emulated: tuple[str, ...] = (),
         stream: tuple[Framer, Decoder] | None,
         decode: Callable[[bytes], Response],
         encoder: Encoder | None,
         encode: Callable[[Response], bytes],
     ) -> None:
         self._filters = filters
+        self._emulation = emulation
+        self._features = emulated
+        self._further_usage: Usage | None = None
         self._stream = stream
         self._decode = decode
         self._encoder = encoder
@@ -102,8 +111,18 @@ class GuardedTranslator:
 
     @property
     def usage(self) -> Usage | None:
-        """The token counts reported so far."""
-        return self._stream[1].usage if self._stream is not None else self._usage
+        """The token counts reported so far, with those of further requests."""
+        usage = self._stream[1].usage if self._stream is not None else self._usage
+        return add_usage(usage, self._further_usage)
+
+    @property
+    def emulated(self) -> tuple[str, ...]:
+        """The features that are emulated, and what that made necessary so far."""
+        return (*self._features, *(self._emulation.remarks if self._emulation is not None else ()))
+
+    def count_further(self, usage: Usage | None) -> None:
+        """Add the token counts of a further request that the emulation sent."""
+        self._further_usage = add_usage(self._further_usage, usage)
 
     @property
     def model(self) -> str:
@@ -149,9 +168,13 @@ class GuardedTranslator:
     async def flush(self) -> bytes:
         """Return the bytes for the client of what the filters release.
 
-        Raises ResponseRefusedError if one of them ends the response.
+        Raises ResponseRefusedError if one of them ends the response, and the APIError of the
+        provider if the emulation does.
         """
-        events, self._decoded = self._decoded, []
+        events: Sequence[Event] = self._decoded
+        self._decoded = []
+        if self._emulation is not None:
+            events = await _pass(self._emulation, events, closing=self._closing)
         try:
             events = await filter_events(self._filters, events, closing=self._closing)
         except ResponseRefusedError:

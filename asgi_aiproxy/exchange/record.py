@@ -37,7 +37,8 @@ class ExchangeRecord:
 
     The exchange sets `provider`, `upstream_model` and `key_id` before each attempt; `status` of the
     response; `first_byte_at` (`time.perf_counter()`); `finished` once the response is complete; and
-    `error` if it failed. `failure` is the error of the last attempt that failed.
+    `error` if it failed. `emulated` is as in `UsageRecord`. `failure` is the error of the last
+    attempt that failed.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class ExchangeRecord:
         "_sent_at",
         "_started_ticks",
         "attempts",
+        "emulated",
         "error",
         "face",
         "failure",
@@ -89,6 +91,7 @@ class ExchangeRecord:
         self.error: APIError | None = None
         self.failure: APIError | None = None
         self.attempts: list[Attempt] = []  # not the only one, if that was the answer
+        self.emulated: tuple[str, ...] = ()
         self._answered = False
         self._sent_at: float | None = None  # of the current attempt
 
@@ -163,6 +166,7 @@ class ExchangeRecord:
             attempts=len(self.attempts) or int(self._answered),
             attempt_details=tuple(self.attempts),
             request_id=self.request_id or id,
+            emulated=self.emulated,
             started=self.started,
             first_byte=self.first_byte_at - started if self.first_byte_at is not None else None,
             duration=ticks - started,

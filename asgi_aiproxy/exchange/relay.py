@@ -25,6 +25,7 @@ class CommittedResponse(msgspec.Struct, frozen=True, gc=False):
     provider: str
     key_id: str
     redactor: SecretRedactor | None  # removes the key from headers that are passed on
+    emulated: tuple[str, ...] = ()  # features that the model lacks
     estimated: bool = False  # the gateway estimated it, no provider was called
 
 

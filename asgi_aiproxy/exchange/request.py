@@ -9,8 +9,7 @@ import msgspec
 
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.exchange.admission import AdmissionControl
-from asgi_aiproxy.exchange.guarded import EventFilter
-from asgi_aiproxy.messages import Request, Response
+from asgi_aiproxy.messages import EventFilter, Request, Response
 from asgi_aiproxy.principal import ANONYMOUS, Principal
 from asgi_aiproxy.usage.record import UsageRecord
 

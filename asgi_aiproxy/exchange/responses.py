@@ -239,6 +239,8 @@ def _headers(committed: CommittedResponse, id: str) -> RawHeaders:
     headers += _origin(committed.provider, committed.key_id)
     if committed.estimated:
         headers.append((b"aiproxy-estimated", b"true"))
+    if committed.emulated:
+        headers.append((b"aiproxy-emulated", ", ".join(committed.emulated).encode()))
     if committed.ignored:
         headers.append((b"aiproxy-ignored", _ignored_members(committed.ignored)))
     return headers

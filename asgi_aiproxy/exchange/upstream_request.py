@@ -16,9 +16,10 @@ from asgi_aiproxy.exchange.guarded import GuardedTranslator
 from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.inspection import check_model
-from asgi_aiproxy.messages import Usage, unfold
+from asgi_aiproxy.messages import Request, Response, Usage, unfold
 from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.providers.base import Target
+from asgi_aiproxy.providers.emulator import Ask, EmulatedRequest
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.translate import (
     BufferedTranslator,
@@ -36,7 +37,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
 
     `native` means that the client's dialect is also the provider's, so that the request is not
     translated. `body` is the encoded body of `draft`. `conversion` is set for operations other than
-    chat that are converted.
+    chat that are converted, `emulated` for a chat request with features that the target lacks.
     """
 
     target: Target
@@ -44,6 +45,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     draft: ProviderRequest
     body: bytes | None = None
     conversion: Conversion | None = None
+    emulated: EmulatedRequest | None = None
 
     def known_response(self) -> CommittedResponse | None:
         """The response, if it is known without sending the request."""
@@ -87,10 +89,14 @@ def prepare_request(
     """
     if not request.operation.resource:
         check_model(target.model)
-    native = request.changed is None and (
-        request.operation.name in target.provider.native_operations
+    emulated = _emulate(request, target)
+    native = (
+        request.changed is None
+        and (emulated is None or emulated.request is None)
+        and request.operation.name in target.provider.native_operations
     )
-    if request.filters is not None and request.operation.chat:  # the response must be decoded
+    if request.operation.chat and (request.filters is not None or emulated is not None):
+        # the response must be decoded
         native = native and isinstance(request.face, OutboundDialect)
     conversion: Conversion | None = None
     if native:
@@ -106,7 +112,9 @@ def prepare_request(
         limits.check(request.fields, request.body)
         try:
             if request.operation.chat:
-                neutral = msgspec.structs.replace(request.request, model=target.model)
+                neutral = emulated.request if emulated is not None else None
+                neutral = neutral if neutral is not None else request.request
+                neutral = msgspec.structs.replace(neutral, model=target.model)
                 draft = target.provider.dialect.encode_request(neutral)
             else:
                 conversion = convert(request, target)
@@ -122,7 +130,15 @@ def prepare_request(
     if lost:
         draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, *lost))
     body = _json.dumps(draft.body) if draft.body else None
-    return PreparedRequest(target, native, draft, body, conversion)
+    return PreparedRequest(target, native, draft, body, conversion, emulated)
+
+
+def _emulate(request: GatewayRequest, target: Target) -> EmulatedRequest | None:
+    """What is emulated for a target. Raises APIError."""
+    emulator = target.emulate if target.emulate is not None else target.provider.emulate
+    if emulator is None or not request.operation.chat:
+        return None
+    return emulator.apply(request.request, request.principal.id)
 
 
 class PreparedRequests(msgspec.Struct, frozen=True):
@@ -167,9 +183,12 @@ class PreparedRequests(msgspec.Struct, frozen=True):
 
 
 def select_translator(
-    request: GatewayRequest, prepared: PreparedRequest, media_type: str
+    request: GatewayRequest, prepared: PreparedRequest, media_type: str, ask: Ask
 ) -> Translator:
-    """Return the translator for a response of this content type."""
+    """Return the translator for a response of this content type.
+
+    `ask` sends a further request to the target, for features that are emulated.
+    """
     provider, native, face = prepared.target.provider, prepared.native, request.face
     # The provider may have several APIs: the response is one of the API that was called.
     dialect = face if native and isinstance(face, OutboundDialect) else provider.dialect
@@ -186,14 +205,25 @@ def select_translator(
         return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     filters = request.filters() if request.filters is not None else ()
-    if filters:
-        return GuardedTranslator(
+    emulated = prepared.emulated
+    if filters or emulated is not None:
+        guarded: GuardedTranslator
+
+        async def ask_and_count(further: Request) -> Response:
+            response = await ask(further)
+            guarded.count_further(response.usage)
+            return response
+
+        guarded = GuardedTranslator(
             filters,
+            emulation=emulated.make_filter(ask_and_count) if emulated is not None else None,
+            emulated=emulated.features if emulated is not None else (),
             stream=(dialect.framer(kind), dialect.decoder()) if streams else None,
             decode=dialect.decode_response,
             encoder=face.encoder(request.request) if request.stream else None,
             encode=lambda response: face.encode_response(response, request.request),
         )
+        return guarded
     if native and streams == request.stream:
         reader = face.native_stream(
             usage_wanted=request.usage_wanted, strict_format=provider.strict_format

@@ -30,9 +30,8 @@ from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
-from asgi_aiproxy.exchange.guarded import EventFilter
 from asgi_aiproxy.exchange.request import GatewayRequest
-from asgi_aiproxy.messages import Request, Response, Text
+from asgi_aiproxy.messages import EventFilter, Request, Response, Text
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.usage.record import UsageRecord
 

@@ -20,13 +20,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asgi_aiproxy.errors import ErrorKind
-from asgi_aiproxy.exchange.guarded import EventFilter, ResponseRefusedError, filter_events
+from asgi_aiproxy.exchange.guarded import ResponseRefusedError, filter_events
 from asgi_aiproxy.messages import (
     Block,
     BlockDelta,
     BlockEnd,
     BlockStart,
     Event,
+    EventFilter,
     MessageEnd,
     MessageStart,
     StopReason,

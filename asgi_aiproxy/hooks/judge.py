@@ -14,10 +14,9 @@ from typing import Literal
 
 from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
-from asgi_aiproxy.exchange.guarded import EventFilter
 from asgi_aiproxy.hooks.base import Call, Hook, OnFailure
 from asgi_aiproxy.hooks.json_text import texts_of
-from asgi_aiproxy.messages import Event, MessageEnd, Response, Text, ToolCall, fold
+from asgi_aiproxy.messages import Event, EventFilter, MessageEnd, Response, Text, ToolCall, fold
 
 logger = logging.getLogger("asgi_aiproxy")
 

@@ -31,7 +31,6 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import off_loop
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, require_int_at_least
-from asgi_aiproxy.exchange.guarded import EventFilter
 from asgi_aiproxy.hooks.base import Call, Hook
 from asgi_aiproxy.hooks.findings import TextFinder, TextMatch, regex_finder
 from asgi_aiproxy.hooks.json_text import map_json, map_texts, parse_unambiguous, texts_of
@@ -41,6 +40,7 @@ from asgi_aiproxy.messages import (
     BlockEnd,
     BlockStart,
     Event,
+    EventFilter,
     Media,
     MessageEnd,
     Opaque,

@@ -18,11 +18,12 @@ from asgi_aiproxy._cancellation import RequestMonitor
 from asgi_aiproxy.dialects import binary_events
 from asgi_aiproxy.dialects.base import STREAM_TYPES, Dialect
 from asgi_aiproxy.errors import APIError, ErrorKind
-from asgi_aiproxy.exchange.guarded import EventFilter, GuardedTranslator, ResponseRefusedError
+from asgi_aiproxy.exchange.guarded import GuardedTranslator, ResponseRefusedError
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.framing import MAX_FRAME, SSEFramer, encode_frame
 from asgi_aiproxy.hooks.base import unchecked_response_error
 from asgi_aiproxy.hooks.document_check import check_documents, parse_document
+from asgi_aiproxy.messages import EventFilter
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse
 from asgi_aiproxy.upstream.base import Headers, UpstreamResponse, header
 from asgi_aiproxy.upstream.content_encoding import content_decoder

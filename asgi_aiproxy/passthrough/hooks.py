@@ -17,10 +17,9 @@ from asgi_aiproxy._cancellation import RequestMonitor
 from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.dialects.base import Dialect, InboundDialect, Operation
 from asgi_aiproxy.errors import APIError, ConfigurationError
-from asgi_aiproxy.exchange.guarded import EventFilter
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.hooks.base import Call, HookChain, readable_headers, unchecked_response_error
-from asgi_aiproxy.messages import Response, unfold
+from asgi_aiproxy.messages import EventFilter, Response, unfold
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse
 from asgi_aiproxy.passthrough.guarded_response import (
     GuardedResponse,

@@ -17,6 +17,7 @@ from asgi_aiproxy.dialects.embeddings import EmbeddingsAPI
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.key import as_list, check_proxy_url
+from asgi_aiproxy.providers.emulator import Emulator
 from asgi_aiproxy.providers.refusal_codes import Refusals
 from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 from asgi_aiproxy.upstream.base import TOKEN, Headers, Timeouts, UpstreamRequest
@@ -109,6 +110,8 @@ class Provider:
     - `keys`: the API keys. `proxy`: URL of an outbound proxy. `timeouts`: in seconds.
     - `path_profile`: name of the API whose paths `PassthroughProxy` opens, if not the dialect's.
     - `credentials`: exchanges keys for credentials that expire; None: keys are sent themselves.
+    - `emulate`: emulates tools or JSON output for models that do not have them
+      (`asgi_aiproxy.emulation.Emulation`); a target may have its own.
     - `refusals`: the meaning of the vendor's error codes (`asgi_aiproxy.providers.refusal_codes`;
       by default those of the dialect).
 
@@ -131,6 +134,7 @@ class Provider:
     refusals: Refusals | None = field(default=None, hash=False)
     credentials: CredentialCache | None = None
     embeddings: EmbeddingsAPI | None = field(default=None, hash=False)
+    emulate: Emulator | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or not self.name.isprintable():
@@ -283,13 +287,15 @@ class Target:
     """A provider and the provider's name of a model.
 
     Targets with a lower `priority` are tried first. Within one priority, a target is tried first in
-    proportion to its `weight`. Raises ConfigurationError for a weight below 1.
+    proportion to its `weight`. `emulate` is used instead of that of the provider. Raises
+    ConfigurationError for a weight below 1.
     """
 
     provider: Provider
     model: str
     weight: int = 1
     priority: int = 0
+    emulate: Emulator | None = None
 
     def __post_init__(self) -> None:
         if self.weight < 1:

@@ -86,7 +86,9 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     one by one, unless the first one was the answer. `request_id` is what answers, errors and logs
     call the exchange: the caller's `x-request-id`, if there was one, else the same as `id`. `cost`
     is in micro-dollars, `units` in quota units, None if there is no price. `estimated`: part of the
-    usage was not reported but estimated. `not_charged`: the caller is not charged.
+    usage was not reported but estimated. `not_charged`: the caller is not charged. `emulated`:
+    features that the gateway emulated for the model, and what that made necessary
+    (`asgi_aiproxy.emulation`).
     """
 
     id: str
@@ -114,6 +116,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     units: int | None = None
     estimated: bool = False
     not_charged: bool = False
+    emulated: tuple[str, ...] = ()
 
 
 # If a sink has a method `drain`, it is called when the app that feeds the sink closes.
