@@ -202,7 +202,8 @@ class RequestMonitor:
 
     Raises ClientGoneError when the client disconnects or stops reading, and APIError of kind
     `TIMEOUT` when there was no progress for the seconds given to `set_timeout` or `timeout`, or
-    when `total` is reached.
+    when `total` is reached. `longest_pause` is the longest time without progress in seconds, as far
+    as the polling shows: up to two intervals too short.
     """
 
     __slots__ = (
@@ -221,6 +222,7 @@ class RequestMonitor:
         "_total",
         "_writing_to_client",
         "_writing_to_upstream",
+        "longest_pause",
         "receive",
         "timer",
     )
@@ -250,6 +252,7 @@ class RequestMonitor:
         self._writing_to_client = False
         self._writing_to_upstream = False
         self._progressed = True
+        self.longest_pause = 0.0
 
     # Progress, as reported by the code that reads and writes.
 
@@ -291,7 +294,11 @@ class RequestMonitor:
         self._progressed = True
 
     def timeout(self, seconds: float | None, message: str) -> TimeoutScope:
-        """Do the same for a `with` block, which raises the APIError itself at its end."""
+        """Do the same for a `with` block, which raises the APIError itself at its end.
+
+        `longest_pause` is measured from now on.
+        """
+        self.longest_pause = 0.0
         self._timeout = seconds
         self._message = message
         self._progressed = True
@@ -347,6 +354,8 @@ class RequestMonitor:
         if self._disconnect_watcher is None:
             self.watch_disconnect()
         silence = now - self._last_progress
+        if silence > self.longest_pause:
+            self.longest_pause = silence
         if now >= self._ends_at:
             self._end(APIError(ErrorKind.TIMEOUT, "The request took too long."))
         elif self._timeout is not None and silence >= self._timeout:

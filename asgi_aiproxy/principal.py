@@ -13,6 +13,9 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.ip_ranges import check_networks
 from asgi_aiproxy.patterns import as_patterns, matches_any
 
+# Tags become names of sums in the ledger.
+MAX_TAGS, MAX_TAG_LENGTH = 16, 128
+
 # The key of the principal in an ASGI scope.
 SCOPE_KEY = "asgi_aiproxy.principal"
 # The key of the caller that the host's own code has named for a call within the process.
@@ -122,6 +125,31 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 NO_LIMITS = Limits()
 
 
+def tag_error(text: str) -> str:
+    """Return why a text cannot be the name of a tag; empty if it can."""
+    if not 0 < len(text) <= MAX_TAG_LENGTH:
+        return f"it must have 1 to {MAX_TAG_LENGTH} characters"
+    if "=" in text or not text.isprintable() or text != text.strip():
+        return "it must not contain '=', control characters, or spaces at its ends"
+    return ""
+
+
+def check_tags(tags: dict[str, str]) -> None:
+    """Raise ConfigurationError if tags are invalid, or too many."""
+    if not tags:
+        return
+    if len(tags) > MAX_TAGS:
+        raise ConfigurationError(f"There can be {MAX_TAGS} tags at most, not {len(tags)}.")
+    for name, value in tags.items():
+        error = tag_error(name)
+        if not isinstance(value, str) or not 0 < len(value) <= MAX_TAG_LENGTH:
+            error = error or f"its value must be a string of 1 to {MAX_TAG_LENGTH} characters"
+        elif not value.isprintable():
+            error = error or "its value must not contain control characters"
+        if error:
+            raise ConfigurationError(f"The tag {name!r} is invalid: {error}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A caller, identified by a token or by the host application.
@@ -140,6 +168,7 @@ class Principal:
     - `key_id`: the id of the key that always serves it.
     - `may_choose_key`: whether it may name a key in its requests.
     - `scopes`: the scopes of its token.
+    - `tags`: names with values that its usage is summed up by, such as `{"team": "search"}`.
 
     Raises ConfigurationError if an argument is invalid.
     """
@@ -158,8 +187,10 @@ class Principal:
     key_id: str = ""
     may_choose_key: bool = True
     scopes: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        check_tags(self.tags)
         if not isinstance(self.id, str):
             raise ConfigurationError(
                 f"The id of a principal must be a string, not {type(self.id).__name__}."

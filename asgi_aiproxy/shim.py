@@ -35,6 +35,7 @@ from asgi_aiproxy.errors import (
     require_int_at_least,
 )
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
+from asgi_aiproxy.exchange.attribution import Attribution, attribution_for
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
 from asgi_aiproxy.exchange.error_responses import send_error
@@ -85,7 +86,8 @@ class Shim(TypedCalls):
     `limits` apply to requests that are translated (see `RequestLimits`). `response_state` stores
     what requests of the Responses API may refer to. With `websockets` that API is also served over
     WebSockets, which are closed after `websocket_idle` seconds without a message. `hooks` see,
-    change, answer or refuse calls, in this order (see `asgi_aiproxy.hooks`).
+    change, answer or refuse calls, in this order (see `asgi_aiproxy.hooks`). `attribution` finds
+    the session and the tags of calls for their records.
 
     `chat`, `stream` and `embed` are calls from the host's own code (see `InProcess`).
 
@@ -114,6 +116,7 @@ class Shim(TypedCalls):
         websockets: bool = True,
         websocket_idle: float = 600.0,
         hooks: Sequence[Hook | BeforeHook] = (),
+        attribution: Attribution | None = None,
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -147,8 +150,13 @@ class Shim(TypedCalls):
             response_state, max_body=max_body, websockets=websockets, idle=websocket_idle
         )
         self._matcher = OperationMatcher(self.faces)
-        self._header_names = {face: _header_names(face) for face in (*self.faces, NEUTRAL)}
         self._hooks = as_hooks(hooks)
+        recorded = record is not discard or self._hooks is not None
+        self._attribution = attribution_for(attribution, recorded=recorded)
+        faces = (*self.faces, NEUTRAL)
+        self._header_names = {
+            face: _header_names(face, self._attribution.headers) for face in faces
+        }
         self._users = 0
 
     def __repr__(self) -> str:
@@ -358,6 +366,7 @@ class Shim(TypedCalls):
             affinity=headers.get(SESSION, ""),
             gate=gate,
             request_id=request_id(scope, headers),
+            labels=self._attribution.labels(headers, head.fields, principal),
         )
 
     async def _read_upload(
@@ -386,6 +395,7 @@ class Shim(TypedCalls):
             own_key=caller_key(scope) if self._allow_client_keys else "",
             gate=scope.get(GATE_KEY),
             request_id=request_id(scope, headers),
+            labels=self._attribution.labels(headers, {}, principal),
         )
 
 
@@ -431,9 +441,9 @@ class GeminiShim(Shim):
     faces = (GEMINI_CONTENT,)
 
 
-def _header_names(face: InboundDialect) -> dict[bytes, str]:
+def _header_names(face: InboundDialect, more: Iterable[str]) -> dict[bytes, str]:
     """Return the names of the request headers that are read, by their spelling in the request."""
-    names = {*_READ_HEADERS, *face.request_headers}
+    names = {*_READ_HEADERS, *face.request_headers, *more}
     return {name.encode(): CONTROL_HEADERS.get(name, name) for name in names}
 
 

@@ -169,9 +169,9 @@ MAY: dict[str, set[str]] = {
     },
     # assembly
     "config": names(
-        "_asgi accounts admin compat emulation errors hosting ip_ranges keys logs middleware "
-        "prices principal providers request_limits responses_state router services shim stores "
-        "upstream telemetry usage"
+        "_asgi accounts admin compat emulation errors exchange hosting ip_ranges keys logs "
+        "middleware prices principal providers request_limits responses_state router "
+        "services shim stores upstream telemetry usage"
     ),
     "serving": {"_asgi", "config", "errors", "logs", "middleware", "stores"},
     # the other side: clients of a gateway

@@ -12,7 +12,7 @@ import msgspec
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.ip_ranges import check_networks
-from asgi_aiproxy.principal import Limits
+from asgi_aiproxy.principal import Limits, check_tags
 
 Scope = Literal["read", "write", "root"]
 
@@ -39,9 +39,10 @@ class Token(
     `networks` IP address ranges. `account` is the account whose budgets it shares; `group` sets
     prices and the providers that may serve it. `may_choose_key` lets its user select the API key
     that serves a request: by `TOKEN-keyid`, or in `aiproxy-key`. `scopes` are its rights at the
-    admin API. `owner` is the caller that created it for itself, `token/<id>` or `user/<id>`; if
-    that token is removed or disabled, this one is refused, too. `pending_vouchers` are the ids of
-    vouchers whose redemption has begun and is not finished. Times are Unix times.
+    admin API, `tags` those of its usage records. `owner` is the caller that created it for itself,
+    `token/<id>` or `user/<id>`; if that token is removed or disabled, this one is refused, too.
+    `pending_vouchers` are the ids of vouchers whose redemption has begun and is not finished. Times
+    are Unix times.
 
     Raises ConfigurationError if a field is invalid.
     """
@@ -59,12 +60,14 @@ class Token(
     group: str = ""
     may_choose_key: bool = False
     scopes: tuple[Scope, ...] = ()
+    tags: dict[str, str] = {}
     owner: str = ""
     retired_secrets: tuple[RetiredSecret, ...] = ()
     pending_vouchers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_networks(self.networks)
+        check_tags(self.tags)
         if any(budget.shared for budget in self.limits.budgets):
             raise ConfigurationError(
                 "A token cannot have a shared budget: give it to the token's account."

@@ -250,6 +250,7 @@ def make_principal(
         key_id=key_id,
         may_choose_key=row.may_choose_key,
         scopes=row.scopes,
+        tags=row.tags,
     )
 
 

@@ -23,6 +23,7 @@ from asgi_aiproxy.admin import AdminApp, Billing
 from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.exchange.attribution import Attribution
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.middleware import Authenticate, first_of, static_tokens
@@ -30,7 +31,7 @@ from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
 from asgi_aiproxy.prices.price_list import list_installed
-from asgi_aiproxy.principal import Budget, Limits, Principal
+from asgi_aiproxy.principal import Budget, Limits, Principal, check_tags
 from asgi_aiproxy.providers import Provider, Target
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.responses_state import ResponseState
@@ -180,6 +181,7 @@ def build_app(
         response_state=_response_state(settings, store),
         websockets=settings.responses.websockets,
         websocket_idle=settings.responses.websocket_idle,
+        attribution=_attribution(settings),
     )
     app: ASGIApp = shim
     verify = _verify(settings, store)
@@ -202,6 +204,13 @@ def build_app(
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
     return Gateway(app, parts, admin, store=store, metrics=_guarded(settings, metrics))
+
+
+def _attribution(settings: Settings) -> Attribution:
+    try:
+        return Attribution(tag_headers=settings.tag_headers, tag_metadata=settings.tag_metadata)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"tag_headers, tag_metadata: {error}") from error
 
 
 def _ledger(
@@ -326,12 +335,17 @@ def _tokens(given: Sequence[TokenSettings]) -> dict[str, Principal]:
                 f"tokens: {tokens[token].name!r} and {each.name!r} have the same token; give each "
                 f"one of its own."
             )
+        try:
+            check_tags(each.tags)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"tokens: {each.name!r}: {error}") from error
         tokens[token] = Principal(
             each.name,
             each.name,
             tuple(each.models),
             limits=_limits(each),
             networks=tuple(each.networks),
+            tags=each.tags,
         )
     return tokens
 

@@ -230,6 +230,7 @@ class TokenSettings(_Model):
     budget_usd: float | None = Field(default=None, ge=0, le=1e9)
     budget_per: Period = "total"
     budgets: list[BudgetText] = []
+    tags: dict[str, str] = {}
 
 
 class TargetSettings(_Model):
@@ -271,6 +272,8 @@ class Settings(BaseSettings):
     ratios: dict[str, float | dict[str, Any]] = {}
     units_per_usd: int = Field(default=500_000, ge=1)
     audit: AuditSettings = AuditSettings()
+    tag_headers: dict[str, str] = {}
+    tag_metadata: list[str] = []
     admin_token: Secret | None = None
     admin_private_networks: list[str] = []
     timeouts: TimeoutSettings = TimeoutSettings()

@@ -65,11 +65,7 @@ from asgi_aiproxy.keys import Key, NoKeyError
 from asgi_aiproxy.messages import Response, Usage, unfold
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.translate import RawTranslator, Translator
-from asgi_aiproxy.upstream.base import (
-    UpstreamResponse,
-    end_check,
-    header,
-)
+from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -100,6 +96,7 @@ class Exchange:
             request_id=request.request_id,
             started=relay.clock(),
             model=request.model,
+            labels=request.labels,
         )
         self._failed_targets = 0
         self._keys = KeyRotation(request, self._record, relay.attempts)
@@ -190,7 +187,8 @@ class Exchange:
 
     def _finish_at_once(self) -> None:
         """Note that the response is known without a provider."""
-        self._record.first_byte_at, self._record.finished = time.perf_counter(), True
+        self._record.answered_at(time.perf_counter())
+        self._record.finished = True
 
     async def _admit(self, gate: AdmissionControl, targets: Sequence[Target]) -> None:
         """Ask the admission control, and reserve a key in the store with the same round trip."""
@@ -319,7 +317,7 @@ class Exchange:
                     break
         self._sample = data or first
         self._received = len(self._sample)
-        self._record.first_byte_at = time.perf_counter()
+        self._record.answered_at(time.perf_counter(), draft.ignored)
         self._keys.answered(response.status, response.headers, self._relay.clock())
         return CommittedResponse(
             media_type=media_type if isinstance(translator, RawTranslator) else "",
@@ -445,6 +443,7 @@ class Exchange:
         self._keys.close(reported[1], record.error)
         gate, ended = self._request.gate, self._request.ended
         if gate is not None or ended is not None or self._relay.recorded:
+            record.longest_pause = self.monitor.longest_pause
             written = record.write(
                 reported,
                 gate=gate,

@@ -20,12 +20,14 @@ from asgi_aiproxy.exchange.admission import (
     ResponseSample,
     settle,
 )
+from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.upstream.base import UpstreamResponse
 from asgi_aiproxy.usage.record import Attempt, Outcome, Recorder, UsageRecord, plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
 
+_MAX_IGNORED, _MAX_NAME_LENGTH = 50, 100  # members in a record, and their characters
 _DISCONNECTED = 499  # nginx's status for a client that disconnected
 
 
@@ -36,9 +38,10 @@ class ExchangeRecord:
     model, `started` is Unix time in seconds; the others are as in `UsageRecord`.
 
     The exchange sets `provider`, `upstream_model` and `key_id` before each attempt; `status` of the
-    response; `first_byte_at` (`time.perf_counter()`); `finished` once the response is complete; and
-    `error` if it failed. `emulated` is as in `UsageRecord`. `failure` is the error of the last
-    attempt that failed.
+    response; `first_byte_at` and `first_content_at` (`time.perf_counter()`); `longest_pause` in
+    seconds; `ignored`, the members of the request that are not sent; `finished` once the response
+    is complete; and `error` if it failed. `emulated` is as in `UsageRecord`. `failure` is the error
+    of the last attempt that failed.
     """
 
     __slots__ = (
@@ -52,7 +55,11 @@ class ExchangeRecord:
         "failure",
         "finished",
         "first_byte_at",
+        "first_content_at",
+        "ignored",
         "key_id",
+        "labels",
+        "longest_pause",
         "operation",
         "principal",
         "provider",
@@ -74,6 +81,7 @@ class ExchangeRecord:
         model: str = "",
         provider: str = "",
         key_id: str = "",
+        labels: Labels = NO_LABELS,
     ) -> None:
         self.principal = principal
         self.face = face
@@ -87,6 +95,10 @@ class ExchangeRecord:
         self.key_id = key_id
         self.status = 200
         self.first_byte_at: float | None = None
+        self.first_content_at: float | None = None
+        self.longest_pause = 0.0
+        self.ignored: tuple[str, ...] = ()
+        self.labels = labels
         self.finished = False
         self.error: APIError | None = None
         self.failure: APIError | None = None
@@ -104,6 +116,11 @@ class ExchangeRecord:
         if self.attempts:
             self._add_attempt(status, "", "")
         self._answered, self._sent_at = True, None
+
+    def answered_at(self, now: float, ignored: tuple[str, ...] = ()) -> None:
+        """The first content is there, and is what the client is sent first."""
+        self.first_byte_at = self.first_content_at = now
+        self.ignored = ignored
 
     def failed(self, error: APIError) -> None:
         """It failed, or was refused."""
@@ -170,6 +187,13 @@ class ExchangeRecord:
             started=self.started,
             first_byte=self.first_byte_at - started if self.first_byte_at is not None else None,
             duration=ticks - started,
+            session=self.labels.session,
+            tags=self.labels.tags,
+            first_content=(
+                self.first_content_at - started if self.first_content_at is not None else None
+            ),
+            longest_pause=round(self.longest_pause, 3),
+            ignored=_bounded(self.ignored) if self.ignored else (),
         )
 
     def _outcome(self) -> tuple[Outcome, int]:
@@ -184,6 +208,11 @@ class ExchangeRecord:
             return Outcome.DONE, status
         failed = status >= 500 or error_kind_for_status(status) is ErrorKind.LIMITED
         return (Outcome.FAILED if failed else Outcome.REFUSED), status
+
+
+def _bounded(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of members for a record: they come from the caller."""
+    return tuple(name[:_MAX_NAME_LENGTH] for name in names[:_MAX_IGNORED])
 
 
 def reported_usage(

@@ -9,6 +9,7 @@ import msgspec
 
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.exchange.admission import AdmissionControl
+from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
 from asgi_aiproxy.messages import EventFilter, Request, Response
 from asgi_aiproxy.principal import ANONYMOUS, Principal
 from asgi_aiproxy.usage.record import UsageRecord
@@ -39,6 +40,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     - `changed`: the neutral form that is sent instead of the body, if a hook changed it.
     - `answer`: the response, if a hook has answered the request; no provider is called.
     - `filters`: makes the filters that the events of a response pass through, for each attempt.
+    - `labels`: the session and the tags that it is attributed to.
     - `ended`: called with the usage record.
     """
 
@@ -67,6 +69,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     answer: Response | None = None
     filters: Callable[[], Sequence[EventFilter]] | None = None
     ended: Callable[[UsageRecord], None] | None = None
+    labels: Labels = NO_LABELS
 
     def __repr__(self) -> str:
         return f"GatewayRequest({self.operation.name}, model={self.model!r}, stream={self.stream})"

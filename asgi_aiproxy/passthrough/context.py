@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from asgi_aiproxy._cancellation import TimerRegistry
 from asgi_aiproxy._request_id import request_id
+from asgi_aiproxy.exchange.attribution import LABEL_MEMBERS, Attribution
 from asgi_aiproxy.exchange.record import ExchangeRecord
+from asgi_aiproxy.inspection import Fields
 from asgi_aiproxy.passthrough.hooks import ProxyHooks
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.upstream.base import Timeouts, Transport
@@ -28,19 +30,31 @@ class ProxyContext:
     whole_body_reason: str
     keep_host: bool
     recorded: bool  # whether usage records are written
+    attribution: Attribution
     clock: Callable[[], float]
     hooks: ProxyHooks | None = None
     rounds: TimerRegistry = field(default_factory=TimerRegistry)
 
 
-def new_record(request: ProxyRequest, clock: Callable[[], float]) -> ExchangeRecord:
+def new_record(request: ProxyRequest, context: ProxyContext) -> ExchangeRecord:
     """Return the record of an exchange that begins now."""
+    labels = context.attribution.labels_of_scope(request.scope, request.principal, {})
     return ExchangeRecord(
         principal=request.principal.id,
         face="passthrough",
         operation=request.route.operation,
         request_id=request_id(request.scope),
-        started=clock(),
+        started=context.clock(),
         provider=request.target.name,
         key_id=request.injected,
+        labels=labels,
     )
+
+
+def add_labels(
+    record: ExchangeRecord, request: ProxyRequest, context: ProxyContext, members: Fields
+) -> None:
+    """Add the session and the tags that the body names to the record."""
+    if not LABEL_MEMBERS.isdisjoint(members):
+        labels = context.attribution.labels_of_scope
+        record.labels = labels(request.scope, request.principal, members)

@@ -47,7 +47,7 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.passthrough.admission import check_admission
 from asgi_aiproxy.passthrough.body import Content
 from asgi_aiproxy.passthrough.buffered_response import BufferedResponse, redacted
-from asgi_aiproxy.passthrough.context import ProxyContext, new_record
+from asgi_aiproxy.passthrough.context import ProxyContext, add_labels, new_record
 from asgi_aiproxy.passthrough.headers import declared_length, read_response_headers
 from asgi_aiproxy.passthrough.hooks import ProxiedCall
 from asgi_aiproxy.passthrough.inspection import body_members, models_outside_body
@@ -102,7 +102,7 @@ class Exchange:
         self._monitor = RequestMonitor(
             context.rounds.for_running_loop(), total=limits.total, idle=limits.idle
         )
-        self._record = new_record(request, context.clock)
+        self._record = new_record(request, context)
         self._keys: ProxyKeyRotation | None = None
         self._key: Key | None = None
         self._answer: UpstreamResponse | None = None
@@ -131,6 +131,7 @@ class Exchange:
                     peek=self._metered,
                     change=self._run_hooks if context.hooks is not None else None,
                 )
+                add_labels(self._record, request, context, named.fields)
                 known_body = body if isinstance(body, bytes) else b""
                 models = self._models(named)
                 given = self._call.encoded_response() if self._call is not None else None
@@ -169,6 +170,7 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
+        self._record.longest_pause = self._monitor.longest_pause
         reported: tuple[str, Usage | None] = ("", None)
         if self._meter is not None:
             reported = reported_usage(self._meter.reported, self._request.target.name)
@@ -400,7 +402,11 @@ class Exchange:
                 return b""
             monitor.set_timeout(self._timeouts.idle, "The upstream sent nothing for too long.")
             error_redactor = self._error_redactor(answer)
-            while data := await read():
+            data = await read()
+            if data:
+                self._record.first_content_at = time.perf_counter()
+            monitor.longest_pause = 0.0
+            while data:
                 if feed is not None:
                     feed(data)
                 if remaining is not None:
@@ -412,11 +418,11 @@ class Exchange:
                         data += error_redactor.close()
                 if last:
                     return data
-                if not data:
-                    continue
-                monitor.client_write_started()
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-                monitor.client_write_finished()
+                if data:
+                    monitor.client_write_started()
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    monitor.client_write_finished()
+                data = await read()
         except OSError as error:
             if monitor.writing_to_client:
                 raise ClientGoneError("The client disconnected.") from error
@@ -424,9 +430,7 @@ class Exchange:
         return error_redactor.close() if error_redactor is not None else b""
 
     def _error_redactor(self, answer: UpstreamResponse) -> BlotErrors | None:
-        """Return the redactor that removes the pool's key from errors within a success (for others
-        see `redacted`).
-        """
+        """Return what removes the pool's key from errors within a success; see `redacted`."""
         keys = self._keys
         if keys is None or keys.redactor is None or answer.status >= 300:
             return None

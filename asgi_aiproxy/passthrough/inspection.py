@@ -29,6 +29,9 @@ _JSON_BEGINS = re.compile(rb"[\s\x00\xef\xbb\xbf]*[{\[]")
 _FORM = "application/x-www-form-urlencoded"
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _PeekedBody(msgspec.Struct):
     """The part of a body that is read for usage records and for the choice of a key; not
     validated.
@@ -36,18 +39,26 @@ class _PeekedBody(msgspec.Struct):
 
     model: str | None = None
     store: bool | None = None
+    metadata: msgspec.Raw = _ABSENT
+    user: msgspec.Raw = _ABSENT
 
 
 _decode_peeked = msgspec.json.Decoder(_PeekedBody).decode
 
 
 def peek_model(body: bytes) -> Inspection:
-    """Return the model named in a JSON body, for a caller without restrictions."""
+    """Return the model named in a JSON body, for a caller without restrictions.
+
+    Of its other members only those are returned that label usage records.
+    """
     try:
         found = _decode_peeked(body)
     except (ValueError, RecursionError):
         return NOTHING
-    return Inspection({}, inspection.strip_models_prefix(found.model or ""), store=found.store)
+    labels = {"metadata": found.metadata, "user": found.user}
+    fields = {name: value for name, value in labels.items() if value is not _ABSENT}
+    model = inspection.strip_models_prefix(found.model or "")
+    return Inspection(fields, model, store=found.store)
 
 
 def body_members(body: bytes) -> Collection[str]:

@@ -20,6 +20,7 @@ from asgi_aiproxy.errors import (
     internal_error,
     require_int_at_least,
 )
+from asgi_aiproxy.exchange.attribution import Attribution, attribution_for
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.hooks.base import BeforeHook, Hook, as_hooks
 from asgi_aiproxy.passthrough.context import ProxyContext
@@ -67,8 +68,9 @@ class PassthroughProxy:
     controls the `x-forwarded-*` headers sent to an application: `set` replaces them, `append`
     appends to them, `keep` leaves them unchanged, `drop` removes them; `keep_host` sends the
     client's `host`. `allow_client_keys` lets callers use their own key for a provider. `record`
-    gets one `UsageRecord` per exchange. `ca` is a PEM file that is trusted in addition to the
-    system's certificates.
+    gets one `UsageRecord` per exchange, with the session and the tags that `attribution` finds (in
+    headers and in JSON bodies up to `max_replay`). `ca` is a PEM file that is trusted in addition
+    to the system's certificates.
 
     `hooks` see, change, answer or refuse requests, in this order (see `asgi_aiproxy.hooks`);
     request bodies are then read completely, up to `max_inspected` bytes. `unparsed` says what
@@ -100,6 +102,7 @@ class PassthroughProxy:
         hooks: Sequence[Hook | BeforeHook] = (),
         unparsed: Unparsed = "check",
         ca: str | Path | bytes | None = None,
+        attribution: Attribution | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._target = make_target(target, paths)
@@ -133,6 +136,9 @@ class PassthroughProxy:
             whole_body_reason=whole_body_reason,
             keep_host=keep_host,
             recorded=record is not discard,
+            attribution=attribution_for(
+                attribution, recorded=record is not discard or chain is not None
+            ),
             clock=clock,
             hooks=ProxyHooks(chain, unparsed) if chain is not None else None,
         )

@@ -87,7 +87,7 @@ class WebSocketBridge:
 
     async def run(self, request: ProxyRequest) -> None:
         """Connect both sides, and forward messages until one of them closes."""
-        record = new_record(request, self._context.clock)
+        record = new_record(request, self._context)
         admission = self._admission
         # Later messages are for the upstream: a model that is not in the URL is unknown.
         fixed = request.target.sessions.match_name("GET", request.route.path) is not None

@@ -23,5 +23,8 @@ ACCOUNT_HEADERS = frozenset({"openai-organization", "openai-project", "x-goog-us
 ADDRESS_HEADERS = frozenset({"operation-location", "azure-asyncoperation"})
 UPLOAD_ADDRESS_HEADERS = frozenset({"x-goog-upload-url", "x-goog-upload-control-url"})
 
+# In which coding agents send the id of their session, the more specific one first.
+SESSION_HEADERS = ("x-claude-code-session-id", "session-id", "session_id")
+
 # The error's code, before a colon.
 ERROR_CODE_HEADERS = frozenset({"x-amzn-errortype"})

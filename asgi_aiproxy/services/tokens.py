@@ -16,7 +16,7 @@ from asgi_aiproxy.accounts.token import Scope
 from asgi_aiproxy.accounts.token_verifier import make_principal
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, invalid
 from asgi_aiproxy.ip_ranges import check_networks
-from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.principal import Principal, check_tags
 from asgi_aiproxy.quotas.grants import reserve
 from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import CODE, Actor, Ok, Page, PageQuery, paginate
@@ -40,7 +40,7 @@ logger = logging.getLogger("asgi_aiproxy")
 
 # The meaning of null for members that are not numbers.
 _EMPTY: dict[str, Any] = {"models": (), "networks": (), "budgets": (), "scopes": ()}
-_EMPTY |= {"account": "", "group": ""}
+_EMPTY |= {"account": "", "group": "", "tags": {}}
 _RATES = ("rpm", "tpm", "concurrency")
 _MAX_GRACE_SECONDS = 30 * 86400.0
 
@@ -66,6 +66,7 @@ class TokenNew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     group: str = ""
     may_choose_key: bool = False
     scopes: tuple[Scope, ...] = ()
+    tags: dict[str, str] = {}
 
 
 class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +88,7 @@ class TokenEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     group: str | UnsetType | None = UNSET
     may_choose_key: bool | UnsetType = UNSET
     scopes: tuple[Scope, ...] | UnsetType | None = UNSET
+    tags: dict[str, str] | UnsetType | None = UNSET
 
 
 class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +107,7 @@ class TokenOut(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     may_choose_key: bool
     scopes: tuple[Scope, ...]
+    tags: dict[str, str]
     limits: LimitUsage
     owner: str = ""
 
@@ -263,6 +266,7 @@ class TokenService:
             group=row.group,
             may_choose_key=row.may_choose_key,
             scopes=row.scopes,
+            tags=row.tags,
             limits=usage,
             owner=row.owner,
         )
@@ -275,6 +279,10 @@ class TokenService:
             check_networks(fields.get("networks", ()))
         except ConfigurationError as error:
             raise invalid(f"networks: {error}", "networks") from error
+        try:
+            check_tags(fields.get("tags", {}))
+        except ConfigurationError as error:
+            raise invalid(f"tags: {error}", "tags") from error
         group, account = fields.get("group"), fields.get("account")
         if group and await self.tokens.groups.find(group) is None:
             raise invalid(f"group: the group {group!r} does not exist.", "group")

@@ -156,6 +156,11 @@ class Metrics:
             "Time from the request to the first content of the response.",
             *("face", "provider"),
         )
+        self._gap = histogram(
+            "aiproxy_chunk_gap_seconds",
+            "Longest time without data within a response, after its first content.",
+            *("face", "provider"),
+        )
         self._tokens = counter(
             "aiproxy_tokens_total",
             "Tokens; cache_read and cache_write are parts of input, reasoning of output.",
@@ -202,8 +207,9 @@ class Metrics:
         if record.outcome is Outcome.REFUSED:
             self._refused.labels(face, _REASONS.get(record.status, OTHER)).inc()
         self._duration.labels(face, provider).observe(record.duration)
-        if record.first_byte is not None:
-            self._first.labels(face, provider).observe(record.first_byte)
+        if record.first_content is not None:
+            self._first.labels(face, provider).observe(record.first_content)
+            self._gap.labels(face, provider).observe(record.longest_pause)
         for attempt in record.attempt_details:
             self._attempts.labels(attempt.provider or "none", _result(attempt)).inc()
         if not record.attempt_details and record.attempts:  # the first one was the answer

@@ -181,6 +181,7 @@ class Tracing(Hook):
                 if count or name in ("input", "output"):
                     attributes[attribute] = count
             attributes["aiproxy.usage.estimated"] = record.estimated
+        attributes |= _label_attributes(record)
         if record.key_id:
             attributes["aiproxy.key_id"] = record.key_id
         if record.cost is not None:
@@ -231,6 +232,12 @@ class Tracing(Hook):
         else:
             self._tokens.record(usage.input, {**shared, "gen_ai.token.type": "input"})
             self._tokens.record(usage.output, {**shared, "gen_ai.token.type": "output"})
+
+
+def _label_attributes(record: UsageRecord) -> dict[str, str]:
+    """The session and the tags of an exchange."""
+    session = {"gen_ai.conversation.id": record.session} if record.session else {}
+    return session | {f"aiproxy.tag.{name}": value for name, value in record.tags.items()}
 
 
 def _nanoseconds(seconds: float) -> int:

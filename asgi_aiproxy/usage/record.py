@@ -89,6 +89,12 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     usage was not reported but estimated. `not_charged`: the caller is not charged. `emulated`:
     features that the gateway emulated for the model, and what that made necessary
     (`asgi_aiproxy.emulation`).
+
+    `session` and `tags` are what the exchange is attributed to (see
+    `asgi_aiproxy.exchange.attribution`). `first_content` is the time until the first content was
+    received, None if none was; `longest_pause` is the longest time without data after that, as far
+    as the polling interval of requests (0.015 s or more) shows. `ignored` are the members of the
+    request that the provider was not sent, as in the header `aiproxy-ignored`.
     """
 
     id: str
@@ -117,6 +123,11 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     estimated: bool = False
     not_charged: bool = False
     emulated: tuple[str, ...] = ()
+    session: str = ""
+    tags: dict[str, str] = {}
+    first_content: float | None = None
+    longest_pause: float = 0.0
+    ignored: tuple[str, ...] = ()
 
 
 # If a sink has a method `drain`, it is called when the app that feeds the sink closes.
@@ -132,7 +143,7 @@ async def log_usage(record: UsageRecord) -> None:
     used = record.usage or Usage()
     logging.getLogger("asgi_aiproxy.usage").info(
         "%s %s principal=%s model=%s provider=%s key=%s input=%d output=%d cost=%s status=%d "
-        "attempts=%d request=%s %.3fs%s",
+        "attempts=%d request=%s %.3fs%s%s",
         record.outcome.value,
         record.operation,
         _word(record.principal) or "-",
@@ -146,9 +157,17 @@ async def log_usage(record: UsageRecord) -> None:
         record.attempts,
         record.request_id or record.id,
         record.duration,
+        _label_words(record),
         f" error={_line(record.error)}" if record.error else "",
         extra={"usage": record},
     )
+
+
+def _label_words(record: UsageRecord) -> str:
+    """The session and the tags as words of a log line."""
+    words = {"session": record.session} if record.session else {}
+    words |= {f"tag.{name}": value for name, value in record.tags.items()}
+    return "".join(f" {_word(name)}={_word(value)}" for name, value in words.items())
 
 
 def _word(text: str) -> str:
