@@ -184,7 +184,11 @@ class StopReason(StrEnum):
 
 
 class Usage(FrozenStruct, frozen=True, kw_only=True):
-    """Token counts. `input` and `output` are totals; all other numbers are parts of one of them."""
+    """Token counts. `input` and `output` are totals; the other counts are parts of one of them.
+
+    Some operations are charged by other units: `images`, `characters` of text, `audio_seconds`,
+    and `search_units` (of rerank: one for a query with up to 100 documents).
+    """
 
     input: int = 0
     output: int = 0
@@ -196,6 +200,10 @@ class Usage(FrozenStruct, frozen=True, kw_only=True):
     audio_output: int = 0
     image_input: int = 0
     image_output: int = 0
+    images: int = 0
+    characters: int = 0
+    audio_seconds: int = 0
+    search_units: int = 0
 
 
 @final

@@ -48,6 +48,8 @@ from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder
+from asgi_aiproxy.operations import RERANK, AnyClientOperation
+from asgi_aiproxy.operations.face import as_face
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.request_limits import RequestLimits
@@ -87,7 +89,8 @@ class Shim(TypedCalls):
     what requests of the Responses API may refer to. With `websockets` that API is also served over
     WebSockets, which are closed after `websocket_idle` seconds without a message. `hooks` see,
     change, answer or refuse calls, in this order (see `asgi_aiproxy.hooks`). `attribution` finds
-    the session and the tags of calls for their records.
+    the session and the tags of calls for their records. `apis` are further APIs that are served:
+    dialects, or operations (see `asgi_aiproxy.operations`).
 
     `chat`, `stream` and `embed` are calls from the host's own code (see `InProcess`).
 
@@ -117,6 +120,7 @@ class Shim(TypedCalls):
         websocket_idle: float = 600.0,
         hooks: Sequence[Hook | BeforeHook] = (),
         attribution: Attribution | None = None,
+        apis: Sequence[InboundDialect | AnyClientOperation] = (),
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -149,13 +153,13 @@ class Shim(TypedCalls):
         self._responses = ResponsesService(
             response_state, max_body=max_body, websockets=websockets, idle=websocket_idle
         )
-        self._matcher = OperationMatcher(self.faces)
+        faces = (*self.faces, *map(as_face, apis))
+        self._matcher = OperationMatcher(faces)
         self._hooks = as_hooks(hooks)
         recorded = record is not discard or self._hooks is not None
         self._attribution = attribution_for(attribution, recorded=recorded)
-        faces = (*self.faces, NEUTRAL)
         self._header_names = {
-            face: _header_names(face, self._attribution.headers) for face in faces
+            face: _header_names(face, self._attribution.headers) for face in (*faces, NEUTRAL)
         }
         self._users = 0
 
@@ -413,11 +417,13 @@ class AIShim(Shim):
         OPENAI_COMPACTION,
         ANTHROPIC_MESSAGES,
         GEMINI_CONTENT,
+        RERANK,
     )
 
 
 class OpenAIShim(Shim):
-    """Serves OpenAI's API: chat completions, Responses, and operations that are not translated.
+    """Serves OpenAI's API: chat completions, Responses, embeddings, images, audio, moderations, and
+    beside it `/v1/rerank`.
 
     Clients take its mount plus `/v1` as base URL.
 
@@ -426,7 +432,7 @@ class OpenAIShim(Shim):
         app.mount("/ai", OpenAIShim(ANTHROPIC.using("sk-ant-...")))
     """
 
-    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES, OPENAI_COMPACTION)
+    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES, OPENAI_COMPACTION, RERANK)
 
 
 class AnthropicShim(Shim):

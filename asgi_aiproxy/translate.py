@@ -47,6 +47,7 @@ from asgi_aiproxy.messages import (
 # A run has more pieces than this, which are equal in this many bytes at their beginning.
 _MIN_RUN_PIECES, _RUN_PREFIX_BYTES = 4, 32
 
+_NO_USAGE = Usage()
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of a complete response
 
 # What decoders raise if a response is not as the vendor documents it.
@@ -324,13 +325,16 @@ class BufferedTranslator:
 
 
 class RawTranslator:
-    """Passes bytes through that no dialect describes, such as audio and images."""
+    """Passes bytes through that no dialect describes, such as audio and images.
 
-    usage: Usage | None = None
+    `usage` is what is known of it from the request.
+    """
+
     model = ""
     ended = False
 
-    def __init__(self) -> None:
+    def __init__(self, usage: Usage | None = None) -> None:
+        self.usage = usage if usage != _NO_USAGE else None
         self.started = False
 
     def feed(self, data: bytes) -> bytes:

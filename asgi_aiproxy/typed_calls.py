@@ -27,7 +27,6 @@ from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.dialects import OPENAI_CHAT, neutral
 from asgi_aiproxy.dialects.base import Operation
-from asgi_aiproxy.dialects.embeddings import EmbeddingInput, EmbeddingsRequest, Task
 from asgi_aiproxy.errors import AIProxyError, APIError, ErrorKind, internal_error, invalid
 from asgi_aiproxy.inprocess import InProcessExchange, post_scope
 from asgi_aiproxy.messages import (
@@ -43,6 +42,8 @@ from asgi_aiproxy.messages import (
     ToolCall,
     Usage,
 )
+from asgi_aiproxy.operations.embeddings import neutral as embeddings
+from asgi_aiproxy.operations.embeddings.base import EmbeddingInput, EmbeddingsRequest, Task
 from asgi_aiproxy.principal import Principal
 
 # Where apps in front of a shim expect these operations.
@@ -206,7 +207,7 @@ class InProcess:
         `request` is a `Request`, or the body of a request of OpenAI's chat completions, whose
         `members` can also be given by name; `messages` may be one text. Raises APIError.
         """
-        call = self._call(neutral.CHAT, _chat_request(request, members, stream=False))
+        call = self._call(neutral.CHAT, _encoded(request, members, stream=False))
         body, info = await call.whole()
         return ChatAnswer(neutral.decode_response(body), info)
 
@@ -218,7 +219,7 @@ class InProcess:
         The request is sent when the first event is awaited. An error within the answer is raised
         as well; an answer is complete only after its `MessageEnd`.
         """
-        return ChatStream(self._call(neutral.CHAT, _chat_request(request, members, stream=True)))
+        return ChatStream(self._call(neutral.CHAT, _encoded(request, members, stream=True)))
 
     async def embed(
         self,
@@ -245,15 +246,17 @@ class InProcess:
             task_member="task" if task is not None else "",
             user=user,
         )
-        body, info = await self._call(neutral.EMBEDDINGS, request).whole()
-        found = neutral.decode_embeddings(body)
-        return EmbeddingsAnswer(neutral.vectors_of(found), found.model, found.usage, info)
+        body, info = await self._call(
+            neutral.EMBEDDINGS, embeddings.encode_request(request)
+        ).whole()
+        found = embeddings.decode_response(body)
+        return EmbeddingsAnswer(embeddings.vectors_of(found), found.model, found.usage, info)
 
-    def _call(self, operation: Operation, request: Request | EmbeddingsRequest) -> _Call:
+    def _call(self, operation: Operation, body: bytes) -> _Call:
         path = self._prefix + _PATHS[operation.name]
         scope = post_scope(path, self._headers, principal=self._principal)
         scope[neutral.SCOPE_KEY] = operation
-        return _Call(self._app, scope, neutral.encode_request(request))
+        return _Call(self._app, scope, body)
 
 
 class TypedCalls:
@@ -370,6 +373,13 @@ def _info(headers: Sequence[tuple[bytes, bytes]]) -> CallInfo:
         found.get(b"aiproxy-request-id", ""),
         tuple(ignored.split(", ")) if ignored else (),
     )
+
+
+def _encoded(
+    request: Request | Mapping[str, Any] | None, members: Mapping[str, Any], *, stream: bool
+) -> bytes:
+    """The body of a call. Raises APIError that names an invalid member."""
+    return neutral.encode_request(_chat_request(request, members, stream=stream))
 
 
 def _chat_request(

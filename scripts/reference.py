@@ -26,6 +26,7 @@ PACKAGES = [
     "asgi_aiproxy.compat",
     "asgi_aiproxy.upstream",
     "asgi_aiproxy.dialects",
+    "asgi_aiproxy.operations",
     "asgi_aiproxy.testing",
 ]
 HEAD = """# Reference

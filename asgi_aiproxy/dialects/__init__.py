@@ -13,11 +13,13 @@ Each dialect is a package with the same modules:
 - `stream_encoder`: `Encoder`, neutral events -> client stream;
 - `native_stream`: responses that pass through without conversion;
 - `errors`: error bodies, both directions;
-- `token_count`, `embeddings`: these operations, both directions, where the API has them.
+- `token_count`: this operation, both directions, where the API has it.
 
-`embeddings`, `_parsing`, `_blocks`, `_json_schema`, `_media` and `_unsupported` are shared by all,
-`_claude` by platforms that serve Claude models, `_event_stream` by Amazon's APIs. `neutral` is the
-API of calls within the process.
+Operations besides chat are in `asgi_aiproxy.operations`.
+
+`_parsing`, `_blocks`, `_json_schema`, `_media` and `_unsupported` are shared by all, `_claude` by
+platforms that serve Claude models, `_event_stream` by Amazon's APIs. `neutral` is the API of calls
+within the process.
 """
 
 from __future__ import annotations
@@ -34,13 +36,10 @@ from asgi_aiproxy.dialects.base import (
 from asgi_aiproxy.dialects.bedrock import Bedrock
 from asgi_aiproxy.dialects.cohere import Cohere
 from asgi_aiproxy.dialects.coze import Coze
-from asgi_aiproxy.dialects.embeddings import ClientEmbeddingsAPI, EmbeddingsAPI
 from asgi_aiproxy.dialects.gemini import Gemini
-from asgi_aiproxy.dialects.gemini.embeddings import GeminiEmbeddings
-from asgi_aiproxy.dialects.neutral import Neutral, NeutralEmbeddings
+from asgi_aiproxy.dialects.neutral import Neutral
 from asgi_aiproxy.dialects.ollama import Ollama
 from asgi_aiproxy.dialects.openai_chat import OpenAIChat
-from asgi_aiproxy.dialects.openai_chat.embeddings import OpenAIEmbeddings
 from asgi_aiproxy.dialects.openai_completions import OpenAICompletions
 from asgi_aiproxy.dialects.openai_responses import OpenAIResponses
 from asgi_aiproxy.dialects.openai_responses.compaction import OpenAICompaction
@@ -54,10 +53,7 @@ HOSTED_ANTHROPIC = HostedAnthropic()
 GEMINI_CONTENT = Gemini()
 OLLAMA_CHAT = Ollama()
 NEUTRAL = Neutral()
-NEUTRAL_EMBEDDINGS = NeutralEmbeddings()
 COHERE_CHAT = Cohere()
-OPENAI_EMBEDDINGS = OpenAIEmbeddings()
-GEMINI_EMBEDDINGS = GeminiEmbeddings()
 BEDROCK_CONVERSE = Bedrock()
 COZE_CHAT = Coze()
 
@@ -67,34 +63,26 @@ __all__ = [
     "COHERE_CHAT",
     "COZE_CHAT",
     "GEMINI_CONTENT",
-    "GEMINI_EMBEDDINGS",
     "HOSTED_ANTHROPIC",
     "NEUTRAL",
-    "NEUTRAL_EMBEDDINGS",
     "OLLAMA_CHAT",
     "OPENAI_CHAT",
     "OPENAI_COMPACTION",
     "OPENAI_COMPLETIONS",
-    "OPENAI_EMBEDDINGS",
     "OPENAI_RESPONSES",
     "Anthropic",
     "Bedrock",
-    "ClientEmbeddingsAPI",
     "Cohere",
     "Coze",
     "Dialect",
-    "EmbeddingsAPI",
     "Gemini",
-    "GeminiEmbeddings",
     "HostedAnthropic",
     "InboundDialect",
     "Neutral",
-    "NeutralEmbeddings",
     "Ollama",
     "OpenAIChat",
     "OpenAICompaction",
     "OpenAICompletions",
-    "OpenAIEmbeddings",
     "OpenAIResponses",
     "Operation",
     "OutboundDialect",

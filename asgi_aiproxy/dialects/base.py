@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
@@ -25,11 +25,12 @@ class Operation(msgspec.Struct, frozen=True):
     `name` is unique over all dialects; a provider lists the names it serves natively. `path` is the
     path of such a provider, below its base URL. `body` is the format of the request body. `model`
     and `stream` are set if the path determines them. `chat`: the request can be converted to other
-    dialects. `converts`: another operation that several APIs have, so that it can be converted:
-    the count of a chat request's tokens, or embeddings. `raw`: the response is bytes that are
-    passed on unchanged. `default_model` is used if the request names no model; without one, such a
-    request is an error. `method` is that of the request to the provider; `resource` is the id of
-    what the path names, such as a stored response, and `query` the query string for the provider.
+    dialects. `converts`: the kind of another operation that several APIs have, so that it can be
+    converted: `token_count`, the count of a chat request's tokens, or that of a `ClientOperation`
+    (`asgi_aiproxy.operations`). `raw`: the response is bytes that are passed on unchanged.
+    `default_model` is used if the request names no model; without one, such a request is an error.
+    `method` is that of the request to the provider; `resource` is the id of what the path names,
+    such as a stored response, and `query` the query string for the provider.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Operation(msgspec.Struct, frozen=True):
     model: str = ""
     stream: bool | None = None
     chat: bool = False
-    converts: Literal["", "token_count", "embeddings"] = ""
+    converts: str = ""
     raw: bool = False
     default_model: str = ""
     method: str = "POST"
@@ -65,11 +66,23 @@ class RequestSummary(msgspec.Struct, frozen=True, gc=False):
     provider: str = ""
 
 
+class Content(msgspec.Struct, frozen=True, gc=False):
+    """A body that is not JSON: its content type, length in bytes, and the bytes in pieces.
+
+    `stream` may be called again, if the request is sent again.
+    """
+
+    media_type: str
+    length: int
+    stream: Callable[[], AsyncIterator[bytes]]
+
+
 class ProviderRequest(msgspec.Struct, frozen=True, gc=False):
     """A request to a provider, before base URL and credentials are added.
 
     `base_url` replaces that of the provider, for requests that a vendor serves at another host.
     `ignored` names the members of the caller's request that the provider's API cannot express.
+    `content` is sent instead of `body`.
     """
 
     path: str
@@ -78,6 +91,7 @@ class ProviderRequest(msgspec.Struct, frozen=True, gc=False):
     headers: Mapping[str, str] = {}
     ignored: tuple[str, ...] = ()
     base_url: str = ""
+    content: Content | None = None
 
 
 class Decoder(Protocol):

@@ -1,26 +1,21 @@
-"""The neutral types of `messages` and `embeddings` as an API: for calls within the process.
+"""The neutral types of `messages` as an API: for calls within the process.
 
-A request is the JSON of a `Request` or an `EmbeddingsRequest`, a response that of a `Response` or
-an `EmbeddingsResponse`. A stream has one event in each line. An error is the JSON of a `Failure`.
-No path leads here: the host's own code selects an operation with SCOPE_KEY in the ASGI scope, which
-clients cannot set.
+A request is the JSON of a `Request`, a response that of a `Response` (for embeddings see
+`asgi_aiproxy.operations.embeddings.neutral`). A stream has one event in each line. An error is the
+JSON of a `Failure`. No path leads here: the host's own code selects an operation with SCOPE_KEY in
+the ASGI scope, which clients cannot set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import ClassVar, NoReturn
 
 import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.base import InboundDialect, Operation, ProviderRequest, RequestSummary
-from asgi_aiproxy.dialects.embeddings import (
-    ClientEmbeddingsAPI,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-)
 from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.messages import (
     BlockDelta,
@@ -31,7 +26,6 @@ from asgi_aiproxy.messages import (
     MessageStart,
     Request,
     Response,
-    Usage,
 )
 
 # The key of the operation in an ASGI scope.
@@ -57,8 +51,6 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
 
 _request = msgspec.json.Decoder(Request)
 _response = msgspec.json.Decoder(Response)
-_embeddings_request = msgspec.json.Decoder(EmbeddingsRequest)
-_embeddings_response = msgspec.json.Decoder(EmbeddingsResponse)
 _failure = msgspec.json.Decoder(Failure)
 _line: msgspec.json.Decoder[Event | Failure] = msgspec.json.Decoder(
     MessageStart | BlockStart | BlockDelta | BlockEnd | MessageEnd | Failure
@@ -128,33 +120,6 @@ class Neutral(InboundDialect):
         raise _no_provider()
 
 
-class NeutralEmbeddings(ClientEmbeddingsAPI):
-    """The neutral types for embeddings, as the API of calls within the process."""
-
-    operation: ClassVar[str] = EMBEDDINGS.name
-
-    def decode_request(self, operation: Operation, body: bytes) -> EmbeddingsRequest:
-        """Read an `EmbeddingsRequest`."""
-        return _parsing.body(_embeddings_request, body)
-
-    def encode_response(self, response: EmbeddingsResponse, request: EmbeddingsRequest) -> bytes:
-        """Write an `EmbeddingsResponse`."""
-        return _json.dumps(response)
-
-    def decode_usage(self, body: bytes) -> tuple[str, Usage | None]:
-        """Read model and usage of a response."""
-        response = decode_embeddings(body)
-        return response.model, response.usage
-
-    def encode_request(self, request: EmbeddingsRequest) -> ProviderRequest:
-        """Raises NotImplementedError: no provider has this API."""
-        raise _no_provider()
-
-    def decode_response(self, body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
-        """Raises NotImplementedError: no provider has this API."""
-        raise _no_provider()
-
-
 def _no_provider() -> NotImplementedError:
     return NotImplementedError("providers do not have the API of calls within the process")
 
@@ -162,7 +127,7 @@ def _no_provider() -> NotImplementedError:
 # What the caller within the process needs.
 
 
-def encode_request(request: Request | EmbeddingsRequest) -> bytes:
+def encode_request(request: Request) -> bytes:
     """Write the body of a request."""
     return _json.dumps(request)
 
@@ -170,11 +135,6 @@ def encode_request(request: Request | EmbeddingsRequest) -> bytes:
 def decode_response(body: bytes) -> Response:
     """Read a whole response."""
     return _json.typed(_response, body)
-
-
-def decode_embeddings(body: bytes) -> EmbeddingsResponse:
-    """Read a response with vectors."""
-    return _json.typed(_embeddings_response, body)
 
 
 def decode_line(line: bytes) -> Event:
@@ -223,11 +183,3 @@ def _error(failure: Failure) -> APIError:
     )
     error.provider, error.request_id = failure.provider, failure.request_id
     return error
-
-
-def vectors_of(response: EmbeddingsResponse) -> list[list[float]]:
-    """The vectors as numbers."""
-    return [_numbers(vector) for vector in response.vectors]
-
-
-_numbers: Any = msgspec.json.Decoder(list[float]).decode

@@ -1,11 +1,11 @@
-"""Convert operations other than chat for a provider with another API: token counts, embeddings.
+"""Convert operations other than chat for a provider with another API.
 
 Theory of operation. `convert` makes two things of a client's request and a target: the provider's
 request, and the function that turns the provider's response into the client's. Both use the
-neutral form of the operation: a chat request and a number, or an `EmbeddingsRequest` and an
-`EmbeddingsResponse`.
+neutral form of the operation: a chat request and a number for the count of its tokens, or the
+request and response of a `ClientOperation` (see `asgi_aiproxy.operations`).
 
-Which API of a provider is used follows from its `native_operations` (or its `embeddings`): OpenAI's
+Which API of a provider is used follows from its `operations` and its `native_operations`: OpenAI's
 counter of tokens, for example, is that of its Responses API, whatever dialect chat requests are
 sent in. A provider without an operation that counts tokens costs no request: the count is
 estimated from what a chat request would send, and `Conversion.response` holds the response.
@@ -15,66 +15,62 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import (
-    ANTHROPIC_MESSAGES,
-    GEMINI_CONTENT,
-    GEMINI_EMBEDDINGS,
-    NEUTRAL_EMBEDDINGS,
-    OPENAI_EMBEDDINGS,
-    OPENAI_RESPONSES,
-)
+from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_RESPONSES
 from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
-from asgi_aiproxy.dialects.embeddings import (
-    ClientEmbeddingsAPI,
-    EmbeddingsAPI,
-    EmbeddingsRequest,
-)
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.operations import CLIENTS, NATIVE_APIS, OperationFace
+from asgi_aiproxy.operations.base import (
+    NO_UNITS,
+    AnyClientOperation,
+    AnyOperationAPI,
+    FollowUp,
+    OperationAPI,
+)
 from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.prices.token_estimate import estimate_size
 from asgi_aiproxy.providers.base import Provider, Target
 
-# A whole body of a provider: the client's body, the model, and the usage.
-TranslateBody = Callable[[bytes], tuple[bytes, str, Usage | None]]
+# The whole bodies of a provider's responses: the client's body, the model, and the usage.
+TranslateBodies = Callable[[Sequence[bytes]], tuple[bytes, str, Usage | None]]
 
 _COUNTERS: dict[str, OutboundDialect] = {
     dialect.token_count_operation: dialect
     for dialect in (ANTHROPIC_MESSAGES, GEMINI_CONTENT, OPENAI_RESPONSES)
-}
-_EMBEDDINGS: tuple[EmbeddingsAPI, ...] = (OPENAI_EMBEDDINGS, GEMINI_EMBEDDINGS)
-_CLIENT_EMBEDDINGS: dict[str, ClientEmbeddingsAPI] = {
-    "embeddings": OPENAI_EMBEDDINGS,
-    "embedContent": GEMINI_EMBEDDINGS,
-    "batchEmbedContents": GEMINI_EMBEDDINGS,
-    NEUTRAL_EMBEDDINGS.operation: NEUTRAL_EMBEDDINGS,
 }
 
 
 class Conversion(msgspec.Struct, frozen=True, gc=False):
     """The provider's request, and how its response is read.
 
-    With `response`, the client's response is known and no request is sent.
+    `translate` is None if the response passes through. `media_type` is that of the client's
+    response; empty if it is JSON. With `response`, it is known and no request is sent. `follow_up`
+    returns the next request of the same call, if one may be needed; `earlier` are the bodies of the
+    responses before the one that is read.
     """
 
     draft: ProviderRequest
-    translate: TranslateBody | None = None
+    translate: TranslateBodies | None = None
     response: bytes | None = None
+    media_type: str = ""
+    follow_up: Callable[[Sequence[bytes]], FollowUp | None] | None = None
+    earlier: tuple[bytes, ...] = ()
 
 
 def convert(request: GatewayRequest, target: Target) -> Conversion:
     """Convert a request for a target that does not have its operation. Raises APIError."""
     if request.operation.converts == "token_count":
         return _token_count(request, target)
-    api = embeddings_api(target.provider)
-    if request.operation.converts == "embeddings" and api is not None:
-        return _embeddings(request, target, api)
+    client = client_operation(request)
+    api = operation_api(target.provider, request.operation.converts)
+    if client is not None and api is not None:
+        return _convert(request, target, client, api)
     raise APIError(
         ErrorKind.NOT_FOUND,
         f"The provider {target.provider.name!r} of model {request.model!r} does not offer "
@@ -85,8 +81,27 @@ def convert(request: GatewayRequest, target: Target) -> Conversion:
 
 def read_usage(request: GatewayRequest, body: bytes) -> tuple[str, Usage | None]:
     """Model and usage of a response that passes through, if they are where the API puts them."""
-    api = _CLIENT_EMBEDDINGS.get(request.operation.name, OPENAI_EMBEDDINGS)
-    return api.decode_usage(body)
+    client = client_operation(request)
+    return (client or CLIENTS["embeddings"]).decode_usage(body)
+
+
+def client_operation(request: GatewayRequest) -> AnyClientOperation | None:
+    """The client's API of the operation; None if it is not converted."""
+    if isinstance(request.face, OperationFace):
+        return request.face.client
+    return CLIENTS.get(request.operation.name)
+
+
+def units(request: GatewayRequest) -> Usage:
+    """What a request costs beside tokens, as far as it is known before it is sent."""
+    client = client_operation(request)
+    if client is None:
+        return NO_UNITS
+    try:
+        body = request.form if request.form is not None else request.body
+        return client.units(client.decode_request(request.operation, body))
+    except APIError:  # what passes through may have forms that cannot be converted
+        return NO_UNITS
 
 
 # token counts
@@ -98,8 +113,8 @@ def _token_count(request: GatewayRequest, target: Target) -> Conversion:
     if dialect is not None:
         counter, face = dialect, request.face
 
-        def translate(body: bytes) -> tuple[bytes, str, Usage | None]:
-            return face.encode_token_count(counter.decode_token_count(body)), "", None
+        def translate(bodies: Sequence[bytes]) -> tuple[bytes, str, Usage | None]:
+            return face.encode_token_count(counter.decode_token_count(bodies[-1])), "", None
 
         return Conversion(counter.encode_token_count_request(neutral), translate)
     draft = target.provider.dialect.encode_request(neutral)
@@ -124,32 +139,41 @@ def _estimate(target: Target, draft: ProviderRequest) -> int:
     return estimate_size(SentRequest(name, target.model, draft.path, body, draft.body), 0).usual
 
 
-# embeddings
+# other operations
 
 
-def embeddings_api(provider: Provider) -> EmbeddingsAPI | None:
-    """The API for embeddings that a provider has; None if it has none."""
-    if provider.embeddings is not None:
-        return provider.embeddings
-    for api in _EMBEDDINGS:
-        if api.operation in provider.native_operations:
+def operation_api(provider: Provider, kind: str) -> AnyOperationAPI | None:
+    """The API of a provider for an operation; None if it has none."""
+    for api in provider.operations:
+        if api.kind == kind:
+            return api
+    for api in NATIVE_APIS:
+        if api.kind == kind and api.operation in provider.native_operations:
             return api
     return None
 
 
-def _embeddings(request: GatewayRequest, target: Target, api: EmbeddingsAPI) -> Conversion:
-    client = _CLIENT_EMBEDDINGS[request.operation.name]
-    wanted = client.decode_request(request.operation, request.body)
-    sent: EmbeddingsRequest = msgspec.structs.replace(wanted, model=target.model)
+def _convert(
+    request: GatewayRequest, target: Target, client: AnyClientOperation, api: AnyOperationAPI
+) -> Conversion:
+    body = request.form if request.form is not None else request.body
+    wanted = client.decode_request(request.operation, body)
+    sent = msgspec.structs.replace(wanted, model=target.model)
+    draft = api.encode_request(sent)
+    if api.passes:
+        return Conversion(draft)
 
-    def translate(body: bytes) -> tuple[bytes, str, Usage | None]:
-        response = api.decode_response(body, sent)
-        if len(response.vectors) != len(sent.inputs):
-            raise APIError(
-                ErrorKind.UPSTREAM,
-                f"The provider sent {len(response.vectors)} embeddings for "
-                f"{len(sent.inputs)} inputs.",
-            )
-        return client.encode_response(response, sent), response.model, response.usage
+    def translate(bodies: Sequence[bytes]) -> tuple[bytes, str, Usage | None]:
+        response = api.decode_response(bodies, sent)
+        usage = response.usage
+        if usage is None and (counted := client.units(sent)) != NO_UNITS:
+            usage = counted
+        return client.encode_response(response, sent), response.model, usage
 
-    return Conversion(api.encode_request(sent), translate)
+    follows = type(api).follow_up is not OperationAPI.follow_up
+    return Conversion(
+        draft,
+        translate,
+        media_type=client.media_type(sent),
+        follow_up=(lambda bodies: api.follow_up(bodies, sent)) if follows else None,
+    )

@@ -50,6 +50,7 @@ from asgi_aiproxy.exchange.error_mapping import (
     more_relevant_error,
     no_key_error,
 )
+from asgi_aiproxy.exchange.follow_ups import gather
 from asgi_aiproxy.exchange.guarded import GuardedTranslator, ResponseRefusedError
 from asgi_aiproxy.exchange.key_rotation import KeyRotation
 from asgi_aiproxy.exchange.record import ExchangeRecord, close_response, reported_usage
@@ -64,7 +65,7 @@ from asgi_aiproxy.exchange.upstream_request import (
 from asgi_aiproxy.keys import Key, NoKeyError
 from asgi_aiproxy.messages import Response, Usage, unfold
 from asgi_aiproxy.providers.base import Router, Target
-from asgi_aiproxy.translate import RawTranslator, Translator
+from asgi_aiproxy.translate import Translator
 from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -276,23 +277,15 @@ class Exchange:
         provider = target.provider
         if provider.credentials is not None:
             key = await self._keys.with_credential(key)
-        streamed = request.stream or request.upload is not None or request.operation.raw
-        if request.upload is None:
-            method = request.operation.method
-            outgoing = provider.request(method, draft, key, streamed=streamed, body=prepared.body)
-        else:
-            body, length = request.upload(target.model)
-            content = {"content-type": request.content_type}
-            if length is not None:
-                content["content-length"] = str(length)
-            outgoing = provider.request(
-                "POST", draft, key, streamed=streamed, body=body, content=content
-            )
+        outgoing = prepared.to_upstream_request(request, key)
         timeouts = provider.timeouts if provider.timeouts is not None else self._relay.timeouts
         self._idle_seconds = timeouts.idle
         self._record.sent()
         with self.monitor.timeout(timeouts.first, "The provider did not answer in time."):
             self._response = response = await self._relay.transport.send(outgoing)
+            if prepared.conversion is not None:
+                response, prepared = await gather(self._relay.transport, prepared, key, response)
+                self._response = response
             if not 200 <= response.status < 300:
                 raise await self._refusal(prepared, response)
             media_type = header(response.headers, "content-type") or ""
@@ -320,7 +313,7 @@ class Exchange:
         self._record.answered_at(time.perf_counter(), draft.ignored)
         self._keys.answered(response.status, response.headers, self._relay.clock())
         return CommittedResponse(
-            media_type=media_type if isinstance(translator, RawTranslator) else "",
+            media_type=prepared.media_type(media_type, translator),
             first=first,
             whole=self._record.finished,
             headers=response.headers,

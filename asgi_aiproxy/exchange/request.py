@@ -11,6 +11,7 @@ from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.exchange.admission import AdmissionControl
 from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
 from asgi_aiproxy.messages import EventFilter, Request, Response
+from asgi_aiproxy.operations.forms import Form
 from asgi_aiproxy.principal import ANONYMOUS, Principal
 from asgi_aiproxy.usage.record import UsageRecord
 
@@ -29,6 +30,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
       all models, or that have a budget.
     - `upload`, `length`, `content_type`: a multipart body, which can be sent once, its size in
       bytes (0: unknown) and its content type.
+    - `form`: a multipart body that was read as a whole, because a target converts it.
     - `headers`, `query`: what of these a provider of the same dialect is sent.
     - `principal`: the caller.
     - `provider`, `key_id`, `own_key`, `affinity`: the provider and the key that the caller
@@ -53,6 +55,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     fields: Mapping[str, msgspec.Raw] = {}
     others: tuple[str, ...] = ()
     upload: Upload | None = None
+    form: Form | None = None
     length: int = 0
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}

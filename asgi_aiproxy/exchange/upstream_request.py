@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from functools import partial
 
 import msgspec
@@ -11,12 +11,14 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects._parsing import unparsable_response_error
 from asgi_aiproxy.dialects.base import STREAM_TYPES, OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError, invalid
-from asgi_aiproxy.exchange.conversions import Conversion, convert, read_usage
+from asgi_aiproxy.exchange.conversions import Conversion, convert, read_usage, units
 from asgi_aiproxy.exchange.guarded import GuardedTranslator
 from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.inspection import check_model
+from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import Request, Response, Usage, unfold
+from asgi_aiproxy.operations.base import NO_UNITS
 from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.providers.base import Target
 from asgi_aiproxy.providers.emulator import Ask, EmulatedRequest
@@ -30,6 +32,7 @@ from asgi_aiproxy.translate import (
     Translator,
     collect_stream,
 )
+from asgi_aiproxy.upstream.base import UpstreamRequest
 
 
 class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -63,12 +66,41 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
             estimated=True,
         )
 
+    def to_upstream_request(self, request: GatewayRequest, key: Key | None) -> UpstreamRequest:
+        """The request with its key. An upload that passes through can be sent once."""
+        provider, draft = self.target.provider, self.draft
+        streamed = request.stream or request.upload is not None or request.operation.raw
+        if draft.content is not None:
+            sent = draft.content
+            content = {"content-type": sent.media_type, "content-length": str(sent.length)}
+            body: AsyncIterable[bytes] = sent.stream()
+        elif request.upload is not None and self.native:
+            body, length = request.upload(self.target.model)
+            content = {"content-type": request.content_type}
+            if length is not None:
+                content["content-length"] = str(length)
+        else:
+            method = request.operation.method
+            return provider.request(method, draft, key, streamed=streamed, body=self.body)
+        return provider.request("POST", draft, key, streamed=streamed, body=body, content=content)
+
+    def media_type(self, received: str, translator: Translator) -> str:
+        """The content type of the client's response, of which `received` is the provider's.
+
+        Empty: JSON.
+        """
+        if isinstance(translator, RawTranslator):
+            return received
+        return self.conversion.media_type if self.conversion is not None else ""
+
     def sent(self, request: GatewayRequest) -> SentRequest:
         """What the cost of the request is estimated from."""
         target, draft = self.target, self.draft
         name = target.provider.name
         if request.upload is not None:
-            return SentRequest(name, target.model, draft.path, length=request.length)
+            return SentRequest(
+                name, target.model, draft.path, length=request.length, units=units(request)
+            )
         return SentRequest(
             name,
             target.model,
@@ -76,6 +108,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
             self.body or b"",
             draft.body,
             history=request.history_tokens,
+            units=units(request) if request.operation.converts else NO_UNITS,
         )
 
 
@@ -196,12 +229,13 @@ def select_translator(
     if kind == "text/html":
         return BufferedTranslator(_reject_html)
     if prepared.conversion is not None and prepared.conversion.translate is not None:
-        return BufferedTranslator(prepared.conversion.translate)
+        translate, earlier = prepared.conversion.translate, prepared.conversion.earlier
+        return BufferedTranslator(lambda body: translate((*earlier, body)))
     if request.operation.resource:
         return RawTranslator()  # the usage in it is that of another request
     if not request.operation.chat:
         if kind != "application/json":
-            return RawTranslator()
+            return RawTranslator(units(request))
         return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     filters = request.filters() if request.filters is not None else ()

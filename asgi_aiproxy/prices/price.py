@@ -11,6 +11,7 @@ from asgi_aiproxy.messages import Usage
 
 # Prices are kept in millionths of a micro-dollar, so that $0.01 for a million tokens is whole.
 _MILLION = 1_000_000
+_NO_UNITS = Usage()
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +28,10 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Price(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """The price of a model in US dollars per million tokens; `request` is in dollars per request.
+    """The price of a model in US dollars per million tokens.
+
+    `request` is in dollars per request, `image` per image, `character` per million characters,
+    `minute` per minute of audio, and `search` per search unit (of rerank).
 
     A kind of token without its own price costs as much as `input` or `output`. `max_output` is the
     maximum number of output tokens of the model if a request has no limit; it is used to reserve
@@ -47,6 +51,10 @@ class Price(
     image_output: float | None = None
     max_output: int | None = None
     request: float = 0
+    image: float = 0
+    character: float = 0
+    minute: float = 0
+    search: float = 0
     tiers: tuple[Tier, ...] = ()
 
     def __post_init__(self) -> None:
@@ -58,7 +66,9 @@ class Price(
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """A price for calculations: millionths of a micro-dollar per token."""
+    """A price for calculations: millionths of a micro-dollar per token, request, image, character,
+    second and search unit.
+    """
 
     input: int
     output: int
@@ -71,6 +81,10 @@ class Rates(msgspec.Struct, frozen=True):
     image_input: int
     image_output: int
     request: int
+    image: int = 0
+    character: int = 0
+    second: int = 0
+    search: int = 0
     max_output: int | None = None
     tiers: tuple[tuple[int, Rates], ...] = ()  # highest `above` first
 
@@ -101,19 +115,34 @@ class Rates(msgspec.Struct, frozen=True):
             + usage.reasoning * rates.reasoning
             + spoken * rates.audio_output
             + drawn * rates.image_output
-            + rates.request
+            + self._fine_units(usage)
         )
         return -(-fine // _MILLION)
 
-    def max_cost(self, input: int, output: int) -> int:
+    @property
+    def has_units(self) -> bool:
+        """Whether something beside tokens and requests has a price."""
+        return bool(self.image or self.character or self.second or self.search)
+
+    def _fine_units(self, usage: Usage) -> int:
+        return (
+            self.request
+            + usage.images * self.image
+            + usage.characters * self.character
+            + usage.audio_seconds * self.second
+            + usage.search_units * self.search
+        )
+
+    def max_cost(self, input: int, output: int, units: Usage = _NO_UNITS) -> int:
         """The maximum cost of so many tokens of any kind, in micro-dollars, rounded up.
 
-        Fewer tokens never cost more: all tiers up to `input` are considered.
+        `units` is what is not counted in tokens. Fewer tokens never cost more: all tiers up to
+        `input` are considered.
         """
         reached = [self, *(dearer for above, dearer in self.tiers if input > above)]
         into = max(rates.dearest_in for rates in reached)
         out = max(rates.dearest_out for rates in reached)
-        return -(-(input * into + output * out + self.request) // _MILLION)
+        return -(-(input * into + output * out + self._fine_units(units)) // _MILLION)
 
     @property
     def dearest_in(self) -> int:
@@ -127,6 +156,11 @@ class Rates(msgspec.Struct, frozen=True):
     def dearest_out(self) -> int:
         """The highest price of an output token of any kind."""
         return max(self.output, self.reasoning, self.audio_output, self.image_output)
+
+
+def _each(dollars: float) -> int:
+    """A price of one thing, in millionths of a micro-dollar."""
+    return int(Decimal(str(dollars)) * _MILLION * _MILLION)
 
 
 def to_rates(price: Price) -> Rates:
@@ -160,5 +194,9 @@ def _row(price: Price, tier: Tier | None) -> Rates:
         image_input=fine("image_input", read),
         image_output=fine("image_output", written),
         max_output=price.max_output,
-        request=int(Decimal(str(price.request)) * _MILLION * 1_000_000),
+        request=_each(price.request),
+        image=_each(price.image),
+        character=fine("character"),
+        second=-(-_each(price.minute) // 60),
+        search=_each(price.search),
     )

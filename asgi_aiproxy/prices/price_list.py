@@ -17,6 +17,7 @@ _LOCAL_PROVIDERS = frozenset({"ollama", "vllm", "lmstudio", "llamacpp", "tgi", "
 # Providers whose names the list spells differently.
 _LISTED_NAMES = {"bedrock-anthropic": "aws", "moonshot": "moonshotai", "voyage": "voyageai"}
 # Some prices depend on the time of day.
+_NO_UNITS = Usage()
 _CACHE_SECONDS = 60.0
 _MAX_CACHED = 10_000
 
@@ -93,19 +94,31 @@ class Prices:
         return found
 
     def max_cost(
-        self, provider: str, model: str, input: int, output: int, ratio: int
+        self,
+        provider: str,
+        model: str,
+        input: int,
+        output: int,
+        ratio: int,
+        units: Usage = _NO_UNITS,
     ) -> int | None:
-        """The maximum cost of so many tokens, in micro-dollars; None if there is no price.
+        """The maximum cost of so many tokens, and of `units`, in micro-dollars; None if there is no
+        price.
 
         `ratio` is the price ratio of the caller's group, in millionths.
         """
         found = self.find(provider, model)
-        return None if found is None else apply_ratio(found.max_cost(input, output), ratio)
+        return None if found is None else apply_ratio(found.max_cost(input, output, units), ratio)
 
     def max_output(self, provider: str, model: str) -> int | None:
         """The maximum number of output tokens of a model; None if its price has none."""
         found = self.find(provider, model)
         return found.max_output if found is not None else None
+
+    def has_units(self, provider: str, model: str) -> bool:
+        """Whether a model has a price per image, character, minute or search unit."""
+        found = self.find(provider, model)
+        return found is not None and found.has_units
 
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
         """The cost of a call, in micro-dollars; None if there is no price."""

@@ -13,6 +13,7 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.patterns import matches_pattern
 
 _MILLION = 1_000_000
+_NO_UNITS = Usage()
 
 
 class Ratio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,17 +63,28 @@ class Ratios:
         return f"Ratios({len(self._models)} models)"
 
     def max_cost(
-        self, provider: str, model: str, input: int, output: int, ratio: int
+        self,
+        provider: str,
+        model: str,
+        input: int,
+        output: int,
+        ratio: int,
+        units: Usage = _NO_UNITS,
     ) -> int | None:
         """The maximum cost of so many tokens, in units; None if the model has no ratio.
 
-        `ratio` is the price ratio of the caller's group, in millionths.
+        `ratio` is the price ratio of the caller's group, in millionths. Images, characters, seconds
+        and search units (`units`) cost nothing.
         """
         return self._units(provider, model, input, output, ratio)
 
     def max_output(self, provider: str, model: str) -> int | None:
         """None: ratios have no output limits."""
         return None
+
+    def has_units(self, provider: str, model: str) -> bool:
+        """False: ratios are of tokens."""
+        return False
 
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
         """The cost of a call, in units; None if the model has no ratio."""

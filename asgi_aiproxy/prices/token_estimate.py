@@ -8,6 +8,7 @@ import msgspec
 
 from asgi_aiproxy.dialects.output_limits import Fields, limited, output_tokens, read_value
 from asgi_aiproxy.dialects.surcharges import FULL_PRICE, SURCHARGED, price_factor
+from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices.file_estimate import (
     LETTERS,
     NO_FILES,
@@ -16,6 +17,7 @@ from asgi_aiproxy.prices.file_estimate import (
     find_files,
 )
 
+_NO_UNITS = Usage()
 # A token has about four bytes in English text, about two and a half in other scripts and in code.
 _USUAL_BYTES = 2.5
 # Tokens that vendors add to the prompt to describe the use of tools.
@@ -40,7 +42,7 @@ class SentRequest(msgspec.Struct, frozen=True, gc=False):
     `fields` are its members, which may be encoded. Of a body that is streamed only the `length` in
     bytes is known. `history` are the tokens of an earlier response that the body refers to, if they
     are known. `later`: the request is processed later, as in a batch, so its response has no
-    usage.
+    usage. `units` is what it costs beside tokens: images, characters, seconds, search units.
     """
 
     provider: str
@@ -51,6 +53,7 @@ class SentRequest(msgspec.Struct, frozen=True, gc=False):
     length: int = 0
     history: int = 0
     later: bool = False
+    units: Usage = _NO_UNITS
 
 
 class RequestSize(msgspec.Struct, frozen=True, gc=False):
@@ -58,6 +61,7 @@ class RequestSize(msgspec.Struct, frozen=True, gc=False):
 
     `usual` are the input tokens of most requests of this length. `limited`: the request itself
     limits its output. `price_factor`: the multiple of the list price that it costs, in millionths.
+    `units`: what it costs beside tokens.
     """
 
     provider: str
@@ -68,6 +72,7 @@ class RequestSize(msgspec.Struct, frozen=True, gc=False):
     limited: bool = False
     later: bool = False
     price_factor: int = FULL_PRICE
+    units: Usage = _NO_UNITS
 
     def price_ratio(self, ratio: int) -> int:
         """The price ratio of a caller, in millionths, for this request."""
@@ -102,6 +107,7 @@ def estimate_size(sent: SentRequest, default_output: int) -> RequestSize:
         price_factor=price_factor(
             sent.model, {name: read_value(fields[name]) for name in SURCHARGED & fields.keys()}
         ),
+        units=sent.units,
     )
 
 

@@ -41,10 +41,12 @@ from asgi_aiproxy.providers.compatible import (
 )
 from asgi_aiproxy.providers.discovery import discover
 from asgi_aiproxy.providers.self_hosted import (
+    INFINITY,
     LLAMACPP,
     LMSTUDIO,
     OLLAMA,
     SGLANG,
+    TEI,
     TGI,
     VLLM,
     openai_compatible,
@@ -71,6 +73,7 @@ __all__ = [
     "GITHUB",
     "GROQ",
     "HUGGINGFACE",
+    "INFINITY",
     "JINA",
     "LLAMACPP",
     "LMSTUDIO",
@@ -86,6 +89,7 @@ __all__ = [
     "SAMBANOVA",
     "SGLANG",
     "SILICONFLOW",
+    "TEI",
     "TGI",
     "TOGETHER",
     "VLLM",

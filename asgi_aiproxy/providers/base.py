@@ -13,10 +13,10 @@ import msgspec
 
 from asgi_aiproxy import __version__, _json
 from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
-from asgi_aiproxy.dialects.embeddings import EmbeddingsAPI
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool
 from asgi_aiproxy.keys.key import as_list, check_proxy_url
+from asgi_aiproxy.operations.base import AnyOperationAPI
 from asgi_aiproxy.providers.emulator import Emulator
 from asgi_aiproxy.providers.refusal_codes import Refusals
 from asgi_aiproxy.providers.temporary_credentials import CredentialCache
@@ -104,8 +104,8 @@ class Provider:
     - `native_operations`: names of the operations that pass through unconverted. Other chat
       operations are translated.
     - `strict_format`: responses follow the dialect exactly. If False, they are normalized.
-    - `embeddings`: the API for embeddings, if it is not OpenAI's or Google's among the
-      `native_operations`.
+    - `operations`: its own APIs for operations besides chat (`asgi_aiproxy.operations`). Requests
+      of clients are converted to them.
     - `catalogue`: model names for `GET /v1/models`. If empty, the provider's own list is requested.
     - `keys`: the API keys. `proxy`: URL of an outbound proxy. `timeouts`: in seconds.
     - `path_profile`: name of the API whose paths `PassthroughProxy` opens, if not the dialect's.
@@ -133,7 +133,7 @@ class Provider:
     path_profile: str = ""
     refusals: Refusals | None = field(default=None, hash=False)
     credentials: CredentialCache | None = None
-    embeddings: EmbeddingsAPI | None = field(default=None, hash=False)
+    operations: tuple[AnyOperationAPI, ...] = field(default=(), hash=False)
     emulate: Emulator | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from asgi_aiproxy.dialects import BEDROCK_CONVERSE, HOSTED_ANTHROPIC
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.inspection import check_model
+from asgi_aiproxy.operations import BEDROCK_EMBEDDINGS, BEDROCK_RERANK
 from asgi_aiproxy.providers.aws_credentials import AWSCredentials
 from asgi_aiproxy.providers.base import Provider, TransformRequest, bearer
 from asgi_aiproxy.providers.refusal_codes import ANTHROPIC, BEDROCK
@@ -88,6 +89,7 @@ def bedrock(region: str = "", *, base_url: str = "", name: str = "bedrock") -> P
         auth=BedrockAuth(region),
         transform_request=_lists_at_control_plane(base_url),
         refusals=BEDROCK,
+        operations=(BEDROCK_EMBEDDINGS, BEDROCK_RERANK),
         credentials=CredentialCache(AWSCredentials()),
     )
 

@@ -14,6 +14,7 @@ from asgi_aiproxy.dialects import (
     OPENAI_CHAT,
     OPENAI_RESPONSES as RESPONSES_API,
 )
+from asgi_aiproxy.operations import COHERE_EMBEDDINGS, COHERE_RERANK, MISTRAL_EMBEDDINGS
 from asgi_aiproxy.providers import refusal_codes
 from asgi_aiproxy.providers.base import Provider, header
 from asgi_aiproxy.providers.compatible import ROWS as COMPATIBLE
@@ -27,9 +28,19 @@ from asgi_aiproxy.providers.operations import (
     GENERATE_CONTENT,
     MESSAGES,
     OPENAI_OPERATIONS,
+    RERANK,
     RESPONSES,
 )
-from asgi_aiproxy.providers.self_hosted import LLAMACPP, LMSTUDIO, OLLAMA, SGLANG, TGI, VLLM
+from asgi_aiproxy.providers.self_hosted import (
+    INFINITY,
+    LLAMACPP,
+    LMSTUDIO,
+    OLLAMA,
+    SGLANG,
+    TEI,
+    TGI,
+    VLLM,
+)
 from asgi_aiproxy.providers.signatures import drop_signatures
 from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 from asgi_aiproxy.providers.transforms import (
@@ -78,6 +89,8 @@ COHERE = Provider(
     refusals=refusal_codes.COHERE,
     dialect=COHERE_CHAT,
     base_url="https://api.cohere.com",
+    native_operations=RERANK,
+    operations=(COHERE_EMBEDDINGS, COHERE_RERANK),
 )
 # https://www.coze.com/open/docs: models are the ids of bots. China: base_url https://api.coze.cn.
 # A key is a personal access token, or an OAuth app (`CozeCredentials`).
@@ -93,7 +106,8 @@ MISTRAL = Provider(
     refusals=refusal_codes.MISTRAL,
     dialect=OPENAI_CHAT,
     base_url="https://api.mistral.ai/v1",
-    native_operations=CHAT | EMBEDDINGS,
+    native_operations=CHAT,
+    operations=(MISTRAL_EMBEDDINGS,),
     strict_format=False,
     transform_request=chain(
         vendor_format,
@@ -197,4 +211,6 @@ ROWS: tuple[Provider, ...] = (
     LLAMACPP,
     TGI,
     SGLANG,
+    TEI,
+    INFINITY,
 )

@@ -9,6 +9,12 @@ import re
 
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.operations import (
+    JINA_EMBEDDINGS,
+    JINA_RERANK,
+    VOYAGE_EMBEDDINGS,
+    VOYAGE_RERANK,
+)
 from asgi_aiproxy.providers import refusal_codes
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.providers.operations import (
@@ -22,8 +28,6 @@ from asgi_aiproxy.providers.signatures import drop_signatures
 from asgi_aiproxy.providers.transforms import (
     add_fields,
     chain,
-    drop_fields,
-    drop_value,
     effort_as,
     limit_field,
     models_at,
@@ -158,30 +162,23 @@ DEEPINFRA = Provider(
     strict_format=False,
     transform_request=vendor_format,
 )
-# https://docs.voyageai.com/reference/embeddings-api: embeddings only. `encoding_format` is base64
-# or absent, the dimensions have another name.
+# https://docs.voyageai.com/reference/embeddings-api: embeddings and rerank only.
 VOYAGE = Provider(
     name="voyage",
     refusals=refusal_codes.VOYAGE,
     dialect=OPENAI_CHAT,
     base_url="https://api.voyageai.com/v1",
-    native_operations=EMBEDDINGS,
     strict_format=False,
-    transform_request=chain(
-        rename_fields(dimensions="output_dimension"),
-        drop_value("encoding_format", "float"),
-        drop_fields("user"),
-    ),
+    operations=(VOYAGE_EMBEDDINGS, VOYAGE_RERANK),
 )
-# https://jina.ai/embeddings: embeddings only; `encoding_format` has another name.
+# https://jina.ai/embeddings: embeddings and rerank only.
 JINA = Provider(
     name="jina",
     refusals=refusal_codes.JINA,
     dialect=OPENAI_CHAT,
     base_url="https://api.jina.ai/v1",
-    native_operations=EMBEDDINGS,
     strict_format=False,
-    transform_request=chain(rename_fields(encoding_format="embedding_type"), drop_fields("user")),
+    operations=(JINA_EMBEDDINGS, JINA_RERANK),
 )
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -8,6 +8,7 @@ EMBEDDINGS = frozenset({"embeddings"})
 IMAGES = frozenset({"images.generations", "images.edits", "images.variations"})
 AUDIO = frozenset({"audio.speech", "audio.transcriptions", "audio.translations"})
 OPENAI_OPERATIONS = CHAT | COMPLETIONS | EMBEDDINGS | IMAGES | AUDIO | frozenset({"moderations"})
+RERANK = frozenset({"rerank", "rerank.v1"})  # of Cohere
 RESPONSES = frozenset(
     {"responses", "responses.input_tokens", "responses.retrieve", "responses.delete"}
     | {"responses.cancel", "responses.input_items", "responses.compact"}

@@ -9,6 +9,7 @@ import msgspec
 
 from asgi_aiproxy.dialects import OLLAMA_CHAT, OPENAI_CHAT
 from asgi_aiproxy.dialects.base import ProviderRequest
+from asgi_aiproxy.operations import INFINITY_RERANK, TEI_RERANK, VLLM_RERANK
 from asgi_aiproxy.providers import refusal_codes
 from asgi_aiproxy.providers.base import Provider
 from asgi_aiproxy.providers.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPENAI_OPERATIONS
@@ -18,6 +19,13 @@ from asgi_aiproxy.providers.transforms import older_format
 def openai_api_under_v1(draft: ProviderRequest) -> ProviderRequest:
     """Ollama serves OpenAI's operations below /v1, next to its own API."""
     if draft.path.startswith("/api/"):
+        return draft
+    return msgspec.structs.replace(draft, path="/v1" + draft.path)
+
+
+def openai_embeddings_under_v1(draft: ProviderRequest) -> ProviderRequest:
+    """Text Embeddings Inference serves OpenAI's embeddings below /v1, and rerank outside."""
+    if draft.path != "/embeddings":
         return draft
     return msgspec.structs.replace(draft, path="/v1" + draft.path)
 
@@ -35,6 +43,7 @@ VLLM = Provider(
     dialect=OPENAI_CHAT,
     base_url="http://127.0.0.1:8000/v1",
     native_operations=OPENAI_OPERATIONS,
+    operations=(VLLM_RERANK,),
     strict_format=False,
     transform_request=older_format,
 )
@@ -78,6 +87,29 @@ SGLANG = Provider(
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS,
     strict_format=False,
     transform_request=older_format,
+)
+
+
+# https://huggingface.github.io/text-embeddings-inference/: embeddings and rerank, of one model.
+TEI = Provider(
+    name="tei",
+    refusals=refusal_codes.TGI,
+    dialect=OPENAI_CHAT,
+    base_url="http://127.0.0.1:8080",
+    native_operations=EMBEDDINGS,
+    operations=(TEI_RERANK,),
+    strict_format=False,
+    transform_request=openai_embeddings_under_v1,
+)
+# https://github.com/michaelfeil/infinity: embeddings and rerank.
+INFINITY = Provider(
+    name="infinity",
+    refusals=refusal_codes.LOCAL,
+    dialect=OPENAI_CHAT,
+    base_url="http://127.0.0.1:7997",
+    native_operations=EMBEDDINGS,
+    operations=(INFINITY_RERANK,),
+    strict_format=False,
 )
 
 

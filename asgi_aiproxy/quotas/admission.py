@@ -179,7 +179,12 @@ class CallAdmission:
         for size in sizes:
             target = size.provider, size.model
             ratio = size.price_ratio(self._ratio)
-            cost = tariff.max_cost(*target, size.input, size.output, ratio)
+            amounts = (size.input, size.output, ratio)
+            cost = (
+                tariff.max_cost(*target, *amounts)
+                if size.units == _NO_USAGE
+                else tariff.max_cost(*target, *amounts, size.units)
+            )
             if cost is None:
                 self._refused = True
                 raise _no_price_error(*target)
@@ -258,7 +263,11 @@ class CallAdmission:
         if self._targets:
             size_known = self._sizes is not None
             billable = billable_usage(
-                record, lambda: self._size_of(record), passed, known=size_known
+                record,
+                lambda: self._size_of(record),
+                passed,
+                known=size_known,
+                by_units=self._priced_by_units(record),
             )
             costs = self._costs(record, billable.usage)
         else:
@@ -291,6 +300,16 @@ class CallAdmission:
             for taken in self._reservations:
                 self._end(taken, lambda grant: None)
             self._reservations.clear()
+
+    def _priced_by_units(self, record: UsageRecord) -> bool:
+        """Whether the usage has images, characters, seconds or search units that have a price."""
+        used = record.usage
+        if used is None or not (
+            used.images or used.characters or used.audio_seconds or used.search_units
+        ):
+            return False
+        where = record.provider, record.upstream_model
+        return any(tariff.has_units(*where) for tariff in self._limiter.tariffs.values())
 
     def _costs(self, record: UsageRecord, usage: Usage) -> dict[str, int | None]:
         """The cost of `usage` in each unit; None where the model has no price."""

@@ -24,7 +24,7 @@ _MAX_TOKENS, _SLACK = 1_000_000, 2
 _USUAL_TOKENS = 32_768  # reports below this are believed without an estimate
 # Operations whose answers hold no tokens.
 SILENT = frozenset({"embeddings", "embedContent", "batchEmbedContents", "moderations"}) | {
-    "in_process.embeddings"
+    *("in_process.embeddings", "rerank", "rerank.v1")
 }
 
 
@@ -43,16 +43,23 @@ def billable_usage(
     passed: ResponseSample = EMPTY_SAMPLE,
     *,
     known: bool = True,
+    by_units: bool = False,
 ) -> BillableUsage:
     """The usage to charge for an exchange.
 
     `size` returns the estimated size of the request (`known`: it is cached), `passed` is a sample
-    of the response. Refused requests cost nothing. A response that broke off is not charged. A
-    client that disconnects pays for what was used until then. Impossible counts are replaced.
+    of the response. `by_units`: the usage is complete, because the model is priced by images,
+    characters, seconds or search units. Refused requests cost nothing. A response that broke off is
+    not charged. A client that disconnects pays for what was used until then. Impossible counts are
+    replaced.
     """
     reported = record.usage
     if record.outcome is Outcome.DONE and reported is not None:
-        return _checked(record, reported, size, passed, known=known)
+        if by_units:
+            return BillableUsage(clamp_parts(reported))
+        units = reported.images or reported.characters or reported.audio_seconds
+        if reported.input or reported.output or not units or record.operation in SILENT:
+            return _checked(record, reported, size, passed, known=known)
     if record.outcome is Outcome.REFUSED:
         return BillableUsage(reported or _NO_USAGE)
     if record.outcome is Outcome.FAILED:
@@ -117,7 +124,7 @@ def _possible(
 
 def _guess(record: UsageRecord, size: RequestSize, passed: ResponseSample) -> Usage:
     """Estimate from the reported part, the sample of the response, or else the duration."""
-    reported = record.usage or _NO_USAGE
+    reported = record.usage or size.units
     if size.later and record.outcome is Outcome.DONE:
         return clamp_parts(msgspec.structs.replace(reported, input=size.input, output=size.output))
     wrote = 0

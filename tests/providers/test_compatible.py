@@ -79,18 +79,21 @@ async def test_a_temperature_above_the_vendors_is_reported() -> None:
     [
         (VOYAGE, {"dimensions": 256}, {"output_dimension": 256}),
         (VOYAGE, {"encoding_format": "float"}, {}),
-        (VOYAGE, {"encoding_format": "base64"}, {"encoding_format": "base64"}),
-        (JINA, {"encoding_format": "base64", "dimensions": 8},
-         {"embedding_type": "base64", "dimensions": 8}),
+        (VOYAGE, {"input_type": "document", "truncation": False},
+         {"input_type": "document", "truncation": False}),
+        (JINA, {"encoding_format": "base64", "dimensions": 8}, {"dimensions": 8}),
+        (JINA, {"input_type": "query", "late_chunking": True},
+         {"task": "retrieval.query", "late_chunking": True}),
     ],
 )  # fmt: skip
 async def test_embeddings_in_the_vendors_words(row: Provider, members: Any, expected: Any) -> None:
-    upstream = Upstream(answers(b'{"object":"list","data":[],"model":"m"}'))
+    vector = b'{"object":"list","data":[{"index":0,"embedding":[0.5]}],"model":"m"}'
+    upstream = Upstream(answers(vector))
     app = OpenAIShim(row.using("k"), transport=upstream.transport)
     body = {"model": "m", "input": "Hi", "user": "ann", **members}
     answer = await asgi.request(app, "POST", "/v1/embeddings", body)
     assert answer.status == 200
-    assert upstream.bodies == [{"model": "m", "input": "Hi", **expected}]
+    assert upstream.bodies == [{"model": "m", "input": ["Hi"], **expected}]
     assert answer.header("aiproxy-ignored") == "user"
 
 

@@ -89,6 +89,8 @@ COMPATIBLE = {
     "llamacpp": "http://127.0.0.1:8080/v1",
     "tgi": "http://127.0.0.1:8080/v1",
     "sglang": "http://127.0.0.1:30000/v1",
+    "tei": "http://127.0.0.1:8080",
+    "infinity": "http://127.0.0.1:7997",
 }
 CHAT |= {
     name: (f"{url}/chat/completions", "authorization", "Bearer sk-1")

@@ -13,7 +13,14 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.base import Operation, ProviderRequest
-from asgi_aiproxy.dialects.embeddings import (
+from asgi_aiproxy.dialects.gemini.model_names import check_model
+from asgi_aiproxy.dialects.gemini.request_encoder import method_path
+from asgi_aiproxy.dialects.gemini.schemas import camel
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.inspection import strip_models_prefix
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.operations.base import read_json
+from asgi_aiproxy.operations.embeddings.base import (
     ClientEmbeddingsAPI,
     EmbeddingInput,
     EmbeddingsRequest,
@@ -22,12 +29,7 @@ from asgi_aiproxy.dialects.embeddings import (
     ignored_members,
     require_dimensions,
 )
-from asgi_aiproxy.dialects.gemini.model_names import check_model
-from asgi_aiproxy.dialects.gemini.request_encoder import method_path
-from asgi_aiproxy.dialects.gemini.schemas import camel
-from asgi_aiproxy.errors import invalid
-from asgi_aiproxy.inspection import strip_models_prefix
-from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.operations.forms import Form
 
 SINGLE, BATCH = "embedContent", "batchEmbedContents"
 _TASKS: dict[str, Task] = {
@@ -65,10 +67,11 @@ class GeminiEmbeddings(ClientEmbeddingsAPI):
     """Google's API for embeddings. Providers are always sent a batch."""
 
     operation: ClassVar[str] = BATCH
+    max_inputs = 100
 
-    def decode_request(self, operation: Operation, body: bytes) -> EmbeddingsRequest:
+    def decode_request(self, operation: Operation, body: bytes | Form) -> EmbeddingsRequest:
         """Read a request. All requests of a batch must agree in what they want."""
-        parsed = camel(_parsing.parse_object(body) or {})
+        parsed = camel(read_json(body))
         batch = operation.name == BATCH
         requests = parsed.get("requests") if batch else [parsed]
         if not isinstance(requests, list) or not requests:
@@ -111,11 +114,13 @@ class GeminiEmbeddings(ClientEmbeddingsAPI):
             dimensions=dimensions,
             task=task,
             task_member="taskType",
+            input_member="requests",
+            dimensions_member="outputDimensionality",
             batch=batch,
             rest=rest,
         )
 
-    def encode_request(self, request: EmbeddingsRequest) -> ProviderRequest:
+    def encode_batch(self, request: EmbeddingsRequest) -> ProviderRequest:
         """Write a batch."""
         shared: dict[str, Any] = {"model": f"models/{strip_models_prefix(request.model)}"}
         if request.task is not None:
@@ -128,11 +133,11 @@ class GeminiEmbeddings(ClientEmbeddingsAPI):
             if each.title:
                 one["title"] = each.title
             requests.append(one)
-        ignored = ignored_members(request, task=True, user=False)
+        ignored = ignored_members(request, task=True, titles=True)
         path = method_path(request.model, BATCH)
         return ProviderRequest(path, {"requests": requests}, ignored=ignored)
 
-    def decode_response(self, body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
+    def decode_batch(self, body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
         """Read the response to a batch."""
         try:
             answer = _answer(body)

@@ -15,7 +15,11 @@ import msgspec
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
 from asgi_aiproxy.dialects.base import Operation, ProviderRequest
-from asgi_aiproxy.dialects.embeddings import (
+from asgi_aiproxy.dialects.openai_chat.native_stream import openai_usage
+from asgi_aiproxy.errors import APIError, invalid
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.operations.base import read_json
+from asgi_aiproxy.operations.embeddings.base import (
     ClientEmbeddingsAPI,
     EmbeddingInput,
     EmbeddingsRequest,
@@ -26,9 +30,7 @@ from asgi_aiproxy.dialects.embeddings import (
     require_dimensions,
     to_base64,
 )
-from asgi_aiproxy.dialects.openai_chat.native_stream import openai_usage
-from asgi_aiproxy.errors import APIError, invalid
-from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.operations.forms import Form
 
 TASKS: dict[str, Task] = {
     "query": "query",
@@ -67,9 +69,9 @@ class OpenAIEmbeddings(ClientEmbeddingsAPI):
 
     operation: ClassVar[str] = "embeddings"
 
-    def decode_request(self, operation: Operation, body: bytes) -> EmbeddingsRequest:
+    def decode_request(self, operation: Operation, body: bytes | Form) -> EmbeddingsRequest:
         """Read a request. Inputs must be text: tokens mean nothing to another vendor's model."""
-        fields = _parsing.parse_object(body) or {}
+        fields = read_json(body)
         rest = {k: v for k, v in fields.items() if k not in _KNOWN and v is not None}
         task: Task | None = None
         task_member = ""
@@ -95,7 +97,7 @@ class OpenAIEmbeddings(ClientEmbeddingsAPI):
             rest=rest,
         )
 
-    def encode_request(self, request: EmbeddingsRequest) -> ProviderRequest:
+    def encode_batch(self, request: EmbeddingsRequest) -> ProviderRequest:
         """Write a request, for vectors as numbers."""
         texts = [each.text for each in request.inputs]
         body: dict[str, Any] = {
@@ -110,17 +112,9 @@ class OpenAIEmbeddings(ClientEmbeddingsAPI):
         ignored = ignored_members(request, task=False, user=True)
         return ProviderRequest("/embeddings", body, ignored=ignored)
 
-    def decode_response(self, body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
+    def decode_batch(self, body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
         """Read a response. Vectors may come in base64, though numbers were requested."""
-        try:
-            items = _answer(body).data
-        except (msgspec.DecodeError, RecursionError):
-            raise _parsing.unparsable_response_error(200, body) from None
-        if all(item.index is not None for item in items):
-            items.sort(key=lambda item: item.index or 0)
-        model, usage = openai_usage(body)
-        vectors = tuple(_vector(item.embedding) for item in items)
-        return EmbeddingsResponse(model=model or request.model, vectors=vectors, usage=usage)
+        return decode_list(body, request)
 
     def encode_response(self, response: EmbeddingsResponse, request: EmbeddingsRequest) -> bytes:
         """Write a response, with vectors as the client requested them."""
@@ -145,6 +139,19 @@ class OpenAIEmbeddings(ClientEmbeddingsAPI):
     def decode_usage(self, body: bytes) -> tuple[str, Usage | None]:
         """Read model and usage of a response that passes through."""
         return openai_usage(body)
+
+
+def decode_list(body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
+    """Read a response in OpenAI's format, as many vendors send it. Raises APIError."""
+    try:
+        items = _answer(body).data
+    except (msgspec.DecodeError, RecursionError):
+        raise _parsing.unparsable_response_error(200, body) from None
+    if all(item.index is not None for item in items):
+        items.sort(key=lambda item: item.index or 0)
+    model, usage = openai_usage(body)
+    vectors = tuple(_vector(item.embedding) for item in items)
+    return EmbeddingsResponse(model=model or request.model, vectors=vectors, usage=usage)
 
 
 def _vector(raw: msgspec.Raw) -> msgspec.Raw:

@@ -1,0 +1,114 @@
+"""Calls that take several requests: jobs that are polled, results that are fetched, batches.
+
+`gather` reads the response to the first request and sends the follow-ups of the conversion, one
+after the other, with the same key.
+
+A vendor's answer may name the address of a follow-up. The key is only sent to it if it is the
+provider's own host, or within the same domain; redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+import msgspec
+
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.exchange.upstream_request import PreparedRequest
+from asgi_aiproxy.keys import Key
+from asgi_aiproxy.providers.base import Provider
+from asgi_aiproxy.translate import MAX_WHOLE
+from asgi_aiproxy.upstream.base import Headers, Transport, UpstreamResponse
+
+
+class _ReadResponse:
+    """A response whose body was read."""
+
+    def __init__(self, response: UpstreamResponse, body: bytes) -> None:
+        self._response = response
+        self._body = body
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._response.status
+
+    @property
+    def headers(self) -> Headers:
+        """The headers."""
+        return self._response.headers
+
+    async def read(self) -> bytes:
+        """Return the body at once, then nothing."""
+        body, self._body = self._body, b""
+        return body
+
+    async def aclose(self) -> None:
+        """Release the response."""
+        await self._response.aclose()
+
+
+async def gather(
+    transport: Transport, prepared: PreparedRequest, key: Key | None, response: UpstreamResponse
+) -> tuple[UpstreamResponse, PreparedRequest]:
+    """Read a response and send what follows from it.
+
+    Returns the last response, and the request with the bodies before it in its conversion. A
+    refusal ends the call: it is returned unread. Raises APIError.
+    """
+    conversion, provider = prepared.conversion, prepared.target.provider
+    if conversion is None or conversion.follow_up is None:
+        return response, prepared
+    bodies: tuple[bytes, ...] = ()
+    while 200 <= response.status < 300:
+        try:
+            body = await _read(response)
+            following = conversion.follow_up((*bodies, body))
+        except BaseException:
+            await response.aclose()
+            raise
+        if following is None:
+            read = msgspec.structs.replace(conversion, earlier=bodies)
+            gathered = msgspec.structs.replace(prepared, conversion=read)
+            return _ReadResponse(response, body), gathered
+        bodies = (*bodies, body)
+        await response.aclose()
+        if following.delay:
+            await asyncio.sleep(following.delay)
+        draft = provider.transform_request(following.draft)
+        used = None if following.anonymous else key
+        request = provider.request(following.method, draft, used, streamed=False)
+        if used is not None:
+            _check_host(provider, used, request.url)
+        response = await transport.send(request)
+    return response, prepared
+
+
+async def _read(response: UpstreamResponse) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while data := await response.read():
+        pieces.append(data)
+        size += len(data)
+        if size > MAX_WHOLE:
+            raise APIError(
+                ErrorKind.UPSTREAM, f"The provider's response is larger than {MAX_WHOLE} bytes."
+            )
+    return b"".join(pieces)
+
+
+def _check_host(provider: Provider, key: Key, url: str) -> None:
+    """Raise APIError if a follow-up with a key goes to a host that is not the provider's."""
+    base = urlsplit(key.base_url or provider.base_url)
+    there = urlsplit(url)
+    own, host = base.hostname or "", there.hostname or ""
+    domain = ".".join(own.split(".")[-2:])
+    same = (there.scheme, host, there.port) == (base.scheme, own, base.port)
+    within = there.scheme == "https" and "." in domain and host.endswith("." + domain)
+    if not (same or (within and not own.replace(".", "").isdigit())):
+        raise APIError(
+            ErrorKind.UPSTREAM,
+            f"The provider named an address at another host, {host!r}, to which its API key is "
+            "not sent.",
+        )

@@ -1,0 +1,1 @@
+"""Embeddings: the neutral form in `base`, and one module for each API."""
