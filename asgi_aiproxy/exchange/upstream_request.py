@@ -223,8 +223,11 @@ def select_translator(
     `ask` sends a further request to the target, for features that are emulated.
     """
     provider, native, face = prepared.target.provider, prepared.native, request.face
-    # The provider may have several APIs: the response is one of the API that was called.
-    dialect = face if native and isinstance(face, OutboundDialect) else provider.dialect
+    # The provider may have several APIs: the response is one of the API that was called. (A platform
+    # that hosts the client's API may frame it in its own way: its dialect has the same name.)
+    dialect = provider.dialect
+    if native and isinstance(face, OutboundDialect) and face.name != dialect.name:
+        dialect = face
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
         return BufferedTranslator(_reject_html)
