@@ -42,6 +42,8 @@ class LiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     provider: str = ""
     model: str = ""
     key: str = ""
+    session: str = ""
+    tag: str = ""
     state: State | None = None
     after: LogId = ""
 

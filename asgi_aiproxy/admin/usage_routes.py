@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asgi_aiproxy.admin.routing import Route
+from asgi_aiproxy.admin.csv_response import csv_response, csv_text
+from asgi_aiproxy.admin.routing import AdminRequest, Route, TextBody
 from asgi_aiproxy.services.base import Page
 from asgi_aiproxy.services.usage import (
     DailyQuery,
@@ -17,6 +18,10 @@ from asgi_aiproxy.services.usage import (
 
 def usage_routes(service: UsageService) -> list[Route]:
     """Return the routes to list usage records and to sum them up."""
+
+    async def export_sums(call: AdminRequest) -> TextBody:
+        return csv_text(await service.export_sums(call.query))
+
     return [
         Route(
             method="GET",
@@ -43,7 +48,27 @@ def usage_routes(service: UsageService) -> list[Route]:
             run=lambda call: service.sums(call.query),
             query=SumQuery,
             answer=Page[SumOut],
-            summary="Sums by principal, account, model, provider, key or day.",
+            summary="Sums by principal, account, model, provider, key, day, tag or session.",
+        ),
+        Route(
+            method="GET",
+            path="/usage/export",
+            need="read",
+            run=lambda call: csv_response(service.export(call.query)),
+            query=UsageQuery,
+            answer=TextBody,
+            media_type="text/csv",
+            summary="All matching usage records of the log, as CSV.",
+        ),
+        Route(
+            method="GET",
+            path="/usage/sums/export",
+            need="read",
+            run=export_sums,
+            query=SumQuery,
+            answer=TextBody,
+            media_type="text/csv",
+            summary="All sums, as CSV.",
         ),
         Route(
             method="GET",

@@ -7,11 +7,15 @@ import argparse
 from asgi_aiproxy.cli import options, output
 from asgi_aiproxy.cli.context import CommandContext, run_command
 from asgi_aiproxy.cli.options import Commands, add_command
-from asgi_aiproxy.services.usage import SumOut, SumQuery, UsageQuery, UsageService
+from asgi_aiproxy.services.base import MAX_PAGE_ROWS
+from asgi_aiproxy.services.usage import GROUPINGS, SumOut, SumQuery, UsageQuery, UsageService
 from asgi_aiproxy.services.validation import convert
 
-_BY = ("day", "principal", "account", "model", "provider", "key")
-_FILTERS = ("principal", "account", "group", "provider", "model", "key", "state")
+_BY = GROUPINGS
+_FILTERS = (
+    *("principal", "account", "group", "provider", "model", "key", "session", "tag"),
+    "state",
+)
 
 
 def add(commands: Commands) -> None:
@@ -31,17 +35,27 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="maximum number of rows (100)",
     )
-    usage.add_argument("--last", type=options.parse_row_count, metavar="N",
-                       help="show the last N requests one by one, instead of sums")  # fmt: skip
+    usage.add_argument("--last", type=_parse_last, metavar="N",
+                       help="show the last N requests one by one, instead of sums; "
+                       "with --csv also 'all'")  # fmt: skip
+    usage.add_argument("--csv", action="store_true", help="print CSV")
     only = usage.add_argument_group(
-        "filters (any with --last; without it, one of principal, account, model, provider, key)"
+        "filters (any with --last; without it, one of those that --by has)"
     )
     for name in _FILTERS:
         only.add_argument(f"--{name}", default=argparse.SUPPRESS)
 
 
+def _parse_last(text: str) -> int:
+    """Parse a number of records; `all` is 0."""
+    return 0 if text == "all" else options.parse_row_count(text)
+
+
 def _usage(arguments: argparse.Namespace) -> int:
     filters = options.given_options(arguments, _FILTERS)
+    if arguments.last == 0 and not arguments.csv:
+        output.print_error("asgi_aiproxy: --last all requires --csv")
+        return 2
     if arguments.last is not None:
         return run_command(arguments, lambda context: _last_records(arguments, filters, context))
     named = next(iter(filters), "")
@@ -58,6 +72,9 @@ def _usage(arguments: argparse.Namespace) -> int:
 
 async def _sums(arguments: argparse.Namespace, context: CommandContext) -> None:
     given = {name: getattr(arguments, name) for name in ("by", "since", "until", "name", "limit")}
+    if arguments.csv:
+        _print_csv(await UsageService(context.store).export_sums(SumQuery(**given)))
+        return
     page = await UsageService(context.store).sums(SumQuery(**given))
     if arguments.json:
         output.as_json(page)
@@ -80,6 +97,10 @@ async def _sums(arguments: argparse.Namespace, context: CommandContext) -> None:
         output.print_error(f"More rows: this shows {len(rows)}; --limit may be up to 1000.")
 
 
+def _print_csv(text: str) -> None:
+    print(text.replace("\r\n", "\n"), end="")
+
+
 def _name(sum_: SumOut) -> str:
     return f"{sum_.label} ({sum_.name})" if sum_.label not in ("", sum_.name) else sum_.name
 
@@ -87,8 +108,13 @@ def _name(sum_: SumOut) -> str:
 async def _last_records(
     arguments: argparse.Namespace, filters: dict[str, str], context: CommandContext
 ) -> None:
-    query = convert({**filters, "limit": arguments.last}, UsageQuery)
-    page = await UsageService(context.store).page(query)
+    service = UsageService(context.store)
+    query = convert({**filters, "limit": arguments.last or MAX_PAGE_ROWS}, UsageQuery)
+    if arguments.csv:
+        async for piece in service.export(query, at_most=arguments.last or None):
+            _print_csv(piece)
+        return
+    page = await service.page(query)
     if arguments.json:
         output.as_json(page)
         return

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         TokenSettings,
     )
 
-# Default of `ledger_most`: how many usage records are kept one by one, about 650 bytes each.
+# Default of `ledger_max_records`: how many usage records are kept one by one, about 650 bytes each.
 _MAX_RECORDS_IN_REDIS, _MAX_RECORDS_IN_MEMORY = 100_000, 10_000
 
 Resource = AbstractAsyncContextManager[Any]
@@ -218,10 +218,18 @@ def _ledger(
 ) -> Ledger | None:
     if store is None:
         return None
-    max_records = settings.ledger_most or (
+    max_records = settings.ledger_max_records or (
         _MAX_RECORDS_IN_REDIS if settings.redis_url else _MAX_RECORDS_IN_MEMORY
     )
-    return Ledger(store, prices=prices, ratios=ratios, most=max_records)
+    days = settings.ledger_retention_days
+    return Ledger(
+        store,
+        prices=prices,
+        ratios=ratios,
+        max_records=max_records,
+        retention_seconds=days * 86400.0 if days is not None else None,
+        sums_retention_seconds=settings.ledger_sums_days * 86400.0,
+    )
 
 
 def _has_health_checks(settings: Settings) -> bool:

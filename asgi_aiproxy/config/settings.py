@@ -267,7 +267,9 @@ class Settings(BaseSettings):
     sealing_keys: Annotated[list[Secret], BeforeValidator(_key_list), NoDecode] = []
     anonymous: bool = False
     ledger: bool = True
-    ledger_most: int | None = Field(default=None, ge=1)
+    ledger_max_records: int | None = Field(default=None, ge=1)
+    ledger_retention_days: float | None = Field(default=None, gt=0)
+    ledger_sums_days: float = Field(default=400.0, gt=0)
     prices: dict[str, dict[str, Any]] = {}
     ratios: dict[str, float | dict[str, Any]] = {}
     units_per_usd: int = Field(default=500_000, ge=1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from enum import Enum
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta
@@ -15,10 +16,13 @@ from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.services.base import MAX_PAGE_ROWS, LogId, Page
 from asgi_aiproxy.services.budgets import MICRO
+from asgi_aiproxy.services.csv_export import Cell, csv_lines, csv_time
 from asgi_aiproxy.stores.base import Store
-from asgi_aiproxy.usage.ledger import By, Ledger, Query, State, Totals
+from asgi_aiproxy.usage.ledger import Ledger, Query, State
 from asgi_aiproxy.usage.record import UsageRecord
+from asgi_aiproxy.usage.sums import By, Totals
 
+GROUPINGS: tuple[str, ...] = get_args(By)  # by which there are sums
 _MAX_DAYS = 400  # days
 _DEFAULT_DAYS = 30
 
@@ -26,7 +30,8 @@ Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE_ROWS)]
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A filter of exchanges: all given fields must match. `since` and `until` are Unix times.
+    """A filter of exchanges: all given fields must match. `since` and `until` are Unix times, `tag`
+    is written `name=value`.
 
     With `scan`, about that many records are examined for one page, which may then have fewer than
     `limit` although others follow.
@@ -38,6 +43,8 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     provider: str = ""
     model: str = ""
     key: str = ""
+    session: str = ""
+    tag: str = ""
     state: State | None = None
     since: float | None = None
     until: float | None = None
@@ -148,6 +155,30 @@ class UsageService:
             raise APIError(ErrorKind.NOT_FOUND, message, code="not_found")
         return to_record_out(record, query.near)
 
+    async def export(self, query: UsageQuery, *, at_most: int | None = None) -> AsyncIterator[str]:
+        """Yield all matching records as CSV, in pieces, newest first; `at_most` is a number."""
+        yield csv_lines([CSV_COLUMNS])
+        after: str | None = query.after
+        left = at_most
+        while after is not None and left != 0:
+            limit = min(left or MAX_PAGE_ROWS, MAX_PAGE_ROWS)
+            page = await self.page(
+                msgspec.structs.replace(query, after=after, limit=limit, scan=None)
+            )
+            yield csv_lines(_csv_row(record) for record in page.data)
+            after, left = page.next, left - len(page.data) if left is not None else None
+
+    async def export_sums(self, query: SumQuery) -> str:
+        """Return all sums as CSV."""
+        wanted = msgspec.structs.replace(query, after=0, limit=MAX_PAGE_ROWS)
+        rows: list[Sequence[Cell]] = [SumOut.__struct_fields__]
+        after: str | None = "0"
+        while after is not None:
+            page = await self.sums(msgspec.structs.replace(wanted, after=int(after)))
+            rows += [msgspec.structs.astuple(row) for row in page.data]
+            after = page.next
+        return csv_lines(rows)
+
     async def total(self, query: UsageQuery) -> SumOut:
         """Sum up the matching records of the log."""
         query = await self._resolved(query)
@@ -227,6 +258,34 @@ class UsageService:
         return [
             msgspec.structs.replace(item, label=names.get(item.name, item.name)) for item in sums
         ]
+
+
+# Of the members of usage records; times are in UTC, tokens in columns of their own.
+_TOKENS = ("input", "output", "cache_read", "cache_write", "reasoning")
+_AFTER_TOKENS = ("usd", "units", "estimated", "not_charged", "first_content", "longest_pause")
+_BEFORE_TOKENS = (
+    *("request_id", "principal", "account", "group", "face", "operation", "requested_model"),
+    *("upstream_model", "provider", "key_id", "outcome", "status", "error", "attempts"),
+    *("session",),
+)
+CSV_COLUMNS = ("started", *_BEFORE_TOKENS, "tags", *_TOKENS, *_AFTER_TOKENS, "duration")
+
+
+def _csv_row(record: RecordOut) -> Sequence[Cell]:
+    usage = record.usage
+    tags = "; ".join(f"{name}={value}" for name, value in sorted(record.tags.items()))
+    return (
+        csv_time(record.started),
+        *(_plain(getattr(record, name)) for name in _BEFORE_TOKENS),
+        tags,
+        *(getattr(usage, name) if usage is not None else None for name in _TOKENS),
+        *(getattr(record, name) for name in _AFTER_TOKENS),
+        round(record.duration, 3),
+    )
+
+
+def _plain(value: Any) -> Cell:
+    return value.value if isinstance(value, Enum) else value  # type: ignore[no-any-return]
 
 
 def invalid_cursor_error(after: str) -> APIError:

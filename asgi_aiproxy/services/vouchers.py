@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,6 +15,7 @@ from asgi_aiproxy.principal import Budget
 from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import CODE, Actor, Page, PageQuery, paginate
 from asgi_aiproxy.services.budgets import MICRO
+from asgi_aiproxy.services.csv_export import csv_lines, csv_time
 from asgi_aiproxy.stores.base import Store
 
 Status = Literal["open", "redeemed", "disabled", "expired"]
@@ -132,16 +130,13 @@ class VoucherService:
 
     async def export(self, query: BatchQuery) -> str:
         """Export all vouchers of a batch as CSV (RFC 4180), without their codes."""
-        out = io.StringIO()
-        table = csv.writer(out)
-        table.writerow(VoucherOut.__struct_fields__)
+        rows: list[list[Any]] = [list(VoucherOut.__struct_fields__)]
         async for row in self._vouchers.export(query.name):
-            shown = self._to_voucher_out(row)
-            values = msgspec.structs.asdict(shown)
+            values = msgspec.structs.asdict(self._to_voucher_out(row))
             for name in ("created", "expires", "redeemed_at"):
-                values[name] = _date(values[name])
-            table.writerow([_without_formula(value) for value in values.values()])
-        return out.getvalue()
+                values[name] = csv_time(values[name])
+            rows.append(list(values.values()))
+        return csv_lines(rows)
 
     async def enable(self, id: str, enabled: bool, by: Actor = CODE) -> VoucherOut:
         """Allow or forbid that a voucher is redeemed."""
@@ -186,14 +181,3 @@ class VoucherService:
         if not row.enabled:
             return "disabled"
         return "expired" if row.expires is not None and row.expires <= self._clock() else "open"
-
-
-def _date(value: float | None) -> str:
-    return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds") if value else ""
-
-
-def _without_formula(value: Any) -> Any:
-    """Return a value that no spreadsheet reads as a formula."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value

@@ -5,10 +5,10 @@ Theory of operation:
 1. *Take.* A shim hands over each record; the ledger prices it, unless `Quota` has done so, and puts
    it into a queue. The caller never waits for the store.
 2. *Gather.* Every 0.1 s the waiting records of each UTC day become one batch: their sums by
-   principal, account, model, provider, key and day are added up in this process.
-3. *Write.* A batch is one addition to the sums of its day, and one entry in a log for each record.
-   The log keeps the last `most` records, sums are kept for `keep` days. While the store is
-   unavailable, batches wait and are retried.
+   principal, account, model, provider, key, session, tag and day are added up in this process.
+3. *Write.* A batch is an addition to the sums of its day, and one entry in a log for each record.
+   The log keeps the last `max_records` records, for `retention_seconds`; sums are kept for
+   `sums_retention_seconds`. While the store is unavailable, batches wait and are retried.
 4. *Once.* The addition carries the id of the batch, by which the store applies it once. Log entries
    carry no such id, because remembering each would cost more: an entry that was written twice is
    recognized by its record's id when it is read.
@@ -20,49 +20,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, Self
 
 import msgspec
 
 from asgi_aiproxy._retry_queue import RetryQueue
+from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
+from asgi_aiproxy.stores.retention import trim_log
 from asgi_aiproxy.usage.record import UsageRecord
+from asgi_aiproxy.usage.sums import By, DailySums, Totals, names_of_sums, sums_account
 
-By = Literal["principal", "account", "model", "provider", "key", "day"]
 State = Literal["done", "cut", "failed", "refused", "estimated", "not_charged"]
 
 _READ_ROWS = 1000  # records that are read from the store together
 _FULL_PRICE = 1_000_000  # millionths: no discount
 _SECONDS_PER_DAY = 86400.0
+_TRIM_SECONDS = 60.0  # between two searches for records that are too old
 _decode = msgspec.json.Decoder(UsageRecord).decode
 _encode = msgspec.json.Encoder().encode
-
-
-class Totals(msgspec.Struct, kw_only=True):
-    """Sums over exchanges. Costs are in micro-dollars; `not_charged` is the cost no caller paid."""
-
-    requests: int = 0
-    failed: int = 0
-    input: int = 0
-    output: int = 0
-    cost: int = 0
-    not_charged: int = 0
-    units: int = 0
-
-    def add(self, record: UsageRecord) -> None:
-        """Add one exchange."""
-        for name, amount in _amounts(record).items():
-            setattr(self, name, getattr(self, name) + amount)
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A filter of usage records: all given fields must match.
 
     `since` and `until` are Unix times that limit the start, `principals` the callers of which each
-    matches. `state` is an outcome, or
+    matches, and `tag` is written `name=value`. `state` is an outcome, or
     `estimated` or `not_charged`, which apply in addition to an outcome.
     """
 
@@ -76,6 +63,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     since: float | None = None
     until: float | None = None
     principals: tuple[str, ...] = ()
+    session: str = ""
+    tag: str = ""
 
     def matches(self, record: UsageRecord) -> bool:
         """Whether a record matches."""
@@ -83,6 +72,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             self.principal in ("", record.principal)
             and (not self.principals or record.principal in self.principals)
             and self.account in ("", record.account)
+            and self.session in ("", record.session)
+            and (not self.tag or self.tag in _tags(record))
             and self.group in ("", record.group)
             and self.provider in ("", record.provider)
             and self.model in ("", record.model, record.requested_model, record.upstream_model)
@@ -110,9 +101,11 @@ class Page(msgspec.Struct, frozen=True):
 class Ledger:
     """A sink that keeps usage records in a store: pass it to a shim as `record=`.
 
-    The last `most` records are kept one by one, sums by day for `keep` days. `prices` and `ratios`
-    price records that no `Quota` has priced. Records are written in the background; while the store
-    is unavailable they wait; in the sums each is counted once.
+    The last `max_records` records are kept one by one, for `retention_seconds` (None: without a
+    time limit), and sums by day for `sums_retention_seconds` after their last change. `prices` and
+    `ratios` price records that no `Quota` has priced. Records are written in the background; while
+    the store is unavailable they wait; in the sums each is counted once. Raises ConfigurationError
+    if a limit is not positive.
     """
 
     def __init__(
@@ -122,16 +115,27 @@ class Ledger:
         prices: Pricing | None = None,
         ratios: Pricing | None = None,
         name: str = "ledger",
-        most: int = 100_000,
-        keep: float = 400.0,
+        max_records: int = 100_000,
+        retention_seconds: float | None = None,
+        sums_retention_seconds: float = 400 * _SECONDS_PER_DAY,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         check_store(store, "Ledger")
+        limits = (max_records, sums_retention_seconds, retention_seconds or 1)
+        if min(limits) <= 0 or retention_seconds == 0:
+            raise ConfigurationError(
+                "Ledger: max_records, retention_seconds and sums_retention_seconds must be > 0."
+            )
         self._store = store
         self._prices = prices
         self._ratios = ratios
         self._name = name
-        self._most = most
-        self._keep = keep * _SECONDS_PER_DAY
+        self._max_records = max_records
+        self._retention = retention_seconds
+        self._sums_retention = sums_retention_seconds
+        self._clock = clock
+        self._sums = DailySums(name)
+        self._trim_due = 0.0
         self._backlog: RetryQueue[_Batch] = RetryQueue(
             self._write, what="batches of usage records", max_items=10_000, batch_size=16
         )
@@ -176,6 +180,7 @@ class Ledger:
         """
         found: list[UsageRecord] = []
         near: list[str] = []
+        oldest = self._oldest()
         seen: set[str] = set()
         examined = 0
         while True:
@@ -183,7 +188,8 @@ class Ledger:
             rows = await self._store.read(self._name, after, _READ_ROWS, newest=True)
             for after, value in rows:
                 record = _decode(value)
-                if record.id not in seen and query.matches(record):
+                kept = record.started >= oldest and record.id not in seen
+                if kept and query.matches(record):
                     seen.add(record.id)
                     found.append(record)
                     near.append(before)
@@ -197,7 +203,7 @@ class Ledger:
                 return Page(found, after, near)
 
     async def find(self, id: str, *, near: str = "") -> UsageRecord | None:
-        """Return the record with this id, None if the log does not have it (any more).
+        """Return the record with this id or request id, None if the log does not have it any more.
 
         `near` is its position, from `Page.near`; without it, the log is searched from the newest
         record on. Raises StoreUnavailableError, and ValueError for an invalid position.
@@ -206,7 +212,7 @@ class Ledger:
             rows = await self._store.read(self._name, near, _READ_ROWS, newest=True)
             for _, value in rows:
                 record = _decode(value)
-                if record.id == id:
+                if id in (record.id, record.request_id) and record.started >= self._oldest():
                     return record
             if len(rows) < _READ_ROWS:
                 return None
@@ -273,11 +279,14 @@ class Ledger:
         days = [since + timedelta(days=n) for n in range((until - since).days + 1)]
         wanted: list[str] | None = None
         if by == "day":
-            wanted = _names(by, [""])
+            wanted = names_of_sums(by, [""])
         elif names is not None:
-            wanted = _names(by, names)
+            wanted = names_of_sums(by, names)
         sums = await asyncio.gather(
-            *(self._store.sums(self._account(day.isoformat()), wanted) for day in days)
+            *(
+                self._store.sums(sums_account(self._name, day.isoformat(), by), wanted)
+                for day in days
+            )
         )
         return dict(zip(days, sums, strict=True))
 
@@ -293,31 +302,35 @@ class Ledger:
             return record
         return msgspec.structs.replace(record, cost=cost, units=units)
 
-    def _account(self, day: str) -> str:
-        return f"{self._name}:{day}"
+    def _oldest(self) -> float:
+        """The Unix time from which on records are kept one by one."""
+        return self._clock() - self._retention if self._retention is not None else 0.0
 
     async def _gather(self, records: list[UsageRecord]) -> list[UsageRecord]:
         """Make one batch of the records of each day."""
         by_day: dict[str, list[UsageRecord]] = {}
         for record in records:
-            started = record.started or time.time()
+            started = record.started or self._clock()
             day = datetime.fromtimestamp(started, UTC).date().isoformat()
             by_day.setdefault(day, []).append(record)
         for day, some in by_day.items():
-            self._backlog.put(_Batch(some[0].id, day, some, _sums(some)))
+            self._backlog.put(_Batch(some[0].id, some, self._sums.add_up(day, some)))
         return []
 
     async def _write(self, batches: list[_Batch]) -> list[_Batch]:
         done = await asyncio.gather(*map(self._write_one, batches))
+        await self._trim()
         return [batch for batch, written in zip(batches, done, strict=True) if not written]
 
     async def _write_one(self, batch: _Batch) -> bool:
-        account = self._account(batch.day)
         results = await asyncio.gather(
-            self._store.add(account, batch.sums, ttl=self._keep, once=batch.id),
+            *(
+                self._store.add(account, sums, ttl=self._sums_retention, once=batch.id)
+                for account, sums in batch.sums.items()
+            ),
             *(
                 # (Without an id: see "Once" above.)
-                self._store.append(self._name, _encode(record), maxlen=self._most)
+                self._store.append(self._name, _encode(record), maxlen=self._max_records)
                 for record in batch.records
             ),
             return_exceptions=True,
@@ -327,14 +340,24 @@ class Ledger:
                 raise result
         return not any(isinstance(result, BaseException) for result in results)
 
+    async def _trim(self) -> None:
+        """Remove the records that are too old, at most once a minute."""
+        now = self._clock()
+        if self._retention is not None and now >= self._trim_due:
+            self._trim_due = now + _TRIM_SECONDS
+            oldest = self._oldest()
+            with suppress(StoreUnavailableError):
+                await trim_log(
+                    self._store, self._name, lambda value: _decode(value).started < oldest
+                )
+
 
 class _Batch(msgspec.Struct, frozen=True):
     """Records of one day that are written together."""
 
     id: str
-    day: str
     records: list[UsageRecord]
-    sums: dict[str, int]
+    sums: dict[str, dict[str, int]]
 
 
 def cost_of(record: UsageRecord, pricing: Pricing) -> int | None:
@@ -350,47 +373,11 @@ def cost_of(record: UsageRecord, pricing: Pricing) -> int | None:
     return None
 
 
+def _tags(record: UsageRecord) -> list[str]:
+    return [f"{name}={value}" for name, value in record.tags.items()]
+
+
 def record_states(record: UsageRecord) -> frozenset[str]:
     """The states of a record that a `Query` may filter by."""
     more = {"estimated": record.estimated, "not_charged": record.not_charged}
     return frozenset({record.outcome.value, *(name for name, so in more.items() if so)})
-
-
-def _amounts(record: UsageRecord) -> Mapping[str, int]:
-    """The amounts, other than 0, that a record adds to sums."""
-    usage, cost = record.usage, record.cost or 0
-    amounts = {
-        "requests": 1,
-        "failed": int(record.outcome.value == "failed"),
-        "input": usage.input if usage is not None else 0,
-        "output": usage.output if usage is not None else 0,
-        "cost": 0 if record.not_charged else cost,
-        "not_charged": cost if record.not_charged else 0,
-        "units": 0 if record.not_charged else record.units or 0,
-    }
-    return {name: amount for name, amount in amounts.items() if amount}
-
-
-def _sums(records: Iterable[UsageRecord]) -> dict[str, int]:
-    sums: dict[str, int] = {}
-    for record in records:
-        key = f"{record.provider}/{record.key_id}" if record.key_id else ""
-        places = {
-            "day": "",
-            "principal": record.principal or None,
-            "account": record.account or None,
-            "model": record.upstream_model or record.requested_model or None,
-            "provider": record.provider or None,
-            "key": key or None,
-        }
-        amounts = _amounts(record)
-        for by, name in places.items():
-            if name is not None:
-                for field, amount in amounts.items():
-                    full = f"{by}/{field}/{name}"
-                    sums[full] = sums.get(full, 0) + amount
-    return sums
-
-
-def _names(by: By, names: Iterable[str]) -> list[str]:
-    return [f"{by}/{field}/{name}" for name in names for field in Totals.__struct_fields__]

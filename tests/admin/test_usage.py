@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 import urllib.error
@@ -189,3 +191,20 @@ async def test_a_tail_needs_a_token() -> None:
             await to_thread.run_sync(lambda: Tail(url + "/usage/live", token="wrong"))
         caught.value.close()
     assert caught.value.code == 401
+
+
+async def test_records_and_sums_are_exported_as_csv(store: Store, client: Client) -> None:
+    ledger = Ledger(store)
+    await ledger(UsageRecord(id="1", request_id="r1", started=time.time(), tags={"team": "@a"}))
+    await ledger.drain(30.0)
+    records = await client("GET", "/usage/export?tag=team=@a")
+    sums = await client("GET", "/usage/sums/export?by=tag")
+    for answer in (records, sums):
+        assert answer.status == 200
+        assert answer.header("content-type") == "text/csv; charset=utf-8"
+    (row,) = csv.DictReader(io.StringIO(records.body.decode()))
+    assert (row["request_id"], row["tags"]) == ("r1", "team=@a")
+    (row,) = csv.DictReader(io.StringIO(sums.body.decode()))
+    assert (row["name"], row["requests"]) == ("team=@a", "1")
+    assert (await client("GET", "/usage/export?after=x")).status == 400
+    assert (await client("GET", "/usage/export?state=x")).status == 400

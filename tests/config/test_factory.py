@@ -151,7 +151,7 @@ async def sums(app: Any) -> list[dict[str, Any]]:
 
 
 async def test_the_number_of_stored_usage_records_is_limited_by_the_setting(upstream: str) -> None:
-    app = gateway(f'admin_token = "{ADMIN}"\nledger_most = 3\n', upstream)
+    app = gateway(f'admin_token = "{ADMIN}"\nledger_max_records = 3\n', upstream)
     async with asgi.lifespan(app):
         issued = await admin(app, "POST", "/tokens", {"name": "t"})
         for _ in range(5):

@@ -20,9 +20,10 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.providers import OPENAI
 from asgi_aiproxy.stores import MemoryStore, Store, StoreUnavailableError
 from asgi_aiproxy.stores.redis import RedisStore
-from asgi_aiproxy.usage.ledger import Ledger, Query, Totals, record_states
+from asgi_aiproxy.usage.ledger import Ledger, Query, record_states
 from asgi_aiproxy.usage.record import Outcome, UsageRecord, log_usage
 from asgi_aiproxy.usage.sinks import JSONLinesSink
+from asgi_aiproxy.usage.sums import Totals
 from tests.support import asgi_client as asgi
 from tests.support.metered_gateway import COST, PRICES
 from tests.support.scripted_upstream import Upstream, answers
@@ -88,7 +89,7 @@ async def test_pages_continue_where_the_previous_one_ended(store: Store) -> None
 
 async def test_only_the_latest_records_are_kept_but_all_are_in_the_sums(store: Store) -> None:
     records = [record(number) for number in range(3000)]
-    ledger = await kept(store, *records, most=500)
+    ledger = await kept(store, *records, max_records=500)
     found = (await ledger.query(limit=10_000)).records
     assert 500 <= len(found) < 1500  # a server may keep some more
     assert found[0] == records[-1]
