@@ -154,6 +154,10 @@ MAY: dict[str, set[str]] = {
     | {"credentials", "dialects", "errors", "framing", "ip_ranges", "keys", "messages"}
     | {"middleware", "passthrough", "prices", "principal", "providers", "router", "services"}
     | {"shim", "stores", "upstream", "usage"},
+    "console": names(
+        "_asgi _cancellation admin connect credentials errors ip_ranges middleware principal "
+        "services stores"
+    ),
     "hosting": {"_asgi", "errors"},
     "inprocess": {"_asgi", "credentials", "principal"},
     "typed_calls": names("_asgi _json dialects errors inprocess messages operations principal"),
@@ -172,7 +176,7 @@ MAY: dict[str, set[str]] = {
     },
     # assembly
     "config": names(
-        "_asgi accounts admin compat emulation errors exchange hosting ip_ranges keys logs "
+        "_asgi accounts admin compat console emulation errors exchange hosting ip_ranges keys logs "
         "middleware prices principal providers request_limits responses_state router "
         "services shim stores upstream telemetry usage"
     ),
@@ -199,6 +203,7 @@ MAY: dict[str, set[str]] = {
 THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
     "admin.routing": {"starlette"},
+    "console.rendering": {"jinja2"},
     "config.error_messages": {"pydantic"},
     "config.accounting_settings": {"pydantic"},
     "config.limit_settings": {"pydantic"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -119,10 +119,25 @@ def resource_routes(
     ]
 
 
-Handler = Callable[[Route, Scope, Receive, Send], Awaitable[None]]
+class HasPath(Protocol):
+    """A route of any kind."""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The path, with names in braces."""
+        ...
 
 
-def router_of(routes: Iterable[Route], handle: Handler) -> ASGIApp:
+R = TypeVar("R", bound=HasPath)
+Handler = Callable[[R, Scope, Receive, Send], Awaitable[None]]
+
+
+def router_of(routes: Iterable[R], handle: Handler[R]) -> ASGIApp:
     """A Starlette router that calls `handle` with the route of a request.
 
     The path in the scope must be the one below the mount, percent-encoded. The router raises
@@ -130,17 +145,17 @@ def router_of(routes: Iterable[Route], handle: Handler) -> ASGIApp:
     """
     from starlette.routing import Route as Resource, Router
 
-    methods: dict[str, dict[str, Route]] = {}  # by path
+    methods: dict[str, dict[str, R]] = {}  # by path
     for route in routes:
         methods.setdefault(route.path, {})[route.method] = route
     resources = [Resource(path, _Operations(known, handle)) for path, known in methods.items()]
     return Router(resources, redirect_slashes=False, default=_unknown)
 
 
-class _Operations:
+class _Operations(Generic[R]):
     """An ASGI app: the operations of one path, by method."""
 
-    def __init__(self, routes: Mapping[str, Route], handle: Handler) -> None:
+    def __init__(self, routes: Mapping[str, R], handle: Handler[R]) -> None:
         self._routes = routes
         self._handle = handle
 
