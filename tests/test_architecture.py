@@ -204,6 +204,8 @@ THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
     "admin.routing": {"starlette"},
     "console.rendering": {"jinja2"},
+    "config.administration": {"pydantic"},
+    "config.console_settings": {"pydantic"},
     "config.error_messages": {"pydantic"},
     "config.accounting_settings": {"pydantic"},
     "config.limit_settings": {"pydantic"},

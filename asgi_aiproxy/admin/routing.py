@@ -25,20 +25,23 @@ class TextBody(msgspec.Struct, frozen=True):
 
 
 class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated request. `path` maps the names in the route's path to their decoded values."""
+    """A validated request. `path` maps the names in the route's path to their decoded values;
+    `source` is where it came from, for the audit log.
+    """
 
     scope: Scope
     caller: Principal = ANONYMOUS
     path: Mapping[str, str] = {}
     query: Any = None
     body: Any = None
+    source: str = "admin"
 
     @property
     def by(self) -> Actor:
         """The caller, and where the request came from, for the audit log."""
         client = self.scope.get("client")
         address = str(client[0]) if client else ""
-        return Actor(self.caller, "admin", address, request_id(self.scope))
+        return Actor(self.caller, self.source, address, request_id(self.scope))
 
 
 Run = Callable[[AdminRequest], Awaitable[Any]]

@@ -1,9 +1,9 @@
 """Build the app that settings describe, with the public constructors.
 
 From the inside out: providers with their key pools, a router, an `AIShim`; around it, if tokens or
-a store are configured, `Quota`, `Billing` and `Authenticate`; beside it the admin app at `/admin`.
-What must be opened and closed (store, key pools, ledger, connections) belongs to the `Gateway`,
-unless the caller passes a store of its own.
+a store are configured, `Quota`, `Billing` and `Authenticate`; beside it the admin app at `/admin`
+and the console at `/console`. What must be opened and closed (store, key pools, ledger,
+connections) belongs to the `Gateway`, unless the caller passes a store of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import msgspec
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.accounts import stored_tokens
-from asgi_aiproxy.admin import AdminApp, Billing
+from asgi_aiproxy.admin import Billing
+from asgi_aiproxy.config.administration import check_console, make_admin, make_console
 from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
@@ -62,7 +63,8 @@ Resource = AbstractAsyncContextManager[Any]
 class Gateway:
     """A gateway and the resources it owns: store, key pools, ledger and connections.
 
-    They are opened and closed with it. `admin` is mounted below `/admin`, `metrics` at `/metrics`.
+    They are opened and closed with it. `admin` is mounted below `/admin`, `console` below
+    `/console`, `metrics` at `/metrics`.
     """
 
     def __init__(
@@ -73,12 +75,13 @@ class Gateway:
         *,
         store: Store | None = None,
         metrics: ASGIApp | None = None,
+        console: ASGIApp | None = None,
     ) -> None:
         self.app = app
         self.store = store
         self.admin = admin
         self._parts = parts
-        mounted = {"/admin": admin, "/metrics": metrics}
+        mounted = {"/admin": admin, "/metrics": metrics, "/console": console}
         apps = {path: each for path, each in mounted.items() if each is not None}
         self._front = Dispatcher(app, apps) if apps else app
         self._open = AsyncExitStack()
@@ -132,6 +135,7 @@ def build_app(
     has a store of its own, if the settings need one. `metrics_folder` holds the metrics of several
     worker processes.
     """
+    check_console(settings)
     given_store = store
     durable = settings.redis_url is not None or settings.store_file is not None
     keep_records = settings.ledger and (durable or settings.admin_token is not None)
@@ -200,10 +204,15 @@ def build_app(
         and not _has_health_checks(settings)
     ):
         return app  # it owns nothing that must be closed
-    admin = _admin(settings, store, providers, transport) if store is not None else None
+    admin = None
+    if store is not None and settings.admin_token is not None:
+        audit = make_audit_log(settings, store)
+        admin = make_admin(settings, store, providers.values(), transport, audit)
+    console = make_console(settings, admin, app)
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
-    return Gateway(app, parts, admin, store=store, metrics=_guarded(settings, metrics))
+    guarded = _guarded(settings, metrics)
+    return Gateway(app, parts, admin, store=store, metrics=guarded, console=console)
 
 
 def _attribution(settings: Settings) -> Attribution:
@@ -399,22 +408,6 @@ def _verify(settings: Settings, store: Store | None) -> Verify | None:
     if len(verifiers) > 1:
         return first_of(*verifiers)
     return verifiers[0] if verifiers else None
-
-
-def _admin(
-    settings: Settings, store: Store, providers: Mapping[str, Provider], transport: Transport
-) -> AdminApp | None:
-    if settings.admin_token is None:
-        return None
-    return AdminApp(
-        store,
-        token=settings.admin_token.get_secret_value(),
-        providers=providers.values(),
-        transport=transport,
-        units_per_usd=settings.units_per_usd,
-        private_networks=settings.admin_private_networks,
-        audit=make_audit_log(settings, store),
-    )
 
 
 def _prices(settings: Settings) -> Prices:

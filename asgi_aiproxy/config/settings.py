@@ -44,6 +44,7 @@ from pydantic_settings import (
 
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.accounting_settings import AuditSettings
+from asgi_aiproxy.config.console_settings import SelfServiceSettings
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
 from asgi_aiproxy.config.factory import build_app, has_prices
 from asgi_aiproxy.config.jwt_settings import BudgetText, JWTSettings
@@ -53,12 +54,14 @@ from asgi_aiproxy.config.limit_settings import (
     TimeoutSettings,
 )
 from asgi_aiproxy.config.providers import is_local
+from asgi_aiproxy.config.url_warnings import base_url_warnings
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.ip_ranges import check_networks
 from asgi_aiproxy.keys import Strategy
 from asgi_aiproxy.logs import LogFormat, LogLevel
 from asgi_aiproxy.principal import Period
 from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.services.settings import Origin
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -278,6 +281,9 @@ class Settings(BaseSettings):
     tag_metadata: list[str] = []
     admin_token: Secret | None = None
     admin_private_networks: list[str] = []
+    console: bool = False
+    console_name: str = Field(default="AI gateway", min_length=1)
+    self_service: SelfServiceSettings = SelfServiceSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     request_limits: RequestLimitSettings = RequestLimitSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -296,6 +302,13 @@ class Settings(BaseSettings):
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     drain: float = Field(default=0.0, ge=0)
+    _from_environment: frozenset[str] = frozenset()
+
+    def origin(self, name: str) -> Origin:
+        """Where the value of a setting is from."""
+        if name in self._from_environment:
+            return "environment"
+        return "file" if name in self.model_fields_set else "default"
 
     def all_providers(self) -> dict[str, ProviderSettings]:
         """The providers by name, including those that are named only in routes."""
@@ -324,9 +337,11 @@ def load(path: str | Path | None = None) -> Settings:
             raise ConfigurationError(f"{path}: is nested too deeply.") from None
     variables = _environment()
     try:
-        return Settings(**_merged(file, variables))
+        settings = Settings(**_merged(file, variables))
     except ValidationError as error:
         raise ConfigurationError(describe_errors(error, path, variables, _names_at)) from None
+    settings._from_environment = frozenset(variables)
+    return settings
 
 
 def build(settings: Settings | None = None) -> ASGIApp:
@@ -361,7 +376,7 @@ def configuration_warnings(settings: Settings) -> list[str]:
             if kind == "openai-compatible":
                 usual = "http://localhost/v1"
             if usual is not None:
-                warnings += _base_url_warnings(f"providers.{name}", given.base_url, usual)
+                warnings += base_url_warnings(f"providers.{name}", given.base_url, usual)
         if (
             remote
             and not local
@@ -408,23 +423,6 @@ def _misspelt_variables() -> Iterator[str]:
             yield f"environment: {variable} is ignored: unknown setting{hint}."
 
 
-def _base_url_warnings(where: str, address: str, usual: str) -> Iterator[str]:
-    """What may be wrong with the base URL `address`, where `usual` is a correct one."""
-    path = urlsplit(address).path.rstrip("/")
-    end = urlsplit(usual).path.rstrip("/")
-    for tail in ("/chat/completions", "/responses", "/messages", "/embeddings"):
-        if path.endswith(tail):
-            yield f"{where}.base_url: remove {tail!r}: it is appended for each request."
-            return
-    versions = [part for part in path.split("/") if part in ("v1", "v1beta")]
-    if len(versions) > 1:
-        yield f"{where}.base_url: the path {path!r} contains the version twice."
-    elif end.endswith("/v1") and not path:
-        yield f"{where}.base_url: it should probably end with '/v1': {address.rstrip('/')}/v1."
-    elif not end and versions:
-        yield f"{where}.base_url: remove '/{versions[0]}': it is appended for each request."
-
-
 def _environment() -> dict[str, Any]:
     """The values of the variables `AIPROXY_...`, in the shape of the file."""
     try:
@@ -468,6 +466,7 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "jwt": JWTSettings,
     "audit": AuditSettings,
     "timeouts": TimeoutSettings,
+    "self_service": SelfServiceSettings,
     "responses": ResponsesSettings,
     "routes": TargetSettings,
 }

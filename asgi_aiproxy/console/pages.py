@@ -87,7 +87,8 @@ class PageRequest:
 
     async def api(self, operation: str, **request: Any) -> Any:
         """Run an operation of the admin API for the visitor. Raises AIProxyError."""
-        return await self.call(self.caller, operation, scope=self.scope, **request)
+        scope = self.scope
+        return await self.call(self.caller, operation, scope=scope, source="console", **request)
 
     def url(self, path: str = "/", **query: Any) -> str:
         """Return the URL of a page; values of None or "" are left out of the query."""

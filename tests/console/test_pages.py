@@ -1,4 +1,4 @@
-"""Every link, form and asset of the console leads somewhere, below any mount, without JavaScript."""
+"""Every link, form and asset of the console works below any mount, without JavaScript."""
 
 from __future__ import annotations
 
