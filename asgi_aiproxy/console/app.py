@@ -213,7 +213,7 @@ class Console:
             raise APIError(ErrorKind.FORBIDDEN, message, code="form")
         return form
 
-    # who it is
+    # the visitor
 
     async def _visitor(self, request: PageRequest) -> Visitor:
         scope, mount = request.scope, request.mount

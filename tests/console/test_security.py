@@ -95,7 +95,7 @@ async def test_a_form_needs_the_token_of_its_own_session() -> None:
         dict((await Browser(shop.console).open("/sign-in")).page.form("/sign-in").fields)[
             "form_token"
         ],
-    ):  # noqa: E501
+    ):
         body = urlencode({"form_token": token, "name": "evil"}).encode()
         answer = await browser.send("POST", "/tokens", body, {**SAME, "origin": ORIGIN})
         assert answer.status == 403
