@@ -20,7 +20,7 @@ import msgspec
 
 from asgi_aiproxy.cli import output
 from asgi_aiproxy.cli.options import Commands, read_secret
-from asgi_aiproxy.config.settings import resolve_reference
+from asgi_aiproxy.config.values import resolve_reference
 from asgi_aiproxy.connect import (
     CLIENTS,
     Client,

@@ -13,8 +13,9 @@ from typing import Any
 
 from asgi_aiproxy.cli.output import print_error
 from asgi_aiproxy.config.factory import has_prices, make_audit_log, make_store, make_transport
+from asgi_aiproxy.config.provider_settings import ProviderSettings
 from asgi_aiproxy.config.providers import make_providers
-from asgi_aiproxy.config.settings import ProviderSettings, Settings, load
+from asgi_aiproxy.config.settings import Settings, load
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
 from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.principal import Budget

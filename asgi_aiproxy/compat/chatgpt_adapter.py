@@ -11,6 +11,7 @@ from asgi_aiproxy.compat import policy
 from asgi_aiproxy.compat.callers import Caller, bearer_value, identify, prepared_headers
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Handler, Route, aliases
 from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.hooks import Hook
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.providers import ModelOffer, Provider, Router, Target
 from asgi_aiproxy.shim import AIShim
@@ -75,7 +76,9 @@ class ChatGPTAdapterRoutes(CompatApp):
     - `interpreter`: the server of Open Interpreter, for the model `open-interpreter`.
     - `verify`: finds the callers of this gateway; without it everybody may use the keys.
     - `around`: wraps the app that calls providers, for example in `Quota`.
-    - `transport`, `record`: as for `Shim`.
+    - `transport`, `record`, `hooks`: as for `Shim`. `PromptMarkers` are the markers of prompts,
+      `TextReplacements` the `matcher` of the configuration; `custom/MODEL` is given tools by
+      `Provider.emulate`.
 
     A caller's own key for the vendor of the model is in `x-api-key`, else in `Authorization`.
     """
@@ -89,6 +92,7 @@ class ChatGPTAdapterRoutes(CompatApp):
         around: Callable[[ASGIApp], ASGIApp] | None = None,
         transport: Transport | None = None,
         record: UsageSink = discard,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         super().__init__(transport)
         self._verify = verify
@@ -97,6 +101,7 @@ class ChatGPTAdapterRoutes(CompatApp):
             transport=self.transport,
             record=record,
             allow_client_keys=True,
+            hooks=hooks,
         )
         self._shim = (around or (lambda app: app))(self.own(shim))
         self.routes = [

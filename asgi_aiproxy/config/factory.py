@@ -1,9 +1,9 @@
 """Build the app that settings describe, with the public constructors.
 
 From the inside out: providers with their key pools, a router, an `AIShim`; around it, if tokens or
-a store are configured, `Quota`, `Billing` and `Authenticate`; beside it the admin app at `/admin`
-and the console at `/console`. What must be opened and closed (store, key pools, ledger,
-connections) belongs to the `Gateway`, unless the caller passes a store of its own.
+a store are configured, `Quota`, `Billing` and `Authenticate`; beside it the admin app at `/admin`.
+What must be opened and closed (store, key pools, ledger, connections) belongs to the `Gateway`,
+unless the caller passes a store of its own.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import msgspec
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.accounts import stored_tokens
-from asgi_aiproxy.admin import Billing
-from asgi_aiproxy.config.administration import check_console, make_admin, make_console
+from asgi_aiproxy.admin import AdminApp, Billing
+from asgi_aiproxy.config.hooks import make_hooks
 from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
@@ -42,17 +42,13 @@ from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.telemetry.metrics import Metrics
-from asgi_aiproxy.telemetry.tracing import Tracing
 from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
 
 if TYPE_CHECKING:
-    from asgi_aiproxy.config.settings import (
-        Settings,
-        TargetSettings,
-        TokenSettings,
-    )
+    from asgi_aiproxy.config.provider_settings import TargetSettings, TokenSettings
+    from asgi_aiproxy.config.settings import Settings
 
 # Default of `ledger_max_records`: how many usage records are kept one by one, about 650 bytes each.
 _MAX_RECORDS_IN_REDIS, _MAX_RECORDS_IN_MEMORY = 100_000, 10_000
@@ -63,8 +59,7 @@ Resource = AbstractAsyncContextManager[Any]
 class Gateway:
     """A gateway and the resources it owns: store, key pools, ledger and connections.
 
-    They are opened and closed with it. `admin` is mounted below `/admin`, `console` below
-    `/console`, `metrics` at `/metrics`.
+    They are opened and closed with it. `admin` is mounted below `/admin`, `metrics` at `/metrics`.
     """
 
     def __init__(
@@ -75,13 +70,12 @@ class Gateway:
         *,
         store: Store | None = None,
         metrics: ASGIApp | None = None,
-        console: ASGIApp | None = None,
     ) -> None:
         self.app = app
         self.store = store
         self.admin = admin
         self._parts = parts
-        mounted = {"/admin": admin, "/metrics": metrics, "/console": console}
+        mounted = {"/admin": admin, "/metrics": metrics}
         apps = {path: each for path, each in mounted.items() if each is not None}
         self._front = Dispatcher(app, apps) if apps else app
         self._open = AsyncExitStack()
@@ -135,7 +129,6 @@ def build_app(
     has a store of its own, if the settings need one. `metrics_folder` holds the metrics of several
     worker processes.
     """
-    check_console(settings)
     given_store = store
     durable = settings.redis_url is not None or settings.store_file is not None
     keep_records = settings.ledger and (durable or settings.admin_token is not None)
@@ -180,7 +173,7 @@ def build_app(
         keepalive_seconds=settings.keepalive,
         strict=settings.strict,
         allow_client_keys=settings.allow_client_keys,
-        hooks=[Tracing()] if settings.otel else [],
+        hooks=make_hooks(settings),
         record=tee(*sinks) if len(sinks) > 1 else (*sinks, discard)[0],
         response_state=_response_state(settings, store),
         websockets=settings.responses.websockets,
@@ -204,15 +197,10 @@ def build_app(
         and not _has_health_checks(settings)
     ):
         return app  # it owns nothing that must be closed
-    admin = None
-    if store is not None and settings.admin_token is not None:
-        audit = make_audit_log(settings, store)
-        admin = make_admin(settings, store, providers.values(), transport, audit)
-    console = make_console(settings, admin, app)
+    admin = _admin(settings, store, providers, transport) if store is not None else None
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
-    guarded = _guarded(settings, metrics)
-    return Gateway(app, parts, admin, store=store, metrics=guarded, console=console)
+    return Gateway(app, parts, admin, store=store, metrics=_guarded(settings, metrics))
 
 
 def _attribution(settings: Settings) -> Attribution:
@@ -408,6 +396,22 @@ def _verify(settings: Settings, store: Store | None) -> Verify | None:
     if len(verifiers) > 1:
         return first_of(*verifiers)
     return verifiers[0] if verifiers else None
+
+
+def _admin(
+    settings: Settings, store: Store, providers: Mapping[str, Provider], transport: Transport
+) -> AdminApp | None:
+    if settings.admin_token is None:
+        return None
+    return AdminApp(
+        store,
+        token=settings.admin_token.get_secret_value(),
+        providers=providers.values(),
+        transport=transport,
+        units_per_usd=settings.units_per_usd,
+        private_networks=settings.admin_private_networks,
+        audit=make_audit_log(settings, store),
+    )
 
 
 def _prices(settings: Settings) -> Prices:

@@ -1,4 +1,4 @@
-"""The tables of times, sizes and switches: `[timeouts]`, `[request_limits]`, `[responses]`."""
+"""Small tables: `[timeouts]`, `[request_limits]`, `[responses]`, `[[matchers]]`."""
 
 from __future__ import annotations
 
@@ -40,3 +40,16 @@ class ResponsesSettings(_Table):
     stash_max_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
     websockets: bool = True
     websocket_idle: float = Field(default=600.0, gt=0)
+
+
+class MatcherSettings(_Table):
+    """A rule that rewrites responses (`asgi_aiproxy.hooks.TextRule`), named as in chatgpt-adapter.
+
+    `content` is `PATTERN:REPLACEMENT`, `len` the number of characters after `find`.
+    """
+
+    find: str = Field(min_length=1)
+    content: str
+    end: str = ""
+    len: int = Field(default=5, ge=0)
+    desc: str = ""

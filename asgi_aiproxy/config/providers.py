@@ -33,7 +33,8 @@ from asgi_aiproxy.stores import Store
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from asgi_aiproxy.config.settings import KeySettings, ProviderSettings, Settings
+    from asgi_aiproxy.config.provider_settings import KeySettings, ProviderSettings
+    from asgi_aiproxy.config.settings import Settings
     from asgi_aiproxy.keys.encryption import SecretCipher
 
 

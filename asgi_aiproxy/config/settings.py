@@ -1,6 +1,6 @@
 """Read the configuration from a TOML file and the environment, and build the app it describes.
 
-The only module that reads the environment. Three steps, each usable alone:
+Only this module and `values` read the environment. Three steps, each usable alone:
 
 1. `load` merges the TOML file and the variables `AIPROXY_...` (variables override the file, table
    by table) and validates the result as `Settings`. Secrets may be references: `env:NAME`, or
@@ -15,23 +15,20 @@ The only module that reads the environment. Three steps, each usable alone:
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
 )
 from pydantic_settings import (
@@ -44,74 +41,32 @@ from pydantic_settings import (
 
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.accounting_settings import AuditSettings
-from asgi_aiproxy.config.console_settings import SelfServiceSettings
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
 from asgi_aiproxy.config.factory import build_app, has_prices
-from asgi_aiproxy.config.jwt_settings import BudgetText, JWTSettings
+from asgi_aiproxy.config.jwt_settings import JWTSettings
 from asgi_aiproxy.config.limit_settings import (
+    MatcherSettings,
     RequestLimitSettings,
     ResponsesSettings,
     TimeoutSettings,
 )
+from asgi_aiproxy.config.provider_settings import (
+    KeySettings,
+    ProviderSettings,
+    TargetSettings,
+    TokenSettings,
+    as_key_list,
+    as_target_list,
+)
 from asgi_aiproxy.config.providers import is_local
-from asgi_aiproxy.config.url_warnings import base_url_warnings
+from asgi_aiproxy.config.values import Proxy, Secret
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.ip_ranges import check_networks
-from asgi_aiproxy.keys import Strategy
 from asgi_aiproxy.logs import LogFormat, LogLevel
-from asgi_aiproxy.principal import Period
 from asgi_aiproxy.providers.catalog import ROWS
-from asgi_aiproxy.services.settings import Origin
 
 logger = logging.getLogger("asgi_aiproxy")
 
 _PREFIX = "AIPROXY_"
-
-
-# How other tools refer to a variable; here the text would be taken for the secret itself.
-_FOREIGN_REFERENCE = re.compile(r"\$\{?(\w+)\}?|os\.environ/(\w+)|%(\w+)%|\{\{\s*(\w+)\s*\}\}")
-
-
-def _dereferenced(value: Any) -> Any:
-    """Replace `env:NAME` by the value of the environment variable NAME, and `file:PATH` by the
-    contents of a file without its final line break."""
-    if not isinstance(value, str):
-        return value
-    if value.startswith("env:"):
-        name = value.removeprefix("env:")
-        found = os.environ.get(name)
-        if not found:
-            raise ValueError(f"the environment variable {name} is not set")
-        return found
-    if value.startswith("file:"):
-        path = value.removeprefix("file:")
-        try:
-            return Path(path).read_text("utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise ValueError(f"the file {path} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"the file {path} is not UTF-8 text") from None
-    if foreign := _FOREIGN_REFERENCE.fullmatch(value.strip()):
-        name = next(group for group in foreign.groups() if group)
-        raise ValueError(f'write "env:{name}" to take the value of an environment variable')
-    return value
-
-
-def resolve_reference(value: str) -> str:
-    """The secret that `env:NAME` or `file:PATH` refers to, or the value. Raises ValueError."""
-    return str(_dereferenced(value))
-
-
-def _not_empty(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().strip():
-        raise ValueError("must not be empty")
-    return value
-
-
-def _check_proxy(value: SecretStr) -> SecretStr:
-    if urlsplit(value.get_secret_value()).scheme not in ("http", "https", "socks5", "socks5h"):
-        raise ValueError("must be a URL that begins with http://, https:// or socks5://")
-    return value
 
 
 def _check_parent_folder(value: str) -> str:
@@ -119,130 +74,6 @@ def _check_parent_folder(value: str) -> str:
     if not folder.is_dir():
         raise ValueError(f"the folder {folder} does not exist; create it first")
     return value
-
-
-def _check_network(value: str) -> str:
-    try:
-        check_networks((value,))
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-def _key_table(value: Any) -> Any:
-    """Accept a string in place of a key's table: the secret alone."""
-    if isinstance(value, str):
-        return {"secret": value}
-    if not isinstance(value, dict | BaseModel):
-        raise ValueError("must be a string (the API key), or a table with a `secret`")
-    return value
-
-
-def _key_list(value: Any) -> Any:
-    """Accept one key in place of a list; a variable may hold one key, or JSON."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"is not valid JSON: {error}") from None
-    return [value] if isinstance(value, str | dict) else value
-
-
-def _target_list(value: Any) -> Any:
-    """Accept one target in place of a list, and a string in place of a target's table.
-
-    Strings get their position as priority: the first is tried first."""
-    given = [value] if isinstance(value, str | dict) else value
-    if not isinstance(given, list):
-        raise ValueError('must be a list of targets, like ["openai", "groq/llama-3.3-70b"]')
-    if not given:
-        raise ValueError("must name at least one provider")
-    return [
-        {"target": target, "priority": position} if isinstance(target, str) else target
-        for position, target in enumerate(given)
-    ]
-
-
-Text = Annotated[str, BeforeValidator(_dereferenced)]
-Secret = Annotated[SecretStr, BeforeValidator(_dereferenced), AfterValidator(_not_empty)]
-Proxy = Annotated[Secret, AfterValidator(_check_proxy)]
-Network = Annotated[str, AfterValidator(_check_network)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
-
-
-class KeySettings(_Model):
-    """One API key of a provider. `rpm` and `tpm` are limits per minute."""
-
-    secret: Secret
-    id: str = ""
-    weight: int = Field(default=1, ge=1)
-    priority: int = 0
-    models: list[str] = []
-    rpm: int | None = Field(default=None, ge=1)
-    tpm: int | None = Field(default=None, ge=1)
-    concurrency: int | None = Field(default=None, ge=1)
-    proxy: Proxy | None = None
-    base_url: Text | None = None
-
-
-# Features that the gateway emulates for models without them (`asgi_aiproxy.emulation`).
-Features = list[Literal["tools", "json_schema", "leaked_calls"]]
-
-
-class ProviderSettings(_Model):
-    """A provider: a row of the catalogue, named by the table or by `kind`.
-
-    `cooldown`, `max_key_wait` and `health_check_interval` are in seconds.
-    """
-
-    kind: str | None = None
-    base_url: Text | None = None
-    keys: Annotated[
-        list[Annotated[KeySettings, BeforeValidator(_key_table)]],
-        BeforeValidator(_key_list),
-        NoDecode,
-    ] = []
-    strategy: Strategy = "weighted"
-    cooldown: float = Field(default=30.0, gt=0)
-    max_key_wait: float = Field(default=0.0, ge=0)
-    headers: dict[str, Secret] = {}
-    models: list[str] = []
-    proxy: Proxy | None = None
-    api_version: str | None = None
-    region: Text | None = None
-    project: Text | None = None
-    account: Text | None = None
-    strict_format: bool | None = None
-    emulate: Features = []
-    health_check_interval: float | None = Field(default=None, gt=0)
-
-
-class TokenSettings(_Model):
-    """A token for callers of the gateway. Tokens of the same name share their limits."""
-
-    token: Secret
-    name: str = Field(min_length=1)
-    models: list[str] = []
-    networks: list[Network] = []
-    rpm: int | None = Field(default=None, ge=1)
-    tpm: int | None = Field(default=None, ge=1)
-    concurrency: int | None = Field(default=None, ge=1)
-    budget_usd: float | None = Field(default=None, ge=0, le=1e9)
-    budget_per: Period = "total"
-    budgets: list[BudgetText] = []
-    tags: dict[str, str] = {}
-
-
-class TargetSettings(_Model):
-    """A route's target (`provider`, or `provider/model`) with its share of the load."""
-
-    target: str
-    weight: int = Field(default=1, ge=1)
-    priority: int = 0
-    emulate: Features = []
 
 
 class Settings(BaseSettings):
@@ -260,14 +91,14 @@ class Settings(BaseSettings):
     )
 
     providers: dict[str, ProviderSettings] = {}
-    routes: dict[str, Annotated[list[TargetSettings], BeforeValidator(_target_list)]] = {}
+    routes: dict[str, Annotated[list[TargetSettings], BeforeValidator(as_target_list)]] = {}
     display_names: dict[str, str] = {}
     tokens: list[TokenSettings] = []
     jwt: JWTSettings | None = None
     redis_url: Secret | None = None
     redis_prefix: str = Field(default="aiproxy", min_length=1)
     store_file: Annotated[str, AfterValidator(_check_parent_folder)] | None = None
-    sealing_keys: Annotated[list[Secret], BeforeValidator(_key_list), NoDecode] = []
+    sealing_keys: Annotated[list[Secret], BeforeValidator(as_key_list), NoDecode] = []
     anonymous: bool = False
     ledger: bool = True
     ledger_max_records: int | None = Field(default=None, ge=1)
@@ -281,9 +112,6 @@ class Settings(BaseSettings):
     tag_metadata: list[str] = []
     admin_token: Secret | None = None
     admin_private_networks: list[str] = []
-    console: bool = False
-    console_name: str = Field(default="AI gateway", min_length=1)
-    self_service: SelfServiceSettings = SelfServiceSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     request_limits: RequestLimitSettings = RequestLimitSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -298,17 +126,12 @@ class Settings(BaseSettings):
     metrics: bool = False
     metrics_token: Secret | None = None
     otel: bool = False
+    markers: bool = False
+    matchers: list[MatcherSettings] = []
     log_usage: bool = True
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     drain: float = Field(default=0.0, ge=0)
-    _from_environment: frozenset[str] = frozenset()
-
-    def origin(self, name: str) -> Origin:
-        """Where the value of a setting is from."""
-        if name in self._from_environment:
-            return "environment"
-        return "file" if name in self.model_fields_set else "default"
 
     def all_providers(self) -> dict[str, ProviderSettings]:
         """The providers by name, including those that are named only in routes."""
@@ -337,11 +160,9 @@ def load(path: str | Path | None = None) -> Settings:
             raise ConfigurationError(f"{path}: is nested too deeply.") from None
     variables = _environment()
     try:
-        settings = Settings(**_merged(file, variables))
+        return Settings(**_merged(file, variables))
     except ValidationError as error:
         raise ConfigurationError(describe_errors(error, path, variables, _names_at)) from None
-    settings._from_environment = frozenset(variables)
-    return settings
 
 
 def build(settings: Settings | None = None) -> ASGIApp:
@@ -376,7 +197,7 @@ def configuration_warnings(settings: Settings) -> list[str]:
             if kind == "openai-compatible":
                 usual = "http://localhost/v1"
             if usual is not None:
-                warnings += base_url_warnings(f"providers.{name}", given.base_url, usual)
+                warnings += _base_url_warnings(f"providers.{name}", given.base_url, usual)
         if (
             remote
             and not local
@@ -423,6 +244,23 @@ def _misspelt_variables() -> Iterator[str]:
             yield f"environment: {variable} is ignored: unknown setting{hint}."
 
 
+def _base_url_warnings(where: str, address: str, usual: str) -> Iterator[str]:
+    """What may be wrong with the base URL `address`, where `usual` is a correct one."""
+    path = urlsplit(address).path.rstrip("/")
+    end = urlsplit(usual).path.rstrip("/")
+    for tail in ("/chat/completions", "/responses", "/messages", "/embeddings"):
+        if path.endswith(tail):
+            yield f"{where}.base_url: remove {tail!r}: it is appended for each request."
+            return
+    versions = [part for part in path.split("/") if part in ("v1", "v1beta")]
+    if len(versions) > 1:
+        yield f"{where}.base_url: the path {path!r} contains the version twice."
+    elif end.endswith("/v1") and not path:
+        yield f"{where}.base_url: it should probably end with '/v1': {address.rstrip('/')}/v1."
+    elif not end and versions:
+        yield f"{where}.base_url: remove '/{versions[0]}': it is appended for each request."
+
+
 def _environment() -> dict[str, Any]:
     """The values of the variables `AIPROXY_...`, in the shape of the file."""
     try:
@@ -466,7 +304,6 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "jwt": JWTSettings,
     "audit": AuditSettings,
     "timeouts": TimeoutSettings,
-    "self_service": SelfServiceSettings,
     "responses": ResponsesSettings,
     "routes": TargetSettings,
 }

@@ -13,6 +13,7 @@ from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
 from asgi_aiproxy.messages import EventFilter, Request, Response
 from asgi_aiproxy.operations.forms import Form
 from asgi_aiproxy.principal import ANONYMOUS, Principal
+from asgi_aiproxy.providers.emulator import Emulator
 from asgi_aiproxy.usage.record import UsageRecord
 
 # Makes the body of an upload for the model it is called with: the bytes, and their number if known.
@@ -40,6 +41,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
       if they are known.
     - `request_id`: its id in responses, errors and logs.
     - `changed`: the neutral form that is sent instead of the body, if a hook changed it.
+    - `emulate`: what is emulated instead of what the target says.
     - `answer`: the response, if a hook has answered the request; no provider is called.
     - `filters`: makes the filters that the events of a response pass through, for each attempt.
     - `labels`: the session and the tags that it is attributed to.
@@ -69,6 +71,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     history_tokens: int = 0
     request_id: str = ""
     changed: Request | None = None
+    emulate: Emulator | None = None
     answer: Response | None = None
     filters: Callable[[], Sequence[EventFilter]] | None = None
     ended: Callable[[UsageRecord], None] | None = None

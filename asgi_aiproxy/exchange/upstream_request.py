@@ -17,7 +17,7 @@ from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.keys import Key
-from asgi_aiproxy.messages import Request, Response, Usage, unfold
+from asgi_aiproxy.messages import EventFilter, Request, Response, Usage, unfold
 from asgi_aiproxy.operations.base import NO_UNITS
 from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.providers.base import Target
@@ -168,7 +168,7 @@ def prepare_request(
 
 def _emulate(request: GatewayRequest, target: Target) -> EmulatedRequest | None:
     """What is emulated for a target. Raises APIError."""
-    emulator = target.emulate if target.emulate is not None else target.provider.emulate
+    emulator = request.emulate or target.emulate or target.provider.emulate
     if emulator is None or not request.operation.chat:
         return None
     return emulator.apply(request.request, request.principal.id)
@@ -223,8 +223,8 @@ def select_translator(
     `ask` sends a further request to the target, for features that are emulated.
     """
     provider, native, face = prepared.target.provider, prepared.native, request.face
-    # The provider may have several APIs: the response is one of the API that was called. (A platform
-    # that hosts the client's API may frame it in its own way: its dialect has the same name.)
+    # The provider may have several APIs: the response is one of the API that was called. (A
+    # platform that hosts the client's API may frame it in its own way: its dialect has its name.)
     dialect = provider.dialect
     if native and isinstance(face, OutboundDialect) and face.name != dialect.name:
         dialect = face
@@ -242,40 +242,61 @@ def select_translator(
         return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     filters = request.filters() if request.filters is not None else ()
-    emulated = prepared.emulated
-    if filters or emulated is not None:
-        guarded: GuardedTranslator
-
-        async def ask_and_count(further: Request) -> Response:
-            response = await ask(further)
-            guarded.count_further(response.usage)
-            return response
-
-        guarded = GuardedTranslator(
-            filters,
-            emulation=emulated.make_filter(ask_and_count) if emulated is not None else None,
-            emulated=emulated.features if emulated is not None else (),
-            stream=(dialect.framer(kind), dialect.decoder()) if streams else None,
-            decode=dialect.decode_response,
-            encoder=face.encoder(request.request) if request.stream else None,
-            encode=lambda response: face.encode_response(response, request.request),
+    if filters or prepared.emulated is not None:
+        return _guarded_translator(
+            request, prepared, dialect, filters, kind if streams else "", ask
         )
-        return guarded
     if native and streams == request.stream:
-        reader = face.native_stream(
-            usage_wanted=request.usage_wanted, strict_format=provider.strict_format
-        )
-        if request.stream:
-            reframer = dialect.reframer(kind)
-            if reframer is not None:
-                return ReframedTranslator(reframer, NativeStreamTranslator(reader))
-            return NativeStreamTranslator(reader)
-        return BufferedTranslator(lambda body: (reader.whole(body), reader.model, reader.usage))
+        return _native_translator(request, provider, dialect, kind)
     if request.stream and streams:
         return StreamTranslator(
             dialect.framer(kind), dialect.decoder(), face.encoder(request.request)
         )
     return BufferedTranslator(partial(_translate_whole, request, dialect, kind, streams))
+
+
+def _guarded_translator(
+    request: GatewayRequest,
+    prepared: PreparedRequest,
+    dialect: OutboundDialect,
+    filters: Sequence[EventFilter],
+    stream_kind: str,
+    ask: Ask,
+) -> GuardedTranslator:
+    """The translator of a response that filters see; `stream_kind`: the content type of a stream."""
+    face, emulated = request.face, prepared.emulated
+    guarded: GuardedTranslator
+
+    async def ask_and_count(further: Request) -> Response:
+        response = await ask(further)
+        guarded.count_further(response.usage)
+        return response
+
+    guarded = GuardedTranslator(
+        filters,
+        emulation=emulated.make_filter(ask_and_count) if emulated is not None else None,
+        emulated=emulated.features if emulated is not None else (),
+        stream=(dialect.framer(stream_kind), dialect.decoder()) if stream_kind else None,
+        decode=dialect.decode_response,
+        encoder=face.encoder(request.request) if request.stream else None,
+        encode=lambda response: face.encode_response(response, request.request),
+    )
+    return guarded
+
+
+def _native_translator(
+    request: GatewayRequest, provider: Provider, dialect: OutboundDialect, kind: str
+) -> Translator:
+    """The translator of a response that passes through."""
+    reader = request.face.native_stream(
+        usage_wanted=request.usage_wanted, strict_format=provider.strict_format
+    )
+    if not request.stream:
+        return BufferedTranslator(lambda body: (reader.whole(body), reader.model, reader.usage))
+    reframer = dialect.reframer(kind)
+    if reframer is not None:
+        return ReframedTranslator(reframer, NativeStreamTranslator(reader))
+    return NativeStreamTranslator(reader)
 
 
 def _translate_whole(

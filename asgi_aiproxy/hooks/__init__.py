@@ -12,6 +12,8 @@ from asgi_aiproxy.hooks.findings import (
     regex_finder,
 )
 from asgi_aiproxy.hooks.judge import Judge, JudgeGuard
+from asgi_aiproxy.hooks.prompt_markers import PromptMarkers
+from asgi_aiproxy.hooks.replacements import TextReplacements, TextRule
 from asgi_aiproxy.hooks.text_guard import TextGuard
 
 __all__ = [
@@ -21,9 +23,12 @@ __all__ = [
     "HookChain",
     "Judge",
     "JudgeGuard",
+    "PromptMarkers",
     "TextFinder",
     "TextGuard",
     "TextMatch",
+    "TextReplacements",
+    "TextRule",
     "find_personal_data",
     "find_secrets",
     "find_words",

@@ -33,6 +33,7 @@ from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.messages import EventFilter, Request, Response, Text
 from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.providers.emulator import Emulator
 from asgi_aiproxy.usage.record import UsageRecord
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -54,7 +55,7 @@ class Call:
     - `headers`: the request's headers by their names in lower case, without credentials.
     - `state`: a dictionary for the hooks of this call.
 
-    The properties `model`, `request`, `body` and `response` may be set.
+    The properties `model`, `request`, `body`, `response` and `emulate` may be set.
     """
 
     def __init__(self, request: GatewayRequest, headers: Mapping[str, str]) -> None:
@@ -154,6 +155,15 @@ class Call:
         if not self._sent.operation.chat:
             raise ConfigurationError(f"a hook cannot answer {self.operation}, only chat requests.")
         self._replace(answer=response)
+
+    @property
+    def emulate(self) -> Emulator | None:
+        """What is emulated for this call, instead of what its target says; None by default."""
+        return self._sent.emulate
+
+    @emulate.setter
+    def emulate(self, emulator: Emulator) -> None:
+        self._replace(emulate=emulator)
 
     def answer(self, text: str) -> None:
         """Answer the call with a text; no provider is called."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asgi_aiproxy import Budget
-from asgi_aiproxy.config.settings import TokenSettings
+from asgi_aiproxy.config.provider_settings import TokenSettings
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.services import groups, keys, tokens, vouchers
 from asgi_aiproxy.stores import Store

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects.openai_responses import responses
 from asgi_aiproxy.dialects.openai_responses.reasoning import encode_carrier
 from asgi_aiproxy.dialects.openai_responses.schemas import NAME
 from asgi_aiproxy.dialects.openai_responses.tools import declared
 from asgi_aiproxy.errors import APIError
+from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
     Block,
     BlockDelta,
@@ -95,11 +94,10 @@ class Encoder:
             return b"".join([self.feed(BlockDelta(index, text)) for text in texts])
         part.pieces += texts
         number, self._number = self._number, self._number + len(texts)
-        # One join of fragments, without a Python instruction for each delta.
-        out = [part.before, b"", b',"delta":', b"", part.after] * len(texts)
-        out[1::5] = _json.encode_each([*range(number, self._number)])
-        out[3::5] = _json.encode_each(texts)
-        return b"".join(out)
+        numbers = _json.encode_each(list(range(number, self._number)))
+        pairs = zip(numbers, _json.encode_each(texts), strict=True)
+        deltas = [at + b',"delta":' + text for at, text in pairs]
+        return part.before + (part.after + part.before).join(deltas) + part.after
 
     def fail(self, error: APIError) -> bytes:
         """Report an error in mid-stream, with two events like OpenAI."""
@@ -110,20 +108,13 @@ class Encoder:
 
     def _event(self, kind: str, **members: Any) -> bytes:
         number, self._number = self._number, self._number + 1
-        name = kind.encode()
-        data = _json.dumps(members)[1:]  # JSON without line breaks, so that one line holds it
-        return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b\n\n' % (
-            name,
-            name,
-            number,
-            data,
-        )
+        data = _json.dumps({"type": kind, "sequence_number": number, **members})
+        return encode_frame(data, kind.encode())
 
     def _start(self, event: MessageStart) -> bytes:
         self._answer["model"] = event.model or self._request.model
-        encoded = msgspec.Raw(_json.dumps(self._answer))
-        return self._event("response.created", response=encoded) + self._event(
-            "response.in_progress", response=encoded
+        return self._event("response.created", response=self._answer) + self._event(
+            "response.in_progress", response=self._answer
         )
 
     def _begin(self, event: BlockStart) -> bytes:
