@@ -15,12 +15,13 @@ from asgi_aiproxy.exchange.conversions import Conversion, convert, read_usage, u
 from asgi_aiproxy.exchange.guarded import GuardedTranslator
 from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.framing import Framer
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import EventFilter, Request, Response, Usage, unfold
 from asgi_aiproxy.operations.base import NO_UNITS
 from asgi_aiproxy.prices import SentRequest
-from asgi_aiproxy.providers.base import Target
+from asgi_aiproxy.providers.base import Provider, Target
 from asgi_aiproxy.providers.emulator import Ask, EmulatedRequest
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.translate import (
@@ -243,9 +244,8 @@ def select_translator(
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     filters = request.filters() if request.filters is not None else ()
     if filters or prepared.emulated is not None:
-        return _guarded_translator(
-            request, prepared, dialect, filters, kind if streams else "", ask
-        )
+        framer = dialect.framer(kind) if streams else None
+        return _guarded_translator(request, prepared, filters, framer, dialect, ask)
     if native and streams == request.stream:
         return _native_translator(request, provider, dialect, kind)
     if request.stream and streams:
@@ -258,12 +258,12 @@ def select_translator(
 def _guarded_translator(
     request: GatewayRequest,
     prepared: PreparedRequest,
-    dialect: OutboundDialect,
     filters: Sequence[EventFilter],
-    stream_kind: str,
+    framer: Framer | None,
+    dialect: OutboundDialect,
     ask: Ask,
 ) -> GuardedTranslator:
-    """The translator of a response that filters see; `stream_kind`: the content type of a stream."""
+    """The translator of a response that filters see; `framer`: of a stream."""
     face, emulated = request.face, prepared.emulated
     guarded: GuardedTranslator
 
@@ -276,7 +276,7 @@ def _guarded_translator(
         filters,
         emulation=emulated.make_filter(ask_and_count) if emulated is not None else None,
         emulated=emulated.features if emulated is not None else (),
-        stream=(dialect.framer(stream_kind), dialect.decoder()) if stream_kind else None,
+        stream=(framer, dialect.decoder()) if framer is not None else None,
         decode=dialect.decode_response,
         encoder=face.encoder(request.request) if request.stream else None,
         encode=lambda response: face.encode_response(response, request.request),
