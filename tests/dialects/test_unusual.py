@@ -164,7 +164,8 @@ def test_an_odd_answer_that_is_relayed_is_metered_and_fails_as_the_vendor_says(
 
 
 def test_there_are_many_for_each_dialect() -> None:
-    for dialect in {case.dialect for case in CASES}:
+    # (Of Cohere, Bedrock and Coze there are those of the matrix in `tests/exchange`.)
+    for dialect in {case.dialect for case in CASES} - {"cohere", "bedrock", "coze"}:
         assert sum(case.dialect == dialect for case in CASES) >= 60
     assert len({str(case) for case in CASES}) == len(CASES)
     assert all(json.dumps(case.calls) for case in CASES)

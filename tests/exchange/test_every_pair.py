@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import AIShim, UsageRecord
-from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OLLAMA, OPENAI, OPENAI_RESPONSES
+from asgi_aiproxy.providers import (
+    ANTHROPIC,
+    COHERE,
+    COZE,
+    GEMINI,
+    OLLAMA,
+    OPENAI,
+    OPENAI_RESPONSES,
+    bedrock,
+)
 from asgi_aiproxy.providers.base import Provider
 from tests.dialects.unusual import CASES, Case
 from tests.dialects.unusual.meaning import check, knows
@@ -36,6 +45,9 @@ PROVIDERS: dict[str, Provider] = {
     "anthropic": only(ANTHROPIC, "messages"),
     "gemini": only(GEMINI, "generateContent"),
     "ollama": only(OLLAMA),
+    "cohere": only(COHERE),
+    "bedrock": bedrock("us-east-1"),
+    "coze": only(COZE),
 }
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 SCHEMA = {"type": "object", "properties": {}}
@@ -85,6 +97,12 @@ SCENARIOS = re.compile(
     r"|grounding|annotations|citations|image)"
 )
 CHOSEN = [case for case in CASES if SCENARIOS.fullmatch(case.name)]
+# Coze is always requested as a stream, also for clients that do not stream.
+CHOSEN += [
+    replace(case, name=f"whole-{case.name}", stream=False)
+    for case in CHOSEN
+    if case.dialect == "coze"
+]
 
 
 @dataclass
@@ -129,6 +147,7 @@ async def test_an_answer_means_what_the_vendor_said(case: Case, face: str) -> No
         assert case.message in found.error["message"]
         assert record.outcome in ("failed", "refused")
         return
+    assert case.stream or case.error is None
     if case.error is not None:
         assert record.outcome in ("cut", "failed")
     elif case.usage is not None:
@@ -154,6 +173,9 @@ ERRORS: dict[str, str] = {
     "anthropic": '{"type":"error","error":{"message":"%s","type":"%s"}}',
     "gemini": '{"error":{"message":"%s","status":"%s","code":400}}',
     "ollama": '{"error":"%s","type":"%s"}',
+    "cohere": '{"id":"c0","message":"%s","error_type":"%s"}',
+    "bedrock": '{"message":"%s","type":"%s"}',
+    "coze": '{"code":720702001,"msg":"%s","detail":{"logid":"%s"}}',
 }
 # What vendors answer: the status, their word for it, and what a client may get.
 STATUSES = {

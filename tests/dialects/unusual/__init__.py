@@ -7,12 +7,24 @@ on them; one module a dialect.
 
 from __future__ import annotations
 
-from tests.dialects.unusual import anthropic, gemini, ollama, openai_chat, openai_responses
+from tests.dialects.unusual import (
+    anthropic,
+    bedrock,
+    cohere,
+    coze,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_responses,
+)
 from tests.dialects.unusual.case import Case
 
 CASES: list[Case] = [
     case
-    for module in (openai_chat, openai_responses, anthropic, gemini, ollama)
+    for module in (
+        *(openai_chat, openai_responses, anthropic, gemini, ollama),
+        *(cohere, bedrock, coze),
+    )
     for case in module.CASES
 ]
 

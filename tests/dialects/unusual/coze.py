@@ -1,0 +1,84 @@
+# ruff: noqa: E501 (a case a line)
+"""Coze's chat API. https://www.coze.com/open/docs/developer_guides/chat_v3
+
+It has no refusals and no limit of the answer's length, and is always requested as a stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgi_aiproxy.errors import ErrorKind
+from tests.dialects.unusual.case import Case, data
+
+HI = "Hi there"
+COUNTS = {"token_count": 13, "input_count": 9, "output_count": 4}
+COUNTED = (9, 4, 0, 0)
+
+
+def sent(name: str, payload: Any) -> bytes:
+    return b"event:%b\ndata:%b\n\n" % (name.encode(), data(payload))
+
+
+def chat(status: str, **more: Any) -> bytes:
+    payload = {"id": "7001", "conversation_id": "7000", "bot_id": "1", "status": status, **more}
+    return sent(f"conversation.chat.{status}", payload)
+
+
+def answer(kind: str = "delta", **more: Any) -> bytes:
+    payload = {
+        "id": "7002",
+        "conversation_id": "7000",
+        "bot_id": "1",
+        "chat_id": "7001",
+        "role": "assistant",
+        "type": "answer",
+        "content": "",
+        "content_type": "text",
+        **more,
+    }
+    return sent(f"conversation.message.{kind}", payload)
+
+
+def text(piece: str) -> bytes:
+    return answer(content=piece)
+
+
+def called(*found: Any) -> bytes:
+    action = {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": list(found)}}
+    return chat("requires_action", usage=COUNTS, required_action=action)
+
+
+def call(id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+HEAD = (chat("created"), chat("in_progress"))
+START = (*HEAD, text("Hi"), text(" there"), answer("completed", content=HI))
+DONE = sent("done", "[DONE]")
+END = (chat("completed", usage=COUNTS), DONE)
+F, G = call("1", "f", '{"a":1}'), call("2", "g", "{}")
+
+
+def stream(name: str, *events: bytes, **means: Any) -> Case:
+    means = {"usage": None if means.get("error") else COUNTED, **means}
+    return Case(dialect="coze", name=name, data=b"".join(events), stream=True, **means)
+
+
+def said(name: str, *events: bytes, **means: Any) -> Case:
+    return stream(name, *events, **{"text": HI, **means})
+
+
+CASES = [
+    said("plain", *START, *END),
+    said("usage-missing", *START, chat("completed"), DONE, usage=None),
+    said("reasoning", *HEAD, answer(reasoning_content="Hm"), answer(reasoning_content="m."), *START[2:], *END, thought="Hmm."),
+    stream("call", *HEAD, called(F), DONE, calls=(("?", "f", {"a": 1}),), finish="tools"),
+    said("call-with-text", *START, called(F), DONE, calls=(("?", "f", {"a": 1}),), finish="tools"),
+    stream("calls", *HEAD, called(F, G), DONE, calls=(("?", "f", {"a": 1}), ("?", "g", {})), finish="tools"),
+    stream("call-empty-arguments", *HEAD, called(G), DONE, calls=(("?", "g", {}),), finish="tools"),
+    stream("call-without-arguments", *HEAD, called(call("2", "g", "")), DONE, calls=(("?", "g", {}),), finish="tools"),
+    stream("error-first", sent("error", {"code": 4013, "msg": "too fast"}), error=ErrorKind.LIMITED, message="too fast"),
+    stream("error-midway", *START, chat("failed", last_error={"code": 5000, "msg": "out of memory"}), DONE, text=HI, error=ErrorKind.UPSTREAM, message="out of memory"),
+    stream("cut-off", *START, text=HI, error=ErrorKind.UPSTREAM),
+]  # fmt: skip
