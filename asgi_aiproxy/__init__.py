@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asgi_aiproxy._lazy import on_first_use
 
 if TYPE_CHECKING:
     from asgi_aiproxy.accounts import Tokens, stored_tokens
@@ -79,7 +80,6 @@ __all__ = [
     "tee",
 ]
 
-# Names are imported on first use, so that using one part does not load all others.
 _HOME = {
     "AIProxyError": "errors",
     "AIShim": "shim",
@@ -128,14 +128,4 @@ _HOME = {
     "tee": "usage.record",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

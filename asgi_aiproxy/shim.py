@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import ClassVar, Self
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import msgspec
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, TimerRegistry
-from asgi_aiproxy._control_headers import CONTROL_HEADERS, KEY, PROVIDER, SESSION
+from asgi_aiproxy._control_headers import KEY, PROVIDER, SESSION
 from asgi_aiproxy._headers import content_codings
-from asgi_aiproxy._request_id import SENT_NAME, named, request_id
+from asgi_aiproxy._request_id import named, request_id
 from asgi_aiproxy.credentials import caller_key
-from asgi_aiproxy.dialects import (
-    ANTHROPIC_MESSAGES,
-    GEMINI_CONTENT,
-    NEUTRAL,
-    OPENAI_CHAT,
-    OPENAI_COMPACTION,
-    OPENAI_COMPLETIONS,
-    OPENAI_RESPONSES,
+from asgi_aiproxy.dialects import NEUTRAL
+from asgi_aiproxy.dialects.base import (
+    REFERRING_OPERATIONS,
+    RESPONSES,
+    InboundDialect,
+    Operation,
 )
-from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.dialects.model_lists import ListedModel, format_for
 from asgi_aiproxy.errors import (
     AIProxyError,
@@ -36,6 +33,12 @@ from asgi_aiproxy.errors import (
 )
 from asgi_aiproxy.exchange.admission import GATE_KEY, AdmissionControl, must_inspect
 from asgi_aiproxy.exchange.attribution import Attribution, attribution_for
+from asgi_aiproxy.exchange.client_apis import (
+    forwarded_headers,
+    forwarded_query,
+    header_names,
+    imported_faces,
+)
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
 from asgi_aiproxy.exchange.error_responses import send_error
@@ -48,15 +51,10 @@ from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder
-from asgi_aiproxy.operations import RERANK, AnyClientOperation
-from asgi_aiproxy.operations.face import as_face
+from asgi_aiproxy.operations import AnyClientOperation
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.request_limits import RequestLimits
-from asgi_aiproxy.responses_state import ResponseState
-from asgi_aiproxy.responses_state.memory import ConnectionMemory
-from asgi_aiproxy.responses_state.service import ResponsesService
-from asgi_aiproxy.responses_state.turn import OPERATION as RESPONSES, OPERATIONS as REFERRING
 from asgi_aiproxy.typed_calls import TypedCalls
 from asgi_aiproxy.upstream import (
     Timeouts,
@@ -68,12 +66,13 @@ from asgi_aiproxy.upstream import (
 from asgi_aiproxy.upstream.request_encoding import check_codings, decode_request_body
 from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
 
+if TYPE_CHECKING:
+    from asgi_aiproxy.responses_state import ResponseState
+    from asgi_aiproxy.responses_state.memory import ConnectionMemory
+    from asgi_aiproxy.responses_state.service import ResponsesService
+
 MiB = 1024 * 1024
 _JSON = "application/json"
-
-# The headers that control the gateway, those that describe the body, and the request's id.
-_BODY_HEADERS = {"content-type", "content-encoding", "content-length"}
-_READ_HEADERS = {*_BODY_HEADERS, SENT_NAME, *CONTROL_HEADERS}
 
 
 class Shim(TypedCalls):
@@ -97,7 +96,8 @@ class Shim(TypedCalls):
     Works with and without `lifespan`; `async with` or `lifespan(...)` opens and closes it properly.
     """
 
-    faces: ClassVar[tuple[InboundDialect, ...]]
+    # The APIs that it serves: dialects, or their names in `asgi_aiproxy.dialects` and `operations`.
+    faces: ClassVar[tuple[InboundDialect | str, ...]]
     handles_admission: ClassVar[bool] = True  # see `asgi_aiproxy.exchange.admission`
 
     def __init__(
@@ -150,21 +150,33 @@ class Shim(TypedCalls):
         self._max_upload = max_upload
         self._keepalive = keepalive_seconds
         self._allow_client_keys = allow_client_keys
-        self._responses = ResponsesService(
-            response_state, max_body=max_body, websockets=websockets, idle=websocket_idle
-        )
-        faces = (*self.faces, *map(as_face, apis))
+        if not websocket_idle > 0:
+            raise ConfigurationError(f"websocket_idle must be > 0 seconds, got {websocket_idle!r}.")
+        self._response_state, self._websockets = response_state, websockets
+        self._websocket_idle = websocket_idle
+        faces = imported_faces(self.faces, apis)
         self._matcher = OperationMatcher(faces)
         self._hooks = as_hooks(hooks)
         recorded = record is not discard or self._hooks is not None
         self._attribution = attribution_for(attribution, recorded=recorded)
         self._header_names = {
-            face: _header_names(face, self._attribution.headers) for face in (*faces, NEUTRAL)
+            face: header_names(face, self._attribution.headers) for face in (*faces, NEUTRAL)
         }
         self._users = 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._relay.router!r})"
+
+    @cached_property
+    def _responses(self) -> ResponsesService:
+        """What goes beyond one request of the Responses API; imported with the first of them."""
+        from asgi_aiproxy.responses_state.service import ResponsesService
+
+        return ResponsesService(
+            self._response_state,
+            max_body=self._max_body,
+            idle=self._websocket_idle,
+        )
 
     async def __aenter__(self) -> Self:
         self._users += 1
@@ -211,10 +223,10 @@ class Shim(TypedCalls):
             await _asgi.serve_lifespan(self, receive, send)
         elif scope["type"] == "websocket":
             # (Also for unknown paths: over HTTP the client is sent the error.)
-            face = self.faces[0]
+            face = self._matcher.faces[0]
             with suppress(APIError):
                 face, operation = self._matcher.match({**scope, "method": "POST"})
-                if operation.name == RESPONSES and self._responses.websockets:
+                if operation.name == RESPONSES and self._websockets:
                     relay = partial(self._relay_call, face=face, operation=operation)
                     await self._responses.serve_websocket(scope, receive, send, face, relay)
                     return
@@ -295,7 +307,7 @@ class Shim(TypedCalls):
             if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
                 send = JSONArraySend(send)
             capture = None
-            if operation.resource or operation.name in REFERRING:
+            if operation.resource or operation.name in REFERRING_OPERATIONS:
                 prepared = await self._responses.prepare(
                     scope, send, call, self._relay.router, memory, generate=generate
                 )
@@ -361,8 +373,8 @@ class Shim(TypedCalls):
             body=body,
             fields=head.fields,
             others=others,
-            headers=_forwarded_headers(headers, face),
-            query=_forwarded_query(scope, face) if scope.get("query_string") else "",
+            headers=forwarded_headers(headers, face),
+            query=forwarded_query(scope, face) if scope.get("query_string") else "",
             principal=principal,
             provider=head.provider or headers.get(PROVIDER, ""),
             key_id=headers.get(KEY, ""),
@@ -392,7 +404,7 @@ class Shim(TypedCalls):
             upload=upload.stream,
             length=_asgi.length_in_bytes(headers.get("content-length")) or 0,
             content_type=upload.content_type,
-            headers=_forwarded_headers(headers, face),
+            headers=forwarded_headers(headers, face),
             principal=principal,
             provider=headers.get(PROVIDER, ""),
             key_id=headers.get(KEY, ""),
@@ -411,13 +423,13 @@ class AIShim(Shim):
     """
 
     faces = (
-        OPENAI_CHAT,
-        OPENAI_COMPLETIONS,
-        OPENAI_RESPONSES,
-        OPENAI_COMPACTION,
-        ANTHROPIC_MESSAGES,
-        GEMINI_CONTENT,
-        RERANK,
+        "OPENAI_CHAT",
+        "OPENAI_COMPLETIONS",
+        "OPENAI_RESPONSES",
+        "OPENAI_COMPACTION",
+        "ANTHROPIC_MESSAGES",
+        "GEMINI_CONTENT",
+        "RERANK",
     )
 
 
@@ -432,42 +444,25 @@ class OpenAIShim(Shim):
         app.mount("/ai", OpenAIShim(ANTHROPIC.using("sk-ant-...")))
     """
 
-    faces = (OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES, OPENAI_COMPACTION, RERANK)
+    faces = (
+        "OPENAI_CHAT",
+        "OPENAI_COMPLETIONS",
+        "OPENAI_RESPONSES",
+        "OPENAI_COMPACTION",
+        "RERANK",
+    )
 
 
 class AnthropicShim(Shim):
     """Serves Anthropic's API; clients take its mount as base URL."""
 
-    faces = (ANTHROPIC_MESSAGES,)
+    faces = ("ANTHROPIC_MESSAGES",)
 
 
 class GeminiShim(Shim):
     """Serves Google's Gemini API; clients take its mount as base URL."""
 
-    faces = (GEMINI_CONTENT,)
-
-
-def _header_names(face: InboundDialect, more: Iterable[str]) -> dict[bytes, str]:
-    """Return the names of the request headers that are read, by their spelling in the request."""
-    names = {*_READ_HEADERS, *face.request_headers, *more}
-    return {name.encode(): CONTROL_HEADERS.get(name, name) for name in names}
-
-
-def _forwarded_headers(headers: Mapping[str, str], face: InboundDialect) -> Mapping[str, str]:
-    """Return the request headers that are forwarded to a provider with the caller's own API."""
-    forwarded = face.request_headers
-    if forwarded.isdisjoint(headers):
-        return {}
-    return {name: value for name, value in headers.items() if name in forwarded}
-
-
-def _forwarded_query(scope: Scope, face: InboundDialect) -> str:
-    """Return the query parameters that are forwarded to a provider with the caller's own API."""
-    query: bytes = scope.get("query_string", b"")
-    if not query or not face.request_parameters:
-        return ""
-    parameters = query.decode("latin-1").split("&")
-    return "&".join(p for p in parameters if p.partition("=")[0] in face.request_parameters)
+    faces = ("GEMINI_CONTENT",)
 
 
 def _wants_sse(scope: Scope) -> bool:

@@ -24,8 +24,9 @@ within the process.
 
 from __future__ import annotations
 
-from asgi_aiproxy.dialects.anthropic import Anthropic
-from asgi_aiproxy.dialects.anthropic.hosted import HostedAnthropic
+from typing import TYPE_CHECKING
+
+from asgi_aiproxy._lazy import on_first_use
 from asgi_aiproxy.dialects.base import (
     Dialect,
     InboundDialect,
@@ -33,29 +34,23 @@ from asgi_aiproxy.dialects.base import (
     OutboundDialect,
     ProviderRequest,
 )
-from asgi_aiproxy.dialects.bedrock import Bedrock
-from asgi_aiproxy.dialects.cohere import Cohere
-from asgi_aiproxy.dialects.coze import Coze
-from asgi_aiproxy.dialects.gemini import Gemini
-from asgi_aiproxy.dialects.neutral import Neutral
-from asgi_aiproxy.dialects.ollama import Ollama
-from asgi_aiproxy.dialects.openai_chat import OpenAIChat
-from asgi_aiproxy.dialects.openai_completions import OpenAICompletions
-from asgi_aiproxy.dialects.openai_responses import OpenAIResponses
-from asgi_aiproxy.dialects.openai_responses.compaction import OpenAICompaction
 
-OPENAI_CHAT = OpenAIChat()
-OPENAI_COMPLETIONS = OpenAICompletions()
-OPENAI_RESPONSES = OpenAIResponses()
-OPENAI_COMPACTION = OpenAICompaction()
-ANTHROPIC_MESSAGES = Anthropic()
-HOSTED_ANTHROPIC = HostedAnthropic()
-GEMINI_CONTENT = Gemini()
-OLLAMA_CHAT = Ollama()
-NEUTRAL = Neutral()
-COHERE_CHAT = Cohere()
-BEDROCK_CONVERSE = Bedrock()
-COZE_CHAT = Coze()
+if TYPE_CHECKING:
+    from asgi_aiproxy.dialects.anthropic import ANTHROPIC_MESSAGES, Anthropic
+    from asgi_aiproxy.dialects.anthropic.hosted import HOSTED_ANTHROPIC, HostedAnthropic
+    from asgi_aiproxy.dialects.bedrock import BEDROCK_CONVERSE, Bedrock
+    from asgi_aiproxy.dialects.cohere import COHERE_CHAT, Cohere
+    from asgi_aiproxy.dialects.coze import COZE_CHAT, Coze
+    from asgi_aiproxy.dialects.gemini import GEMINI_CONTENT, Gemini
+    from asgi_aiproxy.dialects.neutral import NEUTRAL, Neutral
+    from asgi_aiproxy.dialects.ollama import OLLAMA_CHAT, Ollama
+    from asgi_aiproxy.dialects.openai_chat import OPENAI_CHAT, OpenAIChat
+    from asgi_aiproxy.dialects.openai_completions import OPENAI_COMPLETIONS, OpenAICompletions
+    from asgi_aiproxy.dialects.openai_responses import OPENAI_RESPONSES, OpenAIResponses
+    from asgi_aiproxy.dialects.openai_responses.compaction import (
+        OPENAI_COMPACTION,
+        OpenAICompaction,
+    )
 
 __all__ = [
     "ANTHROPIC_MESSAGES",
@@ -88,3 +83,31 @@ __all__ = [
     "OutboundDialect",
     "ProviderRequest",
 ]
+
+_HOME = {
+    "ANTHROPIC_MESSAGES": "anthropic",
+    "Anthropic": "anthropic",
+    "BEDROCK_CONVERSE": "bedrock",
+    "Bedrock": "bedrock",
+    "COHERE_CHAT": "cohere",
+    "COZE_CHAT": "coze",
+    "Cohere": "cohere",
+    "Coze": "coze",
+    "GEMINI_CONTENT": "gemini",
+    "Gemini": "gemini",
+    "HOSTED_ANTHROPIC": "anthropic.hosted",
+    "HostedAnthropic": "anthropic.hosted",
+    "NEUTRAL": "neutral",
+    "Neutral": "neutral",
+    "OLLAMA_CHAT": "ollama",
+    "OPENAI_CHAT": "openai_chat",
+    "OPENAI_COMPACTION": "openai_responses.compaction",
+    "OPENAI_COMPLETIONS": "openai_completions",
+    "OPENAI_RESPONSES": "openai_responses",
+    "Ollama": "ollama",
+    "OpenAIChat": "openai_chat",
+    "OpenAICompaction": "openai_responses.compaction",
+    "OpenAICompletions": "openai_completions",
+    "OpenAIResponses": "openai_responses",
+}
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

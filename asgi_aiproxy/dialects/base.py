@@ -18,6 +18,10 @@ STREAM_TYPES = frozenset(
     | {"application/vnd.amazon.eventstream"}
 )
 
+# Operations whose requests may refer to stored responses; the first makes one.
+RESPONSES = "responses"
+REFERRING_OPERATIONS = frozenset({RESPONSES, "responses.input_tokens", "responses.compact"})
+
 
 class Operation(msgspec.Struct, frozen=True):
     """The API operation that a method and path select.

@@ -183,3 +183,6 @@ def _error(failure: Failure) -> APIError:
     )
     error.provider, error.request_id = failure.provider, failure.request_id
     return error
+
+
+NEUTRAL: Neutral = Neutral()

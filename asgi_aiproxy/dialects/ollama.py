@@ -294,3 +294,6 @@ def _add_image(out: dict[str, Any], media: list[Media]) -> None:
         if item.kind != "image" or not item.data:
             raise invalid("Ollama accepts images only, and only as data: URLs.", "messages")
         out.setdefault("images", []).append(item.data)
+
+
+OLLAMA_CHAT: Ollama = Ollama()

@@ -243,3 +243,6 @@ class _Encoder:
             usage = encode_usage(event.usage)
             out += encode_frame(_json.dumps({**self._head, "choices": [], "usage": usage}))
         return out + encode_frame(b"[DONE]")
+
+
+OPENAI_COMPLETIONS: OpenAICompletions = OpenAICompletions()

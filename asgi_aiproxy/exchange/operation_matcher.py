@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from asgi_aiproxy import _asgi
+from asgi_aiproxy import _asgi, dialects
 from asgi_aiproxy._asgi import Scope
-from asgi_aiproxy.dialects import (
-    ANTHROPIC_MESSAGES,
-    GEMINI_CONTENT,
-    NEUTRAL,
-    OPENAI_CHAT,
-    OPENAI_RESPONSES,
-    neutral,
-)
+from asgi_aiproxy.dialects import NEUTRAL, neutral
 from asgi_aiproxy.dialects.base import InboundDialect, Operation
 from asgi_aiproxy.errors import APIError, ErrorKind
 
 # How many matches are remembered, of paths up to which length in bytes.
 _REMEMBERED, _LONG = 256, 256
 _METHODS = ("POST", "GET", "DELETE")
-_CLIENT_APIS = (OPENAI_CHAT, OPENAI_RESPONSES, ANTHROPIC_MESSAGES, GEMINI_CONTENT)
 
 Match = tuple[InboundDialect, Operation]
 
@@ -30,7 +22,7 @@ class OperationMatcher:
     """Finds the operation of requests among those of `faces`, the APIs that an app speaks."""
 
     def __init__(self, faces: Sequence[InboundDialect]) -> None:
-        self._faces = faces
+        self.faces = faces
         self._matched: dict[object, Match] = {}  # of requests, by how they came
 
     def find(self, scope: Scope) -> Operation | None:
@@ -39,7 +31,7 @@ class OperationMatcher:
             return cast("Operation", in_process)
         path = _asgi.local_path(scope)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        found = (face.match(method, path) for face in self._faces if path is not None)
+        found = (face.match(method, path) for face in self.faces if path is not None)
         return next((operation for operation in found if operation is not None), None)
 
     def match(self, scope: Scope) -> Match:
@@ -57,7 +49,7 @@ class OperationMatcher:
         if path is None:
             raise APIError(ErrorKind.NOT_FOUND, f"There is nothing at {scope['path']!r}.")
         requested = "GET" if method == "HEAD" else method
-        for face in self._faces:
+        for face in self.faces:
             operation = face.match(method, path) or face.match(requested, path)
             if operation is not None:
                 # (What names a model or a resource may be anything.)
@@ -75,7 +67,7 @@ class OperationMatcher:
         """
         sent = {name for name, _ in scope["headers"]}
         path = _asgi.local_path(scope) or ""
-        for other in self._faces:
+        for other in self.faces:
             if not other.client_headers.isdisjoint(sent):
                 found = other.match("GET", path)
                 if found is not None and found.body == "none":
@@ -88,17 +80,18 @@ class OperationMatcher:
         """
         sent = {name for name, _ in scope["headers"]}
         path = _asgi.local_path(scope) or ""
-        marked = [face for face in self._faces if not face.client_headers.isdisjoint(sent)]
-        for face in (*marked, *self._faces):
+        marked = [face for face in self.faces if not face.client_headers.isdisjoint(sent)]
+        for face in (*marked, *self.faces):
             if any(face.match(method, path) for method in _METHODS):
                 return face
         if marked:
             return marked[0]
-        gemini = GEMINI_CONTENT in self._faces and path.startswith("/v1beta")
-        return GEMINI_CONTENT if gemini else self._faces[0]
+        if path.startswith("/v1beta") and dialects.GEMINI_CONTENT in self.faces:
+            return dialects.GEMINI_CONTENT
+        return self.faces[0]
 
     def _no_match(self, scope: Scope, method: str, path: str) -> APIError:
-        takes = [m for m in _METHODS if any(face.match(m, path) for face in self._faces)]
+        takes = [m for m in _METHODS if any(face.match(m, path) for face in self.faces)]
         if takes:
             if method == "GET" and (_asgi.header(scope, b"upgrade") or "").lower() == "websocket":
                 return _asgi.no_websocket()  # a server without WebSockets passes it on like this
@@ -112,10 +105,16 @@ class OperationMatcher:
     def _hint(self, method: str, path: str) -> str:
         """What is probably wrong with the base URL or the mount; empty if that is not known."""
         version, _, rest = path[1:].partition("/")
-        if any(face.match(method, "/v1" + path) for face in self._faces):
+        if any(face.match(method, "/v1" + path) for face in self.faces):
             return " The base URL of clients must end with '/v1'."
-        if version.startswith("v1") and any(face.match(method, "/" + rest) for face in self._faces):
+        if version.startswith("v1") and any(face.match(method, "/" + rest) for face in self.faces):
             return f" The base URL of this client must end before '/{version}'."
-        if any(face.match(method, path) for face in _CLIENT_APIS):
+        known: tuple[InboundDialect, ...] = (
+            dialects.OPENAI_CHAT,
+            dialects.OPENAI_RESPONSES,
+            dialects.ANTHROPIC_MESSAGES,
+            dialects.GEMINI_CONTENT,
+        )
+        if any(face.match(method, path) for face in known):
             return " It belongs to an API that is not served here: mount AIShim, which serves all."
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,7 +12,6 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects._parsing import unparsable_response_error
 from asgi_aiproxy.dialects.base import STREAM_TYPES, OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError, invalid
-from asgi_aiproxy.exchange.conversions import Conversion, convert, read_usage, units
 from asgi_aiproxy.exchange.guarded import GuardedTranslator
 from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
@@ -19,7 +19,6 @@ from asgi_aiproxy.framing import Framer
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import EventFilter, Request, Response, Usage, unfold
-from asgi_aiproxy.operations.base import NO_UNITS
 from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.providers.base import Provider, Target
 from asgi_aiproxy.providers.emulator import Ask, EmulatedRequest
@@ -34,6 +33,9 @@ from asgi_aiproxy.translate import (
     collect_stream,
 )
 from asgi_aiproxy.upstream.base import UpstreamRequest
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.exchange.conversions import Conversion
 
 
 class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -98,10 +100,13 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
         """What the cost of the request is estimated from."""
         target, draft = self.target, self.draft
         name = target.provider.name
+        counted = Usage()
+        if request.upload is not None or request.operation.converts:
+            from asgi_aiproxy.exchange.conversions import units
+
+            counted = units(request)
         if request.upload is not None:
-            return SentRequest(
-                name, target.model, draft.path, length=request.length, units=units(request)
-            )
+            return SentRequest(name, target.model, draft.path, length=request.length, units=counted)
         return SentRequest(
             name,
             target.model,
@@ -109,7 +114,7 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
             self.body or b"",
             draft.body,
             history=request.history_tokens,
-            units=units(request) if request.operation.converts else NO_UNITS,
+            units=counted,
         )
 
 
@@ -151,6 +156,8 @@ def prepare_request(
                 neutral = msgspec.structs.replace(neutral, model=target.model)
                 draft = target.provider.dialect.encode_request(neutral)
             else:
+                from asgi_aiproxy.exchange.conversions import convert  # (with other dialects)
+
                 conversion = convert(request, target)
                 draft = conversion.draft
         except RecursionError:
@@ -238,9 +245,7 @@ def select_translator(
     if request.operation.resource:
         return RawTranslator()  # the usage in it is that of another request
     if not request.operation.chat:
-        if kind != "application/json":
-            return RawTranslator(units(request))
-        return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
+        return _translator_besides_chat(request, kind)
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     filters = request.filters() if request.filters is not None else ()
     if filters or prepared.emulated is not None:
@@ -253,6 +258,14 @@ def select_translator(
             dialect.framer(kind), dialect.decoder(), face.encoder(request.request)
         )
     return BufferedTranslator(partial(_translate_whole, request, dialect, kind, streams))
+
+
+def _translator_besides_chat(request: GatewayRequest, kind: str) -> Translator:
+    from asgi_aiproxy.exchange.conversions import read_usage, units
+
+    if kind != "application/json":
+        return RawTranslator(units(request))
+    return BufferedTranslator(lambda body: (body, *read_usage(request, body)))
 
 
 def _guarded_translator(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from asgi_aiproxy._lazy import on_first_use
 from asgi_aiproxy.hooks.base import BeforeHook, Call, Hook, HookChain
-from asgi_aiproxy.hooks.findings import (
-    TextFinder,
-    TextMatch,
-    find_personal_data,
-    find_secrets,
-    find_words,
-    regex_finder,
-)
-from asgi_aiproxy.hooks.judge import Judge, JudgeGuard
-from asgi_aiproxy.hooks.prompt_markers import PromptMarkers
-from asgi_aiproxy.hooks.replacements import TextReplacements, TextRule
-from asgi_aiproxy.hooks.text_guard import TextGuard
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.hooks.findings import (
+        TextFinder,
+        TextMatch,
+        find_personal_data,
+        find_secrets,
+        find_words,
+        regex_finder,
+    )
+    from asgi_aiproxy.hooks.judge import Judge, JudgeGuard
+    from asgi_aiproxy.hooks.prompt_markers import PromptMarkers
+    from asgi_aiproxy.hooks.replacements import TextReplacements, TextRule
+    from asgi_aiproxy.hooks.text_guard import TextGuard
 
 __all__ = [
     "BeforeHook",
@@ -34,3 +39,19 @@ __all__ = [
     "find_words",
     "regex_finder",
 ]
+
+_HOME = {
+    "Judge": "judge",
+    "JudgeGuard": "judge",
+    "PromptMarkers": "prompt_markers",
+    "TextFinder": "findings",
+    "TextGuard": "text_guard",
+    "TextMatch": "findings",
+    "TextReplacements": "replacements",
+    "TextRule": "replacements",
+    "find_personal_data": "findings",
+    "find_secrets": "findings",
+    "find_words": "findings",
+    "regex_finder": "findings",
+}
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

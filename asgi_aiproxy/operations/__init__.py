@@ -13,9 +13,9 @@ Its classes for vendors are among the `operations` of a `Provider`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from asgi_aiproxy.dialects.neutral import EMBEDDINGS as IN_PROCESS_EMBEDDINGS
+from asgi_aiproxy._lazy import on_first_use
 from asgi_aiproxy.operations.base import (
     AnyClientOperation,
     AnyOperationAPI,
@@ -23,53 +23,40 @@ from asgi_aiproxy.operations.base import (
     FollowUp,
     OperationAPI,
 )
-from asgi_aiproxy.operations.embeddings.base import (
-    ClientEmbeddingsAPI,
-    EmbeddingsAPI,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-)
-from asgi_aiproxy.operations.embeddings.bedrock import BedrockEmbeddings
-from asgi_aiproxy.operations.embeddings.cohere import CohereEmbeddings
-from asgi_aiproxy.operations.embeddings.compatible import (
-    JINA_EMBEDDINGS,
-    MISTRAL_EMBEDDINGS,
-    VOYAGE_EMBEDDINGS,
-    CompatibleEmbeddings,
-)
-from asgi_aiproxy.operations.embeddings.gemini import GeminiEmbeddings
-from asgi_aiproxy.operations.embeddings.neutral import NeutralEmbeddings
-from asgi_aiproxy.operations.embeddings.openai import OpenAIEmbeddings
-from asgi_aiproxy.operations.face import OperationFace
-from asgi_aiproxy.operations.rerank import (
-    BEDROCK_RERANK,
-    COHERE_RERANK,
-    INFINITY_RERANK,
-    JINA_RERANK,
-    TEI_RERANK,
-    VLLM_RERANK,
-    VOYAGE_RERANK,
-    CohereRerankClient,
-    RerankAPI,
-    RerankRequest,
-    RerankResponse,
-)
 
-OPENAI_EMBEDDINGS = OpenAIEmbeddings()
-GEMINI_EMBEDDINGS = GeminiEmbeddings()
-COHERE_EMBEDDINGS = CohereEmbeddings()
-BEDROCK_EMBEDDINGS = BedrockEmbeddings()
-RERANK = OperationFace(CohereRerankClient())
-
-# The APIs of clients whose paths belong to a dialect, by the name of the operation there.
-CLIENTS: Mapping[str, AnyClientOperation] = {
-    "embeddings": OPENAI_EMBEDDINGS,
-    "embedContent": GEMINI_EMBEDDINGS,
-    "batchEmbedContents": GEMINI_EMBEDDINGS,
-    IN_PROCESS_EMBEDDINGS.name: NeutralEmbeddings(),
-}
-# The APIs of vendors that are those of clients, too: found by `Provider.native_operations`.
-NATIVE_APIS: tuple[AnyOperationAPI, ...] = (OPENAI_EMBEDDINGS, GEMINI_EMBEDDINGS)
+if TYPE_CHECKING:
+    from asgi_aiproxy.operations.clients import CLIENTS, NATIVE_APIS, RERANK
+    from asgi_aiproxy.operations.embeddings.base import (
+        ClientEmbeddingsAPI,
+        EmbeddingsAPI,
+        EmbeddingsRequest,
+        EmbeddingsResponse,
+    )
+    from asgi_aiproxy.operations.embeddings.bedrock import BEDROCK_EMBEDDINGS, BedrockEmbeddings
+    from asgi_aiproxy.operations.embeddings.cohere import COHERE_EMBEDDINGS, CohereEmbeddings
+    from asgi_aiproxy.operations.embeddings.compatible import (
+        JINA_EMBEDDINGS,
+        MISTRAL_EMBEDDINGS,
+        VOYAGE_EMBEDDINGS,
+        CompatibleEmbeddings,
+    )
+    from asgi_aiproxy.operations.embeddings.gemini import GEMINI_EMBEDDINGS, GeminiEmbeddings
+    from asgi_aiproxy.operations.embeddings.neutral import NeutralEmbeddings
+    from asgi_aiproxy.operations.embeddings.openai import OPENAI_EMBEDDINGS, OpenAIEmbeddings
+    from asgi_aiproxy.operations.face import OperationFace
+    from asgi_aiproxy.operations.rerank import (
+        BEDROCK_RERANK,
+        COHERE_RERANK,
+        INFINITY_RERANK,
+        JINA_RERANK,
+        TEI_RERANK,
+        VLLM_RERANK,
+        VOYAGE_RERANK,
+        CohereRerankClient,
+        RerankAPI,
+        RerankRequest,
+        RerankResponse,
+    )
 
 __all__ = [
     "BEDROCK_EMBEDDINGS",
@@ -79,7 +66,6 @@ __all__ = [
     "COHERE_RERANK",
     "GEMINI_EMBEDDINGS",
     "INFINITY_RERANK",
-    "IN_PROCESS_EMBEDDINGS",
     "JINA_EMBEDDINGS",
     "JINA_RERANK",
     "MISTRAL_EMBEDDINGS",
@@ -111,3 +97,39 @@ __all__ = [
     "RerankRequest",
     "RerankResponse",
 ]
+
+_HOME = {
+    "BEDROCK_EMBEDDINGS": "embeddings.bedrock",
+    "BEDROCK_RERANK": "rerank",
+    "BedrockEmbeddings": "embeddings.bedrock",
+    "CLIENTS": "clients",
+    "COHERE_EMBEDDINGS": "embeddings.cohere",
+    "COHERE_RERANK": "rerank",
+    "ClientEmbeddingsAPI": "embeddings.base",
+    "CohereEmbeddings": "embeddings.cohere",
+    "CohereRerankClient": "rerank",
+    "CompatibleEmbeddings": "embeddings.compatible",
+    "EmbeddingsAPI": "embeddings.base",
+    "EmbeddingsRequest": "embeddings.base",
+    "EmbeddingsResponse": "embeddings.base",
+    "GEMINI_EMBEDDINGS": "embeddings.gemini",
+    "GeminiEmbeddings": "embeddings.gemini",
+    "INFINITY_RERANK": "rerank",
+    "JINA_EMBEDDINGS": "embeddings.compatible",
+    "JINA_RERANK": "rerank",
+    "MISTRAL_EMBEDDINGS": "embeddings.compatible",
+    "NATIVE_APIS": "clients",
+    "NeutralEmbeddings": "embeddings.neutral",
+    "OPENAI_EMBEDDINGS": "embeddings.openai",
+    "OpenAIEmbeddings": "embeddings.openai",
+    "OperationFace": "face",
+    "RERANK": "clients",
+    "RerankAPI": "rerank",
+    "RerankRequest": "rerank",
+    "RerankResponse": "rerank",
+    "TEI_RERANK": "rerank",
+    "VLLM_RERANK": "rerank",
+    "VOYAGE_EMBEDDINGS": "embeddings.compatible",
+    "VOYAGE_RERANK": "rerank",
+}
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

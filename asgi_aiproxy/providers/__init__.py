@@ -2,56 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from asgi_aiproxy._lazy import on_first_use
 from asgi_aiproxy.providers.azure import azure
 from asgi_aiproxy.providers.base import ModelOffer, Provider, Router, Target, bearer, header, query
 from asgi_aiproxy.providers.bedrock import BedrockAuth, bedrock, bedrock_anthropic
-from asgi_aiproxy.providers.catalog import (
-    ANTHROPIC,
-    CEREBRAS,
-    COHERE,
-    COZE,
-    DEEPSEEK,
-    FIREWORKS,
-    GEMINI,
-    GROQ,
-    MISTRAL,
-    OPENAI,
-    OPENAI_RESPONSES,
-    OPENROUTER,
-    PERPLEXITY,
-    TOGETHER,
-    XAI,
-)
-from asgi_aiproxy.providers.compatible import (
-    DASHSCOPE,
-    DEEPINFRA,
-    GITHUB,
-    HUGGINGFACE,
-    JINA,
-    MINIMAX,
-    MOONSHOT,
-    NVIDIA,
-    SAMBANOVA,
-    SILICONFLOW,
-    VOYAGE,
-    ZAI,
-    cloudflare,
-    databricks,
-    snowflake,
-)
-from asgi_aiproxy.providers.discovery import discover
-from asgi_aiproxy.providers.self_hosted import (
-    INFINITY,
-    LLAMACPP,
-    LMSTUDIO,
-    OLLAMA,
-    SGLANG,
-    TEI,
-    TGI,
-    VLLM,
-    openai_compatible,
-)
-from asgi_aiproxy.providers.shared_credentials import Credential
 from asgi_aiproxy.providers.sigv4 import SigV4
 from asgi_aiproxy.providers.temporary_credentials import (
     CredentialCache,
@@ -59,6 +15,55 @@ from asgi_aiproxy.providers.temporary_credentials import (
     RenewingSource,
 )
 from asgi_aiproxy.providers.vertex import vertex, vertex_anthropic
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.providers.catalog import (
+        ANTHROPIC,
+        CEREBRAS,
+        COHERE,
+        COZE,
+        DEEPSEEK,
+        FIREWORKS,
+        GEMINI,
+        GROQ,
+        MISTRAL,
+        OPENAI,
+        OPENAI_RESPONSES,
+        OPENROUTER,
+        PERPLEXITY,
+        TOGETHER,
+        XAI,
+    )
+    from asgi_aiproxy.providers.compatible import (
+        DASHSCOPE,
+        DEEPINFRA,
+        GITHUB,
+        HUGGINGFACE,
+        JINA,
+        MINIMAX,
+        MOONSHOT,
+        NVIDIA,
+        SAMBANOVA,
+        SILICONFLOW,
+        VOYAGE,
+        ZAI,
+        cloudflare,
+        databricks,
+        snowflake,
+    )
+    from asgi_aiproxy.providers.discovery import discover
+    from asgi_aiproxy.providers.self_hosted import (
+        INFINITY,
+        LLAMACPP,
+        LMSTUDIO,
+        OLLAMA,
+        SGLANG,
+        TEI,
+        TGI,
+        VLLM,
+        openai_compatible,
+    )
+    from asgi_aiproxy.providers.shared_credentials import Credential
 
 __all__ = [
     "ANTHROPIC",
@@ -120,3 +125,48 @@ __all__ = [
     "vertex",
     "vertex_anthropic",
 ]
+
+_HOME = {
+    "ANTHROPIC": "catalog",
+    "CEREBRAS": "catalog",
+    "COHERE": "catalog",
+    "COZE": "catalog",
+    "Credential": "shared_credentials",
+    "DASHSCOPE": "compatible",
+    "DEEPINFRA": "compatible",
+    "DEEPSEEK": "catalog",
+    "FIREWORKS": "catalog",
+    "GEMINI": "catalog",
+    "GITHUB": "compatible",
+    "GROQ": "catalog",
+    "HUGGINGFACE": "compatible",
+    "INFINITY": "self_hosted",
+    "JINA": "compatible",
+    "LLAMACPP": "self_hosted",
+    "LMSTUDIO": "self_hosted",
+    "MINIMAX": "compatible",
+    "MISTRAL": "catalog",
+    "MOONSHOT": "compatible",
+    "NVIDIA": "compatible",
+    "OLLAMA": "self_hosted",
+    "OPENAI": "catalog",
+    "OPENAI_RESPONSES": "catalog",
+    "OPENROUTER": "catalog",
+    "PERPLEXITY": "catalog",
+    "SAMBANOVA": "compatible",
+    "SGLANG": "self_hosted",
+    "SILICONFLOW": "compatible",
+    "TEI": "self_hosted",
+    "TGI": "self_hosted",
+    "TOGETHER": "catalog",
+    "VLLM": "self_hosted",
+    "VOYAGE": "compatible",
+    "XAI": "catalog",
+    "ZAI": "compatible",
+    "cloudflare": "compatible",
+    "databricks": "compatible",
+    "discover": "discovery",
+    "openai_compatible": "self_hosted",
+    "snowflake": "compatible",
+}
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

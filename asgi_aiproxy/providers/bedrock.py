@@ -21,12 +21,10 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import BEDROCK_CONVERSE, HOSTED_ANTHROPIC
+from asgi_aiproxy import _json, dialects, operations
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.inspection import check_model
-from asgi_aiproxy.operations import BEDROCK_EMBEDDINGS, BEDROCK_RERANK
 from asgi_aiproxy.providers.aws_credentials import AWSCredentials
 from asgi_aiproxy.providers.base import Provider, TransformRequest, bearer
 from asgi_aiproxy.providers.refusal_codes import ANTHROPIC, BEDROCK
@@ -84,12 +82,12 @@ def bedrock(region: str = "", *, base_url: str = "", name: str = "bedrock") -> P
     region, base_url = place(region, base_url, name)
     return Provider(
         name=name,
-        dialect=BEDROCK_CONVERSE,
+        dialect=dialects.BEDROCK_CONVERSE,
         base_url=base_url,
         auth=BedrockAuth(region),
         transform_request=_lists_at_control_plane(base_url),
         refusals=BEDROCK,
-        operations=(BEDROCK_EMBEDDINGS, BEDROCK_RERANK),
+        operations=(operations.BEDROCK_EMBEDDINGS, operations.BEDROCK_RERANK),
         credentials=CredentialCache(AWSCredentials()),
     )
 
@@ -106,7 +104,7 @@ def bedrock_anthropic(
     lists = _lists_at_control_plane(base_url)
     return Provider(
         name=name,
-        dialect=HOSTED_ANTHROPIC,
+        dialect=dialects.HOSTED_ANTHROPIC,
         base_url=base_url,
         auth=BedrockAuth(region),
         native_operations=frozenset({"messages"}),

@@ -16,8 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from asgi_aiproxy import _json
-from asgi_aiproxy.dialects import GEMINI_CONTENT, HOSTED_ANTHROPIC
+from asgi_aiproxy import _json, dialects
 from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.inspection import check_model
@@ -47,7 +46,12 @@ def vertex(
     """
     place = _place(project, region, name)
     return _provider(
-        name, GEMINI_CONTENT, base_url or _host(region), _gemini(place), GEMINI, GENERATE_CONTENT
+        name,
+        dialects.GEMINI_CONTENT,
+        base_url or _host(region),
+        _gemini(place),
+        GEMINI,
+        GENERATE_CONTENT,
     )
 
 
@@ -61,7 +65,12 @@ def vertex_anthropic(
     """
     place = _place(project, region, name)
     return _provider(
-        name, HOSTED_ANTHROPIC, base_url or _host(region), _claude(place), ANTHROPIC, MESSAGES
+        name,
+        dialects.HOSTED_ANTHROPIC,
+        base_url or _host(region),
+        _claude(place),
+        ANTHROPIC,
+        MESSAGES,
     )
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import Message, Send
+from asgi_aiproxy.dialects.base import RESPONSES
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
-from asgi_aiproxy.responses_state.turn import OPERATION, ResponseTurn
+from asgi_aiproxy.responses_state.turn import ResponseTurn
 
 # Only events with this member hold the response; in text it is escaped.
 _RESPONSE = b'"response":'
@@ -82,7 +83,7 @@ class ResponseCapture:
 
     async def _show(self, response: dict[str, Any]) -> bool:
         target = self._exchange.target
-        native = target is not None and OPERATION in target.provider.native_operations
+        native = target is not None and RESPONSES in target.provider.native_operations
         changed = self._turn.adjust(response, native=native)
         if await self._turn.finish(response, self._exchange):
             response["store"], changed = False, True

@@ -9,9 +9,8 @@ from urllib.parse import parse_qs
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._request_id import named
-from asgi_aiproxy.dialects.base import InboundDialect, Operation
+from asgi_aiproxy.dialects.base import RESPONSES, InboundDialect, Operation
 from asgi_aiproxy.dialects.openai_responses import paths
-from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.exchange.admission import GATE_KEY
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_responses import send_error
@@ -27,7 +26,7 @@ from asgi_aiproxy.responses_state.resources import (
     answer_from_record,
     find_resource,
 )
-from asgi_aiproxy.responses_state.turn import OPERATION, begin_turn
+from asgi_aiproxy.responses_state.turn import begin_turn
 from asgi_aiproxy.responses_state.warmup import acknowledge
 from asgi_aiproxy.responses_state.websocket import RequestRelay, ResponsesWebSocket
 
@@ -40,18 +39,12 @@ class ResponsesService:
 
     - `state`: what is remembered of responses.
     - `max_body`: the largest expanded request, and the longest message of a WebSocket, in bytes.
-    - `websockets`: whether `/v1/responses` can be opened as a WebSocket.
     - `idle`: the seconds after which a WebSocket without messages is closed.
     """
 
-    def __init__(
-        self, state: ResponseState | None, *, max_body: int, websockets: bool, idle: float
-    ) -> None:
-        if not idle > 0:
-            raise ConfigurationError(f"websocket_idle must be > 0 seconds, got {idle!r}.")
+    def __init__(self, state: ResponseState | None, *, max_body: int, idle: float) -> None:
         self.state = state if state is not None else ResponseState()
         self._conversations = Conversations(self.state)
-        self.websockets = websockets
         self._max_body = max_body
         self._idle = idle
 
@@ -84,7 +77,7 @@ class ResponsesService:
         if not generate:
             await acknowledge(turn, router, send)
             return None
-        if call.operation.name != OPERATION:
+        if call.operation.name != RESPONSES:
             return turn.call, None
         return turn.call, partial(ResponseCapture, turn)
 

@@ -29,6 +29,7 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
+from asgi_aiproxy.dialects.base import RESPONSES
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.exchange.engine import Exchange, allowed_targets
 from asgi_aiproxy.exchange.request import GatewayRequest
@@ -49,10 +50,6 @@ from asgi_aiproxy.responses_state.records import ResponseState, StoredResponse
 
 logger = logging.getLogger("asgi_aiproxy")
 
-OPERATION = "responses"
-# Other operations whose requests refer to responses, and make none.
-_REFERRING = frozenset({"responses.input_tokens", "responses.compact"})
-OPERATIONS = frozenset({OPERATION}) | _REFERRING
 _REFERENCES = ("previous_response_id", "conversation")
 _NO_HISTORY = History("", segments=())
 _FINAL = frozenset({"completed", "incomplete"})
@@ -189,7 +186,7 @@ async def begin_turn(
             "mutually_exclusive_parameters",
         )
     store = _parsing.member(fields, "store", _parsing.flag) is not False
-    store = store and call.operation.name == OPERATION
+    store = store and call.operation.name == RESPONSES
     if not (store or previous or conversation) and memory is None:
         return None
     call = await resolve_item_references(call, state, limit=min(limit, state.max_bytes))
@@ -364,7 +361,7 @@ def find_targets(call: GatewayRequest, router: Router) -> Sequence[Target]:
 
 
 def _is_native(provider: Provider) -> bool:
-    return OPERATION in provider.native_operations
+    return RESPONSES in provider.native_operations
 
 
 def _reference(fields: Any, name: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from asgi_aiproxy._lazy import on_first_use
 from asgi_aiproxy.stores.base import (
     ANYTHING,
     Admitted,
@@ -18,7 +21,9 @@ from asgi_aiproxy.stores.base import (
     StoreUnavailableError,
     UsageLevel,
 )
-from asgi_aiproxy.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.stores.memory import MemoryStore
 
 __all__ = [
     "ANYTHING",
@@ -37,3 +42,8 @@ __all__ = [
     "StoreUnavailableError",
     "UsageLevel",
 ]
+
+_HOME = {
+    "MemoryStore": "memory",
+}
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

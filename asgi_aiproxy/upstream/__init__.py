@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asgi_aiproxy._lazy import on_first_use
 from asgi_aiproxy.upstream.base import (
     MAX_DECODED,
     Timeouts,
@@ -40,17 +39,12 @@ __all__ = [
     "default_transport",
 ]
 
-_LAZY = {
-    "HttpxTransport": "asgi_aiproxy.upstream.httpx",
-    "ReqwestTransport": "asgi_aiproxy.upstream.reqwest",
-    "SocketTransport": "asgi_aiproxy.upstream.socket_transport",
+_HOME = {
+    "HttpxTransport": "httpx",
+    "ReqwestTransport": "reqwest",
+    "SocketTransport": "socket_transport",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = on_first_use(__name__, _HOME)
 
 
 def default_transport(
@@ -87,6 +81,8 @@ def default_transport(
 
 
 def _http2_over_httpx(options: dict[str, Any], missing: str) -> Transport:
+    import importlib.util
+
     from asgi_aiproxy.errors import ConfigurationError
     from asgi_aiproxy.upstream.httpx import HttpxTransport
 

@@ -153,3 +153,6 @@ class Anthropic(Dialect):
     def native_stream(self, *, usage_wanted: bool, strict_format: bool) -> AnthropicNativeStream:
         """A new observer for a response that passes through."""
         return AnthropicNativeStream()
+
+
+ANTHROPIC_MESSAGES: Anthropic = Anthropic()

@@ -143,3 +143,6 @@ def _error_object(body: bytes) -> dict[str, Any] | None:
     if isinstance(found, list) and found:
         found = found[0]
     return found if isinstance(found, dict) else None
+
+
+HOSTED_ANTHROPIC: HostedAnthropic = HostedAnthropic()

@@ -63,3 +63,6 @@ class Bedrock(OutboundDialect):
     def framer(self, media_type: str) -> Framer:
         """A binary event stream."""
         return EventStreamFramer()
+
+
+BEDROCK_CONVERSE: Bedrock = Bedrock()

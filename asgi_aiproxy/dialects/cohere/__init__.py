@@ -68,3 +68,6 @@ class Cohere(OutboundDialect):
     def framer(self, media_type: str) -> Framer:
         """An event stream, or lines for clients that do not accept one."""
         return NDJSONFramer() if media_type in _LINES else SSEFramer()
+
+
+COHERE_CHAT: Cohere = Cohere()

@@ -71,3 +71,6 @@ class Coze(OutboundDialect):
     def framer(self, media_type: str) -> Framer:
         """An event stream whose event names matter."""
         return EventFramer()
+
+
+COZE_CHAT: Coze = Coze()

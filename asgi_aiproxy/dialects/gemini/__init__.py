@@ -185,3 +185,6 @@ def _match_models(path: str) -> Operation | None:
     if found["model"] is None:
         return Operation("models", path, body="none")
     return Operation("model", path, body="none", model=unquote(found["model"]))
+
+
+GEMINI_CONTENT: Gemini = Gemini()

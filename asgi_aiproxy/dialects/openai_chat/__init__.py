@@ -190,3 +190,6 @@ class OpenAIChat(Dialect):
         if strict_format:
             return OpenAINativeStream(usage_wanted=usage_wanted)
         return NormalizingNativeStream(usage_wanted=usage_wanted, new_id=self._new_id())
+
+
+OPENAI_CHAT: OpenAIChat = OpenAIChat()

@@ -156,3 +156,6 @@ class OpenAIResponses(Dialect):
     ) -> OpenAIResponsesNativeStream:
         """A new observer for a response that passes through."""
         return OpenAIResponsesNativeStream(strict_format=strict_format)
+
+
+OPENAI_RESPONSES: OpenAIResponses = OpenAIResponses()

@@ -88,3 +88,6 @@ def _last_texts_of_user(request: Request) -> list[str]:
         if text:
             found.append(text)
     return found[::-1]
+
+
+OPENAI_COMPACTION: OpenAICompaction = OpenAICompaction()

@@ -79,3 +79,6 @@ class BedrockEmbeddings(EmbeddingsAPI):
     def limit_of(self, request: EmbeddingsRequest) -> int:
         """How many texts one request may have."""
         return 96 if "cohere.embed" in request.model else 1
+
+
+BEDROCK_EMBEDDINGS: BedrockEmbeddings = BedrockEmbeddings()

@@ -100,3 +100,6 @@ def decode_embed(body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
     billed = answer.meta.billed_units if answer.meta is not None else None
     usage = Usage(input=int(billed.input_tokens)) if billed is not None else None
     return EmbeddingsResponse(model=request.model, vectors=tuple(vectors), usage=usage)
+
+
+COHERE_EMBEDDINGS: CohereEmbeddings = CohereEmbeddings()

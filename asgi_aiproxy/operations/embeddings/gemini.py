@@ -193,3 +193,6 @@ def _text(request: Mapping[str, Any], where: str) -> str:
             )
         texts.append(text)
     return "\n".join(texts)
+
+
+GEMINI_EMBEDDINGS: GeminiEmbeddings = GeminiEmbeddings()

@@ -183,3 +183,6 @@ def _no_text(where: str, given: Any) -> APIError:
             "invalid_type",
         )
     return invalid(f"Invalid type for '{where}': expected a string.", where, "invalid_type")
+
+
+OPENAI_EMBEDDINGS: OpenAIEmbeddings = OpenAIEmbeddings()
