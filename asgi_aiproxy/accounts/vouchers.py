@@ -120,6 +120,44 @@ class Vouchers:
                 raise
         return [_formatted_code(raw) for raw in codes.values()]
 
+    async def adopt(self, code: str, amount: int, *, unit: Unit = "usd", name: str = "") -> Voucher:
+        """Store a voucher with the `code` of another system, worth `amount`.
+
+        The code must have at least 24 letters and digits; case and dashes make no difference.
+        Raises ConfigurationError for an invalid argument, and RowExistsError if a voucher with the
+        same first eight characters exists.
+        """
+        raw = code.upper().translate(_NORMALIZED)
+        if len(raw) < _ID + _SECRET or not (raw.isascii() and raw.isalnum()):
+            raise ConfigurationError(
+                f"code: must have at least {_ID + _SECRET} characters, letters and digits only."
+            )
+        if not 1 <= amount < 2**53 or unit not in ("usd", "units"):
+            raise ConfigurationError("A voucher must be worth at least 1 micro-dollar or unit.")
+        row = Voucher(
+            id=raw[:_ID],
+            digest=_digest(raw),
+            amount=amount,
+            unit=unit,
+            name=name,
+            created=self._clock(),
+        )
+        await self.table.create(row.id, row)
+        return row
+
+    async def change_amount(self, code: str, amount: int) -> Voucher:
+        """Change what a voucher is worth. Raises NoSuchRowError, and VoucherError once it is
+        redeemed.
+        """
+        id = code.upper().translate(_NORMALIZED)[:_ID]
+
+        def change(row: Voucher) -> Voucher:
+            if row.redeemed_by:
+                raise VoucherError("This voucher has already been redeemed.")
+            return msgspec.structs.replace(row, amount=amount)
+
+        return await self.table.edit(id, change)
+
     async def _remove_rows(self, ids: Sequence[str]) -> None:
         """Remove vouchers whose codes were not returned. (One that remains cannot be redeemed.)"""
         with suppress(StoreUnavailableError):

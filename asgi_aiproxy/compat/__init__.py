@@ -5,11 +5,13 @@ from __future__ import annotations
 from asgi_aiproxy.compat.aiproxy import AIProxyRoutes
 from asgi_aiproxy.compat.chatgpt_adapter import ChatGPTAdapterRoutes
 from asgi_aiproxy.compat.chatgpt_to_api import ChatGPTToAPIRoutes
+from asgi_aiproxy.compat.oneapi import OneAPIRoutes
 from asgi_aiproxy.compat.outbound_proxies import parse_proxies
 
 __all__ = [
     "AIProxyRoutes",
     "ChatGPTAdapterRoutes",
     "ChatGPTToAPIRoutes",
+    "OneAPIRoutes",
     "parse_proxies",
 ]

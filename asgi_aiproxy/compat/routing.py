@@ -255,8 +255,7 @@ class CompatApp:
             return
         try:
             path = _asgi.local_path(scope)
-            call = self._find(scope, receive, send, path)
-            await call
+            await self._find(scope, receive, send, path)
         except APIError as error:
             await self._refuse(send, error)
         except (ClientGoneError, AIProxyError):
@@ -274,8 +273,16 @@ class CompatApp:
         for route in self.routes if path is not None else ():
             names = route.match(method, segments)
             if names is not None:
-                return route.run(CompatCall(scope, receive, send, str(path), names))
+                call = CompatCall(scope, receive, send, str(path), names)
+                return self._run(route, call)
         raise self.unknown(method, path if path is not None else scope["path"])
+
+    async def _run(self, route: Route, call: CompatCall) -> None:
+        await self.prepare(call)
+        await route.run(call)
+
+    async def prepare(self, call: CompatCall) -> None:
+        """Do what must be done before each call; nothing, unless an app needs it."""
 
     def unknown(self, method: str, path: str) -> APIError:
         """Return the error for a path that is not served."""

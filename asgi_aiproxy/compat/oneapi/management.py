@@ -1,0 +1,248 @@
+"""Management calls: who may make them, their envelope, and pages of ten rows.
+
+An answer is `{"success": bool, "message": str, "data": ...}` with status 200, also for a failure,
+as clients of One API expect; only a call without any credential is 401.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, TypeVar
+
+from asgi_aiproxy._asgi import RawHeaders
+from asgi_aiproxy.accounts import NoSuchRowError
+from asgi_aiproxy.compat.callers import bearer_value
+from asgi_aiproxy.compat.oneapi.balances import Balances
+from asgi_aiproxy.compat.oneapi.channels import ChannelRouter
+from asgi_aiproxy.compat.oneapi.logs import Logs
+from asgi_aiproxy.compat.oneapi.options import OptionError, Options
+from asgi_aiproxy.compat.oneapi.rows import (
+    ADMIN,
+    COMMON,
+    ENABLED,
+    ROOT,
+    OneAPIData,
+    User,
+    row_key,
+)
+from asgi_aiproxy.compat.oneapi.users import NameTakenError, Users
+from asgi_aiproxy.compat.routing import CompatCall, Handler
+from asgi_aiproxy.errors import APIError, ConfigurationError
+from asgi_aiproxy.keys.key import fingerprint
+from asgi_aiproxy.stores.base import StoreUnavailableError
+from asgi_aiproxy.upstream import Transport
+
+SESSION_COOKIE = "session"
+PAGE_ROWS = 10
+ROOT_ID = 1
+_ROOT_QUOTA = 500_000_000_000_000
+
+T = TypeVar("T")
+
+
+class ManagementError(Exception):
+    """A call that fails; the message is for the person who made it."""
+
+
+class NoData:
+    """The type of NO_DATA."""
+
+
+NO_DATA = NoData()
+Run = Callable[[CompatCall, User], Awaitable[Any]]
+
+
+class Management:
+    """What all management routes share."""
+
+    def __init__(
+        self,
+        data: OneAPIData,
+        users: Users,
+        options: Options,
+        balances: Balances,
+        channels: ChannelRouter,
+        logs: Logs,
+        transport: Transport,
+        root_password: str,
+    ) -> None:
+        self.data = data
+        self.users = users
+        self.options = options
+        self.balances = balances
+        self.channels = channels
+        self.logs = logs
+        self.transport = transport
+        self._root_digest = fingerprint(root_password)
+
+    async def ensure_root(self) -> None:
+        """Create the user `root`, with the number 1, if there is none."""
+        if await self.users.find(ROOT_ID) is not None:
+            return
+        user = User(
+            id=ROOT_ID,
+            username="root",
+            display_name="Root User",
+            role=ROOT,  # without a password of its own: the configured one is accepted
+        )
+        try:
+            await self.users.create(user, _ROOT_QUOTA)
+        except NameTakenError:
+            return  # another worker was first
+        await self.data.reserve_ids("users", ROOT_ID)
+
+    def is_root_password(self, text: str) -> bool:
+        """Return whether this is the configured password of `root`."""
+        return fingerprint(text) == self._root_digest
+
+    def route(self, role: int, run: Run) -> Handler:
+        """Return a handler that checks the caller's role and answers in the envelope."""
+
+        async def handle(call: CompatCall) -> None:
+            user = await self._caller(call)
+            if user is None:
+                return
+            if user.role < role:
+                await fail(call, "You do not have the required role for this operation.")
+                return
+            await self._answer(call, run, user)
+
+        return handle
+
+    def open_route(self, run: Callable[[CompatCall], Awaitable[Any]]) -> Handler:
+        """Return a handler for a call that needs no credential."""
+
+        async def ignoring(call: CompatCall, user: User) -> Any:
+            return await run(call)
+
+        async def handle(call: CompatCall) -> None:
+            await self._answer(call, ignoring, _NO_USER)
+
+        return handle
+
+    async def _answer(self, call: CompatCall, run: Run, user: User) -> None:
+        try:
+            found = await run(call, user)
+        except (ManagementError, OptionError, ConfigurationError) as error:
+            await fail(call, str(error))
+        except NoSuchRowError:
+            await fail(call, "record not found")
+        except APIError as error:
+            await fail(call, error.message)
+        except StoreUnavailableError:
+            await fail(call, "The store is not available at the moment. Try again.", status=503)
+        else:
+            if found is not None:
+                await succeed(call, found)
+
+    async def _caller(self, call: CompatCall) -> User | None:
+        """Return the caller; None if the call was refused."""
+        user = await self.session_user(call)
+        if user is None:
+            token = bearer_value(call)
+            if not token:
+                await fail(call, "Sign in first, or send a system access token.", status=401)
+                return None
+            if self.is_root_password(token):
+                user = await self.users.find(ROOT_ID)
+            else:
+                user = await self.users.by_access_token(token)
+            if user is None:
+                await fail(call, "The access token is invalid.")
+                return None
+        if user.status != ENABLED:
+            await fail(call, "The user has been disabled.")
+            return None
+        return user
+
+    async def session_user(self, call: CompatCall) -> User | None:
+        """Return the user of the session cookie, if it is valid."""
+        try:
+            cookie = SimpleCookie(call.header("cookie")).get(SESSION_COOKIE)
+        except CookieError:
+            return None
+        if cookie is None or not cookie.value:
+            return None
+        return await self.users.session_user(cookie.value)
+
+    async def user(self, id: int) -> User:
+        """Return a user. Raises NoSuchRowError."""
+        return await self.data.users.get(row_key(id))
+
+
+_NO_USER = User(id=0, username="", role=0)
+USER, ADMINISTRATOR, SUPERUSER = COMMON, ADMIN, ROOT
+
+
+async def succeed(call: CompatCall, data: Any, headers: RawHeaders | None = None) -> None:
+    """Answer with `data`; NO_DATA leaves it out."""
+    body: dict[str, Any] = {"success": True, "message": ""}
+    if not isinstance(data, NoData):
+        body["data"] = data
+    await call.json(body, headers=headers or [])
+
+
+async def fail(call: CompatCall, message: str, *, status: int = 200) -> None:
+    """Answer that the call has failed."""
+    await call.json({"success": False, "message": message}, status)
+
+
+def number(text: object, name: str = "id") -> int:
+    """Return a number of a path, a query or a body. Raises ManagementError."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    if isinstance(text, str) and text.removeprefix("-").isdecimal() and len(text) < 17:
+        return int(text)
+    raise ManagementError(f"{name}: must be a number.")
+
+
+def query_number(call: CompatCall, name: str) -> int:
+    """Return a number of the query, 0 if it is missing or invalid."""
+    try:
+        return number(call.query.get(name, "0") or "0", name)
+    except ManagementError:
+        return 0
+
+
+def page_of(call: CompatCall, rows: Sequence[T]) -> list[T]:
+    """Return the requested page (`p`, from 0) of rows in the order of their numbers, the newest
+    first.
+    """
+    start = max(0, query_number(call, "p")) * PAGE_ROWS
+    return list(reversed(rows))[start : start + PAGE_ROWS]
+
+
+def text_member(body: Mapping[str, Any], name: str, default: str = "") -> str:
+    """Return a string of a body. Raises ManagementError for another type."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise ManagementError(f"{name}: must be a string.")
+    return value
+
+
+def int_member(body: Mapping[str, Any], name: str, default: int = 0) -> int:
+    """Return an integer of a body. Raises ManagementError for another type."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53:
+        raise ManagementError(f"{name}: must be an integer.")
+    return value
+
+
+def bool_member(body: Mapping[str, Any], name: str) -> bool:
+    """Return a boolean of a body, False if it is missing. Raises ManagementError."""
+    value = body.get(name, False)
+    if value is not None and not isinstance(value, bool):
+        raise ManagementError(f"{name}: must be true or false.")
+    return bool(value)
+
+
+def matches_keyword(keyword: str, id: int, *texts: str) -> bool:
+    """Return whether a row is found by a keyword: its number, or the beginning of a text."""
+    return keyword == str(id) or any(text.startswith(keyword) for text in texts)

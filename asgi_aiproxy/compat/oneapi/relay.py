@@ -1,0 +1,390 @@
+"""The relay of One API: calls with a user's token, served by the channels of the user's group.
+
+Theory of operation. `Authorization: Bearer sk-KEY` names a token; `sk-KEY-7` also selects the
+channel 7, for tokens of administrators. The token is verified as everywhere in this package; its
+user gives the group, the group the channels and the price ratio. The call goes to one `AIShim` over
+all channels, inside `Quota`, which reserves and settles the budgets of token and user. Errors of
+the gateway itself are written in the form of One API; those of vendors pass unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from asgi_aiproxy import _json
+from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Send
+from asgi_aiproxy._control_headers import PROVIDER
+from asgi_aiproxy.accounts import StoredTokenVerifier
+from asgi_aiproxy.compat import policy
+from asgi_aiproxy.compat.callers import Caller, prepared_headers
+from asgi_aiproxy.compat.oneapi.channels import channel_name, groups_of
+from asgi_aiproxy.compat.oneapi.management import Management
+from asgi_aiproxy.compat.oneapi.models import model_object
+from asgi_aiproxy.compat.oneapi.rows import ADMIN, ENABLED, ChannelRow, TokenRow, User, all_rows
+from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Route, aliases
+from asgi_aiproxy.credentials import find_credential
+from asgi_aiproxy.dialects import OPENAI_CHAT
+from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.ip_ranges import in_networks
+from asgi_aiproxy.middleware.quota import Quota
+from asgi_aiproxy.passthrough import PassthroughProxy
+from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.providers import Provider
+from asgi_aiproxy.shim import AIShim
+from asgi_aiproxy.usage.record import UsageRecord
+
+ERROR_TYPE = "one_api_error"
+_PREFIX = "sk-"
+_UNLIMITED = 100_000_000.0
+_EDITS = policy.retired("OpenAI's edits API", "Use /v1/chat/completions.")
+_FINE_TUNES = policy.retired("OpenAI's fine-tunes API", "Use /v1/fine_tuning/jobs.")
+_DISABLING_CODES = {"insufficient_quota", "invalid_api_key", "account_deactivated"}
+_SHIM_PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/images/variations",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/responses",
+    "/v1/messages",
+)
+_OWN_FORMAT = ("/v1/messages",)  # whose errors keep the form of their own API
+
+
+class RelayCaller(msgspec.Struct, frozen=True):
+    """The caller of the relay: its principal, user, and the channel that it selects (0: any)."""
+
+    principal: Principal
+    user: User
+    token_id: str
+    channel: int = 0
+
+
+class Relay:
+    """The routes below `/v1` and `/dashboard`."""
+
+    def __init__(self, base: Management, app: CompatApp, quota: Callable[[Any], Quota]) -> None:
+        self._base = base
+        self._app = app
+        self._verify = StoredTokenVerifier(base.data.store, clock=base.data.clock)
+        self._quota = quota
+        shim = AIShim(base.channels, transport=app.transport, record=self._record)
+        self._shim: ASGIApp = app.own(quota(shim))
+        self._proxies: dict[int, tuple[Provider, ASGIApp]] = {}
+        self._records: Callable[[UsageRecord], Any] | None = None
+
+    def routes(self) -> list[Route]:
+        """Return all routes."""
+        billing = "/dashboard/billing"
+        return [
+            *aliases("POST", _SHIM_PATHS, self._call),
+            Route("GET", "/v1/models", self._models),
+            Route("GET", "/v1/models/:model", self._model),
+            Route("DELETE", "/v1/models/:model", self._forward),
+            Route("*", "/v1/edits", self._refuse(_EDITS)),
+            Route("*", "/v1/fine-tunes/*", self._refuse(_FINE_TUNES)),
+            *[
+                Route("*", f"/v1/{name}/*", self._forward)
+                for name in ("files", "fine_tuning", "batches", "uploads", "vector_stores")
+            ],
+            *aliases("GET", (f"{billing}/subscription", f"/v1{billing}/subscription"),
+                     self._subscription),
+            *aliases("GET", (f"{billing}/usage", f"/v1{billing}/usage"), self._usage),
+        ]  # fmt: skip
+
+    def on_record(self, sink: Callable[[UsageRecord], Any]) -> None:
+        """Have `sink` called with each usage record."""
+        self._records = sink
+
+    async def _record(self, record: UsageRecord) -> None:
+        await self._base.balances.add_usage(record)
+        await self._disable_failing(record)
+        if self._records is not None:
+            await self._records(record)
+
+    async def _disable_failing(self, record: UsageRecord) -> None:
+        """Disable channels whose key the vendor has rejected, if the option says so."""
+        if not self._base.options.on("AutomaticDisableChannelEnabled"):
+            return
+        for attempt in record.attempt_details:
+            if attempt.status != 401 and attempt.code not in _DISABLING_CODES:
+                continue
+            id = attempt.provider.removeprefix("channel-")
+            row = self._base.channels.rows.get(int(id)) if id.isdecimal() else None
+            if row is not None and row.status == ENABLED:
+                await self._base.data.channels.edit(f"{row.id:010d}", _disabled)
+
+    # callers
+
+    async def caller(self, call: CompatCall) -> RelayCaller:
+        """Return the caller of a request. Raises APIError (400, 401, 403)."""
+        token = (find_credential(call.scope) or call.header("authorization")).strip()
+        key, _, channel = token.removeprefix(_PREFIX).partition("-")
+        if not key:
+            raise _error(401, "No token was sent: send it as 'Authorization: Bearer <token>'.")
+        principal = await self._verify(_PREFIX + key)
+        if principal is None:
+            raise _error(401, "The token is invalid.")
+        user = await self._user(principal)
+        client = call.scope.get("client")
+        if principal.networks and not in_networks(
+            principal.networks, client[0] if client else None
+        ):
+            raise _error(403, "Requests from this IP address are not allowed for this token.")
+        own = principal.limits.budgets
+        if any(budget.unit == "units" and not budget.shared for budget in own):
+            await self._check_left(principal)
+        await self._base.options.load_if_changed()
+        await self._base.channels.refresh()
+        ratio = self._base.options.group_ratios().get(user.group, 1.0)
+        made = replace(principal, group=user.group, price_ratio=ratio)
+        return RelayCaller(made, user, principal.id, self._selected(channel, user))
+
+    async def _user(self, principal: Principal) -> User:
+        id = principal.account.removeprefix("user-")
+        user = await self._base.users.find(int(id)) if id.isdecimal() else None
+        if user is None or user.status != ENABLED:
+            raise _error(403, "The user of this token has been disabled.")
+        return user
+
+    async def _check_left(self, principal: Principal) -> None:
+        """Raise APIError (401) if the quota of a token is used up."""
+        row = TokenRow(id=1, user_id=0, token_id=principal.id, key="", name="")
+        found = (await self._base.balances.of_tokens([row])).get(1)
+        if found is not None and found.left <= 0:
+            raise _error(401, "The quota of the token is used up.")
+
+    def _selected(self, text: str, user: User) -> int:
+        """Return the channel that a token selects; 0 for none."""
+        if not text:
+            return 0
+        if user.role < ADMIN:
+            raise _error(403, "Only tokens of administrators can select a channel.")
+        row = self._base.channels.rows.get(int(text)) if text.isdecimal() else None
+        if row is None:
+            raise _error(400, "The selected channel does not exist.")
+        if row.status != ENABLED:
+            raise _error(403, "The selected channel is disabled.")
+        return row.id
+
+    # calls
+
+    async def _call(self, call: CompatCall) -> None:
+        caller = await self.caller(call)
+        await self._check_channel(call, caller)
+        selected = channel_name(caller.channel) if caller.channel else f"group:{caller.user.group}"
+        headers = self._headers(call, caller.principal)
+        headers.append((PROVIDER.encode(), selected.encode("latin-1", "replace")))
+        send = call.send
+        if call.path.rstrip("/") not in _OWN_FORMAT:
+            send = RelayErrors(call.send, caller.user.group)
+        await call.forward(
+            self._shim, headers=headers, extra=Caller(caller.principal).extra, send=send
+        )
+
+    async def _check_channel(self, call: CompatCall, caller: RelayCaller) -> None:
+        """Raise APIError (503) if no channel serves the model of a JSON body."""
+        if call.header("content-type").startswith("multipart/"):
+            return  # the shim finds the model in the form
+        try:
+            fields = await call.fields()
+        except APIError as error:
+            raise _error(400, error.message, "bind_request_body_failed") from error
+        model, group = fields.get("model"), caller.user.group
+        if not isinstance(model, str) or not model:
+            return
+        if not caller.principal.may_use(model):
+            raise _error(403, f"This token may not use the model {model!r}.", None, "model")
+        where = channel_name(caller.channel) if caller.channel else f"group:{group}"
+        if not self._base.channels.candidates(where, model):
+            raise _no_channel(group, model)
+
+    def _headers(self, call: CompatCall, principal: Principal) -> RawHeaders:
+        return prepared_headers(call, Caller(principal))
+
+    async def _forward(self, call: CompatCall) -> None:
+        """Pass a request on to the channel that has the caller's files: always the same one."""
+        caller = await self.caller(call)
+        row = self._file_channel(caller)
+        if row is None:
+            raise _no_channel(caller.user.group, "files")
+        provider = self._base.channels.provider(row.id)
+        if provider is None:
+            raise _no_channel(caller.user.group, "files")
+        known = self._proxies.get(row.id)
+        if known is None or known[0] is not provider:
+            proxy = PassthroughProxy(
+                provider, paths="all", transport=self._app.transport, record=self._record
+            )
+            known = self._proxies[row.id] = provider, self._quota(proxy)
+        await call.forward(
+            known[1],
+            headers=self._headers(call, caller.principal),
+            extra=Caller(caller.principal).extra,
+            send=RelayErrors(call.send, caller.user.group),
+        )
+
+    def _file_channel(self, caller: RelayCaller) -> ChannelRow | None:
+        rows = self._base.channels.rows
+        if caller.channel:
+            return rows.get(caller.channel)
+        for row in rows.values():
+            provider = self._base.channels.provider(row.id)
+            fits = provider is not None and provider.dialect is OPENAI_CHAT
+            if fits and caller.user.group in groups_of(row):
+                return row
+        return None
+
+    # models
+
+    async def _models(self, call: CompatCall) -> None:
+        caller = await self.caller(call)
+        await call.json({"object": "list", "data": self._listed(caller)})
+
+    async def _model(self, call: CompatCall) -> None:
+        caller = await self.caller(call)
+        wanted = call.names["model"]
+        for model in self._listed(caller):
+            if model["id"] == wanted:
+                await call.json(model)
+                return
+        raise _error(404, f"The model '{wanted}' does not exist.", "model_not_found", "model")
+
+    def _listed(self, caller: RelayCaller) -> list[dict[str, Any]]:
+        names = self._base.channels.group_models(caller.user.group)
+        return [model_object(name) for name in names if caller.principal.may_use(name)]
+
+    # billing
+
+    async def _amounts(self, call: CompatCall) -> tuple[float, float, int]:
+        """Return what is left and what was used in the displayed currency, and the expiry."""
+        caller = await self.caller(call)
+        options = self._base.options
+        rows = all_rows(self._base.data.token_rows, f"{caller.user.id:010d}.")
+        row = await anext((row async for row in rows if row.token_id == caller.token_id), None)
+        if options.on("DisplayTokenStatEnabled") and row is not None:
+            balance = (await self._base.balances.of_tokens([row]))[row.id]
+        else:
+            balance = (await self._base.balances.of_users([caller.user]))[caller.user.id]
+        worth = options.number("QuotaPerUnit") if options.on("DisplayInCurrencyEnabled") else 1
+        left = (balance.left + balance.used) / worth
+        if row is not None and row.unlimited_quota:
+            left = _UNLIMITED
+        expires = row.expired_time if row is not None and row.expired_time > 0 else 0
+        return left, balance.used / worth, expires
+
+    async def _subscription(self, call: CompatCall) -> None:
+        limit, _, expires = await self._amounts(call)
+        await call.json(
+            {
+                "object": "billing_subscription",
+                "has_payment_method": True,
+                "soft_limit_usd": limit,
+                "hard_limit_usd": limit,
+                "system_hard_limit_usd": limit,
+                "access_until": expires,
+            }
+        )
+
+    async def _usage(self, call: CompatCall) -> None:
+        _, used, _ = await self._amounts(call)
+        await call.json({"object": "list", "total_usage": used * 100})
+
+    def _refuse(self, error: APIError) -> Any:
+        async def run(call: CompatCall) -> None:
+            await self.caller(call)
+            await policy.refuse(error)(call)
+
+        return run
+
+
+def _disabled(row: ChannelRow) -> ChannelRow:
+    return msgspec.structs.replace(row, status=3)
+
+
+_KINDS = {400: ErrorKind.INVALID, 401: ErrorKind.UNAUTHORIZED, 403: ErrorKind.FORBIDDEN,
+          404: ErrorKind.NOT_FOUND, 503: ErrorKind.OVERLOADED}  # fmt: skip
+
+
+def _error(status: int, message: str, code: str | None = None, param: str = "") -> APIError:
+    return APIError(_KINDS[status], message, status=status, code=code, param=param or None)
+
+
+def _no_channel(group: str, model: str) -> APIError:
+    return _error(503, _no_channel_message(group, model))
+
+
+def _no_channel_message(group: str, model: str) -> str:
+    return (
+        f"No channel is available for the model {model!r} in the group {group!r}. Check the models "
+        "and groups of the channels."
+    )
+
+
+def encode_relay_error(error: APIError) -> bytes:
+    """Write an error of the gateway itself in the form of One API."""
+    body = {"message": error.message, "type": ERROR_TYPE, "param": error.param or ""}
+    return _json.dumps({"error": {**body, "code": error.code}})
+
+
+class RelayErrors:
+    """A `send` that writes the gateway's own errors in the form of One API."""
+
+    def __init__(self, send: Send, group: str) -> None:
+        self._send = send
+        self._group = group
+        self._start: Message | None = None
+        self._pieces: list[bytes] = []
+
+    async def __call__(self, message: Message) -> None:
+        """Pass one message on."""
+        if message["type"] == "http.response.start":
+            names = {name for name, _ in message.get("headers", ())}
+            own = message["status"] >= 400 and b"aiproxy-provider" not in names
+            if own:
+                self._start = message
+            else:
+                await self._send(message)
+        elif self._start is not None:
+            self._pieces.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                await self._finish(self._start, b"".join(self._pieces))
+        else:
+            await self._send(message)
+
+    async def _finish(self, start: Message, body: bytes) -> None:
+        status = start["status"]
+        try:
+            error = _json.loads(body)["error"]
+            status, error = self._converted(status, error)
+            body = _json.dumps({"error": error})
+        except (ValueError, KeyError, TypeError):
+            pass
+        kept = [pair for pair in start["headers"] if pair[0] != b"content-length"]
+        headers = [*kept, (b"content-length", b"%d" % len(body))]
+        await self._send({**start, "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _converted(self, status: int, error: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        code, message = error.get("code"), str(error.get("message", ""))
+        if status == 404 and (code == "model_not_found" or error.get("param") == "provider"):
+            status, code, message = 503, None, _no_channel_message(self._group, "of the request")
+        elif status == 429 and code == "insufficient_quota":
+            of_user = "of your account" in message
+            code = "insufficient_user_quota" if of_user else "pre_consume_token_quota_failed"
+            status = 403
+        elif status == 400 and code == "missing_required_parameter":
+            code = "required_field_missing"
+        elif status == 400 and code is None:
+            code = "bind_request_body_failed"
+        error = {"message": message, "type": ERROR_TYPE, "param": error.get("param") or ""}
+        return status, {**error, "code": code}
