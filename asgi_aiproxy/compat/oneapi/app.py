@@ -10,11 +10,11 @@ from asgi_aiproxy.compat.oneapi.balances import Balances
 from asgi_aiproxy.compat.oneapi.channel_routes import ChannelRoutes
 from asgi_aiproxy.compat.oneapi.channels import ChannelRouter
 from asgi_aiproxy.compat.oneapi.info_routes import InfoRoutes
-from asgi_aiproxy.compat.oneapi.logs import Logs
+from asgi_aiproxy.compat.oneapi.logs import LogReader
 from asgi_aiproxy.compat.oneapi.management import Management
 from asgi_aiproxy.compat.oneapi.options import OptionRatios, Options
 from asgi_aiproxy.compat.oneapi.redemption_routes import RedemptionRoutes, Redemptions
-from asgi_aiproxy.compat.oneapi.relay import Relay, encode_relay_error
+from asgi_aiproxy.compat.oneapi.relay import RelayRoutes, encode_relay_error
 from asgi_aiproxy.compat.oneapi.rows import OneAPIData
 from asgi_aiproxy.compat.oneapi.token_routes import TokenRoutes
 from asgi_aiproxy.compat.oneapi.user_routes import UserRoutes
@@ -75,7 +75,7 @@ class OneAPIRoutes(CompatApp):
             self._options,
             Balances(data),
             self._channels,
-            Logs(data, self._ledger),
+            LogReader(data, self._ledger),
             self.transport,
             root_password,
         )
@@ -83,7 +83,7 @@ class OneAPIRoutes(CompatApp):
         def with_quota(app: Any) -> Quota:
             return Quota(app, store=store, prices=prices, ratios=ratios)
 
-        relay = Relay(self._base, self, with_quota)
+        relay = RelayRoutes(self._base, self, with_quota)
 
         async def recorded(given: UsageRecord) -> None:
             if self._options.on("LogConsumeEnabled"):

@@ -174,11 +174,11 @@ class ChannelRoutes:
         async for row in all_rows(self._base.data.channels):
             problem, seconds, _ = await self._run_test(row, "")
             slow = 0 < threshold < seconds
-            if row.status == ENABLED and (problem or slow):
-                if options.on("AutomaticDisableChannelEnabled"):
-                    await self._set_status(row, THIRD)
-            automatic = options.on("AutomaticEnableChannelEnabled")
-            if row.status == THIRD and not problem and automatic:
+            disable = options.on("AutomaticDisableChannelEnabled") and (problem or slow)
+            enable = options.on("AutomaticEnableChannelEnabled") and not problem
+            if row.status == ENABLED and disable:
+                await self._set_status(row, THIRD)
+            elif row.status == THIRD and enable:
                 await self._set_status(row, ENABLED)
 
     async def _set_status(self, row: ChannelRow, status: int) -> None:

@@ -48,7 +48,7 @@ class LogFilter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Logs:
+class LogReader:
     """Reads and writes the log."""
 
     def __init__(self, data: OneAPIData, ledger: Ledger) -> None:

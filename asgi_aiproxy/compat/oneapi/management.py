@@ -1,4 +1,4 @@
-"""Management calls: who may make them, their envelope, and pages of ten rows.
+"""Management calls: their callers and roles, their envelope, and pages of ten rows.
 
 An answer is `{"success": bool, "message": str, "data": ...}` with status 200, also for a failure,
 as clients of One API expect; only a call without any credential is 401.
@@ -15,7 +15,7 @@ from asgi_aiproxy.accounts import NoSuchRowError
 from asgi_aiproxy.compat.callers import bearer_value
 from asgi_aiproxy.compat.oneapi.balances import Balances
 from asgi_aiproxy.compat.oneapi.channels import ChannelRouter
-from asgi_aiproxy.compat.oneapi.logs import Logs
+from asgi_aiproxy.compat.oneapi.logs import LogReader
 from asgi_aiproxy.compat.oneapi.options import OptionError, Options
 from asgi_aiproxy.compat.oneapi.rows import (
     ADMIN,
@@ -63,7 +63,7 @@ class Management:
         options: Options,
         balances: Balances,
         channels: ChannelRouter,
-        logs: Logs,
+        logs: LogReader,
         transport: Transport,
         root_password: str,
     ) -> None:

@@ -18,6 +18,7 @@ _PRIVATE = ("Token", "Secret")  # the ends of the names of secret options
 QUOTA_PER_UNIT = 500_000
 _UNKNOWN_RATIO = 30.0
 _MICRO = 1_000_000
+_NO_UNITS = Usage()
 
 _SWITCHES = {
     "PasswordLoginEnabled": True,
@@ -214,13 +215,19 @@ class OptionRatios:
         self._made: tuple[str, str, Ratios, Ratios] | None = None
 
     def max_cost(
-        self, provider: str, model: str, input: int, output: int, ratio: int
+        self,
+        provider: str,
+        model: str,
+        input: int,
+        output: int,
+        ratio: int,
+        units: Usage = _NO_UNITS,
     ) -> int | None:
-        """Return the maximum cost of `input` and `output` tokens, in units."""
+        """Return the maximum cost of `input` and `output` tokens and of `units`, in units."""
         known, unknown = self._tables()
         found = known.max_cost(provider, model, input, output, ratio)
         if found is None and self._prices is not None:
-            found = _units(self._prices.max_cost("", model, input, output, ratio))
+            found = _units(self._prices.max_cost("", model, input, output, ratio, units))
         if found is None:
             found = unknown.max_cost(provider, model, input, output, ratio)
         return found
@@ -228,6 +235,10 @@ class OptionRatios:
     def max_output(self, provider: str, model: str) -> int | None:
         """Return the maximum number of output tokens of a model, if it is known."""
         return self._prices.max_output("", model) if self._prices is not None else None
+
+    def has_units(self, provider: str, model: str) -> bool:
+        """Return whether a model has a price for something beside tokens and requests."""
+        return self._prices is not None and self._prices.has_units("", model)
 
     def cost(self, provider: str, model: str, usage: Usage, ratio: int) -> int | None:
         """Return the cost of a call, in units."""

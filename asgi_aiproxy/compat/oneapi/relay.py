@@ -69,7 +69,7 @@ class RelayCaller(msgspec.Struct, frozen=True):
     channel: int = 0
 
 
-class Relay:
+class RelayRoutes:
     """The routes below `/v1` and `/dashboard`."""
 
     def __init__(self, base: Management, app: CompatApp, quota: Callable[[Any], Quota]) -> None:
