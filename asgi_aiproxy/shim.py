@@ -42,6 +42,7 @@ from asgi_aiproxy.exchange.client_apis import (
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
 from asgi_aiproxy.exchange.error_responses import send_error
+from asgi_aiproxy.exchange.explain import ExplainsCalls
 from asgi_aiproxy.exchange.json_array import JSONArraySend
 from asgi_aiproxy.exchange.operation_matcher import OperationMatcher
 from asgi_aiproxy.exchange.relay import Relay
@@ -75,7 +76,7 @@ MiB = 1024 * 1024
 _JSON = "application/json"
 
 
-class Shim(TypedCalls):
+class Shim(TypedCalls, ExplainsCalls):
     """An ASGI app that serves one or more AI APIs and has their requests answered by providers.
 
     `router` returns the targets for a model; a provider is also a router. `record` is called with

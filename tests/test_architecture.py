@@ -144,12 +144,12 @@ MAY: dict[str, set[str]] = {
     ),
     # what an operator can do, and its front end over HTTP
     "services": names(
-        "_cancellation _json accounts errors ip_ranges keys messages patterns principal "
+        "_cancellation _json accounts errors exchange ip_ranges keys messages patterns principal "
         "providers quotas stores upstream usage"
     ),
     "admin": names(
         "_asgi _cancellation _json _request_id accounts credentials dialects errors "
-        "ip_ranges keys middleware principal providers services stores upstream usage"
+        "exchange ip_ranges keys middleware principal providers services stores upstream usage"
     ),
     "compat": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json", "accounts"}
     | {"credentials", "dialects", "errors", "framing", "hooks", "ip_ranges", "keys", "messages"}
@@ -184,6 +184,7 @@ MAY: dict[str, set[str]] = {
         "config",
         "connect",
         "errors",
+        "exchange",
         "keys",
         "principal",
         "providers",

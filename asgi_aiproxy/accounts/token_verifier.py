@@ -184,6 +184,23 @@ class StoredTokenVerifier:
         principal = make_principal(row, group, account, key_id=presented.key_id)
         return _CachedVerification(principal, "", valid_until, now, version)
 
+    async def principal_of(self, token_id: str) -> Principal:
+        """Return the principal of the token with this id, without its secret.
+
+        Raises APIError: that of a call with this token, if it would be refused, or 404.
+        """
+        row = await self._tokens.table.find(token_id)
+        now = self._clock()
+        if row is None:
+            message = f"There is no token {token_id!r}."
+            raise APIError(ErrorKind.NOT_FOUND, message, code="not_found")
+        valid_until = row.expires if row.expires is not None else float("inf")
+        presented = PresentedToken(token_id, "")
+        found = await self._admit(row, presented, valid_until, now, self._version)
+        if found.principal is None:
+            raise _refusal_error(found.refusal)
+        return found.principal
+
     async def _row(self, table: Table[T], id: str, now: float, version: int) -> T | None:
         """Return a row that many tokens share, cached like tokens."""
         if not id:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from asgi_aiproxy import __version__, _asgi
@@ -13,6 +13,7 @@ from asgi_aiproxy.accounts.tokens import TOKENS
 from asgi_aiproxy.admin.audit_routes import audit_routes
 from asgi_aiproxy.admin.auth import AdminAuth
 from asgi_aiproxy.admin.billing import billing_routes
+from asgi_aiproxy.admin.explain_routes import explain_routes
 from asgi_aiproxy.admin.group_routes import account_routes, group_routes
 from asgi_aiproxy.admin.key_routes import key_routes
 from asgi_aiproxy.admin.live_tail import LiveTail
@@ -30,6 +31,7 @@ from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.services.address_policy import Destinations
 from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import Ok, Page
+from asgi_aiproxy.services.explain import Explain, ExplainService
 from asgi_aiproxy.services.groups import AccountService, GroupService
 from asgi_aiproxy.services.keys import KeyService
 from asgi_aiproxy.services.own_tokens import OwnTokenService, TokenAllowance
@@ -81,6 +83,8 @@ class AdminApp:
         private_networks: Iterable[str] = (),
         self_service: TokenAllowance | None = None,
         settings: Sequence[SettingOut] = (),
+        explain: Explain | None = None,
+        callers: Mapping[str, Principal] | None = None,
         audit: AuditLog | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -109,6 +113,9 @@ class AdminApp:
             *account_routes(AccountService(store, audit=audit, clock=clock)),
             *voucher_routes(vouchers),
             *audit_routes(audit),
+            *explain_routes(
+                ExplainService(store, explain, ledger, callers=callers or {}, clock=clock)
+            ),
             *usage_routes(usage),
             *live_tail.routes(),
             *record_routes(usage),

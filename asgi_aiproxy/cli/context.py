@@ -14,6 +14,14 @@ from typing import Any
 from asgi_aiproxy.cli.output import print_error
 from asgi_aiproxy.config.factory import has_prices, make_audit_log, make_store, make_transport
 from asgi_aiproxy.config.provider_settings import ProviderSettings
+from asgi_aiproxy.config.explain import open_explainer
+from asgi_aiproxy.config.factory import (
+    configured_callers,
+    has_prices,
+    make_audit_log,
+    make_store,
+    make_transport,
+)
 from asgi_aiproxy.config.providers import make_providers
 from asgi_aiproxy.config.settings import Settings, load
 from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError
@@ -21,6 +29,7 @@ from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.principal import Budget
 from asgi_aiproxy.providers.catalog import ROWS
 from asgi_aiproxy.services.base import ROOT, Actor
+from asgi_aiproxy.services.explain import Explain
 from asgi_aiproxy.services.keys import KeyService
 from asgi_aiproxy.services.validation import KeyImportError
 from asgi_aiproxy.stores import Store
@@ -50,6 +59,7 @@ class CommandContext:
         self.settings = settings
         self.store = store
         self.audit = make_audit_log(settings, store)
+        self.callers = configured_callers(settings)
         self.by = Actor(ROOT, "cli", _user_at_host())
         self._stack = stack
 
@@ -58,6 +68,10 @@ class CommandContext:
         in_dollars = any(Budget.parse(text).unit == "usd" for text in fields.get("budgets", ()))
         if in_dollars and not has_prices(self.settings):
             raise ConfigurationError(_NO_PRICES)
+
+    async def explain(self) -> Explain:
+        """What explains requests to the configured gateway."""
+        return await open_explainer(self.settings, self.store, self._stack)
 
     async def keys(self, provider: str = "") -> tuple[KeyService, list[KeyPool]]:
         """The key service and key pools of one provider, or of all."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +26,7 @@ from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_va
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.attribution import Attribution
+from asgi_aiproxy.exchange.explain import explain_call
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.middleware import Authenticate, first_of, static_tokens
@@ -38,6 +40,7 @@ from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.responses_state import ResponseState
 from asgi_aiproxy.router import ProviderRouter, Route
 from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.services.explain import Explain
 from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
@@ -137,7 +140,7 @@ def build_app(
     elif given_store is None:
         store = make_store(settings) or MemoryStore()
     providers = make_providers(settings, store)
-    router = _router(settings, providers)
+    router = make_router(settings, providers)
     timeouts = Timeouts(**settings.timeouts.model_dump())
     transport = make_transport(settings)
     parts: list[Resource] = [aclosing(transport)]
@@ -145,7 +148,7 @@ def build_app(
         parts.append(store)
     parts += [provider.keys for provider in providers.values() if provider.keys is not None]
     _start_health_checks(settings, providers, transport)
-    prices, ratios = _prices(settings), _ratios(settings)
+    prices, ratios = make_prices(settings), make_ratios(settings)
     sinks: list[UsageSink] = [log_usage] if settings.log_usage else []
     ledger = _ledger(settings, store, prices, ratios) if keep_records else None
     if ledger is not None:
@@ -181,10 +184,11 @@ def build_app(
         attribution=_attribution(settings),
     )
     app: ASGIApp = shim
+    quota: Quota | None = None
     verify = _verify(settings, store)
     if store is not None and verify is not None:
         parts.append(PriceListWarmup(prices))
-        app = Quota(shim, store=store, prices=prices, ratios=ratios)
+        app = quota = Quota(shim, store=store, prices=prices, ratios=ratios)
         app = Billing(app, store=store, units_per_usd=settings.units_per_usd)
     if verify is not None:
         app = Authenticate(app, verify=verify)
@@ -197,7 +201,8 @@ def build_app(
         and not _has_health_checks(settings)
     ):
         return app  # it owns nothing that must be closed
-    admin = _admin(settings, store, providers, transport) if store is not None else None
+    explain = partial(explain_call, router, limits=quota.explain if quota is not None else None)
+    admin = _admin(settings, store, providers, transport, explain) if store is not None else None
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
     return Gateway(app, parts, admin, store=store, metrics=_guarded(settings, metrics))
@@ -302,7 +307,8 @@ def _response_state(settings: Settings, store: Store | None) -> ResponseState:
     )
 
 
-def _router(settings: Settings, providers: dict[str, Provider]) -> ProviderRouter:
+def make_router(settings: Settings, providers: dict[str, Provider]) -> ProviderRouter:
+    """The router of the configuration. Raises ConfigurationError."""
     if not providers:
         raise ConfigurationError(
             "providers: no provider is configured. Add one, for example:\n\n"
@@ -329,6 +335,11 @@ def _route(
             raise ConfigurationError(f"{toml_path(('routes', route))}.emulate: {error}") from None
         routes.append(Target(providers[name], model, wanted.weight, wanted.priority, emulate))
     return routes
+
+
+def configured_callers(settings: Settings) -> dict[str, Principal]:
+    """The callers of the configuration, by their ids."""
+    return {caller.id: caller for caller in _tokens(settings.tokens).values()}
 
 
 def _tokens(given: Sequence[TokenSettings]) -> dict[str, Principal]:
@@ -399,7 +410,11 @@ def _verify(settings: Settings, store: Store | None) -> Verify | None:
 
 
 def _admin(
-    settings: Settings, store: Store, providers: Mapping[str, Provider], transport: Transport
+    settings: Settings,
+    store: Store,
+    providers: Mapping[str, Provider],
+    transport: Transport,
+    explain: Explain,
 ) -> AdminApp | None:
     if settings.admin_token is None:
         return None
@@ -411,10 +426,12 @@ def _admin(
         units_per_usd=settings.units_per_usd,
         private_networks=settings.admin_private_networks,
         audit=make_audit_log(settings, store),
+        explain=explain,
+        callers=configured_callers(settings),
     )
 
 
-def _prices(settings: Settings) -> Prices:
+def make_prices(settings: Settings) -> Prices:
     """The prices of the configuration, and the price list if its package is installed."""
     own = {}
     for name, fields in settings.prices.items():
@@ -440,7 +457,7 @@ def has_prices(settings: Settings) -> bool:
     return bool(settings.prices) or list_installed()
 
 
-def _ratios(settings: Settings) -> Ratios | None:
+def make_ratios(settings: Settings) -> Ratios | None:
     """The ratios of the configuration, which budgets in quota units need; None without any."""
     made: dict[str, Ratio | float] = {}
     for name, given in settings.ratios.items():

@@ -93,7 +93,7 @@ class KeySet:
         soonest: float | None = None
         found = False
         for state in self.candidates(request):
-            if not _matches(state, request):
+            if not serves(state, request):
                 continue
             found = True
             wait = (
@@ -139,14 +139,14 @@ class KeySet:
         if not found:
             return NoKeyError("No key is left to try.", exists=False)
         now, model = self.clock(), request.model
-        states = [state for state in self._named(request.key_id) if _matches(state, request)]
+        states = [state for state in self._named(request.key_id) if serves(state, request)]
         return no_key_available([describe_key(state, model, now) for state in states], soonest)
 
     def soonest(self, request: KeyRequest) -> float:
         """Seconds until a key that matches is usable: 0 if one is now, infinity if that is not
         known in advance."""
         now = self.clock()
-        states = [state for state in self._named(request.key_id) if _matches(state, request)]
+        states = [state for state in self._named(request.key_id) if serves(state, request)]
         waits = (state.wait_for(request.model, now) for state in states)
         return max(0.0, min(waits, default=float("inf")))
 
@@ -266,7 +266,7 @@ class KeySet:
             self.observer.wake_waiting()
 
 
-def _matches(state: KeyState, request: KeyRequest) -> bool:
+def serves(state: KeyState, request: KeyRequest) -> bool:
     """Whether a key may serve a request once it is usable."""
     key = state.key
     if key.id in request.exclude or (request.among and not matches_any(request.among, key.id)):

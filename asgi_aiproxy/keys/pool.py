@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self
 
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.keys.explain import KeyReport, explain_keys
 from asgi_aiproxy.keys.health import Health
 from asgi_aiproxy.keys.health_check import HealthChecker, Test
 from asgi_aiproxy.keys.key import Key, as_list, check_new, validate_key
@@ -117,6 +118,11 @@ class KeyPool:
         return len(self.key_set.states)
 
     @property
+    def max_wait_seconds(self) -> float:
+        """How long `acquire` waits for a key."""
+        return self._max_wait
+
+    @property
     def table(self) -> KeyStore | None:
         """The keys in the store; None without a store."""
         return self.shared.table if self.shared is not None else None
@@ -196,6 +202,15 @@ class KeyPool:
         of ids.
         """
         return self.key_set.soonest(KeyRequest(model, key_id, "", (), among))
+
+    def explain(
+        self, *, model: str = "", key_id: str = "", among: tuple[str, ...] = ()
+    ) -> tuple[list[KeyReport], Sequence[str], NoKeyError | None]:
+        """Explain which keys may serve a request and which would be lent now; see `explain_keys`.
+
+        For the arguments see `acquire`.
+        """
+        return explain_keys(self.key_set, KeyRequest(model, key_id, "", (), among))
 
     # changing keys
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send
 from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.exchange.admission import GATE_KEY
+from asgi_aiproxy.exchange.explain import LimitsExplanation
 from asgi_aiproxy.exchange.session_requests import with_step
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.middleware.error_format import send_error_for
@@ -16,6 +17,7 @@ from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.principal import ANONYMOUS, NO_LIMITS, SCOPE_KEY, Limits, Principal
 from asgi_aiproxy.providers.vendor_headers import RATE_LIMIT_PREFIXES
 from asgi_aiproxy.quotas.admission import CallAdmission
+from asgi_aiproxy.quotas.explain import explain_limits
 from asgi_aiproxy.quotas.limiter import NO_TARIFF, Limiter, OnLow
 from asgi_aiproxy.stores.base import OutagePolicy, Store, check_store
 
@@ -116,6 +118,20 @@ class Quota(Middleware):
             )
         finally:
             admission.close()
+
+    async def explain(
+        self,
+        principal: Principal,
+        targets: Sequence[tuple[str, str]],
+        size: int,
+        output: int | None,
+    ) -> LimitsExplanation:
+        """Explain the limits of a caller for a request: the `limits` of `Shim.explain`.
+
+        Raises StoreUnavailableError.
+        """
+        limits = self._limits if principal.limits == NO_LIMITS else principal.limits
+        return await explain_limits(self._limiter, principal, limits, targets, size, output)
 
     def _admission(self, scope: Scope) -> CallAdmission | None:
         """Return the admission of a request; None if nothing is limited or priced."""

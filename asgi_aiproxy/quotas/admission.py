@@ -96,21 +96,30 @@ class CallAdmission:
         """Reserve what the call needs; see `AdmissionControl.admit`. Raises APIError."""
         limits = self._limits
         self._operation, self._targets, self._sent, self._sizes = operation, targets, sent, None
-        grants = [] if self._request_admitted else by.request_grants(self._principal, limits)
         if not self._limiter.ready:
             await self._limiter.load(limits)
+        sizes = self._request_sizes() if targets and self.estimates else ()
+        await self._reserve(self.grants(sizes))
+
+    def grants(self, sizes: Sequence[RequestSize]) -> list[Grant]:
+        """What a call needs that may be sent in these sizes. Raises APIError if one has no
+        price.
+        """
+        principal, limits = self._principal, self._limits
+        grants = [] if self._request_admitted else by.request_grants(principal, limits)
         if self.estimates:
-            now = self._limiter.clock()
-            sizes = self._request_sizes() if targets else ()
             max_tokens = max((size.input + size.output for size in sizes), default=0)
-            grants += by.token_grants(
-                self._principal,
-                limits,
-                max_tokens,
-                lambda budget: self._max_cost(budget, sizes),
-                now,
-            )
-        await self._reserve(grants)
+            cost = partial(self._max_cost, sizes=sizes)
+            grants += by.token_grants(principal, limits, max_tokens, cost, self._limiter.clock())
+        return grants
+
+    def list_cost(self, size: RequestSize) -> int | None:
+        """The highest cost of a request in micro-dollars; None without a price."""
+        tariff = self._limiter.tariffs.get("usd")
+        if tariff is None:
+            return None
+        ratio = size.price_ratio(self._ratio)
+        return tariff.max_cost(size.provider, size.model, size.input, size.output, ratio)
 
     async def extend(self, record: UsageRecord) -> None:
         """Reserve more of the budgets once an open session has used what it reserved.
@@ -147,16 +156,19 @@ class CallAdmission:
     def _request_sizes(self) -> Sequence[RequestSize]:
         """The estimated sizes of the requests that may be sent, one for each target."""
         if self._sizes is None:
-            sizes = [estimate_size(sent, self._max_output(sent)) for sent in self._sent()]
+            sizes = [
+                estimate_size(sent, self.max_output(sent.provider, sent.model))
+                for sent in self._sent()
+            ]
             if self._operation in SILENT:
                 sizes = [msgspec.structs.replace(size, output=0) for size in sizes]
             self._sizes = sizes
         return self._sizes
 
-    def _max_output(self, sent: SentRequest) -> int:
+    def max_output(self, provider: str, model: str) -> int:
         """The maximum number of output tokens if the request sets no limit."""
         for tariff in self._limiter.tariffs.values():
-            known = tariff.max_output(sent.provider, sent.model)
+            known = tariff.max_output(provider, model)
             if known is not None:
                 return known
         return self._limiter.default_output

@@ -110,6 +110,13 @@ def _exhausted(grant: BudgetReservation, left: int, now: float) -> APIError:
     return APIError(ErrorKind.LIMITED, message, code=EXHAUSTED, retry_after=retry_after)
 
 
+def budget_name(grant: BudgetReservation) -> str:
+    """The name of a budget for people, such as `usd per day` or `shared units`."""
+    unit, which = grant.name.split(":")[-2:]
+    per = "" if which == "total" else " per day" if len(which) == 10 else " per month"
+    return f"{'' if grant.name.count(':') > 1 else 'shared '}{unit}{per}"
+
+
 def format_amount(amount: int, unit: str) -> str:
     """Format an amount of US dollars or quota units."""
     return f"${amount / 1_000_000:.6f}" if unit == "usd" else f"{amount} units"

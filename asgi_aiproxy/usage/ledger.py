@@ -50,7 +50,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     `since` and `until` are Unix times that limit the start, `principals` the callers of which each
     matches, and `tag` is written `name=value`. `state` is an outcome, or
-    `estimated` or `not_charged`, which apply in addition to an outcome.
+    matches, and `tag` is written `name=value`. `request` is the id of a request, or of its record.
+    `state` is an outcome, or
     """
 
     principal: str = ""
@@ -65,11 +66,13 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     principals: tuple[str, ...] = ()
     session: str = ""
     tag: str = ""
+    request: str = ""
 
     def matches(self, record: UsageRecord) -> bool:
         """Whether a record matches."""
         return (
-            self.principal in ("", record.principal)
+            self.request in ("", record.request_id, record.id)
+            and self.principal in ("", record.principal)
             and (not self.principals or record.principal in self.principals)
             and self.account in ("", record.account)
             and self.session in ("", record.session)
