@@ -43,7 +43,7 @@ from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.explain import ExplainsCalls
-from asgi_aiproxy.exchange.json_array import JSONArraySend
+from asgi_aiproxy.exchange.json_array import JSONArraySend, wants_sse
 from asgi_aiproxy.exchange.operation_matcher import OperationMatcher
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
@@ -305,7 +305,7 @@ class Shim(TypedCalls, ExplainsCalls):
                 if codings:
                     body = await decode_request_body(codings, body, self._max_body)
                 call = await self._read_request(scope, body, face, operation, principal, headers)
-            if call.stream and operation.name == "generateContent" and not _wants_sse(scope):
+            if call.stream and operation.name == "generateContent" and not wants_sse(scope):
                 send = JSONArraySend(send)
             capture = None
             if operation.resource or operation.name in REFERRING_OPERATIONS:
@@ -464,11 +464,6 @@ class GeminiShim(Shim):
     """Serves Google's Gemini API; clients take its mount as base URL."""
 
     faces = ("GEMINI_CONTENT",)
-
-
-def _wants_sse(scope: Scope) -> bool:
-    """Return whether a client of Google's API requests an event stream instead of a JSON array."""
-    return b"alt=sse" in scope.get("query_string", b"").lower().split(b"&")
 
 
 def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:

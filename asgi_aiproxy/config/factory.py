@@ -22,6 +22,13 @@ from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import AdminApp, Billing
 from asgi_aiproxy.config.hooks import make_hooks
+from asgi_aiproxy.config.callers import (
+    configured_callers,
+    configured_tokens,
+    has_limits,
+    has_usd_budget,
+    limits_of,
+)
 from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
@@ -34,7 +41,6 @@ from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
 from asgi_aiproxy.prices.price_list import list_installed
-from asgi_aiproxy.principal import Budget, Limits, Principal, check_tags
 from asgi_aiproxy.providers import Provider, Target
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.responses_state import ResponseState
@@ -135,7 +141,7 @@ def build_app(
     given_store = store
     durable = settings.redis_url is not None or settings.store_file is not None
     keep_records = settings.ledger and (durable or settings.admin_token is not None)
-    if not (durable or settings.admin_token is not None or _has_limits(settings)):
+    if not (durable or settings.admin_token is not None or has_limits(settings)):
         store = None
     elif given_store is None:
         store = make_store(settings) or MemoryStore()
@@ -337,56 +343,6 @@ def _route(
     return routes
 
 
-def configured_callers(settings: Settings) -> dict[str, Principal]:
-    """The callers of the configuration, by their ids."""
-    return {caller.id: caller for caller in _tokens(settings.tokens).values()}
-
-
-def _tokens(given: Sequence[TokenSettings]) -> dict[str, Principal]:
-    tokens: dict[str, Principal] = {}
-    for each in given:
-        token = each.token.get_secret_value()
-        if token in tokens:
-            raise ConfigurationError(
-                f"tokens: {tokens[token].name!r} and {each.name!r} have the same token; give each "
-                f"one of its own."
-            )
-        try:
-            check_tags(each.tags)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"tokens: {each.name!r}: {error}") from error
-        tokens[token] = Principal(
-            each.name,
-            each.name,
-            tuple(each.models),
-            limits=_limits(each),
-            networks=tuple(each.networks),
-            tags=each.tags,
-        )
-    return tokens
-
-
-def _limits(given: TokenSettings) -> Limits:
-    budgets: tuple[Budget, ...] = ()
-    if given.budget_usd is not None:
-        budgets = (Budget.usd(given.budget_usd, given.budget_per),)
-    budgets += tuple(Budget.parse(text) for text in given.budgets)
-    return Limits(given.rpm, given.tpm, given.concurrency, budgets)
-
-
-def _has_usd_budget(limits: Limits) -> bool:
-    """Whether there is a budget in US dollars among the limits."""
-    return any(budget.unit == "usd" for budget in limits.budgets)
-
-
-def _has_limits(settings: Settings) -> bool:
-    """Whether any token of the configuration has limits."""
-    groups = settings.jwt.groups.values() if settings.jwt is not None else ()
-    return any(_limits(token) != Limits() for token in settings.tokens) or any(
-        group.limits != Limits() for group in groups
-    )
-
-
 def _verify(settings: Settings, store: Store | None) -> Verify | None:
     """A verifier of the tokens of the configuration, the store and the identity provider; None if
     every request is accepted."""
@@ -399,7 +355,7 @@ def _verify(settings: Settings, store: Store | None) -> Verify | None:
         return None
     verifiers: list[Verify] = []
     if settings.tokens:
-        verifiers.append(static_tokens(_tokens(settings.tokens)))
+        verifiers.append(static_tokens(configured_tokens(settings.tokens)))
     if store is not None:
         verifiers.append(stored_tokens(store))
     if settings.jwt is not None:
@@ -441,10 +397,10 @@ def make_prices(settings: Settings) -> Prices:
             raise ConfigurationError(f"{toml_path(('prices', name))}: {error}") from error
     groups = settings.jwt.groups.values() if settings.jwt is not None else ()
     for where, limits in (
-        ("tokens.budget_usd", map(_limits, settings.tokens)),
+        ("tokens.budget_usd", map(limits_of, settings.tokens)),
         ("jwt.groups.budgets", (group.limits for group in groups)),
     ):
-        if any(map(_has_usd_budget, limits)) and not has_prices(settings):
+        if any(map(has_usd_budget, limits)) and not has_prices(settings):
             raise ConfigurationError(
                 f"{where}: no model has a price: pip install 'asgi-aiproxy[prices]', or set your "
                 "own prices in [prices]."

@@ -5,7 +5,7 @@ https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 
 from __future__ import annotations
 
-from asgi_aiproxy._asgi import Message, Send
+from asgi_aiproxy._asgi import Message, Scope, Send
 from asgi_aiproxy.framing import SSEFramer
 
 
@@ -46,3 +46,8 @@ class JSONArraySend:
         if last:
             out += b"[]" if self._separator == b"[" else b"]"
         return out
+
+
+def wants_sse(scope: Scope) -> bool:
+    """Return whether a client of Google's API requests an event stream instead of a JSON array."""
+    return b"alt=sse" in scope.get("query_string", b"").lower().split(b"&")
