@@ -58,7 +58,9 @@ class AdminApp:
     `10.0.0.0/8`, that a key's `base_url` or `proxy` may use over this API although they are not
     public. `self_service` is what callers may create for themselves; by default nothing. `settings`
     are those that `GET /settings` returns. Changes are recorded in `audit`, by default the audit
-    log of the store. `clock` returns Unix time.
+    log of the store. `explain` explains requests: `partial(ai.explain, limits=quota.explain)`;
+    `callers` are callers that it may be requested for and that have no token in the store, by their
+    ids. `clock` returns Unix time.
 
     Raises ConfigurationError if an argument is invalid.
 

@@ -21,7 +21,6 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import AdminApp, Billing
-from asgi_aiproxy.config.hooks import make_hooks
 from asgi_aiproxy.config.callers import (
     configured_callers,
     configured_tokens,
@@ -29,6 +28,7 @@ from asgi_aiproxy.config.callers import (
     has_usd_budget,
     limits_of,
 )
+from asgi_aiproxy.config.hooks import make_hooks
 from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
@@ -56,7 +56,7 @@ from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
 
 if TYPE_CHECKING:
-    from asgi_aiproxy.config.provider_settings import TargetSettings, TokenSettings
+    from asgi_aiproxy.config.provider_settings import TargetSettings
     from asgi_aiproxy.config.settings import Settings
 
 # Default of `ledger_max_records`: how many usage records are kept one by one, about 650 bytes each.
