@@ -45,6 +45,7 @@ from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.explain import ExplainsCalls
 from asgi_aiproxy.exchange.json_array import JSONArraySend, wants_sse
 from asgi_aiproxy.exchange.operation_matcher import OperationMatcher
+from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.relay import Relay
 from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
@@ -89,8 +90,9 @@ class Shim(TypedCalls, ExplainsCalls):
     what requests of the Responses API may refer to. With `websockets` that API is also served over
     WebSockets, which are closed after `websocket_idle` seconds without a message. `hooks` see,
     change, answer or refuse calls, in this order (see `asgi_aiproxy.hooks`). `attribution` finds
-    the session and the tags of calls for their records. `apis` are further APIs that are served:
-    dialects, or operations (see `asgi_aiproxy.operations`).
+    the session and the tags of calls for their records. `receipts` says where an answer shows what
+    it cost; by default in the header `aiproxy-cost`, if a `Quota` prices it. `apis` are further
+    APIs that are served: dialects, or operations (see `asgi_aiproxy.operations`).
 
     `chat`, `stream` and `embed` are calls from the host's own code (see `InProcess`).
 
@@ -121,6 +123,7 @@ class Shim(TypedCalls, ExplainsCalls):
         websocket_idle: float = 600.0,
         hooks: Sequence[Hook | BeforeHook] = (),
         attribution: Attribution | None = None,
+        receipts: Receipts | None = None,
         apis: Sequence[InboundDialect | AnyClientOperation] = (),
     ) -> None:
         if not hasattr(router, "targets"):
@@ -143,6 +146,7 @@ class Shim(TypedCalls, ExplainsCalls):
             backoff=backoff,
             strict=strict,
             limits=limits,
+            receipts=receipts,
         )
         self._models = ModelCatalog(self._relay.transport)
         waits = timeouts if timeouts is not None else Timeouts()

@@ -144,7 +144,8 @@ MAY: dict[str, set[str]] = {
     ),
     # what an operator can do, and its front end over HTTP
     "services": names(
-        "_cancellation _json accounts errors exchange ip_ranges keys messages patterns principal "
+        "_cancellation _json accounts errors exchange ip_ranges keys messages patterns prices "
+        "principal "
         "providers quotas stores upstream usage"
     ),
     "admin": names(

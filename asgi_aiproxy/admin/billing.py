@@ -7,13 +7,21 @@ from collections.abc import Callable
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy.admin.own_routes import own_exchange_routes
 from asgi_aiproxy.admin.routing import Need, Route
 from asgi_aiproxy.admin.serve import AdminAPI
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
+from asgi_aiproxy.services.own_tokens import OwnTokenService, TokenAllowance
+from asgi_aiproxy.services.own_usage import OwnUsageService
 from asgi_aiproxy.services.self_service import Dates, Me, SelfService, Subscription, TotalUsage
+from asgi_aiproxy.services.tokens import TokenService
+from asgi_aiproxy.services.usage import UsageService
+from asgi_aiproxy.services.vouchers import VoucherService
 from asgi_aiproxy.stores.base import Store
+
+_EXCHANGES = ("/me/exchanges/", "/v1/me/exchanges/")
 
 
 def billing_routes(service: SelfService) -> list[Route]:
@@ -59,7 +67,8 @@ class Billing(Middleware):
 
     These paths are below the base URL of `app`; all other requests go to `app`. Put it inside
     `Authenticate` and outside `Quota`, so that these requests are not counted. `units_per_usd` is
-    the number of quota units per US dollar; `clock` returns Unix time.
+    the number of quota units per US dollar; `clock` returns Unix time. `GET /me/exchanges/{id}`
+    answers with an exchange of the caller and its receipt, from the ledger named `ledger`.
     """
 
     def __init__(
@@ -68,17 +77,24 @@ class Billing(Middleware):
         *,
         store: Store,
         units_per_usd: int = 500_000,
+        ledger: str = "ledger",
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(app)
         routes = billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock))
-        self._api = AdminAPI(routes, self)
+        own = OwnTokenService(TokenService(store, clock=clock), TokenAllowance(), clock=clock)
+        usage = UsageService(store, ledger, clock=clock)
+        vouchers = VoucherService(store, clock=clock)
+        exchanges = own_exchange_routes(OwnUsageService(own, usage, vouchers))
+        self._api = AdminAPI([*routes, *exchanges], self)
         self._paths = frozenset(route.path for route in routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope, or pass it to the app."""
-        authenticated = scope["type"] == "http" and SCOPE_KEY in scope
-        if authenticated and _asgi.local_path(scope) in self._paths:
+        path: str | None = None
+        if scope["type"] == "http" and SCOPE_KEY in scope:
+            path = _asgi.local_path(scope)
+        if path is not None and (path in self._paths or path.startswith(_EXCHANGES)):
             await self._api.handle(scope, receive, send)
         else:
             await self.app(scope, receive, send)

@@ -7,6 +7,7 @@ from asgi_aiproxy.services.base import Page
 from asgi_aiproxy.services.own_tokens import Allowed, OwnTokenEdit, OwnTokenNew, OwnTokenService
 from asgi_aiproxy.services.own_usage import (
     OwnDaysQuery,
+    OwnExchangeOut,
     OwnRecordOut,
     OwnUsageQuery,
     OwnUsageService,
@@ -106,6 +107,7 @@ def own_routes(tokens: OwnTokenService, usage: OwnUsageService) -> list[Route]:
             answer=OwnRecordOut,
             summary="One of the caller's exchanges.",
         ),
+        *own_exchange_routes(usage),
         Route(
             method="POST",
             path="/me/vouchers/redeem",
@@ -115,4 +117,20 @@ def own_routes(tokens: OwnTokenService, usage: OwnUsageService) -> list[Route]:
             answer=VoucherOut,
             summary="Redeem a voucher for one's own budget.",
         ),
+    ]
+
+
+def own_exchange_routes(usage: OwnUsageService) -> list[Route]:
+    """Return the routes of the receipts of a caller's exchanges, with and without `/v1`."""
+    return [
+        Route(
+            method="GET",
+            path=f"{prefix}/me/exchanges/{{id}}",
+            need="token",
+            run=lambda call: usage.exchange(call.path["id"], call.query, call.caller),
+            query=NearQuery,
+            answer=OwnExchangeOut,
+            summary="One of the caller's exchanges, by its id or request id, and its receipt.",
+        )
+        for prefix in ("", "/v1")
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asgi_aiproxy.admin.csv_response import csv_response, csv_text
 from asgi_aiproxy.admin.routing import AdminRequest, Route, TextBody
 from asgi_aiproxy.services.base import Page
+from asgi_aiproxy.services.receipts import ExchangeOut, to_receipt
 from asgi_aiproxy.services.usage import (
     DailyQuery,
     NearQuery,
@@ -84,6 +85,11 @@ def usage_routes(service: UsageService) -> list[Route]:
 
 def record_routes(service: UsageService) -> list[Route]:
     """Return the route of one usage record. It must follow the other routes below `/usage`."""
+
+    async def exchange(call: AdminRequest) -> ExchangeOut:
+        record = await service.get(call.path["id"], call.query)
+        return ExchangeOut(record, to_receipt(record))
+
     return [
         Route(
             method="GET",
@@ -93,5 +99,14 @@ def record_routes(service: UsageService) -> list[Route]:
             query=NearQuery,
             answer=RecordOut,
             summary="One usage record.",
+        ),
+        Route(
+            method="GET",
+            path="/exchanges/{id}",
+            need="read",
+            run=exchange,
+            query=NearQuery,
+            answer=ExchangeOut,
+            summary="One exchange, by its id or request id, and its receipt line by line.",
         ),
     ]

@@ -12,9 +12,10 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from asgi_aiproxy.cli.output import print_error
+from asgi_aiproxy.config.accounting import make_audit_log
 from asgi_aiproxy.config.callers import configured_callers
 from asgi_aiproxy.config.explain import open_explainer
-from asgi_aiproxy.config.factory import has_prices, make_audit_log, make_store, make_transport
+from asgi_aiproxy.config.factory import has_prices, make_store, make_transport
 from asgi_aiproxy.config.provider_settings import ProviderSettings
 from asgi_aiproxy.config.providers import make_providers
 from asgi_aiproxy.config.settings import Settings, load

@@ -21,6 +21,12 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
 from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import AdminApp, Billing
+from asgi_aiproxy.config.accounting import (
+    make_attribution,
+    make_audit_log,
+    make_ledger,
+    make_receipts,
+)
 from asgi_aiproxy.config.callers import (
     configured_callers,
     configured_tokens,
@@ -32,7 +38,6 @@ from asgi_aiproxy.config.hooks import make_hooks
 from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
-from asgi_aiproxy.exchange.attribution import Attribution
 from asgi_aiproxy.exchange.explain import explain_call
 from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.keys import Key
@@ -45,22 +50,17 @@ from asgi_aiproxy.providers import Provider, Target
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.responses_state import ResponseState
 from asgi_aiproxy.router import ProviderRouter, Route
-from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.explain import Explain
 from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
 from asgi_aiproxy.telemetry.metrics import Metrics
 from asgi_aiproxy.upstream import Timeouts, Transport, default_transport
-from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
 
 if TYPE_CHECKING:
     from asgi_aiproxy.config.provider_settings import TargetSettings
     from asgi_aiproxy.config.settings import Settings
-
-# Default of `ledger_max_records`: how many usage records are kept one by one, about 650 bytes each.
-_MAX_RECORDS_IN_REDIS, _MAX_RECORDS_IN_MEMORY = 100_000, 10_000
 
 Resource = AbstractAsyncContextManager[Any]
 
@@ -156,7 +156,7 @@ def build_app(
     _start_health_checks(settings, providers, transport)
     prices, ratios = make_prices(settings), make_ratios(settings)
     sinks: list[UsageSink] = [log_usage] if settings.log_usage else []
-    ledger = _ledger(settings, store, prices, ratios) if keep_records else None
+    ledger = make_ledger(settings, store, prices, ratios) if keep_records else None
     if ledger is not None:
         parts.append(ledger)
         sinks.append(ledger)
@@ -187,7 +187,8 @@ def build_app(
         response_state=_response_state(settings, store),
         websockets=settings.responses.websockets,
         websocket_idle=settings.responses.websocket_idle,
-        attribution=_attribution(settings),
+        attribution=make_attribution(settings),
+        receipts=make_receipts(settings, prices),
     )
     app: ASGIApp = shim
     quota: Quota | None = None
@@ -212,32 +213,6 @@ def build_app(
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
     return Gateway(app, parts, admin, store=store, metrics=_guarded(settings, metrics))
-
-
-def _attribution(settings: Settings) -> Attribution:
-    try:
-        return Attribution(tag_headers=settings.tag_headers, tag_metadata=settings.tag_metadata)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"tag_headers, tag_metadata: {error}") from error
-
-
-def _ledger(
-    settings: Settings, store: Store | None, prices: Prices, ratios: Ratios | None
-) -> Ledger | None:
-    if store is None:
-        return None
-    max_records = settings.ledger_max_records or (
-        _MAX_RECORDS_IN_REDIS if settings.redis_url else _MAX_RECORDS_IN_MEMORY
-    )
-    days = settings.ledger_retention_days
-    return Ledger(
-        store,
-        prices=prices,
-        ratios=ratios,
-        max_records=max_records,
-        retention_seconds=days * 86400.0 if days is not None else None,
-        sums_retention_seconds=settings.ledger_sums_days * 86400.0,
-    )
 
 
 def _has_health_checks(settings: Settings) -> bool:
@@ -269,16 +244,6 @@ def make_store(settings: Settings) -> Store | None:
         return RedisStore(settings.redis_url.get_secret_value(), prefix=settings.redis_prefix)
     except ConfigurationError as error:
         raise ConfigurationError(f"redis_url: {error}") from error
-
-
-def make_audit_log(settings: Settings, store: Store) -> AuditLog:
-    """The audit log of the store."""
-    days = settings.audit.retention_days
-    return AuditLog(
-        store,
-        max_entries=settings.audit.max_entries,
-        retention_seconds=days * 86400.0 if days is not None else None,
-    )
 
 
 def make_transport(settings: Settings) -> Transport:

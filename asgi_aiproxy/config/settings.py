@@ -108,6 +108,8 @@ class Settings(BaseSettings):
     ratios: dict[str, float | dict[str, Any]] = {}
     units_per_usd: int = Field(default=500_000, ge=1)
     audit: AuditSettings = AuditSettings()
+    cost_header: bool = True
+    cost_comment: bool = False
     tag_headers: dict[str, str] = {}
     tag_metadata: list[str] = []
     admin_token: Secret | None = None

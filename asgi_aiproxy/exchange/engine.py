@@ -67,6 +67,7 @@ from asgi_aiproxy.messages import Response, Usage, unfold
 from asgi_aiproxy.providers.base import Router, Target
 from asgi_aiproxy.translate import Translator
 from asgi_aiproxy.upstream.base import UpstreamResponse, end_check, header
+from asgi_aiproxy.usage.record import UsageRecord
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -82,7 +83,7 @@ class Exchange:
     """One request from its first attempt to its usage record: `open`, `pump`, always `close`.
 
     `open` and `pump` run within `monitor`. `request_id` is the id of the request in responses,
-    errors and logs.
+    errors and logs, `written` the usage record once it is closed, `receipts` where it is shown.
     """
 
     def __init__(self, relay: Relay, request: GatewayRequest, monitor: RequestMonitor) -> None:
@@ -90,6 +91,7 @@ class Exchange:
         self._request = request
         self.monitor = monitor
         self.request_id = request.request_id
+        self.receipts = relay.receipts
         self._record = ExchangeRecord(
             principal=request.principal.id,
             face=request.face.name,
@@ -108,6 +110,7 @@ class Exchange:
         self._received = 0  # bytes of the response
         self._sample = b""
         self._closed = False
+        self.written: UsageRecord | None = None
 
     @property
     def finished(self) -> bool:
@@ -434,15 +437,16 @@ class Exchange:
         if isinstance(translator, GuardedTranslator):
             record.emulated = translator.emulated
         self._keys.close(reported[1], record.error)
-        gate, ended = self._request.gate, self._request.ended
-        if gate is not None or ended is not None or self._relay.recorded:
+        gate, ended, prices = self._request.gate, self._request.ended, self._relay.receipts.prices
+        if gate is not None or ended is not None or self._relay.recorded or prices is not None:
             record.longest_pause = self.monitor.longest_pause
-            written = record.write(
+            self.written = written = record.write(
                 reported,
                 gate=gate,
                 recorder=self._relay.recorder,
                 sample=ResponseSample(self._received, self._sample),
                 loop=self.monitor.timer.loop,
+                prices=prices,
             )
             if ended is not None:
                 ended(written)

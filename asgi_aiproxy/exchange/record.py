@@ -22,7 +22,9 @@ from asgi_aiproxy.exchange.admission import (
 )
 from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.upstream.base import UpstreamResponse
+from asgi_aiproxy.usage.pricing import priced_record
 from asgi_aiproxy.usage.record import Attempt, Outcome, Recorder, UsageRecord, plausible_usage
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -145,13 +147,17 @@ class ExchangeRecord:
         recorder: Recorder,
         sample: ResponseSample = EMPTY_SAMPLE,
         loop: asyncio.AbstractEventLoop | None = None,
+        prices: Pricing | None = None,
     ) -> UsageRecord:
         """Settle the exchange with its admission control, and hand its record to `recorder`.
 
         `reported` are the model and the usage as the provider reported them, `sample` is what to
         estimate the usage by otherwise. `loop` is the running event loop, if it is at hand.
+        `prices` price an exchange that the admission control has not priced.
         """
         record = settle(gate, self.to_usage_record(reported), sample)
+        if prices is not None and record.cost is None:
+            record = priced_record(record, prices)
         recorder.put(record, loop)
         return record
 

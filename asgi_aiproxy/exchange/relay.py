@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from asgi_aiproxy.credentials import SecretRedactor
+from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.upstream.base import Headers, Timeouts, Transport
@@ -43,6 +44,7 @@ class Relay:
       may pass; doubled each time.
     - `strict`: refuse a request that a target cannot carry whole.
     - `limits`: how large a request may be that is translated.
+    - `receipts`: where answers show what they cost.
     - `clock`: Unix time in seconds.
     """
 
@@ -57,6 +59,7 @@ class Relay:
         backoff: float = 0.25,
         strict: bool = False,
         limits: RequestLimits | None = None,
+        receipts: Receipts | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.router = router
@@ -68,4 +71,5 @@ class Relay:
         self.backoff = backoff
         self.strict = strict
         self.limits = limits if limits is not None else RequestLimits()
+        self.receipts = receipts if receipts is not None else Receipts()
         self.clock = clock

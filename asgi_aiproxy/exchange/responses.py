@@ -87,6 +87,8 @@ class SSEResponder:
                 out = await self._error_event(error)
             self._timer.remove(self)
             await exchange.close()
+            if exchange.finished:
+                out += exchange.receipts.end_of_stream(exchange.written, self._face)
             if self._keepalive_task is not None:
                 await self._wait_for_keepalive()
             await _send_message(
@@ -199,6 +201,7 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
         raise ResponseAbortedError(_ABORTED_MESSAGE) from error
     await exchange.close()
     if not started:
+        headers += exchange.receipts.headers(exchange.written)
         await _asgi.send_response(send, 200, out, headers, media_type)
     elif exchange.finished:
         await _send_message(send, {"type": "http.response.body", "body": out, "more_body": False})

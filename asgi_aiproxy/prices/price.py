@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from operator import attrgetter, mul
 
 import msgspec
 
@@ -65,36 +66,57 @@ class Price(
                     raise ConfigurationError(f"A price cannot be {value}: {name}.")
 
 
-class Rates(msgspec.Struct, frozen=True):
+# What has a price, in the order of `Rates.quantities`.
+KINDS = (
+    *("input", "cache_read", "cache_write", "cache_write_1h", "audio_input", "image_input"),
+    *("output", "reasoning", "audio_output", "image_output"),
+    *("request", "image", "character", "second", "search"),
+)
+_rates_of = attrgetter(*KINDS)
+
+
+class Rates(msgspec.Struct, frozen=True, omit_defaults=True):
     """A price for calculations: millionths of a micro-dollar per token, request, image, character,
-    second and search unit.
+    second and search unit. `source` is where it comes from.
     """
 
-    input: int
-    output: int
-    cache_read: int
-    cache_write: int
-    cache_write_1h: int
-    reasoning: int
-    audio_input: int
-    audio_output: int
-    image_input: int
-    image_output: int
-    request: int
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    image_output: int = 0
+    request: int = 0
     image: int = 0
     character: int = 0
     second: int = 0
     search: int = 0
     max_output: int | None = None
     tiers: tuple[tuple[int, Rates], ...] = ()  # highest `above` first
+    source: str = ""
 
     def cost(self, usage: Usage) -> int:
         """The cost of a call in micro-dollars, rounded up."""
-        rates = self
+        return self.row(usage).row_cost(usage)
+
+    def row(self, usage: Usage) -> Rates:
+        """The rates for a request of this length."""
         for above, dearer in self.tiers:
             if usage.input > above:
-                rates = dearer
-                break
+                return dearer
+        return self
+
+    def row_cost(self, usage: Usage) -> int:
+        """The cost of a call by these rates, whatever its length."""
+        fine: int = sum(map(mul, self.quantities(usage), _rates_of(self)))
+        return -(-fine // _MILLION)
+
+    def quantities(self, usage: Usage) -> tuple[int, ...]:
+        """How much of each of KINDS is charged for a usage."""
         # Some vendors do not include cached tokens in the input: the parts exceed the total then.
         cached = usage.cache_read + usage.cache_write
         written_1h = min(usage.cache_write_1h, usage.cache_write)
@@ -104,20 +126,12 @@ class Rates(msgspec.Struct, frozen=True):
         plain_out = max(usage.output - usage.reasoning, 0)
         spoken = min(usage.audio_output, plain_out)
         drawn = min(usage.image_output, plain_out - spoken)
-        fine = (
-            (plain_in - heard - seen) * rates.input
-            + usage.cache_read * rates.cache_read
-            + (usage.cache_write - written_1h) * rates.cache_write
-            + written_1h * rates.cache_write_1h
-            + heard * rates.audio_input
-            + seen * rates.image_input
-            + (plain_out - spoken - drawn) * rates.output
-            + usage.reasoning * rates.reasoning
-            + spoken * rates.audio_output
-            + drawn * rates.image_output
-            + self._fine_units(usage)
+        return (
+            *(plain_in - heard - seen, usage.cache_read, usage.cache_write - written_1h),
+            *(written_1h, heard, seen),
+            *(plain_out - spoken - drawn, usage.reasoning, spoken, drawn),
+            *(1, usage.images, usage.characters, usage.audio_seconds, usage.search_units),
         )
-        return -(-fine // _MILLION)
 
     @property
     def has_units(self) -> bool:
@@ -163,9 +177,9 @@ def _each(dollars: float) -> int:
     return int(Decimal(str(dollars)) * _MILLION * _MILLION)
 
 
-def to_rates(price: Price) -> Rates:
-    """Convert a price for calculations."""
-    base = _row(price, None)
+def to_rates(price: Price, source: str = "") -> Rates:
+    """Convert a price for calculations. `source` is where it comes from."""
+    base = msgspec.structs.replace(_row(price, None), source=source)
     tiers = sorted(price.tiers, key=lambda tier: -tier.above)
     return msgspec.structs.replace(
         base, tiers=tuple((tier.above, _row(price, tier)) for tier in tiers)

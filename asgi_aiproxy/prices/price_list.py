@@ -22,6 +22,7 @@ _CACHE_SECONDS = 60.0
 _MAX_CACHED = 10_000
 
 
+LIST_SOURCE = "genai-prices"
 NO_LIST = (
     "List prices come from the package genai-prices, which is not installed: "
     "pip install 'asgi-aiproxy[prices]'. Or give your own: Prices({...}, listed=False)."
@@ -62,10 +63,10 @@ class Prices:
                 )
         if listed and not list_installed():
             raise ConfigurationError(NO_LIST)
-        self._own = {name: to_rates(price) for name, price in (own or {}).items()}
+        self._own = {name: to_rates(price, f"own:{name}") for name, price in (own or {}).items()}
         self._patterns = [(name, found) for name, found in self._own.items() if set(name) & {*"*?"}]
         self._listed = _lookup() if listed else None
-        self._unknown = to_rates(unknown) if unknown is not None else None
+        self._unknown = to_rates(unknown, "own:unknown") if unknown is not None else None
         self._clock = clock
         self._known: dict[tuple[str, str], tuple[float, Rates | None]] = {}
 
@@ -215,4 +216,4 @@ def _read(listed: Any) -> Rates | None:
     for start in sorted(tiers):
         above = {**above, **tiers[start]}
         rows.append(Tier(above=start, **above))
-    return to_rates(Price(**fields, tiers=tuple(rows)))
+    return to_rates(Price(**fields, tiers=tuple(rows)), LIST_SOURCE)

@@ -32,6 +32,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.admission import EMPTY_SAMPLE, ResponseSample
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices import Pricing, SentRequest
+from asgi_aiproxy.prices.applied import AppliedPrice, price_call
 from asgi_aiproxy.prices.ratios import millionths
 from asgi_aiproxy.prices.token_estimate import RequestSize, estimate_size
 from asgi_aiproxy.principal import Budget, Limits, Principal
@@ -75,6 +76,7 @@ class CallAdmission:
         self._request_admitted = False
         self._settled = False
         self._refused = False
+        self._price: AppliedPrice | None = None
         self.headers: by.Headers = []
 
     @property
@@ -303,6 +305,7 @@ class CallAdmission:
             group=principal.group,
             cost=costs.get("usd"),
             units=costs.get("units"),
+            price=self._price,
         )
 
     def close(self) -> None:
@@ -334,6 +337,7 @@ class CallAdmission:
         The name that was sent comes first, then the one in the response. None without a price.
         """
         if usage == _NO_USAGE:
+            self._price = None
             return 0
         names = [
             name for name in (record.upstream_model, record.model, record.requested_model) if name
@@ -343,11 +347,12 @@ class CallAdmission:
         ratio = self._ratio
         if self._sizes:  # those of a caller with a budget
             ratio = self._size_of(record).price_ratio(ratio)
-        for model in names:
-            cost = tariff.cost(record.provider, model, usage, ratio)
-            if cost is not None:
-                return min(max(cost, 0), _MAX_AMOUNT)  # whatever a provider reports
-        return None
+        priced = price_call(tariff, record.provider, names, usage, ratio)
+        if priced is None:
+            return None
+        if tariff.unit == "usd":
+            self._price = priced.price
+        return min(max(priced.cost, 0), _MAX_AMOUNT)  # whatever a provider reports
 
     def _end(self, taken: Taken, used: Callable[[Grant], int | None]) -> None:
         """Settle one admission; where `used` is None it used what it reserved."""

@@ -13,6 +13,7 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.services.base import Actor, LogId, Page
 from asgi_aiproxy.services.own_tokens import OwnTokenService
+from asgi_aiproxy.services.receipts import Receipt, to_receipt
 from asgi_aiproxy.services.usage import (
     Limit,
     NearQuery,
@@ -73,6 +74,13 @@ class OwnRecordOut(msgspec.Struct, frozen=True, kw_only=True):
     near: str
 
 
+class OwnExchangeOut(msgspec.Struct, frozen=True):
+    """One of the caller's exchanges, and its receipt."""
+
+    record: OwnRecordOut
+    receipt: Receipt
+
+
 class VoucherCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A code to redeem for the caller's own budget, or for that of its account."""
 
@@ -104,12 +112,16 @@ class OwnUsageService:
 
     async def get(self, id: str, query: NearQuery, caller: Principal) -> OwnRecordOut:
         """Return one of the caller's exchanges."""
+        return _own(await self._own_record(id, query, caller))
+
+    async def exchange(self, id: str, query: NearQuery, caller: Principal) -> OwnExchangeOut:
+        """Return one of the caller's exchanges and its receipt."""
+        record = await self._own_record(id, query, caller)
+        return OwnExchangeOut(_own(record), to_receipt(record))
+
+    async def _own_record(self, id: str, query: NearQuery, caller: Principal) -> RecordOut:
         principals = await self._principals("", caller)
-        record = await self._usage.get(id, query)
-        if not Query(principals=principals).matches(record):
-            message = f"The log has no exchange {id!r}: it keeps the latest ones only."
-            raise APIError(ErrorKind.NOT_FOUND, message, code="not_found")
-        return _own(record)
+        return await self._usage.get(id, query, Query(principals=principals))
 
     async def daily(self, query: OwnDaysQuery, caller: Principal) -> Page[SumOut]:
         """Return the caller's sums of each day."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -18,11 +19,12 @@ from asgi_aiproxy.services.base import MAX_PAGE_ROWS, LogId, Page
 from asgi_aiproxy.services.budgets import MICRO
 from asgi_aiproxy.services.csv_export import Cell, csv_lines, csv_time
 from asgi_aiproxy.stores.base import Store
-from asgi_aiproxy.usage.ledger import Ledger, Query, State
+from asgi_aiproxy.usage.ledger import EVERYTHING, Ledger, Query, State
 from asgi_aiproxy.usage.record import UsageRecord
 from asgi_aiproxy.usage.sums import By, Totals
 
 GROUPINGS: tuple[str, ...] = get_args(By)  # by which there are sums
+_MAX_SEARCHES = 4  # through the whole log at the same time
 _MAX_DAYS = 400  # days
 _DEFAULT_DAYS = 30
 
@@ -124,6 +126,7 @@ class UsageService:
         self._store = store
         self._tokens = Tokens(store)
         self._clock = clock
+        self._searches = asyncio.Semaphore(_MAX_SEARCHES)
 
     async def page(self, query: UsageQuery) -> Page[RecordOut]:
         """Return usage records, newest first."""
@@ -144,10 +147,14 @@ class UsageService:
         ]
         return Page(records, found.after or None)
 
-    async def get(self, id: str, query: NearQuery) -> RecordOut:
-        """Return one usage record. Raises APIError (404) if the log does not have it any more."""
+    async def get(self, id: str, query: NearQuery, filter_: Query = EVERYTHING) -> RecordOut:
+        """Return one usage record by its id or request id, if it matches a filter.
+
+        Raises APIError (404) if the log does not have it any more.
+        """
         try:
-            record = await self._ledger.find(id, near=query.near)
+            async with self._searches:
+                record = await self._ledger.find(id, near=query.near, query=filter_)
         except ValueError as error:
             raise invalid(f"near: the record {query.near!r} does not exist.", "near") from error
         if record is None:

@@ -39,7 +39,8 @@ from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.prices.pricing import Pricing
 from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
-from asgi_aiproxy.usage.ledger import Ledger, cost_of
+from asgi_aiproxy.usage.ledger import Ledger
+from asgi_aiproxy.usage.pricing import cost_of
 from asgi_aiproxy.usage.record import Attempt, Outcome, UsageRecord
 
 if TYPE_CHECKING:

@@ -32,13 +32,13 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
 from asgi_aiproxy.stores.retention import trim_log
+from asgi_aiproxy.usage.pricing import cost_of, priced_record
 from asgi_aiproxy.usage.record import UsageRecord
 from asgi_aiproxy.usage.sums import By, DailySums, Totals, names_of_sums, sums_account
 
 State = Literal["done", "cut", "failed", "refused", "estimated", "not_charged"]
 
 _READ_ROWS = 1000  # records that are read from the store together
-_FULL_PRICE = 1_000_000  # millionths: no discount
 _SECONDS_PER_DAY = 86400.0
 _TRIM_SECONDS = 60.0  # between two searches for records that are too old
 _decode = msgspec.json.Decoder(UsageRecord).decode
@@ -205,21 +205,29 @@ class Ledger:
             if scan is not None and examined >= scan:
                 return Page(found, after, near)
 
-    async def find(self, id: str, *, near: str = "") -> UsageRecord | None:
+    async def find(
+        self, id: str, *, near: str = "", query: Query = EVERYTHING
+    ) -> UsageRecord | None:
         """Return the record with this id or request id, None if the log does not have it any more.
 
+        It must match `query`: callers choose request ids, so several records may have the same one.
         `near` is its position, from `Page.near`; without it, the log is searched from the newest
         record on. Raises StoreUnavailableError, and ValueError for an invalid position.
         """
+        wanted, oldest = id.encode("utf-8", "replace"), self._oldest()
         while True:
             rows = await self._store.read(self._name, near, _READ_ROWS, newest=True)
             for _, value in rows:
+                if wanted not in value:  # much faster than decoding each
+                    continue
                 record = _decode(value)
-                if id in (record.id, record.request_id) and record.started >= self._oldest():
+                found = id in (record.id, record.request_id) and record.started >= oldest
+                if found and query.matches(record):
                     return record
             if len(rows) < _READ_ROWS:
                 return None
             near = rows[-1][0]
+            await asyncio.sleep(0)  # a store in memory does not wait for anything
 
     async def total(self, query: Query = EVERYTHING) -> Totals:
         """Sum up the matching records that are kept one by one. Raises StoreUnavailableError."""
@@ -296,14 +304,14 @@ class Ledger:
     # writing
 
     def _priced(self, record: UsageRecord) -> UsageRecord:
-        cost, units = record.cost, record.units
-        if cost is None and self._prices is not None:
-            cost = cost_of(record, self._prices)
+        if record.cost is None and self._prices is not None:
+            record = priced_record(record, self._prices)
+        units = record.units
         if units is None and self._ratios is not None:
             units = cost_of(record, self._ratios)
-        if (cost, units) == (record.cost, record.units):
+        if units == record.units:
             return record
-        return msgspec.structs.replace(record, cost=cost, units=units)
+        return msgspec.structs.replace(record, units=units)
 
     def _oldest(self) -> float:
         """The Unix time from which on records are kept one by one."""
@@ -361,19 +369,6 @@ class _Batch(msgspec.Struct, frozen=True):
     id: str
     records: list[UsageRecord]
     sums: dict[str, dict[str, int]]
-
-
-def cost_of(record: UsageRecord, pricing: Pricing) -> int | None:
-    """The cost of an exchange in the unit of `pricing`, without the price ratio of a group; None
-    if its usage is unknown, or none of its model names has a price."""
-    if record.usage is None:
-        return None
-    for model in (record.upstream_model, record.model, record.requested_model):
-        if model:
-            cost = pricing.cost(record.provider, model, record.usage, _FULL_PRICE)
-            if cost is not None:
-                return cost
-    return None
 
 
 def _tags(record: UsageRecord) -> list[str]:

@@ -14,6 +14,7 @@ import msgspec
 from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices.applied import AppliedPrice, compact
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -94,7 +95,8 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `asgi_aiproxy.exchange.attribution`). `first_content` is the time until the first content was
     received, None if none was; `longest_pause` is the longest time without data after that, as far
     as the polling interval of requests (0.015 s or more) shows. `ignored` are the members of the
-    request that the provider was not sent, as in the header `aiproxy-ignored`.
+    request that the provider was not sent, as in the header `aiproxy-ignored`. `price` is what
+    `cost` was computed by.
     """
 
     id: str
@@ -128,6 +130,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     first_content: float | None = None
     longest_pause: float = 0.0
     ignored: tuple[str, ...] = ()
+    price: AppliedPrice | None = None
 
 
 # If a sink has a method `drain`, it is called when the app that feeds the sink closes.
@@ -187,6 +190,9 @@ _MAX_LOGGED_CHARACTERS = 200
 def _storable(record: UsageRecord) -> UsageRecord:
     """The same record with its texts as Unicode: callers and providers may write lone surrogates
     into a model's name, which no file, database or JSON library takes."""
+    if record.price is not None:
+        price = compact(record.price, record.usage)
+        record = msgspec.structs.replace(record, price=price)
     if record.attempt_details:
         record = msgspec.structs.replace(
             record, attempt_details=tuple(map(_storable_attempt, record.attempt_details))

@@ -1,0 +1,67 @@
+"""Build what records usage, changes and costs, as settings describe it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.exchange.attribution import Attribution
+from asgi_aiproxy.exchange.receipts import Receipts
+from asgi_aiproxy.prices import Prices, Ratios
+from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.stores import Store
+from asgi_aiproxy.usage.ledger import Ledger
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.config.settings import Settings
+
+# Default of `ledger_max_records`: how many usage records are kept one by one, about 650 bytes each.
+_MAX_RECORDS_IN_REDIS, _MAX_RECORDS_IN_MEMORY = 100_000, 10_000
+
+
+def make_ledger(
+    settings: Settings, store: Store | None, prices: Prices, ratios: Ratios | None
+) -> Ledger | None:
+    """The ledger of the store; None without a store."""
+    if store is None:
+        return None
+    max_records = settings.ledger_max_records or (
+        _MAX_RECORDS_IN_REDIS if settings.redis_url else _MAX_RECORDS_IN_MEMORY
+    )
+    days = settings.ledger_retention_days
+    return Ledger(
+        store,
+        prices=prices,
+        ratios=ratios,
+        max_records=max_records,
+        retention_seconds=days * 86400.0 if days is not None else None,
+        sums_retention_seconds=settings.ledger_sums_days * 86400.0,
+    )
+
+
+def make_attribution(settings: Settings) -> Attribution:
+    """What usage records are attributed to. Raises ConfigurationError."""
+    try:
+        return Attribution(tag_headers=settings.tag_headers, tag_metadata=settings.tag_metadata)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"tag_headers, tag_metadata: {error}") from error
+
+
+def make_audit_log(settings: Settings, store: Store) -> AuditLog:
+    """The audit log of the store."""
+    days = settings.audit.retention_days
+    return AuditLog(
+        store,
+        max_entries=settings.audit.max_entries,
+        retention_seconds=days * 86400.0 if days is not None else None,
+    )
+
+
+def make_receipts(settings: Settings, prices: Prices) -> Receipts:
+    """Where answers show what they cost."""
+    shown = settings.cost_header or settings.cost_comment
+    return Receipts(
+        header=settings.cost_header,
+        comment=settings.cost_comment,
+        prices=prices if shown else None,
+    )
