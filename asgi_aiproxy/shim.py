@@ -39,6 +39,7 @@ from asgi_aiproxy.exchange.client_apis import (
     header_names,
     imported_faces,
 )
+from asgi_aiproxy.exchange.continuation import MEMBER, as_continuations
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
 from asgi_aiproxy.exchange.error_responses import send_error
@@ -51,6 +52,7 @@ from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
 from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
+from asgi_aiproxy.keys.encryption import SecretCipher
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder
 from asgi_aiproxy.operations import AnyClientOperation
@@ -92,7 +94,9 @@ class Shim(TypedCalls, ExplainsCalls):
     change, answer or refuse calls, in this order (see `asgi_aiproxy.hooks`). `attribution` finds
     the session and the tags of calls for their records. `receipts` says where an answer shows what
     it cost; by default in the header `aiproxy-cost`, if a `Quota` prices it. `apis` are further
-    APIs that are served: dialects, or operations (see `asgi_aiproxy.operations`).
+    APIs that are served: dialects, or operations (see `asgi_aiproxy.operations`). `conversations` lets
+    clients go on in conversations that a provider keeps: with a `Sealer` in all workers that have
+    its key, with True in this process.
 
     `chat`, `stream` and `embed` are calls from the host's own code (see `InProcess`).
 
@@ -125,6 +129,7 @@ class Shim(TypedCalls, ExplainsCalls):
         attribution: Attribution | None = None,
         receipts: Receipts | None = None,
         apis: Sequence[InboundDialect | AnyClientOperation] = (),
+        conversations: SecretCipher | bool = True,
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -147,6 +152,7 @@ class Shim(TypedCalls, ExplainsCalls):
             strict=strict,
             limits=limits,
             receipts=receipts,
+            continuations=as_continuations(conversations),
         )
         self._models = ModelCatalog(self._relay.transport)
         waits = timeouts if timeouts is not None else Timeouts()
@@ -369,7 +375,7 @@ class Shim(TypedCalls, ExplainsCalls):
         if must_inspect(principal, gate):
             found = await _asgi.off_loop(len(body), inspect_fields, head.fields)
             others = found.beside(head.model)
-        return GatewayRequest(
+        call = GatewayRequest(
             face,
             operation,
             model=head.model,
@@ -389,6 +395,7 @@ class Shim(TypedCalls, ExplainsCalls):
             request_id=request_id(scope, headers),
             labels=self._attribution.labels(headers, head.fields, principal),
         )
+        return call if MEMBER not in head.fields else await self._relay.continuations.open(call)
 
     async def _read_upload(
         self,

@@ -119,7 +119,8 @@ MAY: dict[str, set[str]] = {
     "shim": names(
         "_asgi _cancellation _control_headers _headers _json _request_id credentials "
         "dialects errors exchange hooks inspection model_list multipart_forwarder "
-        "operations principal providers request_limits responses_state typed_calls upstream usage"
+        "keys operations principal providers request_limits responses_state typed_calls "
+        "upstream usage"
     ),
     "passthrough": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json"}
     | {"_request_id", "credentials", "dialects", "errors", "exchange", "framing"}

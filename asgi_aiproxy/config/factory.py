@@ -35,7 +35,13 @@ from asgi_aiproxy.config.callers import (
     limits_of,
 )
 from asgi_aiproxy.config.hooks import make_hooks
-from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
+from asgi_aiproxy.config.providers import (
+    make_continuation,
+    make_providers,
+    make_sealer,
+    secret_value,
+    toml_path,
+)
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.explain import explain_call
@@ -189,6 +195,7 @@ def build_app(
         websocket_idle=settings.responses.websocket_idle,
         attribution=make_attribution(settings),
         receipts=make_receipts(settings, prices),
+        conversations=make_continuation(settings),
     )
     app: ASGIApp = shim
     quota: Quota | None = None

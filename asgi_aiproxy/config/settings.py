@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     max_body: int = Field(default=32 * 1024 * 1024, ge=1)
     keepalive: float = Field(default=15.0, ge=0)
     strict: bool = False
+    conversations: bool = True
     allow_client_keys: bool = False
     proxy: Proxy | None = None
     ca_file: str | None = None

@@ -105,6 +105,7 @@ def encode_response(response: Response, new_id: str, model: str) -> bytes:
             "usageMetadata": encode_usage(response.usage or Usage()),
             "modelVersion": response.model or model,
             "responseId": response.id or new_id,
+            **({"conversation": response.conversation} if response.conversation else {}),
         }
     )
 

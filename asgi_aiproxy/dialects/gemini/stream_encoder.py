@@ -43,7 +43,8 @@ _BEFORE = _DATA + b'{"candidates":[{"content":{"parts":[{"text":'
 class Encoder:
     """Converts events to the chunks of a streamGenerateContent response, as an event stream."""
 
-    def __init__(self, *, new_id: str, model: str) -> None:
+    def __init__(self, *, new_id: str, model: str, conversation: bool = False) -> None:
+        self._returns_conversation = conversation
         self._id = new_id
         self._model = model  # as requested, until the provider names it
         self._open: dict[int, Block] = {}
@@ -127,10 +128,15 @@ class Encoder:
         if event.refusal:
             more["finishMessage"] = event.refusal
         more |= responses.encode_citations(self._cited, self._text)
-        return self._chunk([], more, event.usage)
+        kept = event.conversation if self._returns_conversation else ""
+        return self._chunk([], more, event.usage, kept)
 
     def _chunk(
-        self, parts: list[dict[str, Any]], more: dict[str, Any] | None = None, usage: Any = None
+        self,
+        parts: list[dict[str, Any]],
+        more: dict[str, Any] | None = None,
+        usage: Any = None,
+        conversation: str = "",
     ) -> bytes:
         candidate = {"content": {"parts": parts, "role": "model"}, **(more or {}), "index": 0}
         chunk: dict[str, Any] = {"candidates": [candidate]}
@@ -138,4 +144,6 @@ class Encoder:
             chunk["usageMetadata"] = responses.encode_usage(usage)
         chunk["modelVersion"] = self._model
         chunk["responseId"] = self._id
+        if conversation:
+            chunk["conversation"] = conversation
         return _DATA + _json.dumps(chunk) + b"\n\n"
