@@ -12,7 +12,7 @@ from asgi_aiproxy.dialects.gemini import (
     errors,
     responses,
 )
-from asgi_aiproxy.dialects.gemini.carriers import encode_carrier
+from asgi_aiproxy.dialects.gemini.carriers import CarriedThoughts, encode_carrier
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -52,6 +52,7 @@ class Encoder:
         # Of the chunk for a piece of a block's text: what stands before and behind it.
         self._frames: dict[int, tuple[bytes, bytes] | None] = {}
         self._text = ""  # of text blocks that have ended
+        self._carried = CarriedThoughts()
         self._cited: list[tuple[Citation, int, int]] = []
         self._after = b""  # the bytes after the text of a chunk
 
@@ -111,7 +112,8 @@ class Encoder:
         extra = merge({} if isinstance(block, Refusal) else block.extra, extra)
         if isinstance(block, ToolCall):
             whole = ToolCall(block.id, block.name, text, extra)
-            return self._chunk(list(responses.write(whole)))
+            return self._chunk(list(responses.write(whole, self._carried.take())))
+        self._carried.add(block, text, extra)
         if isinstance(block, Text | Reasoning) and NAME in block.extra:
             return self._chunk(list(responses.write(type(block)(text, extra=extra))))
         signature = extra.get(NAME, {}).get("signature")
