@@ -98,7 +98,7 @@ class Exchange:
             operation=request.operation.name,
             request_id=request.request_id,
             started=relay.clock(),
-            model=request.model,
+            requested_model=request.model,
             labels=request.labels,
         )
         self._failed_targets = 0

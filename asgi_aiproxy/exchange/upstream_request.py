@@ -129,7 +129,10 @@ def prepare_request(
     """
     if not request.operation.resource:
         check_model(target.model)
-    emulated = _emulate(request, target)
+    emulator = request.emulate or target.emulate or target.provider.emulate
+    emulated: EmulatedRequest | None = None
+    if emulator is not None and request.operation.chat:
+        emulated = emulator.apply(request.request, request.principal.id)
     native = (
         request.changed is None
         and (emulated is None or emulated.request is None)
@@ -177,14 +180,6 @@ def prepare_request(
         draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, *lost))
     body = _json.dumps(draft.body) if draft.body else None
     return PreparedRequest(target, native, draft, body, conversion, emulated)
-
-
-def _emulate(request: GatewayRequest, target: Target) -> EmulatedRequest | None:
-    """What is emulated for a target. Raises APIError."""
-    emulator = request.emulate or target.emulate or target.provider.emulate
-    if emulator is None or not request.operation.chat:
-        return None
-    return emulator.apply(request.request, request.principal.id)
 
 
 class PreparedRequests(msgspec.Struct, frozen=True):
@@ -244,7 +239,7 @@ def select_translator(
     # The provider may have several APIs: the response is one of the API that was called. (A
     # platform that hosts the client's API may frame it in its own way: its dialect has its name.)
     dialect = provider.dialect
-    if native and isinstance(face, OutboundDialect) and face.name != dialect.name:
+    if native and face.name != dialect.name and isinstance(face, OutboundDialect):
         dialect = face
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
