@@ -598,7 +598,7 @@ PARAMETERS_NOT_DOCUMENTED: set[str] = {
     "prices.price.Rates",
     "prices.price.Tier",
     "prices.token_estimate.SentRequest",
-    "providers.azure.azure",
+    "providers.azure_openai.azure",
     "providers.base.bearer",
     "providers.catalog.openai_compatible",
     "shim.AIShim",
