@@ -203,6 +203,7 @@ MAY: dict[str, set[str]] = {
 THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
     "admin.routing": {"starlette"},
+    "config.compat_settings": {"pydantic", "pydantic_settings"},
     "config.error_messages": {"pydantic"},
     "config.accounting_settings": {"pydantic"},
     "config.limit_settings": {"pydantic"},
