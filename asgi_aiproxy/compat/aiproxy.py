@@ -28,7 +28,8 @@ from asgi_aiproxy.compat.callers import (
 )
 from asgi_aiproxy.compat.mixed_dialect import AnthropicChatShim, gemini_chat_shim
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Route
-from asgi_aiproxy.compat.web import ChatGPTWeb, ClaudeWeb
+from asgi_aiproxy.compat.web import ChatGPTSite, ClaudeSite, session_key
+from asgi_aiproxy.compat.web_chats import WebChats, web_to_chat
 from asgi_aiproxy.dialects.base import ProviderRequest
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.keys import Key
@@ -126,8 +127,9 @@ class AIProxyRoutes(CompatApp):
         self._dashboard = self._proxy(openai.using(base_url=origin), paths=("/dashboard/**",))
         self._anthropic_api = self._proxy(anthropic)
         self._gemini_api = self._proxy(gemini)
-        self._chatgpt_web = ChatGPTWeb(chatgpt_web, self)
-        self._claude_web = ClaudeWeb(claude_web, self)
+        self._chatgpt_web = ChatGPTSite(chatgpt_web, self)
+        self._claude_web = ClaudeSite(claude_web, self)
+        self._web_chats = WebChats(self, chatgpt_web, claude_web, record, self._around)
         self.routes = [
             Route("GET", "/ping", self._ping),
             Route("POST", "/c/v1/chat/completions", self._chat_completions),
@@ -139,7 +141,7 @@ class AIProxyRoutes(CompatApp):
             Route("POST", "/gemini/openai", self._gemini_to_chat),
             Route("*", "/gemini/*", self._gemini_paths),
             Route("POST", "/backend-api/conversation", policy.refuse(_ANONYMOUS_WEB)),
-            Route("POST", "/backend-api/web2api", policy.refuse(_ANONYMOUS_WEB)),
+            Route("POST", "/backend-api/web2api", self._web_to_chat),
             Route("*", "/backend-api/*", self._chatgpt_web.forward),
             Route("*", "/public-api/*", self._chatgpt_web.forward),
             Route("GET", "/gptimage/*", self._chatgpt_web.image),
@@ -152,7 +154,7 @@ class AIProxyRoutes(CompatApp):
 
     def _shim(self, face: type[Shim], provider: Provider) -> ASGIApp:
         shim = face(provider, transport=self.transport, record=self._record, allow_client_keys=True)
-        return self.own(self._around(shim))
+        return self._around(self.own(shim))
 
     def _gemini_shim(self, face: type[Shim], version: str) -> ASGIApp:
         """Return a shim for a version of Google's API."""
@@ -173,7 +175,7 @@ class AIProxyRoutes(CompatApp):
             allow_client_keys=True,
             **options,
         )
-        return self.own(self._around(proxy))
+        return self._around(self.own(proxy))
 
     async def _ping(self, call: CompatCall) -> None:
         await call.json({"ping": "ok"})
@@ -194,7 +196,7 @@ class AIProxyRoutes(CompatApp):
             case "openai-chat-web":
                 if not bearer_value(call):
                     await policy.refuse(_ANONYMOUS_WEB)(call)
-                raise policy.not_enabled(self._chatgpt_web.name, self._chatgpt_web.option)
+                await self._ask_chatgpt_web(call, fields)
             case _:
                 await self._ask_openai(call, fields)
 
@@ -225,13 +227,48 @@ class AIProxyRoutes(CompatApp):
     async def _ask_claude(self, call: CompatCall, fields: dict[str, Any]) -> None:
         given = _object(fields, "claude")
         if given.get("type", "api") not in ("", "api"):
-            raise policy.not_enabled(self._claude_web.name, self._claude_web.option)
+            await self._ask_claude_web(call, fields, given)
+            return
         caller = await self._caller(call, call.header("x-api-key"))
         key_id = self._key_id(call, caller, self._anthropic, given)
         body = _chat_body(fields, fields.get("model"))
         extension = _indexed("claude", {"type": "api", "conversation": None})
         await self._to(call, self._chat["claude"], caller, key_id, path="/v1/chat/completions",
                        body=body, extension=extension)  # fmt: skip
+
+    # web sites, with the caller's own session
+
+    async def _ask_chatgpt_web(self, call: CompatCall, fields: dict[str, Any]) -> None:
+        app = self._web_chats.chatgpt
+        if app is None:
+            raise policy.not_enabled(self._chatgpt_web.name, self._chatgpt_web.option)
+        ids = _object(_object(fields, "openai"), "conversation")
+        body = _chat_body(fields, fields.get("model") or "auto", chatgpt_web=ids)
+        await self._to(call, app, Caller(None, bearer_value(call)), "",
+                       path="/v1/chat/completions", body=body,
+                       extension=_renamed("chatgpt_web", "openai"))  # fmt: skip
+
+    async def _web_to_chat(self, call: CompatCall) -> None:
+        if not bearer_value(call):
+            await policy.refuse(_ANONYMOUS_WEB)(call)
+        await self._ask_chatgpt_web(call, web_to_chat(await call.fields()))
+
+    async def _ask_claude_web(
+        self, call: CompatCall, fields: dict[str, Any], given: Mapping[str, Any]
+    ) -> None:
+        app = self._web_chats.claude
+        if app is None:
+            raise policy.not_enabled(self._claude_web.name, self._claude_web.option)
+        known = _object(given, "conversation").get("uuid")
+        body = _chat_body(fields, fields.get("model") or "", claude_web={"uuid": known or ""})
+
+        def extension(own: Mapping[str, Any], headers: dict[bytes, bytes]) -> dict[str, Any]:
+            found = own.get("claude_web")
+            conversation = found if isinstance(found, dict) else {"uuid": known} if known else None
+            return {"claude": {"type": "web", "conversation": conversation}}
+
+        await self._to(call, app, Caller(None, session_key(call)), "",
+                       path="/v1/chat/completions", body=body, extension=extension)  # fmt: skip
 
     async def _ask_coze(self, call: CompatCall, fields: dict[str, Any]) -> None:
         if fields.get("model") != _COZE_API:
@@ -382,6 +419,15 @@ def _indexed(name: str, members: Mapping[str, Any]) -> Extension:
     def extension(own: Mapping[str, Any], headers: dict[bytes, bytes]) -> dict[str, Any]:
         index = headers.get(KEY.encode(), b"").decode("latin-1")
         return {name: {**members, **({"index": index} if index else {})}}
+
+    return extension
+
+
+def _renamed(name: str, shown: str) -> Extension:
+    """Return an extension object of another name with what an answer has as `name`."""
+
+    def extension(own: Mapping[str, Any], headers: dict[bytes, bytes]) -> dict[str, Any]:
+        return {shown: own[name]} if name in own else {}
 
     return extension
 

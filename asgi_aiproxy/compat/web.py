@@ -62,7 +62,7 @@ class _Site:
         return [*(pair for pair in call.scope["headers"] if pair[0] not in removed), *credential]
 
 
-class ChatGPTWeb(_Site):
+class ChatGPTSite(_Site):
     """The paths of ChatGPT's site, with the caller's own access token."""
 
     name = "Forwarding to ChatGPT's web site"
@@ -93,7 +93,7 @@ class ChatGPTWeb(_Site):
         )
 
 
-class ClaudeWeb(_Site):
+class ClaudeSite(_Site):
     """The paths of claude.ai, with the caller's own session cookie."""
 
     name = "Forwarding to claude.ai"
@@ -107,13 +107,19 @@ class ClaudeWeb(_Site):
         await call.forward(proxy, headers=headers, prefix="/claude/web", send=send)
 
 
-def session_cookie(call: CompatCall) -> RawHeaders:
-    """Return the cookie header with the caller's session; all its other cookies are dropped."""
+def session_key(call: CompatCall) -> str:
+    """Return the caller's session: of its cookie, else of `Authorization`. Raises APIError."""
     session = _cookie(call.header("cookie")) or bearer_value(call)
-    if not session:
-        return []
     if not session.isprintable() or ";" in session:
         raise APIError(ErrorKind.UNAUTHORIZED, "The session key has characters that are invalid.")
+    return session
+
+
+def session_cookie(call: CompatCall) -> RawHeaders:
+    """Return the cookie header with the caller's session; all its other cookies are dropped."""
+    session = session_key(call)
+    if not session:
+        return []
     return [(b"cookie", f"{_SESSION_COOKIE}={session}".encode("latin-1", "replace"))]
 
 

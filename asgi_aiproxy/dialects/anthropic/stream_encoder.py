@@ -191,10 +191,7 @@ class Encoder:
         own = event.extra.get(NAME, {})
         delta = responses.encode_end(event.stop, event.word, self._called, event.refusal, own)
         counted = responses.encode_usage(usage or Usage())
-        last = {"type": "message_delta", "delta": delta, "usage": counted}
-        if event.conversation:
-            last["conversation"] = event.conversation
-        end = _frame(last)
+        end = _frame({"type": "message_delta", "delta": delta, "usage": counted})
         return end + _frame({"type": "message_stop"})
 
 

@@ -34,7 +34,6 @@ from asgi_aiproxy.messages import (
     Thinking,
     ToolCall,
     ToolResult,
-    unsaid,
 )
 
 _MIN_OUTPUT_TOKENS = 16  # OpenAI answers 400 to a lower limit
@@ -45,14 +44,11 @@ def encode_request(request: Request) -> ProviderRequest:
     ignored = unsupported_fields(request, NAME)
     system, messages = _leading_system(request.messages)
     known = declared(request.tools)
-    said = unsaid(messages) if request.conversation else messages
-    items = [item for message in said for item in _write_message(message, known)]
+    items = [item for message in messages for item in _write_message(message, known)]
     if not items:
         raise _parsing.empty_messages_error()
     own = request.extra.get(NAME, {})
-    store = request.conversation is not None
-    body: dict[str, Any] = {"model": request.model, "input": items, "store": store}
-    _put(body, "previous_response_id", request.conversation or None)
+    body: dict[str, Any] = {"model": request.model, "input": items, "store": False}
     _put(body, "instructions", system or None)
     tools = encode_tools(request.tools, as_request=True) + list(own.get("tools", ()))
     _put(body, "tools", tools or None)
