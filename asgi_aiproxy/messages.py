@@ -147,7 +147,11 @@ class Thinking(FrozenStruct, frozen=True, kw_only=True):
 
 
 class Request(FrozenStruct, frozen=True, kw_only=True):
-    """A chat request. `extra` holds members that have no neutral meaning, keyed by dialect."""
+    """A chat request. `extra` holds members that have no neutral meaning, keyed by dialect.
+
+    `conversation` is the id of the conversation to go on in, as the provider that keeps it knows
+    it; empty to have one kept from now on, None if the client does not request one.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -167,6 +171,7 @@ class Request(FrozenStruct, frozen=True, kw_only=True):
     user: str = ""
     stream: bool = False
     stream_usage: bool = True  # the client wants usage in the stream
+    conversation: str | None = None
     extra: Extra = {}
 
 
@@ -242,13 +247,17 @@ class BlockEnd(FrozenStruct, frozen=True, tag=True):
 
 @final
 class MessageEnd(FrozenStruct, frozen=True, tag=True):
-    """The response is complete; `word` is the vendor's stop reason, `refusal` its explanation."""
+    """The response is complete; `word` is the vendor's stop reason, `refusal` its explanation.
+
+    `conversation` is what the next request goes on in, if the provider keeps the conversation.
+    """
 
     stop: StopReason
     usage: Usage | None = None
     word: str = ""
     refusal: str = ""
     extra: Extra = {}
+    conversation: str = ""
 
 
 Event = MessageStart | BlockStart | BlockDelta | BlockEnd | MessageEnd
@@ -265,6 +274,7 @@ class Response(FrozenStruct, frozen=True, kw_only=True):
     word: str = ""
     refusal: str = ""
     extra: Extra = {}
+    conversation: str = ""
 
 
 def fold(events: Iterable[Event]) -> Response:
@@ -296,7 +306,16 @@ def fold(events: Iterable[Event]) -> Response:
         word=end.word,
         refusal=end.refusal,
         extra=end.extra,
+        conversation=end.conversation,
     )
+
+
+def unsaid(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages after the last answer of the model: what a conversation that is kept lacks."""
+    for at in range(len(messages), 0, -1):
+        if messages[at - 1].role == "assistant":
+            return messages[at:]
+    return messages
 
 
 def _finish(block: Block, text: str, end: BlockEnd) -> Block:
@@ -354,7 +373,14 @@ def unfold(response: Response) -> Iterator[Event]:
             case _:
                 yield BlockStart(index, block)
                 yield BlockEnd(index)
-    yield MessageEnd(response.stop, response.usage, response.word, response.refusal, response.extra)
+    yield MessageEnd(
+        response.stop,
+        response.usage,
+        response.word,
+        response.refusal,
+        response.extra,
+        response.conversation,
+    )
 
 
 def check(events: Iterable[Event]) -> Iterator[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -202,6 +203,12 @@ class Principal:
             raise ConfigurationError(
                 f"price_ratio must be a finite number >= 0, got {self.price_ratio}."
             )
+
+    @property
+    def tenant(self) -> str:
+        """A digest of the account, or of the id, to whose callers a thing belongs."""
+        account = f"account:{self.account}" if self.account else f"id:{self.id}"
+        return hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     def may_use(self, model: str) -> bool:
         """Return whether this caller may use `model`."""

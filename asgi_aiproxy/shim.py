@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -38,7 +38,9 @@ from asgi_aiproxy.exchange.client_apis import (
     forwarded_query,
     header_names,
     imported_faces,
+    serving,
 )
+from asgi_aiproxy.exchange.continuation import MEMBER, as_continuations
 from asgi_aiproxy.exchange.engine import Exchange
 from asgi_aiproxy.exchange.error_mapping import model_not_found_error
 from asgi_aiproxy.exchange.error_responses import send_error
@@ -51,11 +53,12 @@ from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
 from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
+from asgi_aiproxy.keys.encryption import SecretCipher
 from asgi_aiproxy.model_list import ModelCatalog
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder
 from asgi_aiproxy.operations import AnyClientOperation
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
-from asgi_aiproxy.providers.base import Router, Target
+from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.typed_calls import TypedCalls
 from asgi_aiproxy.upstream import (
@@ -92,7 +95,9 @@ class Shim(TypedCalls, ExplainsCalls):
     change, answer or refuse calls, in this order (see `asgi_aiproxy.hooks`). `attribution` finds
     the session and the tags of calls for their records. `receipts` says where an answer shows what
     it cost; by default in the header `aiproxy-cost`, if a `Quota` prices it. `apis` are further
-    APIs that are served: dialects, or operations (see `asgi_aiproxy.operations`).
+    APIs that are served: dialects, or operations (see `asgi_aiproxy.operations`). `conversations`
+    lets clients go on in conversations that a provider keeps: with a `Sealer` in all workers that
+    have its key, with True in this process.
 
     `chat`, `stream` and `embed` are calls from the host's own code (see `InProcess`).
 
@@ -125,6 +130,7 @@ class Shim(TypedCalls, ExplainsCalls):
         attribution: Attribution | None = None,
         receipts: Receipts | None = None,
         apis: Sequence[InboundDialect | AnyClientOperation] = (),
+        conversations: SecretCipher | bool = True,
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -147,6 +153,7 @@ class Shim(TypedCalls, ExplainsCalls):
             strict=strict,
             limits=limits,
             receipts=receipts,
+            continuations=as_continuations(conversations),
         )
         self._models = ModelCatalog(self._relay.transport)
         waits = timeouts if timeouts is not None else Timeouts()
@@ -256,7 +263,7 @@ class Shim(TypedCalls, ExplainsCalls):
         written = format_for(face.name)
         body = b""
         if operation.name == "model":
-            targets = _serving(principal, router.targets(operation.model))
+            targets = serving(principal, router.targets(operation.model))
             if not targets or not principal.may_use(operation.model):
                 raise model_not_found_error(operation.model)
             model = self._models.model(router, operation.model)
@@ -264,7 +271,7 @@ class Shim(TypedCalls, ExplainsCalls):
         elif operation.name == "models":
             listed = [m for m in await self._models.models(router) if principal.may_use(m.name)]
             if principal.providers:
-                listed = [m for m in listed if _serving(principal, router.targets(m.name))]
+                listed = [m for m in listed if serving(principal, router.targets(m.name))]
             query = scope.get("query_string", b"").decode("latin-1")
             body = written.write_list(listed, query)
         headers = [named(request_id(scope))]
@@ -369,7 +376,7 @@ class Shim(TypedCalls, ExplainsCalls):
         if must_inspect(principal, gate):
             found = await _asgi.off_loop(len(body), inspect_fields, head.fields)
             others = found.beside(head.model)
-        return GatewayRequest(
+        call = GatewayRequest(
             face,
             operation,
             model=head.model,
@@ -389,6 +396,7 @@ class Shim(TypedCalls, ExplainsCalls):
             request_id=request_id(scope, headers),
             labels=self._attribution.labels(headers, head.fields, principal),
         )
+        return call if MEMBER not in head.fields else await self._relay.continuations.open(call)
 
     async def _read_upload(
         self,
@@ -468,8 +476,3 @@ class GeminiShim(Shim):
     """Serves Google's Gemini API; clients take its mount as base URL."""
 
     faces = ("GEMINI_CONTENT",)
-
-
-def _serving(principal: Principal, targets: Iterable[Target]) -> list[Target]:
-    """Return the targets that may serve a caller."""
-    return [target for target in targets if principal.may_use_provider(target.provider.name)]

@@ -97,6 +97,11 @@ class ChatAnswer(msgspec.Struct, frozen=True):
         return self.response.stop
 
     @property
+    def conversation(self) -> str:
+        """What the next request goes on in, if the provider keeps the conversation."""
+        return self.response.conversation
+
+    @property
     def usage(self) -> Usage | None:
         """The token counts; None if the provider reported none."""
         return self.response.usage
@@ -392,6 +397,7 @@ def _chat_request(
         neutral_request = request
     else:
         body = {**(request or {}), **members}
+        conversation = body.pop("conversation", None)
         messages = body.get("messages")
         if isinstance(messages, str):
             body["messages"] = [{"role": "user", "content": messages}]
@@ -399,7 +405,9 @@ def _chat_request(
             encoded = _json.dumps(body)
         except TypeError as error:
             raise invalid(f"The request is not JSON: {error}.") from error
-        neutral_request = OPENAI_CHAT.decode_request(_CHAT, encoded)
+        neutral_request = msgspec.structs.replace(
+            OPENAI_CHAT.decode_request(_CHAT, encoded), conversation=conversation
+        )
     return msgspec.structs.replace(neutral_request, stream=stream, stream_usage=True)
 
 

@@ -119,7 +119,8 @@ MAY: dict[str, set[str]] = {
     "shim": names(
         "_asgi _cancellation _control_headers _headers _json _request_id credentials "
         "dialects errors exchange hooks inspection model_list multipart_forwarder "
-        "operations principal providers request_limits responses_state typed_calls upstream usage"
+        "keys operations principal providers request_limits responses_state typed_calls "
+        "upstream usage"
     ),
     "passthrough": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json"}
     | {"_request_id", "credentials", "dialects", "errors", "exchange", "framing"}
@@ -202,6 +203,7 @@ MAY: dict[str, set[str]] = {
 THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
     "admin.routing": {"starlette"},
+    "config.compat_settings": {"pydantic", "pydantic_settings"},
     "config.error_messages": {"pydantic"},
     "config.accounting_settings": {"pydantic"},
     "config.limit_settings": {"pydantic"},
@@ -597,7 +599,7 @@ PARAMETERS_NOT_DOCUMENTED: set[str] = {
     "prices.price.Rates",
     "prices.price.Tier",
     "prices.token_estimate.SentRequest",
-    "providers.azure.azure",
+    "providers.azure_openai.azure",
     "providers.base.bearer",
     "providers.catalog.openai_compatible",
     "shim.AIShim",

@@ -9,8 +9,7 @@ import pytest
 
 from asgi_aiproxy import OpenAIShim, Principal, ProviderRouter
 from asgi_aiproxy.middleware import Authenticate
-from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
-from asgi_aiproxy.providers.azure import azure
+from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, azure
 from asgi_aiproxy.shim import AIShim
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers

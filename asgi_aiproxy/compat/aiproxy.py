@@ -154,7 +154,7 @@ class AIProxyRoutes(CompatApp):
 
     def _shim(self, face: type[Shim], provider: Provider) -> ASGIApp:
         shim = face(provider, transport=self.transport, record=self._record, allow_client_keys=True)
-        return self._around(self.own(shim))
+        return self.own(self._around(shim))
 
     def _gemini_shim(self, face: type[Shim], version: str) -> ASGIApp:
         """Return a shim for a version of Google's API."""
@@ -175,7 +175,7 @@ class AIProxyRoutes(CompatApp):
             allow_client_keys=True,
             **options,
         )
-        return self._around(self.own(proxy))
+        return self.own(self._around(proxy))
 
     async def _ping(self, call: CompatCall) -> None:
         await call.json({"ping": "ok"})

@@ -103,7 +103,7 @@ class ChatGPTAdapterRoutes(CompatApp):
             allow_client_keys=True,
             hooks=hooks,
         )
-        self._shim = (around or (lambda app: app))(self.own(shim))
+        self._shim = self.own((around or (lambda app: app))(shim))
         self.routes = [
             Route("GET", "/", self._banner),
             *aliases("POST", _CHAT, self._to("/v1/chat/completions")),

@@ -77,7 +77,7 @@ class ChatGPTToAPIRoutes(CompatApp):
         router: Router = RotatingProxies(provider, urls) if urls else provider
         self._model_names = dict(models or {})
         shim = OpenAIShim(router, transport=self.transport, record=record, allow_client_keys=True)
-        self._shim = (around or (lambda app: app))(self.own(shim))
+        self._shim = self.own((around or (lambda app: app))(shim))
         self.routes = [
             Route("GET", "/ping", self._ping),
             Route("POST", "/v1/chat/completions", self._chat),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
@@ -26,6 +26,7 @@ from asgi_aiproxy.errors import AIProxyError, APIError, ErrorKind, internal_erro
 from asgi_aiproxy.upstream import Transport, default_transport
 from asgi_aiproxy.upstream.request_encoding import check_codings, decode_request_body
 
+Owned = TypeVar("Owned")
 MAX_BODY = 32 * 1024 * 1024
 _PATH_CHARACTERS = "/:@!$&'()*+,;=~"
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding", b"content-encoding"})
@@ -216,9 +217,10 @@ class CompatApp:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.routes)} routes)"
 
-    def own(self, app: Any) -> Any:
-        """Return an app that is opened and closed with this one."""
-        self.parts.append(app)
+    def own(self, app: Owned) -> Owned:
+        """Return an app that is opened and closed with this one, if it can be."""
+        if isinstance(app, AbstractAsyncContextManager):
+            self.parts.append(app)
         return app
 
     async def __aenter__(self) -> Self:

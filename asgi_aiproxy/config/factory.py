@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from asgi_aiproxy import _asgi
-from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import AdminApp, Billing
 from asgi_aiproxy.config.accounting import (
@@ -34,12 +33,19 @@ from asgi_aiproxy.config.callers import (
     has_usd_budget,
     limits_of,
 )
+from asgi_aiproxy.config.compat import CompatBuilder
+from asgi_aiproxy.config.gateway import Gateway, Resource
 from asgi_aiproxy.config.hooks import make_hooks
-from asgi_aiproxy.config.providers import make_providers, make_sealer, secret_value, toml_path
+from asgi_aiproxy.config.providers import (
+    make_continuation,
+    make_providers,
+    make_sealer,
+    secret_value,
+    toml_path,
+)
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.explain import explain_call
-from asgi_aiproxy.hosting import Dispatcher
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.middleware import Authenticate, first_of, static_tokens
 from asgi_aiproxy.middleware.auth import Verify
@@ -61,58 +67,6 @@ from asgi_aiproxy.usage.record import UsageSink, discard, log_usage, tee
 if TYPE_CHECKING:
     from asgi_aiproxy.config.provider_settings import TargetSettings
     from asgi_aiproxy.config.settings import Settings
-
-Resource = AbstractAsyncContextManager[Any]
-
-
-class Gateway:
-    """A gateway and the resources it owns: store, key pools, ledger and connections.
-
-    They are opened and closed with it. `admin` is mounted below `/admin`, `metrics` at `/metrics`.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        parts: Sequence[Resource],
-        admin: ASGIApp | None = None,
-        *,
-        store: Store | None = None,
-        metrics: ASGIApp | None = None,
-    ) -> None:
-        self.app = app
-        self.store = store
-        self.admin = admin
-        self._parts = parts
-        mounted = {"/admin": admin, "/metrics": metrics}
-        apps = {path: each for path, each in mounted.items() if each is not None}
-        self._front = Dispatcher(app, apps) if apps else app
-        self._open = AsyncExitStack()
-        self._users = 0
-
-    def __repr__(self) -> str:
-        return f"Gateway({self.app!r})"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one ASGI scope."""
-        if scope["type"] == "lifespan":
-            await _asgi.serve_lifespan(self, receive, send)
-        else:
-            await self._front(scope, receive, send)
-
-    async def __aenter__(self) -> Self:
-        self._users += 1
-        if self._users == 1:
-            async with AsyncExitStack() as stack:
-                for part in self._parts:
-                    await stack.enter_async_context(part)
-                self._open = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._users -= 1
-        if self._users == 0:
-            await self._open.aclose()
 
 
 class PriceListWarmup:
@@ -141,7 +95,8 @@ def build_app(
     given_store = store
     durable = settings.redis_url is not None or settings.store_file is not None
     keep_records = settings.ledger and (durable or settings.admin_token is not None)
-    if not (durable or settings.admin_token is not None or has_limits(settings)):
+    oneapi = settings.compat.oneapi is not None
+    if not (durable or settings.admin_token is not None or has_limits(settings) or oneapi):
         store = None
     elif given_store is None:
         store = make_store(settings) or MemoryStore()
@@ -172,6 +127,7 @@ def build_app(
         )
         parts.append(metrics)
         sinks.append(metrics.record)
+    record = tee(*sinks) if len(sinks) > 1 else (*sinks, discard)[0]
     shim = AIShim(
         router,
         transport=transport,
@@ -183,12 +139,13 @@ def build_app(
         strict=settings.strict,
         allow_client_keys=settings.allow_client_keys,
         hooks=make_hooks(settings),
-        record=tee(*sinks) if len(sinks) > 1 else (*sinks, discard)[0],
+        record=record,
         response_state=_response_state(settings, store),
         websockets=settings.responses.websockets,
         websocket_idle=settings.responses.websocket_idle,
         attribution=make_attribution(settings),
         receipts=make_receipts(settings, prices),
+        conversations=make_continuation(settings),
     )
     app: ASGIApp = shim
     quota: Quota | None = None
@@ -201,10 +158,23 @@ def build_app(
         app = Authenticate(app, verify=verify)
     if metrics is not None:
         app = metrics.track(app)
+    compat = CompatBuilder(
+        settings,
+        providers=providers,
+        router=router,
+        store=store,
+        verify=verify,
+        transport=transport,
+        record=record,
+        prices=prices,
+        ratios=ratios,
+    ).apps()
+    parts += compat.values()
     if (
         store is None
         and given_store is None
         and metrics is None
+        and not compat
         and not _has_health_checks(settings)
     ):
         return app  # it owns nothing that must be closed
@@ -212,7 +182,8 @@ def build_app(
     admin = _admin(settings, store, providers, transport, explain) if store is not None else None
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
-    return Gateway(app, parts, admin, store=store, metrics=_guarded(settings, metrics))
+    guarded = _guarded(settings, metrics)
+    return Gateway(app, parts, admin, store=store, metrics=guarded, compat=compat)
 
 
 def _has_health_checks(settings: Settings) -> bool:
@@ -280,7 +251,7 @@ def _response_state(settings: Settings, store: Store | None) -> ResponseState:
 
 def make_router(settings: Settings, providers: dict[str, Provider]) -> ProviderRouter:
     """The router of the configuration. Raises ConfigurationError."""
-    if not providers:
+    if not providers and settings.compat.oneapi is None:
         raise ConfigurationError(
             "providers: no provider is configured. Add one, for example:\n\n"
             '    [providers.openai]\n    keys = ["env:OPENAI_API_KEY"]\n\n'

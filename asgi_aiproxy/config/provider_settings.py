@@ -65,6 +65,7 @@ class KeySettings(_Table):
     concurrency: int | None = Field(default=None, ge=1)
     proxy: Proxy | None = None
     base_url: Text | None = None
+    attributes: dict[str, str] = {}
 
 
 # Features that the gateway emulates for models without them (`asgi_aiproxy.emulation`).

@@ -190,6 +190,13 @@ def make_sealer(settings: Settings) -> SecretCipher | None:
     return None if leaves_process else NoEncryption()
 
 
+def make_continuation(settings: Settings) -> SecretCipher | bool:
+    """What makes the tokens of conversations that providers keep; whether there are any."""
+    if not settings.conversations or not settings.sealing_keys:
+        return settings.conversations
+    return make_sealer(settings) or True
+
+
 def secret_value(secret: SecretStr | None) -> str | None:
     """The text of a secret setting; None if it is not set."""
     return secret.get_secret_value() if secret is not None else None

@@ -41,6 +41,7 @@ from pydantic_settings import (
 
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.accounting_settings import AuditSettings
+from asgi_aiproxy.config.compat_settings import CompatSettings
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
 from asgi_aiproxy.config.factory import build_app, has_prices
 from asgi_aiproxy.config.jwt_settings import JWTSettings
@@ -95,6 +96,7 @@ class Settings(BaseSettings):
     display_names: dict[str, str] = {}
     tokens: list[TokenSettings] = []
     jwt: JWTSettings | None = None
+    compat: CompatSettings = CompatSettings()
     redis_url: Secret | None = None
     redis_prefix: str = Field(default="aiproxy", min_length=1)
     store_file: Annotated[str, AfterValidator(_check_parent_folder)] | None = None
@@ -121,6 +123,7 @@ class Settings(BaseSettings):
     max_body: int = Field(default=32 * 1024 * 1024, ge=1)
     keepalive: float = Field(default=15.0, ge=0)
     strict: bool = False
+    conversations: bool = True
     allow_client_keys: bool = False
     proxy: Proxy | None = None
     ca_file: str | None = None
@@ -304,6 +307,7 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "keys": KeySettings,
     "tokens": TokenSettings,
     "jwt": JWTSettings,
+    "compat": CompatSettings,
     "audit": AuditSettings,
     "timeouts": TimeoutSettings,
     "responses": ResponsesSettings,

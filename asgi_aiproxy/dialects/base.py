@@ -275,6 +275,8 @@ class OutboundDialect(ABC):
     native_errors: ClassVar[bool] = True  # errors have the format that clients of this API expect
     # The operation that counts the tokens of a request, if the API has one.
     token_count_operation: ClassVar[str] = ""
+    # The API keeps conversations, which later requests go on in: `Request.conversation`.
+    keeps_conversations: ClassVar[bool] = False
     # Clients of the API compare the wording of all its errors, so they get those as they are.
     clients_match_errors: ClassVar[bool] = False
 

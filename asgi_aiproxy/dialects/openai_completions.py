@@ -151,6 +151,8 @@ class OpenAICompletions(InboundDialect):
         }
         if response.usage is not None:
             answer["usage"] = encode_usage(response.usage)
+        if response.conversation:
+            answer["conversation"] = response.conversation
         return _json.dumps(answer)
 
     def encode_error(self, error: APIError) -> bytes:
@@ -238,6 +240,8 @@ class _Encoder:
         return encode_frame(_json.dumps({**self._head, "choices": [choice]}))
 
     def _end(self, event: MessageEnd) -> bytes:
+        if event.conversation:
+            self._head["conversation"] = event.conversation
         out = self._chunk("", responses.finish_reason(event.stop, called=False))
         if self._usage_wanted and event.usage is not None:
             usage = encode_usage(event.usage)

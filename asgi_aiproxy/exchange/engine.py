@@ -98,7 +98,7 @@ class Exchange:
             operation=request.operation.name,
             request_id=request.request_id,
             started=relay.clock(),
-            model=request.model,
+            requested_model=request.model,
             labels=request.labels,
         )
         self._failed_targets = 0
@@ -293,7 +293,13 @@ class Exchange:
                 raise await self._refusal(prepared, response)
             media_type = header(response.headers, "content-type") or ""
             translator = select_translator(
-                request, prepared, media_type, partial(request_once, self._relay, target, key)
+                request,
+                prepared,
+                media_type,
+                partial(request_once, self._relay, target, key),
+                partial(
+                    self._relay.continuations.writer, request, provider.name, self._record.key_id
+                ),
             )
             self._translator = translator
             read, feed, ended = response.read, translator.feed, end_check(response)

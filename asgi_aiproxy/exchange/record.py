@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from random import getrandbits
 
+import msgspec
+
 from asgi_aiproxy.errors import APIError, ErrorKind, error_kind_for_status
 from asgi_aiproxy.exchange.admission import (
     EMPTY_SAMPLE,
@@ -33,11 +35,11 @@ _MAX_IGNORED, _MAX_NAME_LENGTH = 50, 100  # members in a record, and their chara
 _DISCONNECTED = 499  # nginx's status for a client that disconnected
 
 
-class ExchangeRecord:
+class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
     """One exchange as far as it went.
 
-    Arguments: `principal` is the id of the caller, `face` the client's API, `model` the requested
-    model, `started` is Unix time in seconds; the others are as in `UsageRecord`.
+    Arguments: `principal` is the id of the caller, `face` the client's API, `started` is Unix time
+    in seconds; the others are as in `UsageRecord`.
 
     The exchange sets `provider`, `upstream_model` and `key_id` before each attempt; `status` of the
     response; `first_byte_at` and `first_content_at` (`time.perf_counter()`); `longest_pause` in
@@ -46,68 +48,29 @@ class ExchangeRecord:
     of the last attempt that failed.
     """
 
-    __slots__ = (
-        "_answered",
-        "_sent_at",
-        "_started_ticks",
-        "attempts",
-        "emulated",
-        "error",
-        "face",
-        "failure",
-        "finished",
-        "first_byte_at",
-        "first_content_at",
-        "ignored",
-        "key_id",
-        "labels",
-        "longest_pause",
-        "operation",
-        "principal",
-        "provider",
-        "request_id",
-        "requested_model",
-        "started",
-        "status",
-        "upstream_model",
-    )
-
-    def __init__(
-        self,
-        *,
-        principal: str,
-        face: str,
-        operation: str,
-        request_id: str,
-        started: float,
-        model: str = "",
-        provider: str = "",
-        key_id: str = "",
-        labels: Labels = NO_LABELS,
-    ) -> None:
-        self.principal = principal
-        self.face = face
-        self.operation = operation
-        self.request_id = request_id
-        self.started = started
-        self._started_ticks = time.perf_counter()
-        self.requested_model = model
-        self.provider = provider
-        self.upstream_model = ""
-        self.key_id = key_id
-        self.status = 200
-        self.first_byte_at: float | None = None
-        self.first_content_at: float | None = None
-        self.longest_pause = 0.0
-        self.ignored: tuple[str, ...] = ()
-        self.labels = labels
-        self.finished = False
-        self.error: APIError | None = None
-        self.failure: APIError | None = None
-        self.attempts: list[Attempt] = []  # not the only one, if that was the answer
-        self.emulated: tuple[str, ...] = ()
-        self._answered = False
-        self._sent_at: float | None = None  # of the current attempt
+    principal: str
+    face: str
+    operation: str
+    request_id: str
+    started: float
+    requested_model: str = ""
+    provider: str = ""
+    upstream_model: str = ""
+    key_id: str = ""
+    labels: Labels = NO_LABELS
+    status: int = 200
+    first_byte_at: float | None = None
+    first_content_at: float | None = None
+    longest_pause: float = 0.0
+    ignored: tuple[str, ...] = ()
+    finished: bool = False
+    error: APIError | None = None
+    failure: APIError | None = None
+    attempts: list[Attempt] = []  # not the only one, if that was the answer
+    emulated: tuple[str, ...] = ()
+    _started_ticks: float = msgspec.field(default_factory=time.perf_counter)
+    _answered: bool = False
+    _sent_at: float | None = None  # of the current attempt
 
     def sent(self) -> None:
         """A request is being sent."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from asgi_aiproxy.credentials import SecretRedactor
+from asgi_aiproxy.exchange.continuation import Continuations
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.request_limits import RequestLimits
@@ -45,6 +46,7 @@ class Relay:
     - `strict`: refuse a request that a target cannot carry whole.
     - `limits`: how large a request may be that is translated.
     - `receipts`: where answers show what they cost.
+    - `continuations`: tokens of conversations that providers keep.
     - `clock`: Unix time in seconds.
     """
 
@@ -60,6 +62,7 @@ class Relay:
         strict: bool = False,
         limits: RequestLimits | None = None,
         receipts: Receipts | None = None,
+        continuations: Continuations | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.router = router
@@ -72,4 +75,5 @@ class Relay:
         self.strict = strict
         self.limits = limits if limits is not None else RequestLimits()
         self.receipts = receipts if receipts is not None else Receipts()
+        self.continuations = continuations if continuations is not None else Continuations()
         self.clock = clock

@@ -46,6 +46,8 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     - `filters`: makes the filters that the events of a response pass through, for each attempt.
     - `labels`: the session and the tags that it is attributed to.
     - `ended`: called with the usage record.
+    - `conversation`: the provider's id of the conversation to go on in; empty to begin one, None if
+      the client wants none.
     """
 
     face: InboundDialect
@@ -76,6 +78,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     filters: Callable[[], Sequence[EventFilter]] | None = None
     ended: Callable[[UsageRecord], None] | None = None
     labels: Labels = NO_LABELS
+    conversation: str | None = None
 
     def __repr__(self) -> str:
         return f"GatewayRequest({self.operation.name}, model={self.model!r}, stream={self.stream})"
@@ -85,4 +88,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
         """The neutral form, decoded when the request is translated. Raises APIError."""
         if self.changed is not None:
             return self.changed
-        return self.face.decode_request(self.operation, self.body)
+        request = self.face.decode_request(self.operation, self.body)
+        if self.conversation is None:
+            return request
+        return msgspec.structs.replace(request, conversation=self.conversation)

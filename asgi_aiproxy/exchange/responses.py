@@ -14,7 +14,7 @@ import logging
 import re
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, RawHeaders, Send
@@ -174,10 +174,6 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
     Raises APIError only if nothing was sent, and ResponseAbortedError after that.
     """
     started = False
-
-    async def write(out: bytes) -> None:
-        await send({"type": "http.response.body", "body": out, "more_body": True})
-
     try:
         with _total_timeout(total):
             committed = await exchange.open()
@@ -189,7 +185,7 @@ async def send_whole(send: Send, exchange: Exchange, *, total: float | None) -> 
                 await _send_message(
                     send, {"type": "http.response.start", "status": 200, "headers": start}
                 )
-                out = await exchange.pump(write, committed.first)
+                out = await exchange.pump(partial(_send_piece, send), committed.first)
             else:
                 out = committed.first
     except ClientGoneError:
@@ -220,6 +216,10 @@ class ResponseAbortedError(AIProxyError):
 def _total_timeout(seconds: float | None) -> AbstractContextManager[object]:
     """The time limit of the whole exchange, if there is one."""
     return Deadline(seconds, _TOTAL_TIMEOUT_MESSAGE) if seconds is not None else _UNLIMITED
+
+
+def _send_piece(send: Send, out: bytes) -> Awaitable[None]:
+    return send({"type": "http.response.body", "body": out, "more_body": True})
 
 
 async def _send_message(send: Send, message: Message) -> None:

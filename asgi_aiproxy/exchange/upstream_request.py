@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects._parsing import unparsable_response_error
 from asgi_aiproxy.dialects.base import STREAM_TYPES, OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import APIError, invalid
+from asgi_aiproxy.exchange.continuation import MEMBER as CONVERSATION, ResponseWriter
 from asgi_aiproxy.exchange.guarded import GuardedTranslator
 from asgi_aiproxy.exchange.relay import CommittedResponse
 from asgi_aiproxy.exchange.request import GatewayRequest
@@ -128,7 +129,10 @@ def prepare_request(
     """
     if not request.operation.resource:
         check_model(target.model)
-    emulated = _emulate(request, target)
+    emulator = request.emulate or target.emulate or target.provider.emulate
+    emulated: EmulatedRequest | None = None
+    if emulator is not None and request.operation.chat:
+        emulated = emulator.apply(request.request, request.principal.id)
     native = (
         request.changed is None
         and (emulated is None or emulated.request is None)
@@ -163,6 +167,10 @@ def prepare_request(
         except RecursionError:
             raise invalid("The request is nested too deeply to be translated.") from None
     draft = target.provider.transform_request(draft)
+    if request.conversation is not None and (
+        native or not target.provider.dialect.keeps_conversations
+    ):
+        draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, CONVERSATION))
     if draft.ignored and strict:
         raise invalid(
             f"{target.provider.name} cannot carry: {', '.join(draft.ignored)}.", draft.ignored[0]
@@ -172,14 +180,6 @@ def prepare_request(
         draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, *lost))
     body = _json.dumps(draft.body) if draft.body else None
     return PreparedRequest(target, native, draft, body, conversion, emulated)
-
-
-def _emulate(request: GatewayRequest, target: Target) -> EmulatedRequest | None:
-    """What is emulated for a target. Raises APIError."""
-    emulator = request.emulate or target.emulate or target.provider.emulate
-    if emulator is None or not request.operation.chat:
-        return None
-    return emulator.apply(request.request, request.principal.id)
 
 
 class PreparedRequests(msgspec.Struct, frozen=True):
@@ -224,17 +224,22 @@ class PreparedRequests(msgspec.Struct, frozen=True):
 
 
 def select_translator(
-    request: GatewayRequest, prepared: PreparedRequest, media_type: str, ask: Ask
+    request: GatewayRequest,
+    prepared: PreparedRequest,
+    media_type: str,
+    ask: Ask,
+    write: Callable[[OutboundDialect], ResponseWriter],
 ) -> Translator:
     """Return the translator for a response of this content type.
 
-    `ask` sends a further request to the target, for features that are emulated.
+    `ask` sends a further request to the target, for features that are emulated. `write` makes what
+    writes responses of a dialect for the client.
     """
     provider, native, face = prepared.target.provider, prepared.native, request.face
     # The provider may have several APIs: the response is one of the API that was called. (A
     # platform that hosts the client's API may frame it in its own way: its dialect has its name.)
     dialect = provider.dialect
-    if native and isinstance(face, OutboundDialect) and face.name != dialect.name:
+    if native and face.name != dialect.name and isinstance(face, OutboundDialect):
         dialect = face
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
@@ -250,14 +255,15 @@ def select_translator(
     filters = request.filters() if request.filters is not None else ()
     if filters or prepared.emulated is not None:
         framer = dialect.framer(kind) if streams else None
-        return _guarded_translator(request, prepared, filters, framer, dialect, ask)
+        writer = write(dialect), request.stream
+        return _guarded_translator(prepared, filters, framer, dialect, ask, *writer)
     if native and streams == request.stream:
         return _native_translator(request, provider, dialect, kind)
     if request.stream and streams:
-        return StreamTranslator(
-            dialect.framer(kind), dialect.decoder(), face.encoder(request.request)
-        )
-    return BufferedTranslator(partial(_translate_whole, request, dialect, kind, streams))
+        encoder = write(dialect).encoder()
+        return StreamTranslator(dialect.framer(kind), dialect.decoder(), encoder)
+    written = write(dialect), request.stream
+    return BufferedTranslator(partial(_translate_whole, *written, dialect, kind, streams))
 
 
 def _translator_besides_chat(request: GatewayRequest, kind: str) -> Translator:
@@ -269,15 +275,19 @@ def _translator_besides_chat(request: GatewayRequest, kind: str) -> Translator:
 
 
 def _guarded_translator(
-    request: GatewayRequest,
     prepared: PreparedRequest,
     filters: Sequence[EventFilter],
     framer: Framer | None,
     dialect: OutboundDialect,
     ask: Ask,
+    writer: ResponseWriter,
+    stream: bool,
 ) -> GuardedTranslator:
-    """The translator of a response that filters see; `framer`: of a stream."""
-    face, emulated = request.face, prepared.emulated
+    """The translator of a response that filters see.
+
+    `framer` is that of a stream; `stream`: the client wants one.
+    """
+    emulated = prepared.emulated
     guarded: GuardedTranslator
 
     async def ask_and_count(further: Request) -> Response:
@@ -291,8 +301,8 @@ def _guarded_translator(
         emulated=emulated.features if emulated is not None else (),
         stream=(framer, dialect.decoder()) if framer is not None else None,
         decode=dialect.decode_response,
-        encoder=face.encoder(request.request) if request.stream else None,
-        encode=lambda response: face.encode_response(response, request.request),
+        encoder=writer.encoder() if stream else None,
+        encode=writer.whole,
     )
     return guarded
 
@@ -313,18 +323,23 @@ def _native_translator(
 
 
 def _translate_whole(
-    request: GatewayRequest, dialect: OutboundDialect, kind: str, streams: bool, body: bytes
+    writer: ResponseWriter,
+    stream: bool,
+    dialect: OutboundDialect,
+    kind: str,
+    streams: bool,
+    body: bytes,
 ) -> tuple[bytes, str, Usage | None]:
     """Translate a complete response into another dialect, or between stream and single body."""
     if streams:
         response = collect_stream(dialect, dialect.framer(kind), body)
     else:
         response = dialect.decode_response(body)
-    if request.stream:
-        encoder = request.face.encoder(request.request)
+    if stream:
+        encoder = writer.encoder()
         out = b"".join([encoder.feed(event) for event in unfold(response)])
     else:
-        out = request.face.encode_response(response, request.request)
+        out = writer.whole(response)
     return out, response.model, response.usage
 
 

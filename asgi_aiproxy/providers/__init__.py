@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_aiproxy._lazy import on_first_use
-from asgi_aiproxy.providers.azure import azure
 from asgi_aiproxy.providers.base import ModelOffer, Provider, Router, Target, bearer, header, query
-from asgi_aiproxy.providers.bedrock import BedrockAuth, bedrock, bedrock_anthropic
-from asgi_aiproxy.providers.sigv4 import SigV4
 from asgi_aiproxy.providers.temporary_credentials import (
     CredentialCache,
     CredentialSource,
     RenewingSource,
 )
-from asgi_aiproxy.providers.vertex import vertex, vertex_anthropic
 
 if TYPE_CHECKING:
+    from asgi_aiproxy.providers.amazon_bedrock import BedrockAuth, bedrock, bedrock_anthropic
+    from asgi_aiproxy.providers.azure_openai import azure
     from asgi_aiproxy.providers.catalog import (
         ANTHROPIC,
         CEREBRAS,
@@ -52,6 +50,7 @@ if TYPE_CHECKING:
         snowflake,
     )
     from asgi_aiproxy.providers.discovery import discover
+    from asgi_aiproxy.providers.google_vertex import vertex, vertex_anthropic
     from asgi_aiproxy.providers.self_hosted import (
         INFINITY,
         LLAMACPP,
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
         openai_compatible,
     )
     from asgi_aiproxy.providers.shared_credentials import Credential
+    from asgi_aiproxy.providers.sigv4 import SigV4
 
 __all__ = [
     "ANTHROPIC",
@@ -128,6 +128,7 @@ __all__ = [
 
 _HOME = {
     "ANTHROPIC": "catalog",
+    "BedrockAuth": "amazon_bedrock",
     "CEREBRAS": "catalog",
     "COHERE": "catalog",
     "COZE": "catalog",
@@ -156,6 +157,7 @@ _HOME = {
     "SAMBANOVA": "compatible",
     "SGLANG": "self_hosted",
     "SILICONFLOW": "compatible",
+    "SigV4": "sigv4",
     "TEI": "self_hosted",
     "TGI": "self_hosted",
     "TOGETHER": "catalog",
@@ -163,10 +165,15 @@ _HOME = {
     "VOYAGE": "compatible",
     "XAI": "catalog",
     "ZAI": "compatible",
+    "azure": "azure_openai",
+    "bedrock": "amazon_bedrock",
+    "bedrock_anthropic": "amazon_bedrock",
     "cloudflare": "compatible",
     "databricks": "compatible",
     "discover": "discovery",
     "openai_compatible": "self_hosted",
     "snowflake": "compatible",
+    "vertex": "google_vertex",
+    "vertex_anthropic": "google_vertex",
 }
 __getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -43,7 +43,6 @@ from asgi_aiproxy.providers.shared_credentials import (
     SharedCredentials,
 )
 from asgi_aiproxy.stores.base import Store, check_store
-from asgi_aiproxy.stores.memory import MemoryStore
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -99,7 +98,7 @@ class CredentialCache:
         self._shared: SharedCredentials | None = None
         if store is not None:
             check_store(store, "CredentialCache")
-            if sealer is None and not isinstance(store, MemoryStore):
+            if sealer is None and not _is_memory(store):
                 raise ConfigurationError(
                     "CredentialCache: credentials must be encrypted before they are stored: pass "
                     "sealer=Sealer(...) (in a configuration file: sealing_keys)."
@@ -118,7 +117,7 @@ class CredentialCache:
         table = pool.table if pool is not None else None
         store = table.store if table is not None else None
         cipher = table.cipher if table is not None else None
-        if cipher is None and not isinstance(store, MemoryStore):
+        if cipher is None and not _is_memory(store):
             store = None
         return type(self)(
             self._source, store=store, sealer=cipher, provider=provider, clock=self._clock
@@ -257,3 +256,10 @@ class CredentialCache:
         )
         error.about = RefusalScope.KEY
         return error
+
+
+def _is_memory(store: Store | None) -> bool:
+    """Whether a store is in this process, so that what it keeps need not be encrypted."""
+    from asgi_aiproxy.stores.memory import MemoryStore
+
+    return isinstance(store, MemoryStore)

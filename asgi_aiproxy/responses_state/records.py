@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import logging
 import time
 import zlib
@@ -272,6 +271,4 @@ def record_name(kind: str, owner: Principal, id: str) -> str:
     """The name of a caller's record; empty for an id that none can have."""
     if not id or len(id) > _MAX_ID or not id.isascii() or not id.isprintable():
         return ""
-    account = f"account:{owner.account}" if owner.account else f"id:{owner.id}"
-    digest = hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{kind}:{digest}:{id}"
+    return f"{kind}:{owner.tenant}:{id}"

@@ -190,14 +190,13 @@ class ResponseParser:
             self._parser = httptools.HttpResponseParser(self._events)
             self._events.complete = False
             return False
-        self._frame(old=self._parser.get_http_version() == "1.0")
+        self._frame()
         self.begun = True
         return True
 
-    def _frame(self, *, old: bool) -> None:
-        """Determine the length of the body (RFC 9112, section 6.3); `old`: the response is
-        HTTP/1.0.
-        """
+    def _frame(self) -> None:
+        """Determine the length of the body (RFC 9112, section 6.3)."""
+        old = self._parser.get_http_version() == "1.0"
         codings: list[str] = []
         length: int | None = None
         options: list[str] = []

@@ -247,6 +247,12 @@ def kept_by_gemini_stream(events: list[dict[str, Any]]) -> list[Any]:
     return [content for content in contents if content["parts"]]
 
 
+def without_thoughts(contents: list[Any]) -> list[Any]:
+    """Many clients of that API drop thoughts, but keep the signatures of calls."""
+    kept = [[p for p in content["parts"] if not p.get("thought")] for content in contents]
+    return [{"role": "model", "parts": parts} for parts in kept if parts]
+
+
 # ── what clients send back ───────────────────────────────────────────────────
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -345,6 +351,13 @@ CLIENTS = {
         operation(GEMINI_CONTENT, "/v1beta/models/m:generateContent"),
         kept_by_gemini,
         kept_by_gemini_stream,
+        sent_by_gemini,
+    ),
+    "gemini-without-thoughts": Client(
+        GEMINI_CONTENT,
+        operation(GEMINI_CONTENT, "/v1beta/models/m:generateContent"),
+        lambda body: without_thoughts(kept_by_gemini(body)),
+        lambda events: without_thoughts(kept_by_gemini_stream(events)),
         sent_by_gemini,
     ),
 }
@@ -511,3 +524,43 @@ def test_no_other_vendor_gets_a_signature(
         assert not any(form in text for form in encodings(signature)), (native, signature)
     assert "look" in text
     assert "Sunny." in text
+
+
+def test_thoughts_that_a_client_drops_come_back_where_they_were() -> None:
+    thinking = [
+        {"type": "thinking", "thinking": f"Thought {n}.", "signature": CLAUDE + str(n)}
+        for n in range(3)
+    ]
+    texts = [{"type": "text", "text": f"Text {n}."} for n in range(2)]
+    calls = [
+        {"type": "tool_use", "id": f"toolu_{n}", "name": "look", "input": {"n": n}}
+        for n in range(3)
+    ]
+    said: list[Any] = [texts[0], thinking[0], texts[1], thinking[1], *calls[:2]]
+    said += [thinking[2], calls[2]]
+    answer = {**json.loads(whole_anthropic()), "content": said}
+    client = CLIENTS["gemini-without-thoughts"]
+    body = json.dumps(client.sends(PLAIN["gemini"])).encode()
+    request = client.face.decode_request(client.operation, body)
+    response = ANTHROPIC_MESSAGES.decode_response(json.dumps(answer).encode())
+    (turn,) = client.keeps(client.face.encode_response(response, request))
+    parts = turn["parts"]
+    assert ["thoughtSignature" in part for part in parts] == [False, False, True, False, True]
+    joined = {"text": parts[0]["text"] + parts[1]["text"]}
+    for kept_parts in (parts, [joined, *parts[2:]]):
+        sent = forwarded(client, VENDORS["anthropic"], [{"role": "model", "parts": kept_parts}])
+        assert sent["messages"][1]["content"] == said
+
+
+@pytest.mark.parametrize(
+    "value", ["", "[]", "{}", "[[1]]", '[[0,"a","b"]]', '[[-5,"","gemini.x:y"]]']
+)
+def test_a_damaged_signature_of_a_call_is_left_out(value: str) -> None:
+    client = CLIENTS["gemini"]
+    signature = base64.b64encode(b"anthropic.before:" + value.encode()).decode()
+    call = {"functionCall": {"name": "look", "args": {}}, "thoughtSignature": signature}
+    turn = [{"role": "model", "parts": [{"text": "I will look."}, call]}]
+    for vendor in VENDORS.values():
+        text = json.dumps(forwarded(client, vendor, turn))
+        assert signature not in text
+        assert "before" not in text

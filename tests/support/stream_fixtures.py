@@ -174,8 +174,11 @@ def events_as_json(events: Iterable[Event], error: APIError | None = None) -> li
 
 
 def plain(value: Any) -> Any:
-    """A record as a JSON value."""
-    return json.loads(json.dumps(msgspec.to_builtins(value)))
+    """A record as a JSON value, without the name of its class."""
+    found = json.loads(json.dumps(msgspec.to_builtins(value)))
+    if isinstance(value, msgspec.Struct):
+        found.pop(value.__struct_config__.tag_field, None)
+    return found
 
 
 def expected(path: Path, found: list[list[Any]]) -> list[list[Any]]:

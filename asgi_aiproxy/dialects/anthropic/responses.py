@@ -143,6 +143,7 @@ def encode_response(response: Response, new_id: str, model: str) -> bytes:
             "content": [out for b in response.blocks for out in _write(b)],
             **encode_end(response.stop, response.word, called, response.refusal, own),
             "usage": encode_usage(response.usage or Usage()),
+            **({"conversation": response.conversation} if response.conversation else {}),
         }
     )
 

@@ -191,7 +191,10 @@ class Encoder:
         own = event.extra.get(NAME, {})
         delta = responses.encode_end(event.stop, event.word, self._called, event.refusal, own)
         counted = responses.encode_usage(usage or Usage())
-        end = _frame({"type": "message_delta", "delta": delta, "usage": counted})
+        last = {"type": "message_delta", "delta": delta, "usage": counted}
+        if event.conversation:
+            last["conversation"] = event.conversation
+        end = _frame(last)
         return end + _frame({"type": "message_stop"})
 
 

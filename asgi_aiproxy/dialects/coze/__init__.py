@@ -12,10 +12,10 @@ A bot is the model: its id. Instructions, tools and sampling are set at the bot,
 has no place for them. Without streaming Coze answers with a job to poll; the gateway therefore
 always requests a stream, and collects it for clients that do not.
 
-Coze keeps conversations. A client that wants to go on in one sends `coze: {"conversation_id": ""}`
-with the id that it got in the last chunk, or the whole answer, of OpenAI's chat API. Calls of a
-client's tools end a chat that waits for their outputs: the ids of conversation and chat are part of
-the call's id, so that results find their chat through any client API.
+Coze keeps conversations: the id of one is `MessageEnd.conversation`. A request that goes on in one
+is sent without what was said in it. Calls of a client's tools end a chat that waits for their
+outputs: the ids of conversation and chat are part of the call's id, so that results find their chat
+through any client API.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Coze(OutboundDialect):
     """The dialect of Coze's chat API."""
 
     name: ClassVar[str] = request_encoder.NAME
+    keeps_conversations: ClassVar[bool] = True
 
     def encode_request(self, request: Request) -> ProviderRequest:
         """Write the body of POST /v3/chat or /v3/chat/submit_tool_outputs."""

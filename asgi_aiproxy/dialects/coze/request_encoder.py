@@ -23,6 +23,7 @@ from asgi_aiproxy.messages import (
     Text,
     ToolCall,
     ToolResult,
+    unsaid,
 )
 
 NAME = "coze"
@@ -31,8 +32,6 @@ NAME = "coze"
 KNOWN = frozenset(
     {"auto_save_history", "custom_variables", "enable_card", "meta_data", "parameters"}
 )
-# The member in which a client sends the ids that it got with the answer before.
-_CONVERSATION = "coze"
 _USER = "user"  # an id is required
 _CALL_ID = re.compile(r"coze-(?P<conversation>\d+)-(?P<chat>\d+)-(?P<call>.+)")
 # Set at the bot, not in a request.
@@ -72,19 +71,20 @@ class _Writer:
         for name, called in _SET_AT_BOT:
             if getattr(request, name) not in (None, (), 0):
                 self._ignored.append(called)
-        self._ignored += unsupported_fields(request, NAME, known=KNOWN | {_CONVERSATION})
+        self._ignored += unsupported_fields(request, NAME, known=KNOWN)
         self._ignored = [name for name in self._ignored if name != "tool_choice"]
         if request.tool_choice is not None and request.tool_choice.mode != "auto":
             self._ignored.append("tool_choice")
         waiting = self._waiting_chat()
         if waiting is not None:
             return self._outputs(*waiting)
+        messages = unsaid(request.messages) if request.conversation else request.messages
         body: dict[str, Any] = {
             "bot_id": request.model,
             "user_id": request.user or _USER,
             "additional_messages": [
                 out
-                for number, message in enumerate(request.messages)
+                for number, message in enumerate(messages, len(request.messages) - len(messages))
                 for out in self._message(message, f"messages[{number}]")
             ],
             "stream": True,
@@ -92,9 +92,8 @@ class _Writer:
         }
         if not body["additional_messages"]:
             raise _parsing.empty_messages_error()
-        given = vendor_fields(request, {_CONVERSATION}).get(_CONVERSATION)
-        conversation = given.get("conversation_id") if isinstance(given, dict) else None
-        query = urlencode({"conversation_id": conversation}) if conversation else ""
+        id = request.conversation
+        query = urlencode({"conversation_id": id}) if id else ""
         return ProviderRequest("/v3/chat", body, query=query, ignored=self._reported())
 
     def _reported(self) -> tuple[str, ...]:

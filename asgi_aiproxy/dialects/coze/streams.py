@@ -61,7 +61,7 @@ class Decoder:
         self._blocks = Blocks()
         self._started = False
         self._status = ""
-        self._conversation: dict[str, Any] = {}  # ids for the client
+        self._conversation: dict[str, Any] = {}
         self._follow_ups: list[str] = []
         self._streamed: set[str] = set()  # ids of messages that came in deltas
 
@@ -95,12 +95,11 @@ class Decoder:
                 "the stream ended before the chat was completed"
             )
         self.ended = True
-        own = dict(self._conversation)
-        if self._follow_ups:
-            own["follow_ups"] = self._follow_ups
         stop = _STOPS.get(self._status, StopReason.OTHER)
-        extra = {NAME: own} if own else {}
-        return [*self._blocks.end(), MessageEnd(stop, self.usage, self._status, extra=extra)]
+        extra = {NAME: {"follow_ups": self._follow_ups}} if self._follow_ups else {}
+        kept = str(self._conversation.get("conversation_id") or "")
+        end = MessageEnd(stop, self.usage, self._status, extra=extra, conversation=kept)
+        return [*self._blocks.end(), end]
 
     def _event(self, name: str, payload: Any) -> Iterator[Event]:
         match name:

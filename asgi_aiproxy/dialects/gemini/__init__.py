@@ -90,7 +90,12 @@ class Gemini(Dialect):
         return requests.decode_request(operation, body)
 
     def encode_response(self, response: Response, request: Request) -> bytes:
-        """Write a whole response."""
+        """Write a whole response.
+
+        Google's types allow no further members: only a client that requests a conversation gets it.
+        """
+        if request.conversation is None and response.conversation:
+            response = msgspec.structs.replace(response, conversation="")
         return responses.encode_response(response, self._new_id(), request.model)
 
     def encode_token_count(self, count: int) -> bytes:
@@ -107,7 +112,11 @@ class Gemini(Dialect):
 
     def encoder(self, request: Request) -> stream_encoder.Encoder:
         """A new encoder of chunks."""
-        return stream_encoder.Encoder(new_id=self._new_id(), model=request.model)
+        return stream_encoder.Encoder(
+            new_id=self._new_id(),
+            model=request.model,
+            conversation=request.conversation is not None,
+        )
 
     def model_name(self, model: str) -> str:
         """The name without the prefix `models/` of Google's lists and SDKs."""

@@ -5,6 +5,13 @@ clients return as it came. Its values are base64 of bytes (Google's SDKs decode 
 (see `dialects._carriers`) stands there in base64. Other vendors sign reasoning only, so a carrier
 is always that of a thought. A stream has the text of a thought before its signature: then the
 signature comes in a part of its own, with an empty text, and belongs to the thought before it.
+
+Many clients drop thoughts, but keep the signature of a call, which Google requires. So the first
+call after signed thoughts has them as its signature once more, all in one carrier::
+
+    <vendor>.before:[[<characters of text before it>, <text>, <carrier>], ...]
+
+Thoughts are restored from it only if the client dropped them.
 """
 
 from __future__ import annotations
@@ -18,11 +25,12 @@ import msgspec
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _carriers
-from asgi_aiproxy.messages import Extra, Part, Reasoning
+from asgi_aiproxy.messages import Block, Extra, Part, Reasoning, Refusal, Text, ToolCall
 
 NAME = "gemini"
 
 Fields = Mapping[str, msgspec.Raw]
+Thoughts = tuple[tuple[int, Reasoning], ...]
 
 
 def _needle(name: bytes) -> bytes:
@@ -31,6 +39,8 @@ def _needle(name: bytes) -> bytes:
 
 
 NEEDLES = tuple(_needle(needle.lstrip(b'"')) for needle in _carriers.needles(NAME))
+_BEFORE = ".before:"
+_thoughts = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _MEMBERS = ("thoughtSignature", "thought_signature")
 
@@ -43,15 +53,100 @@ def encode_carrier(block: Reasoning, extra: Extra) -> str:
 
 def decode_carrier(signature: str | None) -> Extra | None:
     """What another vendor signed; None for a signature of Google's own."""
+    carrier = _decoded(signature)
+    return _carriers.decode_carrier(carrier)[1] if carrier else None
+
+
+def _decoded(signature: str | None) -> str:
+    """The carrier in a `thoughtSignature`; empty for a signature of Google's own."""
     if signature is None or not signature.encode("utf-8", "replace").startswith(NEEDLES):
-        return None
+        return ""
     try:
         plain = signature.replace("-", "+").replace("_", "/")
         padded = plain + "=" * (-len(plain) % 4)
         carrier = base64.b64decode(padded, validate=True).decode("utf-8", "surrogatepass")
     except (binascii.Error, UnicodeDecodeError):
-        return None
-    return _carriers.decode_carrier(carrier)[1] if _carriers.is_carrier(NAME, carrier) else None
+        return ""
+    return carrier if _carriers.is_carrier(NAME, carrier) else ""
+
+
+class CarriedThoughts:
+    """Collects the thoughts that another vendor signed, for the signature of the next call."""
+
+    def __init__(self) -> None:
+        self._length = 0  # characters of text since the last call
+        self._thoughts: list[tuple[int, str, str]] = []
+
+    def add(self, block: Block, text: str, extra: Extra) -> None:
+        """Add a complete block with its `text` and all of its `extra`."""
+        if isinstance(block, Reasoning):
+            if carrier := _carriers.encode_carrier(NAME, block, extra):
+                self._thoughts.append((self._length, text, carrier))
+        elif isinstance(block, Text | Refusal):
+            self._length += len(text)
+
+    def take(self) -> str:
+        """The `thoughtSignature` of a call; empty without thoughts since the call before it."""
+        thoughts, self._thoughts, self._length = self._thoughts, [], 0
+        if not thoughts:
+            return ""
+        vendor = thoughts[0][2].partition(".")[0]
+        return base64.b64encode(f"{vendor}{_BEFORE}".encode() + _json.dumps(thoughts)).decode()
+
+
+def carried_thoughts(signature: str | None) -> Thoughts:
+    """The thoughts before a call, each with the characters of text before it."""
+    head, _, value = _decoded(signature).partition(":")
+    if not head.endswith(_BEFORE[:-1]):
+        return ()
+    try:
+        found = _thoughts(value.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return ()
+    return tuple(
+        (at, Reasoning(text, _carriers.decode_carrier(carrier)[1]))
+        for at, text, carrier in found
+        if _carriers.is_carrier(NAME, carrier)
+    )
+
+
+def restore_thoughts(parts: Iterable[Part], carried: Mapping[str, Thoughts]) -> list[Part]:
+    """The parts of a turn with the thoughts that the client dropped.
+
+    `carried` are the thoughts before the calls with these ids.
+    """
+    out: list[Part] = []
+    start = 0  # after the call before
+    for part in parts:
+        if isinstance(part, ToolCall):
+            if thoughts := carried.get(part.id):
+                out[start:] = _with_thoughts(out[start:], thoughts)
+            start = len(out) + 1
+        out.append(part)
+    return out
+
+
+def _with_thoughts(parts: list[Part], thoughts: Thoughts) -> list[Part]:
+    known = [part.extra for part in parts if isinstance(part, Reasoning)]
+    if any(thought.extra in known for _, thought in thoughts):
+        return parts
+    left = list(thoughts)
+    out: list[Part] = []
+    length = 0
+    for part in parts:
+        if isinstance(part, Reasoning):
+            continue  # its text is that of one of the thoughts
+        rest = part
+        while isinstance(rest, Text) and left and left[0][0] < length + len(rest.text):
+            at, thought = left.pop(0)
+            if cut := max(at - length, 0):
+                out.append(Text(rest.text[:cut]))
+                rest = msgspec.structs.replace(rest, text=rest.text[cut:])
+                length += cut
+            out.append(thought)
+        out.append(rest)
+        length += len(rest.text) if isinstance(rest, Text) else 0
+    return [*out, *(thought for _, thought in left)]
 
 
 def join_thoughts(parts: Iterable[Part]) -> list[Part]:

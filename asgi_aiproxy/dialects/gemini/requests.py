@@ -11,7 +11,13 @@ from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _json_schema, _media, _parsing
 from asgi_aiproxy.dialects.base import Operation
 from asgi_aiproxy.dialects.gemini import schemas
-from asgi_aiproxy.dialects.gemini.carriers import decode_carrier, join_thoughts
+from asgi_aiproxy.dialects.gemini.carriers import (
+    Thoughts,
+    carried_thoughts,
+    decode_carrier,
+    join_thoughts,
+    restore_thoughts,
+)
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.messages import (
     Extra,
@@ -100,6 +106,7 @@ class _Conversation:
 
     def __init__(self) -> None:
         self._open: list[ToolCall] = []
+        self._carried: dict[str, Thoughts] = {}  # the thoughts before calls, by their ids
         self._count = 0
 
     def read(self, request: schemas.GenerateContentRequest) -> Iterator[Message]:
@@ -123,11 +130,15 @@ class _Conversation:
                 turn = [*(turn or ()), *parts]
                 continue
             if turn is not None:
-                yield Message("assistant", tuple(join_thoughts(turn)))
+                yield self._turn(turn)
                 turn = None
             yield Message("user", tuple(parts))
         if turn is not None:
-            yield Message("assistant", tuple(join_thoughts(turn)))
+            yield self._turn(turn)
+
+    def _turn(self, parts: list[Part]) -> Message:
+        carried, self._carried = self._carried, {}
+        return Message("assistant", tuple(restore_thoughts(join_thoughts(parts), carried)))
 
     def _part(self, part: schemas.Part) -> Iterator[Part]:
         signature = part.thought_signature
@@ -142,6 +153,8 @@ class _Conversation:
                 arguments = _json.dumps(call.args or {}).decode()
                 made = ToolCall(call_id, call.name, arguments, extra)
                 self._open.append(made)
+                if thoughts := carried_thoughts(part.thought_signature):
+                    self._carried[call_id] = thoughts
                 yield made
             case schemas.Part(function_response=schemas.FunctionResponse() as result):
                 yield self._result(result)

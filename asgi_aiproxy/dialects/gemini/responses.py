@@ -10,7 +10,7 @@ from typing import Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.dialects import _parsing
-from asgi_aiproxy.dialects.gemini.carriers import encode_carrier
+from asgi_aiproxy.dialects.gemini.carriers import CarriedThoughts, encode_carrier
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.messages import (
     Block,
@@ -83,7 +83,12 @@ def finish_reason(stop: StopReason, word: str) -> str:
 
 def encode_response(response: Response, new_id: str, model: str) -> bytes:
     """Write a whole response."""
-    parts = [part for block in response.blocks for part in write(block)]
+    parts: list[dict[str, Any]] = []
+    carried = CarriedThoughts()
+    for block in response.blocks:
+        if isinstance(block, Text | Reasoning | Refusal):
+            carried.add(block, block.text, {} if isinstance(block, Refusal) else block.extra)
+        parts += write(block, carried.take() if isinstance(block, ToolCall) else "")
     text = ""
     cited: list[tuple[Citation, int, int]] = []
     for block in response.blocks:
@@ -105,14 +110,15 @@ def encode_response(response: Response, new_id: str, model: str) -> bytes:
             "usageMetadata": encode_usage(response.usage or Usage()),
             "modelVersion": response.model or model,
             "responseId": response.id or new_id,
+            **({"conversation": response.conversation} if response.conversation else {}),
         }
     )
 
 
-def write(block: Block) -> Iterator[dict[str, Any]]:
-    """The parts for a block."""
+def write(block: Block, carried: str = "") -> Iterator[dict[str, Any]]:
+    """The parts for a block. `carried` is the signature of a call that Google did not sign."""
     extra = {} if isinstance(block, Refusal | Opaque) else block.extra
-    signature = extra.get(NAME, {}).get("signature")
+    signature = extra.get(NAME, {}).get("signature") or carried
     if isinstance(block, Reasoning) and not signature and (carrier := encode_carrier(block, extra)):
         if block.text:  # in two parts, as a stream has it
             yield {"text": block.text, "thought": True}

@@ -12,7 +12,7 @@ from asgi_aiproxy.dialects.gemini import (
     errors,
     responses,
 )
-from asgi_aiproxy.dialects.gemini.carriers import encode_carrier
+from asgi_aiproxy.dialects.gemini.carriers import CarriedThoughts, encode_carrier
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.framing import encode_frame
 from asgi_aiproxy.messages import (
@@ -43,7 +43,8 @@ _BEFORE = _DATA + b'{"candidates":[{"content":{"parts":[{"text":'
 class Encoder:
     """Converts events to the chunks of a streamGenerateContent response, as an event stream."""
 
-    def __init__(self, *, new_id: str, model: str) -> None:
+    def __init__(self, *, new_id: str, model: str, conversation: bool = False) -> None:
+        self._returns_conversation = conversation
         self._id = new_id
         self._model = model  # as requested, until the provider names it
         self._open: dict[int, Block] = {}
@@ -51,6 +52,7 @@ class Encoder:
         # Of the chunk for a piece of a block's text: what stands before and behind it.
         self._frames: dict[int, tuple[bytes, bytes] | None] = {}
         self._text = ""  # of text blocks that have ended
+        self._carried = CarriedThoughts()
         self._cited: list[tuple[Citation, int, int]] = []
         self._after = b""  # the bytes after the text of a chunk
 
@@ -110,7 +112,8 @@ class Encoder:
         extra = merge({} if isinstance(block, Refusal) else block.extra, extra)
         if isinstance(block, ToolCall):
             whole = ToolCall(block.id, block.name, text, extra)
-            return self._chunk(list(responses.write(whole)))
+            return self._chunk(list(responses.write(whole, self._carried.take())))
+        self._carried.add(block, text, extra)
         if isinstance(block, Text | Reasoning) and NAME in block.extra:
             return self._chunk(list(responses.write(type(block)(text, extra=extra))))
         signature = extra.get(NAME, {}).get("signature")
@@ -127,10 +130,15 @@ class Encoder:
         if event.refusal:
             more["finishMessage"] = event.refusal
         more |= responses.encode_citations(self._cited, self._text)
-        return self._chunk([], more, event.usage)
+        kept = event.conversation if self._returns_conversation else ""
+        return self._chunk([], more, event.usage, kept)
 
     def _chunk(
-        self, parts: list[dict[str, Any]], more: dict[str, Any] | None = None, usage: Any = None
+        self,
+        parts: list[dict[str, Any]],
+        more: dict[str, Any] | None = None,
+        usage: Any = None,
+        conversation: str = "",
     ) -> bytes:
         candidate = {"content": {"parts": parts, "role": "model"}, **(more or {}), "index": 0}
         chunk: dict[str, Any] = {"candidates": [candidate]}
@@ -138,4 +146,6 @@ class Encoder:
             chunk["usageMetadata"] = responses.encode_usage(usage)
         chunk["modelVersion"] = self._model
         chunk["responseId"] = self._id
+        if conversation:
+            chunk["conversation"] = conversation
         return _DATA + _json.dumps(chunk) + b"\n\n"

@@ -111,14 +111,16 @@ class OpenAIChat(Dialect):
         fields = _parsing.fields(body)
         if operation.chat:
             _parsing.require_list(fields, "messages")
-        stream = _parsing.member(fields, "stream", _parsing.flag)
-        options = _parsing.member(fields, "stream_options", schemas.stream_options)
+        stream = "stream" in fields and _parsing.member(fields, "stream", _parsing.flag)
+        options = None
+        if "stream_options" in fields:
+            options = _parsing.member(fields, "stream_options", schemas.stream_options)
         return RequestSummary(
             model=_parsing.read_model(fields, operation.default_model),
             stream=stream is True,
             fields=fields,
             usage_wanted=bool(options and options.include_usage),
-            provider=split_provider(fields),
+            provider=split_provider(fields) if "provider" in fields else "",
         )
 
     def decode_request(self, operation: Operation, body: bytes) -> Request:

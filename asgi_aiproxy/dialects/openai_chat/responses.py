@@ -22,6 +22,7 @@ from asgi_aiproxy.messages import (
     Citation,
     Extra,
     Media,
+    MessageEnd,
     Opaque,
     Reasoning,
     Refusal,
@@ -253,13 +254,14 @@ def encode_response(response: Response, created: int, new_id: str, model: str) -
     }
     if response.usage is not None:
         answer["usage"] = encode_usage(response.usage)
-    answer |= extensions(response.extra)
+    answer |= extensions(response)
     return _json.dumps(answer)
 
 
-def extensions(extra: Extra) -> dict[str, Any]:
-    """Members for clients of vendors that keep conversations: the ids to go on in one."""
-    return {name: extra[name] for name in _EXTENSIONS if name in extra}
+def extensions(end: Response | MessageEnd) -> dict[str, Any]:
+    """Members that OpenAI's format does not have: of vendors, and the conversation to go on in."""
+    found = {name: end.extra[name] for name in _EXTENSIONS if name in end.extra}
+    return {**found, "conversation": end.conversation} if end.conversation else found
 
 
 _EXTENSIONS = ("coze", "chatgpt_web", "claude_web")

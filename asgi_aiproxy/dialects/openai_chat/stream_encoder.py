@@ -169,7 +169,7 @@ class Encoder:
         if details:
             delta["reasoning_details"] = self._numbered("reasoning_details", details)
         out = self._chunk(_json.dumps(delta), b'"' + finish.encode() + b'"')
-        if own := responses.extensions(event.extra):
+        if own := responses.extensions(event):
             out = out.removesuffix(b"}\n\n") + b"," + _json.dumps(own)[1:] + b"\n\n"
         if self._usage_wanted and event.usage is not None:
             usage = _json.dumps(encode_usage(event.usage))

@@ -49,6 +49,7 @@ class OpenAIResponses(Dialect):
     """
 
     name: ClassVar[str] = NAME
+    keeps_conversations: ClassVar[bool] = True
     token_count_operation: ClassVar[str] = token_count.OPERATION
     keepalive: ClassVar[bytes | None] = b": keep-alive\n\n"
     request_headers: ClassVar[frozenset[str]] = frozenset(

@@ -34,6 +34,7 @@ from asgi_aiproxy.messages import (
     Thinking,
     ToolCall,
     ToolResult,
+    unsaid,
 )
 
 _MIN_OUTPUT_TOKENS = 16  # OpenAI answers 400 to a lower limit
@@ -44,11 +45,14 @@ def encode_request(request: Request) -> ProviderRequest:
     ignored = unsupported_fields(request, NAME)
     system, messages = _leading_system(request.messages)
     known = declared(request.tools)
-    items = [item for message in messages for item in _write_message(message, known)]
+    said = unsaid(messages) if request.conversation else messages
+    items = [item for message in said for item in _write_message(message, known)]
     if not items:
         raise _parsing.empty_messages_error()
     own = request.extra.get(NAME, {})
-    body: dict[str, Any] = {"model": request.model, "input": items, "store": False}
+    store = request.conversation is not None
+    body: dict[str, Any] = {"model": request.model, "input": items, "store": store}
+    _put(body, "previous_response_id", request.conversation or None)
     _put(body, "instructions", system or None)
     tools = encode_tools(request.tools, as_request=True) + list(own.get("tools", ()))
     _put(body, "tools", tools or None)

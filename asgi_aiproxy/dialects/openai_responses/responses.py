@@ -75,7 +75,13 @@ def decode_response(body: bytes) -> Response:
         stop=stop,
         usage=decode_usage(answer.get("usage")),
         word=word,
+        conversation=kept_id(answer),
     )
+
+
+def kept_id(answer: dict[str, Any]) -> str:
+    """The id of a response that a request may continue: the provider has stored it."""
+    return str(answer.get("id") or "") if answer.get("store") is True else ""
 
 
 def require_output(answer: dict[str, Any], body: bytes) -> list[Any]:
@@ -219,6 +225,8 @@ def encode_response(response: Response, request: Request, created: int, token: s
     ids = Ids(token)
     output = list(encode_items(response, request, ids))
     answer = envelope(request, ids.response, response.model, created)
+    if response.conversation:
+        answer["conversation"] = {"id": response.conversation}
     finish(answer, output, response.stop, response.usage)
     return _json.dumps(answer)
 

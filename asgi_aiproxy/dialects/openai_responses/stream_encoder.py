@@ -285,6 +285,8 @@ class Encoder:
             out += self.feed(BlockDelta(number, event.refusal))
             out += self._finish(BlockEnd(number))
         responses.finish(self._answer, self._output, event.stop, event.usage)
+        if event.conversation:
+            self._answer["conversation"] = {"id": event.conversation}
         status = self._answer["status"]
         out += self._end_message(status)
         return out + self._event(f"response.{status}", response=self._answer)

@@ -306,7 +306,7 @@ class Decoder:
         yield from self._missing(list(_parsing.objects(answer.get("output"))))
         stop, word = responses.stop_reason(answer, self._called)
         self.ended = True
-        yield MessageEnd(stop, self.usage, word)
+        yield MessageEnd(stop, self.usage, word, conversation=responses.kept_id(answer))
 
     def _missing(self, output: list[dict[str, Any]]) -> Iterator[Event]:
         """What only the end has: some servers stream texts but no calls, or nothing at all."""

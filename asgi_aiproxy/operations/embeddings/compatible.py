@@ -64,11 +64,11 @@ class CompatibleEmbeddings(EmbeddingsAPI):
 
 
 # https://docs.mistral.ai/api/endpoint/embeddings
-MISTRAL_EMBEDDINGS = CompatibleEmbeddings(
+MISTRAL_EMBEDDINGS: CompatibleEmbeddings = CompatibleEmbeddings(
     dimensions="output_dimension", own=("output_dtype", "metadata")
 )
 # https://docs.voyageai.com/reference/embeddings-api
-VOYAGE_EMBEDDINGS = CompatibleEmbeddings(
+VOYAGE_EMBEDDINGS: CompatibleEmbeddings = CompatibleEmbeddings(
     dimensions="output_dimension",
     task="input_type",
     tasks={
@@ -82,7 +82,7 @@ VOYAGE_EMBEDDINGS = CompatibleEmbeddings(
     max_inputs=1000,
 )
 # https://jina.ai/embeddings
-JINA_EMBEDDINGS = CompatibleEmbeddings(
+JINA_EMBEDDINGS: CompatibleEmbeddings = CompatibleEmbeddings(
     dimensions="dimensions",
     task="task",
     tasks={

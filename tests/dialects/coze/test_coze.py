@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from asgi_aiproxy import AnthropicShim, OpenAIShim
@@ -113,11 +114,19 @@ def test_instructions_are_said_by_the_user() -> None:
 @pytest.mark.parametrize(
     "request_of", [lambda **more: openai(**more), lambda **more: anthropic(**more)]
 )
-def test_a_conversation_goes_on_by_its_id(request_of: Any) -> None:
-    draft = written("coze", request_of(coze={"conversation_id": "71", "chat_id": "72"}))
-    assert draft.query == "conversation_id=71"
-    assert "coze" not in draft.body
-    assert "coze" not in draft.ignored
+def test_a_conversation_goes_on_by_its_id_with_what_is_new(request_of: Any) -> None:
+    said = [*HI, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "And?"}]
+    for messages in (said, said[-1:]):
+        going_on = msgspec.structs.replace(request_of(messages=messages), conversation="71")
+        draft = written("coze", going_on)
+        assert draft.query == "conversation_id=71"
+        assert draft.body["additional_messages"] == [question("And?")]
+
+
+def test_a_raw_id_of_coze_is_not_accepted() -> None:
+    draft = written("coze", openai(coze={"conversation_id": "71"}))
+    assert draft.query == ""
+    assert draft.ignored == ("coze",)
 
 
 def test_members_of_coze_are_passed_on() -> None:
@@ -128,16 +137,12 @@ def test_members_of_coze_are_passed_on() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_answer_has_the_conversation_and_follow_ups(stream: bool) -> None:
+async def test_the_answer_has_follow_ups(stream: bool) -> None:
     upstream = Upstream(stream_of("follow-up"))
     app = OpenAIShim(COZE.using("pat_x"), transport=upstream.transport)
     answer = await asgi.chat(app, model="73", stream=stream)
     last = answer.events[-2] if stream else answer.json
-    assert last["coze"] == {
-        "conversation_id": "71",
-        "chat_id": "72",
-        "follow_ups": ["And Milan?", "Why?"],
-    }
+    assert last["coze"] == {"follow_ups": ["And Milan?", "Why?"]}
     assert upstream.bodies[0]["stream"] is True
     assert upstream.requests[0].headers["authorization"] == "Bearer pat_x"
 
