@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from random import getrandbits
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -33,7 +34,10 @@ _metadata = msgspec.json.Decoder(dict[str, str])
 
 
 class ConversationRecord(msgspec.Struct, frozen=True):
-    """A conversation: its items in order, with the accounts that made them."""
+    """A conversation: its items in order, with the accounts that made them.
+
+    A deleted item is null, so that the ids of those after it stay.
+    """
 
     created: int
     metadata: dict[str, str]
@@ -42,9 +46,14 @@ class ConversationRecord(msgspec.Struct, frozen=True):
     @property
     def history(self) -> History:
         """What a response in it continues."""
-        return History("", segments=self.segments)
+        left = (
+            msgspec.structs.replace(s, items=tuple(i for i in s.items if bytes(i) != _DELETED))
+            for s in self.segments
+        )
+        return History("", segments=tuple(left))
 
 
+_DELETED = b"null"
 _conversation = msgspec.json.Decoder(ConversationRecord).decode
 
 
@@ -94,6 +103,11 @@ class Conversations:
                 return _json.dumps({"id": id, "object": "conversation.deleted", "deleted": True})
             case paths.ADD_CONVERSATION_ITEMS:
                 return await self._add(owner, id, call.body)
+            case paths.GET_CONVERSATION_ITEM:
+                found = await self._existing(owner, id)
+                return _json.dumps(_find(id, found, _item_id(call))[1])
+            case paths.DELETE_CONVERSATION_ITEM:
+                return await self._delete_item(owner, id, _item_id(call))
         found = await self._existing(owner, id)
         return _json.dumps(list_page(_items(id, found), query))
 
@@ -123,6 +137,21 @@ class Conversations:
         await self.append(owner, id, Segment(items))
         listed = _items(id, await self._existing(owner, id))[-len(items) :] if items else []
         return _json.dumps(list_page(listed, {"order": ["asc"], "limit": ["100"]}))
+
+    async def _delete_item(self, owner: Principal, id: str, item_id: str) -> bytes:
+        async with self._state.changing(record_name(_KIND, owner, id)):
+            found = await self._existing(owner, id)
+            at, _ = _find(id, found, item_id)
+            segments = []
+            for segment in found.segments:
+                items = list(segment.items)
+                if 0 <= at < len(items):
+                    items[at] = msgspec.Raw(_DELETED)
+                at -= len(items)
+                segments.append(msgspec.structs.replace(segment, items=tuple(items)))
+            changed = msgspec.structs.replace(found, segments=tuple(segments))
+            await self._put(owner, id, changed)
+        return _object(id, changed)
 
     async def _existing(self, owner: Principal, id: str) -> ConversationRecord:
         found = await self.get(owner, id)
@@ -168,6 +197,20 @@ def _object(id: str, conversation: ConversationRecord) -> bytes:
             "metadata": conversation.metadata,
         }
     )
+
+
+def _item_id(call: GatewayRequest) -> str:
+    return unquote(call.operation.path.rpartition("/")[2])
+
+
+def _find(id: str, conversation: ConversationRecord, item_id: str) -> tuple[int, dict[str, Any]]:
+    """The place and the form of an item. Raises APIError if there is none with this id."""
+    for at, item in enumerate(item for s in conversation.segments for item in s.items):
+        for listed in listed_items(id, [item], at):
+            if listed["id"] == item_id:
+                return at, listed
+    shown = item_id if len(item_id) <= 100 else item_id[:100] + "..."
+    raise APIError(ErrorKind.NOT_FOUND, f"Item with id {shown!r} not found in this conversation.")
 
 
 def _items(id: str, conversation: ConversationRecord) -> list[dict[str, Any]]:

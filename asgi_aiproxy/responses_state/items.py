@@ -28,13 +28,18 @@ _WITH_STATUS = frozenset(_ID_PREFIXES) - {"reasoning"}
 Query = dict[str, list[str]]
 
 
-def listed_items(response_id: str, items: Iterable[msgspec.Raw]) -> list[dict[str, Any]]:
-    """Items with the members that the API lists, in their order. Each always has the same id."""
+def listed_items(
+    response_id: str, items: Iterable[msgspec.Raw], first: int = 0
+) -> list[dict[str, Any]]:
+    """Items with the members that the API lists, in their order. Each always has the same id.
+
+    `first` is the number of the first one among all items.
+    """
     token = sha256(response_id.encode("utf-8", "surrogatepass")).hexdigest()[:44]
     found = (_json.loads(bytes(item)) for item in items)
     return [
         _listed(item, f"{token}{number:04x}")
-        for number, item in enumerate(found)
+        for number, item in enumerate(found, first)
         if isinstance(item, dict)
     ]
 

@@ -244,7 +244,7 @@ async def _in_conversation(
         return turn(call, before=None)
     limit = min(limit, state.max_bytes)
     expanded = _expanded(call, found.history, turn.keywords["items"], targets, limit)
-    return turn(expanded, before=found.segments, conversation=(conversations, id))
+    return turn(expanded, before=found.history.segments, conversation=(conversations, id))
 
 
 def _expanded(

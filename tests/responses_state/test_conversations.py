@@ -97,6 +97,43 @@ async def test_conversations_are_objects_of_their_own() -> None:
         assert found.mock.requests == []
 
 
+async def test_an_item_is_read_and_deleted_alone(store: Store) -> None:
+    async with place(store, state=stash(store)) as found, found.client() as client:
+        items: Any = [{"role": "user", "content": f"fact {n}"} for n in range(3)]
+        made = await client.conversations.create(items=items[:2])
+        await client.conversations.items.create(made.id, items=items[2:])
+        listed = (await client.conversations.items.list(made.id, order="asc")).data
+        page = await client.conversations.items.list(made.id, order="asc", limit=1)
+        assert ([item.id for item in page.data], page.has_more) == ([listed[0].id], True)
+        page = await client.conversations.items.list(made.id, order="asc", after=listed[0].id or "")
+        assert [item.id for item in page.data] == [item.id for item in listed[1:]]
+        for item in listed:
+            assert (
+                await client.conversations.items.retrieve(item.id or "", conversation_id=made.id)
+                == item
+            )
+        gone = listed[1].id or ""
+        deleted = await client.conversations.items.delete(gone, conversation_id=made.id)
+        assert deleted.id == made.id
+        for call in (client.conversations.items.retrieve, client.conversations.items.delete):
+            with pytest.raises(openai.NotFoundError):
+                await call(gone, conversation_id=made.id)
+        left = (await client.conversations.items.list(made.id, order="asc")).data
+        assert left == [listed[0], listed[2]]
+        await create(client, model=MODELS["anthropic"], input="Go on", conversation=made.id)
+        body = found.sent()
+        assert [f"fact {n}" in body for n in range(3)] == [True, False, True]
+        assert [
+            item.id
+            for item in (await client.conversations.items.list(made.id, order="asc")).data[:2]
+        ] == [item.id for item in left]
+        async with found.client("token-b") as other:
+            with pytest.raises(openai.NotFoundError):
+                await other.conversations.items.retrieve(left[0].id or "", conversation_id=made.id)
+            with pytest.raises(openai.NotFoundError):
+                await other.conversations.items.delete(left[0].id or "", conversation_id=made.id)
+
+
 async def test_a_conversation_of_another_tenant_does_not_exist() -> None:
     memory = MemoryStore()
     async with place(memory, state=stash(memory)) as found, found.client("token-b") as other:

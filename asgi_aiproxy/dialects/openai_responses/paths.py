@@ -18,9 +18,12 @@ CREATE_CONVERSATION, GET_CONVERSATION = "conversations.create", "conversations.r
 UPDATE_CONVERSATION, DELETE_CONVERSATION = "conversations.update", "conversations.delete"
 CONVERSATION_ITEMS = "conversations.items.list"
 ADD_CONVERSATION_ITEMS = "conversations.items.create"
+GET_CONVERSATION_ITEM = "conversations.items.retrieve"
+DELETE_CONVERSATION_ITEM = "conversations.items.delete"
 CONVERSATIONS = frozenset(
     {CREATE_CONVERSATION, GET_CONVERSATION, UPDATE_CONVERSATION, DELETE_CONVERSATION}
     | {CONVERSATION_ITEMS, ADD_CONVERSATION_ITEMS}
+    | {GET_CONVERSATION_ITEM, DELETE_CONVERSATION_ITEM}
 )
 
 _POST = {
@@ -38,13 +41,15 @@ _OF_RESOURCES = {
     ("POST", "/cancel"): CANCEL,
     ("GET", "/input_items"): INPUT_ITEMS,
 }
-_CONVERSATION = re.compile(r"/v1(/conversations(?:/([^/]+)(/items)?)?)")
+_CONVERSATION = re.compile(r"/v1(/conversations(?:/([^/]+)(/items(?:/[^/]+)?)?)?)")
 _OF_CONVERSATIONS = {
     ("GET", None): GET_CONVERSATION,
     ("POST", None): UPDATE_CONVERSATION,
     ("DELETE", None): DELETE_CONVERSATION,
     ("GET", "/items"): CONVERSATION_ITEMS,
     ("POST", "/items"): ADD_CONVERSATION_ITEMS,
+    ("GET", "/items/"): GET_CONVERSATION_ITEM,
+    ("DELETE", "/items/"): DELETE_CONVERSATION_ITEM,
 }
 
 
@@ -57,7 +62,8 @@ def match(method: str, path: str) -> Operation | None:
         if found[2] is None:  # (Its id is made later.)
             create = Operation(CREATE_CONVERSATION, found[1], resource="new")
             return create if method == "POST" else None
-        name = _OF_CONVERSATIONS.get((method, found[3]))
+        below = found[3] if found[3] in (None, "/items") else "/items/"
+        name = _OF_CONVERSATIONS.get((method, below))
         if name is None:
             return None
         return Operation(name, found[1], method=method, resource=unquote(found[2]))
