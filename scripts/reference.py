@@ -24,6 +24,7 @@ PACKAGES = [
     "asgi_aiproxy.stores",
     "asgi_aiproxy.admin",
     "asgi_aiproxy.compat",
+    "asgi_aiproxy.console",
     "asgi_aiproxy.upstream",
     "asgi_aiproxy.dialects",
     "asgi_aiproxy.operations",

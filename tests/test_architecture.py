@@ -157,6 +157,10 @@ MAY: dict[str, set[str]] = {
     | {"credentials", "dialects", "errors", "framing", "hooks", "ip_ranges", "keys", "messages"}
     | {"middleware", "passthrough", "prices", "principal", "providers", "router", "services"}
     | {"shim", "stores", "upstream", "usage"},
+    "console": names(
+        "_asgi _cancellation admin connect credentials errors ip_ranges middleware principal "
+        "services stores"
+    ),
     "hosting": {"_asgi", "errors"},
     "inprocess": {"_asgi", "credentials", "principal"},
     "typed_calls": names("_asgi _json dialects errors inprocess messages operations principal"),
@@ -175,7 +179,8 @@ MAY: dict[str, set[str]] = {
     },
     # assembly
     "config": names(
-        "_asgi accounts admin compat emulation errors exchange hooks hosting ip_ranges keys logs "
+        "_asgi accounts admin compat console emulation errors exchange hooks hosting ip_ranges "
+        "keys logs "
         "middleware prices principal providers request_limits responses_state router "
         "services shim stores upstream telemetry usage"
     ),
@@ -204,6 +209,9 @@ THIRD: dict[str, set[str]] = {
     "admin.live_tail": {"sse_starlette"},
     "admin.routing": {"starlette"},
     "config.compat_settings": {"pydantic", "pydantic_settings"},
+    "console.rendering": {"jinja2"},
+    "config.administration": {"pydantic"},
+    "config.console_settings": {"pydantic"},
     "config.error_messages": {"pydantic"},
     "config.accounting_settings": {"pydantic"},
     "config.limit_settings": {"pydantic"},

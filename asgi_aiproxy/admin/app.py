@@ -36,6 +36,7 @@ from asgi_aiproxy.services.groups import AccountService, GroupService
 from asgi_aiproxy.services.keys import KeyService
 from asgi_aiproxy.services.own_tokens import OwnTokenService, TokenAllowance
 from asgi_aiproxy.services.own_usage import OwnUsageService
+from asgi_aiproxy.services.recent import RecentService
 from asgi_aiproxy.services.self_service import SelfService
 from asgi_aiproxy.services.settings import SettingOut
 from asgi_aiproxy.services.tokens import TokenService
@@ -91,7 +92,7 @@ class AdminApp:
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_store(store, "AdminApp")
-        self._store = store
+        self.store = store
         self.units_per_usd = units_per_usd
         self.access = AdminAuth(
             token,
@@ -118,7 +119,7 @@ class AdminApp:
             *explain_routes(
                 ExplainService(store, explain, ledger, callers=callers or {}, clock=clock)
             ),
-            *usage_routes(usage),
+            *usage_routes(usage, RecentService(store, ledger, clock=clock)),
             *live_tail.routes(),
             *record_routes(usage),
             *billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock)),
@@ -129,7 +130,7 @@ class AdminApp:
         self._api = AdminAPI(self._routes, self.access)
 
     def __repr__(self) -> str:
-        return f"AdminApp({self._store!r})"
+        return f"AdminApp({self.store!r})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -162,7 +163,7 @@ class AdminApp:
             return Ok()
 
         async def ready(call: AdminRequest) -> Any:
-            await self._store.version(TOKENS)
+            await self.store.version(TOKENS)
             return Ok()
 
         async def describe(call: AdminRequest) -> Any:

@@ -20,6 +20,7 @@ from ipaddress import ip_address, ip_network
 
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy.accounts import StoredTokenVerifier
+from asgi_aiproxy.accounts.token import parse_token
 from asgi_aiproxy.admin.routing import Need
 from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
@@ -106,15 +107,23 @@ class AdminAuth:
                 ErrorKind.UNAUTHORIZED,
                 "No token was sent. Send it as 'Authorization: Bearer <token>'.",
             )
+        return (await self.verify(token, scope))[0]
+
+    async def verify(self, token: str, scope: Scope) -> tuple[Principal, str]:
+        """Return the caller with this token, and the digest by which `recall` finds it again.
+
+        `scope` is that of the request, for the client's address. Raises APIError (401, 403, 429).
+        """
         if secrets.compare_digest(_digest(token), self._digest):
-            return ROOT
+            return ROOT, self._digest.hex()
         address = _client_address(scope)
         found = await self._stored(token)
         if found is None:
             raise self._record_failure(_address_or_network(address))
         if found.networks and not in_networks(found.networks, address):
             raise APIError(ErrorKind.FORBIDDEN, "This token must not be used from this IP address.")
-        return found
+        digests = [each.digest for each in parse_token(token) if each.id == found.id]
+        return found, digests[0]
 
     def _record_failure(self, address: str) -> APIError:
         """Count an invalid token of an address; returns the error to answer with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -25,20 +25,23 @@ class TextBody(msgspec.Struct, frozen=True):
 
 
 class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated request. `path` maps the names in the route's path to their decoded values."""
+    """A validated request. `path` maps the names in the route's path to their decoded values;
+    `source` is where it came from, for the audit log.
+    """
 
     scope: Scope
     caller: Principal = ANONYMOUS
     path: Mapping[str, str] = {}
     query: Any = None
     body: Any = None
+    source: str = "admin"
 
     @property
     def by(self) -> Actor:
         """The caller, and where the request came from, for the audit log."""
         client = self.scope.get("client")
         address = str(client[0]) if client else ""
-        return Actor(self.caller, "admin", address, request_id(self.scope))
+        return Actor(self.caller, self.source, address, request_id(self.scope))
 
 
 Run = Callable[[AdminRequest], Awaitable[Any]]
@@ -119,10 +122,25 @@ def resource_routes(
     ]
 
 
-Handler = Callable[[Route, Scope, Receive, Send], Awaitable[None]]
+class HasPath(Protocol):
+    """A route of any kind."""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The path, with names in braces."""
+        ...
 
 
-def router_of(routes: Iterable[Route], handle: Handler) -> ASGIApp:
+R = TypeVar("R", bound=HasPath)
+Handler = Callable[[R, Scope, Receive, Send], Awaitable[None]]
+
+
+def router_of(routes: Iterable[R], handle: Handler[R]) -> ASGIApp:
     """A Starlette router that calls `handle` with the route of a request.
 
     The path in the scope must be the one below the mount, percent-encoded. The router raises
@@ -130,17 +148,17 @@ def router_of(routes: Iterable[Route], handle: Handler) -> ASGIApp:
     """
     from starlette.routing import Route as Resource, Router
 
-    methods: dict[str, dict[str, Route]] = {}  # by path
+    methods: dict[str, dict[str, R]] = {}  # by path
     for route in routes:
         methods.setdefault(route.path, {})[route.method] = route
     resources = [Resource(path, _Operations(known, handle)) for path, known in methods.items()]
     return Router(resources, redirect_slashes=False, default=_unknown)
 
 
-class _Operations:
+class _Operations(Generic[R]):
     """An ASGI app: the operations of one path, by method."""
 
-    def __init__(self, routes: Mapping[str, Route], handle: Handler) -> None:
+    def __init__(self, routes: Mapping[str, R], handle: Handler[R]) -> None:
         self._routes = routes
         self._handle = handle
 

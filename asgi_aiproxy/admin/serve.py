@@ -52,13 +52,15 @@ class AdminAPI:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         scope: Scope | None = None,
+        source: str = "code",
         **path: str,
     ) -> Any:
         """Run an operation for `caller` within this process, with the checks that a request gets.
 
         `operation` is a method and the path of a route, such as `GET /tokens/{id}`; `path` has the
         values of the names in it, `query` and `body` are validated as those of a request, and
-        `scope` is the ASGI scope on whose behalf it runs. Returns the result of the route. Raises
+        `scope` is the ASGI scope on whose behalf it runs, `source` is recorded in the audit log.
+        Returns the result of the route. Raises
         AIProxyError.
         """
         method, _, template = operation.partition(" ")
@@ -66,7 +68,8 @@ class AdminAPI:
         require_scope(caller, route.need)
         values = {name: value for name, value in (query or {}).items() if value != ""}
         call = AdminRequest(
-            scope=scope if scope is not None else {},
+            scope=scope if scope is not None else {"headers": []},
+            source=source,
             caller=caller,
             path=path,
             query=convert(values, route.query, texts=True) if route.query is not None else None,

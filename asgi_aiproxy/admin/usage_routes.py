@@ -6,6 +6,7 @@ from asgi_aiproxy.admin.csv_response import csv_response, csv_text
 from asgi_aiproxy.admin.routing import AdminRequest, Route, TextBody
 from asgi_aiproxy.services.base import Page
 from asgi_aiproxy.services.receipts import ExchangeOut, to_receipt
+from asgi_aiproxy.services.recent import RecentOut, RecentQuery, RecentService
 from asgi_aiproxy.services.usage import (
     DailyQuery,
     NearQuery,
@@ -17,7 +18,7 @@ from asgi_aiproxy.services.usage import (
 )
 
 
-def usage_routes(service: UsageService) -> list[Route]:
+def usage_routes(service: UsageService, recent: RecentService) -> list[Route]:
     """Return the routes to list usage records and to sum them up."""
 
     async def export_sums(call: AdminRequest) -> TextBody:
@@ -79,6 +80,15 @@ def usage_routes(service: UsageService) -> list[Route]:
             query=DailyQuery,
             answer=Page[SumOut],
             summary="Sums of each day, of all exchanges or of one principal, model, ...",
+        ),
+        Route(
+            method="GET",
+            path="/usage/recent",
+            need="read",
+            run=lambda call: recent.recent(call.query),
+            query=RecentQuery,
+            answer=RecentOut,
+            summary="The last minutes, in all workers.",
         ),
     ]
 

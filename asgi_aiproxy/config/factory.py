@@ -1,9 +1,9 @@
 """Build the app that settings describe, with the public constructors.
 
 From the inside out: providers with their key pools, a router, an `AIShim`; around it, if tokens or
-a store are configured, `Quota`, `Billing` and `Authenticate`; beside it the admin app at `/admin`.
-What must be opened and closed (store, key pools, ledger, connections) belongs to the `Gateway`,
-unless the caller passes a store of its own.
+a store are configured, `Quota`, `Billing` and `Authenticate`; beside it the admin app at `/admin`
+and the console at `/console`. What must be opened and closed (store, key pools, ledger,
+connections) belongs to the `Gateway`, unless the caller passes a store of its own.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ import msgspec
 
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.accounts import stored_tokens
-from asgi_aiproxy.admin import AdminApp, Billing
+from asgi_aiproxy.admin import Billing
 from asgi_aiproxy.config.accounting import (
     make_attribution,
-    make_audit_log,
     make_ledger,
     make_receipts,
 )
+from asgi_aiproxy.config.administration import check_console, make_admin, make_console
 from asgi_aiproxy.config.callers import (
-    configured_callers,
     configured_tokens,
     has_limits,
     has_usd_budget,
@@ -56,7 +55,6 @@ from asgi_aiproxy.providers import Provider, Target
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.responses_state import ResponseState
 from asgi_aiproxy.router import ProviderRouter, Route
-from asgi_aiproxy.services.explain import Explain
 from asgi_aiproxy.services.key_test import check_key
 from asgi_aiproxy.shim import AIShim
 from asgi_aiproxy.stores import MemoryStore, Store
@@ -92,6 +90,7 @@ def build_app(
     has a store of its own, if the settings need one. `metrics_folder` holds the metrics of several
     worker processes.
     """
+    check_console(settings)
     given_store = store
     durable = settings.redis_url is not None or settings.store_file is not None
     keep_records = settings.ledger and (durable or settings.admin_token is not None)
@@ -178,12 +177,15 @@ def build_app(
         and not _has_health_checks(settings)
     ):
         return app  # it owns nothing that must be closed
-    explain = partial(explain_call, router, limits=quota.explain if quota is not None else None)
-    admin = _admin(settings, store, providers, transport, explain) if store is not None else None
+    admin = None
+    if store is not None:
+        explain = partial(explain_call, router, limits=quota.explain if quota is not None else None)
+        admin = make_admin(settings, store, providers.values(), transport, explain)
+    console = make_console(settings, admin, app)
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
     guarded = _guarded(settings, metrics)
-    return Gateway(app, parts, admin, store=store, metrics=guarded, compat=compat)
+    return Gateway(app, parts, admin, store=store, metrics=guarded, compat=compat, console=console)
 
 
 def _has_health_checks(settings: Settings) -> bool:
@@ -299,28 +301,6 @@ def _verify(settings: Settings, store: Store | None) -> Verify | None:
     if len(verifiers) > 1:
         return first_of(*verifiers)
     return verifiers[0] if verifiers else None
-
-
-def _admin(
-    settings: Settings,
-    store: Store,
-    providers: Mapping[str, Provider],
-    transport: Transport,
-    explain: Explain,
-) -> AdminApp | None:
-    if settings.admin_token is None:
-        return None
-    return AdminApp(
-        store,
-        token=settings.admin_token.get_secret_value(),
-        providers=providers.values(),
-        transport=transport,
-        units_per_usd=settings.units_per_usd,
-        private_networks=settings.admin_private_networks,
-        audit=make_audit_log(settings, store),
-        explain=explain,
-        callers=configured_callers(settings),
-    )
 
 
 def make_prices(settings: Settings) -> Prices:

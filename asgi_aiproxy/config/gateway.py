@@ -17,8 +17,8 @@ Resource = AbstractAsyncContextManager[Any]
 class Gateway:
     """A gateway and the resources it owns: store, key pools, ledger and connections.
 
-    They are opened and closed with it. `admin` is mounted below `/admin`, `metrics` at `/metrics`,
-    `compat` at its paths; an app at `/` takes the place of `app`.
+    They are opened and closed with it. `admin` is mounted below `/admin`, `console` below
+    `/console`, `metrics` at `/metrics`, `compat` at its paths; an app at `/` takes the place of `app`.
     """
 
     def __init__(
@@ -30,12 +30,18 @@ class Gateway:
         store: Store | None = None,
         metrics: ASGIApp | None = None,
         compat: Mapping[str, ASGIApp] | None = None,
+        console: ASGIApp | None = None,
     ) -> None:
         self.app = app
         self.store = store
         self.admin = admin
         self._parts = parts
-        mounted = {"/admin": admin, "/metrics": metrics, **(compat or {})}
+        mounted = {
+            "/admin": admin,
+            "/metrics": metrics,
+            "/console": console,
+            **(compat or {}),
+        }
         apps = {path: each for path, each in mounted.items() if each is not None}
         host = apps.pop("/", app)
         self._front = Dispatcher(host, apps) if apps else host

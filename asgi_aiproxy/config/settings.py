@@ -22,7 +22,6 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -42,6 +41,7 @@ from pydantic_settings import (
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.accounting_settings import AuditSettings
 from asgi_aiproxy.config.compat_settings import CompatSettings
+from asgi_aiproxy.config.console_settings import SelfServiceSettings
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
 from asgi_aiproxy.config.factory import build_app, has_prices
 from asgi_aiproxy.config.jwt_settings import JWTSettings
@@ -60,10 +60,12 @@ from asgi_aiproxy.config.provider_settings import (
     as_target_list,
 )
 from asgi_aiproxy.config.providers import is_local
+from asgi_aiproxy.config.url_warnings import base_url_warnings
 from asgi_aiproxy.config.values import Proxy, Secret
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.logs import LogFormat, LogLevel
 from asgi_aiproxy.providers.catalog import ROWS
+from asgi_aiproxy.services.settings import Origin
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -116,6 +118,9 @@ class Settings(BaseSettings):
     tag_metadata: list[str] = []
     admin_token: Secret | None = None
     admin_private_networks: list[str] = []
+    console: bool = False
+    console_name: str = Field(default="AI gateway", min_length=1)
+    self_service: SelfServiceSettings = SelfServiceSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     request_limits: RequestLimitSettings = RequestLimitSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -137,6 +142,13 @@ class Settings(BaseSettings):
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     drain: float = Field(default=0.0, ge=0)
+    _from_environment: frozenset[str] = frozenset()
+
+    def origin(self, name: str) -> Origin:
+        """Where the value of a setting is from."""
+        if name in self._from_environment:
+            return "environment"
+        return "file" if name in self.model_fields_set else "default"
 
     def all_providers(self) -> dict[str, ProviderSettings]:
         """The providers by name, including those that are named only in routes."""
@@ -165,9 +177,11 @@ def load(path: str | Path | None = None) -> Settings:
             raise ConfigurationError(f"{path}: is nested too deeply.") from None
     variables = _environment()
     try:
-        return Settings(**_merged(file, variables))
+        settings = Settings(**_merged(file, variables))
     except ValidationError as error:
         raise ConfigurationError(describe_errors(error, path, variables, _names_at)) from None
+    settings._from_environment = frozenset(variables)
+    return settings
 
 
 def build(settings: Settings | None = None) -> ASGIApp:
@@ -202,7 +216,7 @@ def configuration_warnings(settings: Settings) -> list[str]:
             if kind == "openai-compatible":
                 usual = "http://localhost/v1"
             if usual is not None:
-                warnings += _base_url_warnings(f"providers.{name}", given.base_url, usual)
+                warnings += base_url_warnings(f"providers.{name}", given.base_url, usual)
         if (
             remote
             and not local
@@ -249,23 +263,6 @@ def _misspelt_variables() -> Iterator[str]:
             yield f"environment: {variable} is ignored: unknown setting{hint}."
 
 
-def _base_url_warnings(where: str, address: str, usual: str) -> Iterator[str]:
-    """What may be wrong with the base URL `address`, where `usual` is a correct one."""
-    path = urlsplit(address).path.rstrip("/")
-    end = urlsplit(usual).path.rstrip("/")
-    for tail in ("/chat/completions", "/responses", "/messages", "/embeddings"):
-        if path.endswith(tail):
-            yield f"{where}.base_url: remove {tail!r}: it is appended for each request."
-            return
-    versions = [part for part in path.split("/") if part in ("v1", "v1beta")]
-    if len(versions) > 1:
-        yield f"{where}.base_url: the path {path!r} contains the version twice."
-    elif end.endswith("/v1") and not path:
-        yield f"{where}.base_url: it should probably end with '/v1': {address.rstrip('/')}/v1."
-    elif not end and versions:
-        yield f"{where}.base_url: remove '/{versions[0]}': it is appended for each request."
-
-
 def _environment() -> dict[str, Any]:
     """The values of the variables `AIPROXY_...`, in the shape of the file."""
     try:
@@ -310,6 +307,7 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "compat": CompatSettings,
     "audit": AuditSettings,
     "timeouts": TimeoutSettings,
+    "self_service": SelfServiceSettings,
     "responses": ResponsesSettings,
     "routes": TargetSettings,
 }

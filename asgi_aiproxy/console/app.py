@@ -1,0 +1,294 @@
+"""`Console`: the gateway's pages for operators and users, mounted at any path of any host."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Self
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
+
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._asgi import ASGIApp, Receive, Scope, Send
+from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy.admin import AdminApp
+from asgi_aiproxy.admin.auth import require_scope
+from asgi_aiproxy.admin.routing import router_of
+from asgi_aiproxy.console.assets import ASSET_HEADERS
+from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, Visitor
+from asgi_aiproxy.console.rendering import Renderer
+from asgi_aiproxy.console.screens import page_routes
+from asgi_aiproxy.console.security import (
+    LANGUAGE_COOKIE,
+    PAGE_HEADERS,
+    SESSION_COOKIE,
+    cookie_values,
+    is_same_origin,
+    mount_path,
+)
+from asgi_aiproxy.console.sessions import Session, SessionStore
+from asgi_aiproxy.console.tools import Tools
+from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.ip_ranges import in_networks
+from asgi_aiproxy.middleware.auth import Identify
+from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.services.validation import to_api_error
+
+logger = logging.getLogger("asgi_aiproxy")
+
+Recall = Callable[[Session], Awaitable[Principal | None]]
+_MAX_FORM = 4 * 1024 * 1024
+_SAFE_METHODS = ("GET", "HEAD")
+
+
+class Console:
+    """An ASGI app with the pages of a gateway: for operators all of it, for users their own.
+
+    Arguments:
+
+    - `admin`: the `AdminApp` whose operations the pages use; it need not be mounted.
+    - `identify`: takes the ASGI scope and returns the `Principal` that the host has signed in, or
+      None. Its scopes decide what it sees: none, only its own; `read`, `write` and `root` as in
+      the admin API.
+    - `login_url`: where visitors without a `Principal` are sent, with `?next=` and the page.
+    - `sign_in`: whether the console signs in visitors itself, by the administrator's token or a
+      token of the store; by default if there is no `identify`.
+    - `gateway`: the ASGI app of the gateway, which the playground calls.
+    - `gateway_url`: where clients reach the gateway, absolute or relative to the console.
+    - `name`: the name in the title of pages.
+    - `session_seconds`: for how long a sign-in is valid.
+    - `secure_cookie`: whether cookies are sent over HTTPS only; None: if the page came over HTTPS.
+
+    Requires `pip install 'asgi-aiproxy[console]'`. Raises ConfigurationError if an argument is
+    invalid. It does not close `admin`: its owner does.
+    """
+
+    def __init__(
+        self,
+        admin: AdminApp,
+        *,
+        identify: Identify | None = None,
+        login_url: str = "",
+        sign_in: bool | None = None,
+        gateway: ASGIApp | None = None,
+        gateway_url: str = "../",
+        name: str = "AI gateway",
+        session_seconds: float = 12 * 3600.0,
+        secure_cookie: bool | None = None,
+    ) -> None:
+        if not isinstance(admin, AdminApp):
+            raise ConfigurationError(
+                f"Console: admin must be an AdminApp, not {type(admin).__name__}."
+            )
+        if identify is not None and not callable(identify):
+            raise ConfigurationError("Console: identify must be a function.")
+        self._admin = admin
+        self._identify = identify
+        self._login_url = login_url
+        self._sign_in = sign_in if sign_in is not None else identify is None
+        self._renderer = Renderer(name)
+        self._sessions = SessionStore(admin.store, seconds=session_seconds)
+        self._tools = Tools(
+            admin=admin,
+            sessions=self._sessions,
+            gateway=gateway,
+            gateway_url=gateway_url,
+            secure_cookie=secure_cookie,
+            sign_in=self._sign_in,
+        )
+        self._recall: Mapping[str, Recall] = {"token": self._recall_token}
+        self.routes: Sequence[PageRoute] = page_routes(sign_in=self._sign_in)
+        self._router = router_of(self.routes, self._run)
+
+    def __repr__(self) -> str:
+        return f"Console({self._admin!r})"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await _asgi.serve_lifespan(self, receive, send)
+        elif scope["type"] == "http":
+            with suppress(ClientGoneError):
+                await self._serve(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await _asgi.refuse_websocket(scope, receive, send, 426, b"", [], b"text/plain")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+    # one request
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = _asgi.local_path(scope) or "/"
+        head = scope["method"] == "HEAD"
+        if path.startswith("/static/"):
+            await self._send_asset(path.removeprefix("/static/"), send, head=head)
+            return
+        method = "GET" if head else scope["method"]
+        request = self._request(scope)
+        try:
+            try:
+                matched = {**scope, "method": method, "path": path, "root_path": ""}
+                await self._router({**matched, _KEY: request}, receive, send)
+            except AIProxyError as error:
+                if isinstance(error, ClientGoneError):
+                    raise
+                await _send_page(send, self._error_page(request, to_api_error(error)), head=head)
+        except AIProxyError:
+            raise
+        except Exception:
+            logger.exception("the console failed")
+            failure = APIError(ErrorKind.INTERNAL, "Internal error of the gateway.")
+            await _send_page(send, self._error_page(request, failure), head=head)
+
+    def _request(self, scope: Scope) -> PageRequest:
+        chosen = next(iter(cookie_values(scope, LANGUAGE_COOKIE)), None)
+        accepted = _asgi.header(scope, b"accept-language") or ""
+        query = scope.get("query_string", b"").decode("latin-1")
+        return PageRequest(
+            scope=scope,
+            mount=mount_path(scope),
+            visitor=Visitor(),
+            texts=self._renderer.languages.choose(chosen, accepted),
+            renderer=self._renderer,
+            call=self._admin.call,
+            tools=self._tools,
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+        )
+
+    async def _run(self, route: PageRoute, matched: Scope, receive: Receive, send: Send) -> None:
+        request: PageRequest = matched[_KEY]
+        names = {name: unquote(value) for name, value in matched["path_params"].items()}
+        visitor = await self._visitor(request)
+        request = replace(request, path=names, visitor=visitor)
+        head = request.scope["method"] == "HEAD"
+        try:
+            answer = await self._answer(route, request, receive)
+        except AIProxyError as error:
+            if isinstance(error, ClientGoneError):
+                raise
+            answer = self._error_page(request, to_api_error(error))
+        if isinstance(answer, PageAnswer):
+            await _send_page(send, answer, head=head)
+        else:
+            await answer(request.scope, receive, send)
+
+    async def _answer(
+        self, route: PageRoute, request: PageRequest, receive: Receive
+    ) -> PageAnswer | ASGIApp:
+        """Run a page for its visitor. Raises AIProxyError."""
+        visitor = request.visitor
+        if route.need != "nothing":
+            if visitor.caller is None:
+                return self._sign_in_redirect(request)
+            require_scope(visitor.caller, route.need)
+        if route.method in _SAFE_METHODS:
+            return await route.run(request)
+        request = replace(request, form=await self._form(request, receive))
+        try:
+            return await route.run(request)
+        except AIProxyError as error:
+            if route.again is None or isinstance(error, ClientGoneError):
+                raise
+            failed = to_api_error(error)
+        shown = await route.again(replace(request, error=failed.message))
+        return replace(shown, status=failed.status) if isinstance(shown, PageAnswer) else shown
+
+    async def _form(self, request: PageRequest, receive: Receive) -> Mapping[str, list[str]]:
+        """Return the fields of a form. Raises APIError (403) if another site has sent it."""
+        body = await _asgi.read_body(request.scope, receive, _MAX_FORM)
+        form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+        token = form.pop("form_token", [""])[0]
+        if not is_same_origin(request.scope) or not _equal(token, request.visitor.form):
+            message = (
+                "This form was not sent by this page, or the page is too old. Load it again and "
+                "send the form once more."
+            )
+            raise APIError(ErrorKind.FORBIDDEN, message, code="form")
+        return form
+
+    # the visitor
+
+    async def _visitor(self, request: PageRequest) -> Visitor:
+        scope, mount = request.scope, request.mount
+        if self._identify is not None:
+            result = self._identify(scope)
+            caller = await result if inspect.isawaitable(result) else result
+            if caller is not None and _may_come_from(caller, scope):
+                form = await self._sessions.form_token(f"user {caller.id} {mount}")
+                return Visitor(caller, form=form)
+        if self._sign_in:
+            for id in cookie_values(scope, SESSION_COOKIE)[:3]:
+                session = await self._sessions.find(id, mount)
+                found = await self._caller_of(session) if session is not None else None
+                if found is not None and _may_come_from(found, scope):
+                    form = await self._sessions.form_token(f"session {id} {mount}")
+                    return Visitor(found, session, id, form)
+        return Visitor(form=await self._sessions.form_token(f"visitor {mount}"))
+
+    async def _caller_of(self, session: Session) -> Principal | None:
+        recall = self._recall.get(session.kind)
+        if recall is None:
+            return None
+        try:
+            return await recall(session)
+        except APIError as error:
+            if error.status in (401, 403):  # disabled or expired since
+                return None
+            raise
+
+    async def _recall_token(self, session: Session) -> Principal | None:
+        return await self._admin.access.recall(session.subject, session.proof)
+
+    def _sign_in_redirect(self, request: PageRequest) -> PageAnswer:
+        target = request.here
+        if self._login_url:
+            joint = "&" if "?" in self._login_url else "?"
+            location = f"{self._login_url}{joint}{urlencode({'next': target})}"
+            return PageAnswer(303, headers=[(b"location", location.encode("latin-1", "ignore"))])
+        if self._sign_in:
+            return request.redirect("/sign-in", next=target if target != request.url("/") else "")
+        error = APIError(ErrorKind.UNAUTHORIZED, "Sign in first.")
+        return self._error_page(request, error)
+
+    # answers
+
+    def _error_page(self, request: PageRequest, error: APIError) -> PageAnswer:
+        headers = [pair for pair in _asgi.error_headers(error) if pair[0] != b"www-authenticate"]
+        page = request.page("error.html", status=error.status, failure=error)
+        return replace(page, headers=headers)
+
+    async def _send_asset(self, name: str, send: Send, *, head: bool) -> None:
+        found = self._renderer.assets.find(name)
+        if found is None:
+            await _asgi.send_response(
+                send, 404, b"Not found.\n", PAGE_HEADERS, b"text/plain", head=head
+            )
+            return
+        content, media_type = found
+        await _asgi.send_response(send, 200, content, ASSET_HEADERS, media_type.encode(), head=head)
+
+
+_KEY = "asgi_aiproxy.console.request"
+
+
+async def _send_page(send: Send, answer: PageAnswer, *, head: bool) -> None:
+    headers = [*PAGE_HEADERS, *answer.headers]
+    await _asgi.send_response(
+        send, answer.status, answer.body, headers, answer.media_type, head=head
+    )
+
+
+def _may_come_from(caller: Principal, scope: Scope) -> bool:
+    client = scope.get("client")
+    return not caller.networks or in_networks(caller.networks, client[0] if client else None)
+
+
+def _equal(left: str, right: str) -> bool:
+    return bool(right) and secrets.compare_digest(left.encode(), right.encode())

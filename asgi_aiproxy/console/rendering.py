@@ -1,0 +1,97 @@
+"""Make pages from the templates, with Jinja2: all values are escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asgi_aiproxy.console.assets import Assets
+from asgi_aiproxy.console.texts import Languages
+from asgi_aiproxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.console.pages import PageRequest
+
+try:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+except ImportError as error:
+    raise ConfigurationError(
+        "The console requires Jinja2: pip install 'asgi-aiproxy[console]'"
+    ) from error
+
+_FOLDER = Path(__file__).parent
+_NOTHING = "\N{EN DASH}"
+
+
+class Renderer:
+    """The templates, static files and texts of the console. `name` is the title of its pages."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.assets = Assets(_FOLDER / "static")
+        self.languages = Languages(_FOLDER / "strings")
+        self._templates = Environment(
+            loader=FileSystemLoader(_FOLDER / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._templates.filters.update(
+            usd=format_usd, number=format_number, time=format_time, iso=format_iso, span=format_span
+        )
+
+    def render(self, template: str, request: PageRequest, context: Mapping[str, Any]) -> str:
+        """Return a page as HTML."""
+        return self._templates.get_template(template).render(
+            _=request.texts,
+            request=request,
+            url=request.url,
+            asset=lambda name: request.url("/static/" + self.assets.hashed(name)),
+            languages=self.languages.tags,
+            name=self.name,
+            **context,
+        )
+
+
+def format_usd(dollars: float | None) -> str:
+    """Return an amount in US dollars: with cents, and up to six digits below a cent."""
+    if dollars is None:
+        return _NOTHING
+    if dollars == 0 or abs(dollars) >= 1:
+        return f"${dollars:,.2f}"
+    return "$" + f"{dollars:.6f}".rstrip("0").rstrip(".")
+
+
+def format_number(value: float | None) -> str:
+    """Return a number with separators of thousands."""
+    if value is None:
+        return _NOTHING
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+
+
+def format_time(seconds: float | None) -> str:
+    """Return a Unix time as text in UTC, which a script turns into the reader's time zone."""
+    if not seconds:
+        return _NOTHING
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def format_iso(seconds: float) -> str:
+    """Return a Unix time for `<time datetime>`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def format_span(seconds: float | None) -> str:
+    """Return a duration."""
+    if seconds is None:
+        return _NOTHING
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

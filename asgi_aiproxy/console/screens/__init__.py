@@ -1,0 +1,34 @@
+"""The screens of the console, one module for each noun."""
+
+from __future__ import annotations
+
+from asgi_aiproxy.console.pages import PageRoute
+from asgi_aiproxy.console.screens.groups import group_pages
+from asgi_aiproxy.console.screens.home import home_pages
+from asgi_aiproxy.console.screens.log import log_pages
+from asgi_aiproxy.console.screens.providers import provider_pages
+from asgi_aiproxy.console.screens.settings import settings_pages
+from asgi_aiproxy.console.screens.sign_in import language_pages, sign_in_pages
+from asgi_aiproxy.console.screens.start import start_pages
+from asgi_aiproxy.console.screens.tokens import own_token_pages, token_pages
+from asgi_aiproxy.console.screens.usage import usage_pages
+from asgi_aiproxy.console.screens.vouchers import redeem_pages, voucher_pages
+
+
+def page_routes(*, sign_in: bool) -> list[PageRoute]:
+    """Return all pages; with `sign_in` those of the console's own sign-in, too."""
+    return [
+        *(sign_in_pages() if sign_in else ()),
+        *language_pages(),
+        *home_pages(),
+        *start_pages(),
+        *own_token_pages(),
+        *token_pages(),
+        *usage_pages(),
+        *log_pages(),
+        *provider_pages(),
+        *group_pages(),
+        *redeem_pages(),
+        *voucher_pages(),
+        *settings_pages(),
+    ]

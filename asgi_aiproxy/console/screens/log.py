@@ -1,0 +1,81 @@
+"""The log of exchanges, with its filters in the URL, and one exchange."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute
+from asgi_aiproxy.errors import invalid
+
+STATES = ("done", "cut", "failed", "refused", "estimated", "not_charged")
+_OWN_FILTERS = ("principal", "model", "state")
+_FILTERS = ("principal", "account", "group", "provider", "model", "key", "state")
+_ROWS = 50
+_SCAN = 5000  # records that are examined for one page
+
+
+def log_pages() -> list[PageRoute]:
+    """Return the pages of one's own log, and of all of it."""
+    return [
+        PageRoute("GET", "/my/log", "token", _own),
+        PageRoute("GET", "/my/log/{id}", "token", _own_exchange),
+        PageRoute("GET", "/log", "read", _all),
+        PageRoute("GET", "/log/{id}", "read", _exchange),
+    ]
+
+
+async def _own(request: PageRequest) -> PageAnswer:
+    return await _list(request, "/me/usage", "/my/log", _OWN_FILTERS)
+
+
+async def _all(request: PageRequest) -> PageAnswer:
+    return await _list(request, "/usage", "/log", _FILTERS)
+
+
+async def _list(request: PageRequest, api: str, base: str, names: tuple[str, ...]) -> PageAnswer:
+    filters = {name: request.query.get(name, "") for name in names}
+    times = {name: request.query.get(name, "") for name in ("since", "until")}
+    query = {**filters, **{name: _seconds(name, text) for name, text in times.items()}}
+    query |= {"limit": str(_ROWS), "scan": str(_SCAN), "after": request.query.get("after", "")}
+    page = await request.api(f"GET {api}", query=query)
+    tokens = (await request.api("GET /me/tokens")).data if base == "/my/log" else []
+    return request.page(
+        "log.html",
+        records=page.data,
+        next=page.next,
+        base=base,
+        own=base == "/my/log",
+        filters={**filters, **times},
+        filter_names=names,
+        states=STATES,
+        tokens=tokens,
+        rows=_ROWS,
+    )
+
+
+async def _own_exchange(request: PageRequest) -> PageAnswer:
+    return await _show(request, "/me/usage", "/my/log")
+
+
+async def _exchange(request: PageRequest) -> PageAnswer:
+    return await _show(request, "/usage", "/log")
+
+
+async def _show(request: PageRequest, api: str, base: str) -> PageAnswer:
+    record: Any = await request.api(
+        f"GET {api}/{{id}}",
+        id=request.path["id"],
+        query={"near": request.query.get("near", "")},
+    )
+    return request.page("exchange.html", record=record, base=base, own=base == "/my/log")
+
+
+def _seconds(name: str, text: str) -> str:
+    """Return a date, or a date and time in UTC, as Unix time."""
+    if not text:
+        return ""
+    try:
+        return str(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+    except (ValueError, OverflowError) as error:
+        raise invalid(f"{name}: must be a date, got {text!r}.", name) from error

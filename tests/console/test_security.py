@@ -1,0 +1,268 @@
+"""What pages protect from: other sites, injected text, stolen and fixed sessions, other callers."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+import pytest
+
+from asgi_aiproxy import AdminApp, ConfigurationError, MemoryStore, Tokens
+from asgi_aiproxy.console import Console
+from asgi_aiproxy.console.security import is_local_path, is_same_origin, mount_path
+from tests.console.support import ORIGIN, ROOT, Browser, filled
+from tests.support import asgi_client as asgi
+
+pytestmark = pytest.mark.anyio
+
+HTML = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> {{7*7}}"
+SAME = {"sec-fetch-site": "same-origin"}
+
+
+async def test_no_text_of_the_store_or_of_providers_becomes_html() -> None:
+    shop = await filled(text=HTML)
+    browser = shop.browser("/x")
+    await browser.sign_in()
+    seen = ["/", "/now", "/log", "/usage?by=model", "/usage?by=principal", "/tokens", "/accounts"]
+    seen += ["/vouchers", "/groups", "/providers/openai", f"/tokens/{shop.ids['ann']}"]
+    log = await browser.open("/log")
+    seen += [link.removeprefix("/x") for link in log.page.links if "near=" in link]
+    hostile = urlencode({"model": HTML, "principal": HTML, "done": HTML, "client": HTML})
+    seen += [f"/log?{hostile}", f"/start?{hostile}", f"/usage?by=model&name={HTML}"]
+    for path in seen:
+        answer = await browser.open(path)
+        assert answer.status == 200, path
+        assert "<script>alert" not in answer.text, path
+        assert "<img" not in answer.text, path
+        assert answer.page.inline == [], path
+        assert "49" not in re.findall(r"\b49\b", HTML)
+    assert "&lt;script&gt;alert(1)" in log.text
+    user = shop.browser("/x")
+    await user.sign_in(shop.secrets["ann"])
+    for path in ("/", "/my/log", "/my/usage", "/my/tokens"):
+        assert "<script>alert" not in (await user.open(path)).text
+
+
+async def test_a_missing_page_and_an_error_do_not_repeat_html() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    answer = await browser.open("/%3Cscript%3Ealert(1)%3C/script%3E")
+    assert answer.status == 404
+    assert "<script>alert" not in answer.text
+    form = (await browser.open("/tokens")).page.form("/tokens")
+    answer = await browser.submit(form, name=HTML, group=HTML)
+    assert answer.status == 400
+    assert "<script>alert" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"origin": "https://evil.test"},
+        {"origin": "null"},
+        {"origin": "https://evil.test", "sec-fetch-site": "same-origin"},
+        {"referer": "https://evil.test/https://gateway.test/"},
+        {},
+    ],
+)
+async def test_a_form_of_another_site_changes_nothing(headers: dict[str, str]) -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    form = (await browser.open("/tokens")).page.form("/tokens")
+    body = urlencode({**dict(form.fields), "name": "evil"}).encode()
+    answer = await browser.send("POST", "/tokens", body, headers)
+    assert answer.status == 403
+    assert "evil" not in (await browser.open("/tokens")).text
+    login = urlencode({"token": ROOT, **dict(form.fields)}).encode()
+    assert (await Browser(shop.console).send("POST", "/sign-in", login, headers)).status == 403
+
+
+async def test_a_form_needs_the_token_of_its_own_session() -> None:
+    shop = await filled()
+    browser, other = shop.browser(), shop.browser()
+    await browser.sign_in()
+    await other.sign_in(shop.secrets["ann"])
+    stolen = dict((await other.open("/my/tokens")).page.form("/my/tokens").fields)["form_token"]
+    for token in (
+        "",
+        "0" * 64,
+        stolen,
+        dict((await Browser(shop.console).open("/sign-in")).page.form("/sign-in").fields)[
+            "form_token"
+        ],
+    ):
+        body = urlencode({"form_token": token, "name": "evil"}).encode()
+        answer = await browser.send("POST", "/tokens", body, {**SAME, "origin": ORIGIN})
+        assert answer.status == 403
+
+
+async def test_reading_a_page_changes_nothing() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    for route in shop.console.routes:
+        if route.method == "POST":
+            path = re.sub(r"\{\w+\}", "x", route.path)
+            also_page = any(r.method == "GET" and r.path == route.path for r in shop.console.routes)
+            if not also_page:
+                assert (await browser.open(path)).status in (404, 405), path
+
+
+async def test_signing_in_gives_a_new_session_and_signing_out_ends_it() -> None:
+    shop = await filled()
+    browser = shop.browser("/x")
+    key = ("/x", "aiproxy_console")
+    browser.cookies[key] = "chosen-by-an-attacker"
+    await browser.sign_in()
+    first = browser.cookies[key]
+    assert first != "chosen-by-an-attacker"
+    assert len(first) >= 40
+    page = (await browser.open("/")).page
+    await browser.submit(page.form("/sign-out"))
+    assert key not in browser.cookies
+    browser.cookies[key] = first
+    assert (await browser.send("GET", "/x/")).status == 303
+
+
+async def test_a_session_ends_when_its_token_is_disabled_rotated_or_removed() -> None:
+    shop = await filled()
+    tokens = Tokens(shop.store)
+    for name in ("ann", "ben", "cat"):
+        browser = shop.browser()
+        await browser.sign_in(shop.secrets[name])
+        assert (await browser.send("GET", "/")).status == 200
+        if name == "ann":
+            await tokens.edit(shop.ids[name], enabled=False)
+        elif name == "ben":
+            await tokens.rotate(shop.ids[name])
+        else:
+            await tokens.revoke(shop.ids[name])
+        assert (await browser.send("GET", "/")).status == 303
+
+
+async def test_the_session_of_an_administrator_ends_when_its_token_is_changed() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    browser.app = Console(AdminApp(shop.store, token="another-token-of-the-root"))
+    assert (await browser.send("GET", "/")).status == 303
+
+
+async def test_guesses_are_limited_and_a_wrong_token_is_not_repeated() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    answers = [await browser.sign_in(f"sk-wrong-{n}") for n in range(12)]
+    assert [answer.status for answer in answers] == [401] * 10 + [429] * 2
+    assert "sk-wrong" not in answers[0].text
+    assert (await browser.sign_in()).status == 200
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["https://evil.test/", "//evil.test/", "/\\evil.test", "/x/../../evil", "javascript:alert(1)",
+     "/other", "/x%0d%0aset-cookie: a=b", "\r\nset-cookie: a=b", "/x/\tfoo", "/x/%2e%2e/y"],
+)  # fmt: skip
+async def test_sign_in_continues_only_to_pages_of_this_console(target: str) -> None:
+    shop = await filled()
+    browser = shop.browser("/x")
+    page = (await browser.send("GET", "/x/sign-in?" + urlencode({"next": target}))).page
+    form = page.form("/sign-in")
+    assert dict(form.fields)["next"] == "/x/"
+    body = urlencode({**dict(form.fields), "next": target, "token": ROOT}).encode()
+    answer = await browser.send("POST", "/x/sign-in", body, {**SAME, "origin": ORIGIN})
+    assert answer.status == 303
+    assert answer.headers["location"] == ["/x/"]
+    assert len(answer.headers["set-cookie"]) == 1
+
+
+async def test_sign_in_continues_with_the_page_that_was_wanted() -> None:
+    shop = await filled()
+    browser = shop.browser("/x")
+    page = (await browser.open("/log?model=a%26b")).page
+    answer = await browser.submit(page.form("/sign-in"), token=ROOT)
+    assert answer.url == "/x/log?model=a%26b"
+
+
+async def test_no_header_is_made_of_a_path_or_a_query() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    for path in ("/log?a=%0d%0aset-cookie:%20a=b", "/tokens/%0d%0aset-cookie:%20a=b"):
+        answer = await browser.send("GET", path)
+        assert "set-cookie" not in answer.headers
+        assert "\n" not in "".join(v for values in answer.headers.values() for v in values)
+
+
+async def test_every_page_forbids_frames_scripts_and_storage() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    for path in ("/", "/sign-in", "/nowhere"):
+        headers = (await browser.send("GET", path)).headers
+        policy = headers["content-security-policy"][0]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-frame-options"] == ["DENY"]
+        assert headers["cache-control"] == ["no-store"]
+        assert headers["referrer-policy"] == ["same-origin"]
+
+
+async def test_secrets_are_shown_once_and_never_kept() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    stored = repr(vars(shop.store))
+    assert browser.cookies[("/", "aiproxy_console")] not in stored
+    assert ROOT not in stored
+    for path in ("/providers/openai", "/providers/openai/keys/added", "/tokens", "/settings"):
+        text = (await browser.open(path)).text
+        assert "sk-very-secret" not in text
+        assert ROOT not in text
+
+
+async def test_a_user_is_refused_on_pages_of_operators() -> None:
+    shop = await filled()
+    user = shop.browser()
+    await user.sign_in(shop.secrets["ann"])
+    root = shop.browser()
+    await root.sign_in()
+    token = dict((await user.open("/my/tokens")).page.form("/my/tokens").fields)["form_token"]
+    for route in shop.console.routes:
+        if route.need in ("read", "write", "root"):
+            path = re.sub(r"\{\w+\}", "x", route.path)
+            body = urlencode({"form_token": token}).encode() if route.method == "POST" else b""
+            answer = await user.send(route.method, path, body, {**SAME, "origin": ORIGIN})
+            assert answer.status == 403, path
+
+
+def test_a_mount_never_begins_with_two_slashes() -> None:
+    for root in ("//evil.test", "//", "/x//y/", "x"):
+        scope = asgi.scope_of("GET", "/", root_path=root)
+        assert not mount_path(scope).startswith("//")
+    assert mount_path(asgi.scope_of("GET", "/", root_path='/a"><b')) == "/a%22%3E%3Cb"
+    assert is_local_path("/a", "")
+    assert not is_local_path("//evil.test", "")
+
+
+def test_the_origin_is_compared_with_the_host_and_its_port() -> None:
+    def check(**headers: str) -> bool:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return is_same_origin(asgi.scope_of("POST", "/", headers=named))
+
+    assert check(host="a.test:81", origin="http://A.test:81")
+    assert check(host="a.test", referer="https://a.test/x")
+    assert not check(host="a.test:81", origin="http://a.test:82")
+    assert not check(host="a.test", origin="http://a.test.evil")
+    assert not check(host="", origin="http://")
+    assert not check(host="a.test", origin="http://[bad")
+
+
+def test_invalid_arguments_are_refused_when_it_is_built() -> None:
+    with pytest.raises(ConfigurationError, match="admin must be an AdminApp"):
+        Console(MemoryStore())  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="identify must be a function"):
+        Console(AdminApp(MemoryStore(), token=ROOT), identify="x")  # type: ignore[arg-type]
