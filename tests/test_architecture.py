@@ -158,8 +158,8 @@ MAY: dict[str, set[str]] = {
     | {"middleware", "passthrough", "prices", "principal", "providers", "router", "services"}
     | {"shim", "stores", "upstream", "usage"},
     "console": names(
-        "_asgi _cancellation admin connect credentials errors ip_ranges middleware principal "
-        "services stores"
+        "_asgi _cancellation admin connect credentials errors inprocess ip_ranges middleware "
+        "principal services stores"
     ),
     "hosting": {"_asgi", "errors"},
     "inprocess": {"_asgi", "credentials", "principal"},

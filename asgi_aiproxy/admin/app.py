@@ -102,13 +102,14 @@ class AdminApp:
         self._owned = default_transport() if transport is None else None
         carries = transport if transport is not None else self._owned
         usage = UsageService(store, ledger, clock=clock)
-        live_tail = LiveTail(store, ledger, self.access, principal=usage.principal)
         audit = audit if audit is not None else AuditLog(store, clock=clock)
         destinations = Destinations(private_networks)
         keys = KeyService(pools, providers, carries, destinations, audit)  # type: ignore[arg-type]
         tokens = TokenService(store, audit=audit, clock=clock)
         vouchers = VoucherService(store, audit=audit, clock=clock)
         own = OwnTokenService(tokens, self_service or TokenAllowance(), clock=clock)
+        own_usage = OwnUsageService(own, usage, vouchers)
+        live_tail = LiveTail(store, ledger, own_usage, principal=usage.principal)
         self._settings = tuple(settings)
         self._routes = [
             *token_routes(tokens),
@@ -123,7 +124,7 @@ class AdminApp:
             *live_tail.routes(),
             *record_routes(usage),
             *billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock)),
-            *own_routes(own, OwnUsageService(own, usage, vouchers)),
+            *own_routes(own, own_usage),
             *key_routes(keys),
             *self._own_routes(),
         ]

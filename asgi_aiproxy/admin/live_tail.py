@@ -14,9 +14,9 @@ import msgspec
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy.admin.routing import AdminRequest, Route
-from asgi_aiproxy.admin.serve import Authenticator
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.services.base import LogId
+from asgi_aiproxy.services.own_usage import OwnRecordOut, OwnUsageService, to_own
 from asgi_aiproxy.services.usage import RecordOut, invalid_cursor_error, to_record_out
 from asgi_aiproxy.services.validation import convert
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
@@ -54,20 +54,33 @@ class LiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return Query(**{**fields, "state": self.state or ""})
 
 
+class OwnLiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A filter of one's own exchanges, see `LiveQuery`. `principal` is the id of an own token."""
+
+    principal: str = ""
+    model: str = ""
+    state: State | None = None
+    after: LogId = ""
+
+    def query(self) -> Query:
+        """Return the ledger's filter."""
+        return Query(principal=self.principal, model=self.model, state=self.state or "")
+
+
 class LiveTail:
     """Sends usage records as server-sent events, from the log `log` of the ledger in `store`.
 
     A client that reconnects with `Last-Event-ID` gets all records since then that the log still
-    holds. While the store is unavailable, the stream waits. `authenticator` checks the caller again
-    after each read; `principal` finds a token's id by its name; `poll` is the polling interval in
-    seconds.
+    holds. While the store is unavailable, the stream waits. The caller is checked again after each
+    read. `own` finds a caller's own exchanges, `principal` a token's id by its name; `poll` is the
+    polling interval in seconds.
     """
 
     def __init__(
         self,
         store: Store,
         log: str,
-        authenticator: Authenticator,
+        own: OwnUsageService,
         *,
         principal: Callable[[str], Awaitable[str]],
         poll: float = 1.0,
@@ -75,12 +88,24 @@ class LiveTail:
         self._principal = principal
         self._store = store
         self._log = log
-        self._authenticator = authenticator
+        self._own = own
         self._poll = poll
         self._open = 0
 
     async def tail(self, call: AdminRequest) -> Any:
         """Return an ASGI app that answers one request."""
+        principal = await self._principal(call.query.principal)
+        filter_ = msgspec.structs.replace(call.query, principal=principal).query()
+        return await self._stream(call, filter_, to_record_out)
+
+    async def own(self, call: AdminRequest) -> Any:
+        """Return an ASGI app that answers one request for the caller's own exchanges."""
+        filter_ = await self._own.filter(call.query.query(), call.caller)
+        return await self._stream(call, filter_, lambda record: to_own(to_record_out(record)))
+
+    async def _stream(
+        self, call: AdminRequest, filter_: Query, show: Callable[[UsageRecord], Any]
+    ) -> Any:
         # Imported on use: the module looks for ASGI servers when it is imported.
         from sse_starlette import EventSourceResponse
 
@@ -100,17 +125,19 @@ class LiveTail:
             after = newest[0][0]
 
         async def still_allowed() -> None:
-            await self._authenticator.caller(call.scope, "read")
+            if call.check is not None:
+                await call.check()
 
-        query = call.query
-        principal = await self._principal(query.principal)
-        filter_ = msgspec.structs.replace(query, principal=principal).query()
-        events = self._events(after, filter_, still_allowed)
+        events = self._events(after, filter_, still_allowed, show)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return EventSourceResponse(events, ping=_PING_SECONDS, headers=headers)
 
     async def _events(
-        self, after: str, filter_: Query, still_allowed: Callable[[], Awaitable[None]]
+        self,
+        after: str,
+        filter_: Query,
+        still_allowed: Callable[[], Awaitable[None]],
+        show: Callable[[UsageRecord], Any],
     ) -> AsyncIterator[dict[str, str]]:
         self._open += 1
         try:
@@ -122,7 +149,7 @@ class LiveTail:
                     after = id
                     record = _decode(value)
                     if filter_.matches(record):
-                        data = _encode(to_record_out(record)).decode()
+                        data = _encode(show(record)).decode()
                         yield {"id": id, "event": "exchange", "data": data}
                 if len(rows) < _READ_ROWS:
                     await asyncio.sleep(self._poll)
@@ -135,7 +162,7 @@ class LiveTail:
             self._open -= 1
 
     def routes(self) -> list[Route]:
-        """Return the route of the live tail."""
+        """Return the routes of the live tail."""
         return [
             Route(
                 method="GET",
@@ -146,5 +173,15 @@ class LiveTail:
                 answer=RecordOut,
                 media_type="text/event-stream",
                 summary="Usage records of exchanges as they end, as server-sent events.",
-            )
+            ),
+            Route(
+                method="GET",
+                path="/me/usage/live",
+                need="token",
+                run=self.own,
+                query=OwnLiveQuery,
+                answer=OwnRecordOut,
+                media_type="text/event-stream",
+                summary="The caller's own exchanges as they end, as server-sent events.",
+            ),
         ]

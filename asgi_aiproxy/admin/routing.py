@@ -26,7 +26,8 @@ class TextBody(msgspec.Struct, frozen=True):
 
 class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A validated request. `path` maps the names in the route's path to their decoded values;
-    `source` is where it came from, for the audit log.
+    `source` is where it came from, for the audit log. `check` raises APIError when the caller is
+    not allowed any more, for responses that take long.
     """
 
     scope: Scope
@@ -35,6 +36,7 @@ class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
     query: Any = None
     body: Any = None
     source: str = "admin"
+    check: Callable[[], Awaitable[Any]] | None = None
 
     @property
     def by(self) -> Actor:

@@ -5,7 +5,7 @@ answer as JSON.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
@@ -53,6 +53,7 @@ class AdminAPI:
         body: Any = None,
         scope: Scope | None = None,
         source: str = "code",
+        check: Callable[[], Awaitable[Any]] | None = None,
         **path: str,
     ) -> Any:
         """Run an operation for `caller` within this process, with the checks that a request gets.
@@ -60,8 +61,8 @@ class AdminAPI:
         `operation` is a method and the path of a route, such as `GET /tokens/{id}`; `path` has the
         values of the names in it, `query` and `body` are validated as those of a request, and
         `scope` is the ASGI scope on whose behalf it runs, `source` is recorded in the audit log.
-        Returns the result of the route. Raises
-        AIProxyError.
+        `check` raises APIError when the caller is not allowed any more. Returns the result of the
+        route. Raises AIProxyError.
         """
         method, _, template = operation.partition(" ")
         route = self._routes[method, template]
@@ -70,6 +71,7 @@ class AdminAPI:
         call = AdminRequest(
             scope=scope if scope is not None else {"headers": []},
             source=source,
+            check=check,
             caller=caller,
             path=path,
             query=convert(values, route.query, texts=True) if route.query is not None else None,
@@ -106,7 +108,11 @@ class AdminAPI:
         call = AdminRequest(scope=scope, path=names)
         if route.need != "nothing":
             caller = await self._authenticator.caller(scope, route.need)
-            call = msgspec.structs.replace(call, caller=caller)
+
+            async def check() -> None:
+                await self._authenticator.caller(scope, route.need)
+
+            call = msgspec.structs.replace(call, caller=caller, check=check)
         query = _query(scope, route.query)
         data = await _asgi.read_body(scope, receive, _MAX_BODY)
         body: Any = None

@@ -100,7 +100,9 @@ class Console:
             sign_in=self._sign_in,
         )
         self._recall: Mapping[str, Recall] = {"token": self._recall_token}
-        self.routes: Sequence[PageRoute] = page_routes(sign_in=self._sign_in)
+        self.routes: Sequence[PageRoute] = page_routes(
+            sign_in=self._sign_in, playground=gateway is not None
+        )
         self._router = router_of(self.routes, self._run)
 
     def __repr__(self) -> str:
@@ -166,7 +168,14 @@ class Console:
         request: PageRequest = matched[_KEY]
         names = {name: unquote(value) for name, value in matched["path_params"].items()}
         visitor = await self._visitor(request)
-        request = replace(request, path=names, visitor=visitor)
+
+        async def check() -> None:
+            caller = (await self._visitor(request)).caller
+            if caller is None:
+                raise APIError(ErrorKind.UNAUTHORIZED, "Sign in first.")
+            require_scope(caller, route.need)
+
+        request = replace(request, path=names, visitor=visitor, check=check)
         head = request.scope["method"] == "HEAD"
         try:
             answer = await self._answer(route, request, receive)

@@ -51,7 +51,8 @@ class Visitor:
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     """A request for a page. `path` has the values of the names in the route's path, `mount` is the
-    path of the console in URLs, `call` runs an operation of the admin API.
+    path of the console in URLs, `call` runs an operation of the admin API, `check` raises APIError
+    when the visitor may not have the page any more.
     """
 
     scope: Scope
@@ -61,6 +62,7 @@ class PageRequest:
     renderer: Renderer
     call: Call
     tools: Any
+    check: Callable[[], Awaitable[Any]] | None = None
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, list[str]] = field(default_factory=dict)
@@ -87,8 +89,8 @@ class PageRequest:
 
     async def api(self, operation: str, **request: Any) -> Any:
         """Run an operation of the admin API for the visitor. Raises AIProxyError."""
-        scope = self.scope
-        return await self.call(self.caller, operation, scope=scope, source="console", **request)
+        given = {"scope": self.scope, "source": "console", "check": self.check, **request}
+        return await self.call(self.caller, operation, **given)
 
     def url(self, path: str = "/", **query: Any) -> str:
         """Return the URL of a page; values of None or "" are left out of the query."""

@@ -108,16 +108,16 @@ class OwnUsageService:
         wanted = UsageQuery(**fields)
         filter_ = msgspec.structs.replace(wanted.query(), principals=principals)
         found = await self._usage.matching(filter_, wanted)
-        return Page([_own(record) for record in found.data], found.next)
+        return Page([to_own(record) for record in found.data], found.next)
 
     async def get(self, id: str, query: NearQuery, caller: Principal) -> OwnRecordOut:
         """Return one of the caller's exchanges."""
-        return _own(await self._own_record(id, query, caller))
+        return to_own(await self._own_record(id, query, caller))
 
     async def exchange(self, id: str, query: NearQuery, caller: Principal) -> OwnExchangeOut:
         """Return one of the caller's exchanges and its receipt."""
         record = await self._own_record(id, query, caller)
-        return OwnExchangeOut(_own(record), to_receipt(record))
+        return OwnExchangeOut(to_own(record), to_receipt(record))
 
     async def _own_record(self, id: str, query: NearQuery, caller: Principal) -> RecordOut:
         principals = await self._principals("", caller)
@@ -137,6 +137,11 @@ class OwnUsageService:
         target = f"account/{caller.account}" if caller.account else f"token/{caller.id}"
         return await self._vouchers.redeem(Redemption(code.code, target), by)
 
+    async def filter(self, query: Query, caller: Principal) -> Query:
+        """Return a filter that matches only the caller's own exchanges."""
+        principals = await self._principals(query.principal, caller)
+        return msgspec.structs.replace(query, principal="", principals=principals)
+
     async def _principals(self, principal: str, caller: Principal) -> tuple[str, ...]:
         """Return the ids of the caller and its tokens, or the one that is wanted."""
         own = dict.fromkeys((caller.id, *await self._tokens.ids(caller)))
@@ -147,6 +152,7 @@ class OwnUsageService:
         return (principal,) if principal else tuple(own)
 
 
-def _own(record: RecordOut) -> OwnRecordOut:
+def to_own(record: RecordOut) -> OwnRecordOut:
+    """Return the members of a record that concern its caller."""
     names = OwnRecordOut.__struct_fields__
     return OwnRecordOut(**{name: getattr(record, name) for name in names})

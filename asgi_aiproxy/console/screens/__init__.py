@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from asgi_aiproxy.console.pages import PageRoute
+from asgi_aiproxy.console.screens.audit import audit_pages
 from asgi_aiproxy.console.screens.groups import group_pages
 from asgi_aiproxy.console.screens.home import home_pages
 from asgi_aiproxy.console.screens.log import log_pages
+from asgi_aiproxy.console.screens.playground import playground_pages
 from asgi_aiproxy.console.screens.providers import provider_pages
 from asgi_aiproxy.console.screens.settings import settings_pages
 from asgi_aiproxy.console.screens.sign_in import language_pages, sign_in_pages
@@ -15,13 +17,16 @@ from asgi_aiproxy.console.screens.usage import usage_pages
 from asgi_aiproxy.console.screens.vouchers import redeem_pages, voucher_pages
 
 
-def page_routes(*, sign_in: bool) -> list[PageRoute]:
-    """Return all pages; with `sign_in` those of the console's own sign-in, too."""
+def page_routes(*, sign_in: bool, playground: bool) -> list[PageRoute]:
+    """Return all pages: with `sign_in` those of the console's own sign-in, too, with `playground`
+    the page that calls the gateway.
+    """
     return [
         *(sign_in_pages() if sign_in else ()),
         *language_pages(),
         *home_pages(),
         *start_pages(),
+        *(playground_pages() if playground else ()),
         *own_token_pages(),
         *token_pages(),
         *usage_pages(),
@@ -30,5 +35,6 @@ def page_routes(*, sign_in: bool) -> list[PageRoute]:
         *group_pages(),
         *redeem_pages(),
         *voucher_pages(),
+        *audit_pages(),
         *settings_pages(),
     ]

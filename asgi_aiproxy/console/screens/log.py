@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute
 from asgi_aiproxy.errors import invalid
 
 STATES = ("done", "cut", "failed", "refused", "estimated", "not_charged")
 _OWN_FILTERS = ("principal", "model", "state")
-_FILTERS = ("principal", "account", "group", "provider", "model", "key", "state")
+_FILTERS = (
+    "principal", "account", "group", "provider", "model", "key", "session", "tag", "state",
+)  # fmt: skip
 _ROWS = 50
 _SCAN = 5000  # records that are examined for one page
 
@@ -19,8 +22,10 @@ def log_pages() -> list[PageRoute]:
     """Return the pages of one's own log, and of all of it."""
     return [
         PageRoute("GET", "/my/log", "token", _own),
+        PageRoute("GET", "/my/log/live", "token", _own_live),
         PageRoute("GET", "/my/log/{id}", "token", _own_exchange),
         PageRoute("GET", "/log", "read", _all),
+        PageRoute("GET", "/log/live", "read", _live),
         PageRoute("GET", "/log/{id}", "read", _exchange),
     ]
 
@@ -51,7 +56,23 @@ async def _list(request: PageRequest, api: str, base: str, names: tuple[str, ...
         states=STATES,
         tokens=tokens,
         rows=_ROWS,
+        live=request.url(f"{base}/live", **filters),
     )
+
+
+async def _own_live(request: PageRequest) -> ASGIApp:
+    return await _follow(request, "/me/usage/live", _OWN_FILTERS)
+
+
+async def _live(request: PageRequest) -> ASGIApp:
+    return await _follow(request, "/usage/live", _FILTERS)
+
+
+async def _follow(request: PageRequest, api: str, names: tuple[str, ...]) -> ASGIApp:
+    """Return the live tail with the filters of the page."""
+    query = {name: request.query.get(name, "") for name in names}
+    app: ASGIApp = await request.api(f"GET {api}", query=query)
+    return app
 
 
 async def _own_exchange(request: PageRequest) -> PageAnswer:

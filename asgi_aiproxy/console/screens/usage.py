@@ -7,7 +7,7 @@ from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, csv_a
 from asgi_aiproxy.console.rendering import format_number, format_usd
 from asgi_aiproxy.services.usage import SumOut
 
-KINDS = ("day", "principal", "account", "model", "provider", "key")
+KINDS = ("day", "principal", "account", "model", "provider", "key", "tag", "session")
 _COLUMNS = ("requests", "failed", "input", "output", "usd", "not_charged_usd", "units")
 
 
