@@ -18,7 +18,8 @@ class Gateway:
     """A gateway and the resources it owns: store, key pools, ledger and connections.
 
     They are opened and closed with it. `admin` is mounted below `/admin`, `console` below
-    `/console`, `metrics` at `/metrics`, `compat` at its paths; an app at `/` takes the place of `app`.
+    `/console`, `metrics` at `/metrics`, `compat` at its paths; an app at `/` takes the place of
+    `app`.
     """
 
     def __init__(
