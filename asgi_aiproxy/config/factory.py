@@ -174,7 +174,7 @@ def build_app(
         and given_store is None
         and metrics is None
         and not compat
-        and not _has_health_checks(settings)
+        and not _has_background_work(settings)
     ):
         return app  # it owns nothing that must be closed
     admin = None
@@ -188,9 +188,12 @@ def build_app(
     return Gateway(app, parts, admin, store=store, metrics=guarded, compat=compat, console=console)
 
 
-def _has_health_checks(settings: Settings) -> bool:
-    """Whether any provider tests its rejected keys regularly."""
-    return any(given.health_check_interval is not None for given in settings.providers.values())
+def _has_background_work(settings: Settings) -> bool:
+    """Whether key pools do something while the app runs: test keys, follow a source of keys."""
+    return any(
+        given.health_check_interval is not None or given.keys_file or given.keys_command
+        for given in settings.providers.values()
+    )
 
 
 def _guarded(settings: Settings, metrics: Metrics | None) -> ASGIApp | None:

@@ -75,7 +75,7 @@ Features = list[Literal["tools", "json_schema", "leaked_calls"]]
 class ProviderSettings(_Table):
     """A provider: a row of the catalogue, named by the table or by `kind`.
 
-    `cooldown`, `max_key_wait` and `health_check_interval` are in seconds.
+    `cooldown`, `max_key_wait`, `keys_interval` and `health_check_interval` are in seconds.
     """
 
     kind: str | None = None
@@ -85,6 +85,9 @@ class ProviderSettings(_Table):
         BeforeValidator(as_key_list),
         NoDecode,
     ] = []
+    keys_file: Text | None = None
+    keys_command: list[str] | None = Field(default=None, min_length=1)
+    keys_interval: float | None = Field(default=None, gt=0)
     strategy: Strategy = "weighted"
     cooldown: float = Field(default=30.0, gt=0)
     max_key_wait: float = Field(default=0.0, ge=0)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import ConfigurationError
-from asgi_aiproxy.keys import Key, KeyPool
+from asgi_aiproxy.keys import Key, KeyPool, KeySource, run_command, watch_file
 from asgi_aiproxy.keys.encryption import NoEncryption, Sealer
 from asgi_aiproxy.providers import (
     Provider,
@@ -123,14 +123,31 @@ def _provider(
             store=store,
             sealer=sealer,
         )
+        source = _key_source(where, given)
+        if source is not None:
+            pool.follow(source)
         # If keys may come from the store, an empty pool must refuse calls instead of sending them
         # without a key; except for servers that need none.
         key_optional = is_local(provider) or given.kind == "openai-compatible"
         stored = store is not None and ("keys" in given.model_fields_set or not key_optional)
-        return provider.using(pool if keys or stored else (), **changes)
+        return provider.using(pool if keys or stored or source else (), **changes)
     except ConfigurationError as error:
         text = str(error)
         raise ConfigurationError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+def _key_source(where: str, given: ProviderSettings) -> KeySource | None:
+    """The source of the keys of a provider; None if they are those of its table."""
+    if given.keys_file is None and given.keys_command is None:
+        return None
+    if given.keys or (given.keys_file is not None and given.keys_command is not None):
+        raise ConfigurationError(
+            f"{where}: takes one of keys, keys_file and keys_command; remove the others."
+        )
+    options = {"interval": given.keys_interval} if given.keys_interval is not None else {}
+    if given.keys_file is not None:
+        return watch_file(given.keys_file, **options)
+    return run_command(given.keys_command or (), **options)
 
 
 def _row(where: str, name: str, given: ProviderSettings, rows: Mapping[str, Provider]) -> Provider:

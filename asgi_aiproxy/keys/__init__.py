@@ -8,6 +8,7 @@ from asgi_aiproxy.keys.key import Key, fingerprint
 from asgi_aiproxy.keys.key_state import KeyStatus
 from asgi_aiproxy.keys.lease import Lease, NoKeyError
 from asgi_aiproxy.keys.pool import KeyPool
+from asgi_aiproxy.keys.sources import KeySource, run_command, watch_file
 from asgi_aiproxy.keys.strategies import Strategy
 from asgi_aiproxy.patterns import matches_any, matches_pattern
 
@@ -16,6 +17,7 @@ __all__ = [
     "HealthChange",
     "Key",
     "KeyPool",
+    "KeySource",
     "KeyStatus",
     "Lease",
     "NoEncryption",
@@ -27,4 +29,6 @@ __all__ = [
     "fingerprint",
     "matches_any",
     "matches_pattern",
+    "run_command",
+    "watch_file",
 ]

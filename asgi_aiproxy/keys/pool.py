@@ -17,6 +17,7 @@ from asgi_aiproxy.keys.key import Key, as_list, check_new, validate_key
 from asgi_aiproxy.keys.key_set import KeySet
 from asgi_aiproxy.keys.key_state import KeyStatus
 from asgi_aiproxy.keys.lease import KeyRequest, Lease, NoKeyError
+from asgi_aiproxy.keys.sources import KeyFollower, KeySource
 from asgi_aiproxy.keys.strategies import STRATEGIES, Strategy, system_random
 from asgi_aiproxy.stores.base import check_store
 
@@ -92,6 +93,7 @@ class KeyPool:
         )
         self.shared: SharedPoolBackend | None = None
         self._health_checker: HealthChecker | None = None
+        self._follower: KeyFollower | None = None
         configured: dict[str, Key] = {}
         for given in as_list(keys, name):
             key = self._validated(given)
@@ -320,6 +322,19 @@ class KeyPool:
             claim=self.shared.claim if self.shared is not None else None,
         )
 
+    def follow(self, source: KeySource, *, start_timeout: float = 10.0) -> None:
+        """Replace the keys by each list of a source, while the pool is entered (`async with pool`).
+
+        `source` returns an async iterator of lists of keys, see `asgi_aiproxy.keys.sources`. Until
+        its first list has arrived, but at most `start_timeout` seconds, entering the pool waits. In
+        a shared pool, keys given to the constructor stay.
+        """
+        if not callable(source):
+            raise ConfigurationError(
+                "KeyPool.follow takes a function that returns an async iterator of lists of keys."
+            )
+        self._follower = KeyFollower(source, self.replace, self.name, start_timeout)
+
     async def _acquire_without_waiting(self, key_id: str) -> Lease:
         request = KeyRequest("", key_id, "", ())
         if self.shared is not None:
@@ -329,11 +344,15 @@ class KeyPool:
     async def __aenter__(self) -> Self:
         if self.shared is not None:
             await self.shared.start()
+        if self._follower is not None:
+            await self._follower.start()
         if self._health_checker is not None:
             self._health_checker.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._follower is not None:
+            await self._follower.stop()
         if self._health_checker is not None:
             await self._health_checker.stop()
         if self.shared is not None:
