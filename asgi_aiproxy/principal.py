@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
@@ -22,9 +23,41 @@ SCOPE_KEY = "asgi_aiproxy.principal"
 # The key of the caller that the host's own code has named for a call within the process.
 IN_PROCESS_KEY = "asgi_aiproxy.in_process_principal"
 
-Period = Literal["total", "day", "month"]
+# A period of a budget: one of PERIODS, or two days such as `2026-12-01..2026-12-31`.
+Period = str
+PeriodName = Literal["total", "hour", "day", "week", "month"]
+PERIODS: tuple[str, ...] = get_args(PeriodName)
 Unit = Literal["usd", "units"]
-_BUDGET = re.compile(r"\$?([0-9][0-9_]{0,15}(?:\.[0-9]{1,6})?)( ?units?)?(?:/(total|day|month))?")
+_DATES = r"\d{4}-\d\d-\d\d\.\.\d{4}-\d\d-\d\d"
+_BUDGET = re.compile(
+    r"\$?([0-9][0-9_]{0,15}(?:\.[0-9]{1,6})?)( ?units?)?"
+    rf"(?:/({'|'.join(PERIODS)}|{_DATES}))?"
+)
+
+
+def dates_of(per: Period) -> tuple[date, date] | None:
+    """The first and the last day of a period that is given by two days; None for others.
+
+    Raises ConfigurationError if a day does not exist, or the last one is before the first.
+    """
+    if ".." not in per:
+        return None
+    try:
+        first, last = map(date.fromisoformat, per.split(".."))
+        if re.fullmatch(_DATES, per) and first <= last < date(9999, 12, 31):
+            return first, last
+    except ValueError:
+        pass
+    raise ConfigurationError(
+        f"{per!r} is not a period: write the first and the last day, as 2026-12-01..2026-12-31."
+    )
+
+
+class TemporaryRaise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a budget has in addition until a Unix time: `amount` is in the unit of the budget."""
+
+    amount: int
+    until: float
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -33,9 +66,12 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     Arguments:
 
     - `limit`: in micro-dollars (`unit="usd"`), or in quota units.
-    - `per`: in all (`"total"`), or in each UTC day or month.
+    - `per`: in all (`"total"`); in each `"hour"`, `"day"`, `"week"` or `"month"` (UTC); or from one
+      day to another, both included, as `"2026-12-01..2026-12-31"`: before and after, nothing can be
+      spent.
     - `unit`: `"usd"` or `"units"`.
     - `shared`: spent by all callers of an account together.
+    - `raises`: what it has in addition for some time.
 
     Raises ConfigurationError if `limit` is negative, or another argument is invalid.
     """
@@ -44,25 +80,35 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     per: Period = "total"
     unit: Unit = "usd"
     shared: bool = False
+    raises: tuple[TemporaryRaise, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.limit < 2**53:  # the integers that a Lua number can hold
+        highest = self.limit + sum(more.amount for more in self.raises)
+        if not 0 <= self.limit <= highest < 2**53:  # the integers that a Lua number can hold
             raise ConfigurationError(
                 f"A budget cannot be {self.limit}: it must be >= 0 and < 2**53."
             )
-        for name, value, known in (
-            ("per", self.per, get_args(Period)),
-            ("unit", self.unit, get_args(Unit)),
-        ):
-            if value not in known:
-                raise ConfigurationError(
-                    f"Invalid value for {name} of a budget: {value!r}. "
-                    f"Supported values are: {', '.join(map(repr, known))}."
-                )
+        if self.unit not in get_args(Unit):
+            raise ConfigurationError(
+                f"Invalid value for unit of a budget: {self.unit!r}. "
+                "Supported values are: 'usd', 'units'."
+            )
+        if self.per not in PERIODS and dates_of(self.per) is None:
+            raise ConfigurationError(
+                f"Invalid value for per of a budget: {self.per!r}. Supported values are: "
+                f"{', '.join(map(repr, PERIODS))}, or two days: '2026-12-01..2026-12-31'."
+            )
+
+    def limit_at(self, now: float) -> int:
+        """The limit at a Unix time, with the temporary raises that have not ended."""
+        if not self.raises:
+            return self.limit
+        return self.limit + sum(more.amount for more in self.raises if more.until > now)
 
     @classmethod
     def parse(cls, text: str, *, shared: bool = False) -> Budget:
-        """Parse a budget as written in settings: `25`, `5/day`, `100/month`, `5000 units/day`.
+        """Parse a budget as written in settings: `25`, `5/day`, `100/month`, `5000 units/day`,
+        `500/2026-12-01..2026-12-31`.
 
         The amount is in US dollars unless `units` follows; without a period it is for all time.
         Raises ConfigurationError.
@@ -71,10 +117,11 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         if found is None:
             raise ConfigurationError(
                 f"{text!r} is not a budget: write an amount in US dollars and, unless it is for "
-                f"all time, /day or /month (25, 5/day, 100/month); or quota units: 5000 units/day."
+                f"all time, /hour, /day, /week or /month (25, 5/day, 100/month), or two days "
+                f"(500/2026-12-01..2026-12-31); or quota units: 5000 units/day."
             )
         amount, unit = found[1].replace("_", ""), found[2]
-        per = msgspec.convert(found[3] or "total", Period)
+        per = found[3] or "total"
         if unit is None:
             return cls.usd(Decimal(amount), per, shared=shared)
         if "." in amount:

@@ -13,6 +13,7 @@ from asgi_aiproxy.services.groups import (
     GroupOut,
     GroupService,
 )
+from asgi_aiproxy.services.raises import BudgetRaise
 
 
 def group_routes(service: GroupService) -> list[Route]:
@@ -37,19 +38,30 @@ def group_routes(service: GroupService) -> list[Route]:
 
 def account_routes(service: AccountService) -> list[Route]:
     """Return the routes to list, create, change and remove accounts."""
-    return resource_routes(
-        "/accounts/{id}",
-        types=(AccountNew, AccountEdit, AccountOut),
-        page=lambda call: service.page(call.query),
-        create=lambda call: service.create(call.body, call.by),
-        get=lambda call: service.get(call.path["id"]),
-        edit=lambda call: service.edit(call.path["id"], call.body, call.by),
-        remove=lambda call: service.drop(call.path["id"], call.by),
-        summaries=(
-            "List accounts.",
-            "Create an account.",
-            "One account, and the usage of its budgets.",
-            "Change an account.",
-            "Remove an account; its tokens are refused.",
+    return [
+        *resource_routes(
+            "/accounts/{id}",
+            types=(AccountNew, AccountEdit, AccountOut),
+            page=lambda call: service.page(call.query),
+            create=lambda call: service.create(call.body, call.by),
+            get=lambda call: service.get(call.path["id"]),
+            edit=lambda call: service.edit(call.path["id"], call.body, call.by),
+            remove=lambda call: service.drop(call.path["id"], call.by),
+            summaries=(
+                "List accounts.",
+                "Create an account.",
+                "One account, and the usage of its budgets.",
+                "Change an account.",
+                "Remove an account; its tokens are refused.",
+            ),
         ),
-    )
+        Route(
+            method="POST",
+            path="/accounts/{id}/raise",
+            need="write",
+            run=lambda call: service.raise_budget(call.path["id"], call.body, call.by),
+            body=BudgetRaise,
+            answer=AccountOut,
+            summary="Raise a budget of an account for some time.",
+        ),
+    ]

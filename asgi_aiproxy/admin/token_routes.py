@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy.admin.routing import Route, resource_routes
+from asgi_aiproxy.services.raises import BudgetRaise
 from asgi_aiproxy.services.tokens import (
     Issued,
     Rotation,
@@ -32,6 +33,15 @@ def token_routes(service: TokenService) -> list[Route]:
                 "Revoke a token: all workers refuse it within a second.",
             ),
             created=Issued,
+        ),
+        Route(
+            method="POST",
+            path="/tokens/{id}/raise",
+            need="write",
+            run=lambda call: service.raise_budget(call.path["id"], call.body, call.by),
+            body=BudgetRaise,
+            answer=TokenOut,
+            summary="Raise a budget of a token for some time.",
         ),
         Route(
             method="POST",

@@ -17,6 +17,7 @@ from asgi_aiproxy.services.groups import (
     GroupNew,
     GroupService,
 )
+from asgi_aiproxy.services.raises import BudgetRaise
 from asgi_aiproxy.services.validation import convert
 
 
@@ -52,6 +53,11 @@ def add(commands: Commands) -> None:
             _edit_account,
         )
     )
+    more = add_command(
+        subcommands, "raise", "raise a budget for some time; the raise ends by itself", _raise
+    )
+    more.add_argument("id")
+    options.add_raise_options(more)
     add_paging_options(
         add_command(
             subcommands, "list", "list accounts and what is left of their budgets", _list_accounts
@@ -162,6 +168,16 @@ def _edit_account(arguments: argparse.Namespace) -> int:
             arguments.id, change, context.by
         )
         _print_result(arguments, account, f"The account {account.id} was changed.")
+
+    return run_command(arguments, do)
+
+
+def _raise(arguments: argparse.Namespace) -> int:
+    async def do(context: CommandContext) -> None:
+        more = convert(options.raise_fields(arguments), BudgetRaise)
+        service = AccountService(context.store, audit=context.audit)
+        account = await service.raise_budget(arguments.id, more, context.by)
+        _print_result(arguments, account, f"The budget of {account.id} was raised.")
 
     return run_command(arguments, do)
 

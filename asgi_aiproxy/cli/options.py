@@ -93,6 +93,23 @@ def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"budgets": [text for text in texts if text is not None]} if amounts else {}
 
 
+def add_raise_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a raise of a budget."""
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--usd", type=float, metavar="USD", default=argparse.SUPPRESS,
+                        help="in US dollars")  # fmt: skip
+    amount.add_argument("--units", type=int, metavar="N", default=argparse.SUPPRESS,
+                        help="in quota units")  # fmt: skip
+    parser.add_argument("--per", default="total", help="period of the budget: month ... (total)")
+    parser.add_argument("--for", dest="seconds", type=parse_duration, required=True,
+                        metavar="DURATION", help="how long it lasts: 24h, 7d")  # fmt: skip
+
+
+def raise_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a raise."""
+    return given_options(arguments, ("usd", "units", "per", "seconds"))
+
+
 def parse_duration(text: str) -> float:
     """Parse a duration: seconds, or `90s`, `15m`, `24h`, `30d`. Returns seconds."""
     if text.isdecimal():

@@ -17,6 +17,7 @@ from asgi_aiproxy.cli.options import (
 )
 from asgi_aiproxy.errors import invalid
 from asgi_aiproxy.services.base import PageQuery
+from asgi_aiproxy.services.raises import BudgetRaise
 from asgi_aiproxy.services.tokens import Rotation, TokenEdit, TokenNew, TokenService
 from asgi_aiproxy.services.validation import convert
 
@@ -48,6 +49,11 @@ def add(commands: Commands) -> None:
     for flag, value in (("--enable", True), ("--disable", False)):
         switch.add_argument(flag, dest="enabled", action="store_const", const=value,
                             default=argparse.SUPPRESS)  # fmt: skip
+    more = add_command(
+        subcommands, "raise", "raise a budget for some time; the raise ends by itself", _raise
+    )
+    _add_id_argument(more)
+    options.add_raise_options(more)
     rotate = add_command(
         subcommands, "rotate", "give a token a new secret; it is shown only once", _rotate
     )
@@ -164,6 +170,16 @@ def _edit(arguments: argparse.Namespace) -> int:
             arguments,
             await service.edit(await _find_id(service, arguments.token), change, context.by),
         )
+
+    return run_command(arguments, do)
+
+
+def _raise(arguments: argparse.Namespace) -> int:
+    async def do(context: CommandContext) -> None:
+        service = TokenService(context.store, audit=context.audit)
+        more = convert(options.raise_fields(arguments), BudgetRaise)
+        id = await _find_id(service, arguments.token)
+        _print_token(arguments, await service.raise_budget(id, more, context.by))
 
     return run_command(arguments, do)
 

@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from asgi_aiproxy.config.jwt_settings import BudgetText
 from asgi_aiproxy.config.values import Network, Proxy, Secret, Text
 from asgi_aiproxy.keys import Strategy
-from asgi_aiproxy.principal import Period
+from asgi_aiproxy.principal import PeriodName
 
 
 def _key_table(value: Any) -> Any:
@@ -114,7 +114,7 @@ class TokenSettings(_Table):
     tpm: int | None = Field(default=None, ge=1)
     concurrency: int | None = Field(default=None, ge=1)
     budget_usd: float | None = Field(default=None, ge=0, le=1e9)
-    budget_per: Period = "total"
+    budget_per: PeriodName = "total"
     budgets: list[BudgetText] = []
     tags: dict[str, str] = {}
 

@@ -17,8 +17,9 @@ from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.principal import ANONYMOUS, NO_LIMITS, SCOPE_KEY, Limits, Principal
 from asgi_aiproxy.providers.vendor_headers import RATE_LIMIT_PREFIXES
 from asgi_aiproxy.quotas.admission import CallAdmission
+from asgi_aiproxy.quotas.alerts import OnThreshold
 from asgi_aiproxy.quotas.explain import explain_limits
-from asgi_aiproxy.quotas.limiter import NO_TARIFF, Limiter, OnLow
+from asgi_aiproxy.quotas.limiter import NO_TARIFF, Limiter
 from asgi_aiproxy.stores.base import OutagePolicy, Store, check_store
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -40,10 +41,10 @@ class Quota(Middleware):
 
     While the store is unavailable, `limits_away` and `budgets_away` decide: `fail_open` (admit),
     `fail_closed` (503), or `local_estimate` (count in this process). The usage of that time is
-    recorded when the store is available again. `on_low` is called once when the remainder of a
-    budget falls below `low`, a fraction of the budget. `ttl` is the number of seconds after which
-    the reservations of a worker that died expire: they are charged in full. `clock` returns Unix
-    time.
+    recorded when the store is available again. When one of `thresholds`, fractions of a budget, is
+    spent, `on_threshold` (a function, or several) is called with a `BudgetAlert`: once a period, by
+    one worker (see `asgi_aiproxy.quotas.alerts`). `ttl` is the number of seconds after which the
+    reservations of a worker that died expire: they are charged in full. `clock` returns Unix time.
 
     Raises ConfigurationError if an argument is invalid, or `limits` has a budget in a unit for
     which nothing has a price. (If only callers of their own have such budgets, the log has a
@@ -64,15 +65,17 @@ class Quota(Middleware):
         default_output: int = 4096,
         limits_away: OutagePolicy | str = OutagePolicy.LOCAL_ESTIMATE,
         budgets_away: OutagePolicy | str = OutagePolicy.FAIL_CLOSED,
-        low: float = 0.1,
-        on_low: OnLow | None = None,
+        thresholds: Sequence[float] = (0.5, 0.8, 0.95),
+        on_threshold: OnThreshold | Sequence[OnThreshold] = (),
         ttl: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(app)
         check_store(store, "Quota")
-        if not 0 <= low <= 1:
-            raise ConfigurationError("Quota: low must be a fraction of a budget, from 0 to 1.")
+        if not all(0 < threshold <= 1 for threshold in thresholds):
+            raise ConfigurationError(
+                "Quota: thresholds must be fractions of a budget, above 0 and at most 1."
+            )
         self._limits = limits if limits is not None else NO_LIMITS
         self._limiter = Limiter(
             store,
@@ -81,8 +84,8 @@ class Quota(Middleware):
             default_output=default_output,
             limits_away=_mode(limits_away),
             budgets_away=_mode(budgets_away),
-            low=low,
-            on_low=on_low,
+            thresholds=thresholds,
+            on_threshold=(on_threshold,) if callable(on_threshold) else tuple(on_threshold),
             ttl=ttl,
             clock=clock,
         )

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 
 from asgi_aiproxy.errors import APIError, ErrorKind
-from asgi_aiproxy.principal import Budget, Limits, Period, Principal
+from asgi_aiproxy.principal import Budget, Limits, Principal
+from asgi_aiproxy.quotas.periods import (
+    is_within,
+    keep_seconds,
+    period_kind,
+    period_name,
+    seconds_to_end,
+)
 from asgi_aiproxy.stores.base import (
     Admitted,
     BudgetReservation,
@@ -15,10 +21,6 @@ from asgi_aiproxy.stores.base import (
     Grant,
     RateLimit,
 )
-
-_DAY = 86400.0
-# How long, in seconds, the spending of a period is kept after its last change.
-_KEEP_SECONDS: dict[Period, float | None] = {"total": None, "day": 3 * _DAY, "month": 40 * _DAY}
 
 EXHAUSTED = "insufficient_quota"
 Headers = list[tuple[bytes, bytes]]
@@ -29,33 +31,15 @@ def account_name(principal: Principal) -> str:
     return f"caller:{principal.account or principal.id}"
 
 
-def period(per: Period, now: float) -> str:
-    """The name of the period (in UTC) that the Unix time `now` is in."""
-    if per == "total":
-        return per
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d" if per == "day" else "%Y-%m")
-
-
-def period_ends(per: Period, now: float) -> float | None:
-    """The seconds until a period ends; None if it does not end."""
-    if per == "total":
-        return None
-    at = datetime.fromtimestamp(now, UTC)
-    start = at.replace(hour=0, minute=0, second=0, microsecond=0)
-    if per == "day":
-        return (start + timedelta(days=1) - at).total_seconds()
-    return ((start.replace(day=1) + timedelta(days=32)).replace(day=1) - at).total_seconds()
-
-
 def reserve(principal: Principal, budget: Budget, amount: int, now: float) -> BudgetReservation:
     """A grant that reserves an amount of a budget, or (amount 0) only reads it."""
     whose = "" if budget.shared else f"{principal.id}:"
     return BudgetReservation(
         account_name(principal),
-        f"{whose}{budget.unit}:{period(budget.per, now)}",
+        f"{whose}{budget.unit}:{period_name(budget.per, now)}",
         amount,
-        budget.limit,
-        keep=_KEEP_SECONDS[budget.per],
+        budget.limit_at(now) if is_within(budget.per, now) else 0,
+        keep=keep_seconds(budget.per),
     )
 
 
@@ -98,22 +82,28 @@ def denial_error(refused: Denied, now: float) -> APIError:
 
 def _exhausted(grant: BudgetReservation, left: int, now: float) -> APIError:
     unit, which = grant.name.split(":")[-2:]
-    per: Period = "total" if which == "total" else "day" if len(which) == 10 else "month"
+    per = period_kind(which)
     of = "budget" if per == "total" else f"budget of this {per}"
+    if ".." in per:
+        first, _, last = per.partition("..")
+        of = f"budget from {first} to {last}"
     whose = f"The {of} of your account" if grant.name.count(":") == 1 else f"Your {of}"
     if left:
         need, have = format_amount(grant.amount, unit), format_amount(left, unit)
         message = f"{whose} has {have} left, and this request may cost {need}."
+    elif not is_within(per, now):
+        message = f"{whose} cannot be spent today."
     else:
         message = f"{whose} is used up."
-    retry_after = period_ends(per, now)
+    retry_after = seconds_to_end(per, now)
     return APIError(ErrorKind.LIMITED, message, code=EXHAUSTED, retry_after=retry_after)
 
 
 def budget_name(grant: BudgetReservation) -> str:
     """The name of a budget for people, such as `usd per day` or `shared units`."""
     unit, which = grant.name.split(":")[-2:]
-    per = "" if which == "total" else " per day" if len(which) == 10 else " per month"
+    kind = period_kind(which)
+    per = "" if kind == "total" else f" {kind}" if ".." in kind else f" per {kind}"
     return f"{'' if grant.name.count(':') > 1 else 'shared '}{unit}{per}"
 
 

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
-from collections.abc import Awaitable, Callable, Set
-
-import msgspec
+from collections.abc import Callable, Sequence, Set
 
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.prices import Prices, Pricing
 from asgi_aiproxy.prices.price_list import list_installed
-from asgi_aiproxy.principal import Budget, Limits
+from asgi_aiproxy.principal import Limits
+from asgi_aiproxy.quotas.alerts import OnThreshold, ThresholdWatch
 from asgi_aiproxy.quotas.local_limits import LocalLimits
-from asgi_aiproxy.quotas.settlement import Settlement, SettlementQueue
-from asgi_aiproxy.stores.base import BudgetReservation, Grant, OutagePolicy, Settled, Store
-
-
-class LowBudget(msgspec.Struct, frozen=True):
-    """A budget that fell below the threshold `low`; `left` may be negative.
-
-    `caller` used it last; `account` is the owner of a shared budget.
-    """
-
-    caller: str
-    account: str
-    budget: Budget
-    left: int
-
+from asgi_aiproxy.quotas.settlement import SettlementQueue
+from asgi_aiproxy.stores.base import BudgetReservation, Grant, OutagePolicy, Store
 
 NO_TARIFF = {
     "usd": (
@@ -37,8 +22,6 @@ NO_TARIFF = {
     ),
     "units": "Budgets in units need ratios: Quota(..., ratios=Ratios({'model': 1})).",
 }
-
-OnLow = Callable[[LowBudget], Awaitable[None] | None]
 
 
 class Limiter:
@@ -53,8 +36,8 @@ class Limiter:
         default_output: int = 4096,
         limits_away: OutagePolicy = OutagePolicy.LOCAL_ESTIMATE,
         budgets_away: OutagePolicy = OutagePolicy.FAIL_CLOSED,
-        low: float = 0.1,
-        on_low: OnLow | None = None,
+        thresholds: Sequence[float] = (),
+        on_threshold: Sequence[OnThreshold] = (),
         ttl: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -64,7 +47,11 @@ class Limiter:
         self._limits_away = OutagePolicy(limits_away)
         self._budgets_away = OutagePolicy(budgets_away)
         self.local = LocalLimits(clock=clock)
-        self.settler = SettlementQueue(store, ttl=ttl, settled=self._report_low if on_low else None)
+        self._alerts: ThresholdWatch | None = None
+        if thresholds and on_threshold:
+            self._alerts = ThresholdWatch(store, thresholds, on_threshold, clock=clock)
+        settled = self._alerts.settled if self._alerts is not None else None
+        self.settler = SettlementQueue(store, ttl=ttl, settled=settled)
         self.settler_here = SettlementQueue(self.local.store)
         self.tariffs: dict[str, Pricing] = {}
         if prices is not None or list_installed():
@@ -74,8 +61,6 @@ class Limiter:
         given = {"usd": prices, "units": ratios}
         self.priced = frozenset(unit for unit, tariff in given.items() if tariff is not None)
         self.ready = not any(hasattr(tariff, "load") for tariff in self.tariffs.values())
-        self._low = low
-        self._on_low = on_low
 
     def check(self, limits: Limits) -> None:
         """Raise ConfigurationError if a budget is in a unit without prices."""
@@ -106,27 +91,5 @@ class Limiter:
         """Settle what has ended, if the store is available."""
         await self.settler.drain()
         await self.settler_here.drain()
-
-    async def _report_low(self, settlement: Settlement, settled: Settled) -> None:
-        """Call `on_low` for each budget that this settlement took below the threshold."""
-        for grant, spent in settled.spent.items():
-            cap = grant.cap
-            if cap is None or self._on_low is None:
-                continue
-            used = settlement.actual.get(grant, grant.amount)
-            threshold = cap - int(cap * self._low)
-            if spent - used < threshold <= spent:
-                caller, budget = _caller_and_budget(grant)
-                low = LowBudget(caller, grant.account.removeprefix("caller:"), budget, cap - spent)
-                answer = self._on_low(low)
-                if inspect.isawaitable(answer):
-                    await answer
-
-
-def _caller_and_budget(grant: BudgetReservation) -> tuple[str, Budget]:
-    *caller, unit, which = grant.name.rsplit(":", 2)
-    per = "total" if which == "total" else "day" if len(which) == 10 else "month"
-    budget = msgspec.convert(
-        {"limit": grant.cap, "unit": unit, "per": per, "shared": not caller}, Budget
-    )
-    return "".join(caller), budget
+        if self._alerts is not None:
+            await self._alerts.drain()

@@ -50,7 +50,7 @@ class SettlementQueue:
         *,
         ttl: float = 60.0,
         most: int = 100_000,
-        settled: Callable[[Settlement, Settled], Awaitable[None]] | None = None,
+        settled: Callable[[Settled], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self.ttl = ttl
@@ -104,9 +104,9 @@ class SettlementQueue:
             return True
         if self._settled is not None and settled.first:
             try:
-                await self._settled(one, settled)
+                await self._settled(settled)
             except Exception:
-                logger.exception("the callback on_low failed")
+                logger.exception("budget alerts failed")
         return True
 
     async def _renew(self) -> bool:

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from asgi_aiproxy.errors import ConfigurationError, invalid
 from asgi_aiproxy.principal import Budget, Limits, Period, Principal
 from asgi_aiproxy.quotas import grants as by
+from asgi_aiproxy.quotas.periods import is_within, seconds_to_end
 from asgi_aiproxy.stores.base import BudgetReservation, ConcurrencySlot, Grant, RateLimit, Store
 
 MICRO = 1_000_000
@@ -21,7 +22,8 @@ Positive = Annotated[int, Meta(ge=1, lt=2**53)]
 
 
 class BudgetIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A budget in US dollars or in quota units: in total, or for each UTC day or month.
+    """A budget in US dollars or in quota units: in total, for each UTC hour, day, week or month, or
+    for two days and all between them (`2026-12-01..2026-12-31`).
 
     As a string it is written as in the settings: `25/month`, `5000 units/day`.
     """
@@ -39,7 +41,8 @@ class BudgetOut(msgspec.Struct, frozen=True, omit_defaults=True):
     """A budget, the amount spent, and the amount reserved for requests in flight.
 
     `limit`, `spent`, `held` and `left` are in US dollars or in units; `left` may be negative.
-    `resets` is the Unix time at which the period ends.
+    `resets` is the Unix time at which the period ends (or begins, if it is still to come). `raised`
+    is the part of the limit that is temporary, until `raised_until` or later.
     """
 
     unit: str
@@ -50,6 +53,8 @@ class BudgetOut(msgspec.Struct, frozen=True, omit_defaults=True):
     left: float
     shared: bool = False
     resets: int | None = None
+    raised: float = 0
+    raised_until: float | None = None
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -82,10 +87,14 @@ def to_budgets(given: Sequence[BudgetIn | str], *, shared: bool = False) -> tupl
                 made.append(Budget.parse(item, shared=shared))
             except ConfigurationError as error:
                 raise invalid(f"budgets: {error}", "budgets") from error
-        elif isinstance(item.units, int):
-            made.append(Budget.units(item.units, item.per, shared=shared))
-        elif isinstance(item.usd, int | float):
-            made.append(Budget.usd(item.usd, item.per, shared=shared))
+            continue
+        try:
+            if isinstance(item.units, int):
+                made.append(Budget.units(item.units, item.per, shared=shared))
+            elif isinstance(item.usd, int | float):
+                made.append(Budget.usd(item.usd, item.per, shared=shared))
+        except ConfigurationError as error:
+            raise invalid(f"budgets: {error}", "budgets") from error
     if len({(budget.unit, budget.per) for budget in made}) < len(made):
         raise invalid("budgets: two have the same unit and period.", "budgets")
     return tuple(made)
@@ -130,16 +139,20 @@ async def read_limit_usage(
 
 
 def _budget(budget: Budget, spent: int, held: int, now: float) -> BudgetOut:
-    ends = by.period_ends(budget.per, now)
+    ends = seconds_to_end(budget.per, now)
+    limit = budget.limit_at(now) if is_within(budget.per, now) else 0
+    raised = [more.until for more in budget.raises if more.until > now]
     return BudgetOut(
         unit=budget.unit,
         per=budget.per,
-        limit=parse_amount(budget, budget.limit),
+        limit=parse_amount(budget, limit),
         spent=parse_amount(budget, spent),
         held=parse_amount(budget, held),
-        left=parse_amount(budget, budget.limit - spent - held),
+        left=parse_amount(budget, limit - spent - held),
         shared=budget.shared,
         resets=round(now + ends) if ends is not None else None,
+        raised=parse_amount(budget, limit - budget.limit) if raised and limit else 0,
+        raised_until=min(raised, default=None),
     )
 
 

@@ -14,6 +14,7 @@ from asgi_aiproxy.principal import Limits, Principal
 from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import CODE, Actor, Ok, Page, PageQuery, paginate
 from asgi_aiproxy.services.budgets import BudgetIn, LimitUsage, read_limit_usage, to_budgets
+from asgi_aiproxy.services.raises import BudgetRaise
 from asgi_aiproxy.services.validation import conflict_error, set_fields
 from asgi_aiproxy.stores.base import Store
 
@@ -177,6 +178,17 @@ class AccountService:
         )
         await self._audit.record(
             by, "account.edit", f"account/{id}", before=_audited(before), after=_audited(row)
+        )
+        return (await self._to_accounts_out([row]))[0]
+
+    async def raise_budget(self, id: str, more: BudgetRaise, by: Actor = CODE) -> AccountOut:
+        """Raise one of the budgets of an account for some time."""
+        now = self._clock()
+        before, row = await self._accounts.change(
+            id, lambda row: msgspec.structs.replace(row, budgets=more.applied(row.budgets, now))
+        )
+        await self._audit.record(
+            by, "account.raise", f"account/{id}", before=_audited(before), after=_audited(row)
         )
         return (await self._to_accounts_out([row]))[0]
 

@@ -28,6 +28,7 @@ from asgi_aiproxy.services.budgets import (
     to_budgets,
     to_limits,
 )
+from asgi_aiproxy.services.raises import BudgetRaise
 from asgi_aiproxy.services.validation import set_fields
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
 from asgi_aiproxy.stores.memory import MemoryStore
@@ -214,6 +215,20 @@ class TokenService:
                 logger.error(
                     "token %s: its spending could not be moved from its old account", after.id
                 )
+
+    async def raise_budget(self, id: str, more: BudgetRaise, by: Actor = CODE) -> TokenOut:
+        """Raise one of the budgets of a token for some time."""
+        await self._may_touch(id, by.principal)
+        now = self._clock()
+
+        def change(row: Token) -> Token:
+            return _changed(row, {}, {"budgets": more.applied(row.limits.budgets, now)})
+
+        before, row = await self.tokens.table.change(id, change)
+        await self._audit.record(
+            by, "token.raise", f"token/{id}", before=_audited(before), after=_audited(row)
+        )
+        return await self._to_token_out_after_write(row)
 
     async def rotate(self, id: str, rotation: Rotation, by: Actor = CODE) -> Issued:
         """Replace the secret of a token."""

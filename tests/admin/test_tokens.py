@@ -287,3 +287,29 @@ async def test_units_are_reported_as_dollars_and_no_budget_as_a_high_limit(clien
     free = client.by((await issue(client))["secret"])
     assert (await free("GET", "/dashboard/billing/subscription")).json["hard_limit_usd"] == 1e8
     assert (await free("GET", "/dashboard/billing/usage")).json["total_usage"] == 0
+
+
+@pytest.mark.parametrize("kind", ["tokens", "accounts"])
+async def test_a_budget_is_raised_for_some_time(client: Client, kind: str) -> None:
+    if kind == "tokens":
+        id = (await issue(client, budgets=["5/month", "1"]))["token"]["id"]
+    else:
+        id = "acme"
+        await client("POST", "/accounts", {"id": id, "budgets": ["5/month", "1"]})
+    path = f"/{kind}/{id}/raise"
+    answer = await client("POST", path, {"usd": 2.5, "per": "month", "seconds": 3600})
+    assert answer.status == 200, answer.body
+    month, total = answer.json["limits"]["budgets"]
+    assert (month["limit"], month["raised"], month["left"]) == (7.5, 2.5, 7.5)
+    assert 0 < month["raised_until"] - time.time() <= 3600
+    assert (total["limit"], "raised" in total) == (1.0, False)
+    for body, field in (
+        ({"usd": 1, "per": "day", "seconds": 60}, "per"),
+        ({"usd": 1, "until": 5}, "until"),
+        ({"usd": 1}, "until"),
+        ({"seconds": 60}, "usd"),
+    ):
+        status, param, _ = await client.error("POST", path, body)
+        assert (status, param) == (400, field)
+    (entry,) = (await client("GET", f"/audit?action={kind[:-1]}.raise")).json["data"]
+    assert entry["target"] == f"{kind[:-1]}/{id}"

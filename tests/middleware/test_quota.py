@@ -18,7 +18,7 @@ from asgi_aiproxy.exchange.admission import GATE_KEY
 from asgi_aiproxy.middleware import Quota
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios, SentRequest
 from asgi_aiproxy.principal import Budget, Limits
-from asgi_aiproxy.quotas.limiter import LowBudget
+from asgi_aiproxy.quotas.alerts import BudgetAlert, log_alert
 from asgi_aiproxy.stores import ConcurrencySlot, MemoryStore
 from asgi_aiproxy.usage.record import Outcome
 from tests.support import asgi_client as asgi
@@ -513,29 +513,35 @@ def short(drain: Any) -> Any:
 # ── low budgets ──────────────────────────────────────────────────────────────
 
 
-async def test_a_low_budget_is_reported_once() -> None:
-    heard: list[LowBudget] = []
+async def test_thresholds_of_a_budget_are_reported_once() -> None:
+    heard: list[BudgetAlert] = []
 
-    async def on_low(low: LowBudget) -> None:
-        heard.append(low)
+    async def on_threshold(alert: BudgetAlert) -> None:
+        heard.append(alert)
 
-    place = gateway(who=caller(budgets=usd(300)), on_low=on_low, low=0.5)
+    place = gateway(
+        who=caller(budgets=usd(300)), on_threshold=[log_alert, on_threshold], thresholds=[0.5, 0.9]
+    )
     for _ in range(9):
         await place.ask(max_tokens=2)
         await place.settled()
-    assert heard == [LowBudget("alice", "alice", Budget(300), 300 - 7 * COST)]
+    await place.quota._limiter.drain()
+    assert [(alert.threshold, alert.spent) for alert in heard] == [(0.5, 7 * COST)]
+    assert (heard[0].account, heard[0].caller, heard[0].per) == ("alice", "alice", "total")
+    assert heard[0].left == 300 - 7 * COST
     heard.clear()
     place.who = caller(budgets=usd(10**6))
     await place.ask()
     await place.settled()
+    await place.quota._limiter.drain()
     assert heard == []
 
 
-async def test_a_failing_hook_does_no_harm() -> None:
-    def on_low(low: LowBudget) -> None:
+async def test_a_failing_callback_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    def on_threshold(alert: BudgetAlert) -> None:
         raise RuntimeError("no mail today")
 
-    place = gateway(who=caller(budgets=usd(30)), on_low=on_low, low=1)
+    place = gateway(who=caller(budgets=usd(30)), on_threshold=on_threshold, thresholds=[0.1])
     await place.ask(max_tokens=1)
     assert await place.spent() in (0, COST)
 
@@ -617,7 +623,7 @@ async def test_scopes_without_a_caller_pass_unchanged() -> None:
     ("make", "words"),
     [
         (lambda: Quota(hello, store=MemoryStore(), limits_away="never"), "fail_open, fail_closed"),
-        (lambda: Quota(hello, store=MemoryStore(), low=2), "from 0 to 1"),
+        (lambda: Quota(hello, store=MemoryStore(), thresholds=[2]), "above 0 and at most 1"),
         (lambda: Limits(rpm=0), "at least 1"),
         (lambda: Budget(-1), "cannot be -1"),
         (lambda: Budget(2**53), "cannot be"),

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from asgi_aiproxy import Principal
+from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.exchange.admission import ResponseSample
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices.token_estimate import RequestSize
-from asgi_aiproxy.principal import Budget, Limits
+from asgi_aiproxy.principal import Budget, Limits, TemporaryRaise
 from asgi_aiproxy.quotas.grants import (
     account_name,
     denial_error,
-    period,
-    period_ends,
     request_grants,
     reserve,
     token_grants,
 )
-from asgi_aiproxy.quotas.settlement import Settlement, SettlementQueue
+from asgi_aiproxy.quotas.periods import is_within, period_kind, period_name, seconds_to_end
+from asgi_aiproxy.quotas.settlement import SettlementQueue
 from asgi_aiproxy.quotas.usage_estimate import BillableUsage, billable_usage
 from asgi_aiproxy.stores import (
     Admitted,
@@ -52,11 +52,55 @@ def at(*args: int) -> float:
         ("month", at(2026, 12, 31, 12), "2026-12", 43200),
         ("month", at(2026, 2, 1), "2026-02", 28 * 86400),
         ("month", at(2028, 2, 1), "2028-02", 29 * 86400),
+        ("hour", at(2026, 3, 5, 23, 59, 30), "2026-03-05T23", 30),
+        ("hour", at(2026, 3, 5, 7), "2026-03-05T07", 3600),
+        ("week", at(2026, 11, 30), "2026-W49", 7 * 86400),
+        ("week", at(2026, 12, 6, 23, 59, 59), "2026-W49", 1),
+        ("week", at(2027, 1, 3), "2026-W53", 86400),
+        ("2026-12-01..2026-12-31", at(2026, 12, 31, 23), "2026-12-01..2026-12-31", 3600),
+        ("2026-12-01..2026-12-01", at(2026, 11, 30, 23), "2026-12-01..2026-12-01", 3600),
+        ("2026-12-01..2026-12-31", at(2027, 1, 1), "2026-12-01..2026-12-31", None),
     ],
 )
 def test_periods_are_those_of_utc(per: Any, now: float, name: str, left: float | None) -> None:
-    assert period(per, now) == name
-    assert period_ends(per, now) == left
+    assert period_name(per, now) == name
+    assert period_kind(name) == per
+    assert seconds_to_end(per, now) == left
+
+
+def test_a_budget_of_two_days_can_be_spent_on_these_and_between() -> None:
+    who = Principal("a")
+    budget = Budget.parse("5/2026-12-01..2026-12-31")
+    for now, limit in (
+        (at(2026, 11, 30, 23, 59, 59), 0),
+        (at(2026, 12, 1), 5_000_000),
+        (at(2026, 12, 31, 23, 59, 59), 5_000_000),
+        (at(2027, 1, 1), 0),
+    ):
+        grant = reserve(who, budget, 1, now)
+        assert grant.cap == limit
+        assert is_within(budget.per, now) is bool(limit)
+        error = denial_error(Denied(grant=grant, left=0), now)
+        assert ("cannot be spent today" in error.message) is not bool(limit)
+        assert "budget from 2026-12-01 to 2026-12-31" in error.message
+
+
+def test_a_raise_ends_by_itself() -> None:
+    budget = Budget.usd(5, "month")
+    now = at(2026, 12, 1)
+    raised = Budget(
+        budget.limit, "month", raises=(TemporaryRaise(100, now + 10), TemporaryRaise(7, now + 20))
+    )
+    caps = [reserve(Principal("a"), raised, 1, now + s).cap for s in (0, 9, 10, 19, 20)]
+    assert caps == [5_000_107, 5_000_107, 5_000_007, 5_000_007, 5_000_000]
+
+
+@pytest.mark.parametrize(
+    "text", ["5/year", "5/2026-12-31..2026-12-01", "5/2026-02-30..2026-03-01", "5/2026-12-01"]
+)
+def test_other_periods_are_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Budget.parse(text)
 
 
 def test_all_grants_of_a_call_are_in_one_account() -> None:
@@ -252,10 +296,10 @@ async def test_only_open_admissions_are_renewed() -> None:
 
 async def test_a_hook_is_called_once_for_each_settlement() -> None:
     store = MemoryStore()
-    heard: list[tuple[str, int]] = []
+    heard: list[tuple[int, ...]] = []
 
-    async def settled(one: Settlement, booked: Any) -> None:
-        heard.append((one.admitted.holder, *booked.spent.values()))
+    async def settled(result: Any) -> None:
+        heard.append(tuple(result.spent.values()))
 
     settler = SettlementQueue(store, settled=settled)
     admitted = await store.admit("h", grants(10))
@@ -263,4 +307,4 @@ async def test_a_hook_is_called_once_for_each_settlement() -> None:
     for _ in range(3):
         settler.put(admitted, {admitted.grants[1]: 7})
     await settler.drain()
-    assert heard == [("h", 7)]
+    assert heard == [(7,)]
