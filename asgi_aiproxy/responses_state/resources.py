@@ -22,6 +22,7 @@ from asgi_aiproxy.exchange.request import GatewayRequest
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.responses_state.items import Query, list_page, listed_items
 from asgi_aiproxy.responses_state.records import ResponseState, StoredResponse
+from asgi_aiproxy.responses_state.replay import stream_of
 from asgi_aiproxy.responses_state.turn import (
     find_targets,
     keeps_response,
@@ -29,6 +30,7 @@ from asgi_aiproxy.responses_state.turn import (
     not_found_error,
 )
 
+_JSON = b"application/json"
 # What a provider is sent of the query.
 _FORWARDED = frozenset(
     {"include", "include[]", "stream", "starting_after", "include_obfuscation"}
@@ -71,25 +73,34 @@ def _forwarded(call: GatewayRequest, query: Query) -> GatewayRequest:
 
 async def answer_from_record(
     call: GatewayRequest, stored: StoredResponse, query: Query, state: ResponseState
-) -> bytes:
-    """The body of the response to a request for a response of the stash. Raises APIError."""
+) -> tuple[bytes, bytes]:
+    """The body of the response to a request for a response of the stash, and its media type.
+
+    Raises APIError.
+    """
     id = call.operation.resource
     match call.operation.name:
         case paths.RETRIEVE:
-            if query.get("stream") == ["true"] or "starting_after" in query:
-                raise invalid(
-                    "This response is complete and was not made in the background, so that there "
-                    "is no stream of it: leave out 'stream' and 'starting_after'.",
-                    "stream",
-                    "unsupported_parameter",
-                )
-            return bytes(stored.response or b"null")
+            return _retrieved(stored, query)
         case paths.DELETE:
             await state.delete(call.principal, id)
-            return _json.dumps({"id": id, "object": "response", "deleted": True})
+            return _json.dumps({"id": id, "object": "response", "deleted": True}), _JSON
         case paths.CANCEL:
             raise invalid("Only responses that run in the background can be cancelled.")
-    return _json.dumps(list_page(listed_items(id, stored.input or ()), query))
+    return _json.dumps(list_page(listed_items(id, stored.input or ()), query)), _JSON
+
+
+def _retrieved(stored: StoredResponse, query: Query) -> tuple[bytes, bytes]:
+    """A stored response, as it is or as the events of its stream."""
+    body = bytes(stored.response or b"null")
+    after = query.get("starting_after", [""])[-1]
+    if query.get("stream", [""])[-1] != "true":
+        if after:
+            raise invalid("'starting_after' requires 'stream=true'.", "starting_after")
+        return body, _JSON
+    if after and not (after.isdecimal() and len(after) < 10):
+        raise invalid("'starting_after' must be an integer >= 0.", "starting_after")
+    return stream_of(_json.loads(body), int(after or -1)), b"text/event-stream"
 
 
 def _not_found(id: str, state: ResponseState) -> APIError:

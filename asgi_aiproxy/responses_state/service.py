@@ -98,8 +98,9 @@ class ResponsesService:
             return found, partial(ForgetDeleted, self.state, found) if deletes else None
         if call.gate is not None:
             await call.gate.admit(call.operation.name, ())
-        body = await answer_from_record(call, found, query, self.state)
-        await _asgi.send_response(send, 200, body, [named(call.request_id)], head=head)
+        body, media_type = await answer_from_record(call, found, query, self.state)
+        named_call = [named(call.request_id)]
+        await _asgi.send_response(send, 200, body, named_call, media_type, head=head)
         return None
 
     async def serve_websocket(
