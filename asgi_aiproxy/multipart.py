@@ -32,6 +32,7 @@ from asgi_aiproxy.inspection import ambiguous, check_model, folded, names_model
 _MAX_HEADERS = 16 * 1024
 _MAX_MODEL = 1024
 _MAX_BOUNDARY = 70
+_MAX_PARTS = 1000
 
 _TCHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = r'"((?:[^"\\\x00-\x1f\x7f]|\\(?!"))*)"'
@@ -95,11 +96,34 @@ def _parameters(text: str, start: int) -> dict[str, str] | None:
     return found
 
 
+class FormPart:
+    """A part of a form: its headers, and the position of its content in the body, in bytes."""
+
+    __slots__ = ("end", "headers", "start")
+
+    def __init__(self, headers: bytes, start: int) -> None:
+        self.headers = headers
+        self.start = self.end = start
+
+    def describe(self) -> tuple[str, str | None, str]:
+        """The name of the field, the name of the file if it is one, and the content type."""
+        found = {}
+        for line in self.headers.decode().split("\r\n"):
+            name, _, value = line.partition(":")
+            found[name.lower()] = value.strip(" \t")
+        disposition = found["content-disposition"]
+        given = _parameters(disposition, disposition.find(";")) or {}
+        kind = found.get("content-type", "")
+        is_file = "filename" in given or "filename*" in given
+        return given["name"], given.get("filename", "file") if is_file else None, kind
+
+
 class FormParser:
     """Parses a form that is fed in pieces, and finds the field that names its model.
 
     `feed` and `close` raise APIError at the first violation. Once the field is found, `model` is
-    its value, and `start` and `end` are its position in the body, in bytes.
+    its value, and `start` and `end` are its position in the body, in bytes. `parts` are the
+    parts read so far.
     """
 
     def __init__(self, boundary: bytes) -> None:
@@ -115,6 +139,7 @@ class FormParser:
         self.start = self.end = 0
         self._closed_to_models = False
         self.finished = False  # whether the last delimiter was read
+        self.parts: list[FormPart] = []  # the last one without its end while it is read
 
     @classmethod
     def from_content_type(cls, content_type: str) -> FormParser:
@@ -168,6 +193,9 @@ class FormParser:
             return False
         self._part(seen)
         self._drop(end + 4)
+        if len(self.parts) == _MAX_PARTS:
+            raise _malformed(f"it has more than {_MAX_PARTS} parts")
+        self.parts.append(FormPart(seen, self._offset))
         self._state = self._content
         return True
 
@@ -203,6 +231,7 @@ class FormParser:
             return False
         if self._naming:
             self._value(delimiter)
+        self.parts[-1].end = self._offset + delimiter
         end = delimiter + 2 + len(self._delimiter)
         last = self._buffer[end : end + 2] == b"--"
         self._drop(end + 2)

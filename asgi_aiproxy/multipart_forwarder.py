@@ -1,7 +1,9 @@
 """Forward multipart request bodies, with the model replaced.
 
 The body is read up to the field that names the model, and kept in memory or, above a limit, in a
-temporary file. The rest goes from the client to the provider as it arrives. All of it is checked. https://www.rfc-editor.org/rfc/rfc7578
+temporary file. The rest goes from the client to the provider as it arrives. A form that is
+converted is read to its end, and kept likewise. All of it is checked.
+https://www.rfc-editor.org/rfc/rfc7578
 """
 
 from __future__ import annotations
@@ -10,16 +12,19 @@ import asyncio
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import IO
 
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, Receive, Scope
 from asgi_aiproxy._cancellation import ClientGoneError
 from asgi_aiproxy.errors import APIError, invalid
-from asgi_aiproxy.multipart import FormParser, parse_boundary
+from asgi_aiproxy.multipart import FormParser, FormPart, parse_boundary
+from asgi_aiproxy.operations.forms import Form, FormFile
 
 _MAX_MEMORY_BYTES = 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
+_MAX_FIELD_BYTES = 64 * 1024  # of a form that is converted
 _MODEL_PART_HEADER = 'Content-Disposition: form-data; name="model"\r\n\r\n'
 
 
@@ -71,6 +76,43 @@ class MultipartForwarder:
                 "Missing required parameter: 'model'.", "model", "missing_required_parameter"
             )
         return form.model
+
+    async def read_form(self) -> Form:
+        """Read the rest, and return the whole form. Raises APIError, ClientGoneError.
+
+        Its files are read from memory or the temporary file, one at a time, until `close`.
+        """
+        while self._more:
+            await self._keep(await self._next())
+        fields: list[tuple[str, str]] = []
+        files: list[FormFile] = []
+        for part in self._form.parts:
+            name, filename, media_type = part.describe()
+            size = part.end - part.start
+            if filename is not None:
+                kind = media_type or "application/octet-stream"
+                read, stream = partial(self._read, part), partial(self._stream_part, part)
+                files.append(FormFile(name, filename, kind, size, read, stream))
+                continue
+            if size > _MAX_FIELD_BYTES:
+                raise invalid(f"The field {name!r} is longer than {_MAX_FIELD_BYTES} bytes.", name)
+            try:
+                fields.append((name, self._read(part).decode()))
+            except UnicodeDecodeError:
+                raise invalid(f"The field {name!r} is not valid UTF-8.", name) from None
+        return Form(tuple(fields), tuple(files))
+
+    def _read(self, part: FormPart) -> bytes:
+        self._kept.seek(part.start)
+        return self._kept.read(part.end - part.start)
+
+    async def _stream_part(self, part: FormPart) -> AsyncIterator[bytes]:
+        at = part.start
+        while at < part.end:
+            self._kept.seek(at)
+            piece = await self._kept_bytes(min(_CHUNK_BYTES, part.end - at))
+            at += len(piece)
+            yield piece
 
     def stream(self, model: str) -> tuple[AsyncIterator[bytes], int | None]:
         """Return the body with `model`, and its length in bytes if known. It can be sent once."""

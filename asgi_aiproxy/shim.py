@@ -410,16 +410,21 @@ class Shim(TypedCalls, ExplainsCalls):
         """Return the request with a multipart body, which is read up to its model. Raises
         APIError.
         """
+        model = await upload.open(operation.default_model)
+        wanted = headers.get(PROVIDER, "")
+        targets = self._relay.router.targets(model, wanted)
+        converted = any(operation.name not in t.provider.native_operations for t in targets)
         return GatewayRequest(
             face,
             operation,
-            model=await upload.open(operation.default_model),
+            model=model,
             upload=upload.stream,
+            form=await upload.read_form() if converted else None,
             length=_asgi.length_in_bytes(headers.get("content-length")) or 0,
             content_type=upload.content_type,
             headers=forwarded_headers(headers, face),
             principal=principal,
-            provider=headers.get(PROVIDER, ""),
+            provider=wanted,
             key_id=headers.get(KEY, ""),
             own_key=caller_key(scope) if self._allow_client_keys else "",
             gate=scope.get(GATE_KEY),

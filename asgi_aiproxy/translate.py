@@ -28,7 +28,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+import msgspec
+
 from asgi_aiproxy.dialects.base import Decoder, Encoder, NativeStream, OutboundDialect, Reframer
+from asgi_aiproxy.dialects.usage_extraction import extract_usage
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Frame, Framer, SSEFramer
 from asgi_aiproxy.messages import (
@@ -48,6 +51,7 @@ from asgi_aiproxy.messages import (
 _MIN_RUN_PIECES, _RUN_PREFIX_BYTES = 4, 32
 
 _NO_USAGE = Usage()
+_TAIL = 16 * 1024  # bytes at the end of a stream in which its usage is
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of a complete response
 
 # What decoders raise if a response is not as the vendor documents it.
@@ -350,6 +354,33 @@ class RawTranslator:
     def fail(self, error: APIError) -> bytes:
         """Return nothing: these bytes cannot carry an error event."""
         return b""
+
+
+class RawStreamTranslator(RawTranslator):
+    """Passes an event stream of an operation through, and reads the usage near its end."""
+
+    def __init__(self, usage: Usage | None = None) -> None:
+        super().__init__(usage)
+        self._known = usage if usage is not None else _NO_USAGE
+        self._tail = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return `data`."""
+        self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
+        return super().feed(data)
+
+    def close(self) -> bytes:
+        """Return nothing."""
+        _, found = extract_usage(b"data:", self._tail)
+        if found is not None:
+            known = self._known
+            self.usage = msgspec.structs.replace(
+                found,
+                images=known.images,
+                characters=known.characters,
+                audio_seconds=known.audio_seconds,
+            )
+        return super().close()
 
 
 def collect_stream(dialect: OutboundDialect, framer: Framer, body: bytes) -> Response:

@@ -97,6 +97,8 @@ def units(request: GatewayRequest) -> Usage:
     client = client_operation(request)
     if client is None:
         return NO_UNITS
+    if request.sent_once:
+        return client.upload_units(request.length)
     try:
         body = request.form if request.form is not None else request.body
         return client.units(client.decode_request(request.operation, body))

@@ -210,7 +210,7 @@ class Exchange:
 
     def _may_try_next_target(self, failure: APIError) -> bool:
         """Whether another target may succeed, and may still be tried."""
-        if self._request.upload is not None or self._failed_targets >= self._relay.attempts:
+        if self._request.sent_once or self._failed_targets >= self._relay.attempts:
             return False
         if failure.about is RefusalScope.UNCLEAR:
             return self._keys.retries.take_unclear_attempt()

@@ -3,8 +3,9 @@
 `gather` reads the response to the first request and sends the follow-ups of the conversion, one
 after the other, with the same key.
 
-A vendor's answer may name the address of a follow-up. The key is only sent to it if it is the
-provider's own host, or within the same domain; redirects are not followed.
+A vendor's answer may name the address of a follow-up. It must be the provider's own host, or be
+reached over TLS and have a name; the key is only sent within the provider's domain. Redirects are
+not followed.
 """
 
 from __future__ import annotations
@@ -79,8 +80,7 @@ async def gather(
         draft = provider.transform_request(following.draft)
         used = None if following.anonymous else key
         request = provider.request(following.method, draft, used, streamed=False)
-        if used is not None:
-            _check_host(provider, used, request.url)
+        _check_host(provider, key, request.url, anonymous=following.anonymous)
         response = await transport.send(request)
     return response, prepared
 
@@ -98,17 +98,22 @@ async def _read(response: UpstreamResponse) -> bytes:
     return b"".join(pieces)
 
 
-def _check_host(provider: Provider, key: Key, url: str) -> None:
-    """Raise APIError if a follow-up with a key goes to a host that is not the provider's."""
-    base = urlsplit(key.base_url or provider.base_url)
+def _check_host(provider: Provider, key: Key | None, url: str, *, anonymous: bool) -> None:
+    """Raise APIError if a follow-up goes where it must not.
+
+    With a key: to the provider's own host, or over TLS within its domain. Without: there, or over
+    TLS to any host that has a name.
+    """
+    base = urlsplit((key.base_url if key is not None else None) or provider.base_url)
     there = urlsplit(url)
     own, host = base.hostname or "", there.hostname or ""
+    if (there.scheme, host, there.port) == (base.scheme, own, base.port):
+        return
     domain = ".".join(own.split(".")[-2:])
-    same = (there.scheme, host, there.port) == (base.scheme, own, base.port)
-    within = there.scheme == "https" and "." in domain and host.endswith("." + domain)
-    if not (same or (within and not own.replace(".", "").isdigit())):
-        raise APIError(
-            ErrorKind.UPSTREAM,
-            f"The provider named an address at another host, {host!r}, to which its API key is "
-            "not sent.",
-        )
+    named = "." in host and ":" not in host and not host.replace(".", "").isdigit()
+    if there.scheme == "https" and named and (anonymous or host.endswith("." + domain)):
+        return
+    raise APIError(
+        ErrorKind.UPSTREAM,
+        f"The provider named an address at another host, {host!r}, to which no request is sent.",
+    )

@@ -162,7 +162,7 @@ class KeyRotation:
         target follows.
         """
         request = self._request
-        if request.key_id or request.own_key or request.upload is not None:
+        if request.key_id or request.own_key or request.sent_once:
             return False
         if error.about is RefusalScope.UNCLEAR and not last:
             return False

@@ -83,6 +83,11 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     def __repr__(self) -> str:
         return f"GatewayRequest({self.operation.name}, model={self.model!r}, stream={self.stream})"
 
+    @property
+    def sent_once(self) -> bool:
+        """Whether the request cannot be sent again: an upload that is passed on as it arrives."""
+        return self.upload is not None and self.form is None
+
     @cached_property
     def request(self) -> Request:
         """The neutral form, decoded when the request is translated. Raises APIError."""

@@ -27,6 +27,7 @@ from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.translate import (
     BufferedTranslator,
     NativeStreamTranslator,
+    RawStreamTranslator,
     RawTranslator,
     ReframedTranslator,
     StreamTranslator,
@@ -244,13 +245,8 @@ def select_translator(
     kind = media_type.partition(";")[0].strip().lower()
     if kind == "text/html":
         return BufferedTranslator(_reject_html)
-    if prepared.conversion is not None and prepared.conversion.translate is not None:
-        translate, earlier = prepared.conversion.translate, prepared.conversion.earlier
-        return BufferedTranslator(lambda body: translate((*earlier, body)))
-    if request.operation.resource:
-        return RawTranslator()  # the usage in it is that of another request
     if not request.operation.chat:
-        return _translator_besides_chat(request, kind)
+        return _operation_translator(request, prepared.conversion, kind)
     streams = kind in STREAM_TYPES or (request.stream and kind != "application/json")
     filters = request.filters() if request.filters is not None else ()
     if filters or prepared.emulated is not None:
@@ -266,9 +262,19 @@ def select_translator(
     return BufferedTranslator(partial(_translate_whole, *written, dialect, kind, streams))
 
 
-def _translator_besides_chat(request: GatewayRequest, kind: str) -> Translator:
-    from asgi_aiproxy.exchange.conversions import read_usage, units
+def _operation_translator(
+    request: GatewayRequest, conversion: Conversion | None, kind: str
+) -> Translator:
+    """Return the translator for an operation other than chat."""
+    from asgi_aiproxy.exchange.conversions import read_usage, units  # (with all operations)
 
+    if conversion is not None and conversion.translate is not None:
+        translate, earlier = conversion.translate, conversion.earlier
+        return BufferedTranslator(lambda body: translate((*earlier, body)))
+    if request.operation.resource:
+        return RawTranslator()  # the usage in it is that of another request
+    if kind == "text/event-stream":
+        return RawStreamTranslator(units(request))
     if kind != "application/json":
         return RawTranslator(units(request))
     return BufferedTranslator(lambda body: (body, *read_usage(request, body)))

@@ -139,6 +139,10 @@ class ClientOperation(ABC, Generic[RequestT, ResponseT]):
         """
         return NO_UNITS
 
+    def upload_units(self, length: int) -> Usage:
+        """The same, of a form that passes through, by its length in bytes (0: unknown)."""
+        return NO_UNITS
+
     def encode_error(self, error: APIError) -> bytes | None:
         """Write an error body; None: as OpenAI's API does."""
         return None

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from asgi_aiproxy.providers.discovery import discover
     from asgi_aiproxy.providers.google_vertex import vertex, vertex_anthropic
+    from asgi_aiproxy.providers.media import BFL, DEEPGRAM, ELEVENLABS, comfyui, gradio
     from asgi_aiproxy.providers.self_hosted import (
         INFINITY,
         LLAMACPP,
@@ -67,12 +68,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANTHROPIC",
+    "BFL",
     "CEREBRAS",
     "COHERE",
     "COZE",
     "DASHSCOPE",
+    "DEEPGRAM",
     "DEEPINFRA",
     "DEEPSEEK",
+    "ELEVENLABS",
     "FIREWORKS",
     "GEMINI",
     "GITHUB",
@@ -116,8 +120,10 @@ __all__ = [
     "bedrock",
     "bedrock_anthropic",
     "cloudflare",
+    "comfyui",
     "databricks",
     "discover",
+    "gradio",
     "header",
     "openai_compatible",
     "query",
@@ -127,6 +133,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "gradio": "media",
+    "comfyui": "media",
+    "ELEVENLABS": "media",
+    "DEEPGRAM": "media",
+    "BFL": "media",
     "ANTHROPIC": "catalog",
     "BedrockAuth": "amazon_bedrock",
     "CEREBRAS": "catalog",

@@ -87,7 +87,11 @@ def bedrock(region: str = "", *, base_url: str = "", name: str = "bedrock") -> P
         auth=BedrockAuth(region),
         transform_request=_lists_at_control_plane(base_url),
         refusals=BEDROCK,
-        operations=(operations.BEDROCK_EMBEDDINGS, operations.BEDROCK_RERANK),
+        operations=(
+            operations.BEDROCK_EMBEDDINGS,
+            operations.BEDROCK_RERANK,
+            operations.BEDROCK_IMAGES,
+        ),
         credentials=CredentialCache(AWSCredentials()),
     )
 

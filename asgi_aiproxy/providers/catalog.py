@@ -14,11 +14,20 @@ from asgi_aiproxy.dialects import (
     OPENAI_CHAT,
     OPENAI_RESPONSES as RESPONSES_API,
 )
-from asgi_aiproxy.operations import COHERE_EMBEDDINGS, COHERE_RERANK, MISTRAL_EMBEDDINGS
+from asgi_aiproxy.operations import (
+    COHERE_EMBEDDINGS,
+    COHERE_RERANK,
+    GEMINI_IMAGES,
+    GEMINI_SPEECH,
+    GEMINI_TRANSCRIPTION,
+    MISTRAL_EMBEDDINGS,
+    MISTRAL_MODERATION,
+)
 from asgi_aiproxy.providers import refusal_codes
 from asgi_aiproxy.providers.base import Provider, header
 from asgi_aiproxy.providers.compatible import ROWS as COMPATIBLE
 from asgi_aiproxy.providers.coze_credentials import CozeCredentials
+from asgi_aiproxy.providers.media import ROWS as MEDIA
 from asgi_aiproxy.providers.operations import (
     AUDIO,
     CHAT,
@@ -82,6 +91,7 @@ GEMINI = Provider(
     base_url="https://generativelanguage.googleapis.com",
     auth=header("x-goog-api-key"),
     native_operations=GENERATE_CONTENT | EMBED_CONTENT,
+    operations=(GEMINI_IMAGES, GEMINI_SPEECH, GEMINI_TRANSCRIPTION),
 )
 # https://docs.cohere.com/reference/chat
 COHERE = Provider(
@@ -106,8 +116,8 @@ MISTRAL = Provider(
     refusals=refusal_codes.MISTRAL,
     dialect=OPENAI_CHAT,
     base_url="https://api.mistral.ai/v1",
-    native_operations=CHAT,
-    operations=(MISTRAL_EMBEDDINGS,),
+    native_operations=CHAT | frozenset({"audio.transcriptions"}),
+    operations=(MISTRAL_EMBEDDINGS, MISTRAL_MODERATION),
     strict_format=False,
     transform_request=chain(
         vendor_format,
@@ -205,6 +215,7 @@ ROWS: tuple[Provider, ...] = (
     PERPLEXITY,
     CEREBRAS,
     *COMPATIBLE,
+    *MEDIA,
     OLLAMA,
     VLLM,
     LMSTUDIO,

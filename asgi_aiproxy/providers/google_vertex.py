@@ -20,6 +20,9 @@ from asgi_aiproxy import _json, dialects
 from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.inspection import check_model
+from asgi_aiproxy.operations import (
+    AnyOperationAPI,
+)
 from asgi_aiproxy.providers.base import Provider, TransformRequest, bearer
 from asgi_aiproxy.providers.google_credentials import GoogleCredentials
 from asgi_aiproxy.providers.operations import GENERATE_CONTENT, MESSAGES
@@ -52,6 +55,12 @@ def vertex(
         _gemini(place),
         GEMINI,
         GENERATE_CONTENT,
+        (
+            operations.VERTEX_EMBEDDINGS,
+            operations.GEMINI_IMAGES,
+            operations.GEMINI_SPEECH,
+            operations.GEMINI_TRANSCRIPTION,
+        ),
     )
 
 
@@ -81,6 +90,7 @@ def _provider(
     transform: TransformRequest,
     refusals: Refusals,
     native: frozenset[str],
+    operations: tuple[AnyOperationAPI, ...] = (),
 ) -> Provider:
     return Provider(
         name=name,
@@ -88,6 +98,7 @@ def _provider(
         base_url=base_url,
         auth=bearer,
         native_operations=native,
+        operations=operations,
         transform_request=transform,
         refusals={**GEMINI, **refusals},  # Google refuses before Anthropic's API is reached
         credentials=CredentialCache(GoogleCredentials()),

@@ -315,6 +315,32 @@ VOYAGE: Refusals = {**OPENAI, "403": RefusalScope.KEY, "429": RefusalScope.MODEL
 # https://jina.ai/api-dashboard/rate-limit: 402: no tokens are left.
 JINA: Refusals = {**OPENAI, "402": RefusalScope.ACCOUNT}
 
+# https://elevenlabs.io/docs/eleven-api/resources/errors: the word is in `detail.status`. An account
+# without credit is a 401.
+ELEVENLABS: Refusals = {
+    "invalid_api_key": RefusalScope.KEY,
+    "missing_permissions": RefusalScope.KEY,
+    "quota_exceeded": RefusalScope.ACCOUNT,
+    "subscription_required": RefusalScope.ACCOUNT,
+    "too_many_concurrent_requests": RefusalScope.KEY,
+    "system_busy": RefusalScope.VENDOR,
+    "model_not_found": RefusalScope.MODEL,
+    "voice_not_found": RefusalScope.REQUEST,
+    "402": RefusalScope.ACCOUNT,
+}
+
+# https://developers.deepgram.com/docs/errors
+DEEPGRAM: Refusals = {
+    "INVALID_AUTH": RefusalScope.KEY,
+    "INSUFFICIENT_PERMISSIONS": RefusalScope.MODEL,
+    "ASR_PAYMENT_REQUIRED": RefusalScope.ACCOUNT,
+    "402": RefusalScope.ACCOUNT,
+    "TOO_MANY_REQUESTS": RefusalScope.KEY,
+}
+
+# https://docs.bfl.ai/api_integration/errors: 402: no credits, 429: too many jobs of the account.
+BFL: Refusals = {"402": RefusalScope.ACCOUNT, "429": RefusalScope.KEY, "404": RefusalScope.MODEL}
+
 # https://developers.cloudflare.com/workers-ai/platform/errors/: numbers in a list `errors`.
 CLOUDFLARE: Refusals = {
     **OPENAI,

@@ -1,4 +1,5 @@
-"""OpenAI's API: chat completions, and operations that only pass through (embeddings, images ...).
+"""OpenAI's API: chat completions, and the paths of its other operations, which pass through or are
+converted by `asgi_aiproxy.operations`.
 
 https://platform.openai.com/docs/api-reference
 """
@@ -47,19 +48,35 @@ _DEFAULT_IMAGE_MODEL = "dall-e-2"
 _OPERATIONS = {
     "chat.completions": Operation("chat.completions", "/chat/completions", chat=True),
     "embeddings": Operation("embeddings", "/embeddings", converts="embeddings"),
-    "moderations": Operation("moderations", "/moderations", default_model="omni-moderation-latest"),
+    "moderations": Operation(
+        "moderations",
+        "/moderations",
+        converts="moderation",
+        default_model="omni-moderation-latest",
+    ),
     "images.generations": Operation(
-        "images.generations", "/images/generations", default_model=_DEFAULT_IMAGE_MODEL
+        "images.generations",
+        "/images/generations",
+        converts="images",
+        default_model=_DEFAULT_IMAGE_MODEL,
     ),
     "images.edits": Operation(
-        "images.edits", "/images/edits", body="form", default_model="gpt-image-1.5"
+        "images.edits",
+        "/images/edits",
+        body="form",
+        converts="images",
+        default_model="gpt-image-1.5",
     ),
     "images.variations": Operation(
         "images.variations", "/images/variations", body="form", default_model=_DEFAULT_IMAGE_MODEL
     ),
-    "audio.speech": Operation("audio.speech", "/audio/speech", raw=True),
-    "audio.transcriptions": Operation("audio.transcriptions", "/audio/transcriptions", body="form"),
-    "audio.translations": Operation("audio.translations", "/audio/translations", body="form"),
+    "audio.speech": Operation("audio.speech", "/audio/speech", raw=True, converts="speech"),
+    "audio.transcriptions": Operation(
+        "audio.transcriptions", "/audio/transcriptions", body="form", converts="transcription"
+    ),
+    "audio.translations": Operation(
+        "audio.translations", "/audio/translations", body="form", converts="transcription"
+    ),
 }
 _POST = {"/v1" + operation.path: operation for operation in _OPERATIONS.values()}
 _QUOTE = ord('"')

@@ -42,7 +42,7 @@ _TASKS: dict[str, Task] = {
     "FACT_VERIFICATION": "fact_verification",
     "CODE_RETRIEVAL_QUERY": "code_query",
 }
-_WORDS = {task: word for word, task in _TASKS.items()}
+TASK_WORDS = {task: word for word, task in _TASKS.items()}
 _KNOWN = frozenset({"model", "content", "taskType", "title", "outputDimensionality"})
 
 
@@ -124,7 +124,7 @@ class GeminiEmbeddings(ClientEmbeddingsAPI):
         """Write a batch."""
         shared: dict[str, Any] = {"model": f"models/{strip_models_prefix(request.model)}"}
         if request.task is not None:
-            shared["taskType"] = _WORDS[request.task]
+            shared["taskType"] = TASK_WORDS[request.task]
         if request.dimensions is not None:
             shared["outputDimensionality"] = request.dimensions
         requests = []
