@@ -6,8 +6,8 @@
 - Deepgram: https://developers.deepgram.com/reference/text-to-speech-api
 
 Sound passes through as it arrives, except Google's, which is samples in JSON: they become a WAV
-file, or stay samples (`pcm`). `voice` is a name of the vendor's; Google also gets one for each of
-OpenAI's names.
+file, or stay samples (`pcm`). Speakers have the vendor's own names; Google also gets one for each
+of OpenAI's names.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _KNOWN = frozenset(
 
 
 class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A `text` to be read by a `voice` of a `model`.
+    """A `text` to be read by a `speaker` of a `model`.
 
     `format` is one of FORMATS, or None: any. `speed` is 1 for the usual one. `instructions` say how
     to read. `rest` are members without a neutral meaning.
@@ -54,7 +54,7 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     text: str
-    voice: str
+    speaker: str
     format: str | None = None
     speed: float = 1.0
     instructions: str = ""
@@ -84,9 +84,9 @@ class OpenAISpeechClient(ClientOperation[SpeechRequest, SpeechResponse]):
             if fields.get(name) is None:
                 raise _parsing.missing_field_error(name)
         text: Any = fields["input"]
-        voice: Any = fields["voice"]
-        voice = voice.get("id") if isinstance(voice, dict) else voice
-        for name, value in (("input", text), ("voice", voice)):
+        speaker: Any = fields["voice"]
+        speaker = speaker.get("id") if isinstance(speaker, dict) else speaker
+        for name, value in (("input", text), ("voice", speaker)):
             if not isinstance(value, str) or not value:
                 message = f"'{name}' must be a string that is not empty."
                 raise invalid(message, name, "invalid_type")
@@ -104,7 +104,7 @@ class OpenAISpeechClient(ClientOperation[SpeechRequest, SpeechResponse]):
         return SpeechRequest(
             model=_parsing.get_text(fields, "model"),
             text=text,
-            voice=voice,
+            speaker=speaker,
             format=form,
             speed=speed,
             instructions=_parsing.get_text(fields, "instructions"),
@@ -124,8 +124,8 @@ class OpenAISpeechClient(ClientOperation[SpeechRequest, SpeechResponse]):
         return Usage(characters=len(request.text))
 
 
-# Google's names for OpenAI's: https://ai.google.dev/gemini-api/docs/speech-generation#voices
-_GOOGLE_VOICES = {
+# Google's names for OpenAI's: https://ai.google.dev/gemini-api/docs/speech-generation
+_GOOGLE_SPEAKERS = {
     "alloy": "Kore",
     "ash": "Charon",
     "ballad": "Enceladus",
@@ -157,12 +157,12 @@ class GeminiSpeech(OperationAPI[SpeechRequest, SpeechResponse]):
         text = request.text
         if request.instructions:
             text = f"{request.instructions}:\n{text}"
-        voice = _GOOGLE_VOICES.get(request.voice, request.voice)
+        speaker = _GOOGLE_SPEAKERS.get(request.speaker, request.speaker)
         body = {
             "contents": [{"role": "user", "parts": [{"text": text}]}],
             "generationConfig": {
                 "responseModalities": ["AUDIO"],
-                "speechConfig": {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": voice}}},
+                "speechConfig": {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": speaker}}},
             },
         }
         ignored = (*request.rest, *(("speed",) if request.speed != 1 else ()))
@@ -220,7 +220,7 @@ class _PassingSpeech(OperationAPI[SpeechRequest, SpeechResponse]):
 
 
 class ElevenLabsSpeech(_PassingSpeech):
-    """ElevenLabs: `voice` is the id of one of its voices."""
+    """ElevenLabs: speakers are named by their ids."""
 
     _FORMATS: ClassVar = {
         "mp3": "mp3_44100_128",
@@ -249,7 +249,7 @@ class ElevenLabsSpeech(_PassingSpeech):
             given = body.get("voice_settings")
             settings = given if isinstance(given, dict) else {}
             body["voice_settings"] = {**settings, "speed": request.speed}
-        path = f"/v1/text-to-speech/{quote(check_model(request.voice), safe='')}"
+        path = f"/v1/text-to-speech/{quote(check_model(request.speaker), safe='')}"
         path += "/stream" if form != "wav_24000" else ""  # a file begins with its length
         ignored = [name for name in request.rest if name not in self._OWN]
         ignored += ["instructions"] if request.instructions else []
@@ -258,7 +258,7 @@ class ElevenLabsSpeech(_PassingSpeech):
 
 
 class DeepgramSpeech(_PassingSpeech):
-    """Deepgram: models are `aura-2-thalia-en`, or `aura-2` with the voice `thalia`."""
+    """Deepgram: models are `aura-2-thalia-en`, or `aura-2` with the speaker `thalia`."""
 
     _FORMATS: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "mp3": {"encoding": "mp3"},
@@ -274,8 +274,8 @@ class DeepgramSpeech(_PassingSpeech):
         model = request.model
         ignored = [*request.rest]
         if re.search(r"-[a-z]{2}$", model) is None:
-            model = f"{model}-{request.voice}-en"
-        elif request.voice not in model:
+            model = f"{model}-{request.speaker}-en"
+        elif request.speaker not in model:
             ignored.append("voice")
         ignored += ["instructions"] if request.instructions else []
         ignored += ["speed"] if request.speed != 1 else []

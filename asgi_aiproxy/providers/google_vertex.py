@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from asgi_aiproxy import _json, dialects
+from asgi_aiproxy import _json, dialects, operations
 from asgi_aiproxy.dialects.base import OutboundDialect, ProviderRequest
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.inspection import check_model
@@ -90,7 +90,7 @@ def _provider(
     transform: TransformRequest,
     refusals: Refusals,
     native: frozenset[str],
-    operations: tuple[AnyOperationAPI, ...] = (),
+    offered: tuple[AnyOperationAPI, ...] = (),
 ) -> Provider:
     return Provider(
         name=name,
@@ -98,7 +98,7 @@ def _provider(
         base_url=base_url,
         auth=bearer,
         native_operations=native,
-        operations=operations,
+        operations=offered,
         transform_request=transform,
         refusals={**GEMINI, **refusals},  # Google refuses before Anthropic's API is reached
         credentials=CredentialCache(GoogleCredentials()),

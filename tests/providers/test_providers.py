@@ -20,6 +20,7 @@ from asgi_aiproxy.dialects import (
     OPENAI_RESPONSES,
 )
 from asgi_aiproxy.dialects.base import ProviderRequest
+from asgi_aiproxy.dialects.no_chat import NoChat
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.providers import (
     ANTHROPIC,
@@ -138,13 +139,25 @@ def constant(row: Provider) -> str:
     return row.name.upper().replace("-", "_")
 
 
+# Vendors of images and sound.
+WITHOUT_CHAT = [row for row in ROWS if isinstance(row.dialect, NoChat)]
+WITH_CHAT = [row for row in ROWS if row not in WITHOUT_CHAT]
+
+
 def test_every_row_is_in_the_table_and_exported() -> None:
-    assert {row.name for row in ROWS} == set(CHAT)
+    assert {row.name for row in WITH_CHAT} == set(CHAT)
     assert {getattr(providers, constant(row)) for row in ROWS} == set(ROWS)
     assert set(providers.__all__) >= set(map(constant, ROWS))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", WITHOUT_CHAT, ids=lambda row: row.name)
+async def test_a_vendor_without_chat_is_not_sent_chat_requests(row: Provider) -> None:
+    app, upstream = requested(row.using("sk-1"))
+    assert (await asgi.chat(app)).status == 404
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("row", WITH_CHAT, ids=lambda row: row.name)
 async def test_a_chat_request_goes_to_the_vendors_address_with_its_credential(
     row: Provider,
 ) -> None:
@@ -165,7 +178,7 @@ async def test_a_chat_request_goes_to_the_vendors_address_with_its_credential(
         assert request.headers.get_list("anthropic-version") == ["2023-06-01"]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", WITH_CHAT, ids=lambda row: row.name)
 async def test_without_a_key_no_credential_is_sent(row: Provider) -> None:
     app, upstream = requested(row)
     assert (await asgi.chat(app)).status == 200

@@ -70,7 +70,7 @@ class ImagesRequest(msgspec.Struct, frozen=True, kw_only=True):
     rest: Mapping[str, Any] = {}
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
+class GeneratedImage(msgspec.Struct, frozen=True, kw_only=True):
     """An image: `data` in base64, or a `url`. `prompt` is what the vendor made of the client's."""
 
     data: str = ""
@@ -83,7 +83,7 @@ class ImagesResponse(msgspec.Struct, frozen=True, kw_only=True):
     """The `images` of a `model`."""
 
     model: str
-    images: tuple[Image, ...]
+    images: tuple[GeneratedImage, ...]
     usage: Usage | None = None
 
 
@@ -248,7 +248,7 @@ class OpenAIImagesClient(ClientOperation[ImagesRequest, ImagesResponse]):
         return Usage(images=request.n)
 
 
-def _event(prefix: str, image: Image, created: int, tokens: Any) -> bytes:
+def _event(prefix: str, image: GeneratedImage, created: int, tokens: Any) -> bytes:
     event: dict[str, Any] = {
         "type": f"{prefix}.completed",
         "b64_json": image.data,

@@ -16,7 +16,7 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.operations.base import FollowUp, read_object
 from asgi_aiproxy.operations.bedrock import invoke_path, no_such_operation
 from asgi_aiproxy.operations.images.base import (
-    Image,
+    GeneratedImage,
     ImagesAPI,
     ImagesRequest,
     ImagesResponse,
@@ -106,7 +106,7 @@ class BedrockImages(ImagesAPI):
                 code="content_policy_violation",
             )
         kind = f"image/{request.format or 'png'}"
-        made = tuple(Image(data=each, media_type=kind) for each in images)
+        made = tuple(GeneratedImage(data=each, media_type=kind) for each in images)
         return ImagesResponse(model=request.model, images=made, usage=Usage(images=len(made)))
 
 

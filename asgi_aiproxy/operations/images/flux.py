@@ -21,7 +21,7 @@ from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.operations.base import FollowUp, read_object
 from asgi_aiproxy.operations.images.base import (
-    Image,
+    GeneratedImage,
     ImagesAPI,
     ImagesRequest,
     ImagesResponse,
@@ -82,9 +82,9 @@ class FluxImages(ImagesAPI):
         job = _parsing.parse_object(body)
         kind = f"image/{request.format or 'png'}"
         if job is not None:
-            image = Image(url=_sample(job, body), media_type=kind)
+            image = GeneratedImage(url=_sample(job, body), media_type=kind)
         else:
-            image = Image(data=base64.b64encode(body).decode(), media_type=kind)
+            image = GeneratedImage(data=base64.b64encode(body).decode(), media_type=kind)
         return ImagesResponse(model=request.model, images=(image,), usage=Usage(images=1))
 
     def decode_response(self, bodies: Sequence[bytes], request: ImagesRequest) -> ImagesResponse:

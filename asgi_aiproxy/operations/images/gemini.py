@@ -19,7 +19,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.operations.base import FollowUp, read_object
 from asgi_aiproxy.operations.images.base import (
-    Image,
+    GeneratedImage,
     ImagesAPI,
     ImagesRequest,
     ImagesResponse,
@@ -81,7 +81,9 @@ class GeminiImages(ImagesAPI):
                 data = part.get("inlineData")
                 if isinstance(data, dict) and not part.get("thought"):
                     kind = _parsing.get_text(data, "mimeType") or "image/png"
-                    images.append(Image(data=_parsing.get_text(data, "data"), media_type=kind))
+                    images.append(
+                        GeneratedImage(data=_parsing.get_text(data, "data"), media_type=kind)
+                    )
         usage = GEMINI_CONTENT.decode_response(body).usage  # raises an error that is in it
         if not images:
             raise _refused("")
@@ -124,7 +126,7 @@ def _predictions(found: dict[str, Any], request: ImagesRequest) -> ImagesRespons
         if data:
             kind = _parsing.get_text(each, "mimeType") or "image/png"
             prompt = _parsing.get_text(each, "prompt")
-            images.append(Image(data=data, media_type=kind, prompt=prompt))
+            images.append(GeneratedImage(data=data, media_type=kind, prompt=prompt))
     if not images:
         raise _refused(reason)
     usage = Usage(images=len(images))

@@ -25,7 +25,7 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.operations.base import FollowUp, read_object
 from asgi_aiproxy.operations.images.base import (
-    Image,
+    GeneratedImage,
     ImagesAPI,
     ImagesRequest,
     ImagesResponse,
@@ -221,9 +221,9 @@ def _id(body: bytes, name: str) -> str:
     return found
 
 
-def _image(body: bytes) -> Image:
+def _image(body: bytes) -> GeneratedImage:
     kind = next((kind for mark, kind in _SIGNATURES if body.startswith(mark)), "image/png")
-    return Image(data=base64.b64encode(body).decode(), media_type=kind)
+    return GeneratedImage(data=base64.b64encode(body).decode(), media_type=kind)
 
 
 def _placeholders(template: Any) -> frozenset[str]:
