@@ -29,6 +29,7 @@ ELEVENLABS = Provider(
     base_url="https://api.elevenlabs.io",
     auth=header("xi-api-key"),
     operations=(ELEVENLABS_SPEECH, ELEVENLABS_TRANSCRIPTION),
+    path_profile="elevenlabs",
 )
 # https://developers.deepgram.com/reference/deepgram-api-overview
 DEEPGRAM = Provider(
@@ -38,6 +39,7 @@ DEEPGRAM = Provider(
     base_url="https://api.deepgram.com",
     auth=header("authorization", "Token"),
     operations=(DEEPGRAM_SPEECH, DEEPGRAM_TRANSCRIPTION),
+    path_profile="deepgram",
 )
 # https://docs.bfl.ai: models are paths (`flux-2-pro`). Regions: base_url https://api.eu.bfl.ai.
 BFL = Provider(
@@ -47,6 +49,7 @@ BFL = Provider(
     base_url="https://api.bfl.ai",
     auth=header("x-key"),
     operations=(FLUX_IMAGES,),
+    path_profile="bfl",
 )
 
 

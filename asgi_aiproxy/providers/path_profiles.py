@@ -275,6 +275,28 @@ COZE = PathProfile(
     free=("/v3/chat/cancel",),
 )
 
+# https://elevenlabs.io/docs/api-reference
+ELEVENLABS = PathProfile(
+    open=(
+        "/v1/text-to-speech/*",
+        "/v1/text-to-speech/*/stream",
+        "/v1/speech-to-text",
+        "GET /v1/models",
+    ),
+)
+
+# https://developers.deepgram.com/reference
+DEEPGRAM = PathProfile(open=("/v1/speak", "/v1/listen", "GET /v1/models"))
+
+# https://docs.bfl.ai/api-reference
+BFL = PathProfile(
+    open=(
+        *("/v1/flux-2-pro", "/v1/flux-2-flex", "/v1/flux-2-max", "/v1/flux-kontext-pro"),
+        *("/v1/flux-kontext-max", "/v1/flux-pro-1.1", "/v1/flux-pro-1.1-ultra", "/v1/flux-dev"),
+        "GET /v1/get_result",
+    ),
+)
+
 # By the name of the dialect, or by `Provider.path_profile`.
 PATH_PROFILES = {
     "openai_chat": OPENAI,
@@ -286,6 +308,9 @@ PATH_PROFILES = {
     "cohere": COHERE,
     "coze": COZE,
     "bedrock": BEDROCK,
+    "elevenlabs": ELEVENLABS,
+    "deepgram": DEEPGRAM,
+    "bfl": BFL,
 }
 
 # Paths that call a model: every valid key of the vendor works there.
