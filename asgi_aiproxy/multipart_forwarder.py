@@ -18,9 +18,11 @@ from typing import IO
 from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import Message, Receive, Scope
 from asgi_aiproxy._cancellation import ClientGoneError
+from asgi_aiproxy.dialects.base import Operation
 from asgi_aiproxy.errors import APIError, invalid
 from asgi_aiproxy.multipart import FormParser, FormPart, parse_boundary
 from asgi_aiproxy.operations.forms import Form, FormFile
+from asgi_aiproxy.providers.base import Router
 
 _MAX_MEMORY_BYTES = 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -196,3 +198,16 @@ class MultipartForwarder:
         if self._kept_size <= _MAX_MEMORY_BYTES:
             return self._kept.read(count)
         return await asyncio.to_thread(self._kept.read, count)
+
+
+async def read_form(
+    upload: MultipartForwarder, router: Router, operation: Operation, model: str, provider: str
+) -> Form | None:
+    """Read the whole form if a target of `model` does not get it as it is; else return None.
+
+    `provider` is the requested one. Raises APIError, ClientGoneError.
+    """
+    targets = router.targets(model, provider)
+    if all(operation.name in target.provider.native_operations for target in targets):
+        return None
+    return await upload.read_form()

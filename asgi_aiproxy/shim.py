@@ -55,7 +55,7 @@ from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.keys.encryption import SecretCipher
 from asgi_aiproxy.model_list import ModelCatalog
-from asgi_aiproxy.multipart_forwarder import MultipartForwarder
+from asgi_aiproxy.multipart_forwarder import MultipartForwarder, read_form
 from asgi_aiproxy.operations import AnyClientOperation
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router
@@ -407,24 +407,20 @@ class Shim(TypedCalls, ExplainsCalls):
         principal: Principal,
         headers: Mapping[str, str],
     ) -> GatewayRequest:
-        """Return the request with a multipart body, which is read up to its model. Raises
-        APIError.
-        """
+        """Return the request with a form, which is read up to its model. Raises APIError."""
         model = await upload.open(operation.default_model)
-        wanted = headers.get(PROVIDER, "")
-        targets = self._relay.router.targets(model, wanted)
-        converted = any(operation.name not in t.provider.native_operations for t in targets)
+        provider = headers.get(PROVIDER, "")
         return GatewayRequest(
             face,
             operation,
             model=model,
             upload=upload.stream,
-            form=await upload.read_form() if converted else None,
+            form=await read_form(upload, self._relay.router, operation, model, provider),
             length=_asgi.length_in_bytes(headers.get("content-length")) or 0,
             content_type=upload.content_type,
             headers=forwarded_headers(headers, face),
             principal=principal,
-            provider=wanted,
+            provider=provider,
             key_id=headers.get(KEY, ""),
             own_key=caller_key(scope) if self._allow_client_keys else "",
             gate=scope.get(GATE_KEY),

@@ -114,7 +114,9 @@ MAY: dict[str, set[str]] = {
     "hooks": {"_asgi", "_background_tasks", "_json", "credentials", "errors", "exchange"}
     | {"emulation", "messages", "principal", "providers", "usage"},
     "model_list": {"_cancellation", "dialects", "errors", "keys", "providers", "upstream"},
-    "multipart_forwarder": {"_asgi", "_cancellation", "errors", "multipart", "operations"},
+    "multipart_forwarder": names(
+        "_asgi _cancellation dialects errors multipart operations providers"
+    ),
     # apps and middlewares
     "shim": names(
         "_asgi _cancellation _control_headers _headers _json _request_id credentials "

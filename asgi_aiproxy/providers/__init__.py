@@ -134,8 +134,8 @@ __all__ = [
 
 _HOME = {
     "ANTHROPIC": "catalog",
-    "BedrockAuth": "amazon_bedrock",
     "BFL": "media",
+    "BedrockAuth": "amazon_bedrock",
     "CEREBRAS": "catalog",
     "COHERE": "catalog",
     "COZE": "catalog",

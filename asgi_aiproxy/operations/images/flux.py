@@ -119,4 +119,4 @@ def _at(url: str) -> ProviderRequest:
     return ProviderRequest(parts.path, {}, query=parts.query, base_url=base)
 
 
-FLUX_IMAGES = FluxImages()
+FLUX_IMAGES: FluxImages = FluxImages()
