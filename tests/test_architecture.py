@@ -147,9 +147,8 @@ MAY: dict[str, set[str]] = {
     ),
     # what an operator can do, and its front end over HTTP
     "services": names(
-        "_cancellation _json accounts errors exchange ip_ranges keys messages patterns prices "
-        "principal "
-        "providers quotas stores upstream usage"
+        "_cancellation _json _retry_queue accounts errors exchange ip_ranges keys messages "
+        "patterns prices principal providers quotas stores upstream usage"
     ),
     "admin": names(
         "_asgi _cancellation _json _request_id accounts credentials dialects errors "
@@ -183,7 +182,7 @@ MAY: dict[str, set[str]] = {
     "config": names(
         "_asgi accounts admin compat console emulation errors exchange hooks hosting ip_ranges "
         "keys logs "
-        "middleware prices principal providers request_limits responses_state router "
+        "middleware prices principal providers quotas request_limits responses_state router "
         "services shim stores upstream telemetry usage"
     ),
     "serving": {"_asgi", "config", "errors", "logs", "middleware", "stores"},

@@ -39,6 +39,7 @@ from asgi_aiproxy.services.own_usage import OwnUsageService
 from asgi_aiproxy.services.recent import RecentService
 from asgi_aiproxy.services.self_service import SelfService
 from asgi_aiproxy.services.settings import SettingOut
+from asgi_aiproxy.services.statements import StatementService
 from asgi_aiproxy.services.tokens import TokenService
 from asgi_aiproxy.services.usage import UsageService
 from asgi_aiproxy.services.vouchers import VoucherService
@@ -114,7 +115,10 @@ class AdminApp:
         self._routes = [
             *token_routes(tokens),
             *group_routes(GroupService(store, audit=audit)),
-            *account_routes(AccountService(store, audit=audit, clock=clock)),
+            *account_routes(
+                AccountService(store, audit=audit, clock=clock),
+                StatementService(store, ledger, clock=clock),
+            ),
             *voucher_routes(vouchers),
             *audit_routes(audit),
             *explain_routes(

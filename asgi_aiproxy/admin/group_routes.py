@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asgi_aiproxy.admin.routing import Route, resource_routes
+from asgi_aiproxy.admin.csv_response import csv_text
+from asgi_aiproxy.admin.routing import AdminRequest, Route, TextBody, resource_routes
 from asgi_aiproxy.services.groups import (
     AccountEdit,
     AccountNew,
@@ -14,6 +15,7 @@ from asgi_aiproxy.services.groups import (
     GroupService,
 )
 from asgi_aiproxy.services.raises import BudgetRaise
+from asgi_aiproxy.services.statements import Statement, StatementQuery, StatementService
 
 
 def group_routes(service: GroupService) -> list[Route]:
@@ -36,8 +38,12 @@ def group_routes(service: GroupService) -> list[Route]:
     )
 
 
-def account_routes(service: AccountService) -> list[Route]:
-    """Return the routes to list, create, change and remove accounts."""
+def account_routes(service: AccountService, statements: StatementService) -> list[Route]:
+    """Return the routes to list, create, change and remove accounts, and their statements."""
+
+    async def export_statement(call: AdminRequest) -> TextBody:
+        return csv_text(await statements.export(call.path["id"], call.query))
+
     return [
         *resource_routes(
             "/accounts/{id}",
@@ -63,5 +69,24 @@ def account_routes(service: AccountService) -> list[Route]:
             body=BudgetRaise,
             answer=AccountOut,
             summary="Raise a budget of an account for some time.",
+        ),
+        Route(
+            method="GET",
+            path="/accounts/{id}/statement",
+            need="read",
+            run=lambda call: statements.get(call.path["id"], call.query),
+            query=StatementQuery,
+            answer=Statement,
+            summary="What an account used in a month: in total, by day, model and token.",
+        ),
+        Route(
+            method="GET",
+            path="/accounts/{id}/statement/export",
+            need="read",
+            run=export_statement,
+            query=StatementQuery,
+            answer=TextBody,
+            media_type="text/csv",
+            summary="The statement of an account for a month, as CSV.",
         ),
     ]

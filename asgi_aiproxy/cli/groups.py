@@ -18,6 +18,7 @@ from asgi_aiproxy.services.groups import (
     GroupService,
 )
 from asgi_aiproxy.services.raises import BudgetRaise
+from asgi_aiproxy.services.statements import StatementQuery, StatementService
 from asgi_aiproxy.services.validation import convert
 
 
@@ -63,6 +64,12 @@ def add(commands: Commands) -> None:
             subcommands, "list", "list accounts and what is left of their budgets", _list_accounts
         )
     )
+    statement = add_command(
+        subcommands, "statement", "show what an account used in a month", _statement
+    )
+    statement.add_argument("id")
+    statement.add_argument("--month", default="", metavar="MONTH", help="2026-11 (the current one)")
+    statement.add_argument("--csv", action="store_true", help="print CSV")
     remove = add_command(
         subcommands, "remove", "remove an account; its tokens are refused", _remove_account
     )
@@ -168,6 +175,35 @@ def _edit_account(arguments: argparse.Namespace) -> int:
             arguments.id, change, context.by
         )
         _print_result(arguments, account, f"The account {account.id} was changed.")
+
+    return run_command(arguments, do)
+
+
+def _statement(arguments: argparse.Namespace) -> int:
+    async def do(context: CommandContext) -> None:
+        service = StatementService(context.store)
+        query = convert({"month": arguments.month}, StatementQuery)
+        if arguments.csv:
+            text = await service.export(arguments.id, query)
+            print(text.replace("\r\n", "\n"), end="")
+            return
+        found = await service.get(arguments.id, query)
+        if arguments.json:
+            output.as_json(found)
+            return
+        rows = [
+            (kind, line.label or line.name, line.requests, line.input, line.output,
+             output.format_usd(line.usd), line.units)
+            for kind, lines in (
+                ("day", found.days),
+                ("model", found.models),
+                ("token", found.tokens),
+                ("total", [found.total]),
+            )
+            for line in lines
+        ]  # fmt: skip
+        heads = (found.month, "", "REQUESTS", "INPUT", "OUTPUT", "COST", "UNITS")
+        output.table(heads, rows, "No usage.")
 
     return run_command(arguments, do)
 

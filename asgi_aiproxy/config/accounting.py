@@ -8,7 +8,9 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.exchange.attribution import Attribution
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.prices import Prices, Ratios
+from asgi_aiproxy.quotas.alerts import OnThreshold, log_alert
 from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.services.webhook import BudgetWebhook
 from asgi_aiproxy.stores import Store
 from asgi_aiproxy.usage.ledger import Ledger
 
@@ -65,3 +67,27 @@ def make_receipts(settings: Settings, prices: Prices) -> Receipts:
         comment=settings.cost_comment,
         prices=prices if shown else None,
     )
+
+
+def make_budget_callbacks(settings: Settings) -> tuple[list[OnThreshold], list[BudgetWebhook]]:
+    """The callbacks for budget alerts, and those of them that must be closed.
+
+    Raises ConfigurationError.
+    """
+    given = settings.budget_alerts
+    callbacks: list[OnThreshold] = [log_alert] if given.log and given.thresholds else []
+    if given.webhook is None:
+        return callbacks, []
+    if given.webhook_secret is None:
+        raise ConfigurationError(
+            "budget_alerts.webhook: set webhook_secret, by which the receiver checks the requests."
+        )
+    try:
+        webhook = BudgetWebhook(
+            given.webhook,
+            secret=given.webhook_secret.get_secret_value(),
+            networks=given.webhook_networks,
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(f"budget_alerts: {error}") from error
+    return [*callbacks, webhook], [webhook]

@@ -39,7 +39,7 @@ class CompatBuilder:
     - `providers`, `router`, `store`: what the gateway itself uses.
     - `verify`: finds callers by their tokens; None accepts every request.
     - `transport`, `record`: sends requests, and takes usage records.
-    - `prices`, `ratios`: prices for budgets.
+    - `prices`: prices in dollars; `quota_options`: the options of `Quota`, but its store.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class CompatBuilder:
         transport: Transport,
         record: UsageSink,
         prices: Pricing,
-        ratios: Pricing | None,
+        quota_options: Mapping[str, Any],
     ) -> None:
         self._settings = settings
         self._providers = providers
         self._router = router
         self._store = store
         self._verify = verify
-        self._prices, self._ratios = prices, ratios
+        self._prices, self._quota_options = prices, quota_options
         self._common: dict[str, Any] = {"transport": transport, "record": record}
         self._callers: dict[str, Any] = {"verify": verify, "around": self._with_quota}
 
@@ -86,7 +86,7 @@ class CompatBuilder:
     def _with_quota(self, app: ASGIApp) -> ASGIApp:
         if self._store is None or self._verify is None:
             return app
-        return Quota(app, store=self._store, prices=self._prices, ratios=self._ratios)
+        return Quota(app, store=self._store, **self._quota_options)
 
     def _vendor(self, row: Provider) -> Provider:
         """Return the configured provider of this name, or the vendor's without keys."""

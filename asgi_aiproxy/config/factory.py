@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -22,6 +22,7 @@ from asgi_aiproxy.accounts import stored_tokens
 from asgi_aiproxy.admin import Billing
 from asgi_aiproxy.config.accounting import (
     make_attribution,
+    make_budget_callbacks,
     make_ledger,
     make_receipts,
 )
@@ -148,10 +149,15 @@ def build_app(
     )
     app: ASGIApp = shim
     quota: Quota | None = None
+    callbacks, webhooks = make_budget_callbacks(settings)
+    thresholds = settings.budget_alerts.thresholds
+    quota_options: dict[str, Any] = {"prices": prices, "ratios": ratios}
+    quota_options |= {"thresholds": thresholds, "on_threshold": callbacks}
     verify = _verify(settings, store)
     if store is not None and verify is not None:
         parts.append(PriceListWarmup(prices))
-        app = quota = Quota(shim, store=store, prices=prices, ratios=ratios)
+        parts += webhooks
+        app = quota = Quota(shim, store=store, **quota_options)
         app = Billing(app, store=store, units_per_usd=settings.units_per_usd)
     if verify is not None:
         app = Authenticate(app, verify=verify)
@@ -166,7 +172,7 @@ def build_app(
         transport=transport,
         record=record,
         prices=prices,
-        ratios=ratios,
+        quota_options=quota_options,
     ).apps()
     parts += compat.values()
     if (

@@ -39,7 +39,7 @@ from pydantic_settings import (
 )
 
 from asgi_aiproxy._asgi import ASGIApp
-from asgi_aiproxy.config.accounting_settings import AuditSettings
+from asgi_aiproxy.config.accounting_settings import AuditSettings, BudgetAlertSettings
 from asgi_aiproxy.config.compat_settings import CompatSettings
 from asgi_aiproxy.config.console_settings import SelfServiceSettings
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
@@ -112,6 +112,7 @@ class Settings(BaseSettings):
     ratios: dict[str, float | dict[str, Any]] = {}
     units_per_usd: int = Field(default=500_000, ge=1)
     audit: AuditSettings = AuditSettings()
+    budget_alerts: BudgetAlertSettings = BudgetAlertSettings()
     cost_header: bool = True
     cost_comment: bool = False
     tag_headers: dict[str, str] = {}
@@ -306,6 +307,7 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "jwt": JWTSettings,
     "compat": CompatSettings,
     "audit": AuditSettings,
+    "budget_alerts": BudgetAlertSettings,
     "timeouts": TimeoutSettings,
     "self_service": SelfServiceSettings,
     "responses": ResponsesSettings,

@@ -62,6 +62,12 @@ class Destinations:
                     f"{prefix}{field}",
                 )
 
+    async def check_url(self, url: str) -> None:
+        """Raise APIError (400) if a URL leads to a network that is not allowed."""
+        refused = await self._refused(url) if self._networks is not None else ""
+        if refused:
+            raise invalid(f"{refused} is not a public address, and its network is not allowed.")
+
     async def _refused(self, url: str) -> str:
         """Return the address of a URL's host that is not allowed; empty if all are allowed."""
         host = urlsplit(url).hostname or ""

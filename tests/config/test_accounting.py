@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tomllib
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from asgi_aiproxy import ConfigurationError
 from asgi_aiproxy.config.settings import Settings, build
 from asgi_aiproxy.testing import Answer, MockProvider, serve
+from tests.quotas.test_webhook import Receiver
 from tests.support import asgi_client as asgi
 
 pytestmark = pytest.mark.anyio
@@ -65,3 +67,49 @@ async def test_tags_of_the_configuration_are_in_the_records() -> None:
 def test_invalid_settings_name_their_place(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         build(settings(text))
+
+
+async def test_budget_alerts_of_the_configuration_reach_the_log_and_the_webhook(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    receiver = Receiver(204)
+    text = """
+budget_alerts.thresholds = [0.01]
+budget_alerts.webhook = "{url}/alerts"
+budget_alerts.webhook_secret = "a secret of the webhook"
+budget_alerts.webhook_networks = ["127.0.0.0/8"]
+[prices.gpt-4o]
+input = 1
+output = 100
+[[tokens]]
+token = "sk-the-token-of-a-team"
+name = "team-1"
+budgets = ["0.01/hour"]
+"""
+    async with serve(MockProvider(Answer(text="Hello " * 50))) as url, serve(receiver) as hook:
+        app: Any = build(settings(text.replace("{url}", hook), url))
+        async with app:
+            headers = {"authorization": "Bearer sk-the-token-of-a-team"}
+            body = {**CHAT, "max_tokens": 60}
+            answer = await asgi.request(app, "POST", "/v1/chat/completions", body, headers=headers)
+            assert answer.status == 200, answer.body
+            assert answer.header("aiproxy-cost") is not None
+            async with asyncio.timeout(30):
+                while not receiver.requests:
+                    await asyncio.sleep(0.02)
+    event = json.loads(receiver.requests[0][1])
+    assert (event["data"]["caller"], event["data"]["per"]) == ("team-1", "hour")
+    assert "of a budget are spent: account=team-1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('webhook = "https://example.com"', "set webhook_secret"),
+        ('webhook = "ftp://x"\nwebhook_secret = "a secret of the webhook"', "budget_alerts: .*url"),
+        ('webhook = "https://x"\nwebhook_secret = "short"', "16 bytes"),
+    ],
+)
+def test_invalid_budget_alerts_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        build(settings(f"[budget_alerts]\n{text}"))
