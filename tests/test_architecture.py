@@ -162,6 +162,7 @@ MAY: dict[str, set[str]] = {
         "_asgi _cancellation admin connect credentials errors inprocess ip_ranges middleware "
         "principal services stores"
     ),
+    "importer": names("accounts compat config connect errors ip_ranges keys principal stores"),
     "hosting": {"_asgi", "errors"},
     "inprocess": {"_asgi", "credentials", "principal"},
     "typed_calls": names("_asgi _json dialects errors inprocess messages operations principal"),
@@ -192,6 +193,7 @@ MAY: dict[str, set[str]] = {
         "config",
         "connect",
         "errors",
+        "importer",
         "exchange",
         "keys",
         "principal",
@@ -214,6 +216,7 @@ THIRD: dict[str, set[str]] = {
     "config.administration": {"pydantic"},
     "config.console_settings": {"pydantic"},
     "config.error_messages": {"pydantic"},
+    "importer.yaml_files": {"yaml"},
     "config.accounting_settings": {"pydantic"},
     "config.limit_settings": {"pydantic"},
     "config.provider_settings": {"pydantic", "pydantic_settings"},
@@ -410,6 +413,7 @@ NAMES_VENDORS = {
     "shim": "the names of the client APIs, which users mount",
     "compat": "paths and models of earlier gateways",
     "config": "names of providers in settings",
+    "importer": "the names in the configurations of earlier gateways",
     "connect": "writes the settings of the vendors' own clients",
     "credentials": "where the vendors' clients put their token; imported by everything",
     "prices": "servers without list prices, by the name of the provider",

@@ -7,12 +7,22 @@ API.
 
 from __future__ import annotations
 
-from asgi_aiproxy.cli import audit, connect, explain, groups, keys, tokens, usage, vouchers
+from asgi_aiproxy.cli import (
+    audit,
+    connect,
+    explain,
+    groups,
+    importing,
+    keys,
+    tokens,
+    usage,
+    vouchers,
+)
 from asgi_aiproxy.cli.options import Commands
 
 
 def add_commands(commands: Commands) -> None:
     """Add all commands to a parser; each sets `run`, which takes the arguments and returns the exit
     status."""
-    for module in (tokens, keys, groups, vouchers, usage, explain, audit, connect):
+    for module in (tokens, keys, groups, vouchers, usage, explain, audit, importing, connect):
         module.add(commands)

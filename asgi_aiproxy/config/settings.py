@@ -19,7 +19,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -183,6 +183,17 @@ def load(path: str | Path | None = None) -> Settings:
         raise ConfigurationError(describe_errors(error, path, variables, _names_at)) from None
     settings._from_environment = frozenset(variables)
     return settings
+
+
+def validate(values: Mapping[str, Any], path: str | Path | None = None) -> Settings:
+    """Return the settings with these values, without those of the environment.
+
+    Raises ConfigurationError, with one line for each mistake; `path` is where they come from.
+    """
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigurationError(describe_errors(error, path, {}, _names_at)) from None
 
 
 def build(settings: Settings | None = None) -> ASGIApp:
