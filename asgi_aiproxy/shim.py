@@ -54,7 +54,7 @@ from asgi_aiproxy.exchange.responses import SSEResponder, send_whole
 from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.keys.encryption import SecretCipher
-from asgi_aiproxy.model_list import ModelCatalog
+from asgi_aiproxy.model_list import FactsSource, ModelCatalog
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder, read_form
 from asgi_aiproxy.operations import AnyClientOperation
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
@@ -97,7 +97,7 @@ class Shim(TypedCalls, ExplainsCalls):
     it cost; by default in the header `aiproxy-cost`, if a `Quota` prices it. `apis` are further
     APIs that are served: dialects, or operations (see `asgi_aiproxy.operations`). `conversations`
     lets clients go on in conversations that a provider keeps: with a `Sealer` in all workers that
-    have its key, with True in this process.
+    have its key, with True in this process. `prices` are shown in the list of models.
 
     `chat`, `stream` and `embed` are calls from the host's own code (see `InProcess`).
 
@@ -131,6 +131,7 @@ class Shim(TypedCalls, ExplainsCalls):
         receipts: Receipts | None = None,
         apis: Sequence[InboundDialect | AnyClientOperation] = (),
         conversations: SecretCipher | bool = True,
+        prices: FactsSource | None = None,
     ) -> None:
         if not hasattr(router, "targets"):
             raise ConfigurationError(
@@ -155,7 +156,7 @@ class Shim(TypedCalls, ExplainsCalls):
             receipts=receipts,
             continuations=as_continuations(conversations),
         )
-        self._models = ModelCatalog(self._relay.transport)
+        self._models = ModelCatalog(self._relay.transport, prices=prices)
         waits = timeouts if timeouts is not None else Timeouts()
         self._total, self._body = waits.total, waits.body
         self._max_body = max_body
@@ -266,7 +267,7 @@ class Shim(TypedCalls, ExplainsCalls):
             targets = serving(principal, router.targets(operation.model))
             if not targets or not principal.may_use(operation.model):
                 raise model_not_found_error(operation.model)
-            model = self._models.model(router, operation.model)
+            model = await self._models.find(router, operation.model)
             body = written.write_model(model or ListedModel(operation.model, ""))
         elif operation.name == "models":
             listed = [m for m in await self._models.models(router) if principal.may_use(m.name)]

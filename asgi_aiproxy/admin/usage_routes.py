@@ -7,6 +7,7 @@ from asgi_aiproxy.admin.routing import AdminRequest, Route, TextBody
 from asgi_aiproxy.services.base import Page
 from asgi_aiproxy.services.receipts import ExchangeOut, to_receipt
 from asgi_aiproxy.services.recent import RecentOut, RecentQuery, RecentService
+from asgi_aiproxy.services.unpriced import UnpricedModel, UnpricedQuery, unpriced_models
 from asgi_aiproxy.services.usage import (
     DailyQuery,
     NearQuery,
@@ -71,6 +72,15 @@ def usage_routes(service: UsageService, recent: RecentService) -> list[Route]:
             answer=TextBody,
             media_type="text/csv",
             summary="All sums, as CSV.",
+        ),
+        Route(
+            method="GET",
+            path="/usage/unpriced",
+            need="read",
+            run=lambda call: unpriced_models(service, call.query),
+            query=UnpricedQuery,
+            answer=Page[UnpricedModel],
+            summary="Models without a price among the latest exchanges.",
         ),
         Route(
             method="GET",

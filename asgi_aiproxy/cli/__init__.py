@@ -14,6 +14,7 @@ from asgi_aiproxy.cli import (
     groups,
     importing,
     keys,
+    models,
     tokens,
     usage,
     vouchers,
@@ -24,5 +25,16 @@ from asgi_aiproxy.cli.options import Commands
 def add_commands(commands: Commands) -> None:
     """Add all commands to a parser; each sets `run`, which takes the arguments and returns the exit
     status."""
-    for module in (tokens, keys, groups, vouchers, usage, explain, audit, importing, connect):
+    for module in (
+        tokens,
+        keys,
+        groups,
+        vouchers,
+        usage,
+        models,
+        explain,
+        audit,
+        importing,
+        connect,
+    ):
         module.add(commands)

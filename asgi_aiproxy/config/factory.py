@@ -146,6 +146,7 @@ def build_app(
         attribution=make_attribution(settings),
         receipts=make_receipts(settings, prices),
         conversations=make_continuation(settings),
+        prices=prices,
     )
     app: ASGIApp = shim
     quota: Quota | None = None

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from asgi_aiproxy import _json
+from asgi_aiproxy.dialects.model_facts import NOTHING, ModelFacts
 from asgi_aiproxy.errors import APIError, invalid
 
 _MAX_PAGE = 1000
@@ -27,12 +28,14 @@ _MAX_PAGE = 1000
 class ListedModel(msgspec.Struct, frozen=True):
     """A model under the name that callers use, and its first provider.
 
-    `display_name` is the name for people; `name` if it is empty.
+    `display_name` is the name for people; `name` if it is empty. `facts` are its limits, modalities
+    and prices, as far as they are known.
     """
 
     name: str
     owner: str
     display_name: str = ""
+    facts: ModelFacts = NOTHING
 
 
 class ModelListFormat(Protocol):
@@ -60,7 +63,7 @@ class _OpenAI:
     def _model(self, model: ListedModel) -> dict[str, Any]:
         """Return one model, with the members that Mistral's SDK requires."""
         listed = {"id": model.name, "object": "model", "created": 0, "owned_by": model.owner}
-        return {**listed, "type": "base", "capabilities": {}}
+        return {**listed, "type": "base", "capabilities": {}, **_openrouter_members(model.facts)}
 
 
 class _Anthropic:
@@ -98,6 +101,11 @@ class _Anthropic:
             "display_name": model.display_name or model.name,
             "created_at": "1970-01-01T00:00:00Z",  # Anthropic's value for an unknown date
             "lifecycle": "active",
+            **_known(
+                max_input_tokens=model.facts.context,
+                max_tokens=model.facts.max_output,
+                pricing=_pricing(model.facts),
+            ),
         }
 
 
@@ -124,7 +132,30 @@ class _Gemini:
             "version": "",
             "displayName": model.display_name or model.name,
             "supportedGenerationMethods": ["generateContent", "countTokens"],
+            **_known(inputTokenLimit=model.facts.context, outputTokenLimit=model.facts.max_output),
         }
+
+
+def _known(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value}
+
+
+def _openrouter_members(facts: ModelFacts) -> dict[str, Any]:
+    """Facts in the members that OpenRouter's list has, which several clients read."""
+    kinds = _known(input_modalities=list(facts.input), output_modalities=list(facts.output))
+    return _known(
+        context_length=facts.context,
+        max_output_tokens=facts.max_output,
+        architecture=kinds,
+        pricing=_pricing(facts),
+    )
+
+
+def _pricing(facts: ModelFacts) -> dict[str, Any] | None:
+    """Prices in US dollars, per million tokens."""
+    if facts.price is None:
+        return None
+    return {"currency": "USD", "per_tokens": 1_000_000, **msgspec.to_builtins(facts.price)}
 
 
 _OPENAI = _OpenAI()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from asgi_aiproxy.dialects.model_facts import ModelFacts, ModelPrice
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.patterns import matches_pattern
@@ -19,6 +20,7 @@ _LISTED_NAMES = {"bedrock-anthropic": "aws", "moonshot": "moonshotai", "voyage":
 # Some prices depend on the time of day.
 _NO_UNITS = Usage()
 _CACHE_SECONDS = 60.0
+_PER_MILLION = 1_000_000  # of the unit of `Rates`, in a dollar per million tokens
 _MAX_CACHED = 10_000
 
 
@@ -65,7 +67,7 @@ class Prices:
             raise ConfigurationError(NO_LIST)
         self._own = {name: to_rates(price, f"own:{name}") for name, price in (own or {}).items()}
         self._patterns = [(name, found) for name, found in self._own.items() if set(name) & {*"*?"}]
-        self._listed = _lookup() if listed else None
+        self._listed = _PriceList() if listed else None
         self._unknown = to_rates(unknown, "own:unknown") if unknown is not None else None
         self._clock = clock
         self._known: dict[tuple[str, str], tuple[float, Rates | None]] = {}
@@ -116,6 +118,26 @@ class Prices:
         found = self.find(provider, model)
         return found.max_output if found is not None else None
 
+    def facts(self, provider: str, model: str) -> ModelFacts:
+        """The context length, output limit and prices of a model, and where they are from."""
+        found, listed = self.find(provider, model), None
+        if self._listed is not None and provider not in _LOCAL_PROVIDERS:
+            listed = self._listed.context(provider, model)
+        if found is None:
+            return ModelFacts(context=listed)
+        source, as_of = "configuration", ""
+        if found.source == LIST_SOURCE and self._listed is not None:
+            source, as_of = self._listed.edition()
+        price = ModelPrice(
+            input=found.input / _PER_MILLION,
+            output=found.output / _PER_MILLION,
+            cache_read=found.cache_read / _PER_MILLION,
+            cache_write=found.cache_write / _PER_MILLION,
+            source=source,
+            as_of=as_of,
+        )
+        return ModelFacts(context=listed, max_output=found.max_output, price=price)
+
     def has_units(self, provider: str, model: str) -> bool:
         """Whether a model has a price per image, character, minute or search unit."""
         found = self.find(provider, model)
@@ -142,29 +164,43 @@ def apply_ratio(amount: int, ratio: int) -> int:
     return -(-amount * ratio // 1_000_000)
 
 
-Lookup = Callable[[str, str, float], Rates | None]
+class _PriceList:
+    """The package genai-prices, which is imported on first use."""
 
+    def __init__(self) -> None:
+        self._package: list[Any] = []
 
-def _lookup() -> Lookup:
-    """A function that looks prices up in genai-prices, which it imports on first use."""
-    package: list[Any] = []
+    def __call__(self, provider: str, model: str, now: float) -> Rates | None:
+        found = self._model(provider, model)
+        return _read(found.get_prices(_to_datetime(now))) if found is not None else None
 
-    def find(provider: str, model: str, now: float) -> Rates | None:
-        if not package:
-            package.append(_load_package())
-        snapshot, when = package[0], _to_datetime(now)
-        for where in (
-            _LISTED_NAMES.get(provider, provider),
-            None,
-        ):  # without provider: found by the model alone
+    def context(self, provider: str, model: str) -> int | None:
+        """The context length of a model in tokens."""
+        found = self._model(provider, model)
+        return found.context_window if found is not None else None
+
+    def edition(self) -> tuple[str, str]:
+        """The name and version of the list, and the date of its last update since."""
+        from importlib.metadata import version
+
+        snapshot = self._snapshot()
+        name = f"{LIST_SOURCE} {version(LIST_SOURCE)}"
+        return name, snapshot.timestamp.date().isoformat() if snapshot.from_auto_update else ""
+
+    def _snapshot(self) -> Any:
+        if not self._package:
+            self._package.append(_load_package())
+        return self._package[0]
+
+    def _model(self, provider: str, model: str) -> Any:
+        # (Without provider: found by the model alone.)
+        for where in (_LISTED_NAMES.get(provider, provider), None):
             try:
-                _, found = snapshot.find_provider_model(model, None, where, None)
+                _, found = self._snapshot().find_provider_model(model, None, where, None)
             except LookupError:
                 continue
-            return _read(found.get_prices(when))
+            return found
         return None
-
-    return find
 
 
 def _load_package() -> Any:
