@@ -153,6 +153,7 @@ class KeyRotation:
             affinity=request.affinity,
             exclude=tried,
             among=request.principal.keys,
+            caller=request.principal.id,
         )
 
     def may_try_another(self, error: APIError, tried: int, *, last: bool) -> bool:

@@ -42,6 +42,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     - `request_id`: its id in responses, errors and logs.
     - `changed`: the neutral form that is sent instead of the body, if a hook changed it.
     - `emulate`: what is emulated instead of what the target says.
+    - `sent_headers`: further headers for the provider, by their names in lower case.
     - `answer`: the response, if a hook has answered the request; no provider is called.
     - `filters`: makes the filters that the events of a response pass through, for each attempt.
     - `labels`: the session and the tags that it is attributed to.
@@ -74,6 +75,7 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     request_id: str = ""
     changed: Request | None = None
     emulate: Emulator | None = None
+    sent_headers: Mapping[str, str] = {}
     answer: Response | None = None
     filters: Callable[[], Sequence[EventFilter]] | None = None
     ended: Callable[[UsageRecord], None] | None = None

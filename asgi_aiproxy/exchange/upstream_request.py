@@ -167,6 +167,8 @@ def prepare_request(
                 draft = conversion.draft
         except RecursionError:
             raise invalid("The request is nested too deeply to be translated.") from None
+    if request.sent_headers:
+        draft = msgspec.structs.replace(draft, headers={**draft.headers, **request.sent_headers})
     draft = target.provider.transform_request(draft)
     if request.conversation is not None and (
         native or not target.provider.dialect.keeps_conversations

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -38,6 +39,11 @@ from asgi_aiproxy.usage.record import UsageRecord
 
 logger = logging.getLogger("asgi_aiproxy")
 
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_OWN_HEADERS = frozenset(
+    {"host", "content-length", "content-type", "content-encoding", "transfer-encoding"}
+    | {"connection", "upgrade", "te", "trailer", "expect", "accept-encoding"}
+)
 OnFailure = Literal["closed", "open"]
 
 
@@ -139,6 +145,17 @@ class Call:
             fields=head.fields,
             changed=None,
         )
+
+    def send_header(self, name: str, value: str) -> None:
+        """Add a header to the requests to providers.
+
+        Raises ConfigurationError for one that carries a credential or frames the request.
+        """
+        lower = name.lower()
+        valid = _HEADER_NAME.fullmatch(lower) and value.isprintable() and value.isascii()
+        if not valid or lower in _OWN_HEADERS or lower.encode() in CREDENTIAL_HEADERS:
+            raise ConfigurationError(f"a hook cannot send the header {name!r} to providers.")
+        self._replace(sent_headers={**self._sent.sent_headers, lower: value})
 
     @property
     def members(self) -> Mapping[str, msgspec.Raw]:

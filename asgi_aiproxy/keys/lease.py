@@ -147,6 +147,7 @@ class KeyRequest(msgspec.Struct, frozen=True, gc=False):
     affinity: str
     exclude: Collection[str]
     among: tuple[str, ...] = ()
+    caller: str = ""
 
     @property
     def kind(self) -> tuple[str, str, frozenset[str], tuple[str, ...]]:

@@ -157,16 +157,18 @@ class KeyPool:
         affinity: str = "",
         exclude: Collection[str] = (),
         among: tuple[str, ...] = (),
+        caller: str = "",
     ) -> Lease:
         """Lend a key, waiting up to `max_wait_seconds` for one. The caller must release the lease.
 
         `model` restricts to keys that serve it (empty: any key); `key_id` requests one certain
         key; requests with the same `affinity` get the same key while it is usable; `exclude` holds
         ids that were tried already; `among` holds patterns that the id must match (empty: all).
+        Waiting requests of several `caller`s are served in turn.
 
         Raises NoKeyError.
         """
-        request = KeyRequest(model, key_id, affinity, exclude, among)
+        request = KeyRequest(model, key_id, affinity, exclude, among, caller)
         if self.shared is not None:
             return await self.shared.acquire(request, self._max_wait)
         waiting = self.key_set.waiting

@@ -1,4 +1,9 @@
-"""Queues of requests that wait for a key, first come, first served.
+"""Queues of requests that wait for a key, first come, first served among the requests of a caller.
+
+Callers take turns: a request waits for the turn after the last one of its caller, or for the
+current turn if its caller has none waiting, and requests of one turn are served in the order of
+their arrival (start-time fair queuing). So a caller with a thousand requests delays one with a
+single request by one request, not by a thousand.
 
 Requests of the same *kind* (same model, key id, exclusions) can be served by the same keys, so only
 the first of each kind has to be tried: if it gets none, the others of its kind do not either.
@@ -15,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import insort
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -27,12 +33,13 @@ _MIN_SLEEP = 0.001  # seconds
 class FairQueue:
     """Requests that wait within one process. `take` lends a key or raises NoKeyError.
 
-    `waiters` holds them in order of arrival.
+    `waiters` holds them in the order in which they are served.
     """
 
     def __init__(self, take: Callable[[KeyRequest], Lease]) -> None:
         self._take = take
-        self.waiters: dict[_Waiter, None] = {}
+        self.waiters: list[_Waiter] = []
+        self._turns = Turns()
         self._kinds: Counter[object] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -50,8 +57,8 @@ class FairQueue:
 
     async def wait(self, request: KeyRequest, seconds: float) -> Lease:
         """Wait at most `seconds` for a key. Raises NoKeyError."""
-        waiter = _Waiter(request)
-        self.waiters[waiter] = None
+        waiter = _Waiter(request, self._turns.next(request.caller))
+        insort(self.waiters, waiter, key=_Waiter.order)
         self._kinds[waiter.kind] += 1
         lease = waiter.lease
         try:
@@ -63,7 +70,8 @@ class FairQueue:
                 lease.result().release()  # it was lent to a request that is cancelled
             raise
         finally:
-            del self.waiters[waiter]
+            self.waiters.remove(waiter)
+            self._turns.leave(request.caller, waiter.turn)
             self._kinds[waiter.kind] -= 1
             self._kinds += Counter()  # drops counts of zero
             if not self.waiters:
@@ -79,6 +87,7 @@ class FairQueue:
             if failure is None:
                 try:
                     waiter.lease.set_result(self._take(waiter.request))
+                    self._turns.served(waiter.turn)
                     continue
                 except NoKeyError as error:
                     failure = failures[waiter.kind] = error
@@ -101,12 +110,84 @@ class FairQueue:
 class _Waiter:
     """One waiting request and the future that receives its lease."""
 
-    __slots__ = ("kind", "lease", "request")
+    __slots__ = ("kind", "lease", "request", "turn")
 
-    def __init__(self, request: KeyRequest) -> None:
+    def __init__(self, request: KeyRequest, turn: int) -> None:
         self.request = request
+        self.turn = turn
         self.kind = request.kind
         self.lease: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+
+    def order(self) -> int:
+        """The turn in which it is served."""
+        return self.turn
+
+
+class Turns:
+    """The turns of callers in a queue."""
+
+    def __init__(self) -> None:
+        self._current = 0
+        self._last: dict[str, tuple[int, int]] = {}  # by caller: its last turn, and how many wait
+
+    def next(self, caller: str) -> int:
+        """The turn of one more request of a caller."""
+        last, waiting = self._last.get(caller, (self._current - 1, 0))
+        turn = max(last + 1, self._current)
+        self._last[caller] = turn, waiting + 1
+        return turn
+
+    def served(self, turn: int) -> None:
+        """A request of this turn was served."""
+        self._current = max(self._current, turn)
+
+    def leave(self, caller: str, turn: int) -> None:
+        """A request of a caller waits no longer."""
+        last, waiting = self._last[caller]
+        if waiting > 1:
+            self._last[caller] = last, waiting - 1
+        else:
+            del self._last[caller]
+
+
+class FairLock:
+    """A lock that callers get in turns."""
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+        self._locked = False
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    async def acquire(self, caller: str) -> None:
+        """Wait for the lock."""
+        if not self._locked:
+            self._locked = True
+            return
+        turn = self._turns.next(caller)
+        self._count += 1
+        entry = (turn, self._count, asyncio.get_running_loop().create_future())
+        insort(self._waiting, entry, key=lambda waiting: waiting[:2])
+        try:
+            await entry[2]
+            self._turns.served(turn)
+        except asyncio.CancelledError:
+            if entry[2].done() and not entry[2].cancelled():
+                self.release()  # it was given the lock
+            raise
+        finally:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            self._turns.leave(caller, turn)
+
+    def release(self) -> None:
+        """Give the lock to the next caller."""
+        while self._waiting:
+            _, _, future = self._waiting.pop(0)
+            if not future.done():
+                future.set_result(None)
+                return
+        self._locked = False
 
 
 class SharedWaitQueue:
@@ -139,15 +220,19 @@ class SharedWaitQueue:
         entry = self._entries.setdefault(request.kind, _QueueEntry())
         entry.waiting += 1
         try:
-            async with asyncio.timeout(seconds), entry.lock:
-                while True:
-                    try:
-                        return await self._take(request)
-                    except NoKeyError as error:
-                        if not error.exists:
-                            raise
-                        failure = error
-                    await self._sleep(failure.retry_after)
+            async with asyncio.timeout(seconds):
+                await entry.lock.acquire(request.caller)
+                try:
+                    while True:
+                        try:
+                            return await self._take(request)
+                        except NoKeyError as error:
+                            if not error.exists:
+                                raise
+                            failure = error
+                        await self._sleep(failure.retry_after)
+                finally:
+                    entry.lock.release()
         except TimeoutError:
             raise failure from None
         finally:
@@ -174,5 +259,5 @@ class _QueueEntry:
     __slots__ = ("lock", "waiting")
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.lock = FairLock()
         self.waiting = 0

@@ -7,6 +7,7 @@ from asgi_aiproxy.middleware.auth import Authenticate, first_of, static_tokens
 from asgi_aiproxy.middleware.health import Health
 from asgi_aiproxy.middleware.inject import InjectKey
 from asgi_aiproxy.middleware.jwt import JWTClaims, JWTGroup, jwt_tokens
+from asgi_aiproxy.middleware.load_shedder import LoadShedder
 from asgi_aiproxy.middleware.quota import Quota
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "InjectKey",
     "JWTClaims",
     "JWTGroup",
+    "LoadShedder",
     "Quota",
     "first_of",
     "jwt_tokens",

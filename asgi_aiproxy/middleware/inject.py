@@ -108,6 +108,7 @@ class InjectKey(Middleware):
                 affinity=affinity,
                 exclude=tried_key_ids,
                 among=principal.keys,
+                caller=principal.id,
             )
 
         async def next_key(status: int) -> Lease | None:

@@ -206,6 +206,7 @@ class Exchange:
         hooks = self._context.hooks
         assert hooks is not None  # noqa: S101 (else it is not called)
         self._call = await hooks.before(self._request, body)
+        self._request = self._request.with_headers(self._call.sent_headers)
         return self._call.body_to_send() or None
 
     def _models(self, named: Inspection) -> tuple[str, ...]:

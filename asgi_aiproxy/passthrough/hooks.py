@@ -92,6 +92,11 @@ class ProxiedCall(Call):
             raise ConfigurationError(f"a hook cannot answer {self.operation}, only chat requests.")
         self._replace(answer=response)
 
+    @property
+    def sent_headers(self) -> Mapping[str, str]:
+        """The headers that the hooks have added, by their names in lower case."""
+        return self._sent.sent_headers
+
     def body_to_send(self) -> bytes:
         """The body that the hooks have left. Raises APIError if it cannot be written."""
         sent, face = self._sent, self._known

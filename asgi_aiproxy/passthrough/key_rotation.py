@@ -150,6 +150,7 @@ class ProxyKeyRotation:
     async def _acquire(self, key_id: str) -> Lease:
         assert self._pool is not None  # noqa: S101 (`next` checks it)
         return await self._pool.acquire(
+            caller=self._request.principal.id,
             model=self._model,
             key_id=key_id,
             affinity=self._affinity,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 
 import msgspec
 
@@ -69,6 +69,13 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def token(self) -> str:
         """Return the token that authenticated the caller."""
         return (find_credential(self.scope) or "") if SCOPE_KEY in self.scope else ""
+
+    def with_headers(self, added: Mapping[str, str]) -> ProxyRequest:
+        """The same request with further headers, which replace those of the same names."""
+        if not added:
+            return self
+        kept = [pair for pair in self.headers if pair[0].lower() not in added]
+        return msgspec.structs.replace(self, headers=[*kept, *added.items()])
 
     def outgoing(
         self,

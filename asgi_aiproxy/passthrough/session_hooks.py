@@ -10,6 +10,7 @@ masked: such a response is refused, and a refusal ends the session.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from asgi_aiproxy.dialects.session_events import SessionProtocol, session_protocol
@@ -51,6 +52,11 @@ class SessionHooks:
         if made._filtering and protocol is None:
             raise unchecked_response_error("What this WebSocket sends")
         return made
+
+    @property
+    def sent_headers(self) -> Mapping[str, str]:
+        """The headers that the hooks have added to the handshake with the upstream."""
+        return self._call.sent_headers
 
     async def client_message(self, data: Data) -> Data:
         """Run the hooks on a message of the client; return the one to send. Raises APIError."""

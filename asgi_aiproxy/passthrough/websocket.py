@@ -108,6 +108,7 @@ class WebSocketBridge:
                 self._guard = SessionGuard(request, priced)
             if self._context.hooks is not None:
                 self._hooks = await SessionHooks.open(self._context.hooks, request)
+                request = request.with_headers(self._hooks.sent_headers)
             if admission is not None:
                 await check_admission(admission, request, (model,), session=True)
             upstream = await self._until_client_leaves(self._connect(request, keys, record))

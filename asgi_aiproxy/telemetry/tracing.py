@@ -10,6 +10,10 @@ call. Names are those of the semantic conventions for generative AI, in one of t
 - `"1.41"`: https://opentelemetry.io/docs/specs/semconv/gen-ai/ up to 1.41, which most instruments
   still send.
 
+With `propagate`, the span begins before the call instead, and the requests to providers carry its
+context, in the headers of the propagator of the process (`traceparent`, W3C Trace Context): for
+servers of one's own, which continue the trace.
+
 Texts of requests and responses are never part of a span. Attributes of our own begin with
 `aiproxy.`. Without an SDK the API does nothing, so a package may always use this hook.
 """
@@ -72,6 +76,7 @@ class Tracing(Hook):
       (`opentelemetry.trace.set_tracer_provider`).
     - `conventions`: the generation of attribute names, `"1.41"` or `"0.1"`.
     - `principals`: whether the id of the caller is an attribute (`enduser.id`).
+    - `propagate`: whether requests to providers carry the context of the trace.
 
     Raises ConfigurationError if opentelemetry-api is missing, or `conventions` is unknown.
     """
@@ -85,13 +90,14 @@ class Tracing(Hook):
         meter_provider: MeterProvider | None = None,
         conventions: Conventions = "1.41",
         principals: bool = False,
+        propagate: bool = False,
     ) -> None:
         if conventions not in _TOKENS:
             raise ConfigurationError(
                 f"Tracing: conventions is one of {', '.join(_TOKENS)}, not {conventions!r}."
             )
         try:
-            from opentelemetry import context, metrics, trace
+            from opentelemetry import context, metrics, propagate as propagation, trace
         except ImportError as error:
             raise ConfigurationError(
                 f"Tracing requires opentelemetry-api: pip install 'asgi-aiproxy[otel]'. ({error})"
@@ -99,6 +105,7 @@ class Tracing(Hook):
         from asgi_aiproxy import __version__
 
         self._context, self._trace = context, trace
+        self._inject = propagation.inject if propagate else None
         self._tracer = trace.get_tracer("asgi_aiproxy", __version__, tracer_provider)
         self._conventions = conventions
         self._principals = principals
@@ -117,8 +124,19 @@ class Tracing(Hook):
             self._tokens = meter.create_histogram("gen_ai.client.token.usage", "{token}")
 
     async def before(self, call: Call) -> None:
-        """Keep the context of the request."""
-        call.state[self] = self._context.get_current()
+        """Keep the context of the request, or begin the span that is propagated."""
+        context = self._context.get_current()
+        if self._inject is None:
+            call.state[self] = context
+            return
+        span = call.state.get(self)
+        if span is None:  # (it runs again for each message of a WebSocket session)
+            span = self._tracer.start_span(call.operation, context, self._trace.SpanKind.CLIENT)
+            call.state[self] = span
+        headers: dict[str, str] = {}
+        self._inject(headers, self._trace.set_span_in_context(span, context))
+        for name, value in headers.items():
+            call.send_header(name, value)
 
     async def after(self, call: Call, record: UsageRecord) -> None:
         """Make the spans, and add to the metrics."""
@@ -142,13 +160,21 @@ class Tracing(Hook):
 
     def _make_spans(self, call: Call, record: UsageRecord, shared: Mapping[str, Any]) -> None:
         operation, model = shared["gen_ai.operation.name"], record.requested_model
-        span = self._tracer.start_span(
-            f"{operation} {model}" if model else operation,
-            call.state.get(self),
-            self._trace.SpanKind.CLIENT,
-            {**shared, **self._span_attributes(call, record)},
-            start_time=_nanoseconds(record.started),
-        )
+        name = f"{operation} {model}" if model else operation
+        attributes = {**shared, **self._span_attributes(call, record)}
+        kept = call.state.get(self)
+        if self._inject is not None and kept is not None:
+            span = kept
+            span.update_name(name)
+            span.set_attributes(attributes)
+        else:
+            span = self._tracer.start_span(
+                name,
+                kept,
+                self._trace.SpanKind.CLIENT,
+                attributes,
+                start_time=_nanoseconds(record.started),
+            )
         if span.is_recording():
             parent = self._trace.set_span_in_context(span)
             for number, attempt in enumerate(record.attempt_details, 1):

@@ -15,6 +15,7 @@ from hypothesis import given, settings, strategies as st
 from asgi_aiproxy import (
     AIShim,
     APIError,
+    ConfigurationError,
     InProcess,
     InProcessTransport,
     PassthroughProxy,
@@ -548,3 +549,18 @@ async def test_typed_calls_in_process_pass_the_same_guard() -> None:
         await calls.chat(model="m", messages="Hi")
     with pytest.raises(APIError, match="blocked"):
         _ = [event async for event in calls.stream(model="m", messages="Hi")]
+
+
+@pytest.mark.parametrize(("api", "where"), SURFACES)
+async def test_a_hook_adds_a_header_to_the_request_of_the_provider(api: str, where: str) -> None:
+    async def add(call: Call) -> None:
+        call.send_header("X-Team", "red")
+        for name in ("authorization", "Host", "content-length", "x y", "x-a\n"):
+            with pytest.raises(ConfigurationError):
+                call.send_header(name, "v")
+        with pytest.raises(ConfigurationError):
+            call.send_header("x-b", "v\r\nx-c: d")
+
+    place = Place(api, where, add)
+    assert (await place.call(*CALLS[api](False))).status == 200
+    assert place.mock.requests[0].headers["x-team"] == "red"

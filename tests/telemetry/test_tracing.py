@@ -13,11 +13,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from asgi_aiproxy import AIShim, ConfigurationError, ProviderRouter
+from asgi_aiproxy import AIShim, ConfigurationError, PassthroughProxy, ProviderRouter
 from asgi_aiproxy.config.factory import build_app
 from asgi_aiproxy.config.settings import Settings
 from asgi_aiproxy.hooks import Call
-from asgi_aiproxy.providers import GEMINI, GROQ
+from asgi_aiproxy.providers import GEMINI, GROQ, OPENAI
 from asgi_aiproxy.telemetry.tracing import Tracing
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers, refuses, streams
@@ -212,3 +212,37 @@ async def test_serve_makes_spans_if_the_configuration_says_so() -> None:
 def test_unknown_conventions_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"0\.1, 1\.41"):
         Tracing(conventions="2")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("app", ["shim", "proxy"])
+async def test_the_context_of_the_trace_is_propagated_on_demand(app: str) -> None:
+    upstream = Upstream(refuses(500), answers())
+    telemetry = Telemetry(upstream, propagate=True)
+    target: Any = telemetry.shim
+    if app == "proxy":
+        tracing = Tracing(tracer_provider=telemetry.provider, propagate=True)
+        target = PassthroughProxy(
+            OPENAI.using("sk-1"), transport=upstream.transport, hooks=[tracing]
+        )
+    body = {"model": "both", "messages": [{"role": "user", "content": "Hi"}]}
+    with telemetry.provider.get_tracer("host").start_as_current_span("server") as server:
+        async with target:
+            await asgi.request(target, "POST", "/v1/chat/completions", body)
+    parent = server.get_span_context()
+    span = next(span for span in telemetry.spans if span.parent is not None)
+    assert span.parent is not None
+    assert (span.parent.span_id, span.context.trace_id) == (parent.span_id, parent.trace_id)
+    expected = f"00-{parent.trace_id:032x}-{span.context.span_id:016x}-{parent.trace_flags:02x}"
+    assert {request.headers["traceparent"] for request in upstream.requests} == {expected}
+    assert attributes(span)["aiproxy.request_id"]
+
+
+async def test_without_propagation_no_context_leaves_the_gateway() -> None:
+    upstream = Upstream(answers())
+    telemetry = Telemetry(upstream)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    async with telemetry.shim:
+        headers = {"traceparent": f"00-{1:032x}-{1:016x}-01"}
+        path = "/v1/chat/completions"
+        await asgi.request(telemetry.shim, "POST", path, body, headers=headers)
+    assert "traceparent" not in upstream.requests[0].headers

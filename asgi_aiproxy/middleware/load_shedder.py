@@ -1,0 +1,223 @@
+"""`LoadShedder`: refuses requests before the other routes of the host suffer.
+
+Theory of operation. One event loop serves the gateway and the routes of the host, so all of them
+wait while it is busy. How long is measured: a timer that is due every 50 ms reports how late it
+runs (the lag). While the lag is above `max_lag`, the number of requests that may be in flight here
+falls to a fraction of those that are; while it is below and the number is reached, it grows slowly
+(additive increase, multiplicative decrease, as in TCP). The median of three measurements counts, so
+that one pause of the garbage collector changes nothing.
+
+Requests beyond the number get 503 with `retry-after`, spread so that their clients do not return
+together. Those of low priority are refused when half of it is reached, those of high priority when
+a quarter more is: so the lowest priority is refused first.
+
+`max_held_bytes` limits the memory of request bodies: a declared length is reserved before the body
+is read, other bodies count as they arrive, and new requests are refused while the sum is reached.
+Responses are not buffered anywhere, so their memory is limited by the number of requests.
+
+The timer only runs while requests are in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from asgi_aiproxy._asgi import ASGIApp, Message, Receive, Scope, Send, content_length
+from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind, require_int_at_least
+from asgi_aiproxy.middleware.base import Middleware
+from asgi_aiproxy.middleware.error_format import send_error_for
+from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
+
+logger = logging.getLogger("asgi_aiproxy")
+
+_INTERVAL = 0.05  # seconds between two measurements
+_DECREASE, _INCREASE = 0.8, 0.05
+_LOW_SHARE, _HIGH_SHARE = 0.5, 1.25
+
+
+class LoadStatus(msgspec.Struct, frozen=True):
+    """The load of this process: requests in flight, how many may be, the lag of the event loop in
+    seconds, the bytes of request bodies in memory, and the number of requests that were refused.
+    """
+
+    in_flight: int
+    limit: int
+    lag: float
+    held_bytes: int
+    refused: int
+
+
+class AdaptiveLimit:
+    """How many requests may be in flight, by the lag of the event loop. Pure.
+
+    `max_lag` is in seconds; `most` is the highest number.
+    """
+
+    def __init__(self, max_lag: float, most: int) -> None:
+        self._max_lag = max_lag
+        self._most = most
+        self._lags = [0.0, 0.0, 0.0]
+        self.limit = float(most)
+
+    @property
+    def lag(self) -> float:
+        """The median of the last three measurements."""
+        return sorted(self._lags)[1]
+
+    def observe(self, lag: float, in_flight: int) -> None:
+        """Take one measurement, with the number of requests in flight."""
+        self._lags = [*self._lags[1:], lag]
+        if self.lag > self._max_lag:
+            self.limit = max(min(self.limit, float(in_flight)) * _DECREASE, 1.0)
+        elif in_flight >= self.limit * 0.9:
+            self.limit = min(self.limit + max(self.limit * _INCREASE, 1.0), self._most)
+
+    def admits(self, in_flight: int, priority: int) -> bool:
+        """Whether one more request may be served. `priority` is negative (low), 0 or positive."""
+        share = _LOW_SHARE if priority < 0 else _HIGH_SHARE if priority > 0 else 1.0
+        return in_flight < max(self.limit * share, 1.0)
+
+
+class LoadShedder(Middleware):
+    """A middleware that refuses requests while the event loop is overloaded.
+
+    ::
+
+        app.mount("/ai", Authenticate(LoadShedder(ai, max_lag=0.05), verify=...))
+
+    Arguments:
+
+    - `app`: the wrapped app.
+    - `max_lag`: how late the event loop may be, in seconds.
+    - `max_in_flight`: the highest number of requests at the same time.
+    - `max_held_bytes`: the highest sum of request bodies in memory, in bytes (None: no limit).
+    - `priority`: the priority of a caller: negative (refused first), 0, or positive (refused last).
+      Without it, all callers have the same. Callers are known below `Authenticate`.
+    - `retry_after`: the mean number of seconds after which refused clients shall try again.
+
+    Raises ConfigurationError if an argument is invalid.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_lag: float = 0.05,
+        max_in_flight: int = 1000,
+        max_held_bytes: int | None = None,
+        priority: Callable[[Principal], int] | None = None,
+        retry_after: float = 2.0,
+    ) -> None:
+        super().__init__(app)
+        require_int_at_least(max_in_flight=max_in_flight)
+        if max_held_bytes is not None:
+            require_int_at_least(max_held_bytes=max_held_bytes)
+        if not max_lag > 0 or not retry_after > 0:
+            raise ConfigurationError("LoadShedder: max_lag and retry_after must be > 0 seconds.")
+        self._limit = AdaptiveLimit(max_lag, max_in_flight)
+        self._max_held = max_held_bytes
+        self._priority = priority
+        self._retry_after = retry_after
+        self._in_flight = self._held = self._refused = 0
+        self._shedding = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def status(self) -> LoadStatus:
+        """The load now."""
+        limit = self._limit
+        return LoadStatus(self._in_flight, int(limit.limit), limit.lag, self._held, self._refused)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one ASGI scope to the app, or answer 503."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._pass_other_scope(scope, receive, send)
+            return
+        declared = 0
+        if self._max_held is not None and scope["type"] == "http":
+            declared = content_length(scope) or 0
+        if not self._admits(scope, declared):
+            self._refused += 1
+            await send_error_for(scope, receive, send, self._refusal())
+            return
+        if self._timer is None:
+            self._measure_from(asyncio.get_running_loop())
+        body = _HeldBody(self, receive, declared) if self._max_held is not None else None
+        self._in_flight += 1
+        try:
+            await self.app(scope, receive if body is None else body.receive, send)
+        finally:
+            self._in_flight -= 1
+            if body is not None:
+                body.release()
+
+    def _admits(self, scope: Scope, declared: int) -> bool:
+        if self._max_held is not None and self._held + declared > self._max_held:
+            return declared > self._max_held and not self._held  # the app refuses it by itself
+        priority = 0
+        if self._priority is not None:
+            priority = self._priority(scope.get(SCOPE_KEY) or ANONYMOUS)
+        return self._limit.admits(self._in_flight, priority)
+
+    def _refusal(self) -> APIError:
+        return APIError(
+            ErrorKind.OVERLOADED,
+            "The service is busy. Try again later.",
+            code="overloaded",
+            retry_after=self._retry_after * random.uniform(0.5, 1.5),  # noqa: S311
+        )
+
+    def hold(self, size: int) -> None:
+        """Count bytes of request bodies that are in memory from now on, or (negative) no more."""
+        self._held += size
+
+    # the lag of the event loop
+
+    def _measure_from(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = loop.time() + _INTERVAL
+        self._timer = loop.call_at(due, self._measure, loop, due)
+
+    def _measure(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._timer = None
+        self._limit.observe(max(loop.time() - due, 0.0), self._in_flight)
+        shedding = self._limit.admits(self._in_flight, 0) is False
+        if shedding is not self._shedding:
+            self._shedding = shedding
+            logger.warning(
+                "load: %d requests in flight, the event loop is %.0f ms late; %s",
+                *(self._in_flight, self._limit.lag * 1000),
+                "further ones are refused" if shedding else "requests are accepted again",
+            )
+        if self._in_flight:
+            self._measure_from(loop)
+
+
+class _HeldBody:
+    """Counts the body of one request, of which `declared` bytes are reserved."""
+
+    __slots__ = ("_counted", "_receive", "_received", "_shedder")
+
+    def __init__(self, shedder: LoadShedder, receive: Receive, declared: int) -> None:
+        self._shedder = shedder
+        self._receive = receive
+        self._received = 0
+        self._counted = declared
+        shedder.hold(declared)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            more = self._received - self._counted
+            if more > 0:
+                self._counted += more
+                self._shedder.hold(more)
+        return message
+
+    def release(self) -> None:
+        self._shedder.hold(-self._counted)
