@@ -53,6 +53,7 @@ from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
 from asgi_aiproxy.prices.price_list import list_installed
 from asgi_aiproxy.providers import Provider, Target
+from asgi_aiproxy.providers.discovery import discover_apis
 from asgi_aiproxy.request_limits import RequestLimits
 from asgi_aiproxy.responses_state import ResponseState
 from asgi_aiproxy.router import ProviderRouter, Route
@@ -146,7 +147,11 @@ def build_app(
         attribution=make_attribution(settings),
         receipts=make_receipts(settings, prices),
         conversations=make_continuation(settings),
+<<<<<<< HEAD
         prices=prices,
+=======
+        apis=discover_apis(),
+>>>>>>> b7171fe (Packages add operations and client dialects through entry points (asgi_aiproxy.apis); a test adds a vendor, a dialect and an operation from outside)
     )
     app: ASGIApp = shim
     quota: Quota | None = None

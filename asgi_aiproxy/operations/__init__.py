@@ -3,13 +3,14 @@
 - `base`: the interfaces, and how they work together;
 - `embeddings`, `images`, `moderations`, `rerank`, `speech`, `transcription`: one operation each,
   with all its vendors;
+- `clients`: what clients can request;
 - `face`: serves an operation whose paths belong to no dialect;
 - `forms`: forms with files;
 - `bedrock`: what the operations on Amazon Bedrock share.
 
-An operation is one module. Its class for clients is in `CLIENTS`, or given to a shim as
-`operations=`, or registered by an installed package (entry point group `asgi_aiproxy.operations`).
-Its classes for vendors are among the `operations` of a `Provider`.
+An operation is one module. Its class for clients is in `clients`, or given to a shim in `apis`, or
+registered by an installed package (entry point group `asgi_aiproxy.apis`). Its classes for vendors
+are among the `operations` of a `Provider`.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         databricks,
         snowflake,
     )
-    from asgi_aiproxy.providers.discovery import discover
+    from asgi_aiproxy.providers.discovery import discover, discover_apis
     from asgi_aiproxy.providers.google_vertex import vertex, vertex_anthropic
     from asgi_aiproxy.providers.media import BFL, DEEPGRAM, ELEVENLABS, comfyui, gradio
     from asgi_aiproxy.providers.self_hosted import (
@@ -123,6 +123,7 @@ __all__ = [
     "comfyui",
     "databricks",
     "discover",
+    "discover_apis",
     "gradio",
     "header",
     "openai_compatible",
@@ -181,6 +182,7 @@ _HOME = {
     "comfyui": "media",
     "databricks": "compatible",
     "discover": "discovery",
+    "discover_apis": "discovery",
     "gradio": "media",
     "openai_compatible": "self_hosted",
     "snowflake": "compatible",
