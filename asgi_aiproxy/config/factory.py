@@ -147,11 +147,8 @@ def build_app(
         attribution=make_attribution(settings),
         receipts=make_receipts(settings, prices),
         conversations=make_continuation(settings),
-<<<<<<< HEAD
         prices=prices,
-=======
         apis=discover_apis(),
->>>>>>> b7171fe (Packages add operations and client dialects through entry points (asgi_aiproxy.apis); a test adds a vendor, a dialect and an operation from outside)
     )
     app: ASGIApp = shim
     quota: Quota | None = None
