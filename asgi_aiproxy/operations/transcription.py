@@ -178,8 +178,8 @@ class OpenAITranscriptionClient(ClientOperation[TranscriptionRequest, Transcript
         return self.upload_units(request.file.length)
 
     def upload_units(self, length: int) -> Usage:
-        """The seconds, by the size of the form."""
-        return Usage(audio_seconds=-(-length // _BYTES_PER_SECOND) or 1)
+        """The seconds, by the size of the form; those of the largest file if it is unknown."""
+        return Usage(audio_seconds=-(-(length or 25 * MiB) // _BYTES_PER_SECOND))
 
 
 class GeminiTranscription(TranscriptionAPI):

@@ -138,7 +138,7 @@ class OpenAIEmbeddings(ClientEmbeddingsAPI):
 
     def decode_usage(self, body: bytes) -> tuple[str, Usage | None]:
         """Read model and usage of a response that passes through."""
-        return openai_usage(body)
+        return read_usage(body)
 
 
 def decode_list(body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
@@ -149,9 +149,18 @@ def decode_list(body: bytes, request: EmbeddingsRequest) -> EmbeddingsResponse:
         raise _parsing.unparsable_response_error(200, body) from None
     if all(item.index is not None for item in items):
         items.sort(key=lambda item: item.index or 0)
-    model, usage = openai_usage(body)
+    model, usage = read_usage(body)
     vectors = tuple(_vector(item.embedding) for item in items)
     return EmbeddingsResponse(model=model or request.model, vectors=vectors, usage=usage)
+
+
+def read_usage(body: bytes) -> tuple[str, Usage | None]:
+    """Model and usage of a response. Some vendors (Voyage) report the total only."""
+    model, usage = openai_usage(body)
+    if usage is not None and not usage.input:
+        found = _parsing.parse_object(body) or {}
+        usage = Usage(input=_parsing.read_count(found.get("usage"), "total_tokens"))
+    return model, usage
 
 
 def _vector(raw: msgspec.Raw) -> msgspec.Raw:
