@@ -24,7 +24,7 @@ OTHERS = [
     for path in sorted((REPOSITORY / folder).rglob("*.py"))
     if path.name != "test_vocabulary.py"
 ]
-DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 # Words that this project once used in senses of its own. What to write instead is in parentheses.
 RETIRED_WORDS = re.compile(
