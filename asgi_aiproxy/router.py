@@ -241,7 +241,7 @@ _OPTIONS = [
 
 
 # The options that the proxies of providers take, too.
-_SHARED = frozenset({"transport", "record", "timeouts", "allow_client_keys"})
+_SHARED = frozenset({"transport", "record", "timeouts", "allow_client_keys", "hooks"})
 
 
 def _check(routes: object, options: Iterable[str]) -> None:

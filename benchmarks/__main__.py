@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.bulk import bulk, sockets
+from benchmarks.host_protection import host_protection
 from benchmarks.machine import Cores, Neighbours
 from benchmarks.passthrough import passthrough
 from benchmarks.report import Progress, Result
@@ -29,6 +30,7 @@ ROWS = {
     "passthrough": passthrough,
     "passthrough bulk": bulk,
     "passthrough sockets": sockets,
+    "host protection": host_protection,
 }
 
 

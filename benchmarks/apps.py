@@ -145,6 +145,35 @@ def stored(limits: Any, *, tokens: int = 1, keys: int = 2) -> App:
 # For comparison.
 
 
+def protected() -> App:
+    """A route of the host, and the gateway behind `LoadShedder`."""
+    from asgi_aiproxy.middleware import LoadShedder
+
+    return beside_host(LoadShedder(chat(), max_lag=0.001))
+
+
+def unprotected() -> App:
+    """The same without `LoadShedder`."""
+    return beside_host(chat())
+
+
+def beside_host(gateway: Any) -> App:
+    """A host with a route `/own` and the gateway below `/ai`."""
+    from asgi_aiproxy import Dispatcher
+
+    return Dispatcher(own_route, {"/ai": gateway})
+
+
+async def own_route(scope: Scope, receive: Receive, send: Send) -> None:
+    """A short answer."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    headers = [*JSON, (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
 def answer() -> App:
     """No upstream: the maximum rate of the server."""
     body = wire.openai_whole()

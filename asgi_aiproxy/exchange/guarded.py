@@ -16,9 +16,13 @@ from asgi_aiproxy.dialects.base import Decoder, Encoder
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Framer
 from asgi_aiproxy.messages import (
+    BlockDelta,
+    BlockEnd,
+    BlockStart,
     Event,
     EventFilter,
     Response,
+    Text,
     Usage,
     add_usage,
     fold,
@@ -28,6 +32,8 @@ from asgi_aiproxy.providers.emulator import EmulatingFilter
 from asgi_aiproxy.translate import MALFORMED, is_content, malformed_response_error
 
 logger = logging.getLogger("asgi_aiproxy")
+
+_ERROR_INDEX = 1 << 30  # of the block in which the message of an error is checked
 
 
 class ResponseRefusedError(APIError):
@@ -106,6 +112,7 @@ class GuardedTranslator:
         self._decoded: list[Event] = []
         self._released: list[Event] = []  # for a client that takes one body
         self._closing = self._refused = False
+        self._failure: APIError | None = None
         self._model, self._usage = "", None if stream is None else stream[1].usage
         self.started = False
 
@@ -143,12 +150,14 @@ class GuardedTranslator:
         try:
             for piece in framer.feed(data):
                 self._decoded += decoder.feed(piece)
-        except MALFORMED as error:
-            raise malformed_response_error() from error
+        except MALFORMED:
+            self._failure = malformed_response_error()
+        except APIError as error:
+            self._failure = error
         return b""
 
     def close(self) -> bytes:
-        """Decode the rest. Raises APIError if the response is incomplete."""
+        """Decode the rest; `flush` raises APIError if the response is incomplete."""
         self._closing = True
         try:
             if self._stream is None:
@@ -161,16 +170,20 @@ class GuardedTranslator:
                 if rest:
                     self._decoded += decoder.feed(rest)
                 self._decoded += decoder.close()
-        except MALFORMED as error:
-            raise malformed_response_error() from error
+        except MALFORMED:
+            self._failure = malformed_response_error()
+        except APIError as error:
+            self._failure = error
         return b""
 
     async def flush(self) -> bytes:
         """Return the bytes for the client of what the filters release.
 
         Raises ResponseRefusedError if one of them ends the response, and the APIError of the
-        provider if the emulation does.
+        provider if the response is an error or malformed, or the emulation says so.
         """
+        if self._failure is not None:
+            raise await self._checked_error(self._failure)
         events: Sequence[Event] = self._decoded
         self._decoded = []
         if self._emulation is not None:
@@ -181,6 +194,22 @@ class GuardedTranslator:
             self._refused = True
             raise
         return self._write(events)
+
+    async def _checked_error(self, error: APIError) -> APIError:
+        """The error of a response. Its message may quote the response, so it is checked as well."""
+        if not self._filters:
+            return error
+        block = (BlockStart(_ERROR_INDEX, Text()), BlockDelta(_ERROR_INDEX, error.message))
+        try:
+            events = await filter_events(
+                self._filters, [*block, BlockEnd(_ERROR_INDEX)], closing=False
+            )
+        except ResponseRefusedError:
+            events = []
+        released = "".join(event.text for event in events if isinstance(event, BlockDelta))
+        if released != error.message:
+            error.message, error.body = "The provider's response failed.", None
+        return error
 
     def _write(self, events: Iterable[Event]) -> bytes:
         events = list(events)

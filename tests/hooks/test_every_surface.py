@@ -564,3 +564,22 @@ async def test_a_hook_adds_a_header_to_the_request_of_the_provider(api: str, whe
     place = Place(api, where, add)
     assert (await place.call(*CALLS[api](False))).status == 200
     assert place.mock.requests[0].headers["x-team"] == "red"
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses", "files", "responses/resp_1"])
+async def test_a_router_that_is_mounted_passes_the_same_guard_below_each_provider(
+    path: str,
+) -> None:
+    """Also where the response is malformed: errors quote it."""
+    upstream = Upstream(answers(json.dumps({"output": TEXT}).encode()))
+    router = ProviderRouter(
+        {"m": OPENAI.using("sk-1")},
+        transport=upstream.transport,
+        hooks=[TextGuard(find_words([BAD]))],
+    )
+    body = {"model": "m", "messages": [USER], "input": "Hi"}
+    async with router:
+        method = "GET" if "_1" in path else "POST"
+        answer = await asgi.request(router, method, f"/openai/v1/{path}", body)
+    assert b"nemo" not in answer.body
+    assert answer.status in (403, 502), answer.body
