@@ -53,11 +53,15 @@ from asgi_aiproxy.providers.self_hosted import (
 from asgi_aiproxy.providers.signatures import drop_signatures
 from asgi_aiproxy.providers.temporary_credentials import CredentialCache
 from asgi_aiproxy.providers.transforms import (
+    aspect_ratio,
     chain,
     drop_fields,
+    image_size_as,
     new_limit,
     old_role,
+    only_images,
     rename_fields,
+    replace_value,
     vendor_format,
 )
 
@@ -152,7 +156,12 @@ XAI = Provider(
     base_url="https://api.x.ai/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS | frozenset({"images.generations"}),
     strict_format=False,
-    transform_request=drop_signatures,
+    # https://docs.x.ai/developers/model-capabilities/images/generation: ratios instead of sizes
+    transform_request=chain(
+        drop_signatures,
+        image_size_as(aspect_ratio),
+        only_images(drop_fields("style", "background", "output_format", "output_compression")),
+    ),
 )
 OPENROUTER = Provider(
     name="openrouter",
@@ -169,7 +178,13 @@ TOGETHER = Provider(
     base_url="https://api.together.xyz/v1",
     native_operations=CHAT | COMPLETIONS | EMBEDDINGS | AUDIO | frozenset({"images.generations"}),
     strict_format=False,
-    transform_request=vendor_format,
+    # https://docs.together.ai/reference/post-images-generations: width and height, "base64"
+    transform_request=chain(
+        vendor_format,
+        image_size_as(lambda width, height: {"width": width, "height": height}),
+        only_images(replace_value("response_format", "b64_json", "base64")),
+        only_images(drop_fields("quality", "style", "background", "moderation", "user")),
+    ),
 )
 FIREWORKS = Provider(
     name="fireworks",

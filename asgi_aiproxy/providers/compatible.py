@@ -28,11 +28,14 @@ from asgi_aiproxy.providers.signatures import drop_signatures
 from asgi_aiproxy.providers.transforms import (
     add_fields,
     chain,
+    drop_fields,
     effort_as,
+    image_size_as,
     limit_field,
     models_at,
     new_limit,
     old_role,
+    only_images,
     rename_fields,
     vendor_format,
 )
@@ -104,7 +107,11 @@ SILICONFLOW = Provider(
     native_operations=CHAT | EMBEDDINGS | AUDIO | _IMAGE_GENERATIONS,
     strict_format=False,
     transform_request=chain(
-        vendor_format, effort_as(lambda effort: {"enable_thinking": effort != "none"})
+        vendor_format,
+        effort_as(lambda effort: {"enable_thinking": effort != "none"}),
+        image_size_as(lambda width, height: {"image_size": f"{width}x{height}"}),
+        only_images(rename_fields(n="batch_size")),
+        only_images(drop_fields("quality", "style", "response_format", "user")),
     ),
 )
 # https://huggingface.co/docs/inference-providers: a router in front of other vendors; a model may

@@ -49,6 +49,7 @@ BFL = Provider(
     base_url="https://api.bfl.ai",
     auth=header("x-key"),
     operations=(FLUX_IMAGES,),
+    catalogue=("flux-2-pro", "flux-2-flex", "flux-2-max", "flux-kontext-pro", "flux-kontext-max"),
     path_profile="bfl",
 )
 
@@ -69,7 +70,9 @@ def comfyui(
     invalid.
     """
     images = ComfyUIImages(workflow, size=size, poll_seconds=poll_seconds)
-    return Provider(name=name, dialect=NoChat(), base_url=base_url, operations=(images,))
+    return Provider(
+        name=name, dialect=NoChat(), base_url=base_url, operations=(images,), catalogue=(name,)
+    )
 
 
 def gradio(
@@ -87,7 +90,9 @@ def gradio(
     pixels, `name` the name of the provider. Raises ConfigurationError if `base_url` is invalid.
     """
     images = GradioImages(api_name, inputs, size=size)
-    return Provider(name=name, dialect=NoChat(), base_url=base_url, operations=(images,))
+    return Provider(
+        name=name, dialect=NoChat(), base_url=base_url, operations=(images,), catalogue=(name,)
+    )
 
 
 ROWS: tuple[Provider, ...] = (ELEVENLABS, DEEPGRAM, BFL)

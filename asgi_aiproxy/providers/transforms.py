@@ -6,6 +6,8 @@ passes through are still encoded (`msgspec.Raw`); those of a translated one are 
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -96,13 +98,67 @@ def chain(*transforms: TransformRequest) -> TransformRequest:
     return transform
 
 
-def only_chat(transform: TransformRequest) -> TransformRequest:
-    """Apply a transformation to chat completions only."""
+def only_at(path: str, transform: TransformRequest) -> TransformRequest:
+    """Apply a transformation to the requests at one path only."""
 
     def transformed(draft: ProviderRequest) -> ProviderRequest:
-        return transform(draft) if draft.path == "/chat/completions" else draft
+        return transform(draft) if draft.path == path else draft
 
     return transformed
+
+
+def only_chat(transform: TransformRequest) -> TransformRequest:
+    """Apply a transformation to chat completions only."""
+    return only_at("/chat/completions", transform)
+
+
+def only_images(transform: TransformRequest) -> TransformRequest:
+    """Apply a transformation to the generation of images only."""
+    return only_at("/images/generations", transform)
+
+
+def image_size_as(write: Callable[[int, int], Mapping[str, Any]]) -> TransformRequest:
+    """Replace `size` of images by the vendor's own members for width and height.
+
+    If `write` returns none, or the vendor has no word for the size, it is reported.
+    """
+
+    def transform(draft: ProviderRequest) -> ProviderRequest:
+        if "size" not in draft.body:
+            return draft
+        body = dict(draft.body)
+        size = plain(body.pop("size"))
+        found = _SIZE.fullmatch(size) if isinstance(size, str) else None
+        own = write(int(found[1]), int(found[2])) if found is not None else {}
+        ignored = draft.ignored
+        if not own and size not in (None, "auto"):
+            ignored = (*ignored, "size")
+        return msgspec.structs.replace(draft, body={**own, **body}, ignored=ignored)
+
+    return only_images(transform)
+
+
+_SIZE = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
+
+
+def aspect_ratio(width: int, height: int) -> Mapping[str, Any]:
+    """The ratio of a size in its lowest terms, if it is a usual one."""
+    divisor = math.gcd(width, height)
+    ratio = f"{width // divisor}:{height // divisor}"
+    ratio = {"7:4": "16:9", "4:7": "9:16"}.get(ratio, ratio)  # of OpenAI's 1792x1024
+    usual = ("1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "1:2", "2:1")
+    return {"aspect_ratio": ratio} if ratio in usual else {}
+
+
+def replace_value(name: str, old: Any, new: Any) -> TransformRequest:
+    """Replace one value of a member by the vendor's word for it."""
+
+    def transform(draft: ProviderRequest) -> ProviderRequest:
+        if name not in draft.body or plain(draft.body[name]) != old:
+            return draft
+        return msgspec.structs.replace(draft, body={**draft.body, name: new})
+
+    return transform
 
 
 # Since its o-series models OpenAI rejects `max_tokens` in chat requests (legacy completions have no

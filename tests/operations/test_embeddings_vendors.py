@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import AIShim
-from asgi_aiproxy.providers import COHERE, GEMINI, JINA, MISTRAL, VOYAGE, Provider, bedrock
+from asgi_aiproxy.providers import COHERE, GEMINI, JINA, MISTRAL, VOYAGE, Provider, bedrock, vertex
 from asgi_aiproxy.usage.record import UsageRecord
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers, refuses
@@ -235,3 +235,38 @@ async def test_a_batch_that_fails_begins_again_with_the_next_key() -> None:
     answer = await asgi.request(app, "POST", "/v1/embeddings", body)
     assert [each["embedding"] for each in answer.json["data"]] == [[1], [2]]
     assert upstream.keys in (["first"] * 2 + ["second"] * 2, ["second"] * 2 + ["first"] * 2)
+
+
+async def test_vertex_embeds_one_text_of_geminis_models_at_once() -> None:
+    def predict(body: Any, request: Any) -> Any:
+        texts = [each["content"] for each in body["instances"]]
+        return {
+            "predictions": [
+                {"embeddings": {"values": vector(t), "statistics": {"token_count": 2}}}
+                for t in texts
+            ]
+        }
+
+    instance = {"content": str, "task_type": str, "title": str}
+    place = "/v1/projects/my-project/locations/global/publishers/google/models"
+    members = {
+        "instances": [instance],
+        "parameters": {"outputDimensionality": int, "autoTruncate": bool},
+    }
+    vendor = StrictVendor(
+        [
+            Endpoint(f"{place}/gemini-embedding-001:predict", members, predict),
+            Endpoint(f"{place}/text-embedding-005:predict", members, predict),
+        ]
+    )
+    app = AIShim(vertex("my-project").using("ya29.token"), transport=vendor.transport)
+    for model, requests in (("gemini-embedding-001", 2), ("text-embedding-005", 1)):
+        vendor.requests.clear()
+        body = {"model": model, "input": ["one", "three"], "dimensions": 3, "input_type": "query"}
+        answer = await asgi.request(app, "POST", "/v1/embeddings", body)
+        assert answer.status == 200, answer.body
+        found = [each["embedding"] for each in answer.json["data"]]
+        assert found == [vector("one"), vector("three")]
+        assert answer.json["usage"]["prompt_tokens"] == 4
+        assert len(vendor.requests) == requests
+    assert vendor.bodies[0]["instances"] == [{"content": "one", "task_type": "RETRIEVAL_QUERY"}]

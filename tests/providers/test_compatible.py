@@ -17,6 +17,7 @@ from asgi_aiproxy.providers import (
     SILICONFLOW,
     TOGETHER,
     VOYAGE,
+    XAI,
     ZAI,
     Provider,
     cloudflare,
@@ -95,6 +96,32 @@ async def test_embeddings_in_the_vendors_words(row: Provider, members: Any, expe
     assert answer.status == 200
     assert upstream.bodies == [{"model": "m", "input": ["Hi"], **expected}]
     assert answer.header("aiproxy-ignored") == "user"
+
+
+@pytest.mark.parametrize(
+    ("row", "members", "expected", "ignored"),
+    [
+        (XAI, {"size": "1024x1024", "n": 2}, {"aspect_ratio": "1:1", "n": 2}, None),
+        (XAI, {"size": "1792x1024", "style": "vivid"}, {"aspect_ratio": "16:9"}, "style"),
+        (XAI, {"size": "1000x300"}, {}, "size"),
+        (XAI, {"size": "auto", "quality": "low"}, {"quality": "low"}, None),
+        (TOGETHER, {"size": "1024x768", "response_format": "b64_json", "quality": "hd"},
+         {"width": 1024, "height": 768, "response_format": "base64"}, "quality"),
+        (TOGETHER, {"width": 512, "steps": 4}, {"width": 512, "steps": 4}, None),
+        (SILICONFLOW, {"size": "1024x1024", "n": 2}, {"image_size": "1024x1024", "batch_size": 2},
+         None),
+    ],
+)  # fmt: skip
+async def test_images_in_the_vendors_words(
+    row: Provider, members: Any, expected: Any, ignored: Any
+) -> None:
+    upstream = Upstream(answers(b'{"created":1,"data":[{"url":"https://a.example/b.png"}]}'))
+    app = OpenAIShim(row.using("k"), transport=upstream.transport)
+    body = {"model": "m", "prompt": "A cat", **members}
+    answer = await asgi.request(app, "POST", "/v1/images/generations", body)
+    assert answer.status == 200
+    assert upstream.bodies == [{"model": "m", "prompt": "A cat", **expected}]
+    assert answer.header("aiproxy-ignored") == ignored
 
 
 @pytest.mark.parametrize(
