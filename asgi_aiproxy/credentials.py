@@ -47,11 +47,11 @@ def with_principal(scope: Scope, principal: Principal) -> dict[str, Any]:
     """Return the scope with its caller, and with the key that the caller must use."""
     result = {**scope, SCOPE_KEY: principal}
     if principal.key_id or not principal.may_choose_key:
-        result["headers"] = _with_key_header(scope["headers"], principal.key_id)
+        result["headers"] = with_key_header(scope["headers"], principal.key_id)
     return result
 
 
-def _with_key_header(
+def with_key_header(
     headers: Iterable[tuple[bytes, bytes]], key_id: str
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers with `aiproxy-key` set to this key, or without it if there is no key."""

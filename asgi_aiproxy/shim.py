@@ -14,7 +14,7 @@ from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy._cancellation import ClientGoneError, RequestMonitor, TimerRegistry
 from asgi_aiproxy._control_headers import KEY, PROVIDER, SESSION
 from asgi_aiproxy._headers import content_codings
-from asgi_aiproxy._request_id import named, request_id
+from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.credentials import caller_key
 from asgi_aiproxy.dialects import NEUTRAL
 from asgi_aiproxy.dialects.base import (
@@ -23,7 +23,6 @@ from asgi_aiproxy.dialects.base import (
     InboundDialect,
     Operation,
 )
-from asgi_aiproxy.dialects.model_lists import ListedModel, format_for
 from asgi_aiproxy.errors import (
     AIProxyError,
     APIError,
@@ -38,11 +37,9 @@ from asgi_aiproxy.exchange.client_apis import (
     forwarded_query,
     header_names,
     imported_faces,
-    serving,
 )
 from asgi_aiproxy.exchange.continuation import MEMBER, as_continuations
 from asgi_aiproxy.exchange.engine import Exchange
-from asgi_aiproxy.exchange.error_mapping import model_not_found_error
 from asgi_aiproxy.exchange.error_responses import send_error
 from asgi_aiproxy.exchange.explain import ExplainsCalls
 from asgi_aiproxy.exchange.json_array import JSONArraySend, wants_sse
@@ -55,6 +52,7 @@ from asgi_aiproxy.hooks.base import BeforeHook, Hook, HookChain, as_hooks
 from asgi_aiproxy.inspection import inspect_fields
 from asgi_aiproxy.keys.encryption import SecretCipher
 from asgi_aiproxy.model_list import FactsSource, ModelCatalog
+from asgi_aiproxy.model_requests import send_models
 from asgi_aiproxy.multipart_forwarder import MultipartForwarder, read_form
 from asgi_aiproxy.operations import AnyClientOperation
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
@@ -70,6 +68,7 @@ from asgi_aiproxy.upstream import (
 )
 from asgi_aiproxy.upstream.request_encoding import check_codings, decode_request_body
 from asgi_aiproxy.usage.record import Recorder, UsageSink, discard
+from asgi_aiproxy.vendor_resources import VendorResources
 
 if TYPE_CHECKING:
     from asgi_aiproxy.responses_state import ResponseState
@@ -169,6 +168,18 @@ class Shim(TypedCalls, ExplainsCalls):
         self._websocket_idle = websocket_idle
         faces = imported_faces(self.faces, apis)
         self._matcher = OperationMatcher(faces)
+        self._resources = VendorResources(
+            router,
+            faces,
+            {
+                "transport": self._relay.transport,
+                "record": record,
+                "timeouts": timeouts,
+                "hooks": hooks,
+                "attribution": attribution,
+            },
+            allow_client_keys=allow_client_keys,
+        )
         self._hooks = as_hooks(hooks)
         recorded = record is not discard or self._hooks is not None
         self._attribution = attribution_for(attribution, recorded=recorded)
@@ -201,6 +212,7 @@ class Shim(TypedCalls, ExplainsCalls):
             if self._hooks is not None:
                 await self._hooks.drain()
             await self._recorder.drain()
+            await self._resources.aclose()
             if self._own_transport is not None:
                 await self._own_transport.aclose()
 
@@ -217,10 +229,13 @@ class Shim(TypedCalls, ExplainsCalls):
                     face, operation = self._matcher.match_client(scope, face, operation)
                 principal: Principal = scope.get(SCOPE_KEY) or ANONYMOUS
                 if operation.body == "none":
-                    await self._list(scope, send, face, operation, principal)
+                    listed = self._relay.router, self._models
+                    await send_models(scope, send, face, operation, principal, *listed)
                 else:
                     await self._relay_call(scope, receive, send, face, operation, principal)
             except APIError as error:
+                if face is None and await self._resources(scope, receive, send):
+                    return
                 await send_error(scope, receive, send, face or self._matcher.closest(scope), error)
             except AIProxyError:
                 raise
@@ -249,35 +264,6 @@ class Shim(TypedCalls, ExplainsCalls):
         """Return whether a request is for one of the operations of this app."""
         operation = self._matcher.find(scope)
         return operation is not None and self._responses.serves(operation)
-
-    # models
-
-    async def _list(
-        self,
-        scope: Scope,
-        send: Send,
-        face: InboundDialect,
-        operation: Operation,
-        principal: Principal,
-    ) -> None:
-        router = self._relay.router
-        written = format_for(face.name)
-        body = b""
-        if operation.name == "model":
-            targets = serving(principal, router.targets(operation.model))
-            if not targets or not principal.may_use(operation.model):
-                raise model_not_found_error(operation.model)
-            model = await self._models.find(router, operation.model)
-            body = written.write_model(model or ListedModel(operation.model, ""))
-        elif operation.name == "models":
-            listed = [m for m in await self._models.models(router) if principal.may_use(m.name)]
-            if principal.providers:
-                listed = [m for m in listed if serving(principal, router.targets(m.name))]
-            query = scope.get("query_string", b"").decode("latin-1")
-            body = written.write_list(listed, query)
-        headers = [named(request_id(scope))]
-        head = scope["method"] == "HEAD"
-        await _asgi.send_response(send, 200, body, headers, head=head)
 
     # calls
 

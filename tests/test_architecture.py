@@ -121,8 +121,8 @@ MAY: dict[str, set[str]] = {
     "shim": names(
         "_asgi _cancellation _control_headers _headers _json _request_id credentials "
         "dialects errors exchange hooks inspection model_list multipart_forwarder "
-        "keys operations principal providers request_limits responses_state typed_calls "
-        "upstream usage"
+        "model_requests vendor_resources keys operations principal providers request_limits "
+        "responses_state typed_calls upstream usage"
     ),
     "passthrough": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json"}
     | {"_request_id", "credentials", "dialects", "errors", "exchange", "framing"}
@@ -164,6 +164,11 @@ MAY: dict[str, set[str]] = {
     ),
     "importer": names("accounts compat config connect errors ip_ranges keys principal stores"),
     "hosting": {"_asgi", "errors"},
+    "model_requests": names("_asgi _request_id dialects exchange model_list principal providers"),
+    "vendor_resources": names(
+        "_asgi _control_headers _json credentials dialects errors exchange passthrough principal "
+        "providers stores"
+    ),
     "inprocess": {"_asgi", "credentials", "principal"},
     "typed_calls": names("_asgi _json dialects errors inprocess messages operations principal"),
     "telemetry": {
