@@ -156,8 +156,8 @@ MAY: dict[str, set[str]] = {
     ),
     "compat": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json", "accounts"}
     | {"credentials", "dialects", "errors", "framing", "hooks", "ip_ranges", "keys", "messages"}
-    | {"middleware", "passthrough", "prices", "principal", "providers", "router", "services"}
-    | {"shim", "stores", "upstream", "usage"},
+    | {"exchange", "middleware", "passthrough", "prices", "principal", "providers", "router"}
+    | {"services", "shim", "stores", "upstream", "usage"},
     "console": names(
         "_asgi _cancellation admin connect credentials errors inprocess ip_ranges middleware "
         "principal services stores"

@@ -26,13 +26,13 @@ from asgi_aiproxy.compat.callers import (
     identify,
     prepared_headers,
 )
+from asgi_aiproxy.compat.coze_chats import COZE_API_MODEL, CozeChats
 from asgi_aiproxy.compat.mixed_dialect import AnthropicChatShim, gemini_chat_shim
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Route
 from asgi_aiproxy.compat.web import ChatGPTSite, ClaudeSite, session_key
 from asgi_aiproxy.compat.web_chats import WebChats, web_to_chat
 from asgi_aiproxy.dialects.base import ProviderRequest
-from asgi_aiproxy.errors import invalid
-from asgi_aiproxy.keys import Key
+from asgi_aiproxy.errors import APIError, ErrorKind, invalid
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.passthrough import PassthroughProxy
 from asgi_aiproxy.providers import ANTHROPIC, COZE, GEMINI, OPENAI, Provider
@@ -44,7 +44,6 @@ from asgi_aiproxy.usage.record import UsageSink, discard
 _EXTENSIONS = ("provider", "openai", "gemini", "bing", "coze", "claude")
 _VERSIONS = ("v1", "v1alpha", "v1beta")
 _DEFAULT_VERSION = "v1beta"
-_COZE_API = "coze-api"
 
 _BING_RETIRED = policy.retired(
     "Bing's chat", "Use a provider with an official API, such as 'gemini' or 'claude'."
@@ -57,7 +56,7 @@ _PASSWORD = policy.unsupported(
 )
 _CAPTCHA = policy.unsupported("Solving captchas", "Use an API key of the vendor.")
 _DISCORD = policy.unsupported(
-    "Coze through a Discord account", f"Use Coze's API: send the model {_COZE_API!r}."
+    "Coze through a Discord account", f"Use Coze's API: send the model {COZE_API_MODEL!r}."
 )
 _PLATFORM_LOGIN = policy.retired(
     "OpenAI's earlier identity service", "Use an API key of OpenAI's platform."
@@ -108,14 +107,15 @@ class AIProxyRoutes(CompatApp):
     ) -> None:
         super().__init__(transport)
         self._openai, self._gemini = openai, gemini
-        self._anthropic, self._coze = anthropic, coze
+        self._anthropic = anthropic
         self._verify = verify
         self._gemini_model = gemini_model
         self._record = record
         self._around = around if around is not None else (lambda app: app)
+        self._bots = CozeChats(coze, sealed=verify is not None)
         self._chat = {
             "claude": self._shim(OpenAIShim, anthropic),
-            "coze": self._shim(OpenAIShim, coze),
+            "coze": self._shim(OpenAIShim, coze, conversations=self._bots.conversations),
         }
         self._anthropic_chat = self._shim(AnthropicChatShim, anthropic)
         face = gemini_chat_shim(gemini_model)
@@ -152,8 +152,14 @@ class AIProxyRoutes(CompatApp):
             Route("*", "/arkose/*", policy.refuse(_CAPTCHA)),
         ]
 
-    def _shim(self, face: type[Shim], provider: Provider) -> ASGIApp:
-        shim = face(provider, transport=self.transport, record=self._record, allow_client_keys=True)
+    def _shim(self, face: type[Shim], provider: Provider, **options: Any) -> ASGIApp:
+        shim = face(
+            provider,
+            transport=self.transport,
+            record=self._record,
+            allow_client_keys=True,
+            **options,
+        )
         return self.own(self._around(shim))
 
     def _gemini_shim(self, face: type[Shim], version: str) -> ASGIApp:
@@ -271,52 +277,19 @@ class AIProxyRoutes(CompatApp):
                        path="/v1/chat/completions", body=body, extension=extension)  # fmt: skip
 
     async def _ask_coze(self, call: CompatCall, fields: dict[str, Any]) -> None:
-        if fields.get("model") != _COZE_API:
+        if fields.get("model") != COZE_API_MODEL:
             await policy.refuse(_DISCORD)(call)
         caller = await self._caller(call)
         conversation = _object(_object(fields, "coze"), "conversation")
-        bot, user, key_id = self._coze_bot(call, caller, conversation)
-        known = conversation.get("conversation_id") or ""
-        body = _chat_body(fields, bot, user=user, coze={"conversation_id": known})
+        bot, user, key_id = self._bots.bot(call, caller, conversation)
+        known = str(conversation.get("conversation_id") or "")
+        body = _chat_body(fields, bot, user=user, **self._bots.member(known))
 
         def extension(own: Mapping[str, Any], headers: dict[bytes, bytes]) -> dict[str, Any]:
-            found = own.get("coze")
-            more = found if isinstance(found, dict) else {}
-            ids = {"type": "api", "bot_id": bot, "conversation_id": known, "user": user}
-            return {"coze": {**ids, **more}, "model": _COZE_API}
+            return {"coze": self._bots.extension(own, bot, user, known), "model": COZE_API_MODEL}
 
         await self._to(call, self._chat["coze"], caller, key_id, path="/v1/chat/completions",
                        body=body, extension=extension)  # fmt: skip
-
-    def _coze_bot(
-        self, call: CompatCall, caller: Caller, conversation: Mapping[str, Any]
-    ) -> tuple[str, str, str]:
-        """Return the bot, the user and the id of the key: by the headers, else by the body, else
-        any configured pair. Raises APIError.
-        """
-        bot, user = call.header("x-bot-id"), call.header("x-auth-id")
-        if caller.secret and bot and user:
-            return bot, user, ""
-        bot, user = str(conversation.get("bot_id") or ""), str(conversation.get("user") or "")
-        pairs = _coze_pairs(self._coze)
-        if caller.secret and bot:
-            return bot, user or "user", ""
-        if bot or user:
-            fits = [p for p in pairs if p[0] == bot and (not user or p[1] == user)]
-            if not fits:
-                raise invalid(
-                    "coze.conversation: the gateway has no token for this bot_id and user. Send "
-                    "your own token in Authorization, or the pair of a configured token.",
-                    "coze.conversation",
-                    "unknown_bot",
-                )
-            return fits[0]
-        if not pairs:
-            raise invalid(
-                "coze.conversation: bot_id and user are required: no bot is configured.",
-                "coze.conversation.bot_id",
-            )
-        return random.choice(pairs)  # noqa: S311 (it spreads load)
 
     # the vendors' own APIs
 
@@ -376,6 +349,12 @@ class AIProxyRoutes(CompatApp):
         """Return the id of the configured key that the caller names; its own key goes first."""
         if caller.secret:
             return ""
+        if provider.keys is None:
+            raise APIError(
+                ErrorKind.UNAUTHORIZED,
+                f"The gateway has no API key of {provider.name!r}: send your own in Authorization.",
+                code="no_key",
+            )
         given = given or {}
         index = _object(given, "conversation").get("index") or given.get("index")
         return chosen_key(call, provider.keys, index)
@@ -466,13 +445,3 @@ def _checked_version(version: str) -> str:
         known = ", ".join(_VERSIONS)
         raise invalid(f"x-version: must be a version of the API: {known}.", "x-version")
     return version
-
-
-def _coze_pairs(provider: Provider) -> list[tuple[str, str, str]]:
-    """Return the bot, the user and the id of each configured key that names a bot."""
-    keys: Mapping[str, Key] = provider.keys.keys if provider.keys is not None else {}
-    return [
-        (str(key.attributes["bot_id"]), str(key.attributes.get("user", id)), id)
-        for id, key in keys.items()
-        if "bot_id" in key.attributes
-    ]

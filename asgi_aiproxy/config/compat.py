@@ -13,6 +13,7 @@ from asgi_aiproxy.compat import (
     OneAPIRoutes,
 )
 from asgi_aiproxy.compat.routing import CompatApp
+from asgi_aiproxy.config.hooks import make_hooks
 from asgi_aiproxy.config.providers import make_sealer, secret_value
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.middleware.auth import Verify
@@ -156,6 +157,7 @@ class CompatBuilder:
         return ChatGPTAdapterRoutes(
             self._router,
             interpreter=self._providers.get(_INTERPRETER),
+            hooks=make_hooks(self._settings),
             **self._callers,
             **self._common,
         )

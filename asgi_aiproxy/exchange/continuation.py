@@ -31,7 +31,7 @@ from asgi_aiproxy.principal import Principal
 
 MEMBER = "conversation"
 NEW = "new"
-_PREFIX = "aiproxy-conversation-"
+CONVERSATION_PREFIX = "aiproxy-conversation-"
 _MAX_TOKEN = 4096
 
 
@@ -78,7 +78,7 @@ class Continuations:
         except msgspec.DecodeError:
             return call
         token = given.id if isinstance(given, _Object) else given or ""
-        if not call.operation.chat or not (token == NEW or token.startswith(_PREFIX)):
+        if not call.operation.chat or not (token == NEW or token.startswith(CONVERSATION_PREFIX)):
             return call
         cipher = self._usable_cipher()
         if cipher is None:
@@ -96,7 +96,7 @@ class Continuations:
                 raise SealError("The token is too long.")
             # (In a thread: with a passphrase the first use takes a tenth of a second.)
             text = await asyncio.to_thread(
-                cipher.decrypt, token.removeprefix(_PREFIX), _about(call.principal)
+                cipher.decrypt, token.removeprefix(CONVERSATION_PREFIX), _about(call.principal)
             )
             kept = _kept(text)
         except (SealError, msgspec.MsgspecError):
@@ -134,7 +134,7 @@ class Continuations:
 
         def seal(id: str) -> str:
             data = _json.dumps(_Kept(provider, key_id, id))
-            return _PREFIX + cipher.encrypt(data, about)
+            return CONVERSATION_PREFIX + cipher.encrypt(data, about)
 
         return ResponseWriter(call, seal)
 

@@ -221,6 +221,20 @@ async def test_an_unknown_key_is_refused_before_any_request_is_sent(
     assert vendors.requests == []
 
 
+async def test_without_a_configured_key_the_caller_must_send_its_own() -> None:
+    vendors = Vendors()
+    app = AIProxyRoutes(transport=vendors.transport)
+    for provider in ("", "claude", "gemini"):
+        body = {**HI, "model": "m", "provider": provider}
+        answer = await asgi.request(app, "POST", CHAT, body)
+        assert (answer.status, answer.json["error"]["code"]) == (401, "no_key")
+        headers = {"authorization": "Bearer own"}
+        assert vendors.requests == []
+        answer = await asgi.request(app, "POST", CHAT, body, headers=headers)
+        assert answer.status == 200
+        vendors.requests.clear()
+
+
 # ── what is refused ──────────────────────────────────────────────────────────
 
 
@@ -417,3 +431,24 @@ async def test_a_challenge_is_an_error_that_says_so(path: str, step: Step) -> No
     answer = await asgi.request(app, "GET", path, headers={"authorization": "Bearer own"})
     assert (answer.status, answer.json["error"]["code"]) == (403, "challenge")
     assert len(vendors.requests) == 1
+
+
+async def test_a_callers_conversation_cannot_be_continued_by_another_caller() -> None:
+    vendors = Vendors()
+    verify = static_tokens({"token-of-one": "one", "token-of-two": "two"})
+    app = routes(vendors, verify=verify)
+    body = {**HI, "model": "coze-api", "provider": "coze"}
+
+    async def chat(token: str, id: str = "") -> asgi.Answer:
+        ids = {"bot_id": "b1", "user": "u1", "conversation_id": id}
+        headers = {"authorization": f"Bearer {token}"}
+        given = {**body, "coze": {"conversation": ids}}
+        return await asgi.request(app, "POST", CHAT, given, headers=headers)
+
+    id = (await chat("token-of-one")).events[-2]["coze"]["conversation_id"]
+    assert id != "71"
+    await chat("token-of-one", id)
+    assert vendors.last.url.params["conversation_id"] == "71"
+    count = len(vendors.requests)
+    assert (await chat("token-of-two", id)).status == 400
+    assert len(vendors.requests) == count

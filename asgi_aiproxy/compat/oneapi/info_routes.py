@@ -9,6 +9,7 @@ from asgi_aiproxy.compat.oneapi import management as m
 from asgi_aiproxy.compat.oneapi.logs import LogFilter, total_quota
 from asgi_aiproxy.compat.oneapi.rows import User, all_rows
 from asgi_aiproxy.compat.routing import CompatCall, Route
+from asgi_aiproxy.errors import APIError
 
 _SEARCH_ROWS, _SUM_ROWS = 100, 10_000
 
@@ -77,7 +78,11 @@ class InfoRoutes:
         return self._base.options.public()
 
     async def _set_option(self, call: CompatCall, user: User) -> Any:
-        body = await call.fields()
+        try:
+            body = await call.fields()
+        except APIError as error:
+            await m.fail(call, error.message, status=400)
+            return None
         value = body.get("value", "")
         if isinstance(value, bool):
             value = "true" if value else "false"
