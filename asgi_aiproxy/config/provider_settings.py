@@ -98,6 +98,9 @@ class ProviderSettings(_Table):
     region: Text | None = None
     project: Text | None = None
     account: Text | None = None
+    workflow: Text | None = None
+    endpoint: Text | None = None
+    inputs: list[Any] | None = None
     strict_format: bool | None = None
     emulate: Features = []
     health_check_interval: float | None = Field(default=None, gt=0)

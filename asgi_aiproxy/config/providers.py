@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from asgi_aiproxy.config.image_servers import comfyui_from_file, gradio_from_settings
 from asgi_aiproxy.emulation import Emulation
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.keys import Key, KeyPool, KeySource, run_command, watch_file
@@ -44,14 +45,19 @@ _FUNCTIONS: Mapping[str, tuple[Callable[..., Provider], tuple[str, ...]]] = {
     "bedrock": (bedrock, ("region",)),
     "bedrock-anthropic": (bedrock_anthropic, ("region",)),
     "cloudflare": (cloudflare, ("account",)),
+    "comfyui": (comfyui_from_file, ("workflow",)),
     "databricks": (databricks, ("account",)),
+    "gradio": (gradio_from_settings, ("endpoint", "inputs")),
     "openai-compatible": (openai_compatible, ()),
     "snowflake": (snowflake, ("account",)),
     "vertex": (vertex, ("project", "region")),
     "vertex-anthropic": (vertex_anthropic, ("project", "region")),
 }
 _NEED_BASE_URL = frozenset({"azure", "openai-compatible"})
-_OPTIONS = ("api_version", "region", "project", "account")
+_OPTIONS = (
+    *("api_version", "region", "project", "account"),
+    *("workflow", "endpoint", "inputs"),
+)
 
 
 def make_providers(settings: Settings, store: Store | None) -> dict[str, Provider]:
