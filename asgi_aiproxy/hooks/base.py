@@ -32,6 +32,7 @@ from asgi_aiproxy._background_tasks import start
 from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.exchange.request import GatewayRequest
+from asgi_aiproxy.hooks.time_limit import within
 from asgi_aiproxy.messages import EventFilter, Request, Response, Text
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers.emulator import Emulator
@@ -297,8 +298,7 @@ class HookChain:
 
     async def _run(self, hook: Hook, work: Awaitable[None], request_id: str) -> None:
         try:
-            async with asyncio.timeout(hook.seconds):
-                await work
+            await within(hook.seconds, work)
         except APIError:
             raise
         except Exception as error:
@@ -318,8 +318,7 @@ class HookChain:
     async def _run_after(self, call: Call, record: UsageRecord) -> None:
         for hook in self._after:
             try:
-                async with asyncio.timeout(hook.seconds):
-                    await hook.after(call, record)
+                await within(hook.seconds, hook.after(call, record))
             except Exception as error:
                 logger.exception(
                     "request %s: the hook %r failed after the exchange: %r",

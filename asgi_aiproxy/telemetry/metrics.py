@@ -1,7 +1,8 @@
 """`Metrics`: Prometheus metrics of exchanges, keys, store and event loop.
 
 Theory of operation. Counters and histograms are filled from usage records, by the sink
-`Metrics.record`: an exchange costs nothing more while it runs. Gauges of shared state (keys, store)
+`Metrics.record`: an exchange costs nothing more while it runs. They are summed up, and added once a
+second (see `telemetry.series`). Gauges of shared state (keys, store)
 are read when the metrics are scraped; where the host exposes its own registry, every
 `sample_seconds` instead. `Metrics.track` counts the requests in flight of the app that it wraps.
 
@@ -39,16 +40,16 @@ from asgi_aiproxy.middleware.base import Middleware
 from asgi_aiproxy.prices.pricing import Pricing
 from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError
+from asgi_aiproxy.telemetry.series import TOKEN_TYPES, Collector, Series
 from asgi_aiproxy.usage.ledger import Ledger
 from asgi_aiproxy.usage.pricing import cost_of
-from asgi_aiproxy.usage.record import Attempt, Outcome, UsageRecord
+from asgi_aiproxy.usage.record import Outcome, UsageRecord
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 OTHER = "other"
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-_TOKEN_TYPES = ("input", "output", "cache_read", "cache_write", "reasoning")
 _STORE_TIMEOUT_SECONDS = 2.0
 _LAG_INTERVAL_SECONDS = 0.5
 # Reasons for refusals by status, as the shims, the quota and the upstreams use it.
@@ -126,6 +127,8 @@ class Metrics:
 
     def _define(self) -> None:
         made = self._client
+        self._collector = Collector(self._write, at_once=self._folder is not None)
+        self.registry.register(self._collector)
 
         def counter(name: str, text: str, *labels: str) -> Any:
             return made.Counter(name, text, labels, registry=self.registry)
@@ -202,32 +205,37 @@ class Metrics:
         """Count one exchange: a usage sink, as in `record=tee(log_usage, metrics.record)`."""
         model = self._model(record)
         face, provider = record.face or OTHER, record.provider or "none"
-        self._exchanges.labels(
-            face, record.operation or OTHER, provider, model, record.outcome.value
-        ).inc()
-        if record.outcome is Outcome.REFUSED:
-            self._refused.labels(face, _REASONS.get(record.status, OTHER)).inc()
-        self._duration.labels(face, provider).observe(record.duration)
-        if record.first_content is not None:
-            self._first.labels(face, provider).observe(record.first_content)
-            self._gap.labels(face, provider).observe(record.longest_pause)
-        for attempt in record.attempt_details:
-            self._attempts.labels(attempt.provider or "none", _result(attempt)).inc()
-        if not record.attempt_details and record.attempts:  # the first one was the answer
-            self._attempts.labels(provider, "200").inc()
-        if record.usage is None:
-            return
-        for kind in _TOKEN_TYPES:
-            count = getattr(record.usage, kind)
-            if count > 0:
-                self._tokens.labels(provider, model, kind).inc(count)
         cost = record.cost
-        if cost is None and self._prices is not None:
+        if cost is None and record.usage is not None and self._prices is not None:
             cost = cost_of(record, self._prices)
-        if cost is None:
-            self._unpriced.labels(provider, model).inc()
-        else:
-            self._cost.labels(provider, model).inc(cost / 1e6)
+        outcome = record.outcome.value
+        key = face, record.operation or OTHER, provider, model, outcome
+        self._collector.add(key, record, cost)
+
+    def _write(self, series: Series) -> None:
+        """Add a series to the metrics."""
+        face, _, provider, model, _ = series.key
+        self._exchanges.labels(*series.key).inc(series.count)
+        for status, count in series.refused.items():
+            self._refused.labels(face, _REASONS.get(status, OTHER)).inc(count)
+        for histogram, values in (
+            (self._duration, series.durations),
+            (self._first, series.firsts),
+            (self._gap, series.gaps),
+        ):
+            if values:
+                observe = histogram.labels(face, provider).observe
+                for value in values:
+                    observe(value)
+        for (by, result), count in series.attempts.items():
+            self._attempts.labels(by, result).inc(count)
+        for kind, count in zip(TOKEN_TYPES, series.tokens, strict=True):
+            if count:
+                self._tokens.labels(provider, model, kind).inc(count)
+        if series.unpriced:
+            self._unpriced.labels(provider, model).inc(series.unpriced)
+        if series.priced:
+            self._cost.labels(provider, model).inc(series.cost / 1e6)
 
     def _model(self, record: UsageRecord) -> str:
         """The value of the label `model`."""
@@ -298,6 +306,7 @@ class Metrics:
             tasks, self._tasks = self._tasks, []
             for task in tasks:
                 task.cancel()
+            self._collector.flush()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     # scraping
@@ -321,6 +330,7 @@ class Metrics:
                 self._log.log_failure(error, unexpected=True)
             else:
                 self._log.log_recovery()
+            self._collector.flush()  # (the files of several processes are not read from it)
             accept = _asgi.headers(scope, {b"accept": "accept"}).get("accept", "")
             encode, named = self._client.exposition.choose_encoder(accept)
             body = await asyncio.to_thread(encode, self._exposed())
@@ -356,11 +366,6 @@ class _Tracked(Middleware):
             await self.app(scope, receive, send)
         finally:
             self._gauge.dec()
-
-
-def _result(attempt: Attempt) -> str:
-    """The value of the label `result`."""
-    return str(attempt.status) if 100 <= attempt.status < 600 else "no_response"
 
 
 def _import_client() -> Any:

@@ -161,21 +161,21 @@ class Tracing(Hook):
     def _make_spans(self, call: Call, record: UsageRecord, shared: Mapping[str, Any]) -> None:
         operation, model = shared["gen_ai.operation.name"], record.requested_model
         name = f"{operation} {model}" if model else operation
-        attributes = {**shared, **self._span_attributes(call, record)}
         kept = call.state.get(self)
         if self._inject is not None and kept is not None:
             span = kept
             span.update_name(name)
-            span.set_attributes(attributes)
+            span.set_attributes(shared)
         else:
             span = self._tracer.start_span(
                 name,
                 kept,
                 self._trace.SpanKind.CLIENT,
-                attributes,
+                shared,
                 start_time=_nanoseconds(record.started),
             )
         if span.is_recording():
+            span.set_attributes(self._span_attributes(call, record))
             parent = self._trace.set_span_in_context(span)
             for number, attempt in enumerate(record.attempt_details, 1):
                 self._make_attempt_span(parent, number, attempt, record)
