@@ -198,16 +198,15 @@ class UsageService:
         if query.by == "principal" and query.name:
             names = [await self.principal(query.name)]
         found = await self._ledger.totals(query.by, since=since, until=until, names=names)
-        sums = [_sum(name, totals) for name, totals in found.items()]
         if query.by == "day":
-            sums.sort(key=lambda item: item.name)
+            order = sorted(found)
         else:
-            sums.sort(key=lambda item: (-item.usd, -item.units, -item.requests, item.name))
+            order = sorted(found, key=lambda name: _rank(name, found[name]))
         end = query.after + query.limit
-        page = sums[query.after : end]
+        page = [_sum(name, found[name]) for name in order[query.after : end]]
         if query.by == "principal":
             page = await self._labelled(page)
-        return Page(page, str(end) if end < len(sums) else None)
+        return Page(page, str(end) if end < len(order) else None)
 
     async def daily(self, query: DailyQuery) -> Page[SumOut]:
         """Return sums of each day, in their order; `name` of a sum is the day."""
@@ -305,6 +304,11 @@ def to_record_out(record: UsageRecord, near: str = "") -> RecordOut:
     fields: dict[str, Any] = msgspec.structs.asdict(record)
     usd = record.cost / MICRO if record.cost is not None else None
     return RecordOut(**fields, usd=usd, near=near)
+
+
+def _rank(name: str, totals: Totals) -> tuple[int, int, int, str]:
+    """Return what sums are sorted by: the most expensive first."""
+    return -totals.cost, -totals.units, -totals.requests, name
 
 
 def _sum(name: str, totals: Totals) -> SumOut:

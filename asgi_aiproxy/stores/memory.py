@@ -343,7 +343,9 @@ class MemoryStore(MemoryEntries):
         if found is None or found.sums_until <= self._now():
             return {}
         sums = found.sums
-        return {name: sums[name] for name in (sums if names is None else names) if name in sums}
+        if names is None:
+            return dict(sums)
+        return {name: sums[name] for name in names if name in sums}
 
     # logs
 

@@ -257,14 +257,20 @@ class Ledger:
         With `names`, only of those; the name of a key is `provider/key`. Exact for as long as sums
         are kept. Raises StoreUnavailableError.
         """
-        found: dict[str, Totals] = {}
-        for day, amounts in (await self._daily_amounts(by, since, until, names)).items():
+        if by == "day":
+            sums = await self.daily(by, since=since, until=until)
+            return {day.isoformat(): totals for day, totals in sums.items() if totals.requests}
+        # Names are added up before they are taken apart, as most are of several days.
+        added: dict[str, int] = {}
+        prefix = f"{by}/"
+        for amounts in (await self._daily_amounts(by, since, until, names)).values():
             for full, amount in amounts.items():
-                kind, field, name = full.split("/", 2)
-                if kind == by:
-                    name = day.isoformat() if by == "day" else name
-                    totals = found.setdefault(name, Totals())
-                    setattr(totals, field, getattr(totals, field) + amount)
+                if full.startswith(prefix):
+                    added[full] = added.get(full, 0) + amount
+        found: dict[str, Totals] = {}
+        for full, amount in added.items():
+            _, field, name = full.split("/", 2)
+            setattr(found.setdefault(name, Totals()), field, amount)
         return found
 
     async def daily(
