@@ -10,6 +10,7 @@ from asgi_aiproxy import __version__, _asgi
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy.accounts import StoredTokenVerifier
 from asgi_aiproxy.accounts.tokens import TOKENS
+from asgi_aiproxy.admin.announcement_routes import announcement_routes
 from asgi_aiproxy.admin.audit_routes import audit_routes
 from asgi_aiproxy.admin.auth import AdminAuth
 from asgi_aiproxy.admin.billing import billing_routes
@@ -29,6 +30,7 @@ from asgi_aiproxy.keys import KeyPool
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.services.address_policy import Destinations
+from asgi_aiproxy.services.announcements import AnnouncementService
 from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import Ok, Page
 from asgi_aiproxy.services.explain import Explain, ExplainService
@@ -121,6 +123,7 @@ class AdminApp:
             ),
             *voucher_routes(vouchers),
             *audit_routes(audit),
+            *announcement_routes(AnnouncementService(store, audit=audit, clock=clock)),
             *explain_routes(
                 ExplainService(store, explain, ledger, callers=callers or {}, clock=clock)
             ),

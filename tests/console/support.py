@@ -232,6 +232,7 @@ async def filled(store: Store | None = None, *, text: str = "plain", **options: 
         shop.secrets[name], shop.ids[name] = secret, row.id
     root = await root_of(shop)
     shop.secrets["code"] = (await root("POST /vouchers", body={"count": 2, "usd": 4}))[0]
+    await root("POST /announcements", body={"text": f"Maintenance {text}", "level": "warning"})
     now = time.time()
     async with Ledger(store) as ledger:
         for number, name in enumerate(["ann", "ben", "ann", "cat"]):

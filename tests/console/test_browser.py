@@ -231,7 +231,7 @@ def test_an_operator_and_a_user_walk_through_the_console(site: Site, page: Drive
     page.open(f"{site.console}/audit")
     page.wait("token.issue")
     check(page, site, "audit")
-    for name in ("groups", "accounts", "vouchers", "settings"):
+    for name in ("groups", "accounts", "vouchers", "settings", "explain", "announcements"):
         page.open(f"{site.console}/{name}")
         check(page, site, name)
     page.open(f"{site.console}/vouchers")

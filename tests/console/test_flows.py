@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+import msgspec
 import pytest
 
 from asgi_aiproxy import AdminApp, Ledger, MemoryStore, Principal, Tokens
@@ -254,3 +255,50 @@ async def test_a_user_of_the_host_needs_no_sign_in_and_an_unknown_one_is_sent_to
     assert olga.status == 200
     assert 'action="/x/tokens"' not in olga.text  # it may read, not write
     assert (await browser.send("GET", "/x/sign-in")).status == 404
+
+
+async def test_an_announcement_is_shown_to_all_until_it_is_removed() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    form = (await browser.open("/announcements")).page.form("/announcements")
+    await browser.submit(form, text="New models on Monday")
+    await browser.submit(form, text="Not yet", since="2999-01-01T00:00")
+    user = shop.browser()
+    seen = (await user.sign_in(shop.secrets["ann"])).text
+    assert "New models on Monday" in seen
+    assert "Maintenance plain" in seen
+    assert "Not yet" not in seen
+    for link in (await browser.open("/announcements")).page.links:
+        if re.fullmatch(r"/announcements/\w+", link):
+            page = (await browser.get(link)).page
+            saved = await browser.submit(page.form("/edit"), text="Changed text")
+            assert "Changed text" in saved.text
+            await browser.submit(page.form("/remove"))
+    assert "Changed text" not in (await user.open("/")).text
+
+
+async def test_models_without_a_price_are_listed() -> None:
+    shop = await filled()
+    async with Ledger(shop.store) as ledger:
+        found = record(shop, 77, "cat", time.time(), "unknown")
+        await ledger(msgspec.structs.replace(found, cost=None))
+    browser = shop.browser()
+    await browser.sign_in()
+    text = (await browser.open("/unpriced")).text
+    assert "model-unknown" in text
+    assert "model-plain" not in text
+
+
+async def test_what_happened_to_a_request_is_explained_step_by_step() -> None:
+    shop = await filled()
+    browser = shop.browser()
+    await browser.sign_in()
+    [link] = [each for each in (await browser.open("/log")).page.links if "ann-2" in each]
+    page = await browser.get(link)
+    [link] = [each for each in page.page.links if "/explain/request" in each]
+    text = (await browser.get(link)).text
+    assert "The response of openai broke off: refused plain" in text
+    assert "main/1" in text
+    missing = await browser.open("/explain?model=gpt-4o")
+    assert missing.status == 501  # this AdminApp has no explain=

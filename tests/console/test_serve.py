@@ -67,6 +67,18 @@ async def test_settings_are_shown_masked_with_their_origin(gateway: Any) -> None
     assert "********" in rows["providers.openai.keys[0].secret"]
 
 
+async def test_an_operator_reads_what_would_happen_to_a_request(gateway: Any) -> None:
+    async with asgi.lifespan(gateway):
+        browser = Browser(gateway, "/console", root_path="")
+        await browser.sign_in()
+        form = (await browser.open("/explain")).page.form("/explain")
+        answer = await browser.submit(form, model="gpt-4o", size="1000")
+        assert "It would be served by openai." in answer.text
+        assert "$" in answer.text
+        unknown = await browser.submit(form, model="gpt-4o", provider="nowhere")
+        assert "It would be refused:" in unknown.text
+
+
 def test_a_console_without_an_administrators_token_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "aiproxy.toml"
     path.write_text('console = true\n[providers.openai]\nkeys = ["sk-1"]\n')

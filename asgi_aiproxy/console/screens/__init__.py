@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from asgi_aiproxy.console.pages import PageRoute
+from asgi_aiproxy.console.screens.announcements import announcement_pages
 from asgi_aiproxy.console.screens.audit import audit_pages
+from asgi_aiproxy.console.screens.explain import explain_pages
 from asgi_aiproxy.console.screens.groups import group_pages
 from asgi_aiproxy.console.screens.home import home_pages
 from asgi_aiproxy.console.screens.log import log_pages
@@ -35,6 +37,8 @@ def page_routes(*, sign_in: bool, playground: bool) -> list[PageRoute]:
         *group_pages(),
         *redeem_pages(),
         *voucher_pages(),
+        *explain_pages(),
+        *announcement_pages(),
         *audit_pages(),
         *settings_pages(),
     ]

@@ -21,6 +21,7 @@ async def _home(request: PageRequest) -> PageAnswer:
     days = (await request.api("GET /me/usage/daily", query={"since": month.isoformat()})).data
     return request.page(
         "home.html",
+        announcements=(await request.api("GET /me/announcements")).data,
         me=await request.api("GET /me"),
         today=days[-1],
         spent=sum(day.usd for day in days),

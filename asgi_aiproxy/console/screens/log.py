@@ -76,20 +76,26 @@ async def _follow(request: PageRequest, api: str, names: tuple[str, ...]) -> ASG
 
 
 async def _own_exchange(request: PageRequest) -> PageAnswer:
-    return await _show(request, "/me/usage", "/my/log")
+    return await _show(request, "/me/exchanges", "/my/log")
 
 
 async def _exchange(request: PageRequest) -> PageAnswer:
-    return await _show(request, "/usage", "/log")
+    return await _show(request, "/exchanges", "/log")
 
 
 async def _show(request: PageRequest, api: str, base: str) -> PageAnswer:
-    record: Any = await request.api(
+    found: Any = await request.api(
         f"GET {api}/{{id}}",
         id=request.path["id"],
         query={"near": request.query.get("near", "")},
     )
-    return request.page("exchange.html", record=record, base=base, own=base == "/my/log")
+    return request.page(
+        "exchange.html",
+        record=found.record,
+        receipt=found.receipt,
+        base=base,
+        own=base == "/my/log",
+    )
 
 
 def _seconds(name: str, text: str) -> str:
