@@ -22,6 +22,7 @@ from asgi_aiproxy.compat.answers import EditingSend, without_headers
 from asgi_aiproxy.compat.callers import (
     Caller,
     bearer_value,
+    check_sendable,
     chosen_key,
     identify,
     prepared_headers,
@@ -248,6 +249,7 @@ class AIProxyRoutes(CompatApp):
         app = self._web_chats.chatgpt
         if app is None:
             raise policy.not_enabled(self._chatgpt_web.name, self._chatgpt_web.option)
+        check_sendable(bearer_value(call))
         ids = _object(_object(fields, "openai"), "conversation")
         body = _chat_body(fields, fields.get("model") or "auto", chatgpt_web=ids)
         await self._to(call, app, Caller(None, bearer_value(call)), "",

@@ -59,6 +59,13 @@ def bearer_value(call: CompatCall, name: str = "authorization") -> str:
     return token.strip() if scheme.lower() == "bearer" else value
 
 
+def check_sendable(secret: str) -> None:
+    """Raise APIError (401) if a caller's credential cannot be sent in a header."""
+    if not (secret.isprintable() and secret.isascii()):
+        message = "The API key has characters that cannot be sent: only printable ASCII can."
+        raise APIError(ErrorKind.UNAUTHORIZED, message)
+
+
 async def identify(call: CompatCall, secrets: Iterable[str], verify: Verify | None) -> Caller:
     """Return the caller of a request that presents `secrets`, the most important first.
 
@@ -66,8 +73,8 @@ async def identify(call: CompatCall, secrets: Iterable[str], verify: Verify | No
     that the token may not be used from, and what `verify` raises.
     """
     given = [secret for secret in secrets if secret]
-    if any(not secret.isprintable() for secret in given):
-        raise APIError(ErrorKind.UNAUTHORIZED, "The API key has characters that are not printable.")
+    for secret in given:
+        check_sendable(secret)
     if verify is None:
         return Caller(None, given[0] if given else "")
     found: Principal | None = None

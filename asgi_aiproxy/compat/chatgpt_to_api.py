@@ -10,7 +10,13 @@ from typing import Any
 from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.compat import policy
-from asgi_aiproxy.compat.callers import Caller, bearer_value, identify, prepared_headers
+from asgi_aiproxy.compat.callers import (
+    Caller,
+    bearer_value,
+    check_sendable,
+    identify,
+    prepared_headers,
+)
 from asgi_aiproxy.compat.outbound_proxies import RotatingProxies
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Route, aliases
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
@@ -112,6 +118,7 @@ class ChatGPTToAPIRoutes(CompatApp):
         """Return the caller. Raises APIError (401)."""
         token = bearer_value(call)
         if token.startswith(_ACCESS_TOKEN):
+            check_sendable(token)
             return Caller(None, token)
         if _digest(token) in self._api_keys:
             return Caller()
@@ -133,7 +140,7 @@ class ChatGPTToAPIRoutes(CompatApp):
             raise _TextError(401, "Unauthorized")
         try:
             return _json.loads(await call.body())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _TextError(400, "The request body is not valid JSON.") from None
 
     async def _set_tokens(self, call: CompatCall) -> None:

@@ -114,6 +114,8 @@ class GeminiToChat(NativeToChat):
             model = msgspec.json.decode(body, type=_Model).model or self._default
         except msgspec.DecodeError as error:
             raise invalid(f"The request body is invalid: {error}.") from error
+        except RecursionError:
+            raise invalid("The request body is nested too deeply.") from None
         path = f"/v1beta/models/{model.removeprefix('models/')}:streamGenerateContent"
         found = GEMINI_CONTENT.match("POST", path)
         if found is None:

@@ -87,7 +87,7 @@ class CompatCall:
         """Return the body as a JSON object. Raises APIError (400)."""
         try:
             found = _json.loads(await self.body())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise invalid("The request body is not valid JSON.") from error
         if not isinstance(found, dict):
             raise invalid("The request body must be a JSON object.")

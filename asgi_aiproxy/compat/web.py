@@ -14,7 +14,7 @@ from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Message, RawHeaders, Send
 from asgi_aiproxy._control_headers import CONTROL_HEADERS
 from asgi_aiproxy.compat import policy
-from asgi_aiproxy.compat.callers import bearer_value
+from asgi_aiproxy.compat.callers import bearer_value, check_sendable
 from asgi_aiproxy.compat.routing import CompatCall
 from asgi_aiproxy.credentials import CREDENTIAL_HEADERS
 from asgi_aiproxy.dialects import OPENAI_CHAT
@@ -76,6 +76,7 @@ class ChatGPTSite(_Site):
         """Forward a request with the caller's `Authorization`, unchanged."""
         proxy = self.proxy
         token = call.header("authorization")
+        check_sendable(token)
         credential = [(b"authorization", token.encode("latin-1"))] if token else []
         required = call.path.rstrip("/").endswith(_REQUIREMENTS)
         send = ChallengeGuard(call.send, "ChatGPT's web site", read_requirements=required)
@@ -110,7 +111,8 @@ class ClaudeSite(_Site):
 def session_key(call: CompatCall) -> str:
     """Return the caller's session: of its cookie, else of `Authorization`. Raises APIError."""
     session = _cookie(call.header("cookie")) or bearer_value(call)
-    if not session.isprintable() or ";" in session:
+    check_sendable(session)
+    if ";" in session:
         raise APIError(ErrorKind.UNAUTHORIZED, "The session key has characters that are invalid.")
     return session
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import uuid
 from typing import Any
 
 import pytest
 
+from asgi_aiproxy import RedisStore
+from asgi_aiproxy.keys import Sealer
 from tests.compat.oneapi_client import OneAPI
 from tests.support.compat_vendors import Vendors
 from tests.support.scripted_upstream import Step, refuses
@@ -110,6 +114,43 @@ async def test_a_channels_azure_version_goes_before_the_callers() -> None:
     assert answer.status == 200
     assert one.vendors.last.url.params["api-version"] == "2024-10-21"
     assert one.vendors.last.headers["api-key"] == "sk-vendor"
+
+
+async def test_the_callers_azure_version_is_used_at_a_channel_without_one() -> None:
+    one = OneAPI()
+    await one.channel(type=3, base_url="https://r.openai.azure.com")
+    _, key = await one.token()
+    body = {"model": "gpt-4", "messages": [{"role": "user", "content": "Hi"}]}
+    path = "/v1/chat/completions?api-version=2024-02-01"
+    for _ in range(2):
+        answer = await one.answer("POST", path, body, f"Bearer {key}")
+        assert answer.status == 200
+        assert one.vendors.last.url.path == "/openai/deployments/gpt-4/chat/completions"
+        assert one.vendors.last.url.params["api-version"] == "2024-02-01"
+    await one.answer("POST", "/v1/chat/completions", body, f"Bearer {key}")
+    assert one.vendors.last.url.path == "/openai/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("model", "mapping", "deployment"),
+    [
+        ("gpt-3.5-turbo-0301", "", "gpt-35-turbo"),
+        ("gpt-4-0613", "", "gpt-4"),
+        ("gpt-4.1", '{"gpt-4.1": "my-4.1"}', "my-4.1"),
+    ],
+)
+async def test_deployments_at_azure_are_named_as_before(
+    model: str, mapping: str, deployment: str
+) -> None:
+    one = OneAPI()
+    await one.channel(
+        type=3, base_url="https://r.openai.azure.com", other="2024-10-21", models=model,
+        model_mapping=mapping,
+    )  # fmt: skip
+    _, key = await one.token()
+    assert (await one.chat(key, model=model)).status == 200
+    path = f"/openai/deployments/{deployment}/chat/completions"
+    assert one.vendors.last.url.path == path
 
 
 # ── TOKEN-CHANNELID ──────────────────────────────────────────────────────────
@@ -339,8 +380,6 @@ async def test_billing_answers(prefix: str) -> None:
 
 
 async def test_no_secret_is_in_the_store_in_the_clear() -> None:
-    from asgi_aiproxy.keys import Sealer
-
     one = OneAPI(sealer=Sealer(Sealer.generate()))
     await one.channel(key="sk-very-secret-vendor-key")
     _, key = await one.token()
@@ -365,3 +404,32 @@ async def test_a_callers_credentials_do_not_reach_the_vendor() -> None:
     assert "x-api-key" not in one.vendors.last.headers
     assert key not in str(one.vendors.last.headers)
     assert Step is not None
+
+
+async def test_two_workers_over_redis_are_one_gateway(redis_url: str) -> None:
+    sealer = Sealer(Sealer.generate())
+    prefix = f"test-{uuid.uuid4().hex}"
+    async with RedisStore(redis_url, prefix=prefix) as store:
+        one = OneAPI(store=store, sealer=sealer)
+        async with RedisStore(redis_url, prefix=prefix) as other_store, one.app:
+            two = OneAPI(one.vendors, other_store, sealer=sealer)
+            async with two.app:
+                await one.channel()
+                id, alice = await one.user("alice", quota=100_000)
+                _, key = await one.token(alice)
+                await two.app._channels.refresh(force=True)  # (a change arrives within a second)
+                assert (await two.chat(key)).status == 200
+                session = await one.login("alice", "password-1")
+                me = await two.answer("GET", "/api/user/self", token="", cookie=session)
+                assert me.json["data"]["id"] == id
+                (code,) = await two.call(
+                    "POST", "/api/redemption/", {"name": "n", "count": 1, "quota": 50}
+                )
+                answers = await asyncio.gather(
+                    *(app.answer("POST", "/api/user/topup", {"key": code}, alice)
+                      for app in (one, two) for _ in range(5))
+                )  # fmt: skip
+                assert any(answer.json["success"] for answer in answers)
+        shown = await OneAPI(one.vendors, store, sealer=sealer).call("GET", f"/api/user/{id}")
+        assert shown["quota"] == 100_050 - shown["used_quota"]
+        assert shown["used_quota"] > 0

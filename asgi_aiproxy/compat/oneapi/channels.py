@@ -15,6 +15,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import msgspec
@@ -50,6 +51,7 @@ from asgi_aiproxy.providers import (
 from asgi_aiproxy.router import weighted_shuffle
 
 _AZURE = 3
+_MAX_VERSIONS = 16
 # Types whose API has a provider here; their base URL has no version.
 _VENDORS: dict[int, Provider] = {
     1: OPENAI,
@@ -90,6 +92,7 @@ _COMPATIBLE: dict[int, str] = {
 }
 # Types whose base URL ends with the version.
 _VERSIONED: dict[int, str] = {41: "https://api.novita.ai/v3/openai", 50: ""}
+_OLD_SNAPSHOT = re.compile(r"-(?:0301|0314|0613)$")
 _NEW_LIMIT = re.compile(r"o\d|gpt-5")
 _OPENAI_BASES = ("/v1", "/v1beta/openai")
 RETIRED_TYPES = {11: "Google's PaLM API closed in August 2024: use type 24 (Gemini)."}
@@ -119,8 +122,7 @@ def make_provider(row: ChannelRow, key: str) -> Provider:
     base = row.base_url.strip().rstrip("/")
     pool = KeyPool([Key(key, id=str(row.id))], name=name)
     if row.type == _AZURE:
-        version = row.other or _config(row).get("api_version") or None
-        return azure(base, name=name, api_version=version).using(pool)
+        return azure(base, name=name, api_version=_azure_version(row)).using(pool)
     if row.type in _COMPATIBLE or row.type in _VERSIONED:
         base = base or _COMPATIBLE.get(row.type) or _VERSIONED.get(row.type, "")
         if not base:
@@ -139,6 +141,22 @@ def make_provider(row: ChannelRow, key: str) -> Provider:
     return vendor.using(pool, name=name, base_url=base)
 
 
+def channel_id(name: str) -> int:
+    """Return the number of the channel whose provider has this name; 0 if it is another."""
+    number = name.removeprefix("channel-")
+    return int(number) if number.isdecimal() else 0
+
+
+def _azure_version(row: ChannelRow) -> str | None:
+    """Return the version of Azure's API that a channel sets; None: the present API."""
+    return row.other or _config(row).get("api_version") or None
+
+
+def deployment(model: str) -> str:
+    """Return the name that One API gives to the deployment of a model at Azure."""
+    return _OLD_SNAPSHOT.sub("", model.replace(".", ""))
+
+
 def _openai_request(draft: ProviderRequest) -> ProviderRequest:
     """Leave a request as it is, except for models that only know the new name of the limit."""
     model = draft.body.get("model", "")
@@ -155,7 +173,7 @@ def _with_version(base: str, type: int) -> str:
 def _config(row: ChannelRow) -> dict[str, str]:
     try:
         found = json.loads(row.config or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -177,7 +195,7 @@ def mapping_of(row: ChannelRow) -> dict[str, str]:
         return {}
     try:
         return msgspec.json.decode(text, type=dict[str, str])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigurationError("model_mapping: must be a JSON object of names.") from error
 
 
@@ -191,6 +209,8 @@ class ChannelRouter:
         self._targets: dict[tuple[str, str], list[Target]] = {}
         self._models: dict[str, list[str]] = {}
         self.rows: dict[int, ChannelRow] = {}
+        # Providers of channels of Azure by the version that callers request.
+        self._azure: dict[str, dict[str, Provider]] = {}
         self._stale = True
         self._stop: Callable[[], None] | None = None
 
@@ -226,9 +246,8 @@ class ChannelRouter:
             providers[row.id] = row, provider
             mapping = mapping_of(row)
             for model in models_of(row):
-                target = Target(
-                    provider, mapping.get(model, model), max(1, row.weight), -row.priority
-                )
+                name = mapping.get(model) or (deployment(model) if row.type == _AZURE else model)
+                target = Target(provider, name, max(1, row.weight), -row.priority)
                 targets.setdefault((channel_name(row.id), model), []).append(target)
                 for group in groups_of(row):
                     targets.setdefault((f"group:{group}", model), []).append(target)
@@ -267,8 +286,29 @@ class ChannelRouter:
     # as a router
 
     def targets(self, model: str, provider: str = "") -> Sequence[Target]:
-        """Return the targets for a model in the order to try them."""
-        return weighted_shuffle(self.candidates(provider, model), self._random)
+        """Return the targets for a model in the order to try them.
+
+        `provider` is the group or channel, and after `@` the version of Azure's API that the caller
+        requests: channels without a version of their own use it.
+        """
+        where, _, version = provider.partition("@")
+        found = weighted_shuffle(self.candidates(where, model), self._random)
+        return [self._at_version(target, version) for target in found] if version else found
+
+    def _at_version(self, target: Target, version: str) -> Target:
+        """Return a target at a version of Azure's API, if its channel has no version."""
+        row = self.rows.get(channel_id(target.provider.name))
+        if row is None or row.type != _AZURE or _azure_version(row):
+            return target
+        versions = self._azure.setdefault(target.provider.name, {})
+        known = versions.get(version)
+        if known is None or known.keys is not target.provider.keys:
+            if len(versions) >= _MAX_VERSIONS:
+                versions.clear()
+            name, base = target.provider.name, target.provider.base_url
+            made = azure(base, name=name, api_version=version)
+            known = versions[version] = made.using(target.provider.keys or ())
+        return replace(target, provider=known)
 
     def models(self) -> Sequence[str]:
         """Return no names: they depend on the group of the caller."""

@@ -195,7 +195,7 @@ def _ratio_table(text: str) -> dict[str, float]:
         found = json.loads(text)
         table = {str(name): float(ratio) for name, ratio in found.items()}
         Ratios(table)
-    except (ValueError, AttributeError, TypeError, ConfigurationError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError, ConfigurationError) as error:
         raise OptionError("It must be a JSON object of names and numbers.") from error
     return table
 

@@ -9,6 +9,7 @@ the gateway itself are written in the form of One API; those of vendors pass unc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,7 @@ from asgi_aiproxy.usage.record import UsageRecord
 
 ERROR_TYPE = "one_api_error"
 _PREFIX = "sk-"
+_AZURE_VERSION = re.compile(r"\d{4}-\d\d-\d\d(?:-preview)?")
 _UNLIMITED = 100_000_000.0
 _EDITS = policy.retired("OpenAI's edits API", "Use /v1/chat/completions.")
 _FINE_TUNES = policy.retired("OpenAI's fine-tunes API", "Use /v1/fine_tuning/jobs.")
@@ -182,6 +184,9 @@ class RelayRoutes:
         caller = await self.caller(call)
         await self._check_channel(call, caller)
         selected = channel_name(caller.channel) if caller.channel else f"group:{caller.user.group}"
+        version = call.query.get("api-version", "")
+        if _AZURE_VERSION.fullmatch(version):
+            selected += f"@{version}"
         headers = self._headers(call, caller.principal)
         headers.append((PROVIDER.encode(), selected.encode("latin-1", "replace")))
         send = call.send
