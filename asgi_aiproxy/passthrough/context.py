@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from asgi_aiproxy._cancellation import TimerRegistry
 from asgi_aiproxy._request_id import request_id
 from asgi_aiproxy.exchange.attribution import LABEL_MEMBERS, Attribution
+from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.exchange.record import ExchangeRecord
 from asgi_aiproxy.inspection import Fields
 from asgi_aiproxy.passthrough.hooks import ProxyHooks
 from asgi_aiproxy.passthrough.request import ProxyRequest
 from asgi_aiproxy.upstream.base import Timeouts, Transport
 from asgi_aiproxy.usage.record import Recorder
+
+NO_RECEIPTS = Receipts(header=False)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class ProxyContext:
     attribution: Attribution
     clock: Callable[[], float]
     hooks: ProxyHooks | None = None
+    receipts: Receipts = NO_RECEIPTS
     rounds: TimerRegistry = field(default_factory=TimerRegistry)
 
 

@@ -89,6 +89,7 @@ class Exchange:
         "_stateful",
         "_timeouts",
         "response_started",
+        "written",
     )
 
     def __init__(self, context: ProxyContext, request: ProxyRequest) -> None:
@@ -103,6 +104,7 @@ class Exchange:
             context.rounds.for_running_loop(), total=limits.total, idle=limits.idle
         )
         self._record = new_record(request, context)
+        self.written: UsageRecord | None = None  # once the exchange is closed
         self._keys: ProxyKeyRotation | None = None
         self._key: Key | None = None
         self._answer: UpstreamResponse | None = None
@@ -179,14 +181,15 @@ class Exchange:
                 self._keys.release(reported[1])
         finally:
             if self._admission is not None or self._context.recorded or self._call is not None:
-                written = self._record.write(
+                self.written = self._record.write(
                     reported,
                     gate=self._admission,
                     recorder=self._context.recorder,
                     sample=self._sample(reported[1]),
                     loop=self._monitor.timer.loop,
+                    prices=self._context.receipts.prices,
                 )
-                self._run_hooks_after(written)
+                self._run_hooks_after(self.written)
         answer, self._answer = self._answer, None
         await close_response(answer)
 

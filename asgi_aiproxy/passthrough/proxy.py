@@ -22,11 +22,13 @@ from asgi_aiproxy.errors import (
 )
 from asgi_aiproxy.exchange.attribution import Attribution, attribution_for
 from asgi_aiproxy.exchange.error_responses import send_error
+from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.hooks.base import BeforeHook, Hook, as_hooks
-from asgi_aiproxy.passthrough.context import ProxyContext
+from asgi_aiproxy.passthrough.context import NO_RECEIPTS, ProxyContext
 from asgi_aiproxy.passthrough.exchange import Exchange
 from asgi_aiproxy.passthrough.headers import AmbiguousFramingError, Forwarded
 from asgi_aiproxy.passthrough.hooks import ProxyHooks, Unparsed
+from asgi_aiproxy.passthrough.receipt_send import ReceiptSend
 from asgi_aiproxy.passthrough.request import parse_request
 from asgi_aiproxy.passthrough.routes import Routes
 from asgi_aiproxy.passthrough.target import Paths, make_target, with_policy
@@ -69,8 +71,9 @@ class PassthroughProxy:
     appends to them, `keep` leaves them unchanged, `drop` removes them; `keep_host` sends the
     client's `host`. `allow_client_keys` lets callers use their own key for a provider. `record`
     gets one `UsageRecord` per exchange, with the session and the tags that `attribution` finds (in
-    headers and in JSON bodies up to `max_replay`). `ca` is a PEM file that is trusted in addition
-    to the system's certificates.
+    headers and in JSON bodies up to `max_replay`); with `receipts`, responses show what they cost
+    (see `Receipts`; those that are not streamed are held for it, up to 256 KiB). `ca` is a PEM file
+    that is trusted in addition to the system's certificates.
 
     `hooks` see, change, answer or refuse requests, in this order (see `asgi_aiproxy.hooks`);
     request bodies are then read completely, up to `max_inspected` bytes. `unparsed` says what
@@ -103,6 +106,7 @@ class PassthroughProxy:
         unparsed: Unparsed = "check",
         ca: str | Path | bytes | None = None,
         attribution: Attribution | None = None,
+        receipts: Receipts | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._target = make_target(target, paths)
@@ -135,7 +139,8 @@ class PassthroughProxy:
             max_inspected=max_inspected,
             whole_body_reason=whole_body_reason,
             keep_host=keep_host,
-            recorded=record is not discard,
+            recorded=record is not discard or (receipts is not None and bool(receipts.prices)),
+            receipts=receipts if receipts is not None else NO_RECEIPTS,
             attribution=attribution_for(
                 attribution, recorded=record is not discard or chain is not None
             ),
@@ -177,6 +182,9 @@ class PassthroughProxy:
                 return
             exchange = Exchange(self._context, request)
             try:
+                if self._context.receipts is not NO_RECEIPTS:
+                    receipts, face = self._context.receipts, self._target.dialect
+                    send = ReceiptSend(send, receipts, lambda: exchange.written, face)
                 await exchange.run(receive, send)
             finally:
                 await exchange.close()

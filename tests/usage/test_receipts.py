@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from asgi_aiproxy import AIShim
+from asgi_aiproxy import AIShim, PassthroughProxy
 from asgi_aiproxy.admin import AdminApp, Billing
 from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.messages import Usage
@@ -28,7 +28,14 @@ from asgi_aiproxy.usage.ledger import Ledger
 from tests.admin.conftest import ROOT
 from tests.support import asgi_client as asgi
 from tests.support.metered_gateway import COST, PRICES
-from tests.support.scripted_upstream import Upstream, answers, chat_stream, refuses, streams
+from tests.support.scripted_upstream import (
+    Upstream,
+    answers,
+    chat_answer,
+    chat_stream,
+    refuses,
+    streams,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -238,3 +245,44 @@ async def test_a_caller_sees_only_its_own_exchanges_also_by_the_same_request_id(
         assert (await gateway.get("/me/exchanges/a%2Fb", "bob")).status == 404
         anonymous = await asgi.request(gateway.app, "GET", "/me/exchanges/same")
         assert anonymous.status == 401
+
+
+@pytest.mark.parametrize(
+    ("step", "body", "cost"),
+    [
+        (answers(), {}, "header"),
+        (streams(), {"stream": True}, "comment"),
+        (answers(chat_answer("x" * 300_000)), {}, None),
+        (refuses(400), {}, "header"),
+    ],
+)
+async def test_a_response_that_is_passed_through_shows_its_cost_if_that_is_switched_on(
+    step: Any, body: dict[str, Any], cost: str | None
+) -> None:
+    for receipts in (Receipts(comment=True), None):
+        upstream = Upstream(step)
+        proxy = PassthroughProxy(
+            OPENAI.using("sk-1"), transport=upstream.transport, receipts=receipts
+        )
+        app = Quota(proxy, store=MemoryStore(), prices=PRICES)
+        async with app:
+            headers = {"content-type": "application/json"}
+            answer = await asgi.chat(app, headers=headers, **body)
+        shown = cost if receipts is not None else None
+        amount = "0.000023" if answer.status == 200 else "0.000000"
+        assert answer.header("aiproxy-cost") == (amount if shown == "header" else None)
+        assert answer.body.endswith(f": aiproxy-cost: {amount}\n\n".encode()) is (
+            shown == "comment"
+        )
+        if answer.status == 200 and not body:
+            assert answer.json["choices"]
+
+
+async def test_a_proxy_without_a_quota_shows_the_cost_by_prices_of_its_own() -> None:
+    upstream = Upstream(answers())
+    proxy = PassthroughProxy(
+        OPENAI.using("sk-1"), transport=upstream.transport, receipts=Receipts(prices=PRICES)
+    )
+    async with proxy:
+        answer = await asgi.chat(proxy, headers={"content-type": "application/json"})
+    assert answer.header("aiproxy-cost") == "0.000023"
