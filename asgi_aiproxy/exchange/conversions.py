@@ -30,6 +30,7 @@ from asgi_aiproxy.operations.base import (
     NO_UNITS,
     AnyClientOperation,
     AnyOperationAPI,
+    ClientOperation,
     FollowUp,
     OperationAPI,
 )
@@ -95,7 +96,7 @@ def client_operation(request: GatewayRequest) -> AnyClientOperation | None:
 def units(request: GatewayRequest) -> Usage:
     """What a request costs beside tokens, as far as it is known before it is sent."""
     client = client_operation(request)
-    if client is None:
+    if client is None or type(client).units is ClientOperation.units:
         return NO_UNITS
     if request.sent_once:
         return client.upload_units(request.length)

@@ -73,8 +73,6 @@ logger = logging.getLogger("asgi_aiproxy")
 
 # How long to wait for the end of the body after the last event of a stream.
 _STREAM_END_TIMEOUT_SECONDS = 1.0
-# A longer request body is translated in a thread.
-_LARGE_BODY_BYTES = 64 * 1024
 # Failures of a provider that may pass by themselves.
 _TRANSIENT = frozenset({ErrorKind.UPSTREAM, ErrorKind.OVERLOADED})
 
@@ -147,7 +145,7 @@ class Exchange:
                 transient = False
                 for number, target in enumerate(targets, 1):
                     self._keys.start_target(target)
-                    if len(self._request.body) > _LARGE_BODY_BYTES:
+                    if self._request.large:
                         await asyncio.to_thread(self._prepared.prepare, [target])
                     try:
                         prepared = self._prepared.take(target)
@@ -204,7 +202,7 @@ class Exchange:
             if not request.own_key and not request.operation.free
             for model in (target.model, *request.others)
         ]
-        if len(request.body) > _LARGE_BODY_BYTES:
+        if request.large:
             await asyncio.to_thread(self._prepared.prepare, targets)
         await gate.admit(request.operation.name, candidates, lambda: self._prepared.sent(targets))
 

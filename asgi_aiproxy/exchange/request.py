@@ -20,6 +20,10 @@ from asgi_aiproxy.usage.record import UsageRecord
 Upload = Callable[[str], tuple[AsyncIterable[bytes], int | None]]
 
 
+# A longer request body is translated in a thread.
+_LARGE_BODY_BYTES = 64 * 1024
+
+
 class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
     """One request of a client.
 
@@ -84,6 +88,11 @@ class GatewayRequest(msgspec.Struct, frozen=True, dict=True):
 
     def __repr__(self) -> str:
         return f"GatewayRequest({self.operation.name}, model={self.model!r}, stream={self.stream})"
+
+    @property
+    def large(self) -> bool:
+        """Whether the request is translated in a thread: a long body, or a form with files."""
+        return len(self.body) > _LARGE_BODY_BYTES or self.form is not None
 
     @property
     def sent_once(self) -> bool:
