@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from asgi_aiproxy import _json
 from asgi_aiproxy.messages import StopReason
+from asgi_aiproxy.testing import operations
 from asgi_aiproxy.testing.answers import Answer
 from asgi_aiproxy.testing.reply import Reply
 from asgi_aiproxy.testing.simulator import VendorSimulator
@@ -22,7 +23,18 @@ class CohereSimulator(VendorSimulator):
     """Cohere, version 2 of its API: named events, and text beside calls as their plan."""
 
     stream_type = "text/event-stream"
-    required: ClassVar = {"chat": ("model", "messages")}
+    required: ClassVar = {
+        "chat": ("model", "messages"),
+        "embed": ("model", "texts", "input_type"),
+        "rerank": ("model", "query", "documents"),
+    }
+
+    def chat_reply(self, answer: Answer, *, stream: bool) -> Reply:
+        """Chat, embeddings and rerank."""
+        if self.received.operation in ("embed", "rerank"):
+            found = operations.cohere_operation(self.received, answer)
+            return Reply.whole(_json.dumps(found), self.json_type)
+        return super().chat_reply(answer, stream=stream)
 
     def events(self, answer: Answer) -> Iterator[bytes]:
         """Blocks of content, a plan, calls, and the end."""

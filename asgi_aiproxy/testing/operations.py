@@ -23,6 +23,7 @@ REQUIRED = {
     "images.generations": ("prompt",),
     "audio.speech": ("model", "input", "voice"),
     "moderations": ("input",),
+    "rerank": ("model", "query", "documents"),
 }
 DIMENSIONS = 8
 CREATED = 1_700_000_000
@@ -163,6 +164,43 @@ def _moderation(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
     }
 
 
+def rank(received: ReceivedRequest) -> list[dict[str, Any]]:
+    """The documents of a request, those with more words of the query first."""
+    members = received.members
+    query = set(str(members["query"]).lower().split())
+    found = []
+    for index, document in enumerate(members["documents"]):
+        words = str(document).lower().split()
+        score = sum(word in query for word in words) / max(len(words), 1)
+        found.append({"index": index, "relevance_score": round(score, 6)})
+    found.sort(key=lambda one: -one["relevance_score"])
+    top = members.get("top_n")
+    return found[: top if isinstance(top, int) else None]
+
+
+def _rerank(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+    count = answer.usage.input
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    results = rank(received)
+    return {"id": f"rerank-mock{received.number}", "model": received.model, "usage": usage,
+            "results": results}  # fmt: skip
+
+
+def cohere_operation(received: ReceivedRequest, answer: Answer) -> dict[str, Any]:
+    """Cohere's response to a request for embeddings, or to rank documents."""
+    head = {"id": f"mock{received.number}"}
+    if received.operation == "rerank":
+        units = {"search_units": -(-len(received.members["documents"]) // 100)}
+        meta = {"api_version": {"version": "2"}, "billed_units": units}
+        return {**head, "results": rank(received), "meta": meta}
+    size = received.members.get("output_dimension")
+    size = size if isinstance(size, int) else DIMENSIONS
+    vectors = [embed(str(text), size) for text in received.members["texts"]]
+    billed = {"billed_units": {"input_tokens": answer.usage.input}}
+    return {**head, "embeddings": {"float": vectors}, "texts": received.members["texts"],
+            "meta": billed}  # fmt: skip
+
+
 _WHOLE: dict[str, Callable[[ReceivedRequest, Answer], dict[str, Any]]] = {
     "completions": _completion,
     "embeddings": _embeddings,
@@ -172,4 +210,5 @@ _WHOLE: dict[str, Callable[[ReceivedRequest, Answer], dict[str, Any]]] = {
     "audio.transcriptions": _transcription,
     "audio.translations": _transcription,
     "moderations": _moderation,
+    "rerank": _rerank,
 }

@@ -31,6 +31,8 @@ _TAILS = {
     "/v1/messages/count_tokens": MatchedPath("anthropic", "token_count"),
     "/api/chat": MatchedPath("ollama", "chat"),
     "/v2/chat": MatchedPath("cohere", "chat"),
+    "/v2/embed": MatchedPath("cohere", "embed"),
+    "/v2/rerank": MatchedPath("cohere", "rerank"),
     "/responses": MatchedPath("openai_responses", "chat"),
     "/responses/input_tokens": MatchedPath("openai_responses", "token_count"),
 }
@@ -52,6 +54,7 @@ _OPENAI = {
     "/audio/transcriptions": "audio.transcriptions",
     "/audio/translations": "audio.translations",
     "/moderations": "moderations",
+    "/rerank": "rerank",
 }
 
 
@@ -71,7 +74,7 @@ def match_path(method: str, path: str, headers: Mapping[str, str]) -> MatchedPat
 # servers.
 _OPENAI_PATHS = re.compile(
     r"/(?:(?:openai/|api/|inference/|v1beta/)?v1|openai|openai/deployments/[^/]+|v1beta/openai)/"
-    r"(?:(?:chat/)?completions|embeddings|images/\w+|audio/\w+|moderations|responses(?:/[^/]+(?:/\w+)?)?|models(?:/.*)?)$"
+    r"(?:(?:chat/)?completions|embeddings|images/\w+|audio/\w+|moderations|rerank|responses(?:/[^/]+(?:/\w+)?)?|models(?:/.*)?)$"
 )
 _DOCUMENTED = {
     "openai": _OPENAI_PATHS,
@@ -82,7 +85,7 @@ _DOCUMENTED = {
         r"(?:/(?!v1)[^/]+)?/v1(?:beta\d*|alpha)?/(?:projects/.*/)?(?:models|endpoints)(?:/|$)"
     ),
     "ollama": re.compile(r"/api/(?:chat|tags)$"),
-    "cohere": re.compile(r"/v2/chat$"),
+    "cohere": re.compile(r"/v2/(?:chat|embed|rerank)$"),
     "bedrock": re.compile(r"/(?:model/[^/]+/converse(?:-stream)?|foundation-models)$"),
 }
 
