@@ -127,6 +127,7 @@ class CompatBuilder:
             root_password=password.get_secret_value(),
             sealer=sealer,
             prices=self._prices,
+            bases={name: one.base_url for name, one in self._providers.items()},
             **self._common,
         )
 

@@ -89,6 +89,12 @@ async def test_model_mapping_keeps_all_other_members() -> None:
                  "nt"),
         (29, {"base_url": "https://g.example/openai"},
          "https://g.example/openai/v1/chat/completions"),
+        (16, {"base_url": "https://z.example"},
+         "https://z.example/api/paas/v4/chat/completions"),
+        (16, {}, "https://open.bigmodel.cn/api/paas/v4/chat/completions"),
+        (25, {}, "https://api.moonshot.cn/v1/chat/completions"),
+        (20, {}, "https://openrouter.ai/api/v1/chat/completions"),
+        (25, {"base_url": "https://m.example"}, "https://m.example/v1/chat/completions"),
         (3, {"base_url": "https://r.openai.azure.com", "other": "2024-10-21"},
          "https://r.openai.azure.com/openai/deployments/gpt-4/chat/completions"),
     ],
@@ -102,6 +108,14 @@ async def test_each_type_of_channel_has_its_address(
     answer = await one.chat(key, stream=True)
     assert answer.status == 200, answer.body
     assert str(one.vendors.last.url).partition("?")[0] == url
+
+
+async def test_vendors_can_be_pointed_elsewhere() -> None:
+    one = OneAPI(bases={"openai": "https://elsewhere.example/v1"})
+    await one.channel(type=1)
+    _, key = await one.token()
+    assert (await one.chat(key)).status == 200
+    assert str(one.vendors.last.url) == "https://elsewhere.example/v1/chat/completions"
 
 
 async def test_a_channels_azure_version_goes_before_the_callers() -> None:

@@ -57,7 +57,7 @@ async def test_anthropics_sdk_on_chatgpt_adapter() -> None:
     http = httpx2.AsyncClient(transport=InProcessTransport(app))
     client = anthropic.AsyncAnthropic(base_url="http://ai/anthropic", api_key=key, http_client=http)
     async with client.messages.stream(
-        model="claude-sonnet-4-5", max_tokens=5, messages=[{"role": "user", "content": "Hi"}]
+        model="claude-sonnet-5", max_tokens=5, messages=[{"role": "user", "content": "Hi"}]
     ) as stream:
         assert await stream.get_final_text() == "Hello"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from asgi_aiproxy.compat.oneapi.balances import Balances
@@ -40,6 +40,7 @@ class OneAPIRoutes(CompatApp):
       token. Required; there is no default.
     - `sealer`: encrypts the keys of channels and tokens; required unless `store` is in memory.
     - `prices`: list prices for models that have no ratio.
+    - `bases`: base URLs of providers by name (`openai`, `gemini` ...), for channels without one.
     - `transport`, `record`: as for `Shim`.
     - `clock`: returns Unix time in seconds.
 
@@ -57,6 +58,7 @@ class OneAPIRoutes(CompatApp):
         root_password: str,
         sealer: SecretCipher | None = None,
         prices: Pricing | None = None,
+        bases: Mapping[str, str] | None = None,
         transport: Transport | None = None,
         record: UsageSink = discard,
         clock: Callable[[], float] = time.time,
@@ -68,7 +70,7 @@ class OneAPIRoutes(CompatApp):
         self._options = Options(data)
         ratios = OptionRatios(self._options, prices)
         self._ledger = Ledger(store, name="oneapi.ledger", ratios=ratios)
-        self._channels = ChannelRouter(data)
+        self._channels = ChannelRouter(data, bases or {})
         self._base = Management(
             data,
             Users(data),

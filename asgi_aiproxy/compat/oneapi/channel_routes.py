@@ -194,7 +194,7 @@ class ChannelRoutes:
         began = time.perf_counter()
         try:
             key = self._base.channels.key(row)
-            provider = make_provider(row, key)
+            provider = self._base.channels.make(row, key)
             sent = mapping_of(row).get(wanted, wanted)
         except ConfigurationError as error:
             return str(error), 0.0, wanted

@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import msgspec
@@ -72,6 +73,16 @@ _VENDORS: dict[int, Provider] = {
     44: SILICONFLOW,
     45: XAI,
 }
+# The paths of One API's own base URLs.
+_BASE_PATHS = {20: "/api", 29: "/openai"}
+# Vendors with separate accounts in China: the hosts that One API's keys belong to.
+_OWN_HOSTS = {
+    16: "https://open.bigmodel.cn/api/paas/v4",
+    17: "https://dashscope.aliyuncs.com/compatible-mode/v1",
+    25: "https://api.moonshot.cn/v1",
+    27: "https://api.minimax.chat/v1",
+    44: "https://api.siliconflow.cn/v1",
+}
 # Types with OpenAI's API below `/v1` of this address; a channel may have another one.
 _COMPATIBLE: dict[int, str] = {
     2: "https://oa.api2d.net",
@@ -113,8 +124,18 @@ def type_error(type: int) -> str:
     return ""
 
 
-def make_provider(row: ChannelRow, key: str) -> Provider:
-    """Return the provider of a channel. Raises ConfigurationError for an invalid channel."""
+def make_provider(
+    row: ChannelRow, key: str, bases: Mapping[str, str] = MappingProxyType({})
+) -> Provider:
+    """Return the provider of a channel.
+
+    Arguments:
+
+    - `row`, `key`: the channel, and its key.
+    - `bases`: base URLs in place of those of vendors, for channels without one.
+
+    Raises ConfigurationError for an invalid channel.
+    """
     problem = type_error(row.type)
     if problem:
         raise ConfigurationError(problem)
@@ -132,12 +153,12 @@ def make_provider(row: ChannelRow, key: str) -> Provider:
     if vendor is OPENAI:
         vendor = vendor.using(transform_request=_openai_request)
     if not base:
-        return vendor.using(pool, name=name)
-    # The address of a channel has no version; that of a provider ends as the vendor's own does.
-    end = urlsplit(vendor.base_url).path.rstrip("/")
-    if end and not base.endswith(end) and vendor.dialect is OPENAI.dialect:
-        version = "/" + end.rpartition("/")[2]
-        base += version if version in _OPENAI_BASES or row.base_url else end
+        own = bases.get(vendor.name) or _OWN_HOSTS.get(row.type, vendor.base_url)
+        return vendor.using(pool, name=name, base_url=own)
+    # The address of a channel is without the end that One API adds, such as `/v1`.
+    end = urlsplit(vendor.base_url).path.rstrip("/").removeprefix(_BASE_PATHS.get(row.type, ""))
+    if end and not base.endswith(end):
+        base += end
     return vendor.using(pool, name=name, base_url=base)
 
 
@@ -202,8 +223,9 @@ def mapping_of(row: ChannelRow) -> dict[str, str]:
 class ChannelRouter:
     """A router over the enabled channels of a store."""
 
-    def __init__(self, data: OneAPIData) -> None:
+    def __init__(self, data: OneAPIData, bases: Mapping[str, str] = MappingProxyType({})) -> None:
         self._data = data
+        self._bases = bases
         self._random = random.SystemRandom()
         self._providers: dict[int, tuple[ChannelRow, Provider]] = {}
         self._targets: dict[tuple[str, str], list[Target]] = {}
@@ -262,9 +284,13 @@ class ChannelRouter:
             return known[1]
         try:
             mapping_of(row)
-            return make_provider(row, self.key(row))
+            return self.make(row, self.key(row))
         except AIProxyError:
             return None
+
+    def make(self, row: ChannelRow, key: str) -> Provider:
+        """Return the provider of a channel. Raises ConfigurationError for an invalid channel."""
+        return make_provider(row, key, self._bases)
 
     def key(self, row: ChannelRow) -> str:
         """Return the key of a channel. Raises SealError."""
