@@ -58,7 +58,7 @@ from asgi_aiproxy.operations import AnyClientOperation
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Router
 from asgi_aiproxy.request_limits import RequestLimits
-from asgi_aiproxy.typed_calls import TypedCalls
+from asgi_aiproxy.typed_methods import TypedCalls
 from asgi_aiproxy.upstream import (
     Timeouts,
     Transport,
@@ -196,11 +196,11 @@ class Shim(TypedCalls, ExplainsCalls):
         """What goes beyond one request of the Responses API; imported with the first of them."""
         from asgi_aiproxy.responses_state.service import ResponsesService
 
-        return ResponsesService(
-            self._response_state,
-            max_body=self._max_body,
-            idle=self._websocket_idle,
+        made = ResponsesService(
+            self._response_state, max_body=self._max_body, idle=self._websocket_idle
         )
+        kept: ResponsesService = self.__dict__.setdefault("_responses", made)
+        return kept  # also if two threads come here at once
 
     async def __aenter__(self) -> Self:
         self._users += 1

@@ -31,7 +31,6 @@ from typing import Protocol
 import msgspec
 
 from asgi_aiproxy.dialects.base import Decoder, Encoder, NativeStream, OutboundDialect, Reframer
-from asgi_aiproxy.dialects.usage_extraction import extract_usage
 from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.framing import Frame, Framer, SSEFramer
 from asgi_aiproxy.messages import (
@@ -371,6 +370,8 @@ class RawStreamTranslator(RawTranslator):
 
     def close(self) -> bytes:
         """Return nothing."""
+        from asgi_aiproxy.dialects.usage_extraction import extract_usage
+
         _, found = extract_usage(b"data:", self._tail)
         if found is not None:
             known = self._known

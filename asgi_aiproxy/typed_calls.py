@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import msgspec
 
@@ -262,43 +262,6 @@ class InProcess:
         scope = post_scope(path, self._headers, principal=self._principal)
         scope[neutral.SCOPE_KEY] = operation
         return _Call(self._app, scope, body)
-
-
-class TypedCalls:
-    """The methods `chat`, `stream` and `embed` of an app: see `InProcess`.
-
-    Middlewares outside the app do not apply: use `InProcess` on the outermost one for that.
-    """
-
-    async def chat(
-        self, request: Request | Mapping[str, Any] | None = None, /, **members: Any
-    ) -> ChatAnswer:
-        """Return a whole answer, as `InProcess.chat`. Raises APIError."""
-        return await self._calls.chat(request, **members)
-
-    def stream(
-        self, request: Request | Mapping[str, Any] | None = None, /, **members: Any
-    ) -> ChatStream:
-        """Return the events of an answer, as `InProcess.stream`. Raises APIError."""
-        return self._calls.stream(request, **members)
-
-    async def embed(
-        self,
-        *,
-        model: str,
-        input: str | Sequence[str],
-        dimensions: int | None = None,
-        task: Task | None = None,
-        user: str = "",
-    ) -> EmbeddingsAnswer:
-        """Return the embeddings of texts, as `InProcess.embed`. Raises APIError."""
-        return await self._calls.embed(
-            model=model, input=input, dimensions=dimensions, task=task, user=user
-        )
-
-    @property
-    def _calls(self) -> InProcess:
-        return InProcess(cast("ASGIApp", self))
 
 
 class _Call:

@@ -122,7 +122,7 @@ MAY: dict[str, set[str]] = {
         "_asgi _cancellation _control_headers _headers _json _request_id credentials "
         "dialects errors exchange hooks inspection model_list multipart_forwarder "
         "model_requests vendor_resources keys operations principal providers request_limits "
-        "responses_state typed_calls upstream usage"
+        "responses_state typed_methods upstream usage"
     ),
     "passthrough": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json"}
     | {"_request_id", "credentials", "dialects", "errors", "exchange", "framing"}
@@ -171,6 +171,7 @@ MAY: dict[str, set[str]] = {
     ),
     "inprocess": {"_asgi", "credentials", "principal"},
     "typed_calls": names("_asgi _json dialects errors inprocess messages operations principal"),
+    "typed_methods": {"_asgi", "messages", "operations", "typed_calls"},
     "telemetry": {
         "_asgi",
         "_background_tasks",
@@ -562,6 +563,15 @@ def test_importing_the_package_loads_no_module_of_it() -> None:
 def test_a_gateway_loads_no_framework_and_no_settings() -> None:
     loaded = after(f"from {PACKAGE} import OpenAIShim, KeyPool, lifespan, Dispatcher; {LOADED}")
     unwanted = {"starlette", "redis", "pydantic", "sse_starlette", "uvicorn", "httpx", "anyio"}
+    assert not unwanted & set(loaded)
+
+
+def test_a_shim_loads_no_dialect_price_or_operation_that_it_does_not_use() -> None:
+    loaded = after(f"from {PACKAGE} import OpenAIShim; {LOADED}")
+    parts = ("anthropic", "bedrock", "cohere", "coze", "gemini", "ollama", "usage_extraction")
+    unwanted = {f"{PACKAGE}.dialects.{name}" for name in parts}
+    unwanted |= {f"{PACKAGE}.{name}" for name in ("inprocess", "typed_calls", "responses_state")}
+    unwanted |= {f"{PACKAGE}.prices.price_list", f"{PACKAGE}.operations.embeddings"}
     assert not unwanted & set(loaded)
 
 

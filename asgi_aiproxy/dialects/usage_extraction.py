@@ -6,25 +6,16 @@ write anything else, for example in the arguments of a tool.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from asgi_aiproxy import _json
-from asgi_aiproxy.dialects.anthropic.responses import decode_usage as anthropic_usage
-from asgi_aiproxy.dialects.bedrock.streams import decode_usage as bedrock_usage
-from asgi_aiproxy.dialects.cohere.streams import decode_usage as cohere_usage
-from asgi_aiproxy.dialects.coze.streams import decode_usage as coze_usage
-from asgi_aiproxy.dialects.gemini.responses import decode_usage as gemini_usage
 from asgi_aiproxy.dialects.json_scan import JSONMember, members_from_end, members_from_start
-from asgi_aiproxy.dialects.ollama import decode_usage as ollama_usage
-from asgi_aiproxy.dialects.openai_chat.usage import (
-    decode_new_usage as openai_new_usage,
-    decode_usage as openai_usage,
-)
 from asgi_aiproxy.messages import Usage
 
 Counts = dict[str, Any]
@@ -296,29 +287,33 @@ def _value(raw: msgspec.Raw) -> Any:
         return None
 
 
-# How each API counts tokens: member names, of which one or more are present, and the decoder.
-_FORMATS: tuple[tuple[frozenset[str], Callable[[Counts], Usage | None]], ...] = (
-    (frozenset({"promptTokenCount"}), gemini_usage),
-    (frozenset({"prompt_tokens", "completion_tokens"}), openai_usage),
-    (frozenset({"eval_count"}), ollama_usage),
-    (frozenset({"inputTokens", "outputTokens"}), bedrock_usage),
-    (frozenset({"billed_units", "tokens"}), cohere_usage),
-    (frozenset({"input_count", "output_count"}), coze_usage),
-    (frozenset({"input_tokens", "output_tokens"}), anthropic_usage),
+# How each API counts tokens: member names, of which one or more are present, and the module whose
+# `decode_usage` reads them. It is imported on first use: an app loads the dialects that it speaks.
+_FORMATS: tuple[tuple[frozenset[str], str], ...] = (
+    (frozenset({"promptTokenCount"}), "gemini.responses"),
+    (frozenset({"prompt_tokens", "completion_tokens"}), "openai_chat.usage"),
+    (frozenset({"eval_count"}), "ollama"),
+    (frozenset({"inputTokens", "outputTokens"}), "bedrock.streams"),
+    (frozenset({"billed_units", "tokens"}), "cohere.streams"),
+    (frozenset({"input_count", "output_count"}), "coze.streams"),
+    (frozenset({"input_tokens", "output_tokens"}), "anthropic.responses"),
 )
 
 
 def _usage(counts: Counts) -> Usage | None:
     """Return the usage for counts in the format of any vendor; None if they cannot be read."""
     if "input_tokens" in counts and not _RESPONSES_USAGE.isdisjoint(counts):
-        return _decoded(openai_new_usage, counts)
-    for names, decode in _FORMATS:
+        return _decoded("openai_chat.usage", "decode_new_usage", counts)
+    for names, module in _FORMATS:
         if not names.isdisjoint(counts):
-            return _decoded(decode, counts)
+            return _decoded(module, "decode_usage", counts)
     return None
 
 
-def _decoded(decode: Callable[[Counts], Usage | None], counts: Counts) -> Usage | None:
+def _decoded(module: str, name: str, counts: Counts) -> Usage | None:
+    """Return what a function of a dialect's module reads from the counts."""
+    found = getattr(importlib.import_module(f"asgi_aiproxy.dialects.{module}"), name)
+    decode = cast("Callable[[Counts], Usage | None]", found)
     try:
         return decode(counts)
     except (AttributeError, TypeError, ValueError):

@@ -7,11 +7,20 @@ event; it is off by default, and not sent to clients that read every line.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from asgi_aiproxy._asgi import RawHeaders
 from asgi_aiproxy.dialects.base import InboundDialect
-from asgi_aiproxy.prices import Pricing
-from asgi_aiproxy.usage.pricing import dollars
 from asgi_aiproxy.usage.record import UsageRecord
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.prices import Pricing
+
+
+def dollars(record: UsageRecord) -> str:
+    """What the caller is charged, in US dollars with six decimals."""
+    cost = 0 if record.not_charged else record.cost or 0
+    return f"{cost // 1_000_000}.{cost % 1_000_000:06d}"
 
 
 class Receipts:

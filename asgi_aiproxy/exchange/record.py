@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from random import getrandbits
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,10 +25,11 @@ from asgi_aiproxy.exchange.admission import (
 )
 from asgi_aiproxy.exchange.attribution import NO_LABELS, Labels
 from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.upstream.base import UpstreamResponse
-from asgi_aiproxy.usage.pricing import priced_record
 from asgi_aiproxy.usage.record import Attempt, Outcome, Recorder, UsageRecord, plausible_usage
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.prices import Pricing
 
 logger = logging.getLogger("asgi_aiproxy")
 
@@ -120,6 +122,8 @@ class ExchangeRecord(msgspec.Struct, kw_only=True, eq=False):
         """
         record = settle(gate, self.to_usage_record(reported), sample)
         if prices is not None and record.cost is None:
+            from asgi_aiproxy.usage.pricing import priced_record
+
             record = priced_record(record, prices)
         recorder.put(record, loop)
         return record

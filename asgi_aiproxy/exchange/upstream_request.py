@@ -20,7 +20,6 @@ from asgi_aiproxy.framing import Framer
 from asgi_aiproxy.inspection import check_model
 from asgi_aiproxy.keys import Key
 from asgi_aiproxy.messages import EventFilter, Request, Response, Usage, unfold
-from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.providers.base import Provider, Target
 from asgi_aiproxy.providers.emulator import Ask, EmulatedRequest
 from asgi_aiproxy.request_limits import RequestLimits
@@ -38,6 +37,7 @@ from asgi_aiproxy.upstream.base import UpstreamRequest
 
 if TYPE_CHECKING:
     from asgi_aiproxy.exchange.conversions import Conversion
+    from asgi_aiproxy.prices import SentRequest
 
 
 class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -100,6 +100,8 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
 
     def sent(self, request: GatewayRequest) -> SentRequest:
         """What the cost of the request is estimated from."""
+        from asgi_aiproxy.prices import SentRequest
+
         target, draft = self.target, self.draft
         name = target.provider.name
         counted = Usage()

@@ -17,7 +17,6 @@ from asgi_aiproxy.keys.key import Key, as_list, check_new, validate_key
 from asgi_aiproxy.keys.key_set import KeySet
 from asgi_aiproxy.keys.key_state import KeyStatus
 from asgi_aiproxy.keys.lease import KeyRequest, Lease, NoKeyError
-from asgi_aiproxy.keys.sources import KeyFollower, KeySource
 from asgi_aiproxy.keys.strategies import STRATEGIES, Strategy, system_random
 from asgi_aiproxy.stores.base import check_store
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.keys.encryption import SecretCipher
     from asgi_aiproxy.keys.key_store import KeyStore
     from asgi_aiproxy.keys.shared_pool import SharedPoolBackend
+    from asgi_aiproxy.keys.sources import KeyFollower, KeySource
     from asgi_aiproxy.stores.base import OutagePolicy, Store
 
 
@@ -335,6 +335,8 @@ class KeyPool:
             raise ConfigurationError(
                 "KeyPool.follow takes a function that returns an async iterator of lists of keys."
             )
+        from asgi_aiproxy.keys.sources import KeyFollower
+
         self._follower = KeyFollower(source, self.replace, self.name, start_timeout)
 
     async def _acquire_without_waiting(self, key_id: str) -> Lease:

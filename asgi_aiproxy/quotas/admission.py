@@ -32,7 +32,8 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.admission import EMPTY_SAMPLE, ResponseSample
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.prices import Pricing, SentRequest
-from asgi_aiproxy.prices.applied import AppliedPrice, price_call
+from asgi_aiproxy.prices.applied import AppliedPrice
+from asgi_aiproxy.prices.call_price import price_call
 from asgi_aiproxy.prices.ratios import millionths
 from asgi_aiproxy.prices.token_estimate import RequestSize, estimate_size
 from asgi_aiproxy.principal import Budget, Limits, Principal

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from asgi_aiproxy.exchange.receipts import dollars
 from asgi_aiproxy.prices.applied import ReceiptLine, receipt_lines
 from asgi_aiproxy.services.usage import RecordOut
-from asgi_aiproxy.usage.pricing import dollars
 
 _RATIO = 1_000_000
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 import msgspec
 
 from asgi_aiproxy.prices import Pricing
-from asgi_aiproxy.prices.applied import Priced, price_call
+from asgi_aiproxy.prices.call_price import Priced, price_call
 from asgi_aiproxy.usage.record import UsageRecord
 
-_MICRO = Decimal(1_000_000)
 _FULL_PRICE = 1_000_000  # millionths: no discount
 
 
@@ -35,9 +32,3 @@ def _price_of(record: UsageRecord, pricing: Pricing) -> Priced | None:
     models = (record.upstream_model, record.model, record.requested_model)
     named = [model for model in models if model]
     return price_call(pricing, record.provider, named, record.usage, _FULL_PRICE)
-
-
-def dollars(record: UsageRecord) -> str:
-    """What the caller is charged, in US dollars with six decimals."""
-    cost = 0 if record.not_charged else record.cost or 0
-    return f"{Decimal(cost) / _MICRO:.6f}"

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 
 from asgi_aiproxy import MemoryStore, OpenAIShim, ResponseState
+from asgi_aiproxy.dialects.base import Operation
 from asgi_aiproxy.keys.encryption import Sealer
 from asgi_aiproxy.principal import ANONYMOUS, Principal
 from asgi_aiproxy.providers import ANTHROPIC, OPENAI
+from asgi_aiproxy.responses_state import service
 from asgi_aiproxy.responses_state.history import History, Segment
 from asgi_aiproxy.responses_state.records import StoredResponse
+from asgi_aiproxy.responses_state.service import ResponsesService
 from asgi_aiproxy.stores import StoreUnavailableError
 from asgi_aiproxy.testing import MockProvider, serve
 from tests.responses_state.test_accounts import pool, response, streamed
@@ -154,3 +160,28 @@ async def test_records_are_those_of_one_owner_and_one_sealing_key() -> None:
     assert await state.get(Principal("b"), "resp_1") is None
     assert await state.delete(Principal("a"), "resp_1")
     assert await state.get(Principal("a"), "resp_1") is None
+
+
+def test_threads_of_one_app_share_its_stored_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first requests of two threads, each with an event loop of its own, come at once."""
+    used: list[ResponsesService] = []
+    together = threading.Barrier(2)
+
+    class Observed(ResponsesService):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            with suppress(threading.BrokenBarrierError):
+                together.wait(0.2)  # both threads get here, unless one waits for the other
+
+        def serves(self, operation: Operation) -> bool:
+            used.append(self)
+            return super().serves(operation)
+
+    monkeypatch.setattr(service, "ResponsesService", Observed)
+    app = OpenAIShim(OPENAI.using("k"))
+    scope = {"type": "http", "method": "POST", "path": "/v1/responses", "root_path": ""}
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(app.matches, [scope, scope])) == [True, True]
+    assert app.matches(scope)
+    assert len(used) == 3
+    assert len({id(each) for each in used}) == 1

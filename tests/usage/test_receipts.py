@@ -18,7 +18,8 @@ from asgi_aiproxy.exchange.receipts import Receipts
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.middleware import Authenticate, Quota
 from asgi_aiproxy.prices import Price, Prices
-from asgi_aiproxy.prices.applied import compact, price_call, receipt_lines
+from asgi_aiproxy.prices.applied import compact, receipt_lines
+from asgi_aiproxy.prices.call_price import price_call
 from asgi_aiproxy.prices.price import Tier
 from asgi_aiproxy.principal import Principal
 from asgi_aiproxy.providers import OPENAI
