@@ -18,19 +18,33 @@ keys, for all workers, or else in this process.
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from random import getrandbits
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from asgi_aiproxy import _asgi, _json
 from asgi_aiproxy._asgi import Message, Receive, Scope, Send
 from asgi_aiproxy._control_headers import CONTROL_HEADERS, KEY, PROVIDER
+from asgi_aiproxy.batch_budgets import (
+    CallReader,
+    ResultReader,
+    Used,
+    call_in,
+    ended_without_results,
+    unreadable_batch_error,
+)
 from asgi_aiproxy.credentials import caller_key, with_key_header
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError, ErrorKind
+from asgi_aiproxy.exchange.admission import GATE_KEY, BatchAdmission
+from asgi_aiproxy.exchange.error_mapping import model_not_allowed_error
 from asgi_aiproxy.exchange.error_responses import send_error
+from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.providers.vendor_resources import RESOURCE_APIS, ResourceAPI
@@ -44,6 +58,9 @@ _KEPT_SECONDS = 400.0 * 86_400
 _LOCAL_BYTES = 8 * 1024 * 1024  # of owners in this process
 _MAX_BODY = 64 * 1024 * 1024  # of a request that creates a batch: Anthropic's holds its calls
 _MAX_ANSWER = 16 * 1024 * 1024  # of a list, or of a resource
+# A part of the results would be all that is counted; and a response is read along.
+_NOT_FORWARDED = frozenset({b"accept-encoding", b"range", b"if-range"})
+_BODY = frozenset({b"content-length", b"content-type", b"transfer-encoding"})
 # What follows the id of a resource in a path that returns it, and not the content of a file.
 _IS_RESOURCE = re.compile(r"cancel|complete|parts")
 _NAMED = {name.encode(): CONTROL_HEADERS.get(name, name) for name in CONTROL_HEADERS}
@@ -124,15 +141,81 @@ class VendorResources:
                 provider, key_id = known[0], known[2]
             if owner and (known is None or known[1] != owner):
                 raise _not_found(id)
-        sent = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
+        sent = [pair for pair in scope["headers"] if pair[0] not in _NOT_FORWARDED]
         if key_id and not own_key:
             sent = with_key_header(sent, key_id)
+        scope = {**scope, "headers": sent}
         proxy = await self._proxy(provider)
+        batches: BatchAdmission | None = getattr(scope.get(GATE_KEY), "batches", None)
+        if own_key or batches is None or not batches.limited:
+            batches = None
         if parts[1:] and not _IS_RESOURCE.fullmatch(parts[-1]):  # the content of a file
-            await proxy({**scope, "headers": sent}, receive, send)
+            if batches is not None:
+                send = await self._settling(batches, provider, parts[0], send)
+            await proxy(scope, receive, send)
             return
-        watch = _Watch(send, self, provider, owner, is_list=not parts)
-        await proxy({**scope, "headers": sent}, receive, watch)
+        receipt = b""
+        if body and (batches is not None or principal.models):
+            calls = await self._calls(proxy, scope, provider, api, body)
+            for model in {call.model for call in calls}:
+                if not principal.may_use(model):
+                    raise model_not_allowed_error(model)
+            receipt = await batches.charge(calls) if batches is not None else b""
+            # (Its models and its cost are checked: the proxy cannot read them in a file.)
+            anyone = dataclasses.replace(principal, models=())
+            scope = {**scope, GATE_KEY: None, SCOPE_KEY: anyone}
+        watch = _Watch(
+            send, self, provider, owner, is_list=not parts, batches=batches, receipt=receipt
+        )
+        try:
+            await proxy(scope, receive, watch)
+        finally:
+            await watch.aclose()
+
+    async def _calls(
+        self,
+        proxy: PassthroughProxy,
+        scope: Scope,
+        provider: Provider,
+        api: ResourceAPI,
+        body: Mapping[str, Any],
+    ) -> list[SentRequest]:
+        """The calls of a batch: those in its request, or in the file that it names."""
+        path = str(body.get("endpoint") or api.call_path)
+        if not api.references:
+            calls = body.get("requests")
+            given = calls if isinstance(calls, list) else []
+            return [call_in(provider.name, path, call) for call in given]
+        file = quote(str(body.get(api.references[0]) or ""), safe="")
+        where = scope["path"][: -len("/batches")] + f"/files/{file}/content"
+        reader = CallReader(provider.name, path)
+        reading = {**scope, "method": "GET", "path": where, "raw_path": where.encode()}
+        reading |= {GATE_KEY: None, "headers": [h for h in scope["headers"] if h[0] not in _BODY]}
+        await proxy(reading, _replay(b"", _never), reader)
+        if reader.error is not None:
+            raise reader.error
+        if not reader.complete:
+            raise unreadable_batch_error()
+        return reader.calls
+
+    async def _settling(
+        self, batches: BatchAdmission, provider: Provider, id: str, send: Send
+    ) -> Send:
+        """A `send` that settles the batch whose results it passes on, if they are results."""
+        name = f"{provider.name}:{id}"
+        receipt = await batches.find(name)
+        if receipt is None:
+            return send
+        head, _, charged = receipt.partition(b" ")
+        batch = head.decode()
+        if await batches.find(batch) is None:
+            return send  # it is settled
+
+        async def ended(used: Used) -> None:
+            if await batches.find(batch) is not None:
+                await batches.settle(batch, charged, used)
+
+        return ResultReader(send, provider.name, ended)
 
     def _candidates(
         self, api: ResourceAPI, principal: Principal, name: str, body: Mapping[str, Any]
@@ -156,9 +239,6 @@ class VendorResources:
                 + (f" and is named {name!r}." if name else "."),
                 code="unsupported_operation",
             )
-        for model in _models(body):
-            if not principal.may_use(model):
-                raise APIError(ErrorKind.FORBIDDEN, f"You may not use the model {model!r}.")
         return list(reversed(found.values()))
 
     async def _proxy(self, provider: Provider) -> PassthroughProxy:
@@ -231,7 +311,11 @@ class _Watch:
         owner: str,
         *,
         is_list: bool,
+        batches: BatchAdmission | None,
+        receipt: bytes,
     ) -> None:
+        self._batches = batches
+        self._receipt = receipt  # of the batch that is created
         self._send = send
         self._resources = resources
         self._provider = provider
@@ -287,8 +371,33 @@ class _Watch:
         elif answer:
             key_id = dict(start["headers"]).get(KEY.encode(), b"").decode("latin-1")
             await self._resources.remember(self._provider, self._owner, key_id, answer)
+            await self._keep_or_settle(answer)
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _keep_or_settle(self, batch: Mapping[str, Any]) -> None:
+        """Keep what was charged for a new batch, or settle one that has ended without results."""
+        batches, id = self._batches, batch.get("id")
+        if batches is None or not isinstance(id, str):
+            return
+        name = f"{self._provider.name}:{id}"
+        if self._receipt:
+            receipt, self._receipt = name.encode() + b" " + self._receipt, b""
+            await batches.keep(name, receipt)
+            return
+        known = await batches.find(name)
+        if known is None:
+            return
+        if ended_without_results(batch):
+            await batches.settle(name, known.partition(b" ")[2], ())
+        elif isinstance(file := batch.get("output_file_id"), str):
+            await batches.keep(f"{self._provider.name}:{file}", known)
+
+    async def aclose(self) -> None:
+        """Give back what was charged for a batch that was not created."""
+        receipt, self._receipt = self._receipt, b""
+        if receipt and self._batches is not None:
+            await self._batches.settle(f"{getrandbits(128):032x}", receipt, ())
 
 
 def _bounds(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -345,6 +454,12 @@ def _replay(data: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return replaying
+
+
+async def _never() -> Message:
+    """Wait until the task is cancelled: the gateway itself does not disconnect."""
+    await asyncio.get_running_loop().create_future()
+    return {"type": "http.disconnect"}
 
 
 def _not_found(id: str) -> APIError:

@@ -165,9 +165,10 @@ MAY: dict[str, set[str]] = {
     "importer": names("accounts compat config connect errors ip_ranges keys principal stores"),
     "hosting": {"_asgi", "errors"},
     "model_requests": names("_asgi _request_id dialects exchange model_list principal providers"),
+    "batch_budgets": {"_asgi", "_json", "dialects", "errors", "messages", "prices"},
     "vendor_resources": names(
-        "_asgi _control_headers _json credentials dialects errors exchange passthrough principal "
-        "providers stores"
+        "_asgi _control_headers _json batch_budgets credentials dialects errors exchange "
+        "passthrough prices principal providers stores"
     ),
     "inprocess": {"_asgi", "credentials", "principal"},
     "typed_calls": names("_asgi _json dialects errors inprocess messages operations principal"),

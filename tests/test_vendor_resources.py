@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,17 +18,26 @@ from asgi_aiproxy import (
     AIShim,
     AnthropicShim,
     Authenticate,
+    Budget,
     InProcessTransport,
     KeyPool,
+    Limits,
+    MemoryStore,
     OpenAIShim,
+    Price,
+    Prices,
     Principal,
     ProviderRouter,
+    Quota,
     RedisStore,
     UsageRecord,
 )
 from asgi_aiproxy.keys import Key, Sealer
 from asgi_aiproxy.middleware import static_tokens
+from asgi_aiproxy.principal import SCOPE_KEY
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI
+from asgi_aiproxy.quotas.grants import reserve
+from asgi_aiproxy.stores import Store
 from asgi_aiproxy.testing import serve
 from tests.support import asgi_client as asgi
 
@@ -44,6 +54,8 @@ class Vendor:
         self.batches: dict[str, tuple[str, dict[str, Any]]] = {}
         self.first_piece = asyncio.Event()
         self.seen: list[tuple[str, str, str]] = []
+        self.results = LINES
+        self.refuses = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -81,6 +93,11 @@ class Vendor:
                 return 404, {"error": {"message": "no such file", "type": "x", "code": None}}
             return 200, self.files[id][1] if rest == "content" else self._file(id)
         collection = "/messages/batches" if path.startswith("/messages/batches") else "/batches"
+        if (method, path) == ("POST", collection) and self.refuses:
+            return 400, {
+                "type": "error",
+                "error": {"type": "invalid_request_error", "message": "no"},
+            }
         if (method, path) == ("POST", collection):
             id = f"batch_{len(self.batches)}"
             self.batches[id] = key, {"id": id, "object": "batch", **self._batch_fields()}
@@ -89,10 +106,10 @@ class Vendor:
         if id not in self.batches or self.batches[id][0] != key:
             return 404, {"error": {"message": "no such batch", "type": "x", "code": None}}
         if rest == "results":
-            return 200, LINES
+            return 200, self.results
         batch = self.batches[id][1]
         if method == "GET" and collection == "/batches":
-            self.files[f"out-{id}"] = key, LINES
+            self.files.setdefault(f"out-{id}", (key, LINES))
             batch = {**batch, "status": "completed", "output_file_id": f"out-{id}"}
         return 200, batch
 
@@ -325,3 +342,159 @@ async def test_models_of_a_batch_must_be_allowed(vendor: Vendor) -> None:
             )
     assert answer.status == 403
     assert vendor.seen == []
+
+
+# ── budgets ──────────────────────────────────────────────────────────────────
+
+
+def line(model: str, tokens: int) -> bytes:
+    body = {"model": model, "max_tokens": tokens, "messages": [{"role": "user", "content": "Hi"}]}
+    call = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps(call).encode() + b"\n"
+
+
+def openai_result(model: str, output: int) -> bytes:
+    usage = {"prompt_tokens": 0, "completion_tokens": output, "total_tokens": output}
+    body = {"id": "c", "object": "chat.completion", "model": model, "choices": [], "usage": usage}
+    return json.dumps({"custom_id": "1", "response": {"status_code": 200, "body": body}}).encode()
+
+
+def anthropic_result(model: str, output: int) -> bytes:
+    usage = {"input_tokens": 0, "output_tokens": output}
+    message = {"type": "message", "role": "assistant", "model": model, "usage": usage}
+    return json.dumps(
+        {"custom_id": "1", "result": {"type": "succeeded", "message": message}}
+    ).encode()
+
+
+class Budgeted:
+    """Two workers with a budget of $100 over one store; a token of output costs $1."""
+
+    def __init__(self, url: str, store: Store, vendor: Vendor, budget: float = 100) -> None:
+        self.store = store
+        self.vendor = vendor
+        self.principal = Principal(
+            "ann", limits=Limits(budgets=(Budget.usd(budget),)), models=("gpt-*", "claude-*")
+        )
+        prices = Prices({"*": Price(input=0, output=1_000_000)}, listed=False)
+        self.workers = []
+        for _ in range(2):
+            keys = KeyPool([Key("sk-1", id="1")], name="openai", store=store)
+            others = KeyPool([Key("sk-1", id="1")], name="anthropic", store=store)
+            router = ProviderRouter(
+                {
+                    "gpt-*": OPENAI.using(keys, base_url=url + "/v1"),
+                    "claude-*": ANTHROPIC.using(others, base_url=url),
+                }
+            )
+            self.workers.append(Quota(AIShim(router), store=store, prices=prices))
+
+    async def call(self, method: str, path: str, body: Any = None, worker: int = 0) -> asgi.Answer:
+        sent = b"" if body is None else body
+        return await asgi.request(
+            self.workers[worker], method, path, sent, **{SCOPE_KEY: self.principal}
+        )
+
+    async def spent(self) -> float:
+        await asyncio.gather(*(worker._limiter.drain() for worker in self.workers))
+        budget = self.principal.limits.budgets[0]
+        (level,) = await self.store.peek([reserve(self.principal, budget, 0, time.time())])
+        return level.used / 1_000_000 + level.held
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def budgeted(
+    vendor: Vendor, redis_url: str, request: pytest.FixtureRequest
+) -> AsyncIterator[Budgeted]:
+    store: Store = MemoryStore()
+    if request.param == "redis":
+        store = RedisStore(redis_url, prefix=uuid.uuid4().hex)
+    async with serve(vendor) as url, store:
+        yield Budgeted(url, store, vendor)
+
+
+async def test_the_budget_is_charged_at_creation_and_corrected_once_when_results_are_read(
+    budgeted: Budgeted, vendor: Vendor
+) -> None:
+    vendor.files["file-in"] = "sk-1", line("gpt-x", 40) + line("gpt-x", 60)
+    made = await remembered(budgeted, "file-in")
+    batch = (await budgeted.call("POST", "/v1/batches", {"input_file_id": made})).json["id"]
+    assert await budgeted.spent() == 50  # half the price of 100 tokens
+    await budgeted.call("GET", f"/v1/batches/{batch}", worker=1)
+    out = f"out-{batch}"
+    vendor.files[out] = "sk-1", openai_result("gpt-x", 10) + b"\n" + openai_result("gpt-x", 20)
+    for worker in (1, 0, 1):
+        answer = await budgeted.call("GET", f"/v1/files/{out}/content", worker=worker)
+        assert answer.body == vendor.files[out][1]
+        assert await budgeted.spent() == 15
+
+
+async def test_anthropics_batches_are_charged_and_corrected_too(
+    budgeted: Budgeted, vendor: Vendor
+) -> None:
+    params = {"model": "claude-x", "max_tokens": 30, "messages": []}
+    calls = [{"custom_id": str(number), "params": params} for number in range(2)]
+    batch = await budgeted.call("POST", "/v1/messages/batches", {"requests": calls})
+    assert await budgeted.spent() == 30
+    vendor.results = anthropic_result("claude-x", 4) + b"\n"
+    path = f"/v1/messages/batches/{batch.json['id']}/results"
+    both = await asyncio.gather(*(budgeted.call("GET", path, worker=worker) for worker in (0, 1)))
+    assert {answer.status for answer in both} == {200}
+    assert await budgeted.spent() == 2
+
+
+async def test_a_batch_beyond_the_budget_is_refused_before_it_is_created(
+    budgeted: Budgeted, vendor: Vendor
+) -> None:
+    vendor.files["file-in"] = "sk-1", line("gpt-x", 150) * 2
+    made = await remembered(budgeted, "file-in")
+    answer = await budgeted.call("POST", "/v1/batches", {"input_file_id": made})
+    assert answer.status == 429
+    assert answer.json["error"]["code"] == "insufficient_quota"
+    assert vendor.batches == {}
+    assert await budgeted.spent() == 0
+
+
+async def test_a_batch_that_is_not_created_costs_nothing(
+    budgeted: Budgeted, vendor: Vendor
+) -> None:
+    vendor.refuses = True
+    params = {"model": "claude-x", "max_tokens": 30, "messages": []}
+    calls = [{"custom_id": "1", "params": params}]
+    assert (await budgeted.call("POST", "/v1/messages/batches", {"requests": calls})).status == 400
+    assert await budgeted.spent() == 0
+
+
+async def test_a_batch_that_ends_without_results_costs_nothing(
+    budgeted: Budgeted, vendor: Vendor
+) -> None:
+    params = {"model": "claude-x", "max_tokens": 30, "messages": []}
+    calls = [{"custom_id": "1", "params": params}]
+    made = (await budgeted.call("POST", "/v1/messages/batches", {"requests": calls})).json
+    assert await budgeted.spent() == 15
+    fields = vendor.batches[made["id"]][1]
+    fields |= {"processing_status": "ended", "status": "ended"}
+    fields["request_counts"] = {"succeeded": 0, "canceled": 1}
+    for worker in (0, 1):
+        await budgeted.call("GET", f"/v1/messages/batches/{made['id']}", worker=worker)
+        assert await budgeted.spent() == 0
+
+
+async def test_a_file_with_calls_of_other_models_is_refused(
+    budgeted: Budgeted, vendor: Vendor
+) -> None:
+    vendor.files["file-in"] = "sk-1", line("gpt-x", 1) + line("o9-secret", 1)
+    made = await remembered(budgeted, "file-in")
+    answer = await budgeted.call("POST", "/v1/batches", {"input_file_id": made})
+    assert answer.status == 403
+    assert vendor.batches == {}
+    vendor.files[made] = "sk-1", b"not json\n"
+    assert (await budgeted.call("POST", "/v1/batches", {"input_file_id": made})).status == 400
+    assert await budgeted.spent() == 0
+
+
+async def remembered(budgeted: Budgeted, content: str) -> str:
+    """A file that the caller has uploaded, with the content of another."""
+    made: str = (await budgeted.call("POST", "/v1/files", {"x": 1})).json["id"]
+    budgeted.vendor.files[made] = budgeted.vendor.files[content]
+    return made

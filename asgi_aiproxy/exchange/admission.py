@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from asgi_aiproxy.messages import Usage
+from asgi_aiproxy.prices.token_estimate import SentRequest
 from asgi_aiproxy.usage.record import UsageRecord
 
 if TYPE_CHECKING:
@@ -65,6 +67,32 @@ class AdmissionControl(Protocol):
 
         `passed` is what to estimate the usage by, if the provider reported none.
         """
+
+
+class BatchAdmission(Protocol):
+    """The budgets of a caller for batches, which a provider runs later.
+
+    An admission control that limits them has it as its attribute `batches`. `name` identifies a
+    batch.
+    """
+
+    @property
+    def limited(self) -> bool:
+        """Whether the caller has a budget."""
+
+    async def charge(self, calls: Sequence[SentRequest]) -> bytes:
+        """Charge the highest cost of all calls; returns what `settle` needs. Raises APIError."""
+
+    async def keep(self, name: str, receipt: bytes) -> None:
+        """Keep what `charge` returned."""
+
+    async def find(self, name: str) -> bytes | None:
+        """What was kept; None after `settle`."""
+
+    async def settle(
+        self, name: str, receipt: bytes, used: Sequence[tuple[str, str, Usage]]
+    ) -> None:
+        """Charge the cost of `used` instead, once: providers, models and tokens."""
 
 
 def settle(

@@ -15,14 +15,16 @@ class ResourceAPI:
     """The resources of a client API.
 
     `paths` matches up to a collection, `batches` the path that creates a batch; `references` are
-    the members of its body that name a resource. `opened` are the patterns of `PassthroughProxy`,
-    and `dialects` the names of the dialects whose providers have this API.
+    the members of its body that name a resource, and `call_path` is the path of a call that names
+    none. `opened` are the patterns of `PassthroughProxy`, and `dialects` the names of the dialects
+    whose providers have this API.
     """
 
     paths: str
     batches: str
     references: tuple[str, ...]
     opened: tuple[str, ...]
+    call_path: str
     dialects: frozenset[str]
 
 
@@ -34,6 +36,7 @@ RESOURCE_APIS: Mapping[str, ResourceAPI] = {
         batches=r"^/v1/batches$",
         references=("input_file_id",),
         opened=(*_OPENAI, *("/v1" + path for path in _OPENAI)),
+        call_path="/v1/chat/completions",
         dialects=frozenset({"openai_chat", "openai_responses"}),
     ),
     "anthropic": ResourceAPI(
@@ -41,6 +44,7 @@ RESOURCE_APIS: Mapping[str, ResourceAPI] = {
         batches=r"^/v1/messages/batches$",
         references=(),
         opened=("/v1/messages/batches/**", "/v1/files/**"),
+        call_path="/v1/messages",
         dialects=frozenset({"anthropic"}),
     ),
 }

@@ -38,6 +38,7 @@ from asgi_aiproxy.prices.ratios import millionths
 from asgi_aiproxy.prices.token_estimate import RequestSize, estimate_size
 from asgi_aiproxy.principal import Budget, Limits, Principal
 from asgi_aiproxy.quotas import grants as by
+from asgi_aiproxy.quotas.batches import BatchBudget
 from asgi_aiproxy.quotas.limiter import NO_TARIFF, Limiter
 from asgi_aiproxy.quotas.usage_estimate import SILENT, BillableUsage, billable_usage
 from asgi_aiproxy.stores.base import (
@@ -84,6 +85,11 @@ class CallAdmission:
     def estimates(self) -> bool:
         """Whether admission depends on the size or price of the request."""
         return bool(self._limits.budgets) or self._limits.tpm is not None
+
+    @property
+    def batches(self) -> BatchBudget:
+        """The budgets of the caller, for batches."""
+        return BatchBudget(self._limiter, self._principal, self._limits, self._ratio)
 
     async def admit_request(self) -> None:
         """Reserve what every request needs, before its body is known. Raises APIError."""
