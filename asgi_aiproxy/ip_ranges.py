@@ -37,3 +37,16 @@ def in_networks(networks: tuple[str, ...], address: str | None) -> bool:
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
     return any(found in network for network in _parsed(networks))
+
+
+def address_or_network(address: str) -> str:
+    """Return an IPv4 address, or the /64 network of an IPv6 address, which usually belongs to one
+    client.
+    """
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.version == 6 and parsed.ipv4_mapped is None:
+        return str(ip_network((parsed, 64), strict=False))
+    return address

@@ -218,7 +218,9 @@ MAY: dict[str, set[str]] = {
 
 # Third-party packages, by the only modules that may import them; msgspec may be used anywhere.
 THIRD: dict[str, set[str]] = {
+    "accounts.passwords": {"argon2"},
     "admin.live_tail": {"sse_starlette"},
+    "config.accounts_settings": {"pydantic"},
     "admin.routing": {"starlette"},
     "config.compat_settings": {"pydantic", "pydantic_settings"},
     "console.rendering": {"jinja2"},

@@ -24,6 +24,7 @@ from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.admin.serve import AdminAPI
 from asgi_aiproxy.admin.token_routes import token_routes
 from asgi_aiproxy.admin.usage_routes import record_routes, usage_routes
+from asgi_aiproxy.admin.user_routes import user_routes
 from asgi_aiproxy.admin.voucher_routes import voucher_routes
 from asgi_aiproxy.dialects import OPENAI_CHAT
 from asgi_aiproxy.keys import KeyPool
@@ -44,6 +45,7 @@ from asgi_aiproxy.services.settings import SettingOut
 from asgi_aiproxy.services.statements import StatementService
 from asgi_aiproxy.services.tokens import TokenService
 from asgi_aiproxy.services.usage import UsageService
+from asgi_aiproxy.services.users import UserService
 from asgi_aiproxy.services.vouchers import VoucherService
 from asgi_aiproxy.stores.base import Store, check_store
 from asgi_aiproxy.upstream import Transport, default_transport
@@ -62,7 +64,8 @@ class AdminApp:
     `10.0.0.0/8`, that a key's `base_url` or `proxy` may use over this API although they are not
     public. `self_service` is what callers may create for themselves; by default nothing. `settings`
     are those that `GET /settings` returns. Changes are recorded in `audit`, by default the audit
-    log of the store. `explain` explains requests: `partial(ai.explain, limits=quota.explain)`;
+    log of the store. `users` manages users, by default those of the store. `explain` explains
+    requests: `partial(ai.explain, limits=quota.explain)`;
     `callers` are callers that it may be requested for and that have no token in the store, by their
     ids. `clock` returns Unix time.
 
@@ -92,6 +95,7 @@ class AdminApp:
         explain: Explain | None = None,
         callers: Mapping[str, Principal] | None = None,
         audit: AuditLog | None = None,
+        users: UserService | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_store(store, "AdminApp")
@@ -106,6 +110,7 @@ class AdminApp:
         carries = transport if transport is not None else self._owned
         usage = UsageService(store, ledger, clock=clock)
         audit = audit if audit is not None else AuditLog(store, clock=clock)
+        self.users = users if users is not None else UserService(store, audit=audit, clock=clock)
         destinations = Destinations(private_networks)
         keys = KeyService(pools, providers, carries, destinations, audit)  # type: ignore[arg-type]
         tokens = TokenService(store, audit=audit, clock=clock)
@@ -121,6 +126,7 @@ class AdminApp:
                 AccountService(store, audit=audit, clock=clock),
                 StatementService(store, ledger, clock=clock),
             ),
+            *user_routes(self.users),
             *voucher_routes(vouchers),
             *audit_routes(audit),
             *announcement_routes(AnnouncementService(store, audit=audit, clock=clock)),

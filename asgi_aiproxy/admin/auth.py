@@ -16,7 +16,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
 
 from asgi_aiproxy._asgi import Scope
 from asgi_aiproxy.accounts import StoredTokenVerifier
@@ -24,7 +23,7 @@ from asgi_aiproxy.accounts.token import parse_token
 from asgi_aiproxy.admin.routing import Need
 from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
-from asgi_aiproxy.ip_ranges import in_networks
+from asgi_aiproxy.ip_ranges import address_or_network, in_networks
 from asgi_aiproxy.principal import SCOPE_KEY, Principal
 from asgi_aiproxy.services.base import ROOT
 
@@ -119,7 +118,7 @@ class AdminAuth:
         address = _client_address(scope)
         found = await self._stored(token)
         if found is None:
-            raise self._record_failure(_address_or_network(address))
+            raise self._record_failure(address_or_network(address))
         if found.networks and not in_networks(found.networks, address):
             raise APIError(ErrorKind.FORBIDDEN, "This token must not be used from this IP address.")
         digests = [each.digest for each in parse_token(token) if each.id == found.id]
@@ -174,16 +173,3 @@ def _digest(token: str) -> bytes:
 def _client_address(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
-
-
-def _address_or_network(address: str) -> str:
-    """Return an IPv4 address, or the /64 network of an IPv6 address, which usually belongs to one
-    client.
-    """
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.version == 6 and parsed.ipv4_mapped is None:
-        return str(ip_network((parsed, 64), strict=False))
-    return address

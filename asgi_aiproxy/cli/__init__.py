@@ -1,5 +1,5 @@
-"""The command line: manage tokens, keys, groups, vouchers and usage over the configured store, and
-connect clients.
+"""The command line: manage tokens, keys, groups, users, vouchers and usage over the
+configured store, and connect clients.
 
 Each module adds one command with argparse; those over the store call the same services as the admin
 API.
@@ -17,6 +17,7 @@ from asgi_aiproxy.cli import (
     models,
     tokens,
     usage,
+    users,
     vouchers,
 )
 from asgi_aiproxy.cli.options import Commands
@@ -29,6 +30,7 @@ def add_commands(commands: Commands) -> None:
         tokens,
         keys,
         groups,
+        users,
         vouchers,
         usage,
         models,

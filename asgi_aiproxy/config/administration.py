@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.config.accounting import make_audit_log
+from asgi_aiproxy.config.accounts import make_users
 from asgi_aiproxy.config.callers import configured_callers
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.providers import Provider
@@ -36,6 +37,7 @@ def make_admin(
     """Return the admin app; None without an administrator's token."""
     if settings.admin_token is None:
         return None
+    audit = make_audit_log(settings, store)
     return AdminApp(
         store,
         token=settings.admin_token.get_secret_value(),
@@ -45,7 +47,8 @@ def make_admin(
         private_networks=settings.admin_private_networks,
         self_service=settings.self_service.allowance(),
         settings=describe_settings(settings),
-        audit=make_audit_log(settings, store),
+        audit=audit,
+        users=make_users(settings, store, audit),
         explain=explain,
         callers=configured_callers(settings),
     )

@@ -40,6 +40,7 @@ from pydantic_settings import (
 
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.accounting_settings import AuditSettings, BudgetAlertSettings
+from asgi_aiproxy.config.accounts_settings import AccountsSettings, MailSettings
 from asgi_aiproxy.config.compat_settings import CompatSettings
 from asgi_aiproxy.config.console_settings import SelfServiceSettings
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
@@ -122,6 +123,7 @@ class Settings(BaseSettings):
     console: bool = False
     console_name: str = Field(default="AI gateway", min_length=1)
     self_service: SelfServiceSettings = SelfServiceSettings()
+    accounts: AccountsSettings = AccountsSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     request_limits: RequestLimitSettings = RequestLimitSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -321,6 +323,8 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "budget_alerts": BudgetAlertSettings,
     "timeouts": TimeoutSettings,
     "self_service": SelfServiceSettings,
+    "accounts": AccountsSettings,
+    "mail": MailSettings,
     "responses": ResponsesSettings,
     "routes": TargetSettings,
 }

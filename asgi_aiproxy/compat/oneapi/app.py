@@ -18,7 +18,7 @@ from asgi_aiproxy.compat.oneapi.relay import RelayRoutes, encode_relay_error
 from asgi_aiproxy.compat.oneapi.rows import OneAPIData
 from asgi_aiproxy.compat.oneapi.token_routes import TokenRoutes
 from asgi_aiproxy.compat.oneapi.user_routes import UserRoutes
-from asgi_aiproxy.compat.oneapi.users import Users
+from asgi_aiproxy.compat.oneapi.users import OneAPIUsers
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall
 from asgi_aiproxy.errors import APIError, ConfigurationError, ErrorKind
 from asgi_aiproxy.keys.encryption import SecretCipher
@@ -73,7 +73,7 @@ class OneAPIRoutes(CompatApp):
         self._channels = ChannelRouter(data, bases or {})
         self._base = Management(
             data,
-            Users(data),
+            OneAPIUsers(data),
             self._options,
             Balances(data),
             self._channels,

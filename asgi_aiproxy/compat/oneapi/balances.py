@@ -13,7 +13,8 @@ import msgspec
 from asgi_aiproxy.accounts import Token
 from asgi_aiproxy.accounts.groups import Account
 from asgi_aiproxy.accounts.token_verifier import make_principal
-from asgi_aiproxy.compat.oneapi.rows import OneAPIData, TokenRow, User
+from asgi_aiproxy.accounts.users import User
+from asgi_aiproxy.compat.oneapi.rows import OneAPIData, TokenRow
 from asgi_aiproxy.principal import Budget, Limits, Principal
 from asgi_aiproxy.services.budgets import LimitUsage, read_limit_usage
 from asgi_aiproxy.usage.record import UsageRecord

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from asgi_aiproxy.accounts.users import User
 from asgi_aiproxy.compat.oneapi import management as m
 from asgi_aiproxy.compat.oneapi.channels import (
     make_provider,
@@ -22,7 +23,6 @@ from asgi_aiproxy.compat.oneapi.rows import (
     ENABLED,
     THIRD,
     ChannelRow,
-    User,
     all_rows,
     key_digest,
     row_key,

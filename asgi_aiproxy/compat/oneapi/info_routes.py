@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from asgi_aiproxy import __version__
+from asgi_aiproxy.accounts.users import User
 from asgi_aiproxy.compat.oneapi import management as m
 from asgi_aiproxy.compat.oneapi.logs import LogFilter, total_quota
-from asgi_aiproxy.compat.oneapi.rows import User, all_rows
+from asgi_aiproxy.compat.oneapi.rows import all_rows
 from asgi_aiproxy.compat.routing import CompatCall, Route
 from asgi_aiproxy.errors import APIError
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from asgi_aiproxy.compat.oneapi.rows import OneAPIData, User
+from asgi_aiproxy.accounts.users import User
+from asgi_aiproxy.compat.oneapi.rows import OneAPIData
 from asgi_aiproxy.usage.ledger import Ledger, Query
 from asgi_aiproxy.usage.record import Outcome, UsageRecord
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from asgi_aiproxy._asgi import RawHeaders
 from asgi_aiproxy.accounts import NoSuchRowError
+from asgi_aiproxy.accounts.users import NameTakenError, User
 from asgi_aiproxy.compat.callers import bearer_value
 from asgi_aiproxy.compat.oneapi.balances import Balances
 from asgi_aiproxy.compat.oneapi.channels import ChannelRouter
@@ -20,13 +21,10 @@ from asgi_aiproxy.compat.oneapi.options import OptionError, Options
 from asgi_aiproxy.compat.oneapi.rows import (
     ADMIN,
     COMMON,
-    ENABLED,
     ROOT,
     OneAPIData,
-    User,
-    row_key,
 )
-from asgi_aiproxy.compat.oneapi.users import NameTakenError, Users
+from asgi_aiproxy.compat.oneapi.users import OneAPIUsers
 from asgi_aiproxy.compat.routing import CompatCall, Handler
 from asgi_aiproxy.errors import APIError, ConfigurationError
 from asgi_aiproxy.keys.key import fingerprint
@@ -59,7 +57,7 @@ class Management:
     def __init__(
         self,
         data: OneAPIData,
-        users: Users,
+        users: OneAPIUsers,
         options: Options,
         balances: Balances,
         channels: ChannelRouter,
@@ -90,7 +88,6 @@ class Management:
             await self.users.create(user, _ROOT_QUOTA)
         except NameTakenError:
             return  # another worker was first
-        await self.data.reserve_ids("users", ROOT_ID)
 
     def is_root_password(self, text: str) -> bool:
         """Return whether this is the configured password of `root`."""
@@ -151,7 +148,7 @@ class Management:
             if user is None:
                 await fail(call, "The access token is invalid.")
                 return None
-        if user.status != ENABLED:
+        if not user.enabled:
             await fail(call, "The user has been disabled.")
             return None
         return user
@@ -168,7 +165,7 @@ class Management:
 
     async def user(self, id: int) -> User:
         """Return a user. Raises NoSuchRowError."""
-        return await self.data.users.get(row_key(id))
+        return await self.users.get(id)
 
 
 _NO_USER = User(id=0, username="", role=0)

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy.accounts import VoucherError
+from asgi_aiproxy.accounts.users import User
 from asgi_aiproxy.compat.oneapi import management as m
 from asgi_aiproxy.compat.oneapi.rows import (
     DISABLED,
     ENABLED,
     THIRD,
     RedemptionRow,
-    User,
     all_rows,
     key_digest,
     row_key,

@@ -20,12 +20,13 @@ from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import ASGIApp, Message, RawHeaders, Send
 from asgi_aiproxy._control_headers import PROVIDER
 from asgi_aiproxy.accounts import StoredTokenVerifier
+from asgi_aiproxy.accounts.users import User
 from asgi_aiproxy.compat import policy
 from asgi_aiproxy.compat.callers import Caller, prepared_headers
 from asgi_aiproxy.compat.oneapi.channels import channel_name, groups_of
 from asgi_aiproxy.compat.oneapi.management import Management
 from asgi_aiproxy.compat.oneapi.models import model_object
-from asgi_aiproxy.compat.oneapi.rows import ADMIN, ENABLED, ChannelRow, TokenRow, User, all_rows
+from asgi_aiproxy.compat.oneapi.rows import ADMIN, ENABLED, ChannelRow, TokenRow, all_rows
 from asgi_aiproxy.compat.routing import CompatApp, CompatCall, Route, aliases
 from asgi_aiproxy.credentials import find_credential
 from asgi_aiproxy.dialects import OPENAI_CHAT
@@ -154,7 +155,7 @@ class RelayRoutes:
     async def _user(self, principal: Principal) -> User:
         id = principal.account.removeprefix("user-")
         user = await self._base.users.find(int(id)) if id.isdecimal() else None
-        if user is None or user.status != ENABLED:
+        if user is None or not user.enabled:
             raise _error(403, "The user of this token has been disabled.")
         return user
 

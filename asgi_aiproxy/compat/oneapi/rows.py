@@ -30,27 +30,6 @@ _PAGE_ROWS = 1000
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 
-class User(msgspec.Struct, frozen=True, kw_only=True):
-    """A user. `password` is a hash, `access_token` the digest of its system access token."""
-
-    id: int
-    username: str
-    password: str = ""
-    display_name: str = ""
-    role: int = COMMON
-    status: int = ENABLED
-    email: str = ""
-    access_token: str = ""
-    group: str = "default"
-    aff_code: str = ""
-    inviter_id: int = 0
-
-    @property
-    def account(self) -> str:
-        """The id of the account with its quota."""
-        return f"user-{self.id}"
-
-
 class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
     """A token of a user. `token_id` is its id in `accounts`, `key` its encrypted key.
 
@@ -141,7 +120,6 @@ class OneAPIData:
         self._sealer = sealer
         self.tokens = Tokens(store, clock=clock)
         self.vouchers = Vouchers(store, clock=clock)
-        self.users = Table(store, "oneapi.users", User)
         self.token_rows = Table(store, "oneapi.tokens", TokenRow)
         self.channels = Table(store, "oneapi.channels", ChannelRow)
         self.redemptions = Table(store, "oneapi.redemptions", RedemptionRow)
@@ -153,12 +131,6 @@ class OneAPIData:
     async def new_id(self, kind: str) -> int:
         """Return the next number of a kind of rows."""
         return (await self.store.add("oneapi.ids", {kind: 1}))[kind]
-
-    async def reserve_ids(self, kind: str, highest: int) -> None:
-        """Have `new_id` return numbers above `highest`, after rows with numbers were imported."""
-        known = (await self.store.sums("oneapi.ids", [kind])).get(kind, 0)
-        if known < highest:
-            await self.store.add("oneapi.ids", {kind: highest - known})
 
     def encrypt(self, secret: str, about: str) -> str:
         """Encrypt a key of the row `about`."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy.accounts import Token
+from asgi_aiproxy.accounts.users import User
 from asgi_aiproxy.compat.oneapi import management as m
 from asgi_aiproxy.compat.oneapi.balances import Balance
 from asgi_aiproxy.compat.oneapi.rows import (
@@ -16,7 +17,6 @@ from asgi_aiproxy.compat.oneapi.rows import (
     EXHAUSTED,
     THIRD,
     TokenRow,
-    User,
     all_rows,
     token_key,
 )

@@ -10,19 +10,14 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy.accounts import VoucherError
+from asgi_aiproxy.accounts.users import EmailTakenError, NameTakenError, User, new_invite_code
 from asgi_aiproxy.compat.oneapi import management as m
 from asgi_aiproxy.compat.oneapi.balances import Balance
 from asgi_aiproxy.compat.oneapi.logs import MANAGE, SYSTEM, TOP_UP
 from asgi_aiproxy.compat.oneapi.redemption_routes import Redemptions
-from asgi_aiproxy.compat.oneapi.rows import ADMIN, COMMON, DISABLED, ENABLED, ROOT, User, key_digest
+from asgi_aiproxy.compat.oneapi.rows import ADMIN, COMMON, DISABLED, ENABLED, ROOT, key_digest
 from asgi_aiproxy.compat.oneapi.token_routes import TokenRoutes
-from asgi_aiproxy.compat.oneapi.users import (
-    SESSION_SECONDS,
-    NameTakenError,
-    hash_password,
-    new_aff_code,
-    verify_password,
-)
+from asgi_aiproxy.compat.oneapi.users import SESSION_SECONDS
 from asgi_aiproxy.compat.routing import CompatCall, Route
 from asgi_aiproxy.stores.base import RateLimit
 
@@ -30,6 +25,7 @@ _MAX_NAME, _MIN_PASSWORD, _MAX_PASSWORD, _MAX_DISPLAY, _MAX_EMAIL = 12, 8, 20, 2
 _MAX_FAILURES, _FAILURE_SECONDS = 20, 1200.0
 _MAIL = "This gateway sends no mail: an administrator can set a password or an address."
 _OAUTH = "Signing in with another service is done by the application around this gateway."
+_BLANK = User(id=0, username="", role=0)
 
 
 class UserRoutes:
@@ -91,12 +87,7 @@ class UserRoutes:
         return m.NO_DATA
 
     async def _inviter(self, code: str) -> User | None:
-        if not code:
-            return None
-        async for user in self._base.users.all():
-            if user.aff_code == code:
-                return user
-        return None
+        return await self._base.users.by_invite_code(code)
 
     async def _new_user(
         self, name: str, password: str, display_name: str, inviter: User | None = None
@@ -104,9 +95,9 @@ class UserRoutes:
         user = User(
             id=0,
             username=name,
-            password=await hash_password(password),
+            password=await self._base.users.passwords.hash(password),
             display_name=display_name or name,
-            aff_code=new_aff_code(),
+            invite_code=new_invite_code(4),
             inviter_id=inviter.id if inviter is not None else 0,
         )
         quota = self._base.options.number("QuotaForNewUser")
@@ -131,10 +122,12 @@ class UserRoutes:
             raise m.ManagementError("The username and the password are required.")
         await self._check_failures(call, 0)
         user = await self._base.users.by_name(name)
-        valid = user is not None and await verify_password(password, user.password)
+        valid = user is not None and await self._base.users.passwords.verify(
+            password, user.password
+        )
         if user is not None and user.role == ROOT and self._base.is_root_password(password):
             valid = True
-        if user is None or not valid or user.status != ENABLED:
+        if user is None or not valid or not user.enabled:
             await self._check_failures(call, 1)
             raise m.ManagementError(
                 "The username or the password is wrong, or the user is disabled."
@@ -144,8 +137,8 @@ class UserRoutes:
         value = f"{m.SESSION_COOKIE}={cookie}; Path=/; Max-Age={SESSION_SECONDS}"
         value += f"; HttpOnly; SameSite=Strict{secure}"
         shown = {"id": user.id, "username": user.username, "display_name": user.display_name}
-        shown |= {"role": user.role, "status": user.status}
-        blank = _shown(User(id=0, username="", role=0, status=0, group=""), Balance())
+        shown |= {"role": user.role, "status": ENABLED if user.enabled else DISABLED}
+        blank = _shown(_BLANK, Balance())
         await m.succeed(call, {**blank, **shown}, [(b"set-cookie", value.encode())])
 
     async def _check_failures(self, call: CompatCall, amount: int) -> None:
@@ -187,7 +180,7 @@ class UserRoutes:
         if display := m.text_member(body, "display_name"):
             changes["display_name"] = _checked_display(display)
         if password := m.text_member(body, "password"):
-            changes["password"] = await hash_password(_checked_password(password))
+            changes["password"] = await self._base.users.passwords.hash(_checked_password(password))
         await self._change(user, changes)
         return m.NO_DATA
 
@@ -205,12 +198,12 @@ class UserRoutes:
         return token
 
     async def _aff(self, call: CompatCall, user: User) -> Any:
-        if not user.aff_code:
-            code = new_aff_code()
+        if not user.invite_code:
+            code = new_invite_code(4)
             user = await self._base.users.edit(
-                user.id, lambda row: msgspec.structs.replace(row, aff_code=code)
+                user.id, lambda row: msgspec.structs.replace(row, invite_code=code)
             )
-        return user.aff_code
+        return user.invite_code
 
     async def _top_up(self, call: CompatCall, user: User) -> Any:
         key = m.text_member(await call.fields(), "key").strip()
@@ -290,17 +283,17 @@ class UserRoutes:
         if display := m.text_member(body, "display_name"):
             changes["display_name"] = _checked_display(display)
         if password := m.text_member(body, "password"):
-            changes["password"] = await hash_password(_checked_password(password))
+            changes["password"] = await self._base.users.passwords.hash(_checked_password(password))
         if email := m.text_member(body, "email"):
             if len(email) > _MAX_EMAIL:
                 raise m.ManagementError(f"email: must have at most {_MAX_EMAIL} characters.")
-            changes["email"] = email
+            changes |= {"email": email, "email_verified": True}
         if group := m.text_member(body, "group"):
             changes["group"] = group
         if role:
             changes["role"] = role
         if status := m.int_member(body, "status"):
-            changes["status"] = status
+            changes["enabled"] = status == ENABLED
         after = await self._change(found, changes)
         quota = m.int_member(body, "quota")
         if quota:  # like all members, zero is not written
@@ -331,8 +324,8 @@ class UserRoutes:
         if action == "demote" and found.role == COMMON:
             raise m.ManagementError("The user is a common user already.")
         changes: dict[str, dict[str, Any]] = {
-            "disable": {"status": DISABLED},
-            "enable": {"status": ENABLED},
+            "disable": {"enabled": False},
+            "enable": {"enabled": True},
             "promote": {"role": ADMIN},
             "demote": {"role": COMMON},
         }
@@ -361,6 +354,8 @@ class UserRoutes:
             )
         except NameTakenError as error:
             raise m.ManagementError("The username is taken.") from error
+        except EmailTakenError as error:
+            raise m.ManagementError("The e-mail address is taken.") from error
 
     async def _shown_users(self, users: list[User]) -> list[dict[str, Any]]:
         balances = await self._base.balances.of_users(users)
@@ -373,8 +368,8 @@ def _check_rank(user: User, other: User) -> None:
 
 
 def _ranks(user: User) -> dict[str, Any]:
-    blank = _shown(User(id=0, username="", role=0, status=0, group=""), Balance())
-    return {**blank, "role": user.role, "status": user.status}
+    blank = _shown(_BLANK, Balance())
+    return {**blank, "role": user.role, "status": ENABLED if user.enabled else DISABLED}
 
 
 def _shown(user: User, balance: Balance) -> dict[str, Any]:
@@ -385,7 +380,7 @@ def _shown(user: User, balance: Balance) -> dict[str, Any]:
         "password": "",
         "display_name": user.display_name,
         "role": user.role,
-        "status": user.status,
+        "status": ENABLED if user.enabled else DISABLED,
         "email": user.email,
         "github_id": "",
         "wechat_id": "",
@@ -397,7 +392,7 @@ def _shown(user: User, balance: Balance) -> dict[str, Any]:
         "used_quota": balance.used,
         "request_count": balance.requests,
         "group": user.group,
-        "aff_code": user.aff_code,
+        "aff_code": user.invite_code,
         "inviter_id": user.inviter_id,
     }
 

@@ -1,0 +1,80 @@
+"""Routes of users."""
+
+from __future__ import annotations
+
+from asgi_aiproxy.admin.routing import AdminRequest, Route
+from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.services.base import Page
+from asgi_aiproxy.services.users import (
+    PasswordLink,
+    UserCreated,
+    UserEdit,
+    UserNew,
+    UserOut,
+    UserQuery,
+    UserService,
+)
+
+
+def user_routes(service: UserService) -> list[Route]:
+    """Return the routes to list, create, change and remove users."""
+    return [
+        Route(
+            method="GET",
+            path="/users",
+            need="read",
+            run=lambda call: service.page(call.query),
+            query=UserQuery,
+            answer=Page[UserOut],
+            summary="List users.",
+        ),
+        Route(
+            method="POST",
+            path="/users",
+            need="write",
+            run=lambda call: service.create(call.body, call.by),
+            body=UserNew,
+            answer=UserCreated,
+            status=201,
+            summary="Create a user with a role below one's own; its link is shown once.",
+        ),
+        Route(
+            method="GET",
+            path="/users/{id}",
+            need="read",
+            run=lambda call: service.get(_number(call)),
+            answer=UserOut,
+            summary="One user.",
+        ),
+        Route(
+            method="PATCH",
+            path="/users/{id}",
+            need="write",
+            run=lambda call: service.edit(_number(call), call.body, call.by),
+            body=UserEdit,
+            answer=UserOut,
+            summary="Change a user whose role is below one's own.",
+        ),
+        Route(
+            method="POST",
+            path="/users/{id}/password-link",
+            need="write",
+            run=lambda call: service.make_password_link(_number(call), call.by),
+            answer=PasswordLink,
+            summary="Make a link by which a user sets a new password, once.",
+        ),
+        Route(
+            method="DELETE",
+            path="/users/{id}",
+            need="write",
+            run=lambda call: service.drop(_number(call), call.by),
+            summary="Remove a user, its tokens and its account.",
+        ),
+    ]
+
+
+def _number(call: AdminRequest) -> int:
+    text = call.path["id"]
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise invalid(f"id: must be the number of a user, got {text!r}.", "id")
+    return int(text)
