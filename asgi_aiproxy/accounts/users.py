@@ -167,6 +167,8 @@ class Users:
         """
         created = user.created or self.clock()
         id = user.id or await self._new_id()
+        if user.id:
+            await self._reserve(user.id)
         user = msgspec.structs.replace(user, id=id, created=created)
         await self._check_free(None, user)
         account = Account(id=user.account, name=user.username, budgets=budgets)
@@ -286,6 +288,12 @@ class Users:
     async def _new_id(self) -> int:
         ids = await self.store.add("users.ids", {"users": 1})
         return ids["users"] + _FIRST
+
+    async def _reserve(self, highest: int) -> None:
+        """Have `_new_id` return numbers above `highest`."""
+        known = (await self.store.sums("users.ids", ["users"])).get("users", 0) + _FIRST
+        if known < highest:
+            await self.store.add("users.ids", {"users": highest - known})
 
     async def _by(self, key: str) -> User | None:
         found = await self.store.get(USERS, key)

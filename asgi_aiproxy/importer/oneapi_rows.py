@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from asgi_aiproxy.accounts import RowExistsError
+from asgi_aiproxy.accounts.users import EmailTakenError, NameTakenError, User
 from asgi_aiproxy.compat.oneapi.channels import make_provider, mapping_of
 from asgi_aiproxy.compat.oneapi.options import OptionError, Options, check_option
 from asgi_aiproxy.compat.oneapi.rows import (
@@ -25,12 +26,11 @@ from asgi_aiproxy.compat.oneapi.rows import (
     OneAPIData,
     RedemptionRow,
     TokenRow,
-    User,
     key_digest,
     row_key,
     token_key,
 )
-from asgi_aiproxy.compat.oneapi.users import NameTakenError, Users
+from asgi_aiproxy.compat.oneapi.users import OneAPIUsers
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.importer.plan import Plan
 from asgi_aiproxy.ip_ranges import check_networks
@@ -120,10 +120,11 @@ class OneAPIRows:
             username=name,
             display_name=_text(row, "display_name"),
             role=_integer(row, "role", 1),
-            status=_integer(row, "status", ENABLED),
+            enabled=_integer(row, "status", ENABLED) == ENABLED,
             email=_text(row, "email"),
+            email_verified=bool(_text(row, "email")),
             group=_text(row, "group") or "default",
-            aff_code=_text(row, "aff_code"),
+            invite_code=_text(row, "aff_code"),
             inviter_id=_integer(row, "inviter_id"),
             access_token=key_digest(token) if (token := _text(row, "access_token")) else "",
         )
@@ -193,7 +194,6 @@ class OneAPIRows:
         await self._write_redemptions(data)
         await self._write_options(data)
         numbered: dict[str, Mapping[int, Any]] = {
-            "users": self._users,
             "channels": self._channels,
             "tokens": self._tokens,
             "redemptions": self._redemptions,
@@ -203,13 +203,17 @@ class OneAPIRows:
                 await data.reserve_ids(kind, max(rows))
 
     async def _write_users(self, data: OneAPIData) -> None:
-        users = Users(data)
+        users = OneAPIUsers(data)
         for place, user, quota, used in self._users.values():
             if await users.find(user.id) is not None:
                 self._plan.leave(place, _KEPT)
                 continue
             try:
-                await users.create(user, quota)
+                try:
+                    await users.create(user, quota)
+                except EmailTakenError:
+                    unverified = msgspec.structs.replace(user, email_verified=False)
+                    await users.create(unverified, quota)
             except NameTakenError:
                 self._plan.reject(place, f"another user has the name {user.username!r}")
                 continue
@@ -247,7 +251,7 @@ class OneAPIRows:
             if await data.token_rows.find(token_key(row.user_id, row.id)) is not None:
                 self._plan.leave(place, _KEPT)
                 continue
-            user = await data.users.find(row_key(row.user_id))
+            user = await OneAPIUsers(data).find(row.user_id)
             if user is None:
                 self._plan.reject(place, f"its user {row.user_id} does not exist")
                 continue

@@ -132,6 +132,12 @@ class OneAPIData:
         """Return the next number of a kind of rows."""
         return (await self.store.add("oneapi.ids", {kind: 1}))[kind]
 
+    async def reserve_ids(self, kind: str, highest: int) -> None:
+        """Have `new_id` return numbers above `highest`, after rows with numbers were imported."""
+        known = (await self.store.sums("oneapi.ids", [kind])).get(kind, 0)
+        if known < highest:
+            await self.store.add("oneapi.ids", {kind: highest - known})
+
     def encrypt(self, secret: str, about: str) -> str:
         """Encrypt a key of the row `about`."""
         return self._sealer.encrypt(secret.encode(), f"oneapi:{about}")
