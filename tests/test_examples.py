@@ -107,6 +107,19 @@ def test_the_demo_shows_every_vendor_and_ends() -> None:
     for vendor in ("OpenAI", "Anthropic", "Gemini"):
         assert f"{vendor}, model" in shown.stdout
     assert shown.stdout.count("tokens in") == 3
+    assert "/ai-console/" in shown.stdout
+
+
+async def test_the_console_of_the_starlette_example_is_beside_the_gateway() -> None:
+    async with (
+        serve(MockProvider()) as mock,
+        serve(starlette_app(mock, admin_token="a" * 32)) as url,
+        httpx2.AsyncClient(base_url=url, follow_redirects=True) as client,
+    ):
+        assert "Sign in" in (await client.get("/ai-console/")).text
+        headers = {"authorization": f"Bearer {'a' * 32}"}
+        explained = await client.get("/ai-admin/explain?model=gpt-4o", headers=headers)
+        assert explained.json()["targets"][0]["provider"] == "openai"
 
 
 def shown(page: str, heading: str) -> list[str]:

@@ -13,13 +13,15 @@ With a Redis, many workers behave as one: tokens that are issued, and their limi
 Vendors without a key in the environment (OPENAI_API_KEY ...) are answered by mocks, if MOCK_URL
 says where these are: `python -m examples.starlette_app.mock` serves them.
 
-With ADMIN_TOKEN set, the same and more can be done over HTTP, below /ai-admin. Keys that are added
-there are encrypted with SEALING_KEY; with a Redis, set it to what `Sealer.generate()` returns.
+With ADMIN_TOKEN set, the same and more can be done over HTTP, below /ai-admin, and in a browser,
+at /ai-console/ (sign in with that token, or with one that was issued). Keys that are added there
+are encrypted with SEALING_KEY; with a Redis, set it to what `Sealer.generate()` returns.
 """
 
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,6 +31,7 @@ from starlette.routing import Mount, Route
 from asgi_aiproxy import (
     AdminApp,
     Authenticate,
+    Budget,
     KeyPool,
     Ledger,
     MemoryStore,
@@ -41,9 +44,10 @@ from asgi_aiproxy import (
     stored_tokens,
     tee,
 )
-from asgi_aiproxy.admin import Billing
+from asgi_aiproxy.admin import Billing, TokenAllowance
+from asgi_aiproxy.console import Console
 from asgi_aiproxy.keys import NoEncryption, Sealer
-from asgi_aiproxy.middleware import static_tokens
+from asgi_aiproxy.middleware import first_of, static_tokens
 from asgi_aiproxy.providers import ANTHROPIC, GEMINI, OPENAI, Provider
 from asgi_aiproxy.stores import Store
 
@@ -70,8 +74,11 @@ def vendor(
     return row.using(pool, base_url=mock_url + ("/v1" if row is OPENAI else ""))
 
 
-def create_app(mock_url: str | None = None, redis_url: str | None = None) -> Starlette:
-    """The whole service: its own routes, and the gateway."""
+def create_app(
+    mock_url: str | None = None, redis_url: str | None = None, admin_token: str | None = None
+) -> Starlette:
+    """The whole service: its own routes, the gateway, and with `admin_token`
+    (by default, ADMIN_TOKEN) its admin API and console."""
     store: Store = RedisStore(redis_url) if redis_url else MemoryStore()
     seals = sealer(redis_url)
     openai = vendor(OPENAI, "OPENAI_API_KEY", store, mock_url, seals)
@@ -88,16 +95,27 @@ def create_app(mock_url: str | None = None, redis_url: str | None = None) -> Sta
     )
     ledger = Ledger(store)
     shim = OpenAIShim(router, record=tee(log_usage, ledger))
-    verify = stored_tokens(store) if redis_url else static_tokens({"demo-token": "demo"})
-    ai = Authenticate(Billing(Quota(shim, store=store), store=store), verify=verify)
+    demo_token = {} if redis_url else {"demo-token": "demo"}
+    verify = first_of(static_tokens(demo_token), stored_tokens(store))
+    quota = Quota(shim, store=store)
+    ai = Authenticate(Billing(quota, store=store), verify=verify)
 
     async def home(request: Request) -> JSONResponse:
         return JSONResponse({"service": "yours", "ai": "/ai/v1"})
 
     providers = [openai, anthropic, gemini]
     routes = [Route("/", home), Mount("/ai", ai)]
-    if admin_token := os.environ.get("ADMIN_TOKEN"):
-        routes.append(Mount("/ai-admin", AdminApp(store, token=admin_token, providers=providers)))
+    if admin_token := admin_token or os.environ.get("ADMIN_TOKEN"):
+        allowance = TokenAllowance(tokens=5, budgets=(Budget.usd(5, "month"),))
+        admin = AdminApp(
+            store,
+            token=admin_token,
+            providers=providers,
+            self_service=allowance,
+            explain=partial(shim.explain, limits=quota.explain),
+        )
+        console = Console(admin, gateway=ai, gateway_url="../ai")
+        routes += [Mount("/ai-admin", admin), Mount("/ai-console", console)]
     pools = [provider.keys for provider in providers if provider.keys is not None]
     return Starlette(routes=routes, lifespan=lifespan(store, ledger, *pools, ai))
 

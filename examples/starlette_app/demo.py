@@ -1,4 +1,5 @@
-"""The Starlette example at work: one answer from each vendor, streamed to the official SDK.
+"""The Starlette example at work: one answer from each vendor, streamed to the official SDK, and the
+console, with some traffic to look at.
 
     scripts/demo [--once] [--port N]
 
@@ -9,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
+import secrets
 import sys
+from contextlib import suppress
 
 import openai
 import uvicorn
 
-from asgi_aiproxy.testing import Answer, MockProvider, serve
+from asgi_aiproxy.testing import Answer, Fault, MockProvider, serve
 from examples.starlette_app.app import create_app
 
 SHOW = [
@@ -33,10 +37,10 @@ MOCKED = (
 async def main(arguments: argparse.Namespace) -> int:
     """Serve the example, show each vendor, and stay up until Ctrl-C."""
     mock = MockProvider(Answer(text=MOCKED, pace=0.03))
+    admin_token = secrets.token_urlsafe(24)
     async with serve(mock) as mock_url:
-        config = uvicorn.Config(
-            create_app(mock_url), host="127.0.0.1", port=arguments.port, log_level="warning"
-        )
+        app = create_app(mock_url, admin_token=admin_token)
+        config = uvicorn.Config(app, host="127.0.0.1", port=arguments.port, log_level="warning")
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         while not server.started:
@@ -47,9 +51,15 @@ async def main(arguments: argparse.Namespace) -> int:
         base_url = f"http://127.0.0.1:{port}/ai/v1"
         print(f"A Starlette service with the gateway mounted: {base_url}\n")
         failed = await show(base_url)
+        print(
+            f"The console: http://127.0.0.1:{port}/ai-console/\n"
+            f"  sign in with the administrator's token of this run: {admin_token}\n"
+        )
         if not arguments.once:
             print(f"Try it yourself:\n\n{curl(base_url)}\n\nCtrl-C ends.", flush=True)
+            traffic = asyncio.create_task(send_traffic(base_url, mock))
             await serving
+            traffic.cancel()
         server.should_exit = True
         await serving
     return failed
@@ -81,6 +91,20 @@ async def show(base_url: str) -> int:
                 print(f"failed: {error}")
             print()
     return failed
+
+
+async def send_traffic(base_url: str, mock: MockProvider) -> None:
+    """Send a call every second or so, now and then one that the vendor refuses."""
+    async with openai.AsyncOpenAI(base_url=base_url, api_key="demo-token", max_retries=0) as client:
+        for number in itertools.count():
+            _, _, model = SHOW[number % len(SHOW)]
+            if number % 7 == 6:
+                mock.script(Fault.status(500, "The vendor is out of order."))
+            with suppress(openai.OpenAIError):
+                await client.chat.completions.create(
+                    model=model, messages=[{"role": "user", "content": QUESTION}]
+                )
+            await asyncio.sleep(1)
 
 
 def curl(base_url: str) -> str:

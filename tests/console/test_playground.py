@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +23,7 @@ from asgi_aiproxy import (
     Price,
     Prices,
     Quota,
+    RedisStore,
     Tokens,
     stored_tokens,
 )
@@ -155,3 +157,35 @@ async def test_every_change_in_the_console_is_in_its_audit_log() -> None:
     assert "group" in shown.text
     assert "gold" in shown.text
     assert "127.0.0.1" in shown.text
+
+
+async def test_what_one_worker_changes_the_page_of_another_shows(redis_url: str) -> None:
+    prefix = f"test-{uuid.uuid4().hex}"
+    async with (
+        RedisStore(redis_url, prefix=prefix, timeout=5.0) as first,
+        RedisStore(redis_url, prefix=prefix, timeout=5.0) as second,
+    ):
+        shop = await filled(first)
+        other = Console(AdminApp(second, token=ROOT))
+        browser, elsewhere = shop.browser("/x"), Browser(other, "/x")
+        await browser.sign_in()
+        elsewhere.cookies = browser.cookies  # one session, in all workers
+        form = (await elsewhere.open("/groups")).page.form("/groups")
+        await elsewhere.submit(form, name="made-elsewhere", ratio="1")
+        assert "made-elsewhere" in (await browser.open("/groups")).text
+        cookie = "; ".join(f"{name}={value}" for (_, name), value in browser.cookies.items())
+        headers = {"cookie": cookie, "host": "gateway.test"}
+        async with asgi.opened(
+            other, "GET", "/x/log/live", headers=headers, root_path="/x"
+        ) as exchange:
+            exchange.send_body(b"")
+            await exchange.message()
+            for store, number in ((first, 61), (second, 62)):
+                async with Ledger(store) as ledger:
+                    await ledger(record(shop, number, "ann", time.time(), "plain"))
+            seen = ""
+            while not ("ann-61" in seen and "ann-62" in seen):
+                seen += (await exchange.message()).get("body", b"").decode()
+            exchange.disconnect()
+        await browser.submit((await browser.open("/")).page.form("/sign-out"))
+        assert (await elsewhere.send("GET", "/x/")).status == 303
