@@ -8,18 +8,19 @@ calls are `params` in the request, and its results `result.message`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import Message, Send
-from asgi_aiproxy.dialects.usage_extraction import extract_usage
 from asgi_aiproxy.errors import APIError, ErrorKind, invalid
-from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.prices import SentRequest
+
+if TYPE_CHECKING:
+    from asgi_aiproxy.messages import Usage
+    from asgi_aiproxy.prices import SentRequest
 
 _MAX_LINE = 32 * 1024 * 1024
 
-Used = list[tuple[str, str, Usage]]
+Used = list[tuple[str, str, "Usage"]]
 
 
 class Lines:
@@ -42,6 +43,8 @@ class Lines:
 
 def call_in(provider: str, path: str, call: Any) -> SentRequest:
     """A call of a batch, for the estimate of its cost. Raises APIError if it names no model."""
+    from asgi_aiproxy.prices import SentRequest
+
     body = call.get("body") or call.get("params") if isinstance(call, dict) else None
     model = body.get("model") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(model, str) or not model:
@@ -116,6 +119,8 @@ class ResultReader:
         await self._send(message)
 
     def _usage(self, lines: list[bytes]) -> Iterator[tuple[str, str, Usage]]:
+        from asgi_aiproxy.dialects.usage_extraction import extract_usage
+
         for line in lines:
             body = _body(line)
             if body:

@@ -44,7 +44,6 @@ from asgi_aiproxy.errors import APIError, ErrorKind
 from asgi_aiproxy.exchange.admission import GATE_KEY, BatchAdmission
 from asgi_aiproxy.exchange.error_mapping import model_not_allowed_error
 from asgi_aiproxy.exchange.error_responses import send_error
-from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.principal import ANONYMOUS, SCOPE_KEY, Principal
 from asgi_aiproxy.providers.base import Provider, Router
 from asgi_aiproxy.providers.vendor_resources import RESOURCE_APIS, ResourceAPI
@@ -53,6 +52,7 @@ from asgi_aiproxy.stores.entries import ExpiringEntries
 
 if TYPE_CHECKING:
     from asgi_aiproxy.passthrough import PassthroughProxy
+    from asgi_aiproxy.prices import SentRequest
 
 _KEPT_SECONDS = 400.0 * 86_400
 _LOCAL_BYTES = 8 * 1024 * 1024  # of owners in this process

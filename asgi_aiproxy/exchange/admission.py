@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from asgi_aiproxy.messages import Usage
-from asgi_aiproxy.prices.token_estimate import SentRequest
 from asgi_aiproxy.usage.record import UsageRecord
 
 if TYPE_CHECKING:
+    from asgi_aiproxy.messages import Usage
     from asgi_aiproxy.prices import SentRequest
     from asgi_aiproxy.principal import Principal
 
