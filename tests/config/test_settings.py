@@ -237,7 +237,8 @@ def test_a_provider_of_another_package_is_found_by_its_name(
         def load(self) -> Any:
             return acme
 
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Entry()])
+    registered = {"asgi_aiproxy.providers": [Entry()]}
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: registered.get(group, []))
     router = router_of('[providers.acme]\nkeys = "sk-1"')
     assert router.providers["acme"].base_url == "https://acme.example/v1"
 
