@@ -112,7 +112,7 @@ MAY: dict[str, set[str]] = {
     ),
     "emulation": {"_json", "errors", "messages", "providers"},
     "hooks": {"_asgi", "_background_tasks", "_json", "credentials", "errors", "exchange"}
-    | {"emulation", "messages", "principal", "providers", "usage"},
+    | {"emulation", "messages", "patterns", "principal", "providers", "usage"},
     "model_list": {"_cancellation", "dialects", "errors", "keys", "providers", "upstream"},
     "multipart_forwarder": names(
         "_asgi _cancellation dialects errors multipart operations providers"

@@ -8,9 +8,11 @@ from asgi_aiproxy._lazy import on_first_use
 from asgi_aiproxy.hooks.base import BeforeHook, Call, Hook, HookChain
 
 if TYPE_CHECKING:
+    from asgi_aiproxy.hooks.attachments import AttachmentGuard
     from asgi_aiproxy.hooks.findings import (
         TextFinder,
         TextMatch,
+        find_exact,
         find_personal_data,
         find_secrets,
         find_words,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from asgi_aiproxy.hooks.text_guard import TextGuard
 
 __all__ = [
+    "AttachmentGuard",
     "BeforeHook",
     "Call",
     "Hook",
@@ -34,6 +37,7 @@ __all__ = [
     "TextMatch",
     "TextReplacements",
     "TextRule",
+    "find_exact",
     "find_personal_data",
     "find_secrets",
     "find_words",
@@ -41,6 +45,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "AttachmentGuard": "attachments",
     "Judge": "judge",
     "JudgeGuard": "judge",
     "PromptMarkers": "prompt_markers",
@@ -49,6 +54,7 @@ _HOME = {
     "TextMatch": "findings",
     "TextReplacements": "replacements",
     "TextRule": "replacements",
+    "find_exact": "findings",
     "find_personal_data": "findings",
     "find_secrets": "findings",
     "find_words": "findings",

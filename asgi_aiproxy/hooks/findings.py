@@ -44,6 +44,9 @@ _PHONE = (
 _KINDS = {"email": _EMAIL, "card": _CARD, "ip": _IP, "phone": _PHONE}
 
 
+_MIN_EXACT = 8  # characters
+
+
 def find_secrets(text: str) -> Iterator[TextMatch]:
     """Find API keys and tokens in `text`, in the formats that their vendors document, and private
     keys."""
@@ -91,6 +94,28 @@ def find_words(words: Collection[str], *, kind: str = "word") -> TextFinder:
     longest = sorted(words, key=len, reverse=True)
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)", re.IGNORECASE)
     return lambda text: (TextMatch(f.start(), f.end(), kind) for f in pattern.finditer(text))
+
+
+def find_exact(texts: Callable[[], Iterable[str]], *, kind: str = "API key") -> TextFinder:
+    """A finder of the texts that `texts` returns each time, such as the keys of a pool:
+    `find_exact(lambda: [key.secret for key in pool.keys.values()])`.
+
+    `kind` is what errors and masks call them. Texts of less than 8 characters are not looked for.
+    """
+    known: tuple[frozenset[str], re.Pattern[str] | None] = (frozenset(), None)
+
+    def find(text: str) -> Iterator[TextMatch]:
+        nonlocal known
+        wanted = frozenset(each for each in texts() if len(each) >= _MIN_EXACT)
+        if wanted != known[0]:
+            longest = sorted(wanted, key=len, reverse=True)
+            known = wanted, re.compile("|".join(map(re.escape, longest))) if longest else None
+        pattern = known[1]
+        if pattern is not None:
+            for found in pattern.finditer(text):
+                yield TextMatch(found.start(), found.end(), kind)
+
+    return find
 
 
 def regex_finder(pattern: str, *, kind: str = "pattern") -> TextFinder:

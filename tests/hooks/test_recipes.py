@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,7 +57,7 @@ class Gateway:
 @pytest.fixture(autouse=True)
 async def _each_recipe_is_tried() -> AsyncIterator[None]:
     yield
-    assert len(RECIPES) == 10
+    assert len(RECIPES) == 13
 
 
 async def test_prompts_are_logged() -> None:
@@ -150,3 +152,44 @@ async def test_a_moderation_endpoint_judges_requests_and_responses() -> None:
     assert judged == ["Hi", "Hello"]
     assert answer.status == 403
     assert "against our rules" in answer.body.decode()
+
+
+async def test_a_webhook_judges() -> None:
+    judged: list[Any] = []
+
+    async def webhook(scope: Any, receive: Any, send: Any) -> None:
+        judged.append(json.loads((await receive())["body"]))
+        body = json.dumps({"allowed": False, "reason": "Not on Sundays."}).encode()
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async with serve(webhook) as url:
+        names = recipe("A webhook as judge", {"https://guard.internal/judge": url})
+        answer = await Gateway(names["hook"]).chat()
+    assert (answer.status, answer.json["error"]["message"]) == (403, "Not on Sundays.")
+    assert judged == [{"text": "Hi", "principal": "ada", "model": "m"}]
+
+
+async def test_a_header_is_sent_to_providers() -> None:
+    gateway = Gateway(recipe("Send a header to providers")["hook"])
+    assert (await gateway.chat()).status == 200
+    assert gateway.upstream.requests[0].headers["x-team"] == "red"
+
+
+async def test_presidio_finds_what_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in that has the same interface, since Presidio is large."""
+
+    class Engine:
+        def analyze(self, text: str, language: str) -> list[Any]:
+            at = text.find("Ada")
+            found = SimpleNamespace(start=at, end=at + 3, entity_type="PERSON")
+            return [found] if at >= 0 else []
+
+    module: Any = ModuleType("presidio_analyzer")
+    module.AnalyzerEngine = Engine
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", module)
+    gateway = Gateway(recipe("Personal data by Presidio")["make_hook"]())
+    prompt = [{"role": "user", "content": "I am Ada."}]
+    assert (await gateway.chat(messages=prompt)).status == 200
+    assert gateway.upstream.bodies[0]["messages"][0]["content"] == "I am [person 1]."
