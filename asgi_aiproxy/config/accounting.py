@@ -78,14 +78,14 @@ def make_budget_callbacks(settings: Settings) -> tuple[list[OnThreshold], list[B
     callbacks: list[OnThreshold] = [log_alert] if given.log and given.thresholds else []
     if given.webhook is None:
         return callbacks, []
-    if given.webhook_secret is None:
+    if given.webhook_signing_key is None:
         raise ConfigurationError(
-            "budget_alerts.webhook: set webhook_secret, by which the receiver checks the requests."
+            "budget_alerts.webhook: set webhook_signing_key, with which it checks the requests."
         )
     try:
         webhook = BudgetWebhook(
             given.webhook,
-            secret=given.webhook_secret.get_secret_value(),
+            secret=given.webhook_signing_key.get_secret_value(),
             networks=given.webhook_networks,
         )
     except ConfigurationError as error:

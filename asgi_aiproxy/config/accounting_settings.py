@@ -22,10 +22,10 @@ class AuditSettings(_Table):
 
 class BudgetAlertSettings(_Table):
     """Which fractions of budgets are reported: to the log, and to the URL of a webhook, which is
-    signed with `webhook_secret` and may be in `webhook_networks` besides public ones."""
+    signed with `webhook_signing_key` and may be in `webhook_networks` besides public ones."""
 
     thresholds: list[Annotated[float, Field(gt=0, le=1)]] = [0.5, 0.8, 0.95]
     log: bool = True
     webhook: Text | None = None
-    webhook_secret: Secret | None = None
+    webhook_signing_key: Secret | None = None
     webhook_networks: list[Network] = []

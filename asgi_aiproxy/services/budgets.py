@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from asgi_aiproxy.errors import ConfigurationError, invalid
-from asgi_aiproxy.principal import Budget, Limits, Period, Principal
+from asgi_aiproxy.principal import PERIODS, Budget, Limits, Period, Principal
 from asgi_aiproxy.quotas import grants as by
 from asgi_aiproxy.quotas.periods import is_within, seconds_to_end
 from asgi_aiproxy.stores.base import BudgetReservation, ConcurrencySlot, Grant, RateLimit, Store
@@ -81,7 +81,7 @@ class LimitUsage(msgspec.Struct, frozen=True, omit_defaults=True):
 def to_budgets(given: Sequence[BudgetIn | str], *, shared: bool = False) -> tuple[Budget, ...]:
     """Parse budgets. Raises APIError if one is invalid, or two are for the same unit and period."""
     made = []
-    for item in given:
+    for number, item in enumerate(given):
         if isinstance(item, str):
             try:
                 made.append(Budget.parse(item, shared=shared))
@@ -94,7 +94,12 @@ def to_budgets(given: Sequence[BudgetIn | str], *, shared: bool = False) -> tupl
             elif isinstance(item.usd, int | float):
                 made.append(Budget.usd(item.usd, item.per, shared=shared))
         except ConfigurationError as error:
-            raise invalid(f"budgets: {error}", "budgets") from error
+            field = f"budgets[{number}].per"
+            message = (
+                f"{field}: invalid period {item.per!r}; it must be one of {', '.join(PERIODS)}, or "
+                "two days: 2026-12-01..2026-12-31."
+            )
+            raise invalid(message, field) from error
     if len({(budget.unit, budget.per) for budget in made}) < len(made):
         raise invalid("budgets: two have the same unit and period.", "budgets")
     return tuple(made)
@@ -140,7 +145,8 @@ async def read_limit_usage(
 
 def _budget(budget: Budget, spent: int, held: int, now: float) -> BudgetOut:
     ends = seconds_to_end(budget.per, now)
-    limit = budget.limit_at(now) if is_within(budget.per, now) else 0
+    limit = budget.limit_at(now)
+    left = limit - spent - held if is_within(budget.per, now) else 0
     raised = [more.until for more in budget.raises if more.until > now]
     return BudgetOut(
         unit=budget.unit,
@@ -148,10 +154,10 @@ def _budget(budget: Budget, spent: int, held: int, now: float) -> BudgetOut:
         limit=parse_amount(budget, limit),
         spent=parse_amount(budget, spent),
         held=parse_amount(budget, held),
-        left=parse_amount(budget, limit - spent - held),
+        left=parse_amount(budget, left),
         shared=budget.shared,
         resets=round(now + ends) if ends is not None else None,
-        raised=parse_amount(budget, limit - budget.limit) if raised and limit else 0,
+        raised=parse_amount(budget, limit - budget.limit) if raised else 0,
         raised_until=min(raised, default=None),
     )
 

@@ -38,6 +38,6 @@ def _safe(cell: Cell) -> Cell:
         begin = cell[:1]
         if begin in _FORMULA_STARTS or cell.lstrip()[:1] in _FORMULA_STARTS:
             return cell if cell == "" else f"'{cell}"
-    if isinstance(cell, float) and isfinite(cell):  # without an exponent, to a micro-dollar
-        return f"{cell:.6f}".rstrip("0").rstrip(".")
+    if isinstance(cell, float) and isfinite(cell) and "e" in repr(cell):
+        return f"{cell:.6f}"  # without an exponent, to a micro-dollar
     return cell

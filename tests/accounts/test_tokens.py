@@ -159,7 +159,7 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"enabled": "yes"}, "enabled"),
     ({"limits": {"rpm": 0}}, "rpm must be at least 1"),
     ({"limits": {"budgets": [{"limit": -5}]}}, "budget cannot be -5"),
-    ({"limits": {"budgets": [{"limit": 5, "per": "week"}]}}, "week"),
+    ({"limits": {"budgets": [{"limit": 5, "per": "year"}]}}, "year"),
     ({"limits": {"budgets": [{"limit": 5}, {"limit": 6}]}}, "two budgets"),
     ({"limits": {"budgets": [{"limit": 5, "shared": True}]}}, "the token's account"),
     ({"networks": ["10.0.0.0/99"]}, "10.0.0.0/99"),

@@ -31,8 +31,11 @@ SPELLED = [
     ("5000 units", Budget.units(5000)),
     ("5000 units/day", Budget.units(5000, "day")),
     ("1 unit/month", Budget.units(1, "month")),
+    ("2/hour", Budget.usd(2, "hour")),
+    ("7 units/week", Budget.units(7, "week")),
+    ("9/2026-12-01..2099-12-31", Budget.usd(9, "2026-12-01..2099-12-31")),
 ]
-BAD = ["", "x", "-5", "5/week", "5 / day", "1e9", "inf", "nan", "5.5 units", "25 eur", "5/day/day"]
+BAD = ["", "x", "-5", "5/year", "5 / day", "1e9", "inf", "nan", "5.5 units", "25 eur", "5/day/day"]
 BAD += ["0.0000001", "9" * 17, "٣"]
 
 

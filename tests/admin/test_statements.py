@@ -67,7 +67,7 @@ async def test_a_statement_adds_up_what_an_account_used_in_a_month(
     export = await client("GET", "/accounts/acme/statement/export?month=2026-02")
     rows = list(csv.DictReader(io.StringIO(export.body.decode())))
     assert rows[0]["kind"] == "total"
-    assert rows[0]["usd"] == "2"
+    assert rows[0]["usd"] == "2.0"
     assert rows[-1]["label"] == "'=team-1"
 
     assert (await client("GET", "/accounts/none/statement")).status == 404

@@ -76,7 +76,7 @@ async def test_budget_alerts_of_the_configuration_reach_the_log_and_the_webhook(
     text = """
 budget_alerts.thresholds = [0.01]
 budget_alerts.webhook = "{url}/alerts"
-budget_alerts.webhook_secret = "a secret of the webhook"
+budget_alerts.webhook_signing_key = "a secret of the webhook"
 budget_alerts.webhook_networks = ["127.0.0.0/8"]
 [prices.gpt-4o]
 input = 1
@@ -105,9 +105,12 @@ budgets = ["0.01/hour"]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('webhook = "https://example.com"', "set webhook_secret"),
-        ('webhook = "ftp://x"\nwebhook_secret = "a secret of the webhook"', "budget_alerts: .*url"),
-        ('webhook = "https://x"\nwebhook_secret = "short"', "16 bytes"),
+        ('webhook = "https://example.com"', "set webhook_signing_key"),
+        (
+            'webhook = "ftp://x"\nwebhook_signing_key = "a secret of the webhook"',
+            "budget_alerts: .*url",
+        ),
+        ('webhook = "https://x"\nwebhook_signing_key = "short"', "16 bytes"),
     ],
 )
 def test_invalid_budget_alerts_are_refused(text: str, message: str) -> None:
