@@ -36,6 +36,9 @@ from asgi_aiproxy.keys import Key, KeyPool, Sealer
 from asgi_aiproxy.stores import Store
 
 _STATE, _SEALING, _ADMIN = "aiproxy.state", "aiproxy.sealing-key", "aiproxy.admin-token"
+# Apps that knew no callers, and settings that decide about callers.
+_OPEN = frozenset({"aiproxy", "chatgpt_adapter"})
+_CALLERS = frozenset({"anonymous", "tokens", "jwt"})
 _KEPT = "is there already and is left as it is"
 
 
@@ -104,6 +107,13 @@ def _new_settings(plan: Plan, text: str, path: Path, needs_store: bool) -> dict[
     for name in {key.provider for key in plan.keys}:
         wanted.setdefault("providers", {}).setdefault(name, {}).setdefault("keys", [])
     folder = path.absolute().parent
+    if _OPEN & set(wanted.get("compat", {})) and not _CALLERS & set(old):
+        if text:
+            plan.leave("callers", "need a token now; anonymous = true lets everybody in, as before")
+        else:
+            wanted["anonymous"] = True
+            plan.take("callers", "anonymous = true: as before, everybody who reaches the server may "
+                                 "use the keys; remove it to require tokens")  # fmt: skip
     if needs_store:
         if "store_file" not in old and "redis_url" not in old:
             wanted["store_file"] = str(folder / _STATE)

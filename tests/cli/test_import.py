@@ -104,6 +104,8 @@ def test_c_yaml_becomes_a_configuration_and_encrypted_keys(importing: Import) ->
     settings = tomllib.loads(importing.config.read_text())
     assert settings["compat"] == {"aiproxy": "/", "gemini_model": "gemini-2.5-pro"}
     assert settings["proxy"] == "http://127.0.0.1:1081"
+    assert settings["anonymous"] is True
+    assert "callers" in report["taken"]
     everything = b"".join(importing.contents()[n] for n in ("aiproxy.toml", "aiproxy.state"))
     for secret in (b"sk-first", b"gemini-secret", b"a-key", b"pat_own", b"pat_common", b"sid01"):
         assert secret not in everything
@@ -125,7 +127,7 @@ async def test_the_imported_configuration_serves_the_same_clients(
         text = importing.config.read_text().replace('proxy = "http://127.0.0.1:1081"', "")
         text = text.replace("[providers.openai]", f'[providers.openai]\nbase_url = "{url}/v1"')
         text = text.replace("[providers.gemini]", f'[providers.gemini]\nbase_url = "{url}"')
-        importing.config.write_text("anonymous = true\n" + text)
+        importing.config.write_text(text)
         app = build(load(importing.config))
         async with asgi.lifespan(app):
             path = "/c/v1/chat/completions"
@@ -359,7 +361,8 @@ base_url = "https://mirror.example/v1"
 """
     importing.config.write_text(text)
     report = importing.run(importing.file("c.yaml", C_YAML))
-    assert "compat.aiproxy" in report["left"]
+    assert {"compat.aiproxy", "callers"} <= set(report["left"])
+    assert not load(importing.config).anonymous
     found = importing.config.read_text()
     assert found.startswith("# mine\n")
     assert 'aiproxy = "/old"  # where clients expect it' in found
