@@ -36,6 +36,10 @@ from asgi_aiproxy.keys import Key, KeyPool, Sealer
 from asgi_aiproxy.stores import Store
 
 _STATE, _SEALING, _ADMIN = "aiproxy.state", "aiproxy.sealing-key", "aiproxy.admin-token"
+_OPEN_TO_ALL = (
+    "anonymous = true: as before, everybody who reaches the server may use the keys; remove it to "
+    "require tokens"
+)
 # Apps that knew no callers, and settings that decide about callers.
 _OPEN = frozenset({"aiproxy", "chatgpt_adapter"})
 _CALLERS = frozenset({"anonymous", "tokens", "jwt"})
@@ -112,8 +116,7 @@ def _new_settings(plan: Plan, text: str, path: Path, needs_store: bool) -> dict[
             plan.leave("callers", "need a token now; anonymous = true lets everybody in, as before")
         else:
             wanted["anonymous"] = True
-            plan.take("callers", "anonymous = true: as before, everybody who reaches the server may "
-                                 "use the keys; remove it to require tokens")  # fmt: skip
+            plan.take("callers", _OPEN_TO_ALL)
     if needs_store:
         if "store_file" not in old and "redis_url" not in old:
             wanted["store_file"] = str(folder / _STATE)
