@@ -142,8 +142,8 @@ MAY: dict[str, set[str]] = {
     },
     "middleware": names(
         "_background_tasks _asgi _cancellation _control_headers _request_id accounts "
-        "credentials dialects errors exchange ip_ranges keys prices principal providers "
-        "quotas retry_after stores upstream"
+        "credentials dialects errors exchange ip_ranges keys operations prices principal "
+        "providers quotas retry_after stores upstream"
     ),
     # what an operator can do, and its front end over HTTP
     "services": names(

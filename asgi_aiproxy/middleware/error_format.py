@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from asgi_aiproxy import operations
 from asgi_aiproxy._asgi import Receive, Scope, Send
 from asgi_aiproxy.dialects import ANTHROPIC_MESSAGES, GEMINI_CONTENT, NEUTRAL, OPENAI_CHAT, neutral
 from asgi_aiproxy.dialects.base import InboundDialect
 from asgi_aiproxy.errors import APIError
 from asgi_aiproxy.exchange.error_responses import send_error
 
+# The paths of an operation that belongs to none of these dialects.
+_RERANK_PATHS = ("/v1/rerank", "/v2/rerank")
 _FACES: tuple[InboundDialect, ...] = (OPENAI_CHAT, ANTHROPIC_MESSAGES, GEMINI_CONTENT)
 
 
@@ -18,6 +21,8 @@ def detect_dialect(scope: Scope) -> InboundDialect:
     if neutral.SCOPE_KEY in scope:
         return NEUTRAL
     method, path = scope.get("method", "POST"), scope["path"]
+    if path.endswith(_RERANK_PATHS):
+        return operations.RERANK
     at = path.rfind("/v1")
     sent = {name for name, _ in scope["headers"]}
     by_headers = [face for face in _FACES if not face.client_headers.isdisjoint(sent)]

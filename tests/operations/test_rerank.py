@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from asgi_aiproxy import AIShim, OpenAIShim, ProviderRouter
+from asgi_aiproxy import AIShim, Authenticate, OpenAIShim, ProviderRouter
+from asgi_aiproxy.middleware import static_tokens
 from asgi_aiproxy.providers import (
     ANTHROPIC,
     COHERE,
@@ -239,3 +240,11 @@ async def test_a_response_without_usable_results_is_an_error_of_the_provider(bod
     answer = await rerank(app)
     assert answer.status == 502
     assert "message" in answer.json
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/ai/v2/rerank"])
+async def test_a_middleware_refuses_in_coheres_form(path: str) -> None:
+    app = Authenticate(OpenAIShim(COHERE.using("k")), verify=static_tokens({"good": "team"}))
+    answer = await asgi.request(app, "POST", path, {}, headers={"authorization": "Bearer bad"})
+    assert answer.status == 401
+    assert isinstance(answer.json["message"], str)
