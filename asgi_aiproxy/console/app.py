@@ -18,7 +18,7 @@ from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.admin.auth import require_scope
 from asgi_aiproxy.admin.routing import router_of
 from asgi_aiproxy.console.assets import ASSET_HEADERS
-from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, Visitor
+from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute, Run, Visitor
 from asgi_aiproxy.console.rendering import Renderer
 from asgi_aiproxy.console.screens import page_routes
 from asgi_aiproxy.console.security import (
@@ -31,7 +31,13 @@ from asgi_aiproxy.console.security import (
 )
 from asgi_aiproxy.console.sessions import Session, SessionStore
 from asgi_aiproxy.console.tools import Tools
-from asgi_aiproxy.errors import AIProxyError, APIError, ConfigurationError, ErrorKind
+from asgi_aiproxy.errors import (
+    AIProxyError,
+    APIError,
+    ConfigurationError,
+    ErrorKind,
+    require_int_at_least,
+)
 from asgi_aiproxy.ip_ranges import in_networks
 from asgi_aiproxy.middleware.auth import Identify
 from asgi_aiproxy.principal import Principal
@@ -60,6 +66,8 @@ class Console:
     - `gateway_url`: where clients reach the gateway, absolute or relative to the console.
     - `name`: the name in the title of pages.
     - `session_seconds`: for how long a sign-in is valid.
+    - `max_concurrent`: how many pages are made at the same time; a further one gets 503, so that
+      the console does not slow down the gateway.
     - `secure_cookie`: whether cookies are sent over HTTPS only; None: if the page came over HTTPS.
 
     Requires `pip install 'asgi-aiproxy[console]'`. Raises ConfigurationError if an argument is
@@ -78,7 +86,9 @@ class Console:
         name: str = "AI gateway",
         session_seconds: float = 12 * 3600.0,
         secure_cookie: bool | None = None,
+        max_concurrent: int = 16,
     ) -> None:
+        require_int_at_least(1, max_concurrent=max_concurrent)
         if not isinstance(admin, AdminApp):
             raise ConfigurationError(
                 f"Console: admin must be an AdminApp, not {type(admin).__name__}."
@@ -86,6 +96,8 @@ class Console:
         if identify is not None and not callable(identify):
             raise ConfigurationError("Console: identify must be a function.")
         self._admin = admin
+        self._max_concurrent = max_concurrent
+        self._running = 0
         self._identify = identify
         self._login_url = login_url
         self._sign_in = sign_in if sign_in is not None else identify is None
@@ -188,6 +200,17 @@ class Console:
         else:
             await answer(request.scope, receive, send)
 
+    async def _make(self, run: Run, request: PageRequest) -> PageAnswer | ASGIApp:
+        """Run a page, unless too many are being made. Raises AIProxyError."""
+        if self._running >= self._max_concurrent:
+            message = "The console is busy. Load the page again."
+            raise APIError(ErrorKind.OVERLOADED, message, retry_after=1.0)
+        self._running += 1
+        try:
+            return await run(request)
+        finally:
+            self._running -= 1
+
     async def _answer(
         self, route: PageRoute, request: PageRequest, receive: Receive
     ) -> PageAnswer | ASGIApp:
@@ -198,10 +221,10 @@ class Console:
                 return self._sign_in_redirect(request)
             require_scope(visitor.caller, route.need)
         if route.method in _SAFE_METHODS:
-            return await route.run(request)
+            return await self._make(route.run, request)
         request = replace(request, form=await self._form(request, receive))
         try:
-            return await route.run(request)
+            return await self._make(route.run, request)
         except AIProxyError as error:
             if route.again is None or isinstance(error, ClientGoneError):
                 raise

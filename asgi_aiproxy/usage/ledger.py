@@ -200,6 +200,7 @@ class Ledger:
                         return Page(found, after, near)
                 before = after
             examined += len(rows)
+            await asyncio.sleep(0)  # a store in memory does not wait: let others run
             if len(rows) < _READ_ROWS:
                 return Page(found, "", near)
             if scan is not None and examined >= scan:
@@ -264,6 +265,7 @@ class Ledger:
         added: dict[str, int] = {}
         prefix = f"{by}/"
         for amounts in (await self._daily_amounts(by, since, until, names)).values():
+            await asyncio.sleep(0)  # there may be many: let others run
             for full, amount in amounts.items():
                 if full.startswith(prefix):
                     added[full] = added.get(full, 0) + amount

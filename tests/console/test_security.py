@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from asgi_aiproxy import AdminApp, ConfigurationError, MemoryStore, Tokens
 from asgi_aiproxy.console import Console
 from asgi_aiproxy.console.security import is_local_path, is_same_origin, mount_path
+from asgi_aiproxy.usage.record import UsageRecord
 from tests.console.support import ORIGIN, ROOT, Browser, filled
 from tests.support import asgi_client as asgi
 
@@ -266,3 +270,64 @@ def test_invalid_arguments_are_refused_when_it_is_built() -> None:
         Console(MemoryStore())  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="identify must be a function"):
         Console(AdminApp(MemoryStore(), token=ROOT), identify="x")  # type: ignore[arg-type]
+
+
+async def test_the_console_makes_only_so_many_pages_at_the_same_time() -> None:
+    store = SlowStore()
+    shop = await filled(store, max_concurrent=1)
+    browser = shop.browser()
+    await browser.sign_in()
+    store.may_go.clear()
+    slow = asyncio.get_running_loop().create_task(browser.send("GET", "/groups"))
+    await store.waits.wait()
+    busy = await browser.send("GET", "/settings")
+    assert busy.status == 503
+    assert busy.headers["retry-after"] == ["1"]
+    assert (await browser.get((await browser.send("GET", "/nowhere")).page.assets[0])).status == 200
+    store.may_go.set()
+    assert (await slow).status == 200
+    assert (await browser.send("GET", "/settings")).status == 200
+
+
+class SlowStore(MemoryStore):
+    """Holds the lists of rows back, until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits, self.may_go = asyncio.Event(), asyncio.Event()
+        self.may_go.set()
+
+    async def page(self, *arguments: Any, **options: Any) -> dict[str, bytes]:
+        if not self.may_go.is_set():
+            self.waits.set()
+            await self.may_go.wait()
+        return await super().page(*arguments, **options)
+
+
+async def test_a_page_of_the_log_examines_a_bounded_number_of_records() -> None:
+    store = CountingStore()
+    shop = await filled(store)
+    for _ in range(12_000):
+        await store.append("ledger", RECORD)
+    browser = shop.browser()
+    await browser.sign_in()
+    store.read_rows = 0
+    answer = await browser.open("/log?model=nothing")
+    assert store.read_rows <= 6000
+    assert "Older exchanges were not searched yet" in answer.text
+    [following] = [link for link in answer.page.links if "after=" in link]
+    assert "model=nothing" in following
+
+
+class CountingStore(MemoryStore):
+    """Counts the rows of logs that are read."""
+
+    read_rows = 0
+
+    async def read(self, *arguments: Any, **options: Any) -> list[tuple[str, bytes]]:
+        found = await super().read(*arguments, **options)
+        self.read_rows += len(found)
+        return found
+
+
+RECORD = msgspec.json.encode(UsageRecord(id="x", started=1.0))
