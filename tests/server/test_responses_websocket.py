@@ -7,7 +7,8 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from asgi_aiproxy.middleware.quota import Quota
 from asgi_aiproxy.prices import Price, Prices
 from asgi_aiproxy.providers import openai_compatible
 from tests.server.test_leaving import Note, Provider, check
-from tests.support.scripted_upstream import chat_stream
+from tests.support.scripted_upstream import CHUNK, chat_stream, sse
 from tests.support.served_gateway import chunked, gateway
 from tests.support.servers import SERVERS, Running, Server, _Uvicorn
 from tests.support.socket_server import PATIENCE, Line
@@ -195,29 +196,143 @@ async def leave(connection: ClientConnection) -> float:
     return time.perf_counter()
 
 
-async def test_leaving_while_nothing_runs_ends_the_connection(server: Server) -> None:
-    ended = asyncio.Event()
+TOOL = {"type": "function", "name": "read", "parameters": {"type": "object"}}
 
-    def watched(app: Any) -> Any:
+
+def tool_call() -> bytes:
+    """A response that calls a tool, from a vendor of chat completions."""
+    call = {"index": 0, "id": "c1", "type": "function"}
+    call["function"] = {"name": "read", "arguments": "{}"}
+    choices = [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]
+    return HEAD + chunked(*sse({**CHUNK, "choices": choices}, "[DONE]"), end=True)
+
+
+async def call_a_tool(line: Line) -> None:
+    """A vendor whose model calls a tool in its first response on a connection."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        await line.request()
+        await line.send(tool_call())
+        await line.request()
+
+
+@dataclass
+class Watched:
+    """A host that notes when a WebSocket's call of the app has ended."""
+
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    at: float = 0.0
+
+    def __call__(self, app: Any) -> Any:
         async def host(scope: Any, receive: Any, send: Any) -> None:
             try:
                 await app(scope, receive, send)
             finally:
                 if scope["type"] == "websocket":
-                    ended.set()
+                    self.at = time.perf_counter()
+                    self.ended.set()
 
         return host
 
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+@pytest.mark.parametrize("phase", ["before-the-first-message", "between-turns", "tool-loop"])
+async def test_leaving_while_nothing_runs_ends_the_connection(
+    server: Server, phase: str, how: str, record_property: Note
+) -> None:
+    """There is no record but those of the responses before, and no key is in use."""
+    watched = Watched()
+    handler = call_a_tool if phase == "tool-loop" else answer
+    turns = 0 if phase == "before-the-first-message" else 1
     async with (
-        gateway(server, answer, provider=VENDOR, mounted=watched) as place,
+        gateway(server, handler, provider=VENDOR, mounted=watched) as place,
+        client(place.running) as connection,
+    ):
+        if turns:
+            await create(connection, tools=[TOOL])
+            output = (await events(connection))[-1]["response"]["output"]
+            assert output[0]["type"] == ("function_call" if phase == "tool-loop" else "message")
+            await place.recorded()
+        moment = await leave(connection) if how == "abort" else time.perf_counter()
+        if how == "close":
+            await connection.close()
+        async with asyncio.timeout(PATIENCE):
+            await watched.ended.wait()
+        record_property("ended_ms", round((watched.at - moment) * 1000, 2))
+        assert [key.in_flight for key in await place.pool.status()] == [0]
+        assert [record.outcome for record in place.records] == ["done"] * turns
+
+
+async def test_leaving_while_it_connects(server: Server, record_property: Note) -> None:
+    """The connection to the provider is open, and the TLS handshake gets no answer."""
+    provider = Provider(reads=False)
+    vendor = gateway(server, provider, provider=VENDOR, base="https://127.0.0.1:{port}/v1")
+    async with vendor as place, client(place.running) as connection:
+        await create(connection)
+        await provider.reach()
+        await check(place, await leave(connection), record_property, provider)
+
+
+async def test_leaving_while_a_failed_provider_is_about_to_be_tried_again(
+    server: Server, record_property: Note
+) -> None:
+    refused = asyncio.Event()
+
+    async def handler(line: Line) -> None:
+        await line.request()
+        await line.answer(b"{}", "503 Service Unavailable", "Content-Type: application/json")
+        refused.set()
+        await line.request()
+
+    async with (
+        gateway(server, handler, provider=VENDOR, backoff=60.0) as place,
         client(place.running) as connection,
     ):
         await create(connection)
-        await events(connection)
-        await place.recorded()
-        await leave(connection)
         async with asyncio.timeout(PATIENCE):
-            await ended.wait()
+            await refused.wait()
+            while place.pool.key_set.states["1"].in_flight:
+                await asyncio.sleep(0.005)
+        await check(place, await leave(connection), record_property)
+        assert len(place.wire.lines) == 1
+
+
+async def test_leaving_in_a_later_turn_closes_the_provider(
+    server: Server, record_property: Note
+) -> None:
+    """The first response calls a tool; the client leaves in the one that its result is sent for."""
+    gone = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def handler(line: Line) -> None:
+        if len(place.wire.lines) == 1:
+            await line.request()
+            await line.send(tool_call())
+        await line.request()
+        await line.send(HEAD + chunked(*chat_stream("Hello")[:2]))
+        begun.set()
+        await line.gone()
+        gone.set()
+
+    async with (
+        gateway(server, handler, provider=VENDOR) as place,
+        client(place.running) as connection,
+    ):
+        await create(connection, tools=[TOOL])
+        first = (await events(connection))[-1]["response"]
+        result = {"type": "function_call_output", "call_id": "c1", "output": "text"}
+        await create(connection, previous_response_id=first["id"], input=[result], tools=[TOOL])
+        async with asyncio.timeout(PATIENCE):
+            await begun.wait()
+            while "delta" not in (await receive(connection))["type"]:
+                pass
+        moment = await leave(connection)
+        assert (await place.recorded(2)).outcome == "cut"
+        assert [record.outcome for record in place.records] == ["done", "cut"]
+        record_property("record_ms", round((place.recorded_at - moment) * 1000, 2))
+        async with asyncio.timeout(PATIENCE):
+            await gone.wait()
+        left = [line.gone_at for line in place.wire.lines if line.gone_at is not None]
+        record_property("upstream_ms", round((left[-1] - moment) * 1000, 2))
 
 
 @pytest.mark.parametrize(
