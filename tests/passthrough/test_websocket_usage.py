@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from asgi_aiproxy import Authenticate, KeyPool, PassthroughProxy, UsageRecord
 from asgi_aiproxy.exchange.admission import GATE_KEY
+from asgi_aiproxy.exchange.attribution import Attribution
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.middleware import Quota
 from asgi_aiproxy.prices import Price, Prices
@@ -277,3 +278,21 @@ async def test_a_session_with_the_callers_own_key_uses_no_budget(frontend: Front
             await echoed(client, response_done(40_000, 60_000), times=3)
         await at.recorded()
         await settled(store, limit, 0)
+
+
+async def test_a_session_has_the_session_id_and_the_tags_of_its_handshake(
+    frontend: Frontend,
+) -> None:
+    def known(proxy: Any, pool: KeyPool) -> Any:
+        who = Principal("ada", tags={"tier": "gold"})
+        return Authenticate(proxy, identify=lambda scope: who)
+
+    attribution = Attribution(tag_headers={"x-team": "team"})
+    headers = {"x-team": "search", "aiproxy-session": "call-7"}
+    async with place(frontend, echo, wrap=known, attribution=attribution) as at:
+        async with realtime(at.url, additional_headers=headers) as client:
+            await client.send("{}")
+            await client.recv()
+        await at.recorded()
+    assert at.records[0].session == "call-7"
+    assert at.records[0].tags == {"team": "search", "tier": "gold"}
