@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: lifespan(Middleware(OpenAIShim(ROW))),
         r"cannot open Middleware.*lifespan\(ai\)",
     ),
-    "an unknown period": (lambda: Budget.usd(1, "weekly"), "'total', 'day'"),  # type: ignore[arg-type]
+    "an unknown period": (lambda: Budget.usd(1, "weekly"), "'total', 'hour', 'day'"),  # type: ignore[arg-type]
     "an unknown unit": (lambda: Budget(1, unit="eur"), "'usd', 'units'"),  # type: ignore[arg-type]
     "one budget without a list": (
         lambda: Limits(budgets=Budget.usd(1)),  # type: ignore[arg-type]
