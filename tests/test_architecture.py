@@ -72,7 +72,7 @@ MAY: dict[str, set[str]] = {
     "keys": {"_background_tasks", "errors", "patterns", "retry_after", "stores"},
     "ip_ranges": {"errors"},
     "principal": {"errors", "ip_ranges", "patterns"},
-    "prices": {"_json", "dialects", "errors", "messages", "patterns"},
+    "prices": {"_background_tasks", "_json", "dialects", "errors", "messages", "patterns"},
     "usage": {"_background_tasks", "_retry_queue", "errors", "messages", "prices", "stores"},
     "credentials": {"_asgi", "_control_headers", "principal"},
     "upstream": {"_headers", "errors"},
@@ -152,7 +152,8 @@ MAY: dict[str, set[str]] = {
     ),
     "admin": names(
         "_asgi _cancellation _json _request_id accounts credentials dialects errors "
-        "exchange ip_ranges keys middleware principal providers services stores upstream usage"
+        "exchange ip_ranges keys middleware prices principal providers services stores "
+        "upstream usage"
     ),
     "compat": {"_asgi", "_cancellation", "_control_headers", "_headers", "_json", "accounts"}
     | {"credentials", "dialects", "errors", "framing", "hooks", "ip_ranges", "keys", "messages"}
@@ -241,6 +242,7 @@ THIRD: dict[str, set[str]] = {
     "middleware.jwt": {"cryptography", "jwt"},
     "middleware.jwks": {"jwt"},
     "prices.price_list": {"genai_prices"},
+    "prices.updates": {"genai_prices"},
     "providers.aws_credentials": {"botocore"},
     "providers.coze_credentials": {"jwt"},
     "providers.google_credentials": {"google"},

@@ -20,6 +20,7 @@ from asgi_aiproxy.admin.key_routes import key_routes
 from asgi_aiproxy.admin.live_tail import LiveTail
 from asgi_aiproxy.admin.openapi import openapi_document
 from asgi_aiproxy.admin.own_routes import own_routes
+from asgi_aiproxy.admin.price_routes import Changes, price_routes
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.admin.serve import AdminAPI
 from asgi_aiproxy.admin.token_routes import token_routes
@@ -67,7 +68,8 @@ class AdminApp:
     log of the store. `users` manages users, by default those of the store. `explain` explains
     requests: `partial(ai.explain, limits=quota.explain)`;
     `callers` are callers that it may be requested for and that have no token in the store, by their
-    ids. `clock` returns Unix time.
+    ids. `price_changes` returns changes
+    of list prices (`prices.changes`). `clock` returns Unix time.
 
     Raises ConfigurationError if an argument is invalid.
 
@@ -95,6 +97,7 @@ class AdminApp:
         explain: Explain | None = None,
         callers: Mapping[str, Principal] | None = None,
         audit: AuditLog | None = None,
+        price_changes: Changes = tuple,
         users: UserService | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -136,6 +139,7 @@ class AdminApp:
             *usage_routes(usage, RecentService(store, ledger, clock=clock)),
             *live_tail.routes(),
             *record_routes(usage),
+            *price_routes(price_changes),
             *billing_routes(SelfService(store, units_per_usd=units_per_usd, clock=clock)),
             *own_routes(own, own_usage),
             *key_routes(keys),

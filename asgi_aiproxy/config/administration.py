@@ -14,6 +14,7 @@ from asgi_aiproxy.config.accounting import make_audit_log
 from asgi_aiproxy.config.accounts import make_users
 from asgi_aiproxy.config.callers import configured_callers
 from asgi_aiproxy.errors import ConfigurationError
+from asgi_aiproxy.prices import Prices
 from asgi_aiproxy.providers import Provider
 from asgi_aiproxy.services.explain import Explain
 from asgi_aiproxy.services.key_audit import url_without_credentials
@@ -33,6 +34,7 @@ def make_admin(
     providers: Iterable[Provider],
     transport: Transport,
     explain: Explain,
+    prices: Prices,
 ) -> AdminApp | None:
     """Return the admin app; None without an administrator's token."""
     if settings.admin_token is None:
@@ -51,6 +53,7 @@ def make_admin(
         users=make_users(settings, store, audit),
         explain=explain,
         callers=configured_callers(settings),
+        price_changes=lambda: prices.changes,
     )
 
 

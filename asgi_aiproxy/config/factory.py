@@ -50,7 +50,7 @@ from asgi_aiproxy.keys import Key
 from asgi_aiproxy.middleware import Authenticate, first_of, static_tokens
 from asgi_aiproxy.middleware.auth import Verify
 from asgi_aiproxy.middleware.quota import Quota
-from asgi_aiproxy.prices import Price, Prices, Ratio, Ratios
+from asgi_aiproxy.prices import Price, Prices, PriceUpdates, Ratio, Ratios
 from asgi_aiproxy.prices.price_list import list_installed
 from asgi_aiproxy.providers import Provider, Target
 from asgi_aiproxy.providers.discovery import discover_apis
@@ -154,6 +154,7 @@ def build_app(
     quota: Quota | None = None
     callbacks, webhooks = make_budget_callbacks(settings)
     thresholds = settings.budget_alerts.thresholds
+    parts += [PriceUpdates(prices)] if settings.price_updates else []
     quota_options: dict[str, Any] = {"prices": prices, "ratios": ratios}
     quota_options |= {"thresholds": thresholds, "on_threshold": callbacks}
     verify = _verify(settings, store)
@@ -189,7 +190,7 @@ def build_app(
     admin = None
     if store is not None:
         explain = partial(explain_call, router, limits=quota.explain if quota is not None else None)
-        admin = make_admin(settings, store, providers.values(), transport, explain)
+        admin = make_admin(settings, store, providers.values(), transport, explain, prices)
     console = make_console(settings, admin, app)
     if isinstance(app, AbstractAsyncContextManager):
         parts.append(app)
@@ -199,7 +200,7 @@ def build_app(
 
 def _has_background_work(settings: Settings) -> bool:
     """Whether key pools do something while the app runs: test keys, follow a source of keys."""
-    return any(
+    return settings.price_updates or any(
         given.health_check_interval is not None or given.keys_file or given.keys_command
         for given in settings.providers.values()
     )

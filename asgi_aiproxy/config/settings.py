@@ -132,6 +132,7 @@ class Settings(BaseSettings):
     keepalive: float = Field(default=15.0, ge=0)
     strict: bool = False
     conversations: bool = True
+    price_updates: bool = False
     allow_client_keys: bool = False
     proxy: Proxy | None = None
     ca_file: str | None = None

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from asgi_aiproxy.prices.pricing import Pricing
     from asgi_aiproxy.prices.ratios import Ratio, Ratios
     from asgi_aiproxy.prices.token_estimate import SentRequest
+    from asgi_aiproxy.prices.updates import PriceChange, PriceUpdates
 
 __all__ = [
     "Price",
+    "PriceChange",
+    "PriceUpdates",
     "Prices",
     "Pricing",
     "Rates",
@@ -26,6 +29,8 @@ __all__ = [
 
 _HOME = {
     "Price": "price",
+    "PriceChange": "updates",
+    "PriceUpdates": "updates",
     "Prices": "price_list",
     "Pricing": "pricing",
     "Rates": "price",

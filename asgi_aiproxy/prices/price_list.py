@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asgi_aiproxy.dialects.model_facts import ModelFacts, ModelPrice
@@ -12,6 +12,7 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.patterns import matches_pattern
 from asgi_aiproxy.prices.price import Price, Rates, Tier, to_rates
+from asgi_aiproxy.prices.updates import HeldPrices, PriceChange, month_of
 
 # Local servers have no list prices, even if another vendor has a model of the same name.
 _LOCAL_PROVIDERS = frozenset({"ollama", "vllm", "lmstudio", "llamacpp", "tgi", "sglang"})
@@ -67,7 +68,7 @@ class Prices:
             raise ConfigurationError(NO_LIST)
         self._own = {name: to_rates(price, f"own:{name}") for name, price in (own or {}).items()}
         self._patterns = [(name, found) for name, found in self._own.items() if set(name) & {*"*?"}]
-        self._listed = _PriceList() if listed else None
+        self._listed = _PriceList(clock) if listed else None
         self._unknown = to_rates(unknown, "own:unknown") if unknown is not None else None
         self._clock = clock
         self._known: dict[tuple[str, str], tuple[float, Rates | None]] = {}
@@ -118,6 +119,18 @@ class Prices:
         found = self.find(provider, model)
         return found.max_output if found is not None else None
 
+    def use_list(self, latest: Any) -> None:
+        """Use a newer list of genai-prices; see `PriceUpdates`."""
+        if self._listed is not None:
+            self._listed.update(latest)
+            self._known.clear()
+
+    @property
+    def changes(self) -> Sequence[PriceChange]:
+        """The changes of list prices since the start, of models that were used; newest first."""
+        found = self._listed.held.changes.values() if self._listed is not None else ()
+        return sorted(found, key=lambda change: -change.at)
+
     def facts(self, provider: str, model: str) -> ModelFacts:
         """The context length, output limit and prices of a model, and where they are from."""
         found, listed = self.find(provider, model), None
@@ -167,16 +180,37 @@ def apply_ratio(amount: int, ratio: int) -> int:
 class _PriceList:
     """The package genai-prices, which is imported on first use."""
 
-    def __init__(self) -> None:
-        self._package: list[Any] = []
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._package: list[Any] = []  # the latest list
+        self._base: Any = None  # the list at the beginning of the month, if another is the latest
+        self._month = ""
+        self.held = HeldPrices(clock)
 
     def __call__(self, provider: str, model: str, now: float) -> Rates | None:
-        found = self._model(provider, model)
+        latest = self._price(self._snapshot(), provider, model, now)
+        if self._base is None:
+            return latest
+        if month_of(now) != self._month:
+            self._base = None
+            return latest
+        base = self._price(self._base, provider, model, now)
+        return self.held.choose(provider, model, base, latest)
+
+    def update(self, latest: Any) -> None:
+        """Use a newer list; what it makes dearer applies from the next month on."""
+        month = month_of(self._clock())
+        if self._base is None or month != self._month:
+            self._base, self._month = self._snapshot(), month
+        self._package[:] = [latest]
+
+    def _price(self, snapshot: Any, provider: str, model: str, now: float) -> Rates | None:
+        found = _model_in(snapshot, provider, model)
         return _read(found.get_prices(_to_datetime(now))) if found is not None else None
 
     def context(self, provider: str, model: str) -> int | None:
         """The context length of a model in tokens."""
-        found = self._model(provider, model)
+        found = _model_in(self._snapshot(), provider, model)
         return found.context_window if found is not None else None
 
     def edition(self) -> tuple[str, str]:
@@ -192,15 +226,17 @@ class _PriceList:
             self._package.append(_load_package())
         return self._package[0]
 
-    def _model(self, provider: str, model: str) -> Any:
-        # (Without provider: found by the model alone.)
-        for where in (_LISTED_NAMES.get(provider, provider), None):
-            try:
-                _, found = self._snapshot().find_provider_model(model, None, where, None)
-            except LookupError:
-                continue
-            return found
-        return None
+
+def _model_in(snapshot: Any, provider: str, model: str) -> Any:
+    """The entry of a model in a list of genai-prices; None if there is none."""
+    # (Without provider: found by the model alone.)
+    for where in (_LISTED_NAMES.get(provider, provider), None):
+        try:
+            _, found = snapshot.find_provider_model(model, None, where, None)
+        except LookupError:
+            continue
+        return found
+    return None
 
 
 def _load_package() -> Any:
