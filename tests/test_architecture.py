@@ -160,7 +160,8 @@ MAY: dict[str, set[str]] = {
     | {"exchange", "middleware", "passthrough", "prices", "principal", "providers", "router"}
     | {"services", "shim", "stores", "upstream", "usage"},
     "console": names(
-        "_asgi _cancellation admin connect credentials errors inprocess ip_ranges middleware "
+        "_asgi _cancellation _request_id accounts admin connect credentials errors inprocess "
+        "ip_ranges middleware "
         "principal services stores"
     ),
     "importer": names("accounts compat config connect errors ip_ranges keys principal stores"),

@@ -37,6 +37,7 @@ from asgi_aiproxy.services.audit import AuditLog
 from asgi_aiproxy.services.base import Ok, Page
 from asgi_aiproxy.services.explain import Explain, ExplainService
 from asgi_aiproxy.services.groups import AccountService, GroupService
+from asgi_aiproxy.services.invitations import Invitations
 from asgi_aiproxy.services.keys import KeyService
 from asgi_aiproxy.services.own_tokens import OwnTokenService, TokenAllowance
 from asgi_aiproxy.services.own_usage import OwnUsageService
@@ -129,7 +130,7 @@ class AdminApp:
                 AccountService(store, audit=audit, clock=clock),
                 StatementService(store, ledger, clock=clock),
             ),
-            *user_routes(self.users),
+            *user_routes(self.users, Invitations(store, audit=audit, clock=clock)),
             *voucher_routes(vouchers),
             *audit_routes(audit),
             *announcement_routes(AnnouncementService(store, audit=audit, clock=clock)),

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from asgi_aiproxy.admin.routing import AdminRequest, Route
 from asgi_aiproxy.errors import invalid
-from asgi_aiproxy.services.base import Page
+from asgi_aiproxy.services.base import Page, PageQuery
+from asgi_aiproxy.services.invitations import (
+    Invitation,
+    InvitationCode,
+    InvitationNew,
+    Invitations,
+)
 from asgi_aiproxy.services.users import (
     PasswordLink,
     UserCreated,
@@ -16,7 +22,7 @@ from asgi_aiproxy.services.users import (
 )
 
 
-def user_routes(service: UserService) -> list[Route]:
+def user_routes(service: UserService, invitations: Invitations) -> list[Route]:
     """Return the routes to list, create, change and remove users."""
     return [
         Route(
@@ -69,6 +75,32 @@ def user_routes(service: UserService) -> list[Route]:
             need="write",
             run=lambda call: service.drop(_number(call), call.by),
             summary="Remove a user, its tokens and its account.",
+        ),
+        Route(
+            method="GET",
+            path="/invitations",
+            need="read",
+            run=lambda call: invitations.page(call.query),
+            query=PageQuery,
+            answer=Page[Invitation],
+            summary="List invitations, without their codes.",
+        ),
+        Route(
+            method="POST",
+            path="/invitations",
+            need="write",
+            run=lambda call: invitations.create(call.body, call.by),
+            body=InvitationNew,
+            answer=InvitationCode,
+            status=201,
+            summary="Create an invitation, with whose code users sign up; shown once.",
+        ),
+        Route(
+            method="DELETE",
+            path="/invitations/{id}",
+            need="write",
+            run=lambda call: invitations.drop(call.path["id"], call.by),
+            summary="Remove an invitation.",
         ),
     ]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.config.accounting import make_audit_log
-from asgi_aiproxy.config.accounts import make_users
+from asgi_aiproxy.config.accounts import check_accounts, make_sign_in, make_users
 from asgi_aiproxy.config.callers import configured_callers
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.prices import Prices
@@ -61,6 +61,7 @@ def check_console(settings: Settings) -> None:
     """Raise ConfigurationError if the console is enabled without what it requires."""
     if settings.console and settings.admin_token is None:
         raise ConfigurationError("console: it requires an admin_token, to sign in with.")
+    check_accounts(settings)
 
 
 def make_console(settings: Settings, admin: AdminApp | None, gateway: ASGIApp) -> ASGIApp | None:
@@ -69,7 +70,13 @@ def make_console(settings: Settings, admin: AdminApp | None, gateway: ASGIApp) -
         return None
     from asgi_aiproxy.console import Console  # requires the extra `console`
 
-    return Console(admin, gateway=gateway, gateway_url="../", name=settings.console_name)
+    return Console(
+        admin,
+        gateway=gateway,
+        gateway_url="../",
+        name=settings.console_name,
+        users=make_sign_in(settings, admin.users),
+    )
 
 
 def describe_settings(settings: Settings) -> list[SettingOut]:

@@ -41,6 +41,7 @@ from asgi_aiproxy.errors import (
 from asgi_aiproxy.ip_ranges import in_networks
 from asgi_aiproxy.middleware.auth import Identify
 from asgi_aiproxy.principal import Principal
+from asgi_aiproxy.services.sign_in import SignInService
 from asgi_aiproxy.services.validation import to_api_error
 
 logger = logging.getLogger("asgi_aiproxy")
@@ -69,6 +70,7 @@ class Console:
     - `max_concurrent`: how many pages are made at the same time; a further one gets 503, so that
       the console does not slow down the gateway.
     - `secure_cookie`: whether cookies are sent over HTTPS only; None: if the page came over HTTPS.
+    - `users`: signs in users with passwords; None: there are none.
 
     Requires `pip install 'asgi-aiproxy[console]'`. Raises ConfigurationError if an argument is
     invalid. It does not close `admin`: its owner does.
@@ -87,6 +89,7 @@ class Console:
         session_seconds: float = 12 * 3600.0,
         secure_cookie: bool | None = None,
         max_concurrent: int = 16,
+        users: SignInService | None = None,
     ) -> None:
         require_int_at_least(1, max_concurrent=max_concurrent)
         if not isinstance(admin, AdminApp):
@@ -100,7 +103,7 @@ class Console:
         self._running = 0
         self._identify = identify
         self._login_url = login_url
-        self._sign_in = sign_in if sign_in is not None else identify is None
+        self._sign_in = sign_in if sign_in is not None else identify is None or users is not None
         self._renderer = Renderer(name)
         self._sessions = SessionStore(admin.store, seconds=session_seconds)
         self._tools = Tools(
@@ -110,10 +113,15 @@ class Console:
             gateway_url=gateway_url,
             secure_cookie=secure_cookie,
             sign_in=self._sign_in,
+            users=users,
         )
-        self._recall: Mapping[str, Recall] = {"token": self._recall_token}
+        self._users = users
+        self._recall: Mapping[str, Recall] = {
+            "token": self._recall_token,
+            "user": self._recall_user,
+        }
         self.routes: Sequence[PageRoute] = page_routes(
-            sign_in=self._sign_in, playground=gateway is not None
+            sign_in=self._sign_in, playground=gateway is not None, users=users is not None
         )
         self._router = router_of(self.routes, self._run)
 
@@ -134,7 +142,8 @@ class Console:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        return None
+        if self._users is not None:
+            await self._users.drain()
 
     # one request
 
@@ -277,6 +286,11 @@ class Console:
 
     async def _recall_token(self, session: Session) -> Principal | None:
         return await self._admin.access.recall(session.subject, session.proof)
+
+    async def _recall_user(self, session: Session) -> Principal | None:
+        if self._users is None:
+            return None
+        return await self._users.principal(session.subject, session.proof)
 
     def _sign_in_redirect(self, request: PageRequest) -> PageAnswer:
         target = request.here

@@ -83,6 +83,12 @@ class PageRequest:
         query = self.scope.get("query_string", b"").decode("latin-1")
         return self.url(_asgi.local_path(self.scope) or "/") + (f"?{query}" if query else "")
 
+    @property
+    def origin(self) -> str:
+        """The scheme and host of this request."""
+        host = _asgi.header(self.scope, b"host") or "localhost"
+        return f"{self.scope.get('scheme', 'http')}://{host}"
+
     def may(self, need: Need) -> bool:
         """Whether the visitor has a scope; `token`: whether it is signed in at all."""
         return self.visitor.caller is not None and may(self.visitor.caller, need)

@@ -11,24 +11,38 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 
 import msgspec
 
+from asgi_aiproxy.accounts.table import RowExistsError, Table
 from asgi_aiproxy.stores.base import Store
 
 _TABLE = "console"  # of what all workers share beside sessions
 _FORM_KEY = "form-key"
+_MAX_LISTED = 50  # sessions of one user; the oldest ones are not listed
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """A sign-in: `kind` says how the caller is found again (`token`), `subject` is its id, `proof`
-    the digest of the secret that it presented, `created` Unix time.
+    the digest of the secret that it presented (of a `user`: of its password), `created` Unix time,
+    `address` and `agent` are those of the browser.
     """
 
     kind: str
     subject: str
     proof: str
     created: float
+    address: str = ""
+    agent: str = ""
+
+
+class SessionList(msgspec.Struct, frozen=True):
+    """The sessions of a user, by the names of their entries in the store."""
+
+    sessions: dict[str, Session] = {}
 
 
 class SessionStore:
@@ -37,14 +51,52 @@ class SessionStore:
     def __init__(self, store: Store, *, seconds: float = 12 * 3600.0) -> None:
         self.seconds = seconds
         self._store = store
+        self._lists = Table(store, "console.sessions", SessionList)
         self._form_key: bytes | None = None
 
     async def create(self, session: Session, mount: str) -> str:
         """Store a session; returns its new id. Raises StoreUnavailableError."""
         id = secrets.token_urlsafe(32)
         value = msgspec.json.encode(session)
-        await self._store.set_entry(_entry(id, mount), value, seconds=self.seconds)
+        name = _entry(id, mount)
+        await self._store.set_entry(name, value, seconds=self.seconds)
+        if session.kind == "user":
+            await self._change_list(session.subject, {name: session})
         return id
+
+    def name(self, id: str, mount: str) -> str:
+        """Return the name by which a session is in the list of its user."""
+        return _entry(id, mount)
+
+    async def of(self, user: str) -> Mapping[str, Session]:
+        """Return the sessions of a user, newest first. Raises StoreUnavailableError."""
+        row = await self._lists.find(user) or SessionList()
+        newest = sorted(row.sessions.items(), key=lambda pair: -pair[1].created)
+        return {
+            name: session
+            for name, session in newest
+            if await self._store.get_entry(name) is not None
+        }
+
+    async def end(self, user: str, name: str) -> None:
+        """End a session of a user by its name. Raises StoreUnavailableError."""
+        row = await self._lists.find(user)
+        if row is not None and name in row.sessions:
+            await self._store.delete_entry(name)
+            await self._change_list(user, {name: None})
+
+    async def _change_list(self, user: str, changes: Mapping[str, Session | None]) -> None:
+        with suppress(RowExistsError):
+            await self._lists.create(user, SessionList())
+        oldest = time.time() - self.seconds
+
+        def change(row: SessionList) -> SessionList:
+            merged = {**row.sessions, **changes}
+            kept = {k: v for k, v in merged.items() if v is not None and v.created > oldest}
+            newest = sorted(kept.items(), key=lambda pair: pair[1].created)[-_MAX_LISTED:]
+            return SessionList(dict(newest))
+
+        await self._lists.edit(user, change)
 
     async def find(self, id: str, mount: str) -> Session | None:
         """Return the session with this id, or None. Raises StoreUnavailableError."""
@@ -53,7 +105,10 @@ class SessionStore:
 
     async def delete(self, id: str, mount: str) -> None:
         """End a session. Raises StoreUnavailableError."""
+        session = await self.find(id, mount)
         await self._store.delete_entry(_entry(id, mount))
+        if session is not None and session.kind == "user":
+            await self._change_list(session.subject, {_entry(id, mount): None})
 
     async def form_token(self, identity: str) -> str:
         """Return the token that forms of this session or caller must contain.

@@ -9,6 +9,7 @@ from asgi_aiproxy import _asgi
 from asgi_aiproxy._asgi import ASGIApp, Scope
 from asgi_aiproxy.admin import AdminApp
 from asgi_aiproxy.console.sessions import SessionStore
+from asgi_aiproxy.services.sign_in import SignInService
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Tools:
     gateway_url: str
     secure_cookie: bool | None
     sign_in: bool
+    users: SignInService | None = None
 
     def public_gateway_url(self, scope: Scope, mount: str) -> str:
         """Return where clients reach the gateway, without a slash at the end."""

@@ -16,15 +16,17 @@ from asgi_aiproxy.console.screens.sign_in import language_pages, sign_in_pages
 from asgi_aiproxy.console.screens.start import start_pages
 from asgi_aiproxy.console.screens.tokens import own_token_pages, token_pages
 from asgi_aiproxy.console.screens.usage import usage_pages
+from asgi_aiproxy.console.screens.users import user_pages
 from asgi_aiproxy.console.screens.vouchers import redeem_pages, voucher_pages
 
 
-def page_routes(*, sign_in: bool, playground: bool) -> list[PageRoute]:
+def page_routes(*, sign_in: bool, playground: bool, users: bool) -> list[PageRoute]:
     """Return all pages: with `sign_in` those of the console's own sign-in, too, with `playground`
-    the page that calls the gateway.
+    the page that calls the gateway, with `users` those of users with passwords.
     """
     return [
         *(sign_in_pages() if sign_in else ()),
+        *(user_pages() if users else ()),
         *language_pages(),
         *home_pages(),
         *start_pages(),

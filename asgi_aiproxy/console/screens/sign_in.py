@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+from asgi_aiproxy import _asgi
+from asgi_aiproxy._request_id import request_id
+from asgi_aiproxy.accounts.users import User
 from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute
 from asgi_aiproxy.console.security import (
     LANGUAGE_COOKIE,
@@ -13,6 +16,8 @@ from asgi_aiproxy.console.security import (
 )
 from asgi_aiproxy.console.sessions import Session
 from asgi_aiproxy.errors import invalid
+from asgi_aiproxy.principal import ANONYMOUS
+from asgi_aiproxy.services.base import Actor
 
 _YEAR = 365 * 86400.0
 
@@ -33,29 +38,60 @@ def language_pages() -> list[PageRoute]:
 
 async def _show(request: PageRequest) -> PageAnswer:
     if request.visitor.caller is not None:
-        return _to(request, _target(request, request.query.get("next", "")))
+        return to_page(request, _target(request, request.query.get("next", "")))
     next_page = request.query.get("next") or request.form.get("next", [""])[0]
     return request.page("sign_in.html", next_page=_target(request, next_page))
 
 
 async def _sign_in(request: PageRequest) -> PageAnswer:
-    tools, mount = request.tools, request.mount
+    tools = request.tools
+    if "username" in request.form and tools.users is not None:
+        return await _sign_in_user(request)
     token = request.form.get("token", [""])[0].strip()
     if not token:
         raise invalid("Enter a token.", "token")
     caller, digest = await tools.admin.access.verify(token, request.scope)
     session = Session(kind="token", subject=caller.id, proof=digest, created=time.time())
+    cookie = await _replace_session(request, session)
+    return to_page(request, _target(request, request.form.get("next", [""])[0]), cookie)
+
+
+async def _sign_in_user(request: PageRequest) -> PageAnswer:
+    client = request.scope.get("client")
+    address = str(client[0]) if client else ""
+    by = Actor(ANONYMOUS, "console", address, request_id(request.scope))
+    name, password = request.form["username"][0], request.form.get("password", [""])[0]
+    user = await request.tools.users.verify(name, password, by)
+    cookie = await new_session(request, user)
+    return to_page(request, _target(request, request.form.get("next", [""])[0]), cookie)
+
+
+async def new_session(request: PageRequest, user: User) -> tuple[bytes, bytes]:
+    """Sign a user in, in place of the visitor's session; returns the header with the cookie."""
+    client = request.scope.get("client")
+    session = Session(
+        kind="user",
+        subject=str(user.id),
+        proof=user.session_proof,
+        created=time.time(),
+        address=str(client[0]) if client else "",
+        agent=(_asgi.header(request.scope, b"user-agent") or "")[:200],
+    )
+    return await _replace_session(request, session)
+
+
+async def _replace_session(request: PageRequest, session: Session) -> tuple[bytes, bytes]:
+    tools, mount = request.tools, request.mount
     if request.visitor.session is not None:
         await tools.sessions.delete(request.visitor.session_id, mount)
     id = await tools.sessions.create(session, mount)
-    cookie = set_cookie(
+    return set_cookie(
         request.scope,
         SESSION_COOKIE,
         id,
         seconds=tools.sessions.seconds,
         secure=tools.secure_cookie,
     )
-    return _to(request, _target(request, request.form.get("next", [""])[0]), cookie)
 
 
 async def _sign_out(request: PageRequest) -> PageAnswer:
@@ -63,7 +99,7 @@ async def _sign_out(request: PageRequest) -> PageAnswer:
     if request.visitor.session is not None:
         await tools.sessions.delete(request.visitor.session_id, request.mount)
     cookie = set_cookie(request.scope, SESSION_COOKIE, "", seconds=0, secure=tools.secure_cookie)
-    return _to(request, request.url("/sign-in"), cookie)
+    return to_page(request, request.url("/sign-in"), cookie)
 
 
 async def _language(request: PageRequest) -> PageAnswer:
@@ -73,7 +109,7 @@ async def _language(request: PageRequest) -> PageAnswer:
     cookie = set_cookie(
         request.scope, LANGUAGE_COOKIE, tag, seconds=_YEAR, secure=request.tools.secure_cookie
     )
-    return _to(request, _target(request, request.form.get("back", [""])[0]), cookie)
+    return to_page(request, _target(request, request.form.get("back", [""])[0]), cookie)
 
 
 def _target(request: PageRequest, path: str) -> str:
@@ -81,6 +117,7 @@ def _target(request: PageRequest, path: str) -> str:
     return path if is_local_path(path, request.mount) else request.url("/")
 
 
-def _to(request: PageRequest, path: str, *headers: tuple[bytes, bytes]) -> PageAnswer:
+def to_page(request: PageRequest, path: str, *headers: tuple[bytes, bytes]) -> PageAnswer:
+    """Return a redirect to a path of this host."""
     location = (b"location", path.encode("ascii", "ignore"))
     return PageAnswer(303, headers=[location, *headers])

@@ -1,0 +1,64 @@
+"""`[accounts]` in the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_aiproxy import ConfigurationError
+from asgi_aiproxy.config.settings import build, load
+from tests.console.support import Browser
+from tests.support import asgi_client as asgi
+
+pytestmark = pytest.mark.anyio
+BASE = """
+admin_token = "the-token-of-the-root-of-all"
+console = true
+[providers.openai]
+keys = ["sk-1"]
+"""
+MAIL = '[accounts.mail]\nhost = "127.0.0.1"\nsender = "ai@example.com"\n'
+
+
+def gateway(tmp_path: Path, text: str) -> Any:
+    path = tmp_path / "aiproxy.toml"
+    path.write_text(text)
+    return build(load(path))
+
+
+async def test_users_are_off_by_default(tmp_path: Path) -> None:
+    app = gateway(tmp_path, BASE)
+    async with asgi.lifespan(app):
+        browser = Browser(app, "/console", root_path="")
+        assert (await browser.open("/sign-up")).status == 404
+        assert "username" not in (await browser.open("/sign-in")).text
+
+
+async def test_users_sign_up_and_have_the_credit_of_the_settings(tmp_path: Path) -> None:
+    settings = '[accounts]\nenabled = true\nsign_up = "open"\ncredit = ["2"]\n'
+    app = gateway(tmp_path, BASE + settings)
+    async with asgi.lifespan(app):
+        browser = Browser(app, "/console", root_path="")
+        form = (await browser.open("/sign-up")).page.form("/sign-up")
+        await browser.submit(form, username="ann", password="a long password")
+        assert "$2.00" in (await browser.open("/")).text
+        assert (await browser.open("/users")).status == 403
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BASE.replace("console = true\n", "") + "[accounts]\nenabled = true\n", "console = true"),
+        (BASE + '[accounts]\nenabled = true\nsign_up = "domains"\n', "accounts.email_domains"),
+        (BASE + "[accounts]\nenabled = true\n" + MAIL, "accounts.url"),
+        (BASE + '[accounts]\nsign_up = "free"\n', "accounts.sign_up"),
+        (BASE + '[accounts]\nurl = "ftp://x"\n', "accounts.url"),
+        (BASE + '[accounts]\nsignup = "open"\n', "did you mean 'sign_up'"),
+        (BASE + '[accounts]\ncredit = ["much"]\n', "accounts.credit"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message.replace(".", r"\.")):
+        gateway(tmp_path, text)
