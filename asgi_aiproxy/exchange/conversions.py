@@ -34,6 +34,7 @@ from asgi_aiproxy.operations.base import (
     FollowUp,
     OperationAPI,
 )
+from asgi_aiproxy.operations.embeddings.native_batches import NativeBatches
 from asgi_aiproxy.prices import SentRequest
 from asgi_aiproxy.prices.token_estimate import estimate_size
 from asgi_aiproxy.providers.base import Provider, Target
@@ -78,6 +79,32 @@ def convert(request: GatewayRequest, target: Target) -> Conversion:
         f"{request.operation.name}.",
         code="unsupported_operation",
     )
+
+
+def in_batches(request: GatewayRequest, draft: ProviderRequest) -> Conversion | None:
+    """The first of the requests for more embeddings than the vendor makes at once.
+
+    `draft` is the request for all; None if it is not too large. Raises APIError.
+    """
+    batches = NativeBatches.of(request.operation.name, draft.body)
+    if batches is None:
+        return None
+
+    def batch(number: int) -> ProviderRequest | None:
+        body = batches.body(number)
+        headers = {**draft.headers, **request.sent_headers}
+        return msgspec.structs.replace(draft, body=body, headers=headers) if body else None
+
+    def follow_up(bodies: Sequence[bytes]) -> FollowUp | None:
+        following = batch(len(bodies))
+        return FollowUp(draft=following, method="POST") if following is not None else None
+
+    def translate(bodies: Sequence[bytes]) -> tuple[bytes, str, Usage | None]:
+        joined = batches.join(bodies)
+        return joined, *read_usage(request, joined)
+
+    first = batch(0)
+    return Conversion(first or draft, translate, follow_up=follow_up)
 
 
 def read_usage(request: GatewayRequest, body: bytes) -> tuple[str, Usage | None]:

@@ -111,12 +111,15 @@ class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
             counted = units(request)
         if request.upload is not None:
             return SentRequest(name, target.model, draft.path, length=request.length, units=counted)
+        body, fields = self.body or b"", draft.body
+        if request.operation.converts == "embeddings" and self.conversion is not None:
+            body, fields = request.body, request.fields  # `draft` may be the first batch of several
         return SentRequest(
             name,
             target.model,
             draft.path,
-            self.body or b"",
-            draft.body,
+            body,
+            fields,
             history=request.history_tokens,
             units=counted,
         )
@@ -146,14 +149,7 @@ def prepare_request(
         native = native and isinstance(request.face, OutboundDialect)
     conversion: Conversion | None = None
     if native:
-        draft = request.face.native_request(
-            request.operation, target.model, request.fields, stream=request.stream
-        )
-        if request.headers or request.query:
-            # (Platforms that host an API have paths and queries of their own.)
-            dialect: object = target.provider.dialect
-            query = (dialect is request.face and request.query) or draft.query
-            draft = msgspec.structs.replace(draft, headers=request.headers, query=query)
+        draft, conversion = _native_request(request, target)
     else:
         limits.check(request.fields, request.body)
         try:
@@ -185,6 +181,26 @@ def prepare_request(
         draft = msgspec.structs.replace(draft, ignored=(*draft.ignored, *lost))
     body = _json.dumps(draft.body) if draft.body else None
     return PreparedRequest(target, native, draft, body, conversion, emulated)
+
+
+def _native_request(
+    request: GatewayRequest, target: Target
+) -> tuple[ProviderRequest, Conversion | None]:
+    """The client's request for a target with the same API, and how it is split if it must be."""
+    draft = request.face.native_request(
+        request.operation, target.model, request.fields, stream=request.stream
+    )
+    if request.headers or request.query:
+        # (Platforms that host an API have paths and queries of their own.)
+        dialect: object = target.provider.dialect
+        query = (dialect is request.face and request.query) or draft.query
+        draft = msgspec.structs.replace(draft, headers=request.headers, query=query)
+    if request.operation.converts != "embeddings":
+        return draft, None
+    from asgi_aiproxy.exchange.conversions import in_batches
+
+    conversion = in_batches(request, draft)
+    return (conversion.draft if conversion is not None else draft), conversion
 
 
 class PreparedRequests(msgspec.Struct, frozen=True):

@@ -131,3 +131,17 @@ async def test_a_refused_request_costs_nothing() -> None:
         assert (await gateway.post("/v1/images/generations", body)).status in (400, 429)
     assert (await gateway.post("/v1/images/generations", {**body, "n": 1})).status == 502
     assert gateway.records[-1].usage is None or gateway.records[-1].not_charged
+
+
+async def test_tokens_of_all_batches_are_reserved_before_the_first_is_sent() -> None:
+    texts = ["a text of some length, so that it counts"] * 200  # 96, 96 and 8 at a time
+    gateway = Gateway(COHERE, Price(input=1), 3_000, answers(b"{}"))
+    answer = await gateway.post("/v1/embeddings", {"model": "m", "input": texts})
+    assert answer.status == 429, answer.body
+    assert gateway.upstream.requests == []
+    gateway = Gateway(COHERE, Price(input=1), 3_000, answers(EMBEDDED))
+    answer = await gateway.post("/v1/embeddings", {"model": "m", "input": texts[:96]})
+    assert answer.status == 200, answer.body
+
+
+EMBEDDED = json.dumps({"id": "e", "embeddings": {"float": [[1.0]] * 96}}).encode()

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
 from typing import Any
 
 import pytest
 
 from asgi_aiproxy import AIShim
-from asgi_aiproxy.providers import COHERE, GEMINI, JINA, MISTRAL, VOYAGE, Provider, bedrock, vertex
+from asgi_aiproxy.providers import (
+    COHERE,
+    GEMINI,
+    JINA,
+    MISTRAL,
+    OPENAI,
+    VOYAGE,
+    Provider,
+    bedrock,
+    vertex,
+)
 from asgi_aiproxy.usage.record import UsageRecord
 from tests.support import asgi_client as asgi
 from tests.support.scripted_upstream import Upstream, answers, refuses
@@ -184,16 +195,21 @@ async def test_dimensions_of_a_model_with_one_length_are_refused_by_name(
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("cohere", [96, 96, 8]), ("cohere-on-bedrock", [96, 96, 8]), ("titan", [1] * 200)],
+    [
+        ("cohere", [96, 96, 8]),
+        ("cohere-on-bedrock", [96, 96, 8]),
+        ("titan", [1] * 100),
+        ("mistral", [256, 144]),
+        ("voyage", [1000, 500]),
+        ("jina", [2048, 52]),
+    ],
 )
 async def test_more_texts_than_a_request_may_have_are_split_and_joined(
     name: str, sizes: list[int]
 ) -> None:
     records: list[UsageRecord] = []
     app, vendor = app_of(name, records)
-    texts = ["x" * (at % 7 + 1) for at in range(200)]
-    if name == "titan":
-        texts = texts[:100]
+    texts = ["x" * (at % 7 + 1) for at in range(sum(sizes))]
     async with app:
         answer = await embed(app, name, input=texts)
     assert answer.status == 200, answer.body
@@ -201,7 +217,8 @@ async def test_more_texts_than_a_request_may_have_are_split_and_joined(
     if name == "titan":
         assert len(vendor.bodies) == 100
     else:
-        assert [len(body["texts"]) for body in vendor.bodies] == sizes
+        member = "texts" if "cohere" in name else "input"
+        assert [len(body[member]) for body in vendor.bodies] == sizes
     assert answer.json["usage"]["prompt_tokens"] == len(texts)
     assert len(records) == 1  # one call, whatever it takes
 
@@ -270,3 +287,70 @@ async def test_vertex_embeds_one_text_of_geminis_models_at_once() -> None:
         assert answer.json["usage"]["prompt_tokens"] == 4
         assert len(vendor.requests) == requests
     assert vendor.bodies[0]["instances"] == [{"content": "one", "task_type": "RETRIEVAL_QUERY"}]
+
+
+@pytest.mark.parametrize("numbers", [False, True], ids=["texts", "tokens"])
+async def test_openais_own_requests_are_split_at_2048_inputs(numbers: bool) -> None:
+    records: list[UsageRecord] = []
+
+    async def keep(record: UsageRecord) -> None:
+        records.append(record)
+
+    def embedded(body: Any, request: Any) -> Any:
+        found = as_openai({**body, "input": [str(each) for each in body["input"]]}, request)
+        found["data"].reverse()  # their index counts
+        return found
+
+    each = [int] if numbers else str
+    endpoint = Endpoint("/v1/embeddings", {"model": str, "input": [each], "user": str}, embedded)
+    vendor = StrictVendor([endpoint])
+    texts = [f"{'x' * (at % 5)}{at}" for at in range(4100)]
+    inputs: Any = [[at, 2] for at in range(4100)] if numbers else texts
+    app = AIShim(OPENAI.using("k"), transport=vendor.transport, record=keep)
+    async with app:
+        body = {"model": "text-embedding-3-small", "input": inputs, "user": "u"}
+        answer = await asgi.request(app, "POST", "/v1/embeddings", body)
+    assert answer.status == 200, answer.body
+    assert [len(body["input"]) for body in vendor.bodies] == [2048, 2048, 4]
+    found = answer.json
+    assert [each["index"] for each in found["data"]] == list(range(4100))
+    assert [each["embedding"] for each in found["data"]] == [vector(str(t)) for t in inputs]
+    assert found["usage"] == {"prompt_tokens": 4100, "total_tokens": 4100}
+    assert [record.usage.input for record in records if record.usage is not None] == [4100]
+
+
+async def test_googles_own_batches_are_split_at_100_requests() -> None:
+    path = "/v1beta/models/gemini-embedding-001:batchEmbedContents"
+    each = {"model": str, "content": {"parts": [{"text": str}]}}
+    vendor = StrictVendor([Endpoint(path, {"requests": [each]}, as_google, ("requests",))])
+    app = AIShim(GEMINI.using("k"), transport=vendor.transport)
+    texts = ["x" * (at % 7 + 1) for at in range(250)]
+    requests = [
+        {"model": "models/gemini-embedding-001", "content": {"parts": [{"text": text}]}}
+        for text in texts
+    ]
+    answer = await asgi.request(app, "POST", path, {"requests": requests})
+    assert answer.status == 200, answer.body
+    assert [each["values"] for each in answer.json["embeddings"]] == [vector(t) for t in texts]
+    assert answer.json["usageMetadata"] == {"promptTokenCount": 250}
+    assert [len(body["requests"]) for body in vendor.bodies] == [100, 100, 50]
+
+
+async def test_an_error_of_one_batch_is_the_error_of_the_whole_request() -> None:
+    data = [{"object": "embedding", "index": at, "embedding": [1]} for at in range(2048)]
+    first = json.dumps({"object": "list", "data": data, "model": "m"}).encode()
+    error = b'{"error":{"message":"A text is too long.","type":"invalid_request_error"}}'
+    upstream = Upstream(answers(first), refuses(400, error))
+    app = AIShim(OPENAI.using("k"), transport=upstream.transport)
+    body = {"model": "m", "input": ["x"] * 3000}
+    answer = await asgi.request(app, "POST", "/v1/embeddings", body)
+    assert (answer.status, answer.json["error"]["message"]) == (400, "A text is too long.")
+
+
+async def test_the_tokens_of_one_input_are_not_split() -> None:
+    upstream = Upstream(answers(b'{"data":[{"index":0,"embedding":[1]}],"model":"m"}'))
+    app = AIShim(OPENAI.using("k"), transport=upstream.transport)
+    body = {"model": "m", "input": list(range(5000))}
+    answer = await asgi.request(app, "POST", "/v1/embeddings", body)
+    assert answer.status == 200
+    assert json.loads(upstream.requests[0].content)["input"] == list(range(5000))

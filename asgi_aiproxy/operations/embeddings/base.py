@@ -30,7 +30,7 @@ from asgi_aiproxy.messages import Usage
 from asgi_aiproxy.operations.base import ClientOperation, FollowUp, OperationAPI
 
 # A call is at most so many requests to a provider.
-_MAX_BATCHES = 100
+MAX_BATCHES = 100
 
 # What embeddings are for. Vendors that distinguish fewer purposes have a word for the nearest.
 Task = Literal[
@@ -104,7 +104,7 @@ class EmbeddingsAPI(OperationAPI[EmbeddingsRequest, EmbeddingsResponse]):
 
     def encode_request(self, request: EmbeddingsRequest) -> ProviderRequest:
         """Write the request for the first batch."""
-        count, most = len(request.inputs), self.limit_of(request) * _MAX_BATCHES
+        count, most = len(request.inputs), self.limit_of(request) * MAX_BATCHES
         if 0 < most < count:
             message = (
                 f"'{request.input_member}' has {count} texts; this model takes at most {most}."

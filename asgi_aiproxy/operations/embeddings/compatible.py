@@ -63,9 +63,10 @@ class CompatibleEmbeddings(EmbeddingsAPI):
         return decode_list(body, request)
 
 
-# https://docs.mistral.ai/api/endpoint/embeddings
+# https://docs.mistral.ai/api/endpoint/embeddings (It answers 257 texts with "Too many inputs in
+# request, split into more batches.")
 MISTRAL_EMBEDDINGS: CompatibleEmbeddings = CompatibleEmbeddings(
-    dimensions="output_dimension", own=("output_dtype", "metadata")
+    dimensions="output_dimension", own=("output_dtype", "metadata"), max_inputs=256
 )
 # https://docs.voyageai.com/reference/embeddings-api
 VOYAGE_EMBEDDINGS: CompatibleEmbeddings = CompatibleEmbeddings(

@@ -68,6 +68,7 @@ class OpenAIEmbeddings(ClientEmbeddingsAPI):
     """OpenAI's API for embeddings."""
 
     operation: ClassVar[str] = "embeddings"
+    max_inputs = 2048
 
     def decode_request(self, operation: Operation, body: bytes | Form) -> EmbeddingsRequest:
         """Read a request. Inputs must be text: tokens mean nothing to another vendor's model."""
