@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asgi_aiproxy import MemoryStore
+from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.compat import OneAPIRoutes
 from tests.support import asgi_client as asgi
 from tests.support.compat_vendors import Vendors
@@ -21,7 +22,11 @@ class OneAPI:
         self.vendors = vendors if vendors is not None else Vendors()
         self.store = store if store is not None else MemoryStore()
         self.app = OneAPIRoutes(
-            self.store, root_password=ROOT, transport=self.vendors.transport, **options
+            self.store,
+            root_password=ROOT,
+            passwords=Passwords(time_cost=1, memory_cost=1024),
+            transport=self.vendors.transport,
+            **options,
         )
 
     async def answer(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.compat.oneapi.balances import Balances
 from asgi_aiproxy.compat.oneapi.channel_routes import ChannelRoutes
 from asgi_aiproxy.compat.oneapi.channels import ChannelRouter
@@ -41,6 +42,7 @@ class OneAPIRoutes(CompatApp):
     - `sealer`: encrypts the keys of channels and tokens; required unless `store` is in memory.
     - `prices`: list prices for models that have no ratio.
     - `bases`: base URLs of providers by name (`openai`, `gemini` ...), for channels without one.
+    - `passwords`: hashes the passwords of users; by default with the usual costs.
     - `transport`, `record`: as for `Shim`.
     - `clock`: returns Unix time in seconds.
 
@@ -59,6 +61,7 @@ class OneAPIRoutes(CompatApp):
         sealer: SecretCipher | None = None,
         prices: Pricing | None = None,
         bases: Mapping[str, str] | None = None,
+        passwords: Passwords | None = None,
         transport: Transport | None = None,
         record: UsageSink = discard,
         clock: Callable[[], float] = time.time,
@@ -73,7 +76,7 @@ class OneAPIRoutes(CompatApp):
         self._channels = ChannelRouter(data, bases or {})
         self._base = Management(
             data,
-            OneAPIUsers(data),
+            OneAPIUsers(data, passwords),
             self._options,
             Balances(data),
             self._channels,

@@ -30,8 +30,8 @@ class OneAPIUsers:
     units of its account.
     """
 
-    def __init__(self, data: OneAPIData) -> None:
-        self.passwords = Passwords()
+    def __init__(self, data: OneAPIData, passwords: Passwords | None = None) -> None:
+        self.passwords = passwords if passwords is not None else Passwords()
         self._data = data
         self._users = Users(data.store, clock=data.clock)
         self._session_key = b""
