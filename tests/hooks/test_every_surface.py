@@ -583,3 +583,57 @@ async def test_a_router_that_is_mounted_passes_the_same_guard_below_each_provide
         answer = await asgi.request(router, method, f"/openai/v1/{path}", body)
     assert b"nemo" not in answer.body
     assert answer.status in (403, 502), answer.body
+
+
+RESPONSE = {
+    "id": "resp_of_the_provider",
+    "object": "response",
+    "created_at": 1,
+    "status": "completed",
+    "model": "m",
+    "output": [
+        {
+            "type": "message",
+            "id": "msg_1",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Hello", "annotations": []}],
+        }
+    ],
+}
+RESPONSE_EVENTS = [
+    {"type": "response.created", "response": {**RESPONSE, "status": "in_progress", "output": []}},
+    {
+        "type": "response.output_text.delta",
+        "item_id": "msg_1",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": "Hello",
+    },
+    {"type": "response.completed", "response": RESPONSE},
+]
+
+
+@pytest.mark.parametrize("where", ["shim", "proxy"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_guarded_response_keeps_the_id_that_later_requests_refer_to(
+    stream: bool, where: str
+) -> None:
+    step = answers(json.dumps(RESPONSE).encode())
+    if stream:
+        step = Step(sse(*RESPONSE_EVENTS), headers={"content-type": "text/event-stream"})
+    upstream = Upstream(step)
+    options: dict[str, Any] = {"transport": upstream.transport, "hooks": [GUARD]}
+    app: Any = PassthroughProxy(VENDORS["responses"], **options)
+    if where == "shim":
+        app = AIShim(ProviderRouter({"*": VENDORS["responses"]}), **options)
+    path, body = CALLS["responses"](stream)
+    headers = {"content-type": "application/json"}
+    answer = await asgi.request(app, "POST", path, body, headers=headers)
+    assert answer.status == 200, answer.body
+    assert b"Hello" in answer.body
+    if stream:
+        found = {event["response"]["id"] for event in answer.events if "response" in event}
+    else:
+        found = {answer.json["id"]}
+    assert found == {"resp_of_the_provider"}

@@ -218,13 +218,21 @@ class Ids:
         return f"{prefix}_{self._token}{self._count:04x}"
 
 
+def own_id(id: str) -> str:
+    """The id of a provider's response, if it is one of this API: a later request may refer to it.
+    Else empty.
+    """
+    return id if id.startswith("resp_") else ""
+
+
 def encode_response(response: Response, request: Request, created: int, token: str) -> bytes:
     """Write a whole response; `created` is in Unix seconds, `token` is the common part of
     the ids.
     """
     ids = Ids(token)
     output = list(encode_items(response, request, ids))
-    answer = envelope(request, ids.response, response.model, created)
+    id = own_id(response.id) or ids.response
+    answer = envelope(request, id, response.model, created)
     if response.conversation:
         answer["conversation"] = {"id": response.conversation}
     finish(answer, output, response.stop, response.usage)

@@ -113,6 +113,7 @@ class Encoder:
 
     def _start(self, event: MessageStart) -> bytes:
         self._answer["model"] = event.model or self._request.model
+        self._answer["id"] = responses.own_id(event.id) or self._answer["id"]
         return self._event("response.created", response=self._answer) + self._event(
             "response.in_progress", response=self._answer
         )
