@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_aiproxy.config.accounts import make_low_balance_mail
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.exchange.attribution import Attribution
 from asgi_aiproxy.exchange.receipts import Receipts
@@ -69,13 +70,17 @@ def make_receipts(settings: Settings, prices: Prices) -> Receipts:
     )
 
 
-def make_budget_callbacks(settings: Settings) -> tuple[list[OnThreshold], list[BudgetWebhook]]:
+def make_budget_callbacks(
+    settings: Settings, store: Store | None = None
+) -> tuple[list[OnThreshold], list[BudgetWebhook]]:
     """The callbacks for budget alerts, and those of them that must be closed.
 
     Raises ConfigurationError.
     """
     given = settings.budget_alerts
     callbacks: list[OnThreshold] = [log_alert] if given.log and given.thresholds else []
+    if store is not None and (mail := make_low_balance_mail(settings, store)) is not None:
+        callbacks.append(mail)
     if given.webhook is None:
         return callbacks, []
     if given.webhook_signing_key is None:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.principal import Budget
 from asgi_aiproxy.services.audit import AuditLog
+from asgi_aiproxy.services.low_balance import LowBalanceMail
 from asgi_aiproxy.services.mail import SMTPMailer
 from asgi_aiproxy.services.sign_in import SignInService, SignUpRules
 from asgi_aiproxy.services.users import UserService
@@ -64,6 +65,21 @@ def make_sign_in(settings: Settings, users: UserService) -> SignInService | None
     )
     return SignInService(
         users, rules=rules, mailer=_mailer(given), url=given.url, name=settings.console_name
+    )
+
+
+def make_low_balance_mail(settings: Settings, store: Store) -> LowBalanceMail | None:
+    """Return what sends mail to users whose balance is low; None if there is no mail."""
+    given = settings.accounts
+    mailer = _mailer(given)
+    if not given.enabled or mailer is None:
+        return None
+    return LowBalanceMail(
+        store,
+        mailer,
+        fraction=given.low_balance,
+        name=settings.console_name,
+        link=settings.site.top_up_url or given.url,
     )
 
 

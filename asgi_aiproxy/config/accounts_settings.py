@@ -35,6 +35,7 @@ class AccountsSettings(BaseModel):
     - `url`: where browsers reach the console, for links in mail.
     - `credit`: the budgets of new users. `invited_credit` and `inviter_credit` are added to those
       of a user that was invited by another one, and of the other one.
+    - `low_balance`: from which of the `budget_alerts.thresholds` on a user is sent a mail.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
@@ -47,3 +48,4 @@ class AccountsSettings(BaseModel):
     invited_credit: BudgetText | None = None
     inviter_credit: BudgetText | None = None
     mail: MailSettings | None = None
+    low_balance: float = Field(default=0.8, gt=0, le=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
@@ -24,6 +25,7 @@ from asgi_aiproxy.upstream import Transport
 
 if TYPE_CHECKING:
     from asgi_aiproxy.config.settings import Settings
+    from asgi_aiproxy.console import Site
 
 _MASK = "********"
 
@@ -76,7 +78,21 @@ def make_console(settings: Settings, admin: AdminApp | None, gateway: ASGIApp) -
         gateway_url="../",
         name=settings.console_name,
         users=make_sign_in(settings, admin.users),
+        site=_site(settings),
     )
+
+
+def _site(settings: Settings) -> Site:
+    """Return what settings add to the pages. Raises ConfigurationError."""
+    from asgi_aiproxy.console import Site
+
+    given = settings.site.model_dump()
+    path = given.pop("logo")
+    try:
+        logo = Path(path).read_bytes() if path else b""
+    except OSError as error:
+        raise ConfigurationError(f"site.logo: cannot be read: {error.strerror}.") from error
+    return Site(logo=logo, units_per_usd=settings.units_per_usd, **given)
 
 
 def describe_settings(settings: Settings) -> list[SettingOut]:

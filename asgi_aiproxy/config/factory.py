@@ -152,7 +152,7 @@ def build_app(
     )
     app: ASGIApp = shim
     quota: Quota | None = None
-    callbacks, webhooks = make_budget_callbacks(settings)
+    callbacks, webhooks = make_budget_callbacks(settings, store)
     thresholds = settings.budget_alerts.thresholds
     parts += [PriceUpdates(prices)] if settings.price_updates else []
     quota_options: dict[str, Any] = {"prices": prices, "ratios": ratios}

@@ -42,7 +42,7 @@ from asgi_aiproxy._asgi import ASGIApp
 from asgi_aiproxy.config.accounting_settings import AuditSettings, BudgetAlertSettings
 from asgi_aiproxy.config.accounts_settings import AccountsSettings, MailSettings
 from asgi_aiproxy.config.compat_settings import CompatSettings
-from asgi_aiproxy.config.console_settings import SelfServiceSettings
+from asgi_aiproxy.config.console_settings import SelfServiceSettings, SiteSettings
 from asgi_aiproxy.config.error_messages import describe_errors, did_you_mean
 from asgi_aiproxy.config.factory import build_app, has_prices
 from asgi_aiproxy.config.jwt_settings import JWTSettings
@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     console_name: str = Field(default="AI gateway", min_length=1)
     self_service: SelfServiceSettings = SelfServiceSettings()
     accounts: AccountsSettings = AccountsSettings()
+    site: SiteSettings = SiteSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     request_limits: RequestLimitSettings = RequestLimitSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -326,6 +327,7 @@ _TABLES: dict[str | int, type[BaseModel]] = {
     "self_service": SelfServiceSettings,
     "accounts": AccountsSettings,
     "mail": MailSettings,
+    "site": SiteSettings,
     "responses": ResponsesSettings,
     "routes": TargetSettings,
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from asgi_aiproxy.console.app import Console
 from asgi_aiproxy.console.sessions import Session, SessionStore
+from asgi_aiproxy.console.site import Site
 
 __all__ = [
     "Console",
     "Session",
     "SessionStore",
+    "Site",
 ]

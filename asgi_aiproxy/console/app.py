@@ -30,6 +30,7 @@ from asgi_aiproxy.console.security import (
     mount_path,
 )
 from asgi_aiproxy.console.sessions import Session, SessionStore
+from asgi_aiproxy.console.site import Site
 from asgi_aiproxy.console.tools import Tools
 from asgi_aiproxy.errors import (
     AIProxyError,
@@ -71,6 +72,7 @@ class Console:
       the console does not slow down the gateway.
     - `secure_cookie`: whether cookies are sent over HTTPS only; None: if the page came over HTTPS.
     - `users`: signs in users with passwords; None: there are none.
+    - `site`: what the operator adds to the pages: logo, texts, links.
 
     Requires `pip install 'asgi-aiproxy[console]'`. Raises ConfigurationError if an argument is
     invalid. It does not close `admin`: its owner does.
@@ -90,6 +92,7 @@ class Console:
         secure_cookie: bool | None = None,
         max_concurrent: int = 16,
         users: SignInService | None = None,
+        site: Site | None = None,
     ) -> None:
         require_int_at_least(1, max_concurrent=max_concurrent)
         if not isinstance(admin, AdminApp):
@@ -104,7 +107,7 @@ class Console:
         self._identify = identify
         self._login_url = login_url
         self._sign_in = sign_in if sign_in is not None else identify is None or users is not None
-        self._renderer = Renderer(name)
+        self._renderer = Renderer(name, site)
         self._sessions = SessionStore(admin.store, seconds=session_seconds)
         self._tools = Tools(
             admin=admin,
@@ -121,7 +124,10 @@ class Console:
             "user": self._recall_user,
         }
         self.routes: Sequence[PageRoute] = page_routes(
-            sign_in=self._sign_in, playground=gateway is not None, users=users is not None
+            sign_in=self._sign_in,
+            playground=gateway is not None,
+            users=users is not None,
+            about=bool(site and site.about),
         )
         self._router = router_of(self.routes, self._run)
 

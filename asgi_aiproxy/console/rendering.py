@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asgi_aiproxy.console.assets import Assets
+from asgi_aiproxy.console.site import Site, markdown_renderer
 from asgi_aiproxy.console.texts import Languages
 from asgi_aiproxy.errors import ConfigurationError
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from asgi_aiproxy.console.pages import PageRequest
 
 try:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+    from jinja2.runtime import Context
+    from markupsafe import Markup
 except ImportError as error:
     raise ConfigurationError(
         "The console requires Jinja2: pip install 'asgi-aiproxy[console]'"
@@ -26,10 +29,15 @@ _NOTHING = "\N{EN DASH}"
 
 
 class Renderer:
-    """The templates, static files and texts of the console. `name` is the title of its pages."""
+    """The templates, static files and texts of the console.
 
-    def __init__(self, name: str) -> None:
+    `name` is the title of its pages, `site` what an operator adds to them.
+    """
+
+    def __init__(self, name: str, site: Site | None = None) -> None:
         self.name = name
+        self.site = site if site is not None else Site()
+        self._texts = _as_html(self.site)
         self.assets = Assets(_FOLDER / "static")
         self.languages = Languages(_FOLDER / "strings")
         self._templates = Environment(
@@ -41,7 +49,11 @@ class Renderer:
             auto_reload=False,
         )
         self._templates.filters.update(
-            usd=format_usd, number=format_number, time=format_time, iso=format_iso, span=format_span
+            usd=_in_units(self.site) if self.site.currency == "units" else format_usd,
+            number=format_number,
+            time=format_time,
+            iso=format_iso,
+            span=format_span,
         )
 
     def render(self, template: str, request: PageRequest, context: Mapping[str, Any]) -> str:
@@ -53,8 +65,31 @@ class Renderer:
             asset=lambda name: request.url("/static/" + self.assets.hashed(name)),
             languages=self.languages.tags,
             name=self.name,
+            site=self.site,
+            site_texts=self._texts,
             **context,
         )
+
+
+def _as_html(site: Site) -> dict[str, Markup]:
+    """Return the texts of a site as HTML."""
+    texts = {name: getattr(site, name) for name in ("home", "about", "footer")}
+    if not any(texts.values()):
+        return dict.fromkeys(texts, Markup())
+    render = markdown_renderer()
+    return {name: Markup(render(text)) for name, text in texts.items()}  # noqa: S704
+
+
+def _in_units(site: Site) -> Callable[[Context, float | None], str]:
+    """Return a filter that shows an amount in US dollars as quota units."""
+
+    @pass_context
+    def show(context: Context, dollars: float | None) -> str:
+        if dollars is None:
+            return _NOTHING
+        return f"{dollars * site.units_per_usd:,.0f} {context['_']('units')}"
+
+    return show
 
 
 def format_usd(dollars: float | None) -> str:

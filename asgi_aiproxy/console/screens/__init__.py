@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asgi_aiproxy.console.pages import PageRoute
+from asgi_aiproxy.console.screens.about import about_pages
 from asgi_aiproxy.console.screens.announcements import announcement_pages
 from asgi_aiproxy.console.screens.audit import audit_pages
 from asgi_aiproxy.console.screens.explain import explain_pages
@@ -20,13 +21,15 @@ from asgi_aiproxy.console.screens.users import user_pages
 from asgi_aiproxy.console.screens.vouchers import redeem_pages, voucher_pages
 
 
-def page_routes(*, sign_in: bool, playground: bool, users: bool) -> list[PageRoute]:
+def page_routes(*, sign_in: bool, playground: bool, users: bool, about: bool) -> list[PageRoute]:
     """Return all pages: with `sign_in` those of the console's own sign-in, too, with `playground`
-    the page that calls the gateway, with `users` those of users with passwords.
+    the page that calls the gateway, with `users` those of users with passwords,
+    with `about` that about this gateway.
     """
     return [
         *(sign_in_pages() if sign_in else ()),
         *(user_pages() if users else ()),
+        *(about_pages() if about else ()),
         *language_pages(),
         *home_pages(),
         *start_pages(),

@@ -1,0 +1,14 @@
+"""The page about this gateway, as its operator has written it."""
+
+from __future__ import annotations
+
+from asgi_aiproxy.console.pages import PageAnswer, PageRequest, PageRoute
+
+
+def about_pages() -> list[PageRoute]:
+    """Return the page about this gateway."""
+    return [PageRoute("GET", "/about", "nothing", _about)]
+
+
+async def _about(request: PageRequest) -> PageAnswer:
+    return request.page("about.html")
