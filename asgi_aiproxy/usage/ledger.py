@@ -10,8 +10,9 @@ Theory of operation:
    The log keeps the last `max_records` records, for `retention_seconds`; sums are kept for
    `sums_retention_seconds`. While the store is unavailable, batches wait and are retried.
 4. *Once.* The addition carries the id of the batch, by which the store applies it once. Log entries
-   carry no such id, because remembering each would cost more: an entry that was written twice is
-   recognized by its record's id when it is read.
+   carry no such id, because remembering each would cost more: before a batch is written again, the
+   log is searched for those of its records that the first attempt has left there. An entry that
+   was written twice nevertheless is recognized by its record's id within a page.
 
 So sums are exact for as long as they are kept; single records are a window onto the latest ones.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, Self
@@ -32,6 +33,7 @@ from asgi_aiproxy.errors import ConfigurationError
 from asgi_aiproxy.prices import Pricing
 from asgi_aiproxy.stores.base import Store, StoreUnavailableError, check_store
 from asgi_aiproxy.stores.retention import trim_log
+from asgi_aiproxy.usage.log_search import written_ids
 from asgi_aiproxy.usage.pricing import cost_of, priced_record
 from asgi_aiproxy.usage.record import UsageRecord
 from asgi_aiproxy.usage.sums import By, DailySums, Totals, names_of_sums, sums_account
@@ -49,9 +51,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A filter of usage records: all given fields must match.
 
     `since` and `until` are Unix times that limit the start, `principals` the callers of which each
-    matches, and `tag` is written `name=value`. `state` is an outcome, or
     matches, and `tag` is written `name=value`. `request` is the id of a request, or of its record.
-    `state` is an outcome, or
+    `state` is an outcome, or `estimated` or `not_charged`, which apply in addition to an outcome.
     """
 
     principal: str = ""
@@ -337,11 +338,20 @@ class Ledger:
         return []
 
     async def _write(self, batches: list[_Batch]) -> list[_Batch]:
-        done = await asyncio.gather(*map(self._write_one, batches))
+        again = [record for batch in batches if batch.again for record in batch.records]
+        try:
+            present = await written_ids(self._store, self._name, again) if again else set()
+        except StoreUnavailableError:
+            return batches
+        done = await asyncio.gather(*(self._write_one(batch, present) for batch in batches))
         await self._trim()
-        return [batch for batch, written in zip(batches, done, strict=True) if not written]
+        return [
+            msgspec.structs.replace(batch, again=True)
+            for batch, written in zip(batches, done, strict=True)
+            if not written
+        ]
 
-    async def _write_one(self, batch: _Batch) -> bool:
+    async def _write_one(self, batch: _Batch, present: Collection[str]) -> bool:
         results = await asyncio.gather(
             *(
                 self._store.add(account, sums, ttl=self._sums_retention, once=batch.id)
@@ -351,6 +361,7 @@ class Ledger:
                 # (Without an id: see "Once" above.)
                 self._store.append(self._name, _encode(record), maxlen=self._max_records)
                 for record in batch.records
+                if record.id not in present
             ),
             return_exceptions=True,
         )
@@ -372,11 +383,12 @@ class Ledger:
 
 
 class _Batch(msgspec.Struct, frozen=True):
-    """Records of one day that are written together."""
+    """Records of one day that are written together; `again`: an attempt has failed."""
 
     id: str
     records: list[UsageRecord]
     sums: dict[str, dict[str, int]]
+    again: bool = False
 
 
 def _tags(record: UsageRecord) -> list[str]:

@@ -217,6 +217,19 @@ async def test_nothing_is_lost_or_counted_twice_while_the_store_is_unavailable(
     assert totals["alice"] == Totals(requests=5, input=50, output=25, cost=500)
 
 
+async def test_a_record_is_on_one_page_only_after_a_store_was_unavailable() -> None:
+    store = Away(8, late=True)
+    records = [record(number) for number in range(5)]
+    ledger = await kept(store, *records)
+    found: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = await ledger.query(after=after, limit=2)
+        found += [one.id for one in page.records]
+        after = page.after or None
+    assert sorted(found) == sorted(one.id for one in records)
+
+
 async def test_a_shim_writes_to_the_ledger_and_waits_for_it_when_it_closes(store: Store) -> None:
     ledger = Ledger(store, prices=PRICES)
     seen: list[UsageRecord] = []
