@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from asgi_aiproxy import ConfigurationError, MemoryStore
+from asgi_aiproxy.accounts.passwords import Passwords
 from asgi_aiproxy.compat import OneAPIRoutes
 from tests.compat.oneapi_client import HI, ROOT, OneAPI
 from tests.support import asgi_client as asgi
@@ -122,6 +123,25 @@ async def test_invalid_sign_ups_are_refused(body: dict[str, Any]) -> None:
     one = OneAPI()
     answer = await one.answer("POST", "/api/user/register", body, token="")
     assert (answer.status, answer.json["success"]) == (200, False)
+
+
+async def test_a_name_that_does_not_exist_costs_the_same_work_as_a_wrong_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = OneAPI()
+    await one.user("alice")
+    verified: list[bool] = []
+    verify = Passwords.verify
+
+    async def counted(self: Passwords, password: str, stored: str) -> bool:
+        verified.append(bool(stored))
+        return await verify(self, password, stored)
+
+    monkeypatch.setattr(Passwords, "verify", counted)
+    for name in ("alice", "other"):
+        body = {"username": name, "password": "wrong password"}
+        await one.fails("POST", "/api/user/login", body, token="")
+    assert verified == [True, False]
 
 
 async def test_too_many_wrong_passwords_from_one_address_are_refused() -> None:

@@ -122,9 +122,8 @@ class UserRoutes:
             raise m.ManagementError("The username and the password are required.")
         await self._check_failures(call, 0)
         user = await self._base.users.by_name(name)
-        valid = user is not None and await self._base.users.passwords.verify(
-            password, user.password
-        )
+        stored = user.password if user is not None else ""
+        valid = await self._base.users.passwords.verify(password, stored)
         if user is not None and user.role == ROOT and self._base.is_root_password(password):
             valid = True
         if user is None or not valid or not user.enabled:
