@@ -225,7 +225,7 @@ THIRD: dict[str, set[str]] = {
     "config.accounts_settings": {"pydantic"},
     "admin.routing": {"starlette"},
     "config.compat_settings": {"pydantic", "pydantic_settings"},
-    "console.rendering": {"jinja2", "markupsafe"},
+    "console.rendering": {"jinja2"},
     "console.site": {"markdown_it"},
     "config.administration": {"pydantic"},
     "config.console_settings": {"pydantic"},

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
     from jinja2.runtime import Context
-    from markupsafe import Markup
 except ImportError as error:
     raise ConfigurationError(
         "The console requires Jinja2: pip install 'asgi-aiproxy[console]'"
@@ -71,13 +70,13 @@ class Renderer:
         )
 
 
-def _as_html(site: Site) -> dict[str, Markup]:
-    """Return the texts of a site as HTML."""
+def _as_html(site: Site) -> dict[str, str]:
+    """Return the texts of a site as HTML, which templates insert as it is (`|safe`)."""
     texts = {name: getattr(site, name) for name in ("home", "about", "footer")}
     if not any(texts.values()):
-        return dict.fromkeys(texts, Markup())
+        return texts
     render = markdown_renderer()
-    return {name: Markup(render(text)) for name, text in texts.items()}  # noqa: S704
+    return {name: render(text) for name, text in texts.items()}
 
 
 def _in_units(site: Site) -> Callable[[Context, float | None], str]:
