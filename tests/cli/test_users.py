@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from asgi_aiproxy.config.settings import build, load
 from tests.cli.conftest import Run
+from tests.console.support import Browser
+from tests.support import asgi_client as asgi
 
 
 def test_the_first_root_is_made_by_a_command_that_prints_a_link(run: Run) -> None:
@@ -25,3 +32,28 @@ def test_users_are_disabled_enabled_promoted_reset_and_removed(run: Run) -> None
     missing = run("users", "disable", "ben")
     assert (missing.status, missing.err) == (1, "asgi_aiproxy: There is no user 'ben'.\n")
     assert "already exists" in (run("users", "create", "eve"), run("users", "create", "EVE"))[1].err
+
+
+def test_the_link_of_the_first_root_opens_the_console(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIPROXY_ADMIN_TOKEN", "the-token-of-the-root-of-all")
+    monkeypatch.setenv("AIPROXY_CONSOLE", "true")
+    monkeypatch.setenv("AIPROXY_ACCOUNTS__ENABLED", "true")
+    link = run("users", "create", "--role", "root", "ann").out.splitlines()[-1]
+
+    async def walk() -> None:
+        app = build(load())
+        async with asgi.lifespan(app):
+            browser = Browser(app, "/console", root_path="")
+            form = (await browser.get(link)).page.form("/password")
+            await browser.submit(form, password="a long enough password")
+            page = (await browser.open("/sign-in")).page
+            form = page.form("/sign-in")
+            form.fields = [pair for pair in form.fields if pair[0] != "token"]
+            await browser.submit(form, username="ann", password="a long enough password")
+            assert "ann" in (await browser.open("/users")).text
+            again = (await browser.get(link)).page.form("/password")
+            assert (await browser.submit(again, password="another password")).status == 400
+
+    asyncio.run(walk())
