@@ -203,9 +203,11 @@ def end_of_last_event(data: bytes) -> int:
     """Return the index after the last blank line in `data`, which ends an event; 0 if there is
     none.
     """
-    lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
-    end = max(lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
+    lf = data.rfind(b"\n\n")
+    end = lf + 2 if lf >= 0 else 0
     if _CR in data:
+        crlf = data.rfind(b"\r\n\r\n")
+        end = max(end, crlf + 4 if crlf >= 0 else 0)
         for blank in _BLANK_LINE.finditer(data, end):
             end = blank.end()
     return end
@@ -214,14 +216,40 @@ def end_of_last_event(data: bytes) -> int:
 def split_before(data: bytes, marks: tuple[bytes, ...]) -> tuple[bytes, bytes]:
     """Split whole events in two: up to the first that contains one of `marks`, and the rest."""
     find = data.find  # `in` takes 50 % longer on bytes
+    first = -1
     for mark in marks:
-        if find(mark) >= 0:
-            break
-    else:
+        position = find(mark) if first < 0 else find(mark, 0, first + len(mark) - 1)
+        first = position if position >= 0 else first
+    if first < 0:
         return data, b""
-    first = min(position for mark in marks if (position := find(mark)) >= 0)
     end = end_of_last_event(data[:first])
     return data[:end], data[end:]
+
+
+def events_containing(data: bytes, mark: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each event in `data`, whole events, that contains `mark`."""
+    end = 0
+    while (found := data.find(mark, end)) >= 0:
+        start, end = _event_around(data, found, end)
+        yield start, end
+
+
+def last_event_containing(data: bytes, mark: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of the last such event, for which little is searched."""
+    found = data.rfind(mark)
+    if found >= 0:
+        yield _event_around(data, found, 0)
+
+
+def _event_around(data: bytes, position: int, after: int) -> tuple[int, int]:
+    """Return the start and the end of the event at `position`, which begins at `after` or later."""
+    if _CR in data:
+        start = after + end_of_last_event(data[after:position])
+        blank = _BLANK_LINE.search(data, position)
+        return start, blank.end() if blank is not None else len(data)
+    start = data.rfind(b"\n\n", after, position)
+    end = data.find(b"\n\n", position)
+    return start + 2 if start >= 0 else after, end + 2 if end >= 0 else len(data)
 
 
 class NDJSONFramer:

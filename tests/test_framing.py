@@ -17,6 +17,9 @@ from asgi_aiproxy.framing import (
     NDJSONFramer,
     SSEFramer,
     encode_frame,
+    end_of_last_event,
+    events_containing,
+    last_event_containing,
     split_before,
 )
 from tests.support.recordings import RECORDINGS, needs_recordings
@@ -504,6 +507,21 @@ def test_the_bytes_of_whole_events_are_complete_and_can_be_split(
         passed += whole
     assert data.startswith(passed)
     assert data.count(b"\n\n") == passed.count(b"\n\n")
+
+
+@given(USUAL_STREAM | SOME_STREAM)
+@settings(max_examples=300, deadline=None)
+def test_events_with_a_mark_are_found_with_their_first_and_last_byte(stream: str) -> None:
+    whole = SSEFramer().has_complete_events(stream.encode())
+    found = [whole[start:end] for start, end in events_containing(whole, b"b")]
+    assert b"".join(found).count(b"b") == whole.count(b"b")
+    for piece in found:
+        assert b"b" in piece
+        assert whole.count(piece) >= 1
+        assert end_of_last_event(piece) == len(piece)
+        assert len([*SSEFramer().walk(piece)]) <= 1
+    last = [whole[start:end] for start, end in last_event_containing(whole, b"b")]
+    assert [piece.lstrip() for piece in last] == [piece.lstrip() for piece in found[-1:]]
 
 
 @given(SOME_STREAM, CUTS)

@@ -8,11 +8,19 @@ from asgi_aiproxy import _json
 from asgi_aiproxy._asgi import Message, Send
 from asgi_aiproxy.dialects.base import RESPONSES
 from asgi_aiproxy.exchange.engine import Exchange
-from asgi_aiproxy.framing import Frame, SSEFramer, encode_frame, split_before
+from asgi_aiproxy.framing import (
+    Frame,
+    SSEFramer,
+    encode_frame,
+    events_containing,
+    last_event_containing,
+)
 from asgi_aiproxy.responses_state.turn import ResponseTurn
 
 # Only events with this member hold the response; in text it is escaped.
 _RESPONSE = b'"response":'
+# Of these, the first ones say nothing that is remembered, unless the response runs in background.
+_EARLY = (b"event: response.created\n", b"event: response.in_progress\n")
 
 
 class ResponseCapture:
@@ -42,34 +50,34 @@ class ResponseCapture:
             return
         body: bytes = message.get("body", b"")
         if self._streamed:
-            if _RESPONSE in body:
-                message = {**message, "body": await self._events(body)}
-            await self._send(message)
+            await self._send(await self._streamed_message(message, body))
             return
         self._pieces.append(body)
         if not message.get("more_body", False):
             await self._whole(b"".join(self._pieces))
 
-    async def _events(self, body: bytes) -> bytes:
+    async def _streamed_message(self, message: Message, body: bytes) -> Message:
+        """The message with the events of `body` as the client gets them."""
         out: list[bytes] = []
-        while body:
-            plain, body = split_before(body, (_RESPONSE,))
-            out.append(plain)
-            found = next(SSEFramer().walk(body), None)
-            if found is None:
-                break
-            frame, end = found
-            out.append(await self._event(frame, body[:end]))
-            body = body[end:]
-        return b"".join([*out, body])
+        sent = 0
+        find = events_containing if self._turn.adjusts_all else last_event_containing
+        for start, end in find(body, _RESPONSE):
+            changed = await self._changed(body[start:end])
+            if changed is not None:
+                out += (body[sent:start], changed)
+                sent = end
+        return {**message, "body": b"".join([*out, body[sent:]])} if out else message
 
-    async def _event(self, frame: Frame, raw: bytes) -> bytes:
+    async def _changed(self, raw: bytes) -> bytes | None:
+        """The event for the client; None if it is the same."""
+        if raw.startswith(_EARLY) and not self._turn.adjusts_all:
+            return None
+        frame = next(iter(SSEFramer().split(raw)), Frame(b""))
         event = _parsed(frame.data)
         response = event.get("response")
-        if not isinstance(response, dict):
-            return raw
-        changed = await self._show(response)
-        return encode_frame(_json.dumps(event), frame.event) if changed else raw
+        if not isinstance(response, dict) or not await self._show(response):
+            return None
+        return encode_frame(_json.dumps(event), frame.event)
 
     async def _whole(self, body: bytes) -> None:
         response = _parsed(body)

@@ -81,6 +81,16 @@ class ResponseTurn:
         self._conversation = conversation
         self._recorded = False
 
+    @property
+    def adjusts_all(self) -> bool:
+        """Whether every form of the response matters, not just the last one."""
+        return (
+            self._previous != ""
+            or self._conversation is not None
+            or (self._store and self._state.stash)
+            or "background" in self.call.fields
+        )
+
     def adjust(self, response: dict[str, Any], *, native: bool) -> bool:
         """Make a response say what the client requested; returns whether it was changed."""
         changed = False

@@ -269,7 +269,7 @@ class ResponseParser:
         if events.complete:
             del pieces[events.count :]
             # (The parser skips line ends between messages.)
-            if events.surplus or len(data) - len(data.rstrip(b"\r\n")) > 4:
+            if events.surplus or (len(data) > 4 and not data[-5:].strip(b"\r\n")):
                 self._exceeded()
             self._finish()
         body = b"".join(pieces)
